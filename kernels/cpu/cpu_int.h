@@ -1,0 +1,52 @@
+/* cpu_int.h - what the files of kernels/cpu share.
+ *
+ * Hot files (kernels/cpu/NAME.hot.c) are compiled once per instruction set with LK_ISA set to base, avx2 or avx512; what
+ * they export goes through LK_ISA_NAME so that all bodies live in one program. The plain files pick at run time.
+ * Vector code is written with GCC vector extensions of LK_VEC floats, so a new instruction set is a line in the Makefile.
+ */
+#ifndef LK_CPU_INT_H
+#define LK_CPU_INT_H
+
+#include "kernels/kernels_int.h"
+
+enum lk_isa { LK_ISA_BASE, LK_ISA_AVX2, LK_ISA_AVX512, LK_ISA_COUNT };
+
+#define LK_CAT2(a, b) a##_##b
+#define LK_CAT(a, b) LK_CAT2(a, b)
+#ifdef LK_ISA
+#define LK_ISA_NAME(f) LK_CAT(f, LK_ISA)
+#endif
+
+#if defined(__AVX512F__)
+#define LK_VEC 16
+#elif defined(__AVX2__)
+#define LK_VEC 8
+#else
+#define LK_VEC 4
+#endif
+
+/* CBLAS, found with dlopen after the core type was put into the environment: Debian's OpenBLAS 0.3.21 takes new CPUs for
+ * a Prescott and runs at a fifth of its speed. */
+typedef void lk_sgemm_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
+			 const float *b, int ldb, float beta, float *c, int ldc);
+
+struct lk_cpu {
+	enum lk_isa isa;
+	int threads;
+	lk_sgemm_fn *sgemm;       /* cblas_sgemm, uses `threads` threads when called outside a parallel region */
+	void (*blas_threads)(int); /* openblas_set_num_threads or NULL */
+	float *scratch;           /* grows, never shrinks; see lk_cpu_scratch */
+	size_t scratch_bytes;
+	void *attn, *image;       /* private to their families, freed by their close hooks */
+	void (*attn_close)(void *), (*image_close)(void *);
+};
+
+static inline struct lk_cpu *lk_cpu(struct lk_dev *dev)
+{
+	return (struct lk_cpu *)dev->impl;
+}
+
+/* At least `bytes` of 64-byte aligned memory, valid until the next call on this device; NULL when there is none. */
+void *lk_cpu_scratch(struct lk_dev *dev, size_t bytes);
+
+#endif
