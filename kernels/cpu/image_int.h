@@ -1,0 +1,84 @@
+/* image_int.h - what the image files of kernels/cpu share.
+ *
+ * Each *.hot.c exports one table per instruction set; the plain files pick theirs by lk_cpu(dev)->isa.
+ */
+#ifndef LK_CPU_IMAGE_INT_H
+#define LK_CPU_IMAGE_INT_H
+
+#include "kernels/cpu/cpu_int.h"
+
+/* Products with packed B. Panels of nr columns lie ldp floats apart, each (K,nr) dense. acc: c += instead of c =. */
+typedef void lk_image_gemm_fn(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+			      int64_t ldp, float *c, int64_t ldc, int acc);
+struct lk_image_gemm {
+	int mr, nr;
+	lk_image_gemm_fn *gemm;   /* a (M,K) */
+	lk_image_gemm_fn *gemm_t; /* a given as (K,M) */
+	void (*pack)(int64_t n, int64_t k, const float *b, int64_t ldb, float *out, int64_t ldp);
+};
+extern const struct lk_image_gemm lk_image_gemm_base, lk_image_gemm_avx2, lk_image_gemm_avx512;
+const struct lk_image_gemm *lk_image_gemm(struct lk_dev *dev);
+int lk_thread(void); /* number of the calling thread in its team */
+
+/* ---- convolution as gather and product ----
+ *
+ * Output pixel (os i + py, os j + px) of a plan sums over taps (a,b) in ny x nx and over input channels:
+ *	in[(step i + fy + a) / up, (step j + fx + b) / up, :] * weights[(a,b), :, :]
+ * with zeros outside of the input. The forward is one plan; the gradient of the input is os^2 plans over dy, whose
+ * weights are those of the forward, turned round and summed over the taps that meet. */
+struct lk_conv_plan {
+	int32_t cin, cout;
+	int32_t ny, nx, fy, fx;
+	int32_t step, up;
+	int32_t os, py, px;
+	float *packed; /* K = ny nx cin rows in panels of nr columns */
+};
+
+struct lk_conv_wino; /* conv_wino.c */
+
+struct lk_conv_cpu {
+	struct lk_conv_plan fwd;
+	struct lk_conv_plan *bwd; /* nbwd of them */
+	int nbwd, bwd_fresh;      /* bwd weights are packed at the first backward after a refresh */
+	struct lk_conv_wino *wino_fwd, *wino_bwd; /* instead of the plans where a 3x3 kernel allows it; or NULL */
+};
+
+static inline struct lk_conv_cpu *lk_conv_cpu(struct lk_conv *c)
+{
+	return (struct lk_conv_cpu *)c->impl;
+}
+
+static inline int64_t lk_round_up(int64_t a, int64_t to)
+{
+	return (a + to - 1) / to * to;
+}
+
+/* conv_plan.c: geometry and weights of the plans. */
+void lk_conv_plan_fwd(struct lk_conv_plan *p, const struct lk_conv_geom *g);
+int lk_conv_plan_steps(const struct lk_conv_geom *g); /* os of the backward */
+void lk_conv_plan_bwd(struct lk_conv_plan *p, const struct lk_conv_geom *g, int py, int px);
+/* packed = weights of the plan from w (kh,kw,cin,cout); forward and backward. */
+int lk_conv_plan_pack(struct lk_dev *dev, struct lk_conv_plan *p, const struct lk_conv_geom *g, const float *w,
+		      int backward);
+int64_t lk_conv_plan_floats(const struct lk_conv_plan *p, int nr);
+
+/* conv_direct.c: out = bias + add + plan(in). bias, add may be NULL. */
+int lk_conv_direct(struct lk_dev *dev, const struct lk_conv_plan *p, const struct lk_view *out,
+		   const struct lk_view *in, const float *bias, const float *add);
+/* Rows [r0, r0 + rows) of the plan's output grid over all images, gathered into a (rows, lda). */
+struct lk_conv_grid {
+	int64_t n, gh, gw; /* output grid of the plan */
+	int64_t h, w;      /* input */
+};
+struct lk_conv_grid lk_conv_grid(const struct lk_conv_plan *p, const struct lk_view *out, const struct lk_view *in);
+void lk_conv_gather(const struct lk_conv_plan *p, const struct lk_conv_grid *g, const float *in, int64_t r0,
+		    int64_t rows, float *a, int64_t lda);
+
+/* conv_grad.c: dw += , db += ; either may be NULL. Partial sums over fixed parts of the batch, added in order. */
+int lk_conv_grad(struct lk_dev *dev, struct lk_conv *c, float *dw, float *db, const struct lk_view *dy,
+		 const struct lk_view *x);
+
+/* conv.c */
+void lk_cpu_fill_conv(struct lk_dev *dev);
+
+#endif
