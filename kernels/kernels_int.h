@@ -56,7 +56,8 @@ struct lk_ops {
 	int (*adamw)(struct lk_dev *, float *, float *, float *, const float *, void *, int64_t,
 		     const struct lk_adamw *);
 
-	int (*seq_new)(struct lk_dev *, struct lk_seq *); /* fills device part; host part is done (see struct lk_seq) */
+	/* fills the device part; the host part is done (see struct lk_seq). Host devices may leave both NULL. */
+	int (*seq_new)(struct lk_dev *, struct lk_seq *);
 	void (*seq_free)(struct lk_seq *);
 	int (*attn_begin)(struct lk_dev *, const struct lk_attn_state *, int64_t, int64_t, int64_t);
 	int (*attn_fwd)(struct lk_dev *, const struct lk_attn *, const struct lk_attn_state *);
@@ -90,6 +91,12 @@ struct lk_dev {
 	int dtype, threads, is_host;
 	char name[96], err[256], warning[256];
 	void *impl; /* of the backend */
+};
+
+/* A backend's event_new allocates it (calloc) and keeps what it needs in impl; dispatch.c sets free to ops.event_free. */
+struct lk_event {
+	void (*free)(struct lk_event *);
+	void *impl;
 };
 
 /* Tile summary: over LK_SEQ_TILE consecutive tokens. Tokens with seg < 0 count in neither range. */

@@ -17,6 +17,13 @@ enum lk_isa { LK_ISA_BASE, LK_ISA_AVX2, LK_ISA_AVX512, LK_ISA_COUNT };
 #define LK_ISA_NAME(f) LK_CAT(f, LK_ISA)
 #endif
 
+/* The body of `f` for this isa: LK_PICK(lk_swiglu, cpu->isa) with lk_swiglu_base, _avx2, _avx512 declared. */
+#if defined(__x86_64__)
+#define LK_PICK(f, isa) ((isa) == LK_ISA_AVX512 ? f##_avx512 : (isa) == LK_ISA_AVX2 ? f##_avx2 : f##_base)
+#else
+#define LK_PICK(f, isa) ((void)(isa), f##_base)
+#endif
+
 #if defined(__AVX512F__)
 #define LK_VEC 16
 #elif defined(__AVX2__)
@@ -30,13 +37,15 @@ enum lk_isa { LK_ISA_BASE, LK_ISA_AVX2, LK_ISA_AVX512, LK_ISA_COUNT };
 typedef void lk_sgemm_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
 			 const float *b, int ldb, float beta, float *c, int ldc);
 
+struct lk_rope_table;
+
 struct lk_cpu {
 	enum lk_isa isa;
 	int threads;
-	lk_sgemm_fn *sgemm;       /* cblas_sgemm, uses `threads` threads when called outside a parallel region */
-	void (*blas_threads)(int); /* openblas_set_num_threads or NULL */
+	lk_sgemm_fn *sgemm;       /* cblas_sgemm on the calling thread alone, inside or outside of a parallel region */
 	float *scratch;           /* grows, never shrinks; see lk_cpu_scratch */
 	size_t scratch_bytes;
+	struct lk_rope_table *rope; /* of rope.c: the cosines and sines of the last positions */
 	void *attn, *image;       /* private to their families, freed by their close hooks */
 	void (*attn_close)(void *), (*image_close)(void *);
 };
@@ -45,6 +54,15 @@ static inline struct lk_cpu *lk_cpu(struct lk_dev *dev)
 {
 	return (struct lk_cpu *)dev->impl;
 }
+
+/* blas.c: finds the BLAS once per process. 0, or LK_EUNSUP with a sentence in why. core: its kernels' name ("" if it does
+ * not tell). */
+int lk_blas_open(lk_sgemm_fn **sgemm, const char **core, char *why, size_t n);
+
+/* row-major c (m,n) = alpha op(a) op(b) + beta c with all threads of the device; not from inside a parallel region.
+ * ta, tb: 0 or 1. Same bits for any number of threads as far as the BLAS keeps one order of summation along k. */
+void lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+		 int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 /* At least `bytes` of 64-byte aligned memory, valid until the next call on this device; NULL when there is none. */
 void *lk_cpu_scratch(struct lk_dev *dev, size_t bytes);

@@ -1,0 +1,78 @@
+/* dense.c - the dense ops of the cpu device: shares the work out over the threads and calls the hot loops.
+ *
+ * Shares are whole rows or fixed blocks, never sums cut at a place that depends on the number of threads, so results
+ * are the same for any number of them. */
+#include "kernels/cpu/dense_int.h"
+
+enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
+
+/* ---- matrix product ---- */
+
+struct gemm {
+	lk_sgemm_fn *sgemm;
+	int ta, tb;
+	int64_t m, n, k;
+	float alpha, beta;
+	const float *a, *b;
+	float *c;
+	int64_t lda, ldb, ldc;
+};
+
+/* Rows [m0,m1) and columns [n0,n1) of the result. */
+static void gemm_part(const struct gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
+{
+	const float *a = g->a + (g->ta ? m0 : m0 * g->lda), *b = g->b + (g->tb ? n0 * g->ldb : n0);
+
+	g->sgemm(ROW_MAJOR, g->ta ? TRANS : NO_TRANS, g->tb ? TRANS : NO_TRANS, (int)(m1 - m0), (int)(n1 - n0),
+		 (int)g->k, g->alpha, a, (int)g->lda, b, (int)g->ldb, g->beta, g->c + m0 * g->ldc + n0, (int)g->ldc);
+}
+
+/* Splits the longer side into slabs of a multiple of 64, one per thread. */
+static void gemm_threads(const struct gemm *g, int threads)
+{
+	int by_rows = g->m >= g->n;
+	int64_t length = by_rows ? g->m : g->n, slab = ((length + threads - 1) / threads + 63) / 64 * 64;
+
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+	for (int i = 0; i < threads; i++) {
+		int64_t from = i * slab < length ? i * slab : length;
+		int64_t to = from + slab < length ? from + slab : length;
+
+		if (from < to && by_rows)
+			gemm_part(g, from, to, 0, g->n);
+		else if (from < to)
+			gemm_part(g, 0, g->m, from, to);
+	}
+}
+
+void lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+		 int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+{
+	struct gemm g = { lk_cpu(dev)->sgemm, ta, tb, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc };
+
+	if (dev->threads == 1 || (double)m * (double)n * (double)k < 1e5)
+		gemm_part(&g, 0, m, 0, n);
+	else
+		gemm_threads(&g, dev->threads);
+}
+
+/* BLAS wants a leading dimension of at least the row length, also where there is but one row. */
+static int64_t leading(const struct lk_view *v)
+{
+	return v->stride[0] > v->n[1] ? v->stride[0] : v->n[1];
+}
+
+static int matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_view *a, const struct lk_view *b,
+		  unsigned flags, float alpha)
+{
+	int ta = (flags & LK_TA) != 0, tb = (flags & LK_TB) != 0;
+
+	lk_cpu_gemm(dev, ta, tb, c->n[0], c->n[1], a->n[!ta], alpha, a->data, leading(a), b->data, leading(b),
+		    flags & LK_ACC ? 1.0f : 0.0f, c->data, leading(c));
+	return 0;
+}
+
+void lk_cpu_fill_dense(struct lk_dev *dev)
+{
+	dev->ops.matmul = matmul;
+}

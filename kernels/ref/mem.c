@@ -1,0 +1,102 @@
+/* mem.c - host memory as device memory: for ref, and for every backend that computes in host memory. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/kernels_int.h"
+
+static int mem_alloc(struct lk_dev *dev, size_t bytes, void **out)
+{
+	size_t whole = (bytes + 63) / 64 * 64;
+
+	*out = whole < bytes ? NULL : aligned_alloc(64, whole);
+	return *out ? 0 : lk_fail(dev, LK_ENOMEM, "no memory for %zu bytes", bytes);
+}
+
+static void mem_free(struct lk_dev *dev, void *p)
+{
+	(void)dev;
+	free(p);
+}
+
+static int mem_copy(struct lk_dev *dev, void *dst, const void *src, size_t bytes)
+{
+	(void)dev;
+	memmove(dst, src, bytes);
+	return 0;
+}
+
+static int mem_zero(struct lk_dev *dev, void *p, size_t bytes)
+{
+	(void)dev;
+	memset(p, 0, bytes);
+	return 0;
+}
+
+static int same_place(struct lk_dev *child, struct lk_dev *parent)
+{
+	child->impl = parent->impl;
+	return 0;
+}
+
+/* Work is done when its call returns, so a point in the queue is always in the past. */
+static int event_new(struct lk_dev *dev, struct lk_event **out)
+{
+	*out = calloc(1, sizeof **out);
+	return *out ? 0 : lk_fail(dev, LK_ENOMEM, "no memory for an event");
+}
+
+static void event_free(struct lk_event *ev)
+{
+	free(ev);
+}
+
+static int event_record(struct lk_dev *dev, struct lk_event *ev)
+{
+	(void)dev;
+	(void)ev;
+	return 0;
+}
+
+static int event_wait(struct lk_dev *dev, const struct lk_event *ev)
+{
+	(void)dev;
+	(void)ev;
+	return 0;
+}
+
+static int nothing_pending(struct lk_dev *dev)
+{
+	(void)dev;
+	return 0;
+}
+
+static int physical_memory(struct lk_dev *dev, size_t *free_bytes, size_t *total_bytes)
+{
+	long page = sysconf(_SC_PAGESIZE), total = sysconf(_SC_PHYS_PAGES), avail = sysconf(_SC_AVPHYS_PAGES);
+
+	if (page <= 0 || total <= 0 || avail < 0)
+		return lk_fail(dev, LK_EDEVICE, "the system does not tell its memory size");
+	*free_bytes = (size_t)avail * (size_t)page;
+	*total_bytes = (size_t)total * (size_t)page;
+	return 0;
+}
+
+void lk_ref_fill_mem(struct lk_ops *o)
+{
+	o->fork = same_place;
+	o->mem_alloc = mem_alloc;
+	o->mem_free = mem_free;
+	o->host_alloc = mem_alloc;
+	o->host_free = mem_free;
+	o->upload = mem_copy;
+	o->download = mem_copy;
+	o->copy = mem_copy;
+	o->zero = mem_zero;
+	o->event_new = event_new;
+	o->event_free = event_free;
+	o->record = event_record;
+	o->wait = event_wait;
+	o->sync = nothing_pending;
+	o->memory = physical_memory;
+}
