@@ -17,6 +17,8 @@ static void conv_free(struct lk_conv *c)
 		free(m->bwd[i].packed);
 	free(m->bwd);
 	free(m->fwd.packed);
+	lk_conv_wino_free(m->wino_fwd);
+	lk_conv_wino_free(m->wino_bwd);
 	free(m);
 	c->impl = NULL;
 }
@@ -25,6 +27,8 @@ static int conv_refresh(struct lk_dev *dev, struct lk_conv *c)
 {
 	struct lk_conv_cpu *m = lk_conv_cpu(c);
 	m->bwd_fresh = 0;
+	if (m->wino_fwd)
+		return lk_conv_wino_pack(dev, m->wino_fwd, c->w, 0);
 	return lk_conv_plan_pack(dev, &m->fwd, &c->g, c->w, 0);
 }
 
@@ -36,15 +40,30 @@ static int conv_new(struct lk_dev *dev, struct lk_conv *c)
 	if (!m)
 		return lk_fail(dev, LK_ENOMEM, "no memory for a convolution");
 	lk_conv_plan_fwd(&m->fwd, &c->g);
-	m->fwd.packed = floats(lk_conv_plan_floats(&m->fwd, lk_image_gemm(dev)->nr));
-	rc = m->fwd.packed ? conv_refresh(dev, c) : lk_fail(dev, LK_ENOMEM, "no memory for a convolution's weights");
+	if (lk_conv_wino_fits(&c->g))
+		m->wino_fwd = lk_conv_wino_new(dev, &c->g, 0);
+	else
+		m->fwd.packed = floats(lk_conv_plan_floats(&m->fwd, lk_image_gemm(dev)->nr));
+	rc = m->wino_fwd || m->fwd.packed ? conv_refresh(dev, c) : lk_fail(dev, LK_ENOMEM, "no memory for a convolution's weights");
 	if (rc)
 		conv_free(c);
 	return rc;
 }
 
+static int prepare_wino(struct lk_dev *dev, struct lk_conv *c)
+{
+	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	if (!m->wino_bwd)
+		m->wino_bwd = lk_conv_wino_new(dev, &c->g, 1);
+	if (!m->wino_bwd)
+		return lk_fail(dev, LK_ENOMEM, "no memory for a convolution's turned weights");
+	int rc = m->bwd_fresh ? LK_OK : lk_conv_wino_pack(dev, m->wino_bwd, c->w, 1);
+	m->bwd_fresh = !rc;
+	return rc;
+}
+
 /* Plans of the backward: made at the first backward, their weights packed again after each refresh. */
-static int prepare_bwd(struct lk_dev *dev, struct lk_conv *c)
+static int prepare_plans(struct lk_dev *dev, struct lk_conv *c)
 {
 	struct lk_conv_cpu *m = lk_conv_cpu(c);
 	int os = lk_conv_plan_steps(&c->g);
@@ -73,16 +92,33 @@ static int prepare_bwd(struct lk_dev *dev, struct lk_conv *c)
 static int conv_fwd(struct lk_dev *dev, struct lk_conv *c, const struct lk_view *y, const struct lk_view *x,
 		    const struct lk_view *add)
 {
-	return lk_conv_direct(dev, &lk_conv_cpu(c)->fwd, y, x, c->bias, add ? add->data : NULL);
+	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	const float *more = add ? add->data : NULL;
+	if (m->wino_fwd)
+		return lk_conv_wino(dev, m->wino_fwd, y, x, c->bias, more);
+	return lk_conv_direct(dev, &m->fwd, y, x, c->bias, more);
+}
+
+static int input_grad(struct lk_dev *dev, struct lk_conv *c, const struct lk_view *dx, const struct lk_view *dy)
+{
+	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	struct lk_conv_geom turned = c->g;
+	turned.cin = c->g.cout;
+	turned.cout = c->g.cin;
+	if (lk_conv_wino_fits(&turned) && c->g.upsample == 1) {
+		int rc = prepare_wino(dev, c);
+		return rc ? rc : lk_conv_wino(dev, m->wino_bwd, dx, dy, NULL, NULL);
+	}
+	int rc = prepare_plans(dev, c);
+	for (int i = 0; !rc && i < m->nbwd; i++)
+		rc = lk_conv_direct(dev, &m->bwd[i], dx, dy, NULL, NULL);
+	return rc;
 }
 
 static int conv_bwd(struct lk_dev *dev, struct lk_conv *c, const struct lk_view *dx, float *dw, float *db,
 		    const struct lk_view *dy, const struct lk_view *x)
 {
-	struct lk_conv_cpu *m = lk_conv_cpu(c);
-	int rc = dx ? prepare_bwd(dev, c) : LK_OK;
-	for (int i = 0; dx && !rc && i < m->nbwd; i++)
-		rc = lk_conv_direct(dev, &m->bwd[i], dx, dy, NULL, NULL);
+	int rc = dx ? input_grad(dev, c, dx, dy) : LK_OK;
 	return rc ? rc : lk_conv_grad(dev, c, dw, db, dy, x);
 }
 

@@ -3,14 +3,21 @@
 
 #include <omp.h>
 
+#ifdef __x86_64__
+#define BY_ISA(t) { &t##_base, &t##_avx2, &t##_avx512 }
+#else
+#define BY_ISA(t) { &t##_base }
+#endif
+
 const struct lk_image_gemm *lk_image_gemm(struct lk_dev *dev)
 {
-#ifdef __x86_64__
-	static const struct lk_image_gemm *const by_isa[LK_ISA_COUNT] = { &lk_image_gemm_base, &lk_image_gemm_avx2,
-									   &lk_image_gemm_avx512 };
-#else
-	static const struct lk_image_gemm *const by_isa[LK_ISA_COUNT] = { &lk_image_gemm_base };
-#endif
+	static const struct lk_image_gemm *const by_isa[LK_ISA_COUNT] = BY_ISA(lk_image_gemm);
+	return by_isa[lk_cpu(dev)->isa];
+}
+
+const struct lk_image_wino *lk_image_wino(struct lk_dev *dev)
+{
+	static const struct lk_image_wino *const by_isa[LK_ISA_COUNT] = BY_ISA(lk_image_wino);
 	return by_isa[lk_cpu(dev)->isa];
 }
 

@@ -20,6 +20,16 @@ extern const struct lk_image_gemm lk_image_gemm_base, lk_image_gemm_avx2, lk_ima
 const struct lk_image_gemm *lk_image_gemm(struct lk_dev *dev);
 int lk_thread(void); /* number of the calling thread in its team */
 
+/* Transforms of F(4x4,3x3). */
+struct lk_image_wino {
+	void (*tile_in)(const float *const *px, int64_t c, float *v, int64_t vs);
+	void (*tile_out)(const float *m, int64_t ms, int64_t n, float *y, int64_t ly, int rows, int cols,
+			 const float *bias, const float *add);
+	void (*weights_in)(const float *w, int64_t cin, int64_t cout, int64_t r0, int64_t r1, float *u, int64_t us);
+};
+extern const struct lk_image_wino lk_image_wino_base, lk_image_wino_avx2, lk_image_wino_avx512;
+const struct lk_image_wino *lk_image_wino(struct lk_dev *dev);
+
 /* ---- convolution as gather and product ----
  *
  * Output pixel (os i + py, os j + px) of a plan sums over taps (a,b) in ny x nx and over input channels:
@@ -34,13 +44,13 @@ struct lk_conv_plan {
 	float *packed; /* K = ny nx cin rows in panels of nr columns */
 };
 
-struct lk_conv_wino; /* conv_wino.c */
 
+struct lk_conv_wino;
 struct lk_conv_cpu {
-	struct lk_conv_plan fwd;
-	struct lk_conv_plan *bwd; /* nbwd of them */
-	int nbwd, bwd_fresh;      /* bwd weights are packed at the first backward after a refresh */
-	struct lk_conv_wino *wino_fwd, *wino_bwd; /* instead of the plans where a 3x3 kernel allows it; or NULL */
+	struct lk_conv_plan fwd;                  /* packed is NULL where wino_fwd does the work */
+	struct lk_conv_plan *bwd;                 /* nbwd of them */
+	struct lk_conv_wino *wino_fwd, *wino_bwd; /* or NULL */
+	int nbwd, bwd_fresh; /* bwd weights are packed at the first backward after a refresh */
 };
 
 static inline struct lk_conv_cpu *lk_conv_cpu(struct lk_conv *c)
@@ -73,6 +83,14 @@ struct lk_conv_grid {
 struct lk_conv_grid lk_conv_grid(const struct lk_conv_plan *p, const struct lk_view *out, const struct lk_view *in);
 void lk_conv_gather(const struct lk_conv_plan *p, const struct lk_conv_grid *g, const float *in, int64_t r0,
 		    int64_t rows, float *a, int64_t lda);
+
+/* conv_wino.c: the same as lk_conv_direct for the geometries that fit, the backward where upsample is 1. */
+int lk_conv_wino_fits(const struct lk_conv_geom *g);
+struct lk_conv_wino *lk_conv_wino_new(struct lk_dev *dev, const struct lk_conv_geom *g, int backward);
+void lk_conv_wino_free(struct lk_conv_wino *k);
+int lk_conv_wino_pack(struct lk_dev *dev, struct lk_conv_wino *k, const float *w, int backward);
+int lk_conv_wino(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out, const struct lk_view *in,
+		 const float *bias, const float *add);
 
 /* conv_grad.c: dw += , db += ; either may be NULL. Partial sums over fixed parts of the batch, added in order. */
 int lk_conv_grad(struct lk_dev *dev, struct lk_conv *c, float *dw, float *db, const struct lk_view *dy,

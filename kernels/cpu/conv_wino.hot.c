@@ -1,0 +1,136 @@
+/* conv_wino.hot.c - the transforms of Winograd's F(4x4,3x3) (Lavin & Gray 2016), vectors over channels.
+ *
+ * Toom-Cook at the points 0, +-A, +-B, infinity. One dimension, d the 6 inputs, g the 3 taps, m the 6 products:
+ *	in:      (A2B2 d0 - (A2+B2) d2 + d4,  e1 +- o1,  e2 +- o2,  A2B2 d1 - (A2+B2) d3 + d5)
+ *	         with e1 = d4 - B2 d2, o1 = A (d3 - B2 d1), e2 = d4 - A2 d2, o2 = B (d3 - A2 d1)
+ *	weights: (g0 / A2B2,  (g0 +- A g1 + A2 g2) / NA,  (g0 +- B g1 + B2 g2) / NB,  g2)
+ *	out:     row i = sum of m_p p^i over the finite points, and m5 added to row 3
+ * Two dimensions: columns, then rows.
+ */
+#include "kernels/cpu/image_int.h"
+#include "kernels/cpu/vmath.h"
+
+#ifndef WA
+#define WA 1.0
+#define WB 2.0
+#endif
+#define A1 ((float)(WA))
+#define B1 ((float)(WB))
+#define A2 ((float)(WA * WA))
+#define B2 ((float)(WB * WB))
+#define A3 ((float)(WA * WA * WA))
+#define B3 ((float)(WB * WB * WB))
+#define A2B2 ((float)(WA * WA * WB * WB))
+#define SUM2 ((float)(WA * WA + WB * WB))
+#define NA (2 * WA * WA * (WA * WA - WB * WB))
+#define NB (2 * WB * WB * (WB * WB - WA * WA))
+
+/* s, t: six vectors, ss and ts apart */
+static inline __attribute__((always_inline)) void in6(const vf *s, int ss, vf *t, int ts)
+{
+	vf d1 = s[ss], d2 = s[2 * ss], d3 = s[3 * ss], d4 = s[4 * ss];
+	vf e1 = d4 - d2 * B2, o1 = d3 - d1 * B2, e2 = d4 - d2 * A2, o2 = d3 - d1 * A2;
+
+	t[0] = s[0] * A2B2 + (d4 - d2 * SUM2);
+	t[ts] = e1 + o1 * A1;
+	t[2 * ts] = e1 - o1 * A1;
+	t[3 * ts] = e2 + o2 * B1;
+	t[4 * ts] = e2 - o2 * B1;
+	t[5 * ts] = d1 * A2B2 + (s[5 * ss] - d3 * SUM2);
+}
+
+static inline __attribute__((always_inline)) void out4(const vf *m, int ms, vf *t, int ts)
+{
+	vf s1 = m[ms] + m[2 * ms], d1 = m[ms] - m[2 * ms], s2 = m[3 * ms] + m[4 * ms], d2 = m[3 * ms] - m[4 * ms];
+
+	t[0] = m[0] + s1 + s2;
+	t[ts] = d1 * A1 + d2 * B1;
+	t[2 * ts] = s1 * A2 + s2 * B2;
+	t[3 * ts] = m[5 * ms] + (d1 * A3 + d2 * B3);
+}
+
+static inline __attribute__((always_inline)) void weight6(const vf *g, int gs, vf *t, int ts)
+{
+	vf ea = (g[0] + g[2 * gs] * A2) * (float)(1 / NA), oa = g[gs] * (float)(WA / NA);
+	vf eb = (g[0] + g[2 * gs] * B2) * (float)(1 / NB), ob = g[gs] * (float)(WB / NB);
+
+	t[0] = g[0] * (float)(1 / (WA * WA * WB * WB));
+	t[ts] = ea + oa;
+	t[2 * ts] = ea - oa;
+	t[3 * ts] = eb + ob;
+	t[4 * ts] = eb - ob;
+	t[5 * ts] = g[2 * gs];
+}
+
+static inline vf load(const float *p, int64_t left)
+{
+	return left >= LK_VEC ? lk_vload(p) : lk_vload_n(p, left, 0.0f);
+}
+
+/* One tile: px its 36 pixels, c channels each. Value q goes to v + q vs; rows of v are padded to whole vectors. */
+static void tile_in(const float *const *px, int64_t c, float *v, int64_t vs)
+{
+	for (int64_t i = 0; i < c; i += LK_VEC) {
+		vf d[36], t[36];
+		for (int q = 0; q < 36; q++)
+			d[q] = load(px[q] + i, c - i);
+#pragma GCC unroll 6
+		for (int q = 0; q < 6; q++)
+			in6(d + q, 6, t + q, 6);
+#pragma GCC unroll 6
+		for (int q = 0; q < 6; q++)
+			in6(t + 6 * q, 1, d + 6 * q, 1);
+		for (int q = 0; q < 36; q++)
+			lk_vstore(v + q * vs + i, d[q]);
+	}
+}
+
+/* One tile back: y (rows,cols <= 4), its pixels n apart and its lines ly apart, = bias + add + transformed products. */
+static void tile_out(const float *m, int64_t ms, int64_t n, float *y, int64_t ly, int rows, int cols,
+		     const float *bias, const float *add)
+{
+	for (int64_t i = 0; i < n; i += LK_VEC) {
+		vf s[36], t[24], b = bias ? load(bias + i, n - i) : (vf){ 0 };
+		for (int q = 0; q < 36; q++)
+			s[q] = lk_vload(m + q * ms + i);
+#pragma GCC unroll 6
+		for (int q = 0; q < 6; q++)
+			out4(s + q, 6, t + q, 6);
+#pragma GCC unroll 4
+		for (int q = 0; q < 4; q++)
+			out4(t + 6 * q, 1, s + 4 * q, 1);
+		for (int q = 0; q < rows; q++) {
+			for (int r = 0; r < cols; r++) {
+				int64_t at = q * ly + r * n + i;
+				vf o = s[4 * q + r] + b;
+				if (add)
+					o += load(add + at, n - i);
+				if (n - i >= LK_VEC)
+					lk_vstore(y + at, o);
+				else
+					lk_vstore_n(y + at, o, n - i);
+			}
+		}
+	}
+}
+
+/* w (3,3,cin,cout), rows [r0, r1) of cin: into 36 packed matrices us floats apart, panels of cin rows. */
+static void weights_in(const float *w, int64_t cin, int64_t cout, int64_t r0, int64_t r1, float *u, int64_t us)
+{
+	for (int64_t r = r0; r < r1; r++) {
+		for (int64_t i = 0; i < lk_round_up(cout, 2 * LK_VEC); i += LK_VEC) {
+			float *to = u + i / (2 * LK_VEC) * cin * 2 * LK_VEC + r * 2 * LK_VEC + i % (2 * LK_VEC);
+			vf g[9], t[18], o[36];
+			for (int q = 0; q < 9; q++)
+				g[q] = i < cout ? load(w + (q * cin + r) * cout + i, cout - i) : (vf){ 0 };
+			for (int q = 0; q < 3; q++)
+				weight6(g + q, 3, t + q, 3);
+			for (int q = 0; q < 6; q++)
+				weight6(t + 3 * q, 1, o + 6 * q, 1);
+			for (int q = 0; q < 36; q++)
+				lk_vstore(to + q * us, o[q]);
+		}
+	}
+}
+
+const struct lk_image_wino LK_ISA_NAME(lk_image_wino) = { tile_in, tile_out, weights_in };
