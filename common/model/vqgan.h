@@ -1,0 +1,117 @@
+/* vqgan.h - the frame tokenizer (Esser et al. 2021; the shape published with LWM): frames <-> codes, and its training.
+ *
+ *	encoder: conv 3->h; per level: res blocks, then (not after the last) a stride 2 conv; 2 res blocks; norm, conv -> z
+ *	quantizer: 1x1 conv z -> embed_dim; nearest row of the codebook (lowest index on ties)
+ *	decoder: 1x1 conv -> z; conv; 2 res blocks; per level from the deepest: res blocks + 1, then nearest x2 and a conv;
+ *	         norm, conv -> 3
+ *
+ * No attention anywhere. Any frame size that is a multiple of `lwm_vqgan_factor` = 2^(levels-1) works.
+ * All weights are one flat fp32 vector in device memory, laid out by the parameter table; convolutions as
+ * (kh,kw,cin,cout). Names are those of diffusers' VQModel safetensors. This code knows no files: weights come and go
+ * through callbacks. Frames are 8-bit RGB on the host, (n,H,W,3) dense; codes are int32 on the host, (n,H/f,W/f).
+ * Local calls. Errors: -LWM_ECONFIG impossible configuration or size, -LWM_EMEMORY, -LWM_EUNAVAIL device,
+ * -LWM_EDATA tensor missing, wrong shape, or code out of range.
+ */
+#ifndef LWM_MODEL_VQGAN_H
+#define LWM_MODEL_VQGAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/json.h"
+#include "kernels/kernels.h"
+
+enum { LWM_VQGAN_MAX_LEVELS = 8 };
+
+struct lwm_vqgan_cfg {
+	int32_t resolution;     /* square size it was made for; other multiples of the factor work too */
+	int32_t hidden;         /* channels of level 0 at multiplier 1 */
+	int32_t levels, mult[LWM_VQGAN_MAX_LEVELS];
+	int32_t res_blocks;     /* a level in the encoder; the decoder has one more */
+	int32_t z_channels, embed_dim, num_embeddings;
+	int32_t groups;         /* of the group norms; divides every level's channels */
+	int32_t unit_pixels;    /* 0: the net sees [-1,1] (LWM); 1: it sees [0,1] (aMUSEd) */
+};
+
+/* "lwm" (published, 146,244,675 parameters), "small", "tiny". Unknown names are -LWM_ECONFIG listing the known. */
+int lwm_vqgan_preset(struct lwm_vqgan_cfg *c, const char *name, struct lwm_err *e);
+int lwm_vqgan_check(const struct lwm_vqgan_cfg *c, struct lwm_err *e);
+static inline int32_t lwm_vqgan_factor(const struct lwm_vqgan_cfg *c)
+{
+	return 1 << (c->levels - 1);
+}
+static inline int64_t lwm_vqgan_codes(const struct lwm_vqgan_cfg *c, int64_t height, int64_t width) /* per frame */
+{
+	return (height / lwm_vqgan_factor(c)) * (width / lwm_vqgan_factor(c));
+}
+/* diffusers' VQModel config.json with our additions; *out is decref'ed by the caller. */
+int lwm_vqgan_cfg_to_json(const struct lwm_vqgan_cfg *c, json_t **out, struct lwm_err *e);
+int lwm_vqgan_cfg_from_json(struct lwm_vqgan_cfg *c, const json_t *o, const char *name, struct lwm_err *e);
+
+/* ---- parameter table ---- */
+
+enum lwm_vqgan_kind { LWM_VQ_CONV, LWM_VQ_BIAS, LWM_VQ_SCALE, LWM_VQ_CODEBOOK };
+struct lwm_vqgan_param {
+	char name[80];    /* "encoder.down_blocks.0.resnets.1.conv2.weight" */
+	enum lwm_vqgan_kind kind;
+	int32_t ndim;
+	int64_t shape[4]; /* as in the file: OIHW for convolutions */
+	int64_t offset, count; /* in the flat vector, floats; offsets are multiples of 16 */
+};
+struct lwm_vqgan_params {
+	struct lwm_vqgan_param *v;
+	int64_t n;
+	int64_t count;  /* parameters */
+	int64_t floats; /* length of the flat vector, gaps included (gaps hold zeros) */
+};
+int lwm_vqgan_params_init(struct lwm_vqgan_params *p, const struct lwm_vqgan_cfg *c, struct lwm_err *e);
+void lwm_vqgan_params_release(struct lwm_vqgan_params *p);
+/* flat: host, p->floats. Convolutions uniform(+-1/sqrt(fan_in)), norms 1 and 0, biases 0, codebook uniform(+-1/K). */
+void lwm_vqgan_init(const struct lwm_vqgan_params *p, uint64_t seed, float *flat);
+/* Fills dst (p->count floats, file layout) for p->name, or returns a negative code. */
+typedef int lwm_vqgan_source(void *ctx, const struct lwm_vqgan_param *p, float *dst, struct lwm_err *e);
+int lwm_vqgan_import(const struct lwm_vqgan_params *p, float *flat, lwm_vqgan_source *fn, void *ctx,
+		     struct lwm_err *e);
+/* One tensor of flat (host) in file layout: dst holds p->count floats. */
+void lwm_vqgan_export(const struct lwm_vqgan_param *p, const float *flat, float *dst);
+
+/* ---- the net on a device ---- */
+
+struct lwm_vqgan;
+/* flat: device memory of the caller, p->floats fp32, borrowed for the life of the net. frames_per_pass: frames in memory
+ * at once, 0 = 1. Calls with more frames are cut into passes; results do not depend on the cut. */
+int lwm_vqgan_new(struct lwm_vqgan **out, struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat,
+		  int64_t frames_per_pass, struct lwm_err *e);
+int lwm_vqgan_refresh(struct lwm_vqgan *m, struct lwm_err *e); /* flat has changed */
+void lwm_vqgan_free(struct lwm_vqgan *m);                      /* NULL is fine */
+const struct lwm_vqgan_cfg *lwm_vqgan_config(const struct lwm_vqgan *m);
+int lwm_vqgan_encode(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width, int32_t *codes,
+		     struct lwm_err *e);
+/* As encode; z (host, n * codes * embed_dim) gets the vectors before quantization. codes may be NULL. */
+int lwm_vqgan_latents(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width,
+		      int32_t *codes, float *z, struct lwm_err *e);
+/* height, width: of the frames. */
+int lwm_vqgan_decode(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int64_t height, int64_t width, uint8_t *rgb,
+		     struct lwm_err *e);
+/* Device bytes that one pass of n frames needs (activations alone); training: forward and backward. */
+int64_t lwm_vqgan_memory(const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training);
+
+/* ---- training ----
+ * loss = l1 mean|x-t| + l2 mean(x-t)^2 + codebook mean(e - sg[z])^2 + commit mean(z - sg[e])^2, x before clipping;
+ * the quantizer passes gradients straight through (van den Oord et al. 2017). */
+struct lwm_vqgan_loss {
+	float l1, l2, codebook, commit;
+};
+struct lwm_vqgan_stats { /* sums over frames of per-frame means: add them over passes and ranks */
+	double frames, loss, l1, l2, vq;
+};
+/* Adds weight * d(sum over these n frames of the frame's loss)/d(flat) to grads (device, like flat); with weight =
+ * 1/batch the sum over all passes and ranks is the gradient of the batch's mean. codes (host, may be NULL) gets what was
+ * chosen. Adds to *stats. grads NULL: forward only. */
+int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width,
+		    const struct lwm_vqgan_loss *loss, float weight, float *grads, int32_t *codes,
+		    struct lwm_vqgan_stats *stats, struct lwm_err *e);
+double lwm_psnr(double mse_pm1); /* dB, of a mean squared error on [-1,1]: 10 log10(4/mse) */
+
+#endif

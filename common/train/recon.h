@@ -1,0 +1,62 @@
+/* recon.h - the reconstruction objective: trains a VQGAN on frames.
+ *
+ *	lwm_recon_new(&r, dev, &cfg, params, e)         decodes the media once into a bounded cache of 8-bit frames
+ *	every step, on every rank:
+ *		lwm_recon_prepare(r, step, e)            1: params was changed (the codebook: see below)
+ *		lwm_recon_step(r, step, rank, ranks, grads, &stats, e)
+ *		... sum of grads and stats over the ranks, optimizer step on params
+ *	lwm_recon_eval(r, max_frames, &stats, e)
+ *
+ * Which frames a step sees is a pure function of (seed, step, sample): the batch is the same however many ranks share
+ * it. There is no state from step to step besides params, so a resumed run needs nothing of this struct.
+ *
+ * prepare keeps the codebook alive: at step 0 every row is set to the encoder's output at a random place of random
+ * frames, and every revive_every steps until revive_until the rows that no place of `probe_frames` random frames chose are
+ * set so. All ranks must call it with the same params; it writes the same values on all.
+ */
+#ifndef LWM_TRAIN_RECON_H
+#define LWM_TRAIN_RECON_H
+
+#include "common/base/err.h"
+#include "common/base/path.h"
+#include "common/model/vqgan.h"
+
+struct lwm_recon_cfg {
+	struct lwm_vqgan_cfg model;
+	struct lwm_vqgan_loss loss;         /* all zero: lwm_recon_defaults */
+	const struct lwm_paths *inputs;     /* media files (already expanded); folders in it are clips of images */
+	const struct lwm_paths *eval_inputs; /* held-out media, may be NULL or empty */
+	int64_t holdout;                    /* without eval_inputs: every holdout-th clip is held out; 0: none */
+	double fps;                         /* of the frames taken; 0: all */
+	int64_t width, height;              /* of the frames; 0: model.resolution */
+	int64_t max_frames_per_clip;        /* spread evenly; 0: all */
+	int64_t cache_bytes;                /* limit of the cache; clips that do not fit any more are -LWM_EMEMORY */
+	int64_t batch, frames_per_pass;     /* frames a step over all ranks; frames in device memory at once */
+	int64_t revive_every, revive_until, probe_frames;
+	uint64_t seed;
+};
+/* Everything except model, inputs, eval_inputs: the values of the demo. */
+void lwm_recon_defaults(struct lwm_recon_cfg *c);
+
+struct lwm_recon_stats {
+	struct lwm_vqgan_stats sum; /* over this rank's frames; add over ranks */
+	int64_t codes_used;         /* distinct codes this rank saw in the step or evaluation */
+};
+struct lwm_recon;
+/* params: device, lwm_vqgan_params.floats fp32, borrowed for the life of r (prepare writes the codebook in it). */
+int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_recon_cfg *c, float *params,
+		  struct lwm_err *e);
+void lwm_recon_free(struct lwm_recon *r); /* NULL is fine */
+int64_t lwm_recon_frames(const struct lwm_recon *r, bool held_out);
+int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e);
+/* grads (device, like params) += this rank's part of the gradient of the batch's mean loss. Weights may have changed
+ * since the last call: it refreshes what it derived from them. */
+int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float *grads, struct lwm_recon_stats *stats,
+		   struct lwm_err *e);
+/* Over at most max_frames held-out frames (training frames when nothing is held out), spread evenly. */
+int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, struct lwm_recon_stats *stats, struct lwm_err *e);
+/* Mean loss and PSNR (dB) of summed stats. */
+double lwm_recon_loss(const struct lwm_recon_stats *s);
+double lwm_recon_psnr(const struct lwm_recon_stats *s);
+
+#endif
