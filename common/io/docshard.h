@@ -1,0 +1,78 @@
+/* docshard.h - document shards: the tokens of many documents end to end, in one HDF5 file and its manifest.
+ *
+ *	tokens          uint16 when vocab_text + vocab_vision <= 65536, else uint32; one long vector
+ *	doc_offset      int64 (documents + 1), in tokens
+ *	doc_run_offset  int64 (documents + 1), in loss runs
+ *	run_start       int64, token index relative to its document
+ *	run_loss        uint8 0 or 1
+ *	id_bytes, id_offset, source_bytes, source_offset    strings end to end, int64 (documents + 1)
+ *
+ * Token ids: text 0 .. vocab_text-1, vision codes at vocab_text + code. A shard and X.manifest.json beside it appear
+ * together; the same documents in the same order give the same bytes. All calls are local. A handle serves one thread
+ * at a time; different handles may be used by different threads.
+ */
+#ifndef LWM_IO_DOCSHARD_H
+#define LWM_IO_DOCSHARD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/io/manifest.h"
+
+/* The run covers start .. start of the next run (or the end of the document). */
+struct lwm_loss_run {
+	int64_t start;
+	uint8_t loss; /* 1: these tokens count as targets, 0: they are context only */
+};
+
+struct lwm_docs_meta {
+	int64_t vocab_text, vocab_vision; /* ids are below their sum; vocab_vision 0: text only */
+	const char *tokenizer; /* hash of the tokenizer file, "" when none was used */
+	const char *tool;      /* "lwm-tokenize 0.1.0" */
+	const char *config;    /* what made it: JSON or YAML text, "" for nothing */
+	const char *policy;    /* which marks stand around a document: "bos", "bos,eos", "none" */
+};
+
+struct lwm_docs_writer;
+
+/* Refuses an existing file without force. The strings of *m are copied. */
+int lwm_docs_create(struct lwm_docs_writer **out, const char *path, const struct lwm_docs_meta *m, bool force,
+		    struct lwm_err *e);
+/* One document of n >= 1 tokens. runs: ascending starts, the first 0; nruns 0 means that every token counts.
+ * id: unique within the shard by convention, not checked; source: provenance (a path, a caption), NULL is "".
+ * An id outside the vocabulary is -LWM_EDATA and leaves the writer usable: the document is not in the shard. */
+int lwm_docs_append(struct lwm_docs_writer *w, const char *id, const char *source, const int32_t *tokens, int64_t n,
+		    const struct lwm_loss_run *runs, int64_t nruns, struct lwm_err *e);
+/* Documents left out, by reason: counts add up over calls with the same reason. */
+int lwm_docs_reject(struct lwm_docs_writer *w, const char *reason, int64_t count, struct lwm_err *e);
+/* One input file, for the manifest. bytes < 0 and hash NULL: both are taken from the file itself. */
+int lwm_docs_input(struct lwm_docs_writer *w, const char *path, int64_t bytes, const char *hash, struct lwm_err *e);
+int64_t lwm_docs_written(const struct lwm_docs_writer *w, int64_t *tokens); /* documents so far; tokens may be NULL */
+/* Closes, reads everything back, compares, renames, writes the manifest; w is gone either way. */
+int lwm_docs_commit(struct lwm_docs_writer *w, struct lwm_err *e);
+void lwm_docs_discard(struct lwm_docs_writer *w); /* NULL is fine */
+
+struct lwm_docs;
+
+struct lwm_doc { /* strings and runs belong to the handle and live until its next lwm_docs_get */
+	int64_t n, offset; /* tokens; index of the first one in the shard */
+	const char *id, *source;
+	const struct lwm_loss_run *runs; /* at least one */
+	int64_t nruns;
+};
+
+/* Reads metadata only: milliseconds for any size. Files below LWM_MANIFEST_FULL bytes are hashed as well. */
+int lwm_docs_open(struct lwm_docs **out, const char *path, struct lwm_err *e);
+void lwm_docs_close(struct lwm_docs *d); /* NULL is fine */
+const struct lwm_docs_meta *lwm_docs_meta(const struct lwm_docs *d);
+const struct lwm_manifest *lwm_docs_manifest(const struct lwm_docs *d);
+int64_t lwm_docs_count(const struct lwm_docs *d);
+int64_t lwm_docs_tokens(const struct lwm_docs *d); /* of all documents */
+int lwm_docs_get(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct lwm_err *e);
+/* Token counts of documents first .. first+n-1, for packing: no strings are read. */
+int lwm_docs_lengths(struct lwm_docs *d, int64_t first, int64_t n, int64_t *out, struct lwm_err *e);
+/* Tokens a .. b-1 of document i; every id is checked against the vocabulary, every chunk against its checksum. */
+int lwm_docs_read(struct lwm_docs *d, int64_t i, int64_t a, int64_t b, int32_t *out, struct lwm_err *e);
+
+#endif

@@ -1,0 +1,61 @@
+/* model.h - merged models as folders other programs open: config.json, *.safetensors (+ index), tokenizer beside.
+ *
+ * Language model ("lwm"): Hugging Face LLaMA names, vision tensors `model.vision_embed_tokens.weight` (vte) and
+ * `vision_head.weight`, an "lwm" object in config.json (vision_vocab, codes, eof, eov, vqgan). Tokenizer model ("vqgan"): diffusers
+ * VQModel names, `_class_name` "VQModel".
+ *
+ * On disk q_proj and k_proj rows are in Hugging Face's half-split RoPE order and convolutions are OIHW. In memory, and in all
+ * calls here, q/k rows are interleaved (pairs 2i, 2i+1) and convolutions are (kh, kw, cin, cout): converted on the way.
+ * Linear weights are (out, in) row-major in both. Values are fp32 in memory. Local calls; one thread per handle.
+ */
+#ifndef LWM_IO_MODEL_H
+#define LWM_IO_MODEL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/io/ckpt.h"
+#include "common/io/safetensors.h"
+
+struct lwm_model;
+
+/* dir, or a single .safetensors file with config.json beside it. */
+int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e);
+void lwm_model_close(struct lwm_model *m);
+const json_t *lwm_model_config(const struct lwm_model *m); /* borrowed */
+const char *lwm_model_kind(const struct lwm_model *m);     /* "lwm" or "vqgan" */
+/* Path of the tokenizer file (tokenizer.model) in the folder, NULL when none. Borrowed. */
+const char *lwm_model_tokenizer(const struct lwm_model *m);
+int64_t lwm_model_count(const struct lwm_model *m);
+const struct lwm_ckpt_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i); /* name and shape in memory layout */
+int64_t lwm_model_find(const struct lwm_model *m, const char *name);                  /* -1 */
+/* Values offset .. offset+n-1 of the flattened tensor in memory layout. */
+int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e);
+/* The same by name and with the shape that is expected: absent or other shape is -LWM_ECONFIG naming both. */
+int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want, int64_t offset, int64_t n, float *out,
+			 struct lwm_err *e);
+/* Every file against its recorded hash; -LWM_ENO when the folder carries none (made elsewhere). */
+int lwm_model_check(struct lwm_model *m, struct lwm_err *e);
+
+struct lwm_model_spec {
+	const char *kind;         /* "lwm" or "vqgan" */
+	const json_t *config;     /* config.json as it is to be written; "lwm": num_attention_heads etc. are used for q/k */
+	enum lwm_st_dtype dtype;  /* LWM_ST_F32 or LWM_ST_BF16 */
+	int64_t max_file_bytes;   /* 0: one file */
+	const char *tokenizer;    /* file copied to tokenizer.model, NULL or "" for none */
+};
+
+struct lwm_model_writer;
+/* tensor: names and shapes in memory layout, in the order in which they will be added. The folder appears at commit. */
+int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struct lwm_model_spec *spec,
+		     const struct lwm_ckpt_tensor *tensor, int64_t n, bool force, struct lwm_err *e);
+int lwm_model_add(struct lwm_model_writer *w, const float *data, struct lwm_err *e); /* next tensor, whole, memory layout */
+int lwm_model_commit(struct lwm_model_writer *w, struct lwm_err *e); /* w is gone either way */
+void lwm_model_discard(struct lwm_model_writer *w);
+
+/* Row of a q/k matrix on disk that holds row r of memory: head h = r / d, i = r % d; memory pair i/2, half i%2. */
+int64_t lwm_model_qk_row(int64_t r, int64_t head_dim);
+
+#endif

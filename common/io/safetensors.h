@@ -1,0 +1,51 @@
+/* safetensors.h - one .safetensors file, strictly read and written.
+ *
+ * 8 bytes little-endian header length N, N bytes JSON padded with spaces to 8, data without holes or overlap, row-major.
+ * The writer puts tensors in the order given; __metadata__ holds format "pt", caller's strings and "xxh3", the XXH3-128 of
+ * the data area. Local calls; one thread per handle.
+ */
+#ifndef LWM_IO_SAFETENSORS_H
+#define LWM_IO_SAFETENSORS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+enum lwm_st_dtype { LWM_ST_F32, LWM_ST_BF16, LWM_ST_F16, LWM_ST_F64, LWM_ST_I64, LWM_ST_I32, LWM_ST_U8, LWM_ST_OTHER };
+const char *lwm_st_dtype_name(enum lwm_st_dtype t);
+int lwm_st_dtype_bytes(enum lwm_st_dtype t);
+
+#define LWM_ST_DIMS 8
+struct lwm_st_tensor {
+	const char *name;
+	enum lwm_st_dtype dtype;
+	int ndim;
+	int64_t shape[LWM_ST_DIMS];
+	int64_t size;       /* values */
+	int64_t begin, end; /* bytes from the start of the data; filled by the reader and writer */
+};
+
+struct lwm_st;
+int lwm_st_open(struct lwm_st **out, const char *path, struct lwm_err *e);
+void lwm_st_close(struct lwm_st *s);
+int64_t lwm_st_count(const struct lwm_st *s);
+const struct lwm_st_tensor *lwm_st_tensor(const struct lwm_st *s, int64_t i);
+int64_t lwm_st_find(const struct lwm_st *s, const char *name); /* -1 */
+const char *lwm_st_meta(const struct lwm_st *s, const char *key); /* of __metadata__; NULL absent */
+/* Values offset .. offset+n-1 of tensor i as fp32; F32, BF16, F16, F64 only. */
+int lwm_st_read(struct lwm_st *s, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e);
+/* Hash of the data against "xxh3"; without one -LWM_ENO (nothing to compare with). */
+int lwm_st_check(struct lwm_st *s, struct lwm_err *e);
+
+struct lwm_st_writer;
+/* name, dtype (F32 or BF16), ndim and shape of t are read; meta: string members or NULL. */
+int lwm_st_create(struct lwm_st_writer **out, const char *path, const struct lwm_st_tensor *t, int64_t n, const json_t *meta,
+		  bool force, struct lwm_err *e);
+/* Next values in order, converted from fp32 (to bf16 round to nearest even); tensors follow each other without marks. */
+int lwm_st_write(struct lwm_st_writer *w, const float *v, int64_t n, struct lwm_err *e);
+int lwm_st_commit(struct lwm_st_writer *w, struct lwm_err *e); /* all values must have been written; w is gone */
+void lwm_st_discard(struct lwm_st_writer *w);
+
+#endif
