@@ -1,0 +1,28 @@
+#include "common/base/clock.h"
+
+#include <sys/resource.h>
+#include <time.h>
+
+static double seconds(clockid_t id)
+{
+	struct timespec t;
+	clock_gettime(id, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double lwm_now(void)
+{
+	return seconds(CLOCK_MONOTONIC);
+}
+
+double lwm_cpu_now(void)
+{
+	return seconds(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+double lwm_peak_rss(void)
+{
+	struct rusage u;
+	getrusage(RUSAGE_SELF, &u);
+	return 1024.0 * (double)u.ru_maxrss;
+}

@@ -1,0 +1,9 @@
+/* clock.h - seconds. */
+#ifndef LWM_BASE_CLOCK_H
+#define LWM_BASE_CLOCK_H
+
+double lwm_now(void);        /* monotonic */
+double lwm_cpu_now(void);    /* CPU time of this process */
+double lwm_peak_rss(void);   /* bytes, of this process so far */
+
+#endif

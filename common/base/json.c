@@ -1,0 +1,162 @@
+#include "common/base/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/outfile.h"
+#include "common/base/path.h"
+
+int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e)
+{
+	json_error_t je;
+	*out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
+	if (!*out)
+		return lwm_fail(e, LWM_EDATA, "%s:%d:%d: %s", name, je.line, je.column, je.text);
+	return 0;
+}
+
+int lwm_json_read(json_t **out, const char *path, int64_t limit, struct lwm_err *e)
+{
+	char *text;
+	size_t n;
+	LWM_TRY(lwm_read_file(path, limit, &text, &n, e));
+	int rc = lwm_json_parse(out, text, n, path, e);
+	free(text);
+	return rc;
+}
+
+int lwm_json_get(const json_t *o, const char *key, json_type type, json_t **out, const char *name, struct lwm_err *e)
+{
+	static const char *const kind[] = { "an object", "an array", "a string", "a whole number", "a number", "true",
+					    "false", "null" };
+	json_t *v = json_object_get(o, key);
+	if (!v)
+		return lwm_fail(e, LWM_EDATA, "%s: key '%s' is missing", name, key);
+	bool ok = json_typeof(v) == type || (type == JSON_REAL && json_is_integer(v));
+	if (!ok)
+		return lwm_fail(e, LWM_EDATA, "%s: '%s' must be %s", name, key, kind[type]);
+	*out = v;
+	return 0;
+}
+
+int lwm_json_int(const json_t *o, const char *key, int64_t *out, const char *name, struct lwm_err *e)
+{
+	json_t *v = NULL;
+	LWM_TRY(lwm_json_get(o, key, JSON_INTEGER, &v, name, e));
+	*out = json_integer_value(v);
+	return 0;
+}
+
+int lwm_json_double(const json_t *o, const char *key, double *out, const char *name, struct lwm_err *e)
+{
+	json_t *v = NULL;
+	LWM_TRY(lwm_json_get(o, key, JSON_REAL, &v, name, e));
+	*out = json_number_value(v);
+	return 0;
+}
+
+int lwm_json_str(const json_t *o, const char *key, const char **out, const char *name, struct lwm_err *e)
+{
+	json_t *v = NULL;
+	LWM_TRY(lwm_json_get(o, key, JSON_STRING, &v, name, e));
+	*out = json_string_value(v);
+	return 0;
+}
+
+int lwm_json_write(const json_t *v, const char *path, bool force, struct lwm_err *e)
+{
+	char *text = json_dumps(v, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+	if (!text)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	struct lwm_str s = { 0 };
+	lwm_str_puts(&s, text);
+	lwm_str_putc(&s, '\n');
+	free(text);
+	int rc = lwm_str_ok(&s, e);
+	if (rc == 0)
+		rc = lwm_write_file(path, s.s, s.len, force, e);
+	lwm_str_release(&s);
+	return rc;
+}
+
+struct lwm_jsonl {
+	int fd;
+	char *path;
+};
+
+/* Cuts a torn last line: everything behind the last newline. */
+static int cut_tail(int fd, const char *path, struct lwm_err *e)
+{
+	char buf[4096];
+	off_t end = lseek(fd, 0, SEEK_END), at = end;
+	while (at > 0) {
+		off_t from = at > (off_t)sizeof buf ? at - (off_t)sizeof buf : 0;
+		ssize_t n = pread(fd, buf, (size_t)(at - from), from);
+		if (n != at - from)
+			return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot read its end", path);
+		for (ssize_t i = n; i-- > 0;) {
+			if (buf[i] == '\n') {
+				at = from + i + 1;
+				goto found;
+			}
+		}
+		at = from;
+	}
+found:
+	if (at != end && ftruncate(fd, at))
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot cut a torn last line", path);
+	return 0;
+}
+
+int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e)
+{
+	struct lwm_jsonl *f = calloc(1, sizeof *f);
+	*out = NULL;
+	if (!f || !(f->path = strdup(path))) {
+		free(f);
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	}
+	f->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	int rc = f->fd < 0 ? lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot open for appending", path) :
+			     cut_tail(f->fd, path, e);
+	if (rc < 0) {
+		if (f->fd >= 0)
+			close(f->fd);
+		free(f->path);
+		free(f);
+		return rc;
+	}
+	*out = f;
+	return 0;
+}
+
+int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_err *e)
+{
+	struct lwm_str s = { 0 };
+	lwm_str_add(&s, lwm_str_get(line), line->len);
+	lwm_str_putc(&s, '\n');
+	int rc = lwm_str_ok(line, e);
+	if (rc == 0)
+		rc = lwm_str_ok(&s, e);
+	if (rc == 0) /* one write, so that lines of several processes do not mix */
+		rc = lwm_write_all(f->fd, s.s, s.len, f->path, e);
+	lwm_str_release(&s);
+	return rc;
+}
+
+int lwm_jsonl_close(struct lwm_jsonl *f, struct lwm_err *e)
+{
+	int rc = 0;
+	if (!f)
+		return 0;
+	if (fsync(f->fd) && errno != EINVAL)
+		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", f->path);
+	if (close(f->fd) && rc == 0)
+		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: close failed", f->path);
+	free(f->path);
+	free(f);
+	return rc;
+}

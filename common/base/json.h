@@ -1,0 +1,28 @@
+/* json.h - reading JSON safely (jansson: duplicates refused, depth limited) and appending JSON lines durably. */
+#ifndef LWM_BASE_JSON_H
+#define LWM_BASE_JSON_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/str.h"
+
+/* A JSON object or array from a file of at most `limit` bytes, or from text. The caller json_decref()s *out. */
+int lwm_json_read(json_t **out, const char *path, int64_t limit, struct lwm_err *e);
+int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e);
+/* Members of an object; absent or of another type is -LWM_EDATA naming file and key. Borrowed. */
+int lwm_json_int(const json_t *o, const char *key, int64_t *out, const char *name, struct lwm_err *e);
+int lwm_json_double(const json_t *o, const char *key, double *out, const char *name, struct lwm_err *e);
+int lwm_json_str(const json_t *o, const char *key, const char **out, const char *name, struct lwm_err *e);
+int lwm_json_get(const json_t *o, const char *key, json_type type, json_t **out, const char *name, struct lwm_err *e);
+/* Sorted keys, two-space indent, newline at the end: the same value gives the same bytes. */
+int lwm_json_write(const json_t *v, const char *path, bool force, struct lwm_err *e);
+
+/* JSON lines file that is only appended to; a torn last line left by a kill is cut off when it is opened. */
+struct lwm_jsonl;
+int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e);
+int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_err *e); /* line without newline; flushed */
+int lwm_jsonl_close(struct lwm_jsonl *f, struct lwm_err *e); /* fsync; NULL is fine */
+
+#endif

@@ -1,0 +1,60 @@
+#include "common/base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct {
+	char program[64], host[64];
+	int level, rank, nranks;
+} g = { "lwm", "", LWM_INFO, 0, 1 };
+
+void lwm_log_init(const char *program, int level)
+{
+	snprintf(g.program, sizeof g.program, "%s", program);
+	g.level = level;
+}
+
+void lwm_log_rank(int rank, int nranks)
+{
+	g.rank = rank;
+	g.nranks = nranks;
+	if (gethostname(g.host, sizeof g.host - 1))
+		g.host[0] = 0;
+	g.host[strcspn(g.host, ".")] = 0;
+}
+
+int lwm_log_level(void)
+{
+	return g.level;
+}
+
+const char *lwm_log_program(void)
+{
+	return g.program;
+}
+
+void lwm_log(int level, const char *fmt, ...)
+{
+	static const char *const names[] = { "error: ", "warning: ", "", "debug: " };
+	char line[2048], when[16];
+	time_t now = time(NULL);
+	struct tm tm;
+	va_list ap;
+	int n;
+	if (level > g.level || (g.rank && level > LWM_WARN))
+		return;
+	strftime(when, sizeof when, "%H:%M:%S", localtime_r(&now, &tm));
+	n = snprintf(line, sizeof line, "%s %s: ", when, g.program);
+	if (g.nranks > 1 && (g.rank || level <= LWM_WARN))
+		n += snprintf(line + n, sizeof line - (size_t)n, "[r%d %s] ", g.rank, g.host);
+	n += snprintf(line + n, sizeof line - (size_t)n, "%s", names[level]);
+	va_start(ap, fmt);
+	vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
+	va_end(ap);
+	n = (int)strlen(line);
+	line[n] = '\n';
+	fwrite(line, 1, (size_t)n + 1, stderr);
+}

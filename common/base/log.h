@@ -1,0 +1,13 @@
+/* log.h - talk on stderr, one line a call: "12:04:31 lwm-pack: text". Process-wide state: level, name, rank. */
+#ifndef LWM_BASE_LOG_H
+#define LWM_BASE_LOG_H
+
+enum lwm_log_level { LWM_ERROR, LWM_WARN, LWM_INFO, LWM_DEBUG };
+
+void lwm_log_init(const char *program, int level);
+void lwm_log_rank(int rank, int nranks); /* other ranks than 0 then only speak at WARN and above, as "[r3 host]" */
+int lwm_log_level(void);
+const char *lwm_log_program(void);
+void lwm_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

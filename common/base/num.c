@@ -1,0 +1,157 @@
+#include "common/base/num.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static int suffix(const char *s, int64_t *mult)
+{
+	static const char letters[] = "kmgt";
+	*mult = 1;
+	if (!*s)
+		return 0;
+	for (int i = 0; letters[i]; i++) {
+		*mult *= 1024;
+		if ((s[0] | 32) == letters[i])
+			return (s[1] == 0 || (s[1] == 'i' && s[2] == 0)) ? 0 : -1;
+	}
+	return -1;
+}
+
+static int parse_whole(const char *text, int64_t *out)
+{
+	char *end;
+	int64_t mult;
+	if (!*text || *text == ' ')
+		return -1;
+	errno = 0;
+	long long v = strtoll(text, &end, 10);
+	if (end == text || errno)
+		return -1;
+	if (*end == '.' || *end == 'e' || *end == 'E') {
+		double d = strtod(text, &end);
+		if (suffix(end, &mult))
+			return -1;
+		d *= (double)mult;
+		if (!(fabs(d) < 9e15) || d != floor(d))
+			return -1;
+		*out = (int64_t)d;
+		return 0;
+	}
+	if (suffix(end, &mult))
+		return -1;
+	return __builtin_mul_overflow((int64_t)v, mult, out) ? -1 : 0;
+}
+
+int lwm_parse_int(const char *text, int64_t min, int64_t max, int64_t *out, const char *what, struct lwm_err *e)
+{
+	int64_t v;
+	if (parse_whole(text, &v))
+		return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is not a whole number (like 1200, 32K or 1M)", what, text);
+	if (v < min || v > max)
+		return lwm_fail(e, LWM_EUSAGE, "%s: %s is not in %" PRId64 "..%" PRId64, what, text, min, max);
+	*out = v;
+	return 0;
+}
+
+int lwm_parse_double(const char *text, double min, double max, double *out, const char *what, struct lwm_err *e)
+{
+	char *end;
+	double v;
+	errno = 0;
+	v = strtod(text, &end);
+	if (end == text || *end || *text == ' ' || !isfinite(v))
+		return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is not a number", what, text);
+	if (v < min || v > max)
+		return lwm_fail(e, LWM_EUSAGE, "%s: %s is not in %g..%g", what, text, min, max);
+	*out = v;
+	return 0;
+}
+
+int lwm_parse_bool(const char *text, bool *out, const char *what, struct lwm_err *e)
+{
+	static const char *const yes[] = { "true", "yes", "on", "1" }, *const no[] = { "false", "no", "off", "0" };
+	for (int i = 0; i < 4; i++) {
+		if (!strcasecmp(text, yes[i]) || !strcasecmp(text, no[i])) {
+			*out = !strcasecmp(text, yes[i]);
+			return 0;
+		}
+	}
+	return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is neither true nor false", what, text);
+}
+
+int lwm_parse_seconds(const char *text, double *out, const char *what, struct lwm_err *e)
+{
+	double total = 0, v;
+	const char *p = text;
+	char *end;
+	for (;;) {
+		v = strtod(p, &end);
+		if (end == p || v < 0 || !isfinite(v) || *p == ' ')
+			return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is not a time (like 90s, 15m, 2h, 3d, 1:30:00)", what,
+					text);
+		total = total * 60 + v;
+		if (*end != ':')
+			break;
+		p = end + 1;
+	}
+	if (*end) {
+		static const char unit[] = "smhd";
+		static const double sec[] = { 1, 60, 3600, 86400 };
+		const char *u = strchr(unit, *end);
+		if (!u || end[1])
+			return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is not a time (like 90s, 15m, 2h, 3d, 1:30:00)", what,
+					text);
+		total *= sec[u - unit];
+	}
+	*out = total;
+	return 0;
+}
+
+int lwm_mul(int64_t a, int64_t b, int64_t *out)
+{
+	return a < 0 || b < 0 || __builtin_mul_overflow(a, b, out) ? -1 : 0;
+}
+
+int lwm_mul3(int64_t a, int64_t b, int64_t c, int64_t *out)
+{
+	int64_t ab;
+	return lwm_mul(a, b, &ab) ? -1 : lwm_mul(ab, c, out);
+}
+
+const char *lwm_count_text(int64_t n, char *buf, size_t size)
+{
+	static const char *const unit[] = { "", "K", "M", "G", "T" };
+	int u = 0;
+	int64_t v = n;
+	while (u < 4 && v >= 1024 && v % 1024 == 0) {
+		v /= 1024;
+		u++;
+	}
+	if (v < 10000) {
+		snprintf(buf, size, "%" PRId64 "%s", v, unit[u]);
+		return buf;
+	}
+	double d = (double)n;
+	for (u = 0; u < 4 && fabs(d) >= 1000; u++)
+		d /= 1000;
+	static const char *const dec[] = { "", "k", "m", "g", "t" };
+	snprintf(buf, size, "%.3g%s", d, dec[u]);
+	return buf;
+}
+
+const char *lwm_bytes_text(double bytes, char *buf, size_t size)
+{
+	static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
+	int u = 0;
+	while (u < 5 && fabs(bytes) >= 1024) {
+		bytes /= 1024;
+		u++;
+	}
+	snprintf(buf, size, u ? "%.1f %s" : "%.0f %s", bytes, unit[u]);
+	return buf;
+}

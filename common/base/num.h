@@ -1,0 +1,27 @@
+/* num.h - numbers from outside and products that may overflow. */
+#ifndef LWM_BASE_NUM_H
+#define LWM_BASE_NUM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+/* The whole text must be the number. Counts take a suffix: k K M G T are powers of 1024 (tokens are counted so: 32K =
+ * 32768), and "1e6" or "4M" are fine as long as the value is whole. `what` names it in the message ("--seq-length"). */
+int lwm_parse_int(const char *text, int64_t min, int64_t max, int64_t *out, const char *what, struct lwm_err *e);
+int lwm_parse_double(const char *text, double min, double max, double *out, const char *what, struct lwm_err *e);
+int lwm_parse_bool(const char *text, bool *out, const char *what, struct lwm_err *e); /* true false yes no on off 1 0 */
+/* Seconds: "90", "90s", "15m", "2h", "3d", "1:30:00". */
+int lwm_parse_seconds(const char *text, double *out, const char *what, struct lwm_err *e);
+
+/* 0 and *out = a*b(*c), or -1 when it does not fit or a factor is negative. */
+int lwm_mul(int64_t a, int64_t b, int64_t *out);
+int lwm_mul3(int64_t a, int64_t b, int64_t c, int64_t *out);
+
+/* "32K", "1M", "4.2G" for people; buf is returned. Powers of 1024 when exact, else three digits. */
+const char *lwm_count_text(int64_t n, char *buf, size_t size);
+const char *lwm_bytes_text(double bytes, char *buf, size_t size); /* "3.4 GiB" */
+
+#endif

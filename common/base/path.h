@@ -1,0 +1,37 @@
+/* path.h - names and folders. */
+#ifndef LWM_BASE_PATH_H
+#define LWM_BASE_PATH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/base/err.h"
+
+struct lwm_paths { /* a list of owned strings */
+	char **v;
+	int64_t n, cap;
+};
+int lwm_paths_add(struct lwm_paths *p, const char *path, struct lwm_err *e);
+void lwm_paths_release(struct lwm_paths *p);
+/* Adds `path` if it is a file. If it is a folder, adds the files below it (sorted by name, recursively, dot files and
+ * *.tmp.* skipped) that end in one of `suffixes` (NULL-terminated list, case ignored; NULL = all). "@FILE" adds the
+ * paths listed in FILE, one a line, # comments, relative to the working folder. Nothing found is -LWM_ENOINPUT. */
+int lwm_paths_expand(struct lwm_paths *p, const char *path, const char *const *suffixes, struct lwm_err *e);
+
+bool lwm_path_exists(const char *path);
+bool lwm_path_is_dir(const char *path);
+const char *lwm_path_base(const char *path);                 /* behind the last slash */
+bool lwm_path_has_suffix(const char *path, const char *suffix); /* case ignored */
+char *lwm_path_join(const char *dir, const char *name);      /* malloc'ed; NULL = out of memory */
+char *lwm_path_dir(const char *path);                        /* malloc'ed "." when there is no slash */
+int lwm_mkdirs(const char *path, struct lwm_err *e);         /* mkdir -p */
+int lwm_remove_tree(const char *path, struct lwm_err *e);    /* rm -rf of one folder of ours; missing is fine */
+/* A plain file name: not empty, no slash, not "." or "..", no control bytes. For names read from index files. */
+bool lwm_name_is_plain(const char *name);
+/* Whole file into malloc'ed memory with a 0 behind; larger than `limit` bytes is -LWM_EDATA. "-" reads stdin. */
+int lwm_read_file(const char *path, int64_t limit, char **out, size_t *n, struct lwm_err *e);
+/* Bytes free to us on the file system that holds path (or its nearest existing parent); -1 unknown. */
+int64_t lwm_space_free(const char *path);
+
+#endif

@@ -1,0 +1,112 @@
+#include "common/base/str.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/utf8.h"
+
+static bool room(struct lwm_str *b, size_t more)
+{
+	size_t need, cap;
+	char *p;
+	if (b->failed || __builtin_add_overflow(b->len, more + 1, &need)) {
+		b->failed = true;
+		return false;
+	}
+	if (need <= b->cap)
+		return true;
+	cap = b->cap ? b->cap : 64;
+	while (cap < need)
+		cap += cap / 2 + 64;
+	p = realloc(b->s, cap);
+	if (!p) {
+		b->failed = true;
+		return false;
+	}
+	b->s = p;
+	b->cap = cap;
+	return true;
+}
+
+void lwm_str_add(struct lwm_str *b, const void *bytes, size_t n)
+{
+	if (!room(b, n))
+		return;
+	if (n)
+		memcpy(b->s + b->len, bytes, n);
+	b->len += n;
+	b->s[b->len] = 0;
+}
+
+void lwm_str_puts(struct lwm_str *b, const char *text)
+{
+	lwm_str_add(b, text, strlen(text));
+}
+
+void lwm_str_putc(struct lwm_str *b, char c)
+{
+	lwm_str_add(b, &c, 1);
+}
+
+void lwm_str_printf(struct lwm_str *b, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	if (n < 0 || !room(b, (size_t)n))
+		return;
+	va_start(ap, fmt);
+	vsnprintf(b->s + b->len, (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	b->len += (size_t)n;
+}
+
+void lwm_str_json(struct lwm_str *b, const char *text, size_t n)
+{
+	lwm_str_putc(b, '"');
+	for (size_t i = 0; i < n;) {
+		unsigned char c = (unsigned char)text[i];
+		size_t k = lwm_utf8_len(text + i, n - i);
+		if (k == 0) {
+			lwm_str_puts(b, "\xEF\xBF\xBD");
+			i++;
+			continue;
+		}
+		if (c == '"' || c == '\\')
+			lwm_str_printf(b, "\\%c", c);
+		else if (c == '\n')
+			lwm_str_puts(b, "\\n");
+		else if (c < 0x20 || c == 0x7f)
+			lwm_str_printf(b, "\\u%04x", c);
+		else
+			lwm_str_add(b, text + i, k);
+		i += k;
+	}
+	lwm_str_putc(b, '"');
+}
+
+void lwm_str_reset(struct lwm_str *b)
+{
+	b->len = 0;
+	if (b->s)
+		b->s[0] = 0;
+}
+
+void lwm_str_release(struct lwm_str *b)
+{
+	free(b->s);
+	memset(b, 0, sizeof *b);
+}
+
+int lwm_str_ok(const struct lwm_str *b, struct lwm_err *e)
+{
+	return b->failed ? lwm_fail(e, LWM_EMEMORY, "out of memory at a string of %zu bytes", b->len) : 0;
+}
+
+const char *lwm_str_get(const struct lwm_str *b)
+{
+	return b->s ? b->s : "";
+}

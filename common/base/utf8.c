@@ -1,0 +1,42 @@
+#include "common/base/utf8.h"
+
+static int cont(unsigned char c)
+{
+	return (c & 0xC0) == 0x80;
+}
+
+size_t lwm_utf8_len(const char *text, size_t n)
+{
+	const unsigned char *s = (const unsigned char *)text;
+	if (n == 0)
+		return 0;
+	if (s[0] < 0x80)
+		return 1;
+	if (s[0] >= 0xC2 && s[0] <= 0xDF)
+		return n >= 2 && cont(s[1]) ? 2 : 0;
+	if ((s[0] & 0xF0) == 0xE0) {
+		if (n < 3 || !cont(s[1]) || !cont(s[2]) || (s[0] == 0xE0 && s[1] < 0xA0) ||
+		    (s[0] == 0xED && s[1] >= 0xA0))
+			return 0;
+		return 3;
+	}
+	if (s[0] >= 0xF0 && s[0] <= 0xF4) {
+		if (n < 4 || !cont(s[1]) || !cont(s[2]) || !cont(s[3]) || (s[0] == 0xF0 && s[1] < 0x90) ||
+		    (s[0] == 0xF4 && s[1] >= 0x90))
+			return 0;
+		return 4;
+	}
+	return 0;
+}
+
+size_t lwm_utf8_check(const char *s, size_t n)
+{
+	size_t i = 0;
+	while (i < n) {
+		size_t k = lwm_utf8_len(s + i, n - i);
+		if (k == 0)
+			return i;
+		i += k;
+	}
+	return n;
+}

@@ -1,0 +1,12 @@
+/* utf8.h - validation only; text is otherwise bytes. */
+#ifndef LWM_BASE_UTF8_H
+#define LWM_BASE_UTF8_H
+
+#include <stddef.h>
+
+/* Length 1..4 of the well-formed sequence at s (RFC 3629: no surrogates, no overlongs), 0 if there is none. */
+size_t lwm_utf8_len(const char *s, size_t n);
+/* Offset of the first malformed byte, or n. */
+size_t lwm_utf8_check(const char *s, size_t n);
+
+#endif

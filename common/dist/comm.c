@@ -1,0 +1,209 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/dist/comm_int.h"
+
+struct lwm_comm *lwm_comm_handle(const struct lwm_comm_ops *ops, int rank, int size, void *impl)
+{
+	struct lwm_comm *c = calloc(1, sizeof *c);
+	if (!c)
+		return NULL;
+	*c = (struct lwm_comm){ .ops = ops, .rank = rank, .size = size, .impl = impl };
+	if (size > 1 && !(c->work = malloc(2 * sizeof(float) * LWM_COMM_CHUNK))) {
+		free(c);
+		return NULL;
+	}
+	return c;
+}
+
+void lwm_comm_handle_free(struct lwm_comm *c)
+{
+	free(c->work);
+	free(c);
+}
+
+void lwm_comm_free(struct lwm_comm *c)
+{
+	if (c)
+		c->ops->free(c);
+}
+
+int lwm_comm_rank(const struct lwm_comm *c)
+{
+	return c->rank;
+}
+
+int lwm_comm_size(const struct lwm_comm *c)
+{
+	return c->size;
+}
+
+const char *lwm_comm_kind(const struct lwm_comm *c)
+{
+	return c->ops->kind;
+}
+
+void lwm_comm_abort(struct lwm_comm *c, int status)
+{
+	c->ops->abort(c, status);
+}
+
+int lwm_comm_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e)
+{
+	*out = NULL;
+	return c->ops->split(c, color, key, out, e);
+}
+
+int lwm_comm_barrier(struct lwm_comm *c, struct lwm_err *e)
+{
+	return c->size == 1 ? 0 : c->ops->barrier(c, e);
+}
+
+int lwm_comm_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e)
+{
+	return c->size == 1 || !bytes ? 0 : c->ops->bcast(c, p, bytes, root, e);
+}
+
+int lwm_comm_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e)
+{
+	if (c->size == 1) {
+		memmove(all, mine, bytes);
+		return 0;
+	}
+	return bytes ? c->ops->allgather(c, mine, bytes, all, e) : 0;
+}
+
+/* Sums `size` slices of n floats, in rank order. */
+static void sum_slices(float *out, const float *slices, int size, int64_t n)
+{
+	memcpy(out, slices, (size_t)n * sizeof *out);
+	for (int r = 1; r < size; r++)
+		for (int64_t i = 0; i < n; i++)
+			out[i] += slices[r * n + i];
+}
+
+/* One chunk of at most LWM_COMM_CHUNK floats: every rank sums one slice, then all slices are gathered. */
+static int sum_chunk(struct lwm_comm *c, float *p, int64_t n, struct lwm_err *e)
+{
+	int64_t slice = (n + c->size - 1) / c->size;
+	float *in = c->work, *got = c->work + LWM_COMM_CHUNK;
+	size_t bytes = (size_t)slice * sizeof *p;
+	memcpy(in, p, (size_t)n * sizeof *p);
+	memset(in + n, 0, (size_t)(slice * c->size - n) * sizeof *p);
+	LWM_TRY(c->ops->alltoall(c, in, got, bytes, e));
+	sum_slices(in, got, c->size, slice);
+	LWM_TRY(c->ops->allgather(c, in, bytes, got, e));
+	memcpy(p, got, (size_t)n * sizeof *p);
+	return 0;
+}
+
+int lwm_comm_sum_f32(struct lwm_comm *c, float *p, int64_t n, struct lwm_err *e)
+{
+	if (c->size == 1)
+		return 0;
+	int64_t most = LWM_COMM_CHUNK - c->size; /* room for rounding the slices up */
+	for (int64_t i = 0; i < n; i += most)
+		LWM_TRY(sum_chunk(c, p + i, n - i < most ? n - i : most, e));
+	return 0;
+}
+
+int lwm_comm_reduce_scatter_f32(struct lwm_comm *c, const float *in, float *mine, int64_t n, struct lwm_err *e)
+{
+	int64_t slice = n / c->size, most = LWM_COMM_CHUNK / c->size;
+	if (n % c->size)
+		return lwm_fail(e, LWM_EINTERNAL, "reduce-scatter of %" PRId64 " values over %d ranks", n, c->size);
+	if (c->size == 1) {
+		memmove(mine, in, (size_t)n * sizeof *in);
+		return 0;
+	}
+	for (int64_t i = 0; i < slice; i += most) {
+		int64_t k = slice - i < most ? slice - i : most;
+		float *send = c->work, *got = c->work + LWM_COMM_CHUNK;
+		for (int r = 0; r < c->size; r++)
+			memcpy(send + r * k, in + r * slice + i, (size_t)k * sizeof *in);
+		LWM_TRY(c->ops->alltoall(c, send, got, (size_t)k * sizeof *in, e));
+		sum_slices(mine + i, got, c->size, k);
+	}
+	return 0;
+}
+
+int lwm_comm_sum_f64(struct lwm_comm *c, double *p, int64_t n, struct lwm_err *e)
+{
+	if (c->size == 1 || n == 0)
+		return 0;
+	double *all = malloc((size_t)n * (size_t)c->size * sizeof *all);
+	if (!all)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a sum of %" PRId64 " values", n);
+	int rc = c->ops->allgather(c, p, (size_t)n * sizeof *p, all, e);
+	for (int64_t i = 0; rc == 0 && i < n; i++) {
+		p[i] = 0;
+		for (int r = 0; r < c->size; r++)
+			p[i] += all[r * n + i];
+	}
+	free(all);
+	return rc;
+}
+
+int lwm_comm_max_i64(struct lwm_comm *c, int64_t *p, int64_t n, struct lwm_err *e)
+{
+	if (c->size == 1 || n == 0)
+		return 0;
+	int64_t *all = malloc((size_t)n * (size_t)c->size * sizeof *all);
+	if (!all)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a maximum of %" PRId64 " values", n);
+	int rc = c->ops->allgather(c, p, (size_t)n * sizeof *p, all, e);
+	for (int64_t i = 0; rc == 0 && i < n; i++)
+		for (int r = 0; r < c->size; r++)
+			if (all[r * n + i] > p[i])
+				p[i] = all[r * n + i];
+	free(all);
+	return rc;
+}
+
+int lwm_comm_start(struct lwm_comm *c, int to, const void *send, size_t send_bytes, int from, void *recv,
+		   size_t recv_bytes, struct lwm_err *e)
+{
+	return c->ops->start(c, to, send, send_bytes, from, recv, recv_bytes, e);
+}
+
+int lwm_comm_finish(struct lwm_comm *c, struct lwm_err *e)
+{
+	return c->ops->finish(c, e);
+}
+
+/* A stop that was asked for matters less than any failure. */
+static int severity(int rc)
+{
+	return rc >= 0 ? 0 : rc == -LWM_ESAVED ? 1 : 2;
+}
+
+int lwm_agree(struct lwm_comm *c, int rc, struct lwm_err *e)
+{
+	int worst = 0, codes[64], *all = c->size <= 64 ? codes : malloc((size_t)c->size * sizeof *all);
+	char msg[sizeof e->msg];
+	int r;
+	if (c->size == 1)
+		return rc;
+	if (!all)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory while %d ranks agree", c->size);
+	r = c->ops->allgather(c, &rc, sizeof rc, all, e);
+	if (r == 0) {
+		for (int i = 1; i < c->size; i++)
+			if (severity(all[i]) > severity(all[worst]))
+				worst = i;
+		rc = all[worst];
+	}
+	if (all != codes)
+		free(all);
+	if (r < 0 || rc >= 0)
+		return r < 0 ? r : 0;
+	memcpy(msg, e->msg, sizeof msg);
+	LWM_TRY(c->ops->bcast(c, msg, sizeof msg, worst, e));
+	if (c->rank != worst) {
+		lwm_err_clear(e);
+		lwm_fail(e, -rc, "rank %d: %s", worst, msg);
+	}
+	return rc;
+}

@@ -1,0 +1,108 @@
+/* Communicators of threads, mesh text, ring layouts. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "tests/unit/comm_cases.h"
+
+static void test_threads(void **state)
+{
+	static const int sizes[] = { 1, 2, 3, 4, 8 };
+	(void)state;
+	for (int s = 0; s < 5; s++) {
+		for (int i = 0; i < N_COMM_CASES; i++) {
+			struct lwm_err e = { 0 };
+			if ((comm_cases[i].even && sizes[s] % 2) || (comm_cases[i].many && sizes[s] < 2))
+				continue;
+			int rc = lwm_comm_threads(sizes[s], comm_cases[i].fn, NULL, &e);
+			if (rc)
+				fail_msg("%s on %d ranks: %s", comm_cases[i].name, sizes[s], e.msg);
+		}
+	}
+}
+
+static int leaves(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	(void)arg;
+	if (lwm_comm_rank(c) == 1)
+		return lwm_fail(e, LWM_EIO, "disk full");
+	return lwm_comm_barrier(c, e);
+}
+
+static void test_rank_leaves(void **state)
+{
+	struct lwm_err e = { 0 };
+	(void)state;
+	assert_int_equal(lwm_comm_threads(4, leaves, NULL, &e), -LWM_EIO);
+	assert_string_equal(e.msg, "rank 1: disk full");
+}
+
+static void mesh_is(const char *text, int ranks, int a, int b, int c, int d)
+{
+	struct lwm_err e = { 0 };
+	int dim[LWM_AXES];
+	assert_int_equal(lwm_mesh_parse(text, ranks, dim, &e), 0);
+	assert_true(dim[0] == a && dim[1] == b && dim[2] == c && dim[3] == d);
+}
+
+static void mesh_fails(const char *text, int ranks, int code)
+{
+	struct lwm_err e = { 0 };
+	int dim[LWM_AXES];
+	assert_int_equal(lwm_mesh_parse(text, ranks, dim, &e), -code);
+	assert_non_null(strstr(e.msg, text));
+}
+
+static void test_mesh_text(void **state)
+{
+	(void)state;
+	mesh_is("1,-1,4,1", 256, 1, 64, 4, 1);
+	mesh_is("!1,-1,2,2", 8, 1, 2, 2, 2);
+	mesh_is("sp:4,dp:2,tp:1,fsdp:-1", 8, 2, 1, 1, 4);
+	mesh_fails("1,-1,-1,1", 4, LWM_EUSAGE);
+	mesh_fails("1,2,3", 6, LWM_EUSAGE);
+	mesh_fails("1,2,3,x", 6, LWM_EUSAGE);
+	mesh_fails("dp:1,dp:2,tp:1,sp:1", 2, LWM_EUSAGE);
+	mesh_fails("1,1,1,0", 1, LWM_EUSAGE);
+	mesh_fails("1,1,1,3", 4, LWM_ECONFIG);
+	mesh_fails("3,-1,1,1", 4, LWM_ECONFIG);
+}
+
+/* Every layout is a partition of the row; zigzag gives everyone the same causal work. */
+static void test_layouts(void **state)
+{
+	enum { SEQ = 96 };
+	(void)state;
+	for (int layout = 0; layout < 3; layout++) {
+		for (int n = 1; n <= 8; n = n == 1 ? 2 : n * 2) {
+			int seen[SEQ] = { 0 };
+			int64_t work[8] = { 0 };
+			struct lwm_err e = { 0 };
+			assert_int_equal(lwm_ring_check(layout, SEQ, n, &e), 0);
+			for (int r = 0; r < n; r++) {
+				int64_t last = -1;
+				for (int64_t i = 0; i < SEQ / n; i++) {
+					int64_t g = lwm_ring_global(layout, SEQ, n, r, i);
+					assert_true(g > last && g < SEQ);
+					seen[g]++;
+					work[r] += g + 1;
+					last = g;
+				}
+			}
+			for (int i = 0; i < SEQ; i++)
+				assert_int_equal(seen[i], 1);
+			for (int r = 1; layout == LWM_RING_ZIGZAG && r < n; r++)
+				assert_true(work[r] == work[0]);
+		}
+	}
+	struct lwm_err e = { 0 };
+	assert_int_equal(lwm_ring_check(LWM_RING_ZIGZAG, 100, 8, &e), -LWM_ECONFIG);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_threads), cmocka_unit_test(test_rank_leaves),
+					    cmocka_unit_test(test_mesh_text), cmocka_unit_test(test_layouts) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
