@@ -1,0 +1,92 @@
+/* loader.h - batches of packed rows. Which rows a step sees is a pure function of (seed, step): nothing is remembered
+ * between steps, so resuming is asking for the next step, and the number of ranks does not change what a step trains
+ * on.
+ *
+ * Global sample g = step * rows_per_step + i, i = 0..rows_per_step-1.
+ *   source:  draws come in blocks of 10,000; in every block source s gets its share of the weights exactly (largest
+ *            remainder), in an order permuted by (seed, block). So after n draws every source is within a block of
+ *            its share.
+ *   row:     draw k of source s is row permute(seed, epoch, s; k mod rows) of epoch k / rows: every row of a source
+ *            once, then all again in another order. A source that is drawn faster than it is long repeats sooner.
+ * Data rank r of n gets samples [r*R/n, (r+1)*R/n) of each step's R = rows_per_step.
+ *
+ *	lwm_loader_open(&l, &cfg, e)
+ *	lwm_loader_get(l, step, micro, &b, e)      one micro batch; the next is read in the background
+ *	lwm_loader_close(l)
+ *
+ * Local, no communication. One thread may call a loader; each rank has its own.
+ */
+#ifndef LWM_DATA_LOADER_H
+#define LWM_DATA_LOADER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/hash.h"
+#include "common/base/path.h"
+
+enum lwm_weighting {
+	LWM_PER_EXAMPLE, /* L = 1/N sum_i 1/n_i sum_t nll_it: N segments with loss, n_i the loss tokens of segment i */
+	LWM_PER_TOKEN    /* L = 1/M sum_t nll_t: M loss tokens */
+};
+
+struct lwm_loader_source {
+	const char *name;        /* for messages and counts */
+	struct lwm_paths shards; /* row shard files, in order; the order is part of the sample order */
+	double weight;           /* share of rows, any scale; 0 for all = as many as they have rows */
+};
+
+struct lwm_loader_cfg {
+	const struct lwm_loader_source *source; /* copied as needed; not kept */
+	int64_t nsources;
+	uint64_t seed;
+	int64_t rows_per_step; /* all ranks and micro batches together */
+	int rank, ranks;       /* data rank: dp x fsdp */
+	int64_t micro_rows;    /* rows of this rank in one micro batch; divides rows_per_step / ranks */
+	enum lwm_weighting weighting;
+	int64_t seq_length;    /* 0: whatever the shards hold; else they must agree */
+	bool prefetch;         /* read the next micro batch on another thread */
+};
+
+/* Rows laid end to end: index row*seq + t. Valid until the next lwm_loader_get or close. */
+struct lwm_batch {
+	int64_t rows, seq;
+	int32_t *tokens;    /* (rows, seq) model ids; 0 in padding */
+	int32_t *targets;   /* (rows, seq) next token of its segment, -1 where there is none; shifted before any split */
+	int32_t *segments;  /* (rows, seq) number of the segment, counted through the batch; -1 in padding */
+	int32_t *positions; /* (rows, seq) from 0 in each segment, pieces of a split document too; 0 in padding */
+	float *weights;     /* (rows, seq) of the target; 0 where no loss. per example: 1 / n_i; per token: 1 */
+	/* Sums over this batch, in double; the trainer adds them over ranks and micro batches. loss = sum w nll /
+	 * norm. */
+	double norm;                      /* per example: segments with loss (N); per token: M */
+	int64_t segments_n;               /* segments, padding not counted */
+	int64_t loss_text, loss_vision;   /* targets with loss, by modality (vision: id >= V_text) */
+	int64_t tokens_n;                 /* tokens that are not padding */
+	int64_t first_sample;             /* g of row 0 */
+};
+
+struct lwm_loader;
+int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, struct lwm_err *e);
+void lwm_loader_close(struct lwm_loader *l); /* NULL is fine */
+
+int64_t lwm_loader_micros(const struct lwm_loader *l); /* micro batches of this rank per step */
+int lwm_loader_get(struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_batch **out, struct lwm_err *e);
+
+struct lwm_loader_info {
+	int64_t seq_length, nsources, rows; /* rows of all sources */
+	int64_t vocab_text;                 /* V_text: ids from here on are vision */
+	int64_t vocab;                      /* ids are below this */
+	struct lwm_hash tokenizer;
+};
+const struct lwm_loader_info *lwm_loader_info(const struct lwm_loader *l);
+int64_t lwm_loader_source_rows(const struct lwm_loader *l, int64_t source);
+const char *lwm_loader_source_name(const struct lwm_loader *l, int64_t source);
+
+/* Where global sample g comes from: source, row in it (over its shards in order) and epoch. */
+struct lwm_sample {
+	int64_t source, row, epoch;
+};
+struct lwm_sample lwm_loader_sample(const struct lwm_loader *l, int64_t g);
+
+#endif
