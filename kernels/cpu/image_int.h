@@ -30,6 +30,26 @@ struct lk_image_wino {
 extern const struct lk_image_wino lk_image_wino_base, lk_image_wino_avx2, lk_image_wino_avx512;
 const struct lk_image_wino *lk_image_wino(struct lk_dev *dev);
 
+/* Per channel coefficients of a group norm over one image. */
+struct lk_gn_coef {
+	const float *mean, *rstd, *gain, *scale, *bias; /* gain = rstd scale */
+};
+struct lk_image_norm {
+	void (*stats)(const float *x, int64_t pixels, int64_t c, const float *shift, float *sum, float *sq);
+	void (*apply)(float *y, const float *x, int64_t pixels, int64_t c, const struct lk_gn_coef *k, int silu);
+	void (*grad_sums)(const float *dy, const float *x, int64_t pixels, int64_t c, const struct lk_gn_coef *k,
+			  int silu, float *dscale, float *dbias);
+	void (*grad_apply)(float *dx, const float *dy, const float *x, int64_t pixels, int64_t c,
+			   const struct lk_gn_coef *k, int silu, const float *m1, const float *m2);
+	void (*distances)(int64_t rows, const float *norm, float *dot, float *least);
+	float (*sum_squares)(const float *x, int64_t n);
+	void (*to_bytes)(uint8_t *y, const float *x, int64_t n);
+	void (*from_bytes)(float *y, const uint8_t *x, int64_t n);
+	void (*loss)(float *dx, const float *x, const float *t, int64_t n, float c1, float c2, double *l);
+};
+extern const struct lk_image_norm lk_image_norm_base, lk_image_norm_avx2, lk_image_norm_avx512;
+const struct lk_image_norm *lk_image_norm(struct lk_dev *dev);
+
 /* ---- convolution as gather and product ----
  *
  * Output pixel (os i + py, os j + px) of a plan sums over taps (a,b) in ny x nx and over input channels:
@@ -98,5 +118,17 @@ int lk_conv_grad(struct lk_dev *dev, struct lk_conv *c, float *dw, float *db, co
 
 /* conv.c */
 void lk_cpu_fill_conv(struct lk_dev *dev);
+
+/* image_norm.c, image_code.c: as in kernels.h */
+int lk_cpu_groupnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *mean, float *rstd,
+			 const struct lk_view *x, const float *scale, const float *bias, int groups, float eps,
+			 int silu);
+int lk_cpu_groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dscale, float *dbias,
+			 const struct lk_view *dy, const struct lk_view *x, const float *mean, const float *rstd,
+			 const float *scale, const float *bias, int groups, float eps, int silu);
+int lk_cpu_nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook);
+int lk_cpu_pixels(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x);
+int lk_cpu_recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t,
+		      float w1, float w2, double *host_out);
 
 #endif
