@@ -37,7 +37,8 @@ void lwm_comm_abort(struct lwm_comm *c, int status);
 
 int lwm_comm_barrier(struct lwm_comm *c, struct lwm_err *e);
 int lwm_comm_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e);
-int lwm_comm_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e); /* all: size*bytes */
+/* all: size*bytes. mine may be its own place in all. */
+int lwm_comm_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e);
 int lwm_comm_sum_f32(struct lwm_comm *c, float *p, int64_t n, struct lwm_err *e);   /* all-reduce in place */
 int lwm_comm_sum_f64(struct lwm_comm *c, double *p, int64_t n, struct lwm_err *e);
 int lwm_comm_max_i64(struct lwm_comm *c, int64_t *p, int64_t n, struct lwm_err *e);

@@ -54,9 +54,11 @@ static int mpi_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct
 /* Large blocks go rank by rank, so that no count overflows. */
 static int mpi_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e)
 {
+	char *place = (char *)all + (size_t)c->rank * bytes;
 	if (bytes * (size_t)c->size <= PIECE)
-		return check(MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, mpi(c)), "all-gather", e);
-	memcpy((char *)all + (size_t)c->rank * bytes, mine, bytes);
+		return check(MPI_Allgather(mine == place ? MPI_IN_PLACE : mine, (int)bytes, MPI_BYTE, all, (int)bytes,
+					   MPI_BYTE, mpi(c)), "all-gather", e);
+	memmove(place, mine, bytes);
 	for (int r = 0; r < c->size; r++)
 		LWM_TRY(mpi_bcast(c, (char *)all + (size_t)r * bytes, bytes, r, e));
 	return 0;

@@ -130,7 +130,8 @@ static int thread_allgather(struct lwm_comm *c, const void *mine, size_t bytes, 
 {
 	LWM_TRY(show(c, mine, e));
 	for (int r = 0; r < c->size; r++)
-		memcpy((char *)all + (size_t)r * bytes, group_of(c)->slot[r], bytes);
+		if (group_of(c)->slot[r] != (char *)all + (size_t)r * bytes)
+			memcpy((char *)all + (size_t)r * bytes, group_of(c)->slot[r], bytes);
 	return thread_barrier(c, e);
 }
 

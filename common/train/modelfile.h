@@ -1,0 +1,38 @@
+/* modelfile.h - between models in memory and models in files: configuration as JSON, weights from wherever they lie. */
+#ifndef LWM_TRAIN_MODELFILE_H
+#define LWM_TRAIN_MODELFILE_H
+
+#include <jansson.h>
+
+#include "common/base/err.h"
+#include "common/model/llama.h"
+#include "common/model/vqgan.h"
+#include "kernels/kernels.h"
+
+/* Hugging Face's LlamaForCausalLM config.json plus our "lwm" object. *out is decref'ed by the caller. */
+int lwm_llama_to_json(const struct lwm_llama_cfg *c, json_t **out, struct lwm_err *e);
+int lwm_llama_from_json(struct lwm_llama_cfg *c, const json_t *o, const char *name, struct lwm_err *e);
+
+struct lwm_tensor; /* objective.h */
+/* Where weights come from: "checkpoint:ROOT" or "checkpoint:ROOT/step_N", "model:DIR". Values of tensors t[0..n) that lie in
+ * flat [first, first+count) go to host_out. vision tensors that are missing stay as they are when may_lack_vision. Local. */
+int lwm_weights_read(const char *source, const struct lwm_tensor *t, int64_t n, bool may_lack_vision, int64_t first,
+		     int64_t count, float *host_out, struct lwm_err *e);
+
+/* A whole language model for inference: configuration and weights in compute dtype on dev. */
+struct lwm_loaded {
+	struct lwm_llama_cfg cfg;
+	void *weights;      /* device; freed by lwm_loaded_free */
+	char *tokenizer;    /* path of the tokenizer beside the model, NULL if none */
+	char hash[33];      /* of the configuration and the weights file list: names the model in reports */
+	int64_t step;       /* of training, -1 unknown */
+	struct lk_dev *dev; /* borrowed */
+};
+/* dir: a merged model folder, or a checkpoint ROOT or step folder. */
+int lwm_loaded_open(struct lwm_loaded *m, const char *dir, struct lk_dev *dev, struct lwm_err *e);
+void lwm_loaded_free(struct lwm_loaded *m);
+
+/* A VQGAN likewise; *flat is device memory that the caller lk_mem_frees after the net. */
+int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, struct lk_dev *dev, struct lwm_err *e);
+
+#endif

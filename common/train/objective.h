@@ -1,0 +1,71 @@
+/* objective.h - what a stage trains: something with a flat vector of weights, a loss and its gradient.
+ *
+ * The loop knows only this. Sums are additive over micro batches and ranks; the loop adds them up over the ranks and hands
+ * them back for rendering.
+ */
+#ifndef LWM_TRAIN_OBJECTIVE_H
+#define LWM_TRAIN_OBJECTIVE_H
+
+#include <jansson.h>
+
+#include "common/base/str.h"
+#include "common/dist/mesh.h"
+#include "common/io/ckpt.h"
+#include "common/train/stage.h"
+#include "kernels/kernels.h"
+
+enum { LWM_SUMS = 16 };
+
+struct lwm_tensor { /* a named slice of the flat vector, in memory layout */
+	char name[80];
+	int64_t shape[4];
+	int ndim;
+	int64_t offset, count;
+	bool no_decay, vision; /* vision: may be missing in a text model that is started from */
+};
+
+struct lwm_objective;
+struct lwm_objective_ops {
+	/* Initial values of flat elements [first, first+n): a function of the seed only. Local. */
+	void (*init)(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out);
+	/* Weights are in place: makes what hangs on them. Local. compute: device, o->dtype, o->floats long. */
+	int (*attach)(struct lwm_objective *o, void *compute, struct lwm_err *e);
+	/* Gradient of the step's loss times the norm, added to grads (device fp32); this rank's part. COLLECTIVE over sp. */
+	int (*step)(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e);
+	/* The held-out loss, this rank's part. COLLECTIVE over sp. NULL members: no evaluation. */
+	int (*eval)(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e);
+	/* Summed over ranks: divisor of loss and gradient. */
+	double (*norm)(const double sums[LWM_SUMS]);
+	/* Appends ,"key":value... to a JSON object; returns the loss. eval: of an evaluation. */
+	double (*render)(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json);
+	void (*free)(struct lwm_objective *o);
+};
+
+struct lwm_objective {
+	const struct lwm_objective_ops *ops;
+	const char *kind;      /* of checkpoints: "lwm", "vqgan" */
+	struct lk_dev *dev;    /* borrowed */
+	int dtype;             /* of the compute weights */
+	struct lwm_tensor *tensor;
+	int64_t ntensor, params, floats; /* floats: length of the flat vector */
+	json_t *config;        /* what config.json of the merged model holds */
+	const char *tokenizer_hash;
+	int64_t tokens_per_step; /* for throughput: tokens, or frames */
+	const char *unit;        /* "tok", "frame" */
+	double flops_per_step;   /* of the model, over all ranks, without recomputation; 0 unknown */
+	int64_t memory_bytes;    /* activations on this rank */
+	const struct lwm_stage *stage;
+	const struct lwm_mesh *mesh;
+};
+
+/* Local (reads data). The stage and mesh are borrowed. */
+int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
+			 struct lk_dev *dev, struct lwm_err *e);
+int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
+			struct lk_dev *dev, struct lwm_err *e);
+void lwm_objective_free(struct lwm_objective *o); /* NULL is fine */
+/* The two of them by stage->objective. */
+int lwm_objective_new(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
+		      struct lk_dev *dev, struct lwm_err *e);
+
+#endif

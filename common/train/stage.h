@@ -1,0 +1,72 @@
+/* stage.h - one training stage: its settings, its plan, its run.
+ *
+ * A stage trains until `steps` and leaves in `out`:
+ *	step_NNNNNNNN/   checkpoints (common/io/ckpt.h), the newest verified one is the truth
+ *	metrics.jsonl    one object a step and one an event, exact values
+ *	summary.json     written last, when all steps are done
+ * Started again it goes on from the newest verified checkpoint, bit for bit as if it had never stopped (same mesh).
+ */
+#ifndef LWM_TRAIN_STAGE_H
+#define LWM_TRAIN_STAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/path.h"
+#include "common/dist/comm.h"
+
+enum lwm_objective_kind { LWM_NEXT_TOKEN, LWM_RECONSTRUCTION };
+extern const char *const lwm_objective_names[];
+enum lwm_schedule { LWM_CONSTANT, LWM_COSINE, LWM_LINEAR };
+extern const char *const lwm_schedule_names[];
+extern const char *const lwm_weighting_names[]; /* per_example per_token: enum lwm_weighting of the loader */
+
+struct lwm_stage {
+	const char *out, *device, *start_from, *tokenizer;
+	int objective;
+	int64_t seed, threads;
+
+	/* model: a preset, single values over it (0 = the preset's) */
+	const char *model;
+	int64_t dim, ffn, layers, heads, kv_heads, vocab, vision_codes;
+	bool tie;
+	double theta;
+
+	/* data: "PATH" or "PATH=weight", a row shard or a folder of them; media files for reconstruction */
+	struct lwm_paths data, eval_data;
+	int64_t seq_length, tokens_per_batch, micro_rows;
+	int weighting;
+
+	int64_t steps;
+	int schedule;
+	double lr, min_lr;
+	int64_t warmup_steps;
+	double weight_decay, beta1, beta2, eps, clip, spike_factor;
+
+	const char *mesh_dim;
+	int ring_layout;
+	bool no_recompute;
+	int64_t mlp_chunk, loss_mib;
+
+	int64_t checkpoint_every, keep, keep_every, log_every, eval_every, eval_rows, stop_after;
+	double grace, watchdog;
+
+	/* reconstruction */
+	int64_t resolution, hidden, z_channels, codes, res_blocks, groups, batch_frames, frames_per_pass, holdout,
+		cache_mib;
+	const char *channel_mult; /* "1,2,2,4" */
+	double fps, l1, l2, codebook_weight, commit_weight;
+};
+
+void lwm_stage_defaults(struct lwm_stage *s);
+/* Learning rate of update n (from 0): linear from 0 over warmup, where update n uses (n+1)/warmup, then constant, or
+ * cosine or linear down to min_lr at `steps`. */
+double lwm_stage_lr(const struct lwm_stage *s, int64_t n);
+
+/* COLLECTIVE over world. -LWM_ESAVED after a stop that was asked for. */
+int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e);
+/* Local. What a run on `ranks` ranks would take, as text or JSON on stdout; -LWM_ECONFIG when it cannot work. */
+int lwm_stage_plan(const struct lwm_stage *s, int ranks, bool json, struct lwm_err *e);
+
+#endif
