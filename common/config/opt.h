@@ -11,7 +11,8 @@
  * Values come, weakest first, from the defaults in the destinations, --config FILE (a YAML map of option names; a key named
  * like the tool may hold the map), the environment (LWM_SEQ_LENGTH), --set name=value, the command line. --print-config shows each
  * value and where it came from. Every tool has: --help --version --config --set --print-config --plan --json --quiet
- * --verbose --threads --seed --force. They are in struct lwm_common.
+ * --verbose --threads --seed --force. They are in struct lwm_common. --help-man and --help-completion print what
+ * `make install` installs. A list from a stronger source replaces the weaker one's. "_" and "-" in names are the same.
  */
 #ifndef LWM_CONFIG_OPT_H
 #define LWM_CONFIG_OPT_H
@@ -55,12 +56,14 @@ struct lwm_tool {
 	const char *name, *summary, *operands, *details, *examples;
 	int min_operands, max_operands; /* max -1: any number */
 	const struct lwm_opt *opts;
+	bool own_set; /* --set changes a file that the tool itself reads: it gets them in lwm_args.set */
 };
 
 struct lwm_args {
 	struct lwm_common common;
 	char **operand; /* borrowed from argv */
 	int noperand;
+	const struct lwm_paths *set; /* NAME=VALUE texts in order, when the tool has own_set */
 };
 
 /* A tool's work after parsing: returns 0, LWM_ENO (1) or a negative code with *e filled. */
