@@ -55,10 +55,12 @@ enum { OPS_MAX_TENSORS = 48 };
 struct ops_tensor {
 	char name[24];
 	struct lk_view v;
-	void *base; /* device memory with guards; v.data is OPS_GUARD bytes behind it */
-	size_t bytes;
-	int kind; /* enum in ops.c */
-	void *host; /* what was uploaded, later what came back */
+	void *base;               /* device memory with guards; v.data is a little behind it */
+	void *host;               /* the same bytes on the host: what was uploaded, later what came back */
+	size_t bytes;             /* without guards, with the gaps between rows */
+	int role;                 /* enum ops_role */
+	double value;             /* of ops_value */
+	struct ops_tensor *grad;  /* of an ops_var */
 };
 
 struct ops_run {
@@ -70,7 +72,7 @@ struct ops_run {
 	uint64_t draws;        /* tensors and numbers drawn so far */
 	int nt;
 	struct ops_tensor t[OPS_MAX_TENSORS];
-	char why[192];         /* first trouble of the harness itself: out of memory ... */
+	char why[256];         /* first trouble of the harness itself: out of memory ... */
 	/* OPS_GRAD */
 	double loss;
 	int want_grad;
@@ -118,7 +120,7 @@ void ops_loss(struct ops_run *r, const struct lk_view *y, const struct lk_view *
 void ops_grad(struct ops_run *r, const char *var, const struct lk_view *grad);
 
 extern const struct ops_family ops_family_dense; /* cases_dense.c */
-extern const struct ops_family ops_family_attn;  /* cases_attn.c */
-extern const struct ops_family ops_family_image; /* cases_image.c */
+extern const struct ops_family ops_family_attn __attribute__((weak));  /* cases_attn.c */
+extern const struct ops_family ops_family_image __attribute__((weak)); /* cases_image.c */
 
 #endif

@@ -1,0 +1,655 @@
+/* cases_dense.c - matrix product, element-wise ops, and the transformer's ops but attention. */
+#include <math.h>
+
+#include "tests/kernels/ops.h"
+
+#define N(a) ((int)(sizeof(a) / sizeof *(a)))
+
+static const char sums[] = "fp32 sums of up to a few thousand products; bf16 keeps 8 bits";
+static const char pointwise[] = "a few fp32 roundings, exp within 2 ulp; bf16 keeps 8 bits";
+
+/* ---- matrix product ---- */
+
+struct gemm {
+	int m, n, k, pad;
+	unsigned flags;
+	float alpha;
+};
+
+static int matmul_to(struct ops_run *r, const struct gemm *g, int dtype)
+{
+	int ta = (g->flags & LK_TA) != 0, tb = (g->flags & LK_TB) != 0;
+	struct lk_view a, b, c;
+
+	ops_pad(r, g->pad);
+	a = ops_in(r, OPS_ACT, 2, ta ? g->k : g->m, ta ? g->m : g->k);
+	b = ops_in(r, OPS_ACT, 2, tb ? g->n : g->k, tb ? g->k : g->n);
+	if (g->flags & LK_ACC)
+		c = ops_inout(r, "c", dtype, 2, g->m, g->n);
+	else
+		c = ops_out(r, "c", dtype, 2, g->m, g->n);
+	return lk_matmul(r->dev, &c, &a, &b, g->flags, g->alpha);
+}
+
+static int matmul(struct ops_run *r, const void *arg)
+{
+	return matmul_to(r, arg, OPS_ACT);
+}
+
+static int matmul_f32(struct ops_run *r, const void *arg)
+{
+	return matmul_to(r, arg, LK_F32);
+}
+
+static const struct gemm g_nn = { 33, 65, 17, 0, 0, 1.0f }, g_nt = { 70, 129, 64, 0, LK_TB, 0.5f },
+			 g_tn = { 48, 31, 200, 0, LK_TA, 1.0f }, g_tt = { 19, 23, 29, 0, LK_TA | LK_TB, -1.5f },
+			 g_acc = { 130, 96, 40, 5, LK_ACC, 1.0f }, g_acc_tn = { 96, 64, 130, 3, LK_TA | LK_ACC, 1.0f },
+			 g_row = { 1, 300, 257, 0, LK_TB, 1.0f }, g_rows = { 3, 130, 77, 7, LK_TB | LK_ACC, 2.0f },
+			 g_row_n = { 1, 300, 257, 0, 0, 1.0f }, g_col = { 300, 1, 64, 0, 0, 1.0f },
+			 g_big = { 200, 300, 500, 0, LK_TB, 1.0f }, g_wide = { 20, 700, 64, 4, LK_TB, 1.0f },
+			 g_deep0 = { 5, 6, 0, 2, 0, 1.0f }, g_deep0_acc = { 5, 6, 0, 2, LK_ACC, 1.0f },
+			 g_empty = { 0, 6, 4, 0, 0, 1.0f };
+
+static int matmul_nan(struct ops_run *r, const void *arg)
+{
+	float x[6 * 5];
+	struct lk_view a, b, c;
+
+	(void)arg;
+	for (int i = 0; i < 30; i++)
+		x[i] = i == 7 ? NAN : i == 20 ? INFINITY : 0.25f * (float)i;
+	a = ops_given_f32(r, OPS_ACT, x, 2, 6, 5);
+	b = ops_in(r, OPS_ACT, 2, 5, 9);
+	c = ops_out(r, "c", OPS_ACT, 2, 6, 9);
+	return lk_matmul(r->dev, &c, &a, &b, 0, 1.0f);
+}
+
+/* ---- element-wise and reductions ---- */
+
+static int zero_fill(struct ops_run *r, const void *arg)
+{
+	struct lk_view z = ops_out(r, "zeroed", LK_F32, 1, 1003), f = ops_out(r, "filled", LK_F32, 1, 77);
+	int rc = lk_zero(r->dev, z.data, 1003 * sizeof(float));
+
+	(void)arg;
+	return rc ? rc : lk_fill(r->dev, f.data, 77, -2.5f);
+}
+
+static int copy(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_in(r, LK_F32, 1, 999), y = ops_out(r, "y", LK_F32, 1, 999);
+
+	(void)arg;
+	return lk_copy(r->dev, y.data, x.data, 999 * sizeof(float));
+}
+
+static int cast(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_in(r, LK_F32, 2, 9, 117), h = ops_out(r, "bf16", LK_BF16, 2, 9, 117);
+	struct lk_view back = ops_out(r, "back", LK_F32, 1, 9 * 117), same = ops_out(r, "same", LK_F32, 2, 9, 117);
+	int rc = lk_cast(r->dev, &h, &x);
+
+	(void)arg;
+	if (!rc)
+		rc = lk_cast(r->dev, &back, &h);
+	return rc ? rc : lk_cast(r->dev, &same, &x);
+}
+
+static int cast_odd_numbers(struct ops_run *r, const void *arg)
+{
+	static const float odd[] = { NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 3.4e38f, 1e-40f, 1.00390625f, 1.01171875f };
+	struct lk_view x = ops_given_f32(r, LK_F32, odd, 1, N(odd)), h = ops_out(r, "bf16", LK_BF16, 1, N(odd));
+
+	(void)arg;
+	return lk_cast(r->dev, &h, &x);
+}
+
+static int axpy_scale(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_in(r, LK_F32, 1, 1030), h = ops_in(r, OPS_ACT, 1, 1030);
+	struct lk_view y = ops_inout(r, "y", LK_F32, 1, 1030), z = ops_inout(r, "z", OPS_ACT, 1, 1030);
+	int rc = lk_axpy(r->dev, &y, 0.37f, &x);
+
+	(void)arg;
+	if (!rc)
+		rc = lk_axpy(r->dev, &y, -1.5f, &h);
+	if (!rc)
+		rc = lk_axpy(r->dev, &z, 2.0f, &x);
+	if (!rc)
+		rc = lk_scale(r->dev, &z, 0.75f);
+	return rc ? rc : lk_scale(r->dev, &y, -3.0f);
+}
+
+static int sumsq(struct ops_run *r, const void *arg)
+{
+	const int *n = arg;
+	struct lk_view x;
+	double sum;
+	int rc;
+
+	ops_scale(r, 30.0);
+	x = ops_in(r, LK_F32, 1, *n);
+	rc = lk_sumsq(r->dev, x.data, *n, &sum);
+	ops_value(r, "sum", sum);
+	return rc;
+}
+
+static int sumsq_nan(struct ops_run *r, const void *arg)
+{
+	static const float odd[] = { 1, 2, 3, NAN, 5 }, inf[] = { 1, INFINITY, 2 };
+	struct lk_view x = ops_given_f32(r, LK_F32, odd, 1, N(odd)), y = ops_given_f32(r, LK_F32, inf, 1, N(inf));
+	double sum;
+	int rc = lk_sumsq(r->dev, x.data, N(odd), &sum);
+
+	(void)arg;
+	ops_value(r, "of NaN", sum);
+	if (!rc)
+		rc = lk_sumsq(r->dev, y.data, N(inf), &sum);
+	ops_value(r, "of Inf", sum);
+	return rc;
+}
+
+static const int n_small = 5, n_large = 300001;
+
+/* ---- RMS norm ---- */
+
+struct shape {
+	int t, d, pad;
+};
+
+static int rmsnorm(struct ops_run *r, const void *arg)
+{
+	const struct shape *s = arg;
+	struct lk_view x, y, w = ops_in(r, OPS_ACT, 1, s->d), rstd = ops_out(r, "rstd", LK_F32, 1, s->t);
+
+	ops_pad(r, s->pad);
+	x = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	y = ops_out(r, "y", OPS_ACT, 2, s->t, s->d);
+	return lk_rmsnorm_fwd(r->dev, &y, rstd.data, &x, NULL, &w, 1e-6f);
+}
+
+static int rmsnorm_residual(struct ops_run *r, const void *arg)
+{
+	const struct shape *s = arg;
+	struct lk_view x, delta, y, w = ops_in(r, OPS_ACT, 1, s->d), rstd = ops_out(r, "rstd", LK_F32, 1, s->t);
+
+	ops_pad(r, s->pad);
+	x = ops_inout(r, "x", OPS_ACT, 2, s->t, s->d);
+	delta = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	y = ops_out(r, "y", OPS_ACT, 2, s->t, s->d);
+	return lk_rmsnorm_fwd(r->dev, &y, rstd.data, &x, &delta, &w, 1e-5f);
+}
+
+static int rmsnorm_bwd(struct ops_run *r, const void *arg)
+{
+	const struct shape *s = arg;
+	struct lk_view w = ops_in(r, OPS_ACT, 1, s->d), rstd = ops_in(r, LK_F32, 1, s->t);
+	struct lk_view dw = ops_inout(r, "dw", LK_F32, 1, s->d), x, dy, dx;
+
+	ops_pad(r, s->pad);
+	x = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	dy = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	dx = ops_inout(r, "dx", OPS_ACT, 2, s->t, s->d);
+	return lk_rmsnorm_bwd(r->dev, &dx, dw.data, &dy, &x, &w, rstd.data);
+}
+
+static int rmsnorm_grad(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_var(r, "x", 2, 5, 11), w = ops_var(r, "w", 1, 11), dy = ops_in(r, LK_F32, 2, 5, 11);
+	struct lk_view y = ops_out(r, "y", LK_F32, 2, 5, 11), rstd = ops_out(r, "rstd", LK_F32, 1, 5);
+	int rc = lk_rmsnorm_fwd(r->dev, &y, rstd.data, &x, NULL, &w, 1e-3f);
+
+	(void)arg;
+	ops_loss(r, &y, &dy);
+	if (!rc && r->want_grad) {
+		struct lk_view dx = ops_zeros(r, "dx", LK_F32, 2, 5, 11), dw = ops_zeros(r, "dw", LK_F32, 1, 11);
+
+		rc = lk_rmsnorm_bwd(r->dev, &dx, dw.data, &dy, &x, &w, rstd.data);
+		ops_grad(r, "x", &dx);
+		ops_grad(r, "w", &dw);
+	}
+	return rc;
+}
+
+static const struct shape s_odd = { 7, 33, 0 }, s_pad = { 67, 80, 9 }, s_wide = { 5, 1111, 0 }, s_one = { 1, 1, 0 },
+			  s_tall = { 300, 20, 0 };
+
+/* ---- rope ---- */
+
+struct rope {
+	int t, h, d, pad, first, inverse;
+	double theta;
+};
+
+static int rope(struct ops_run *r, const void *arg)
+{
+	const struct rope *p = arg;
+	struct lk_view x, pos = ops_ints(r, LK_I32, p->first, p->first + 4000, 1, p->t);
+
+	ops_pad(r, p->pad);
+	x = ops_inout(r, "x", OPS_ACT, 3, p->t, p->h, p->d);
+	return lk_rope(r->dev, &x, pos.data, p->theta, p->inverse);
+}
+
+/* Tables may be kept from call to call: other positions in the same memory, another theta, another size. */
+static int rope_repeated(struct ops_run *r, const void *arg)
+{
+	struct lk_view a = ops_ints(r, LK_I32, 0, 100, 1, 12), b = ops_ints(r, LK_I32, 5000, 9000, 1, 12);
+	struct lk_view x = ops_inout(r, "x", OPS_ACT, 3, 12, 3, 16), half = x, few = x, where;
+	int rc;
+
+	(void)arg;
+	where = ops_zeros(r, "positions", LK_I32, 1, 12);
+	rc = lk_copy(r->dev, where.data, a.data, 48);
+	if (!rc)
+		rc = lk_rope(r->dev, &x, where.data, 1e4, 0);
+	if (!rc)
+		rc = lk_copy(r->dev, where.data, b.data, 48);
+	if (!rc)
+		rc = lk_rope(r->dev, &x, where.data, 1e4, 0);
+	if (!rc)
+		rc = lk_rope(r->dev, &x, where.data, 5e7, 1);
+	half.n[2] = 8;
+	if (!rc)
+		rc = lk_rope(r->dev, &half, where.data, 5e7, 0);
+	few.n[0] = 5;
+	return rc ? rc : lk_rope(r->dev, &few, where.data, 5e7, 0);
+}
+
+static int rope_grad(struct ops_run *r, const void *arg)
+{
+	struct lk_view x0 = ops_var(r, "x", 3, 3, 2, 6), dy = ops_in(r, LK_F32, 3, 3, 2, 6);
+	struct lk_view pos = ops_ints(r, LK_I32, 0, 1000, 1, 3), y = ops_out(r, "y", LK_F32, 3, 3, 2, 6);
+	int rc = lk_copy(r->dev, y.data, x0.data, 36 * sizeof(float));
+
+	(void)arg;
+	if (!rc)
+		rc = lk_rope(r->dev, &y, pos.data, 1e4, 0);
+	ops_loss(r, &y, &dy);
+	if (!rc && r->want_grad) {
+		struct lk_view dx = ops_zeros(r, "dx", LK_F32, 3, 3, 2, 6);
+
+		rc = lk_copy(r->dev, dx.data, dy.data, 36 * sizeof(float));
+		if (!rc)
+			rc = lk_rope(r->dev, &dx, pos.data, 1e4, 1);
+		ops_grad(r, "x", &dx);
+	}
+	return rc;
+}
+
+static const struct rope r_small = { 9, 3, 8, 0, 0, 0, 1e4 }, r_inv = { 9, 3, 8, 0, 0, 1, 1e4 },
+			 r_far = { 70, 5, 64, 6, 1040000, 0, 5e7 }, r_two = { 4, 2, 2, 0, 0, 0, 1e6 },
+			 r_odd = { 33, 2, 34, 3, 100, 1, 1e6 };
+
+/* ---- SwiGLU ---- */
+
+static int swiglu(struct ops_run *r, const void *arg)
+{
+	const struct shape *s = arg;
+	struct lk_view g, u, y;
+
+	ops_scale(r, 12.0);
+	ops_pad(r, s->pad);
+	g = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	u = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	y = ops_out(r, "y", OPS_ACT, 2, s->t, s->d);
+	return lk_swiglu_fwd(r->dev, &y, &g, &u);
+}
+
+static int swiglu_odd_numbers(struct ops_run *r, const void *arg)
+{
+	static const float odd[] = { NAN, 200.0f, -200.0f, -88.5f, 88.5f, 0.0f, 1e-30f, 40.0f, -40.0f };
+	struct lk_view g = ops_given_f32(r, OPS_ACT, odd, 2, 1, N(odd)), u = ops_in(r, OPS_ACT, 2, 1, N(odd));
+	struct lk_view y = ops_out(r, "y", OPS_ACT, 2, 1, N(odd));
+
+	(void)arg;
+	return lk_swiglu_fwd(r->dev, &y, &g, &u);
+}
+
+static int swiglu_bwd(struct ops_run *r, const void *arg)
+{
+	const struct shape *s = arg;
+	struct lk_view g, u, dy, dg, du;
+
+	ops_scale(r, 6.0);
+	ops_pad(r, s->pad);
+	g = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	u = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	dy = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	dg = ops_out(r, "dg", OPS_ACT, 2, s->t, s->d);
+	du = ops_out(r, "du", OPS_ACT, 2, s->t, s->d);
+	return lk_swiglu_bwd(r->dev, &dg, &du, &dy, &g, &u);
+}
+
+static int swiglu_bwd_alias(struct ops_run *r, const void *arg)
+{
+	const struct shape *s = arg;
+	struct lk_view g = ops_inout(r, "g", OPS_ACT, 2, s->t, s->d), u = ops_inout(r, "u", OPS_ACT, 2, s->t, s->d);
+	struct lk_view dy = ops_in(r, OPS_ACT, 2, s->t, s->d);
+
+	return lk_swiglu_bwd(r->dev, &g, &u, &dy, &g, &u);
+}
+
+static int swiglu_grad(struct ops_run *r, const void *arg)
+{
+	struct lk_view g = ops_var(r, "g", 2, 4, 9), u = ops_var(r, "u", 2, 4, 9), dy = ops_in(r, LK_F32, 2, 4, 9);
+	struct lk_view y = ops_out(r, "y", LK_F32, 2, 4, 9);
+	int rc = lk_swiglu_fwd(r->dev, &y, &g, &u);
+
+	(void)arg;
+	ops_loss(r, &y, &dy);
+	if (!rc && r->want_grad) {
+		struct lk_view dg = ops_out(r, "dg", LK_F32, 2, 4, 9), du = ops_out(r, "du", LK_F32, 2, 4, 9);
+
+		rc = lk_swiglu_bwd(r->dev, &dg, &du, &dy, &g, &u);
+		ops_grad(r, "g", &dg);
+		ops_grad(r, "u", &du);
+	}
+	return rc;
+}
+
+/* ---- embedding, rows ---- */
+
+/* Ids below, in and above the table; rows of others stay. */
+static int embed(struct ops_run *r, const void *arg)
+{
+	const struct shape *s = arg;
+	struct lk_view ids = ops_ints(r, LK_I32, 90, 140, 1, s->t), table, y;
+
+	ops_pad(r, s->pad);
+	table = ops_in(r, OPS_ACT, 2, 30, s->d);
+	y = ops_inout(r, "y", OPS_ACT, 2, s->t, s->d);
+	return lk_embed_fwd(r->dev, &y, ids.data, &table, 100);
+}
+
+static int embed_bwd(struct ops_run *r, const void *arg)
+{
+	const struct shape *s = arg;
+	struct lk_view ids = ops_ints(r, LK_I32, 90, 140, 1, s->t), dtable, dy;
+
+	ops_pad(r, s->pad);
+	dy = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	dtable = ops_inout(r, "dtable", LK_F32, 2, 30, s->d);
+	return lk_embed_bwd(r->dev, &dtable, ids.data, &dy, 100);
+}
+
+static int rows(struct ops_run *r, const void *arg)
+{
+	static const int32_t idx[] = { 11, 3, 0, 7, 8 };
+	const struct shape *s = arg;
+	struct lk_view i = ops_given_i32(r, idx, N(idx)), x, y, z;
+	int rc;
+
+	ops_pad(r, s->pad);
+	x = ops_in(r, OPS_ACT, 2, 12, s->d);
+	y = ops_out(r, "gathered", OPS_ACT, 2, N(idx), s->d);
+	z = ops_inout(r, "scattered", OPS_ACT, 2, 12, s->d);
+	rc = lk_gather_rows(r->dev, &y, &x, i.data);
+	return rc ? rc : lk_scatter_add_rows(r->dev, &z, &y, i.data);
+}
+
+/* ---- cross-entropy ---- */
+
+struct loss {
+	int n, v, pad, grad;
+};
+
+static int xent(struct ops_run *r, const void *arg)
+{
+	const struct loss *s = arg;
+	struct lk_view target = ops_ints(r, LK_I32, 0, s->v, 1, s->n), weight = ops_in(r, LK_F32, 1, s->n), logits;
+	struct lk_view nll = ops_out(r, "nll", LK_F32, 1, s->n), hit = ops_out(r, "hit", LK_F32, 1, s->n);
+
+	ops_scale(r, 9.0);
+	ops_pad(r, s->pad);
+	logits = ops_inout(r, "logits", OPS_ACT, 2, s->n, s->v);
+	return lk_xent(r->dev, &logits, target.data, weight.data, nll.data, hit.data, s->grad);
+}
+
+/* Ties, all equal, a huge one, -Inf among them, a NaN row. */
+static int xent_odd_rows(struct ops_run *r, const void *arg)
+{
+	static const int32_t target[] = { 2, 1, 0, 3, 4, 1 };
+	static const float logits[6][5] = { { 1, 2, 2, 0, 2 }, { 0, 0, 0, 0, 0 }, { 3e4f, 0, 1, 2, 3 },
+					    { -INFINITY, 1, -INFINITY, 2, 0 }, { -1e4f, -1e4f, -1e4f, -1e4f, -1e4f },
+					    { 1, NAN, 0, 0, 0 } };
+	struct lk_view t = ops_given_i32(r, target, 6), w = ops_in(r, LK_F32, 1, 6), l;
+	struct lk_view nll = ops_out(r, "nll", LK_F32, 1, 6), hit = ops_out(r, "hit", LK_F32, 1, 5);
+	struct lk_view five;
+	int rc;
+
+	(void)arg;
+	l = ops_given_f32(r, OPS_ACT, &logits[0][0], 2, 6, 5);
+	rc = lk_xent(r->dev, &l, t.data, w.data, nll.data, NULL, 0);
+	five = l;
+	five.n[0] = 5;
+	return rc ? rc : lk_xent(r->dev, &five, t.data, w.data, nll.data, hit.data, 0);
+}
+
+static int xent_grad(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_var(r, "logits", 2, 4, 7), w = ops_in(r, LK_F32, 1, 4);
+	struct lk_view target = ops_ints(r, LK_I32, 0, 7, 1, 4), nll = ops_out(r, "nll", LK_F32, 1, 4);
+	struct lk_view work = ops_out(r, "work", LK_F32, 2, 4, 7);
+	int rc = lk_copy(r->dev, work.data, x.data, 28 * sizeof(float));
+
+	(void)arg;
+	if (!rc)
+		rc = lk_xent(r->dev, &work, target.data, w.data, nll.data, NULL, 1);
+	ops_loss(r, &nll, &w);
+	if (!rc && r->want_grad)
+		ops_grad(r, "logits", &work);
+	return rc;
+}
+
+static const struct loss l_small = { 7, 33, 0, 1 }, l_pad = { 40, 1000, 8, 1 }, l_value = { 5, 257, 0, 0 },
+			 l_wide = { 3, 50257, 0, 1 }, l_two = { 3, 2, 0, 1 };
+
+/* ---- AdamW ---- */
+
+static int adamw(struct ops_run *r, const void *arg)
+{
+	const int *n = arg;
+	struct lk_adamw cfg = { 3e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.5f, 0.271, 0.142625 };
+	struct lk_view g = ops_in(r, LK_F32, 1, *n), p = ops_inout(r, "p", LK_F32, 1, *n);
+	struct lk_view m = ops_inout(r, "m", LK_F32, 1, *n), v = ops_zeros(r, "v", LK_F32, 1, *n);
+	struct lk_view pc = ops_out(r, "p_compute", OPS_ACT, 1, *n);
+	int rc = lk_adamw(r->dev, p.data, m.data, v.data, g.data, pc.data, *n, &cfg);
+
+	return rc ? rc : lk_adamw(r->dev, p.data, m.data, v.data, g.data, NULL, *n, &cfg);
+}
+
+static const int n_adam = 4099;
+
+/* ---- wrong calls ---- */
+
+static int bad_shapes(struct ops_run *r, const void *arg)
+{
+	struct lk_view a = ops_in(r, OPS_ACT, 2, 4, 5), b = ops_in(r, OPS_ACT, 2, 6, 7);
+	struct lk_view c = ops_out(r, "c", OPS_ACT, 2, 4, 7);
+
+	(void)arg;
+	return lk_matmul(r->dev, &c, &a, &b, 0, 1.0f);
+}
+
+static int bad_overlap(struct ops_run *r, const void *arg)
+{
+	struct lk_view a = ops_in(r, OPS_ACT, 2, 4, 4), b = ops_in(r, OPS_ACT, 2, 4, 4);
+
+	(void)arg;
+	return lk_matmul(r->dev, &a, &a, &b, 0, 1.0f);
+}
+
+static int bad_dtype(struct ops_run *r, const void *arg)
+{
+	struct lk_view g = ops_in(r, OPS_ACT, 2, 3, 8), u = ops_ints(r, LK_I32, 0, 9, 2, 3, 8);
+	struct lk_view y = ops_out(r, "y", OPS_ACT, 2, 3, 8);
+
+	(void)arg;
+	return lk_swiglu_fwd(r->dev, &y, &g, &u);
+}
+
+static int bad_stride(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_inout(r, "x", OPS_ACT, 2, 3, 8);
+
+	(void)arg;
+	x.stride[1] = 2;
+	return lk_scale(r->dev, &x, 2.0f);
+}
+
+static int bad_rows(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_inout(r, "x", OPS_ACT, 2, 3, 8), w = ops_in(r, OPS_ACT, 1, 8);
+	struct lk_view y = ops_out(r, "y", OPS_ACT, 2, 3, 8), rstd = ops_out(r, "rstd", LK_F32, 1, 3);
+
+	(void)arg;
+	x.stride[0] = 7;
+	return lk_rmsnorm_fwd(r->dev, &y, rstd.data, &x, NULL, &w, 1e-6f);
+}
+
+static int bad_odd_head(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_inout(r, "x", OPS_ACT, 3, 3, 2, 5), pos = ops_ints(r, LK_I32, 0, 9, 1, 3);
+
+	(void)arg;
+	return lk_rope(r->dev, &x, pos.data, 1e4, 0);
+}
+
+static int bad_null(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_inout(r, "x", OPS_ACT, 3, 3, 2, 4);
+
+	(void)arg;
+	return lk_rope(r->dev, &x, NULL, 1e4, 0);
+}
+
+static int bad_negative(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_inout(r, "x", LK_F32, 1, 8);
+
+	(void)arg;
+	return lk_fill(r->dev, x.data, -1, 0.0f);
+}
+
+static int bad_dense(struct ops_run *r, const void *arg)
+{
+	struct lk_view x, y;
+
+	(void)arg;
+	ops_pad(r, 2);
+	x = ops_in(r, LK_F32, 2, 3, 4);
+	y = ops_inout(r, "y", LK_F32, 2, 3, 4);
+	return lk_axpy(r->dev, &y, 1.0f, &x);
+}
+
+static int bad_step_zero(struct ops_run *r, const void *arg)
+{
+	struct lk_view p = ops_inout(r, "p", LK_F32, 1, 4);
+	struct lk_adamw cfg = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.0f, 1.0f, 0.0, 0.0 };
+
+	(void)arg;
+	return lk_adamw(r->dev, p.data, p.data, p.data, p.data, NULL, 4, &cfg);
+}
+
+static int bad_copy(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_inout(r, "x", LK_F32, 1, 64);
+
+	(void)arg;
+	return lk_copy(r->dev, x.data, (float *)x.data + 8, 128);
+}
+
+static int bad_vocabulary(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_inout(r, "x", OPS_ACT, 2, 2, 0), t = ops_ints(r, LK_I32, 0, 9, 1, 2);
+	struct lk_view nll = ops_out(r, "nll", LK_F32, 1, 2);
+
+	(void)arg;
+	return lk_xent(r->dev, &x, t.data, nll.data, nll.data, NULL, 0);
+}
+
+#define CMP(name, run, arg, tol32, tol16, why) { name, OPS_CMP, run, arg, tol32, tol16, why }
+#define GRAD(name, run) { name, OPS_GRAD, run, NULL, 2e-3, 0, "five-point differences of fp32 outputs" }
+#define BAD(name, run) { name, OPS_BAD, run, NULL, 0, 0, NULL }
+
+static const struct ops_case cases[] = {
+	CMP("matmul 33x65x17", matmul, &g_nn, 1e-6, 4e-3, sums),
+	CMP("matmul 70x129x64 TB", matmul, &g_nt, 1e-6, 4e-3, sums),
+	CMP("matmul 48x31x200 TA", matmul, &g_tn, 1e-6, 4e-3, sums),
+	CMP("matmul 19x23x29 TA TB", matmul, &g_tt, 1e-6, 4e-3, sums),
+	CMP("matmul 130x96x40 ACC padded", matmul, &g_acc, 1e-6, 4e-3, sums),
+	CMP("matmul 96x64x130 TA ACC padded into fp32", matmul_f32, &g_acc_tn, 1e-6, 1e-5, sums),
+	CMP("matmul 1x300x257 TB", matmul, &g_row, 1e-6, 4e-3, sums),
+	CMP("matmul 3x130x77 TB ACC padded", matmul, &g_rows, 1e-6, 4e-3, sums),
+	CMP("matmul 1x300x257", matmul, &g_row_n, 1e-6, 4e-3, sums),
+	CMP("matmul 300x1x64", matmul, &g_col, 1e-6, 4e-3, sums),
+	CMP("matmul 200x300x500 TB into fp32", matmul_f32, &g_big, 2e-6, 1e-5, sums),
+	CMP("matmul 20x700x64 TB padded", matmul, &g_wide, 1e-6, 4e-3, sums),
+	CMP("matmul of depth 0", matmul, &g_deep0, 0, 0, "exact"),
+	CMP("matmul of depth 0 ACC", matmul, &g_deep0_acc, 0, 0, "exact"),
+	CMP("matmul of no rows", matmul, &g_empty, 0, 0, "exact"),
+	CMP("matmul with NaN and Inf", matmul_nan, NULL, 1e-6, 4e-3, sums),
+	CMP("zero and fill", zero_fill, NULL, 0, 0, "exact"),
+	CMP("copy", copy, NULL, 0, 0, "exact"),
+	CMP("cast to bf16 and back", cast, NULL, 0, 0, "rounding to nearest even is defined to the bit"),
+	CMP("cast of odd numbers", cast_odd_numbers, NULL, 0, 0, "rounding to nearest even is defined to the bit"),
+	CMP("axpy and scale", axpy_scale, NULL, 1e-7, 8e-3, pointwise),
+	CMP("sumsq of 5", sumsq, &n_small, 1e-14, 1e-14, "fp64 sums"),
+	CMP("sumsq of 300001", sumsq, &n_large, 1e-13, 1e-13, "fp64 sums in another order"),
+	CMP("sumsq with NaN and Inf", sumsq_nan, NULL, 0, 0, "not finite"),
+	CMP("rmsnorm 7x33", rmsnorm, &s_odd, 1e-6, 6e-3, sums),
+	CMP("rmsnorm 67x80 padded", rmsnorm, &s_pad, 1e-6, 6e-3, sums),
+	CMP("rmsnorm 5x1111", rmsnorm, &s_wide, 1e-6, 6e-3, sums),
+	CMP("rmsnorm 1x1", rmsnorm, &s_one, 1e-6, 6e-3, sums),
+	CMP("rmsnorm with residual 67x80 padded", rmsnorm_residual, &s_pad, 1e-6, 6e-3, sums),
+	CMP("rmsnorm with residual 5x1111", rmsnorm_residual, &s_wide, 1e-6, 6e-3, sums),
+	CMP("rmsnorm_bwd 7x33", rmsnorm_bwd, &s_odd, 1e-6, 6e-3, sums),
+	CMP("rmsnorm_bwd 67x80 padded", rmsnorm_bwd, &s_pad, 1e-6, 6e-3, sums),
+	CMP("rmsnorm_bwd 5x1111", rmsnorm_bwd, &s_wide, 1e-6, 6e-3, sums),
+	CMP("rmsnorm_bwd 300x20", rmsnorm_bwd, &s_tall, 1e-6, 6e-3, sums),
+	CMP("rope 9x3x8", rope, &r_small, 1e-6, 4e-3, pointwise),
+	CMP("rope 9x3x8 inverse", rope, &r_inv, 1e-6, 4e-3, pointwise),
+	CMP("rope 70x5x64 far positions padded", rope, &r_far, 1e-6, 4e-3, "angles in fp64: far positions cost nothing"),
+	CMP("rope 4x2x2", rope, &r_two, 1e-6, 4e-3, pointwise),
+	CMP("rope 33x2x34 inverse padded", rope, &r_odd, 1e-6, 4e-3, pointwise),
+	CMP("rope with changing positions", rope_repeated, NULL, 1e-6, 8e-3, pointwise),
+	CMP("swiglu 7x33", swiglu, &s_odd, 1e-6, 4e-3, pointwise),
+	CMP("swiglu 67x80 padded", swiglu, &s_pad, 1e-6, 4e-3, pointwise),
+	CMP("swiglu of odd numbers", swiglu_odd_numbers, NULL, 1e-6, 4e-3, pointwise),
+	CMP("swiglu_bwd 7x33", swiglu_bwd, &s_odd, 2e-6, 6e-3, pointwise),
+	CMP("swiglu_bwd 67x80 padded", swiglu_bwd, &s_pad, 2e-6, 6e-3, pointwise),
+	CMP("swiglu_bwd in place", swiglu_bwd_alias, &s_wide, 2e-6, 6e-3, pointwise),
+	CMP("embed 67x80 padded", embed, &s_pad, 0, 0, "copies"),
+	CMP("embed 7x33", embed, &s_odd, 0, 0, "copies"),
+	CMP("embed_bwd 67x80 padded", embed_bwd, &s_pad, 1e-6, 1e-5, sums),
+	CMP("embed_bwd 300x20", embed_bwd, &s_tall, 1e-6, 1e-5, sums),
+	CMP("gather and scatter rows", rows, &s_odd, 1e-7, 4e-3, pointwise),
+	CMP("gather and scatter rows padded", rows, &s_pad, 1e-7, 4e-3, pointwise),
+	CMP("xent 7x33", xent, &l_small, 2e-6, 6e-3, pointwise),
+	CMP("xent 40x1000 padded", xent, &l_pad, 2e-6, 6e-3, pointwise),
+	CMP("xent 5x257 without gradient", xent, &l_value, 2e-6, 6e-3, pointwise),
+	CMP("xent 3x50257", xent, &l_wide, 2e-6, 6e-3, sums),
+	CMP("xent 3x2", xent, &l_two, 2e-6, 6e-3, pointwise),
+	CMP("xent of odd rows", xent_odd_rows, NULL, 2e-6, 6e-3, pointwise),
+	CMP("adamw 4099", adamw, &n_adam, 1e-6, 4e-3, pointwise),
+	CMP("adamw 5", adamw, &n_small, 1e-6, 4e-3, pointwise),
+	GRAD("rmsnorm gradient", rmsnorm_grad),
+	GRAD("rope gradient", rope_grad),
+	GRAD("swiglu gradient", swiglu_grad),
+	GRAD("xent gradient", xent_grad),
+	BAD("matmul of unfit shapes", bad_shapes),
+	BAD("matmul onto itself", bad_overlap),
+	BAD("swiglu of integers", bad_dtype),
+	BAD("scale with a last stride of 2", bad_stride),
+	BAD("rmsnorm of rows that overlap", bad_rows),
+	BAD("rope of an odd head", bad_odd_head),
+	BAD("rope without positions", bad_null),
+	BAD("fill of -1 elements", bad_negative),
+	BAD("axpy of views with gaps", bad_dense),
+	BAD("adamw at step 0", bad_step_zero),
+	BAD("copy onto itself", bad_copy),
+	BAD("xent of an empty vocabulary", bad_vocabulary),
+};
+
+const struct ops_family ops_family_dense = { "dense", cases, N(cases) };
