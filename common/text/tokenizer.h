@@ -32,6 +32,7 @@ struct lwm_ids { /* zero-initialised is empty */
 	int32_t *v;
 	int64_t n, cap;
 };
+int lwm_ids_reserve(struct lwm_ids *a, int64_t n, struct lwm_err *e); /* room for n more */
 int lwm_ids_add(struct lwm_ids *a, const int32_t *v, int64_t n, struct lwm_err *e);
 void lwm_ids_release(struct lwm_ids *a);
 

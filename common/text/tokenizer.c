@@ -1,0 +1,314 @@
+#include "common/text/tokenizer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/outfile.h"
+#include "common/base/path.h"
+#include "common/text/text_int.h"
+
+enum { MODEL_LIMIT = 256 << 20, BYTE_FIRST = 3, BYTE_VOCAB = 259 };
+static const char bytes_name[] = "lwm bytes 1", bytes_file[] = "bytes\n";
+
+/* The pieces of the byte tokenizer, so that everything behind encode is the same for both kinds. */
+static int byte_pieces(struct lwm_tokenizer *t, struct lwm_err *e)
+{
+	static const char *const special[] = { "<unk>", "<s>", "</s>" };
+	t->m.piece = calloc(BYTE_VOCAB, sizeof *t->m.piece);
+	if (!t->m.piece)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the byte tokenizer");
+	t->m.n = t->m.cap = BYTE_VOCAB;
+	for (int i = 0; i < BYTE_VOCAB; i++) {
+		struct lwm_piece *x = &t->m.piece[i];
+		x->name = calloc(1, 8);
+		x->bytes = calloc(1, 8);
+		if (!x->name || !x->bytes)
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for the byte tokenizer");
+		if (i < BYTE_FIRST) {
+			x->type = i ? LWM_PIECE_CONTROL : LWM_PIECE_UNKNOWN;
+			memcpy(x->name, special[i], strlen(special[i]));
+			x->nbytes = i ? 0 : 5;
+			memcpy(x->bytes, i ? "" : " \xe2\x81\x87 ", x->nbytes);
+		} else {
+			x->type = LWM_PIECE_BYTE;
+			x->bytes[0] = (char)(i - BYTE_FIRST);
+			x->nbytes = 1;
+			snprintf(x->name, 8, "<0x%02X>", (unsigned)(i - BYTE_FIRST));
+		}
+		x->nname = strlen(x->name);
+	}
+	t->bos = 1;
+	t->eos = 2;
+	t->hash = lwm_hash_bytes(bytes_name, strlen(bytes_name));
+	return 0;
+}
+
+static int model_pieces(struct lwm_tokenizer *t, const char *path, struct lwm_err *e)
+{
+	char msg[512] = "";
+	size_t n;
+	LWM_TRY(lwm_read_file(path, MODEL_LIMIT, &t->file, &t->nfile, e));
+	LWM_TRY(lwm_sp_model_parse(&t->m, t->file, t->nfile, path, e));
+	char *plain = lwm_sp_model_without_prefix(t->file, t->nfile, &n);
+	if (!plain)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for the model", path);
+	t->rest = lwm_sp_open(plain, n, msg, sizeof msg);
+	free(plain);
+	/* A model that strips spaces would strip the one we put in place of its dummy prefix. */
+	if (t->rest && (t->m.remove_spaces || t->m.charsmap || t->m.suffix || !t->m.escape_spaces))
+		t->whole = lwm_sp_open(t->file, t->nfile, msg, sizeof msg);
+	if (!t->rest || *msg)
+		return lwm_fail(e, LWM_EDATA, "%s: not a SentencePiece model (%s)", path, msg);
+	lwm_cuts_init(&t->cuts, &t->m);
+	t->bos = lwm_sp_bos(t->rest);
+	t->eos = lwm_sp_eos(t->rest);
+	t->unk = lwm_sp_unk(t->rest);
+	if (t->bos < 0 || t->eos < 0 || t->bos >= t->m.n || t->eos >= t->m.n)
+		return lwm_fail(e, LWM_ECONFIG, "%s: the model has no <s> or no </s>, which documents need", path);
+	t->hash = lwm_hash_bytes(t->file, t->nfile);
+	return 0;
+}
+
+/* The file behind a spec, malloc'ed; *bytes set when it is the byte tokenizer. */
+static int find_file(const char *spec, char **path, bool *bytes, struct lwm_err *e)
+{
+	*bytes = !strcmp(spec, "bytes");
+	*path = NULL;
+	if (*bytes)
+		return 0;
+	if (!lwm_path_is_dir(spec)) {
+		*path = strdup(spec);
+	} else {
+		*path = lwm_path_join(spec, "tokenizer.txt");
+		*bytes = *path && lwm_path_exists(*path);
+		free(*path);
+		*path = lwm_path_join(spec, "tokenizer.model");
+		if (*path && *bytes && lwm_path_exists(*path)) {
+			free(*path);
+			*path = NULL;
+			return lwm_fail(e, LWM_ECONFIG, "%s: has both tokenizer.model and tokenizer.txt", spec);
+		}
+	}
+	return *path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
+}
+
+int lwm_tokenizer_open(struct lwm_tokenizer **out, const char *spec, struct lwm_err *e)
+{
+	struct lwm_tokenizer *t = calloc(1, sizeof *t);
+	char *path = NULL;
+	bool bytes;
+	int rc;
+	*out = NULL;
+	if (!t)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the tokenizer");
+	pthread_mutex_init(&t->lock, NULL);
+	LWM_GO(find_file(spec, &path, &bytes, e));
+	LWM_GO(bytes ? byte_pieces(t, e) : model_pieces(t, path, e));
+	*out = t;
+out:
+	free(path);
+	if (rc < 0)
+		lwm_tokenizer_free(t);
+	return rc;
+}
+
+void lwm_tokenizer_free(struct lwm_tokenizer *t)
+{
+	if (!t)
+		return;
+	for (int64_t i = 0; i < t->nidle; i++)
+		lwm_words_free(t->idle[i]);
+	free(t->idle);
+	pthread_mutex_destroy(&t->lock);
+	lwm_sp_close(t->whole);
+	lwm_sp_close(t->rest);
+	lwm_sp_model_release(&t->m);
+	free(t->file);
+	free(t);
+}
+
+static struct lwm_words *take_words(struct lwm_tokenizer *t)
+{
+	pthread_mutex_lock(&t->lock);
+	struct lwm_words *w = t->nidle ? t->idle[--t->nidle] : NULL;
+	pthread_mutex_unlock(&t->lock);
+	return w ? w : lwm_words_new();
+}
+
+static void give_words(struct lwm_tokenizer *t, struct lwm_words *w)
+{
+	pthread_mutex_lock(&t->lock);
+	if (t->nidle == t->idle_cap) {
+		int64_t cap = t->idle_cap ? 2 * t->idle_cap : 8;
+		struct lwm_words **v = realloc(t->idle, (size_t)cap * sizeof *v);
+		if (v) {
+			t->idle = v;
+			t->idle_cap = cap;
+		}
+	}
+	if (t->nidle < t->idle_cap)
+		t->idle[t->nidle++] = w;
+	else
+		lwm_words_free(w);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static int encode_sp(const struct lwm_sp *sp, const char *text, size_t n, const int32_t **v, int64_t *count,
+		     struct lwm_err *e)
+{
+	char msg[512] = "";
+	*count = lwm_sp_encode(sp, text, n, v, msg, sizeof msg);
+	if (*count < 0)
+		return lwm_fail(e, LWM_EDATA, "SentencePiece could not encode %zu bytes of text: %s", n, msg);
+	return 0;
+}
+
+static int encode_parts(struct lwm_tokenizer *t, struct lwm_words *w, const char *text, size_t n, struct lwm_ids *ids,
+			struct lwm_err *e)
+{
+	for (size_t a = 0, b; a < n; a = b) {
+		uint64_t hash = 0;
+		int64_t count;
+		b = lwm_cuts_next(&t->cuts, text, a, n);
+		const int32_t *v = lwm_words_find(w, text + a, b - a, &hash, &count);
+		if (!v) {
+			LWM_TRY(encode_sp(t->rest, text + a, b - a, &v, &count, e));
+			lwm_words_put(w, text + a, b - a, hash, v, count);
+		}
+		LWM_TRY(lwm_ids_add(ids, v, count, e));
+	}
+	return 0;
+}
+
+/* Encodes with one more space before the text: only the first part is copied for it. */
+static int encode_prefixed(struct lwm_tokenizer *t, struct lwm_words *w, const char *text, size_t n,
+			   struct lwm_ids *ids, struct lwm_err *e)
+{
+	size_t a = 0;
+	while (a < n && (text[a] == ' ' || text[a] == '\n'))
+		a++;
+	a = lwm_cuts_next(&t->cuts, text, a, n);
+	char small[256], *first = a < sizeof small ? small : malloc(a + 1);
+	if (!first)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %zu bytes of text", a);
+	first[0] = ' ';
+	memcpy(first + 1, text, a);
+	int rc = encode_parts(t, w, first, a + 1, ids, e);
+	if (first != small)
+		free(first);
+	return rc < 0 ? rc : encode_parts(t, w, text + a, n - a, ids, e);
+}
+
+static int encode_bytes(const char *text, size_t n, struct lwm_ids *ids, struct lwm_err *e)
+{
+	LWM_TRY(lwm_ids_reserve(ids, (int64_t)n, e));
+	for (size_t i = 0; i < n; i++)
+		ids->v[ids->n + (int64_t)i] = BYTE_FIRST + (uint8_t)text[i];
+	ids->n += (int64_t)n;
+	return 0;
+}
+
+static int encode(struct lwm_tokenizer *t, bool prefix, const char *text, size_t n, struct lwm_ids *ids,
+		  struct lwm_err *e)
+{
+	if (!t->rest)
+		return encode_bytes(text, n, ids, e);
+	if (n == 0)
+		return 0;
+	if (prefix && t->whole) {
+		const int32_t *v;
+		int64_t count;
+		LWM_TRY(encode_sp(t->whole, text, n, &v, &count, e));
+		return lwm_ids_add(ids, v, count, e);
+	}
+	struct lwm_words *w = take_words(t);
+	if (!w)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the tokenizer's cache");
+	int rc = prefix && t->m.dummy_prefix ? encode_prefixed(t, w, text, n, ids, e)
+					     : encode_parts(t, w, text, n, ids, e);
+	give_words(t, w);
+	return rc;
+}
+
+int lwm_tokenizer_encode(struct lwm_tokenizer *t, const char *text, size_t n, struct lwm_ids *ids, struct lwm_err *e)
+{
+	return encode(t, true, text, n, ids, e);
+}
+
+int lwm_tokenizer_encode_rest(struct lwm_tokenizer *t, const char *text, size_t n, struct lwm_ids *ids,
+			      struct lwm_err *e)
+{
+	return encode(t, false, text, n, ids, e);
+}
+
+void lwm_tokenizer_decode(const struct lwm_tokenizer *t, const int32_t *ids, int64_t n, struct lwm_str *out)
+{
+	bool first = t->rest && (t->m.dummy_prefix || t->m.remove_spaces);
+	for (int64_t i = 0; i < n; i++) {
+		size_t len;
+		const char *s = lwm_tokenizer_bytes(t, ids[i], &len);
+		size_t skip = first && len && s[0] == ' ' && t->m.piece[ids[i]].type != LWM_PIECE_UNKNOWN;
+		lwm_str_add(out, s + skip, len - skip);
+		first = first && !len;
+	}
+}
+
+int32_t lwm_tokenizer_vocab(const struct lwm_tokenizer *t)
+{
+	return (int32_t)t->m.n;
+}
+
+int32_t lwm_tokenizer_bos(const struct lwm_tokenizer *t)
+{
+	return t->bos;
+}
+
+int32_t lwm_tokenizer_eos(const struct lwm_tokenizer *t)
+{
+	return t->eos;
+}
+
+int32_t lwm_tokenizer_unk(const struct lwm_tokenizer *t)
+{
+	return t->unk;
+}
+
+bool lwm_tokenizer_is_bytes(const struct lwm_tokenizer *t)
+{
+	return !t->rest;
+}
+
+const char *lwm_tokenizer_piece(const struct lwm_tokenizer *t, int32_t id)
+{
+	return id >= 0 && id < t->m.n ? t->m.piece[id].name : NULL;
+}
+
+const char *lwm_tokenizer_bytes(const struct lwm_tokenizer *t, int32_t id, size_t *n)
+{
+	bool in = id >= 0 && id < t->m.n;
+	*n = in ? t->m.piece[id].nbytes : 0;
+	return in ? t->m.piece[id].bytes : "";
+}
+
+const struct lwm_hash *lwm_tokenizer_hash(const struct lwm_tokenizer *t)
+{
+	return &t->hash;
+}
+
+int lwm_tokenizer_copy_to(const struct lwm_tokenizer *t, const char *dir, bool force, struct lwm_err *e)
+{
+	const char *want = t->rest ? t->file : bytes_file;
+	size_t n = t->rest ? t->nfile : strlen(bytes_file), have_n;
+	char *path = lwm_path_join(dir, t->rest ? "tokenizer.model" : "tokenizer.txt"), *have = NULL;
+	int rc = 0;
+	if (!path)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
+	bool same = lwm_path_exists(path) && lwm_read_file(path, MODEL_LIMIT, &have, &have_n, NULL) == 0 &&
+		    have_n == n && !memcmp(have, want, n);
+	if (!same)
+		rc = lwm_write_file(path, want, n, force, e);
+	free(have);
+	free(path);
+	return rc;
+}

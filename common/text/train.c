@@ -1,0 +1,135 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/outfile.h"
+#include "common/base/str.h"
+#include "common/text/text_int.h"
+
+/* Lines of several files, every `step`-th of them. */
+struct feed {
+	const struct lwm_tokenizer_train *how;
+	int64_t file, line, step;
+	FILE *f;
+	char *buf;
+	size_t cap;
+	int errnum; /* errno of the first failure */
+	int64_t bad; /* file it happened in */
+};
+
+static const char *feed_line(void *user, size_t *n)
+{
+	struct feed *d = user;
+	while (!d->errnum) {
+		if (!d->f) {
+			if (d->file == d->how->ninputs)
+				return NULL;
+			d->f = fopen(d->how->inputs[d->file], "r");
+			if (!d->f)
+				goto fail;
+		}
+		errno = 0;
+		ssize_t len = getline(&d->buf, &d->cap, d->f);
+		if (len < 0) {
+			if (ferror(d->f) || errno)
+				goto fail;
+			fclose(d->f);
+			d->f = NULL;
+			d->file++;
+			continue;
+		}
+		if (d->line++ % d->step)
+			continue;
+		while (len > 0 && (d->buf[len - 1] == '\n' || d->buf[len - 1] == '\r'))
+			len--;
+		*n = (size_t)len;
+		return d->buf;
+	}
+	return NULL;
+fail:
+	d->errnum = errno ? errno : EIO;
+	d->bad = d->file;
+	return NULL;
+}
+
+static void feed_close(struct feed *d)
+{
+	if (d->f)
+		fclose(d->f);
+	free(d->buf);
+	d->buf = NULL;
+	d->cap = 0;
+	d->f = NULL;
+}
+
+static int feed_check(const struct feed *d, struct lwm_err *e)
+{
+	return d->errnum ? lwm_fail_errno(e, LWM_EIO, d->errnum, "%s: cannot read", d->how->inputs[d->bad]) : 0;
+}
+
+/* How many lines there are decides which ones are taken: evenly spread, the same ones every time. */
+static int count_lines(const struct lwm_tokenizer_train *how, int64_t *out, struct lwm_err *e)
+{
+	struct feed d = { .how = how, .step = 1 };
+	size_t n;
+	*out = 0;
+	while (feed_line(&d, &n))
+		++*out;
+	feed_close(&d);
+	return feed_check(&d, e);
+}
+
+/* One comma-separated list in which quotes may stand around an entry; spaces are U+2581 to the model. */
+static int symbol_list(const struct lwm_tokenizer_train *how, struct lwm_str *out, struct lwm_err *e)
+{
+	for (int64_t i = 0; i < how->nsymbols; i++) {
+		if (strpbrk(how->symbols[i], ",\"\n"))
+			return lwm_fail(e, LWM_EUSAGE, "symbol %lld ('%s') holds a comma, a quote or a newline",
+					(long long)i + 1, how->symbols[i]);
+		if (i)
+			lwm_str_putc(out, ',');
+		for (const char *s = how->symbols[i]; *s; s++)
+			if (*s == ' ')
+				lwm_str_puts(out, "\xe2\x96\x81");
+			else
+				lwm_str_putc(out, *s);
+	}
+	return lwm_str_ok(out, e);
+}
+
+int lwm_tokenizer_train(const struct lwm_tokenizer_train *how, const char *path, bool force, struct lwm_err *e)
+{
+	struct lwm_str symbols = { 0 };
+	struct feed d = { .how = how, .step = 1 };
+	char vocab[24], threads[24], msg[512] = "", *model = NULL;
+	size_t n;
+	int64_t lines;
+	int rc;
+	LWM_GO(symbol_list(how, &symbols, e));
+	LWM_GO(count_lines(how, &lines, e));
+	if (how->sample > 0 && lines > how->sample)
+		d.step = (lines + how->sample - 1) / how->sample;
+	snprintf(vocab, sizeof vocab, "%lld", (long long)how->vocab);
+	snprintf(threads, sizeof threads, "%lld", (long long)(how->threads > 0 ? how->threads : 1));
+	const char *const args[] = {
+		"model_type", "bpe", "vocab_size", vocab, "byte_fallback", "true", "split_digits", "true",
+		"normalization_rule_name", "identity", "remove_extra_whitespaces", "false", "add_dummy_prefix", "true",
+		"allow_whitespace_only_pieces", "true", "character_coverage", "1.0", "max_sentence_length", "1000000",
+		"hard_vocab_limit", "false", "num_threads", threads, "minloglevel", "2",
+		how->nsymbols ? "user_defined_symbols" : NULL, lwm_str_get(&symbols), NULL
+	};
+	rc = lwm_sp_train(args, feed_line, &d, &model, &n, msg, sizeof msg);
+	if (feed_check(&d, e) < 0)
+		rc = e ? e->code : -LWM_EIO;
+	else if (rc < 0)
+		rc = lwm_fail(e, LWM_EDATA, "SentencePiece could not train %s pieces on %lld lines: %s", vocab,
+			      (long long)(lines / d.step), msg);
+	else
+		rc = lwm_write_file(path, model, n, force, e);
+out:
+	feed_close(&d);
+	free(model);
+	lwm_str_release(&symbols);
+	return rc;
+}
