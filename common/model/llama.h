@@ -1,0 +1,141 @@
+/* llama.h - the LLaMA transformer (Touvron et al. 2023) over text and vision tokens: configuration, training step.
+ *
+ * Shapes: T local tokens, D dim, F ffn, H heads, K kv_heads, E = D/H head size, V rows of a vocabulary.
+ * Token ids: text 0 .. vocab_text-1, then vision code c at vocab_text + c (see lwm_llama_is_vision). Rows
+ * of a batch lie end
+ * to end as different segments: there is no batch dimension. Inference is in cache.h, token choice in sample.h.
+ */
+#ifndef LWM_MODEL_LLAMA_H
+#define LWM_MODEL_LLAMA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/dist/comm.h"
+#include "common/model/params.h"
+#include "kernels/kernels.h"
+
+struct lwm_llama_cfg {
+	char preset[16];     /* name it came from, "" if none */
+	int64_t vocab_text;  /* rows of the text table */
+	/* rows of the vision table (codes, end of frame, end of vision, padding); 0 = text only */
+	int64_t vision_rows;
+	int64_t vision_codes; /* image codes; end of frame = vision_codes, end of vision = vision_codes + 1 */
+	int64_t dim, ffn, layers, heads, kv_heads;
+	int64_t max_seq;
+	double rope_theta, rms_eps, init_std;
+	bool tie_embeddings; /* lm_head is embed_tokens (and vision_head is the vision table) */
+};
+
+/* Names for option tables, NULL-terminated: nano micro 124m debug 200m 1b 3b 7b 13b 30b 65b. */
+extern const char *const lwm_llama_presets[];
+int lwm_llama_preset(struct lwm_llama_cfg *cfg, const char *name, struct lwm_err *e); /* text only; -LWM_EUSAGE */
+/* Adds the vision extension: codes + 2 markers, rows padded to a multiple of 256 (8192 -> 8448). */
+void lwm_llama_add_vision(struct lwm_llama_cfg *cfg, int64_t codes);
+int lwm_llama_check(const struct lwm_llama_cfg *cfg, struct lwm_err *e); /* -LWM_ECONFIG */
+/* The weights' table for cfg, in the order they lie in the flat vector. */
+int lwm_llama_params(struct lwm_params *p, const struct lwm_llama_cfg *cfg, struct lwm_err *e);
+int64_t lwm_llama_count(const struct lwm_llama_cfg *cfg);   /* all weights */
+/* weights that a text token multiplies with (the head included) */
+int64_t lwm_llama_matmul(const struct lwm_llama_cfg *cfg);
+/* FLOPs of one training token that sees `seen` earlier tokens on average, forward and backward, without
+ * recomputation. */
+double lwm_llama_flops(const struct lwm_llama_cfg *cfg, double seen);
+
+static inline int64_t lwm_llama_head_dim(const struct lwm_llama_cfg *c)
+{
+	return c->dim / c->heads;
+}
+static inline int64_t lwm_llama_ids(const struct lwm_llama_cfg *c) /* ids are below this */
+{
+	return c->vocab_text + c->vision_rows;
+}
+static inline bool lwm_llama_is_vision(const struct lwm_llama_cfg *c, int64_t id)
+{
+	return id >= c->vocab_text;
+}
+static inline int64_t lwm_llama_eof(const struct lwm_llama_cfg *c) /* id of "end of frame" */
+{
+	return c->vocab_text + c->vision_codes;
+}
+static inline int64_t lwm_llama_eov(const struct lwm_llama_cfg *c) /* id of "end of vision" */
+{
+	return c->vocab_text + c->vision_codes + 1;
+}
+
+/* ---- training ---- */
+
+enum lwm_modality { LWM_TEXT, LWM_VISION, LWM_MODALITIES };
+
+struct lwm_llama_run {
+	int64_t tokens;     /* most local tokens of one step */
+	bool train;         /* false: evaluation only, no memory for gradients */
+	bool recompute;     /* keep per layer only its input, attention output and log-sum-exp */
+	int64_t mlp_chunk;  /* tokens per MLP piece; 0 = default 4096 */
+	int64_t loss_bytes; /* most bytes of logits at a time; 0 = default 128 MiB */
+	/* ranks that share the rows, borrowed; NULL = alone. All have the same number of tokens. */
+	struct lwm_comm *ring;
+	bool no_causal;     /* every token of a segment sees all of it */
+};
+
+struct lwm_llama_bytes {
+	int64_t saved;   /* kept from forward to backward, all layers */
+	int64_t work;    /* one layer's working set */
+	int64_t loss;    /* logits and their rows */
+	int64_t ring;    /* travelling blocks */
+	int64_t total;
+};
+/* Pure. What lwm_llama_new will allocate on a device of this dtype with ring_size ranks (weights,
+ * gradients and optimizer state not
+ * included). run->ring is not looked at. */
+struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,
+					int ring_size);
+
+struct lwm_llama;
+/* Local. Allocates one block for all activations on dev (borrowed). */
+int lwm_llama_new(struct lwm_llama **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
+		  const struct lwm_llama_run *run, struct lwm_err *e);
+void lwm_llama_free(struct lwm_llama *m); /* NULL is fine */
+const struct lwm_llama_cfg *lwm_llama_config(const struct lwm_llama *m);
+void lwm_llama_set_theta(struct lwm_llama *m, double theta);
+
+/* Host arrays of n local tokens. Under a ring every rank passes its slice; pos tells the order. */
+struct lwm_llama_batch {
+	int64_t n;
+	const int32_t *tokens;
+	const int32_t *targets; /* next token of the same segment; -1 none */
+	const float *weights;   /* of the target's loss, normalised by the caller over all ranks; 0 = not counted */
+	const int32_t *seg;     /* segment, unique over all rows of the step; < 0 padding */
+	const int32_t *pos;     /* position in its segment, for rotary angles and causality */
+};
+
+struct lwm_llama_stats { /* local sums per modality, fp64 */
+	double loss[LWM_MODALITIES]; /* sum of weight * nll */
+	double nll[LWM_MODALITIES];  /* sum of nll over counted tokens */
+	double hits[LWM_MODALITIES]; /* counted tokens whose arg max is the target */
+	int64_t tokens[LWM_MODALITIES];
+};
+
+/* Device memory, flat, in the order of lwm_llama_params. compute is the weights in lk_dev_dtype (the fp32
+ * weights themselves
+ * where that is fp32). grad (fp32) is added into; NULL = evaluate only. */
+struct lwm_llama_weights {
+	const void *compute;
+	float *grad;
+};
+
+/* Forward, loss and, with w->grad, backward of sum(weight * nll). COLLECTIVE over run.ring. Gradients are
+ * this rank's part: summing
+ * over ranks is the caller's business. */
+int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w,
+		   struct lwm_llama_stats *out, struct lwm_err *e);
+
+/* Forward only, logits (rows, vocabulary of the modality) of the local tokens rows[0..nrows) to host
+ * memory: for tests and tools, not
+ * for long rows. COLLECTIVE over run.ring. */
+int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w,
+		     enum lwm_modality head, const int32_t *rows, int64_t nrows, float *host_out, struct lwm_err *e);
+
+#endif
