@@ -36,7 +36,8 @@ struct lwm_docbuf {
 	struct lwm_ids ids;
 	struct lwm_loss_run *run;
 	int64_t nruns, runs_cap;
-	int64_t frames; /* vision frames in it */
+	int64_t frames;    /* vision frames in it */
+	const char *fault; /* after a failed build: the reason in two words, for counting; a constant */
 };
 /* Tokens first .. ids.n-1, already appended to d->ids, get this loss. */
 int lwm_docbuf_mark(struct lwm_docbuf *d, int64_t first, bool loss, struct lwm_err *e);

@@ -53,7 +53,7 @@ struct lwm_loader_cfg {
 struct lwm_batch {
 	int64_t rows, seq;
 	int32_t *tokens;    /* (rows, seq) model ids; 0 in padding */
-	int32_t *targets;   /* (rows, seq) next token of its segment, -1 where there is none; shifted before any split */
+	int32_t *targets;   /* (rows, seq) next token of its segment, -1 where there is none; shifted before splits */
 	int32_t *segments;  /* (rows, seq) number of the segment, counted through the batch; -1 in padding */
 	int32_t *positions; /* (rows, seq) from 0 in each segment, pieces of a split document too; 0 in padding */
 	float *weights;     /* (rows, seq) of the target; 0 where no loss. per example: 1 / n_i; per token: 1 */

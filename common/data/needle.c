@@ -3,13 +3,14 @@
 #include <inttypes.h>
 
 static const char *const cities[] = {
-	"Almaty", "Amman", "Amsterdam", "Antananarivo", "Astana", "Athens", "Baghdad", "Bangalore", "Bangkok", "Barcelona",
-	"Beirut", "Belgrade", "Berlin", "Bratislava", "Brussels", "Bucharest", "Budapest", "Buenos Aires", "Cairo",
-	"Chicago", "Colombo", "Copenhagen", "Dakar", "Damascus", "Delhi", "Doha", "Dubai", "Helsinki", "Ho Chi Minh City",
-	"Istanbul", "Jakarta", "Johannesburg", "Kampala", "Khartoum", "Kigali", "Kuala Lumpur", "Lagos", "Lima", "Lisbon",
-	"Los Angeles", "Madrid", "Maputo", "Melbourne", "Mexico City", "Moscow", "Mumbai", "Nairobi", "Oslo", "Paris",
-	"Port Louis", "Rabat", "San Francisco", "Santiago", "Sarajevo", "Seattle", "Seoul", "Shanghai", "Sofia", "Sydney",
-	"Tashkent", "Thimphu", "Tokyo", "Toronto", "Tunis", "Vancouver", "Victoria", "Vienna", "Yangon", "Yerevan",
+	"Almaty", "Amman", "Amsterdam", "Antananarivo", "Astana", "Athens", "Baghdad", "Bangalore", "Bangkok",
+	"Barcelona", "Beirut", "Belgrade", "Berlin", "Bratislava", "Brussels", "Bucharest", "Budapest",
+	"Buenos Aires", "Cairo", "Chicago", "Colombo", "Copenhagen", "Dakar", "Damascus", "Delhi", "Doha",
+	"Dubai", "Helsinki", "Ho Chi Minh City", "Istanbul", "Jakarta", "Johannesburg", "Kampala", "Khartoum",
+	"Kigali", "Kuala Lumpur", "Lagos", "Lima", "Lisbon", "Los Angeles", "Madrid", "Maputo", "Melbourne",
+	"Mexico City", "Moscow", "Mumbai", "Nairobi", "Oslo", "Paris", "Port Louis", "Rabat", "San Francisco",
+	"Santiago", "Sarajevo", "Seattle", "Seoul", "Shanghai", "Sofia", "Sydney", "Tashkent", "Thimphu",
+	"Tokyo", "Toronto", "Tunis", "Vancouver", "Victoria", "Vienna", "Yangon", "Yerevan",
 };
 
 int64_t lwm_needle_cities(void)
@@ -67,8 +68,8 @@ const char *lwm_needle_prompt_head(void)
 
 void lwm_needle_prompt_tail_single(struct lwm_str *out, const char *question)
 {
-	lwm_str_printf(out, " %s Don't give information outside the document or repeat your findings. Keep your response "
-		       "short and direct. ASSISTANT: ", question);
+	lwm_str_printf(out, " %s Don't give information outside the document or repeat your findings. "
+		       "Keep your response short and direct. ASSISTANT: ", question);
 }
 
 void lwm_needle_prompt_tail_multi(struct lwm_str *out, const char *question)
