@@ -269,7 +269,8 @@ static void table_add(struct table *t, int *n, const char *name, char letter, in
 	t->lo[(*n)++] = (struct option){ name, has_arg, NULL, val };
 	if (letter && !t->letter[(unsigned char)letter]) {
 		t->letter[(unsigned char)letter] = val;
-		snprintf(t->shorts + len, sizeof t->shorts - len, "%c%s", letter, has_arg == required_argument ? ":" : "");
+		snprintf(t->shorts + len, sizeof t->shorts - len, "%c%s", letter,
+			 has_arg == required_argument ? ":" : "");
 	}
 }
 
@@ -324,11 +325,13 @@ static int take(struct line *l, int val, const char *arg, struct lwm_err *e)
 		l->given[l->ngiven++] = (struct given){ i, no ? "false" : arg };
 		return 0;
 	}
-	if (actions[val - V_ACTION].action != A_RUN) {
-		l->action = actions[val - V_ACTION].action;
+	val -= V_ACTION;
+	LWM_BUG_ON(val < 0 || val >= NACTIONS);
+	if (actions[val].action != A_RUN) {
+		l->action = actions[val].action;
 		return 0;
 	}
-	return lwm_paths_add(!strcmp(actions[val - V_ACTION].name, "set") ? &l->set : &l->config, arg, e);
+	return lwm_paths_add(!strcmp(actions[val].name, "set") ? &l->set : &l->config, arg, e);
 }
 
 static int read_line(struct lwm_parse *p, struct line *l, int argc, char **argv, struct lwm_err *e)

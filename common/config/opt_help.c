@@ -10,7 +10,7 @@ static const char common_help[] =
 	"         --threads N  --seed N  --force  -h, --help  --version  (each explained by --help-man)\n";
 
 static const struct { const char *name, *arg, *help; } extra[] = {
-	{ "config", "FILE", "read options from a YAML file, as \"name: value\" lines, bare or under the tool's name" },
+	{ "config", "FILE", "options from a YAML file of \"name: value\" lines, bare or under the tool's name" },
 	{ "set", "NAME=VALUE", "set an option by name; stronger than --config and the environment" },
 	{ "print-config", NULL, "print every option with its value and where it came from, in the form --config reads" },
 	{ "help", NULL, "a summary" },

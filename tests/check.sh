@@ -1,0 +1,188 @@
+#!/usr/bin/env bash
+# Static checks; `make check` calls it. The last line is "N passed, N failed, N skipped".
+# shellcheck disable=SC2046  # names of files in the project have no blanks
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 70
+export LC_ALL=C
+passed=0 failed=0 skipped=0
+out=$(mktemp) || exit 70
+trap 'rm -f "$out"' EXIT
+
+# check NAME FUNCTION: the function prints what is wrong; nothing printed is a pass
+check() {
+	"$2" >"$out" 2>&1
+	if [ -s "$out" ]; then
+		failed=$((failed + 1))
+		echo "FAILED $1"
+		sed 's/^/    /' "$out" | head -40
+	else
+		passed=$((passed + 1))
+		echo "ok     $1"
+	fi
+}
+
+skip() {
+	skipped=$((skipped + 1))
+	echo "skip   $1: $2"
+}
+
+files() { # files PATTERN...: those of the project, whether committed yet or not
+	git ls-files --cached --others --exclude-standard -- "$@" 2>/dev/null | sort -u | while IFS= read -r f; do
+		[ ! -e "$f" ] || echo "$f"
+	done
+}
+
+read -ra pkg < <(pkg-config --cflags hdf5-serial libavformat libavfilter libswscale yaml-0.1 sentencepiece jansson \
+	libxxhash cairo libzstd zlib 2>/dev/null)
+
+headers() {
+	local h
+	for h in $(files 'common/*.h' 'kernels/*.h'); do
+		grep -qE '#include <(cuda|cublas|nccl)' "$h" && continue
+		[[ $h != kernels/cuda/* ]] || continue
+		gcc -std=c11 -D_GNU_SOURCE -I. "${pkg[@]}" -Wall -Wextra -Werror -fsyntax-only -x c "$h" 2>&1 |
+			grep -vE 'pragma once in main file' | grep -m 3 error
+	done
+	g++ -std=c++17 -I. -Wall -Wextra -Werror -fsyntax-only -x c++ kernels/kernels.h 2>&1 | grep -m 3 error
+}
+
+# Which folder of common/ may include which: lower layers, and the own folder.
+layer() {
+	case $1 in
+	kernels | base) echo 0 ;;
+	config | text | media | io | dist) echo 1 ;;
+	data | model) echo 2 ;;
+	train | eval) echo 3 ;;
+	*) echo 9 ;;
+	esac
+}
+
+directions() {
+	local f own inc dir
+	grep -nE '^#include "' $(files 'common/*.[ch]' 'common/*.cc') | while IFS=: read -r f _ inc; do
+		inc=${inc#*\"} inc=${inc%%\"*}
+		own=$(cut -d/ -f2 <<<"$f")
+		case $inc in
+		common/*)
+			dir=$(cut -d/ -f2 <<<"$inc")
+			[ "$dir" = "$own" ] || [ "$(layer "$dir")" -lt "$(layer "$own")" ] || echo "$f includes $inc"
+			;;
+		kernels/kernels.h) [[ $own =~ ^(dist|data|model|train|eval)$ ]] || echo "$f includes $inc" ;;
+		*) echo "$f includes $inc: write it from the root, and of kernels/ only kernels.h" ;;
+		esac
+	done
+	grep -nE '^#include "' $(files 'kernels/*.[ch]' 'kernels/*.cu' 'kernels/*.cuh') | grep -v '#include "kernels/'
+	grep -nE '^#include "' $(files 'tools/*.c') | grep -vE '#include "(common|kernels/kernels\.h|tools)'
+}
+
+# Each library is called from one folder only.
+libraries() {
+	only() { grep -nE "^#include <($1)" $(files '*.c' '*.h' '*.cc') | grep -vE "^($2)"; }
+	only 'hdf5|H5' 'common/io/'
+	only 'libav|libsw' 'common/media/|tests/unit/test_media'
+	only 'yaml\.h' 'common/config/'
+	only 'mpi\.h' 'common/dist/comm_mpi\.c'
+	only 'cairo' 'common/eval/'
+	only 'sentencepiece' 'common/text/'
+	only 'cblas' 'kernels/cpu/|tests/bench/'
+	only 'cuda|cublas|nccl' 'kernels/cuda/'
+}
+
+# The sources without comments and without the insides of strings.
+bare() {
+	local f
+	for f in $(files "$@"); do
+		gcc -fpreprocessed -dD -E -P "$f" 2>/dev/null | sed -E 's/"([^"\\]|\\.)*"/""/g' | sed "s|^|$f: |"
+	done
+}
+
+banned() {
+	bare 'common/*.[ch]' 'kernels/*.[ch]' 'tools/*.c' 'tests/*.c' |
+		grep -E '[^A-Za-z0-9_.>](atoi|atol|atof|strcpy|strcat|sprintf|vsprintf|strtok|gets|rand|srand|system|popen|alloca|tmpnam|mktemp)\(' |
+		head -20
+}
+
+ends() { # the library returns, the tool dies
+	bare 'common/*.[ch]' 'kernels/*.[ch]' | grep -E '[^A-Za-z0-9_>.](exit|abort|assert)\(' |
+		grep -v '^common/base/err.c:'
+}
+
+silent() { # the library does not talk past the log
+	bare 'common/*.c' 'kernels/*.c' | grep -E '[^A-Za-z0-9_](printf|puts|putchar)\(|fprintf\((stdout|stderr)' |
+		grep -vE '^common/(base/(log|progress|err)|config/opt)\.c:'
+}
+
+sizes() {
+	local f
+	for f in $(files '*.c' '*.h' '*.cc' '*.cu' '*.cuh'); do
+		[ "$(wc -l <"$f")" -le 600 ] || echo "$f: $(wc -l <"$f") lines, split it at 600"
+		expand -t 8 "$f" | awk -v f="$f" 'length > 132 { print f ":" NR ": " length " columns"; exit }'
+	done
+	for f in $(files 'common/*.c' 'kernels/*.c' 'tools/*.c'); do
+		awk -v f="$f" '/^[a-zA-Z].*\(.*[^;]$/ { name = $0; from = NR } /^\{/ { from = NR } /^}/ {
+			if (from && NR - from > 102) print f ":" from ": a function of " NR - from - 1 " lines"; from = 0 }' "$f"
+	done
+}
+
+scripts() {
+	shellcheck -x $(files '*.sh' '*.bash' '.ci/run')
+	[ -z "$(files '*.bats')" ] || shellcheck -x -e SC2154,SC2030,SC2031,SC1091 $(files '*.bats')
+	local f
+	for f in $(files '*.sh' '.ci/run'); do
+		[ -x "$f" ] || grep -q 'shellcheck shell=' "$f" || echo "$f is not executable"
+	done
+}
+
+lint() {
+	cppcheck --quiet --std=c11 --language=c -D_GNU_SOURCE -I. -j "$(nproc)" --inline-suppr \
+		--enable=warning,portability --suppressions-list=tests/cppcheck.supp \
+		--template='{file}:{line}: {id}: {message}' $(files 'common/*.c' 'kernels/*.c' 'tools/*.c') 2>&1
+}
+
+folders() {
+	files '*.c' '*.h' '*.cc' '*.cu' '*.sh' '*.bats' '*.yaml' | sed 's|/[^/]*$||' | sort -u | while IFS= read -r d; do
+		[[ $d != tests/fuzz/corpus* && $d != .ci* ]] || continue
+		[ -s "$d/README.md" ] || echo "$d has no README.md"
+	done
+	[ -s README.md ] || echo 'no README.md'
+	[ -s LICENSE ] || echo 'no LICENSE'
+}
+
+loose_ends() {
+	grep -nE 'TO''DO|FIX''ME' $(files '*.c' '*.h' '*.cc' '*.cu' '*.sh' '*.bats' '*.md' '*.yaml' 'Makefile')
+	grep -nE '/work/(shared|main|notes)' $(files '*') 
+}
+
+# Every tool answers --help: exit 0, nothing on standard error, at most 60 lines, with examples.
+help_texts() {
+	local src name n
+	make --no-print-directory build >/dev/null 2>&1 || echo 'the build fails'
+	for src in $(files 'tools/*.c'); do
+		name=$(basename "$src" .c)
+		"bin/$name" --help >"$out.help" 2>"$out.err" || echo "$name --help: exit $?"
+		[ ! -s "$out.err" ] || echo "$name --help talks on standard error"
+		n=$(wc -l <"$out.help")
+		[ "$n" -le 60 ] || echo "$name --help has $n lines"
+		grep -q '^Examples:' "$out.help" || echo "$name --help has no examples"
+		"bin/$name" --version | grep -qE "^$name [0-9]" || echo "$name --version"
+		"bin/$name" --no-such-option >/dev/null 2>&1
+		[ $? = 64 ] || echo "$name accepts an unknown option"
+		"bin/$name" --help-completion | bash -n || echo "$name --help-completion is not a script"
+	done
+	rm -f "$out.help" "$out.err"
+}
+
+check 'headers compile alone' headers
+check 'includes point downwards' directions
+check 'each library has one home' libraries
+check 'no banned calls' banned
+check 'no exit in the library' ends
+check 'the library does not print' silent
+check 'file, function and line sizes' sizes
+if command -v shellcheck >/dev/null; then check 'shellcheck' scripts; else skip shellcheck 'not installed'; fi
+if command -v cppcheck >/dev/null; then check 'cppcheck' lint; else skip cppcheck 'not installed'; fi
+check 'README in each folder' folders
+check 'no loose ends' loose_ends
+check 'every tool helps' help_texts
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]

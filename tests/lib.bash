@@ -1,0 +1,64 @@
+# shellcheck shell=bash disable=SC2154
+# Helpers for the tables in tests/cli: `load ../lib` at the top of a .bats file.
+#
+#	ok lwm-pack ...            must exit 0     standard output in $output, standard error in $stderr
+#	code 65 lwm-pack ...       must exit 65
+#	has TEXT / lacks TEXT      in $output      err_has TEXT / err_lacks TEXT   in $stderr
+#	same A B                   two files of the same bytes
+#	gone FILE...               none exists     words N    N lines of made-up text on standard output
+bats_require_minimum_version 1.5.0
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BIN=${BIN:-$ROOT/bin}
+PATH=$BIN:$PATH
+export ROOT BIN PATH
+export LC_ALL=C NO_COLOR=1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
+# nothing of the caller's may steer the tools
+for v in $(compgen -e LWM_); do unset "$v"; done
+
+code() {
+	local want=$1
+	shift
+	run --separate-stderr "$@"
+	[ "$status" = "$want" ] && return 0
+	echo "exit $status instead of $want: $*"
+	echo "stdout: ${output:0:2000}"
+	echo "stderr: ${stderr:0:2000}"
+	return 1
+}
+
+ok() { code 0 "$@"; }
+
+contains() { # contains WHAT TEXT PART
+	[[ "$2" == *"$3"* ]] && return 0
+	echo "$1 lacks '$3': ${2:0:2000}"
+	return 1
+}
+
+contains_not() {
+	[[ "$2" != *"$3"* ]] && return 0
+	echo "$1 has '$3': ${2:0:2000}"
+	return 1
+}
+
+has() { contains stdout "$output" "$1"; }
+lacks() { contains_not stdout "$output" "$1"; }
+err_has() { contains stderr "$stderr" "$1"; }
+err_lacks() { contains_not stderr "$stderr" "$1"; }
+
+same() { cmp "$1" "$2"; }
+
+gone() {
+	local f
+	for f in "$@"; do
+		[ ! -e "$f" ] || { echo "$f exists"; return 1; }
+	done
+}
+
+words() {
+	local i w=(the ship sailed over a quiet sea and nobody spoke until morning came with rain)
+	for ((i = 0; i < $1; i++)); do
+		echo "Line $i: ${w[i % 15]} ${w[(i * 7 + 3) % 15]} ${w[(i * 11 + 5) % 15]} ${w[(i / 15) % 15]}."
+	done
+}
