@@ -73,7 +73,7 @@ static void cpu_close(struct lk_dev *dev)
 	if (cpu->image_close)
 		cpu->image_close(cpu->image);
 	free(cpu->scratch);
-	free(cpu->rope);
+	lk_rope_free(cpu->rope);
 	free(cpu);
 }
 

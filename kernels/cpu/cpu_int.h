@@ -64,6 +64,8 @@ int lk_blas_open(lk_sgemm_fn **sgemm, const char **core, char *why, size_t n);
 void lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
 		 int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
+void lk_rope_free(struct lk_rope_table *t); /* NULL is fine */
+
 /* At least `bytes` of 64-byte aligned memory, valid until the next call on this device; NULL when there is none. */
 void *lk_cpu_scratch(struct lk_dev *dev, size_t bytes);
 

@@ -1,7 +1,9 @@
-/* dense.c - the dense ops of the cpu device: shares the work out over the threads and calls the hot loops.
+/* dense.c - the matrix product of the cpu device, and the table of hot loops that the dense files use.
  *
  * Shares are whole rows or fixed blocks, never sums cut at a place that depends on the number of threads, so results
  * are the same for any number of them. */
+#include <pthread.h>
+
 #include "kernels/cpu/dense_int.h"
 
 enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
@@ -62,17 +64,63 @@ static int64_t leading(const struct lk_view *v)
 	return v->stride[0] > v->n[1] ? v->stride[0] : v->n[1];
 }
 
+/* A few rows: columns in fixed strips, each thread its own. */
+static void matmul_thin(struct lk_dev *dev, const struct lk_view *c, const struct lk_view *a, const struct lk_view *b,
+			int tb, float alpha, float beta)
+{
+	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	int64_t n = c->n[1], k = a->n[1], strip = 128;
+
+#pragma omp parallel for num_threads(lk_threads_for(dev, n * k)) schedule(static)
+	for (int64_t n0 = 0; n0 < n; n0 += strip) {
+		int64_t n1 = n0 + strip < n ? n0 + strip : n;
+
+		(tb ? hot->thin_tb : hot->thin_nb)(c->data, c->stride[0], a->data, a->stride[0], b->data, b->stride[0],
+						   c->n[0], n0, n1, k, alpha, beta);
+	}
+}
+
 static int matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_view *a, const struct lk_view *b,
 		  unsigned flags, float alpha)
 {
 	int ta = (flags & LK_TA) != 0, tb = (flags & LK_TB) != 0;
 
+	if (c->n[0] <= LK_THIN && !ta && c->n[1] >= 16) {
+		matmul_thin(dev, c, a, b, tb, alpha, flags & LK_ACC ? 1.0f : 0.0f);
+		return 0;
+	}
 	lk_cpu_gemm(dev, ta, tb, c->n[0], c->n[1], a->n[!ta], alpha, a->data, leading(a), b->data, leading(b),
 		    flags & LK_ACC ? 1.0f : 0.0f, c->data, leading(c));
 	return 0;
 }
 
+/* ---- the hot loops of each instruction set ---- */
+
+static pthread_once_t hot_once = PTHREAD_ONCE_INIT;
+static struct lk_dense_hot hot_tables[LK_ISA_COUNT];
+
+static void fill_tables(void)
+{
+	for (int isa = 0; isa < LK_ISA_COUNT; isa++) {
+		LK_PICK(lk_vector_hot, isa)(&hot_tables[isa]);
+		LK_PICK(lk_norm_hot, isa)(&hot_tables[isa]);
+		LK_PICK(lk_loss_hot, isa)(&hot_tables[isa]);
+		LK_PICK(lk_gemv_hot, isa)(&hot_tables[isa]);
+	}
+}
+
+const struct lk_dense_hot *lk_dense_hot(const struct lk_dev *dev)
+{
+	return &hot_tables[((const struct lk_cpu *)dev->impl)->isa];
+}
+
 void lk_cpu_fill_dense(struct lk_dev *dev)
 {
+	pthread_once(&hot_once, fill_tables);
 	dev->ops.matmul = matmul;
+	lk_cpu_fill_vector(&dev->ops);
+	lk_cpu_fill_norm(&dev->ops);
+	lk_cpu_fill_rope(&dev->ops);
+	lk_cpu_fill_embed(&dev->ops);
+	lk_cpu_fill_loss(&dev->ops);
 }
