@@ -10,10 +10,9 @@
 #include "kernels/cpu/image_int.h"
 #include "kernels/cpu/vmath.h"
 
-#ifndef WA
-#define WA 1.0
-#define WB 2.0
-#endif
+/* Exact in fp32 with all that is made of them; half the error of the usual points 1 and 2. */
+#define WA 0.75
+#define WB 1.5
 #define A1 ((float)(WA))
 #define B1 ((float)(WB))
 #define A2 ((float)(WA * WA))
