@@ -21,6 +21,16 @@ struct lwm_mesh {
 	struct lwm_comm *grad;  /* ranks whose weight gradients are summed: all of equal tp (dp*fsdp*sp); owned */
 };
 
+/* Local: how many ranks hold different rows, and which of them this one is. */
+static inline int lwm_mesh_row_ranks(const struct lwm_mesh *m)
+{
+	return m->dim[LWM_DP] * m->dim[LWM_FSDP];
+}
+static inline int lwm_mesh_row_rank(const struct lwm_mesh *m)
+{
+	return m->coord[LWM_DP] * m->dim[LWM_FSDP] + m->coord[LWM_FSDP];
+}
+
 /* Local: text -> dims for `ranks` ranks. */
 int lwm_mesh_parse(const char *text, int ranks, int dim[LWM_AXES], struct lwm_err *e);
 /* Collective over world. */

@@ -32,6 +32,8 @@ struct lwm_loaded {
 int lwm_loaded_open(struct lwm_loaded *m, const char *dir, struct lk_dev *dev, struct lwm_err *e);
 void lwm_loaded_free(struct lwm_loaded *m);
 
+/* The VQGAN's table entry as a tensor in memory layout. */
+void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p);
 /* A VQGAN likewise; *flat is device memory that the caller lk_mem_frees after the net. */
 int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, struct lk_dev *dev, struct lwm_err *e);
 

@@ -26,8 +26,9 @@ struct lwm_tensor { /* a named slice of the flat vector, in memory layout */
 
 struct lwm_objective;
 struct lwm_objective_ops {
-	/* Initial values of flat elements [first, first+n): a function of the seed only. Local. */
-	void (*init)(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out);
+	/* Initial values of flat elements [first, first+n), zeros behind the end: a function of the seed only. Local. */
+	int (*init)(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out,
+		    struct lwm_err *e);
 	/* Weights are in place: makes what hangs on them. Local. compute: device, o->dtype, o->floats long. */
 	int (*attach)(struct lwm_objective *o, void *compute, struct lwm_err *e);
 	/* Gradient of the step's loss times the norm, added to grads (device fp32); this rank's part. COLLECTIVE over sp. */

@@ -51,6 +51,7 @@ struct lwm_stage {
 
 	int64_t checkpoint_every, keep, keep_every, log_every, eval_every, eval_rows, stop_after;
 	double grace, watchdog;
+	bool planning; /* only sizes are wanted: data may be missing */
 
 	/* reconstruction */
 	int64_t resolution, hidden, z_channels, codes, res_blocks, groups, batch_frames, frames_per_pass, holdout,

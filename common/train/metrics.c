@@ -1,0 +1,191 @@
+#include "common/train/metrics.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/base/outfile.h"
+#include "common/base/path.h"
+
+struct lwm_metrics {
+	const struct lwm_stage *s;
+	const struct lwm_objective *o;
+	struct lwm_jsonl *file;
+	char *summary;
+	double last_loss, last_eval, busy; /* busy: seconds since the last log line */
+	bool evaluated;
+	struct lwm_str last_more, eval_more;
+	int64_t since;
+};
+
+/* Keeps the lines up to the step that is gone on from; a run that begins anew begins a new file. */
+static int cut_after(const char *path, int64_t step, struct lwm_err *e)
+{
+	char *text, *p, *end;
+	size_t n;
+	off_t keep;
+	if (!lwm_path_exists(path))
+		return 0;
+	LWM_TRY(lwm_read_file(path, (int64_t)1 << 32, &text, &n, e));
+	for (p = text; (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
+		const char *at = memmem(p, (size_t)(end - p), "\"step\":", 7);
+		if (at && strtoll(at + 7, NULL, 10) > step)
+			break;
+	}
+	keep = step == 0 ? 0 : (off_t)(p - text);
+	free(text);
+	if (truncate(path, keep))
+		return lwm_fail(e, LWM_EIO, "%s: cannot cut off the lines behind step %" PRId64, path, step);
+	return 0;
+}
+
+static int add(struct lwm_metrics *m, struct lwm_str *line, struct lwm_err *e)
+{
+	lwm_str_putc(line, '}');
+	int rc = lwm_jsonl_add(m->file, line, e);
+	lwm_str_release(line);
+	return rc;
+}
+
+/* JSON has no NaN. */
+static void number(struct lwm_str *line, const char *key, double v)
+{
+	if (isfinite(v))
+		lwm_str_printf(line, ",\"%s\":%.9g,\"%s_hex\":\"%a\"", key, v, key, v);
+	else
+		lwm_str_printf(line, ",\"%s\":null,\"%s_hex\":\"%a\"", key, key, v);
+}
+
+int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const struct lwm_objective *o, int64_t step,
+		     struct lwm_err *e)
+{
+	struct lwm_metrics *m = calloc(1, sizeof *m);
+	char *path = lwm_path_join(s->out, "metrics.jsonl");
+	struct lwm_str line = { 0 };
+	int rc = m && path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc < 0)
+		goto out;
+	m->s = s;
+	m->o = o;
+	m->summary = lwm_path_join(s->out, "summary.json");
+	if (!m->summary)
+		LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
+	LWM_GO(cut_after(path, step, e));
+	LWM_GO(lwm_jsonl_open(&m->file, path, e));
+	lwm_str_printf(&line, "{\"event\":\"start\",\"step\":%" PRId64 ",\"steps\":%" PRId64 ",\"kind\":\"%s\",\"device\":", step,
+		       s->steps, o->kind);
+	lwm_str_json(&line, lk_dev_name(o->dev), strlen(lk_dev_name(o->dev)));
+	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64 ",\"seq_length\":%" PRId64 ",\"theta\":%.9g,\"%ss_per_step\":%" PRId64
+			      ",\"flops_per_step\":%.6g",
+		       lwm_comm_size(o->mesh->world), o->params, s->seq_length, s->theta, o->unit, o->tokens_per_step,
+		       o->flops_per_step);
+	LWM_GO(add(m, &line, e));
+out:
+	free(path);
+	if (rc < 0)
+		lwm_metrics_close(m);
+	else
+		*out = m;
+	return rc;
+}
+
+static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, double gnorm, double lr)
+{
+	char eta[32], mfu[32] = "";
+	double rate = m->busy > 0 ? (double)(m->since * m->o->tokens_per_step) / m->busy : 0;
+	long left = m->since ? (long)((double)(m->s->steps - st->step) * m->busy / (double)m->since) : 0;
+	snprintf(eta, sizeof eta, "%ldh%02ldm%02lds", left / 3600, left / 60 % 60, left % 60);
+	if (m->o->flops_per_step > 0 && m->busy > 0)
+		snprintf(mfu, sizeof mfu, " %.1f GFLOP/s", m->o->flops_per_step * (double)m->since / m->busy / 1e9);
+	lwm_log(LWM_INFO, "step %" PRId64 "/%" PRId64 " loss %.4f gnorm %.3g lr %.2e %.4g %s/s%s eta %s", st->step, m->s->steps,
+		loss, gnorm, lr, rate, m->o->unit, mfu, eta);
+	m->busy = 0;
+	m->since = 0;
+}
+
+int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, double grad_norm, double lr,
+		     double seconds, bool skipped, const struct lwm_str *more, struct lwm_err *e)
+{
+	struct lwm_str line = { 0 };
+	lwm_str_printf(&line, "{\"event\":\"step\",\"step\":%" PRId64, st->step);
+	number(&line, "loss", loss);
+	number(&line, "grad_norm", grad_norm);
+	lwm_str_printf(&line, ",\"lr\":%.9g,\"seconds\":%.6g,\"%ss\":%.17g%s", lr, seconds, m->o->unit, st->units,
+		       skipped ? ",\"skipped\":true" : "");
+	lwm_str_puts(&line, lwm_str_get(more));
+	m->last_loss = loss;
+	lwm_str_reset(&m->last_more);
+	lwm_str_puts(&m->last_more, lwm_str_get(more));
+	m->busy += seconds;
+	m->since++;
+	if (st->step % m->s->log_every == 0 || st->step == m->s->steps)
+		talk(m, st, loss, grad_norm, lr);
+	return add(m, &line, e);
+}
+
+int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, const struct lwm_str *more,
+		     struct lwm_err *e)
+{
+	struct lwm_str line = { 0 };
+	lwm_str_printf(&line, "{\"event\":\"eval\",\"step\":%" PRId64, st->step);
+	number(&line, "loss", loss);
+	lwm_str_puts(&line, lwm_str_get(more));
+	m->last_eval = loss;
+	m->evaluated = true;
+	lwm_str_reset(&m->eval_more);
+	lwm_str_puts(&m->eval_more, lwm_str_get(more));
+	lwm_log(LWM_INFO, "step %" PRId64 " held-out loss %.4f", st->step, loss);
+	return add(m, &line, e);
+}
+
+int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struct lwm_err *e)
+{
+	struct lwm_str line = { 0 };
+	lwm_str_printf(&line, "{\"event\":\"save\",\"step\":%" PRId64 ",\"seconds\":%.3f", step, seconds);
+	lwm_log(LWM_INFO, "checkpoint of step %" PRId64 " stands (%.1f s)", step, seconds);
+	return add(m, &line, e);
+}
+
+int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, struct lwm_err *e)
+{
+	struct lwm_str line = { 0 }, sum = { 0 };
+	lwm_str_printf(&line, "{\"event\":\"end\",\"step\":%" PRId64 ",\"seconds\":%.3f,\"peak_rss\":%.0f", st->step, seconds,
+		       lwm_peak_rss());
+	LWM_TRY(add(m, &line, e));
+	lwm_str_printf(&sum, "{\"step\":%" PRId64 ",\"%ss_seen\":%.17g,\"skipped\":%" PRId64 ",\"parameters\":%" PRId64, st->step, m->o->unit,
+		       st->units, st->skipped, m->o->params);
+	number(&sum, "loss", m->last_loss);
+	lwm_str_puts(&sum, lwm_str_get(&m->last_more));
+	if (m->evaluated) {
+		lwm_str_printf(&sum, ",\"eval\":{\"step\":%" PRId64, st->step);
+		number(&sum, "loss", m->last_eval);
+		lwm_str_puts(&sum, lwm_str_get(&m->eval_more));
+		lwm_str_putc(&sum, '}');
+	}
+	lwm_str_puts(&sum, "}\n");
+	int rc = lwm_str_ok(&sum, e);
+	/* a stage that was complete before keeps the summary of the run that trained it */
+	if (rc == 0 && (m->since || m->last_more.len || !lwm_path_exists(m->summary)))
+		rc = lwm_write_file(m->summary, sum.s, sum.len, true, e);
+	lwm_str_release(&sum);
+	return rc;
+}
+
+void lwm_metrics_close(struct lwm_metrics *m)
+{
+	struct lwm_err ignored = { 0 };
+	if (!m)
+		return;
+	if (lwm_jsonl_close(m->file, &ignored) < 0)
+		lwm_log(LWM_WARN, "%s", ignored.msg);
+	lwm_str_release(&m->last_more);
+	lwm_str_release(&m->eval_more);
+	free(m->summary);
+	free(m);
+}

@@ -1,0 +1,25 @@
+/* metrics.h - what a stage says while it runs: metrics.jsonl, a line on stderr, summary.json at the end. Rank 0 only.
+ *
+ * Lines: {"event":"step","step":120,"loss":2.41,"loss_hex":"0x1.34...p+1","grad_norm":...,"lr":...,"seconds":...,...}
+ *        {"event":"start"|"eval"|"save"|"end", ...}
+ * loss_hex and grad_norm_hex are the exact values: two runs are the same when these are. When a run goes on from an older
+ * checkpoint, lines of later steps are cut off first, so each step stands there once.
+ */
+#ifndef LWM_TRAIN_METRICS_H
+#define LWM_TRAIN_METRICS_H
+
+#include "common/train/objective.h"
+#include "common/train/save.h"
+
+struct lwm_metrics;
+int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const struct lwm_objective *o, int64_t step,
+		     struct lwm_err *e);
+int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, double grad_norm, double lr,
+		     double seconds, bool skipped, const struct lwm_str *more, struct lwm_err *e);
+int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, const struct lwm_str *more,
+		     struct lwm_err *e);
+int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struct lwm_err *e);
+int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, struct lwm_err *e);
+void lwm_metrics_close(struct lwm_metrics *m); /* NULL is fine */
+
+#endif

@@ -1,0 +1,342 @@
+#include "common/train/modelfile.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/hash.h"
+#include "common/base/json.h"
+#include "common/base/path.h"
+#include "common/io/ckpt.h"
+#include "common/io/model.h"
+#include "common/train/objective.h"
+
+int lwm_llama_to_json(const struct lwm_llama_cfg *c, json_t **out, struct lwm_err *e)
+{
+	*out = json_pack("{s:[s] s:s s:I s:I s:I s:I s:I s:I s:I s:f s:f s:f s:b s:s s:i s:i s:s s:b s:b}", "architectures",
+			 "LlamaForCausalLM", "model_type", "llama", "hidden_size", (json_int_t)c->dim,
+			 "intermediate_size", (json_int_t)c->ffn, "num_hidden_layers", (json_int_t)c->layers,
+			 "num_attention_heads", (json_int_t)c->heads, "num_key_value_heads", (json_int_t)c->kv_heads,
+			 "vocab_size", (json_int_t)c->vocab_text, "max_position_embeddings", (json_int_t)c->max_seq,
+			 "rope_theta", c->rope_theta, "rms_norm_eps", c->rms_eps, "initializer_range", c->init_std,
+			 "tie_word_embeddings", (int)c->tie_embeddings, "hidden_act", "silu", "bos_token_id", 1,
+			 "eos_token_id", 2, "torch_dtype", "float32", "attention_bias", 0, "mlp_bias", 0);
+	if (!*out)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a model configuration");
+	if (c->vision_rows)
+		json_object_set_new(*out, "lwm",
+				    json_pack("{s:I s:I s:I s:I}", "vision_vocab", (json_int_t)c->vision_rows, "codes",
+					      (json_int_t)c->vision_codes, "eof", (json_int_t)c->vision_codes, "eov",
+					      (json_int_t)(c->vision_codes + 1)));
+	return 0;
+}
+
+static int optional_int(const json_t *o, const char *key, int64_t *out, const char *name, struct lwm_err *e)
+{
+	return json_object_get(o, key) ? lwm_json_int(o, key, out, name, e) : 0;
+}
+
+static int optional_double(const json_t *o, const char *key, double *out, const char *name, struct lwm_err *e)
+{
+	return json_object_get(o, key) ? lwm_json_double(o, key, out, name, e) : 0;
+}
+
+int lwm_llama_from_json(struct lwm_llama_cfg *c, const json_t *o, const char *name, struct lwm_err *e)
+{
+	const json_t *scaling = json_object_get(o, "rope_scaling"), *vision = json_object_get(o, "lwm");
+	memset(c, 0, sizeof *c);
+	LWM_TRY(lwm_json_int(o, "hidden_size", &c->dim, name, e));
+	LWM_TRY(lwm_json_int(o, "intermediate_size", &c->ffn, name, e));
+	LWM_TRY(lwm_json_int(o, "num_hidden_layers", &c->layers, name, e));
+	LWM_TRY(lwm_json_int(o, "num_attention_heads", &c->heads, name, e));
+	LWM_TRY(lwm_json_int(o, "vocab_size", &c->vocab_text, name, e));
+	c->kv_heads = c->heads;
+	c->max_seq = 4096;
+	c->rope_theta = 10000;
+	c->rms_eps = 1e-6;
+	c->init_std = 0.02;
+	LWM_TRY(optional_int(o, "num_key_value_heads", &c->kv_heads, name, e));
+	LWM_TRY(optional_int(o, "max_position_embeddings", &c->max_seq, name, e));
+	LWM_TRY(optional_double(o, "rope_theta", &c->rope_theta, name, e));
+	LWM_TRY(optional_double(o, "rms_norm_eps", &c->rms_eps, name, e));
+	LWM_TRY(optional_double(o, "initializer_range", &c->init_std, name, e));
+	c->tie_embeddings = json_is_true(json_object_get(o, "tie_word_embeddings"));
+	if (scaling && !json_is_null(scaling))
+		return lwm_fail(e, LWM_ECONFIG, "%s: rope_scaling is not supported (theta alone extends the context)", name);
+	if (vision) {
+		LWM_TRY(lwm_json_int(vision, "vision_vocab", &c->vision_rows, name, e));
+		LWM_TRY(lwm_json_int(vision, "codes", &c->vision_codes, name, e));
+	}
+	if (lwm_llama_check(c, e) < 0)
+		return lwm_context(e, "%s", name);
+	return 0;
+}
+
+/* "checkpoint:ROOT" -> the step folder to read, malloc'ed. */
+static int step_folder(char **dir, const char *path, struct lwm_err *e)
+{
+	char *record = lwm_path_join(path, "COMMIT.json");
+	bool is_step = record && lwm_path_exists(record);
+	free(record);
+	if (is_step) {
+		*dir = strdup(path);
+		return *dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	}
+	LWM_TRY(lwm_ckpt_latest(dir, path, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, e));
+	return *dir ? 0 : lwm_fail(e, LWM_ENOINPUT, "%s: no intact checkpoint in it", path);
+}
+
+static struct lwm_ckpt_tensor shape_of(const struct lwm_tensor *t)
+{
+	struct lwm_ckpt_tensor c = { .name = t->name, .ndim = t->ndim };
+	memcpy(c.shape, t->shape, sizeof c.shape);
+	return c;
+}
+
+/* What both kinds of source offer. */
+struct source {
+	struct lwm_ckpt *ckpt;
+	struct lwm_model *model;
+	char *dir;
+};
+
+static int source_open(struct source *s, const char *text, struct lwm_err *e)
+{
+	memset(s, 0, sizeof *s);
+	if (!strncmp(text, "checkpoint:", 11)) {
+		LWM_TRY(step_folder(&s->dir, text + 11, e));
+		return lwm_ckpt_open(&s->ckpt, s->dir, e);
+	}
+	if (!strncmp(text, "model:", 6)) {
+		s->dir = strdup(text + 6);
+		if (!s->dir)
+			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", text);
+		return lwm_model_open(&s->model, s->dir, e);
+	}
+	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR, text-checkpoint:DIR or text-model:DIR", text);
+}
+
+static void source_close(struct source *s)
+{
+	lwm_ckpt_close(s->ckpt);
+	lwm_model_close(s->model);
+	free(s->dir);
+}
+
+static int source_read(struct source *s, const struct lwm_tensor *t, bool may_lack, int64_t offset, int64_t n, float *out,
+		       struct lwm_err *e)
+{
+	struct lwm_ckpt_tensor want = shape_of(t);
+	int64_t i = s->ckpt ? lwm_ckpt_find(s->ckpt, t->name) : lwm_model_find(s->model, t->name);
+	if (i < 0 && may_lack)
+		return 0;
+	if (s->model)
+		return lwm_model_read_named(s->model, &want, offset, n, out, e);
+	if (i < 0)
+		return lwm_fail(e, LWM_ECONFIG, "%s: has no tensor '%s'", s->dir, t->name);
+	const struct lwm_ckpt_tensor *have = lwm_ckpt_tensor(s->ckpt, i);
+	if (have->ndim != want.ndim || memcmp(have->shape, want.shape, (size_t)want.ndim * sizeof *want.shape))
+		return lwm_fail(e, LWM_ECONFIG,
+				"%s: tensor '%s' is %" PRId64 " x %" PRId64 ", this model wants %" PRId64 " x %" PRId64,
+				s->dir, t->name, have->shape[0], have->ndim > 1 ? have->shape[1] : 1, want.shape[0],
+				want.ndim > 1 ? want.shape[1] : 1);
+	return lwm_ckpt_read(s->ckpt, LWM_CKPT_PARAMS, i, offset, n, out, e);
+}
+
+int lwm_weights_read(const char *source, const struct lwm_tensor *t, int64_t n, bool may_lack_vision, int64_t first,
+		     int64_t count, float *host_out, struct lwm_err *e)
+{
+	struct source s;
+	int rc = source_open(&s, source, e);
+	for (int64_t i = 0; rc == 0 && i < n; i++) {
+		int64_t a = t[i].offset > first ? t[i].offset : first;
+		int64_t b = t[i].offset + t[i].count < first + count ? t[i].offset + t[i].count : first + count;
+		if (a < b)
+			rc = source_read(&s, &t[i], may_lack_vision && t[i].vision, a - t[i].offset, b - a,
+					 host_out + (a - first), e);
+	}
+	source_close(&s);
+	return rc;
+}
+
+/* ---- whole models for inference ---- */
+
+/* One tensor at a time through host memory onto the device, in its compute dtype. */
+static int upload(struct lk_dev *dev, char *weights, int64_t at, const float *host, float *stage, int64_t n,
+		  struct lwm_err *e)
+{
+	size_t size = lk_dtype_size(lk_dev_dtype(dev));
+	int rc;
+	if (lk_dev_dtype(dev) == LK_F32) {
+		rc = lk_upload(dev, weights + (size_t)at * size, host, (size_t)n * size);
+	} else {
+		struct lk_view y = lk_view1(weights + (size_t)at * size, lk_dev_dtype(dev), n),
+			       x = lk_view1(stage, LK_F32, n);
+		rc = lk_upload(dev, stage, host, (size_t)n * sizeof *host);
+		if (rc == 0)
+			rc = lk_cast(dev, &y, &x);
+	}
+	return rc ? lwm_fail(e, LWM_EUNAVAIL, "%s: %s", lk_dev_name(dev), lk_dev_error(dev)) : 0;
+}
+
+static int fill_device(struct lwm_loaded *m, struct source *s, const struct lwm_params *p, struct lwm_err *e)
+{
+	int64_t most = 0;
+	float *host = NULL;
+	void *stage = NULL;
+	int rc = 0;
+	for (int64_t i = 0; i < p->n; i++)
+		if (p->list[i].count > most)
+			most = p->list[i].count;
+	host = malloc((size_t)most * sizeof *host);
+	if (!host || lk_mem_alloc(m->dev, (size_t)p->total * lk_dtype_size(lk_dev_dtype(m->dev)), &m->weights) ||
+	    (lk_dev_dtype(m->dev) != LK_F32 && lk_mem_alloc(m->dev, (size_t)most * sizeof *host, &stage))) {
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory for %" PRId64 " weights", s->dir, p->total);
+		goto out;
+	}
+	for (int64_t i = 0; i < p->n; i++) {
+		struct lwm_tensor t = { .ndim = p->list[i].ndim, .offset = p->list[i].offset, .count = p->list[i].count };
+		snprintf(t.name, sizeof t.name, "%s", p->list[i].name);
+		memcpy(t.shape, p->list[i].shape, sizeof t.shape);
+		LWM_GO(source_read(s, &t, false, 0, t.count, host, e));
+		LWM_GO(upload(m->dev, m->weights, t.offset, host, stage, t.count, e));
+	}
+	if (lk_sync(m->dev))
+		rc = lwm_fail(e, LWM_EUNAVAIL, "%s: %s", lk_dev_name(m->dev), lk_dev_error(m->dev));
+out:
+	lk_mem_free(m->dev, stage);
+	free(host);
+	return rc;
+}
+
+static bool is_model_folder(const char *dir)
+{
+	char *config = lwm_path_join(dir, "config.json");
+	bool yes = config && lwm_path_exists(config);
+	free(config);
+	return yes;
+}
+
+static int open_either(struct source *s, const char *dir, const json_t **config, struct lwm_err *e)
+{
+	struct lwm_str text = { 0 };
+	lwm_str_printf(&text, "%s:%s", is_model_folder(dir) ? "model" : "checkpoint", dir);
+	int rc = lwm_str_ok(&text, e);
+	memset(s, 0, sizeof *s);
+	if (rc == 0)
+		rc = source_open(s, text.s, e);
+	lwm_str_release(&text);
+	if (rc < 0)
+		return rc;
+	*config = s->model ? lwm_model_config(s->model) : json_object_get(lwm_ckpt_meta(s->ckpt)->config, "model");
+	return *config ? 0 : lwm_fail(e, LWM_EDATA, "%s: its record holds no model configuration", s->dir);
+}
+
+static int name_it(struct lwm_loaded *m, const struct source *s, const json_t *config, struct lwm_err *e)
+{
+	char *text = json_dumps(config, JSON_SORT_KEYS | JSON_COMPACT);
+	struct lwm_str all = { 0 };
+	if (text)
+		lwm_str_puts(&all, text);
+	free(text);
+	char *index = lwm_path_join(s->dir, s->ckpt ? "COMMIT.json" : "manifest.json");
+	struct lwm_hash h;
+	if (index && lwm_path_exists(index) && lwm_hash_file(index, &h, NULL, e) == 0)
+		lwm_str_puts(&all, h.hex);
+	free(index);
+	int rc = lwm_str_ok(&all, e);
+	if (rc == 0)
+		memcpy(m->hash, lwm_hash_bytes(all.s, all.len).hex, sizeof m->hash);
+	lwm_str_release(&all);
+	const char *tok = s->model ? lwm_model_tokenizer(s->model) : lwm_ckpt_meta(s->ckpt)->tokenizer_path;
+	if (rc == 0 && tok && *tok && !(m->tokenizer = strdup(tok)))
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", s->dir);
+	m->step = s->ckpt ? lwm_ckpt_meta(s->ckpt)->step : -1;
+	return rc;
+}
+
+int lwm_loaded_open(struct lwm_loaded *m, const char *dir, struct lk_dev *dev, struct lwm_err *e)
+{
+	struct source s;
+	const json_t *config;
+	struct lwm_params p = { 0 };
+	memset(m, 0, sizeof *m);
+	m->dev = dev;
+	int rc = open_either(&s, dir, &config, e);
+	if (rc < 0)
+		goto out;
+	LWM_GO(lwm_llama_from_json(&m->cfg, config, dir, e));
+	LWM_GO(name_it(m, &s, config, e));
+	LWM_GO(lwm_llama_params(&p, &m->cfg, e));
+	LWM_GO(fill_device(m, &s, &p, e));
+out:
+	lwm_params_release(&p);
+	source_close(&s);
+	if (rc < 0)
+		lwm_loaded_free(m);
+	return rc;
+}
+
+void lwm_loaded_free(struct lwm_loaded *m)
+{
+	if (m->weights)
+		lk_mem_free(m->dev, m->weights);
+	free(m->tokenizer);
+	memset(m, 0, sizeof *m);
+}
+
+/* The VQGAN's own table speaks of file layout; files and checkpoints are read in memory layout (kh,kw,cin,cout). */
+void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p)
+{
+	memset(t, 0, sizeof *t);
+	snprintf(t->name, sizeof t->name, "%s", p->name);
+	t->ndim = p->ndim;
+	memcpy(t->shape, p->shape, sizeof t->shape);
+	if (p->kind == LWM_VQ_CONV) {
+		t->shape[0] = p->shape[2];
+		t->shape[1] = p->shape[3];
+		t->shape[2] = p->shape[1];
+		t->shape[3] = p->shape[0];
+	}
+	t->offset = p->offset;
+	t->count = p->count;
+	t->no_decay = p->kind != LWM_VQ_CONV;
+}
+
+int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, struct lk_dev *dev, struct lwm_err *e)
+{
+	struct source s;
+	const json_t *config;
+	struct lwm_vqgan_params p = { 0 };
+	float *host = NULL;
+	void *mem = NULL;
+	*flat = NULL;
+	int rc = open_either(&s, dir, &config, e);
+	if (rc < 0)
+		goto out;
+	LWM_GO(lwm_vqgan_cfg_from_json(c, config, dir, e));
+	LWM_GO(lwm_vqgan_params_init(&p, c, e));
+	host = calloc((size_t)p.floats, sizeof *host);
+	if (!host || lk_mem_alloc(dev, (size_t)p.floats * sizeof *host, &mem)) {
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory for %" PRId64 " weights", dir, p.count);
+		goto out;
+	}
+	for (int64_t i = 0; i < p.n; i++) {
+		struct lwm_tensor t;
+		lwm_vqgan_tensor(&t, &p.v[i]);
+		LWM_GO(source_read(&s, &t, false, 0, t.count, host + t.offset, e));
+	}
+	if (lk_upload(dev, mem, host, (size_t)p.floats * sizeof *host))
+		rc = lwm_fail(e, LWM_EUNAVAIL, "%s: %s", lk_dev_name(dev), lk_dev_error(dev));
+	*flat = mem;
+out:
+	if (rc < 0 && mem) {
+		lk_mem_free(dev, mem);
+		*flat = NULL;
+	}
+	free(host);
+	lwm_vqgan_params_release(&p);
+	source_close(&s);
+	return rc;
+}

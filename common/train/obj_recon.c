@@ -1,0 +1,211 @@
+/* Reconstruction: trains the VQGAN on frames (common/train/recon.h does the work). Weights stay fp32. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/num.h"
+#include "common/media/frames.h"
+#include "common/train/modelfile.h"
+#include "common/train/objective.h"
+#include "common/train/recon.h"
+
+enum { S_FRAMES, S_LOSS, S_L1, S_L2, S_VQ, S_USED, S_USERS };
+
+struct recon {
+	struct lwm_objective base;
+	struct lwm_recon_cfg cfg;
+	struct lwm_vqgan_params params;
+	struct lwm_paths media, held_out;
+	struct lwm_recon *net;
+};
+
+static struct recon *self(struct lwm_objective *o)
+{
+	return (struct recon *)o;
+}
+
+static int parse_mult(struct lwm_vqgan_cfg *c, const char *text, struct lwm_err *e)
+{
+	char copy[64], *save = NULL;
+	c->levels = 0;
+	if (snprintf(copy, sizeof copy, "%s", text) >= (int)sizeof copy)
+		return lwm_fail(e, LWM_EUSAGE, "--channel-mult: '%s' is too long", text);
+	for (char *p = strtok_r(copy, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
+		int64_t v;
+		LWM_TRY(lwm_parse_int(p, 1, 64, &v, "--channel-mult", e));
+		if (c->levels == LWM_VQGAN_MAX_LEVELS)
+			return lwm_fail(e, LWM_EUSAGE, "--channel-mult: more than %d levels", LWM_VQGAN_MAX_LEVELS);
+		c->mult[c->levels++] = (int32_t)v;
+	}
+	return 0;
+}
+
+static void override(int32_t *dst, int64_t value)
+{
+	if (value)
+		*dst = (int32_t)value;
+}
+
+static int configure(struct recon *r, struct lwm_err *e)
+{
+	const struct lwm_stage *s = r->base.stage;
+	struct lwm_vqgan_cfg *m = &r->cfg.model;
+	LWM_TRY(lwm_vqgan_preset(m, s->model, e));
+	if (s->channel_mult)
+		LWM_TRY(parse_mult(m, s->channel_mult, e));
+	override(&m->resolution, s->resolution);
+	override(&m->hidden, s->hidden);
+	override(&m->res_blocks, s->res_blocks);
+	override(&m->z_channels, s->z_channels);
+	override(&m->embed_dim, s->z_channels);
+	override(&m->num_embeddings, s->codes);
+	override(&m->groups, s->groups);
+	LWM_TRY(lwm_vqgan_check(m, e));
+	lwm_recon_defaults(&r->cfg);
+	r->cfg.loss = (struct lwm_vqgan_loss){ (float)s->l1, (float)s->l2, (float)s->codebook_weight,
+					       (float)s->commit_weight };
+	r->cfg.inputs = &r->media;
+	r->cfg.eval_inputs = r->held_out.n ? &r->held_out : NULL;
+	r->cfg.holdout = s->holdout;
+	r->cfg.fps = s->fps;
+	r->cfg.cache_bytes = s->cache_mib << 20;
+	r->cfg.batch = s->batch_frames;
+	r->cfg.frames_per_pass = s->frames_per_pass;
+	r->cfg.seed = (uint64_t)s->seed;
+	if (s->batch_frames % lwm_mesh_row_ranks(r->base.mesh))
+		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", s->batch_frames,
+				lwm_mesh_row_ranks(r->base.mesh));
+	return lwm_vqgan_cfg_to_json(m, &r->base.config, e);
+}
+
+static int copy_table(struct recon *r, struct lwm_err *e)
+{
+	struct lwm_objective *o = &r->base;
+	LWM_TRY(lwm_vqgan_params_init(&r->params, &r->cfg.model, e));
+	o->ntensor = r->params.n;
+	o->params = r->params.count;
+	o->floats = r->params.floats;
+	o->tensor = calloc((size_t)o->ntensor, sizeof *o->tensor);
+	if (!o->tensor)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the table of weights");
+	for (int64_t i = 0; i < o->ntensor; i++)
+		lwm_vqgan_tensor(&o->tensor[i], &r->params.v[i]);
+	return 0;
+}
+
+static int recon_init(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out,
+		      struct lwm_err *e)
+{
+	/* initial values are made for the whole vector: VQGANs are small */
+	float *all = malloc((size_t)o->floats * sizeof *all);
+	memset(host_out, 0, (size_t)n * sizeof *host_out);
+	if (!all)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " initial weights", o->floats);
+	lwm_vqgan_init(&self(o)->params, seed, all);
+	int64_t end = first + n < o->floats ? first + n : o->floats;
+	if (first < end)
+		memcpy(host_out, all + first, (size_t)(end - first) * sizeof *all);
+	free(all);
+	return 0;
+}
+
+static int recon_attach(struct lwm_objective *o, void *compute, struct lwm_err *e)
+{
+	return lwm_recon_new(&self(o)->net, o->dev, &self(o)->cfg, compute, e);
+}
+
+static void add(double *sums, const struct lwm_recon_stats *st)
+{
+	sums[S_FRAMES] += st->sum.frames;
+	sums[S_LOSS] += st->sum.loss;
+	sums[S_L1] += st->sum.l1;
+	sums[S_L2] += st->sum.l2;
+	sums[S_VQ] += st->sum.vq;
+	sums[S_USED] += (double)st->codes_used;
+	sums[S_USERS] += 1;
+}
+
+static int recon_step(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	struct lwm_comm *g = o->mesh->grad;
+	struct lwm_recon_stats st = { 0 };
+	LWM_TRY(lwm_recon_prepare(self(o)->net, step, e));
+	LWM_TRY(lwm_recon_step(self(o)->net, step, lwm_comm_rank(g), lwm_comm_size(g), grads, &st, e));
+	add(sums, &st);
+	return 0;
+}
+
+/* Every rank sees the same held-out frames, so only one counts. */
+static int recon_eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	struct lwm_recon_stats st = { 0 };
+	if (lwm_comm_rank(o->mesh->grad))
+		return 0;
+	LWM_TRY(lwm_recon_eval(self(o)->net, o->stage->eval_rows, &st, e));
+	add(sums, &st);
+	return 0;
+}
+
+/* lwm_recon_step already divides by the batch. */
+static double recon_norm(const double sums[LWM_SUMS])
+{
+	(void)sums;
+	return 1;
+}
+
+static double recon_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json)
+{
+	double n = sums[S_FRAMES] > 0 ? sums[S_FRAMES] : 1;
+	(void)o;
+	(void)eval;
+	lwm_str_printf(json, ",\"frames\":%.0f,\"l1\":%.9g,\"l2\":%.9g,\"vq\":%.9g,\"psnr\":%.6g,\"codes_used\":%.0f",
+		       sums[S_FRAMES], sums[S_L1] / n, sums[S_L2] / n, sums[S_VQ] / n, lwm_psnr(sums[S_L2] / n),
+		       sums[S_USERS] > 0 ? sums[S_USED] / sums[S_USERS] : 0);
+	return sums[S_LOSS] / n;
+}
+
+static void recon_free(struct lwm_objective *o)
+{
+	struct recon *r = self(o);
+	lwm_recon_free(r->net);
+	lwm_vqgan_params_release(&r->params);
+	lwm_paths_release(&r->media);
+	lwm_paths_release(&r->held_out);
+	free(o->tensor);
+	json_decref(o->config);
+	free(r);
+}
+
+int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
+			struct lk_dev *dev, struct lwm_err *e)
+{
+	static const struct lwm_objective_ops ops = { recon_init, recon_attach, recon_step, recon_eval,
+						      recon_norm, recon_render, recon_free };
+	struct recon *r = calloc(1, sizeof *r);
+	int rc = 0;
+	*out = NULL;
+	if (!r)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	r->base = (struct lwm_objective){ .ops = &ops, .kind = "vqgan", .dev = dev, .stage = s, .mesh = m,
+					  .unit = "frame" };
+	r->base.dtype = LK_F32;
+	if (m->dim[LWM_SP] > 1 || m->dim[LWM_TP] > 1)
+		LWM_GO(lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': a VQGAN trains on data ranks only (dp, fsdp)", s->mesh_dim));
+	for (int64_t i = 0; i < s->data.n && !(s->planning && !lwm_path_exists(s->data.v[i])); i++)
+		LWM_GO(lwm_paths_expand(&r->media, s->data.v[i], lwm_media_suffixes, e));
+	for (int64_t i = 0; i < s->eval_data.n; i++)
+		LWM_GO(lwm_paths_expand(&r->held_out, s->eval_data.v[i], lwm_media_suffixes, e));
+	LWM_GO(configure(r, e));
+	LWM_GO(copy_table(r, e));
+	r->base.tokenizer_hash = "";
+	r->base.tokens_per_step = s->batch_frames;
+	r->base.memory_bytes = lwm_vqgan_memory(&r->cfg.model, s->frames_per_pass, r->cfg.model.resolution,
+						r->cfg.model.resolution, true);
+out:
+	if (rc < 0)
+		recon_free(&r->base);
+	else
+		*out = &r->base;
+	return rc;
+}

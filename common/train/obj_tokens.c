@@ -1,0 +1,402 @@
+/* Next-token prediction of text and vision tokens over packed rows. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/num.h"
+#include "common/data/loader.h"
+#include "common/model/llama.h"
+#include "common/text/tokenizer.h"
+#include "common/train/modelfile.h"
+#include "common/train/objective.h"
+
+/* Places in the sums. Per modality: loss (weight * nll), nll, hits, tokens. */
+enum { S_NORM, S_TOKENS, S_SEGMENTS, S_FIRST, S_PER = 4 };
+
+struct tokens {
+	struct lwm_objective base;
+	struct lwm_llama_cfg cfg;
+	struct lwm_params params;
+	struct lwm_loader *train, *eval;
+	struct lwm_loader_info info;
+	struct lwm_llama *net;
+	int64_t rows_step, micro_rows, local; /* rows a step; rows at a time; local tokens at a time */
+	int32_t *tok, *target, *seg, *pos;    /* (local) this rank's share of a micro batch */
+	float *weight;
+	const void *compute;
+};
+
+static struct tokens *self(struct lwm_objective *o)
+{
+	return (struct tokens *)o;
+}
+
+/* ---- data ---- */
+
+static int add_source(struct lwm_loader_source *s, const char *text, struct lwm_err *e)
+{
+	static const char *const suffixes[] = { ".h5", ".hdf5", NULL };
+	const char *eq = strrchr(text, '=');
+	char *path = eq ? strndup(text, (size_t)(eq - text)) : strdup(text);
+	int rc = 0;
+	if (!path)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", text);
+	if (eq)
+		rc = lwm_parse_double(eq + 1, 0, 1e9, &s->weight, text, e);
+	if (rc == 0)
+		rc = lwm_paths_expand(&s->shards, path, suffixes, e);
+	s->name = text;
+	free(path);
+	return rc;
+}
+
+static int open_loader(struct tokens *t, const struct lwm_paths *data, int64_t rows, bool prefetch,
+		       struct lwm_loader **out, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	struct lwm_loader_source *src = calloc((size_t)data->n, sizeof *src);
+	int rc = src ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " data sources", data->n);
+	for (int64_t i = 0; rc == 0 && i < data->n; i++)
+		rc = add_source(&src[i], data->v[i], e);
+	if (rc == 0) {
+		struct lwm_loader_cfg cfg = { .source = src,
+					      .nsources = data->n,
+					      .seed = (uint64_t)s->seed,
+					      .rows_per_step = rows,
+					      .rank = lwm_mesh_row_rank(t->base.mesh),
+					      .ranks = lwm_mesh_row_ranks(t->base.mesh),
+					      .micro_rows = t->micro_rows,
+					      .weighting = (enum lwm_weighting)s->weighting,
+					      .seq_length = s->seq_length,
+					      .prefetch = prefetch };
+		rc = lwm_loader_open(out, &cfg, e);
+	}
+	for (int64_t i = 0; src && i < data->n; i++)
+		lwm_paths_release(&src[i].shards);
+	free(src);
+	return rc;
+}
+
+/* Rows a step and rows at a time; by default as many rows at a time as make 16K tokens, at least one. */
+static int cut_step(struct tokens *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	int ranks = lwm_mesh_row_ranks(t->base.mesh);
+	int64_t per_rank;
+	if (s->seq_length < 2)
+		return lwm_fail(e, LWM_EUSAGE, "--seq-length must be given");
+	if (s->tokens_per_batch % s->seq_length)
+		return lwm_fail(e, LWM_ECONFIG, "--tokens-per-batch %" PRId64 " is not a multiple of --seq-length %" PRId64,
+				s->tokens_per_batch, s->seq_length);
+	t->rows_step = s->tokens_per_batch / s->seq_length;
+	if (t->rows_step == 0 || t->rows_step % ranks)
+		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " rows a step do not divide among %d data ranks (dp x fsdp)",
+				t->rows_step, ranks);
+	per_rank = t->rows_step / ranks;
+	t->micro_rows = s->micro_rows;
+	if (!t->micro_rows) {
+		t->micro_rows = 16384 / s->seq_length;
+		if (t->micro_rows < 1)
+			t->micro_rows = 1;
+		if (t->micro_rows > per_rank)
+			t->micro_rows = per_rank;
+		while (per_rank % t->micro_rows)
+			t->micro_rows--;
+	}
+	if (per_rank % t->micro_rows)
+		return lwm_fail(e, LWM_ECONFIG, "--micro-rows %" PRId64 " does not divide the %" PRId64 " rows of a rank",
+				t->micro_rows, per_rank);
+	LWM_TRY(lwm_ring_check((enum lwm_ring_layout)s->ring_layout, s->seq_length, t->base.mesh->dim[LWM_SP], e));
+	t->local = t->micro_rows * (s->seq_length / t->base.mesh->dim[LWM_SP]);
+	return 0;
+}
+
+/* A plan may be asked for before the data is made. */
+static bool data_missing(const struct lwm_stage *s)
+{
+	for (int64_t i = 0; i < s->data.n; i++) {
+		char *path = strdup(s->data.v[i]), *eq = path ? strrchr(path, '=') : NULL;
+		if (eq)
+			*eq = 0;
+		bool there = path && lwm_path_exists(path[0] == '@' ? path + 1 : path);
+		free(path);
+		if (!there)
+			return true;
+	}
+	return false;
+}
+
+static int open_data(struct tokens *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	if (s->planning && data_missing(s)) {
+		t->info.vocab_text = s->vocab ? s->vocab : 32000;
+		t->info.vocab = t->info.vocab_text + (s->vision_codes ? s->vision_codes + 2 : 0);
+		return 0;
+	}
+	LWM_TRY(open_loader(t, &s->data, t->rows_step, !s->planning, &t->train, e));
+	t->info = *lwm_loader_info(t->train);
+	return 0;
+}
+
+static int check_tokenizer(const struct tokens *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	struct lwm_tokenizer *tok;
+	int rc = 0;
+	if (!s->tokenizer || !t->train)
+		return 0;
+	LWM_TRY(lwm_tokenizer_open(&tok, s->tokenizer, e));
+	if (strcmp(lwm_tokenizer_hash(tok)->hex, t->info.tokenizer.hex))
+		rc = lwm_fail(e, LWM_ECONFIG, "--tokenizer %s (hash %s) is not the one the rows were made with (hash %s)",
+			      s->tokenizer, lwm_tokenizer_hash(tok)->hex, t->info.tokenizer.hex);
+	lwm_tokenizer_free(tok);
+	return rc;
+}
+
+/* ---- model ---- */
+
+static void override(int64_t *dst, int64_t value)
+{
+	if (value)
+		*dst = value;
+}
+
+static int configure(struct tokens *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	struct lwm_llama_cfg *c = &t->cfg;
+	LWM_TRY(lwm_llama_preset(c, s->model, e));
+	override(&c->dim, s->dim);
+	override(&c->ffn, s->ffn);
+	override(&c->layers, s->layers);
+	if (s->heads)
+		c->kv_heads = c->heads = s->heads;
+	override(&c->kv_heads, s->kv_heads);
+	c->vocab_text = s->vocab ? s->vocab : t->info.vocab_text;
+	c->tie_embeddings = c->tie_embeddings || s->tie;
+	c->max_seq = s->seq_length;
+	c->rope_theta = s->theta;
+	if (c->vocab_text != t->info.vocab_text)
+		return lwm_fail(e, LWM_ECONFIG, "--vocab %" PRId64 ", but the rows were made with a vocabulary of %" PRId64,
+				c->vocab_text, t->info.vocab_text);
+	/* rows with vision codes say so by a larger vocabulary; codes = vocabulary - text - 2 markers */
+	if (s->vision_codes)
+		lwm_llama_add_vision(c, s->vision_codes);
+	else if (t->info.vocab > t->info.vocab_text)
+		lwm_llama_add_vision(c, t->info.vocab - t->info.vocab_text - 2);
+	if (t->info.vocab > lwm_llama_ids(c))
+		return lwm_fail(e, LWM_ECONFIG, "the rows hold ids up to %" PRId64 ", the model has room for %" PRId64,
+				t->info.vocab - 1, lwm_llama_ids(c));
+	LWM_TRY(lwm_llama_check(c, e));
+	LWM_TRY(lwm_llama_params(&t->params, c, e));
+	return lwm_llama_to_json(c, &t->base.config, e);
+}
+
+static int copy_table(struct tokens *t, struct lwm_err *e)
+{
+	struct lwm_objective *o = &t->base;
+	o->ntensor = t->params.n;
+	o->tensor = calloc((size_t)o->ntensor, sizeof *o->tensor);
+	if (!o->tensor)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the table of weights");
+	for (int64_t i = 0; i < o->ntensor; i++) {
+		const struct lwm_param *p = &t->params.list[i];
+		struct lwm_tensor *d = &o->tensor[i];
+		memcpy(d->name, p->name, sizeof d->name);
+		memcpy(d->shape, p->shape, sizeof d->shape);
+		d->ndim = p->ndim;
+		d->offset = p->offset;
+		d->count = p->count;
+		d->no_decay = p->flags & LWM_PARAM_NO_DECAY;
+		d->vision = p->flags & LWM_PARAM_VISION;
+	}
+	o->params = o->floats = t->params.total;
+	return 0;
+}
+
+static struct lwm_llama_run run_of(const struct tokens *t)
+{
+	const struct lwm_stage *s = t->base.stage;
+	return (struct lwm_llama_run){ .tokens = t->local,
+				       .train = true,
+				       .recompute = !s->no_recompute,
+				       .mlp_chunk = s->mlp_chunk,
+				       .loss_bytes = s->loss_mib << 20,
+				       .ring = t->base.mesh->dim[LWM_SP] > 1 ? t->base.mesh->sp : NULL };
+}
+
+static int tokens_init(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out,
+		       struct lwm_err *e)
+{
+	int64_t end = first + n < o->floats ? first + n : o->floats;
+	(void)e;
+	memset(host_out, 0, (size_t)n * sizeof *host_out);
+	if (first < end)
+		lwm_params_init(&self(o)->params, seed, first, end - first, host_out);
+	return 0;
+}
+
+static int tokens_attach(struct lwm_objective *o, void *compute, struct lwm_err *e)
+{
+	struct tokens *t = self(o);
+	struct lwm_llama_run run = run_of(t);
+	size_t n = (size_t)t->local;
+	t->compute = compute;
+	t->tok = malloc(n * sizeof *t->tok);
+	t->target = malloc(n * sizeof *t->target);
+	t->seg = malloc(n * sizeof *t->seg);
+	t->pos = malloc(n * sizeof *t->pos);
+	t->weight = malloc(n * sizeof *t->weight);
+	if (!t->tok || !t->target || !t->seg || !t->pos || !t->weight)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %zu tokens", n);
+	return lwm_llama_new(&t->net, o->dev, &t->cfg, &run, e);
+}
+
+/* ---- steps ---- */
+
+/* This rank's tokens of each row, in ring order. Targets were shifted before, so nothing is lost at the cuts. */
+static void take_share(struct tokens *t, const struct lwm_batch *b)
+{
+	const struct lwm_mesh *m = t->base.mesh;
+	int n = m->dim[LWM_SP], r = m->coord[LWM_SP];
+	int64_t share = b->seq / n, at = 0;
+	for (int64_t row = 0; row < b->rows; row++) {
+		for (int64_t i = 0; i < share; i++, at++) {
+			int64_t g = row * b->seq +
+				    lwm_ring_global((enum lwm_ring_layout)t->base.stage->ring_layout, b->seq, n, r, i);
+			t->tok[at] = b->tokens[g];
+			t->target[at] = b->targets[g];
+			t->seg[at] = b->segments[g];
+			t->pos[at] = b->positions[g];
+			t->weight[at] = b->weights[g];
+		}
+	}
+}
+
+static void add_stats(double *sums, const struct lwm_batch *b, const struct lwm_llama_stats *st, bool first_of_row)
+{
+	if (first_of_row) { /* every rank of the ring has the same rows: count them once */
+		sums[S_NORM] += b->norm;
+		sums[S_TOKENS] += (double)b->tokens_n;
+		sums[S_SEGMENTS] += (double)b->segments_n;
+	}
+	for (int m = 0; m < LWM_MODALITIES; m++) {
+		double *p = sums + S_FIRST + m * S_PER;
+		p[0] += st->loss[m];
+		p[1] += st->nll[m];
+		p[2] += st->hits[m];
+		p[3] += (double)st->tokens[m];
+	}
+}
+
+static int batches(struct tokens *t, struct lwm_loader *l, int64_t step, float *grads, double *sums, struct lwm_err *e)
+{
+	const struct lwm_llama_weights w = { t->compute, grads };
+	int64_t micros = lwm_loader_micros(l);
+	for (int64_t i = 0; i < micros; i++) {
+		struct lwm_llama_stats st = { 0 };
+		struct lwm_batch *b = NULL;
+		/* a rank that cannot read its rows must not leave the others waiting in the ring */
+		LWM_TRY(lwm_agree(t->base.mesh->sp, lwm_loader_get(l, step, i, &b, e), e));
+		take_share(t, b);
+		struct lwm_llama_batch in = { t->local, t->tok, t->target, t->weight, t->seg, t->pos };
+		LWM_TRY(lwm_llama_step(t->net, &in, &w, &st, e));
+		add_stats(sums, b, &st, t->base.mesh->coord[LWM_SP] == 0);
+	}
+	return 0;
+}
+
+static int tokens_step(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	return batches(self(o), self(o)->train, step, grads, sums, e);
+}
+
+static int tokens_eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	return batches(self(o), self(o)->eval, 0, NULL, sums, e);
+}
+
+static double tokens_norm(const double sums[LWM_SUMS])
+{
+	return sums[S_NORM];
+}
+
+static double tokens_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json)
+{
+	static const char *const name[] = { "text", "vision" };
+	double loss = 0, norm = sums[S_NORM] > 0 ? sums[S_NORM] : 1;
+	(void)o;
+	(void)eval;
+	for (int m = 0; m < LWM_MODALITIES; m++)
+		loss += sums[S_FIRST + m * S_PER] / norm;
+	lwm_str_printf(json, ",\"tokens\":%.0f,\"segments\":%.0f", sums[S_TOKENS], sums[S_SEGMENTS]);
+	for (int m = 0; m < LWM_MODALITIES; m++) {
+		const double *p = sums + S_FIRST + m * S_PER;
+		if (p[3] > 0)
+			lwm_str_printf(json, ",\"%s_nll\":%.9g,\"%s_acc\":%.6g,\"%s_tokens\":%.0f", name[m], p[1] / p[3],
+				       name[m], p[2] / p[3], name[m], p[3]);
+	}
+	return loss;
+}
+
+static void tokens_free(struct lwm_objective *o)
+{
+	struct tokens *t = self(o);
+	lwm_llama_free(t->net);
+	lwm_loader_close(t->train);
+	lwm_loader_close(t->eval);
+	lwm_params_release(&t->params);
+	free(t->tok);
+	free(t->target);
+	free(t->seg);
+	free(t->pos);
+	free(t->weight);
+	free(o->tensor);
+	json_decref(o->config);
+	free(t);
+}
+
+/* Held-out rows: as asked, made divisible among the ranks; never more than there are. */
+static int open_eval(struct tokens *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	int64_t unit = lwm_mesh_row_ranks(t->base.mesh) * t->micro_rows, rows;
+	if (!s->eval_data.n)
+		return 0;
+	rows = (s->eval_rows + unit - 1) / unit * unit;
+	return open_loader(t, &s->eval_data, rows, false, &t->eval, e);
+}
+
+int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
+			 struct lk_dev *dev, struct lwm_err *e)
+{
+	static const struct lwm_objective_ops ops = { tokens_init, tokens_attach, tokens_step, tokens_eval,
+						      tokens_norm, tokens_render, tokens_free };
+	struct tokens *t = calloc(1, sizeof *t);
+	int rc;
+	*out = NULL;
+	if (!t)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	t->base = (struct lwm_objective){ .ops = &ops, .kind = "lwm", .dev = dev, .stage = s, .mesh = m, .unit = "tok" };
+	t->base.dtype = lk_dev_dtype(dev);
+	LWM_GO(cut_step(t, e));
+	LWM_GO(open_data(t, e));
+	if (!s->planning)
+		LWM_GO(open_eval(t, e));
+	LWM_GO(check_tokenizer(t, e));
+	LWM_GO(configure(t, e));
+	LWM_GO(copy_table(t, e));
+	struct lwm_llama_run run = run_of(t);
+	t->base.tokenizer_hash = t->info.tokenizer.hex;
+	t->base.tokens_per_step = s->tokens_per_batch;
+	t->base.flops_per_step = (double)s->tokens_per_batch * lwm_llama_flops(&t->cfg, (double)s->seq_length / 2);
+	t->base.memory_bytes = lwm_llama_memory(&t->cfg, &run, t->base.dtype, m->dim[LWM_SP]).total;
+out:
+	if (rc < 0)
+		tokens_free(&t->base);
+	else
+		*out = &t->base;
+	return rc;
+}

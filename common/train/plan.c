@@ -1,0 +1,93 @@
+/* What a stage would take, before it is queued. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/num.h"
+#include "common/base/path.h"
+#include "common/model/device.h"
+#include "common/train/objective.h"
+#include "common/train/weights.h"
+
+struct plan {
+	int64_t weights, activations, per_rank, checkpoint, space, device_free;
+	double tokens, flops;
+	const char *verdict;
+	int code;
+};
+
+static void judge(struct plan *p, const struct lwm_stage *s, bool data)
+{
+	int64_t need = p->checkpoint * (s->keep + 1);
+	if (p->per_rank > p->device_free) {
+		p->verdict = "does not fit: a rank needs more memory than the device has free";
+		p->code = LWM_ECONFIG;
+	} else if (p->space >= 0 && need > p->space) {
+		p->verdict = "does not fit: the checkpoints need more disk than is free at --output";
+		p->code = LWM_ECONFIG;
+	} else if (!data) {
+		p->verdict = "fits; the data is not there yet";
+	} else {
+		p->verdict = "fits";
+	}
+}
+
+static void print_text(const struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, const struct lwm_mesh *m)
+{
+	char a[32], b[32], c[32];
+	printf("model          %s, %s parameters\n", o->kind, lwm_count_text(o->params, a, sizeof a));
+	printf("mesh           dp %d, fsdp %d, tp %d, sp %d\n", m->dim[0], m->dim[1], m->dim[2], m->dim[3]);
+	printf("a rank         %s = %s weights, gradient, optimizer + %s activations\n",
+	       lwm_bytes_text((double)p->per_rank, a, sizeof a), lwm_bytes_text((double)p->weights, b, sizeof b),
+	       lwm_bytes_text((double)p->activations, c, sizeof c));
+	printf("device         %s, %s free\n", lk_dev_name(o->dev), lwm_bytes_text((double)p->device_free, a, sizeof a));
+	printf("checkpoint     %s, %" PRId64 " kept; %s free\n", lwm_bytes_text((double)p->checkpoint, a, sizeof a), s->keep,
+	       p->space < 0 ? "unknown" : lwm_bytes_text((double)p->space, b, sizeof b));
+	printf("work           %" PRId64 " steps of %s %ss = %.4g %ss, %.4g FLOP a step, %.4g in all\n", s->steps,
+	       lwm_count_text(o->tokens_per_step, a, sizeof a), o->unit, p->tokens, o->unit, o->flops_per_step, p->flops);
+	printf("verdict        %s\n", p->verdict);
+}
+
+static void print_json(const struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, const struct lwm_mesh *m)
+{
+	printf("{\"kind\":\"%s\",\"parameters\":%" PRId64 ",\"mesh\":[%d,%d,%d,%d],\"bytes_per_rank\":%" PRId64
+	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"device_free\":%" PRId64
+	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
+	       ",\"units_per_step\":%" PRId64 ",\"flops_per_step\":%.9g,\"flops\":%.9g,\"fits\":%s,\"verdict\":\"%s\"}\n",
+	       o->kind, o->params, m->dim[0], m->dim[1], m->dim[2], m->dim[3], p->per_rank, p->weights, p->activations,
+	       p->device_free, p->checkpoint, p->space, s->steps, o->tokens_per_step, o->flops_per_step, p->flops,
+	       p->code ? "false" : "true", p->verdict);
+}
+
+int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct lwm_err *e)
+{
+	struct lwm_stage s = *given;
+	struct lwm_mesh m = { .dim = { 0 } };
+	struct lwm_objective *o = NULL;
+	struct lk_dev *dev = NULL;
+	struct plan p = { .code = 0 };
+	size_t mem_free, mem_total;
+	int rc;
+	s.planning = true;
+	LWM_TRY(lwm_mesh_parse(s.mesh_dim, ranks, m.dim, e));
+	LWM_GO(lwm_device_open(&dev, s.device, s.threads, e));
+	LWM_GO(lwm_objective_new(&o, &s, &m, dev, e));
+	if (lk_dev_memory(dev, &mem_free, &mem_total))
+		LWM_GO(lwm_device_fail(dev, LK_EDEVICE, "memory", e));
+	p.weights = lwm_weights_bytes(o->floats, ranks, o->dtype);
+	p.activations = o->memory_bytes;
+	p.per_rank = p.weights + p.activations;
+	p.checkpoint = o->params * 12;
+	p.space = lwm_space_free(s.out);
+	p.device_free = (int64_t)mem_free;
+	p.tokens = (double)o->tokens_per_step * (double)s.steps;
+	p.flops = o->flops_per_step * (double)s.steps;
+	judge(&p, &s, lwm_path_exists(s.data.n ? s.data.v[0] : ""));
+	json ? print_json(&p, &s, o, &m) : print_text(&p, &s, o, &m);
+	if (p.code)
+		rc = lwm_fail(e, p.code, "the plan %s", p.verdict);
+out:
+	lwm_objective_free(o);
+	lk_dev_close(dev);
+	return rc;
+}

@@ -1,0 +1,279 @@
+#include "common/train/save.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/train/modelfile.h"
+
+static struct lwm_ckpt_tensor *table_of(const struct lwm_objective *o, struct lwm_err *e)
+{
+	struct lwm_ckpt_tensor *t = calloc((size_t)o->ntensor, sizeof *t);
+	if (!t) {
+		lwm_fail(e, LWM_EMEMORY, "out of memory for the table of weights");
+		return NULL;
+	}
+	for (int64_t i = 0; i < o->ntensor; i++) {
+		t[i].name = o->tensor[i].name;
+		t[i].ndim = o->tensor[i].ndim;
+		memcpy(t[i].shape, o->tensor[i].shape, sizeof t[i].shape);
+	}
+	return t;
+}
+
+/* The part of tensor i that lies in the rank's slice: false when there is none. */
+static bool overlap(const struct lwm_weights *w, const struct lwm_tensor *t, int64_t *from, int64_t *n)
+{
+	int64_t a = t->offset > w->first ? t->offset : w->first, b = t->offset + t->count;
+	if (b > w->first + w->count)
+		b = w->first + w->count;
+	*from = a;
+	*n = b - a;
+	return a < b;
+}
+
+static int64_t slices_of(const struct lwm_objective *o, const struct lwm_weights *w, float *const host[],
+			 struct lwm_ckpt_slice *out)
+{
+	int64_t n = 0, from, len;
+	for (int64_t i = 0; i < o->ntensor; i++) {
+		if (!overlap(w, &o->tensor[i], &from, &len))
+			continue;
+		out[n] = (struct lwm_ckpt_slice){ .tensor = i, .offset = from - o->tensor[i].offset, .run = len, .count = 1 };
+		for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+			out[n].data[g] = host[g] + (from - w->first);
+		n++;
+	}
+	return n;
+}
+
+static int write_part(const struct lwm_objective *o, struct lwm_weights *w, const char *dir, struct lwm_ckpt_part *part,
+		      struct lwm_err *e)
+{
+	float *host[LWM_CKPT_GROUPS] = { 0 };
+	struct lwm_ckpt_slice *slice = calloc((size_t)o->ntensor, sizeof *slice);
+	struct lwm_ckpt_tensor *table = table_of(o, e);
+	int rc = slice && table ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
+	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++) {
+		host[g] = malloc((size_t)w->count * sizeof **host);
+		rc = host[g] ? lwm_weights_take(w, (enum lwm_ckpt_group)g, host[g], e) :
+			       lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint of %" PRId64 " values", w->count);
+	}
+	if (rc == 0) {
+		struct lwm_ckpt_out out = { .dir = dir,
+					    .rank = lwm_comm_rank(w->grad_comm),
+					    .tensor = table,
+					    .ntensor = o->ntensor,
+					    .slice = slice,
+					    .nslice = slices_of(o, w, host, slice),
+					    .groups = LWM_CKPT_ALL };
+		rc = lwm_ckpt_write_part(&out, part, e);
+	}
+	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+		free(host[g]);
+	free(slice);
+	free(table);
+	return rc;
+}
+
+static json_t *state_json(const struct lwm_progress_state *st, const struct lwm_stage *s)
+{
+	json_t *recent = json_array();
+	for (int64_t i = 0; i < st->nrecent; i++)
+		json_array_append_new(recent, json_real(st->recent[i]));
+	return json_pack("{s:I s:I s:f s:I s:o}", "step", (json_int_t)st->step, "skipped", (json_int_t)st->skipped, "units",
+			 st->units, "seed", (json_int_t)s->seed, "recent", recent);
+}
+
+static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
+{
+	const struct lwm_stage *s = o->stage;
+	json_t *j = json_pack("{s:O s:{s:s s:I s:f s:I s:f s:I s:s s:s}}", "model", o->config, "stage", "objective",
+			      lwm_objective_names[s->objective], "seq_length", (json_int_t)s->seq_length, "theta", s->theta,
+			      "tokens_per_batch", (json_int_t)s->tokens_per_batch, "lr", s->lr, "steps",
+			      (json_int_t)s->steps, "schedule", lwm_schedule_names[s->schedule], "start_from",
+			      s->start_from);
+	if (!j)
+		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
+	return j;
+}
+
+static int commit(const struct lwm_objective *o, const struct lwm_progress_state *st, const char *dir,
+		  const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
+{
+	struct lwm_ckpt_tensor *table = table_of(o, e);
+	const int *d = o->mesh->dim;
+	char mesh[64];
+	json_t *config = config_json(o, e), *state = state_json(st, o->stage);
+	int rc = table && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
+	snprintf(mesh, sizeof mesh, "%d,%d,%d,%d", d[LWM_DP], d[LWM_FSDP], d[LWM_TP], d[LWM_SP]);
+	if (rc == 0) {
+		struct lwm_ckpt_meta m = { .kind = o->kind,
+					   .step = st->step,
+					   .mesh = mesh,
+					   .ranks = n,
+					   .config = config,
+					   .state = state,
+					   .tokenizer = o->tokenizer_hash,
+					   .tokenizer_path = o->stage->tokenizer ? o->stage->tokenizer : "",
+					   .groups = LWM_CKPT_ALL };
+		rc = lwm_ckpt_commit(dir, &m, table, o->ntensor, parts, n, e);
+	}
+	if (rc == 0)
+		rc = lwm_ckpt_retain(o->stage->out, o->stage->keep, o->stage->keep_every, e);
+	json_decref(config);
+	json_decref(state);
+	free(table);
+	return rc;
+}
+
+int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress_state *st, struct lwm_err *e)
+{
+	struct lwm_comm *c = w->grad_comm;
+	int n = lwm_comm_size(c), rc;
+	struct lwm_ckpt_part mine = { .name = "" }, *parts = calloc((size_t)n, sizeof *parts);
+	char *dir = lwm_ckpt_dir(o->stage->out, st->step);
+	rc = parts && dir ? write_part(o, w, dir, &mine, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
+	LWM_GO(lwm_agree(c, rc, e));
+	LWM_GO(lwm_comm_allgather(c, &mine, sizeof mine, parts, e));
+	if (lwm_comm_rank(c) == 0)
+		rc = commit(o, st, dir, parts, n, e);
+	LWM_GO(lwm_agree(c, rc, e)); /* nobody goes on before the record stands */
+out:
+	free(parts);
+	free(dir);
+	return rc;
+}
+
+/* ---- back in ---- */
+
+static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
+{
+	(void)ctx;
+	lwm_log(LWM_WARN, "passing over %s: %s", dir, why->msg);
+}
+
+static int read_group(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_ckpt *c, enum lwm_ckpt_group g,
+		      float *host, struct lwm_err *e)
+{
+	int64_t from, n;
+	memset(host, 0, (size_t)w->count * sizeof *host);
+	for (int64_t i = 0; i < o->ntensor; i++) {
+		const struct lwm_tensor *t = &o->tensor[i];
+		int64_t k = lwm_ckpt_find(c, t->name);
+		if (k < 0 || lwm_ckpt_size(c, k) != t->count)
+			return lwm_fail(e, LWM_ECONFIG, "tensor '%s' of %" PRId64 " values is not in the checkpoint so", t->name,
+					t->count);
+		if (overlap(w, t, &from, &n))
+			LWM_TRY(lwm_ckpt_read(c, g, k, from - t->offset, n, host + (from - w->first), e));
+	}
+	return lwm_weights_put(w, g, host, e);
+}
+
+static int read_state(const json_t *j, struct lwm_progress_state *st, const char *dir, struct lwm_err *e)
+{
+	json_t *recent;
+	LWM_TRY(lwm_json_int(j, "step", &st->step, dir, e));
+	LWM_TRY(lwm_json_int(j, "skipped", &st->skipped, dir, e));
+	LWM_TRY(lwm_json_double(j, "units", &st->units, dir, e));
+	LWM_TRY(lwm_json_get(j, "recent", JSON_ARRAY, &recent, dir, e));
+	st->nrecent = (int64_t)json_array_size(recent);
+	if (st->nrecent > 64)
+		return lwm_fail(e, LWM_EDATA, "%s: more than 64 recent gradient norms", dir);
+	for (int64_t i = 0; i < st->nrecent; i++)
+		st->recent[i] = json_number_value(json_array_get(recent, (size_t)i));
+	return 0;
+}
+
+/* A stage goes on as what it was: model and seed must be the same. */
+static int same_run(const struct lwm_objective *o, const struct lwm_ckpt_meta *m, const char *dir, struct lwm_err *e)
+{
+	const json_t *model = json_object_get(m->config, "model"), *seed = json_object_get(m->state, "seed");
+	const char *key;
+	json_t *mine;
+	if (strcmp(m->kind, o->kind))
+		return lwm_fail(e, LWM_ECONFIG, "%s: holds a %s, this stage trains a %s", dir, m->kind, o->kind);
+	if (json_integer_value(seed) != o->stage->seed)
+		return lwm_fail(e, LWM_ECONFIG, "%s: was trained with seed %" JSON_INTEGER_FORMAT ", not %" PRId64, dir,
+				json_integer_value(seed), o->stage->seed);
+	json_object_foreach((json_t *)(uintptr_t)o->config, key, mine) {
+		const json_t *theirs = json_object_get(model, key);
+		if (json_equal(mine, theirs) ||
+		    (json_is_number(mine) && json_is_number(theirs) && json_number_value(mine) == json_number_value(theirs)))
+			continue;
+		char *a = json_dumps(theirs, JSON_ENCODE_ANY), *b = json_dumps(mine, JSON_ENCODE_ANY);
+		int rc = lwm_fail(e, LWM_ECONFIG, "%s: its model has %s = %s, this stage says %s", dir, key, a ? a : "nothing",
+				  b ? b : "nothing");
+		free(a);
+		free(b);
+		return rc;
+	}
+	return 0;
+}
+
+static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, const char *dir,
+		    struct lwm_err *e)
+{
+	struct lwm_ckpt *c = NULL;
+	float *host = malloc((size_t)w->count * sizeof *host);
+	int rc = host ? lwm_ckpt_open(&c, dir, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	if (rc == 0)
+		rc = same_run(o, lwm_ckpt_meta(c), dir, e);
+	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++)
+		rc = read_group(o, w, c, (enum lwm_ckpt_group)g, host, e);
+	if (rc == 0)
+		rc = read_state(lwm_ckpt_meta(c)->state, st, dir, e);
+	lwm_ckpt_close(c);
+	free(host);
+	return rc;
+}
+
+/* Rank 0 looks, everyone reads what it found. */
+static int newest(struct lwm_comm *c, const char *root, char *dir, size_t size, struct lwm_err *e)
+{
+	char *found = NULL;
+	int rc = 0;
+	memset(dir, 0, size);
+	if (lwm_comm_rank(c) == 0 && lwm_path_is_dir(root))
+		rc = lwm_ckpt_latest(&found, root, INT64_MAX, LWM_CKPT_FULL, passed_over, NULL, e);
+	if (rc == 0 && found && snprintf(dir, size, "%s", found) >= (int)size)
+		rc = lwm_fail(e, LWM_EUSAGE, "%s: name too long", found);
+	free(found);
+	LWM_TRY(lwm_agree(c, rc, e));
+	return lwm_comm_bcast(c, dir, size, 0, e);
+}
+
+int lwm_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, bool *found,
+	       struct lwm_err *e)
+{
+	char dir[4096];
+	memset(st, 0, sizeof *st);
+	*found = false;
+	LWM_TRY(newest(w->grad_comm, o->stage->out, dir, sizeof dir, e));
+	if (!dir[0])
+		return 0;
+	LWM_TRY(lwm_agree(w->grad_comm, read_all(o, w, st, dir, e), e));
+	LWM_TRY(lwm_weights_gather(w, e));
+	lwm_log(LWM_INFO, "going on from %s", dir);
+	*found = true;
+	return 0;
+}
+
+int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
+{
+	const char *from = o->stage->start_from;
+	bool text = !strncmp(from, "text-", 5); /* text-model:DIR, text-checkpoint:DIR: vision tensors start fresh */
+	float *host = malloc((size_t)w->count * sizeof *host);
+	int rc = host ? o->ops->init(o, (uint64_t)o->stage->seed, w->first, w->count, host, e) :
+			lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " weights", w->count);
+	if (rc == 0 && strcmp(from, "random"))
+		rc = lwm_weights_read(text ? from + 5 : from, o->tensor, o->ntensor, text, w->first, w->count, host, e);
+	if (rc == 0)
+		rc = lwm_weights_put(w, LWM_CKPT_PARAMS, host, e);
+	free(host);
+	LWM_TRY(lwm_agree(w->grad_comm, rc, e));
+	return lwm_weights_gather(w, e);
+}

@@ -1,0 +1,256 @@
+/* The loop of a stage: gradients, update, records, checkpoints, stops. */
+#include "common/train/stage.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/num.h"
+#include "common/base/stop.h"
+#include "common/model/device.h"
+#include "common/train/metrics.h"
+#include "common/train/save.h"
+
+enum { MAX_SKIPS = 10, SPIKE_WINDOW = 64 };
+
+struct run {
+	const struct lwm_stage *s;
+	struct lwm_comm *world;
+	struct lwm_mesh mesh;
+	struct lk_dev *dev;
+	struct lwm_objective *o;
+	struct lwm_weights w;
+	struct lwm_progress_state st;
+	struct lwm_metrics *metrics; /* rank 0 */
+	int64_t saved_step, skips_in_row, first_step;
+	double loss, began;
+	char *stop_file;
+};
+
+static int prepare(struct run *r, struct lwm_err *e)
+{
+	char params[32], mem[32], act[32];
+	LWM_TRY(lwm_agree(r->world, lwm_device_open(&r->dev, r->s->device, r->s->threads, e), e));
+	LWM_TRY(lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e));
+	if (r->mesh.dim[LWM_TP] > 1)
+		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': tensor parallelism (tp > 1) is not available",
+				r->s->mesh_dim);
+	LWM_TRY(lwm_agree(r->world, lwm_objective_new(&r->o, r->s, &r->mesh, r->dev, e), e));
+	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (dp %d, fsdp %d, sp %d); a rank: %s of weights and state, %s of activations",
+		r->o->kind, lwm_count_text(r->o->params, params, sizeof params), lwm_comm_size(r->world),
+		lwm_comm_size(r->world) == 1 ? "" : "s", r->mesh.dim[LWM_DP], r->mesh.dim[LWM_FSDP], r->mesh.dim[LWM_SP],
+		lwm_bytes_text((double)lwm_weights_bytes(r->o->floats, lwm_comm_size(r->mesh.grad), r->o->dtype), mem,
+			       sizeof mem),
+		lwm_bytes_text((double)r->o->memory_bytes, act, sizeof act));
+	return lwm_agree(r->world, lwm_weights_new(&r->w, r->o, r->mesh.grad, e), e);
+}
+
+static int begin(struct run *r, struct lwm_err *e)
+{
+	bool found;
+	LWM_TRY(lwm_resume(r->o, &r->w, &r->st, &found, e));
+	if (!found)
+		LWM_TRY(lwm_start(r->o, &r->w, e));
+	r->first_step = r->saved_step = r->st.step;
+	if (!found)
+		r->saved_step = -1;
+	LWM_TRY(lwm_agree(r->world, r->o->ops->attach(r->o, r->w.compute, e), e));
+	int rc = 0;
+	if (lwm_comm_rank(r->world) == 0)
+		rc = lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, e);
+	return lwm_agree(r->world, rc, e);
+}
+
+/* ---- one step ---- */
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+/* Larger than spike_factor times the median of the last norms. The window is part of the checkpoint. */
+static bool is_spike(const struct run *r, double norm)
+{
+	double sorted[SPIKE_WINDOW];
+	if (r->s->spike_factor <= 0 || r->st.nrecent < SPIKE_WINDOW)
+		return false;
+	memcpy(sorted, r->st.recent, sizeof sorted);
+	qsort(sorted, SPIKE_WINDOW, sizeof *sorted, compare);
+	return norm > r->s->spike_factor * sorted[SPIKE_WINDOW / 2];
+}
+
+static int skip(struct run *r, double loss, double norm, struct lwm_err *e)
+{
+	r->st.skipped++;
+	if (++r->skips_in_row >= MAX_SKIPS || (r->st.skipped > 20 && r->st.skipped * 50 > r->st.step))
+		return lwm_fail(e, LWM_ENUMERIC,
+				"step %" PRId64 ": loss %g, gradient norm %g: %" PRId64
+				" updates were skipped by now; lower the learning rate or look at the data",
+				r->st.step, loss, norm, r->st.skipped);
+	lwm_log(LWM_WARN, "step %" PRId64 ": loss %g, gradient norm %g: update skipped", r->st.step, loss, norm);
+	return 0;
+}
+
+static void remember(struct run *r, double norm)
+{
+	r->st.recent[r->st.step % SPIKE_WINDOW] = norm;
+	if (r->st.nrecent < SPIKE_WINDOW)
+		r->st.nrecent++;
+	r->skips_in_row = 0;
+}
+
+static int one_step(struct run *r, struct lwm_err *e)
+{
+	double sums[LWM_SUMS] = { 0 }, gnorm, t0 = lwm_now(), lr = lwm_stage_lr(r->s, r->st.step), scale;
+	struct lwm_str json = { 0 };
+	int rc;
+	lwm_watchdog_pet("step");
+	LWM_TRY(lwm_weights_zero_grad(&r->w, e));
+	LWM_TRY(lwm_agree(r->world, r->o->ops->step(r->o, r->st.step, r->w.grad, sums, e), e));
+	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
+	double norm = r->o->ops->norm(sums);
+	scale = norm > 0 ? 1 / norm : 0;
+	LWM_TRY(lwm_weights_reduce(&r->w, scale, &gnorm, e));
+	r->loss = r->o->ops->render(r->o, sums, false, &json);
+	rc = lwm_str_ok(&json, e);
+	bool bad = !isfinite(r->loss) || !isfinite(gnorm) || is_spike(r, gnorm);
+	if (rc == 0 && bad)
+		rc = skip(r, r->loss, gnorm, e);
+	if (rc == 0 && !bad) {
+		if (r->s->clip > 0 && gnorm > r->s->clip)
+			scale *= r->s->clip / gnorm;
+		rc = lwm_weights_update(&r->w, r->o, r->s, r->st.step, lr, scale, e);
+		remember(r, gnorm);
+	}
+	if (rc == 0)
+		rc = lwm_weights_gather(&r->w, e);
+	r->st.step++;
+	r->st.units += (double)r->o->tokens_per_step;
+	if (rc == 0 && r->metrics)
+		rc = lwm_metrics_step(r->metrics, &r->st, r->loss, gnorm, lr, lwm_now() - t0, bad, &json, e);
+	lwm_str_release(&json);
+	return lwm_agree(r->world, rc, e);
+}
+
+static int evaluate(struct run *r, struct lwm_err *e)
+{
+	double sums[LWM_SUMS] = { 0 };
+	struct lwm_str json = { 0 };
+	int rc;
+	lwm_watchdog_pet("evaluation");
+	LWM_TRY(lwm_agree(r->world, r->o->ops->eval(r->o, sums, e), e));
+	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
+	double loss = r->o->ops->render(r->o, sums, true, &json);
+	rc = lwm_str_ok(&json, e);
+	if (rc == 0 && r->metrics)
+		rc = lwm_metrics_eval(r->metrics, &r->st, loss, &json, e);
+	lwm_str_release(&json);
+	return lwm_agree(r->world, rc, e);
+}
+
+/* A failed save is not the end of the run as long as an older checkpoint stands: it is tried again next time. At the end of the run it
+ * is an error. */
+static int save(struct run *r, bool last, struct lwm_err *e)
+{
+	struct lwm_err mine = { 0 };
+	double t0 = lwm_now();
+	if (r->saved_step == r->st.step)
+		return 0;
+	lwm_watchdog_pet("checkpoint");
+	int rc = lwm_save(r->o, &r->w, &r->st, &mine);
+	if (rc == 0) {
+		r->saved_step = r->st.step;
+		return r->metrics ? lwm_metrics_saved(r->metrics, r->st.step, lwm_now() - t0, e) : 0;
+	}
+	if (rc == -LWM_EIO && !last) {
+		lwm_log(LWM_WARN, "checkpoint of step %" PRId64 " failed, training goes on: %s", r->st.step, mine.msg);
+		return 0;
+	}
+	return lwm_fail(e, -rc, "%s", mine.msg);
+}
+
+/* Everyone hears the strongest wish of any rank. */
+static int stop_wanted(struct run *r, int64_t *wish, struct lwm_err *e)
+{
+	*wish = lwm_stop_wanted();
+	if (r->s->stop_after && r->st.step - r->first_step >= r->s->stop_after && r->st.step < r->s->steps)
+		*wish = LWM_STOP_END;
+	return lwm_comm_max_i64(r->world, wish, 1, e);
+}
+
+static bool due(int64_t every, int64_t step)
+{
+	return every > 0 && step % every == 0;
+}
+
+static int loop(struct run *r, struct lwm_err *e)
+{
+	while (r->st.step < r->s->steps) {
+		int64_t wish;
+		LWM_TRY(one_step(r, e));
+		if (due(r->s->eval_every, r->st.step) && r->s->eval_rows && r->st.step < r->s->steps)
+			LWM_TRY(evaluate(r, e));
+		LWM_TRY(stop_wanted(r, &wish, e));
+		bool end = wish == LWM_STOP_END && r->st.step < r->s->steps;
+		if (end || wish == LWM_STOP_SAVE || due(r->s->checkpoint_every, r->st.step))
+			LWM_TRY(save(r, end, e));
+		if (end)
+			return lwm_fail(e, LWM_ESAVED, "stopped at step %" PRId64 " of %" PRId64 " (%s), saved: run me again",
+					r->st.step, r->s->steps, *lwm_stop_reason() ? lwm_stop_reason() : "--stop-after");
+	}
+	return 0;
+}
+
+static int finish(struct run *r, struct lwm_err *e)
+{
+	bool evaluates = r->s->objective == LWM_RECONSTRUCTION || r->s->eval_data.n;
+	if (evaluates && r->s->eval_rows && r->first_step < r->s->steps)
+		LWM_TRY(evaluate(r, e));
+	LWM_TRY(save(r, true, e));
+	return lwm_agree(r->world, r->metrics ? lwm_metrics_done(r->metrics, &r->st, lwm_now() - r->began, e) : 0, e);
+}
+
+static void release(struct run *r)
+{
+	lwm_metrics_close(r->metrics);
+	if (r->o)
+		lwm_objective_free(r->o);
+	lwm_weights_release(&r->w);
+	lk_dev_close(r->dev);
+	lwm_mesh_release(&r->mesh);
+	free(r->stop_file);
+}
+
+static int check(const struct lwm_stage *s, struct lwm_err *e)
+{
+	if (!s->data.n)
+		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
+	if (s->objective == LWM_NEXT_TOKEN && s->eval_every && !s->eval_data.n)
+		return lwm_fail(e, LWM_EUSAGE, "--eval-every needs --eval-data");
+	return 0;
+}
+
+int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e)
+{
+	struct run r = { .s = s, .world = world, .began = lwm_now() };
+	int rc;
+	LWM_TRY(check(s, e));
+	LWM_TRY(lwm_agree(world, lwm_comm_rank(world) == 0 ? lwm_mkdirs(s->out, e) : 0, e));
+	r.stop_file = lwm_path_join(s->out, "STOP");
+	lwm_stop_install(s->grace, r.stop_file);
+	lwm_watchdog_start(world, s->watchdog);
+	lwm_watchdog_pet("start");
+	LWM_GO(prepare(&r, e));
+	LWM_GO(begin(&r, e));
+	LWM_GO(loop(&r, e));
+	LWM_GO(finish(&r, e));
+out:
+	lwm_watchdog_stop();
+	release(&r);
+	return rc;
+}

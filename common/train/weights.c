@@ -1,0 +1,184 @@
+#include "common/train/weights.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGN = 16 }; /* floats: slices begin on 64 bytes */
+
+static int64_t slice_of(int64_t floats, int ranks)
+{
+	int64_t unit = (int64_t)ranks * ALIGN;
+	return (floats + unit - 1) / unit * ALIGN;
+}
+
+int64_t lwm_weights_bytes(int64_t floats, int ranks, int dtype)
+{
+	int64_t count = slice_of(floats, ranks), total = count * ranks;
+	return total * (int64_t)(lk_dtype_size(dtype) + 4) + count * 4 * (2 + (dtype != LK_F32) + (ranks > 1));
+}
+
+static int device_failed(const struct lwm_weights *w, const char *what, struct lwm_err *e)
+{
+	return lwm_fail(e, LWM_EUNAVAIL, "%s: %s: %s", lk_dev_name(w->dev), what, lk_dev_error(w->dev));
+}
+
+static int room(struct lwm_weights *w, int64_t n, size_t size, void **out, struct lwm_err *e)
+{
+	if (lk_mem_alloc(w->dev, (size_t)n * size, out) == 0)
+		return 0;
+	*out = NULL;
+	return lwm_fail(e, LWM_EMEMORY, "%s: no room for %" PRId64 " values of weights, gradient and optimizer state",
+			lk_dev_name(w->dev), n);
+}
+
+int lwm_weights_new(struct lwm_weights *w, const struct lwm_objective *o, struct lwm_comm *grad_comm, struct lwm_err *e)
+{
+	int ranks = lwm_comm_size(grad_comm), rc;
+	void *p;
+	memset(w, 0, sizeof *w);
+	w->dev = o->dev;
+	w->dtype = o->dtype;
+	w->grad_comm = grad_comm;
+	w->count = slice_of(o->floats, ranks);
+	w->total = w->count * ranks;
+	w->first = w->count * lwm_comm_rank(grad_comm);
+	LWM_GO(room(w, w->total, lk_dtype_size(w->dtype), &w->compute, e));
+	LWM_GO(room(w, w->total, 4, &p, e));
+	w->grad = p;
+	LWM_GO(room(w, w->count, 4, &p, e));
+	w->m = p;
+	LWM_GO(room(w, w->count, 4, &p, e));
+	w->v = p;
+	if (w->dtype != LK_F32) {
+		LWM_GO(room(w, w->count, 4, &p, e));
+		w->master = p;
+	} else {
+		w->master = (float *)w->compute + w->first;
+	}
+	w->slice = w->grad;
+	if (ranks > 1) {
+		LWM_GO(room(w, w->count, 4, &p, e));
+		w->slice = p;
+	}
+	if (!lk_dev_is_host(w->dev) && ranks > 1 && lk_host_alloc(w->dev, (size_t)w->total * 4, &w->host))
+		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no host memory to exchange %" PRId64 " gradients", w->total));
+	if (lk_zero(w->dev, w->m, (size_t)w->count * 4) || lk_zero(w->dev, w->v, (size_t)w->count * 4))
+		rc = device_failed(w, "clearing optimizer state", e);
+out:
+	if (rc < 0)
+		lwm_weights_release(w);
+	return rc;
+}
+
+void lwm_weights_release(struct lwm_weights *w)
+{
+	if (!w->dev)
+		return;
+	if (w->dtype != LK_F32)
+		lk_mem_free(w->dev, w->master);
+	if (w->slice != w->grad)
+		lk_mem_free(w->dev, w->slice);
+	lk_mem_free(w->dev, w->compute);
+	lk_mem_free(w->dev, w->grad);
+	lk_mem_free(w->dev, w->m);
+	lk_mem_free(w->dev, w->v);
+	if (w->host)
+		lk_host_free(w->dev, w->host);
+	memset(w, 0, sizeof *w);
+}
+
+static float *group(struct lwm_weights *w, enum lwm_ckpt_group g)
+{
+	return g == LWM_CKPT_PARAMS ? w->master : g == LWM_CKPT_ADAM_M ? w->m : w->v;
+}
+
+int lwm_weights_put(struct lwm_weights *w, enum lwm_ckpt_group g, const float *host, struct lwm_err *e)
+{
+	if (lk_upload(w->dev, group(w, g), host, (size_t)w->count * 4))
+		return device_failed(w, "upload", e);
+	if (g == LWM_CKPT_PARAMS && w->dtype != LK_F32) {
+		char *dst = (char *)w->compute + (size_t)w->first * lk_dtype_size(w->dtype);
+		struct lk_view y = lk_view1(dst, w->dtype, w->count), x = lk_view1(w->master, LK_F32, w->count);
+		if (lk_cast(w->dev, &y, &x))
+			return device_failed(w, "cast", e);
+	}
+	return 0;
+}
+
+int lwm_weights_take(struct lwm_weights *w, enum lwm_ckpt_group g, float *host, struct lwm_err *e)
+{
+	return lk_download(w->dev, host, group(w, g), (size_t)w->count * 4) ? device_failed(w, "download", e) : 0;
+}
+
+int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
+{
+	size_t bytes = (size_t)w->count * lk_dtype_size(w->dtype);
+	size_t at = (size_t)lwm_comm_rank(w->grad_comm) * bytes;
+	if (lwm_comm_size(w->grad_comm) == 1)
+		return 0;
+	if (lk_dev_is_host(w->dev))
+		return lwm_comm_allgather(w->grad_comm, (char *)w->compute + at, bytes, w->compute, e);
+	if (lk_download(w->dev, (char *)w->host + at, (char *)w->compute + at, bytes))
+		return device_failed(w, "download", e);
+	LWM_TRY(lwm_comm_allgather(w->grad_comm, (char *)w->host + at, bytes, w->host, e));
+	return lk_upload(w->dev, w->compute, w->host, bytes * (size_t)lwm_comm_size(w->grad_comm)) ?
+		       device_failed(w, "upload", e) :
+		       0;
+}
+
+int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e)
+{
+	return lk_zero(w->dev, w->grad, (size_t)w->total * 4) ? device_failed(w, "clearing gradients", e) : 0;
+}
+
+static int scatter(struct lwm_weights *w, struct lwm_err *e)
+{
+	if (lwm_comm_size(w->grad_comm) == 1)
+		return 0;
+	if (lk_dev_is_host(w->dev))
+		return lwm_comm_reduce_scatter_f32(w->grad_comm, w->grad, w->slice, w->total, e);
+	float *host = w->host, *mine = host + w->first;
+	if (lk_download(w->dev, host, w->grad, (size_t)w->total * 4))
+		return device_failed(w, "download", e);
+	LWM_TRY(lwm_comm_reduce_scatter_f32(w->grad_comm, host, mine, w->total, e));
+	return lk_upload(w->dev, w->slice, mine, (size_t)w->count * 4) ? device_failed(w, "upload", e) : 0;
+}
+
+int lwm_weights_reduce(struct lwm_weights *w, double scale, double *norm, struct lwm_err *e)
+{
+	double sum = 0;
+	LWM_TRY(scatter(w, e));
+	if (lk_sumsq(w->dev, w->slice, w->count, &sum))
+		return device_failed(w, "gradient norm", e);
+	LWM_TRY(lwm_comm_sum_f64(w->grad_comm, &sum, 1, e));
+	*norm = fabs(scale) * sqrt(sum);
+	return 0;
+}
+
+int lwm_weights_update(struct lwm_weights *w, const struct lwm_objective *o, const struct lwm_stage *s, int64_t n, double lr,
+		       double scale, struct lwm_err *e)
+{
+	struct lk_adamw a = { .lr = (float)lr,
+			      .beta1 = (float)s->beta1,
+			      .beta2 = (float)s->beta2,
+			      .eps = (float)s->eps,
+			      .grad_scale = (float)scale,
+			      .bias1 = 1 - pow(s->beta1, (double)(n + 1)),
+			      .bias2 = 1 - pow(s->beta2, (double)(n + 1)) };
+	size_t size = lk_dtype_size(w->dtype);
+	for (int64_t i = 0; i < o->ntensor; i++) {
+		const struct lwm_tensor *t = &o->tensor[i];
+		int64_t lo = t->offset > w->first ? t->offset - w->first : 0, hi = t->offset + t->count - w->first;
+		if (hi > w->count)
+			hi = w->count;
+		if (lo >= hi)
+			continue;
+		a.weight_decay = t->no_decay ? 0 : (float)s->weight_decay;
+		void *copy = w->dtype == LK_F32 ? NULL : (char *)w->compute + (size_t)(w->first + lo) * size;
+		if (lk_adamw(w->dev, w->master + lo, w->m + lo, w->v + lo, w->slice + lo, copy, hi - lo, &a))
+			return device_failed(w, "AdamW", e);
+	}
+	return 0;
+}

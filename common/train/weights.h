@@ -1,0 +1,42 @@
+/* weights.h - the flat vectors of a stage on one rank: weights, gradient, optimizer state, and AdamW over them.
+ *
+ * The vector is padded to `total` and cut into equal slices, one for each rank of mesh->grad: a rank owns the master weights and
+ * moments of [first, first + count) (ZeRO stage 1, Rajbhandari et al. 2020). A step is: gradients summed and scattered,
+ * norm, AdamW on the slice, weights gathered. Where activations are fp32 the compute weights are the master weights.
+ */
+#ifndef LWM_TRAIN_WEIGHTS_H
+#define LWM_TRAIN_WEIGHTS_H
+
+#include "common/train/objective.h"
+
+struct lwm_weights {
+	struct lk_dev *dev;
+	struct lwm_comm *grad_comm; /* borrowed */
+	int64_t total, first, count;
+	void *compute;       /* device, objective's dtype, total */
+	float *grad;         /* device, total */
+	float *master, *m, *v; /* device, count; master points into compute where that is fp32 */
+	float *slice;        /* device, count: summed gradient; == grad when there is one rank */
+	void *host;          /* staging of one slice on devices that are not host memory */
+	int dtype;
+};
+
+int64_t lwm_weights_bytes(int64_t floats, int ranks, int dtype); /* device bytes of one rank, for the plan */
+/* Local. Zeroed moments, undefined weights. */
+int lwm_weights_new(struct lwm_weights *w, const struct lwm_objective *o, struct lwm_comm *grad_comm, struct lwm_err *e);
+void lwm_weights_release(struct lwm_weights *w);
+
+/* Own slice of a group between host memory and device. Local. */
+int lwm_weights_put(struct lwm_weights *w, enum lwm_ckpt_group g, const float *host, struct lwm_err *e);
+int lwm_weights_take(struct lwm_weights *w, enum lwm_ckpt_group g, float *host, struct lwm_err *e);
+/* Everyone gets everyone's weights. COLLECTIVE. */
+int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e);
+
+int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e);
+/* COLLECTIVE. Sums gradients into slices; *norm = 2-norm of scale * gradient over all ranks. */
+int lwm_weights_reduce(struct lwm_weights *w, double scale, double *norm, struct lwm_err *e);
+/* Local. AdamW of update n (from 0) on the slice. */
+int lwm_weights_update(struct lwm_weights *w, const struct lwm_objective *o, const struct lwm_stage *s, int64_t n, double lr,
+		       double scale, struct lwm_err *e);
+
+#endif
