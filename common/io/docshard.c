@@ -1,0 +1,366 @@
+#include "common/io/docshard.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/json.h"
+#include "common/io/seal.h"
+#include "common/io/shard.h"
+
+static const char SCHEMA[] = "lwm-docs-1", KIND[] = "docs";
+enum { TOKENS, DOC_OFFSET, DOC_RUN, RUN_START, RUN_LOSS, ID_BYTES, ID_OFFSET, SRC_BYTES, SRC_OFFSET, VECS };
+static const struct lwm_vec layout[VECS] = {
+	[TOKENS] = { "tokens", LWM_V_TOKENS, 0 },          [DOC_OFFSET] = { "doc_offset", LWM_V_I64, 0 },
+	[DOC_RUN] = { "doc_run_offset", LWM_V_I64, 0 },    [RUN_START] = { "run_start", LWM_V_I64, 0 },
+	[RUN_LOSS] = { "run_loss", LWM_V_U8, 0 },          [ID_BYTES] = { "id_bytes", LWM_V_U8, 0 },
+	[ID_OFFSET] = { "id_offset", LWM_V_I64, 0 },       [SRC_BYTES] = { "source_bytes", LWM_V_U8, 0 },
+	[SRC_OFFSET] = { "source_offset", LWM_V_I64, 0 },
+};
+
+/* ---- writing ---- */
+
+struct lwm_docs_writer {
+	struct lwm_shard_out s;
+	struct lwm_spool spool[VECS];
+	int64_t vocab, docs, tokens, runs, id_bytes, src_bytes;
+	bool broken; /* a document went in by half: the disk is full */
+};
+
+static int check_meta(const char *path, const struct lwm_docs_meta *m, struct lwm_err *e)
+{
+	if (m->vocab_text < 1 || m->vocab_vision < 0 || m->vocab_text > INT32_MAX || m->vocab_vision > INT32_MAX ||
+	    m->vocab_text + m->vocab_vision > INT32_MAX)
+		return lwm_fail(e, LWM_ECONFIG, "%s: a vocabulary of %" PRId64 " + %" PRId64 " ids cannot be stored", path,
+				m->vocab_text, m->vocab_vision);
+	return 0;
+}
+
+static int add_i64(struct lwm_docs_writer *w, int vec, int64_t v, struct lwm_err *e)
+{
+	return lwm_spool_add(&w->spool[vec], &v, sizeof v, w->s.path, e);
+}
+
+int lwm_docs_create(struct lwm_docs_writer **out, const char *path, const struct lwm_docs_meta *m, bool force,
+		    struct lwm_err *e)
+{
+	static const int zero_first[] = { DOC_OFFSET, DOC_RUN, ID_OFFSET, SRC_OFFSET };
+	int rc;
+	*out = NULL;
+	LWM_TRY(check_meta(path, m, e));
+	struct lwm_docs_writer *w = calloc(1, sizeof *w);
+	if (!w)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	LWM_GO(lwm_shard_begin(&w->s, path, KIND, SCHEMA, m->tool, m->config, force, e));
+	w->vocab = m->vocab_text + m->vocab_vision;
+	lwm_put(w->s.meta, "vocab_text", json_integer(m->vocab_text), &w->s.failed);
+	lwm_put(w->s.meta, "vocab_vision", json_integer(m->vocab_vision), &w->s.failed);
+	lwm_put(w->s.meta, "tokenizer", json_string(m->tokenizer), &w->s.failed);
+	lwm_put(w->s.meta, "policy", json_string(m->policy), &w->s.failed);
+	for (int i = 0; i < 4; i++)
+		LWM_GO(add_i64(w, zero_first[i], 0, e));
+	*out = w;
+	return 0;
+out:
+	lwm_docs_discard(w);
+	return rc;
+}
+
+static int check_runs(const char *id, const struct lwm_loss_run *runs, int64_t nruns, int64_t n, struct lwm_err *e)
+{
+	for (int64_t i = 0; i < nruns; i++)
+		if (runs[i].start >= n || runs[i].loss > 1 || (i ? runs[i].start <= runs[i - 1].start : runs[i].start != 0))
+			return lwm_fail(e, LWM_EDATA, "document %.200s: loss run %" PRId64 " does not fit its %" PRId64
+					" tokens", id, i, n);
+	return 0;
+}
+
+/* Neighbours of equal loss become one run. */
+static int add_runs(struct lwm_docs_writer *w, const struct lwm_loss_run *runs, int64_t nruns, struct lwm_err *e)
+{
+	static const struct lwm_loss_run all = { 0, 1 };
+	if (nruns == 0) {
+		runs = &all;
+		nruns = 1;
+	}
+	for (int64_t i = 0; i < nruns; i++) {
+		if (i && runs[i].loss == runs[i - 1].loss)
+			continue;
+		LWM_TRY(add_i64(w, RUN_START, runs[i].start, e));
+		LWM_TRY(lwm_spool_add(&w->spool[RUN_LOSS], &runs[i].loss, 1, w->s.path, e));
+		w->runs++;
+	}
+	return add_i64(w, DOC_RUN, w->runs, e);
+}
+
+static int add_text(struct lwm_docs_writer *w, int bytes, int offset, const char *text, int64_t *end, struct lwm_err *e)
+{
+	int64_t n = (int64_t)strlen(text);
+	LWM_TRY(lwm_spool_add(&w->spool[bytes], text, n, w->s.path, e));
+	*end += n;
+	return add_i64(w, offset, *end, e);
+}
+
+int lwm_docs_append(struct lwm_docs_writer *w, const char *id, const char *source, const int32_t *tokens, int64_t n,
+		    const struct lwm_loss_run *runs, int64_t nruns, struct lwm_err *e)
+{
+	int64_t bad;
+	if (n < 1)
+		return lwm_fail(e, LWM_EDATA, "document %.200s: has no tokens", id);
+	LWM_TRY(check_runs(id, runs, nruns, n, e));
+	w->broken = true;
+	LWM_TRY(lwm_tokens_add(&w->spool[TOKENS], tokens, n, w->vocab, &bad, w->s.path, e));
+	w->broken = false;
+	if (bad >= 0)
+		return lwm_fail(e, LWM_EDATA, "document %.200s: token %" PRId64 " has id %" PRId32 ", the vocabulary has %"
+				PRId64, id, bad, tokens[bad], w->vocab);
+	w->broken = true;
+	w->tokens += n;
+	w->docs++;
+	LWM_TRY(add_i64(w, DOC_OFFSET, w->tokens, e));
+	LWM_TRY(add_runs(w, runs, nruns, e));
+	LWM_TRY(add_text(w, ID_BYTES, ID_OFFSET, id, &w->id_bytes, e));
+	LWM_TRY(add_text(w, SRC_BYTES, SRC_OFFSET, source ? source : "", &w->src_bytes, e));
+	w->broken = false;
+	return 0;
+}
+
+int lwm_docs_reject(struct lwm_docs_writer *w, const char *reason, int64_t count, struct lwm_err *e)
+{
+	return lwm_manifest_add_reject(&w->s.manifest, reason, count, e);
+}
+
+int lwm_docs_input(struct lwm_docs_writer *w, const char *path, int64_t bytes, const char *hash, struct lwm_err *e)
+{
+	return lwm_manifest_add_input(&w->s.manifest, path, bytes, hash, e);
+}
+
+int64_t lwm_docs_written(const struct lwm_docs_writer *w, int64_t *tokens)
+{
+	if (tokens)
+		*tokens = w->tokens;
+	return w->docs;
+}
+
+int lwm_docs_commit(struct lwm_docs_writer *w, struct lwm_err *e)
+{
+	struct lwm_vec v[VECS];
+	memcpy(v, layout, sizeof v);
+	v[TOKENS].type = lwm_token_type(w->vocab);
+	w->s.manifest.out = w->docs;
+	w->s.manifest.in = w->docs + w->s.manifest.rejected;
+	w->s.manifest.tokens = w->tokens;
+	lwm_put(w->s.meta, "documents", json_integer(w->docs), &w->s.failed);
+	lwm_put(w->s.meta, "rejected", json_integer(w->s.manifest.rejected), &w->s.failed);
+	int rc = w->broken ? lwm_fail(e, LWM_EIO, "%s: not finished: an earlier write failed", w->s.path) :
+			     lwm_shard_commit(&w->s, SCHEMA, v, w->spool, VECS, e);
+	lwm_docs_discard(w);
+	return rc;
+}
+
+void lwm_docs_discard(struct lwm_docs_writer *w)
+{
+	if (!w)
+		return;
+	for (int i = 0; i < VECS; i++)
+		lwm_spool_release(&w->spool[i]);
+	lwm_shard_release(&w->s);
+	free(w);
+}
+
+/* ---- reading ---- */
+
+struct lwm_docs {
+	struct lwm_shard_in s;
+	struct lwm_docs_meta meta;
+	char *path, *id, *source; /* the last document's */
+	struct lwm_loss_run *runs;
+	int64_t docs, tokens, vocab, cap_id, cap_source, cap_runs;
+};
+
+static int read_meta(struct lwm_docs *d, struct lwm_err *e)
+{
+	const json_t *m = d->s.meta;
+	LWM_TRY(lwm_json_int(m, "vocab_text", &d->meta.vocab_text, d->path, e));
+	LWM_TRY(lwm_json_int(m, "vocab_vision", &d->meta.vocab_vision, d->path, e));
+	LWM_TRY(lwm_json_str(m, "tokenizer", &d->meta.tokenizer, d->path, e));
+	LWM_TRY(lwm_json_str(m, "tool", &d->meta.tool, d->path, e));
+	LWM_TRY(lwm_json_str(m, "config", &d->meta.config, d->path, e));
+	LWM_TRY(lwm_json_str(m, "policy", &d->meta.policy, d->path, e));
+	LWM_TRY(lwm_json_int(m, "documents", &d->docs, d->path, e));
+	LWM_TRY(check_meta(d->path, &d->meta, e));
+	d->vocab = d->meta.vocab_text + d->meta.vocab_vision;
+	return 0;
+}
+
+static int64_t length(const struct lwm_docs *d, int vec)
+{
+	return lwm_vfr_vec(d->s.r, vec)->n;
+}
+
+/* Lengths that must agree, and the last offsets. */
+static int check_shape(struct lwm_docs *d, struct lwm_err *e)
+{
+	static const int pairs[][2] = { { DOC_OFFSET, TOKENS }, { DOC_RUN, RUN_START }, { ID_OFFSET, ID_BYTES },
+					{ SRC_OFFSET, SRC_BYTES } };
+	int64_t last;
+	d->tokens = length(d, TOKENS);
+	if (d->docs < 0 || length(d, RUN_LOSS) != length(d, RUN_START) ||
+	    lwm_vfr_vec(d->s.r, TOKENS)->type != lwm_token_type(d->vocab))
+		return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", d->path);
+	for (int i = 0; i < 4; i++) {
+		if (length(d, pairs[i][0]) != d->docs + 1)
+			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not have one entry for each of its %" PRId64
+					" documents", d->path, layout[pairs[i][0]].name, d->docs);
+		LWM_TRY(lwm_vfr_read(d->s.r, pairs[i][0], d->docs, 1, &last, e));
+		if (last != length(d, pairs[i][1]))
+			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not end where '%s' does", d->path,
+					layout[pairs[i][0]].name, layout[pairs[i][1]].name);
+	}
+	return 0;
+}
+
+int lwm_docs_open(struct lwm_docs **out, const char *path, struct lwm_err *e)
+{
+	int rc;
+	struct lwm_docs *d = calloc(1, sizeof *d);
+	*out = NULL;
+	if (!d || !(d->path = strdup(path))) {
+		free(d);
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	}
+	LWM_GO(lwm_shard_open(&d->s, path, KIND, SCHEMA, layout, VECS, e));
+	LWM_GO(read_meta(d, e));
+	LWM_GO(check_shape(d, e));
+	*out = d;
+	return 0;
+out:
+	lwm_docs_close(d);
+	return rc;
+}
+
+void lwm_docs_close(struct lwm_docs *d)
+{
+	if (!d)
+		return;
+	lwm_shard_close(&d->s);
+	free(d->path);
+	free(d->id);
+	free(d->source);
+	free(d->runs);
+	free(d);
+}
+
+const struct lwm_docs_meta *lwm_docs_meta(const struct lwm_docs *d)
+{
+	return &d->meta;
+}
+
+const struct lwm_manifest *lwm_docs_manifest(const struct lwm_docs *d)
+{
+	return &d->s.manifest;
+}
+
+int64_t lwm_docs_count(const struct lwm_docs *d)
+{
+	return d->docs;
+}
+
+int64_t lwm_docs_tokens(const struct lwm_docs *d)
+{
+	return d->tokens;
+}
+
+/* Entries i and i+1 of an offset vector whose values end at `end`. */
+static int range(struct lwm_docs *d, int vec, int64_t i, int64_t end, int64_t out[2], struct lwm_err *e)
+{
+	if (i < 0 || i >= d->docs)
+		return lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " of %" PRId64, d->path, i, d->docs);
+	LWM_TRY(lwm_vfr_read(d->s.r, vec, i, 2, out, e));
+	if (out[0] < 0 || out[1] < out[0] || out[1] > end)
+		return lwm_fail(e, LWM_EDATA, "%s: '%s' is not ascending at document %" PRId64, d->path, layout[vec].name, i);
+	return 0;
+}
+
+static int grow(void *buf, int64_t *cap, int64_t need, size_t size, struct lwm_err *e)
+{
+	void **p = buf;
+	if (need <= *cap)
+		return 0;
+	void *q = realloc(*p, (size_t)need * size);
+	if (!q)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a document's description");
+	*p = q;
+	*cap = need;
+	return 0;
+}
+
+static int get_text(struct lwm_docs *d, int offset, int bytes, int64_t i, char **buf, int64_t *cap, struct lwm_err *e)
+{
+	int64_t r[2];
+	LWM_TRY(range(d, offset, i, length(d, bytes), r, e));
+	LWM_TRY(grow(buf, cap, r[1] - r[0] + 1, 1, e));
+	LWM_TRY(lwm_vfr_read(d->s.r, bytes, r[0], r[1] - r[0], *buf, e));
+	(*buf)[r[1] - r[0]] = 0;
+	return 0;
+}
+
+static int get_runs(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct lwm_err *e)
+{
+	int64_t r[2];
+	LWM_TRY(range(d, DOC_RUN, i, length(d, RUN_START), r, e));
+	LWM_TRY(grow(&d->runs, &d->cap_runs, r[1] - r[0], sizeof *d->runs, e));
+	out->nruns = r[1] - r[0];
+	if (out->nruns < 1)
+		return lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " has no loss run", d->path, i);
+	for (int64_t k = 0; k < out->nruns; k++) {
+		LWM_TRY(lwm_vfr_read(d->s.r, RUN_START, r[0] + k, 1, &d->runs[k].start, e));
+		LWM_TRY(lwm_vfr_read(d->s.r, RUN_LOSS, r[0] + k, 1, &d->runs[k].loss, e));
+	}
+	out->runs = d->runs;
+	return check_runs(d->id, d->runs, out->nruns, out->n, e);
+}
+
+int lwm_docs_get(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct lwm_err *e)
+{
+	int64_t r[2];
+	LWM_TRY(range(d, DOC_OFFSET, i, d->tokens, r, e));
+	out->offset = r[0];
+	out->n = r[1] - r[0];
+	LWM_TRY(get_text(d, ID_OFFSET, ID_BYTES, i, &d->id, &d->cap_id, e));
+	LWM_TRY(get_text(d, SRC_OFFSET, SRC_BYTES, i, &d->source, &d->cap_source, e));
+	out->id = d->id;
+	out->source = d->source;
+	return get_runs(d, i, out, e);
+}
+
+int lwm_docs_lengths(struct lwm_docs *d, int64_t first, int64_t n, int64_t *out, struct lwm_err *e)
+{
+	int64_t before;
+	if (n < 1)
+		return 0;
+	if (first < 0 || first > d->docs - n)
+		return lwm_fail(e, LWM_EDATA, "%s: documents %" PRId64 " to %" PRId64 " of %" PRId64, d->path, first,
+				first + n, d->docs);
+	LWM_TRY(lwm_vfr_read(d->s.r, DOC_OFFSET, first, 1, &before, e));
+	LWM_TRY(lwm_vfr_read(d->s.r, DOC_OFFSET, first + 1, n, out, e));
+	for (int64_t i = 0; i < n; i++) {
+		int64_t end = out[i];
+		if (before < 0 || end <= before || end > d->tokens)
+			return lwm_fail(e, LWM_EDATA, "%s: 'doc_offset' is not ascending at document %" PRId64, d->path,
+					first + i);
+		out[i] = end - before;
+		before = end;
+	}
+	return 0;
+}
+
+int lwm_docs_read(struct lwm_docs *d, int64_t i, int64_t a, int64_t b, int32_t *out, struct lwm_err *e)
+{
+	int64_t r[2];
+	LWM_TRY(range(d, DOC_OFFSET, i, d->tokens, r, e));
+	if (a < 0 || b < a || b > r[1] - r[0])
+		return lwm_fail(e, LWM_EDATA, "%s: tokens %" PRId64 " to %" PRId64 " of document %" PRId64 ", which has %"
+				PRId64, d->path, a, b, i, r[1] - r[0]);
+	return lwm_tokens_read(d->s.r, TOKENS, r[0] + a, b - a, d->vocab, out, d->path, e);
+}

@@ -1,0 +1,311 @@
+#include "common/io/h5.h"
+
+#include <fcntl.h>
+#include <hdf5.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* The stack of messages belongs to the thread; plug-ins could run foreign code for a filter named in a file. */
+static void quiet(void)
+{
+	static _Thread_local bool done;
+	if (done)
+		return;
+	done = true;
+	H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+	H5PLset_loading_state(0);
+}
+
+static herr_t innermost(unsigned n, const H5E_error2_t *d, void *ctx)
+{
+	const char **out = ctx;
+	if (n == 0)
+		*out = d->desc;
+	return 0;
+}
+
+static int fail(struct lwm_err *e, int code, const char *path, const char *what)
+{
+	const char *why = NULL;
+	H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, &why);
+	lwm_fail(e, code, "%s: %s (HDF5: %s)", path, what, why ? why : "no reason given");
+	H5Eclear2(H5E_DEFAULT);
+	return -code;
+}
+
+static hid_t file_type(enum lwm_vtype t)
+{
+	switch (t) {
+	case LWM_V_U8: return H5T_STD_U8LE;
+	case LWM_V_U16: return H5T_STD_U16LE;
+	case LWM_V_U32: return H5T_STD_U32LE;
+	case LWM_V_I64: return H5T_STD_I64LE;
+	case LWM_V_U64: return H5T_STD_U64LE;
+	case LWM_V_F32: return H5T_IEEE_F32LE;
+	default: return -1;
+	}
+}
+
+/* A fixed-length string of n bytes, or -1. */
+static hid_t text_type(int64_t n)
+{
+	hid_t t = H5Tcopy(H5T_C_S1);
+	if (t >= 0 && (H5Tset_size(t, (size_t)n) < 0 || H5Tset_strpad(t, H5T_STR_NULLPAD) < 0 ||
+		       H5Tset_cset(t, H5T_CSET_UTF8) < 0)) {
+		H5Tclose(t);
+		return -1;
+	}
+	return t;
+}
+
+static int put_schema(hid_t file, const char *schema)
+{
+	hid_t t = text_type((int64_t)strlen(schema)), s = H5Screate(H5S_SCALAR), a = -1;
+	int rc = -1;
+	if (t >= 0 && s >= 0)
+		a = H5Acreate2(file, "schema", t, s, H5P_DEFAULT, H5P_DEFAULT);
+	if (a >= 0 && H5Awrite(a, t, schema) >= 0)
+		rc = 0;
+	if (a >= 0 && H5Aclose(a) < 0)
+		rc = -1;
+	if (s >= 0)
+		H5Sclose(s);
+	if (t >= 0)
+		H5Tclose(t);
+	return rc;
+}
+
+/* One dataset with its storage allocated and left unfilled. */
+static int put_vec(hid_t file, hid_t dcpl, const struct lwm_vec *v, int64_t *at)
+{
+	bool text = v->type == LWM_V_TEXT;
+	hsize_t dim = (hsize_t)v->n;
+	hid_t t = text ? text_type(v->n) : H5Tcopy(file_type(v->type));
+	hid_t s = text ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &dim, NULL), d = -1;
+	int rc = -1;
+	if (t >= 0 && s >= 0)
+		d = H5Dcreate2(file, v->name, t, s, H5P_DEFAULT, dcpl, H5P_DEFAULT);
+	if (d >= 0) {
+		haddr_t where = v->n ? H5Dget_offset(d) : HADDR_UNDEF;
+		*at = where == HADDR_UNDEF ? -1 : (int64_t)where;
+		rc = v->n && *at < 0 ? -1 : 0;
+		if (H5Dclose(d) < 0)
+			rc = -1;
+	}
+	if (s >= 0)
+		H5Sclose(s);
+	if (t >= 0)
+		H5Tclose(t);
+	return rc;
+}
+
+/* Times would make equal inputs give different bytes. */
+static hid_t new_file(const char *path)
+{
+	hid_t fcpl = H5Pcreate(H5P_FILE_CREATE), fapl = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+	if (fcpl >= 0 && fapl >= 0 && H5Pset_obj_track_times(fcpl, false) >= 0 &&
+	    H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0)
+		file = H5Fcreate(path, H5F_ACC_TRUNC, fcpl, fapl);
+	if (fcpl >= 0)
+		H5Pclose(fcpl);
+	if (fapl >= 0)
+		H5Pclose(fapl);
+	return file;
+}
+
+int lwm_h5_create(const char *path, const char *schema, const struct lwm_vec *v, int nv, int64_t *at, int64_t *bytes,
+		  struct lwm_err *e)
+{
+	struct stat st;
+	int rc = 0;
+	quiet();
+	hid_t file = new_file(path), dcpl = H5Pcreate(H5P_DATASET_CREATE);
+	if (file < 0) {
+		rc = fail(e, LWM_ECANTCREATE, path, "cannot create");
+		goto out;
+	}
+	if (dcpl < 0 || H5Pset_layout(dcpl, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(dcpl, H5D_ALLOC_TIME_EARLY) < 0 ||
+	    H5Pset_fill_time(dcpl, H5D_FILL_TIME_NEVER) < 0 || H5Pset_obj_track_times(dcpl, false) < 0 ||
+	    put_schema(file, schema) < 0) {
+		rc = fail(e, LWM_EIO, path, "cannot write its structure");
+		goto out;
+	}
+	for (int i = 0; i < nv; i++) {
+		if (put_vec(file, dcpl, &v[i], &at[i]) < 0) {
+			rc = fail(e, LWM_EIO, path, "cannot write its structure");
+			goto out;
+		}
+	}
+out:
+	if (dcpl >= 0)
+		H5Pclose(dcpl);
+	if (file >= 0 && H5Fflush(file, H5F_SCOPE_GLOBAL) < 0 && rc == 0)
+		rc = fail(e, LWM_EIO, path, "cannot write its structure");
+	if (file >= 0 && H5Fclose(file) < 0 && rc == 0)
+		rc = fail(e, LWM_EIO, path, "cannot close");
+	if (rc == 0 && stat(path, &st))
+		rc = lwm_fail(e, LWM_EIO, "%s: vanished while it was written", path);
+	if (rc == 0)
+		*bytes = (int64_t)st.st_size;
+	return rc;
+}
+
+/* No lock: readers must work on file systems without locks, and what is published is never written again. */
+static int open_file(hid_t *file, const char *path, struct lwm_err *e)
+{
+	struct stat st;
+	if (stat(path, &st))
+		return lwm_fail(e, LWM_ENOINPUT, "%s: there is no such file", path);
+	if (!S_ISREG(st.st_mode))
+		return lwm_fail(e, LWM_EDATA, "%s: not a regular file", path);
+	quiet();
+	hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
+	if (fapl < 0 || H5Pset_file_locking(fapl, false, true) < 0)
+		return fail(e, LWM_EINTERNAL, path, "cannot set up HDF5");
+	*file = H5Fopen(path, H5F_ACC_RDONLY, fapl);
+	H5Pclose(fapl);
+	return *file < 0 ? fail(e, LWM_EDATA, path, "not a readable HDF5 file") : 0;
+}
+
+static int read_schema(hid_t file, char out[64])
+{
+	hid_t a = -1, t = -1, mem = -1;
+	int rc = -1;
+	size_t n;
+	if (H5Aexists(file, "schema") <= 0)
+		return -1;
+	a = H5Aopen(file, "schema", H5P_DEFAULT);
+	if (a < 0 || (t = H5Aget_type(a)) < 0)
+		goto out;
+	n = H5Tget_size(t);
+	if (H5Tget_class(t) != H5T_STRING || H5Tis_variable_str(t) != 0 || n < 1 || n > 63 ||
+	    H5Aget_storage_size(a) != n)
+		goto out;
+	memset(out, 0, 64);
+	mem = text_type((int64_t)n);
+	if (mem >= 0 && H5Aread(a, mem, out) >= 0)
+		rc = 0;
+out:
+	if (mem >= 0)
+		H5Tclose(mem);
+	if (t >= 0)
+		H5Tclose(t);
+	if (a >= 0)
+		H5Aclose(a);
+	return rc;
+}
+
+static bool type_fits(hid_t t, struct lwm_vec *v, bool scalar)
+{
+	if (v->type == LWM_V_TEXT) {
+		v->n = (int64_t)H5Tget_size(t);
+		return scalar && H5Tget_class(t) == H5T_STRING && H5Tis_variable_str(t) == 0;
+	}
+	if (scalar)
+		return false;
+	if (v->type == LWM_V_TOKENS)
+		v->type = H5Tequal(t, H5T_STD_U16LE) > 0 ? LWM_V_U16 : LWM_V_U32;
+	return H5Tequal(t, file_type(v->type)) > 0;
+}
+
+/* Contiguous in this file: external and virtual storage would read other files, filters other code. */
+static bool layout_fits(hid_t d)
+{
+	hid_t p = H5Dget_create_plist(d);
+	bool ok = p >= 0 && H5Pget_layout(p) == H5D_CONTIGUOUS && H5Pget_external_count(p) == 0 && H5Pget_nfilters(p) == 0;
+	if (p >= 0)
+		H5Pclose(p);
+	return ok;
+}
+
+static int get_vec(hid_t file, struct lwm_vec *v, int64_t *at, int64_t bytes)
+{
+	H5L_info_t link;
+	hid_t d = -1, t = -1, s = -1;
+	hsize_t dim = 0;
+	int rc = -1, nd;
+	if (H5Lexists(file, v->name, H5P_DEFAULT) <= 0 || H5Lget_info(file, v->name, &link, H5P_DEFAULT) < 0 ||
+	    link.type != H5L_TYPE_HARD)
+		return -1;
+	d = H5Dopen2(file, v->name, H5P_DEFAULT);
+	if (d < 0 || (t = H5Dget_type(d)) < 0 || (s = H5Dget_space(d)) < 0 || !layout_fits(d))
+		goto out;
+	nd = H5Sget_simple_extent_ndims(s);
+	if (nd < 0 || nd > 1 || (nd == 1 && H5Sget_simple_extent_dims(s, &dim, NULL) != 1) || dim > INT64_MAX / 16)
+		goto out;
+	v->n = (int64_t)dim;
+	if (!type_fits(t, v, nd == 0))
+		goto out;
+	*at = -1;
+	if (v->n) {
+		haddr_t where = H5Dget_offset(d);
+		int64_t size = v->n * lwm_vtype_bytes(v->type);
+		if (where == HADDR_UNDEF || size > bytes || (int64_t)where > bytes - size)
+			goto out;
+		*at = (int64_t)where;
+	}
+	rc = 0;
+out:
+	if (s >= 0)
+		H5Sclose(s);
+	if (t >= 0)
+		H5Tclose(t);
+	if (d >= 0)
+		H5Dclose(d);
+	return rc;
+}
+
+/* A descriptor of the very file HDF5 has open, whatever the name means by now. */
+static int own_fd(hid_t file, int64_t *bytes)
+{
+	struct stat st;
+	void *handle = NULL;
+	if (H5Fget_vfd_handle(file, H5P_DEFAULT, &handle) < 0 || !handle)
+		return -1;
+	int fd = fcntl(*(int *)handle, F_DUPFD_CLOEXEC, 0);
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		*bytes = (int64_t)st.st_size;
+	return fd;
+}
+
+int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv, int64_t *at, int *fd, struct lwm_err *e)
+{
+	char have[64];
+	int64_t bytes = 0;
+	int rc = 0;
+	hid_t file;
+	*fd = -1;
+	LWM_TRY(open_file(&file, path, e));
+	if (read_schema(file, have) < 0) {
+		rc = lwm_fail(e, LWM_EDATA, "%s: HDF5, but without the schema mark of this system", path);
+	} else if (strcmp(have, schema)) {
+		rc = lwm_fail(e, LWM_EDATA, "%s: holds %s, expected %s", path, have, schema);
+	} else if ((*fd = own_fd(file, &bytes)) < 0) {
+		rc = fail(e, LWM_EIO, path, "cannot take over the open file");
+	}
+	for (int i = 0; rc == 0 && i < nv; i++)
+		if (get_vec(file, &v[i], &at[i], bytes) < 0)
+			rc = lwm_fail(e, LWM_EDATA, "%s: '%s' is missing or not stored as %s says", path, v[i].name,
+				      schema);
+	H5Fclose(file);
+	H5Eclear2(H5E_DEFAULT);
+	return rc;
+}
+
+int lwm_h5_schema(const char *path, char **schema, struct lwm_err *e)
+{
+	char have[64];
+	hid_t file;
+	int rc = 0;
+	*schema = NULL;
+	LWM_TRY(open_file(&file, path, e));
+	if (read_schema(file, have) < 0)
+		rc = lwm_fail(e, LWM_EDATA, "%s: HDF5, but without the schema mark of this system", path);
+	else if (!(*schema = strdup(have)))
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	H5Fclose(file);
+	H5Eclear2(H5E_DEFAULT);
+	return rc;
+}

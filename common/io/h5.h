@@ -1,0 +1,15 @@
+/* h5.h - inside common/io: the calls to HDF5, so that vecfile.c sees none of its types. */
+#ifndef LWM_IO_H5_H
+#define LWM_IO_H5_H
+
+#include "common/io/vecfile.h"
+
+/* Makes `path` with a root attribute `schema` and one contiguous, unfilled dataset per vector; at[i] gets its place in the
+ * file (-1 when empty), *bytes the size of the file. */
+int lwm_h5_create(const char *path, const char *schema, const struct lwm_vec *v, int nv, int64_t *at, int64_t *bytes,
+		  struct lwm_err *e);
+/* Opens, checks schema, types, layout and places; fills v[].n, at[] and an own descriptor; HDF5 has let go of the file. */
+int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv, int64_t *at, int *fd, struct lwm_err *e);
+int lwm_h5_schema(const char *path, char **schema, struct lwm_err *e);
+
+#endif

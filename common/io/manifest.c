@@ -1,0 +1,252 @@
+#include "common/io/manifest.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/base/json.h"
+#include "common/base/path.h"
+#include "common/io/seal.h"
+
+static const char SCHEMA[] = "lwm-manifest-1";
+
+char *lwm_manifest_path(const char *path)
+{
+	char *out;
+	return asprintf(&out, "%s.manifest.json", path) < 0 ? NULL : out;
+}
+
+void lwm_manifest_release(struct lwm_manifest *m)
+{
+	for (int64_t i = 0; i < m->ninput; i++)
+		free(m->input[i].path);
+	for (int64_t i = 0; i < m->nreject; i++)
+		free(m->reject[i].reason);
+	free(m->input);
+	free(m->reject);
+	free(m->kind);
+	free(m->tool);
+	memset(m, 0, sizeof *m);
+}
+
+int lwm_manifest_add_input(struct lwm_manifest *m, const char *path, int64_t bytes, const char *hash, struct lwm_err *e)
+{
+	struct lwm_manifest_input in = { .bytes = bytes }, *list;
+	struct lwm_hash h;
+	if (!hash) {
+		LWM_TRY(lwm_hash_file(path, &h, &in.bytes, e));
+		hash = h.hex;
+	}
+	snprintf(in.hash, sizeof in.hash, "%s", hash);
+	list = realloc(m->input, (size_t)(m->ninput + 1) * sizeof *list);
+	if (list)
+		m->input = list;
+	if (!list || !(in.path = strdup(lwm_path_base(path))))
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	m->input[m->ninput++] = in;
+	return 0;
+}
+
+int lwm_manifest_add_reject(struct lwm_manifest *m, const char *reason, int64_t count, struct lwm_err *e)
+{
+	m->rejected += count;
+	for (int64_t i = 0; i < m->nreject; i++) {
+		if (!strcmp(m->reject[i].reason, reason)) {
+			m->reject[i].count += count;
+			return 0;
+		}
+	}
+	struct lwm_manifest_count c = { strdup(reason), count }, *list = NULL;
+	if (c.reason)
+		list = realloc(m->reject, (size_t)(m->nreject + 1) * sizeof *list);
+	if (!list) {
+		free(c.reason);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	}
+	m->reject = list;
+	m->reject[m->nreject++] = c;
+	return 0;
+}
+
+/* ---- as JSON ---- */
+
+static json_t *inputs_json(const struct lwm_manifest *m, bool *failed)
+{
+	json_t *list = json_array();
+	for (int64_t i = 0; i < m->ninput; i++) {
+		json_t *o = json_object();
+		lwm_put(o, "name", json_string(m->input[i].path), failed);
+		lwm_put(o, "bytes", json_integer(m->input[i].bytes), failed);
+		lwm_put(o, "xxh3", json_string(m->input[i].hash), failed);
+		if (json_array_append_new(list, o))
+			*failed = true;
+	}
+	return list;
+}
+
+static json_t *documents_json(const struct lwm_manifest *m, bool *failed)
+{
+	json_t *d = json_object(), *why = json_object();
+	for (int64_t i = 0; i < m->nreject; i++)
+		lwm_put(why, m->reject[i].reason, json_integer(m->reject[i].count), failed);
+	lwm_put(d, "in", json_integer(m->in), failed);
+	lwm_put(d, "out", json_integer(m->out), failed);
+	lwm_put(d, "rejected", json_integer(m->rejected), failed);
+	lwm_put(d, "reasons", why, failed);
+	return d;
+}
+
+int lwm_manifest_write(const struct lwm_manifest *m, const char *path, struct lwm_err *e)
+{
+	bool failed = false;
+	json_t *o = json_object();
+	char *name = lwm_manifest_path(path);
+	lwm_put(o, "schema", json_string(SCHEMA), &failed);
+	lwm_put(o, "kind", json_string(m->kind), &failed);
+	lwm_put(o, "tool", json_string(m->tool), &failed);
+	lwm_put(o, "config_hash", json_string(m->config_hash), &failed);
+	lwm_put(o, "content", json_string(m->content), &failed);
+	lwm_put(o, "xxh3", json_string(m->hash), &failed);
+	lwm_put(o, "bytes", json_integer(m->bytes), &failed);
+	lwm_put(o, "tokens", json_integer(m->tokens), &failed);
+	lwm_put(o, "documents", documents_json(m, &failed), &failed);
+	lwm_put(o, "inputs", inputs_json(m, &failed), &failed);
+	int rc = failed || !name ? lwm_fail(e, LWM_EMEMORY, "%s: cannot build its manifest (memory, or a text that is not "
+					    "UTF-8)", path) : lwm_seal_write(o, name, e);
+	free(name);
+	json_decref(o);
+	return rc;
+}
+
+/* ---- reading ---- */
+
+static int get_text(const json_t *o, const char *key, char **out, const char *name, struct lwm_err *e)
+{
+	const char *s;
+	LWM_TRY(lwm_json_str(o, key, &s, name, e));
+	*out = strdup(s);
+	return *out ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", name);
+}
+
+static int get_hash(const json_t *o, const char *key, char out[33], const char *name, struct lwm_err *e)
+{
+	const char *s;
+	LWM_TRY(lwm_json_str(o, key, &s, name, e));
+	if (strlen(s) != 32)
+		return lwm_fail(e, LWM_EDATA, "%s: '%s' is not a hash of 32 digits", name, key);
+	memcpy(out, s, 33);
+	return 0;
+}
+
+static int get_count(const json_t *o, const char *key, int64_t *out, const char *name, struct lwm_err *e)
+{
+	LWM_TRY(lwm_json_int(o, key, out, name, e));
+	return *out >= 0 ? 0 : lwm_fail(e, LWM_EDATA, "%s: '%s' is negative", name, key);
+}
+
+static int get_documents(struct lwm_manifest *m, const json_t *o, const char *name, struct lwm_err *e)
+{
+	json_t *d, *why, *v;
+	const char *key;
+	int64_t rejected;
+	LWM_TRY(lwm_json_get(o, "documents", JSON_OBJECT, &d, name, e));
+	LWM_TRY(get_count(d, "in", &m->in, name, e));
+	LWM_TRY(get_count(d, "out", &m->out, name, e));
+	LWM_TRY(get_count(d, "rejected", &rejected, name, e));
+	LWM_TRY(lwm_json_get(d, "reasons", JSON_OBJECT, &why, name, e));
+	json_object_foreach(why, key, v) {
+		(void)v;
+		int64_t n;
+		LWM_TRY(get_count(why, key, &n, name, e));
+		LWM_TRY(lwm_manifest_add_reject(m, key, n, e));
+	}
+	if (rejected != m->rejected)
+		return lwm_fail(e, LWM_EDATA, "%s: the rejected documents do not add up", name);
+	return 0;
+}
+
+static int get_inputs(struct lwm_manifest *m, const json_t *o, const char *name, struct lwm_err *e)
+{
+	json_t *list, *v;
+	size_t i;
+	LWM_TRY(lwm_json_get(o, "inputs", JSON_ARRAY, &list, name, e));
+	json_array_foreach(list, i, v) {
+		const char *file;
+		char hash[33];
+		int64_t bytes;
+		LWM_TRY(lwm_json_str(v, "name", &file, name, e));
+		LWM_TRY(get_count(v, "bytes", &bytes, name, e));
+		LWM_TRY(get_hash(v, "xxh3", hash, name, e));
+		LWM_TRY(lwm_manifest_add_input(m, file, bytes, hash, e));
+	}
+	return 0;
+}
+
+static int from_json(struct lwm_manifest *m, const json_t *o, const char *name, struct lwm_err *e)
+{
+	LWM_TRY(get_text(o, "kind", &m->kind, name, e));
+	LWM_TRY(get_text(o, "tool", &m->tool, name, e));
+	LWM_TRY(get_hash(o, "config_hash", m->config_hash, name, e));
+	LWM_TRY(get_hash(o, "content", m->content, name, e));
+	LWM_TRY(get_hash(o, "xxh3", m->hash, name, e));
+	LWM_TRY(get_count(o, "bytes", &m->bytes, name, e));
+	LWM_TRY(get_count(o, "tokens", &m->tokens, name, e));
+	LWM_TRY(get_documents(m, o, name, e));
+	return get_inputs(m, o, name, e);
+}
+
+int lwm_manifest_read(struct lwm_manifest *m, const char *path, struct lwm_err *e)
+{
+	json_t *o = NULL;
+	char *name = lwm_manifest_path(path);
+	int rc;
+	memset(m, 0, sizeof *m);
+	if (!name)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	if (!lwm_path_exists(path)) {
+		rc = lwm_fail(e, LWM_ENOINPUT, "%s: there is no such file", path);
+	} else if (!lwm_path_exists(name)) {
+		rc = lwm_fail(e, LWM_EDATA, "%s: has no manifest (%s): whoever wrote it did not finish", path,
+			      lwm_path_base(name));
+	} else {
+		rc = lwm_seal_read(&o, name, SCHEMA, e);
+	}
+	if (rc == 0)
+		rc = from_json(m, o, name, e);
+	if (rc < 0)
+		lwm_manifest_release(m);
+	json_decref(o);
+	free(name);
+	return rc;
+}
+
+int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full, struct lwm_err *e)
+{
+	struct stat st;
+	struct lwm_hash h;
+	if (stat(path, &st))
+		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot read", path);
+	if ((int64_t)st.st_size != m->bytes)
+		return lwm_fail(e, LWM_EDATA, "%s: has %lld bytes, its manifest says %" PRId64, path,
+				(long long)st.st_size, m->bytes);
+	if (!full && m->bytes >= LWM_MANIFEST_FULL)
+		return 0;
+	LWM_TRY(lwm_hash_file(path, &h, NULL, e));
+	if (strcmp(h.hex, m->hash))
+		return lwm_fail(e, LWM_EDATA, "%s: damaged: its hash is %s, its manifest says %s", path, h.hex, m->hash);
+	return 0;
+}
+
+bool lwm_manifest_done(const char *path, const char *kind)
+{
+	struct lwm_manifest m;
+	struct stat st;
+	if (lwm_manifest_read(&m, path, NULL) < 0)
+		return false;
+	bool ok = !strcmp(m.kind, kind) && stat(path, &st) == 0 && (int64_t)st.st_size == m.bytes;
+	lwm_manifest_release(&m);
+	return ok;
+}

@@ -1,0 +1,18 @@
+/* seal.h - inside common/io: JSON records that carry the hash of themselves under "self". */
+#ifndef LWM_IO_SEAL_H
+#define LWM_IO_SEAL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+/* Sets "self" and writes the file. */
+int lwm_seal_write(json_t *record, const char *path, struct lwm_err *e);
+/* Reads, compares "self" and "schema". The caller json_decref()s *out. */
+int lwm_seal_read(json_t **out, const char *path, const char *schema, struct lwm_err *e);
+/* object[key] = value (stolen, NULL allowed); remembers out of memory in *failed. */
+void lwm_put(json_t *object, const char *key, json_t *value, bool *failed);
+
+#endif

@@ -1,0 +1,22 @@
+/* spool.h - inside common/io: values of a vector whose length is not known yet. Up to SPOOL_MEMORY bytes stay in memory,
+ * more go to a nameless file beside the output, which vanishes with the process. */
+#ifndef LWM_IO_SPOOL_H
+#define LWM_IO_SPOOL_H
+
+#include <stdint.h>
+
+#include "common/io/vecfile.h"
+
+struct lwm_spool {
+	char *buf;
+	int64_t have, filed; /* bytes in buf, bytes in the file */
+	int fd;              /* valid when filed > 0 */
+};
+
+/* `path` is the output: it says where the file goes and names it in messages. */
+int lwm_spool_add(struct lwm_spool *s, const void *p, int64_t bytes, const char *path, struct lwm_err *e);
+int64_t lwm_spool_bytes(const struct lwm_spool *s);
+int lwm_spool_copy(struct lwm_spool *s, struct lwm_vfw *w, int vec, int size, const char *path, struct lwm_err *e);
+void lwm_spool_release(struct lwm_spool *s);
+
+#endif

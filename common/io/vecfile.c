@@ -1,0 +1,444 @@
+#include "common/io/vecfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/num.h"
+#include "common/base/outfile.h"
+#include "common/base/path.h"
+#include "common/io/h5.h"
+#include "common/io/pio.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "values are moved between memory and file unchanged: a little-endian machine is needed"
+#endif
+
+enum { BLOCK = LWM_VF_BLOCK, BULK = 16 * LWM_VF_BLOCK };
+
+int lwm_vtype_bytes(enum lwm_vtype t)
+{
+	switch (t) {
+	case LWM_V_U16: return 2;
+	case LWM_V_U32:
+	case LWM_V_F32: return 4;
+	case LWM_V_I64:
+	case LWM_V_U64: return 8;
+	default: return 1;
+	}
+}
+
+static int64_t blocks_of(int64_t bytes)
+{
+	return (bytes + BLOCK - 1) / BLOCK;
+}
+
+struct wvec {
+	struct lwm_vec v;
+	int64_t at, bytes, done; /* place in the file, size, bytes that reached the file */
+	int64_t sum0;            /* index of its first sum */
+	char *part;              /* BLOCK bytes, `have` of them waiting */
+	int64_t have;
+};
+
+struct lwm_vfw {
+	struct lwm_outfile *o;
+	int fd, nv; /* without `sums` */
+	struct wvec vec[LWM_VF_MAX + 1];
+	uint64_t *sum;
+	int64_t nsum, bytes;
+};
+
+static int check_room(const char *path, int64_t need, struct lwm_err *e)
+{
+	char a[32], b[32];
+	int64_t room = lwm_space_free(path);
+	if (room < 0 || room >= need)
+		return 0;
+	return lwm_fail(e, LWM_EIO, "%s: the file needs %s, the file system has %s left", path,
+			lwm_bytes_text((double)need, a, sizeof a), lwm_bytes_text((double)room, b, sizeof b));
+}
+
+/* Sizes, sums and buffers of all vectors; the table of sums is the last one. */
+static int plan(struct lwm_vfw *w, const struct lwm_vec *v, int nv, int64_t *total, struct lwm_err *e)
+{
+	*total = 1 << 16;
+	w->nv = nv;
+	for (int i = 0; i < nv; i++) {
+		struct wvec *x = &w->vec[i];
+		x->v = v[i];
+		if (lwm_mul(v[i].n, lwm_vtype_bytes(v[i].type), &x->bytes) || *total > INT64_MAX / 2 - x->bytes)
+			return lwm_fail(e, LWM_EDATA, "%s: '%s' would be too large", w->o->path, v[i].name);
+		*total += x->bytes;
+		x->sum0 = w->nsum;
+		w->nsum += blocks_of(x->bytes);
+	}
+	w->vec[nv].v = (struct lwm_vec){ "sums", LWM_V_U64, w->nsum + 1 };
+	w->vec[nv].bytes = (w->nsum + 1) * 8;
+	*total += w->vec[nv].bytes;
+	w->sum = calloc((size_t)w->nsum + 1, 8);
+	for (int i = 0; i < nv; i++)
+		w->vec[i].part = malloc(BLOCK);
+	for (int i = 0; i < nv; i++)
+		if (!w->sum || !w->vec[i].part)
+			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->o->path);
+	return 0;
+}
+
+static int make(struct lwm_vfw *w, const char *schema, struct lwm_err *e)
+{
+	struct lwm_vec v[LWM_VF_MAX + 1];
+	int64_t at[LWM_VF_MAX + 1];
+	for (int i = 0; i <= w->nv; i++)
+		v[i] = w->vec[i].v;
+	LWM_TRY(lwm_h5_create(w->o->tmp, schema, v, w->nv + 1, at, &w->bytes, e));
+	for (int i = 0; i <= w->nv; i++)
+		w->vec[i].at = at[i];
+	w->fd = open(w->o->tmp, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (w->fd < 0)
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot reopen", w->o->tmp);
+	/* takes the room now; file systems that cannot say EOPNOTSUPP */
+	if (fallocate(w->fd, 0, 0, (off_t)w->bytes) && (errno == ENOSPC || errno == EDQUOT))
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: no room for %" PRId64 " bytes", w->o->path, w->bytes);
+	return 0;
+}
+
+int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char *schema, const struct lwm_vec *v, int nv,
+		 struct lwm_err *e)
+{
+	int64_t total = 0;
+	int rc;
+	struct lwm_vfw *w = calloc(1, sizeof *w);
+	*out = NULL;
+	LWM_BUG_ON(nv > LWM_VF_MAX);
+	if (!w)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	w->fd = -1;
+	LWM_GO(lwm_outfile_name(&w->o, path, force, e));
+	LWM_GO(plan(w, v, nv, &total, e));
+	LWM_GO(check_room(path, total, e));
+	LWM_GO(make(w, schema, e));
+	*out = w;
+	return 0;
+out:
+	lwm_vfw_discard(w);
+	return rc;
+}
+
+/* Whole blocks, or the last one of the vector: `done` counts what reached the file. */
+static int put_blocks(struct lwm_vfw *w, struct wvec *x, const char *p, int64_t n, struct lwm_err *e)
+{
+	for (int64_t i = 0; i < n; i += BLOCK) {
+		int64_t len = n - i < BLOCK ? n - i : BLOCK;
+		w->sum[x->sum0 + (x->done + i) / BLOCK] = lwm_hash64(p + i, (size_t)len, 0);
+	}
+	LWM_TRY(lwm_pwrite_all(w->fd, p, n, x->at + x->done, w->o->path, e));
+	x->done += n;
+	return 0;
+}
+
+static int put_bytes(struct lwm_vfw *w, struct wvec *x, const char *p, int64_t n, struct lwm_err *e)
+{
+	while (n) {
+		if (x->have == 0 && n >= BLOCK) {
+			int64_t whole = n / BLOCK * BLOCK;
+			whole = whole < BULK ? whole : BULK;
+			LWM_TRY(put_blocks(w, x, p, whole, e));
+			p += whole;
+			n -= whole;
+			continue;
+		}
+		int64_t k = BLOCK - x->have < n ? BLOCK - x->have : n;
+		memcpy(x->part + x->have, p, (size_t)k);
+		x->have += k;
+		p += k;
+		n -= k;
+		if (x->have == BLOCK) {
+			LWM_TRY(put_blocks(w, x, x->part, BLOCK, e));
+			x->have = 0;
+		}
+	}
+	return 0;
+}
+
+int lwm_vfw_put(struct lwm_vfw *w, int vec, const void *p, int64_t n, struct lwm_err *e)
+{
+	struct wvec *x = &w->vec[vec];
+	int64_t bytes = n * lwm_vtype_bytes(x->v.type);
+	if (bytes > x->bytes - x->done - x->have)
+		return lwm_fail(e, LWM_EINTERNAL, "%s: more values for '%s' than were announced", w->o->path, x->v.name);
+	LWM_TRY(put_bytes(w, x, p, bytes, e));
+	if (x->have && x->done + x->have == x->bytes) {
+		LWM_TRY(put_blocks(w, x, x->part, x->have, e));
+		x->have = 0;
+	}
+	return 0;
+}
+
+static int complete(const struct lwm_vfw *w, int nvec, struct lwm_err *e)
+{
+	for (int i = 0; i < nvec; i++)
+		if (w->vec[i].done != w->vec[i].bytes)
+			return lwm_fail(e, LWM_EINTERNAL, "%s: '%s' lacks values", w->o->path, w->vec[i].v.name);
+	return 0;
+}
+
+int lwm_vfw_content(struct lwm_vfw *w, int nvec, struct lwm_hash *out, struct lwm_err *e)
+{
+	LWM_TRY(complete(w, nvec, e));
+	struct lwm_hasher *h = lwm_hasher_new();
+	if (!h)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->o->path);
+	for (int i = 0; i < nvec; i++)
+		lwm_hasher_add(h, &w->vec[i].v.n, sizeof w->vec[i].v.n);
+	int64_t n = nvec < w->nv ? w->vec[nvec].sum0 : w->nsum;
+	lwm_hasher_add(h, w->sum, (size_t)n * 8);
+	*out = lwm_hasher_end(h);
+	return 0;
+}
+
+/* ---- reading back what was written ---- */
+
+struct readback {
+	struct lwm_vfw *w;
+	struct lwm_hasher *h;
+	char *buf; /* BULK bytes */
+	int64_t at;
+};
+
+/* Hashes the file up to byte `end`; with x, compares each block of it with the sum of what was in memory. */
+static int pass(struct readback *b, int64_t end, const struct wvec *x, struct lwm_err *e)
+{
+	struct lwm_vfw *w = b->w;
+	while (b->at < end) {
+		int64_t n = end - b->at < BULK ? end - b->at : BULK;
+		LWM_TRY(lwm_pread_all(w->fd, b->buf, n, b->at, w->o->path, e));
+		lwm_hasher_add(b->h, b->buf, (size_t)n);
+		for (int64_t i = 0; x && i < n; i += BLOCK) {
+			int64_t len = n - i < BLOCK ? n - i : BLOCK, k = x->sum0 + (b->at - x->at + i) / BLOCK;
+			if (lwm_hash64(b->buf + i, (size_t)len, 0) != w->sum[k])
+				return lwm_fail(e, LWM_EIO, "%s: what was read back differs from what was written, byte %"
+						PRId64 " of '%s'", w->o->path, b->at - x->at + i, x->v.name);
+		}
+		b->at += n;
+	}
+	return 0;
+}
+
+static int compare(struct readback *b, struct lwm_err *e)
+{
+	struct lwm_vfw *w = b->w;
+	for (;;) { /* vectors in the order of their places */
+		const struct wvec *next = NULL;
+		for (int i = 0; i < w->nv; i++)
+			if (w->vec[i].bytes && w->vec[i].at >= b->at && (!next || w->vec[i].at < next->at))
+				next = &w->vec[i];
+		if (!next)
+			return pass(b, w->bytes, NULL, e);
+		LWM_TRY(pass(b, next->at, NULL, e));
+		LWM_TRY(pass(b, next->at + next->bytes, next, e));
+	}
+}
+
+int lwm_vfw_finish(struct lwm_vfw *w, struct lwm_hash *hash, int64_t *bytes, struct lwm_err *e)
+{
+	struct readback b = { .w = w };
+	int rc;
+	LWM_TRY(complete(w, w->nv, e));
+	w->sum[w->nsum] = lwm_hash64(w->sum, (size_t)w->nsum * 8, 0);
+	LWM_TRY(lwm_pwrite_all(w->fd, w->sum, (w->nsum + 1) * 8, w->vec[w->nv].at, w->o->path, e));
+	if (fsync(w->fd))
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", w->o->path);
+	b.h = lwm_hasher_new();
+	b.buf = malloc(BULK);
+	rc = b.h && b.buf ? compare(&b, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->o->path);
+	if (b.h)
+		*hash = lwm_hasher_end(b.h);
+	free(b.buf);
+	*bytes = w->bytes;
+	return rc;
+}
+
+int lwm_vfw_commit(struct lwm_vfw *w, struct lwm_err *e)
+{
+	struct lwm_outfile *o = w->o;
+	int rc = 0;
+	if (close(w->fd))
+		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: close failed", o->path);
+	w->fd = -1;
+	w->o = NULL;
+	lwm_vfw_discard(w);
+	if (rc == 0)
+		return lwm_outfile_commit(o, e);
+	lwm_outfile_discard(o);
+	return rc;
+}
+
+void lwm_vfw_discard(struct lwm_vfw *w)
+{
+	if (!w)
+		return;
+	if (w->fd >= 0)
+		close(w->fd);
+	lwm_outfile_discard(w->o);
+	for (int i = 0; i < w->nv; i++)
+		free(w->vec[i].part);
+	free(w->sum);
+	free(w);
+}
+
+/* ---- reading ---- */
+
+struct rvec {
+	struct lwm_vec v;
+	int64_t at, bytes, sum0;
+	char *block; /* the last block read for small pieces */
+	int64_t block_no;
+};
+
+struct lwm_vfr {
+	char *path;
+	int fd, nv;
+	struct rvec vec[LWM_VF_MAX];
+	uint64_t *sum;
+};
+
+static int load_sums(struct lwm_vfr *r, int64_t nsum, int64_t have, int64_t at, struct lwm_err *e)
+{
+	if (have != nsum + 1)
+		return lwm_fail(e, LWM_EDATA, "%s: 'sums' does not fit the other vectors", r->path);
+	r->sum = malloc((size_t)have * 8);
+	if (!r->sum)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", r->path);
+	LWM_TRY(lwm_pread_all(r->fd, r->sum, have * 8, at, r->path, e));
+	if (r->sum[nsum] != lwm_hash64(r->sum, (size_t)nsum * 8, 0))
+		return lwm_fail(e, LWM_EDATA, "%s: its table of checksums is damaged", r->path);
+	return 0;
+}
+
+int lwm_vfr_open(struct lwm_vfr **out, const char *path, const char *schema, const struct lwm_vec *want, int nv,
+		 struct lwm_err *e)
+{
+	struct lwm_vec v[LWM_VF_MAX + 1];
+	int64_t at[LWM_VF_MAX + 1], nsum = 0;
+	int rc;
+	struct lwm_vfr *r = calloc(1, sizeof *r);
+	*out = NULL;
+	if (!r || !(r->path = strdup(path))) {
+		free(r);
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	}
+	memcpy(v, want, (size_t)nv * sizeof *v);
+	v[nv] = (struct lwm_vec){ "sums", LWM_V_U64, 0 };
+	LWM_GO(lwm_h5_open(path, schema, v, nv + 1, at, &r->fd, e));
+	r->nv = nv;
+	for (int i = 0; i < nv; i++) {
+		int64_t bytes = v[i].n * lwm_vtype_bytes(v[i].type);
+		r->vec[i] = (struct rvec){ v[i], at[i], bytes, nsum, NULL, -1 };
+		nsum += blocks_of(bytes);
+	}
+	LWM_GO(load_sums(r, nsum, v[nv].n, at[nv], e));
+	*out = r;
+	return 0;
+out:
+	lwm_vfr_close(r);
+	return rc;
+}
+
+void lwm_vfr_close(struct lwm_vfr *r)
+{
+	if (!r)
+		return;
+	if (r->fd >= 0)
+		close(r->fd);
+	for (int i = 0; i < r->nv; i++)
+		free(r->vec[i].block);
+	free(r->sum);
+	free(r->path);
+	free(r);
+}
+
+const struct lwm_vec *lwm_vfr_vec(const struct lwm_vfr *r, int vec)
+{
+	return &r->vec[vec].v;
+}
+
+/* Bytes from..from+n-1 of a vector, from at a block boundary, up to one or to the end. */
+static int get_blocks(struct lwm_vfr *r, const struct rvec *x, int64_t from, int64_t n, char *out, struct lwm_err *e)
+{
+	LWM_TRY(lwm_pread_all(r->fd, out, n, x->at + from, r->path, e));
+	for (int64_t i = 0; i < n; i += BLOCK) {
+		int64_t len = n - i < BLOCK ? n - i : BLOCK;
+		if (lwm_hash64(out + i, (size_t)len, 0) != r->sum[x->sum0 + (from + i) / BLOCK])
+			return lwm_fail(e, LWM_EDATA, "%s: '%s' is damaged in its %d bytes from byte %" PRId64, r->path,
+					x->v.name, (int)len, from + i);
+	}
+	return 0;
+}
+
+static int load_block(struct lwm_vfr *r, struct rvec *x, int64_t k, struct lwm_err *e)
+{
+	int64_t from = k * BLOCK, n = x->bytes - from < BLOCK ? x->bytes - from : BLOCK;
+	if (x->block_no == k)
+		return 0;
+	if (!x->block && !(x->block = malloc(BLOCK)))
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", r->path);
+	x->block_no = -1;
+	LWM_TRY(get_blocks(r, x, from, n, x->block, e));
+	x->block_no = k;
+	return 0;
+}
+
+int lwm_vfr_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, void *out, struct lwm_err *e)
+{
+	struct rvec *x = &r->vec[vec];
+	int64_t size = lwm_vtype_bytes(x->v.type), a, b;
+	char *p = out;
+	if (first < 0 || n < 0 || first > x->v.n - n)
+		return lwm_fail(e, LWM_EDATA, "%s: values %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64,
+				r->path, first, first + n, x->v.name, x->v.n);
+	a = first * size;
+	b = a + n * size;
+	while (a < b) {
+		int64_t k = a / BLOCK, in = a % BLOCK, whole = (b - a) / BLOCK * BLOCK;
+		if (in == 0 && whole) {
+			whole = whole < BULK ? whole : BULK;
+			LWM_TRY(get_blocks(r, x, a, whole, p, e));
+		} else {
+			LWM_TRY(load_block(r, x, k, e));
+			whole = BLOCK - in < b - a ? BLOCK - in : b - a;
+			memcpy(p, x->block + in, (size_t)whole);
+		}
+		a += whole;
+		p += whole;
+	}
+	return 0;
+}
+
+int lwm_vfr_text(struct lwm_vfr *r, int vec, int64_t limit, char **out, struct lwm_err *e)
+{
+	int64_t n = r->vec[vec].v.n;
+	*out = NULL;
+	if (n > limit)
+		return lwm_fail(e, LWM_EDATA, "%s: '%s' has %" PRId64 " bytes, at most %" PRId64 " are read", r->path,
+				r->vec[vec].v.name, n, limit);
+	char *s = malloc((size_t)n + 1);
+	if (!s)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", r->path);
+	int rc = lwm_vfr_read(r, vec, 0, n, s, e);
+	if (rc < 0) {
+		free(s);
+		return rc;
+	}
+	s[n] = 0;
+	*out = s;
+	return 0;
+}
+
+int lwm_vf_schema(const char *path, char **schema, struct lwm_err *e)
+{
+	return lwm_h5_schema(path, schema, e);
+}

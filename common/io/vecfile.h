@@ -1,0 +1,55 @@
+/* vecfile.h - inside common/io: an HDF5 file of named vectors, each value of them checked.
+ *
+ * HDF5 only makes and reads the structure (newest format of 1.10: its metadata carries checksums). Vectors are contiguous
+ * datasets without filters; their values are written and read with pwrite and pread at the place HDF5 gave them, so that a
+ * full disk is reported by the call that met it. The dataset `sums` (uint64) holds the XXH3-64 of each LWM_VF_BLOCK bytes
+ * of every vector in file order, and behind them one over all of these. Values are little-endian.
+ */
+#ifndef LWM_IO_VECFILE_H
+#define LWM_IO_VECFILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/hash.h"
+
+enum lwm_vtype { LWM_V_U8, LWM_V_U16, LWM_V_U32, LWM_V_I64, LWM_V_U64, LWM_V_F32, LWM_V_TEXT /* one string of n bytes */,
+		 LWM_V_TOKENS /* reading only: U16 or U32 */ };
+int lwm_vtype_bytes(enum lwm_vtype t);
+
+#define LWM_VF_MAX 12
+#define LWM_VF_BLOCK 65536
+
+struct lwm_vec {
+	const char *name;
+	enum lwm_vtype type;
+	int64_t n; /* writing: values it will get; reading: filled */
+};
+
+struct lwm_vfw; /* writer */
+/* Writes PATH.tmp.<pid>; all sizes are known. Fails when the file system says that it has no room. */
+int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char *schema, const struct lwm_vec *v, int nv,
+		 struct lwm_err *e);
+int lwm_vfw_put(struct lwm_vfw *w, int vec, const void *p, int64_t n, struct lwm_err *e); /* the next n values of a vector */
+/* Hash over the values put so far into the vectors 0 .. nvec-1, which must be complete. */
+int lwm_vfw_content(struct lwm_vfw *w, int nvec, struct lwm_hash *out, struct lwm_err *e);
+/* Every vector must be complete. Syncs, reads the file back, compares it with what was put; *hash and *bytes are the file's. The
+ * file still has its temporary name. */
+int lwm_vfw_finish(struct lwm_vfw *w, struct lwm_hash *hash, int64_t *bytes, struct lwm_err *e);
+int lwm_vfw_commit(struct lwm_vfw *w, struct lwm_err *e); /* after finish: renames; w is gone either way */
+void lwm_vfw_discard(struct lwm_vfw *w);                  /* NULL is fine */
+
+struct lwm_vfr; /* reader */
+/* `want` names vectors and types that must be there, in the order of writing. */
+int lwm_vfr_open(struct lwm_vfr **out, const char *path, const char *schema, const struct lwm_vec *want, int nv,
+		 struct lwm_err *e);
+void lwm_vfr_close(struct lwm_vfr *r);
+const struct lwm_vec *lwm_vfr_vec(const struct lwm_vfr *r, int vec);
+int lwm_vfr_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, void *out, struct lwm_err *e);
+/* A whole text vector, 0 behind, malloc'ed; longer than limit is -LWM_EDATA. */
+int lwm_vfr_text(struct lwm_vfr *r, int vec, int64_t limit, char **out, struct lwm_err *e);
+/* Which of our formats is this file? malloc'ed schema, e.g. "lwm-docs-1"; -LWM_EDATA when it is not one of ours. */
+int lwm_vf_schema(const char *path, char **schema, struct lwm_err *e);
+
+#endif
