@@ -1,0 +1,129 @@
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/json.h"
+#include "common/eval/needle_eval.h"
+
+enum { MAX_FILE = 1 << 30 };
+
+static int add_jsonl(struct lwm_str *text, const char *path, char *data, size_t n, struct lwm_err *e)
+{
+	int64_t line = 0;
+	for (char *p = data, *end; p < data + n; p = end + 1) {
+		json_t *o;
+		const char *s;
+		end = memchr(p, '\n', n - (size_t)(p - data));
+		if (!end)
+			end = data + n;
+		line++;
+		if (end == p)
+			continue;
+		int rc = lwm_json_parse(&o, p, (size_t)(end - p), path, e);
+		if (rc < 0)
+			return lwm_context(e, "line %" PRId64, line);
+		rc = lwm_json_str(o, "text", &s, path, e);
+		if (rc == 0) {
+			lwm_str_puts(text, s);
+			lwm_str_putc(text, '\n');
+		}
+		json_decref(o);
+		if (rc < 0)
+			return lwm_context(e, "line %" PRId64, line);
+	}
+	return 0;
+}
+
+static int add_file(struct lwm_str *text, const char *path, struct lwm_err *e)
+{
+	char *data;
+	size_t n;
+	int rc = 0;
+	LWM_TRY(lwm_read_file(path, MAX_FILE, &data, &n, e));
+	if (lwm_path_has_suffix(path, ".jsonl")) {
+		rc = add_jsonl(text, path, data, n, e);
+	} else {
+		lwm_str_add(text, data, n);
+		lwm_str_putc(text, '\n');
+	}
+	free(data);
+	return rc < 0 ? rc : lwm_str_ok(text, e);
+}
+
+static bool blank(char c)
+{
+	return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+/* End of the sentence that begins at `at`: behind the blanks that follow its mark. */
+static size_t sentence_end(const char *s, size_t n, size_t at)
+{
+	while (at < n) {
+		char c = s[at++];
+		if ((c == '.' || c == '!' || c == '?') && at < n && blank(s[at])) {
+			while (at < n && blank(s[at]))
+				at++;
+			return at;
+		}
+	}
+	return n;
+}
+
+static int cut(struct lwm_haystack *h, struct lwm_tokenizer *t, struct lwm_err *e)
+{
+	int64_t cap = 0;
+	struct lwm_ids ids = { 0 };
+	int rc = 0;
+	for (size_t at = 0; at < h->text.len;) {
+		if (h->n + 2 > cap) {
+			cap = cap ? cap * 2 : 1024;
+			int64_t *a = realloc(h->start, (size_t)cap * sizeof *a);
+			if (a)
+				h->start = a;
+			int64_t *b = a ? realloc(h->tokens, (size_t)cap * sizeof *b) : NULL;
+			if (!b) {
+				rc = lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " sentences", cap);
+				break;
+			}
+			h->tokens = b;
+			if (h->n == 0)
+				h->start[0] = h->tokens[0] = 0;
+		}
+		size_t end = sentence_end(h->text.s, h->text.len, at);
+		ids.n = 0;
+		rc = lwm_tokenizer_encode_rest(t, h->text.s + at, end - at, &ids, e);
+		if (rc < 0)
+			break;
+		h->n++;
+		h->start[h->n] = (int64_t)end;
+		h->tokens[h->n] = h->tokens[h->n - 1] + ids.n;
+		at = end;
+	}
+	lwm_ids_release(&ids);
+	return rc;
+}
+
+int lwm_haystack_read(struct lwm_haystack *h, const struct lwm_paths *files, struct lwm_tokenizer *t, struct lwm_err *e)
+{
+	int rc = 0;
+	memset(h, 0, sizeof *h);
+	for (int64_t i = 0; rc == 0 && i < files->n; i++)
+		rc = add_file(&h->text, files->v[i], e);
+	if (rc == 0)
+		rc = cut(h, t, e);
+	if (rc == 0 && h->n < 2)
+		rc = lwm_fail(e, LWM_EDATA, "the haystack holds no sentences (text that ends in . ! or ?)");
+	if (rc == 0)
+		h->hash = lwm_hash_bytes(h->text.s, h->text.len);
+	if (rc < 0)
+		lwm_haystack_release(h);
+	return rc;
+}
+
+void lwm_haystack_release(struct lwm_haystack *h)
+{
+	lwm_str_release(&h->text);
+	free(h->start);
+	free(h->tokens);
+	memset(h, 0, sizeof *h);
+}

@@ -1,0 +1,312 @@
+/* The sweep: every cell and round once, results appended as they come, resumable. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/base/path.h"
+#include "common/base/progress.h"
+#include "common/base/stop.h"
+#include "common/data/needle.h"
+#include "common/eval/needle_eval.h"
+#include "common/model/sample.h"
+
+int lwm_sweep_lengths(const struct lwm_sweep *s, int64_t **lengths, struct lwm_err *e)
+{
+	double a = (double)s->length_min, b = (double)s->length_max;
+	*lengths = malloc((size_t)s->nlengths * sizeof **lengths);
+	if (!*lengths)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " lengths", s->nlengths);
+	for (int64_t i = 0; i < s->nlengths; i++) {
+		double x = s->nlengths > 1 ? (double)i / (double)(s->nlengths - 1) : 1;
+		(*lengths)[i] = llround(s->log_lengths ? a * pow(b / a, x) : a + (b - a) * x);
+	}
+	return 0;
+}
+
+int lwm_sweep_depths(const struct lwm_sweep *s, double **depths, struct lwm_err *e)
+{
+	*depths = malloc((size_t)s->ndepths * sizeof **depths);
+	if (!*depths)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " depths", s->ndepths);
+	for (int64_t i = 0; i < s->ndepths; i++)
+		(*depths)[i] = s->ndepths > 1 ? (double)llround(100.0 * (double)i / (double)(s->ndepths - 1)) : 50;
+	return 0;
+}
+
+/* ---- results file ---- */
+
+static void identity(char *buf, size_t size, const struct lwm_sweep *s, const struct lwm_haystack *h,
+		     const struct lwm_tokenizer *tok)
+{
+	snprintf(buf, size,
+		 "model %.32s tokenizer %.32s haystack %.32s seed %" PRIu64 " needles %" PRId64 " retrieve %" PRId64
+		 " answer %" PRId64 " scorer %d",
+		 s->model_hash, lwm_tokenizer_hash(tok)->hex, h->hash.hex, s->task.seed, s->task.needles, s->task.retrieve,
+		 s->task.answer_tokens, LWM_NEEDLE_SCORER);
+}
+
+static int add_result(struct lwm_needle_results *r, const struct lwm_needle_result *v, struct lwm_err *e)
+{
+	if (r->n == r->cap) {
+		int64_t cap = r->cap ? r->cap * 2 : 256;
+		struct lwm_needle_result *p = realloc(r->v, (size_t)cap * sizeof *p);
+		if (!p)
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " results", cap);
+		r->v = p;
+		r->cap = cap;
+	}
+	r->v[r->n++] = *v;
+	return 0;
+}
+
+static int read_line(struct lwm_needle_results *r, const json_t *o, const char *path, struct lwm_err *e)
+{
+	struct lwm_needle_result v;
+	const char *id;
+	LWM_TRY(lwm_json_str(o, "run", &id, path, e));
+	LWM_TRY(lwm_json_int(o, "context_length", &v.cell.length, path, e));
+	LWM_TRY(lwm_json_int(o, "round", &v.cell.round, path, e));
+	LWM_TRY(lwm_json_double(o, "depth_percent", &v.cell.depth, path, e));
+	LWM_TRY(lwm_json_double(o, "score", &v.score, path, e));
+	if (!r->identity[0])
+		snprintf(r->identity, sizeof r->identity, "%s", id);
+	else if (strcmp(r->identity, id))
+		return lwm_fail(e, LWM_ECONFIG, "%s: holds results of two runs: '%s' and '%s'", path, r->identity, id);
+	return add_result(r, &v, e);
+}
+
+int lwm_results_read(struct lwm_needle_results *r, const char *path, struct lwm_err *e)
+{
+	char *text, *end;
+	size_t n;
+	int64_t line = 0;
+	int rc = 0;
+	memset(r, 0, sizeof *r);
+	if (!lwm_path_exists(path))
+		return 0;
+	LWM_TRY(lwm_read_file(path, (int64_t)1 << 32, &text, &n, e));
+	/* a torn last line has no newline and is not read */
+	for (char *p = text; rc == 0 && (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
+		json_t *o = NULL;
+		line++;
+		rc = lwm_json_parse(&o, p, (size_t)(end - p), path, e);
+		if (rc == 0)
+			rc = read_line(r, o, path, e);
+		if (rc < 0)
+			rc = lwm_context(e, "line %" PRId64, line);
+		json_decref(o);
+	}
+	free(text);
+	if (rc < 0)
+		lwm_results_release(r);
+	return rc;
+}
+
+void lwm_results_release(struct lwm_needle_results *r)
+{
+	free(r->v);
+	memset(r, 0, sizeof *r);
+}
+
+static bool have(const struct lwm_needle_results *r, const struct lwm_needle_cell *c)
+{
+	for (int64_t i = 0; i < r->n; i++)
+		if (r->v[i].cell.length == c->length && r->v[i].cell.round == c->round && r->v[i].cell.depth == c->depth)
+			return true;
+	return false;
+}
+
+/* ---- asking ---- */
+
+/* Greedy until </s> or the room is used up. */
+static int answer(struct lwm_gen *g, const struct lwm_trial *t, int64_t most, struct lwm_tokenizer *tok,
+		  struct lwm_str *out, struct lwm_err *e)
+{
+	const struct lwm_sampler greedy = { .temperature = 0, .top_p = 1 };
+	int64_t vocab = lwm_gen_config(g)->vocab_text, id;
+	struct lwm_cache *cache = NULL;
+	struct lwm_ids said = { 0 };
+	float *logits = malloc((size_t)vocab * sizeof *logits);
+	int rc = logits ? lwm_cache_new(&cache, g, t->prompt.n + most, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc == 0)
+		rc = lwm_gen_feed(g, cache, t->prompt.v, t->prompt.n, e);
+	while (rc == 0 && said.n < most) {
+		LWM_GO(lwm_gen_logits(g, LWM_TEXT, logits, e));
+		LWM_GO(lwm_sample(&greedy, logits, 0, vocab, 0, 0, &id, NULL, e));
+		if (id == lwm_tokenizer_eos(tok))
+			break;
+		int32_t next = (int32_t)id;
+		LWM_GO(lwm_ids_add(&said, &next, 1, e));
+		if (said.n < most)
+			LWM_GO(lwm_gen_step(g, &cache, &next, 1, e));
+	}
+	lwm_tokenizer_decode(tok, said.v, said.n, out);
+out:
+	if (rc == 0)
+		rc = lwm_str_ok(out, e);
+	lwm_ids_release(&said);
+	lwm_cache_free(cache);
+	free(logits);
+	return rc;
+}
+
+static void describe(struct lwm_str *line, const char *id, const struct lwm_trial *t, const char *said, double score,
+		     double seconds)
+{
+	lwm_str_printf(line, "{\"context_length\":%" PRId64 ",\"depth_percent\":%.17g,\"round\":%" PRId64 ",\"score\":%.9g,\"correct\":%s",
+		       t->cell.length, t->cell.depth, t->cell.round, score, score == 1 ? "true" : "false");
+	lwm_str_puts(line, ",\"needles\":[");
+	for (int64_t i = 0; i < t->n; i++) {
+		lwm_str_printf(line, "%s{\"city\":", i ? "," : "");
+		lwm_str_json(line, lwm_needle_city(t->city[i]), strlen(lwm_needle_city(t->city[i])));
+		lwm_str_printf(line, ",\"number\":%" PRId64 ",\"depth\":%.4g,\"asked\":%s}", t->number[i], t->depth[i],
+			       i < t->asked ? "true" : "false");
+	}
+	lwm_str_puts(line, "],\"response\":");
+	lwm_str_json(line, said, strlen(said));
+	lwm_str_printf(line, ",\"prompt_tokens\":%" PRId64 ",\"seconds\":%.3f,\"run\":\"%s\"}", t->prompt.n, seconds, id);
+}
+
+struct sweep {
+	const struct lwm_sweep *s;
+	struct lwm_needle_task task; /* with the depths in place */
+	struct lwm_gen *g;
+	const struct lwm_haystack *h;
+	struct lwm_tokenizer *tok;
+	struct lwm_comm *c;
+	struct lwm_needle_cell *todo;
+	int64_t ntodo;
+	char id[256];
+};
+
+static int one(struct sweep *w, const struct lwm_needle_cell *cell, struct lwm_str *line, struct lwm_err *e)
+{
+	struct lwm_trial t;
+	struct lwm_str said = { 0 };
+	double t0 = lwm_now();
+	LWM_TRY(lwm_trial_make(&t, &w->task, cell, w->h, w->tok, e));
+	int rc = answer(w->g, &t, w->task.answer_tokens, w->tok, &said, e);
+	if (rc == 0) {
+		describe(line, w->id, &t, lwm_str_get(&said), lwm_trial_score(&t, lwm_str_get(&said)), lwm_now() - t0);
+		rc = lwm_str_ok(line, e);
+	}
+	lwm_str_release(&said);
+	lwm_trial_release(&t);
+	return rc;
+}
+
+/* One trial on each rank, then all lines to rank 0 in order. */
+static int round_of(struct sweep *w, int64_t first, struct lwm_jsonl *file, struct lwm_err *e)
+{
+	int n = lwm_comm_size(w->c), rc = 0;
+	int64_t mine = first + lwm_comm_rank(w->c), most;
+	struct lwm_str line = { 0 }, padded = { 0 };
+	char *all = NULL;
+	if (mine < w->ntodo)
+		rc = one(w, &w->todo[mine], &line, e);
+	LWM_GO(lwm_agree(w->c, rc, e));
+	most = (int64_t)line.len;
+	LWM_GO(lwm_comm_max_i64(w->c, &most, 1, e));
+	lwm_str_puts(&padded, lwm_str_get(&line));
+	while ((int64_t)padded.len < most && !padded.failed)
+		lwm_str_putc(&padded, 0);
+	all = malloc((size_t)(most * n));
+	rc = all ? lwm_str_ok(&padded, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for %d results", n);
+	LWM_GO(lwm_agree(w->c, rc, e));
+	LWM_GO(lwm_comm_allgather(w->c, padded.s, (size_t)most, all, e));
+	for (int r = 0; rc == 0 && file && r < n && first + r < w->ntodo; r++) {
+		const char *text = all + r * most;
+		struct lwm_str out = { 0 };
+		lwm_str_add(&out, text, strnlen(text, (size_t)most));
+		rc = lwm_jsonl_add(file, &out, e);
+		lwm_str_release(&out);
+	}
+	rc = lwm_agree(w->c, rc, e);
+out:
+	free(all);
+	lwm_str_release(&padded);
+	lwm_str_release(&line);
+	return rc;
+}
+
+/* Cells that results.jsonl lacks, in grid order. */
+static int list_todo(struct sweep *w, const struct lwm_needle_results *done, struct lwm_err *e)
+{
+	const struct lwm_sweep *s = w->s;
+	int64_t *lengths = NULL, nd = s->task.needles > 1 ? 1 : s->ndepths;
+	int rc = lwm_sweep_lengths(s, &lengths, e);
+	if (rc < 0)
+		return rc;
+	w->todo = malloc((size_t)(s->nlengths * nd * s->rounds) * sizeof *w->todo);
+	if (!w->todo)
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " trials", s->nlengths * nd * s->rounds);
+	for (int64_t i = 0; rc == 0 && i < s->nlengths * nd * s->rounds; i++) {
+		struct lwm_needle_cell c = { .length = lengths[i / (nd * s->rounds)],
+					     .depth = s->task.needles > 1 ? -1 : w->task.depths[i / s->rounds % nd],
+					     .round = i % s->rounds };
+		if (!have(done, &c))
+			w->todo[w->ntodo++] = c;
+	}
+	free(lengths);
+	return rc;
+}
+
+static int run_all(struct sweep *w, struct lwm_jsonl *file, struct lwm_err *e)
+{
+	struct lwm_progress p;
+	lwm_progress_begin(&p, "trial", "trials", w->ntodo);
+	for (int64_t i = 0; i < w->ntodo; i += lwm_comm_size(w->c)) {
+		int64_t wish = lwm_stop_wanted();
+		LWM_TRY(lwm_comm_max_i64(w->c, &wish, 1, e));
+		if (wish == LWM_STOP_END)
+			return lwm_fail(e, LWM_ESAVED, "stopped after %" PRId64 " of %" PRId64 " trials: run me again", i,
+					w->ntodo);
+		LWM_TRY(round_of(w, i, file, e));
+		if (lwm_comm_rank(w->c) == 0)
+			lwm_progress_at(&p, i + lwm_comm_size(w->c));
+	}
+	lwm_progress_end(&p);
+	return 0;
+}
+
+int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_gen *g, const struct lwm_haystack *h, struct lwm_tokenizer *tok,
+		  struct lwm_comm *c, struct lwm_err *e)
+{
+	struct sweep w = { .s = s, .task = s->task, .g = g, .h = h, .tok = tok, .c = c };
+	struct lwm_needle_results done = { 0 };
+	struct lwm_jsonl *file = NULL;
+	double *depths = NULL;
+	char *path = lwm_path_join(s->out, "results.jsonl");
+	int rc = path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc < 0)
+		goto out;
+	LWM_GO(lwm_sweep_depths(s, &depths, e));
+	w.task.depths = depths;
+	w.task.ndepths = s->ndepths;
+	identity(w.id, sizeof w.id, s, h, tok);
+	rc = lwm_results_read(&done, path, e);
+	if (rc == 0 && done.n && strcmp(done.identity, w.id))
+		rc = lwm_fail(e, LWM_ECONFIG, "%s: holds results of another run ('%s', this one is '%s')", path, done.identity, w.id);
+	LWM_GO(lwm_agree(c, rc, e));
+	LWM_GO(list_todo(&w, &done, e));
+	lwm_log(LWM_INFO, "%" PRId64 " trials to run, %" PRId64 " done before", w.ntodo, done.n);
+	if (lwm_comm_rank(c) == 0)
+		rc = lwm_jsonl_open(&file, path, e);
+	LWM_GO(lwm_agree(c, rc, e));
+	rc = run_all(&w, file, e);
+out:
+	if (file) {
+		int closed = lwm_jsonl_close(file, e);
+		rc = rc < 0 ? rc : closed;
+	}
+	lwm_results_release(&done);
+	free(w.todo);
+	free(depths);
+	free(path);
+	return rc;
+}
