@@ -8,6 +8,7 @@ int lwm_device_open(struct lk_dev **out, const char *spec, int64_t threads, stru
 {
 	char why[256] = "";
 	int rc = LK_EUNSUP;
+
 	if (!strcmp(spec, "auto")) {
 		rc = lk_dev_open(out, "cuda", (int)threads, why, sizeof why);
 		if (rc)
@@ -23,8 +24,11 @@ int lwm_device_open(struct lk_dev **out, const char *spec, int64_t threads, stru
 	return 0;
 }
 
-int lwm_device_fail(struct lk_dev *dev, int lk_code, const char *what, struct lwm_err *e)
+int lwm_dev_check(struct lk_dev *dev, int status, struct lwm_err *e)
 {
-	return lwm_fail(e, lk_code == LK_ENOMEM ? LWM_EMEMORY : LWM_EUNAVAIL, "%s: %s: %s", lk_dev_name(dev), what,
-			lk_dev_error(dev));
+	int code = status == LK_ENOMEM ? LWM_EMEMORY : status == LK_EINVAL ? LWM_EINTERNAL : LWM_EUNAVAIL;
+
+	if (!status)
+		return 0;
+	return lwm_fail(e, code, "%s: %s", lk_dev_name(dev), lk_dev_error(dev));
 }

@@ -10,6 +10,7 @@
 #include "common/base/path.h"
 #include "common/io/ckpt.h"
 #include "common/io/model.h"
+#include "common/model/device.h"
 #include "common/train/objective.h"
 
 int lwm_llama_to_json(const struct lwm_llama_cfg *c, json_t **out, struct lwm_err *e)
@@ -177,7 +178,7 @@ static int upload(struct lk_dev *dev, char *weights, int64_t at, const float *ho
 		if (rc == 0)
 			rc = lk_cast(dev, &y, &x);
 	}
-	return rc ? lwm_fail(e, LWM_EUNAVAIL, "%s: %s", lk_dev_name(dev), lk_dev_error(dev)) : 0;
+	return lwm_dev_check(dev, rc, e);
 }
 
 static int fill_device(struct lwm_loaded *m, struct source *s, const struct lwm_params *p, struct lwm_err *e)
@@ -202,8 +203,7 @@ static int fill_device(struct lwm_loaded *m, struct source *s, const struct lwm_
 		LWM_GO(source_read(s, &t, false, 0, t.count, host, e));
 		LWM_GO(upload(m->dev, m->weights, t.offset, host, stage, t.count, e));
 	}
-	if (lk_sync(m->dev))
-		rc = lwm_fail(e, LWM_EUNAVAIL, "%s: %s", lk_dev_name(m->dev), lk_dev_error(m->dev));
+	rc = lwm_dev_check(m->dev, lk_sync(m->dev), e);
 out:
 	lk_mem_free(m->dev, stage);
 	free(host);
@@ -327,8 +327,7 @@ int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, struc
 		lwm_vqgan_tensor(&t, &p.v[i]);
 		LWM_GO(source_read(&s, &t, false, 0, t.count, host + t.offset, e));
 	}
-	if (lk_upload(dev, mem, host, (size_t)p.floats * sizeof *host))
-		rc = lwm_fail(e, LWM_EUNAVAIL, "%s: %s", lk_dev_name(dev), lk_dev_error(dev));
+	rc = lwm_dev_check(dev, lk_upload(dev, mem, host, (size_t)p.floats * sizeof *host), e);
 	*flat = mem;
 out:
 	if (rc < 0 && mem) {

@@ -72,8 +72,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	LWM_TRY(lwm_mesh_parse(s.mesh_dim, ranks, m.dim, e));
 	LWM_GO(lwm_device_open(&dev, s.device, s.threads, e));
 	LWM_GO(lwm_objective_new(&o, &s, &m, dev, e));
-	if (lk_dev_memory(dev, &mem_free, &mem_total))
-		LWM_GO(lwm_device_fail(dev, LK_EDEVICE, "memory", e));
+	LWM_GO(lwm_dev_check(dev, lk_dev_memory(dev, &mem_free, &mem_total), e));
 	p.weights = lwm_weights_bytes(o->floats, ranks, o->dtype);
 	p.activations = o->memory_bytes;
 	p.per_rank = p.weights + p.activations;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/model/device.h"
+
 enum { ALIGN = 16 }; /* floats: slices begin on 64 bytes */
 
 static int64_t slice_of(int64_t floats, int ranks)
@@ -17,11 +19,6 @@ int64_t lwm_weights_bytes(int64_t floats, int ranks, int dtype)
 {
 	int64_t count = slice_of(floats, ranks), total = count * ranks;
 	return total * (int64_t)(lk_dtype_size(dtype) + 4) + count * 4 * (2 + (dtype != LK_F32) + (ranks > 1));
-}
-
-static int device_failed(const struct lwm_weights *w, const char *what, struct lwm_err *e)
-{
-	return lwm_fail(e, LWM_EUNAVAIL, "%s: %s: %s", lk_dev_name(w->dev), what, lk_dev_error(w->dev));
 }
 
 static int room(struct lwm_weights *w, int64_t n, size_t size, void **out, struct lwm_err *e)
@@ -64,8 +61,8 @@ int lwm_weights_new(struct lwm_weights *w, const struct lwm_objective *o, struct
 	}
 	if (!lk_dev_is_host(w->dev) && ranks > 1 && lk_host_alloc(w->dev, (size_t)w->total * 4, &w->host))
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no host memory to exchange %" PRId64 " gradients", w->total));
-	if (lk_zero(w->dev, w->m, (size_t)w->count * 4) || lk_zero(w->dev, w->v, (size_t)w->count * 4))
-		rc = device_failed(w, "clearing optimizer state", e);
+	LWM_GO(lwm_dev_check(w->dev, lk_zero(w->dev, w->m, (size_t)w->count * 4), e));
+	LWM_GO(lwm_dev_check(w->dev, lk_zero(w->dev, w->v, (size_t)w->count * 4), e));
 out:
 	if (rc < 0)
 		lwm_weights_release(w);
@@ -96,20 +93,18 @@ static float *group(struct lwm_weights *w, enum lwm_ckpt_group g)
 
 int lwm_weights_put(struct lwm_weights *w, enum lwm_ckpt_group g, const float *host, struct lwm_err *e)
 {
-	if (lk_upload(w->dev, group(w, g), host, (size_t)w->count * 4))
-		return device_failed(w, "upload", e);
+	LWM_TRY(lwm_dev_check(w->dev, lk_upload(w->dev, group(w, g), host, (size_t)w->count * 4), e));
 	if (g == LWM_CKPT_PARAMS && w->dtype != LK_F32) {
 		char *dst = (char *)w->compute + (size_t)w->first * lk_dtype_size(w->dtype);
 		struct lk_view y = lk_view1(dst, w->dtype, w->count), x = lk_view1(w->master, LK_F32, w->count);
-		if (lk_cast(w->dev, &y, &x))
-			return device_failed(w, "cast", e);
+		return lwm_dev_check(w->dev, lk_cast(w->dev, &y, &x), e);
 	}
 	return 0;
 }
 
 int lwm_weights_take(struct lwm_weights *w, enum lwm_ckpt_group g, float *host, struct lwm_err *e)
 {
-	return lk_download(w->dev, host, group(w, g), (size_t)w->count * 4) ? device_failed(w, "download", e) : 0;
+	return lwm_dev_check(w->dev, lk_download(w->dev, host, group(w, g), (size_t)w->count * 4), e);
 }
 
 int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
@@ -120,17 +115,15 @@ int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
 		return 0;
 	if (lk_dev_is_host(w->dev))
 		return lwm_comm_allgather(w->grad_comm, (char *)w->compute + at, bytes, w->compute, e);
-	if (lk_download(w->dev, (char *)w->host + at, (char *)w->compute + at, bytes))
-		return device_failed(w, "download", e);
+	LWM_TRY(lwm_dev_check(w->dev, lk_download(w->dev, (char *)w->host + at, (char *)w->compute + at, bytes), e));
 	LWM_TRY(lwm_comm_allgather(w->grad_comm, (char *)w->host + at, bytes, w->host, e));
-	return lk_upload(w->dev, w->compute, w->host, bytes * (size_t)lwm_comm_size(w->grad_comm)) ?
-		       device_failed(w, "upload", e) :
-		       0;
+	bytes *= (size_t)lwm_comm_size(w->grad_comm);
+	return lwm_dev_check(w->dev, lk_upload(w->dev, w->compute, w->host, bytes), e);
 }
 
 int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e)
 {
-	return lk_zero(w->dev, w->grad, (size_t)w->total * 4) ? device_failed(w, "clearing gradients", e) : 0;
+	return lwm_dev_check(w->dev, lk_zero(w->dev, w->grad, (size_t)w->total * 4), e);
 }
 
 static int scatter(struct lwm_weights *w, struct lwm_err *e)
@@ -140,18 +133,16 @@ static int scatter(struct lwm_weights *w, struct lwm_err *e)
 	if (lk_dev_is_host(w->dev))
 		return lwm_comm_reduce_scatter_f32(w->grad_comm, w->grad, w->slice, w->total, e);
 	float *host = w->host, *mine = host + w->first;
-	if (lk_download(w->dev, host, w->grad, (size_t)w->total * 4))
-		return device_failed(w, "download", e);
+	LWM_TRY(lwm_dev_check(w->dev, lk_download(w->dev, host, w->grad, (size_t)w->total * 4), e));
 	LWM_TRY(lwm_comm_reduce_scatter_f32(w->grad_comm, host, mine, w->total, e));
-	return lk_upload(w->dev, w->slice, mine, (size_t)w->count * 4) ? device_failed(w, "upload", e) : 0;
+	return lwm_dev_check(w->dev, lk_upload(w->dev, w->slice, mine, (size_t)w->count * 4), e);
 }
 
 int lwm_weights_reduce(struct lwm_weights *w, double scale, double *norm, struct lwm_err *e)
 {
 	double sum = 0;
 	LWM_TRY(scatter(w, e));
-	if (lk_sumsq(w->dev, w->slice, w->count, &sum))
-		return device_failed(w, "gradient norm", e);
+	LWM_TRY(lwm_dev_check(w->dev, lk_sumsq(w->dev, w->slice, w->count, &sum), e));
 	LWM_TRY(lwm_comm_sum_f64(w->grad_comm, &sum, 1, e));
 	*norm = fabs(scale) * sqrt(sum);
 	return 0;
@@ -177,8 +168,8 @@ int lwm_weights_update(struct lwm_weights *w, const struct lwm_objective *o, con
 			continue;
 		a.weight_decay = t->no_decay ? 0 : (float)s->weight_decay;
 		void *copy = w->dtype == LK_F32 ? NULL : (char *)w->compute + (size_t)(w->first + lo) * size;
-		if (lk_adamw(w->dev, w->master + lo, w->m + lo, w->v + lo, w->slice + lo, copy, hi - lo, &a))
-			return device_failed(w, "AdamW", e);
+		LWM_TRY(lwm_dev_check(w->dev, lk_adamw(w->dev, w->master + lo, w->m + lo, w->v + lo, w->slice + lo, copy,
+						       hi - lo, &a), e));
 	}
 	return 0;
 }
