@@ -64,6 +64,17 @@ static void *load_library(void)
 	return NULL;
 }
 
+/* OpenBLAS sets up its buffers at the first large product, and its OpenMP build does so without a lock. */
+static void warm_up(void)
+{
+	enum { N = 160 };
+	float *x = calloc(3 * N * N, sizeof *x);
+
+	if (x)
+		sgemm_alone(101, 111, 111, N, N, N, 1.0f, x, N, x + N * N, N, 0.0f, x + 2 * N * N, N);
+	free(x);
+}
+
 static void find_blas(void)
 {
 	const char *(*corename)(void);
@@ -90,6 +101,7 @@ static void find_blas(void)
 		blas.core = corename();
 	sym = dlsym(lib, "cblas_sgemm");
 	memcpy(&blas.sgemm, &sym, sizeof blas.sgemm);
+	warm_up();
 }
 
 int lk_blas_open(lk_sgemm_fn **sgemm, const char **core, char *why, size_t n)

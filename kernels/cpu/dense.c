@@ -29,21 +29,42 @@ static void gemm_part(const struct gemm *g, int64_t m0, int64_t m1, int64_t n0, 
 		 (int)g->k, g->alpha, a, (int)g->lda, b, (int)g->ldb, g->beta, g->c + m0 * g->ldc + n0, (int)g->ldc);
 }
 
-/* Splits the longer side into slabs of a multiple of 64, one per thread. */
+/* threads = rows * columns of a grid of parts; the grid whose parts have the shortest sides reads least. */
+static int grid_rows(const struct gemm *g, int threads)
+{
+	double best = 0;
+	int rows = 1;
+
+	for (int r = 1; r <= threads; r++) {
+		double sides = (double)g->m / r + (double)g->n / (threads / r);
+
+		if (threads % r == 0 && (r == 1 || sides < best)) {
+			best = sides;
+			rows = r;
+		}
+	}
+	return rows;
+}
+
+/* Where part i of `parts` of a side begins: multiples of 64, which whole vectors and cache lines are. */
+static int64_t part_start(int64_t side, int parts, int i)
+{
+	int64_t at = (side * i / parts + 32) / 64 * 64;
+
+	return i == parts || at > side ? side : at;
+}
+
 static void gemm_threads(const struct gemm *g, int threads)
 {
-	int by_rows = g->m >= g->n;
-	int64_t length = by_rows ? g->m : g->n, slab = ((length + threads - 1) / threads + 63) / 64 * 64;
+	int rows = grid_rows(g, threads), cols = threads / rows;
 
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
 	for (int i = 0; i < threads; i++) {
-		int64_t from = i * slab < length ? i * slab : length;
-		int64_t to = from + slab < length ? from + slab : length;
+		int64_t m0 = part_start(g->m, rows, i / cols), m1 = part_start(g->m, rows, i / cols + 1);
+		int64_t n0 = part_start(g->n, cols, i % cols), n1 = part_start(g->n, cols, i % cols + 1);
 
-		if (from < to && by_rows)
-			gemm_part(g, from, to, 0, g->n);
-		else if (from < to)
-			gemm_part(g, 0, g->m, from, to);
+		if (m0 < m1 && n0 < n1)
+			gemm_part(g, m0, m1, n0, n1);
 	}
 }
 
@@ -96,17 +117,20 @@ static int matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_v
 
 /* ---- the hot loops of each instruction set ---- */
 
-static pthread_once_t hot_once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t hot_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct lk_dense_hot hot_tables[LK_ISA_COUNT];
 
-static void fill_tables(void)
+/* Only for an instruction set that this processor has: filling the table is code of that set already. */
+static void fill_table(enum lk_isa isa)
 {
-	for (int isa = 0; isa < LK_ISA_COUNT; isa++) {
+	pthread_mutex_lock(&hot_lock);
+	if (!hot_tables[isa].axpy) {
 		LK_PICK(lk_vector_hot, isa)(&hot_tables[isa]);
 		LK_PICK(lk_norm_hot, isa)(&hot_tables[isa]);
 		LK_PICK(lk_loss_hot, isa)(&hot_tables[isa]);
 		LK_PICK(lk_gemv_hot, isa)(&hot_tables[isa]);
 	}
+	pthread_mutex_unlock(&hot_lock);
 }
 
 const struct lk_dense_hot *lk_dense_hot(const struct lk_dev *dev)
@@ -116,7 +140,7 @@ const struct lk_dense_hot *lk_dense_hot(const struct lk_dev *dev)
 
 void lk_cpu_fill_dense(struct lk_dev *dev)
 {
-	pthread_once(&hot_once, fill_tables);
+	fill_table(lk_cpu(dev)->isa);
 	dev->ops.matmul = matmul;
 	lk_cpu_fill_vector(&dev->ops);
 	lk_cpu_fill_norm(&dev->ops);

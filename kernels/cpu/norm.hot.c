@@ -95,16 +95,30 @@ static void swiglu_fwd(float *y, const float *g, const float *u, int64_t n)
 		lk_vstore_n(y + j, glu(lk_vload_n(g + j, n - j, 0), lk_vload_n(u + j, n - j, 0)), n - j);
 }
 
+static inline void glu_bwd(vf *dg, vf *du, vf dy, vf g, vf u)
+{
+	vf s = lk_vsigmoid(g), silu = g * s;
+
+	*dg = dy * u * (s + silu * (1.0f - s));
+	*du = dy * silu;
+}
+
 /* dg and du may lie over g and u: a block is read before it is written */
 static void swiglu_bwd(float *dg, float *du, const float *dy, const float *g, const float *u, int64_t n)
 {
-	for (int64_t j = 0; j < n; j += LK_VEC) {
-		int64_t left = n - j < LK_VEC ? n - j : LK_VEC;
-		vf a = lk_vload_n(g + j, left, 0), b = lk_vload_n(u + j, left, 0), up = lk_vload_n(dy + j, left, 0);
-		vf s = lk_vsigmoid(a), silu = a * s;
+	int64_t j = 0;
+	vf a, b;
 
-		lk_vstore_n(dg + j, up * b * (s + silu * (1.0f - s)), left);
-		lk_vstore_n(du + j, up * silu, left);
+	for (; j + LK_VEC <= n; j += LK_VEC) {
+		glu_bwd(&a, &b, lk_vload(dy + j), lk_vload(g + j), lk_vload(u + j));
+		lk_vstore(dg + j, a);
+		lk_vstore(du + j, b);
+	}
+	if (j < n) {
+		glu_bwd(&a, &b, lk_vload_n(dy + j, n - j, 0), lk_vload_n(g + j, n - j, 0),
+			lk_vload_n(u + j, n - j, 0));
+		lk_vstore_n(dg + j, a, n - j);
+		lk_vstore_n(du + j, b, n - j);
 	}
 }
 
