@@ -141,6 +141,15 @@ out:
 	return rc;
 }
 
+bool lwm_fields_has_vision(const struct lwm_fields *f)
+{
+	for (int64_t i = 0; i < f->cfg.nfields && !f->cfg.from_example; i++)
+		for (int64_t k = 0; k < f->layout[i].n; k++)
+			if (f->layout[i].v[k].kind == LWM_ELEMENT_VISION)
+				return true;
+	return f->cfg.from_example != NULL;
+}
+
 void lwm_fields_free(struct lwm_fields *f)
 {
 	if (!f)

@@ -63,6 +63,8 @@ struct lwm_fields; /* field strings parsed once; immutable, any number of thread
 int lwm_fields_open(struct lwm_fields **out, const struct lwm_fields_cfg *cfg, struct lwm_tokenizer *t,
 		    struct lwm_err *e);
 void lwm_fields_free(struct lwm_fields *f);
+/* May its documents hold vision ids? True as well when the layout comes with each record. */
+bool lwm_fields_has_vision(const struct lwm_fields *f);
 
 /* Builds the document of a JSON object. `number` (its line, its place) picks the alternative. d is emptied first.
  * -LWM_EDATA: a key is missing or of another type, codes out of range or no whole number of frames. */

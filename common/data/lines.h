@@ -1,0 +1,25 @@
+/* lines.h - text files as lines, plain, .gz or .zst (told by their first bytes), in bounded memory.
+ *
+ * A UTF-8 byte order mark at the start is dropped; lines end in LF or CR LF, which is not part of them; a last line
+ * without an end counts. Compressed data that stops in the middle is -LWM_EDATA. One thread per handle.
+ */
+#ifndef LWM_DATA_LINES_H
+#define LWM_DATA_LINES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+struct lwm_lines;
+
+/* path "-" is standard input. Lines of more than max_line bytes are reported as too long and skipped. */
+int lwm_lines_open(struct lwm_lines **out, const char *path, size_t max_line, struct lwm_err *e);
+void lwm_lines_close(struct lwm_lines *l); /* NULL is fine */
+/* 1 a line, 0 the end, negative an error. *line lives until the next call and is not 0-terminated. *too_long: nothing
+ * of it is given. */
+int lwm_lines_next(struct lwm_lines *l, const char **line, size_t *n, bool *too_long, struct lwm_err *e);
+int64_t lwm_lines_read(const struct lwm_lines *l); /* bytes of the file consumed so far, before decompression */
+
+#endif

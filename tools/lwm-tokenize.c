@@ -1,0 +1,231 @@
+#include <inttypes.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/base/clock.h"
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/base/num.h"
+#include "common/config/opt.h"
+#include "common/data/ingest.h"
+
+static struct {
+	const char *output, *out_dir, *tokenizer, *fields_key, *join, *prepend, *split_at;
+	struct lwm_paths fields;
+	int64_t fields_index, frame_codes, max_frames, min_tokens, max_tokens, split_lines, max_bytes, max_bad;
+	int64_t task, tasks;
+	bool no_bos, no_eos, replace;
+	int format;
+} a = { .fields_index = -1, .frame_codes = 256, .max_bytes = 256 << 20, .max_bad = 100, .tasks = 1, .join = " " };
+
+static const char *const formats[] = { "auto", "text", "jsonl", NULL };
+static const struct lwm_opt opts[] = {
+	LWM_OPT_HEAD("Input and output"),
+	LWM_OPT_STR('o', "output", &a.output, "FILE", "one shard for all inputs", 0),
+	LWM_OPT_STR('d', "out-dir", &a.out_dir, "DIR", "one shard for each input: DIR/NAME.docs.h5", 0),
+	LWM_OPT_CHOICE(0, "format", &a.format, formats, "what the inputs are; auto: .jsonl by name, else text", 0),
+	LWM_OPT_INT(0, "split-lines", &a.split_lines, 0, 1e12, "N", "text: N lines a document; 0: the whole file", 0),
+	LWM_OPT_STR(0, "split-at", &a.split_at, "LINE", "text: a line equal to this ends a document", 0),
+	LWM_OPT_INT(0, "task", &a.task, 0, 1e9, "I", "take the inputs whose number modulo --tasks is I, from 0", 0),
+	LWM_OPT_INT(0, "tasks", &a.tasks, 1, 1e9, "N", "number of tasks that share the inputs", 0),
+	LWM_OPT_HEAD("Documents"),
+	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "bytes, a SentencePiece model, or a folder with one",
+		    LWM_OPT_REQUIRED),
+	LWM_OPT_LIST('f', "fields", &a.fields, "FIELDS", "parts of a record, [part] without loss (default: "
+		     "text); given several times, each document gets one by seed", 0),
+	LWM_OPT_STR(0, "fields-key", &a.fields_key, "KEY", "JSON key that holds the fields of its record", 0),
+	LWM_OPT_INT(0, "fields-index", &a.fields_index, -1, 1e6, "I", "always this alternative; -1: by seed", 0),
+	LWM_OPT_STR(0, "join", &a.join, "TEXT", "between parts joined by +", 0),
+	LWM_OPT_STR(0, "prepend", &a.prepend, "TEXT", "put before the first part", 0),
+	LWM_OPT_FLAG(0, "no-bos", &a.no_bos, "no <s> at the start of documents"),
+	LWM_OPT_FLAG(0, "no-eos", &a.no_eos, "no </s> at their end"),
+	LWM_OPT_INT(0, "frame-codes", &a.frame_codes, 1, 1 << 20, "N", "codes of one vision frame", 0),
+	LWM_OPT_INT(0, "max-frames", &a.max_frames, 0, 1e9, "N", "keep so many frames, evenly spread; 0: all", 0),
+	LWM_OPT_HEAD("What is left out"),
+	LWM_OPT_INT(0, "min-tokens", &a.min_tokens, 0, 1e12, "N", "shorter documents are left out", 0),
+	LWM_OPT_INT(0, "max-tokens", &a.max_tokens, 0, 1e12, "N", "longer ones too; 0: any length", 0),
+	LWM_OPT_INT(0, "max-bad", &a.max_bad, -1, 1e12, "N", "more malformed records fail an input; -1: any number", 0),
+	LWM_OPT_INT(0, "max-bytes", &a.max_bytes, 1, 1LL << 31, "N", "longest line or text that is read", 0),
+	LWM_OPT_FLAG(0, "replace-bad-utf8", &a.replace, "malformed bytes become U+FFFD; else their record is refused"),
+	LWM_OPT_END
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-tokenize",
+	.summary = "text and JSON lines to document shards",
+	.operands = "INPUT...",
+	.min_operands = 1,
+	.max_operands = -1,
+	.opts = opts,
+	.details =
+		"Inputs are files, folders (searched for .txt, .jsonl and .ndjson, also .gz and\n"
+		".zst) and @LIST files. Fields are separated by commas: 'a,[b]' trains on a and\n"
+		"shows b; 'a+b' joins two keys; <|bos|> and <|eos|> are marks; a key with 'vision'\n"
+		"in its name is a list of codes. A text file is a record with the one key 'text'.\n"
+		"\n"
+		"Documents in = documents out + rejected; the reasons are counted in the manifest\n"
+		"beside each shard. A shard that is complete and was made from the same inputs and\n"
+		"settings is left alone, so a failed array task is simply run again.\n",
+	.examples = "lwm-tokenize -t bytes books/ -o books.docs.h5\n"
+		    "lwm-tokenize -t tokenizer.model -f '[question],answer' -d shards/ --task 3 "
+		    "--tasks 100 qa/\n",
+};
+
+static int inputs(const struct lwm_args *args, struct lwm_paths *in, struct lwm_err *e)
+{
+	static const char *const ends[] = { ".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst",
+					    ".ndjson", ".ndjson.gz", ".ndjson.zst", NULL };
+	struct lwm_paths all = { 0 };
+	int rc = 0;
+	for (int i = 0; i < args->noperand && rc == 0; i++)
+		rc = lwm_paths_expand(&all, args->operand[i], ends, e);
+	for (int64_t i = a.task; i < all.n && rc == 0; i += a.tasks)
+		rc = lwm_paths_add(in, all.v[i], e);
+	lwm_paths_release(&all);
+	return rc;
+}
+
+static int outputs(const struct lwm_paths *in, struct lwm_paths *out, struct lwm_err *e)
+{
+	if (!a.output == !a.out_dir)
+		return lwm_fail(e, LWM_EUSAGE, "give one of --output and --out-dir");
+	if (a.output && a.tasks > 1)
+		return lwm_fail(e, LWM_EUSAGE, "--tasks needs --out-dir: several tasks cannot write one file");
+	if (a.task >= a.tasks)
+		return lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, a.task, a.tasks);
+	if (a.out_dir)
+		return lwm_ingest_names(in, a.out_dir, out, e);
+	for (int64_t i = 0; i < in->n; i++)
+		LWM_TRY(lwm_paths_add(out, a.output, e));
+	return 0;
+}
+
+/* Everything but the inputs that decides a byte of the output. */
+static char *config_text(const struct lwm_tokenizer *t, int64_t seed)
+{
+	json_t *fields = json_array();
+	for (int64_t i = 0; i < a.fields.n; i++)
+		json_array_append_new(fields, json_string(a.fields.v[i]));
+	json_t *o = json_pack("{s:s,s:o,s:s?,s:I,s:s,s:s?,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:s?,s:I,s:b,s:s,s:I}",
+			      "tokenizer", lwm_tokenizer_hash(t)->hex, "fields", fields, "fields_key", a.fields_key,
+			      "fields_index", (json_int_t)a.fields_index, "join", a.join, "prepend", a.prepend,
+			      "no_bos", a.no_bos, "no_eos", a.no_eos, "frame_codes", (json_int_t)a.frame_codes,
+			      "max_frames", (json_int_t)a.max_frames, "min_tokens", (json_int_t)a.min_tokens,
+			      "max_tokens", (json_int_t)a.max_tokens, "split_lines", (json_int_t)a.split_lines,
+			      "split_at", a.split_at, "max_bytes", (json_int_t)a.max_bytes, "replace_bad_utf8",
+			      a.replace, "format", formats[a.format], "seed", (json_int_t)seed);
+	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	json_decref(o);
+	return text;
+}
+
+static int open_fields(struct lwm_fields **out, struct lwm_tokenizer *t, int64_t seed, struct lwm_err *e)
+{
+	const struct lwm_fields_cfg cfg = {
+		.fields = (const char *const *)a.fields.v, .nfields = a.fields.n, .from_example = a.fields_key,
+		.index = a.fields_index, .separator = a.join, .prepend = a.prepend, .no_bos = a.no_bos,
+		.no_eos = a.no_eos, .frame_codes = a.frame_codes, .max_frames = a.max_frames, .seed = (uint64_t)seed,
+		.replace_bad_utf8 = a.replace
+	};
+	return lwm_fields_open(out, &cfg, t, e);
+}
+
+static int report(const struct lwm_ingest_stats *s, double seconds, bool json, struct lwm_err *e)
+{
+	char tokens[32], bytes[32];
+	lwm_log(LWM_INFO, "%" PRId64 " documents = %" PRId64 " written + %" PRId64 " malformed + %" PRId64 " filtered; "
+		"%s tokens from %s in %.1f s; %" PRId64 " shards written, %" PRId64 " complete before", s->in, s->out,
+		s->malformed, s->filtered, lwm_count_text(s->tokens, tokens, sizeof tokens),
+		lwm_bytes_text((double)s->bytes, bytes, sizeof bytes), seconds, s->shards, s->skipped);
+	if (!json)
+		return 0;
+	json_t *o = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f}", "documents_in", (json_int_t)s->in,
+			      "documents_out", (json_int_t)s->out, "malformed", (json_int_t)s->malformed,
+			      "filtered", (json_int_t)s->filtered, "tokens", (json_int_t)s->tokens,
+			      "loss_tokens", (json_int_t)s->loss_tokens, "frames", (json_int_t)s->frames,
+			      "bytes", (json_int_t)s->bytes, "shards", (json_int_t)s->shards,
+			      "skipped", (json_int_t)s->skipped, "seconds", seconds);
+	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	json_decref(o);
+	if (!text)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
+	puts(text);
+	free(text);
+	return 0;
+}
+
+static void plan(const struct lwm_paths *in, const struct lwm_paths *out)
+{
+	for (int64_t i = 0; i < in->n; i++)
+		printf("%s -> %s\n", in->v[i], out->v[i]);
+}
+
+static int64_t total_bytes(const struct lwm_paths *in)
+{
+	struct stat s;
+	int64_t n = 0;
+	for (int64_t i = 0; i < in->n; i++)
+		n += stat(in->v[i], &s) == 0 ? (int64_t)s.st_size : 0;
+	return n;
+}
+
+static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const struct lwm_fields *f,
+		    const struct lwm_paths *in, const struct lwm_paths *out, struct lwm_err *e)
+{
+	struct lwm_progress progress;
+	struct lwm_ingest_stats stats;
+	char *config = config_text(t, args->common.seed);
+	double start = lwm_now();
+	if (!config)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
+	const struct lwm_ingest_cfg cfg = {
+		.tokenizer = t, .fields = f, .format = (enum lwm_text_format)a.format,
+		.vision_table = lwm_fields_has_vision(f) ? LWM_VISION_TABLE : 0, .min_tokens = a.min_tokens,
+		.max_tokens = a.max_tokens, .split_lines = a.split_lines, .separator = a.split_at,
+		.max_bytes = a.max_bytes, .max_bad = a.max_bad, .replace_bad_utf8 = a.replace,
+		.force = args->common.force,
+		.threads = args->common.threads ? (int)args->common.threads : omp_get_max_threads(),
+		.tool = "lwm-tokenize " LWM_VERSION, .config = config,
+		.policy = a.no_bos ? a.no_eos ? "none" : "eos" : a.no_eos ? "bos" : "bos,eos", .progress = &progress
+	};
+	int rc = a.out_dir ? lwm_mkdirs(a.out_dir, e) : 0;
+	lwm_progress_begin(&progress, "read", "bytes", total_bytes(in));
+	if (rc == 0)
+		rc = lwm_ingest_run(&cfg, in, out, &stats, e);
+	lwm_progress_end(&progress);
+	free(config);
+	return rc < 0 ? rc : report(&stats, lwm_now() - start, args->common.json, e);
+}
+
+static int run(const struct lwm_args *args, struct lwm_err *e)
+{
+	struct lwm_paths in = { 0 }, out = { 0 };
+	struct lwm_tokenizer *t = NULL;
+	struct lwm_fields *f = NULL;
+	int rc;
+	if (a.fields.n == 0 && !a.fields_key)
+		LWM_GO(lwm_paths_add(&a.fields, "text", e));
+	LWM_GO(inputs(args, &in, e));
+	LWM_GO(outputs(&in, &out, e));
+	LWM_GO(lwm_tokenizer_open(&t, a.tokenizer, e));
+	LWM_GO(open_fields(&f, t, args->common.seed, e));
+	if (args->common.plan)
+		plan(&in, &out);
+	else
+		LWM_GO(tokenize(args, t, f, &in, &out, e));
+out:
+	lwm_fields_free(f);
+	lwm_tokenizer_free(t);
+	lwm_paths_release(&in);
+	lwm_paths_release(&out);
+	lwm_paths_release(&a.fields);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, run);
+}
