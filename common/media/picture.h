@@ -19,14 +19,14 @@ int lwm_picture_write(const char *path, const uint8_t *rgb, int width, int heigh
 /* The bytes of a png file, appended; for reports that hold their pictures. */
 int lwm_png_encode(struct lwm_str *out, const uint8_t *rgb, int width, int height, struct lwm_err *e);
 
-/* An mp4 file: libx264 (crf 18) where FFmpeg has it, else mpeg4. Odd sizes get their last row or column doubled. */
+/* A video file, by suffix .mp4 or .mkv: libx264 (crf 18) where FFmpeg has it, else mpeg4. Odd sizes get their last row or column doubled. */
 struct lwm_video;
 int lwm_video_open(struct lwm_video **out, const char *path, int width, int height, double fps, bool force,
 		   struct lwm_err *e);
 int lwm_video_add(struct lwm_video *v, const uint8_t *rgb, struct lwm_err *e);
 int lwm_video_commit(struct lwm_video *v, struct lwm_err *e); /* v is gone either way */
 void lwm_video_discard(struct lwm_video *v);                  /* NULL is fine */
-/* n frames in one call, by suffix: .mp4 .mkv, or .gif */
+/* n frames in one call. */
 int lwm_video_write(const char *path, const uint8_t *rgb, int64_t n, int width, int height, double fps, bool force,
 		    struct lwm_err *e);
 

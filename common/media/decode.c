@@ -1,0 +1,302 @@
+/* decode.c - one media file: demuxed, decoded, and watched for damage that FFmpeg reports as a plain end. */
+#include "common/media/media_int.h"
+
+#include <errno.h>
+#include <libavutil/display.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/path.h"
+
+/* Demuxers that read one file and nothing else: no playlists, no file name patterns, no network. */
+static const char demuxers[] =
+	"mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,m4v,ivf,"
+	"wav,mp3,flac,aac,yuv4mpegpipe,nut,mxf,obu,av1,rm,dv,mjpeg,vc1,image2,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,"
+	"ppm_pipe,pgm_pipe,pbm_pipe,pam_pipe,qoi_pipe,jpegxl_pipe,jpegls_pipe,j2k_pipe,gem_pipe,sgi_pipe,"
+	"sunrast_pipe,svg_pipe,exr_pipe,dpx_pipe,pcx_pipe,psd_pipe,pgmyuv_pipe,xbm_pipe,xpm_pipe,xwd_pipe";
+
+static int check_file(const char *path, struct lwm_err *e)
+{
+	struct stat sb;
+	if (stat(path, &sb) != 0)
+		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s", path);
+	if (!S_ISREG(sb.st_mode))
+		return lwm_fail(e, LWM_ENOINPUT, "%s: is not a regular file", path);
+	if (access(path, R_OK) != 0)
+		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s", path);
+	if (sb.st_size == 0)
+		return lwm_fail(e, LWM_EDATA, "%s: is empty", path);
+	return 0;
+}
+
+static int open_container(struct lwm_decoder *d, struct lwm_err *e)
+{
+	AVDictionary *opts = NULL;
+	/* "file:" keeps a name with a colon from being read as a protocol. */
+	char *url = malloc(strlen(d->path) + 6);
+	if (!url)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);
+	snprintf(url, strlen(d->path) + 6, "file:%s", d->path);
+	av_dict_set(&opts, "protocol_whitelist", "file", 0);
+	av_dict_set(&opts, "format_whitelist", demuxers, 0);
+	av_dict_set(&opts, "pattern_type", "none", 0);
+	lwm_av_forget();
+	int av = avformat_open_input(&d->fmt, url, NULL, &opts);
+	av_dict_free(&opts);
+	free(url);
+	return av < 0 ? lwm_av_fail(e, LWM_EDATA, av, "%s: cannot be read as video or image", d->path) : 0;
+}
+
+/* Reads ahead until the streams are known; the pixel limit holds for this trial decoding too. */
+static int probe_streams(struct lwm_decoder *d, struct lwm_err *e)
+{
+	unsigned n = d->fmt->nb_streams;
+	AVDictionary **opts = calloc(n ? n : 1, sizeof *opts);
+	if (!opts)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);
+	for (unsigned i = 0; i < n; i++)
+		av_dict_set_int(&opts[i], "max_pixels", LWM_MEDIA_MAX_PIXELS, 0);
+	int av = avformat_find_stream_info(d->fmt, opts);
+	for (unsigned i = 0; i < n; i++)
+		av_dict_free(&opts[i]);
+	free(opts);
+	return av < 0 ? lwm_av_fail(e, LWM_EDATA, av, "%s: no stream can be made out", d->path) : 0;
+}
+
+static int turn_of(AVStream *st)
+{
+	const uint8_t *m = av_stream_get_side_data(st, AV_PKT_DATA_DISPLAYMATRIX, NULL);
+	if (!m)
+		return 0;
+	double deg = -av_display_rotation_get((const int32_t *)(const void *)m);
+	return isfinite(deg) ? (((int)lround(deg / 90) * 90) % 360 + 360) % 360 : 0;
+}
+
+static int open_codec(struct lwm_decoder *d, struct lwm_err *e)
+{
+	const AVCodec *codec = NULL;
+	int i = av_find_best_stream(d->fmt, AVMEDIA_TYPE_VIDEO, -1, -1, &codec, 0);
+	if (i == AVERROR_STREAM_NOT_FOUND)
+		return lwm_fail(e, LWM_EDATA, "%s: has no video stream (%s, %u streams)", d->path,
+				d->fmt->iformat->name, d->fmt->nb_streams);
+	if (i < 0)
+		return lwm_av_fail(e, LWM_EDATA, i, "%s: no decoder for its video stream", d->path);
+	d->st = d->fmt->streams[i];
+	const AVCodecParameters *par = d->st->codecpar;
+	if (par->width <= 0 || par->height <= 0 || par->format < 0)
+		return lwm_fail(e, LWM_EDATA, "%s: the header tells no picture size or format%s%s", d->path,
+				lwm_av_reason()[0] ? ": " : "", lwm_av_reason());
+	if ((int64_t)par->width * par->height > LWM_MEDIA_MAX_PIXELS)
+		return lwm_fail(e, LWM_EDATA, "%s: %d x %d pixels are more than the limit of %lld", d->path,
+				par->width, par->height, LWM_MEDIA_MAX_PIXELS);
+	d->dec = avcodec_alloc_context3(codec);
+	d->pkt = av_packet_alloc();
+	if (!d->dec || !d->pkt)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);
+	int av = avcodec_parameters_to_context(d->dec, par);
+	d->dec->thread_count = 1; // the same frames and the same reports on every run
+	d->dec->max_pixels = LWM_MEDIA_MAX_PIXELS;
+	d->dec->pkt_timebase = d->st->time_base;
+	if (av >= 0)
+		av = avcodec_open2(d->dec, codec, NULL);
+	if (av < 0)
+		return lwm_av_fail(e, LWM_EDATA, av, "%s: decoder %s does not open", d->path, codec->name);
+	d->rotate = turn_of(d->st);
+	return 0;
+}
+
+static bool is_still(const AVFormatContext *fmt)
+{
+	const char *name = fmt->iformat->name;
+	return strcmp(name, "image2") == 0 || lwm_path_has_suffix(name, "_pipe");
+}
+
+int lwm_decoder_open(struct lwm_decoder **out, const char *path, struct lwm_err *e)
+{
+	int rc;
+	*out = NULL;
+	LWM_TRY(check_file(path, e));
+	struct lwm_decoder *d = calloc(1, sizeof *d);
+	if (!d || !(d->path = strdup(path))) {
+		free(d);
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	}
+	lwm_av_quiet();
+	LWM_GO(open_container(d, e));
+	LWM_GO(probe_streams(d, e));
+	LWM_GO(open_codec(d, e));
+	d->still = is_still(d->fmt);
+	*out = d;
+	return 0;
+out:
+	lwm_decoder_close(d);
+	return rc;
+}
+
+int lwm_decoder_seek(struct lwm_decoder *d, double seconds, struct lwm_err *e)
+{
+	int64_t base = d->fmt->start_time == AV_NOPTS_VALUE ? 0 : d->fmt->start_time;
+	if (d->still || seconds <= 0)
+		return 0;
+	int av = av_seek_frame(d->fmt, -1, base + (int64_t)(seconds * AV_TIME_BASE), AVSEEK_FLAG_BACKWARD);
+	if (av < 0)
+		av = av_seek_frame(d->fmt, -1, base, AVSEEK_FLAG_BACKWARD); // decode from the start instead
+	if (av < 0)
+		return lwm_av_fail(e, LWM_EDATA, av, "%s: cannot seek", d->path);
+	avcodec_flush_buffers(d->dec);
+	return 0;
+}
+
+/* The JPEG decoder fills what is missing with grey and says nothing: the last scan needs an end mark behind it. */
+static bool jpeg_is_cut(const AVPacket *p)
+{
+	int scan = -1, end = -1;
+	for (int i = 0; i + 1 < p->size; i++) {
+		if (p->data[i] == 0xff && p->data[i + 1] == 0xda)
+			scan = i;
+		if (p->data[i] == 0xff && p->data[i + 1] == 0xd9)
+			end = i;
+	}
+	return end < scan;
+}
+
+static void note_packet(struct lwm_decoder *d)
+{
+	const AVStream *s = d->fmt->streams[d->pkt->stream_index];
+	int64_t t = d->pkt->pts != AV_NOPTS_VALUE ? d->pkt->pts : d->pkt->dts;
+	if (t != AV_NOPTS_VALUE) {
+		double end = (double)(t + d->pkt->duration) * av_q2d(s->time_base);
+		if (d->fmt->start_time != AV_NOPTS_VALUE)
+			end -= (double)d->fmt->start_time / AV_TIME_BASE;
+		if (end > d->any_end)
+			d->any_end = end;
+	}
+	if (s != d->st)
+		return;
+	d->packets++;
+	if ((d->pkt->flags & AV_PKT_FLAG_CORRUPT) ||
+	    (d->still && d->dec->codec_id == AV_CODEC_ID_MJPEG && jpeg_is_cut(d->pkt)))
+		d->bad_packets++;
+	if (t != AV_NOPTS_VALUE) {
+		int64_t start = d->st->start_time == AV_NOPTS_VALUE ? 0 : d->st->start_time;
+		if (t + d->pkt->duration - start > d->last_end)
+			d->last_end = t + d->pkt->duration - start;
+	}
+}
+
+/* Hands the decoder one more packet, or the end. */
+static int feed(struct lwm_decoder *d, struct lwm_err *e)
+{
+	int av = av_read_frame(d->fmt, d->pkt);
+	if (av == AVERROR_EOF) {
+		d->draining = true;
+		avcodec_send_packet(d->dec, NULL);
+		return 0;
+	}
+	if (av < 0)
+		return lwm_av_fail(e, av == AVERROR(EIO) ? LWM_EIO : LWM_EDATA, av, "%s: reading failed after %lld frames",
+				   d->path, (long long)d->frames);
+	note_packet(d);
+	if (d->pkt->stream_index == d->st->index) {
+		av = avcodec_send_packet(d->dec, d->pkt);
+		if (av == AVERROR(ENOMEM)) {
+			av_packet_unref(d->pkt);
+			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);
+		}
+		if (av < 0)
+			d->bad_packets++;
+	}
+	av_packet_unref(d->pkt);
+	return 0;
+}
+
+static void set_time(struct lwm_decoder *d, AVFrame *f)
+{
+	AVRational usec = { 1, AV_TIME_BASE };
+	int64_t step = f->pkt_duration;
+	if (step <= 0 && d->st->avg_frame_rate.num > 0)
+		step = av_rescale_q(1, av_inv_q(d->st->avg_frame_rate), d->st->time_base);
+	if (f->best_effort_timestamp == AV_NOPTS_VALUE) {
+		f->pts = d->next_pts;
+	} else {
+		f->pts = f->best_effort_timestamp;
+		if (d->fmt->start_time != AV_NOPTS_VALUE)
+			f->pts -= av_rescale_q(d->fmt->start_time, usec, d->st->time_base);
+	}
+	d->next_pts = f->pts + (step > 0 ? step : 1);
+}
+
+int lwm_decoder_next(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
+{
+	int av;
+	while ((av = avcodec_receive_frame(d->dec, frame)) < 0) {
+		/* After an error the decoder goes on with the next packet; at the end it may repeat the error for ever. */
+		if (av != AVERROR(EAGAIN) && av != AVERROR_EOF)
+			d->bad_packets++;
+		if (av == AVERROR_EOF || d->draining)
+			return 0;
+		LWM_TRY(feed(d, e));
+	}
+	d->frames++;
+	if (frame->decode_error_flags || (frame->flags & AV_FRAME_FLAG_CORRUPT))
+		d->bad_frames++;
+	set_time(d, frame);
+	return 1;
+}
+
+double lwm_decoder_fps(const struct lwm_decoder *d)
+{
+	AVRational r = d->st->avg_frame_rate;
+	return !d->still && r.num > 0 && r.den > 0 ? av_q2d(r) : 0;
+}
+
+double lwm_decoder_duration(const struct lwm_decoder *d)
+{
+	if (d->still)
+		return 0;
+	if (d->st->duration > 0)
+		return (double)d->st->duration * av_q2d(d->st->time_base);
+	return d->fmt->duration > 0 ? (double)d->fmt->duration / AV_TIME_BASE : 0;
+}
+
+/* Seconds that are missing at the end of the stream according to the header. A stream without a length of its own is
+ * held to the container's, which any stream may fill. */
+static double missing_at_end(const struct lwm_decoder *d)
+{
+	double have = d->st->duration > 0 ? (double)d->last_end * av_q2d(d->st->time_base) : d->any_end;
+	return lwm_decoder_duration(d) - have;
+}
+
+void lwm_decoder_verdict(const struct lwm_decoder *d, char *text, size_t n)
+{
+	double fps = lwm_decoder_fps(d), frame = fps > 0 ? 1 / fps : 0.04;
+	double gap = d->still ? 0 : missing_at_end(d);
+	double slack = d->st->nb_frames > 0 && d->packets < d->st->nb_frames ? 0.6 * frame : 1.5 * frame;
+	text[0] = 0;
+	/* Where only the container tells a length (estimated or rounded there), half a second is nothing. */
+	if (d->st->duration <= 0 && slack < 0.5)
+		slack = 0.5;
+	if (gap > slack)
+		snprintf(text, n, "%s: ends %.2f s before the %.2f s its header promises (%lld frames came%s%s)", d->path,
+			 gap, lwm_decoder_duration(d), (long long)d->frames, lwm_av_reason()[0] ? "; " : "",
+			 lwm_av_reason());
+	else if (d->bad_packets || d->bad_frames)
+		snprintf(text, n, "%s: damaged: %lld packets not decodable, %lld frames with errors, %lld frames in all%s%s",
+			 d->path, (long long)d->bad_packets, (long long)d->bad_frames, (long long)d->frames,
+			 lwm_av_reason()[0] ? "; " : "", lwm_av_reason());
+}
+
+void lwm_decoder_close(struct lwm_decoder *d)
+{
+	if (!d)
+		return;
+	av_packet_free(&d->pkt);
+	avcodec_free_context(&d->dec);
+	avformat_close_input(&d->fmt);
+	free(d->path);
+	free(d);
+}

@@ -1,0 +1,64 @@
+/* media_int.h - what the files of this folder share. FFmpeg's types stay inside common/media. */
+#ifndef LWM_MEDIA_INT_H
+#define LWM_MEDIA_INT_H
+
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+
+#include "common/media/frames.h"
+
+/* ---- messages: FFmpeg tells its reasons only through av_log ---- */
+
+void lwm_av_quiet(void);              /* once per process: lines go to a buffer of the thread instead of stderr */
+void lwm_av_forget(void);             /* empties this thread's buffer */
+const char *lwm_av_reason(void);      /* this thread's lines since then, one line; "" if none */
+/* lwm_fail with ": FFmpeg's error text (its log lines)" behind the sentence. */
+int lwm_av_fail(struct lwm_err *e, int code, int av, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+/* ---- one file, demuxed and decoded ---- */
+
+struct lwm_decoder {
+	char *path;
+	AVFormatContext *fmt;
+	AVCodecContext *dec;
+	AVStream *st;
+	AVPacket *pkt;
+	bool still, draining;
+	int rotate;              /* 0, 90, 180, 270: clockwise turn to be applied, from the display matrix */
+	int64_t packets, frames; /* of the video stream so far */
+	int64_t bad_packets, bad_frames;
+	int64_t next_pts;        /* for frames without a time */
+	int64_t last_end;        /* end of the last video packet, st->time_base, from its start */
+	double any_end;          /* end of the last packet of any stream, seconds */
+};
+int lwm_decoder_open(struct lwm_decoder **out, const char *path, struct lwm_err *e);
+int lwm_decoder_seek(struct lwm_decoder *d, double seconds, struct lwm_err *e); /* to a key frame at or before */
+/* 1: *frame holds a frame (unref it), pts counted from the file's start; 0: end of the stream. */
+int lwm_decoder_next(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e);
+/* After the end: a sentence in text (n bytes) about what is damaged or missing; "" if nothing is. */
+void lwm_decoder_verdict(const struct lwm_decoder *d, char *text, size_t n);
+double lwm_decoder_fps(const struct lwm_decoder *d);      /* 0 unknown */
+double lwm_decoder_duration(const struct lwm_decoder *d); /* seconds, 0 unknown */
+void lwm_decoder_close(struct lwm_decoder *d);
+
+/* ---- the filter graph ---- */
+
+struct lwm_graph; /* AVFrames in, frames of opts' rate and size out */
+/* src_width, src_height: after rotation. Writes the size that comes out. */
+int lwm_graph_size(const struct lwm_frames_opts *o, int src_width, int src_height, int *width, int *height,
+		   const char *path, struct lwm_err *e);
+/* Made from the first decoded frame. count_only leaves scaling out. */
+int lwm_graph_open(struct lwm_graph **out, const struct lwm_decoder *d, const AVFrame *first,
+		   const struct lwm_frames_opts *o, bool count_only, struct lwm_err *e);
+int lwm_graph_push(struct lwm_graph *g, AVFrame *frame, struct lwm_err *e); /* takes the reference; NULL: the end */
+int lwm_graph_pull(struct lwm_graph *g, AVFrame *frame, struct lwm_err *e); /* 1 frame, 0 wants more, 2 the end */
+double lwm_graph_seconds(const struct lwm_graph *g, const AVFrame *frame);
+void lwm_graph_close(struct lwm_graph *g);
+
+/* ---- encoding ---- */
+
+/* rgb -> a new frame of dst_width x dst_height in fmt; a doubled last row or column where dst is larger by one. */
+int lwm_frame_from_rgb(AVFrame **out, const uint8_t *rgb, int width, int height, int dst_width, int dst_height,
+		       enum AVPixelFormat fmt, struct lwm_err *e);
+
+#endif
