@@ -1,8 +1,7 @@
 /* llama.h - the LLaMA transformer (Touvron et al. 2023) over text and vision tokens: configuration, training step.
  *
- * Shapes: T local tokens, D dim, F ffn, H heads, K kv_heads, E = D/H head size, V rows of a vocabulary.
- * Token ids: text 0 .. vocab_text-1, then vision code c at vocab_text + c (see lwm_llama_is_vision). Rows
- * of a batch lie end
+ * Shapes: T local tokens, D dim, F ffn, H heads, K kv_heads, E = D/H head size, V rows of a vocabulary. Token ids:
+ * text 0 .. vocab_text-1, then vision code c at vocab_text + c (see lwm_llama_is_vision). Rows of a batch lie end
  * to end as different segments: there is no batch dimension. Inference is in cache.h, token choice in sample.h.
  */
 #ifndef LWM_MODEL_LLAMA_H
@@ -87,9 +86,8 @@ struct lwm_llama_bytes {
 	int64_t ring;    /* travelling blocks */
 	int64_t total;
 };
-/* Pure. What lwm_llama_new will allocate on a device of this dtype with ring_size ranks (weights,
- * gradients and optimizer state not
- * included). run->ring is not looked at. */
+/* Pure. What lwm_llama_new will allocate on a device of this dtype with ring_size ranks (weights, gradients and
+ * optimizer state not included). run->ring is not looked at. */
 struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,
 					int ring_size);
 
@@ -118,23 +116,20 @@ struct lwm_llama_stats { /* local sums per modality, fp64 */
 	int64_t tokens[LWM_MODALITIES];
 };
 
-/* Device memory, flat, in the order of lwm_llama_params. compute is the weights in lk_dev_dtype (the fp32
- * weights themselves
- * where that is fp32). grad (fp32) is added into; NULL = evaluate only. */
+/* Device memory, flat, in the order of lwm_llama_params. compute is the weights in lk_dev_dtype (the fp32 weights
+ * themselves where that is fp32). grad (fp32) is added into; NULL = evaluate only. */
 struct lwm_llama_weights {
 	const void *compute;
 	float *grad;
 };
 
-/* Forward, loss and, with w->grad, backward of sum(weight * nll). COLLECTIVE over run.ring. Gradients are
- * this rank's part: summing
- * over ranks is the caller's business. */
+/* Forward, loss and, with w->grad, backward of sum(weight * nll). COLLECTIVE over run.ring. Gradients are this
+ * rank's part: summing over ranks is the caller's business. */
 int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w,
 		   struct lwm_llama_stats *out, struct lwm_err *e);
 
-/* Forward only, logits (rows, vocabulary of the modality) of the local tokens rows[0..nrows) to host
- * memory: for tests and tools, not
- * for long rows. COLLECTIVE over run.ring. */
+/* Forward only, logits (rows, vocabulary of the modality) of the local tokens rows[0..nrows) to host memory: for
+ * tests and tools, not for long rows. COLLECTIVE over run.ring. */
 int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w,
 		     enum lwm_modality head, const int32_t *rows, int64_t nrows, float *host_out, struct lwm_err *e);
 

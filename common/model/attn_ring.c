@@ -1,0 +1,464 @@
+/* attn_ring.c - ring attention, forward and backward.
+ *
+ * With R ranks, rank r holds at step s the keys and values of rank (r - s) mod R. last[b] is the greatest distance at
+ * which block b is needed; every rank computes the same table, so that sender and receiver agree without asking.
+ * Backward: P collects what this rank adds, I is where the sum of the ranks before arrives, S is on its way out.
+ */
+#include "common/model/attn_ring.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/model/device.h"
+
+/* Memory that travels: what the device computes with, and the host copy that the communicator sees. */
+struct travel {
+	void *dev, *host;
+};
+
+enum { KV_BUFS = 2, GRAD_BUFS = 4 };
+
+struct lwm_ring {
+	struct lk_dev *dev;
+	struct lwm_comm *comm;
+	struct lwm_ring_shape s;
+	int ranks, rank;
+	int64_t n;
+	struct lk_seq **seq; /* of every rank's block */
+	int *last, steps;
+	bool mirrored; /* host copies are memory of their own */
+	void *block;
+	struct lk_attn_state st;
+	struct travel kv[KV_BUFS], grad[GRAD_BUFS];
+	int32_t *iota;
+};
+
+static int64_t pair_row(const struct lwm_ring_shape *s)
+{
+	return 2 * s->kv_heads * s->head_dim;
+}
+
+/* Bytes of each part of the block, in order: state m, l, acc; kv buffers; gradient buffers; iota. */
+static void layout(const struct lwm_ring_shape *s, int dtype, int64_t out[4])
+{
+	int64_t th = s->tokens * s->heads;
+
+	out[0] = lwm_round64(4 * th);
+	out[1] = lwm_round64(4 * th * s->head_dim);
+	out[2] = lwm_round64(s->tokens * pair_row(s) * (int64_t)lk_dtype_size(dtype));
+	out[3] = s->train ? lwm_round64(4 * s->tokens * pair_row(s)) : 0;
+}
+
+int64_t lwm_ring_bytes(const struct lwm_ring_shape *s, int dtype, int ranks)
+{
+	int64_t b[4];
+
+	if (ranks < 2)
+		return 0;
+	layout(s, dtype, b);
+	return 2 * b[0] + b[1] + KV_BUFS * b[2] + GRAD_BUFS * b[3] + lwm_round64(4 * s->tokens);
+}
+
+static int travel_new(struct lwm_ring *g, struct travel *t, char **at, int64_t bytes, struct lwm_err *e)
+{
+	t->dev = t->host = *at;
+	*at += bytes;
+	if (!g->mirrored || !bytes)
+		return 0;
+	t->host = NULL;
+	return lwm_dev_check(g->dev, lk_host_alloc(g->dev, (size_t)bytes, &t->host), e);
+}
+
+static int carve(struct lwm_ring *g, struct lwm_err *e)
+{
+	int64_t b[4], t = g->s.tokens, total;
+	int32_t *host;
+	int rc = 0;
+	char *at;
+
+	layout(&g->s, lk_dev_dtype(g->dev), b);
+	total = lwm_ring_bytes(&g->s, lk_dev_dtype(g->dev), g->ranks);
+	LWM_TRY(lwm_dev_check(g->dev, lk_mem_alloc(g->dev, (size_t)total, &g->block), e));
+	at = g->block;
+	g->st.m = (float *)at;
+	g->st.l = (float *)(at + b[0]);
+	g->st.acc = (float *)(at + 2 * b[0]);
+	at += 2 * b[0] + b[1];
+	for (int i = 0; i < KV_BUFS; i++)
+		LWM_TRY(travel_new(g, &g->kv[i], &at, b[2], e));
+	for (int i = 0; i < GRAD_BUFS; i++)
+		LWM_TRY(travel_new(g, &g->grad[i], &at, b[3], e));
+	g->iota = (int32_t *)at;
+	host = malloc((size_t)t * sizeof *host);
+	if (!host)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for %lld token numbers", (long long)t);
+	for (int64_t i = 0; i < t; i++)
+		host[i] = (int32_t)i;
+	rc = lwm_dev_check(g->dev, lk_upload(g->dev, g->iota, host, (size_t)t * sizeof *host), e);
+	free(host);
+	return rc;
+}
+
+int lwm_ring_new(struct lwm_ring **out, struct lk_dev *dev, struct lwm_comm *comm, const struct lwm_ring_shape *s,
+		 struct lwm_err *e)
+{
+	struct lwm_ring *g = calloc(1, sizeof *g);
+	int rc = 0;
+
+	*out = NULL;
+	if (!g)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a ring");
+	g->dev = dev;
+	g->comm = comm;
+	g->s = *s;
+	g->ranks = comm ? lwm_comm_size(comm) : 1;
+	g->rank = comm ? lwm_comm_rank(comm) : 0;
+	g->mirrored = !lk_dev_is_host(dev);
+	g->seq = calloc((size_t)g->ranks, sizeof *g->seq);
+	g->last = calloc((size_t)g->ranks, sizeof *g->last);
+	if (!g->seq || !g->last)
+		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for a ring of %d ranks", g->ranks));
+	if (g->ranks > 1)
+		LWM_GO(carve(g, e));
+	*out = g;
+out:
+	if (rc < 0)
+		lwm_ring_free(g);
+	return rc;
+}
+
+void lwm_ring_free(struct lwm_ring *g)
+{
+	if (!g)
+		return;
+	for (int i = 0; g->seq && i < g->ranks; i++)
+		lk_seq_free(g->seq[i]);
+	for (int i = 0; g->mirrored && i < KV_BUFS; i++)
+		lk_host_free(g->dev, g->kv[i].host);
+	for (int i = 0; g->mirrored && i < GRAD_BUFS; i++)
+		lk_host_free(g->dev, g->grad[i].host);
+	lk_mem_free(g->dev, g->block);
+	free(g->seq);
+	free(g->last);
+	free(g);
+}
+
+/* ---- what is where ---- */
+
+/* The block that rank r holds at step s. */
+static int holds(const struct lwm_ring *g, int r, int s)
+{
+	return ((r - s) % g->ranks + g->ranks) % g->ranks;
+}
+
+static bool sees(const struct lwm_ring *g, int q, int k)
+{
+	return lk_seq_sees(g->seq[q], g->seq[k], g->s.causal);
+}
+
+static void plan(struct lwm_ring *g)
+{
+	g->steps = 1;
+	for (int b = 0; b < g->ranks; b++) {
+		g->last[b] = 0;
+		for (int s = g->ranks - 1; s > 0 && !g->last[b]; s--)
+			if (sees(g, (b + s) % g->ranks, b))
+				g->last[b] = s;
+		if (g->last[b] + 1 > g->steps)
+			g->steps = g->last[b] + 1;
+	}
+}
+
+static int same_count(struct lwm_ring *g, int64_t n, struct lwm_err *e)
+{
+	int64_t v[2] = { n, -n };
+	int rc = 0;
+
+	if (n < 1 || n > g->s.tokens)
+		rc = lwm_fail(e, LWM_ECONFIG, "%lld tokens in a step made for 1 to %lld", (long long)n,
+			      (long long)g->s.tokens);
+	if (g->ranks == 1)
+		return rc;
+	LWM_TRY(lwm_agree(g->comm, rc, e));
+	LWM_TRY(lwm_comm_max_i64(g->comm, v, 2, e));
+	if (v[0] != -v[1])
+		return lwm_fail(e, LWM_ECONFIG, "ranks of one ring hold %lld to %lld tokens; they must hold the "
+				"same number", (long long)-v[1], (long long)v[0]);
+	return 0;
+}
+
+int lwm_ring_batch(struct lwm_ring *g, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e)
+{
+	int32_t *all = NULL, *mine;
+	int rc = 0;
+
+	LWM_TRY(same_count(g, n, e));
+	g->n = n;
+	for (int i = 0; i < g->ranks; i++) {
+		lk_seq_free(g->seq[i]);
+		g->seq[i] = NULL;
+	}
+	all = malloc((size_t)n * 2 * sizeof *all * (size_t)g->ranks + (size_t)n * 2 * sizeof *all);
+	if (!all)
+		rc = lwm_fail(e, LWM_EMEMORY, "no memory for the positions of %lld tokens", (long long)n);
+	if (g->ranks > 1)
+		LWM_GO(lwm_agree(g->comm, rc, e));
+	else if (rc)
+		goto out;
+	mine = all + 2 * n * g->ranks;
+	memcpy(mine, pos, (size_t)n * sizeof *pos);
+	memcpy(mine + n, seg, (size_t)n * sizeof *seg);
+	if (g->ranks > 1)
+		LWM_GO(lwm_comm_allgather(g->comm, mine, (size_t)n * 2 * sizeof *all, all, e));
+	else
+		memcpy(all, mine, (size_t)n * 2 * sizeof *all);
+	for (int i = 0; i < g->ranks && !rc; i++) {
+		const int32_t *p = all + 2 * n * i;
+
+		rc = lwm_dev_check(g->dev, lk_seq_new(g->dev, &g->seq[i], n, p, p + n), e);
+	}
+	if (g->ranks > 1)
+		LWM_GO(lwm_agree(g->comm, rc, e));
+	if (!rc)
+		plan(g);
+out:
+	free(all);
+	return rc;
+}
+
+const int32_t *lwm_ring_pos(const struct lwm_ring *g)
+{
+	return lk_seq_pos(g->seq[g->rank]);
+}
+
+/* ---- messages ---- */
+
+/* Starts one pair; what leaves is copied to the host first where the device is not the host. */
+static int start(struct lwm_ring *g, int to, const struct travel *out, int from, const struct travel *in, size_t bytes,
+		 int *rc, struct lwm_err *e)
+{
+	if (out && g->mirrored && !*rc)
+		*rc = lwm_dev_check(g->dev, lk_download(g->dev, out->host, out->dev, bytes), e);
+	return lwm_comm_start(g->comm, to, out ? out->host : NULL, out ? bytes : 0, from, in ? in->host : NULL,
+			      in ? bytes : 0, e);
+}
+
+static int finish(struct lwm_ring *g, const struct travel *in, size_t bytes, int *rc, struct lwm_err *e)
+{
+	LWM_TRY(lwm_comm_finish(g->comm, e));
+	if (in && g->mirrored && !*rc)
+		*rc = lwm_dev_check(g->dev, lk_upload(g->dev, in->dev, in->host, bytes), e);
+	return 0;
+}
+
+/* (n,K,E) half of a travelling (n, 2 K E) buffer. */
+static struct lk_view half(const struct lwm_ring *g, void *data, int dtype, int which)
+{
+	int64_t row = pair_row(&g->s);
+	struct lk_view v = lk_view3((char *)data + which * (row / 2) * (int64_t)lk_dtype_size(dtype), dtype, g->n,
+				    g->s.kv_heads, g->s.head_dim);
+
+	v.stride[0] = row;
+	return v;
+}
+
+/* k and its v behind it as one 2-d view (n, 2 K E). */
+static struct lk_view joined(const struct lwm_ring *g, const struct lk_view *k)
+{
+	struct lk_view v = lk_view2(k->data, k->dtype, g->n, pair_row(&g->s));
+
+	v.stride[0] = k->stride[0];
+	return v;
+}
+
+static int pack(struct lwm_ring *g, const struct lk_view *k, void *to, struct lwm_err *e)
+{
+	struct lk_view from = joined(g, k), y = lk_view2(to, k->dtype, g->n, pair_row(&g->s));
+
+	return lwm_dev_check(g->dev, lk_gather_rows(g->dev, &y, &from, g->iota), e);
+}
+
+static struct lk_attn block(const struct lwm_ring *g, const struct lwm_ring_qkv *x, int b, void *kv)
+{
+	struct lk_attn a = { .q = x->q, .k = x->k, .v = x->v, .qs = g->seq[g->rank], .ks = g->seq[b],
+			     .scale = (float)(1 / sqrt((double)g->s.head_dim)), .causal = g->s.causal };
+
+	if (b != g->rank) {
+		a.k = half(g, kv, x->k.dtype, 0);
+		a.v = half(g, kv, x->k.dtype, 1);
+	}
+	return a;
+}
+
+/* The exchange of keys and values that belongs to step s. */
+struct hop {
+	struct travel *out, *in;
+};
+
+static struct hop kv_hop(struct lwm_ring *g, int s)
+{
+	struct hop h = { NULL, NULL };
+
+	if (g->last[holds(g, g->rank, s)] > s)
+		h.out = &g->kv[s % 2];
+	if (g->last[holds(g, g->rank, s + 1)] > s)
+		h.in = &g->kv[(s + 1) % 2];
+	return h;
+}
+
+static int kv_start(struct lwm_ring *g, const struct hop *h, size_t bytes, int *rc, struct lwm_err *e)
+{
+	int r = g->ranks;
+
+	if (!h->out && !h->in)
+		return 0;
+	return start(g, (g->rank + 1) % r, h->out, (g->rank + r - 1) % r, h->in, bytes, rc, e);
+}
+
+/* ---- forward ---- */
+
+static int fwd_alone(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct lk_view *o, float *lse,
+		     struct lwm_err *e)
+{
+	struct lk_attn a = block(g, x, g->rank, NULL);
+
+	return lwm_dev_check(g->dev, lk_attn_once(g->dev, &a, o, lse), e);
+}
+
+int lwm_ring_fwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct lk_view *o, float *lse, int failed,
+		 struct lwm_err *e)
+{
+	size_t bytes = (size_t)(g->n * pair_row(&g->s)) * lk_dtype_size(x->k.dtype);
+	int rc = failed;
+
+	if (g->steps == 1)
+		return rc ? rc : fwd_alone(g, x, o, lse, e);
+	if (!rc && g->last[g->rank])
+		rc = pack(g, &x->k, g->kv[0].dev, e);
+	if (!rc)
+		rc = lwm_dev_check(g->dev, lk_attn_begin(g->dev, &g->st, g->n, g->s.heads, g->s.head_dim), e);
+	for (int s = 0; s < g->steps; s++) {
+		struct hop h = kv_hop(g, s);
+		int b = holds(g, g->rank, s);
+
+		LWM_TRY(kv_start(g, &h, bytes, &rc, e));
+		if (!rc && sees(g, g->rank, b)) {
+			struct lk_attn a = block(g, x, b, g->kv[s % 2].dev);
+
+			rc = lwm_dev_check(g->dev, lk_attn_fwd(g->dev, &a, &g->st), e);
+		}
+		if (h.out || h.in)
+			LWM_TRY(finish(g, h.in, bytes, &rc, e));
+	}
+	return rc ? rc : lwm_dev_check(g->dev, lk_attn_end(g->dev, o, lse, &g->st), e);
+}
+
+/* ---- backward ---- */
+
+struct bwd { /* one backward pass under way */
+	const struct lwm_ring_qkv *x, *dx;
+	const struct lk_view *dout;
+	const float *lse, *delta;
+	size_t kv_bytes, grad_bytes;
+	int part, in, out; /* roles of g->grad[0..2]; [3] is where this rank's own sum comes home */
+	bool sent, homing; /* exchanges of the step before that are still open */
+	bool arriving, coming;
+};
+
+static int bwd_block(struct lwm_ring *g, const struct bwd *w, int s, struct lwm_err *e)
+{
+	int b = holds(g, g->rank, s);
+	struct lk_attn a = block(g, w->x, b, g->kv[s % 2].dev);
+	struct lk_view dk = w->dx->k, dv = w->dx->v;
+
+	if (s) {
+		void *part = g->grad[w->part].dev;
+		int rc = lwm_dev_check(g->dev, lk_zero(g->dev, part, w->grad_bytes), e);
+
+		if (rc)
+			return rc;
+		dk = half(g, part, LK_F32, 0);
+		dv = half(g, part, LK_F32, 1);
+	}
+	if (!sees(g, g->rank, b))
+		return 0;
+	return lwm_dev_check(g->dev, lk_attn_bwd(g->dev, &a, w->dout, w->lse, w->delta, &w->dx->q, &dk, &dv), e);
+}
+
+/* Ends the gradient exchanges that the step before started. */
+static int grad_finish(struct lwm_ring *g, struct bwd *w, int *rc, struct lwm_err *e)
+{
+	if (w->sent)
+		LWM_TRY(finish(g, w->arriving ? &g->grad[w->in] : NULL, w->grad_bytes, rc, e));
+	if (w->homing)
+		LWM_TRY(finish(g, w->coming ? &g->grad[3] : NULL, w->grad_bytes, rc, e));
+	if (w->homing && w->coming && !*rc) {
+		struct lk_view y = joined(g, &w->dx->k), x = lk_view2(g->grad[3].dev, LK_F32, g->n, pair_row(&g->s));
+
+		*rc = lwm_dev_check(g->dev, lk_scatter_add_rows(g->dev, &y, &x, g->iota), e);
+	}
+	w->sent = w->homing = false;
+	return 0;
+}
+
+/* Behind step s >= 1: adds this rank's part to what arrived and sends the sum on, or home from the last rank. */
+static int grad_start(struct lwm_ring *g, struct bwd *w, int s, int *rc, struct lwm_err *e)
+{
+	int r = g->ranks, b = holds(g, g->rank, s), sum = w->part, spare = w->out;
+	bool on = g->last[b] > s, end = g->last[b] == s;
+	struct travel *out;
+
+	if (g->last[b] >= s && s > 1) { // others were here before: part joins what came from them
+		struct lk_view y = lk_view1(g->grad[w->in].dev, LK_F32, g->n * pair_row(&g->s)), x = y;
+
+		x.data = g->grad[w->part].dev;
+		if (!*rc)
+			*rc = lwm_dev_check(g->dev, lk_axpy(g->dev, &y, 1.0f, &x), e);
+		sum = w->in;
+		w->in = spare;
+	} else {
+		w->part = spare;
+	}
+	w->out = sum;
+	out = &g->grad[sum];
+	w->arriving = g->last[holds(g, g->rank, s + 1)] > s;
+	w->coming = g->last[g->rank] == s;
+	w->sent = on || w->arriving;
+	w->homing = end || w->coming;
+	if (w->sent)
+		LWM_TRY(start(g, (g->rank + 1) % r, on ? out : NULL, (g->rank + r - 1) % r,
+			      w->arriving ? &g->grad[w->in] : NULL, w->grad_bytes, rc, e));
+	if (w->homing)
+		LWM_TRY(start(g, b, end ? out : NULL, (g->rank + s) % r, w->coming ? &g->grad[3] : NULL, w->grad_bytes,
+			      rc, e));
+	return 0;
+}
+
+int lwm_ring_bwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct lk_view *o, const struct lk_view *dout,
+		 const float *lse, float *delta, const struct lwm_ring_qkv *dx, int failed, struct lwm_err *e)
+{
+	struct bwd w = { .x = x, .dx = dx, .dout = dout, .lse = lse, .delta = delta, .part = 0, .in = 1, .out = 2,
+			 .kv_bytes = (size_t)(g->n * pair_row(&g->s)) * lk_dtype_size(x->k.dtype),
+			 .grad_bytes = (size_t)(g->n * pair_row(&g->s)) * sizeof(float) };
+	int rc = failed;
+
+	if (!rc)
+		rc = lwm_dev_check(g->dev, lk_attn_delta(g->dev, delta, o, dout), e);
+	if (!rc && g->last[g->rank])
+		rc = pack(g, &x->k, g->kv[0].dev, e);
+	for (int s = 0; s < g->steps; s++) {
+		struct hop h = kv_hop(g, s);
+
+		LWM_TRY(kv_start(g, &h, w.kv_bytes, &rc, e));
+		if (!rc)
+			rc = bwd_block(g, &w, s, e);
+		LWM_TRY(grad_finish(g, &w, &rc, e));
+		if (h.out || h.in)
+			LWM_TRY(finish(g, h.in, w.kv_bytes, &rc, e));
+		if (s)
+			LWM_TRY(grad_start(g, &w, s, &rc, e));
+	}
+	LWM_TRY(grad_finish(g, &w, &rc, e));
+	return rc;
+}

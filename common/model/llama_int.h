@@ -1,0 +1,129 @@
+/* llama_int.h - what the llama files share. Nobody else includes it. */
+#ifndef LWM_MODEL_LLAMA_INT_H
+#define LWM_MODEL_LLAMA_INT_H
+
+#include "common/model/attn_ring.h"
+#include "common/model/device.h"
+#include "common/model/llama.h"
+
+/* ---- weights: the only way to them ---- */
+
+struct lwm_matrix {
+	struct lk_view w; /* in the device's dtype; 1-d for norms */
+	struct lk_view g; /* fp32 gradient; data NULL when none is wanted */
+};
+struct lwm_layer {
+	struct lwm_matrix norm1, qkv, o, norm2, gate_up, down; /* qkv: rows q, k, v; gate_up: rows gate, up */
+};
+struct lwm_tables {
+	struct lwm_matrix embed[LWM_MODALITIES], norm, head[LWM_MODALITIES];
+};
+/* Element offsets of the tensors above in the flat vector. */
+struct lwm_map {
+	int64_t embed[LWM_MODALITIES], head[LWM_MODALITIES], norm;
+	int64_t layer0, layer_size;
+	int64_t total;
+};
+void lwm_map_fill(struct lwm_map *m, const struct lwm_llama_cfg *cfg);
+struct lwm_layer lwm_layer_at(const struct lwm_llama_cfg *cfg, const struct lwm_map *map,
+			      const struct lwm_llama_weights *w, int dtype, int64_t l);
+struct lwm_tables lwm_tables_at(const struct lwm_llama_cfg *cfg, const struct lwm_map *map,
+				const struct lwm_llama_weights *w, int dtype);
+
+/* ---- memory: one block, cut by a table ---- */
+
+enum lwm_buf {
+	LWM_BUF_X,      /* (T,D) residual stream: layers + 1 of them in training, else one */
+	LWM_BUF_O,      /* (T,D) attention output, per layer in training */
+	LWM_BUF_LSE,    /* (T,H) fp32, likewise */
+	LWM_BUF_QKV,    /* (T,Q), Q = (H + 2 K) E; per layer without recomputation */
+	LWM_BUF_MID,    /* (T,D) residual between attention and MLP; likewise; none in evaluation */
+	LWM_BUF_GU,     /* (T,2F) gate and up; per layer without recomputation, else one piece */
+	LWM_BUF_NORM,   /* (T,D) */
+	LWM_BUF_H,      /* (C,F) */
+	LWM_BUF_DH,     /* (C,F) */
+	LWM_BUF_RSTD,   /* (T) fp32 */
+	LWM_BUF_DX,     /* (T,D) gradient of the residual stream */
+	LWM_BUF_DN,     /* (T,D) */
+	LWM_BUF_DELTA,  /* (T,H) fp32 */
+	LWM_BUF_DQKV,   /* (T,Q) fp32 */
+	LWM_BUF_IDS,    /* (T) int32 */
+	LWM_BUF_IDX,    /* (T) int32: counted positions, text first */
+	LWM_BUF_TARGET, /* (T) int32 */
+	LWM_BUF_WEIGHT, /* (T) fp32 */
+	LWM_BUF_NLL,    /* (T) fp32 */
+	LWM_BUF_HIT,    /* (T) fp32 */
+	LWM_BUF_LOGITS, /* (R,V) of the larger vocabulary */
+	LWM_BUF_RX,     /* (R,D) rows of the residual stream */
+	LWM_BUF_RN,     /* (R,D) normed */
+	LWM_BUF_RD,     /* (R,D) gradient */
+	LWM_BUF_RRSTD,  /* (R) */
+	LWM_BUFS
+};
+enum lwm_buf_group { LWM_GROUP_SAVED, LWM_GROUP_WORK, LWM_GROUP_LOSS };
+
+struct lwm_buf_plan {
+	int64_t bytes[LWM_BUFS];  /* of one */
+	int64_t copies[LWM_BUFS];
+	int64_t offset[LWM_BUFS];
+	int group[LWM_BUFS];
+	int64_t total;
+	int64_t mlp_chunk, loss_rows;
+};
+void lwm_buf_plan(struct lwm_buf_plan *p, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype);
+
+struct lwm_llama {
+	struct lk_dev *dev;
+	struct lwm_llama_cfg cfg;
+	struct lwm_llama_run run;
+	struct lwm_map map;
+	struct lwm_buf_plan plan;
+	struct lwm_ring *ring;
+	char *block;
+	int dtype;
+	int64_t n; /* tokens of the current step */
+	int64_t counted[LWM_MODALITIES];
+	int32_t *host_i;   /* scratch (T) each */
+	float *host_f;
+	/* First failure of a step. Kernels are skipped behind it, exchanges are not: the other ranks go on. */
+	int rc;
+	struct lwm_err err;
+};
+
+/* Calls a kernel unless something failed before. */
+#define LWM_K(m, call)                                                              \
+	do {                                                                        \
+		if (!(m)->rc)                                                       \
+			(m)->rc = lwm_dev_check((m)->dev, (call), &(m)->err);       \
+	} while (0)
+
+static inline void *lwm_buf(const struct lwm_llama *m, enum lwm_buf b, int64_t copy)
+{
+	return m->block + m->plan.offset[b] + (m->plan.copies[b] > 1 ? copy : 0) * m->plan.bytes[b];
+}
+/* Rows [row, row + rows) of a 2-d buffer of the device's dtype. */
+static inline struct lk_view lwm_rows(const struct lwm_llama *m, enum lwm_buf b, int64_t copy, int64_t cols,
+				      int64_t row, int64_t rows)
+{
+	char *p = lwm_buf(m, b, copy);
+
+	return lk_view2(p + row * cols * (int64_t)lk_dtype_size(m->dtype), m->dtype, rows, cols);
+}
+/* q, k, v heads of a (n, Q) buffer. */
+struct lwm_ring_qkv lwm_qkv_views(const struct lwm_llama_cfg *cfg, void *data, int dtype, int64_t n);
+/* Columns [c0, c0 + cols) of a 2-d view. */
+struct lk_view lwm_cols(const struct lk_view *v, int64_t c0, int64_t cols);
+
+/* llama_fwd.c */
+void lwm_fwd_norm(struct lwm_llama *m, const struct lk_view *y, const struct lk_view *x, const struct lwm_matrix *w);
+void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
+void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lk_view *mid);
+void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w);
+/* llama_bwd.c: from the gradient in LWM_BUF_DX to those of all weights. */
+void lwm_bwd(struct lwm_llama *m, const struct lwm_llama_weights *w);
+/* llama_loss.c */
+int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e); /* checks and uploads */
+void lwm_loss(struct lwm_llama *m, const struct lwm_llama_weights *w);
+void lwm_loss_stats(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_llama_stats *out);
+
+#endif

@@ -1,0 +1,126 @@
+/* llama_loss.c - final norm, heads and cross-entropy, only at the positions that count.
+ *
+ * A position is evaluated by the head of its target's modality. Counted rows of the residual stream are brought
+ * together (text first, then vision) and go through norm and head in pieces: logits of a whole row never exist.
+ */
+#include "common/model/llama_int.h"
+
+static bool counts(const struct lwm_llama_batch *b, int64_t i)
+{
+	return b->targets[i] >= 0 && b->weights[i] != 0;
+}
+
+static int check_targets(const struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e)
+{
+	for (int64_t i = 0; i < b->n; i++)
+		if (b->targets[i] < -1 || b->targets[i] >= lwm_llama_ids(&m->cfg))
+			return lwm_fail(e, LWM_EDATA, "target %lld has id %d, the model knows 0 to %lld and -1 for "
+					"none", (long long)i, (int)b->targets[i], (long long)lwm_llama_ids(&m->cfg) - 1);
+	return 0;
+}
+
+int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e)
+{
+	int32_t *idx = m->host_i, *target = m->host_i + m->run.tokens;
+	float *weight = m->host_f;
+	int64_t n = 0;
+	size_t bytes;
+
+	m->counted[LWM_TEXT] = m->counted[LWM_VISION] = 0;
+	if (!b->targets || !b->weights)
+		return 0;
+	LWM_TRY(check_targets(m, b, e));
+	for (int v = LWM_TEXT; v < LWM_MODALITIES; v++) {
+		int64_t before = n;
+
+		for (int64_t i = 0; i < b->n; i++) {
+			if (!counts(b, i) || lwm_llama_is_vision(&m->cfg, b->targets[i]) != (v == LWM_VISION))
+				continue;
+			idx[n] = (int32_t)i;
+			target[n] = b->targets[i] - (v == LWM_VISION ? (int32_t)m->cfg.vocab_text : 0);
+			weight[n++] = b->weights[i];
+		}
+		m->counted[v] = n - before;
+	}
+	if (!n)
+		return 0;
+	bytes = (size_t)n * sizeof *idx;
+	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), idx, bytes), e));
+	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_TARGET, 0), target, bytes), e));
+	return lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_WEIGHT, 0), weight, bytes), e);
+}
+
+/* Gradients of one piece: logits already hold theirs. */
+static void piece_bwd(struct lwm_llama *m, const struct lwm_tables *t, int head, const struct lk_view *logits,
+		      const int32_t *idx)
+{
+	int64_t d = m->cfg.dim, k = logits->n[0];
+	struct lk_view rx = lwm_rows(m, LWM_BUF_RX, 0, d, 0, k), rn = lwm_rows(m, LWM_BUF_RN, 0, d, 0, k);
+	struct lk_view rd = lwm_rows(m, LWM_BUF_RD, 0, d, 0, k), dx = lwm_rows(m, LWM_BUF_DX, 0, d, 0, m->n);
+
+	LWM_K(m, lk_matmul(m->dev, &t->head[head].g, logits, &rn, LK_TA | LK_ACC, 1.0f));
+	LWM_K(m, lk_matmul(m->dev, &rd, logits, &t->head[head].w, 0, 1.0f));
+	LWM_K(m, lk_zero(m->dev, rn.data, (size_t)(k * d) * lk_dtype_size(m->dtype)));
+	LWM_K(m, lk_rmsnorm_bwd(m->dev, &rn, t->norm.g.data, &rd, &rx, &t->norm.w, lwm_buf(m, LWM_BUF_RRSTD, 0)));
+	LWM_K(m, lk_scatter_add_rows(m->dev, &dx, &rn, idx));
+}
+
+/* Counted rows [r, r + k). */
+static void piece(struct lwm_llama *m, const struct lwm_tables *t, int head, int64_t r, int64_t k, bool grad)
+{
+	int64_t d = m->cfg.dim;
+	struct lk_view x = lwm_rows(m, LWM_BUF_X, m->cfg.layers, d, 0, m->n);
+	struct lk_view rx = lwm_rows(m, LWM_BUF_RX, 0, d, 0, k), rn = lwm_rows(m, LWM_BUF_RN, 0, d, 0, k);
+	struct lk_view y = lwm_rows(m, LWM_BUF_LOGITS, 0, t->head[head].w.n[0], 0, k);
+	const int32_t *idx = (int32_t *)lwm_buf(m, LWM_BUF_IDX, 0) + r;
+	const int32_t *target = (int32_t *)lwm_buf(m, LWM_BUF_TARGET, 0) + r;
+	float *weight = (float *)lwm_buf(m, LWM_BUF_WEIGHT, 0) + r, *nll = (float *)lwm_buf(m, LWM_BUF_NLL, 0) + r;
+
+	LWM_K(m, lk_gather_rows(m->dev, &rx, &x, idx));
+	LWM_K(m, lk_rmsnorm_fwd(m->dev, &rn, lwm_buf(m, LWM_BUF_RRSTD, 0), &rx, NULL, &t->norm.w,
+				(float)m->cfg.rms_eps));
+	LWM_K(m, lk_matmul(m->dev, &y, &rn, &t->head[head].w, LK_TB, 1.0f));
+	LWM_K(m, lk_xent(m->dev, &y, target, weight, nll, (float *)lwm_buf(m, LWM_BUF_HIT, 0) + r, grad));
+	if (grad)
+		piece_bwd(m, t, head, &y, idx);
+}
+
+void lwm_loss(struct lwm_llama *m, const struct lwm_llama_weights *w)
+{
+	struct lwm_tables t = lwm_tables_at(&m->cfg, &m->map, w, m->dtype);
+	int64_t step = m->plan.loss_rows, r = 0;
+
+	if (w->grad)
+		LWM_K(m, lk_zero(m->dev, lwm_buf(m, LWM_BUF_DX, 0),
+				 (size_t)(m->n * m->cfg.dim) * lk_dtype_size(m->dtype)));
+	for (int v = LWM_TEXT; v < LWM_MODALITIES; v++)
+		for (int64_t left = m->counted[v]; left > 0;) {
+			int64_t k = left < step ? left : step;
+
+			piece(m, &t, v, r, k, w->grad != NULL);
+			r += k;
+			left -= k;
+		}
+}
+
+void lwm_loss_stats(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_llama_stats *out)
+{
+	int64_t n = m->counted[LWM_TEXT] + m->counted[LWM_VISION];
+	float *nll = m->host_f, *hit = m->host_f + m->run.tokens;
+	int32_t *idx = m->host_i;
+	struct lwm_llama_stats s = { 0 };
+
+	if (n) {
+		LWM_K(m, lk_download(m->dev, nll, lwm_buf(m, LWM_BUF_NLL, 0), (size_t)n * sizeof *nll));
+		LWM_K(m, lk_download(m->dev, hit, lwm_buf(m, LWM_BUF_HIT, 0), (size_t)n * sizeof *hit));
+	}
+	for (int64_t i = 0; i < n && !m->rc; i++) {
+		int v = i >= m->counted[LWM_TEXT];
+
+		s.loss[v] += (double)b->weights[idx[i]] * (double)nll[i];
+		s.nll[v] += (double)nll[i];
+		s.hits[v] += (double)hit[i];
+		s.tokens[v]++;
+	}
+	*out = s;
+}

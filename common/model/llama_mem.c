@@ -1,0 +1,160 @@
+/* llama_mem.c - where weights lie in the flat vector, and how activations share one block. */
+#include <string.h>
+
+#include "common/model/llama_int.h"
+
+void lwm_map_fill(struct lwm_map *m, const struct lwm_llama_cfg *c)
+{
+	int64_t text = c->vocab_text * c->dim, vision = c->vision_rows * c->dim;
+	int64_t kv = c->kv_heads * lwm_llama_head_dim(c);
+
+	m->embed[LWM_TEXT] = 0;
+	m->embed[LWM_VISION] = text;
+	m->layer0 = text + vision;
+	m->layer_size = 2 * c->dim + 2 * c->dim * c->dim + 2 * kv * c->dim + 3 * c->ffn * c->dim;
+	m->norm = m->layer0 + c->layers * m->layer_size;
+	m->head[LWM_TEXT] = c->tie_embeddings ? 0 : m->norm + c->dim;
+	m->head[LWM_VISION] = c->tie_embeddings ? text : m->norm + c->dim + text;
+	m->total = m->norm + c->dim + (c->tie_embeddings ? 0 : text + vision);
+}
+
+static struct lwm_matrix matrix(const struct lwm_llama_weights *w, int dtype, int64_t offset, int64_t rows,
+				int64_t cols)
+{
+	void *data = (char *)(uintptr_t)w->compute + offset * (int64_t)lk_dtype_size(dtype);
+	float *grad = w->grad ? w->grad + offset : NULL;
+	struct lwm_matrix m;
+
+	m.w = cols ? lk_view2(data, dtype, rows, cols) : lk_view1(data, dtype, rows);
+	m.g = cols ? lk_view2(grad, LK_F32, rows, cols) : lk_view1(grad, LK_F32, rows);
+	return m;
+}
+
+struct lwm_layer lwm_layer_at(const struct lwm_llama_cfg *c, const struct lwm_map *map,
+			      const struct lwm_llama_weights *w, int dtype, int64_t l)
+{
+	int64_t d = c->dim, at = map->layer0 + l * map->layer_size, q = d + 2 * c->kv_heads * lwm_llama_head_dim(c);
+	struct lwm_layer y;
+
+	y.norm1 = matrix(w, dtype, at, d, 0);
+	at += d;
+	y.qkv = matrix(w, dtype, at, q, d);
+	at += q * d;
+	y.o = matrix(w, dtype, at, d, d);
+	at += d * d;
+	y.norm2 = matrix(w, dtype, at, d, 0);
+	at += d;
+	y.gate_up = matrix(w, dtype, at, 2 * c->ffn, d);
+	at += 2 * c->ffn * d;
+	y.down = matrix(w, dtype, at, d, c->ffn);
+	return y;
+}
+
+struct lwm_tables lwm_tables_at(const struct lwm_llama_cfg *c, const struct lwm_map *map,
+				const struct lwm_llama_weights *w, int dtype)
+{
+	int64_t rows[LWM_MODALITIES] = { c->vocab_text, c->vision_rows };
+	struct lwm_tables t;
+
+	for (int i = 0; i < LWM_MODALITIES; i++) {
+		t.embed[i] = matrix(w, dtype, map->embed[i], rows[i], c->dim);
+		t.head[i] = matrix(w, dtype, map->head[i], rows[i], c->dim);
+	}
+	t.norm = matrix(w, dtype, map->norm, c->dim, 0);
+	return t;
+}
+
+/* ---- activations ---- */
+
+static void put(struct lwm_buf_plan *p, enum lwm_buf b, int group, int64_t bytes, int64_t copies)
+{
+	p->bytes[b] = lwm_round64(bytes);
+	p->copies[b] = copies;
+	p->group[b] = group;
+	p->offset[b] = p->total;
+	p->total += p->bytes[b] * copies;
+}
+
+static void plan_saved(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int64_t a)
+{
+	int64_t t = r->tokens, q = c->dim + 2 * c->kv_heads * lwm_llama_head_dim(c);
+	int64_t layers = r->train ? c->layers : 1, kept = r->train && !r->recompute ? c->layers : 1;
+	int keep = r->train ? LWM_GROUP_SAVED : LWM_GROUP_WORK, keep2 = kept > 1 ? LWM_GROUP_SAVED : LWM_GROUP_WORK;
+
+	put(p, LWM_BUF_X, keep, t * c->dim * a, r->train ? c->layers + 1 : 1);
+	put(p, LWM_BUF_O, keep, t * c->dim * a, layers);
+	put(p, LWM_BUF_LSE, keep, t * c->heads * 4, layers);
+	put(p, LWM_BUF_QKV, keep2, t * q * a, kept);
+	put(p, LWM_BUF_MID, keep2, t * c->dim * a, r->train ? kept : 0);
+	put(p, LWM_BUF_GU, keep2, (kept > 1 || (r->train && !r->recompute) ? t : p->mlp_chunk) * 2 * c->ffn * a, kept);
+}
+
+static void plan_work(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int64_t a)
+{
+	int64_t t = r->tokens, q = c->dim + 2 * c->kv_heads * lwm_llama_head_dim(c), back = r->train;
+	int g = LWM_GROUP_WORK;
+
+	put(p, LWM_BUF_NORM, g, t * c->dim * a, 1);
+	put(p, LWM_BUF_H, g, p->mlp_chunk * c->ffn * a, 1);
+	put(p, LWM_BUF_DH, g, p->mlp_chunk * c->ffn * a, back);
+	put(p, LWM_BUF_RSTD, g, t * 4, 1);
+	put(p, LWM_BUF_DX, g, t * c->dim * a, back);
+	put(p, LWM_BUF_DN, g, t * c->dim * a, back);
+	put(p, LWM_BUF_DELTA, g, t * c->heads * 4, back);
+	put(p, LWM_BUF_DQKV, g, t * q * 4, back);
+	put(p, LWM_BUF_IDS, g, t * 4, 1);
+}
+
+static void plan_loss(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int64_t a)
+{
+	int64_t v = c->vocab_text > c->vision_rows ? c->vocab_text : c->vision_rows;
+	int g = LWM_GROUP_LOSS;
+
+	for (enum lwm_buf b = LWM_BUF_IDX; b <= LWM_BUF_HIT; b++)
+		put(p, b, g, r->tokens * 4, 1);
+	put(p, LWM_BUF_LOGITS, g, p->loss_rows * v * a, 1);
+	put(p, LWM_BUF_RX, g, p->loss_rows * c->dim * a, 1);
+	put(p, LWM_BUF_RN, g, p->loss_rows * c->dim * a, 1);
+	put(p, LWM_BUF_RD, g, p->loss_rows * c->dim * a, r->train);
+	put(p, LWM_BUF_RRSTD, g, p->loss_rows * 4, 1);
+}
+
+void lwm_buf_plan(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int dtype)
+{
+	int64_t a = (int64_t)lk_dtype_size(dtype), v = c->vocab_text > c->vision_rows ? c->vocab_text : c->vision_rows;
+	int64_t rows = (r->loss_bytes > 0 ? r->loss_bytes : (int64_t)128 << 20) / (v * a);
+	int64_t chunk = r->mlp_chunk > 0 ? r->mlp_chunk : 4096;
+
+	memset(p, 0, sizeof *p);
+	rows = rows < 1 ? 1 : rows > 2048 ? 2048 : rows;
+	p->loss_rows = rows < r->tokens ? rows : r->tokens;
+	p->mlp_chunk = chunk < r->tokens ? chunk : r->tokens;
+	plan_saved(p, c, r, a);
+	plan_work(p, c, r, a);
+	plan_loss(p, c, r, a);
+}
+
+static struct lwm_ring_shape ring_shape(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r)
+{
+	struct lwm_ring_shape s = { r->tokens, c->heads, c->kv_heads, lwm_llama_head_dim(c), r->train, !r->no_causal };
+
+	return s;
+}
+
+struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype,
+					int ring_size)
+{
+	struct lwm_ring_shape s = ring_shape(c, run);
+	struct lwm_llama_bytes y = { 0 };
+	struct lwm_buf_plan p;
+
+	lwm_buf_plan(&p, c, run, dtype);
+	for (int b = 0; b < LWM_BUFS; b++) {
+		int64_t *group[] = { &y.saved, &y.work, &y.loss };
+
+		*group[p.group[b]] += p.bytes[b] * p.copies[b];
+	}
+	y.ring = lwm_ring_bytes(&s, dtype, ring_size);
+	y.total = p.total + y.ring;
+	return y;
+}
