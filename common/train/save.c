@@ -123,7 +123,7 @@ static int commit(const struct lwm_objective *o, const struct lwm_progress_state
 		rc = lwm_ckpt_commit(dir, &m, table, o->ntensor, parts, n, e);
 	}
 	if (rc == 0)
-		rc = lwm_ckpt_retain(o->stage->out, o->stage->keep, o->stage->keep_every, e);
+		rc = lwm_ckpt_retain(o->stage->out, o->stage->keep, o->stage->keep_every, LWM_CKPT_QUICK, e);
 	json_decref(config);
 	json_decref(state);
 	free(table);

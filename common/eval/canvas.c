@@ -1,0 +1,64 @@
+#include "common/eval/canvas.h"
+
+#include <cairo-svg.h>
+#include <math.h>
+#include <string.h>
+
+static cairo_status_t collect(void *closure, const unsigned char *data, unsigned int n)
+{
+	struct lwm_str *out = closure;
+	lwm_str_add(out, data, n);
+	return out->failed ? CAIRO_STATUS_NO_MEMORY : CAIRO_STATUS_SUCCESS;
+}
+
+int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, double height, enum lwm_plot_format f,
+		     struct lwm_err *e)
+{
+	*c = (struct lwm_canvas){ .out = out, .format = f };
+	c->surface = f == LWM_PLOT_SVG ? cairo_svg_surface_create_for_stream(collect, out, width, height) :
+					 cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)ceil(width), (int)ceil(height));
+	c->cr = cairo_create(c->surface);
+	if (cairo_status(c->cr)) {
+		lwm_fail(e, LWM_EMEMORY, "cannot draw a picture of %g x %g: %s", width, height,
+			 cairo_status_to_string(cairo_status(c->cr)));
+		cairo_destroy(c->cr);
+		cairo_surface_destroy(c->surface);
+		return -LWM_EMEMORY;
+	}
+	cairo_set_source_rgb(c->cr, 1, 1, 1);
+	cairo_paint(c->cr);
+	cairo_select_font_face(c->cr, "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
+	return 0;
+}
+
+int lwm_canvas_end(struct lwm_canvas *c, struct lwm_err *e)
+{
+	cairo_status_t st = cairo_status(c->cr);
+	if (!st && c->format == LWM_PLOT_PNG)
+		st = cairo_surface_write_to_png_stream(c->surface, collect, c->out);
+	cairo_destroy(c->cr);
+	cairo_surface_finish(c->surface); /* svg is written here */
+	if (!st)
+		st = cairo_surface_status(c->surface);
+	cairo_surface_destroy(c->surface);
+	return st ? lwm_fail(e, LWM_EMEMORY, "cannot finish a picture: %s", cairo_status_to_string(st)) : 0;
+}
+
+void lwm_canvas_text(struct lwm_canvas *c, double x, double y, double align, double size, double angle, const char *text)
+{
+	cairo_text_extents_t t;
+	cairo_set_font_size(c->cr, size);
+	cairo_text_extents(c->cr, text, &t);
+	cairo_save(c->cr);
+	cairo_translate(c->cr, x, y);
+	cairo_rotate(c->cr, angle * M_PI / 180);
+	cairo_move_to(c->cr, -align * t.x_advance, size * 0.36);
+	cairo_text_path(c->cr, text);
+	cairo_fill(c->cr);
+	cairo_restore(c->cr);
+}
+
+void lwm_canvas_gray(struct lwm_canvas *c, double level)
+{
+	cairo_set_source_rgb(c->cr, level, level, level);
+}

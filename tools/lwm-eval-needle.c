@@ -1,0 +1,151 @@
+/* lwm-eval-needle - hides numbers in long text and asks the model for them. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "common/base/stop.h"
+#include "common/config/opt.h"
+#include "common/eval/needle_report.h"
+#include "common/model/device.h"
+#include "common/train/modelfile.h"
+
+static struct {
+	const char *model, *tokenizer, *device, *title;
+	struct lwm_paths haystack;
+	struct lwm_sweep sweep;
+	int64_t chunk;
+	int colors;
+	double need, grace;
+	bool report_only;
+} o = { .device = "auto",
+	.title = "Needle in a haystack",
+	.chunk = 2048,
+	.grace = 60,
+	.sweep = { .length_min = 1000,
+		   .length_max = 32000,
+		   .nlengths = 3,
+		   .ndepths = 3,
+		   .rounds = 2,
+		   .task = { .needles = 1, .retrieve = 1, .answer_tokens = 32 } } };
+
+static const struct lwm_opt opts[] = {
+	LWM_OPT_STR('m', "model", &o.model, "DIR", "merged model, or a checkpoint folder", LWM_OPT_REQUIRED),
+	LWM_OPT_STR('o', "output", &o.sweep.out, "DIR", "results.jsonl, summary.csv, heatmap.svg/png, report.html",
+		    LWM_OPT_REQUIRED),
+	LWM_OPT_LIST(0, "haystack", &o.haystack, "FILE", "text to hide in: .txt, or .jsonl with key \"text\"", 0),
+	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
+	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_HEAD("Grid"),
+	LWM_OPT_INT(0, "context-lengths-min", &o.sweep.length_min, 16, 1 << 30, "N", "shortest context, prompt and answer", 0),
+	LWM_OPT_INT(0, "context-lengths-max", &o.sweep.length_max, 16, 1 << 30, "N", "longest context", 0),
+	LWM_OPT_INT(0, "n-context-length-intervals", &o.sweep.nlengths, 1, 1000, "N", "lengths", 0),
+	LWM_OPT_FLAG(0, "log-lengths", &o.sweep.log_lengths, "lengths spaced by factors"),
+	LWM_OPT_INT(0, "n-document-depth-intervals", &o.sweep.ndepths, 1, 1000, "N", "depths from 0 to 100 %", 0),
+	LWM_OPT_INT(0, "n-rounds", &o.sweep.rounds, 1, 100000, "N", "trials in a cell", 0),
+	LWM_OPT_HEAD("Task"),
+	LWM_OPT_INT(0, "n-needles-total", &o.sweep.task.needles, 1, LWM_NEEDLES_MAX, "N", "needles in a text", 0),
+	LWM_OPT_INT(0, "n-needles-retrieve", &o.sweep.task.retrieve, 1, LWM_NEEDLES_MAX, "R", "how many of them are asked for", 0),
+	LWM_OPT_INT(0, "answer-tokens", &o.sweep.task.answer_tokens, 1, 4096, "N", "most tokens of an answer", 0),
+	LWM_OPT_INT(0, "prefill-chunk", &o.chunk, 1, 1 << 20, "N", "prompt tokens at a time", 0),
+	LWM_OPT_HEAD("Report"),
+	LWM_OPT_STR(0, "title", &o.title, "TEXT", "of report and heat map", 0),
+	LWM_OPT_CHOICE(0, "cmap", &o.colors, lwm_color_names, "colours of the heat map", 0),
+	LWM_OPT_DOUBLE(0, "need", &o.need, 0, 1, "X", "exit 1 when a length's accuracy is below X", 0),
+	LWM_OPT_FLAG(0, "report-only", &o.report_only, "only make the report anew from results.jsonl"),
+	LWM_OPT_SECONDS(0, "grace", &o.grace, "TIME", "stop this long before the Slurm limit", 0),
+	LWM_OPT_END,
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-eval-needle",
+	.summary = "Needle-in-a-haystack sweep over context length and depth, with report and heat map.",
+	.operands = "",
+	.opts = opts,
+	.details = "Every trial is a function of seed, length, depth and round. Run again it does what is missing; under mpirun or srun\n"
+		   "the ranks share the trials. With --n-needles-total above 1 depths are drawn and the score counts each number.",
+	.examples = "  lwm-eval-needle -m runs/model -o runs/needle --haystack book.txt --context-lengths-max 32K\n"
+		    "  srun lwm-eval-needle -m model -o sweep --haystack pg19.jsonl --n-needles-total 4 --n-needles-retrieve 2",
+};
+
+static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lk_dev *dev = NULL;
+	struct lwm_loaded m = { 0 };
+	struct lwm_tokenizer *tok = NULL;
+	struct lwm_haystack h = { 0 };
+	struct lwm_gen *g = NULL;
+	int rc = lwm_device_open(&dev, o.device, a->common.threads, e);
+	if (rc == 0)
+		rc = lwm_loaded_open(&m, o.model, dev, e);
+	if (rc == 0 && !o.tokenizer && !m.tokenizer)
+		rc = lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", o.model);
+	if (rc == 0)
+		rc = lwm_tokenizer_open(&tok, o.tokenizer ? o.tokenizer : m.tokenizer, e);
+	if (rc == 0 && lwm_tokenizer_vocab(tok) != m.cfg.vocab_text)
+		rc = lwm_fail(e, LWM_ECONFIG, "the tokenizer has %d pieces, the model %" PRId64, lwm_tokenizer_vocab(tok),
+			      m.cfg.vocab_text);
+	if (rc == 0)
+		rc = lwm_haystack_read(&h, &o.haystack, tok, e);
+	if (rc == 0)
+		rc = lwm_gen_new(&g, dev, &m.cfg, m.weights, o.chunk, 1, e);
+	rc = lwm_agree(c, rc, e);
+	o.sweep.model_hash = m.hash;
+	if (rc == 0)
+		rc = lwm_sweep_run(&o.sweep, g, &h, tok, c, e);
+	lwm_gen_free(g);
+	lwm_haystack_release(&h);
+	lwm_tokenizer_free(tok);
+	lwm_loaded_free(&m);
+	lk_dev_close(dev);
+	return rc;
+}
+
+static int report(struct lwm_err *e, double *worst)
+{
+	char details[512];
+	double mean;
+	struct lwm_needle_report r = { .sweep = &o.sweep, .title = o.title, .details = details,
+				       .colors = (enum lwm_colors)o.colors };
+	snprintf(details, sizeof details,
+		 "%s; %" PRId64 " of %" PRId64 " needles asked for, %" PRId64
+		 " trials a cell, seed %" PRIu64 "; a length counts prompt and answer in the model's own tokens",
+		 lwm_path_base(o.model), o.sweep.task.retrieve, o.sweep.task.needles, o.sweep.rounds, o.sweep.task.seed);
+	LWM_TRY(lwm_needle_report_write(&r, &mean, worst, e));
+	printf("{\"accuracy\":%.6f,\"worst_length_accuracy\":%.6f}\n", mean, *worst);
+	return 0;
+}
+
+static int run(const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lwm_comm *c;
+	double worst = NAN;
+	o.sweep.task.seed = (uint64_t)a->common.seed;
+	if (o.sweep.task.retrieve > o.sweep.task.needles)
+		return lwm_fail(e, LWM_EUSAGE, "--n-needles-retrieve %" PRId64 " is more than --n-needles-total %" PRId64,
+				o.sweep.task.retrieve, o.sweep.task.needles);
+	if (o.sweep.length_min > o.sweep.length_max)
+		return lwm_fail(e, LWM_EUSAGE, "--context-lengths-min is above --context-lengths-max");
+	if (!o.haystack.n && !o.report_only)
+		return lwm_fail(e, LWM_EUSAGE, "--haystack is missing");
+	LWM_TRY(lwm_comm_mpi(&c, NULL, NULL, e));
+	lwm_log_rank(lwm_comm_rank(c), lwm_comm_size(c));
+	lwm_stop_install(o.grace, NULL);
+	int rc = lwm_agree(c, lwm_comm_rank(c) == 0 ? lwm_mkdirs(o.sweep.out, e) : 0, e);
+	if (rc == 0 && !o.report_only)
+		rc = evaluate(c, a, e);
+	if (rc == 0 && lwm_comm_rank(c) == 0)
+		rc = report(e, &worst);
+	if (rc == 0 && worst < o.need)
+		rc = lwm_fail(e, LWM_ENO, "the worst length has an accuracy of %.3f, below the %.3f asked for", worst, o.need);
+	if (rc == -LWM_ERANK)
+		lwm_comm_abort(c, LWM_ERANK);
+	lwm_comm_free(c);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, run);
+}
