@@ -5,7 +5,7 @@
  * Global sample g = step * rows_per_step + i, i = 0..rows_per_step-1.
  *   source:  draws come in blocks of 10,000; in every block source s gets its share of the weights exactly (largest
  *            remainder), in an order permuted by (seed, block). So after n draws every source is within a block of
- *            its share.
+ *            its share. Without weights all rows are one pool.
  *   row:     draw k of source s is row permute(seed, epoch, s; k mod rows) of epoch k / rows: every row of a source
  *            once, then all again in another order. A source that is drawn faster than it is long repeats sooner.
  * Data rank r of n gets samples [r*R/n, (r+1)*R/n) of each step's R = rows_per_step.
