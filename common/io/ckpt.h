@@ -4,11 +4,11 @@
  * k-th at offset + k*stride of the flattened tensor (count 1: a plain range; a column shard of a matrix is count = rows).
  * All slices of all parts together cover each tensor exactly once; any mesh can then read any range.
  *
- *	part_00000.h5:  params, adam_m, adam_v   float32, contiguous: the values of all slices in the order of `slices`
- *	                slices                   int64 (n, 5): tensor, offset, run, count, stride
+ *	part_00000.h5:  params, adam_m, adam_v   float32: the values of all slices in the order of `slices`
+ *	                slices                   int64, 5 per slice: tensor, offset, run, count, stride
  *	                names                    uint8: tensor names, each with a 0 behind
  *	                state                    uint8: JSON text of this rank
- *	                params_sum, ...          uint64: XXH3-64 of each MiB of values, and one over these sums
+ *	                sums                     uint64: XXH3-64 of each 64 KiB of the vectors above, and one over these
  *	COMMIT.json:    schema, kind, step, mesh, ranks, config, state, tokenizer, tensors, groups, files (name, bytes,
  *	                XXH3-128), and the hash of the record itself
  *
@@ -100,14 +100,18 @@ int64_t lwm_ckpt_count(const struct lwm_ckpt *c);
 const struct lwm_ckpt_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i);
 int64_t lwm_ckpt_size(const struct lwm_ckpt *c, int64_t i);           /* values */
 int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name);    /* -1: not there */
-/* n values of tensor i from offset, whatever parts hold them; every MiB touched is checked. */
+/* n values of tensor i from offset, whatever parts hold them; every block touched is checked. */
 int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t offset, int64_t n, float *out,
 		  struct lwm_err *e);
 /* The state text of a part, by the rank that wrote it; 0 with *text NULL: that rank stored none. malloc'ed. */
 int lwm_ckpt_state(struct lwm_ckpt *c, int rank, char **text, struct lwm_err *e);
 
-/* Keeps the newest keep_last verified checkpoints and every one whose step divides by keep_every (0: none). The newest
- * verified one stays whatever is asked. Unfinished folders older than it go too. A folder is renamed to .trash-NAME first. */
-int lwm_ckpt_retain(const char *root, int64_t keep_last, int64_t keep_every, struct lwm_err *e);
+/* That the slices cover each tensor exactly once, run by run; open only compares totals. */
+int lwm_ckpt_covers(const struct lwm_ckpt *c, struct lwm_err *e);
+
+/* Keeps the newest keep_last (at least 1) checkpoints that verify as `how` says and every one whose step divides by
+ * keep_every (0: none). Unfinished folders older than the newest verified one go too; without a verified one nothing goes.
+ * A folder is renamed to .trash-NAME first. */
+int lwm_ckpt_retain(const char *root, int64_t keep_last, int64_t keep_every, enum lwm_ckpt_check how, struct lwm_err *e);
 
 #endif

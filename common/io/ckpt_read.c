@@ -1,0 +1,403 @@
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/json.h"
+#include "common/base/path.h"
+#include "common/io/ckpt_int.h"
+#include "common/io/seal.h"
+
+enum { OPEN_MAX = 64, STATE_LIMIT = 64 << 20 };
+
+struct part {
+	char *path, *name;
+	struct lwm_vfr *r; /* NULL: not open now */
+};
+
+struct slice {
+	struct lwm_ckpt_slice s;
+	int64_t first; /* index of its first value in the group's vector */
+	int part;
+};
+
+struct lwm_ckpt {
+	char *dir;
+	json_t *record;
+	struct lwm_ckpt_meta meta;
+	struct lwm_ckpt_tensor *tensor;
+	int64_t *size, *first_slice; /* per tensor; first_slice has one more */
+	int64_t ntensor;
+	struct part *part;
+	int nparts, nopen, victim;
+	struct slice *slice; /* by tensor, then offset */
+	int64_t nslice;
+};
+
+void lwm_ckpt_close(struct lwm_ckpt *c)
+{
+	if (!c)
+		return;
+	for (int i = 0; i < c->nparts; i++) {
+		lwm_vfr_close(c->part[i].r);
+		free(c->part[i].path);
+	}
+	json_decref(c->record);
+	free(c->part);
+	free(c->tensor);
+	free(c->size);
+	free(c->first_slice);
+	free(c->slice);
+	free(c->dir);
+	free(c);
+}
+
+/* ---- the record ---- */
+
+static int read_groups(struct lwm_ckpt *c, struct lwm_err *e)
+{
+	json_t *list, *v;
+	size_t i;
+	LWM_TRY(lwm_json_get(c->record, "groups", JSON_ARRAY, &list, c->dir, e));
+	json_array_foreach(list, i, v)
+		for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+			if (json_is_string(v) && !strcmp(json_string_value(v), lwm_ckpt_group_names[g]))
+				c->meta.groups |= 1u << g;
+	return 0;
+}
+
+static int read_meta(struct lwm_ckpt *c, struct lwm_err *e)
+{
+	json_t *v;
+	int64_t ranks;
+	LWM_TRY(lwm_json_str(c->record, "kind", &c->meta.kind, c->dir, e));
+	LWM_TRY(lwm_json_int(c->record, "step", &c->meta.step, c->dir, e));
+	LWM_TRY(lwm_json_str(c->record, "mesh", &c->meta.mesh, c->dir, e));
+	LWM_TRY(lwm_json_int(c->record, "ranks", &ranks, c->dir, e));
+	LWM_TRY(lwm_json_str(c->record, "tokenizer", &c->meta.tokenizer, c->dir, e));
+	LWM_TRY(lwm_json_str(c->record, "tokenizer_path", &c->meta.tokenizer_path, c->dir, e));
+	LWM_TRY(lwm_json_get(c->record, "config", JSON_OBJECT, &v, c->dir, e));
+	c->meta.config = v;
+	LWM_TRY(lwm_json_get(c->record, "state", JSON_OBJECT, &v, c->dir, e));
+	c->meta.state = v;
+	if (ranks < 1 || ranks > 1 << 24 || c->meta.step < 0)
+		return lwm_fail(e, LWM_EDATA, "%s: step or number of ranks make no sense", c->dir);
+	c->meta.ranks = (int)ranks;
+	return read_groups(c, e);
+}
+
+static int read_tensor(struct lwm_ckpt *c, const json_t *o, struct lwm_err *e)
+{
+	struct lwm_ckpt_tensor *t = &c->tensor[c->ntensor];
+	json_t *shape;
+	LWM_TRY(lwm_json_str(o, "name", &t->name, c->dir, e));
+	LWM_TRY(lwm_json_get(o, "shape", JSON_ARRAY, &shape, c->dir, e));
+	if (json_array_size(shape) > 4)
+		return lwm_fail(e, LWM_EDATA, "%s: tensor '%s' has more than 4 dimensions", c->dir, t->name);
+	t->ndim = (int)json_array_size(shape);
+	for (int d = 0; d < t->ndim; d++)
+		t->shape[d] = json_integer_value(json_array_get(shape, (size_t)d));
+	c->size[c->ntensor] = lwm_ckpt_tensor_size(t);
+	if (c->size[c->ntensor] < 0)
+		return lwm_fail(e, LWM_EDATA, "%s: tensor '%s' has no usable shape", c->dir, t->name);
+	c->ntensor++;
+	return 0;
+}
+
+static int read_tensors(struct lwm_ckpt *c, struct lwm_err *e)
+{
+	json_t *list, *o;
+	size_t i, n;
+	LWM_TRY(lwm_json_get(c->record, "tensors", JSON_ARRAY, &list, c->dir, e));
+	n = json_array_size(list);
+	c->tensor = calloc(n + 1, sizeof *c->tensor);
+	c->size = calloc(n + 1, sizeof *c->size);
+	c->first_slice = calloc(n + 2, sizeof *c->first_slice);
+	if (!c->tensor || !c->size || !c->first_slice)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	json_array_foreach(list, i, o)
+		LWM_TRY(read_tensor(c, o, e));
+	return 0;
+}
+
+static int read_files(struct lwm_ckpt *c, struct lwm_err *e)
+{
+	json_t *list, *o;
+	size_t i;
+	LWM_TRY(lwm_json_get(c->record, "files", JSON_ARRAY, &list, c->dir, e));
+	c->part = calloc(json_array_size(list) + 1, sizeof *c->part);
+	if (!c->part)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	json_array_foreach(list, i, o) {
+		const char *name;
+		LWM_TRY(lwm_json_str(o, "name", &name, c->dir, e));
+		c->part[c->nparts].path = lwm_path_join(c->dir, name);
+		if (!c->part[c->nparts].path)
+			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		c->nparts++;
+	}
+	return 0;
+}
+
+/* ---- parts ---- */
+
+/* Opens part k; when many are open another one is closed, so that the number of ranks does not meet the limit of files. */
+static int use_part(struct lwm_ckpt *c, int k, struct lwm_err *e)
+{
+	if (c->part[k].r)
+		return 0;
+	while (c->nopen >= OPEN_MAX) {
+		struct part *v = &c->part[c->victim];
+		c->victim = (c->victim + 1) % c->nparts;
+		if (v->r)
+			c->nopen--;
+		lwm_vfr_close(v->r);
+		v->r = NULL;
+	}
+	LWM_TRY(lwm_vfr_open(&c->part[k].r, c->part[k].path, lwm_ckpt_part_schema, lwm_part_layout, LWM_PART_VECS, e));
+	c->nopen++;
+	return 0;
+}
+
+static int check_names(struct lwm_ckpt *c, int k, struct lwm_err *e)
+{
+	struct lwm_vfr *r = c->part[k].r;
+	int64_t n, have = lwm_vfr_vec(r, LWM_PART_NAMES)->n;
+	char *want = lwm_ckpt_names(c->tensor, c->ntensor, &n), *got = malloc((size_t)have + 1);
+	int rc = 0;
+	if (!want || !got)
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	else
+		rc = lwm_vfr_read(r, LWM_PART_NAMES, 0, have, got, e);
+	if (rc == 0 && (n != have || memcmp(want, got, (size_t)n)))
+		rc = lwm_fail(e, LWM_EDATA, "%s: has other tensors than the commit record", c->part[k].path);
+	free(want);
+	free(got);
+	return rc;
+}
+
+static int add_slice(struct lwm_ckpt *c, int k, const int64_t *row, int64_t *values, struct lwm_err *e)
+{
+	struct slice *x = &c->slice[c->nslice];
+	int64_t n;
+	if (row[LWM_SLICE_TENSOR] < 0 || row[LWM_SLICE_TENSOR] >= c->ntensor)
+		return lwm_fail(e, LWM_EDATA, "%s: a slice of tensor %" PRId64 ", there are %" PRId64, c->part[k].path,
+				row[LWM_SLICE_TENSOR], c->ntensor);
+	x->s = (struct lwm_ckpt_slice){ row[LWM_SLICE_TENSOR], row[LWM_SLICE_OFFSET], row[LWM_SLICE_RUN],
+					row[LWM_SLICE_COUNT], row[LWM_SLICE_STRIDE], { 0 } };
+	LWM_TRY(lwm_ckpt_slice_check(&x->s, c->size[x->s.tensor], &n, c->part[k].path, e));
+	if (n > INT64_MAX / 64 - *values)
+		return lwm_fail(e, LWM_EDATA, "%s: its slices are too large", c->part[k].path);
+	x->part = k;
+	x->first = *values;
+	*values += n;
+	c->nslice++;
+	c->first_slice[x->s.tensor + 1]++;
+	return 0;
+}
+
+static int read_slices(struct lwm_ckpt *c, int k, struct lwm_err *e)
+{
+	struct lwm_vfr *r = c->part[k].r;
+	int64_t values = 0, n = lwm_vfr_vec(r, LWM_PART_SLICES)->n / LWM_SLICE_COLS;
+	struct slice *grown = realloc(c->slice, (size_t)(c->nslice + n + 1) * sizeof *grown);
+	if (!grown)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	c->slice = grown;
+	for (int64_t i = 0; i < n; i++) {
+		int64_t row[LWM_SLICE_COLS];
+		LWM_TRY(lwm_vfr_read(r, LWM_PART_SLICES, i * LWM_SLICE_COLS, LWM_SLICE_COLS, row, e));
+		LWM_TRY(add_slice(c, k, row, &values, e));
+	}
+	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+		if (lwm_vfr_vec(r, g)->n != (c->meta.groups >> g & 1 ? values : 0))
+			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not hold the values of its slices", c->part[k].path,
+					lwm_ckpt_group_names[g]);
+	return 0;
+}
+
+static int by_place(const void *a, const void *b)
+{
+	const struct slice *x = a, *y = b;
+	if (x->s.tensor != y->s.tensor)
+		return x->s.tensor < y->s.tensor ? -1 : 1;
+	return x->s.offset < y->s.offset ? -1 : x->s.offset > y->s.offset;
+}
+
+/* Sorts the slices by tensor and compares totals. */
+static int index_slices(struct lwm_ckpt *c, struct lwm_err *e)
+{
+	if (c->nslice)
+		qsort(c->slice, (size_t)c->nslice, sizeof *c->slice, by_place);
+	for (int64_t i = 0; i < c->ntensor; i++) {
+		int64_t total = 0;
+		c->first_slice[i + 1] += c->first_slice[i];
+		for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1]; k++)
+			total += c->slice[k].s.run * c->slice[k].s.count;
+		if (total != c->size[i])
+			return lwm_fail(e, LWM_EDATA, "%s: its parts hold %" PRId64 " of the %" PRId64 " values of '%s'", c->dir,
+					total, c->size[i], c->tensor[i].name);
+	}
+	return 0;
+}
+
+int lwm_ckpt_open(struct lwm_ckpt **out, const char *dir, struct lwm_err *e)
+{
+	int rc;
+	char *path = lwm_path_join(dir, LWM_CKPT_RECORD);
+	struct lwm_ckpt *c = calloc(1, sizeof *c);
+	*out = NULL;
+	if (!path || !c || !(c->dir = strdup(dir))) {
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		goto out;
+	}
+	LWM_GO(lwm_ckpt_verify(dir, LWM_CKPT_QUICK, e));
+	LWM_GO(lwm_seal_read(&c->record, path, lwm_ckpt_schema, e));
+	LWM_GO(read_meta(c, e));
+	LWM_GO(read_tensors(c, e));
+	LWM_GO(read_files(c, e));
+	for (int k = 0; k < c->nparts; k++) {
+		LWM_GO(use_part(c, k, e));
+		LWM_GO(check_names(c, k, e));
+		LWM_GO(read_slices(c, k, e));
+	}
+	LWM_GO(index_slices(c, e));
+	*out = c;
+	c = NULL;
+out:
+	free(path);
+	lwm_ckpt_close(c);
+	return rc;
+}
+
+/* ---- what it holds ---- */
+
+const struct lwm_ckpt_meta *lwm_ckpt_meta(const struct lwm_ckpt *c)
+{
+	return &c->meta;
+}
+
+int64_t lwm_ckpt_count(const struct lwm_ckpt *c)
+{
+	return c->ntensor;
+}
+
+const struct lwm_ckpt_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i)
+{
+	return &c->tensor[i];
+}
+
+int64_t lwm_ckpt_size(const struct lwm_ckpt *c, int64_t i)
+{
+	return c->size[i];
+}
+
+int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name)
+{
+	for (int64_t i = 0; i < c->ntensor; i++)
+		if (!strcmp(c->tensor[i].name, name))
+			return i;
+	return -1;
+}
+
+/* The runs of one slice that meet [a, b) of the tensor; returns how many values were read, or an error. */
+static int64_t read_slice(struct lwm_ckpt *c, enum lwm_ckpt_group g, const struct slice *x, int64_t a, int64_t b, float *out,
+			  struct lwm_err *e)
+{
+	const struct lwm_ckpt_slice *s = &x->s;
+	int64_t step = s->count > 1 ? s->stride : s->run, done = 0;
+	int64_t k = a > s->offset ? (a - s->offset) / step : 0;
+	if (s->offset >= b || s->offset + (s->count - 1) * step + s->run <= a)
+		return 0;
+	LWM_TRY(use_part(c, x->part, e));
+	for (; k < s->count && s->offset + k * step < b; k++) {
+		int64_t start = s->offset + k * step;
+		int64_t from = start > a ? start : a, to = start + s->run < b ? start + s->run : b;
+		if (to <= from)
+			continue;
+		LWM_TRY(lwm_vfr_read(c->part[x->part].r, (int)g, x->first + k * s->run + (from - start), to - from,
+				     out + (from - a), e));
+		done += to - from;
+	}
+	return done;
+}
+
+int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t offset, int64_t n, float *out,
+		  struct lwm_err *e)
+{
+	int64_t done = 0;
+	if (i < 0 || i >= c->ntensor || offset < 0 || n < 0 || offset > c->size[i] - n)
+		return lwm_fail(e, LWM_EINTERNAL, "%s: values %" PRId64 " to %" PRId64 " of tensor %" PRId64, c->dir, offset,
+				offset + n, i);
+	if (!(c->meta.groups >> g & 1))
+		return lwm_fail(e, LWM_ECONFIG, "%s: holds no '%s'", c->dir, lwm_ckpt_group_names[g]);
+	for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1]; k++) {
+		int64_t got = read_slice(c, g, &c->slice[k], offset, offset + n, out, e);
+		if (got < 0)
+			return (int)got;
+		done += got;
+	}
+	if (done != n)
+		return lwm_fail(e, LWM_EDATA, "%s: the slices of '%s' leave holes or overlap", c->dir, c->tensor[i].name);
+	return 0;
+}
+
+int lwm_ckpt_state(struct lwm_ckpt *c, int rank, char **text, struct lwm_err *e)
+{
+	char name[32];
+	*text = NULL;
+	lwm_ckpt_part_name(name, rank);
+	for (int k = 0; k < c->nparts; k++) {
+		if (strcmp(lwm_path_base(c->part[k].path), name))
+			continue;
+		LWM_TRY(use_part(c, k, e));
+		if (lwm_vfr_vec(c->part[k].r, LWM_PART_STATE)->n == 0)
+			return 0;
+		return lwm_vfr_text(c->part[k].r, LWM_PART_STATE, STATE_LIMIT, text, e);
+	}
+	return 0;
+}
+
+/* ---- exact cover ---- */
+
+struct run {
+	int64_t start, end;
+};
+
+static int by_start(const void *a, const void *b)
+{
+	const struct run *x = a, *y = b;
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+static int cover_tensor(const struct lwm_ckpt *c, int64_t i, struct lwm_err *e)
+{
+	int64_t n = 0, at = 0;
+	for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1]; k++)
+		n += c->slice[k].s.count;
+	struct run *runs = malloc((size_t)(n + 1) * sizeof *runs);
+	if (!runs)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	n = 0;
+	for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1]; k++) {
+		const struct lwm_ckpt_slice *s = &c->slice[k].s;
+		for (int64_t j = 0; j < s->count; j++) {
+			int64_t start = s->offset + j * (s->count > 1 ? s->stride : 0);
+			runs[n++] = (struct run){ start, start + s->run };
+		}
+	}
+	qsort(runs, (size_t)n, sizeof *runs, by_start);
+	for (int64_t k = 0; k < n && runs[k].start == at; k++)
+		at = runs[k].end;
+	free(runs);
+	if (at != c->size[i])
+		return lwm_fail(e, LWM_EDATA, "%s: the slices of '%s' leave holes or overlap at value %" PRId64, c->dir,
+				c->tensor[i].name, at);
+	return 0;
+}
+
+int lwm_ckpt_covers(const struct lwm_ckpt *c, struct lwm_err *e)
+{
+	for (int64_t i = 0; i < c->ntensor; i++)
+		LWM_TRY(cover_tensor(c, i, e));
+	return 0;
+}

@@ -1,0 +1,376 @@
+/* Checkpoints: any cut over ranks reads back as the same tensors; unfinished and damaged ones are never taken; retention
+ * never removes the last good one. */
+#include "tests/unit/io_fault.h"
+
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "common/base/rng.h"
+#include "common/io/ckpt.h"
+
+enum { ROWS = 24, COLS = 40, LONG = 70000 };
+static const struct lwm_ckpt_tensor table[] = {
+	{ "model.norm.weight", 1, { COLS } },
+	{ "model.layers.0.mlp.down_proj.weight", 2, { ROWS, COLS } },
+	{ "encoder.conv_in.weight", 4, { 3, 3, 3, 16 } },
+	{ "model.embed_tokens.weight", 2, { LONG / 7, 7 } },
+};
+enum { TENSORS = 4 };
+static const int64_t sizes[TENSORS] = { COLS, ROWS * COLS, 432, LONG };
+
+static float value(int g, int64_t tensor, int64_t i, int64_t step)
+{
+	return (float)(g * 1000000 + tensor * 100003 + i) + (float)step * 0.5f;
+}
+
+/* The values of a slice, packed. */
+static float *gather(int g, const struct lwm_ckpt_slice *s, int64_t step)
+{
+	float *v = malloc((size_t)(s->run * s->count) * sizeof *v);
+	for (int64_t k = 0; k < s->count; k++)
+		for (int64_t j = 0; j < s->run; j++)
+			v[k * s->run + j] = value(g, s->tensor, s->offset + k * s->stride + j, step);
+	return v;
+}
+
+/* Rank r of n: a plain range of each tensor; with tp, columns of the matrix, cut again by rows in odd places. */
+static int64_t cut(struct lwm_ckpt_slice *s, int r, int n, bool tp)
+{
+	int64_t k = 0;
+	for (int64_t t = 0; t < TENSORS; t++) {
+		if (t == 1 && tp) {
+			int64_t w = COLS / n;
+			s[k++] = (struct lwm_ckpt_slice){ t, r * w, w, ROWS / 2 - 1, COLS, { 0 } };
+			s[k++] = (struct lwm_ckpt_slice){ t, r * w + (ROWS / 2 - 1) * COLS, w - 3, 1, 0, { 0 } };
+			s[k++] = (struct lwm_ckpt_slice){ t, r * w + (ROWS / 2 - 1) * COLS + w - 3, 3, 1, 0, { 0 } };
+			s[k++] = (struct lwm_ckpt_slice){ t, r * w + ROWS / 2 * COLS, w, ROWS / 2, COLS, { 0 } };
+			continue;
+		}
+		int64_t a = sizes[t] * r / n, b = sizes[t] * (r + 1) / n;
+		if (b > a)
+			s[k++] = (struct lwm_ckpt_slice){ t, a, b - a, 1, 0, { 0 } };
+	}
+	return k;
+}
+
+static int fill(void *ctx, int g, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e)
+{
+	const struct lwm_ckpt_slice *s = (const struct lwm_ckpt_slice *)ctx + slice;
+	(void)e;
+	for (int64_t i = first; i < first + n; i++)
+		out[i - first] = value(g, s->tensor, s->offset + i / s->run * s->stride + i % s->run, 7);
+	return 0;
+}
+
+static void write_parts(const char *dir, int n, bool tp, int64_t step, struct lwm_ckpt_part *part)
+{
+	struct lwm_err e = { 0 };
+	for (int r = 0; r < n; r++) {
+		struct lwm_ckpt_slice s[16];
+		struct lwm_ckpt_out o = { dir, r, table, TENSORS, s, cut(s, r, n, tp), LWM_CKPT_ALL, "{\"r\":1}", NULL, s };
+		if (step == 7 && r == 1)
+			o.fill = fill;
+		for (int64_t i = 0; i < o.nslice; i++)
+			for (int g = 0; g < 3 && !o.fill; g++)
+				s[i].data[g] = gather(g, &s[i], step);
+		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
+		for (int64_t i = 0; i < o.nslice; i++)
+			for (int g = 0; g < 3; g++)
+				free((void *)(uintptr_t)s[i].data[g]);
+	}
+}
+
+static void commit(const char *dir, int n, int64_t step, const struct lwm_ckpt_part *part)
+{
+	struct lwm_err e = { 0 };
+	json_t *config = json_pack("{s:{s:i}}", "model", "hidden_size", COLS);
+	struct lwm_ckpt_meta m = { "lwm", step, "1,-1,1,1", n, config, NULL, "abc", "/x/tokenizer.model", LWM_CKPT_ALL };
+	must(lwm_ckpt_commit(dir, &m, table, TENSORS, part, n, &e), &e);
+	json_decref(config);
+}
+
+static void save(const char *root, int64_t step, int n, bool tp)
+{
+	struct lwm_ckpt_part part[8];
+	char *dir = lwm_ckpt_dir(root, step);
+	write_parts(dir, n, tp, step, part);
+	commit(dir, n, step, part);
+	free(dir);
+}
+
+/* 1: every value is right, 0: refused cleanly. A wrong value fails the test. */
+static int try_read(const char *dir, int64_t step)
+{
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt *c;
+	static float got[LONG];
+	int rc = lwm_ckpt_open(&c, dir, &e);
+	for (int64_t t = 0; rc == 0 && t < TENSORS; t++) {
+		for (int g = 0; rc == 0 && g < 3; g++) {
+			rc = lwm_ckpt_read(c, (enum lwm_ckpt_group)g, t, 0, sizes[t], got, &e);
+			for (int64_t i = 0; rc == 0 && i < sizes[t]; i++)
+				if (got[i] != value(g, t, i, step))
+					fail_msg("wrong value of tensor %d at %d", (int)t, (int)i);
+		}
+	}
+	lwm_ckpt_close(c);
+	assert_true(rc == 0 || (e.msg[0] && rc == -LWM_EDATA));
+	return rc == 0;
+}
+
+static void any_cut_reads_the_same(void **state)
+{
+	(void)state;
+	static const int ranks[] = { 1, 2, 4, 5 };
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt *c;
+	float got[300];
+	for (int k = 0; k < 4; k++) {
+		for (int tp = 0; tp < 2; tp++) {
+			char root[32];
+			snprintf(root, sizeof root, "cut%d%d", k, tp);
+			save(at(root), 7, ranks[k], tp);
+			char *dir = lwm_ckpt_dir(at(root), 7);
+			assert_int_equal(try_read(dir, 7), 1);
+			must(lwm_ckpt_open(&c, dir, &e), &e);
+			must(lwm_ckpt_covers(c, &e), &e);
+			for (uint64_t i = 0; i < 300; i++) { /* ranges */
+				struct lwm_rng r = lwm_rng_at(3, LWM_RNG_TEST, 0, i);
+				int64_t t = lwm_rng_below(&r, TENSORS), n = 1 + lwm_rng_below(&r, 40);
+				int64_t a = lwm_rng_below(&r, sizes[t] - n + 1);
+				must(lwm_ckpt_read(c, LWM_CKPT_ADAM_V, t, a, n, got, &e), &e);
+				for (int64_t j = 0; j < n; j++)
+					assert_true(got[j] == value(2, t, a + j, 7));
+			}
+			lwm_ckpt_close(c);
+			free(dir);
+		}
+	}
+}
+
+static void what_it_says_about_itself(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt *c;
+	char *text;
+	save(at("meta"), 12, 3, false);
+	char *dir = lwm_ckpt_dir(at("meta"), 12);
+	must(lwm_ckpt_open(&c, dir, &e), &e);
+	const struct lwm_ckpt_meta *m = lwm_ckpt_meta(c);
+	assert_int_equal(m->step, 12);
+	assert_int_equal(m->ranks, 3);
+	assert_int_equal(m->groups, LWM_CKPT_ALL);
+	assert_string_equal(m->kind, "lwm");
+	assert_string_equal(m->tokenizer_path, "/x/tokenizer.model");
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(m->config, "model"), "hidden_size")), COLS);
+	assert_int_equal(lwm_ckpt_count(c), TENSORS);
+	assert_int_equal(lwm_ckpt_find(c, "encoder.conv_in.weight"), 2);
+	assert_int_equal(lwm_ckpt_find(c, "nobody"), -1);
+	assert_int_equal(lwm_ckpt_tensor(c, 2)->shape[3], 16);
+	must(lwm_ckpt_state(c, 1, &text, &e), &e);
+	assert_string_equal(text, "{\"r\":1}");
+	free(text);
+	must(lwm_ckpt_state(c, 9, &text, &e), &e);
+	assert_null(text);
+	lwm_ckpt_close(c);
+	free(dir);
+}
+
+static void holes_and_overlaps(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt_part part;
+	struct lwm_ckpt *c;
+	static const struct lwm_ckpt_tensor t = { "a", 1, { 30 } };
+	float v[30] = { 0 };
+	struct lwm_ckpt_slice s[3] = { { 0, 0, 10, 1, 0, { v } }, { 0, 5, 10, 1, 0, { v } }, { 0, 20, 10, 1, 0, { v } } };
+	struct lwm_ckpt_out o = { at("h/step_00000001"), 0, &t, 1, s, 3, 1, NULL, NULL, NULL };
+	json_t *config = json_object();
+	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,1,1", 1, config, NULL, "", "", 1 };
+	must(lwm_ckpt_write_part(&o, &part, &e), &e);
+	must(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, &e), &e);
+	must(lwm_ckpt_open(&c, o.dir, &e), &e); /* 30 values in all */
+	assert_int_equal(lwm_ckpt_covers(c, NULL), -LWM_EDATA);
+	assert_int_equal(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 14, 5, v, NULL), -LWM_EDATA);
+	assert_int_equal(lwm_ckpt_read(c, LWM_CKPT_ADAM_M, 0, 0, 5, v, NULL), -LWM_ECONFIG);
+	lwm_ckpt_close(c);
+	o.nslice = 2;
+	o.dir = at("h/step_00000002");
+	must(lwm_ckpt_write_part(&o, &part, &e), &e);
+	must(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, &e), &e);
+	assert_int_equal(lwm_ckpt_open(&c, o.dir, NULL), -LWM_EDATA);
+	s[0].offset = 25; /* leaves the tensor */
+	assert_int_equal(lwm_ckpt_write_part(&o, &part, NULL), -LWM_EDATA);
+	json_decref(config);
+}
+
+struct skipped {
+	int n;
+	char text[2000];
+};
+
+static void note(void *ctx, const char *dir, const struct lwm_err *why)
+{
+	struct skipped *s = ctx;
+	s->n++;
+	snprintf(s->text + strlen(s->text), sizeof s->text - strlen(s->text), "%s: %s\n", dir, why->msg);
+}
+
+static void the_newest_good_one(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt_part part[2];
+	struct skipped s = { 0 };
+	char root[128], *dir;
+	snprintf(root, sizeof root, "%s", at("new"));
+	must(lwm_ckpt_latest(&dir, root, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, &e), &e);
+	assert_null(dir); /* no root at all is no error */
+	for (int64_t step = 10; step <= 40; step += 10)
+		save(root, step, 2, false);
+	write_parts(at("new/step_00000050"), 2, false, 50, part); /* never committed */
+	assert_int_equal(mkdir(at("new/step_x"), 0777), 0);
+	flip(at("new/step_00000040/part_00001.h5"), 5000, 1);
+	must(lwm_ckpt_latest(&dir, root, INT64_MAX, LWM_CKPT_QUICK, note, &s, &e), &e);
+	assert_string_equal(dir, at("new/step_00000040"));
+	assert_int_equal(try_read(dir, 40), 0); /* reading sees what quick did not */
+	free(dir);
+	must(lwm_ckpt_latest(&dir, root, 40, LWM_CKPT_QUICK, NULL, NULL, &e), &e);
+	assert_string_equal(dir, at("new/step_00000030"));
+	free(dir);
+	memset(&s, 0, sizeof s);
+	must(lwm_ckpt_latest(&dir, root, INT64_MAX, LWM_CKPT_FULL, note, &s, &e), &e);
+	assert_string_equal(dir, at("new/step_00000030"));
+	assert_int_equal(s.n, 2);
+	assert_non_null(strstr(s.text, "not finished"));
+	assert_non_null(strstr(s.text, "damaged"));
+	free(dir);
+}
+
+static void damage_is_never_read(void **state)
+{
+	(void)state;
+	static const char *const name[] = { "d/step_00000003/part_00000.h5", "d/step_00000003/COMMIT.json" };
+	char dir[128];
+	size_t n;
+	save(at("d"), 3, 2, true);
+	snprintf(dir, sizeof dir, "%s", at("d/step_00000003"));
+	for (int f = 0; f < 2; f++) {
+		char *s = slurp(at(name[f]), &n), path[128];
+		snprintf(path, sizeof path, "%s", at(name[f]));
+		int seen = 0, tried = 0;
+		for (size_t i = 0; i < n; i += f ? 1 : (i < 4096 || i + 4096 > n) ? 3 : 4999) {
+			flip(path, i, (unsigned char)(1u << i % 8));
+			seen += !try_read(dir, 3); /* fails the test by itself when a value is wrong */
+			seen += lwm_ckpt_verify(dir, LWM_CKPT_FULL, NULL) < 0;
+			tried += 2;
+			flip(path, i, (unsigned char)(1u << i % 8));
+		}
+		assert_true(seen > tried / 3);
+		for (size_t k = 0; k + 1 < n; k += k < 4096 ? 17 : 9973) {
+			spill(path, s, k);
+			assert_int_equal(try_read(dir, 3), 0);
+		}
+		spill(path, s, n);
+		free(s);
+	}
+	assert_int_equal(try_read(dir, 3), 1);
+}
+
+/* Random saves, damage and retention: if any folder was good before, one is good after. */
+static void retention_keeps_a_good_one(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	char root[128], *dir;
+	snprintf(root, sizeof root, "%s", at("keep"));
+	for (uint64_t round = 0; round < 40; round++) {
+		struct lwm_rng r = lwm_rng_at(5, LWM_RNG_TEST, 1, round);
+		int64_t saves = 1 + lwm_rng_below(&r, 4);
+		for (int64_t k = 0; k < saves; k++) {
+			int64_t step = (int64_t)round * 10 + k;
+			char part[160];
+			save(root, step, 1, false);
+			dir = lwm_ckpt_dir(root, step);
+			snprintf(part, sizeof part, "%s/part_00000.h5", dir);
+			switch (lwm_rng_below(&r, 4)) {
+			case 0: flip(part, (size_t)lwm_rng_below(&r, 100000), 4); break;
+			case 1: snprintf(part, sizeof part, "%s/COMMIT.json", dir); unlink(part); break;
+			default: break;
+			}
+			free(dir);
+		}
+		char *before, *after;
+		must(lwm_ckpt_latest(&before, root, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, &e), &e);
+		must(lwm_ckpt_retain(root, lwm_rng_below(&r, 3), lwm_rng_below(&r, 2) * 20, LWM_CKPT_FULL, &e), &e);
+		must(lwm_ckpt_latest(&after, root, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, &e), &e);
+		assert_true(!before || (after && !strcmp(before, after)));
+		free(before);
+		free(after);
+	}
+}
+
+static void retention_keeps_what_was_asked(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	for (int64_t step = 5; step <= 40; step += 5)
+		save(at("ask"), step, 1, false);
+	unlink(at("ask/step_00000015/COMMIT.json"));
+	assert_int_equal(mkdir(at("ask/.trash-step_00000001"), 0777), 0); /* left by a kill */
+	must(lwm_ckpt_retain(at("ask"), 2, 20, LWM_CKPT_FULL, &e), &e);
+	static const int kept[] = { 0, 0, 0, 1, 0, 0, 1, 1 };
+	for (int k = 0; k < 8; k++) {
+		char *dir = lwm_ckpt_dir(at("ask"), 5 + 5 * k);
+		assert_int_equal(lwm_path_exists(dir), kept[k]);
+		free(dir);
+	}
+	assert_false(lwm_path_exists(at("ask/.trash-step_00000001")));
+}
+
+/* Killed at any moment of a save, the previous checkpoint is the newest good one or the new one is whole. */
+static void killed_while_saving(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	char root[128], *dir;
+	int fresh = 0;
+	snprintf(root, sizeof root, "%s", at("kill"));
+	save(root, 1, 2, false);
+	for (int round = 0; round < 25; round++) {
+		pid_t pid = fork();
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			save(root, 2, 2, true);
+			_exit(0);
+		}
+		usleep(400u * (unsigned)round);
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		must(lwm_ckpt_latest(&dir, root, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, &e), &e);
+		assert_non_null(dir);
+		int64_t step = strstr(dir, "00000002") ? 2 : 1;
+		fresh += step == 2;
+		assert_int_equal(try_read(dir, step), 1);
+		free(dir);
+		must(lwm_remove_tree(at("kill/step_00000002"), &e), &e);
+	}
+	assert_true(fresh < 25);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(any_cut_reads_the_same),
+		cmocka_unit_test(what_it_says_about_itself),
+		cmocka_unit_test(holes_and_overlaps),
+		cmocka_unit_test(the_newest_good_one),
+		cmocka_unit_test(damage_is_never_read),
+		cmocka_unit_test(retention_keeps_a_good_one),
+		cmocka_unit_test(retention_keeps_what_was_asked),
+		cmocka_unit_test(killed_while_saving),
+	};
+	return cmocka_run_group_tests_name("io_ckpt", tests, scratch_make, scratch_remove);
+}
