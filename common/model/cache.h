@@ -1,11 +1,10 @@
 /* cache.h - generation: key/value caches and the forward pass that reads them.
  *
- *	lwm_gen_new(&g, dev, &cfg, &w, max_chunk, max_streams, e)   work memory, weights borrowed
+ *	lwm_gen_new(&g, dev, &cfg, w, max_chunk, max_streams, e)   work memory, weights borrowed
  *	lwm_cache_new(&c, g, max_len, e)                            one stream
  *	lwm_gen_feed(g, c, ids, n, e)                               prefill, any number of tokens, in chunks
  *	lwm_gen_step(g, caches, ids, streams, e)                    one token for each of several streams
- *	lwm_gen_logits(g, LWM_TEXT, out,
-		       e)                         logits behind the last token of each stream of the last call
+ *	lwm_gen_logits(g, LWM_TEXT, out, e)                         logits behind each stream's last token
  *
  * Keys are rotated before they are kept. All local.
  */
@@ -18,8 +17,7 @@ struct lwm_gen;
 struct lwm_cache;
 
 int lwm_gen_new(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
-		const void *compute_weights,
-		int64_t max_chunk, int64_t max_streams, struct lwm_err *e);
+		const void *compute_weights, int64_t max_chunk, int64_t max_streams, struct lwm_err *e);
 void lwm_gen_free(struct lwm_gen *g); /* NULL is fine; free caches first */
 const struct lwm_llama_cfg *lwm_gen_config(const struct lwm_gen *g);
 
@@ -28,7 +26,7 @@ int lwm_cache_new(struct lwm_cache **out, struct lwm_gen *g, int64_t max_len, st
 void lwm_cache_free(struct lwm_cache *c);
 int64_t lwm_cache_length(const struct lwm_cache *c); /* tokens fed so far */
 void lwm_cache_rewind(struct lwm_cache *c, int64_t length); /* forgets what is behind */
-/* `to` is at least as long */
+/* What `from` holds, into `to`, which is at least as long. */
 int lwm_cache_copy(struct lwm_cache *to, const struct lwm_cache *from, struct lwm_err *e);
 
 /* More than the cache holds is -LWM_ECONFIG, an id out of range -LWM_EDATA. */

@@ -12,10 +12,12 @@ static bool counts(const struct lwm_llama_batch *b, int64_t i)
 
 static int check_targets(const struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e)
 {
+	int64_t ids = lwm_llama_ids(&m->cfg);
+
 	for (int64_t i = 0; i < b->n; i++)
-		if (b->targets[i] < -1 || b->targets[i] >= lwm_llama_ids(&m->cfg))
-			return lwm_fail(e, LWM_EDATA, "target %lld has id %d, the model knows 0 to %lld and -1 for "
-					"none", (long long)i, (int)b->targets[i], (long long)lwm_llama_ids(&m->cfg) - 1);
+		if (b->targets[i] < -1 || b->targets[i] >= ids)
+			return lwm_fail(e, LWM_EDATA, "target %lld has id %d, the model knows 0 to %lld, -1 for none",
+					(long long)i, (int)b->targets[i], (long long)ids - 1);
 	return 0;
 }
 

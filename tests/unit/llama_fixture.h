@@ -17,8 +17,8 @@
 static inline struct lwm_llama_cfg tiny_cfg(void)
 {
 	struct lwm_llama_cfg c = { .vocab_text = 37, .vision_rows = 10, .vision_codes = 6, .dim = 16, .ffn = 24,
-				   .layers = 2, .heads = 4, .kv_heads = 2, .max_seq = 64, .rope_theta = 100, .rms_eps = 1e-6,
-				   .init_std = 0.25 };
+				   .layers = 2, .heads = 4, .kv_heads = 2, .max_seq = 64, .rope_theta = 100,
+				   .rms_eps = 1e-6, .init_std = 0.25 };
 
 	return c;
 }
