@@ -118,7 +118,7 @@ static void memory_and_queues(void **state)
 	struct lk_dev *dev = open_dev("cpu", 2), *queue;
 	struct lk_event *ev;
 	size_t spare, total;
-	void *p, *big, *none;
+	void *p, *big, *empty, *none;
 	char text[16] = "";
 
 	(void)state;
@@ -126,7 +126,7 @@ static void memory_and_queues(void **state)
 	assert_int_equal(lk_mem_alloc(dev, 100, &p), 0);
 	assert_int_equal((uintptr_t)p % 64, 0);
 	assert_int_equal(lk_mem_alloc(dev, (size_t)5 << 20, &big), 0);
-	assert_int_equal(lk_mem_alloc(dev, 0, &none), 0);
+	assert_int_equal(lk_mem_alloc(dev, 0, &empty), 0);
 	assert_int_equal(lk_upload(dev, p, "moved", 6), 0);
 	assert_int_equal(lk_event_new(dev, &ev), 0);
 	assert_int_equal(lk_record(dev, ev), 0);
@@ -143,6 +143,7 @@ static void memory_and_queues(void **state)
 	lk_event_free(ev);
 	lk_mem_free(dev, p);
 	lk_mem_free(dev, big);
+	lk_mem_free(dev, empty);
 	lk_mem_free(dev, NULL);
 	lk_dev_close(queue);
 	lk_dev_close(dev);
