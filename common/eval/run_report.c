@@ -1,0 +1,256 @@
+#include "common/eval/run_report.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/json.h"
+#include "common/base/num.h"
+#include "common/eval/html.h"
+#include "common/eval/plot.h"
+
+enum { MAX_TEXT = 1 << 16, MAX_PICTURE = 1 << 24 };
+
+/* "NAME=PATH": splits at the last '='; name is malloc'ed, path points into spec. */
+static int split(const char *spec, char **name, const char **path, struct lwm_err *e)
+{
+	const char *eq = strrchr(spec, '=');
+	if (!eq)
+		return lwm_fail(e, LWM_EUSAGE, "'%s': expected NAME=PATH", spec);
+	*name = strndup(spec, (size_t)(eq - spec));
+	*path = eq + 1;
+	return *name ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+}
+
+/* ---- metrics of a stage ---- */
+
+struct series {
+	char *name;
+	double *x, *y;
+	int64_t n, cap;
+	double seconds, units, step;
+	char unit[16];
+};
+
+static int add_point(struct series *s, double x, double y, struct lwm_err *e)
+{
+	if (s->n == s->cap) {
+		int64_t cap = s->cap ? s->cap * 2 : 256;
+		double *a = realloc(s->x, (size_t)cap * sizeof *a);
+		if (a)
+			s->x = a;
+		double *b = a ? realloc(s->y, (size_t)cap * sizeof *b) : NULL;
+		if (!b)
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for a loss curve");
+		s->y = b;
+		s->cap = cap;
+	}
+	s->x[s->n] = x;
+	s->y[s->n++] = y;
+	return 0;
+}
+
+static int metric_line(struct series *s, const json_t *o, struct lwm_err *e)
+{
+	const char *event = json_string_value(json_object_get(o, "event"));
+	const json_t *loss = json_object_get(o, "loss"), *toks = json_object_get(o, "toks"),
+		     *frames = json_object_get(o, "frames_seen");
+	if (!event || strcmp(event, "step"))
+		return 0;
+	s->step = json_number_value(json_object_get(o, "step"));
+	s->seconds += json_number_value(json_object_get(o, "seconds"));
+	if (toks) {
+		s->units = json_number_value(toks);
+		snprintf(s->unit, sizeof s->unit, "tokens");
+	} else {
+		s->units = frames ? json_number_value(frames) : s->units + json_number_value(json_object_get(o, "frames"));
+		snprintf(s->unit, sizeof s->unit, "frames");
+	}
+	return add_point(s, s->step, json_is_number(loss) ? json_number_value(loss) : NAN, e);
+}
+
+static int read_series(struct series *s, const char *spec, struct lwm_err *e)
+{
+	const char *dir;
+	char *path, *text = NULL, *end;
+	size_t n;
+	LWM_TRY(split(spec, &s->name, &dir, e));
+	path = lwm_path_join(dir, "metrics.jsonl");
+	int rc = path ? lwm_read_file(path, (int64_t)1 << 30, &text, &n, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	for (char *p = text; rc == 0 && (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
+		json_t *o = NULL;
+		rc = lwm_json_parse(&o, p, (size_t)(end - p), path, e);
+		if (rc == 0)
+			rc = metric_line(s, o, e);
+		json_decref(o);
+	}
+	free(text);
+	free(path);
+	return rc;
+}
+
+static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
+{
+	lwm_str_puts(b, "<table><tr><th>stage</th><th>steps</th><th>seen</th><th>step time, s</th><th>per second</th>"
+			"<th>first loss</th><th>last loss</th></tr>\n");
+	for (int64_t i = 0; i < n; i++) {
+		lwm_str_puts(b, "<tr><td>");
+		lwm_html_text(b, s[i].name);
+		lwm_str_printf(b, "</td><td>%.0f</td><td>%.4g %s</td><td>%.1f</td><td>%.4g</td><td>%.4f</td><td>%.4f</td></tr>\n",
+			       s[i].step, s[i].units, s[i].unit, s[i].seconds,
+			       s[i].seconds > 0 ? s[i].units / s[i].seconds : 0, s[i].n ? s[i].y[0] : NAN,
+			       s[i].n ? s[i].y[s[i].n - 1] : NAN);
+	}
+	lwm_str_puts(b, "</table>\n");
+}
+
+static int draw(struct lwm_str *b, const struct series *s, int64_t n, struct lwm_err *e)
+{
+	struct lwm_curve *c = calloc((size_t)n, sizeof *c);
+	struct lwm_str svg = { 0 };
+	if (!c)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for curves");
+	for (int64_t i = 0; i < n; i++)
+		c[i] = (struct lwm_curve){ s[i].name, s[i].x, s[i].y, s[i].n };
+	struct lwm_chart chart = { .title = "Training loss", .x_label = "step of the stage", .y_label = "loss", .curve = c,
+				   .ncurves = n };
+	int rc = lwm_plot_chart(&svg, &chart, LWM_PLOT_SVG, e);
+	if (rc == 0)
+		lwm_html_svg(b, lwm_str_get(&svg), svg.len, "Loss of every step, as written to metrics.jsonl.");
+	lwm_str_release(&svg);
+	free(c);
+	return rc;
+}
+
+static int stages(struct lwm_str *b, const struct lwm_paths *p, struct lwm_err *e)
+{
+	struct series *s = calloc((size_t)p->n, sizeof *s);
+	int rc = s ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " stages", p->n);
+	for (int64_t i = 0; rc == 0 && i < p->n; i++)
+		rc = read_series(&s[i], p->v[i], e);
+	if (rc == 0) {
+		lwm_html_heading(b, 2, "Training");
+		rc = draw(b, s, p->n, e);
+		stage_table(b, s, p->n);
+	}
+	for (int64_t i = 0; s && i < p->n; i++) {
+		free(s[i].name);
+		free(s[i].x);
+		free(s[i].y);
+	}
+	free(s);
+	return rc;
+}
+
+/* ---- the rest ---- */
+
+static int checks(struct lwm_str *b, const struct lwm_paths *p, struct lwm_str *failures, int64_t *failed, struct lwm_err *e)
+{
+	lwm_html_heading(b, 2, "Checks");
+	lwm_str_puts(b, "<table><tr><th>what</th><th>seen</th><th>wanted</th><th></th></tr>\n");
+	for (int64_t i = 0; i < p->n; i++) {
+		struct lwm_check c;
+		LWM_TRY(lwm_check_read(&c, p->v[i], e));
+		lwm_str_puts(b, "<tr><td>");
+		lwm_html_text(b, c.name);
+		lwm_str_printf(b, "</td><td>%.4g</td><td>%s %.4g</td><td class=\"%s\">%s</td></tr>\n", c.value,
+			       c.at_least ? "≥" : "≤", c.bound, c.ok ? "ok" : "bad", c.ok ? "holds" : "MISSED");
+		if (!c.ok) {
+			++*failed;
+			lwm_str_printf(failures, "%s: %.4g, wanted %s %.4g\n", c.name, c.value, c.at_least ? ">=" : "<=", c.bound);
+		}
+	}
+	lwm_str_puts(b, "</table>\n");
+	return 0;
+}
+
+static int timing(struct lwm_str *b, const char *path, struct lwm_err *e)
+{
+	char *text, *end;
+	size_t n;
+	int rc = 0;
+	double total = 0;
+	LWM_TRY(lwm_read_file(path, 1 << 26, &text, &n, e));
+	lwm_html_heading(b, 2, "Time and memory");
+	lwm_str_puts(b, "<table><tr><th>stage</th><th>seconds</th><th>peak memory</th></tr>\n");
+	for (char *p = text; rc == 0 && (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
+		json_t *o = NULL;
+		const char *name;
+		char mem[32];
+		double s;
+		rc = lwm_json_parse(&o, p, (size_t)(end - p), path, e);
+		if (rc == 0 && (rc = lwm_json_str(o, "stage", &name, path, e)) == 0 &&
+		    (rc = lwm_json_double(o, "seconds", &s, path, e)) == 0) {
+			total += s;
+			lwm_str_puts(b, "<tr><td>");
+			lwm_html_text(b, name);
+			lwm_str_printf(b, "</td><td>%.1f</td><td>%s</td></tr>\n", s,
+				       lwm_bytes_text(json_number_value(json_object_get(o, "max_rss")), mem, sizeof mem));
+		}
+		json_decref(o);
+	}
+	lwm_str_printf(b, "<tr><th>all</th><th>%.1f</th><th></th></tr></table>\n", total);
+	free(text);
+	return rc;
+}
+
+static int picture(struct lwm_str *b, const char *spec, struct lwm_err *e)
+{
+	char *caption, *data;
+	const char *path;
+	size_t n;
+	LWM_TRY(split(spec, &caption, &path, e));
+	int rc = lwm_read_file(path, MAX_PICTURE, &data, &n, e);
+	if (rc == 0) {
+		if (lwm_path_has_suffix(path, ".svg"))
+			lwm_html_svg(b, data, n, caption);
+		else
+			lwm_html_png(b, data, n, caption);
+		free(data);
+	}
+	free(caption);
+	return rc;
+}
+
+static int quote(struct lwm_str *b, const char *spec, struct lwm_err *e)
+{
+	char *caption, *data;
+	const char *path;
+	size_t n;
+	LWM_TRY(split(spec, &caption, &path, e));
+	int rc = lwm_read_file(path, MAX_TEXT, &data, &n, e);
+	if (rc == 0) {
+		lwm_html_paragraph(b, caption);
+		lwm_str_puts(b, "<pre>");
+		lwm_html_text(b, data);
+		lwm_str_puts(b, "</pre>\n");
+		free(data);
+	}
+	free(caption);
+	return rc;
+}
+
+int lwm_run_report_make(const struct lwm_run_report *r, struct lwm_str *out, struct lwm_str *failures, int64_t *failed,
+			struct lwm_err *e)
+{
+	*failed = 0;
+	lwm_html_begin(out, r->title);
+	if (r->checks.n)
+		LWM_TRY(checks(out, &r->checks, failures, failed, e));
+	if (r->stages.n)
+		LWM_TRY(stages(out, &r->stages, e));
+	if (r->pictures.n)
+		lwm_html_heading(out, 2, "Pictures");
+	for (int64_t i = 0; i < r->pictures.n; i++)
+		LWM_TRY(picture(out, r->pictures.v[i], e));
+	if (r->texts.n)
+		lwm_html_heading(out, 2, "Samples");
+	for (int64_t i = 0; i < r->texts.n; i++)
+		LWM_TRY(quote(out, r->texts.v[i], e));
+	if (r->timing)
+		LWM_TRY(timing(out, r->timing, e));
+	lwm_html_end(out);
+	return lwm_str_ok(out, e);
+}

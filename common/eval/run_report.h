@@ -1,0 +1,31 @@
+/* run_report.h - one self-contained page for a whole pipeline run: checks, loss curves, tables, pictures, texts. */
+#ifndef LWM_EVAL_RUN_REPORT_H
+#define LWM_EVAL_RUN_REPORT_H
+
+#include <stdbool.h>
+
+#include "common/base/err.h"
+#include "common/base/path.h"
+#include "common/base/str.h"
+
+struct lwm_run_report {
+	const char *title, *timing; /* timing: timing.jsonl of lwm-run, may be NULL */
+	struct lwm_paths stages;    /* "NAME=DIR": folders of lwm-train-stage */
+	struct lwm_paths checks;    /* see lwm_check_parse */
+	struct lwm_paths pictures;  /* "CAPTION=FILE" .svg or .png */
+	struct lwm_paths texts;     /* "CAPTION=FILE": shown as they are, at most 64 KiB each */
+};
+
+/* "NAME: FILE#a.b >= 0.9" or "NAME: FILE#a.b <= 0.5 * FILE#c.d": values are numbers in JSON files, * multiplies. */
+struct lwm_check {
+	char name[128], text[512];
+	double value, bound;
+	bool at_least, ok;
+};
+int lwm_check_read(struct lwm_check *c, const char *spec, struct lwm_err *e);
+
+/* Appends the page to *out. *failed: how many checks do not hold; they are also written to *failures, a line each. */
+int lwm_run_report_make(const struct lwm_run_report *r, struct lwm_str *out, struct lwm_str *failures, int64_t *failed,
+			struct lwm_err *e);
+
+#endif

@@ -1,0 +1,53 @@
+/* lwm-report - one page about a whole run, and the checks that it has to pass. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "common/base/outfile.h"
+#include "common/config/opt.h"
+#include "common/eval/run_report.h"
+
+static struct lwm_run_report r = { .title = "Run report" };
+static const char *output;
+
+static const struct lwm_opt opts[] = {
+	LWM_OPT_STR('o', "output", &output, "FILE", "the page (.html)", LWM_OPT_REQUIRED),
+	LWM_OPT_STR(0, "title", &r.title, "TEXT", "its title", 0),
+	LWM_OPT_LIST(0, "check", &r.checks, "SPEC", "'NAME: FILE#key.key >= X' or '<= X * FILE#key'", 0),
+	LWM_OPT_LIST(0, "stage", &r.stages, "NAME=DIR", "output folder of lwm-train-stage", 0),
+	LWM_OPT_LIST(0, "picture", &r.pictures, "CAPTION=FILE", ".png or .svg", 0),
+	LWM_OPT_LIST(0, "text", &r.texts, "CAPTION=FILE", "shown as it is", 0),
+	LWM_OPT_STR(0, "timing", &r.timing, "FILE", "timing.jsonl of lwm-run", 0),
+	LWM_OPT_END,
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-report",
+	.summary = "Makes one self-contained HTML page about a run; exit code 1 when a check does not hold.",
+	.operands = "",
+	.opts = opts,
+	.examples = "  lwm-report -o report.html --stage 32K=runs/32k --picture 'Needle=runs/needle/heatmap.svg'\n"
+		    "  lwm-report -o report.html --check 'PSNR: runs/vqgan/summary.json#eval.psnr >= 24'",
+};
+
+static int run(const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lwm_str page = { 0 }, failures = { 0 };
+	int64_t failed;
+	(void)a;
+	int rc = lwm_run_report_make(&r, &page, &failures, &failed, e);
+	if (rc == 0) /* a report is made anew each time */
+		rc = lwm_write_file(output, page.s, page.len, true, e);
+	if (rc == 0) {
+		printf("%s", lwm_str_get(&failures));
+		if (failed)
+			rc = lwm_fail(e, LWM_ENO, "%" PRId64 " of %" PRId64 " checks missed; see %s", failed, r.checks.n, output);
+	}
+	lwm_str_release(&page);
+	lwm_str_release(&failures);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, run);
+}
