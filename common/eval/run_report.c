@@ -54,20 +54,15 @@ static int add_point(struct series *s, double x, double y, struct lwm_err *e)
 
 static int metric_line(struct series *s, const json_t *o, struct lwm_err *e)
 {
-	const char *event = json_string_value(json_object_get(o, "event"));
-	const json_t *loss = json_object_get(o, "loss"), *toks = json_object_get(o, "toks"),
-		     *frames = json_object_get(o, "frames_seen");
+	const char *event = json_string_value(json_object_get(o, "event")), *unit = json_string_value(json_object_get(o, "unit"));
+	const json_t *loss = json_object_get(o, "loss");
+	if (unit)
+		snprintf(s->unit, sizeof s->unit, "%ss", unit);
 	if (!event || strcmp(event, "step"))
 		return 0;
 	s->step = json_number_value(json_object_get(o, "step"));
 	s->seconds += json_number_value(json_object_get(o, "seconds"));
-	if (toks) {
-		s->units = json_number_value(toks);
-		snprintf(s->unit, sizeof s->unit, "tokens");
-	} else {
-		s->units = frames ? json_number_value(frames) : s->units + json_number_value(json_object_get(o, "frames"));
-		snprintf(s->unit, sizeof s->unit, "frames");
-	}
+	s->units = json_number_value(json_object_get(o, "seen"));
 	return add_point(s, s->step, json_is_number(loss) ? json_number_value(loss) : NAN, e);
 }
 

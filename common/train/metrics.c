@@ -78,12 +78,12 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
 	LWM_GO(cut_after(path, step, e));
 	LWM_GO(lwm_jsonl_open(&m->file, path, e));
-	lwm_str_printf(&line, "{\"event\":\"start\",\"step\":%" PRId64 ",\"steps\":%" PRId64 ",\"kind\":\"%s\",\"device\":", step,
-		       s->steps, o->kind);
+	lwm_str_printf(&line, "{\"event\":\"start\",\"step\":%" PRId64 ",\"steps\":%" PRId64 ",\"kind\":\"%s\",\"unit\":\"%s\",\"device\":",
+		       step, s->steps, o->kind, o->unit);
 	lwm_str_json(&line, lk_dev_name(o->dev), strlen(lk_dev_name(o->dev)));
-	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64 ",\"seq_length\":%" PRId64 ",\"theta\":%.9g,\"%ss_per_step\":%" PRId64
+	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64 ",\"seq_length\":%" PRId64 ",\"theta\":%.9g,\"units_per_step\":%" PRId64
 			      ",\"flops_per_step\":%.6g",
-		       lwm_comm_size(o->mesh->world), o->params, s->seq_length, s->theta, o->unit, o->tokens_per_step,
+		       lwm_comm_size(o->mesh->world), o->params, s->seq_length, s->theta, o->tokens_per_step,
 		       o->flops_per_step);
 	LWM_GO(add(m, &line, e));
 out:
@@ -116,7 +116,7 @@ int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st,
 	lwm_str_printf(&line, "{\"event\":\"step\",\"step\":%" PRId64, st->step);
 	number(&line, "loss", loss);
 	number(&line, "grad_norm", grad_norm);
-	lwm_str_printf(&line, ",\"lr\":%.9g,\"seconds\":%.6g,\"%ss\":%.17g%s", lr, seconds, m->o->unit, st->units,
+	lwm_str_printf(&line, ",\"lr\":%.9g,\"seconds\":%.6g,\"seen\":%.17g%s", lr, seconds, st->units,
 		       skipped ? ",\"skipped\":true" : "");
 	lwm_str_puts(&line, lwm_str_get(more));
 	m->last_loss = loss;
@@ -158,8 +158,8 @@ int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st,
 	lwm_str_printf(&line, "{\"event\":\"end\",\"step\":%" PRId64 ",\"seconds\":%.3f,\"peak_rss\":%.0f", st->step, seconds,
 		       lwm_peak_rss());
 	LWM_TRY(add(m, &line, e));
-	lwm_str_printf(&sum, "{\"step\":%" PRId64 ",\"%ss_seen\":%.17g,\"skipped\":%" PRId64 ",\"parameters\":%" PRId64, st->step, m->o->unit,
-		       st->units, st->skipped, m->o->params);
+	lwm_str_printf(&sum, "{\"step\":%" PRId64 ",\"seen\":%.17g,\"unit\":\"%s\",\"skipped\":%" PRId64 ",\"parameters\":%" PRId64, st->step,
+		       st->units, m->o->unit, st->skipped, m->o->params);
 	number(&sum, "loss", m->last_loss);
 	lwm_str_puts(&sum, lwm_str_get(&m->last_more));
 	if (m->evaluated) {

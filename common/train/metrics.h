@@ -1,6 +1,6 @@
 /* metrics.h - what a stage says while it runs: metrics.jsonl, a line on stderr, summary.json at the end. Rank 0 only.
  *
- * Lines: {"event":"step","step":120,"loss":2.41,"loss_hex":"0x1.34...p+1","grad_norm":...,"lr":...,"seconds":...,...}
+ * Lines: {"event":"step","step":120,"loss":2.41,"loss_hex":"0x1.34...p+1","grad_norm":...,"lr":...,"seconds":...,"seen":...,...}
  *        {"event":"start"|"eval"|"save"|"end", ...}
  * loss_hex and grad_norm_hex are the exact values: two runs are the same when these are. When a run goes on from an older
  * checkpoint, lines of later steps are cut off first, so each step stands there once.

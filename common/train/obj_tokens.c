@@ -1,5 +1,6 @@
 /* Next-token prediction of text and vision tokens over packed rows. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,8 @@ struct tokens {
 	int32_t *tok, *target, *seg, *pos;    /* (local) this rank's share of a micro batch */
 	float *weight;
 	const void *compute;
+	double unigram[LWM_MODALITIES]; /* entropy of the held-out targets, nats: what a model that knows only how often each
+					 * token comes would reach; 0 unknown */
 };
 
 static struct tokens *self(struct lwm_objective *o)
@@ -327,8 +330,6 @@ static double tokens_render(struct lwm_objective *o, const double sums[LWM_SUMS]
 {
 	static const char *const name[] = { "text", "vision" };
 	double loss = 0, norm = sums[S_NORM] > 0 ? sums[S_NORM] : 1;
-	(void)o;
-	(void)eval;
 	for (int m = 0; m < LWM_MODALITIES; m++)
 		loss += sums[S_FIRST + m * S_PER] / norm;
 	lwm_str_printf(json, ",\"tokens\":%.0f,\"segments\":%.0f", sums[S_TOKENS], sums[S_SEGMENTS]);
@@ -337,6 +338,8 @@ static double tokens_render(struct lwm_objective *o, const double sums[LWM_SUMS]
 		if (p[3] > 0)
 			lwm_str_printf(json, ",\"%s_nll\":%.9g,\"%s_acc\":%.6g,\"%s_tokens\":%.0f", name[m], p[1] / p[3],
 				       name[m], p[2] / p[3], name[m], p[3]);
+		if (eval && p[3] > 0)
+			lwm_str_printf(json, ",\"%s_unigram\":%.6g", name[m], self(o)->unigram[m]);
 	}
 	return loss;
 }
@@ -358,6 +361,39 @@ static void tokens_free(struct lwm_objective *o)
 	free(t);
 }
 
+/* Entropy of counts, for ids [first, last). */
+static double entropy(const int64_t *count, int64_t first, int64_t last)
+{
+	double n = 0, h = 0;
+	for (int64_t i = first; i < last; i++)
+		n += (double)count[i];
+	for (int64_t i = first; i < last; i++)
+		if (count[i])
+			h -= (double)count[i] / n * log((double)count[i] / n);
+	return h;
+}
+
+/* This rank's share of the held-out rows tells enough. */
+static int count_targets(struct tokens *t, struct lwm_err *e)
+{
+	int64_t vocab = t->info.vocab, micros = lwm_loader_micros(t->eval);
+	int64_t *count = calloc((size_t)vocab, sizeof *count);
+	int rc = count ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for counts of %" PRId64 " tokens", vocab);
+	for (int64_t i = 0; rc == 0 && i < micros; i++) {
+		struct lwm_batch *b = NULL;
+		rc = lwm_loader_get(t->eval, 0, i, &b, e);
+		for (int64_t k = 0; rc == 0 && k < b->rows * b->seq; k++)
+			if (b->weights[k] > 0 && b->targets[k] >= 0 && b->targets[k] < vocab)
+				count[b->targets[k]]++;
+	}
+	if (rc == 0) {
+		t->unigram[LWM_TEXT] = entropy(count, 0, t->info.vocab_text);
+		t->unigram[LWM_VISION] = entropy(count, t->info.vocab_text, vocab);
+	}
+	free(count);
+	return rc;
+}
+
 /* Held-out rows: as asked, made divisible among the ranks; never more than there are. */
 static int open_eval(struct tokens *t, struct lwm_err *e)
 {
@@ -366,7 +402,8 @@ static int open_eval(struct tokens *t, struct lwm_err *e)
 	if (!s->eval_data.n)
 		return 0;
 	rows = (s->eval_rows + unit - 1) / unit * unit;
-	return open_loader(t, &s->eval_data, rows, false, &t->eval, e);
+	LWM_TRY(open_loader(t, &s->eval_data, rows, false, &t->eval, e));
+	return count_targets(t, e);
 }
 
 int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
