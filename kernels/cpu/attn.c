@@ -7,8 +7,8 @@
 
 #include "kernels/cpu/attn_int.h"
 
-/* What does not fit a group of queries and one set of accumulators is bounded by this much of a core's cache. */
-enum { FWD_TILE_BYTES = 192 << 10, BWD_TILE_BYTES = 256 << 10, TASKS_PER_THREAD = 8 };
+/* Bytes of a core's cache that a query tile may fill, and tiles there should be for each thread. */
+enum { FWD_TILE_BYTES = 192 << 10, BWD_TILE_BYTES = 512 << 10, TASKS_PER_THREAD = 8, PACK_ABOVE = 4 };
 
 static const struct lk_attn_fwd_hot *fwd_hot(struct lk_dev *dev)
 {
@@ -47,6 +47,15 @@ static int thread_id(void)
 #endif
 }
 
+static int thread_count(void)
+{
+#ifdef _OPENMP
+	return omp_get_num_threads();
+#else
+	return 1;
+#endif
+}
+
 /* Groups of a query tile: as many as `bytes` of cache hold, but enough tiles for all threads to share `heads` rows of
  * them evenly. */
 static int tile_groups(const struct lk_attn *a, int gw, int64_t group_bytes, int64_t bytes, int64_t heads, int threads)
@@ -58,43 +67,101 @@ static int tile_groups(const struct lk_attn *a, int gw, int64_t group_bytes, int
 	return most > 1 ? (int)most : 1;
 }
 
-/* Scratch: the plan, then one room per thread. */
-static float *rooms(struct lk_dev *dev, size_t plan_bytes, size_t room_bytes, void **plan)
+static int64_t round_up(int64_t n, int64_t to)
 {
-	char *p = lk_cpu_scratch(dev, plan_bytes + (size_t)dev->threads * room_bytes);
-
-	*plan = p;
-	if (!p)
-		lk_fail(dev, LK_ENOMEM, "attention: no memory for %zu bytes of scratch",
-			plan_bytes + (size_t)dev->threads * room_bytes);
-	return p ? (float *)(void *)(p + plan_bytes) : NULL;
+	return (n + to - 1) / to * to;
 }
 
-static size_t round64(size_t n)
+/* Key heads worked on at a time: their packed keys must stay small beside the tensors themselves. */
+static int64_t heads_at_once(const struct lk_attn *a, int64_t most)
 {
-	return (n + 63) / 64 * 64;
+	int64_t n = (a->q.n[1] + a->k.n[1]) / 4;
+
+	return n < 1 ? 1 : n < most ? n : most;
 }
+
+/* What a call works with: the plan, packed heads, and one room per thread, all in the device's scratch. */
+struct work {
+	struct lk_attn_plan p;
+	float *packed; /* of one head: arrays * array floats */
+	int64_t array;
+	char *room;
+	size_t room_bytes;
+};
+
+static int prepare(struct lk_dev *dev, struct work *w, int vec, int64_t heads, int arrays, size_t room_bytes)
+{
+	const struct lk_attn *a = w->p.a;
+	size_t plan = (size_t)round_up((int64_t)lk_attn_plan_bytes(a, vec, w->p.bk), 64), packed, all;
+	char *mem;
+
+	w->array = (round_up(a->ks->n, w->p.bk) + LK_ATTN_HANG) * w->p.dp;
+	w->array = round_up(w->array, 16);
+	packed = sizeof(float) * (size_t)(heads * arrays * w->array);
+	w->room_bytes = (size_t)round_up((int64_t)room_bytes, 64);
+	all = plan + packed + (size_t)dev->threads * w->room_bytes;
+	mem = lk_cpu_scratch(dev, all);
+	if (!mem)
+		return lk_fail(dev, LK_ENOMEM, "attention: no memory for %zu bytes of scratch", all);
+	w->packed = (float *)(void *)(mem + plan);
+	w->room = mem + plan + packed;
+	lk_attn_plan_make(&w->p, vec, mem);
+	return 0;
+}
+
+static struct lk_attn_keys keys_of(const struct work *w, int64_t slot, int arrays)
+{
+	float *k = w->packed + slot * arrays * w->array;
+
+	return (struct lk_attn_keys){ k, k + w->array, arrays > 2 ? k + 2 * w->array : NULL,
+				      arrays > 2 ? k + 3 * w->array : NULL };
+}
+
+static float *room_of(const struct work *w)
+{
+	return (float *)(void *)(w->room + (size_t)thread_id() * w->room_bytes);
+}
+
+/* ---- forward ---- */
 
 /* Query tiles are independent of each other: whoever is free takes the next, all of one head before the next head so
  * that the threads share its keys and values in cache. */
 static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_attn_out *out)
 {
 	const struct lk_attn_fwd_hot *hot = fwd_hot(dev);
-	int64_t nh = a->q.n[1], group = (int64_t)sizeof(float) * 2 * hot->gw * (a->q.n[2] + 1);
-	struct lk_attn_plan p = { .a = a, .bk = hot->bk, .gw = hot->gw };
-	size_t plan = round64(lk_attn_plan_bytes(a, hot->vec, hot->bk)), each;
-	float *room;
-	void *mem;
+	int64_t d = a->q.n[2], nh = a->q.n[1], nk = a->k.n[1], share = nh / nk, once, rc;
+	struct work w = { .p = { .a = a, .bk = hot->bk, .gw = hot->gw, .dp = round_up(d, hot->vec) } };
+	struct lk_attn_plan *p = &w.p;
+	int pack;
 
-	p.tile_groups = tile_groups(a, hot->gw, group, FWD_TILE_BYTES, nh, dev->threads);
-	each = round64(hot->room(&p));
-	room = rooms(dev, plan, each, &mem);
-	if (!room)
-		return LK_ENOMEM;
-	lk_attn_plan_make(&p, hot->vec, mem);
-#pragma omp parallel for num_threads(dev->threads) schedule(dynamic, 1)
-	for (int64_t i = 0; i < nh * p.nqtiles; i++)
-		hot->run(&p, p.order[i % p.nqtiles], i / p.nqtiles, out, room + each / 4 * (size_t)thread_id());
+	p->tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 2 * hot->gw * (d + 1), FWD_TILE_BYTES, nh,
+				     dev->threads);
+	// keys that hardly anybody reads twice are packed by their reader
+	pack = a->qs->n * share > PACK_ABOVE * (int64_t)p->tile_groups * hot->gw;
+	once = pack ? heads_at_once(a, nk) : nk;
+	rc = prepare(dev, &w, hot->vec, pack ? once : 0, 2, hot->room(p));
+	if (rc)
+		return (int)rc;
+#pragma omp parallel num_threads(dev->threads)
+	for (int64_t k0 = 0; k0 < nk; k0 += once) {
+		int64_t heads = k0 + once < nk ? once : nk - k0;
+
+		if (pack) {
+#pragma omp for schedule(static)
+			for (int64_t i = 0; i < heads * p->nktiles; i++) {
+				struct lk_attn_keys keys = keys_of(&w, i / p->nktiles, 2);
+
+				hot->pack(p, k0 + i / p->nktiles, i % p->nktiles, &keys);
+			}
+		}
+#pragma omp for schedule(dynamic, 1)
+		for (int64_t i = 0; i < heads * share * p->nqtiles; i++) {
+			int64_t h = i / p->nqtiles;
+			struct lk_attn_keys keys = keys_of(&w, h / share, 2);
+
+			hot->run(p, p->order[i % p->nqtiles], k0 * share + h, pack ? &keys : NULL, out, room_of(&w));
+		}
+	}
 	return 0;
 }
 
@@ -135,51 +202,63 @@ static struct share zigzag(int64_t count, int64_t c, int64_t n)
 
 /* Query share x key share of all heads that use key head hk. */
 static void block(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, const struct share *q,
-		  const struct share *k, const struct lk_attn_grad *g, float *room)
+		  const struct share *k, const struct lk_attn_keys *keys, const struct lk_attn_grad *g, float *room)
 {
-	int64_t group = p->a->q.n[1] / p->a->k.n[1];
+	int64_t share = p->a->q.n[1] / p->a->k.n[1];
 
-	for (int64_t h = hk * group; h < (hk + 1) * group; h++)
+	for (int64_t h = hk * share; h < (hk + 1) * share; h++)
 		for (int i = 0; i < 2; i++)
 			for (int64_t t = q->from[i]; t < q->to[i]; t++)
 				for (int j = 0; j < 2; j++)
-					hot->run(p, &p->qtiles[t], h, k->from[j], k->to[j], g, room);
+					hot->run(p, &p->qtiles[t], h, k->from[j], k->to[j], keys, g, room);
 }
 
-/* Each team takes key heads of its own. Inside a team of n, thread i keeps key share i and meets query share (i + s) % n
- * in step s: in no step do two threads add to the same dq, dk or dv, and the order of the sums depends on n alone. */
+/* Key head hk by thread i of a team of n. The thread keeps key share i and meets query share (i + s) % n in step s: in no
+ * step do two threads add to the same dq, dk or dv, and the order of the sums depends on n alone. */
+static void key_head(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, int64_t i, int64_t n,
+		     const struct lk_attn_keys *keys, const struct lk_attn_grad *g, float *room)
+{
+	struct share ks = zigzag(p->nktiles, i, n);
+
+	for (int j = 0; j < 2; j++)
+		hot->open(p, hk, ks.from[j], ks.to[j], keys);
+	for (int64_t s = 0; s < n; s++) {
+		struct share qs = zigzag(p->nqtiles, (i + s) % n, n);
+
+		block(hot, p, hk, &qs, &ks, keys, g, room);
+		if (n > 1) {
+#pragma omp barrier
+		}
+	}
+	for (int j = 0; j < 2; j++)
+		hot->shut(p, hk, ks.from[j], ks.to[j], keys, g);
+}
+
+/* Each team takes key heads of its own, all teams equally many. */
 static int attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk_view *dout, const float *lse,
 		    const float *delta, const struct lk_view *dq, const struct lk_view *dk, const struct lk_view *dv)
 {
 	const struct lk_attn_bwd_hot *hot = bwd_hot(dev);
 	struct lk_attn_grad g = { dout, dq, dk, dv, lse, delta };
-	int64_t nk = a->k.n[1], teams = gcd(nk, dev->threads), n = dev->threads / teams;
-	int64_t group = (int64_t)sizeof(float) * 5 * hot->gw * (a->q.n[2] + 1);
-	struct lk_attn_plan p = { .a = a, .bk = hot->bk, .gw = hot->gw };
-	size_t plan = round64(lk_attn_plan_bytes(a, hot->vec, hot->bk)), each;
-	float *room;
-	void *mem;
+	int64_t d = a->q.n[2], nk = a->k.n[1], both = gcd(nk, dev->threads), teams = heads_at_once(a, both);
+	struct work w = { .p = { .a = a, .bk = hot->bk, .gw = hot->gw, .dp = round_up(d, hot->vec) } };
+	int rc;
 
-	p.tile_groups = tile_groups(a, hot->gw, group, BWD_TILE_BYTES, 1, (int)n);
-	each = round64(hot->room(&p));
-	room = rooms(dev, plan, each, &mem);
-	if (!room)
-		return LK_ENOMEM;
-	lk_attn_plan_make(&p, hot->vec, mem);
+	while (both % teams)
+		teams--;
+	w.p.tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 5 * hot->gw * (d + 1), BWD_TILE_BYTES, 1,
+				      (int)(dev->threads / teams));
+	rc = prepare(dev, &w, hot->vec, teams, 4, hot->room(&w.p));
+	if (rc)
+		return rc;
 #pragma omp parallel num_threads(dev->threads)
 	{
+		int64_t got = thread_count(), t = got < dev->threads ? 1 : teams, n = got / t;
 		int64_t team = thread_id() / n, i = thread_id() % n;
-		float *mine = room + each / 4 * (size_t)thread_id();
+		struct lk_attn_keys keys = keys_of(&w, team, 4);
 
-		for (int64_t hk = team; hk < nk; hk += teams)
-			for (int64_t s = 0; s < n; s++) {
-				struct share qs = zigzag(p.nqtiles, (i + s) % n, n), ks = zigzag(p.nktiles, i, n);
-
-				block(hot, &p, hk, &qs, &ks, &g, mine);
-				if (n > 1) {
-#pragma omp barrier
-				}
-			}
+		for (int64_t hk = team; hk < nk; hk += t)
+			key_head(hot, &w.p, hk, i, n, &keys, &g, room_of(&w));
 	}
 	return 0;
 }

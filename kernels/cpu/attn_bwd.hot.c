@@ -15,7 +15,7 @@ enum {
 	LDP = 2 * GW,                      /* row of P and dS */
 	WIDE = LK_VEC == 16 ? 4 : 3,       /* register block of dK, dV: MROW keys x WIDE vectors of D */
 	MROW = LK_VEC == 16 ? 6 : 4,
-	ROWS = BK + MR,                    /* rows of a key tile's buffers: the last register block may hang over */
+	STEP = 24,                         /* where a run of keys may start: a multiple of MR and MROW, like BK */
 };
 
 struct group {
@@ -29,10 +29,10 @@ struct group {
 struct tile {
 	const struct lk_attn *a;
 	int64_t d, dp;
-	float *k, *v, *dk, *dv; /* (ROWS, dp) */
-	float *p, *ds;          /* (ROWS, LDP) */
-	float *panels;
-	struct group *group;
+	float *p, *ds;       /* (BK, LDP) */
+	struct group *group; /* one per group */
+	const struct lk_attn_keys *keys;
+	struct lk_ahead *ahead;
 };
 
 static size_t group_floats(int64_t dp)
@@ -42,40 +42,31 @@ static size_t group_floats(int64_t dp)
 
 static size_t bwd_room(const struct lk_attn_plan *p)
 {
-	int64_t dp = lk_round_up(p->a->q.n[2], LK_VEC);
-
-	return sizeof(float) * ((size_t)(ROWS * (4 * dp + 2 * LDP)) + (size_t)p->tile_groups * group_floats(dp)) +
+	return sizeof(float) * (BK * 2 * LDP + (size_t)p->tile_groups * group_floats(p->dp)) +
 	       (size_t)p->tile_groups * sizeof(struct group) + 64;
 }
 
 static void carve(struct tile *w, const struct lk_attn_plan *p, float *room)
 {
+	float *panels;
+
 	w->a = p->a;
 	w->d = p->a->q.n[2];
-	w->dp = lk_round_up(w->d, LK_VEC);
-	w->k = room;
-	w->v = w->k + ROWS * w->dp;
-	w->dk = w->v + ROWS * w->dp;
-	w->dv = w->dk + ROWS * w->dp;
-	w->p = w->dv + ROWS * w->dp;
-	w->ds = w->p + ROWS * LDP;
-	w->panels = w->ds + ROWS * LDP;
-	w->group = (struct group *)(w->panels + (size_t)p->tile_groups * group_floats(w->dp));
+	w->dp = p->dp;
+	w->p = room;
+	w->ds = w->p + BK * LDP;
+	panels = w->ds + BK * LDP;
+	w->group = (struct group *)(panels + (size_t)p->tile_groups * group_floats(w->dp));
 	// q and dout of all groups lie end to end, so that the rows of a unit do
 	for (int i = 0; i < p->tile_groups; i++) {
-		float *rows = w->panels + p->tile_groups * 3 * w->dp * GW;
+		float *rows = panels + p->tile_groups * 3 * w->dp * GW;
 
-		w->group[i].qt = w->panels + i * 3 * w->dp * GW;
+		w->group[i].qt = panels + i * 3 * w->dp * GW;
 		w->group[i].dot = w->group[i].qt + w->dp * GW;
 		w->group[i].dqt = w->group[i].dot + w->dp * GW;
 		w->group[i].q = rows + i * w->dp * GW;
 		w->group[i].dout = rows + (p->tile_groups + i) * w->dp * GW;
 	}
-}
-
-static const float *row3(const struct lk_view *v, int64_t t, int64_t h)
-{
-	return (const float *)v->data + t * v->stride[0] + h * v->stride[1];
 }
 
 static void pack_group(const struct tile *w, const struct lk_attn_group *g, int64_t h, const struct lk_attn_grad *gr,
@@ -85,10 +76,10 @@ static void pack_group(const struct tile *w, const struct lk_attn_group *g, int6
 	int64_t nh = a->q.n[1];
 	size_t rest = sizeof(float) * (size_t)((GW - g->n) * w->dp);
 
-	lk_pack_columns(u->qt, row3(&a->q, g->q0, h), a->q.stride[0], g->n, w->d, a->scale);
-	lk_pack_columns(u->dot, row3(gr->dout, g->q0, h), gr->dout->stride[0], g->n, w->d, 1.0f);
-	lk_pack_rows(u->q, w->dp, row3(&a->q, g->q0, h), a->q.stride[0], g->n, w->d, a->scale);
-	lk_pack_rows(u->dout, w->dp, row3(gr->dout, g->q0, h), gr->dout->stride[0], g->n, w->d, 1.0f);
+	lk_pack_columns(u->qt, lk_row3(&a->q, g->q0, h), a->q.stride[0], g->n, w->d, a->scale);
+	lk_pack_columns(u->dot, lk_row3(gr->dout, g->q0, h), gr->dout->stride[0], g->n, w->d, 1.0f);
+	lk_pack_rows(u->q, w->dp, lk_row3(&a->q, g->q0, h), a->q.stride[0], g->n, w->d, a->scale);
+	lk_pack_rows(u->dout, w->dp, lk_row3(gr->dout, g->q0, h), gr->dout->stride[0], g->n, w->d, 1.0f);
 	memset(u->q + g->n * w->dp, 0, rest);
 	memset(u->dout + g->n * w->dp, 0, rest);
 	memset(u->dqt, 0, sizeof(float) * (size_t)(w->dp * GW));
@@ -118,6 +109,7 @@ LK_INLINE void weights(const int nr, float *p, const float *k, const struct tile
 #pragma GCC unroll 32
 		for (int e = 0; e < MR * nr; e++)
 			lk_vstore(p + (i + e / nr) * LDP + e % nr * LK_VEC, acc[e]);
+		lk_ahead_step(w->ahead);
 	}
 	for (int64_t i = 0; i < n; i++) {
 #pragma GCC unroll 4
@@ -146,6 +138,7 @@ LK_INLINE void slopes(const int nr, float *ds, const float *p, const float *v, c
 
 			lk_vstore(ds + at, acc[e] * lk_vload(p + at));
 		}
+		lk_ahead_step(w->ahead);
 	}
 }
 
@@ -181,15 +174,17 @@ LK_INLINE void hide(const int nr, float *p, const struct lk_attn *a, const struc
 	}
 }
 
-/* Columns `col` of p and ds, and dq: one group, n keys from key k0, which is row `at` of the packed tile. */
+/* Columns `col` of p and ds, and dq: one group against n keys from key k0. */
 LK_INLINE void by_query(const int nr, const struct tile *w, const struct lk_attn_group *g, const struct group *u,
-			int64_t col, int64_t k0, int64_t at, int64_t n, int all)
+			int64_t col, int64_t k0, int64_t n, int all)
 {
-	weights(nr, w->p + col, w->k + at * w->dp, w, u, n);
+	const float *k = w->keys->k + k0 * w->dp, *v = w->keys->v + k0 * w->dp;
+
+	weights(nr, w->p + col, k, w, u, n);
 	if (!all)
 		hide(nr, w->p + col, w->a, g, k0, n);
-	slopes(nr, w->ds + col, w->p + col, w->v + at * w->dp, w, u, n);
-	gather(nr, u->dqt, w->k + at * w->dp, w, w->ds + col, n);
+	slopes(nr, w->ds + col, w->p + col, v, w, u, n);
+	gather(nr, u->dqt, k, w, w->ds + col, n);
 }
 
 static int vectors(const struct lk_attn_group *g)
@@ -198,12 +193,12 @@ static int vectors(const struct lk_attn_group *g)
 }
 
 static void by_query_any(const struct tile *w, const struct lk_attn_group *g, const struct group *u, int64_t col,
-			 int64_t k0, int64_t at, int64_t n, int all)
+			 int64_t k0, int64_t n, int all)
 {
 	switch (vectors(g)) {
-	case 1: by_query(1, w, g, u, col, k0, at, n, all); break;
-	case 2: by_query(2, w, g, u, col, k0, at, n, all); break;
-	default: by_query(3, w, g, u, col, k0, at, n, all); break;
+	case 1: by_query(1, w, g, u, col, k0, n, all); break;
+	case 2: by_query(2, w, g, u, col, k0, n, all); break;
+	default: by_query(3, w, g, u, col, k0, n, all); break;
 	}
 }
 
@@ -235,92 +230,116 @@ static void by_key_any(float *y, const float *x, const float *rows, int64_t dp, 
 	}
 }
 
-/* The unit of groups [g0, g1), one or two, against keys [k0, k1) of the tile that starts at `first`. */
+/* The unit of groups [g0, g1), one or two, against keys [k0, k1). */
 static void unit(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int32_t g0,
-		 int32_t g1, int64_t first, int64_t k0, int64_t k1, int all)
+		 int32_t g1, int64_t k0, int64_t k1, int all)
 {
-	int64_t n = k1 - k0, at = k0 - first, depth = 0;
+	int64_t n = k1 - k0, hang = lk_round_up(n, STEP) - n, depth = 0;
 	const struct group *u = &w->group[g0 - t->g0];
-	size_t hang = sizeof(float) * MR * LDP;
 
 	for (int32_t g = g0; g < g1; g++) {
-		by_query_any(w, &p->groups[g], &w->group[g - t->g0], depth, k0, at, n, all);
+		by_query_any(w, &p->groups[g], &w->group[g - t->g0], depth, k0, n, all);
 		depth += vectors(&p->groups[g]) * LK_VEC;
 	}
 	// the last register block of dK, dV hangs over: those rows must add nothing
-	memset(w->p + n * LDP, 0, hang);
-	memset(w->ds + n * LDP, 0, hang);
-	by_key_any(w->dv + at * w->dp, w->p, u->dout, w->dp, n, depth);
-	by_key_any(w->dk + at * w->dp, w->ds, u->q, w->dp, n, depth);
+	memset(w->p + n * LDP, 0, sizeof(float) * (size_t)(hang * LDP));
+	memset(w->ds + n * LDP, 0, sizeof(float) * (size_t)(hang * LDP));
+	by_key_any(w->keys->dv + k0 * w->dp, w->p, u->dout, w->dp, n, depth);
+	by_key_any(w->keys->dk + k0 * w->dp, w->ds, u->q, w->dp, n, depth);
 }
 
-static void open_keys(const struct tile *w, int64_t first, int64_t n, int64_t hk)
+/* Narrows keys [*k0, *k1) of tile kt to what some group of the unit sees; 1 if all of them see all of it. */
+static int in_sight(const struct lk_attn_plan *p, int32_t g0, int32_t g1, int64_t kt, int64_t *k0, int64_t *k1)
 {
-	const struct lk_attn *a = w->a;
+	int64_t first = kt * BK, end = first + BK < p->a->ks->n ? first + BK : p->a->ks->n;
+	int all = 1;
 
-	lk_pack_rows(w->k, w->dp, row3(&a->k, first, hk), a->k.stride[0], n, w->d, 1.0f);
-	lk_pack_rows(w->v, w->dp, row3(&a->v, first, hk), a->v.stride[0], n, w->d, 1.0f);
-	memset(w->dk, 0, sizeof(float) * (size_t)(2 * ROWS * w->dp)); // dv lies behind dk
-}
+	*k0 = end;
+	*k1 = first;
+	for (int32_t g = g0; g < g1; g++) {
+		enum lk_attn_sight sight = lk_attn_sight(&p->groups[g].sum, &p->ktiles[kt], p->a->causal);
+		int64_t b = first, e = end;
 
-static void add_rows(const struct lk_view *y, int64_t first, int64_t hk, const float *x, int64_t dp, int64_t n, int64_t d)
-{
-	for (int64_t i = 0; i < n; i++, x += dp) {
-		float *to = (float *)y->data + (first + i) * y->stride[0] + hk * y->stride[1];
-		int64_t c = 0;
-
-		for (; c + LK_VEC <= d; c += LK_VEC)
-			lk_vstore(to + c, lk_vload(to + c) + lk_vload(x + c));
-		if (c < d)
-			lk_vstore_n(to + c, lk_vload_n(to + c, d - c, 0.0f) + lk_vload(x + c), d - c);
+		all = all && sight == LK_SEES_ALL;
+		if (sight == LK_SEES_NONE)
+			continue;
+		if (sight == LK_SEES_SOME)
+			lk_attn_trim(p->a, &p->groups[g].sum, &b, &e);
+		if (b == e)
+			continue;
+		*k0 = b < *k0 ? b : *k0;
+		*k1 = e > *k1 ? e : *k1;
 	}
+	*k0 -= (*k0 - first) % STEP;
+	return all;
 }
 
-static void key_tile(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t kt,
-		     int64_t hk, const struct lk_attn_grad *gr)
+static void look_ahead(const struct tile *w, const struct lk_attn_qtile *t, int64_t kt, int64_t hi)
 {
-	const struct lk_attn *a = p->a;
-	int64_t first = kt * BK, end = first + BK < a->ks->n ? first + BK : a->ks->n;
-	int open = 0;
+	const struct lk_attn_keys *keys = w->keys;
+	int64_t at = (kt + 1) * BK * w->dp, blocks = (t->g1 - t->g0) * (BK / MR) * 2;
 
+	*w->ahead = (struct lk_ahead){ .n = 0 };
+	if (kt + 1 < hi)
+		*w->ahead = (struct lk_ahead){ { keys->k + at, keys->v + at, keys->dk + at, keys->dv + at }, 4,
+					       BK * w->dp, lk_round_up(BK * w->dp / blocks, 16) };
+}
+
+static void key_tile(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t kt)
+{
 	for (int32_t g = t->g0, next; g < t->g1; g = next) {
-		int all = end - first == BK;
-		int64_t k0 = end, k1 = first;
+		int64_t k0, k1;
+		int all;
 
 		next = g + 1 < t->g1 && vectors(&p->groups[g]) == NR ? g + 2 : g + 1;
-		for (int32_t i = g; i < next; i++) {
-			enum lk_attn_sight sight = lk_attn_sight(&p->groups[i].sum, &p->ktiles[kt], a->causal);
-			int64_t b = first, e = end;
-
-			all = all && sight == LK_SEES_ALL;
-			if (sight == LK_SEES_NONE)
-				continue;
-			if (sight == LK_SEES_SOME)
-				lk_attn_trim(a, &p->groups[i].sum, &b, &e);
-			if (b == e)
-				continue;
-			k0 = b < k0 ? b : k0;
-			k1 = e > k1 ? e : k1;
-		}
-		if (k0 >= k1)
-			continue;
-		if (!open)
-			open_keys(w, first, end - first, hk);
-		open = 1;
-		unit(w, p, t, g, next, first, k0, k1, all);
+		all = in_sight(p, g, next, kt, &k0, &k1);
+		if (k0 < k1)
+			unit(w, p, t, g, next, k0, k1, all);
 	}
-	if (!open)
-		return;
-	add_rows(gr->dk, first, hk, w->dk, w->dp, end - first, w->d);
-	add_rows(gr->dv, first, hk, w->dv, w->dp, end - first, w->d);
+}
+
+static void open_keys(const struct lk_attn_plan *p, int64_t hk, int64_t lo, int64_t hi, const struct lk_attn_keys *keys)
+{
+	for (int64_t kt = lo; kt < hi; kt++) {
+		int64_t at = kt * BK * p->dp;
+		size_t bytes = sizeof(float) * (size_t)(BK * p->dp);
+
+		lk_pack_tile(keys->k + at, p->dp, &p->a->k, kt * BK, hk);
+		lk_pack_tile(keys->v + at, p->dp, &p->a->v, kt * BK, hk);
+		memset(keys->dk + at, 0, bytes);
+		memset(keys->dv + at, 0, bytes);
+	}
+}
+
+static void add_rows(const struct lk_view *y, int64_t hk, int64_t from, int64_t to, const float *x, int64_t dp)
+{
+	for (int64_t t = from; t < to; t++) {
+		float *row = (float *)lk_row3(y, t, hk);
+		const float *sum = x + t * dp;
+		int64_t c = 0, d = y->n[2];
+
+		for (; c + LK_VEC <= d; c += LK_VEC)
+			lk_vstore(row + c, lk_vload(row + c) + lk_vload(sum + c));
+		if (c < d)
+			lk_vstore_n(row + c, lk_vload_n(row + c, d - c, 0.0f) + lk_vload(sum + c), d - c);
+	}
+}
+
+static void shut_keys(const struct lk_attn_plan *p, int64_t hk, int64_t lo, int64_t hi, const struct lk_attn_keys *keys,
+		      const struct lk_attn_grad *g)
+{
+	int64_t end = hi * BK < p->a->ks->n ? hi * BK : p->a->ks->n;
+
+	add_rows(g->dk, hk, lo * BK, end, keys->dk, p->dp);
+	add_rows(g->dv, hk, lo * BK, end, keys->dv, p->dp);
 }
 
 static void bwd(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t h, int64_t lo, int64_t hi,
-		const struct lk_attn_grad *gr, float *room)
+		const struct lk_attn_keys *keys, const struct lk_attn_grad *gr, float *room)
 {
-	int64_t hk = h / (p->a->q.n[1] / p->a->k.n[1]);
+	struct lk_ahead ahead;
+	struct tile w = { .keys = keys, .ahead = &ahead };
 	float scale[GW];
-	struct tile w;
 
 	lo = lo > t->lo ? lo : t->lo;
 	hi = hi < t->hi ? hi : t->hi;
@@ -331,14 +350,16 @@ static void bwd(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int
 	carve(&w, p, room);
 	for (int32_t g = t->g0; g < t->g1; g++)
 		pack_group(&w, &p->groups[g], h, gr, &w.group[g - t->g0]);
-	for (int64_t kt = lo; kt < hi; kt++)
-		key_tile(&w, p, t, kt, hk, gr);
+	for (int64_t kt = lo; kt < hi; kt++) {
+		look_ahead(&w, t, kt, hi);
+		key_tile(&w, p, t, kt);
+	}
 	for (int32_t g = t->g0; g < t->g1; g++) {
 		const struct lk_attn_group *pg = &p->groups[g];
 
-		lk_unpack_columns((float *)row3(gr->dq, pg->q0, h), gr->dq->stride[0], w.group[g - t->g0].dqt, pg->n, w.d,
-				  scale, 1);
+		lk_unpack_columns((float *)lk_row3(gr->dq, pg->q0, h), gr->dq->stride[0], w.group[g - t->g0].dqt, pg->n,
+				  w.d, scale, 1);
 	}
 }
 
-const struct lk_attn_bwd_hot LK_ISA_NAME(lk_attn_bwd_hot) = { GW, LK_VEC, BK, bwd_room, bwd };
+const struct lk_attn_bwd_hot LK_ISA_NAME(lk_attn_bwd_hot) = { GW, LK_VEC, BK, bwd_room, open_keys, shut_keys, bwd };

@@ -17,16 +17,16 @@ struct state {
 };
 
 struct tile {
-	int64_t d, dp;      /* dp: rounded up to whole vectors */
-	float *k, *v;       /* (BK + MR, dp) packed key tile */
+	int64_t d, dp;
+	float *k, *v;       /* (BK + MR, dp) packed key tile, where nobody packed them all */
 	float *s;           /* (BK + MR, GW) scores, then weights */
-	struct state *st;
-	float *panels;
+	struct state *st;   /* one per group */
+	struct lk_ahead *ahead;
 };
 
 static size_t fwd_room(const struct lk_attn_plan *p)
 {
-	int64_t dp = lk_round_up(p->a->q.n[2], LK_VEC), tile = (BK + MR) * (2 * dp + GW);
+	int64_t dp = p->dp, tile = (BK + MR) * (2 * dp + GW);
 
 	return sizeof(float) * (size_t)(tile + p->tile_groups * 2 * dp * GW) +
 	       (size_t)lk_round_up(p->tile_groups * (int64_t)sizeof(struct state), 64) + 64;
@@ -34,21 +34,24 @@ static size_t fwd_room(const struct lk_attn_plan *p)
 
 static void carve(struct tile *w, const struct lk_attn_plan *p, float *room)
 {
+	float *panels;
+
 	w->d = p->a->q.n[2];
-	w->dp = lk_round_up(w->d, LK_VEC);
+	w->dp = p->dp;
 	w->k = room;
 	w->v = w->k + (BK + MR) * w->dp;
 	w->s = w->v + (BK + MR) * w->dp;
-	w->panels = w->s + (BK + MR) * GW;
-	w->st = (struct state *)(w->panels + p->tile_groups * 2 * w->dp * GW);
+	panels = w->s + (BK + MR) * GW;
+	w->st = (struct state *)(panels + p->tile_groups * 2 * w->dp * GW);
 	for (int i = 0; i < p->tile_groups; i++) {
-		w->st[i].qt = w->panels + 2 * i * w->dp * GW;
+		w->st[i].qt = panels + 2 * i * w->dp * GW;
 		w->st[i].ot = w->st[i].qt + w->dp * GW;
 	}
 }
 
 /* s (n rounded up to MR, GW) = K Q^T; top = the larger of it and the scores. */
-LK_INLINE void scores(const int nr, float *s, const float *k, int64_t ldk, const float *qt, int64_t n, int64_t d, vf *top)
+LK_INLINE void scores(const int nr, float *s, const float *k, int64_t ldk, const float *qt, int64_t n, int64_t d, vf *top,
+		      struct lk_ahead *ahead)
 {
 	for (int64_t i = 0; i < n; i += MR) {
 		vf acc[MR * NR];
@@ -63,6 +66,7 @@ LK_INLINE void scores(const int nr, float *s, const float *k, int64_t ldk, const
 #pragma GCC unroll 32
 		for (int e = 0; e < MR * nr; e++)
 			top[e % nr] = lk_vmax(top[e % nr], acc[e]);
+		lk_ahead_step(ahead);
 	}
 }
 
@@ -130,73 +134,85 @@ LK_INLINE void gather(const int nr, float *ot, const float *v, int64_t ldv, cons
 	}
 }
 
-/* Keys [k0, k1) of the packed tile that starts at key `first`. */
-LK_INLINE void fold(const int nr, const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_group *g,
-		    struct state *st, int64_t first, int64_t k0, int64_t k1, int all)
+/* One group against n keys from key k0; k and v are their packed rows. */
+LK_INLINE void fold(const int nr, const struct tile *w, const struct lk_attn *a, const struct lk_attn_group *g,
+		    struct state *st, const float *k, const float *v, int64_t k0, int64_t n, int all)
 {
 	vf top[NR], alpha[NR];
-	const float *k = w->k + (k0 - first) * w->dp, *v = w->v + (k0 - first) * w->dp;
 
 	for (int j = 0; j < nr; j++)
 		top[j] = lk_vset(-INFINITY);
-	scores(nr, w->s, k, w->dp, st->qt, k1 - k0, w->d, top);
+	scores(nr, w->s, k, w->dp, st->qt, n, w->d, top, w->ahead);
 	if (!all) {
 		struct lk_lanes lanes;
 
-		lk_lanes_load(&lanes, p->a->qs, g);
-		hide(nr, w->s, p->a, &lanes, k0, k1 - k0, top);
+		lk_lanes_load(&lanes, a->qs, g);
+		hide(nr, w->s, a, &lanes, k0, n, top);
 	}
-	weights(nr, w->s, st, k1 - k0, top, alpha);
-	gather(nr, st->ot, v, w->dp, w->s, k1 - k0, w->d, alpha);
+	weights(nr, w->s, st, n, top, alpha);
+	gather(nr, st->ot, v, w->dp, w->s, n, w->d, alpha);
 }
 
-static void fold_any(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_group *g, struct state *st,
-		     int64_t first, int64_t k0, int64_t k1, int all)
+static void fold_any(const struct tile *w, const struct lk_attn *a, const struct lk_attn_group *g, struct state *st,
+		     const float *k, const float *v, int64_t k0, int64_t n, int all)
 {
 	switch ((g->n + LK_VEC - 1) / LK_VEC) {
-	case 1: fold(1, w, p, g, st, first, k0, k1, all); break;
-	case 2: fold(2, w, p, g, st, first, k0, k1, all); break;
-	default: fold(3, w, p, g, st, first, k0, k1, all); break;
+	case 1: fold(1, w, a, g, st, k, v, k0, n, all); break;
+	case 2: fold(2, w, a, g, st, k, v, k0, n, all); break;
+	default: fold(3, w, a, g, st, k, v, k0, n, all); break;
 	}
+}
+
+static void look_ahead(const struct tile *w, const struct lk_attn_qtile *t, int64_t kt, const struct lk_attn_keys *keys)
+{
+	int64_t at = (kt + 1) * BK * w->dp, blocks = (t->g1 - t->g0) * (BK / MR);
+
+	*w->ahead = (struct lk_ahead){ .n = 0 };
+	if (keys && kt + 1 < t->hi)
+		*w->ahead = (struct lk_ahead){ { keys->k + at, keys->v + at }, 2, BK * w->dp,
+					       lk_round_up(BK * w->dp / blocks, 16) };
 }
 
 static void fold_tile(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t kt,
-		      int64_t hk)
+		      int64_t hk, const struct lk_attn_keys *keys)
 {
 	const struct lk_attn *a = p->a;
 	int64_t first = kt * BK, end = first + BK < a->ks->n ? first + BK : a->ks->n;
-	int packed = 0;
+	const float *k = NULL, *v = NULL;
 
 	for (int32_t g = t->g0; g < t->g1; g++) {
 		const struct lk_attn_group *gr = &p->groups[g];
 		enum lk_attn_sight sight = lk_attn_sight(&gr->sum, &p->ktiles[kt], a->causal);
 		int64_t k0 = first, k1 = end;
 
-		if (sight == LK_SEES_SOME || end - first < BK) {
-			sight = LK_SEES_SOME; // a short tile's last register block holds rows that are no keys
-			lk_attn_trim(a, &gr->sum, &k0, &k1);
-		}
-		if (sight == LK_SEES_NONE || k0 == k1)
+		if (sight == LK_SEES_NONE)
 			continue;
-		if (!packed) {
-			const float *k = (const float *)a->k.data + first * a->k.stride[0] + hk * a->k.stride[1];
-			const float *v = (const float *)a->v.data + first * a->v.stride[0] + hk * a->v.stride[1];
-
-			lk_pack_rows(w->k, w->dp, k, a->k.stride[0], end - first, w->d, 1.0f);
-			lk_pack_rows(w->v, w->dp, v, a->v.stride[0], end - first, w->d, 1.0f);
-			packed = 1;
+		if (end - first < BK)
+			sight = LK_SEES_SOME; // the last register block holds rows that are no keys
+		if (sight == LK_SEES_SOME)
+			lk_attn_trim(a, &gr->sum, &k0, &k1);
+		if (k0 == k1)
+			continue;
+		if (!k && keys) {
+			k = keys->k + first * w->dp;
+			v = keys->v + first * w->dp;
+		} else if (!k) {
+			lk_pack_tile(w->k, w->dp, &a->k, first, hk);
+			lk_pack_tile(w->v, w->dp, &a->v, first, hk);
+			k = w->k;
+			v = w->v;
 		}
-		fold_any(w, p, gr, &w->st[g - t->g0], first, k0, k1, sight == LK_SEES_ALL);
+		fold_any(w, a, gr, &w->st[g - t->g0], k + (k0 - first) * w->dp, v + (k0 - first) * w->dp, k0, k1 - k0,
+			 sight == LK_SEES_ALL);
 	}
 }
 
 static void open_group(const struct tile *w, const struct lk_attn *a, const struct lk_attn_group *g, int64_t h,
 		       const struct lk_attn_out *out, struct state *st)
 {
-	const float *q = (const float *)a->q.data + g->q0 * a->q.stride[0] + h * a->q.stride[1];
 	int64_t nh = a->q.n[1], r = g->q0 * nh + h;
 
-	lk_pack_columns(st->qt, q, a->q.stride[0], g->n, w->d, a->scale);
+	lk_pack_columns(st->qt, lk_row3(&a->q, g->q0, h), a->q.stride[0], g->n, w->d, a->scale);
 	for (int i = 0; i < GW; i++) {
 		int carried = out->st && i < g->n;
 
@@ -232,25 +248,33 @@ static void close_group(const struct tile *w, const struct lk_attn *a, const str
 	if (out->st)
 		lk_unpack_columns(out->st->acc + r * w->d, nh * w->d, st->ot, g->n, w->d, scale, 0);
 	else
-		lk_unpack_columns((float *)out->o->data + g->q0 * out->o->stride[0] + h * out->o->stride[1],
-				  out->o->stride[0], st->ot, g->n, w->d, scale, 0);
+		lk_unpack_columns((float *)lk_row3(out->o, g->q0, h), out->o->stride[0], st->ot, g->n, w->d, scale, 0);
 }
 
-static void fwd(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t h, const struct lk_attn_out *out,
-		float *room)
+static void pack(const struct lk_attn_plan *p, int64_t hk, int64_t kt, const struct lk_attn_keys *keys)
+{
+	lk_pack_tile(keys->k + kt * BK * p->dp, p->dp, &p->a->k, kt * BK, hk);
+	lk_pack_tile(keys->v + kt * BK * p->dp, p->dp, &p->a->v, kt * BK, hk);
+}
+
+static void fwd(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t h, const struct lk_attn_keys *keys,
+		const struct lk_attn_out *out, float *room)
 {
 	const struct lk_attn *a = p->a;
-	struct tile w;
+	struct lk_ahead ahead;
+	struct tile w = { .ahead = &ahead };
 
 	if (out->st && t->lo == t->hi)
 		return; // nothing to fold in
 	carve(&w, p, room);
 	for (int32_t g = t->g0; g < t->g1; g++)
 		open_group(&w, a, &p->groups[g], h, out, &w.st[g - t->g0]);
-	for (int64_t kt = t->lo; kt < t->hi; kt++)
-		fold_tile(&w, p, t, kt, h / (a->q.n[1] / a->k.n[1]));
+	for (int64_t kt = t->lo; kt < t->hi; kt++) {
+		look_ahead(&w, t, kt, keys);
+		fold_tile(&w, p, t, kt, h / (a->q.n[1] / a->k.n[1]), keys);
+	}
 	for (int32_t g = t->g0; g < t->g1; g++)
 		close_group(&w, a, &p->groups[g], h, out, &w.st[g - t->g0]);
 }
 
-const struct lk_attn_fwd_hot LK_ISA_NAME(lk_attn_fwd_hot) = { GW, LK_VEC, BK, fwd_room, fwd };
+const struct lk_attn_fwd_hot LK_ISA_NAME(lk_attn_fwd_hot) = { GW, LK_VEC, BK, fwd_room, pack, fwd };

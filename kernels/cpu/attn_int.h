@@ -30,8 +30,8 @@ struct lk_attn_qtile {
 
 struct lk_attn_plan {
 	const struct lk_attn *a;
-	int bk;         /* keys of a key tile */
-	int gw;         /* most queries of a group */
+	int bk, gw;      /* keys of a key tile, most queries of a group */
+	int64_t dp;      /* D rounded up to whole vectors */
 	int tile_groups; /* most groups of a query tile */
 	int64_t ngroups, nqtiles, nktiles;
 	struct lk_attn_group *groups;
@@ -76,20 +76,34 @@ struct lk_attn_grad {
 	const float *lse, *delta;
 };
 
+/* Keys and values of one key head, rows end to end and rounded up to whole vectors: (nktiles * bk + LK_ATTN_HANG, dp).
+ * As the caller lays them, all heads of a token together, they would fight for a few sets of the caches. */
+struct lk_attn_keys {
+	float *k, *v;
+	float *dk, *dv; /* sums of the backward, same shape */
+};
+enum { LK_ATTN_HANG = 8 }; /* rows that a register block may touch behind the last tile */
+
 /* One of each per instruction set. room: of one thread, 64-byte aligned, of the size `room` says. */
 struct lk_attn_fwd_hot {
 	int gw, vec, bk; /* queries of a group, floats of a vector, keys of a tile */
 	size_t (*room)(const struct lk_attn_plan *p);
-	/* one query tile of head h over all its key tiles */
+	/* lays key tile kt of key head hk into keys */
+	void (*pack)(const struct lk_attn_plan *p, int64_t hk, int64_t kt, const struct lk_attn_keys *keys);
+	/* one query tile of head h over all its key tiles; keys NULL: reads and packs them itself as it goes */
 	void (*run)(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t h,
-		    const struct lk_attn_out *out, float *room);
+		    const struct lk_attn_keys *keys, const struct lk_attn_out *out, float *room);
 };
 struct lk_attn_bwd_hot {
 	int gw, vec, bk;
 	size_t (*room)(const struct lk_attn_plan *p);
-	/* gradients of one query tile of head h over key tiles [lo, hi), added to dq, dk, dv */
+	/* key tiles [lo, hi) of key head hk: packs keys and values, clears their sums; adds the sums to g->dk, g->dv */
+	void (*open)(const struct lk_attn_plan *p, int64_t hk, int64_t lo, int64_t hi, const struct lk_attn_keys *keys);
+	void (*shut)(const struct lk_attn_plan *p, int64_t hk, int64_t lo, int64_t hi, const struct lk_attn_keys *keys,
+		     const struct lk_attn_grad *g);
+	/* one query tile of head h against key tiles [lo, hi): adds to g->dq and to the sums in keys */
 	void (*run)(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t h, int64_t lo, int64_t hi,
-		    const struct lk_attn_grad *g, float *room);
+		    const struct lk_attn_keys *keys, const struct lk_attn_grad *g, float *room);
 };
 
 extern const struct lk_attn_fwd_hot lk_attn_fwd_hot_base, lk_attn_fwd_hot_avx2, lk_attn_fwd_hot_avx512;

@@ -19,11 +19,16 @@ enum {
 	BK = 96,              /* keys of a tile: a multiple of every register block's height */
 };
 
-/* acc[i][j] += sum over k < n of a[i ai + k ak] * b[k ldb + vector j] */
+/* acc[i][j] += sum over k < n of a[i ai + k ak] * b[k ldb + vector j], n >= 1. */
 LK_INLINE void lk_mk(const int mr, const int nr, vf *acc, const float *restrict a, int64_t ai, int64_t ak,
 		     const float *restrict b, int64_t ldb, int64_t n)
 {
-	for (int64_t k = 0; k < n; k++) {
+	int64_t k = 0;
+
+	// a loop that may run no turn makes gcc keep a second copy of the accumulators in memory; a loop of few turns
+	// ends where branch predictors expect it
+#pragma GCC unroll 4
+	do {
 		vf row[4];
 
 #pragma GCC unroll 4
@@ -37,7 +42,7 @@ LK_INLINE void lk_mk(const int mr, const int nr, vf *acc, const float *restrict 
 			for (int j = 0; j < nr; j++)
 				acc[i * nr + j] += x * row[j];
 		}
-	}
+	} while (++k < n);
 }
 
 static inline int64_t lk_round_up(int64_t n, int64_t to)
@@ -56,6 +61,40 @@ static inline void lk_pack_rows(float *y, int64_t ldy, const float *x, int64_t s
 		if (c < d)
 			lk_vstore(y + c, scale * lk_vload_n(x + c, d - c, 0.0f));
 	}
+}
+
+/* Packed rows that are wanted next, in up to four arrays: their lines are asked for a few at a time, between register
+ * blocks. All at once they would be waited for. */
+struct lk_ahead {
+	const float *at[4];
+	int n;
+	int64_t left, step; /* floats to go, and at a time */
+};
+
+static inline void lk_ahead_step(struct lk_ahead *x)
+{
+	int64_t now = x->step < x->left ? x->step : x->left;
+
+	for (int i = 0; i < x->n; i++) {
+		for (int64_t c = 0; c < now; c += 16)
+			__builtin_prefetch(x->at[i] + c, 0, 2);
+		x->at[i] += now;
+	}
+	x->left -= now;
+}
+
+static inline const float *lk_row3(const struct lk_view *v, int64_t t, int64_t h)
+{
+	return (const float *)v->data + t * v->stride[0] + h * v->stride[1];
+}
+
+/* y (BK, dp) = rows [first, first + BK) of head h, zeros behind the last. */
+static inline void lk_pack_tile(float *y, int64_t dp, const struct lk_view *x, int64_t first, int64_t h)
+{
+	int64_t n = first + BK < x->n[0] ? BK : x->n[0] - first;
+
+	lk_pack_rows(y, dp, lk_row3(x, first, h), x->stride[0], n, x->n[2], 1.0f);
+	memset(y + n * dp, 0, sizeof(float) * (size_t)((BK - n) * dp));
 }
 
 /* Transposes the LK_VEC x LK_VEC block in r by swapping ever larger corners. */
