@@ -90,7 +90,7 @@ static void matmul_thin(struct lk_dev *dev, const struct lk_view *c, const struc
 			int tb, float alpha, float beta)
 {
 	const struct lk_dense_hot *hot = lk_dense_hot(dev);
-	int64_t n = c->n[1], k = a->n[1], strip = 128;
+	int64_t n = c->n[1], k = a->n[1], strip = tb ? 128 : 1024;
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n * k)) schedule(static)
 	for (int64_t n0 = 0; n0 < n; n0 += strip) {

@@ -36,7 +36,7 @@ struct lk_dense_hot {
 			int64_t n0, int64_t n1, int64_t k, float alpha, float beta);
 };
 
-enum { LK_THIN = 4 }; /* products with at most so many rows are limited by reading b, not by arithmetic */
+enum { LK_THIN = 16 }; /* products with at most so many rows are limited by reading b; the BLAS packs it first */
 
 const struct lk_dense_hot *lk_dense_hot(const struct lk_dev *dev);
 

@@ -13,7 +13,7 @@ static inline __attribute__((always_inline)) void tb_block(float *c, int64_t ldc
 							   const float *b, int64_t ldb, int m, int64_t k,
 							   float alpha, float beta)
 {
-	vf s[LK_THIN][4] = { { { 0 } } };
+	vf s[4][4] = { { { 0 } } };
 	int64_t j = 0;
 
 	for (; j + LK_VEC <= k; j += LK_VEC) {
@@ -51,54 +51,69 @@ static void tb_column(float *c, int64_t ldc, const float *a, int64_t lda, const 
 	}
 }
 
-/* c (m,n) = alpha a (m,k) b(n,k)^T + beta c, columns [n0,n1) */
+static inline __attribute__((always_inline)) void tb_rows(float *c, int64_t ldc, const float *a, int64_t lda,
+							  const float *w, int64_t ldb, int64_t m, int64_t k,
+							  float alpha, float beta)
+{
+	switch (m) {
+	case 1: tb_block(c, ldc, a, lda, w, ldb, 1, k, alpha, beta); break;
+	case 2: tb_block(c, ldc, a, lda, w, ldb, 2, k, alpha, beta); break;
+	case 3: tb_block(c, ldc, a, lda, w, ldb, 3, k, alpha, beta); break;
+	default: tb_block(c, ldc, a, lda, w, ldb, 4, k, alpha, beta);
+	}
+}
+
+/* c (m,n) = alpha a (m,k) b(n,k)^T + beta c, columns [n0,n1); the second four rows find b in cache */
 static void thin_tb(float *c, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
 		    int64_t n0, int64_t n1, int64_t k, float alpha, float beta)
 {
 	int64_t n = n0;
 
-	for (; n + 4 <= n1; n += 4) {
-		const float *w = b + n * ldb;
-
-		switch (m) {
-		case 1: tb_block(c + n, ldc, a, lda, w, ldb, 1, k, alpha, beta); break;
-		case 2: tb_block(c + n, ldc, a, lda, w, ldb, 2, k, alpha, beta); break;
-		case 3: tb_block(c + n, ldc, a, lda, w, ldb, 3, k, alpha, beta); break;
-		default: tb_block(c + n, ldc, a, lda, w, ldb, 4, k, alpha, beta);
-		}
-	}
+	for (; n + 4 <= n1; n += 4)
+		for (int64_t i = 0; i < m; i += 4)
+			tb_rows(c + i * ldc + n, ldc, a + i * lda, lda, b + n * ldb, ldb, m - i < 4 ? m - i : 4, k,
+				alpha, beta);
 	for (; n < n1; n++)
 		tb_column(c + n, ldc, a, lda, b + n * ldb, m, k, alpha, beta);
 }
 
-/* c (m,n) = alpha a (m,k) b (k,n) + beta c, columns [n0,n1): strips of columns that stay in registers */
+/* c += x[0] b[0] + ... + x[3] b[3], rows of b ldb apart */
+static void add_4_rows(float *c, const float *x, const float *b, int64_t ldb, int64_t n)
+{
+	const float *b1 = b + ldb, *b2 = b1 + ldb, *b3 = b2 + ldb;
+	int64_t j = 0;
+
+	for (; j + LK_VEC <= n; j += LK_VEC)
+		lk_vstore(c + j, lk_vload(c + j) + x[0] * lk_vload(b + j) + x[1] * lk_vload(b1 + j) +
+				 (x[2] * lk_vload(b2 + j) + x[3] * lk_vload(b3 + j)));
+	for (; j < n; j++)
+		c[j] += x[0] * b[j] + x[1] * b1[j] + (x[2] * b2[j] + x[3] * b3[j]);
+}
+
+static void add_row(float *c, float x, const float *b, int64_t n)
+{
+	for (int64_t j = 0; j < n; j++)
+		c[j] += x * b[j];
+}
+
+/* c (m,n) = alpha a (m,k) b (k,n) + beta c, columns [n0,n1): four rows of b at a time run over c, which stays in cache */
 static void thin_nb(float *c, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
 		    int64_t n0, int64_t n1, int64_t k, float alpha, float beta)
 {
-	enum { STRIP = 4 };
-
-	for (int64_t n = n0; n < n1; n += STRIP * LK_VEC) {
-		int64_t left = n1 - n < STRIP * LK_VEC ? n1 - n : STRIP * LK_VEC;
-
+	for (int64_t i = 0; i < m; i++)
+		for (int64_t n = n0; n < n1; n++)
+			c[i * ldc + n] = beta == 0.0f ? 0.0f : beta * c[i * ldc + n];
+	for (int64_t j = 0; j + 4 <= k; j += 4) {
 		for (int64_t i = 0; i < m; i++) {
-			vf s[STRIP] = { { 0 } };
-			float t[STRIP * LK_VEC];
+			const float *from = a + i * lda + j;
+			float x[4] = { alpha * from[0], alpha * from[1], alpha * from[2], alpha * from[3] };
 
-			for (int64_t j = 0; j < k; j++) {
-				const float *w = b + j * ldb + n;
-
-				for (int q = 0; q < STRIP; q++)
-					if (q * LK_VEC + LK_VEC <= left)
-						s[q] += a[i * lda + j] * lk_vload(w + q * LK_VEC);
-					else if (q * LK_VEC < left)
-						s[q] += a[i * lda + j] * lk_vload_n(w + q * LK_VEC, left - q * LK_VEC, 0);
-			}
-			for (int q = 0; q < STRIP; q++)
-				lk_vstore(t + q * LK_VEC, s[q]);
-			for (int64_t q = 0; q < left; q++)
-				put(c + i * ldc + n + q, t[q], alpha, beta);
+			add_4_rows(c + i * ldc + n0, x, b + j * ldb + n0, ldb, n1 - n0);
 		}
 	}
+	for (int64_t j = k / 4 * 4; j < k; j++)
+		for (int64_t i = 0; i < m; i++)
+			add_row(c + i * ldc + n0, alpha * a[i * lda + j], b + j * ldb + n0, n1 - n0);
 }
 
 void LK_ISA_NAME(lk_gemv_hot)(struct lk_dense_hot *h)

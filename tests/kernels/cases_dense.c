@@ -45,7 +45,8 @@ static const struct gemm g_nn = { 33, 65, 17, 0, 0, 1.0f }, g_nt = { 70, 129, 64
 			 g_tn = { 48, 31, 200, 0, LK_TA, 1.0f }, g_tt = { 19, 23, 29, 0, LK_TA | LK_TB, -1.5f },
 			 g_acc = { 130, 96, 40, 5, LK_ACC, 1.0f }, g_acc_tn = { 96, 64, 130, 3, LK_TA | LK_ACC, 1.0f },
 			 g_row = { 1, 300, 257, 0, LK_TB, 1.0f }, g_rows = { 3, 130, 77, 7, LK_TB | LK_ACC, 2.0f },
-			 g_row_n = { 1, 300, 257, 0, 0, 1.0f }, g_col = { 300, 1, 64, 0, 0, 1.0f },
+			 g_row_n = { 1, 300, 257, 0, 0, 1.0f }, g_some_n = { 7, 1100, 31, 3, LK_ACC, -0.5f },
+			 g_some = { 13, 90, 100, 0, LK_TB, 1.0f }, g_col = { 300, 1, 64, 0, 0, 1.0f },
 			 g_big = { 200, 300, 500, 0, LK_TB, 1.0f }, g_wide = { 20, 700, 64, 4, LK_TB, 1.0f },
 			 g_deep0 = { 5, 6, 0, 2, 0, 1.0f }, g_deep0_acc = { 5, 6, 0, 2, LK_ACC, 1.0f },
 			 g_empty = { 0, 6, 4, 0, 0, 1.0f };
@@ -583,6 +584,8 @@ static const struct ops_case cases[] = {
 	CMP("matmul 1x300x257 TB", matmul, &g_row, 1e-6, 4e-3, sums),
 	CMP("matmul 3x130x77 TB ACC padded", matmul, &g_rows, 1e-6, 4e-3, sums),
 	CMP("matmul 1x300x257", matmul, &g_row_n, 1e-6, 4e-3, sums),
+	CMP("matmul 7x1100x31 ACC padded", matmul, &g_some_n, 1e-6, 4e-3, sums),
+	CMP("matmul 13x90x100 TB", matmul, &g_some, 1e-6, 4e-3, sums),
 	CMP("matmul 300x1x64", matmul, &g_col, 1e-6, 4e-3, sums),
 	CMP("matmul 200x300x500 TB into fp32", matmul_f32, &g_big, 2e-6, 1e-5, sums),
 	CMP("matmul 20x700x64 TB padded", matmul, &g_wide, 1e-6, 4e-3, sums),
