@@ -14,7 +14,7 @@
 #include "common/config/opt_int.h"
 #include "common/config/yaml.h"
 
-enum action { A_RUN, A_HELP, A_VERSION, A_MAN, A_COMPLETION, A_PRINT_CONFIG };
+enum action { A_RUN, A_HELP, A_HELP_ALL, A_VERSION, A_MAN, A_COMPLETION, A_PRINT_CONFIG };
 
 /* What one command line asks for; the table's destinations are filled later, weakest source first. */
 struct line {
@@ -43,6 +43,7 @@ static const struct lwm_opt common_opts[] = {
 
 static const struct { const char *name; char letter; bool arg; enum action action; } actions[] = {
 	{ "help", 'h', false, A_HELP },
+	{ "help-all", 0, false, A_HELP_ALL },
 	{ "version", 'V', false, A_VERSION },
 	{ "help-man", 0, false, A_MAN },
 	{ "help-completion", 0, false, A_COMPLETION },
@@ -412,8 +413,8 @@ static int answer(const struct lwm_parse *p, enum action a, struct lwm_err *e)
 {
 	struct lwm_str out = { 0 };
 	int rc;
-	if (a == A_HELP)
-		lwm_opt_help(p, &out);
+	if (a == A_HELP || a == A_HELP_ALL)
+		lwm_opt_help(p, a == A_HELP_ALL, &out);
 	else if (a == A_VERSION)
 		version(p->tool, &out);
 	else if (a == A_MAN)

@@ -7,13 +7,14 @@
 
 static const char common_help[] =
 	"Common:  --config FILE  --set NAME=VALUE  --print-config  --plan  --json  -q, --quiet  -v, --verbose\n"
-	"         --threads N  --seed N  --force  -h, --help  --version  (each explained by --help-man)\n";
+	"         --threads N  --seed N  --force  -h, --help  --version  (all explained: --help-all, --help-man)\n";
 
 static const struct { const char *name, *arg, *help; } extra[] = {
 	{ "config", "FILE", "options from a YAML file of \"name: value\" lines, bare or under the tool's name" },
 	{ "set", "NAME=VALUE", "set an option by name; stronger than --config and the environment" },
 	{ "print-config", NULL, "print every option with its value and where it came from, in the form --config reads" },
-	{ "help", NULL, "a summary" },
+	{ "help", NULL, "a summary of at most 60 lines" },
+	{ "help-all", NULL, "every option explained" },
 	{ "version", NULL, "the version; with --verbose how it was built" },
 	{ "help-man", NULL, "this text, as a man page" },
 	{ "help-completion", NULL, "completion for bash" },
@@ -159,16 +160,47 @@ static void ensure_newline(struct lwm_str *out)
 		lwm_str_putc(out, '\n');
 }
 
-void lwm_opt_help(const struct lwm_parse *p, struct lwm_str *out)
+/* A section of the table: from its heading to before the next. */
+static int section_end(const struct lwm_parse *p, int from)
+{
+	int i = from + 1;
+	while (i < p->ntool && p->st[i].opt->type != LWM_T_HEAD)
+		i++;
+	return i;
+}
+
+/* The section's options by name only. */
+static void short_section(const struct lwm_parse *p, int from, struct lwm_str *out)
+{
+	struct lwm_str names = { 0 };
+	size_t n = strlen(p->st[from].opt->help);
+	for (int i = from + 1; i < section_end(p, from); i++) {
+		lwm_str_printf(&names, "%s--%s", i > from + 1 ? " " : "", p->st[i].opt->name);
+		if (p->st[i].opt->arg)
+			lwm_str_printf(&names, "=%s", p->st[i].opt->arg);
+	}
+	n -= n && p->st[from].opt->help[n - 1] == ':';
+	lwm_str_printf(out, "%.*s: ", (int)n, p->st[from].opt->help);
+	wrap(out, lwm_str_get(&names), n + 2, 4);
+	lwm_str_release(&names);
+}
+
+/* Sections from `brief` on only name their options. */
+static void help_text(const struct lwm_parse *p, int brief, struct lwm_str *out)
 {
 	const struct lwm_tool *t = p->tool;
 	int width = left_width(p);
 	lwm_str_printf(out, "Usage: %s [options] %s\n%s\n\n", t->name, t->operands ? t->operands : "", t->summary);
 	for (int i = 0; i < p->ntool; i++) {
-		if (p->st[i].opt->type == LWM_T_HEAD)
+		bool head = p->st[i].opt->type == LWM_T_HEAD;
+		if (head && i >= brief) {
+			short_section(p, i, out);
+			i = section_end(p, i) - 1;
+		} else if (head) {
 			lwm_str_printf(out, "%s\n", p->st[i].opt->help);
-		else
+		} else {
 			help_line(p->st[i].opt, width, out);
+		}
 	}
 	lwm_str_puts(out, common_help);
 	if (t->details) {
@@ -178,6 +210,21 @@ void lwm_opt_help(const struct lwm_parse *p, struct lwm_str *out)
 	if (t->examples) {
 		lwm_str_printf(out, "\nExamples:\n%s", t->examples);
 		ensure_newline(out);
+	}
+}
+
+void lwm_opt_help(const struct lwm_parse *p, bool all, struct lwm_str *out)
+{
+	for (int brief = p->ntool; brief >= 0; brief--) {
+		int lines = 0;
+		if (brief < p->ntool && p->st[brief].opt->type != LWM_T_HEAD)
+			continue;
+		lwm_str_reset(out);
+		help_text(p, brief, out);
+		for (size_t i = 0; i < out->len; i++)
+			lines += out->s[i] == '\n';
+		if (all || lines <= 60)
+			return;
 	}
 }
 

@@ -1,0 +1,152 @@
+/* run_plan.c - what would run, and why; and whether every option is one its program knows. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/config/run.h"
+
+struct plan {
+	struct lwm_pipeline *p;
+	const struct lwm_run_cfg *c;
+	struct lwm_str *out;
+	bool *runs; /* of each stage: something in it will run */
+	int64_t complete, to_run, later;
+	const char *sep;
+};
+
+static void put_command(struct lwm_str *out, const struct lwm_paths *argv, bool json)
+{
+	for (int64_t i = 0; i < argv->n; i++) {
+		lwm_str_puts(out, i ? json ? ", " : " " : "");
+		if (json)
+			lwm_str_json(out, argv->v[i], strlen(argv->v[i]));
+		else
+			lwm_run_quote(argv->v[i], out);
+	}
+}
+
+static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm_verdict *v, struct lwm_err *e)
+{
+	struct lwm_paths argv = { 0 };
+	struct lwm_str *out = pl->out;
+	int rc = lwm_run_command(pl->p, t, pl->c, v, &argv, e);
+	if (rc == 0 && pl->c->json) {
+		lwm_str_printf(out, "%s\n  {\"task\": \"%s\", \"stage\": \"%s\", \"complete\": %s, \"why\": ", pl->sep,
+			       t->label, pl->p->stage[t->stage].name, v->complete ? "true" : "false");
+		lwm_str_json(out, v->why, strlen(v->why));
+		lwm_str_puts(out, ", \"command\": [");
+		put_command(out, &argv, true);
+		lwm_str_puts(out, "]}");
+		pl->sep = ",";
+	} else if (rc == 0 && !v->complete) {
+		lwm_str_printf(out, "%s: %s\n    ", t->label, v->why);
+		put_command(out, &argv, false);
+		lwm_str_putc(out, '\n');
+	}
+	lwm_paths_release(&argv);
+	return rc;
+}
+
+static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, const char *after, struct lwm_err *e)
+{
+	struct lwm_verdict v;
+	LWM_TRY(lwm_run_judge(pl->p, t, pl->c, &v, e));
+	if (v.complete && after) {
+		v.complete = false;
+		snprintf(v.why, sizeof v.why, "looked at again behind stage %s", after);
+		v.stale = !pl->p->stage[t->stage].resumes;
+	}
+	v.complete ? pl->complete++ : pl->to_run++;
+	if (!v.complete)
+		pl->runs[t->stage] = true;
+	return show(pl, t, &v, e);
+}
+
+static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
+{
+	struct lwm_pipe_stage *st = &pl->p->stage[i];
+	const char *after = NULL;
+	int rc;
+	for (int k = 0; k < st->nneed; k++)
+		if (pl->runs[st->need[k]])
+			after = pl->p->stage[st->need[k]].name;
+	rc = lwm_pipeline_expand(pl->p, i, e);
+	if (rc == -LWM_ENOINPUT && after) {
+		/* its items are files that are not there yet */
+		lwm_err_clear(e);
+		pl->runs[i] = true;
+		pl->later++;
+		if (!pl->c->json)
+			lwm_str_printf(pl->out, "%s: its tasks are known when stage %s has run\n", st->name, after);
+		return 0;
+	}
+	for (int64_t k = 0; k < st->ntask && rc >= 0; k++)
+		rc = plan_task(pl, &st->task[k], after, e);
+	return rc;
+}
+
+int lwm_run_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_str *out, struct lwm_err *e)
+{
+	struct plan pl = { .p = p, .c = c, .out = out, .sep = "" };
+	int rc = 0;
+	pl.runs = calloc((size_t)p->nstage, sizeof *pl.runs);
+	if (!pl.runs)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (c->json)
+		lwm_str_puts(out, "[");
+	for (int o = 0; o < p->nstage && rc >= 0; o++)
+		if (p->stage[p->order[o]].selected)
+			rc = plan_stage(&pl, p->order[o], e);
+	free(pl.runs);
+	if (c->json) {
+		lwm_str_puts(out, "\n]\n");
+		return rc;
+	}
+	lwm_str_printf(out, "%" PRId64 " to run, %" PRId64 " complete", pl.to_run, pl.complete);
+	if (pl.later)
+		lwm_str_printf(out, ", %" PRId64 " stages known later", pl.later);
+	lwm_str_putc(out, '\n');
+	return rc < 0 ? rc : lwm_str_ok(out, e);
+}
+
+static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, struct lwm_err *e)
+{
+	struct lwm_run_cfg c = { .launch = "" };
+	struct lwm_pipe_stage *st = &p->stage[t->stage];
+	int64_t ranks = st->ranks;
+	struct lwm_paths argv = { 0 };
+	char text[600];
+	int rc, status = 0;
+	st->ranks = 0; /* one process can answer */
+	rc = lwm_run_command(p, t, &c, NULL, &argv, e);
+	st->ranks = ranks;
+	/* only our programs know the question */
+	if (rc == 0 && !strncmp(lwm_path_base(argv.v[0]), "lwm-", 4)) {
+		rc = lwm_paths_add(&argv, "--print-config", e);
+		if (rc == 0)
+			rc = lwm_spawn_wait(&argv, 2, &status, text, sizeof text, e);
+		text[rc == 0 ? strcspn(text, "\n") : 0] = 0;
+		if (rc == 0 && status)
+			rc = lwm_node_fail(st->node, LWM_EUSAGE, e, "stage %s: %s", st->name, text);
+	}
+	lwm_paths_release(&argv);
+	return rc;
+}
+
+int lwm_run_check(struct lwm_pipeline *p, struct lwm_err *e)
+{
+	for (int o = 0; o < p->nstage; o++) {
+		struct lwm_pipe_stage *st = &p->stage[p->order[o]];
+		struct lwm_err local = { 0 };
+		int rc = st->selected ? lwm_pipeline_expand(p, p->order[o], &local) : 0;
+		if (rc == -LWM_ENOINPUT) /* items that are not there yet say nothing about the file */
+			continue;
+		if (rc < 0)
+			return lwm_fail(e, -rc, "%s", local.msg);
+		/* the tasks of one stage differ in names of files only */
+		if (st->selected && st->ntask)
+			LWM_TRY(ask(p, &st->task[0], e));
+	}
+	return 0;
+}

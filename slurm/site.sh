@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# The settings of your cluster: the only file here that a site edits. Every batch script reads it when its job starts.
+# To have sbatch itself use account and partition, read it into your login shell too:  . slurm/site.sh
+
+# module purge; module load gcc openmpi hdf5 ffmpeg
+
+# export SBATCH_ACCOUNT=myproject
+# export SBATCH_PARTITION=gpu
+
+# What starts the ranks inside a job. Open MPI from Debian and most sites: PMIx.
+export LWM_LAUNCH="${LWM_LAUNCH:-srun --mpi=pmix}"
+
+# Where the programs are, when they are not in the source tree's bin/.
+# PATH=/opt/lwm/bin:$PATH
+
+# How often a job that saved before its time limit is put back into the queue.
+export LWM_MAX_REQUEUES="${LWM_MAX_REQUEUES:-200}"

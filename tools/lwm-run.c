@@ -1,0 +1,131 @@
+/* lwm-run - runs a pipeline file: here, or as batch jobs. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/config/opt.h"
+#include "common/config/run.h"
+
+static struct lwm_paths only;
+static const char *from, *until, *launch;
+static int64_t jobs = 1, restarts = 100, ranks;
+static bool check, slurm, print;
+
+static const struct lwm_opt opts[] = {
+	LWM_OPT_LIST(0, "only", &only, "STAGE", "this stage alone (may be repeated)", 0),
+	LWM_OPT_STR(0, "from", &from, "STAGE", "this stage and those that follow from it", 0),
+	LWM_OPT_STR(0, "until", &until, "STAGE", "this stage and those it needs", 0),
+	LWM_OPT_INT('j', "jobs", &jobs, 1, 1024, "N", "tasks at a time", 0),
+	LWM_OPT_INT(0, "ranks", &ranks, 0, 100000, "N", "ranks of stages that have ranks; 0: as the file says", 0),
+	LWM_OPT_STR(0, "launch", &launch, "COMMAND", "what starts ranks (default mpirun, in a Slurm job srun)", 0),
+	LWM_OPT_INT(0, "restarts", &restarts, 0, 1000000, "N", "how often a task that saved and stopped goes on", 0),
+	LWM_OPT_FLAG(0, "check", &check, "only check the file and that the programs know their options"),
+	LWM_OPT_FLAG(0, "slurm", &slurm, "submit as a chain of batch jobs"),
+	LWM_OPT_FLAG(0, "print", &print, "with --slurm: print the scripts instead"),
+	LWM_OPT_END
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-run",
+	.summary = "Runs a pipeline: every task that is not complete and verified, in the order of its needs.",
+	.operands = "PIPELINE.yaml",
+	.min_operands = 1,
+	.max_operands = 1,
+	.opts = opts,
+	.own_set = true,
+	.details =
+		"--set NAME=VALUE sets a variable of the file, its `out`, or any value by its path (stages.pack.args.fill=0.9).\n"
+		"--plan prints each command and why it would run. A task is complete when its outputs exist, verify, and were\n"
+		"made by the same command from the same inputs. Logs are in OUT/logs, times in OUT/timing.jsonl.\n"
+		"LWM_NAME in the environment is stronger than the file's value for --name.",
+	.examples = "  lwm-run pipelines/demo.yaml\n"
+		    "  lwm-run --plan pipelines/quickstart.yaml --set books=DIR --set videos=DIR --set out=runs/mine\n"
+		    "  lwm-run --slurm --print pipelines/text.yaml | less\n",
+};
+
+/* The folder of this program: the others lie beside it. */
+static int own_folder(char **out, struct lwm_err *e)
+{
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+	if (n <= 0)
+		return lwm_fail_errno(e, LWM_EUNAVAIL, errno, "/proc/self/exe");
+	path[n] = 0;
+	*out = lwm_path_dir(path);
+	return *out ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+}
+
+/* slurm/NAME beside the programs: in the source tree or installed. LWM_HOME names another place. */
+static char *slurm_file(const char *bin, const char *name)
+{
+	static const char *const places[] = { "%s/../slurm/%s", "%s/../share/lwm/slurm/%s", "%s/../../../slurm/%s" };
+	const char *home = getenv("LWM_HOME");
+	char *path = NULL, *real;
+	if (home && asprintf(&path, "%s/slurm/%s", home, name) < 0)
+		return NULL;
+	for (int i = 0; i < 3 && (!path || !lwm_path_exists(path)); i++) {
+		free(path);
+		if (asprintf(&path, i == 0 ? places[0] : i == 1 ? places[1] : places[2], bin, name) < 0)
+			return NULL;
+	}
+	real = realpath(path, NULL);
+	free(path);
+	return real;
+}
+
+static int as_jobs(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_paths *sets,
+		   struct lwm_err *e)
+{
+	char *job = slurm_file(p->bin, "job.sh"), *site = slurm_file(p->bin, "site.sh");
+	struct lwm_slurm_cfg s = { .job_sh = job, .site = site, .print = print, .sets = sets };
+	struct lwm_str out = { 0 };
+	int rc = job ? lwm_run_slurm(p, c, &s, &out, e) :
+		       lwm_fail(e, LWM_EUNAVAIL, "slurm/job.sh is not beside the programs; set LWM_HOME to its folder's parent");
+	fwrite(lwm_str_get(&out), 1, out.len, stdout);
+	if (rc == 0 && !print && !out.len)
+		puts("nothing to submit: every stage is complete");
+	lwm_str_release(&out);
+	free(job);
+	free(site);
+	return rc;
+}
+
+static int plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
+{
+	struct lwm_str out = { 0 };
+	int rc = lwm_run_plan(p, c, &out, e);
+	fwrite(lwm_str_get(&out), 1, out.len, stdout);
+	lwm_str_release(&out);
+	return rc;
+}
+
+static int run(const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lwm_run_cfg c = { .force = a->common.force, .json = a->common.json, .jobs = jobs, .restarts = restarts,
+				 .ranks = ranks, .launch = launch };
+	struct lwm_pipeline *p = NULL;
+	char *bin;
+	int rc;
+	LWM_TRY(own_folder(&bin, e));
+	LWM_GO(lwm_pipeline_load(&p, a->operand[0], bin, a->set, e));
+	LWM_GO(lwm_pipeline_select(p, &only, from, until, e));
+	if (print && !slurm)
+		rc = lwm_fail(e, LWM_EUSAGE, "--print goes with --slurm (for what would run here there is --plan)");
+	else if (check)
+		rc = lwm_run_check(p, e);
+	else if (slurm)
+		rc = as_jobs(p, &c, a->set, e);
+	else
+		rc = a->common.plan ? plan(p, &c, e) : lwm_run_execute(p, &c, e);
+out:
+	lwm_pipeline_free(p);
+	free(bin);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, run);
+}
