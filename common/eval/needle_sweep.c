@@ -12,8 +12,8 @@
 #include "common/base/progress.h"
 #include "common/base/stop.h"
 #include "common/data/needle.h"
+#include "common/eval/generate.h"
 #include "common/eval/needle_eval.h"
-#include "common/model/sample.h"
 
 int lwm_sweep_lengths(const struct lwm_sweep *s, int64_t **lengths, struct lwm_err *e)
 {
@@ -123,36 +123,16 @@ static bool have(const struct lwm_needle_results *r, const struct lwm_needle_cel
 
 /* ---- asking ---- */
 
-/* Greedy until </s> or the room is used up. */
 static int answer(struct lwm_gen *g, const struct lwm_trial *t, int64_t most, struct lwm_tokenizer *tok,
 		  struct lwm_str *out, struct lwm_err *e)
 {
-	const struct lwm_sampler greedy = { .temperature = 0, .top_p = 1 };
-	int64_t vocab = lwm_gen_config(g)->vocab_text, id;
-	struct lwm_cache *cache = NULL;
+	const struct lwm_generate greedy = { .g = g, .tok = tok, .sampler = { .temperature = 0, .top_p = 1 }, .most = most };
 	struct lwm_ids said = { 0 };
-	float *logits = malloc((size_t)vocab * sizeof *logits);
-	int rc = logits ? lwm_cache_new(&cache, g, t->prompt.n + most, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
-	if (rc == 0)
-		rc = lwm_gen_feed(g, cache, t->prompt.v, t->prompt.n, e);
-	while (rc == 0 && said.n < most) {
-		LWM_GO(lwm_gen_logits(g, LWM_TEXT, logits, e));
-		LWM_GO(lwm_sample(&greedy, logits, 0, vocab, 0, 0, &id, NULL, e));
-		if (id == lwm_tokenizer_eos(tok))
-			break;
-		int32_t next = (int32_t)id;
-		LWM_GO(lwm_ids_add(&said, &next, 1, e));
-		if (said.n < most)
-			LWM_GO(lwm_gen_step(g, &cache, &next, 1, e));
-	}
+	bool finished;
+	int rc = lwm_generate_text(&greedy, t->prompt.v, t->prompt.n, 0, &said, &finished, e);
 	lwm_tokenizer_decode(tok, said.v, said.n, out);
-out:
-	if (rc == 0)
-		rc = lwm_str_ok(out, e);
 	lwm_ids_release(&said);
-	lwm_cache_free(cache);
-	free(logits);
-	return rc;
+	return rc < 0 ? rc : lwm_str_ok(out, e);
 }
 
 static void describe(struct lwm_str *line, const char *id, const struct lwm_trial *t, const char *said, double score,

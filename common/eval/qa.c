@@ -1,0 +1,205 @@
+#include "common/eval/qa.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/hash.h"
+
+const char *lwm_qa_prompt_head(void)
+{
+	return "You are a helpful assistant. USER: ";
+}
+
+const char *lwm_qa_prompt_tail(void)
+{
+	return " Write a question about this text and answer it. ASSISTANT:";
+}
+
+/* Copy without blanks at the ends; NULL when nothing is left. */
+static char *trimmed(const char *s, size_t n)
+{
+	while (n && (*s == ' ' || *s == '\n'))
+		s++, n--;
+	while (n && (s[n - 1] == ' ' || s[n - 1] == '\n'))
+		n--;
+	return n ? strndup(s, n) : NULL;
+}
+
+bool lwm_qa_parse(const char *text, char **question, char **answer)
+{
+	const char *q = strstr(text, "Question:"), *a = q ? strstr(q, "Answer:") : NULL;
+	*question = *answer = NULL;
+	if (!a)
+		return false;
+	*question = trimmed(q + 9, (size_t)(a - q - 9));
+	*answer = trimmed(a + 7, strlen(a + 7));
+	if (*question && *answer)
+		return true;
+	free(*question);
+	free(*answer);
+	*question = *answer = NULL;
+	return false;
+}
+
+/* What is being put together: the chunks so far, and behind them the chat. */
+struct build {
+	struct lwm_ids text, chat;
+	struct lwm_loss_run *run; /* of the chat: starts relative to it */
+	int64_t nruns, cap, pairs, made;
+	char id[512];
+};
+
+static int add_run(struct build *b, uint8_t loss, struct lwm_err *e)
+{
+	if (b->nruns + 2 > b->cap) {
+		int64_t cap = b->cap ? b->cap * 2 : 64;
+		struct lwm_loss_run *p = realloc(b->run, (size_t)cap * sizeof *p);
+		if (!p)
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " loss runs", cap);
+		b->run = p;
+		b->cap = cap;
+	}
+	b->run[b->nruns++] = (struct lwm_loss_run){ b->chat.n, loss };
+	return 0;
+}
+
+static int add_text(struct lwm_tokenizer *t, struct lwm_ids *to, const char *before, const char *text, struct lwm_err *e)
+{
+	struct lwm_str s = { 0 };
+	lwm_str_puts(&s, before);
+	lwm_str_puts(&s, text);
+	int rc = lwm_str_ok(&s, e);
+	if (rc == 0)
+		rc = lwm_tokenizer_encode_rest(t, s.s, s.len, to, e);
+	lwm_str_release(&s);
+	return rc;
+}
+
+static int add_pair(const struct lwm_qa *q, struct build *b, const char *question, const char *answer, struct lwm_err *e)
+{
+	struct lwm_tokenizer *t = q->writer.tok;
+	int32_t eos = lwm_tokenizer_eos(t);
+	LWM_TRY(add_run(b, 0, e));
+	LWM_TRY(add_text(t, &b->chat, " USER: ", question, e));
+	LWM_TRY(add_text(t, &b->chat, " ASSISTANT:", "", e));
+	LWM_TRY(add_run(b, 1, e));
+	LWM_TRY(add_text(t, &b->chat, " ", answer, e));
+	LWM_TRY(lwm_ids_add(&b->chat, &eos, 1, e));
+	b->pairs++;
+	return 0;
+}
+
+/* Writes what is there, when it has pairs enough, and begins anew. */
+static int flush(const struct lwm_qa *q, struct build *b, const char *source, struct lwm_docs_writer *out,
+		 struct lwm_qa_stats *st, struct lwm_err *e)
+{
+	int64_t text = b->text.n;
+	char id[600];
+	int rc = 0;
+	if (b->pairs >= q->min_pairs && b->pairs > 0) {
+		rc = lwm_ids_add(&b->text, b->chat.v, b->chat.n, e);
+		/* the text itself does not count: its run is joined with the first question's */
+		for (int64_t i = 0; i < b->nruns; i++)
+			b->run[i].start = i ? b->run[i].start + text : 0;
+		snprintf(id, sizeof id, "%s#qa%" PRId64, b->id, b->made++);
+		if (rc == 0)
+			rc = lwm_docs_append(out, id, source, b->text.v, b->text.n, b->run, b->nruns, e);
+		st->docs_out++;
+		st->tokens_out += b->text.n;
+	} else if (b->text.n > 1) {
+		st->docs_short++;
+	}
+	int32_t bos = lwm_tokenizer_bos(q->writer.tok);
+	b->text.n = b->chat.n = b->nruns = b->pairs = 0;
+	return rc < 0 ? rc : lwm_ids_add(&b->text, &bos, 1, e);
+}
+
+/* Asks the model about a chunk; question NULL when it said something else. */
+static int ask(const struct lwm_qa *q, const int32_t *chunk, int64_t n, uint64_t sample, char **question, char **answer,
+	       struct lwm_qa_stats *st, struct lwm_err *e)
+{
+	struct lwm_tokenizer *t = q->writer.tok;
+	struct lwm_ids prompt = { 0 }, said = { 0 };
+	struct lwm_str text = { 0 };
+	int32_t bos = lwm_tokenizer_bos(t);
+	bool finished = false;
+	int rc;
+	*question = *answer = NULL;
+	LWM_GO(lwm_ids_add(&prompt, &bos, 1, e));
+	LWM_GO(lwm_tokenizer_encode(t, lwm_qa_prompt_head(), strlen(lwm_qa_prompt_head()), &prompt, e));
+	LWM_GO(lwm_ids_add(&prompt, chunk, n, e));
+	LWM_GO(add_text(t, &prompt, lwm_qa_prompt_tail(), "", e));
+	LWM_GO(lwm_generate_text(&q->writer, prompt.v, prompt.n, sample, &said, &finished, e));
+	lwm_tokenizer_decode(t, said.v, said.n, &text);
+	LWM_GO(lwm_str_ok(&text, e));
+	if (!finished)
+		st->unfinished++;
+	else if (lwm_qa_parse(lwm_str_get(&text), question, answer))
+		st->pairs++;
+	else
+		st->unparsed++;
+out:
+	lwm_ids_release(&prompt);
+	lwm_ids_release(&said);
+	lwm_str_release(&text);
+	return rc;
+}
+
+static int add_chunk(const struct lwm_qa *q, struct build *b, const int32_t *chunk, int64_t n, uint64_t sample,
+		     const char *source, struct lwm_docs_writer *out, struct lwm_qa_stats *st, struct lwm_err *e)
+{
+	char *question, *answer;
+	struct build before = *b;
+	st->chunks++;
+	LWM_TRY(ask(q, chunk, n, sample, &question, &answer, st, e));
+	int rc = question ? add_pair(q, b, question, answer, e) : 0;
+	if (rc == 0 && b->text.n + n + b->chat.n > q->target_tokens && before.text.n > 1) {
+		/* one chunk too many: what was there before is finished, this one begins the next document */
+		b->chat.n = before.chat.n;
+		b->nruns = before.nruns;
+		b->pairs = before.pairs;
+		rc = flush(q, b, source, out, st, e);
+		if (rc == 0 && question)
+			rc = add_pair(q, b, question, answer, e);
+	}
+	if (rc == 0)
+		rc = lwm_ids_add(&b->text, chunk, n, e);
+	free(question);
+	free(answer);
+	return rc;
+}
+
+int lwm_qa_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct lwm_docs_writer *out,
+		    struct lwm_qa_stats *st, struct lwm_err *e)
+{
+	struct lwm_doc doc;
+	struct build b = { .made = 0 };
+	int32_t *chunk = malloc((size_t)q->chunk_tokens * sizeof *chunk);
+	char source[1024];
+	int rc = chunk ? lwm_docs_get(d, i, &doc, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc < 0)
+		goto out;
+	snprintf(b.id, sizeof b.id, "%s", doc.id);
+	snprintf(source, sizeof source, "%s", doc.source);
+	uint64_t key = lwm_hash64(b.id, strlen(b.id), 0);
+	st->docs_in++;
+	LWM_GO(flush(q, &b, source, out, st, e));
+	for (int64_t at = 0, k = 0; at < doc.n; at += q->chunk_tokens, k++) {
+		int64_t n = doc.n - at < q->chunk_tokens ? doc.n - at : q->chunk_tokens, keep = 0;
+		LWM_GO(lwm_docs_read(d, i, at, at + n, chunk, e));
+		for (int64_t j = 0; j < n; j++) /* marks of the source document have no place inside */
+			if (chunk[j] != lwm_tokenizer_bos(q->writer.tok) && chunk[j] != lwm_tokenizer_eos(q->writer.tok))
+				chunk[keep++] = chunk[j];
+		if (keep)
+			LWM_GO(add_chunk(q, &b, chunk, keep, key + (uint64_t)k, source, out, st, e));
+	}
+	LWM_GO(flush(q, &b, source, out, st, e));
+out:
+	lwm_ids_release(&b.text);
+	lwm_ids_release(&b.chat);
+	free(b.run);
+	free(chunk);
+	return rc;
+}

@@ -1,0 +1,198 @@
+/* lwm-qa-gen - questions and answers about long documents, written by a short-context model. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "common/base/progress.h"
+#include "common/config/opt.h"
+#include "common/eval/qa.h"
+#include "common/model/device.h"
+#include "common/train/modelfile.h"
+
+static struct {
+	const char *model, *tokenizer, *device, *out_dir;
+	int64_t chunk, target, min_pairs, answer, prefill, task, tasks, top_k;
+	double temperature, top_p;
+} o = { .device = "auto", .chunk = 1000, .target = 32768, .min_pairs = 1, .answer = 128, .prefill = 2048, .tasks = 1,
+	.temperature = 0.7, .top_p = 1 };
+
+static const struct lwm_opt opts[] = {
+	LWM_OPT_STR('m', "model", &o.model, "DIR", "merged model or checkpoint that writes the pairs", LWM_OPT_REQUIRED),
+	LWM_OPT_STR('d', "out-dir", &o.out_dir, "DIR", "one shard for each input: DIR/NAME.qa.h5", LWM_OPT_REQUIRED),
+	LWM_OPT_STR('t', "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
+	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_INT(0, "task", &o.task, 0, 1e9, "I", "take the inputs whose number modulo --tasks is I, from 0", 0),
+	LWM_OPT_INT(0, "tasks", &o.tasks, 1, 1e9, "N", "number of tasks that share the inputs", 0),
+	LWM_OPT_HEAD("Documents"),
+	LWM_OPT_INT(0, "chunk-tokens", &o.chunk, 16, 1 << 20, "N", "tokens that a pair is written about", 0),
+	LWM_OPT_INT(0, "target-tokens", &o.target, 32, 1 << 30, "N", "length of a finished document at most", 0),
+	LWM_OPT_INT(0, "min-pairs", &o.min_pairs, 1, 1 << 20, "N", "documents with fewer pairs are left out", 0),
+	LWM_OPT_HEAD("Writing"),
+	LWM_OPT_INT(0, "answer-tokens", &o.answer, 4, 1 << 20, "N", "most tokens of a question with its answer", 0),
+	LWM_OPT_DOUBLE(0, "temperature", &o.temperature, 0, 100, "X", "0: always the likeliest token", 0),
+	LWM_OPT_INT(0, "top-k", &o.top_k, 0, 1 << 24, "N", "draw from the N likeliest; 0: all", 0),
+	LWM_OPT_DOUBLE(0, "top-p", &o.top_p, 0.01, 1, "X", "draw from the likeliest that make up X", 0),
+	LWM_OPT_INT(0, "prefill-chunk", &o.prefill, 1, 1 << 20, "N", "prompt tokens at a time", 0),
+	LWM_OPT_END,
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-qa-gen",
+	.summary = "Cuts long documents into chunks, writes a question and answer for each, appends them as chat.",
+	.operands = "SHARD...",
+	.min_operands = 1,
+	.max_operands = -1,
+	.opts = opts,
+	.details = "Inputs are document shards of lwm-tokenize. Loss stands on answers only. An output that is there already is left\n"
+		   "alone, so a failed array task is simply run again; --force makes it anew.",
+	.examples = "  lwm-qa-gen -m runs/short-model -d qa/ books.docs.h5\n"
+		    "  lwm-qa-gen -m model -d qa/ --task $SLURM_ARRAY_TASK_ID --tasks 100 shards/",
+};
+
+struct writer {
+	struct lk_dev *dev;
+	struct lwm_loaded model;
+	struct lwm_tokenizer *tok;
+	struct lwm_gen *gen;
+};
+
+static int writer_open(struct writer *w, const struct lwm_args *a, struct lwm_err *e)
+{
+	memset(w, 0, sizeof *w);
+	LWM_TRY(lwm_device_open(&w->dev, o.device, a->common.threads, e));
+	LWM_TRY(lwm_loaded_open(&w->model, o.model, w->dev, e));
+	if (!o.tokenizer && !w->model.tokenizer)
+		return lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", o.model);
+	LWM_TRY(lwm_tokenizer_open(&w->tok, o.tokenizer ? o.tokenizer : w->model.tokenizer, e));
+	if (lwm_tokenizer_vocab(w->tok) != w->model.cfg.vocab_text)
+		return lwm_fail(e, LWM_ECONFIG, "the tokenizer has %d pieces, the model %" PRId64, lwm_tokenizer_vocab(w->tok),
+				w->model.cfg.vocab_text);
+	return lwm_gen_new(&w->gen, w->dev, &w->model.cfg, w->model.weights, o.prefill, 1, e);
+}
+
+static void writer_close(struct writer *w)
+{
+	lwm_gen_free(w->gen);
+	lwm_tokenizer_free(w->tok);
+	if (w->dev)
+		lwm_loaded_free(&w->model);
+	lk_dev_close(w->dev);
+}
+
+static char *output_name(const char *input)
+{
+	const char *base = lwm_path_base(input);
+	size_t n = strlen(base);
+	char *name = NULL, *path = NULL;
+	if (lwm_path_has_suffix(base, ".docs.h5"))
+		n -= 8;
+	else if (lwm_path_has_suffix(base, ".h5"))
+		n -= 3;
+	if (asprintf(&name, "%.*s.qa.h5", (int)n, base) < 0)
+		return NULL;
+	path = lwm_path_join(o.out_dir, name);
+	free(name);
+	return path;
+}
+
+static int create(struct lwm_docs_writer **out, const char *path, const struct writer *w, const struct lwm_args *a,
+		  struct lwm_err *e)
+{
+	char config[256];
+	snprintf(config, sizeof config,
+		 "{\"chunk_tokens\":%" PRId64 ",\"target_tokens\":%" PRId64 ",\"temperature\":%.9g,\"top_k\":%" PRId64
+		 ",\"top_p\":%.9g,\"seed\":%" PRId64 ",\"model\":\"%s\"}",
+		 o.chunk, o.target, o.temperature, o.top_k, o.top_p, a->common.seed, w->model.hash);
+	struct lwm_docs_meta m = { .vocab_text = lwm_tokenizer_vocab(w->tok),
+				   .vocab_vision = 0,
+				   .tokenizer = lwm_tokenizer_hash(w->tok)->hex,
+				   .tool = "lwm-qa-gen " LWM_VERSION,
+				   .config = config,
+				   .policy = "bos,eos" };
+	return lwm_docs_create(out, path, &m, a->common.force, e);
+}
+
+static void report(const char *path, const struct lwm_qa_stats *s)
+{
+	printf("{\"output\":\"%s\",\"documents_in\":%" PRId64 ",\"chunks\":%" PRId64 ",\"pairs\":%" PRId64 ",\"unparsed\":%" PRId64
+	       ",\"unfinished\":%" PRId64 ",\"documents_out\":%" PRId64 ",\"without_enough_pairs\":%" PRId64 ",\"tokens\":%" PRId64 "}\n",
+	       lwm_path_base(path), s->docs_in, s->chunks, s->pairs, s->unparsed, s->unfinished, s->docs_out, s->docs_short,
+	       s->tokens_out);
+}
+
+static int fill(struct lwm_docs *d, struct lwm_docs_writer *out, struct writer *w, const struct lwm_args *a,
+		struct lwm_qa_stats *st, struct lwm_err *e)
+{
+	struct lwm_qa q = { .writer = { .g = w->gen, .tok = w->tok, .most = o.answer,
+					.sampler = { o.temperature, o.top_k, o.top_p, (uint64_t)a->common.seed } },
+			    .chunk_tokens = o.chunk, .target_tokens = o.target, .min_pairs = o.min_pairs };
+	struct lwm_progress p;
+	if (strcmp(lwm_docs_meta(d)->tokenizer, lwm_tokenizer_hash(w->tok)->hex))
+		return lwm_fail(e, LWM_ECONFIG, "made with another tokenizer than the model's");
+	lwm_progress_begin(&p, "document", "documents", lwm_docs_count(d));
+	for (int64_t i = 0; i < lwm_docs_count(d); i++) {
+		LWM_TRY(lwm_qa_document(&q, d, i, out, st, e));
+		lwm_progress_at(&p, i + 1);
+	}
+	lwm_progress_end(&p);
+	LWM_TRY(lwm_docs_reject(out, "too few pairs", st->docs_short, e));
+	return st->docs_out ? 0 : lwm_fail(e, LWM_EDATA, "the model wrote no usable pair in %" PRId64 " chunks", st->chunks);
+}
+
+static int convert(const char *input, struct writer *w, const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lwm_docs *d = NULL;
+	struct lwm_docs_writer *out = NULL;
+	struct lwm_qa_stats st = { 0 };
+	char *path = output_name(input);
+	int rc = path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc == 0 && !a->common.force && lwm_path_exists(path)) {
+		lwm_log(LWM_INFO, "%s is there already", path);
+		free(path);
+		return 0;
+	}
+	if (rc == 0)
+		rc = lwm_docs_open(&d, input, e);
+	if (rc == 0)
+		rc = create(&out, path, w, a, e);
+	if (rc == 0)
+		rc = lwm_docs_input(out, input, -1, NULL, e);
+	if (rc == 0 && (rc = fill(d, out, w, a, &st, e)) < 0)
+		lwm_context(e, "%s", input);
+	if (rc == 0) {
+		rc = lwm_docs_commit(out, e);
+		out = NULL;
+	}
+	if (rc == 0)
+		report(path, &st);
+	lwm_docs_discard(out);
+	lwm_docs_close(d);
+	free(path);
+	return rc;
+}
+
+static int run(const struct lwm_args *a, struct lwm_err *e)
+{
+	static const char *const suffixes[] = { ".h5", NULL };
+	struct lwm_paths in = { 0 };
+	struct writer w = { 0 };
+	int rc = o.task < o.tasks ? 0 : lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, o.task, o.tasks);
+	for (int i = 0; rc == 0 && i < a->noperand; i++)
+		rc = lwm_paths_expand(&in, a->operand[i], suffixes, e);
+	if (rc == 0)
+		rc = lwm_mkdirs(o.out_dir, e);
+	if (rc == 0)
+		rc = writer_open(&w, a, e);
+	for (int64_t i = o.task; rc == 0 && i < in.n; i += o.tasks)
+		rc = convert(in.v[i], &w, a, e);
+	writer_close(&w);
+	lwm_paths_release(&in);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, run);
+}
