@@ -1,0 +1,329 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/json.h"
+#include "common/base/num.h"
+#include "common/base/outfile.h"
+#include "common/base/path.h"
+#include "common/io/ckpt_int.h"
+#include "common/io/model_int.h"
+#include "common/io/seal.h"
+
+#define TOKENIZER_LIMIT (1LL << 30)
+
+struct out_tensor {
+	struct lwm_st_tensor disk;
+	struct lwm_ckpt_tensor mem;
+	enum lwm_change how;
+	int64_t head, size;
+	int file;
+};
+
+struct lwm_model_writer {
+	char *dir, *tmp, *tokenizer;
+	json_t *config;
+	bool vqgan, force;
+	enum lwm_st_dtype dtype;
+	struct out_tensor *tensor;
+	int64_t ntensor, next, bytes;
+	int nfiles, file; /* files in all, the one being written */
+	struct lwm_st_writer *st;
+	float *turned; /* one tensor in disk layout */
+	int64_t turned_cap;
+};
+
+static void release(struct lwm_model_writer *w)
+{
+	for (int64_t i = 0; w->tensor && i < w->ntensor; i++)
+		free((char *)(uintptr_t)w->tensor[i].mem.name);
+	free(w->tensor);
+	free(w->turned);
+	free(w->dir);
+	free(w->tmp);
+	free(w->tokenizer);
+	json_decref(w->config);
+	free(w);
+}
+
+void lwm_model_discard(struct lwm_model_writer *w)
+{
+	if (!w)
+		return;
+	lwm_st_discard(w->st);
+	if (w->tmp)
+		lwm_remove_tree(w->tmp, NULL);
+	release(w);
+}
+
+static int plan_tensor(struct lwm_model_writer *w, const struct lwm_ckpt_tensor *t, struct lwm_err *e)
+{
+	struct out_tensor *x = &w->tensor[w->ntensor];
+	x->mem = *t;
+	x->mem.name = strdup(t->name);
+	w->ntensor++; /* so that release frees the name */
+	if (!x->mem.name)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	x->size = lwm_ckpt_tensor_size(t);
+	if (x->size < 0)
+		return lwm_fail(e, LWM_EINTERNAL, "%s: '%s' has no usable shape", w->dir, t->name);
+	LWM_TRY(lwm_change_of(t->name, t->ndim, t->shape, w->vqgan, w->config, &x->how, &x->head, w->dir, e));
+	x->disk = (struct lwm_st_tensor){ .name = x->mem.name, .dtype = w->dtype, .ndim = t->ndim };
+	for (int d = 0; d < t->ndim; d++)
+		x->disk.shape[d] = t->shape[d];
+	if (x->how == LWM_CONV) { /* H W I O -> O I H W */
+		x->disk.shape[0] = t->shape[3];
+		x->disk.shape[1] = t->shape[2];
+		x->disk.shape[2] = t->shape[0];
+		x->disk.shape[3] = t->shape[1];
+	}
+	return 0;
+}
+
+/* Tensors in order into files of at most `limit` bytes; a larger tensor gets a file of its own. */
+static void share_out(struct lwm_model_writer *w, int64_t limit)
+{
+	int64_t in_file = 0;
+	w->nfiles = 1;
+	for (int64_t i = 0; i < w->ntensor; i++) {
+		int64_t bytes = w->tensor[i].size * lwm_st_dtype_bytes(w->dtype);
+		if (limit > 0 && in_file && in_file + bytes > limit) {
+			w->nfiles++;
+			in_file = 0;
+		}
+		w->tensor[i].file = w->nfiles - 1;
+		in_file += bytes;
+		w->bytes += bytes;
+	}
+}
+
+static void file_name(const struct lwm_model_writer *w, int k, char *out, size_t size)
+{
+	const char *stem = lwm_model_stem(w->vqgan);
+	if (w->nfiles == 1)
+		snprintf(out, size, "%s.safetensors", stem);
+	else
+		snprintf(out, size, "%s-%05d-of-%05d.safetensors", stem, k + 1, w->nfiles);
+}
+
+/* Starts file w->file with its tensors. */
+static int start_file(struct lwm_model_writer *w, struct lwm_err *e)
+{
+	char name[80];
+	int64_t n = 0, first = 0;
+	while (first < w->ntensor && w->tensor[first].file != w->file)
+		first++;
+	while (first + n < w->ntensor && w->tensor[first + n].file == w->file)
+		n++;
+	struct lwm_st_tensor *list = calloc((size_t)n + 1, sizeof *list);
+	file_name(w, w->file, name, sizeof name);
+	char *path = lwm_path_join(w->tmp, name);
+	for (int64_t i = 0; list && i < n; i++)
+		list[i] = w->tensor[first + i].disk;
+	int rc = list && path ? lwm_st_create(&w->st, path, list, n, NULL, false, e) :
+				lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	free(list);
+	free(path);
+	return rc;
+}
+
+static int prepare(struct lwm_model_writer *w, const struct lwm_model_spec *spec, struct lwm_err *e)
+{
+	char a[32], b[32];
+	int64_t room = lwm_space_free(w->dir);
+	if (room >= 0 && room < w->bytes)
+		return lwm_fail(e, LWM_EIO, "%s: the model needs %s, the file system has %s left", w->dir,
+				lwm_bytes_text((double)w->bytes, a, sizeof a), lwm_bytes_text((double)room, b, sizeof b));
+	if (spec->tokenizer && spec->tokenizer[0]) {
+		w->tokenizer = strdup(spec->tokenizer);
+		if (!w->tokenizer)
+			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+		if (access(w->tokenizer, R_OK))
+			return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot read the tokenizer", w->tokenizer);
+	}
+	LWM_TRY(lwm_remove_tree(w->tmp, e));
+	LWM_TRY(lwm_mkdirs(w->tmp, e));
+	return start_file(w, e);
+}
+
+/* With force a folder is removed as a whole: only one that is a model. */
+static int check_target(const char *dir, bool force, struct lwm_err *e)
+{
+	if (!lwm_path_exists(dir))
+		return 0;
+	if (!force)
+		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", dir);
+	char *path = lwm_path_join(dir, "config.json");
+	bool model = path && lwm_path_exists(path);
+	free(path);
+	return model ? 0 : lwm_fail(e, LWM_ECANTCREATE, "%s: exists and is not a model folder; it is not replaced", dir);
+}
+
+int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struct lwm_model_spec *spec,
+		     const struct lwm_ckpt_tensor *tensor, int64_t n, bool force, struct lwm_err *e)
+{
+	int rc = 0;
+	size_t len = strlen(dir);
+	*out = NULL;
+	while (len > 1 && dir[len - 1] == '/')
+		len--;
+	struct lwm_model_writer *w = calloc(1, sizeof *w);
+	if (!w)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	w->dir = strndup(dir, len);
+	w->config = json_deep_copy(spec->config);
+	w->tensor = calloc((size_t)n + 1, sizeof *w->tensor);
+	if (!w->dir || !w->config || !w->tensor || asprintf(&w->tmp, "%s.tmp.%ld", w->dir, (long)getpid()) < 0) {
+		w->tmp = NULL;
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		goto out;
+	}
+	LWM_GO(check_target(w->dir, force, e));
+	w->force = force;
+	w->vqgan = !strcmp(spec->kind, "vqgan");
+	w->dtype = spec->dtype;
+	for (int64_t i = 0; i < n; i++)
+		LWM_GO(plan_tensor(w, &tensor[i], e));
+	share_out(w, spec->max_file_bytes);
+	LWM_GO(prepare(w, spec, e));
+	*out = w;
+	return 0;
+out:
+	lwm_model_discard(w);
+	return rc;
+}
+
+static int reserve(struct lwm_model_writer *w, int64_t n, struct lwm_err *e)
+{
+	if (n <= w->turned_cap)
+		return 0;
+	free(w->turned);
+	w->turned_cap = 0;
+	w->turned = malloc((size_t)n * sizeof *w->turned);
+	if (!w->turned)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	w->turned_cap = n;
+	return 0;
+}
+
+/* Row p on disk is the memory row that lwm_model_qk_row sends to p: 2i for the first half, 2i + 1 for the second. */
+static int add_qk(struct lwm_model_writer *w, const struct out_tensor *x, const float *data, struct lwm_err *e)
+{
+	int64_t cols = x->mem.shape[1], half = x->head / 2;
+	for (int64_t p = 0; p < x->mem.shape[0]; p++) {
+		int64_t i = p % x->head, r = p - i + 2 * (i % half) + i / half;
+		LWM_TRY(lwm_st_write(w->st, data + r * cols, cols, e));
+	}
+	return 0;
+}
+
+int lwm_model_add(struct lwm_model_writer *w, const float *data, struct lwm_err *e)
+{
+	if (w->next == w->ntensor)
+		return lwm_fail(e, LWM_EINTERNAL, "%s: more tensors than announced", w->dir);
+	struct out_tensor *x = &w->tensor[w->next];
+	if (x->file != w->file) {
+		struct lwm_st_writer *done = w->st;
+		w->st = NULL;
+		LWM_TRY(lwm_st_commit(done, e));
+		w->file = x->file;
+		LWM_TRY(start_file(w, e));
+	}
+	if (x->how == LWM_QK) {
+		LWM_TRY(add_qk(w, x, data, e));
+	} else if (x->how == LWM_CONV) {
+		LWM_TRY(reserve(w, x->size, e));
+		lwm_conv_to_disk(data, x->mem.shape, w->turned);
+		LWM_TRY(lwm_st_write(w->st, w->turned, x->size, e));
+	} else {
+		LWM_TRY(lwm_st_write(w->st, data, x->size, e));
+	}
+	w->next++;
+	return 0;
+}
+
+/* ---- the small files, and the folder ---- */
+
+static int write_json(const struct lwm_model_writer *w, const json_t *v, const char *name, struct lwm_err *e)
+{
+	char *path = lwm_path_join(w->tmp, name);
+	int rc = path ? lwm_json_write(v, path, false, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	free(path);
+	return rc;
+}
+
+static int write_index(const struct lwm_model_writer *w, struct lwm_err *e)
+{
+	char name[80];
+	bool failed = false;
+	json_t *o = json_object(), *map = json_object(), *meta = json_object();
+	for (int64_t i = 0; i < w->ntensor; i++) {
+		file_name(w, w->tensor[i].file, name, sizeof name);
+		lwm_put(map, w->tensor[i].disk.name, json_string(name), &failed);
+	}
+	lwm_put(meta, "total_size", json_integer(w->bytes), &failed);
+	lwm_put(o, "metadata", meta, &failed);
+	lwm_put(o, "weight_map", map, &failed);
+	snprintf(name, sizeof name, "%s.safetensors.index.json", lwm_model_stem(w->vqgan));
+	int rc = failed ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir) : write_json(w, o, name, e);
+	json_decref(o);
+	return rc;
+}
+
+static int copy_tokenizer(const struct lwm_model_writer *w, struct lwm_err *e)
+{
+	char *text, *path;
+	size_t n;
+	if (!w->tokenizer)
+		return 0;
+	LWM_TRY(lwm_read_file(w->tokenizer, TOKENIZER_LIMIT, &text, &n, e));
+	path = lwm_path_join(w->tmp, "tokenizer.model");
+	int rc = path ? lwm_write_file(path, text, n, false, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	free(path);
+	free(text);
+	return rc;
+}
+
+/* The new folder takes the name at once; an old one is exchanged for it and removed. */
+static int publish(struct lwm_model_writer *w, struct lwm_err *e)
+{
+	int rc = 0;
+	if (lwm_path_exists(w->dir)) {
+		if (renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->dir, RENAME_EXCHANGE) == 0)
+			return lwm_remove_tree(w->tmp, e);
+		/* not every file system can exchange */
+		LWM_TRY(lwm_remove_tree(w->dir, e));
+	}
+	if (rename(w->tmp, w->dir))
+		return lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it", w->dir);
+	char *parent = lwm_path_dir(w->dir);
+	rc = parent ? lwm_fsync_dir(parent, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	free(parent);
+	return rc;
+}
+
+int lwm_model_commit(struct lwm_model_writer *w, struct lwm_err *e)
+{
+	int rc = 0;
+	struct lwm_st_writer *st = w->st;
+	if (w->next != w->ntensor)
+		rc = lwm_fail(e, LWM_EINTERNAL, "%s: tensors are missing", w->dir);
+	if (rc < 0)
+		goto out;
+	w->st = NULL;
+	LWM_GO(lwm_st_commit(st, e));
+	if (w->nfiles > 1)
+		LWM_GO(write_index(w, e));
+	LWM_GO(copy_tokenizer(w, e));
+	LWM_GO(write_json(w, w->config, "config.json", e));
+	LWM_GO(publish(w, e));
+	release(w);
+	return 0;
+out:
+	lwm_model_discard(w);
+	return rc;
+}
