@@ -152,12 +152,12 @@ int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, const s
 	return end(m, e);
 }
 
-/* Logits of the final residual rows named by idx (device memory holds them in LWM_BUF_IDX). */
-static void logit_rows(struct lwm_llama *m, const struct lwm_tables *t, enum lwm_modality head, int64_t nrows,
-		       float *host_out)
+void lwm_logit_rows(struct lwm_llama *m, const struct lwm_llama_weights *w, enum lwm_modality head, int64_t nrows,
+		    float *host_out)
 {
+	struct lwm_tables t = lwm_tables_at(&m->cfg, &m->map, w, m->dtype);
 	int64_t step = m->plan.loss_rows * (int64_t)lk_dtype_size(m->dtype) / 4; // logits here are fp32
-	int64_t v = t->head[head].w.n[0], d = m->cfg.dim;
+	int64_t v = t.head[head].w.n[0], d = m->cfg.dim;
 	const int32_t *idx = lwm_buf(m, LWM_BUF_IDX, 0);
 	struct lk_view x = lwm_rows(m, LWM_BUF_X, m->cfg.layers, d, 0, m->n);
 
@@ -168,9 +168,9 @@ static void logit_rows(struct lwm_llama *m, const struct lwm_tables *t, enum lwm
 		struct lk_view y = lk_view2(lwm_buf(m, LWM_BUF_LOGITS, 0), LK_F32, k, v);
 
 		LWM_K(m, lk_gather_rows(m->dev, &rx, &x, idx + r));
-		LWM_K(m, lk_rmsnorm_fwd(m->dev, &rn, lwm_buf(m, LWM_BUF_RRSTD, 0), &rx, NULL, &t->norm.w,
+		LWM_K(m, lk_rmsnorm_fwd(m->dev, &rn, lwm_buf(m, LWM_BUF_RRSTD, 0), &rx, NULL, &t.norm.w,
 					(float)m->cfg.rms_eps));
-		LWM_K(m, lk_matmul(m->dev, &y, &rn, &t->head[head].w, LK_TB, 1.0f));
+		LWM_K(m, lk_matmul(m->dev, &y, &rn, &t.head[head].w, LK_TB, 1.0f));
 		LWM_K(m, lk_download(m->dev, host_out + r * v, y.data, (size_t)(k * v) * sizeof(float)));
 	}
 }
@@ -178,7 +178,6 @@ static void logit_rows(struct lwm_llama *m, const struct lwm_tables *t, enum lwm
 int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w,
 		     enum lwm_modality head, const int32_t *rows, int64_t nrows, float *host_out, struct lwm_err *e)
 {
-	struct lwm_tables t;
 	int rc = 0;
 
 	LWM_TRY(begin(m, b, w, e));
@@ -191,9 +190,8 @@ int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, const
 	m->rc = rc;
 	lwm_fwd(m, b, w);
 	if (!m->rc && nrows) {
-		t = lwm_tables_at(&m->cfg, &m->map, w, m->dtype);
 		LWM_K(m, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), rows, (size_t)nrows * sizeof *rows));
-		logit_rows(m, &t, head, nrows, host_out);
+		lwm_logit_rows(m, w, head, nrows, host_out);
 	}
 	return end(m, e);
 }

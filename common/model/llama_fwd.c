@@ -93,7 +93,10 @@ void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct 
 		struct lk_view mid = kept ? lwm_rows(m, LWM_BUF_MID, l, m->cfg.dim, 0, m->n) : x;
 
 		lwm_fwd_qkv(m, l, &y);
-		attention(m, l);
+		if (m->attend)
+			m->attend(m, l);
+		else
+			attention(m, l);
 		lwm_fwd_mid(m, l, &y, &mid);
 		mlp(m, l, &y, &mid, x);
 	}

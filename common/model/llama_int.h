@@ -83,8 +83,11 @@ struct lwm_llama {
 	int dtype;
 	int64_t n; /* tokens of the current step */
 	int64_t counted[LWM_MODALITIES];
-	int32_t *host_i;   /* scratch (T) each */
+	int32_t *host_i; /* scratch, 2 T each */
 	float *host_f;
+	/* Instead of the ring, for generation: LWM_BUF_QKV of layer l -> LWM_BUF_O. */
+	void (*attend)(struct lwm_llama *m, int64_t l);
+	void *attend_arg;
 	/* First failure of a step. Kernels are skipped behind it, exchanges are not: the other ranks go on. */
 	int rc;
 	struct lwm_err err;
@@ -119,6 +122,9 @@ void lwm_fwd_norm(struct lwm_llama *m, const struct lk_view *y, const struct lk_
 void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
 void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lk_view *mid);
 void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w);
+/* llama.c: logits of the last residual rows that LWM_BUF_IDX names, to the host. */
+void lwm_logit_rows(struct lwm_llama *m, const struct lwm_llama_weights *w, enum lwm_modality head, int64_t nrows,
+		    float *host_out);
 /* llama_bwd.c: from the gradient in LWM_BUF_DX to those of all weights. */
 void lwm_bwd(struct lwm_llama *m, const struct lwm_llama_weights *w);
 /* llama_loss.c */

@@ -1,0 +1,289 @@
+/* test_sample.c - caches against the whole forward pass, and what a draw may give. */
+#include "common/model/cache.h"
+#include "common/model/sample.h"
+#include "tests/unit/llama_fixture.h"
+
+/* ---- caches ---- */
+
+struct engine {
+	struct lwm_llama_cfg cfg;
+	struct lk_dev *dev;
+	struct lwm_gen *g;
+	float *w;
+};
+
+static struct engine engine_new(const char *dev, int64_t chunk, int64_t streams)
+{
+	struct engine x = { .cfg = tiny_cfg(), .dev = device(dev, 1) };
+	struct lwm_err e = { 0 };
+	int64_t total;
+
+	x.w = weights_new(&x.cfg, &total);
+	if (lwm_gen_new(&x.g, x.dev, &x.cfg, x.w, chunk, streams, &e))
+		fail_msg("%s", e.msg);
+	return x;
+}
+
+static void engine_free(struct engine *x)
+{
+	lwm_gen_free(x->g);
+	lk_dev_close(x->dev);
+	free(x->w);
+}
+
+static struct lwm_cache *cache_new(struct engine *x, int64_t n)
+{
+	struct lwm_err e = { 0 };
+	struct lwm_cache *c;
+
+	if (lwm_cache_new(&c, x->g, n, &e))
+		fail_msg("%s", e.msg);
+	return c;
+}
+
+/* Logits of every position of one document by the training code's forward. */
+static void whole(const struct engine *x, struct batch *b, enum lwm_modality head, float *out)
+{
+	struct lwm_llama_run run = { .tokens = b->b.n };
+	struct lwm_llama_weights lw = { x->w, NULL };
+	int32_t rows[64];
+	struct lwm_err e = { 0 };
+	struct lwm_llama *m;
+
+	for (int i = 0; i < b->b.n; i++)
+		rows[i] = i;
+	if (lwm_llama_new(&m, x->dev, &x->cfg, &run, &e) ||
+	    lwm_llama_logits(m, &b->b, &lw, head, rows, b->b.n, out, &e))
+		fail_msg("%s", e.msg);
+	lwm_llama_free(m);
+}
+
+enum { LEN = 40, TEXT = 37, CODES = 10 };
+
+static void decoding_equals_the_whole_forward(void **state)
+{
+	static const char *const devices[] = { "ref", "cpu" };
+	const int length = LEN;
+
+	(void)state;
+	for (int d = 0; d < 2; d++)
+		for (int chunk = 1; chunk <= 16; chunk += 5) {
+			struct engine x = engine_new(devices[d], chunk, 1);
+			struct batch b = batch_docs(&x.cfg, LEN, &length, 1, 0);
+			struct lwm_cache *c = cache_new(&x, LEN);
+			float text[LEN * TEXT], vision[LEN * CODES], got[TEXT];
+
+			whole(&x, &b, LWM_TEXT, text);
+			whole(&x, &b, LWM_VISION, vision);
+			assert_int_equal(lwm_gen_feed(x.g, c, b.tokens, 23, NULL), 0);
+			for (int i = 23; i < LEN; i++) {
+				assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, got, NULL), 0);
+				assert_below(worst(got, text + (i - 1) * TEXT, TEXT), 2e-5);
+				assert_int_equal(lwm_gen_logits(x.g, LWM_VISION, got, NULL), 0);
+				assert_below(worst(got, vision + (i - 1) * CODES, CODES), 2e-5);
+				assert_int_equal(lwm_gen_step(x.g, &c, &b.tokens[i], 1, NULL), 0);
+			}
+			assert_int_equal(lwm_cache_length(c), LEN);
+			assert_int_equal(lwm_gen_step(x.g, &c, b.tokens, 1, NULL), -LWM_ECONFIG);
+			lwm_cache_free(c);
+			batch_free(&b);
+			engine_free(&x);
+		}
+}
+
+/* Three streams of different length step together as each does alone. */
+static void streams_do_not_see_each_other(void **state)
+{
+	const int lengths[3] = { 5, 17, 9 };
+	struct engine x = engine_new("cpu", 8, 3);
+	struct lwm_cache *c[3], *alone[3];
+	float got[3 * TEXT], want[TEXT];
+	struct batch b[3];
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		b[i] = batch_docs(&x.cfg, LEN, &(const int){ LEN }, 1, i);
+		c[i] = cache_new(&x, LEN + i);
+		alone[i] = cache_new(&x, LEN);
+		assert_int_equal(lwm_gen_feed(x.g, c[i], b[i].tokens, lengths[i], NULL), 0);
+		assert_int_equal(lwm_cache_copy(alone[i], c[i], NULL), 0);
+	}
+	for (int step = 0; step < 4; step++) {
+		int32_t ids[3];
+
+		for (int i = 0; i < 3; i++)
+			ids[i] = b[i].tokens[lengths[i] + step];
+		assert_int_equal(lwm_gen_step(x.g, c, ids, 3, NULL), 0);
+		assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, got, NULL), 0);
+		for (int i = 0; i < 3; i++) {
+			assert_int_equal(lwm_gen_step(x.g, &alone[i], &ids[i], 1, NULL), 0);
+			assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, want, NULL), 0);
+			assert_below(worst(got + i * TEXT, want, TEXT), 2e-5);
+		}
+	}
+	assert_int_equal(lwm_gen_step(x.g, c, (int32_t[]){ 1, 2, 47 }, 3, NULL), -LWM_EDATA);
+	assert_int_equal(lwm_cache_length(c[0]), 9);
+	for (int i = 0; i < 3; i++) {
+		lwm_cache_free(c[i]);
+		lwm_cache_free(alone[i]);
+		batch_free(&b[i]);
+	}
+	engine_free(&x);
+}
+
+static void rewinding_forgets(void **state)
+{
+	struct engine x = engine_new("cpu", 64, 1);
+	struct lwm_cache *c = cache_new(&x, 600);
+	int32_t ids[600];
+	float a[TEXT], b[TEXT];
+
+	(void)state;
+	for (int i = 0; i < 600; i++)
+		ids[i] = i * 7 % 37;
+	assert_int_equal(lwm_gen_feed(x.g, c, ids, 500, NULL), 0); // reaches over several growths of the key table
+	assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, a, NULL), 0);
+	assert_int_equal(lwm_gen_feed(x.g, c, ids, 100, NULL), 0);
+	lwm_cache_rewind(c, 490);
+	assert_int_equal(lwm_gen_feed(x.g, c, ids + 490, 10, NULL), 0);
+	assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, b, NULL), 0);
+	assert_below(worst(b, a, TEXT), 2e-5);
+	lwm_cache_free(c);
+	engine_free(&x);
+}
+
+/* ---- draws ---- */
+
+static int64_t pick(const struct lwm_sampler *s, const float *l, int64_t first, int64_t last, uint64_t step)
+{
+	int64_t id = -1;
+	struct lwm_err e = { 0 };
+
+	if (lwm_sample(s, l, first, last, step, 0, &id, NULL, &e))
+		fail_msg("%s", e.msg);
+	return id;
+}
+
+static void greedy_takes_the_first_largest(void **state)
+{
+	const float l[] = { 9, 1, 5, 5, -2 };
+	struct lwm_sampler s = { .temperature = 0, .top_p = 1 }, k1 = { .temperature = 3, .top_k = 1, .top_p = 1 };
+	double lp;
+	int64_t id;
+
+	(void)state;
+	assert_int_equal(pick(&s, l, 0, 5, 0), 0);
+	assert_int_equal(pick(&s, l, 1, 5, 0), 2);
+	assert_int_equal(pick(&k1, l, 1, 5, 0), 2);
+	assert_int_equal(lwm_sample(&s, l, 1, 4, 0, 0, &id, &lp, NULL), 0);
+	assert_below(fabs(lp + log(2 + exp(-4.0))), 1e-9);
+}
+
+static void frequencies_follow_the_softmax(void **state)
+{
+	const float l[] = { 100, 0, 1, -1, 2, 100 };
+	struct lwm_sampler s = { .temperature = 1, .top_p = 1, .seed = 3 };
+	enum { N = 20000 };
+
+	(void)state;
+	for (int t = 0; t < 3; t++) {
+		double z = 0, p[6], count[6] = { 0 };
+
+		s.temperature = t == 1 ? 0.5 : t == 2 ? 2 : 1;
+		s.top_k = t == 2 ? 4 : 0;
+		for (int i = 1; i < 5; i++)
+			z += p[i] = exp((double)l[i] / s.temperature);
+		for (int n = 0; n < N; n++)
+			count[pick(&s, l, 1, 5, (uint64_t)n)] += 1.0 / N;
+		assert_true(count[0] == 0 && count[5] == 0);
+		for (int i = 1; i < 5; i++)
+			assert_below(fabs(count[i] - p[i] / z), 0.02);
+	}
+}
+
+static void limits_leave_only_the_best(void **state)
+{
+	enum { V = 5000, N = 3000 };
+	static float l[V];
+	struct lwm_rng r = lwm_rng_at(1, LWM_RNG_TEST, 0, 0);
+	struct lwm_sampler s = { .temperature = 1, .top_k = 7, .top_p = 1 };
+	int64_t order[V];
+
+	(void)state;
+	for (int i = 0; i < V; i++)
+		l[i] = (float)(int)(lwm_rng_double(&r) * 300); // many ties
+	for (int i = 0; i < V; i++)
+		order[i] = 0;
+	for (int i = 0; i < V; i++)
+		for (int j = 0; j < V; j++)
+			order[i] += l[j] > l[i] || (l[j] == l[i] && j < i); // rank of i
+	for (int n = 0; n < N; n++)
+		assert_true(order[pick(&s, l, 0, V, (uint64_t)n)] < 7);
+	for (int i = 0; i < V; i++)
+		l[i] = i < 4 ? logf(0.2f) : logf(0.2f / (V - 4));
+	s.top_k = 0;
+	s.top_p = 0.75; // three of probability 0.2 are too few, four are enough
+	for (int n = 0; n < N; n++)
+		assert_true(pick(&s, l, 0, V, (uint64_t)n) < 4);
+}
+
+static void draws_depend_on_seed_and_step_only(void **state)
+{
+	float l[100];
+	struct lwm_sampler a = { .temperature = 1, .top_p = 1, .seed = 1 }, b = a;
+	int differ = 0;
+
+	(void)state;
+	b.seed = 2;
+	for (int i = 0; i < 100; i++)
+		l[i] = (float)(i % 3);
+	for (uint64_t n = 0; n < 50; n++) {
+		assert_int_equal(pick(&a, l, 0, 100, n), pick(&a, l, 0, 100, n));
+		differ += pick(&a, l, 0, 100, n) != pick(&b, l, 0, 100, n);
+	}
+	assert_true(differ > 30);
+}
+
+static void broken_logits_are_refused(void **state)
+{
+	float l[] = { 1, NAN, -INFINITY, -INFINITY, 2 };
+	struct lwm_sampler s = { .temperature = 1, .top_p = 1 };
+	struct lwm_err e = { 0 };
+	int64_t id;
+
+	(void)state;
+	assert_int_equal(lwm_sample(&s, l, 0, 5, 0, 0, &id, NULL, &e), -LWM_ENUMERIC);
+	assert_int_equal(lwm_sample(&s, l, 2, 4, 0, 0, &id, NULL, NULL), -LWM_ENUMERIC);
+	assert_int_equal(lwm_sample(&s, l, 3, 3, 0, 0, &id, NULL, NULL), -LWM_ENUMERIC);
+	assert_int_equal(pick(&s, l, 2, 5, 0), 4);
+}
+
+static void guidance_extrapolates(void **state)
+{
+	float u[] = { 1, 2 }, c[] = { 2, 0 };
+
+	(void)state;
+	lwm_guide(u, c, 2, 1);
+	assert_true(u[0] == 2 && u[1] == 0);
+	u[0] = 1;
+	u[1] = 2;
+	lwm_guide(u, c, 2, 3);
+	assert_true(u[0] == 4 && u[1] == -4);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(decoding_equals_the_whole_forward),
+		cmocka_unit_test(streams_do_not_see_each_other),
+		cmocka_unit_test(rewinding_forgets),
+		cmocka_unit_test(greedy_takes_the_first_largest),
+		cmocka_unit_test(frequencies_follow_the_softmax),
+		cmocka_unit_test(limits_leave_only_the_best),
+		cmocka_unit_test(draws_depend_on_seed_and_step_only),
+		cmocka_unit_test(broken_logits_are_refused),
+		cmocka_unit_test(guidance_extrapolates),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
