@@ -10,27 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef OWN_TILES
-#define OWN_TILES 48
-#endif
-enum { SHARED_TILES = 192 };
-
-struct lk_conv_wino {
-	int64_t cin, cout;
-	int32_t fy, fx, up; /* first input row, column of output 0; doubling of the input */
-	int64_t us;         /* floats between the 36 packed matrices */
-	float *u;
-};
-
-struct job {
-	const struct lk_image_gemm *gemm;
-	const struct lk_image_wino *hot;
-	const struct lk_conv_wino *k;
-	const struct lk_view *in, *out;
-	const float *bias, *add, *zeros;
-	int64_t th, tw, tiles; /* tiles of one image, and in all */
-	int64_t ldv, ldm, vs, ms;
-};
+/* Tiles of a block: a thread's own ones and their products stay near the second-level cache, but heavy weights want to
+ * be read less often. */
+enum { OWN_TILES = 36, HEAVY_TILES = 96, HEAVY = 384 * 384, SHARED_TILES = 192 };
 
 void lk_conv_wino_free(struct lk_conv_wino *k)
 {
@@ -87,7 +69,7 @@ int lk_conv_wino_pack(struct lk_dev *dev, struct lk_conv_wino *k, const float *w
 }
 
 /* The 36 input pixels of tile t, zeros outside. */
-static void pixels_of(const struct job *b, int64_t t, const float **px)
+static void pixels_of(const struct lk_wino_job *b, int64_t t, const float **px)
 {
 	const struct lk_conv_wino *k = b->k;
 	int64_t img = t / (b->th * b->tw), h = b->in->n[1], w = b->in->n[2];
@@ -103,8 +85,7 @@ static void pixels_of(const struct job *b, int64_t t, const float **px)
 	}
 }
 
-/* Tiles [t0, t1) of the block that begins at tile `first`. */
-static void tiles_in(const struct job *b, float *v, int64_t first, int64_t t0, int64_t t1)
+void lk_wino_tiles_in(const struct lk_wino_job *b, float *v, int64_t first, int64_t t0, int64_t t1)
 {
 	const float *px[36];
 	for (int64_t t = t0; t < t1; t++) {
@@ -113,7 +94,7 @@ static void tiles_in(const struct job *b, float *v, int64_t first, int64_t t0, i
 	}
 }
 
-static void tiles_out(const struct job *b, const float *m, int64_t first, int64_t t0, int64_t t1)
+static void tiles_out(const struct lk_wino_job *b, const float *m, int64_t first, int64_t t0, int64_t t1)
 {
 	int64_t n = b->k->cout, h = b->out->n[1], w = b->out->n[2];
 	for (int64_t t = t0; t < t1; t++) {
@@ -126,27 +107,27 @@ static void tiles_out(const struct job *b, const float *m, int64_t first, int64_
 }
 
 /* Columns [j, j + cols) of product q over `tiles` rows; j is a whole number of panels. */
-static void product(const struct job *b, float *m, const float *v, int64_t tiles, int64_t q, int64_t j, int64_t cols)
+static void product(const struct lk_wino_job *b, float *m, const float *v, int64_t tiles, int64_t q, int64_t j, int64_t cols)
 {
 	b->gemm->gemm(tiles, cols, b->k->cin, v + q * b->vs, b->ldv, b->k->u + q * b->k->us + j * b->k->cin,
 		      b->k->cin * b->gemm->nr, m + q * b->ms + j, b->ldm, 0);
 }
 
-static void own_block(const struct job *b, float *v, float *m, int64_t first, int64_t n)
+static void own_block(const struct lk_wino_job *b, float *v, float *m, int64_t first, int64_t n)
 {
-	tiles_in(b, v, first, first, first + n);
+	lk_wino_tiles_in(b, v, first, first, first + n);
 	for (int64_t q = 0; q < 36; q++)
 		product(b, m, v, n, q, 0, b->k->cout);
 	tiles_out(b, m, first, first, first + n);
 }
 
 /* Called by all threads of a team; each loop ends with their meeting. */
-static void shared_block(const struct job *b, float *v, float *m, int64_t first, int64_t n)
+static void shared_block(const struct lk_wino_job *b, float *v, float *m, int64_t first, int64_t n)
 {
 	int64_t cols = lk_round_up((b->k->cout + 3) / 4, b->gemm->nr), parts = (b->k->cout + cols - 1) / cols;
 #pragma omp for schedule(dynamic, 2)
 	for (int64_t t = first; t < first + n; t++)
-		tiles_in(b, v, first, t, t + 1);
+		lk_wino_tiles_in(b, v, first, t, t + 1);
 #pragma omp for schedule(dynamic)
 	for (int64_t i = 0; i < 36 * parts; i++) {
 		int64_t j = i % parts * cols;
@@ -157,24 +138,34 @@ static void shared_block(const struct job *b, float *v, float *m, int64_t first,
 		tiles_out(b, m, first, t, t + 1);
 }
 
-/* An odd number of cache lines between the matrices, so that the 36 rows of a tile do not fall into one cache set. */
-static int64_t apart(int64_t floats)
+int64_t lk_wino_apart(int64_t floats)
 {
 	return (lk_round_up(floats, 16) / 16 | 1) * 16;
+}
+
+struct lk_wino_job lk_wino_job(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out,
+			       const struct lk_view *in)
+{
+	struct lk_wino_job b = { lk_image_gemm(dev), lk_image_wino(dev), k, in, out, NULL, NULL, NULL,
+				 (out->n[1] + 3) / 4, (out->n[2] + 3) / 4, 0, lk_round_up(k->cin, 16) + 16,
+				 lk_round_up(k->cout, 16) + 16, 0, 0 };
+	b.tiles = out->n[0] * b.th * b.tw;
+	return b;
 }
 
 int lk_conv_wino(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out, const struct lk_view *in,
 		 const float *bias, const float *add)
 {
-	struct job b = { lk_image_gemm(dev), lk_image_wino(dev), k, in, out, bias, add, NULL, (out->n[1] + 3) / 4,
-			 (out->n[2] + 3) / 4, 0, lk_round_up(k->cin, 16) + 16, lk_round_up(k->cout, 16) + 16, 0, 0 };
+	struct lk_wino_job b = lk_wino_job(dev, k, out, in);
 	int threads = lk_cpu(dev)->threads;
-	b.tiles = out->n[0] * b.th * b.tw;
-	int shared = threads > 1 && b.tiles < 2 * OWN_TILES * (int64_t)threads;
-	int64_t most = shared ? SHARED_TILES : OWN_TILES, blocks = (b.tiles + most - 1) / most;
+	int64_t own = k->cin * k->cout > HEAVY ? HEAVY_TILES : OWN_TILES;
+	int shared = threads > 1 && b.tiles < 2 * own * (int64_t)threads;
+	int64_t most = shared ? SHARED_TILES : own, blocks = (b.tiles + most - 1) / most;
+	b.bias = bias;
+	b.add = add;
 	int64_t per = lk_round_up((b.tiles + blocks - 1) / blocks, b.gemm->mr);
-	b.vs = apart(per * b.ldv);
-	b.ms = apart(per * b.ldm);
+	b.vs = lk_wino_apart(per * b.ldv);
+	b.ms = lk_wino_apart(per * b.ldm);
 	int64_t room = 36 * (b.vs + b.ms), zeros = lk_round_up(k->cin, 16);
 	float *s = lk_cpu_scratch(dev, (size_t)(zeros + room * (shared ? 1 : threads)) * sizeof *s);
 	if (!s)

@@ -5,7 +5,8 @@
  *	         with e1 = d4 - B2 d2, o1 = A (d3 - B2 d1), e2 = d4 - A2 d2, o2 = B (d3 - A2 d1)
  *	weights: (g0 / A2B2,  (g0 +- A g1 + A2 g2) / NA,  (g0 +- B g1 + B2 g2) / NB,  g2)
  *	out:     row i = sum of m_p p^i over the finite points, and m5 added to row 3
- * Two dimensions: columns, then rows.
+ * Two dimensions: columns, then rows. The gradient of the weights is the same sum read backwards: the inputs as above,
+ * dy through the transposed `out`, their products through the transposed `weights`.
  */
 #include "kernels/cpu/image_int.h"
 #include "kernels/cpu/vmath.h"
@@ -66,6 +67,14 @@ static inline vf load(const float *p, int64_t left)
 	return left >= LK_VEC ? lk_vload(p) : lk_vload_n(p, left, 0.0f);
 }
 
+static inline void store(float *p, vf v, int64_t left)
+{
+	if (left >= LK_VEC)
+		lk_vstore(p, v);
+	else
+		lk_vstore_n(p, v, left);
+}
+
 /* One tile: px its 36 pixels, c channels each. Value q goes to v + q vs; rows of v are padded to whole vectors. */
 static void tile_in(const float *const *px, int64_t c, float *v, int64_t vs)
 {
@@ -104,10 +113,7 @@ static void tile_out(const float *m, int64_t ms, int64_t n, float *y, int64_t ly
 				vf o = s[4 * q + r] + b;
 				if (add)
 					o += load(add + at, n - i);
-				if (n - i >= LK_VEC)
-					lk_vstore(y + at, o);
-				else
-					lk_vstore_n(y + at, o, n - i);
+				store(y + at, o, n - i);
 			}
 		}
 	}
@@ -132,4 +138,70 @@ static void weights_in(const float *w, int64_t cin, int64_t cout, int64_t r0, in
 	}
 }
 
-const struct lk_image_wino LK_ISA_NAME(lk_image_wino) = { tile_in, tile_out, weights_in };
+/* transposed out4: four values of dy to six */
+static inline __attribute__((always_inline)) void dy6(const vf *s, int ss, vf *t, int ts)
+{
+	vf ea = s[0] + s[2 * ss] * A2, oa = s[ss] * A1 + s[3 * ss] * A3;
+	vf eb = s[0] + s[2 * ss] * B2, ob = s[ss] * B1 + s[3 * ss] * B3;
+
+	t[0] = s[0];
+	t[ts] = ea + oa;
+	t[2 * ts] = ea - oa;
+	t[3 * ts] = eb + ob;
+	t[4 * ts] = eb - ob;
+	t[5 * ts] = s[3 * ss];
+}
+
+/* transposed weight6: six sums to three taps */
+static inline __attribute__((always_inline)) void weight3(const vf *m, int ms, vf *t, int ts)
+{
+	vf sa = (m[ms] + m[2 * ms]) * (float)(1 / NA), da = (m[ms] - m[2 * ms]) * (float)(WA / NA);
+	vf sb = (m[3 * ms] + m[4 * ms]) * (float)(1 / NB), db = (m[3 * ms] - m[4 * ms]) * (float)(WB / NB);
+
+	t[0] = m[0] * (float)(1 / (WA * WA * WB * WB)) + sa + sb;
+	t[ts] = da + db;
+	t[2 * ts] = sa * A2 + sb * B2 + m[5 * ms];
+}
+
+/* One tile of dy: px its 16 pixels, n channels each. Value q goes to y + q ys, in panels of NR channels that lie ldp
+ * floats apart; a ragged last panel is filled with zeros. */
+static void tile_dy(const float *const *px, int64_t n, float *y, int64_t ys, int64_t ldp)
+{
+	for (int64_t i = 0; i < lk_round_up(n, 2 * LK_VEC); i += LK_VEC) {
+		float *to = y + i / (2 * LK_VEC) * ldp + i % (2 * LK_VEC);
+		vf d[16], t[24], o[36];
+		for (int q = 0; q < 16; q++)
+			d[q] = i < n ? load(px[q] + i, n - i) : (vf){ 0 };
+#pragma GCC unroll 4
+		for (int q = 0; q < 4; q++)
+			dy6(d + q, 4, t + q, 4);
+#pragma GCC unroll 6
+		for (int q = 0; q < 6; q++)
+			dy6(t + 4 * q, 1, o + 6 * q, 1);
+		for (int q = 0; q < 36; q++)
+			lk_vstore(to + q * ys, o[q]);
+	}
+}
+
+/* dw (3,3,cin,cout), rows [r0, r1) of cin, += transformed du: 36 matrices (cin,ldu), us floats apart. */
+static void weights_out(float *dw, const float *du, int64_t us, int64_t ldu, int64_t cin, int64_t cout, int64_t r0,
+			int64_t r1)
+{
+	for (int64_t r = r0; r < r1; r++) {
+		for (int64_t i = 0; i < cout; i += LK_VEC) {
+			vf m[36], t[18], o[9];
+			for (int q = 0; q < 36; q++)
+				m[q] = load(du + q * us + r * ldu + i, cout - i);
+			for (int q = 0; q < 6; q++)
+				weight3(m + q, 6, t + q, 6);
+			for (int q = 0; q < 3; q++)
+				weight3(t + 6 * q, 1, o + 3 * q, 1);
+			for (int q = 0; q < 9; q++) {
+				float *to = dw + (q * cin + r) * cout + i;
+				store(to, load(to, cout - i) + o[q], cout - i);
+			}
+		}
+	}
+}
+
+const struct lk_image_wino LK_ISA_NAME(lk_image_wino) = { tile_in, tile_out, weights_in, tile_dy, weights_out };

@@ -20,12 +20,17 @@ extern const struct lk_image_gemm lk_image_gemm_base, lk_image_gemm_avx2, lk_ima
 const struct lk_image_gemm *lk_image_gemm(struct lk_dev *dev);
 int lk_thread(void); /* number of the calling thread in its team */
 
+struct lk_conv_wino;
+
 /* Transforms of F(4x4,3x3). */
 struct lk_image_wino {
 	void (*tile_in)(const float *const *px, int64_t c, float *v, int64_t vs);
 	void (*tile_out)(const float *m, int64_t ms, int64_t n, float *y, int64_t ly, int rows, int cols,
 			 const float *bias, const float *add);
 	void (*weights_in)(const float *w, int64_t cin, int64_t cout, int64_t r0, int64_t r1, float *u, int64_t us);
+	void (*tile_dy)(const float *const *px, int64_t n, float *y, int64_t ys, int64_t ldp);
+	void (*weights_out)(float *dw, const float *du, int64_t us, int64_t ldu, int64_t cin, int64_t cout, int64_t r0,
+			    int64_t r1);
 };
 extern const struct lk_image_wino lk_image_wino_base, lk_image_wino_avx2, lk_image_wino_avx512;
 const struct lk_image_wino *lk_image_wino(struct lk_dev *dev);
@@ -65,7 +70,6 @@ struct lk_conv_plan {
 };
 
 
-struct lk_conv_wino;
 struct lk_conv_cpu {
 	struct lk_conv_plan fwd;                  /* packed is NULL where wino_fwd does the work */
 	struct lk_conv_plan *bwd;                 /* nbwd of them */
@@ -104,13 +108,41 @@ struct lk_conv_grid lk_conv_grid(const struct lk_conv_plan *p, const struct lk_v
 void lk_conv_gather(const struct lk_conv_plan *p, const struct lk_conv_grid *g, const float *in, int64_t r0,
 		    int64_t rows, float *a, int64_t lda);
 
-/* conv_wino.c: the same as lk_conv_direct for the geometries that fit, the backward where upsample is 1. */
+/* conv_wino.c */
+struct lk_conv_wino {
+	int64_t cin, cout;
+	int32_t fy, fx, up; /* first input row, column of output 0; doubling of the input */
+	int64_t us;         /* floats between the 36 packed matrices */
+	float *u;
+};
+/* The same as lk_conv_direct for the geometries that fit, the backward where upsample is 1. */
 int lk_conv_wino_fits(const struct lk_conv_geom *g);
 struct lk_conv_wino *lk_conv_wino_new(struct lk_dev *dev, const struct lk_conv_geom *g, int backward);
 void lk_conv_wino_free(struct lk_conv_wino *k);
 int lk_conv_wino_pack(struct lk_dev *dev, struct lk_conv_wino *k, const float *w, int backward);
 int lk_conv_wino(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out, const struct lk_view *in,
 		 const float *bias, const float *add);
+
+/* One call of a Winograd convolution: the 4x4 tiles of `out`, each seeing 6x6 pixels of `in`. */
+struct lk_wino_job {
+	const struct lk_image_gemm *gemm;
+	const struct lk_image_wino *hot;
+	const struct lk_conv_wino *k;
+	const struct lk_view *in, *out;
+	const float *bias, *add, *zeros; /* zeros: as many as in has channels */
+	int64_t th, tw, tiles;           /* tiles of one image, and in all */
+	int64_t ldv, ldm, vs, ms;        /* rows, and distance of the 36 matrices, of transformed inputs and products */
+};
+struct lk_wino_job lk_wino_job(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out,
+			       const struct lk_view *in);
+/* An odd number of cache lines, so that the 36 rows of a tile do not fall into one cache set. */
+int64_t lk_wino_apart(int64_t floats);
+/* Transforms tiles [t0, t1) of the block that begins at tile `first`. */
+void lk_wino_tiles_in(const struct lk_wino_job *b, float *v, int64_t first, int64_t t0, int64_t t1);
+
+/* conv_wino_grad.c: dw += for the same geometries; k is that of the forward. */
+int lk_conv_wino_grad(struct lk_dev *dev, const struct lk_conv_wino *k, float *dw, const struct lk_view *dy,
+		      const struct lk_view *x);
 
 /* conv_grad.c: dw += , db += ; either may be NULL. Partial sums over fixed parts of the batch, added in order. */
 int lk_conv_grad(struct lk_dev *dev, struct lk_conv *c, float *dw, float *db, const struct lk_view *dy,
