@@ -1,0 +1,142 @@
+/* vqgan_cfg.c - shapes of the frame tokenizer: presets, checks, config.json. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/model/vqgan.h"
+
+static const struct {
+	const char *name;
+	struct lwm_vqgan_cfg c;
+} presets[] = {
+	{ "lwm", { .resolution = 256, .hidden = 128, .levels = 5, .mult = { 1, 2, 2, 4, 6 }, .res_blocks = 2,
+		   .z_channels = 64, .embed_dim = 64, .num_embeddings = 8192, .groups = 32 } },
+	{ "small", { .resolution = 128, .hidden = 32, .levels = 4, .mult = { 1, 2, 2, 4 }, .res_blocks = 1,
+		     .z_channels = 32, .embed_dim = 32, .num_embeddings = 1024, .groups = 8 } },
+	{ "tiny", { .resolution = 64, .hidden = 16, .levels = 4, .mult = { 1, 2, 2, 4 }, .res_blocks = 1,
+		    .z_channels = 16, .embed_dim = 16, .num_embeddings = 256, .groups = 4 } },
+};
+enum { PRESETS = sizeof presets / sizeof *presets };
+
+int lwm_vqgan_preset(struct lwm_vqgan_cfg *c, const char *name, struct lwm_err *e)
+{
+	for (int i = 0; i < PRESETS; i++) {
+		if (strcmp(name, presets[i].name) == 0) {
+			*c = presets[i].c;
+			return 0;
+		}
+	}
+	return lwm_fail(e, LWM_ECONFIG, "'%s' is no VQGAN preset: lwm, small and tiny are", name);
+}
+
+int lwm_vqgan_check(const struct lwm_vqgan_cfg *c, struct lwm_err *e)
+{
+	if (c->levels < 1 || c->levels > LWM_VQGAN_MAX_LEVELS)
+		return lwm_fail(e, LWM_ECONFIG, "a VQGAN of %d levels: 1 to %d are possible", c->levels,
+				LWM_VQGAN_MAX_LEVELS);
+	if (c->hidden < 1 || c->hidden > 4096 || c->res_blocks < 1 || c->res_blocks > 16)
+		return lwm_fail(e, LWM_ECONFIG, "a VQGAN of %d channels and %d blocks a level is not possible", c->hidden,
+				c->res_blocks);
+	if (c->groups < 1)
+		return lwm_fail(e, LWM_ECONFIG, "a VQGAN with %d norm groups is not possible", c->groups);
+	for (int i = 0; i < c->levels; i++)
+		if (c->mult[i] < 1 || c->mult[i] > 64 || (int64_t)c->mult[i] * c->hidden > 16384 ||
+		    c->mult[i] * c->hidden % c->groups)
+			return lwm_fail(e, LWM_ECONFIG, "VQGAN level %d: %d x %d channels must divide into %d norm groups",
+					i, c->mult[i], c->hidden, c->groups);
+	if (c->z_channels < 1 || c->z_channels > 4096 || c->embed_dim < 1 || c->embed_dim > 4096)
+		return lwm_fail(e, LWM_ECONFIG, "a VQGAN of %d latent channels and codes of %d is not possible",
+				c->z_channels, c->embed_dim);
+	if (c->num_embeddings < 1 || c->num_embeddings > 1 << 20)
+		return lwm_fail(e, LWM_ECONFIG, "a codebook of %d entries is not possible", c->num_embeddings);
+	int32_t f = lwm_vqgan_factor(c);
+	if (c->resolution < f || c->resolution > 8192 || c->resolution % f)
+		return lwm_fail(e, LWM_ECONFIG, "VQGAN resolution %d must be a multiple of %d (%d levels)", c->resolution,
+				f, c->levels);
+	return 0;
+}
+
+int lwm_vqgan_cfg_to_json(const struct lwm_vqgan_cfg *c, json_t **out, struct lwm_err *e)
+{
+	json_t *channels = json_array(), *down = json_array(), *up = json_array();
+	for (int i = 0; i < c->levels; i++) {
+		json_array_append_new(channels, json_integer((json_int_t)c->mult[i] * c->hidden));
+		json_array_append_new(down, json_string("DownEncoderBlock2D"));
+		json_array_append_new(up, json_string("UpDecoderBlock2D"));
+	}
+	*out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:{s:s}}",
+			 "_class_name", "VQModel", "act_fn", "silu", "block_out_channels", channels,
+			 "down_block_types", down, "up_block_types", up, "in_channels", 3, "out_channels", 3,
+			 "latent_channels", c->z_channels, "vq_embed_dim", c->embed_dim, "layers_per_block",
+			 c->res_blocks, "norm_num_groups", c->groups, "num_vq_embeddings", c->num_embeddings,
+			 "sample_size", c->resolution, "mid_block_add_attention", 0, "lookup_from_codebook", 1, "lwm",
+			 "pixel_range", c->unit_pixels ? "[0,1]" : "[-1,1]");
+	return *out ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the VQGAN's config.json");
+}
+
+static int32_t gcd(int32_t a, int32_t b)
+{
+	while (b) {
+		int32_t r = a % b;
+		a = b;
+		b = r;
+	}
+	return a;
+}
+
+static int read_channels(struct lwm_vqgan_cfg *c, const json_t *o, const char *name, struct lwm_err *e)
+{
+	json_t *a;
+	int32_t ch[LWM_VQGAN_MAX_LEVELS], g = 0;
+	LWM_TRY(lwm_json_get(o, "block_out_channels", JSON_ARRAY, &a, name, e));
+	size_t n = json_array_size(a);
+	if (n < 1 || n > LWM_VQGAN_MAX_LEVELS)
+		return lwm_fail(e, LWM_EDATA, "%s: block_out_channels has %zu levels, 1 to %d are possible", name, n,
+				LWM_VQGAN_MAX_LEVELS);
+	for (size_t i = 0; i < n; i++) {
+		json_int_t v = json_integer_value(json_array_get(a, i));
+		if (v < 1 || v > 16384)
+			return lwm_fail(e, LWM_EDATA, "%s: block_out_channels[%zu] is not between 1 and 16384", name, i);
+		ch[i] = (int32_t)v;
+		g = gcd(ch[i], g);
+	}
+	c->levels = (int32_t)n;
+	c->hidden = g;
+	for (size_t i = 0; i < n; i++)
+		c->mult[i] = ch[i] / g;
+	return 0;
+}
+
+static int read_int(const json_t *o, const char *key, int32_t *out, const char *name, struct lwm_err *e)
+{
+	int64_t v;
+	LWM_TRY(lwm_json_int(o, key, &v, name, e));
+	if (v < 0 || v > 1 << 24)
+		return lwm_fail(e, LWM_EDATA, "%s: %s = %lld is out of range", name, key, (long long)v);
+	*out = (int32_t)v;
+	return 0;
+}
+
+/* Without our "lwm" object the file is diffusers' own, whose pipelines feed pixels in [0,1] and whose mid block has
+ * attention unless the file says otherwise. */
+int lwm_vqgan_cfg_from_json(struct lwm_vqgan_cfg *c, const json_t *o, const char *name, struct lwm_err *e)
+{
+	const json_t *ours = json_object_get(o, "lwm");
+	const char *range = json_string_value(json_object_get(ours, "pixel_range"));
+	memset(c, 0, sizeof *c);
+	LWM_TRY(read_channels(c, o, name, e));
+	LWM_TRY(read_int(o, "latent_channels", &c->z_channels, name, e));
+	LWM_TRY(read_int(o, "layers_per_block", &c->res_blocks, name, e));
+	LWM_TRY(read_int(o, "norm_num_groups", &c->groups, name, e));
+	LWM_TRY(read_int(o, "num_vq_embeddings", &c->num_embeddings, name, e));
+	c->embed_dim = c->z_channels;
+	if (json_is_integer(json_object_get(o, "vq_embed_dim")))
+		LWM_TRY(read_int(o, "vq_embed_dim", &c->embed_dim, name, e));
+	if (!json_is_false(json_object_get(o, "mid_block_add_attention")))
+		return lwm_fail(e, LWM_EDATA, "%s: mid_block_add_attention must be false: this VQGAN has no attention",
+				name);
+	c->resolution = 256;
+	if (ours)
+		LWM_TRY(read_int(o, "sample_size", &c->resolution, name, e));
+	c->unit_pixels = !ours || (range && strcmp(range, "[0,1]") == 0);
+	return lwm_vqgan_check(c, e) < 0 ? lwm_context(e, "%s", name) : 0;
+}

@@ -1,0 +1,191 @@
+/* vqgan_train.c - forward that keeps what the backward needs, the losses, and the backward. */
+#include <string.h>
+
+#include "common/model/device.h"
+#include "common/model/vqgan_int.h"
+
+#define EPS 1e-6f
+#define OP(call) LWM_TRY(lwm_dev_check(m->dev, call, e))
+
+static int keep_norm(struct lwm_vqgan *m, const struct lk_view *y, float *mean, float *rstd, const struct lk_view *x,
+		     int64_t scale, int64_t bias, struct lwm_err *e)
+{
+	return lwm_dev_check(m->dev, lk_groupnorm_fwd(m->dev, y, mean, rstd, x, m->flat + scale, m->flat + bias,
+						      m->layout.cfg.groups, EPS, 1), e);
+}
+
+static int forward_node(struct lwm_vqgan *m, int64_t i, struct lwm_err *e)
+{
+	const struct lwm_vq_node *nd = &m->layout.node[i];
+	const struct lwm_vq_convs *c = &m->convs[i];
+	const struct lwm_vq_saved *s = &m->saved[i];
+	const struct lk_view *add = &s->in;
+	struct lk_view shortcut = s->out;
+	if (nd->op == LWM_VQ_OP_CONV)
+		return lwm_dev_check(m->dev, lk_conv_fwd(m->dev, c->c[0], &s->out, &s->in, NULL), e);
+	if (nd->op == LWM_VQ_OP_NORM)
+		return keep_norm(m, &s->out, s->mean1, s->rstd1, &s->in, nd->norm1, nd->norm1_bias, e);
+	LWM_TRY(keep_norm(m, &s->n1, s->mean1, s->rstd1, &s->in, nd->norm1, nd->norm1_bias, e));
+	OP(lk_conv_fwd(m->dev, c->c[0], &s->h1, &s->n1, NULL));
+	LWM_TRY(keep_norm(m, &s->n2, s->mean2, s->rstd2, &s->h1, nd->norm2, nd->norm2_bias, e));
+	if (c->c[2]) {
+		shortcut.data = m->mem.buf[0];
+		OP(lk_conv_fwd(m->dev, c->c[2], &shortcut, &s->in, NULL));
+		add = &shortcut;
+	}
+	return lwm_dev_check(m->dev, lk_conv_fwd(m->dev, c->c[1], &s->out, &s->n2, add), e);
+}
+
+static int back_norm(struct lwm_vqgan *m, const struct lk_view *d, const struct lk_view *x, const float *mean,
+		     const float *rstd, int64_t scale, int64_t bias, float *grads, struct lwm_err *e)
+{
+	return lwm_dev_check(m->dev, lk_groupnorm_bwd(m->dev, d, grads + scale, grads + bias, d, x, mean, rstd,
+						      m->flat + scale, m->flat + bias, m->layout.cfg.groups, EPS, 1), e);
+}
+
+static struct lk_view like(const struct lk_view *v, void *data)
+{
+	struct lk_view r = *v;
+	r.data = data;
+	return r;
+}
+
+/* *d is the gradient at the output of a residual block and becomes the one at its input; b are three free buffers. */
+static int back_res(struct lwm_vqgan *m, int64_t i, struct lk_view *d, void *const b[3], float *grads,
+		    struct lwm_err *e)
+{
+	const struct lwm_vq_node *nd = &m->layout.node[i];
+	const struct lwm_vq_convs *c = &m->convs[i];
+	const struct lwm_vq_saved *s = &m->saved[i];
+	struct lk_view dh = like(&s->h1, b[0]), dx = like(&s->in, b[1]), ds = like(&s->in, b[0]);
+	OP(lk_conv_bwd(m->dev, c->c[1], &dh, grads + nd->conv[1], grads + nd->bias[1], d, &s->n2));
+	LWM_TRY(back_norm(m, &dh, &s->h1, s->mean2, s->rstd2, nd->norm2, nd->norm2_bias, grads, e));
+	OP(lk_conv_bwd(m->dev, c->c[0], &dx, grads + nd->conv[0], grads + nd->bias[0], &dh, &s->n1));
+	LWM_TRY(back_norm(m, &dx, &s->in, s->mean1, s->rstd1, nd->norm1, nd->norm1_bias, grads, e));
+	if (c->c[2]) {
+		OP(lk_conv_bwd(m->dev, c->c[2], &ds, grads + nd->conv[2], grads + nd->bias[2], d, &s->in));
+		OP(lk_axpy(m->dev, &dx, 1, &ds));
+	} else {
+		OP(lk_axpy(m->dev, &dx, 1, d));
+	}
+	*d = dx;
+	return 0;
+}
+
+/* Nodes last-1 down to first; *d comes in as the gradient at the output and leaves as the one at the input. */
+static int backward(struct lwm_vqgan *m, int64_t first, int64_t last, struct lk_view *d, float *grads,
+		    struct lwm_err *e)
+{
+	for (int64_t i = last - 1; i >= first; i--) {
+		const struct lwm_vq_node *nd = &m->layout.node[i];
+		const struct lwm_vq_saved *s = &m->saved[i];
+		void *b[3];
+		for (int j = 0, k = 0; j < 4 && k < 3; j++)
+			if (m->mem.buf[j] != d->data)
+				b[k++] = m->mem.buf[j];
+		if (nd->op == LWM_VQ_OP_RES) {
+			LWM_TRY(back_res(m, i, d, b, grads, e));
+		} else if (nd->op == LWM_VQ_OP_NORM) {
+			LWM_TRY(back_norm(m, d, &s->in, s->mean1, s->rstd1, nd->norm1, nd->norm1_bias, grads, e));
+		} else {
+			struct lk_view dx = like(&s->in, b[0]);
+			OP(lk_conv_bwd(m->dev, m->convs[i].c[0], i ? &dx : NULL, grads + nd->conv[0],
+				       grads + nd->bias[0], d, &s->in));
+			*d = dx;
+		}
+	}
+	return 0;
+}
+
+/* Loss terms of the quantizer: *vq = mean (e - z)^2. mem.diff becomes q - z. */
+static int quantizer_loss(struct lwm_vqgan *m, double *vq, struct lwm_err *e)
+{
+	int64_t n = m->mem.codes * m->layout.cfg.embed_dim;
+	struct lk_view diff = lk_view1(m->mem.diff, LK_F32, n), q = lk_view1(m->mem.q, m->mem.act, n);
+	struct lk_view z = lk_view1(m->mem.z, m->mem.act, n);
+	OP(lk_cast(m->dev, &diff, &q));
+	OP(lk_axpy(m->dev, &diff, -1, &z));
+	OP(lk_sumsq(m->dev, m->mem.diff, n, vq));
+	*vq /= (double)n;
+	return 0;
+}
+
+/* Straight through: the gradient at q is the one at z; the two loss terms pull z and the codebook rows together.
+ * scale: weight of one frame's loss times the frames of the pass. */
+static int back_quantizer(struct lwm_vqgan *m, struct lk_view *d, const struct lwm_vqgan_loss *loss, float scale,
+			  float *grads, struct lwm_err *e)
+{
+	const struct lwm_vqgan_cfg *c = &m->layout.cfg;
+	int64_t rows = m->mem.codes, n = rows * c->embed_dim;
+	float two_n = 2 * scale / (float)n;
+	struct lk_view diff = lk_view4(m->mem.diff, LK_F32, d->n[0], d->n[1], d->n[2], d->n[3]);
+	struct lk_view book = lk_view2(grads + m->layout.codebook, LK_F32, c->num_embeddings, c->embed_dim);
+	struct lk_view dq = lk_view2(m->mem.diff_act, m->mem.act, rows, c->embed_dim);
+	OP(lk_axpy(m->dev, d, -loss->commit * two_n, &diff));
+	OP(lk_scale(m->dev, &diff, loss->codebook * two_n));
+	if (m->mem.act != LK_F32) {
+		struct lk_view from = lk_view2(m->mem.diff, LK_F32, rows, c->embed_dim);
+		OP(lk_cast(m->dev, &dq, &from));
+	}
+	return lwm_dev_check(m->dev, lk_embed_bwd(m->dev, &book, m->mem.idx, &dq, 0), e);
+}
+
+/* Pixels differ by half as much on [0,1]: losses are those of [-1,1] for either net. */
+static int pixel_loss(struct lwm_vqgan *m, const struct lk_view *dx, const struct lwm_vqgan_loss *loss, float scale,
+		      double out[2], struct lwm_err *e)
+{
+	float k = m->layout.cfg.unit_pixels ? 2 : 1;
+	const struct lk_view *x = &m->saved[m->layout.n - 1].out;
+	struct lk_view t = like(x, m->mem.target);
+	OP(lk_recon_loss(m->dev, dx, x, &t, loss->l1 * scale * k, loss->l2 * scale * k * k, out));
+	out[0] *= (double)k;
+	out[1] *= (double)k * (double)k;
+	return 0;
+}
+
+static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const struct lwm_vqgan_loss *loss,
+		      float weight, float *grads, int32_t *codes, struct lwm_vqgan_stats *st, struct lwm_err *e)
+{
+	int64_t enc = m->layout.encoder, last = m->layout.n;
+	float scale = weight * (float)n;
+	double pix[2], vq;
+	struct lk_view target = like(&m->saved[0].in, m->mem.target);
+	struct lk_view d = like(&m->saved[last - 1].out, m->mem.buf[0]);
+	LWM_TRY(lwm_vq_load(m, rgb, &m->saved[0].in, e));
+	OP(lk_cast(m->dev, &target, &m->saved[0].in));
+	for (int64_t i = 0; i < enc; i++)
+		LWM_TRY(forward_node(m, i, e));
+	LWM_TRY(lwm_vq_quantize(m, &m->saved[enc - 1].out, e));
+	for (int64_t i = enc; i < last; i++)
+		LWM_TRY(forward_node(m, i, e));
+	LWM_TRY(pixel_loss(m, grads ? &d : NULL, loss, scale, pix, e));
+	LWM_TRY(quantizer_loss(m, &vq, e));
+	st->frames += (double)n;
+	st->l1 += (double)n * pix[0];
+	st->l2 += (double)n * pix[1];
+	st->vq += (double)n * vq;
+	st->loss += (double)n * ((double)loss->l1 * pix[0] + (double)loss->l2 * pix[1] +
+				 (double)(loss->codebook + loss->commit) * vq);
+	if (codes)
+		OP(lk_download(m->dev, codes, m->mem.idx, (size_t)m->mem.codes * sizeof *codes));
+	if (!grads)
+		return 0;
+	LWM_TRY(backward(m, enc, last, &d, grads, e));
+	LWM_TRY(back_quantizer(m, &d, loss, scale, grads, e));
+	return backward(m, 0, enc, &d, grads, e);
+}
+
+int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width,
+		    const struct lwm_vqgan_loss *loss, float weight, float *grads, int32_t *codes,
+		    struct lwm_vqgan_stats *stats, struct lwm_err *e)
+{
+	int64_t per = lwm_vqgan_codes(&m->layout.cfg, height, width);
+	LWM_TRY(lwm_vq_check_frames(m, n, height, width, e));
+	for (int64_t i = 0; i < n; i += m->per_pass) {
+		int64_t k = n - i < m->per_pass ? n - i : m->per_pass;
+		LWM_TRY(lwm_vq_prepare(m, k, height, width, true, e));
+		LWM_TRY(train_pass(m, rgb + i * height * width * 3, k, loss, weight, grads,
+				   codes ? codes + i * per : NULL, stats, e));
+	}
+	return 0;
+}
