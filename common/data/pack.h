@@ -7,20 +7,22 @@
  *          published). The last row is filled up with padding.
  * padded:  one document a row.
  *
- * Order: sources are mixed by weight (below), documents of a source are permuted by seed when shuffle is on, a window
- * of `window` documents is packed at once. All of it is a function of (seed, inputs, settings); neither threads nor
- * how a job array is cut changes the rows of one part.
+ * Order: documents are read in chunks of neighbours (at most 256 documents or about 256K tokens). With shuffle the
+ * chunks of a source and the documents of a chunk are permuted by seed, another way in every epoch, and so are the
+ * rows of a window; the loader permutes all rows again. A window is packed at once; rows it leaves under-full give
+ * their documents to the next. All of it is a function of (inputs, settings, seed).
  *
- * Weights: the share of tokens a source should have. A source with weight 0 in a list where others have one is not
- * used. All equal 0 (the default): every document of every source once. Otherwise the source that would run dry first
- * at those shares is used once, whole, and the others give their share of it, starting over (with another order) only
- * as far as `epochs` allows; what a source has too much is left out and counted as such.
+ * Mixture: weights are the shares of tokens. N tokens are taken in all, w_s N of source s (w adding up to 1), where N
+ * is the most for which no document is used more than `epochs` times, or the limit if that is less. Without weights
+ * the shares are what the sources have: then N is everything, `epochs` times. Sources advance side by side. A source
+ * with weight 0 beside others with weight is not used.
  *
- * Documents in = documents used + left out + rejected (each by reason). A document is rejected when it is shorter
- * than min_tokens, has no token with loss (unless keep_lossless), or is too long with long = drop.
+ * Documents in = used + left out (not drawn) + rejected (short, long, without loss), each document once.
  *
  * Long documents (over seq_length): split = pieces of seq_length, each its own segment, the rest packed like any
  * other; truncate = the first seq_length tokens; drop = rejected. concat cuts anyway.
+ *
+ * Array tasks: task i of n packs every n-th chunk of each source, as if there were no others.
  */
 #ifndef LWM_DATA_PACK_H
 #define LWM_DATA_PACK_H
@@ -48,27 +50,32 @@ struct lwm_pack_cfg {
 	int64_t seq_length;
 	enum lwm_pack_mode mode;
 	enum lwm_pack_long longer;
-	int64_t min_tokens, window, epochs; /* window: documents; 0 = 65536 */
+	int64_t min_tokens;
+	int64_t window;         /* documents packed at once; 0 = 65536 (and no more tokens than 32M or 8 rows) */
+	int64_t epochs;         /* most uses of a document; 0 = 1 */
+	int64_t max_tokens;     /* N at most; 0 = no limit */
 	uint64_t seed;
-	bool shuffle, keep_lossless, force;
-	const char *output;     /* folder, or one file when rows_per_shard is 0 */
-	int64_t rows_per_shard; /* > 0: output/rows-00000.h5, ... */
-	int64_t task, tasks;    /* this part packs every tasks-th document of the mixed order */
+	bool shuffle, drop_lossless, force;
+	const char *output;     /* one file; with rows_per_shard a folder: rows-00000.rows.h5, ... */
+	int64_t rows_per_shard; /* 0: one file */
+	int64_t task, tasks;    /* tasks 0 = 1; with more, names are rows-TTTTT-00000.rows.h5 */
+	const char *tool;       /* for provenance */
 	struct lwm_progress *progress; /* may be NULL */
 };
 
 struct lwm_pack_stats {
 	int64_t docs_in, docs_used, docs_left, rejected_short, rejected_long, rejected_lossless;
-	int64_t repeats;    /* uses of a document beyond the first */
-	int64_t truncated;  /* documents cut at seq_length, with tokens_cut tokens lost */
-	int64_t split, pieces;
-	int64_t tokens_in, tokens_out, tokens_cut, tokens_loss, tokens_left, tokens_rejected;
+	int64_t repeats;    /* uses of a document beyond its first */
+	int64_t docs_split, docs_truncated, pieces;
+	int64_t tokens_in, tokens_out, tokens_cut; /* cut: by truncation */
 	int64_t rows, shards;
-	double fill, seconds; /* fill: tokens_out / (rows * seq_length) */
+	bool complete_before; /* nothing was done: the output is there, from the same inputs and settings */
+	double fill;          /* tokens_out / (rows * seq_length) */
 };
 
-/* Writes the row shards, each whole or not at all. report (may be NULL) gets a new object: settings, stats, per
- * source. */
+/* Writes the row shards, each whole or not at all. *report (may be NULL) gets a new object: settings, stats, sources;
+ * it is the same for the same run. With rows_per_shard it is also written to output/rows[-TTTTT].report.json, last.
+ * */
 int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, json_t **report, struct lwm_err *e);
 
 /* The planning part alone: n pieces of len[i] <= cap tokens into rows. row[i] gets the row of piece i, return value
