@@ -11,6 +11,41 @@ PATH=$LWM_HOME/bin:$PATH
 # shellcheck source=slurm/site.sh
 . "$LWM_HOME/slurm/site.sh"
 set -uo pipefail
+
+# lwm_stage STAGE...: stages of the text curriculum (LWM_PIPELINE: of another file), with the ranks this job has.
+# LWM_OUT: where; LWM_NAME stands over the file's value for the programs' --name, as LWM_MODEL, LWM_STEPS, LWM_MESH_DIM.
+lwm_stage() {
+	local s args=(--ranks "${SLURM_NTASKS:-${LWM_RANKS:-1}}")
+	for s in "$@"; do args+=(--only "$s"); done
+	[ -z "${LWM_OUT:-}" ] || args+=(--set "out=$LWM_OUT")
+	lwm_direct lwm-run "${LWM_PIPELINE:-$LWM_HOME/pipelines/text.yaml}" "${args[@]}"
+}
+
+# lwm_tasks: the number of tasks that share the inputs. It decides which task takes what, so a rerun of some tasks
+# (--array=3,7) must be told the number the whole array had.
+lwm_tasks() {
+	if [ -n "${LWM_TASKS:-}" ]; then
+		echo "$LWM_TASKS"
+	elif [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then
+		echo 1
+	elif [ "${SLURM_ARRAY_TASK_MIN:-0}" = 0 ] && [ "$SLURM_ARRAY_TASK_COUNT" = $((SLURM_ARRAY_TASK_MAX + 1)) ]; then
+		echo "$SLURM_ARRAY_TASK_COUNT"
+	else
+		echo 'this is a part of an array: set LWM_TASKS to the number of tasks of the whole' >&2
+		return 64
+	fi
+}
+
+# lwm_array FUNCTION: calls FUNCTION TASK TASKS for this job's task, without Slurm for all of them
+lwm_array() {
+	local i n rc=0
+	n=$(lwm_tasks) || return
+	for i in ${SLURM_ARRAY_TASK_ID:-$(seq 0 $((n - 1)))}; do
+		"$1" "$i" "$n" || rc=$?
+	done
+	return $rc
+}
+
 # ---- functions ----
 # lwm_job RANKS COMMAND...: starts it; exit 75 (saved, run me again) puts the job back into the queue
 lwm_job() {

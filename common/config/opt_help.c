@@ -190,7 +190,8 @@ static void help_text(const struct lwm_parse *p, int brief, struct lwm_str *out)
 {
 	const struct lwm_tool *t = p->tool;
 	int width = left_width(p);
-	lwm_str_printf(out, "Usage: %s [options] %s\n%s\n\n", t->name, t->operands ? t->operands : "", t->summary);
+	lwm_str_printf(out, "Usage: %s [options]%s%s\n%s\n\n", t->name, t->operands && *t->operands ? " " : "",
+		       t->operands ? t->operands : "", t->summary);
 	for (int i = 0; i < p->ntool; i++) {
 		bool head = p->st[i].opt->type == LWM_T_HEAD;
 		if (head && i >= brief) {

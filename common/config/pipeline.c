@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/num.h"
+
 enum { MAX_STAGES = 1000, MAX_NAME = 40 };
 
 /* Goes into file names, job names and scripts. */
@@ -78,18 +80,45 @@ static int read_needs(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struct l
 	return 0;
 }
 
-static int read_resources(struct lwm_pipe_stage *s, struct lwm_err *e)
+/* A key of `m` with its ${variables} replaced; NULL when absent or empty. */
+static int text_of(struct lwm_pipeline *p, struct lwm_node *m, const char *key, const char **out, struct lwm_err *e)
+{
+	struct lwm_pipe_scope scope = { .p = p };
+	struct lwm_node *n = lwm_node_get(m, key);
+	*out = NULL;
+	if (!n)
+		return 0;
+	LWM_TRY(lwm_node_kind_is(n, LWM_SCALAR, e));
+	LWM_TRY(lwm_pipe_text(&scope, n, n->text, out, e));
+	if (!**out)
+		*out = NULL;
+	return 0;
+}
+
+static int number_of(struct lwm_pipeline *p, struct lwm_node *m, const char *key, int64_t min, int64_t max,
+		     int64_t *out, struct lwm_err *e)
+{
+	const char *text;
+	char what[300];
+	LWM_TRY(text_of(p, m, key, &text, e));
+	if (!text)
+		return 0;
+	snprintf(what, sizeof what, "%s:%d: %s", m->file, lwm_node_get(m, key)->line, key);
+	return lwm_parse_int(text, min, max, out, what, e);
+}
+
+static int read_resources(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struct lwm_err *e)
 {
 	struct lwm_node *r = lwm_node_get(s->node, "resources");
 	if (!r)
 		return 0;
 	LWM_TRY(lwm_node_kind_is(r, LWM_MAP, e));
-	LWM_TRY(lwm_node_int(r, "nodes", 1, 100000, &s->nodes, e));
-	LWM_TRY(lwm_node_int(r, "gpus", 0, 64, &s->gpus, e));
-	LWM_TRY(lwm_node_int(r, "cpus", 1, 4096, &s->cpus, e));
+	LWM_TRY(number_of(p, r, "nodes", 1, 100000, &s->nodes, e));
+	LWM_TRY(number_of(p, r, "gpus", 0, 64, &s->gpus, e));
+	LWM_TRY(number_of(p, r, "cpus", 1, 4096, &s->cpus, e));
 	LWM_TRY(lwm_node_seconds(r, "time", &s->seconds, e));
-	LWM_TRY(lwm_node_str(r, "mem", &s->mem, e));
-	return lwm_node_str(r, "partition", &s->partition, e);
+	LWM_TRY(text_of(p, r, "mem", &s->mem, e));
+	return text_of(p, r, "partition", &s->partition, e);
 }
 
 static int read_check(struct lwm_pipe_stage *s, struct lwm_err *e)
@@ -160,8 +189,8 @@ static int read_stage(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struct l
 	s->resumes = !strcmp(s->tool, "lwm-train-stage") || !strcmp(s->tool, "lwm-eval-needle");
 	LWM_TRY(lwm_node_bool(s->node, "resumes", &s->resumes, e));
 	LWM_TRY(read_needs(p, s, e));
-	LWM_TRY(lwm_node_int(s->node, "ranks", 0, 100000, &s->ranks, e));
-	LWM_TRY(read_resources(s, e));
+	LWM_TRY(number_of(p, s->node, "ranks", 0, 100000, &s->ranks, e));
+	LWM_TRY(read_resources(p, s, e));
 	LWM_TRY(read_check(s, e));
 	LWM_TRY(check_foreach(p, s, e));
 	for (int i = 0; i < 3; i++)

@@ -1,0 +1,16 @@
+#!/bin/bash
+#SBATCH --job-name=lwm-text-32k
+#SBATCH --nodes=32
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=USR1@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+# Text stage 32k: 32K tokens, theta 1e6, 1200 steps, on books of 10k to 100k tokens, from LLaMA-2 7B.
+# Every number is in pipelines/text.yaml; sbatch options and LWM_MODEL, LWM_STEPS, LWM_OUT, ... stand over it. The rows
+# come from slurm/tokenize_array.sh and slurm/pack_array.sh, or from lwm-run. Submit from the source tree or set LWM_HOME.
+. "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
+lwm_stage train_32k merge_32k
