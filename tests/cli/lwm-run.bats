@@ -1,0 +1,321 @@
+# lwm-run: order, completeness, reasons, failures, restarts, batch scripts.
+load ../lib
+
+setup() {
+	cd "$BATS_TEST_TMPDIR"
+	mkdir in
+	echo a >in/a.txt
+	echo b >'in/b c.txt'
+	cat >p.yaml <<-'Y'
+		name: probe
+		out: out
+		vars: {src: in, extra: x}
+		stages:
+		- name: say
+		  tool: echo
+		  needs: [join]
+		  operands: ["${extra}"]
+		  stdout: ${out}/say.txt
+		- name: join
+		  tool: cat
+		  needs: copy
+		  foreach: {stage: copy}
+		  operands: "${item}"
+		  stdout: "${out}/joined/${item.stem}.out"
+		- name: copy
+		  tool: cp
+		  foreach: "${src}/*.txt"
+		  operands: ["${item}", "${out}/copied/${item.name}"]
+		  outputs: "${out}/copied/${item.name}"
+	Y
+}
+
+edit() { sed -i "$1" p.yaml; }
+
+@test "runs in the order of needs, then has nothing to do" {
+	ok lwm-run --plan p.yaml
+	has 'output missing: out/copied/a.txt'
+	has "cp 'in/b c.txt' 'out/copied/b c.txt'"
+	has '5 to run'
+	ok lwm-run p.yaml
+	same in/a.txt out/joined/a.out
+	same 'in/b c.txt' 'out/joined/b c.out'
+	[ "$(cat out/say.txt)" = x ]
+	[ "$(wc -l <out/timing.jsonl)" = 5 ]
+	ok lwm-run --plan p.yaml
+	[ "$output" = '0 to run, 5 complete' ]
+	ok lwm-run p.yaml
+	[ "$(wc -l <out/timing.jsonl)" = 5 ]
+}
+
+@test "says why: changed input, changed command, missing output, forced" {
+	ok lwm-run -q p.yaml
+	echo 2 >in/a.txt
+	ok lwm-run --plan p.yaml
+	has 'changed input: in/a.txt'
+	lacks 'in/b c.txt'
+	ok lwm-run -q p.yaml
+	[ "$(cat out/joined/a.out)" = 2 ]
+	ok lwm-run --plan p.yaml --set stages.say.args.n=true
+	has 'say: changed command'
+	has '1 to run, 4 complete'
+	rm out/joined/a.out
+	ok lwm-run --plan p.yaml
+	has 'output missing: out/joined/a.out'
+	ok lwm-run --plan --force --only say p.yaml
+	has 'say: forced'
+	touch in/a.txt # same content: nothing changed
+	ok lwm-run -q p.yaml
+	ok lwm-run --plan p.yaml
+	has '0 to run'
+	ok lwm-run --plan --json p.yaml
+	echo "$output" | python3 -m json.tool >/dev/null 2>&1 || [[ $output == '['*']' ]]
+}
+
+@test "outputs made elsewhere count when they are newer than their inputs" {
+	ok lwm-run -q p.yaml
+	rm -r out/.lwm-run
+	ok lwm-run --plan p.yaml
+	has '0 to run, 5 complete'
+	sleep 0.02
+	echo new >in/a.txt
+	ok lwm-run --plan p.yaml
+	has 'input newer than the outputs: in/a.txt'
+}
+
+@test "selection" {
+	ok lwm-run --plan --until join p.yaml
+	lacks 'say:'
+	has 'copy-a-'
+	ok lwm-run -q p.yaml
+	ok lwm-run --plan --force --from join p.yaml
+	has 'say: forced'
+	lacks 'copy-a-'
+	code 64 lwm-run --only jion p.yaml
+	err_has "no stage 'jion' (did you mean 'join'?)"
+}
+
+@test "a failed task stops what needs it, the rest goes on; a rerun does only what is left" {
+	cat >sometimes <<-'S'
+		#!/bin/bash
+		echo "looking at $1"
+		[[ $1 != *b* || -e fixed ]] || { echo "cannot bear b" >&2; exit 65; }
+		cp "$1" "$2"
+	S
+	chmod +x sometimes
+	edit 's/tool: cp/tool: ".\/sometimes"/'
+	code 65 lwm-run p.yaml
+	err_has 'failed with exit code 65 (data)'
+	err_has '| cannot bear b'
+	err_has 'join: not started'
+	err_has '1 ran, 0 were complete, 1 failed'
+	[ -e out/copied/a.txt ]
+	gone out/joined out/say.txt
+	touch fixed
+	ok lwm-run p.yaml
+	err_has 'copy: 1 of 2 complete'
+	[ -e out/say.txt ]
+}
+
+@test "exit 75 goes on, up to a limit" {
+	cat >slow <<-'S'
+		#!/bin/bash
+		n=$(cat count 2>/dev/null || echo 0)
+		echo $((n + 1)) >count
+		[ "$n" -ge 3 ] || exit 75
+		cp "$1" "$2"
+	S
+	chmod +x slow
+	rm 'in/b c.txt'
+	edit 's/tool: cp/tool: ".\/slow"/'
+	code 75 lwm-run --restarts 1 p.yaml
+	[ "$(cat count)" = 2 ]
+	ok lwm-run p.yaml
+	[ "$(cat count)" = 4 ]
+	grep -q '"exit":75,"attempt":1' out/timing.jsonl
+}
+
+@test "asked to stop: the task is told, the exit code is 75, the rerun goes on" {
+	cat >wait <<-'S'
+		#!/bin/bash
+		trap 'echo saved; exit 75' USR1
+		touch started
+		[ ! -e once ] && { touch once; for i in {1..200}; do sleep 0.1; done; }
+		cp "$1" "$2"
+	S
+	chmod +x wait
+	rm 'in/b c.txt'
+	edit 's/tool: cp/tool: ".\/wait"/'
+	lwm-run p.yaml 2>err &
+	pid=$!
+	for _ in {1..100}; do [ ! -e started ] || break; sleep 0.05; done
+	kill -TERM $pid
+	rc=0
+	wait $pid || rc=$?
+	[ $rc = 75 ]
+	grep -q 'stopping (SIGTERM)' err
+	grep -q saved out/logs/copy-a-*.log
+	ok lwm-run p.yaml
+}
+
+@test "an output that was not written, or does not pass its check, is a failure" {
+	edit 's/tool: cp/tool: "true"/'
+	code 65 lwm-run p.yaml
+	err_has 'ended well, but output missing: out/copied/a.txt'
+	edit 's/tool: "true"/tool: cp/; $a\  check: [grep, -q, zebra, in/a.txt]'
+	code 65 lwm-run p.yaml
+	err_has 'failed check: grep (exit 1)'
+	edit 's/zebra/a/'
+	ok lwm-run p.yaml
+}
+
+@test "what a resuming program made from other inputs is moved aside" {
+	rm 'in/b c.txt'
+	echo '  resumes: true' >>p.yaml
+	ok lwm-run p.yaml
+	echo other >in/a.txt
+	ok lwm-run p.yaml
+	[ "$(cat out/copied/a.txt.old-1)" = a ]
+	[ "$(cat out/copied/a.txt)" = other ]
+}
+
+@test "tasks side by side" {
+	for i in 1 2 3 4 5 6; do echo $i >in/$i.txt; done
+	ok lwm-run -j 4 p.yaml
+	err_has '17 ran, 0 were complete, 0 failed'
+}
+
+@test "bad files are refused with line and nearest name" {
+	bad() { # SED-SCRIPT MESSAGE
+		cp p.yaml q.yaml
+		sed -i "$1" q.yaml
+		code 64 lwm-run --plan q.yaml
+		err_has "$2"
+	}
+	bad 's/needs: \[join/neads: [join/' "q.yaml:7: unknown key 'neads' (did you mean 'needs'?)"
+	bad 's/needs: copy/needs: cpoy/' "needs 'cpoy', and there is no such stage (did you mean 'copy'?)"
+	bad 's/name: join/name: copy/' "a second stage 'copy'"
+	bad 's/name: join/name: "jo in"/' "a stage's name has"
+	bad 's/^- name: copy/- name: copy\n  needs: say/' 'needs itself in a circle'
+	bad 's/{extra}/{exrta}/' "no variable 'exrta' (did you mean 'extra'?)"
+	bad 's/extra: x/extra: "${src}", src2: "${extra}${src2}"/; s/${extra}"\]/${src2}"]/' 'goes round in a circle'
+	bad 's/${extra}/$extra/' "a '\$' starts"
+	bad 's/extra: x/extra: "a\\nb"/' 'a control byte (0x0a)'
+	bad 's/tool: cp/tool: ""/' 'not the name of a program'
+	bad 's/name: probe/name: ../' "a pipeline's name"
+	bad 's/tool: cp/tool: cp\n  args: {"--x y": 1}/' 'not the name of an option'
+	bad 's/{stage: copy}/{stage: say}/' 'not among its needs'
+	bad 's/tool: cp/tool: cp\n  ranks: many/' "'many' is not a whole number"
+	bad 's/name}"$/name}"\n  check: never/' "'never' is none of auto, exists, inspect"
+	bad 's/copied\/${item.name}"$/copied\/same"/' "writes out/copied/same twice"
+	code 66 lwm-run --plan p.yaml --set src=nowhere
+	err_has "nothing fits 'nowhere/*.txt'"
+	code 64 lwm-run --plan p.yaml --set sorce=x
+	code 66 lwm-run nothere.yaml
+	code 64 lwm-run --print p.yaml
+}
+
+@test "options: flags, lists, nothing, environment, defaults" {
+	cat >o.yaml <<-'Y'
+		name: o
+		out: out
+		defaults: {echo: {seed: 3, alpha: 1}}
+		stages:
+		- name: o
+		  tool: echo
+		  args: {some_name: 1M, yes: true, no: false, list: [a, "b c"], none: , empty: "", quoted: "true", alpha: 2}
+		  operands: [-x, "$${HOME}"]
+		  stdout: out/o.txt
+	Y
+	ok lwm-run -q o.yaml
+	[ "$(cat out/o.txt)" = '--seed 3 --some-name 1M --yes --no-no --list a --list b c --empty  --quoted true --alpha 2 ./-x ${HOME}' ]
+	LWM_SOME_NAME=7 ok lwm-run --plan o.yaml
+	has 'changed command'
+	has '--some-name 7 '
+}
+
+@test "no name can inject" {
+	local n names=("\$(touch pwned)" '`touch pwned`' '; touch pwned #' "'; touch pwned; '" '" ; touch pwned; "' '-rf'
+		'&& touch pwned' '| touch pwned' '*' '~' '\' '!!' '${HOME}' 'a\b' '<x' 'ü')
+	rm -r in/*
+	for n in "${names[@]}"; do echo "$n" >"in/${n//\//_}.txt"; done
+	ok lwm-run -q p.yaml
+	for n in "${names[@]}"; do same "in/${n//\//_}.txt" "out/copied/${n//\//_}.txt"; done
+	rm -r out
+	ok lwm-run --slurm --print --until copy p.yaml
+	mkdir out
+	echo "$output" >s.sh
+	ok shellcheck s.sh
+	ok env LWM_LAUNCH= bash s.sh
+	for n in "${names[@]}"; do same "in/${n//\//_}.txt" "out/copied/${n//\//_}.txt"; done
+	gone pwned
+	code 64 lwm-run --slurm --print p.yaml --set out='o;x'
+	err_has 'batch jobs take only'
+}
+
+@test "batch scripts stand alone, check clean, and do the same without Slurm" {
+	edit 's/foreach: {stage: copy}/foreach: "out\/copied\/*.txt"/'
+	ok lwm-run --slurm --print p.yaml
+	has '#SBATCH --job-name=lwm-probe-copy'
+	has '#SBATCH --array=0-1'
+	has '#SBATCH --open-mode=append'
+	has 'lwm-run p.yaml --only join' # its tasks are known when copy has run
+	csplit -s -z -f part <(echo "$output") '/^#!/' '{*}'
+	[ "$(ls part* | wc -l)" = 3 ]
+	ok shellcheck part*
+	for s in part*; do ok bash "$s"; done
+	[ "$(cat out/say.txt)" = x ]
+	ok lwm-run --plan p.yaml
+	has '0 to run, 5 complete'
+	ok lwm-run --slurm --print p.yaml
+	[ -z "$output" ] || has 'nothing to submit'
+}
+
+@test "a batch script ends when what it needs is not there, and goes on after exit 75" {
+	ok lwm-run -q p.yaml
+	rm -r out
+	rm 'in/b c.txt'
+	cat >slow <<-'S'
+		#!/bin/bash
+		n=$(cat count 2>/dev/null || echo 0)
+		echo $((n + 1)) >count
+		[ "$n" -ge 2 ] || exit 75
+		cp "$1" "$2"
+	S
+	chmod +x slow
+	edit 's/tool: cp/tool: ".\/slow"/; s/foreach: {stage: copy}/foreach: [out\/copied\/a.txt]/'
+	ok lwm-run --slurm --print p.yaml
+	csplit -s -z -f part <(echo "$output") '/^#!/' '{*}'
+	code 66 bash part01
+	err_has 'needed and not there: out/copied/a.txt'
+	ok bash part00
+	[ "$(cat count)" = 3 ]
+	ok bash part01
+}
+
+@test "the pipelines that come with it are sound" {
+	cd "$ROOT"
+	for f in pipelines/*.yaml; do
+		ok lwm-run --check "$f"
+	done
+}
+
+@test "text.yaml has the published numbers" {
+	cd "$ROOT"
+	row() { # STAGE SEQ THETA STEPS WARMUP MESH MIN MAX FROM
+		ok lwm-run --plan --only "train_$1" pipelines/text.yaml
+		has "--seq-length $2 --theta $3 --steps $4 --warmup-steps $5 --mesh-dim $6"
+		has '--tokens-per-batch 4M --schedule constant --lr 4e-5 --min-lr 4e-5 '
+		has "--start-from model:$9 "
+		mkdir -p "$BATS_TEST_TMPDIR/books"
+		touch "$BATS_TEST_TMPDIR/books/a.txt"
+		ok lwm-run --plan --only "tokenize_$1" pipelines/text.yaml --set books="$BATS_TEST_TMPDIR/books"
+		has "--min-tokens $7"
+		[ "$8" = 0 ] || has "--max-tokens $8"
+	}
+	row 32k 32K 1e6 1200 100 1,-1,4,1 10000 100000 models/llama-2-7b
+	row 128k 128K 1e7 3000 200 1,-1,8,1 100000 200000 runs/text/models/32k
+	row 256k 256K 1e7 3000 200 1,-1,16,1 200000 500000 runs/text/models/128k
+	row 512k 512K 2.5e7 720 50 1,-1,16,2 500000 1000000 runs/text/models/256k
+	row 1m 1M 5e7 450 25 1,-1,16,4 1000000 0 runs/text/models/512k
+}
