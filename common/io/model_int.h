@@ -4,6 +4,9 @@
 
 #include "common/io/model.h"
 
+#define LWM_MODEL_MANIFEST "manifest.json"
+#define LWM_MODEL_SCHEMA "lwm-model-1"
+
 enum lwm_change { LWM_SAME, LWM_QK /* rows of each head */, LWM_CONV /* OIHW on disk, (kh,kw,cin,cout) in memory */ };
 
 /* What happens to a tensor of this name and shape (either layout); *head gets the rows per head. vqgan: kind is "vqgan". */

@@ -6,6 +6,7 @@
 #include "common/base/json.h"
 #include "common/base/path.h"
 #include "common/io/model_int.h"
+#include "common/io/seal.h"
 
 #define CONFIG_LIMIT (16LL << 20)
 #define INDEX_LIMIT (256LL << 20)
@@ -171,6 +172,21 @@ static int list_tensors(struct lwm_model *m, struct lwm_err *e)
 	return 0;
 }
 
+static int find_tokenizer(struct lwm_model *m, struct lwm_err *e)
+{
+	char *model = lwm_path_join(m->dir, "tokenizer.model"), *text = lwm_path_join(m->dir, "tokenizer.txt");
+	int rc = model && text ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+	if (rc == 0 && lwm_path_exists(model)) {
+		m->tokenizer = model;
+		model = NULL;
+	} else if (rc == 0 && lwm_path_exists(text) && !(m->tokenizer = strdup(m->dir))) {
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+	}
+	free(model);
+	free(text);
+	return rc;
+}
+
 static int read_config(struct lwm_model *m, struct lwm_err *e)
 {
 	char *path = lwm_path_join(m->dir, "config.json");
@@ -180,14 +196,37 @@ static int read_config(struct lwm_model *m, struct lwm_err *e)
 	free(path);
 	LWM_TRY(rc);
 	m->vqgan = lwm_model_is_vqgan(m->config);
-	m->tokenizer = lwm_path_join(m->dir, "tokenizer.model");
-	if (!m->tokenizer)
+	return find_tokenizer(m, e);
+}
+
+/* The record of the files, where there is one: sizes and identities. */
+static int check_manifest(struct lwm_model *m, bool single, struct lwm_err *e)
+{
+	json_t *record = NULL, *files;
+	char *path = lwm_path_join(m->dir, LWM_MODEL_MANIFEST);
+	int rc = 0;
+	if (!path)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
-	if (!lwm_path_exists(m->tokenizer)) {
-		free(m->tokenizer);
-		m->tokenizer = NULL;
+	if (!lwm_path_exists(path))
+		goto out;
+	LWM_GO(lwm_seal_read(&record, path, LWM_MODEL_SCHEMA, e));
+	LWM_GO(lwm_json_get(record, "files", JSON_OBJECT, &files, path, e));
+	if (!single && (int)json_object_size(files) != m->nfiles) {
+		rc = lwm_fail(e, LWM_EDATA, "%s: names %zu files, the model has %d", path, json_object_size(files), m->nfiles);
+		goto out;
 	}
-	return 0;
+	for (int i = 0; i < m->nfiles; i++) {
+		const char *name = lwm_path_base(lwm_st_path(m->file[i]));
+		const char *want = json_string_value(json_object_get(files, name));
+		if (!want || strcmp(want, lwm_st_identity(m->file[i]).hex)) {
+			rc = lwm_fail(e, LWM_EDATA, "%s: %s is not the file it speaks of (damaged, stale or swapped)", path, name);
+			goto out;
+		}
+	}
+out:
+	json_decref(record);
+	free(path);
+	return rc;
 }
 
 static int check_small(struct lwm_model *m, struct lwm_err *e)
@@ -223,6 +262,7 @@ int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e)
 	}
 	LWM_GO(read_config(m, e));
 	LWM_GO(single ? open_file(m, lwm_path_base(dir), e) : open_files(m, e));
+	LWM_GO(check_manifest(m, single, e));
 	LWM_GO(list_tensors(m, e));
 	LWM_GO(check_small(m, e));
 	*out = m;

@@ -14,7 +14,7 @@
 #include "common/io/model_int.h"
 #include "common/io/seal.h"
 
-#define TOKENIZER_LIMIT (1LL << 30)
+enum { PIECE = 1 << 16 }; /* values asked of a source at a time */
 
 struct out_tensor {
 	struct lwm_st_tensor disk;
@@ -25,16 +25,18 @@ struct out_tensor {
 };
 
 struct lwm_model_writer {
-	char *dir, *tmp, *tokenizer;
-	json_t *config;
+	char *dir, *tmp;
+	json_t *config, *files; /* files: name -> identity */
+	int (*extra)(void *ctx, const char *dir, struct lwm_err *e);
+	void *ctx;
 	bool vqgan, force;
 	enum lwm_st_dtype dtype;
 	struct out_tensor *tensor;
 	int64_t ntensor, next, bytes;
 	int nfiles, file; /* files in all, the one being written */
 	struct lwm_st_writer *st;
-	float *turned; /* one tensor in disk layout */
-	int64_t turned_cap;
+	float *work; /* a head, or a convolution in both layouts */
+	int64_t work_cap;
 };
 
 static void release(struct lwm_model_writer *w)
@@ -42,11 +44,11 @@ static void release(struct lwm_model_writer *w)
 	for (int64_t i = 0; w->tensor && i < w->ntensor; i++)
 		free((char *)(uintptr_t)w->tensor[i].mem.name);
 	free(w->tensor);
-	free(w->turned);
+	free(w->work);
 	free(w->dir);
 	free(w->tmp);
-	free(w->tokenizer);
 	json_decref(w->config);
+	json_decref(w->files);
 	free(w);
 }
 
@@ -131,20 +133,13 @@ static int start_file(struct lwm_model_writer *w, struct lwm_err *e)
 	return rc;
 }
 
-static int prepare(struct lwm_model_writer *w, const struct lwm_model_spec *spec, struct lwm_err *e)
+static int prepare(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char a[32], b[32];
 	int64_t room = lwm_space_free(w->dir);
 	if (room >= 0 && room < w->bytes)
 		return lwm_fail(e, LWM_EIO, "%s: the model needs %s, the file system has %s left", w->dir,
 				lwm_bytes_text((double)w->bytes, a, sizeof a), lwm_bytes_text((double)room, b, sizeof b));
-	if (spec->tokenizer && spec->tokenizer[0]) {
-		w->tokenizer = strdup(spec->tokenizer);
-		if (!w->tokenizer)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
-		if (access(w->tokenizer, R_OK))
-			return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot read the tokenizer", w->tokenizer);
-	}
 	LWM_TRY(lwm_remove_tree(w->tmp, e));
 	LWM_TRY(lwm_mkdirs(w->tmp, e));
 	return start_file(w, e);
@@ -176,8 +171,11 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	w->dir = strndup(dir, len);
 	w->config = json_deep_copy(spec->config);
+	w->files = json_object();
+	w->extra = spec->extra;
+	w->ctx = spec->ctx;
 	w->tensor = calloc((size_t)n + 1, sizeof *w->tensor);
-	if (!w->dir || !w->config || !w->tensor || asprintf(&w->tmp, "%s.tmp.%ld", w->dir, (long)getpid()) < 0) {
+	if (!w->dir || !w->config || !w->files || !w->tensor || asprintf(&w->tmp, "%s.tmp.%ld", w->dir, (long)getpid()) < 0) {
 		w->tmp = NULL;
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 		goto out;
@@ -189,7 +187,7 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	for (int64_t i = 0; i < n; i++)
 		LWM_GO(plan_tensor(w, &tensor[i], e));
 	share_out(w, spec->max_file_bytes);
-	LWM_GO(prepare(w, spec, e));
+	LWM_GO(prepare(w, e));
 	*out = w;
 	return 0;
 out:
@@ -199,51 +197,95 @@ out:
 
 static int reserve(struct lwm_model_writer *w, int64_t n, struct lwm_err *e)
 {
-	if (n <= w->turned_cap)
+	if (n <= w->work_cap)
 		return 0;
-	free(w->turned);
-	w->turned_cap = 0;
-	w->turned = malloc((size_t)n * sizeof *w->turned);
-	if (!w->turned)
+	free(w->work);
+	w->work_cap = 0;
+	w->work = malloc((size_t)n * sizeof *w->work);
+	if (!w->work)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
-	w->turned_cap = n;
+	w->work_cap = n;
 	return 0;
 }
 
-/* Row p on disk is the memory row that lwm_model_qk_row sends to p: 2i for the first half, 2i + 1 for the second. */
-static int add_qk(struct lwm_model_writer *w, const struct out_tensor *x, const float *data, struct lwm_err *e)
+static int finish_file(struct lwm_model_writer *w, struct lwm_err *e)
 {
-	int64_t cols = x->mem.shape[1], half = x->head / 2;
-	for (int64_t p = 0; p < x->mem.shape[0]; p++) {
-		int64_t i = p % x->head, r = p - i + 2 * (i % half) + i / half;
-		LWM_TRY(lwm_st_write(w->st, data + r * cols, cols, e));
+	char name[80];
+	bool failed = false;
+	struct lwm_hash identity;
+	struct lwm_st_writer *st = w->st;
+	w->st = NULL;
+	LWM_TRY(lwm_st_commit(st, &identity, e));
+	file_name(w, w->file, name, sizeof name);
+	lwm_put(w->files, name, json_string(identity.hex), &failed);
+	return failed ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir) : 0;
+}
+
+/* Row p on disk is the memory row that lwm_model_qk_row sends to p: 2i for the first half, 2i + 1 for the second. */
+static int add_qk(struct lwm_model_writer *w, const struct out_tensor *x, lwm_model_source_fn *source, void *ctx,
+		  struct lwm_err *e)
+{
+	int64_t cols = x->mem.shape[1], half = x->head / 2, unit = x->head * cols;
+	LWM_TRY(reserve(w, unit, e));
+	for (int64_t at = 0; at < x->size; at += unit) {
+		LWM_TRY(source(ctx, at, unit, w->work, e));
+		for (int64_t p = 0; p < x->head; p++)
+			LWM_TRY(lwm_st_write(w->st, w->work + (2 * (p % half) + p / half) * cols, cols, e));
 	}
 	return 0;
 }
 
-int lwm_model_add(struct lwm_model_writer *w, const float *data, struct lwm_err *e)
+static int add_conv(struct lwm_model_writer *w, const struct out_tensor *x, lwm_model_source_fn *source, void *ctx,
+		    struct lwm_err *e)
+{
+	LWM_TRY(reserve(w, 2 * x->size, e));
+	LWM_TRY(source(ctx, 0, x->size, w->work, e));
+	lwm_conv_to_disk(w->work, x->mem.shape, w->work + x->size);
+	return lwm_st_write(w->st, w->work + x->size, x->size, e);
+}
+
+static int add_same(struct lwm_model_writer *w, const struct out_tensor *x, lwm_model_source_fn *source, void *ctx,
+		    struct lwm_err *e)
+{
+	LWM_TRY(reserve(w, PIECE, e));
+	for (int64_t at = 0; at < x->size; at += PIECE) {
+		int64_t n = x->size - at < PIECE ? x->size - at : PIECE;
+		LWM_TRY(source(ctx, at, n, w->work, e));
+		LWM_TRY(lwm_st_write(w->st, w->work, n, e));
+	}
+	return 0;
+}
+
+int lwm_model_add_from(struct lwm_model_writer *w, lwm_model_source_fn *source, void *ctx, struct lwm_err *e)
 {
 	if (w->next == w->ntensor)
 		return lwm_fail(e, LWM_EINTERNAL, "%s: more tensors than announced", w->dir);
 	struct out_tensor *x = &w->tensor[w->next];
 	if (x->file != w->file) {
-		struct lwm_st_writer *done = w->st;
-		w->st = NULL;
-		LWM_TRY(lwm_st_commit(done, e));
+		LWM_TRY(finish_file(w, e));
 		w->file = x->file;
 		LWM_TRY(start_file(w, e));
 	}
-	if (x->how == LWM_QK) {
-		LWM_TRY(add_qk(w, x, data, e));
-	} else if (x->how == LWM_CONV) {
-		LWM_TRY(reserve(w, x->size, e));
-		lwm_conv_to_disk(data, x->mem.shape, w->turned);
-		LWM_TRY(lwm_st_write(w->st, w->turned, x->size, e));
-	} else {
-		LWM_TRY(lwm_st_write(w->st, data, x->size, e));
-	}
+	if (x->how == LWM_QK)
+		LWM_TRY(add_qk(w, x, source, ctx, e));
+	else if (x->how == LWM_CONV)
+		LWM_TRY(add_conv(w, x, source, ctx, e));
+	else
+		LWM_TRY(add_same(w, x, source, ctx, e));
 	w->next++;
 	return 0;
+}
+
+static int from_memory(void *ctx, int64_t offset, int64_t n, float *out, struct lwm_err *e)
+{
+	(void)e;
+	memcpy(out, *(const float *const *)ctx + offset, (size_t)n * sizeof *out);
+	return 0;
+}
+
+int lwm_model_add(struct lwm_model_writer *w, const float *data, struct lwm_err *e)
+{
+	return lwm_model_add_from(w, from_memory, &data, e);
 }
 
 /* ---- the small files, and the folder ---- */
@@ -274,17 +316,19 @@ static int write_index(const struct lwm_model_writer *w, struct lwm_err *e)
 	return rc;
 }
 
-static int copy_tokenizer(const struct lwm_model_writer *w, struct lwm_err *e)
+static int write_manifest(const struct lwm_model_writer *w, struct lwm_err *e)
 {
-	char *text, *path;
-	size_t n;
-	if (!w->tokenizer)
-		return 0;
-	LWM_TRY(lwm_read_file(w->tokenizer, TOKENIZER_LIMIT, &text, &n, e));
-	path = lwm_path_join(w->tmp, "tokenizer.model");
-	int rc = path ? lwm_write_file(path, text, n, false, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	bool failed = false;
+	json_t *o = json_object();
+	char *path = lwm_path_join(w->tmp, LWM_MODEL_MANIFEST);
+	lwm_put(o, "schema", json_string(LWM_MODEL_SCHEMA), &failed);
+	lwm_put(o, "kind", json_string(w->vqgan ? "vqgan" : "lwm"), &failed);
+	lwm_put(o, "dtype", json_string(lwm_st_dtype_name(w->dtype)), &failed);
+	lwm_put(o, "bytes", json_integer(w->bytes), &failed);
+	lwm_put(o, "files", json_incref(w->files), &failed);
+	int rc = failed || !path ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir) : lwm_seal_write(o, path, e);
+	json_decref(o);
 	free(path);
-	free(text);
 	return rc;
 }
 
@@ -309,17 +353,17 @@ static int publish(struct lwm_model_writer *w, struct lwm_err *e)
 int lwm_model_commit(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	int rc = 0;
-	struct lwm_st_writer *st = w->st;
-	if (w->next != w->ntensor)
+	if (w->next != w->ntensor) {
 		rc = lwm_fail(e, LWM_EINTERNAL, "%s: tensors are missing", w->dir);
-	if (rc < 0)
 		goto out;
-	w->st = NULL;
-	LWM_GO(lwm_st_commit(st, e));
+	}
+	LWM_GO(finish_file(w, e));
 	if (w->nfiles > 1)
 		LWM_GO(write_index(w, e));
-	LWM_GO(copy_tokenizer(w, e));
 	LWM_GO(write_json(w, w->config, "config.json", e));
+	if (w->extra)
+		LWM_GO(w->extra(w->ctx, w->tmp, e));
+	LWM_GO(write_manifest(w, e));
 	LWM_GO(publish(w, e));
 	release(w);
 	return 0;

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "common/base/hash.h"
 
 enum lwm_st_dtype { LWM_ST_F32, LWM_ST_BF16, LWM_ST_F16, LWM_ST_F64, LWM_ST_I64, LWM_ST_I32, LWM_ST_U8, LWM_ST_OTHER };
 const char *lwm_st_dtype_name(enum lwm_st_dtype t);
@@ -35,6 +36,10 @@ int64_t lwm_st_count(const struct lwm_st *s);
 const struct lwm_st_tensor *lwm_st_tensor(const struct lwm_st *s, int64_t i);
 int64_t lwm_st_find(const struct lwm_st *s, const char *name); /* -1 */
 const char *lwm_st_meta(const struct lwm_st *s, const char *key); /* of __metadata__; NULL absent */
+/* XXH3-128 of the header. With the sums in it, it stands for every byte of the file. */
+struct lwm_hash lwm_st_identity(const struct lwm_st *s);
+const char *lwm_st_path(const struct lwm_st *s);
+int64_t lwm_st_bytes(const struct lwm_st *s); /* of the file */
 /* Values offset .. offset+n-1 of tensor i as fp32; F32, BF16, F16, F64 only. */
 int lwm_st_read(struct lwm_st *s, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e);
 /* All data against "xxh3_mib"; without that -LWM_ENO (nothing to compare with). */
@@ -46,7 +51,10 @@ int lwm_st_create(struct lwm_st_writer **out, const char *path, const struct lwm
 		  bool force, struct lwm_err *e);
 /* Next values in order, converted from fp32 (to bf16 round to nearest even); tensors follow each other without marks. */
 int lwm_st_write(struct lwm_st_writer *w, const float *v, int64_t n, struct lwm_err *e);
-int lwm_st_commit(struct lwm_st_writer *w, struct lwm_err *e); /* all values must have been written; w is gone */
+/* All values must have been written; w is gone. identity (may be NULL): see lwm_st_identity. */
+int lwm_st_commit(struct lwm_st_writer *w, struct lwm_hash *identity, struct lwm_err *e);
 void lwm_st_discard(struct lwm_st_writer *w);
+/* Rounds n values as the writer does; F32 leaves them. In place. */
+void lwm_st_round(enum lwm_st_dtype t, float *v, int64_t n);
 
 #endif

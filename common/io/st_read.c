@@ -25,6 +25,7 @@ struct lwm_st {
 	const char *sums;             /* 16 digits for each block, NULL: unknown */
 	char *block, *piece;          /* BLOCK bytes each: the last block read; values on their way */
 	int64_t block_no;
+	struct lwm_hash identity;
 };
 
 /* ---- types ---- */
@@ -231,6 +232,8 @@ static int read_header(struct lwm_st *s, struct lwm_err *e)
 	if (rc == 0)
 		rc = check_header(s, text, (int64_t)n, e);
 	if (rc == 0)
+		s->identity = lwm_hash_bytes(text, n);
+	if (rc == 0)
 		rc = lwm_json_parse(&s->header, text, n, s->path, e);
 	free(text);
 	return rc;
@@ -288,6 +291,21 @@ int64_t lwm_st_find(const struct lwm_st *s, const char *name)
 const char *lwm_st_meta(const struct lwm_st *s, const char *key)
 {
 	return json_string_value(json_object_get(s->meta, key));
+}
+
+struct lwm_hash lwm_st_identity(const struct lwm_st *s)
+{
+	return s->identity;
+}
+
+const char *lwm_st_path(const struct lwm_st *s)
+{
+	return s->path;
+}
+
+int64_t lwm_st_bytes(const struct lwm_st *s)
+{
+	return s->data + s->bytes;
 }
 
 /* ---- values ---- */

@@ -157,15 +157,31 @@ out:
 }
 
 /* Round to nearest, ties to even; NaN stays NaN. */
+static inline uint32_t bf16_bits(float f)
+{
+	uint32_t u;
+	memcpy(&u, &f, 4);
+	uint32_t r = (u + 0x7fff + (u >> 16 & 1)) >> 16, nan = u >> 16 | 0x40;
+	return (u & 0x7fffffffu) > 0x7f800000u ? nan : r;
+}
+
 static void to_bf16(const float *in, int64_t n, char *out)
 {
 #pragma omp simd
 	for (int64_t i = 0; i < n; i++) {
-		uint32_t u;
-		memcpy(&u, &in[i], 4);
-		uint32_t r = (u + 0x7fff + (u >> 16 & 1)) >> 16, nan = u >> 16 | 0x40;
-		uint16_t h = (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? nan : r);
+		uint16_t h = (uint16_t)bf16_bits(in[i]);
 		memcpy(out + 2 * i, &h, 2);
+	}
+}
+
+void lwm_st_round(enum lwm_st_dtype t, float *v, int64_t n)
+{
+	if (t != LWM_ST_BF16)
+		return;
+#pragma omp simd
+	for (int64_t i = 0; i < n; i++) {
+		uint32_t u = bf16_bits(v[i]) << 16;
+		memcpy(&v[i], &u, 4);
 	}
 }
 
@@ -231,7 +247,7 @@ int lwm_st_write(struct lwm_st_writer *w, const float *v, int64_t n, struct lwm_
 	return 0;
 }
 
-int lwm_st_commit(struct lwm_st_writer *w, struct lwm_err *e)
+int lwm_st_commit(struct lwm_st_writer *w, struct lwm_hash *identity, struct lwm_err *e)
 {
 	int rc = 0;
 	uint64_t n = htole64((uint64_t)w->header_bytes);
@@ -245,6 +261,8 @@ int lwm_st_commit(struct lwm_st_writer *w, struct lwm_err *e)
 	}
 	if (rc == 0)
 		rc = lwm_pwrite_all(w->o->fd, w->header, w->header_bytes, 8, w->o->path, e);
+	if (rc == 0 && identity)
+		*identity = lwm_hash_bytes(w->header, (size_t)w->header_bytes);
 	if (rc == 0) {
 		rc = lwm_outfile_commit(w->o, e);
 		w->o = NULL;

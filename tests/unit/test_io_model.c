@@ -57,14 +57,29 @@ static const struct lwm_ckpt_tensor lm[] = {
 };
 enum { LM = 6 };
 
-static void write_lm(const char *dir, enum lwm_st_dtype dtype, int64_t limit, const char *tokenizer, bool force)
+static int put_tokenizer(void *ctx, const char *dir, struct lwm_err *e)
+{
+	char path[256];
+	(void)e;
+	snprintf(path, sizeof path, "%s/tokenizer.%s", dir, (const char *)ctx);
+	spill(path, "pieces", 6);
+	return 0;
+}
+
+static int fail_extra(void *ctx, const char *dir, struct lwm_err *e)
+{
+	(void)ctx;
+	return lwm_fail(e, LWM_ENOINPUT, "%s: no", dir);
+}
+
+static void write_lm(const char *dir, enum lwm_st_dtype dtype, int64_t limit, char *tokenizer, bool force)
 {
 	struct lwm_err e = { 0 };
 	struct lwm_model_writer *w;
 	float v[1600];
 	json_t *config = json_pack("{s:i,s:i,s:i,s:{s:i}}", "hidden_size", 16, "num_attention_heads", 4, "num_key_value_heads", 2,
 				   "lwm", "vision_vocab", 33);
-	struct lwm_model_spec spec = { "lwm", config, dtype, limit, tokenizer };
+	struct lwm_model_spec spec = { "lwm", config, dtype, limit, tokenizer ? put_tokenizer : NULL, tokenizer };
 	must(lwm_model_create(&w, dir, &spec, lm, LM, force, &e), &e);
 	for (int64_t t = 0; t < LM; t++) {
 		for (int64_t i = 0; i < 1600; i++)
@@ -111,8 +126,13 @@ static void language_model(void **state)
 	(void)state;
 	size_t n, k;
 	int64_t bytes;
-	spill(at("tok.model"), "pieces", 6);
-	write_lm(at("lm"), LWM_ST_F32, 0, at("tok.model"), false);
+	char suffix[] = "model";
+	struct lwm_err e = { 0 };
+	struct lwm_model *m;
+	write_lm(at("lm"), LWM_ST_F32, 0, suffix, false);
+	must(lwm_model_open(&m, at("lm"), &e), &e);
+	assert_string_equal(lwm_model_tokenizer(m), at("lm/tokenizer.model"));
+	lwm_model_close(m);
 	check_lm(at("lm"), LWM_ST_F32);
 	char *s = slurp(at("lm/model.safetensors"), &n);
 	const char *q = raw(s, "model.layers.0.self_attn.q_proj.weight", "F32", "16,16", &bytes);
@@ -141,7 +161,11 @@ static void language_model(void **state)
 	assert_string_equal(s, "pieces");
 	free(s);
 	/* the same again gives the same bytes */
-	write_lm(at("lm2"), LWM_ST_F32, 0, at("tok.model"), false);
+	snprintf(suffix, sizeof suffix, "txt");
+	write_lm(at("lm2"), LWM_ST_F32, 0, suffix, false);
+	must(lwm_model_open(&m, at("lm2"), &e), &e);
+	assert_string_equal(lwm_model_tokenizer(m), at("lm2"));
+	lwm_model_close(m);
 	s = slurp(at("lm/model.safetensors"), &n);
 	char *again = slurp(at("lm2/model.safetensors"), &k);
 	assert_int_equal(n, k);
@@ -182,7 +206,7 @@ static void replacing_a_folder(void **state)
 	struct lwm_err e = { 0 };
 	struct lwm_model_writer *w;
 	json_t *config = json_pack("{s:i,s:i}", "hidden_size", 16, "num_attention_heads", 4);
-	struct lwm_model_spec spec = { "lwm", config, LWM_ST_F32, 0, NULL };
+	struct lwm_model_spec spec = { "lwm", config, LWM_ST_F32, 0, NULL, NULL };
 	write_lm(at("re"), LWM_ST_F32, 0, NULL, false);
 	assert_int_equal(lwm_model_create(&w, at("re"), &spec, lm, LM, false, NULL), -LWM_ECANTCREATE);
 	must(lwm_model_create(&w, at("re/"), &spec, lm, LM, true, &e), &e);
@@ -192,10 +216,11 @@ static void replacing_a_folder(void **state)
 	check_lm(at("re"), LWM_ST_BF16);
 	must(lwm_mkdirs(at("mine"), &e), &e);
 	assert_int_equal(lwm_model_create(&w, at("mine"), &spec, lm, LM, true, NULL), -LWM_ECANTCREATE);
-	spec.tokenizer = at("no such file");
-	assert_int_equal(lwm_model_create(&w, at("re"), &spec, lm, LM, true, NULL), -LWM_ENOINPUT);
+	spec.extra = fail_extra;
+	must(lwm_model_create(&w, at("re"), &spec, lm, 0, true, &e), &e);
+	assert_int_equal(lwm_model_commit(w, NULL), -LWM_ENOINPUT);
+	check_lm(at("re"), LWM_ST_BF16);
 	struct lwm_ckpt_tensor odd = { "model.layers.0.self_attn.q_proj.weight", 2, { 15, 16 } };
-	spec.tokenizer = NULL;
 	assert_int_equal(lwm_model_create(&w, at("odd"), &spec, &odd, 1, false, NULL), -LWM_EDATA);
 	assert_false(lwm_path_exists(at("odd")));
 	json_decref(config);
@@ -213,7 +238,7 @@ static void tokenizer_model(void **state)
 	int64_t bytes;
 	size_t n;
 	json_t *config = json_pack("{s:s}", "_class_name", "VQModel");
-	struct lwm_model_spec spec = { "vqgan", config, LWM_ST_F32, 0, NULL };
+	struct lwm_model_spec spec = { "vqgan", config, LWM_ST_F32, 0, NULL, NULL };
 	must(lwm_model_create(&w, at("vq"), &spec, t, 3, false, &e), &e);
 	for (int64_t k = 0; k < 3; k++) {
 		for (int64_t i = 0; i < 300; i++)
@@ -355,7 +380,7 @@ static void long_tensors(void **state)
 	for (int64_t i = 0; i < 3 + 2 * N; i += 99991)
 		must(lwm_st_write(w, v + i, 3 + 2 * N - i < 99991 ? 3 + 2 * N - i : 99991, &e), &e);
 	assert_int_equal(lwm_st_write(w, v, 1, NULL), -LWM_EINTERNAL);
-	must(lwm_st_commit(w, &e), &e);
+	must(lwm_st_commit(w, NULL, &e), &e);
 	must(lwm_st_open(&st, at("l.safetensors"), &e), &e);
 	must(lwm_st_read(st, lwm_st_find(st, "b"), 0, N, got, &e), &e);
 	assert_memory_equal(got, v + 3, N * sizeof *got);
