@@ -134,6 +134,8 @@ static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_
 	struct lk_attn_plan *p = &w.p;
 	int pack;
 
+	if (a->qs->n <= LK_ATTN_ROWS)
+		return lk_attn_rows(dev, a, out);
 	p->tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 2 * hot->gw * (d + 1), FWD_TILE_BYTES, nh,
 				     dev->threads);
 	// keys that hardly anybody reads twice are packed by their reader

@@ -106,8 +106,24 @@ struct lk_attn_bwd_hot {
 		    const struct lk_attn_keys *keys, const struct lk_attn_grad *g, float *room);
 };
 
+/* What `rows` (query, head) saw of some keys: maximum, sum, output. acc (rows, dp) with dp as above. */
+struct lk_attn_part {
+	float *m, *l, *acc;
+};
+struct lk_attn_row_hot {
+	int vec, chunk; /* floats of a vector; keys are taken this many at a time */
+	size_t (*room)(const struct lk_attn *a);
+	/* all queries and heads against keys [from, to) */
+	void (*run)(const struct lk_attn *a, int64_t from, int64_t to, const struct lk_attn_part *part, float *room);
+};
+
 extern const struct lk_attn_fwd_hot lk_attn_fwd_hot_base, lk_attn_fwd_hot_avx2, lk_attn_fwd_hot_avx512;
 extern const struct lk_attn_bwd_hot lk_attn_bwd_hot_base, lk_attn_bwd_hot_avx2, lk_attn_bwd_hot_avx512;
+extern const struct lk_attn_row_hot lk_attn_row_hot_base, lk_attn_row_hot_avx2, lk_attn_row_hot_avx512;
+
+/* attn_row.c: the forward for a few queries, at most LK_ATTN_ROWS, with any number of heads */
+enum { LK_ATTN_ROWS = 4 };
+int lk_attn_rows(struct lk_dev *dev, const struct lk_attn *a, const struct lk_attn_out *out);
 
 /* attn_plan.c */
 size_t lk_attn_plan_bytes(const struct lk_attn *a, int vec, int bk);
