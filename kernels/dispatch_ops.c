@@ -296,6 +296,14 @@ int lk_scatter_add_rows(struct lk_dev *dev, const struct lk_view *y, const struc
 	return LK_CALL(dev, scatter_add_rows, dev, y, x, idx);
 }
 
+/* Host memory can be looked at: an id outside of the vocabulary would be read from, and written to, foreign memory. */
+static void check_targets(struct lk_check *k, const int32_t *target, int64_t n, int64_t vocab)
+{
+	for (int64_t i = 0; i < n; i++)
+		LK_WANT(k, target[i] >= 0 && target[i] < vocab, "target %d of row %lld is outside of the %lld entries",
+			target[i], LL(i), LL(vocab));
+}
+
 int lk_xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, const float *weight, float *nll,
 	    float *hit, int grad)
 {
@@ -309,6 +317,8 @@ int lk_xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t *tar
 	lk_check_ptr(&k, "target", target, logits->n[0]);
 	lk_check_ptr(&k, "nll", nll, logits->n[0]);
 	lk_check_ptr(&k, "weight", weight, grad ? logits->n[0] : 0);
+	if (!k.rc && dev->is_host)
+		check_targets(&k, target, logits->n[0], logits->n[1]);
 	if (k.rc || !lk_count(logits))
 		return k.rc;
 	return LK_CALL(dev, xent, dev, logits, target, weight, nll, hit, grad);

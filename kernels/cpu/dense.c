@@ -73,7 +73,7 @@ void lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64
 {
 	struct gemm g = { lk_cpu(dev)->sgemm, ta, tb, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc };
 
-	if (dev->threads == 1 || (double)m * (double)n * (double)k < 1e5)
+	if (dev->threads == 1 || (double)m * (double)n * (double)k < 1e6) // some 10 us
 		gemm_part(&g, 0, m, 0, n);
 	else
 		gemm_threads(&g, dev->threads);

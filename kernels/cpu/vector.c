@@ -146,7 +146,7 @@ static int adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *
 #pragma omp parallel for num_threads(lk_threads_for(dev, n)) schedule(static)
 	for (int64_t i = 0; i < n; i += STRETCH) {
 		hot->adamw(p + i, m + i, v + i, g + i, piece(i, n), cfg);
-		if (p_compute)
+		if (p_compute && p_compute != p)
 			memcpy((float *)p_compute + i, p + i, (size_t)piece(i, n) * sizeof *p);
 	}
 	return 0;

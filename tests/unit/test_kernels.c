@@ -149,6 +149,27 @@ static void memory_and_queues(void **state)
 	lk_dev_close(dev);
 }
 
+static void targets_stay_in_the_vocabulary(void **state)
+{
+	static const int32_t targets[3] = { 0, 6, 7 };
+	struct lk_dev *dev = open_dev("cpu", 1);
+	float *x = numbers(dev, 21, 1), *w = numbers(dev, 6, 2);
+	struct lk_view logits = lk_view2(x, LK_F32, 3, 7);
+	void *t;
+
+	(void)state;
+	assert_int_equal(lk_mem_alloc(dev, sizeof targets, &t), 0);
+	assert_int_equal(lk_upload(dev, t, targets, sizeof targets), 0);
+	assert_int_equal(lk_xent(dev, &logits, t, w, w + 3, NULL, 1), LK_EINVAL);
+	assert_string_equal(lk_dev_error(dev), "xent: target 7 of row 2 is outside of the 7 entries");
+	logits.n[0] = 2;
+	assert_int_equal(lk_xent(dev, &logits, t, w, w + 3, NULL, 1), 0);
+	lk_mem_free(dev, t);
+	lk_mem_free(dev, x);
+	lk_mem_free(dev, w);
+	lk_dev_close(dev);
+}
+
 /* ---- sequences ---- */
 
 static int brute_sees(int64_t nq, const int32_t *qp, const int32_t *qs, int64_t nk, const int32_t *kp, const int32_t *ks,
@@ -326,6 +347,7 @@ int main(void)
 		cmocka_unit_test(isa_can_be_lowered_not_raised),
 		cmocka_unit_test(errors_are_sentences),
 		cmocka_unit_test(memory_and_queues),
+		cmocka_unit_test(targets_stay_in_the_vocabulary),
 		cmocka_unit_test(sequences_see_each_other),
 		cmocka_unit_test(sequences_are_checked_and_copied),
 		cmocka_unit_test(threads_do_not_change_results),
