@@ -48,7 +48,8 @@ static const struct gemm g_nn = { 33, 65, 17, 0, 0, 1.0f }, g_nt = { 70, 129, 64
 			 g_row_n = { 1, 300, 257, 0, 0, 1.0f }, g_some_n = { 7, 1100, 31, 3, LK_ACC, -0.5f },
 			 g_some = { 13, 90, 100, 0, LK_TB, 1.0f }, g_col = { 300, 1, 64, 0, 0, 1.0f },
 			 g_big = { 200, 300, 500, 0, LK_TB, 1.0f }, g_wide = { 20, 700, 64, 4, LK_TB, 1.0f },
-			 g_deep0 = { 5, 6, 0, 2, 0, 1.0f }, g_deep0_acc = { 5, 6, 0, 2, LK_ACC, 1.0f },
+			 g_split = { 150, 170, 90, 6, LK_TA | LK_ACC, 1.0f },
+			 g_split_n = { 70, 400, 60, 1, 0, 2.0f }, g_deep0 = { 5, 6, 0, 2, 0, 1.0f }, g_deep0_acc = { 5, 6, 0, 2, LK_ACC, 1.0f },
 			 g_empty = { 0, 6, 4, 0, 0, 1.0f };
 
 static int matmul_nan(struct ops_run *r, const void *arg)
@@ -480,6 +481,8 @@ static const struct ops_case cases[] = {
 	CMP("matmul 300x1x64", matmul, &g_col, 1e-6, 4e-3, sums),
 	CMP("matmul 200x300x500 TB into fp32", matmul_f32, &g_big, 2e-6, 1e-5, sums),
 	CMP("matmul 20x700x64 TB padded", matmul, &g_wide, 1e-6, 4e-3, sums),
+	CMP("matmul 150x170x90 TA ACC padded", matmul, &g_split, 1e-6, 4e-3, sums),
+	CMP("matmul 70x400x60 padded", matmul, &g_split_n, 1e-6, 4e-3, sums),
 	CMP("matmul of depth 0", matmul, &g_deep0, 0, 0, "exact"),
 	CMP("matmul of depth 0 ACC", matmul, &g_deep0_acc, 0, 0, "exact"),
 	CMP("matmul of no rows", matmul, &g_empty, 0, 0, "exact"),
