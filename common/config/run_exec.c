@@ -233,7 +233,8 @@ static int ended(struct runner *r, struct job *j, int ws, const struct rusage *r
 	} else if (rc == 0 && status == LWM_ESAVED) {
 		if (again(r, j))
 			return 0;
-		fail_task(r, j->t, LWM_ESAVED, "saved and stopped: run again to go on");
+		lwm_log(LWM_INFO, "%s: saved and stopped", j->t->label);
+		r->stopping = true;
 	} else if (rc == 0) {
 		path = log_path(r->p, j->t);
 		snprintf(text, sizeof text, WIFEXITED(ws) ? "failed with exit code %d (%s) after %.1f s; the end of its log:" :
@@ -435,8 +436,9 @@ int lwm_run_execute(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct 
 		rc = e->code;
 	lwm_log(r.failed ? LWM_ERROR : LWM_INFO, "%s: %" PRId64 " ran, %" PRId64 " were complete, %" PRId64 " failed, %.1f s",
 		p->name, r.ran, r.complete, r.failed, lwm_now() - t0);
-	if (rc == 0 && r.stopping)
-		rc = lwm_fail(e, LWM_ESAVED, "%s: stopped (%s): run again to go on", p->file, lwm_stop_reason());
+	if (rc == 0 && r.stopping && !r.code)
+		rc = lwm_fail(e, LWM_ESAVED, "%s: stopped%s%s: run again to go on", p->file,
+			      *lwm_stop_reason() ? " by " : "", lwm_stop_reason());
 	if (rc == 0 && r.code)
 		rc = lwm_fail(e, -r.code, "%s: %" PRId64 " task%s failed; logs are in %s/logs", p->file, r.failed,
 			      r.failed == 1 ? "" : "s", p->out);
