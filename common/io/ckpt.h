@@ -95,6 +95,7 @@ struct lwm_ckpt;
 
 int lwm_ckpt_open(struct lwm_ckpt **out, const char *dir, struct lwm_err *e); /* as LWM_CKPT_QUICK, and that slices cover */
 void lwm_ckpt_close(struct lwm_ckpt *c);
+const char *lwm_ckpt_path(const struct lwm_ckpt *c); /* the folder */
 const struct lwm_ckpt_meta *lwm_ckpt_meta(const struct lwm_ckpt *c);
 int64_t lwm_ckpt_count(const struct lwm_ckpt *c);
 const struct lwm_ckpt_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i);

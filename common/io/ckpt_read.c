@@ -271,6 +271,11 @@ out:
 
 /* ---- what it holds ---- */
 
+const char *lwm_ckpt_path(const struct lwm_ckpt *c)
+{
+	return c->dir;
+}
+
 const struct lwm_ckpt_meta *lwm_ckpt_meta(const struct lwm_ckpt *c)
 {
 	return &c->meta;

@@ -1,0 +1,284 @@
+#include "common/io/merge.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/json.h"
+#include "common/base/path.h"
+
+enum { PIECE = 1 << 18 }; /* values compared at a time */
+
+struct source {
+	struct lwm_ckpt *c;
+	int64_t tensor, bytes; /* bytes so far, over all tensors */
+	struct lwm_progress *p;
+};
+
+static int give(void *ctx, int64_t offset, int64_t n, float *out, struct lwm_err *e)
+{
+	struct source *s = ctx;
+	LWM_TRY(lwm_ckpt_read(s->c, LWM_CKPT_PARAMS, s->tensor, offset, n, out, e));
+	s->bytes += n * 4;
+	if (s->p)
+		lwm_progress_at(s->p, s->bytes);
+	return 0;
+}
+
+static struct lwm_ckpt_tensor *table_of(const struct lwm_ckpt *c, struct lwm_err *e)
+{
+	struct lwm_ckpt_tensor *t = calloc((size_t)lwm_ckpt_count(c) + 1, sizeof *t);
+	if (!t)
+		lwm_fail(e, LWM_EMEMORY, "out of memory for the table of tensors");
+	for (int64_t i = 0; t && i < lwm_ckpt_count(c); i++)
+		t[i] = *lwm_ckpt_tensor(c, i);
+	return t;
+}
+
+int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_spec *spec, bool force,
+		    struct lwm_progress *p, struct lwm_err *e)
+{
+	const struct lwm_ckpt_meta *meta = lwm_ckpt_meta(c);
+	struct lwm_model_spec s = *spec;
+	struct lwm_model_writer *w = NULL;
+	struct source from = { c, 0, 0, p };
+	int rc = 0;
+	struct lwm_ckpt_tensor *t = table_of(c, e);
+	if (!t)
+		return -LWM_EMEMORY;
+	s.kind = s.kind ? s.kind : meta->kind;
+	s.config = s.config ? s.config : json_object_get(meta->config, "model");
+	if (!json_is_object(s.config)) {
+		rc = lwm_fail(e, LWM_EDATA, "the record of the checkpoint has no 'model' in its configuration");
+		goto out;
+	}
+	LWM_GO(lwm_ckpt_covers(c, e));
+	LWM_GO(lwm_model_create(&w, dir, &s, t, lwm_ckpt_count(c), force, e));
+	for (from.tensor = 0; from.tensor < lwm_ckpt_count(c); from.tensor++)
+		LWM_GO(lwm_model_add_from(w, give, &from, e));
+	rc = lwm_model_commit(w, e);
+	w = NULL;
+out:
+	lwm_model_discard(w);
+	free(t);
+	return rc;
+}
+
+/* ---- comparing ---- */
+
+struct pair {
+	float *a, *b;
+};
+
+static int pair_new(struct pair *v, struct lwm_err *e)
+{
+	v->a = malloc(PIECE * sizeof *v->a);
+	v->b = malloc(PIECE * sizeof *v->b);
+	return v->a && v->b ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for comparing");
+}
+
+static void pair_free(struct pair *v)
+{
+	free(v->a);
+	free(v->b);
+}
+
+/* Bits, so that NaN equals itself and -0 is not 0. */
+static int differ(const struct pair *v, int64_t n, int64_t first, const char *name, struct lwm_err *e)
+{
+	if (!memcmp(v->a, v->b, (size_t)n * sizeof *v->a))
+		return 0;
+	int64_t i = 0;
+	while (!memcmp(&v->a[i], &v->b[i], sizeof *v->a))
+		i++;
+	return lwm_fail(e, LWM_ENO, "'%s' differs at value %" PRId64 ": %.9g, expected %.9g", name, first + i, (double)v->b[i],
+			(double)v->a[i]);
+}
+
+static int same_shape(const struct lwm_ckpt_tensor *a, const struct lwm_ckpt_tensor *b)
+{
+	return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape);
+}
+
+static int compare_model(struct lwm_ckpt *c, struct lwm_model *m, enum lwm_st_dtype dtype, struct pair *v,
+			 struct lwm_progress *p, struct lwm_err *e)
+{
+	int64_t bytes = 0;
+	if (lwm_model_count(m) != lwm_ckpt_count(c))
+		return lwm_fail(e, LWM_ENO, "the model has %" PRId64 " tensors, the checkpoint %" PRId64, lwm_model_count(m),
+				lwm_ckpt_count(c));
+	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
+		const struct lwm_ckpt_tensor *t = lwm_ckpt_tensor(c, i);
+		int64_t k = lwm_model_find(m, t->name), size = lwm_ckpt_size(c, i);
+		if (k < 0 || !same_shape(t, lwm_model_tensor(m, k)))
+			return lwm_fail(e, LWM_ENO, "'%s' is not in the model, or of another shape", t->name);
+		for (int64_t at = 0; at < size; at += PIECE) {
+			int64_t n = size - at < PIECE ? size - at : PIECE;
+			LWM_TRY(lwm_ckpt_read(c, LWM_CKPT_PARAMS, i, at, n, v->a, e));
+			LWM_TRY(lwm_model_read(m, k, at, n, v->b, e));
+			lwm_st_round(dtype, v->a, n);
+			LWM_TRY(differ(v, n, at, t->name, e));
+			bytes += n * 4;
+			if (p)
+				lwm_progress_at(p, bytes);
+		}
+	}
+	return 0;
+}
+
+int lwm_merge_verify_model(struct lwm_ckpt *c, const char *dir, enum lwm_st_dtype dtype, struct lwm_progress *p,
+			   struct lwm_err *e)
+{
+	struct lwm_model *m = NULL;
+	struct pair v = { 0 };
+	int rc;
+	LWM_GO(pair_new(&v, e));
+	LWM_GO(lwm_model_open(&m, dir, e));
+	rc = compare_model(c, m, dtype, &v, p, e);
+out:
+	lwm_model_close(m);
+	pair_free(&v);
+	return rc < 0 ? lwm_context(e, "%s", dir) : 0;
+}
+
+int lwm_merge_verify_ckpt(struct lwm_ckpt *a, struct lwm_ckpt *b, struct lwm_progress *p, struct lwm_err *e)
+{
+	struct pair v = { 0 };
+	int64_t bytes = 0;
+	int rc = pair_new(&v, e);
+	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++) {
+		for (int64_t i = 0; rc == 0 && (lwm_ckpt_meta(a)->groups >> g & 1) && i < lwm_ckpt_count(a); i++) {
+			const char *name = lwm_ckpt_tensor(a, i)->name;
+			int64_t k = lwm_ckpt_find(b, name), size = lwm_ckpt_size(a, i);
+			if (k < 0 || !same_shape(lwm_ckpt_tensor(a, i), lwm_ckpt_tensor(b, k)))
+				rc = lwm_fail(e, LWM_ENO, "'%s' is not in the other checkpoint, or of another shape", name);
+			for (int64_t at = 0; rc == 0 && at < size; at += PIECE) {
+				int64_t n = size - at < PIECE ? size - at : PIECE;
+				LWM_GO(lwm_ckpt_read(a, (enum lwm_ckpt_group)g, i, at, n, v.a, e));
+				LWM_GO(lwm_ckpt_read(b, (enum lwm_ckpt_group)g, k, at, n, v.b, e));
+				LWM_GO(differ(&v, n, at, name, e));
+				bytes += n * 4;
+				if (p)
+					lwm_progress_at(p, bytes);
+			}
+		}
+	}
+out:
+	pair_free(&v);
+	return rc;
+}
+
+/* ---- another number of ranks ---- */
+
+struct recut {
+	struct lwm_ckpt *c;
+	struct lwm_ckpt_slice *slice;
+	struct lwm_progress *p;
+	int64_t bytes;
+};
+
+static int fill(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e)
+{
+	struct recut *x = ctx;
+	const struct lwm_ckpt_slice *s = &x->slice[slice];
+	LWM_TRY(lwm_ckpt_read(x->c, (enum lwm_ckpt_group)group, s->tensor, s->offset + first, n, out, e));
+	x->bytes += n * 4;
+	if (x->p)
+		lwm_progress_at(x->p, x->bytes);
+	return 0;
+}
+
+/* Values first .. last-1 of all tensors end to end. */
+static int64_t cut(const struct lwm_ckpt *c, int64_t first, int64_t last, struct lwm_ckpt_slice *out)
+{
+	int64_t n = 0, start = 0;
+	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
+		int64_t end = start + lwm_ckpt_size(c, i);
+		int64_t a = start > first ? start : first, b = end < last ? end : last;
+		if (a < b)
+			out[n++] = (struct lwm_ckpt_slice){ i, a - start, b - a, 1, b - a, { 0 } };
+		start = end;
+	}
+	return n;
+}
+
+static int no_states(struct lwm_ckpt *c, struct lwm_err *e)
+{
+	for (int r = 0; r < lwm_ckpt_meta(c)->ranks; r++) {
+		char *text;
+		LWM_TRY(lwm_ckpt_state(c, r, &text, e));
+		bool any = text != NULL;
+		free(text);
+		if (any)
+			return lwm_fail(e, LWM_ECONFIG, "rank %d stored state of its own, which cannot be cut for other ranks", r);
+	}
+	return 0;
+}
+
+static int write_parts(struct recut *x, const char *dir, int ranks, const struct lwm_ckpt_tensor *t,
+		       struct lwm_ckpt_part *part, struct lwm_err *e)
+{
+	int64_t total = 0;
+	for (int64_t i = 0; i < lwm_ckpt_count(x->c); i++)
+		total += lwm_ckpt_size(x->c, i);
+	int64_t share = (total + ranks - 1) / ranks;
+	for (int r = 0; r < ranks; r++) {
+		int64_t first = r * share, last = first + share < total ? first + share : total;
+		struct lwm_ckpt_out o = { .dir = dir,
+					  .rank = r,
+					  .tensor = t,
+					  .ntensor = lwm_ckpt_count(x->c),
+					  .slice = x->slice,
+					  .nslice = cut(x->c, first, last, x->slice),
+					  .groups = lwm_ckpt_meta(x->c)->groups,
+					  .fill = fill,
+					  .ctx = x };
+		LWM_TRY(lwm_ckpt_write_part(&o, &part[r], e));
+	}
+	return 0;
+}
+
+/* A folder without a record was never finished and may go; the one that is being read may not. */
+static int check_target(const struct lwm_ckpt *c, const char *dir, bool force, struct lwm_err *e)
+{
+	if (!lwm_path_exists(dir))
+		return 0;
+	char *from = realpath(lwm_ckpt_path(c), NULL), *to = realpath(dir, NULL), *record = lwm_path_join(dir, "COMMIT.json");
+	int rc = 0;
+	if (!from || !to || !record)
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: cannot be compared with the input", dir);
+	else if (!strcmp(from, to))
+		rc = lwm_fail(e, LWM_ECANTCREATE, "%s: is the checkpoint that is being read", dir);
+	else if (!force && lwm_path_exists(record))
+		rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", dir);
+	free(from);
+	free(to);
+	free(record);
+	return rc < 0 ? rc : lwm_remove_tree(dir, e);
+}
+
+int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char *mesh, bool force, struct lwm_progress *p,
+		    struct lwm_err *e)
+{
+	struct lwm_ckpt_meta meta = *lwm_ckpt_meta(c);
+	struct lwm_ckpt_tensor *t = table_of(c, e);
+	struct lwm_ckpt_part *part = calloc((size_t)ranks, sizeof *part);
+	char *dir = lwm_ckpt_dir(root, meta.step);
+	struct recut x = { c, calloc((size_t)lwm_ckpt_count(c) + 1, sizeof *x.slice), p, 0 };
+	int rc = t && part && dir && x.slice ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the table of tensors");
+	if (rc < 0)
+		goto out;
+	LWM_GO(lwm_ckpt_covers(c, e));
+	LWM_GO(no_states(c, e));
+	LWM_GO(check_target(c, dir, force, e));
+	LWM_GO(write_parts(&x, dir, ranks, t, part, e));
+	meta.ranks = ranks;
+	meta.mesh = mesh;
+	rc = lwm_ckpt_commit(dir, &meta, t, lwm_ckpt_count(c), part, ranks, e);
+out:
+	free(t);
+	free(part);
+	free(dir);
+	free(x.slice);
+	return rc;
+}

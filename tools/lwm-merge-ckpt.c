@@ -1,0 +1,247 @@
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/base/num.h"
+#include "common/base/path.h"
+#include "common/config/opt.h"
+#include "common/dist/mesh.h"
+#include "common/io/merge.h"
+#include "common/text/tokenizer.h"
+
+static struct {
+	const char *output, *tokenizer, *mesh;
+	int64_t ranks, max_file;
+	int dtype;
+	bool verify;
+} a = { .max_file = 5LL << 30 };
+
+static const char *const dtypes[] = { "auto", "bf16", "fp32", NULL };
+static const struct lwm_opt opts[] = {
+	LWM_OPT_HEAD("Output"),
+	LWM_OPT_STR('o', "output", &a.output, "DIR", "model folder; with --ranks or --mesh, a folder of checkpoints",
+		    LWM_OPT_REQUIRED),
+	LWM_OPT_FLAG(0, "verify", &a.verify, "read everything back and compare it with the checkpoint"),
+	LWM_OPT_HEAD("Model"),
+	LWM_OPT_CHOICE(0, "dtype", &a.dtype, dtypes, "auto: bf16 for language models, fp32 for the VQGAN", 0),
+	LWM_OPT_INT(0, "max-file-size", &a.max_file, 0, 1LL << 50, "BYTES", "larger models become several files; 0: one", 0),
+	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "put beside the model (default: the recorded one); or 'none'", 0),
+	LWM_OPT_HEAD("Checkpoint for another number of ranks"),
+	LWM_OPT_INT(0, "ranks", &a.ranks, 0, 1 << 20, "N", "cut into N parts", 0),
+	LWM_OPT_STR(0, "mesh", &a.mesh, "DP,FSDP,TP,SP", "cut for this mesh, and write it down", 0),
+	LWM_OPT_END
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-merge-ckpt",
+	.summary = "a checkpoint into a model that other programs open",
+	.operands = "CHECKPOINT",
+	.min_operands = 1,
+	.max_operands = 1,
+	.opts = opts,
+	.details = "CHECKPOINT is a folder step_XXXXXXXX, or a folder of them: then the newest that\n"
+		   "verifies. The model folder has config.json, safetensors in Hugging Face names and\n"
+		   "layout (diffusers for a VQGAN), manifest.json and the tokenizer. Nothing else than\n"
+		   "weights is kept. With --ranks or --mesh the output is a checkpoint again, optimizer\n"
+		   "state included; training goes on from a checkpoint of any mesh, so this is needed\n"
+		   "only to spread the reading. Every block read is checked.\n",
+	.examples = "lwm-merge-ckpt run/ckpt -o model/ --verify\n"
+		    "lwm-merge-ckpt run/ckpt/step_00001200 -o model/ --dtype fp32\n"
+		    "lwm-merge-ckpt run/ckpt -o run8/ckpt --ranks 8\n",
+};
+
+static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
+{
+	(void)ctx;
+	lwm_log(LWM_WARN, "passing over %s: %s", dir, why->msg);
+}
+
+static int open_input(struct lwm_ckpt **out, const char *path, struct lwm_err *e)
+{
+	char *dir = NULL, *record = lwm_path_join(path, "COMMIT.json");
+	int rc = record ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc == 0 && !lwm_path_exists(path))
+		rc = lwm_fail(e, LWM_ENOINPUT, "%s: there is no such folder", path);
+	else if (rc == 0 && !lwm_path_exists(record) && strncmp(lwm_path_base(path), "step_", 5))
+		rc = lwm_ckpt_latest(&dir, path, INT64_MAX, LWM_CKPT_QUICK, passed_over, NULL, e);
+	else if (rc == 0 && !(dir = strdup(path)))
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc == 0 && !dir)
+		rc = lwm_fail(e, LWM_EDATA, "%s: holds no finished checkpoint", path);
+	if (rc == 0)
+		rc = lwm_ckpt_open(out, dir, e);
+	free(dir);
+	free(record);
+	return rc;
+}
+
+/* ---- the tokenizer beside a model ---- */
+
+static int put_tokenizer(void *ctx, const char *dir, struct lwm_err *e)
+{
+	return lwm_tokenizer_copy_to(ctx, dir, false, e);
+}
+
+/* NULL when there is none to put. One that the model was not trained with is refused. */
+static int open_tokenizer(struct lwm_tokenizer **out, const struct lwm_ckpt_meta *m, struct lwm_err *e)
+{
+	const char *spec = a.tokenizer ? a.tokenizer : m->tokenizer_path;
+	*out = NULL;
+	if (!strcmp(m->kind, "vqgan") || (a.tokenizer && !strcmp(a.tokenizer, "none")))
+		return 0;
+	if (!*spec) {
+		lwm_log(LWM_WARN, "the checkpoint names no tokenizer; --tokenizer SPEC puts one beside the model");
+		return 0;
+	}
+	if (lwm_tokenizer_open(out, spec, e) < 0) {
+		lwm_context(e, "the tokenizer (--tokenizer SPEC, or 'none')");
+		return e->code;
+	}
+	const char *have = lwm_tokenizer_hash(*out)->hex;
+	if (*m->tokenizer && strcmp(m->tokenizer, have))
+		return lwm_fail(e, LWM_ECONFIG, "%s: its hash is %s, the model was trained with %s", spec, have, m->tokenizer);
+	return 0;
+}
+
+/* ---- the two outputs ---- */
+
+static int64_t total_values(const struct lwm_ckpt *c)
+{
+	int64_t n = 0;
+	for (int64_t i = 0; i < lwm_ckpt_count(c); i++)
+		n += lwm_ckpt_size(c, i);
+	return n;
+}
+
+static int report(const struct lwm_ckpt *c, const char *what, int64_t bytes, double seconds, bool json, struct lwm_err *e)
+{
+	char size[32], speed[32];
+	lwm_log(LWM_INFO, "%s: step %" PRId64 ", %" PRId64 " tensors, %s in %.2f s (%s/s)%s", a.output, lwm_ckpt_meta(c)->step,
+		lwm_ckpt_count(c), lwm_bytes_text((double)bytes, size, sizeof size), seconds,
+		lwm_bytes_text((double)bytes / (seconds > 0 ? seconds : 1), speed, sizeof speed), a.verify ? ", verified" : "");
+	if (!json)
+		return 0;
+	json_t *o = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:f,s:b}", "output", a.output, "what", what, "step",
+			      (json_int_t)lwm_ckpt_meta(c)->step, "tensors", (json_int_t)lwm_ckpt_count(c), "values",
+			      (json_int_t)total_values(c), "bytes", (json_int_t)bytes, "seconds", seconds, "verified", a.verify);
+	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	json_decref(o);
+	if (!text)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
+	puts(text);
+	free(text);
+	return 0;
+}
+
+static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_err *e)
+{
+	const struct lwm_ckpt_meta *m = lwm_ckpt_meta(c);
+	bool bf16 = a.dtype == 1 || (a.dtype == 0 && strcmp(m->kind, "vqgan"));
+	struct lwm_model_spec spec = { .dtype = bf16 ? LWM_ST_BF16 : LWM_ST_F32, .max_file_bytes = a.max_file };
+	struct lwm_tokenizer *t = NULL;
+	struct lwm_progress p;
+	int64_t values = total_values(c);
+	double start = lwm_now();
+	int rc = open_tokenizer(&t, m, e);
+	if (rc < 0 || o->plan)
+		goto out;
+	spec.extra = t ? put_tokenizer : NULL;
+	spec.ctx = t;
+	lwm_progress_begin(&p, "merge", "bytes", values * 4);
+	rc = lwm_merge_model(c, a.output, &spec, o->force, &p, e);
+	lwm_progress_end(&p);
+	if (rc == 0 && a.verify) {
+		lwm_progress_begin(&p, "verify", "bytes", values * 4);
+		rc = lwm_merge_verify_model(c, a.output, spec.dtype, &p, e);
+		lwm_progress_end(&p);
+	}
+	if (rc == 0)
+		rc = report(c, "model", values * (bf16 ? 2 : 4), lwm_now() - start, o->json, e);
+out:
+	if (rc == 0 && o->plan)
+		printf("%s step %" PRId64 ", %" PRId64 " values -> %s, %s, %s tokenizer\n", m->kind, m->step, values, a.output,
+		       bf16 ? "bf16" : "fp32", t ? "with" : "no");
+	lwm_tokenizer_free(t);
+	return rc;
+}
+
+static int verify_recut(struct lwm_ckpt *c, struct lwm_progress *p, struct lwm_err *e)
+{
+	struct lwm_ckpt *out = NULL;
+	char *dir = lwm_ckpt_dir(a.output, lwm_ckpt_meta(c)->step);
+	int rc = dir ? lwm_ckpt_open(&out, dir, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc == 0)
+		rc = lwm_merge_verify_ckpt(c, out, p, e);
+	lwm_ckpt_close(out);
+	free(dir);
+	return rc;
+}
+
+/* Number of ranks that a mesh without -1 needs: the product of its numbers. */
+static int64_t mesh_ranks(const char *text)
+{
+	int64_t n = 1;
+	for (const char *s = text; *s;) {
+		char *end;
+		if (*s == '-')
+			return 0;
+		if (!isdigit((unsigned char)*s)) {
+			s++;
+			continue;
+		}
+		if (lwm_mul(n, strtol(s, &end, 10), &n) || n > 1 << 20)
+			return 0;
+		s = end;
+	}
+	return n;
+}
+
+static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_err *e)
+{
+	char mesh[64];
+	int dim[LWM_AXES], groups = 0;
+	struct lwm_progress p;
+	double start = lwm_now();
+	int64_t ranks = a.ranks ? a.ranks : mesh_ranks(a.mesh), bytes;
+	if (ranks < 1)
+		return lwm_fail(e, LWM_EUSAGE, "--mesh %s leaves the number of ranks open: give --ranks too", a.mesh);
+	LWM_TRY(lwm_mesh_parse(a.mesh ? a.mesh : "1,-1,1,1", (int)ranks, dim, e));
+	snprintf(mesh, sizeof mesh, "%d,%d,%d,%d", dim[LWM_DP], dim[LWM_FSDP], dim[LWM_TP], dim[LWM_SP]);
+	for (unsigned g = lwm_ckpt_meta(c)->groups; g; g >>= 1)
+		groups += g & 1;
+	bytes = total_values(c) * 4 * groups;
+	if (o->plan) {
+		printf("step %" PRId64 ", %" PRId64 " bytes of values -> %s, %" PRId64 " parts, mesh %s\n", lwm_ckpt_meta(c)->step,
+		       bytes, a.output, ranks, mesh);
+		return 0;
+	}
+	lwm_progress_begin(&p, "cut", "bytes", bytes);
+	int rc = lwm_merge_recut(c, a.output, (int)ranks, mesh, o->force, &p, e);
+	lwm_progress_end(&p);
+	if (rc == 0 && a.verify) {
+		lwm_progress_begin(&p, "verify", "bytes", bytes);
+		rc = verify_recut(c, &p, e);
+		lwm_progress_end(&p);
+	}
+	return rc < 0 ? rc : report(c, "checkpoint", bytes, lwm_now() - start, o->json, e);
+}
+
+static int run(const struct lwm_args *args, struct lwm_err *e)
+{
+	struct lwm_ckpt *c = NULL;
+	int rc = open_input(&c, args->operand[0], e);
+	if (rc == 0)
+		rc = a.ranks || a.mesh ? to_ranks(c, &args->common, e) : to_model(c, &args->common, e);
+	lwm_ckpt_close(c);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, run);
+}
