@@ -158,6 +158,11 @@ int64_t lwm_cache_length(const struct lwm_cache *c)
 	return c->length;
 }
 
+int64_t lwm_cache_room(const struct lwm_cache *c)
+{
+	return c->max_len - c->length;
+}
+
 void lwm_cache_rewind(struct lwm_cache *c, int64_t length)
 {
 	if (length >= 0 && length < c->length)

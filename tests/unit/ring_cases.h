@@ -81,8 +81,8 @@ static inline int ring_check(struct lwm_comm *c, const char *dev_name, const str
 	LWM_GO(lwm_comm_sum_f32(c, b.grad, total, e));
 	diff = worst(b.grad, a.grad, total);
 	if (!(fabs(a.loss - b.loss) < 1e-5 * fabs(a.loss)) || !(diff < 2e-5))
-		rc = lwm_fail(e, LWM_ENO, "%s, %s, %s, %d ranks: loss %.9g, alone %.9g; gradients differ by %g", k->name,
-			      dev_name, lwm_ring_layouts[layout], n, b.loss, a.loss, diff);
+		rc = lwm_fail(e, LWM_ENO, "%s, %s, %s, %d ranks: loss %.9g, alone %.9g; gradients differ by %g",
+			      k->name, dev_name, lwm_ring_layouts[layout], n, b.loss, a.loss, diff);
 out:
 	free(a.grad);
 	free(b.grad);

@@ -359,7 +359,8 @@ static void bad_input_is_refused(void **state)
 	assert_int_equal(step_on(dev, &c, (struct lwm_llama_run){ 0 }, &x.b, w, false, &r, &e), -LWM_EDATA);
 	x.targets[4] = -1;
 	lwm_err_clear(&e);
-	assert_int_equal(step_on(dev, &c, (struct lwm_llama_run){ .tokens = 20 }, &x.b, w, false, &r, &e), -LWM_ECONFIG);
+	assert_int_equal(step_on(dev, &c, (struct lwm_llama_run){ .tokens = 20 }, &x.b, w, false, &r, &e),
+			 -LWM_ECONFIG);
 	lk_dev_close(dev);
 	free(w);
 	batch_free(&x);
