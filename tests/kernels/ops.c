@@ -166,7 +166,7 @@ static void run_device(struct plan *p, struct lk_dev *ref, struct lk_dev *dev)
 	int number = 0;
 
 	for (int f = 0; f < FAMILIES; f++) {
-		for (int i = 0; families[f] && i < families[f]->n; i++, number++) {
+		for (int i = 0; i < families[f]->n; i++, number++) {
 			const struct ops_case *c = &families[f]->cases[i];
 
 			if (!wanted(p, c, families[f]->name, number))
@@ -230,7 +230,7 @@ static void list_cases(void)
 	int number = 0;
 
 	for (int f = 0; f < FAMILIES; f++)
-		for (int i = 0; families[f] && i < families[f]->n; i++, number++)
+		for (int i = 0; i < families[f]->n; i++, number++)
 			printf("%3d %-10s %s/%s\n", number, kinds[families[f]->cases[i].kind], families[f]->name,
 			       families[f]->cases[i].name);
 }

@@ -121,7 +121,7 @@ void ops_grad(struct ops_run *r, const char *var, const struct lk_view *grad);
 
 extern const struct ops_family ops_family_dense; /* cases_dense.c */
 extern const struct ops_family ops_family_calls; /* cases_calls.c */
-extern const struct ops_family ops_family_attn __attribute__((weak));  /* cases_attn.c */
+extern const struct ops_family ops_family_attn;  /* cases_attn.c */
 extern const struct ops_family ops_family_image; /* cases_image.c */
 
 #endif
