@@ -115,7 +115,7 @@ int lk_conv_grad(struct lk_dev *dev, struct lk_conv *c, float *dw, float *db, co
 	int rc = LK_OK;
 	d.lda = lk_round_up(d.k, 16) + 16;
 	d.total = d.g.n * d.g.gh * d.g.gw;
-	if (dw && lk_conv_cpu(c)->wino_fwd && p->cout >= 16)
+	if (dw && lk_conv_cpu(c)->wino_fwd)
 		rc = lk_conv_wino_grad(dev, lk_conv_cpu(c)->wino_fwd, dw, dy, x);
 	else if (dw)
 		rc = weights(dev, &d, dw);

@@ -75,47 +75,106 @@ static inline void store(float *p, vf v, int64_t left)
 		lk_vstore_n(p, v, left);
 }
 
-/* One tile: px its 36 pixels, c channels each. Value q goes to v + q vs; rows of v are padded to whole vectors. */
-static void tile_in(const float *const *px, int64_t c, float *v, int64_t vs)
+/* LK_VEC channels (the first `left` of them exist) of one tile. The tile to the right comes next: what it sees and this
+ * one does not is fetched ahead. */
+static inline __attribute__((always_inline)) void chunk_in(const float *const *px, int64_t c, int64_t i, int64_t left,
+							   float *v, int64_t vs)
 {
-	for (int64_t i = 0; i < c; i += LK_VEC) {
-		vf d[36], t[36];
-		for (int q = 0; q < 36; q++)
-			d[q] = load(px[q] + i, c - i);
+	vf t[36];
+
 #pragma GCC unroll 6
-		for (int q = 0; q < 6; q++)
-			in6(d + q, 6, t + q, 6);
+	for (int q = 0; q < 6; q++) {
+		vf d[6];
 #pragma GCC unroll 6
-		for (int q = 0; q < 6; q++)
-			in6(t + 6 * q, 1, d + 6 * q, 1);
-		for (int q = 0; q < 36; q++)
-			lk_vstore(v + q * vs + i, d[q]);
+		for (int r = 0; r < 6; r++) {
+			d[r] = load(px[6 * r + q] + i, left);
+			if (q >= 2)
+				__builtin_prefetch(px[6 * r + q] + 4 * c + i);
+		}
+		in6(d, 1, t + q, 6);
+	}
+#pragma GCC unroll 6
+	for (int q = 0; q < 6; q++, v += 6 * vs) {
+		float *v3 = v + 3 * vs;
+		vf d[6];
+		in6(t + 6 * q, 1, d, 1);
+		lk_vstore(v, d[0]);
+		lk_vstore(v + vs, d[1]);
+		lk_vstore(v + 2 * vs, d[2]);
+		lk_vstore(v3, d[3]);
+		lk_vstore(v3 + vs, d[4]);
+		lk_vstore(v3 + 2 * vs, d[5]);
 	}
 }
 
-/* One tile back: y (rows,cols <= 4), its pixels n apart and its lines ly apart, = bias + add + transformed products. */
+/* One tile: px its 36 pixels, c channels each. Value q goes to v + q vs; rows of v are padded to whole vectors. */
+static void tile_in(const float *const *px, int64_t c, float *v, int64_t vs)
+{
+	int64_t i = 0;
+
+	for (; i + LK_VEC <= c; i += LK_VEC)
+		chunk_in(px, c, i, LK_VEC, v + i, vs);
+	if (i < c)
+		chunk_in(px, c, i, c - i, v + i, vs);
+}
+
+/* LK_VEC channels of one tile back; s becomes its 16 pixels. */
+static inline __attribute__((always_inline)) void chunk_out(const float *m, int64_t ms, vf *s)
+{
+	vf t[24];
+
+#pragma GCC unroll 6
+	for (int q = 0; q < 6; q++) {
+		const float *p = m + q * ms;
+		vf d[6];
+#pragma GCC unroll 6
+		for (int r = 0; r < 6; r++, p += 6 * ms)
+			d[r] = lk_vload(p);
+		out4(d, 1, t + q, 6);
+	}
+#pragma GCC unroll 4
+	for (int q = 0; q < 4; q++)
+		out4(t + 6 * q, 1, s + 4 * q, 1);
+}
+
+/* Where a tile goes: y (rows,cols <= 4), its pixels n apart and its lines ly apart, = bias + add + s. */
+static inline __attribute__((always_inline)) void put(const vf *s, int64_t i, int64_t n, int64_t left, float *y,
+						      int64_t ly, const int rows, const int cols, vf b,
+						      const float *add)
+{
+#pragma GCC unroll 4
+	for (int q = 0; q < rows; q++) {
+#pragma GCC unroll 4
+		for (int r = 0; r < cols; r++) {
+			int64_t at = q * ly + r * n + i;
+			vf o = s[4 * q + r] + b;
+			if (add) {
+				o += load(add + at, left);
+				__builtin_prefetch(add + at + 4 * n);
+			}
+			store(y + at, o, left);
+			__builtin_prefetch(y + at + 4 * n, 1);
+		}
+	}
+}
+
 static void tile_out(const float *m, int64_t ms, int64_t n, float *y, int64_t ly, int rows, int cols,
 		     const float *bias, const float *add)
 {
-	for (int64_t i = 0; i < n; i += LK_VEC) {
-		vf s[36], t[24], b = bias ? load(bias + i, n - i) : (vf){ 0 };
-		for (int q = 0; q < 36; q++)
-			s[q] = lk_vload(m + q * ms + i);
-#pragma GCC unroll 6
-		for (int q = 0; q < 6; q++)
-			out4(s + q, 6, t + q, 6);
-#pragma GCC unroll 4
-		for (int q = 0; q < 4; q++)
-			out4(t + 6 * q, 1, s + 4 * q, 1);
-		for (int q = 0; q < rows; q++) {
-			for (int r = 0; r < cols; r++) {
-				int64_t at = q * ly + r * n + i;
-				vf o = s[4 * q + r] + b;
-				if (add)
-					o += load(add + at, n - i);
-				store(y + at, o, n - i);
-			}
-		}
+	int64_t i = 0;
+	vf s[16];
+
+	for (; rows == 4 && cols == 4 && i + LK_VEC <= n; i += LK_VEC) {
+		vf b = bias ? lk_vload(bias + i) : (vf){ 0 };
+		chunk_out(m + i, ms, s);
+		if (add)
+			put(s, i, n, LK_VEC, y, ly, 4, 4, b, add);
+		else
+			put(s, i, n, LK_VEC, y, ly, 4, 4, b, NULL);
+	}
+	for (; i < n; i += LK_VEC) {
+		chunk_out(m + i, ms, s);
+		put(s, i, n, n - i, y, ly, rows, cols, bias ? load(bias + i, n - i) : (vf){ 0 }, add);
 	}
 }
 
@@ -170,8 +229,10 @@ static void tile_dy(const float *const *px, int64_t n, float *y, int64_t ys, int
 	for (int64_t i = 0; i < lk_round_up(n, 2 * LK_VEC); i += LK_VEC) {
 		float *to = y + i / (2 * LK_VEC) * ldp + i % (2 * LK_VEC);
 		vf d[16], t[24], o[36];
-		for (int q = 0; q < 16; q++)
+		for (int q = 0; q < 16; q++) {
 			d[q] = i < n ? load(px[q] + i, n - i) : (vf){ 0 };
+			__builtin_prefetch(px[q] + 4 * n + i);
+		}
 #pragma GCC unroll 4
 		for (int q = 0; q < 4; q++)
 			dy6(d + q, 4, t + q, 4);

@@ -42,10 +42,10 @@ struct lk_gn_coef {
 struct lk_image_norm {
 	void (*stats)(const float *x, int64_t pixels, int64_t c, const float *shift, float *sum, float *sq);
 	void (*apply)(float *y, const float *x, int64_t pixels, int64_t c, const struct lk_gn_coef *k, int silu);
-	void (*grad_sums)(const float *dy, const float *x, int64_t pixels, int64_t c, const struct lk_gn_coef *k,
-			  int silu, float *dscale, float *dbias);
-	void (*grad_apply)(float *dx, const float *dy, const float *x, int64_t pixels, int64_t c,
-			   const struct lk_gn_coef *k, int silu, const float *m1, const float *m2);
+	void (*grad_sums)(float *d, const float *dy, const float *x, int64_t pixels, int64_t c,
+			  const struct lk_gn_coef *k, int silu, float *dscale, float *dbias);
+	void (*grad_apply)(float *d, const float *x, int64_t pixels, int64_t c, const struct lk_gn_coef *k,
+			   const float *m1, const float *m2);
 	void (*distances)(int64_t rows, const float *norm, float *dot, float *least);
 	float (*sum_squares)(const float *x, int64_t n);
 	void (*to_bytes)(uint8_t *y, const float *x, int64_t n);

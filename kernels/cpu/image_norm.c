@@ -103,7 +103,7 @@ static void bwd_part(const struct norm *g, int64_t img, int64_t part)
 	struct lk_gn_coef k = coefs_of(g, img);
 	float *s = g->sums + (img * g->parts + part) * 2 * g->ld;
 	int64_t at = part_at(g, img, part);
-	g->hot->grad_sums(g->dy + at, g->x + at, part_pixels(g, part), g->c, &k, g->silu, s, s + g->ld);
+	g->hot->grad_sums(g->out + at, g->dy + at, g->x + at, part_pixels(g, part), g->c, &k, g->silu, s, s + g->ld);
 }
 
 static void bwd_finish(const struct norm *g, int64_t img)
@@ -131,8 +131,7 @@ static void bwd_apply(const struct norm *g, int64_t img, int64_t part)
 	struct lk_gn_coef k = coefs_of(g, img);
 	const float *m1 = g->coefs + (img * COEFS + 5) * g->ld;
 	int64_t at = part_at(g, img, part);
-	g->hot->grad_apply(g->out + at, g->dy + at, g->x + at, part_pixels(g, part), g->c, &k, g->silu, m1,
-			   m1 + g->ld);
+	g->hot->grad_apply(g->out + at, g->x + at, part_pixels(g, part), g->c, &k, m1, m1 + g->ld);
 }
 
 typedef void stage(const struct norm *g, int64_t img, int64_t part);

@@ -52,43 +52,39 @@ static void apply(float *y, const float *x, int64_t pixels, int64_t c, const str
 	}
 }
 
-/* Gradient behind the affine map; *h becomes xhat. */
-static inline vf affine_grad(const float *dy, const float *x, int64_t j, int64_t c, const struct lk_gn_coef *k,
-			     int silu, vf *h)
+static inline vf xhat(const float *x, int64_t j, int64_t c, const struct lk_gn_coef *k)
 {
-	vf d = load(dy + j, c - j), v;
-
-	*h = (load(x + j, c - j) - load(k->mean + j, c - j)) * load(k->rstd + j, c - j);
-	if (!silu)
-		return d;
-	v = *h * load(k->scale + j, c - j) + load(k->bias + j, c - j);
-	vf s = lk_vsigmoid(v);
-	return d * s * (1.0f + v * (1.0f - s));
+	return (load(x + j, c - j) - load(k->mean + j, c - j)) * load(k->rstd + j, c - j);
 }
 
-static void grad_sums(const float *dy, const float *x, int64_t pixels, int64_t c, const struct lk_gn_coef *k, int silu,
-		      float *dscale, float *dbias)
+/* d becomes the gradient behind the affine map (it may be dy); its sums are those of the two parameters. */
+static void grad_sums(float *d, const float *dy, const float *x, int64_t pixels, int64_t c, const struct lk_gn_coef *k,
+		      int silu, float *dscale, float *dbias)
 {
 	memset(dscale, 0, (size_t)c * sizeof *dscale);
 	memset(dbias, 0, (size_t)c * sizeof *dbias);
-	for (int64_t p = 0; p < pixels; p++, x += c, dy += c) {
+	for (int64_t p = 0; p < pixels; p++, x += c, dy += c, d += c) {
 		for (int64_t j = 0; j < c; j += LK_VEC) {
-			vf h, d = affine_grad(dy, x, j, c, k, silu, &h);
-			store(dscale + j, load(dscale + j, c - j) + d * h, c - j);
-			store(dbias + j, load(dbias + j, c - j) + d, c - j);
+			vf g = load(dy + j, c - j), h = xhat(x, j, c, k);
+			if (silu) {
+				vf v = h * load(k->scale + j, c - j) + load(k->bias + j, c - j), s = lk_vsigmoid(v);
+				g *= s * (1.0f + v * (1.0f - s));
+			}
+			store(d + j, g, c - j);
+			store(dscale + j, load(dscale + j, c - j) + g * h, c - j);
+			store(dbias + j, load(dbias + j, c - j) + g, c - j);
 		}
 	}
 }
 
-/* dx = d gain - m1 - xhat m2, where gain = rstd scale, and m1, m2 are the means over the group times rstd. */
-static void grad_apply(float *dx, const float *dy, const float *x, int64_t pixels, int64_t c,
-		       const struct lk_gn_coef *k, int silu, const float *m1, const float *m2)
+/* In place: d gain - m1 - xhat m2, where gain = rstd scale, and m1, m2 are the means over the group times rstd. */
+static void grad_apply(float *d, const float *x, int64_t pixels, int64_t c, const struct lk_gn_coef *k, const float *m1,
+		       const float *m2)
 {
-	for (int64_t p = 0; p < pixels; p++, x += c, dy += c, dx += c) {
+	for (int64_t p = 0; p < pixels; p++, x += c, d += c) {
 		for (int64_t j = 0; j < c; j += LK_VEC) {
-			vf h, d = affine_grad(dy, x, j, c, k, silu, &h);
-			d = d * load(k->gain + j, c - j) - load(m1 + j, c - j) - h * load(m2 + j, c - j);
-			store(dx + j, d, c - j);
+			vf g = load(d + j, c - j) * load(k->gain + j, c - j) - load(m1 + j, c - j);
+			store(d + j, g - xhat(x, j, c, k) * load(m2 + j, c - j), c - j);
 		}
 	}
 }
