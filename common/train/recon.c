@@ -1,0 +1,264 @@
+/* recon.c - frames from a bounded cache to the VQGAN, and the care of its codebook. */
+#include "common/train/recon.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/num.h"
+#include "common/base/rng.h"
+#include "common/media/frames.h"
+#include "common/model/device.h"
+
+struct lwm_recon {
+	struct lwm_recon_cfg c;
+	struct lk_dev *dev;
+	float *params;        /* device, of the caller */
+	int64_t codebook;     /* offset in it */
+	struct lwm_vqgan *net;
+	uint8_t *frames;      /* training frames, then held-out frames */
+	int64_t n, held, cap; /* counts; room in frames */
+	int64_t one, codes;   /* bytes, codes of a frame */
+	uint8_t *batch;       /* host, gathered frames */
+	int32_t *chosen;      /* host, codes of them */
+	float *z;             /* host, latents of the probe */
+	uint8_t *used;        /* num_embeddings */
+};
+
+void lwm_recon_defaults(struct lwm_recon_cfg *c)
+{
+	c->loss = (struct lwm_vqgan_loss){ .l1 = 0.2f, .l2 = 1, .codebook = 1, .commit = 0.25f };
+	c->holdout = 10;
+	c->fps = 0;
+	c->width = c->height = 0;
+	c->max_frames_per_clip = 0;
+	c->cache_bytes = 2LL << 30;
+	c->batch = 16;
+	c->frames_per_pass = 8;
+	c->revive_every = 20;
+	c->revive_until = 400;
+	c->probe_frames = 64;
+	c->seed = 0;
+}
+
+/* ---- cache ---- */
+
+static int append(struct lwm_recon *r, const uint8_t *rgb, int64_t frames, const char *path, struct lwm_err *e)
+{
+	int64_t want = r->n + r->held + frames, bytes;
+	if (lwm_mul(want, r->one, &bytes) || bytes > r->c.cache_bytes)
+		return lwm_fail(e, LWM_EMEMORY, "%s: %lld frames of %lld bytes do not fit into the cache of %lld bytes: lower "
+				"fps or frames per clip, or give it more", path, (long long)want, (long long)r->one,
+				(long long)r->c.cache_bytes);
+	if (want > r->cap) {
+		int64_t most = r->c.cache_bytes / r->one, cap = r->cap * 2 > want ? r->cap * 2 : want;
+		cap = cap < most ? cap : most;
+		uint8_t *p = realloc(r->frames, (size_t)(cap * r->one));
+		if (!p)
+			return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %lld frames", (long long)cap);
+		r->frames = p;
+		r->cap = cap;
+	}
+	memcpy(r->frames + (r->n + r->held) * r->one, rgb, (size_t)(frames * r->one));
+	return 0;
+}
+
+static int add_clip(struct lwm_recon *r, const char *path, bool held_out, struct lwm_err *e)
+{
+	struct lwm_frames_opts o = { .fps = r->c.fps, .width = (int)r->c.width, .height = (int)r->c.height,
+				     .sample_frames = r->c.max_frames_per_clip };
+	uint8_t *rgb;
+	int64_t frames;
+	LWM_TRY(lwm_frames_read(path, &o, r->c.cache_bytes, &rgb, &frames, NULL, e));
+	int rc = append(r, rgb, frames, path, e);
+	free(rgb);
+	if (rc == 0)
+		*(held_out ? &r->held : &r->n) += frames;
+	return rc;
+}
+
+/* Clips for training first, so that the held-out frames lie behind them. */
+static int fill_cache(struct lwm_recon *r, struct lwm_err *e)
+{
+	const struct lwm_paths *in = r->c.inputs, *out = r->c.eval_inputs;
+	bool apart = out && out->n;
+	int64_t every = apart ? 0 : r->c.holdout;
+	for (int held = 0; held < 2; held++)
+		for (int64_t i = 0; i < in->n; i++)
+			if ((every > 0 && i % every == every - 1) == (held == 1))
+				LWM_TRY(add_clip(r, in->v[i], held == 1, e));
+	for (int64_t i = 0; apart && i < out->n; i++)
+		LWM_TRY(add_clip(r, out->v[i], true, e));
+	if (r->n == 0)
+		return lwm_fail(e, LWM_ECONFIG, "no frames are left to train on: %lld clips, every %lld-th held out",
+				(long long)in->n, (long long)every);
+	return 0;
+}
+
+/* ---- life ---- */
+
+static int find_codebook(struct lwm_recon *r, struct lwm_err *e)
+{
+	struct lwm_vqgan_params p;
+	LWM_TRY(lwm_vqgan_params_init(&p, &r->c.model, e));
+	for (int64_t i = 0; i < p.n; i++)
+		if (p.v[i].kind == LWM_VQ_CODEBOOK)
+			r->codebook = p.v[i].offset;
+	lwm_vqgan_params_release(&p);
+	return 0;
+}
+
+static int check_cfg(struct lwm_recon_cfg *c, struct lwm_err *e)
+{
+	LWM_TRY(lwm_vqgan_check(&c->model, e));
+	c->width = c->width ? c->width : c->model.resolution;
+	c->height = c->height ? c->height : c->model.resolution;
+	int32_t f = lwm_vqgan_factor(&c->model);
+	if (c->width <= 0 || c->height <= 0 || c->width % f || c->height % f || c->width > 8192 || c->height > 8192)
+		return lwm_fail(e, LWM_ECONFIG, "frames of %lld x %lld: this VQGAN takes multiples of %d", (long long)c->width,
+				(long long)c->height, f);
+	if (c->batch < 1 || c->batch > 1 << 20 || c->frames_per_pass < 1 || c->cache_bytes < 1 || c->holdout < 0 ||
+	    c->revive_every < 0 || c->probe_frames < 0 || c->probe_frames > 1 << 20)
+		return lwm_fail(e, LWM_ECONFIG, "reconstruction: batch, frames per pass, cache and holdout must be positive");
+	return 0;
+}
+
+static int allocate(struct lwm_recon *r, struct lwm_err *e)
+{
+	int64_t most = r->c.batch > r->c.probe_frames ? r->c.batch : r->c.probe_frames;
+	r->batch = malloc((size_t)(most * r->one));
+	r->chosen = malloc((size_t)(most * r->codes) * sizeof *r->chosen);
+	r->z = malloc((size_t)(r->c.probe_frames * r->codes * r->c.model.embed_dim + 1) * sizeof *r->z);
+	r->used = malloc((size_t)r->c.model.num_embeddings);
+	return r->batch && r->chosen && r->z && r->used ? 0 : lwm_fail(e, LWM_EMEMORY, "no memory for a batch of frames");
+}
+
+int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_recon_cfg *c, float *params,
+		  struct lwm_err *e)
+{
+	int rc;
+	struct lwm_recon *r = calloc(1, sizeof *r);
+	*out = NULL;
+	if (!r)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	r->c = *c;
+	r->dev = dev;
+	r->params = params;
+	LWM_GO(check_cfg(&r->c, e));
+	r->one = r->c.width * r->c.height * 3;
+	r->codes = lwm_vqgan_codes(&r->c.model, r->c.height, r->c.width);
+	LWM_GO(find_codebook(r, e));
+	LWM_GO(allocate(r, e));
+	LWM_GO(fill_cache(r, e));
+	LWM_GO(lwm_vqgan_new(&r->net, dev, &r->c.model, params, r->c.frames_per_pass, e));
+	*out = r;
+	return 0;
+out:
+	lwm_recon_free(r);
+	return rc;
+}
+
+void lwm_recon_free(struct lwm_recon *r)
+{
+	if (!r)
+		return;
+	lwm_vqgan_free(r->net);
+	free(r->frames);
+	free(r->batch);
+	free(r->chosen);
+	free(r->z);
+	free(r->used);
+	free(r);
+}
+
+int64_t lwm_recon_frames(const struct lwm_recon *r, bool held_out)
+{
+	return held_out ? r->held : r->n;
+}
+
+/* ---- use ---- */
+
+/* Frames k = first .. first+count-1 of the random sequence of this step. */
+static void gather(struct lwm_recon *r, enum lwm_purpose purpose, int64_t step, int64_t first, int64_t count)
+{
+	for (int64_t k = 0; k < count; k++) {
+		struct lwm_rng g = lwm_rng_at(r->c.seed, purpose, (uint64_t)step, (uint64_t)(first + k));
+		memcpy(r->batch + k * r->one, r->frames + lwm_rng_below(&g, r->n) * r->one, (size_t)r->one);
+	}
+}
+
+static int64_t mark_used(struct lwm_recon *r, int64_t frames, bool fresh)
+{
+	int64_t n = 0;
+	if (fresh)
+		memset(r->used, 0, (size_t)r->c.model.num_embeddings);
+	for (int64_t i = 0; i < frames * r->codes; i++)
+		r->used[r->chosen[i]] = 1;
+	for (int32_t k = 0; k < r->c.model.num_embeddings; k++)
+		n += r->used[k];
+	return n;
+}
+
+/* Row k of the codebook becomes the latent at a random place of the probe. */
+static int revive(struct lwm_recon *r, int64_t step, int32_t k, struct lwm_err *e)
+{
+	struct lwm_rng g = lwm_rng_at(r->c.seed, LWM_RNG_CODEBOOK, (uint64_t)step, (1ULL << 32) + (uint64_t)k);
+	int64_t d = r->c.model.embed_dim, at = lwm_rng_below(&g, r->c.probe_frames * r->codes);
+	return lwm_dev_check(r->dev, lk_upload(r->dev, r->params + r->codebook + k * d, r->z + at * d,
+					       (size_t)d * sizeof(float)), e);
+}
+
+int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e)
+{
+	int64_t every = r->c.revive_every, revived = 0;
+	if (r->c.probe_frames == 0 || (step && (!every || step % every || step > r->c.revive_until)))
+		return 0;
+	LWM_TRY(lwm_vqgan_refresh(r->net, e));
+	gather(r, LWM_RNG_CODEBOOK, step, 0, r->c.probe_frames);
+	LWM_TRY(lwm_vqgan_latents(r->net, r->batch, r->c.probe_frames, r->c.height, r->c.width, r->chosen, r->z, e));
+	mark_used(r, r->c.probe_frames, true);
+	for (int32_t k = 0; k < r->c.model.num_embeddings; k++) {
+		if (step && r->used[k])
+			continue;
+		LWM_TRY(revive(r, step, k, e));
+		revived++;
+	}
+	return revived > 0;
+}
+
+int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float *grads, struct lwm_recon_stats *stats,
+		   struct lwm_err *e)
+{
+	int64_t first = r->c.batch * rank / ranks, n = r->c.batch * (rank + 1) / ranks - first;
+	LWM_TRY(lwm_vqgan_refresh(r->net, e));
+	gather(r, LWM_RNG_ORDER, step, first, n);
+	LWM_TRY(lwm_vqgan_train(r->net, r->batch, n, r->c.height, r->c.width, &r->c.loss, 1 / (float)r->c.batch, grads,
+				r->chosen, &stats->sum, e));
+	stats->codes_used = mark_used(r, n, true);
+	return 0;
+}
+
+int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, struct lwm_recon_stats *stats, struct lwm_err *e)
+{
+	const uint8_t *base = r->frames + (r->held ? r->n : 0) * r->one;
+	int64_t all = r->held ? r->held : r->n, n = max_frames > 0 && max_frames < all ? max_frames : all;
+	LWM_TRY(lwm_vqgan_refresh(r->net, e));
+	for (int64_t i = 0; i < n; i += r->c.batch) {
+		int64_t k = n - i < r->c.batch ? n - i : r->c.batch;
+		for (int64_t j = 0; j < k; j++)
+			memcpy(r->batch + j * r->one, base + (i + j) * all / n * r->one, (size_t)r->one);
+		LWM_TRY(lwm_vqgan_train(r->net, r->batch, k, r->c.height, r->c.width, &r->c.loss, 1, NULL, r->chosen,
+					&stats->sum, e));
+		stats->codes_used = mark_used(r, k, i == 0);
+	}
+	return 0;
+}
+
+double lwm_recon_loss(const struct lwm_recon_stats *s)
+{
+	return s->sum.frames > 0 ? s->sum.loss / s->sum.frames : 0;
+}
+
+double lwm_recon_psnr(const struct lwm_recon_stats *s)
+{
+	return s->sum.frames > 0 ? lwm_psnr(s->sum.l2 / s->sum.frames) : 0;
+}
