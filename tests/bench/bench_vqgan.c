@@ -1,18 +1,19 @@
 /* bench_vqgan.c - frames per second through the published VQGAN (hidden 128, multipliers 1 2 2 4 6, two residual
  * blocks a level in the encoder and three in the decoder, z 64, 8192 codes), made of lk_ calls and random weights.
  *
- *	bench_vqgan [FRAMES [SIZE]]     rates with 1 thread and with all, beside sgemm 4096^3 of the same run
- *	bench_vqgan --check SIZE        encoder on cpu against ref: relative error of z, codes that differ
+ *	bench_vqgan [--steps] [FRAMES [SIZE]]   with 1 thread and with all; 4 frames a call of 256x256
+ *	bench_vqgan --check SIZE                encoder on cpu against ref: relative error of z, codes that differ
  *
- * GFLOP are those of direct convolution, so a rate above that of sgemm is Winograd's saving.
+ * GFLOP are those of direct convolution, so a rate above sgemm's is Winograd's saving. of_sgemm holds the best time
+ * against sgemm 4096^3 of the same run, cpu_of_sgemm the processor time, which other users of the machine disturb less.
  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "kernels/kernels.h"
+#include "tests/bench/bench.h"
 
 enum { LEVELS = 5, HIDDEN = 128, Z = 64, CODES = 8192, GROUPS = 32, STEPS = 256, BUFFERS = 4 };
 static const int mult[LEVELS] = { 1, 2, 2, 4, 6 };
@@ -45,14 +46,6 @@ static void must(struct lk_dev *dev, int rc)
 {
 	if (rc)
 		die(lk_dev_name(dev), lk_dev_error(dev));
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* Sum of four uniform numbers: near enough to normal with standard deviation sd. */
@@ -223,7 +216,7 @@ static void run(struct net *t, int64_t frames, float *stat, double *each)
 		struct lk_view x = lk_view4(t->buf[s->in], LK_F32, frames, s->h, s->h, s->c);
 		struct lk_view y = lk_view4(t->buf[s->out], LK_F32, frames, s->oh, s->oh, s->oc);
 		struct lk_view add = y;
-		double from = now();
+		double from = bench_clock(CLOCK_MONOTONIC);
 
 		if (s->add >= 0)
 			add.data = t->buf[s->add];
@@ -234,32 +227,43 @@ static void run(struct net *t, int64_t frames, float *stat, double *each)
 						      GROUPS, 1e-6f, 1));
 		if (each) {
 			must(t->dev, lk_sync(t->dev));
-			each[i] += now() - from;
+			each[i] += bench_clock(CLOCK_MONOTONIC) - from;
 		}
 	}
 	must(t->dev, lk_sync(t->dev));
 }
 
-static double sgemm_rate(struct lk_dev *dev)
+struct product {
+	struct lk_dev *dev;
+	struct lk_view v[3];
+};
+
+static int product(void *arg)
+{
+	struct product *p = arg;
+	int rc = lk_matmul(p->dev, &p->v[0], &p->v[1], &p->v[2], 0, 1.0f);
+
+	return rc ? rc : lk_sync(p->dev);
+}
+
+/* sgemm 4096^3: seconds a GFLOP */
+static struct bench_time yardstick(struct lk_dev *dev)
 {
 	const int64_t n = 4096;
+	const double gflop = 2e-9 * (double)(n * n * n);
+	struct product p = { .dev = dev };
 	uint64_t seed = 3;
-	struct lk_view v[3];
-	double best = 0.0;
+	struct bench_time t;
 
 	for (int i = 0; i < 3; i++)
-		v[i] = lk_view2(filled(dev, n * n, &seed, 0.0, 1.0), LK_F32, n, n);
-	for (int i = 0; i < 4; i++) {
-		double from = now(), rate;
-
-		must(dev, lk_matmul(dev, &v[0], &v[1], &v[2], 0, 1.0f));
-		must(dev, lk_sync(dev));
-		rate = 2e-9 * (double)(n * n * n) / (now() - from);
-		best = rate > best ? rate : best;
-	}
+		p.v[i] = lk_view2(filled(dev, n * n, &seed, 0.0, 1.0), LK_F32, n, n);
+	t = bench_run(product, &p, 5);
+	bench_row("sgemm_4096", lk_dev_threads(dev), t, "GFLOPs", gflop / t.best);
 	for (int i = 0; i < 3; i++)
-		lk_mem_free(dev, v[i].data);
-	return best;
+		lk_mem_free(dev, p.v[i].data);
+	t.best /= gflop;
+	t.cpu /= gflop;
+	return t;
 }
 
 static struct lk_dev *open_dev(const char *spec, int threads)
@@ -283,56 +287,71 @@ static void print_steps(const struct net *t, int64_t frames, const double *each)
 	}
 }
 
-/* Frames a second, best of three; the search for the codes belongs to the encoder. */
-static double rate(struct lk_dev *dev, int64_t frames, int64_t size, int decode, double *gflop)
+struct pass {
+	struct net *net;
+	int64_t frames;
+	float *stat;
+	struct lk_view z, book; /* book.data NULL: decoder */
+	void *idx;
+	double *each; /* or NULL */
+};
+
+/* The search for the codes belongs to the encoder. */
+static int pass(void *arg)
+{
+	struct pass *p = arg;
+	struct net *t = p->net;
+
+	run(t, p->frames, p->stat, p->each);
+	p->z.data = t->buf[t->cur];
+	if (p->book.data)
+		must(t->dev, lk_nearest_code(t->dev, p->idx, &p->z, &p->book));
+	must(t->dev, lk_sync(t->dev));
+	return 0;
+}
+
+static void row(struct lk_dev *dev, int64_t frames, int64_t size, int decode, const struct bench_time *sgemm, int steps)
 {
 	struct net *t = build(dev, size, frames, decode);
 	int64_t n = frames * (size >> (LEVELS - 1)) * (size >> (LEVELS - 1));
-	float *book = filled(dev, CODES * Z, &t->seed, 0.0, 1.0), *stat = filled(dev, 2 * frames * GROUPS, &t->seed, 0, 1);
-	struct lk_view z = lk_view2(NULL, LK_F32, n, Z), e = lk_view2(book, LK_F32, CODES, Z);
-	double best = 0.0, each[STEPS] = { 0 };
-	void *idx;
+	double each[STEPS] = { 0 }, gflop = t->gflop + (decode ? 0.0 : 2e-9 * (double)(n / frames) * CODES * Z);
+	struct pass p = { t, frames, filled(dev, 2 * frames * GROUPS, &t->seed, 0, 1), lk_view2(NULL, LK_F32, n, Z),
+			  lk_view2(NULL, LK_F32, CODES, Z), NULL, NULL };
+	struct bench_time b;
 
-	must(dev, lk_mem_alloc(dev, (size_t)n * sizeof(int32_t), &idx));
-	for (int i = 0; i < 4; i++) {
-		double from = now();
-
-		run(t, frames, stat, getenv("BENCH_STEPS") && i == 3 ? each : NULL);
-		z.data = t->buf[t->cur];
-		if (!decode)
-			must(dev, lk_nearest_code(dev, idx, &z, &e));
-		must(dev, lk_sync(dev));
-		from = (double)frames / (now() - from);
-		best = from > best ? from : best;
-	}
-	if (getenv("BENCH_STEPS"))
+	if (!decode)
+		p.book.data = filled(dev, CODES * Z, &t->seed, 0.0, 1.0);
+	must(dev, lk_mem_alloc(dev, (size_t)n * sizeof(int32_t), &p.idx));
+	b = bench_run(pass, &p, 4);
+	gflop *= (double)frames;
+	printf("op=vqgan_%s threads=%d size=%lld frames_a_call=%lld ms=%.1f median_ms=%.1f cpu_ms=%.1f frames_s=%.3f "
+	       "GFLOP_frame=%.1f GFLOPs=%.1f of_sgemm=%.2f cpu_of_sgemm=%.2f\n", decode ? "decode" : "encode",
+	       lk_dev_threads(dev), (long long)size, (long long)frames, 1e3 * b.best, 1e3 * b.median, 1e3 * b.cpu,
+	       (double)frames / b.best, gflop / (double)frames, gflop / b.best, sgemm->best * gflop / b.best,
+	       sgemm->cpu * gflop / b.cpu);
+	fflush(stdout);
+	if (steps) {
+		p.each = each;
+		pass(&p);
 		print_steps(t, frames, each);
-	*gflop = t->gflop + (decode ? 0.0 : 2e-9 * (double)(n / frames) * CODES * Z);
-	lk_mem_free(dev, idx);
-	lk_mem_free(dev, stat);
-	lk_mem_free(dev, book);
+	}
+	lk_mem_free(dev, p.idx);
+	lk_mem_free(dev, p.stat);
+	lk_mem_free(dev, p.book.data);
 	destroy(t);
-	return best;
 }
 
-static void measure(int threads, int64_t frames, int64_t size)
+static void measure(int threads, int64_t frames, int64_t size, int steps)
 {
 	struct lk_dev *dev = open_dev("cpu", threads);
-	double sgemm = sgemm_rate(dev), gflop;
+	struct bench_time sgemm = yardstick(dev);
 
-	printf("%s: sgemm 4096 %.1f GFLOP/s\n", lk_dev_name(dev), sgemm);
-	for (int decode = 0; decode < 2; decode++) {
-		double fps = rate(dev, frames, size, decode, &gflop);
-
-		printf("vqgan %s %lldx%lld, %lld frames a call, %d threads: %.3f frames/s, %.1f GFLOP a frame, "
-		       "%.1f GFLOP/s, %.2f of sgemm\n",
-		       decode ? "decode" : "encode", (long long)size, (long long)size, (long long)frames,
-		       lk_dev_threads(dev), fps, gflop, fps * gflop, fps * gflop / sgemm);
-	}
+	for (int decode = 0; decode < 2; decode++)
+		row(dev, frames, size, decode, &sgemm, steps);
 	lk_dev_close(dev);
 }
 
-/* z and codes of one frame on both devices; the codebook is z of other places with noise, so that codes are near. */
+/* z and codes of one frame on both devices. */
 static int check(int64_t size)
 {
 	int64_t n = (size >> (LEVELS - 1)) * (size >> (LEVELS - 1)), differ = 0;
@@ -379,17 +398,15 @@ static int check(int64_t size)
 
 int main(int argc, char **argv)
 {
-	int64_t frames = 4, size = 256;
+	int steps = argc > 1 && strcmp(argv[1], "--steps") == 0;
+	int64_t frames = argc > 1 + steps ? strtoll(argv[1 + steps], NULL, 10) : 4;
+	int64_t size = argc > 2 + steps ? strtoll(argv[2 + steps], NULL, 10) : 256;
 
 	if (argc == 3 && strcmp(argv[1], "--check") == 0)
 		return check(strtoll(argv[2], NULL, 10));
-	if (argc > 1)
-		frames = strtoll(argv[1], NULL, 10);
-	if (argc > 2)
-		size = strtoll(argv[2], NULL, 10);
 	if (frames < 1 || size < 16 || size % 16)
-		die("usage", "bench_vqgan [FRAMES [SIZE]] | --check SIZE, SIZE a multiple of 16");
-	measure(1, frames, size);
-	measure(0, frames, size);
+		die("usage", "bench_vqgan [--steps] [FRAMES [SIZE]] | --check SIZE, SIZE a multiple of 16");
+	measure(1, frames, size, steps);
+	measure(0, frames, size, steps);
 	return 0;
 }
