@@ -1,11 +1,11 @@
-/* generate.h - whole answers and whole frames, token by token.
+/* compose.h - whole answers and whole frames, token by token.
  *
  * Which head is asked follows from what is being written: text comes from the text head, codes from the vision head,
  * and the markers behind frames are put, not drawn. So a text is never interrupted by a code, and every frame decodes.
  * A draw's step number is its place in the context: the same (seed, sample) gives the same result in every batch.
  */
-#ifndef LWM_MODEL_GENERATE_H
-#define LWM_MODEL_GENERATE_H
+#ifndef LWM_MODEL_COMPOSE_H
+#define LWM_MODEL_COMPOSE_H
 
 #include "common/model/cache.h"
 #include "common/model/sample.h"
@@ -20,7 +20,7 @@ struct lwm_text_run {
 typedef int lwm_token_fn(void *arg, int32_t id, double logprob, struct lwm_err *e);
 /* Goes on behind the last lwm_gen_feed, which must have been to c. The last token drawn is not fed. *made (may be
  * NULL): tokens that fn saw. */
-int lwm_generate_text(struct lwm_gen *g, struct lwm_cache *c, const struct lwm_text_run *how, lwm_token_fn *fn,
+int lwm_compose_text(struct lwm_gen *g, struct lwm_cache *c, const struct lwm_text_run *how, lwm_token_fn *fn,
 		      void *arg, int64_t *made, struct lwm_err *e);
 
 struct lwm_frames_plan {
@@ -28,6 +28,7 @@ struct lwm_frames_plan {
 	double guide_image, guide_video; /* classifier-free guidance; 1 = none */
 	uint64_t sample;
 	int64_t frame_codes; /* codes of one frame */
+	int64_t codes;       /* drawn codes are below this: the frame tokenizer's codebook; 0 = all the model knows */
 	int64_t frames;      /* to be made */
 	int64_t before;      /* frames of the same clip that the context holds already */
 };
@@ -38,10 +39,10 @@ struct lwm_frames_streams {
 	int32_t pending[2];
 	int count; /* 1 or 2 */
 };
-/* codes: (frames, frame_codes), 0 .. vision_codes-1. "End of frame" stands behind every frame but the last, which "end
+/* codes: (frames, frame_codes). "End of frame" stands behind every frame but the last, which "end
  * of vision" follows. progress (may be NULL) sees the number of codes made; negative stops. */
 typedef int lwm_code_fn(void *arg, int64_t done, struct lwm_err *e);
-int lwm_generate_frames(struct lwm_gen *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
+int lwm_compose_frames(struct lwm_gen *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
 			int32_t *codes, lwm_code_fn *progress, void *arg, struct lwm_err *e);
 
 #endif

@@ -1,8 +1,8 @@
-#include "common/model/generate.h"
+#include "common/model/compose.h"
 
 #include <stdlib.h>
 
-int lwm_generate_text(struct lwm_gen *g, struct lwm_cache *c, const struct lwm_text_run *how, lwm_token_fn *fn,
+int lwm_compose_text(struct lwm_gen *g, struct lwm_cache *c, const struct lwm_text_run *how, lwm_token_fn *fn,
 		      void *arg, int64_t *made, struct lwm_err *e)
 {
 	int64_t vocab = lwm_gen_config(g)->vocab_text, n = 0, id;
@@ -42,15 +42,16 @@ static int next_code(struct lwm_gen *g, struct lwm_frames_streams *s, const stru
 	const struct lwm_llama_cfg *cfg = lwm_gen_config(g);
 	const struct lwm_sampler *sampler = first_frame ? &how->image : &how->video;
 	double guide = first_frame ? how->guide_image : how->guide_video;
+	int64_t codes = how->codes ? how->codes : cfg->vision_codes;
 	uint64_t at = (uint64_t)lwm_cache_length(s->cache[0]) + 1;
 
 	LWM_TRY(lwm_gen_step(g, s->cache, s->pending, s->count, e));
 	LWM_TRY(lwm_gen_logits(g, LWM_VISION, logits, e));
 	if (s->count == 2) { // the result takes the place of the stream without a prompt
-		lwm_guide(logits + cfg->vision_rows, logits, cfg->vision_codes, guide);
+		lwm_guide(logits + cfg->vision_rows, logits, codes, guide);
 		logits += cfg->vision_rows;
 	}
-	LWM_TRY(lwm_sample(sampler, logits, 0, cfg->vision_codes, at, how->sample, code, NULL, e));
+	LWM_TRY(lwm_sample(sampler, logits, 0, codes, at, how->sample, code, NULL, e));
 	s->pending[0] = s->pending[1] = (int32_t)(cfg->vocab_text + *code);
 	return 0;
 }
@@ -63,6 +64,9 @@ static int check_plan(struct lwm_gen *g, const struct lwm_frames_streams *s, con
 
 	if (!cfg->vision_rows)
 		return lwm_fail(e, LWM_ECONFIG, "this model knows no vision codes: it was trained on text alone");
+	if (how->codes > cfg->vision_codes)
+		return lwm_fail(e, LWM_ECONFIG, "the frame tokenizer has %lld codes, the model knows %lld",
+				(long long)how->codes, (long long)cfg->vision_codes);
 	if (s->count == 1 && (how->guide_image != 1 || how->guide_video != 1))
 		return lwm_fail(e, LWM_EINTERNAL, "guidance needs a stream without the prompt");
 	for (int i = 0; i < s->count; i++)
@@ -73,7 +77,7 @@ static int check_plan(struct lwm_gen *g, const struct lwm_frames_streams *s, con
 	return 0;
 }
 
-int lwm_generate_frames(struct lwm_gen *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
+int lwm_compose_frames(struct lwm_gen *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
 			int32_t *codes, lwm_code_fn *progress, void *arg, struct lwm_err *e)
 {
 	const struct lwm_llama_cfg *cfg = lwm_gen_config(g);

@@ -1,5 +1,5 @@
-/* test_generate.c - answers and frames: the right head, valid codes, markers where they belong, reproducible. */
-#include "common/model/generate.h"
+/* test_compose.c - answers and frames: the right head, valid codes, markers where they belong, reproducible. */
+#include "common/model/compose.h"
 #include "tests/unit/llama_fixture.h"
 
 enum { CODES = 6, FRAME = 4, ROOM = 64 };
@@ -62,7 +62,7 @@ static struct heard answer(struct engine *x, struct lwm_text_run how, int stop_a
 	int64_t made;
 
 	assert_int_equal(lwm_gen_feed(x->g, c, prompt, 5, NULL), 0);
-	if (lwm_generate_text(x->g, c, &how, hear, &h, &made, &e))
+	if (lwm_compose_text(x->g, c, &how, hear, &h, &made, &e))
 		fail_msg("%s", e.msg);
 	assert_int_equal(made, h.n);
 	lwm_cache_free(c);
@@ -106,7 +106,7 @@ static void draw(struct engine *x, int streams, double guide, int64_t frames, in
 
 	assert_int_equal(lwm_gen_feed(x->g, s.cache[0], prompt, 3, NULL), 0);
 	assert_int_equal(lwm_gen_feed(x->g, s.cache[1], prompt, 1, NULL), 0);
-	if (lwm_generate_frames(x->g, &s, &how, codes, NULL, NULL, &e))
+	if (lwm_compose_frames(x->g, &s, &how, codes, NULL, NULL, &e))
 		fail_msg("%s", e.msg);
 	assert_int_equal(s.pending[0], lwm_llama_eov(&x->cfg));
 	// the marker of the last frame is pending; the token before the first frame was fed
@@ -149,7 +149,7 @@ static void a_clip_can_be_continued(void **state)
 	for (int i = 0; i < FRAME; i++)
 		prompt[4 + i] = (int32_t)(x.cfg.vocab_text + all[i]);
 	assert_int_equal(lwm_gen_feed(x.g, s.cache[0], prompt, 4 + FRAME, NULL), 0);
-	assert_int_equal(lwm_generate_frames(x.g, &s, &how, rest, NULL, NULL, NULL), 0);
+	assert_int_equal(lwm_compose_frames(x.g, &s, &how, rest, NULL, NULL, NULL), 0);
 	assert_memory_equal(rest, all + FRAME, sizeof rest);
 	lwm_cache_free(s.cache[0]);
 	engine_free(&x);
@@ -166,10 +166,17 @@ static void what_cannot_be_is_refused(void **state)
 	struct lwm_err e = { 0 };
 
 	(void)state;
-	assert_int_equal(lwm_generate_frames(x.g, &s, &how, codes, NULL, NULL, &e), -LWM_ECONFIG);
+	assert_int_equal(lwm_compose_frames(x.g, &s, &how, codes, NULL, NULL, &e), -LWM_ECONFIG);
 	assert_non_null(strstr(e.msg, "65 tokens"));
 	how.frames = 1;
-	assert_int_equal(lwm_generate_frames(text.g, &t, &how, codes, NULL, NULL, NULL), -LWM_ECONFIG);
+	how.codes = CODES + 1;
+	assert_int_equal(lwm_compose_frames(x.g, &s, &how, codes, NULL, NULL, NULL), -LWM_ECONFIG);
+	how.codes = 2;
+	how.image.temperature = 2;
+	assert_int_equal(lwm_compose_frames(x.g, &s, &how, codes, NULL, NULL, NULL), 0);
+	for (int i = 0; i < FRAME; i++)
+		assert_in_range(codes[i], 0, 1);
+	assert_int_equal(lwm_compose_frames(text.g, &t, &how, codes, NULL, NULL, NULL), -LWM_ECONFIG);
 	lwm_cache_free(s.cache[0]);
 	lwm_cache_free(t.cache[0]);
 	engine_free(&x);

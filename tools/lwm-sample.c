@@ -1,0 +1,554 @@
+/* lwm-sample - lets a model speak: text, chat, pictures and clips, answers about them. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "common/base/progress.h"
+#include "common/config/opt.h"
+#include "common/media/frames.h"
+#include "common/media/picture.h"
+#include "common/model/device.h"
+#include "common/model/compose.h"
+#include "common/text/tokenizer.h"
+#include "common/train/modelfile.h"
+
+enum mode { MODE_TEXT, MODE_CHAT, MODE_IMAGE, MODE_VIDEO, MODE_ASK };
+static const char *const modes[] = { "text", "chat", "image", "video", "ask", NULL };
+
+static struct {
+	const char *model, *tokenizer, *vqgan, *device, *prompt, *prompt_file, *input, *output;
+	int mode;
+	int64_t samples, max_tokens, context, chunk, frames, max_frames, size;
+	struct lwm_sampler text, image, video;
+	double guide_image, guide_video, fps;
+	bool raw;
+} o = { .device = "auto", .samples = 1, .max_tokens = 128, .chunk = 1024, .frames = 8, .max_frames = 8, .fps = 4,
+	.text = { .temperature = 0.7, .top_k = 50, .top_p = 1 }, .image = { .temperature = 1, .top_p = 1 },
+	.video = { .temperature = 1, .top_k = 1000, .top_p = 1 }, .guide_image = 1, .guide_video = 1 };
+
+static const struct lwm_opt opts[] = {
+	LWM_OPT_STR('m', "model", &o.model, "DIR", "merged model, or a checkpoint folder", LWM_OPT_REQUIRED),
+	LWM_OPT_CHOICE(0, "mode", &o.mode, modes, "text goes on, image and video draw, ask looks at --input", 0),
+	LWM_OPT_STR('p', "prompt", &o.prompt, "TEXT", "prompt, question or description; default: standard input", 0),
+	LWM_OPT_STR(0, "prompt-file", &o.prompt_file, "FILE", "the same from a file", 0),
+	LWM_OPT_STR('i', "input", &o.input, "FILE", "ask: the image or video", 0),
+	LWM_OPT_STR('o', "output", &o.output, "FILE", "image: .png or .jpg; video: .mp4 or .mkv", 0),
+	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
+	LWM_OPT_STR(0, "vqgan", &o.vqgan, "DIR", "frame tokenizer; needed for frames", 0),
+	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_FLAG(0, "raw", &o.raw, "the prompt as it is, without the assistant's frame around it"),
+	LWM_OPT_INT(0, "samples", &o.samples, 1, 100000, "N", "different results for the same prompt", 0),
+	LWM_OPT_HEAD("Text"),
+	LWM_OPT_INT(0, "max-tokens", &o.max_tokens, 1, 1 << 24, "N", "most tokens of an answer", 0),
+	LWM_OPT_DOUBLE(0, "temperature", &o.text.temperature, 0, 100, "X", "0 takes the likeliest token", 0),
+	LWM_OPT_INT(0, "top-k", &o.text.top_k, 0, 1 << 24, "K", "only the K likeliest; 0 = all", 0),
+	LWM_OPT_DOUBLE(0, "top-p", &o.text.top_p, 0.0001, 1, "P", "only the likeliest that make up P", 0),
+	LWM_OPT_INT(0, "context", &o.context, 0, 1 << 30, "N", "most tokens in the cache; default: the model's", 0),
+	LWM_OPT_INT(0, "prefill-chunk", &o.chunk, 1, 1 << 20, "N", "prompt tokens at a time", 0),
+	LWM_OPT_HEAD("Frames"),
+	LWM_OPT_INT(0, "frames", &o.frames, 1, 1 << 20, "N", "video: frames to draw", 0),
+	LWM_OPT_DOUBLE(0, "fps", &o.fps, 0.01, 240, "X", "video: frames a second", 0),
+	LWM_OPT_INT(0, "size", &o.size, 0, 1 << 14, "N", "height and width; default: the frame tokenizer's", 0),
+	LWM_OPT_INT(0, "max-frames", &o.max_frames, 1, 1 << 20, "N", "ask: frames of a video, evenly spread", 0),
+	LWM_OPT_DOUBLE(0, "temperature-image", &o.image.temperature, 0, 100, "X", "of the first frame", 0),
+	LWM_OPT_DOUBLE(0, "temperature-video", &o.video.temperature, 0, 100, "X", "of the frames behind it", 0),
+	LWM_OPT_INT(0, "top-k-image", &o.image.top_k, 0, 1 << 24, "K", "0 = all codes", 0),
+	LWM_OPT_INT(0, "top-k-video", &o.video.top_k, 0, 1 << 24, "K", "0 = all codes", 0),
+	LWM_OPT_DOUBLE(0, "guidance-image", &o.guide_image, 0, 100, "S", "classifier-free guidance; 1 = none", 0),
+	LWM_OPT_DOUBLE(0, "guidance-video", &o.guide_video, 0, 100, "S", "the same for the frames behind it", 0),
+	LWM_OPT_END,
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-sample",
+	.summary = "Text, chat, pictures and clips from a model, and answers about pictures and clips.",
+	.operands = "",
+	.opts = opts,
+	.details = "Text and answers go to standard output, frames to --output. The same model, prompt, options and seed\n"
+		   "give the same result. In chat without --prompt each line of standard input is a turn.",
+	.examples = "  lwm-sample -m model -p 'It was a dark' --max-tokens 64\n"
+		    "  lwm-sample -m model --mode chat\n"
+		    "  lwm-sample -m model --vqgan vqgan --mode image -p 'a red ball' --guidance-image 5 -o ball.png\n"
+		    "  lwm-sample -m model --vqgan vqgan --mode ask -i clip.mp4 -p 'What happens here?'",
+};
+
+#define SYSTEM "You are a helpful assistant. " /* the published template */
+
+/* ---- what is open ---- */
+
+struct session {
+	const struct lwm_common *common;
+	struct lk_dev *dev;
+	struct lwm_loaded m;
+	struct lwm_tokenizer *tok;
+	struct lwm_gen *g;
+	struct lwm_vqgan_cfg vcfg;
+	struct lwm_vqgan *vq;
+	float *vflat;
+	int64_t size, frame_codes;
+};
+
+static int open_vqgan(struct session *s, struct lwm_err *e)
+{
+	if (!o.vqgan)
+		return lwm_fail(e, LWM_EUSAGE, "--mode %s needs --vqgan", modes[o.mode]);
+	if (!s->m.cfg.vision_rows)
+		return lwm_fail(e, LWM_ECONFIG, "%s: knows no vision codes, it was trained on text alone", o.model);
+	LWM_TRY(lwm_vqgan_load(&s->vcfg, &s->vflat, o.vqgan, s->dev, e));
+	LWM_TRY(lwm_vqgan_new(&s->vq, s->dev, &s->vcfg, s->vflat, 1, e));
+	if (s->vcfg.num_embeddings > s->m.cfg.vision_codes)
+		return lwm_fail(e, LWM_ECONFIG, "%s has %d codes, the model knows %" PRId64, o.vqgan,
+				s->vcfg.num_embeddings, s->m.cfg.vision_codes);
+	s->size = o.size ? o.size : s->vcfg.resolution;
+	if (s->size % lwm_vqgan_factor(&s->vcfg))
+		return lwm_fail(e, LWM_EUSAGE, "--size %" PRId64 " is not a multiple of %d", s->size,
+				lwm_vqgan_factor(&s->vcfg));
+	s->frame_codes = lwm_vqgan_codes(&s->vcfg, s->size, s->size);
+	return 0;
+}
+
+static int open_all(struct session *s, struct lwm_err *e)
+{
+	const char *tok;
+
+	LWM_TRY(lwm_device_open(&s->dev, o.device, s->common->threads, e));
+	LWM_TRY(lwm_loaded_open(&s->m, o.model, s->dev, e));
+	tok = o.tokenizer ? o.tokenizer : s->m.tokenizer;
+	if (!tok)
+		return lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", o.model);
+	LWM_TRY(lwm_tokenizer_open(&s->tok, tok, e));
+	if (lwm_tokenizer_vocab(s->tok) != s->m.cfg.vocab_text)
+		return lwm_fail(e, LWM_ECONFIG, "the tokenizer has %d pieces, the model %" PRId64,
+				lwm_tokenizer_vocab(s->tok), s->m.cfg.vocab_text);
+	if (o.mode >= MODE_IMAGE)
+		LWM_TRY(open_vqgan(s, e));
+	return lwm_gen_new(&s->g, s->dev, &s->m.cfg, s->m.weights, o.chunk, 2, e);
+}
+
+static void close_all(struct session *s)
+{
+	lwm_gen_free(s->g);
+	lwm_vqgan_free(s->vq);
+	if (s->vflat)
+		lk_mem_free(s->dev, s->vflat);
+	lwm_tokenizer_free(s->tok);
+	lwm_loaded_free(&s->m);
+	lk_dev_close(s->dev);
+}
+
+/* Most tokens in a cache: what was asked for, else what the model was trained for. */
+static int64_t context(const struct session *s)
+{
+	return o.context ? o.context : s->m.cfg.max_seq;
+}
+
+static int check_context(const struct session *s, int64_t need, struct lwm_err *e)
+{
+	if (need <= context(s))
+		return 0;
+	return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens are needed, %s %" PRId64 "%s", need,
+			o.context ? "--context is" : "the model was trained for", context(s),
+			o.context ? "" : "; --context goes beyond");
+}
+
+/* ---- prompts ---- */
+
+static int add_text(const struct session *s, struct lwm_ids *ids, const char *text, struct lwm_err *e)
+{
+	return *text ? lwm_tokenizer_encode(s->tok, text, strlen(text), ids, e) : 0;
+}
+
+static int add_id(struct lwm_ids *ids, int64_t id, struct lwm_err *e)
+{
+	int32_t v = (int32_t)id;
+
+	return lwm_ids_add(ids, &v, 1, e);
+}
+
+/* before, prompt and behind as one text; the prompt alone with --raw. */
+static int add_framed(const struct session *s, struct lwm_ids *ids, const char *before, const char *prompt,
+		      const char *behind, struct lwm_err *e)
+{
+	struct lwm_str b = { 0 };
+	int rc;
+
+	lwm_str_printf(&b, "%s%s%s", o.raw ? "" : before, prompt, o.raw ? "" : behind);
+	rc = lwm_str_ok(&b, e);
+	if (rc == 0)
+		rc = add_text(s, ids, lwm_str_get(&b), e);
+	lwm_str_release(&b);
+	return rc;
+}
+
+/* Codes of whole frames with their markers; the last one's is left out where more is to come. */
+static int add_frames(const struct session *s, struct lwm_ids *ids, const int32_t *codes, int64_t frames, bool more,
+		      struct lwm_err *e)
+{
+	const struct lwm_llama_cfg *c = &s->m.cfg;
+
+	for (int64_t f = 0; f < frames; f++) {
+		for (int64_t i = 0; i < s->frame_codes; i++)
+			LWM_TRY(add_id(ids, c->vocab_text + codes[f * s->frame_codes + i], e));
+		LWM_TRY(add_id(ids, f + 1 < frames || more ? lwm_llama_eof(c) : lwm_llama_eov(c), e));
+	}
+	return 0;
+}
+
+/* ---- text ---- */
+
+struct answer {
+	const struct session *s;
+	struct lwm_str text;
+	struct lwm_ids ids;
+	double logprob;
+	bool trim; /* the blank before the first word */
+};
+
+static int hear(void *arg, int32_t id, double logprob, struct lwm_err *e)
+{
+	struct answer *a = arg;
+	size_t n;
+	const char *p = lwm_tokenizer_bytes(a->s->tok, id, &n);
+
+	a->logprob += logprob;
+	LWM_TRY(lwm_ids_add(&a->ids, &id, 1, e));
+	if (a->trim && !a->text.len && n && *p == ' ') {
+		p++;
+		n--;
+	}
+	lwm_str_add(&a->text, p, n);
+	if (!a->s->common->json && (fwrite(p, 1, n, stdout) < n || fflush(stdout)))
+		return lwm_fail(e, LWM_EIO, "cannot write to standard output");
+	return 0;
+}
+
+static int print_json(const struct answer *a, int64_t sample, const char *prompt, struct lwm_err *e)
+{
+	struct lwm_str b = { 0 };
+	int rc;
+
+	lwm_str_printf(&b, "{\"sample\":%" PRId64 ",\"prompt\":", sample);
+	lwm_str_json(&b, prompt, strlen(prompt));
+	lwm_str_puts(&b, ",\"text\":");
+	lwm_str_json(&b, lwm_str_get(&a->text), a->text.len);
+	lwm_str_printf(&b, ",\"tokens\":%" PRId64 ",\"logprob\":%.6f}", a->ids.n, a->logprob);
+	rc = lwm_str_ok(&b, e);
+	if (rc == 0 && puts(b.s) < 0)
+		rc = lwm_fail(e, LWM_EIO, "cannot write to standard output");
+	lwm_str_release(&b);
+	return rc;
+}
+
+/* Feeds the prompt and writes one answer. kept (may be NULL): ids that a next turn has to feed first. */
+static int answer(const struct session *s, struct lwm_cache *c, const struct lwm_ids *prompt, const char *said,
+		  int64_t sample, struct lwm_ids *kept, struct lwm_err *e)
+{
+	struct lwm_text_run how = { o.text, (uint64_t)sample, o.max_tokens, lwm_tokenizer_eos(s->tok) };
+	struct answer a = { .s = s, .trim = o.mode != MODE_TEXT };
+	int rc = 0;
+
+	LWM_GO(lwm_gen_feed(s->g, c, prompt->v, prompt->n, e));
+	LWM_GO(lwm_compose_text(s->g, c, &how, hear, &a, NULL, e));
+	LWM_GO(lwm_str_ok(&a.text, e));
+	if (s->common->json)
+		LWM_GO(print_json(&a, sample, said, e));
+	else
+		putchar('\n');
+	if (kept && a.ids.n) // everything but the last token was fed while it was made
+		LWM_GO(lwm_ids_add(kept, &a.ids.v[a.ids.n - 1], lwm_cache_room(c) > 0, e));
+out:
+	lwm_str_release(&a.text);
+	lwm_ids_release(&a.ids);
+	return rc;
+}
+
+/* Several answers to one prompt. */
+static int answers(const struct session *s, const struct lwm_ids *prompt, const char *said, struct lwm_err *e)
+{
+	struct lwm_cache *c = NULL;
+	int64_t need = prompt->n + o.max_tokens;
+	int rc = 0;
+
+	if (need > context(s) && prompt->n < context(s))
+		need = context(s); // a shorter answer
+	LWM_GO(check_context(s, need, e));
+	LWM_GO(lwm_cache_new(&c, s->g, need, e));
+	for (int64_t i = 0; i < o.samples; i++) {
+		struct lwm_ids rest = { .v = prompt->v, .n = prompt->n };
+
+		if (i) { // the prompt is there but for its last token, whose logits are wanted
+			lwm_cache_rewind(c, prompt->n - 1);
+			rest.v += prompt->n - 1;
+			rest.n = 1;
+		}
+		LWM_GO(answer(s, c, &rest, said, i, NULL, e));
+	}
+out:
+	lwm_cache_free(c);
+	return rc;
+}
+
+static int run_text(const struct session *s, const char *prompt, struct lwm_err *e)
+{
+	struct lwm_ids ids = { 0 };
+	int rc;
+
+	rc = add_id(&ids, lwm_tokenizer_bos(s->tok), e);
+	if (rc == 0 && o.mode == MODE_CHAT)
+		rc = add_framed(s, &ids, SYSTEM "USER: ", prompt, " ASSISTANT:", e);
+	else if (rc == 0)
+		rc = add_text(s, &ids, prompt, e);
+	if (rc == 0)
+		rc = answers(s, &ids, prompt, e);
+	lwm_ids_release(&ids);
+	return rc;
+}
+
+/* Each line is a turn; the context keeps the turns before. */
+static int run_turns(const struct session *s, struct lwm_err *e)
+{
+	struct lwm_ids ids = { 0 }, kept = { 0 };
+	struct lwm_cache *c = NULL;
+	char *line = NULL;
+	size_t cap = 0;
+	ssize_t n;
+	int rc = 0;
+
+	LWM_GO(lwm_cache_new(&c, s->g, context(s), e));
+	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->tok), e));
+	for (int64_t turn = 0; (n = getline(&line, &cap, stdin)) > 0; turn++) {
+		line[strcspn(line, "\r\n")] = 0;
+		if (turn)
+			LWM_GO(add_id(&ids, lwm_tokenizer_eos(s->tok), e));
+		LWM_GO(add_framed(s, &ids, turn ? "USER: " : SYSTEM "USER: ", line, " ASSISTANT:", e));
+		if (ids.n >= lwm_cache_room(c))
+			LWM_GO(lwm_fail(e, LWM_ECONFIG, "the conversation fills the context of %" PRId64 " tokens",
+					context(s)));
+		rc = answer(s, c, &ids, line, turn, &kept, e);
+		lwm_ids_release(&ids);
+		ids = kept;
+		memset(&kept, 0, sizeof kept);
+		if (rc < 0)
+			goto out;
+	}
+out:
+	free(line);
+	lwm_ids_release(&ids);
+	lwm_cache_free(c);
+	return rc;
+}
+
+/* ---- frames ---- */
+
+static int tick(void *arg, int64_t done, struct lwm_err *e)
+{
+	(void)e;
+	lwm_progress_at(arg, done);
+	return 0;
+}
+
+/* <s> [framed description] <vision>. */
+static int draw_prompt(const struct session *s, struct lwm_ids *ids, const char *what, const char *prompt,
+		       struct lwm_err *e)
+{
+	char before[80];
+
+	snprintf(before, sizeof before, SYSTEM "USER: Generate %s of ", what);
+	LWM_TRY(add_id(ids, lwm_tokenizer_bos(s->tok), e));
+	if (prompt)
+		LWM_TRY(add_framed(s, ids, before, prompt, " ASSISTANT:", e));
+	return add_text(s, ids, "<vision>", e);
+}
+
+/* Draws frames behind a prompt (and behind the frames `have` of the same clip). */
+static int draw(const struct session *s, const char *what, const char *prompt, const int32_t *have, int64_t nhave,
+		int64_t frames, int64_t sample, int32_t *codes, struct lwm_err *e)
+{
+	bool guided = o.guide_image != 1 || o.guide_video != 1;
+	struct lwm_frames_plan how = { o.image, o.video, o.guide_image, o.guide_video, (uint64_t)sample, s->frame_codes,
+				       s->vcfg.num_embeddings, frames, nhave };
+	struct lwm_frames_streams st = { .count = guided ? 2 : 1 };
+	struct lwm_ids ids[2] = { { 0 }, { 0 } };
+	struct lwm_progress p;
+	int64_t need;
+	int rc = 0;
+
+	lwm_progress_begin(&p, "drawing", "codes", frames * s->frame_codes);
+	for (int i = 0; i < st.count; i++) {
+		LWM_GO(draw_prompt(s, &ids[i], what, i ? NULL : prompt, e));
+		LWM_GO(add_frames(s, &ids[i], have, nhave, true, e));
+		need = ids[i].n + frames * (s->frame_codes + 1);
+		LWM_GO(check_context(s, need, e));
+		LWM_GO(lwm_cache_new(&st.cache[i], s->g, need, e));
+		LWM_GO(lwm_gen_feed(s->g, st.cache[i], ids[i].v, ids[i].n - 1, e));
+		st.pending[i] = ids[i].v[ids[i].n - 1];
+	}
+	LWM_GO(lwm_compose_frames(s->g, &st, &how, codes, tick, &p, e));
+out:
+	lwm_progress_end(&p);
+	for (int i = 0; i < 2; i++) {
+		lwm_cache_free(st.cache[i]);
+		lwm_ids_release(&ids[i]);
+	}
+	return rc;
+}
+
+/* name.png, or name-3.png for sample 3 of several; malloc'ed. */
+static int output_name(char **out, int64_t sample, struct lwm_err *e)
+{
+	const char *dot = strrchr(o.output, '.');
+	struct lwm_str b = { 0 };
+
+	lwm_str_add(&b, o.output, (size_t)(dot - o.output));
+	if (o.samples > 1)
+		lwm_str_printf(&b, "-%" PRId64, sample);
+	lwm_str_puts(&b, dot);
+	*out = b.s;
+	return lwm_str_ok(&b, e);
+}
+
+static int save(const struct session *s, const int32_t *codes, int64_t frames, int64_t sample, struct lwm_err *e)
+{
+	uint8_t *rgb = malloc((size_t)(frames * s->size * s->size) * 3);
+	int side = (int)s->size, rc = 0;
+	char *name = NULL;
+
+	if (!rgb)
+		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " frames", frames));
+	LWM_GO(lwm_vqgan_decode(s->vq, codes, frames, s->size, s->size, rgb, e));
+	LWM_GO(output_name(&name, sample, e));
+	if (o.mode == MODE_IMAGE)
+		LWM_GO(lwm_picture_write(name, rgb, side, side, 0, s->common->force, e));
+	else
+		LWM_GO(lwm_video_write(name, rgb, frames, side, side, o.fps, s->common->force, e));
+	if (s->common->json)
+		printf("{\"sample\":%" PRId64 ",\"output\":\"%s\",\"frames\":%" PRId64 "}\n", sample, name, frames);
+	else
+		lwm_log(LWM_INFO, "%s: %" PRId64 " frame%s of %dx%d", name, frames, frames == 1 ? "" : "s", side, side);
+out:
+	free(name);
+	free(rgb);
+	return rc;
+}
+
+/* The published way to a clip: its first frame is drawn as an image, the others behind it under the clip's prompt. */
+static int run_draw(const struct session *s, const char *prompt, struct lwm_err *e)
+{
+	int64_t frames = o.mode == MODE_IMAGE ? 1 : o.frames, first = o.raw ? frames : 1;
+	int32_t *codes = malloc((size_t)(frames * s->frame_codes) * sizeof *codes);
+	int rc = 0;
+
+	if (!codes)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " frames", frames);
+	for (int64_t i = 0; i < o.samples; i++) {
+		LWM_GO(draw(s, "an image", prompt, NULL, 0, first, i, codes, e));
+		if (frames > first)
+			LWM_GO(draw(s, "a video", prompt, codes, first, frames - first, i,
+				    codes + first * s->frame_codes, e));
+		LWM_GO(save(s, codes, frames, i, e));
+	}
+out:
+	free(codes);
+	return rc;
+}
+
+static int run_ask(const struct session *s, const char *question, struct lwm_err *e)
+{
+	struct lwm_frames_opts how = { .sample_frames = o.max_frames, .width = (int)s->size, .height = (int)s->size };
+	struct lwm_ids ids = { 0 };
+	uint8_t *rgb = NULL;
+	int32_t *codes = NULL;
+	int64_t frames = 0;
+	int rc = 0;
+
+	LWM_GO(lwm_frames_read(o.input, &how, (int64_t)1 << 32, &rgb, &frames, NULL, e));
+	codes = malloc((size_t)(frames * s->frame_codes) * sizeof *codes);
+	if (!codes)
+		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for the codes of %" PRId64 " frames", frames));
+	LWM_GO(lwm_vqgan_encode(s->vq, rgb, frames, s->size, s->size, codes, e));
+	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->tok), e));
+	if (!o.raw)
+		LWM_GO(add_framed(s, &ids, SYSTEM "USER: ", question, "\n", e));
+	LWM_GO(add_text(s, &ids, "<vision>", e));
+	LWM_GO(add_frames(s, &ids, codes, frames, false, e));
+	LWM_GO(add_text(s, &ids, "</vision>", e));
+	LWM_GO(add_text(s, &ids, o.raw ? question : "ASSISTANT:", e));
+	LWM_GO(answers(s, &ids, question, e));
+out:
+	lwm_ids_release(&ids);
+	free(codes);
+	free(rgb);
+	return rc;
+}
+
+/* ---- */
+
+static int check_options(struct lwm_err *e)
+{
+	bool draws = o.mode == MODE_IMAGE || o.mode == MODE_VIDEO;
+
+	if (o.prompt && o.prompt_file)
+		return lwm_fail(e, LWM_EUSAGE, "--prompt and --prompt-file exclude each other");
+	if (draws && (!o.output || !strrchr(o.output, '.')))
+		return lwm_fail(e, LWM_EUSAGE, "--mode %s needs --output with a suffix", modes[o.mode]);
+	if (!draws && o.output)
+		return lwm_fail(e, LWM_EUSAGE, "--output is for frames; text goes to standard output");
+	if ((o.mode == MODE_ASK) != (o.input != NULL))
+		return lwm_fail(e, LWM_EUSAGE, o.input ? "--input is for --mode ask" : "--mode ask needs --input");
+	return 0;
+}
+
+static int show_plan(const struct session *s)
+{
+	int64_t n = context(s), bytes = lwm_cache_bytes(&s->m.cfg, n, lk_dev_dtype(s->dev));
+
+	printf("{\"weights\":%" PRId64 ",\"context\":%" PRId64 ",\"cache_bytes\":%" PRId64 "}\n",
+	       lwm_llama_count(&s->m.cfg), n, bytes);
+	return 0;
+}
+
+static int dispatch(const struct session *s, struct lwm_err *e)
+{
+	char *text = NULL;
+	size_t n;
+	int rc = 0;
+
+	if (s->common->plan)
+		return show_plan(s);
+	if (o.mode == MODE_CHAT && !o.prompt && !o.prompt_file)
+		return run_turns(s, e);
+	if (!o.prompt) {
+		LWM_TRY(lwm_read_file(o.prompt_file ? o.prompt_file : "-", (int64_t)1 << 30, &text, &n, e));
+		if (o.mode != MODE_TEXT && n && text[n - 1] == '\n')
+			text[n - 1] = 0;
+	}
+	if (o.mode <= MODE_CHAT)
+		rc = run_text(s, text ? text : o.prompt, e);
+	else if (o.mode == MODE_ASK)
+		rc = run_ask(s, text ? text : o.prompt, e);
+	else
+		rc = run_draw(s, text ? text : o.prompt, e);
+	free(text);
+	return rc;
+}
+
+static int run(const struct lwm_args *a, struct lwm_err *e)
+{
+	struct session s = { .common = &a->common };
+	int rc;
+
+	LWM_TRY(check_options(e));
+	o.text.seed = o.image.seed = o.video.seed = (uint64_t)a->common.seed;
+	rc = open_all(&s, e);
+	if (rc == 0)
+		rc = dispatch(&s, e);
+	close_all(&s);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, run);
+}
