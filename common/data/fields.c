@@ -100,10 +100,13 @@ static int check_cfg(struct lwm_fields_cfg *c, struct lwm_err *e)
 {
 	if (!c->frame_codes)
 		c->frame_codes = 256;
+	if (!c->vision_codes)
+		c->vision_codes = LWM_VISION_CODES;
 	if (!c->separator)
 		c->separator = " ";
-	if (c->frame_codes < 1 || c->max_frames < 0)
-		return lwm_fail(e, LWM_ECONFIG, "codes per frame must be positive and the frame limit not negative");
+	if (c->frame_codes < 1 || c->max_frames < 0 || c->vision_codes < 1 || c->vision_codes > 1 << 24)
+		return lwm_fail(e, LWM_ECONFIG, "codes per frame and codebook must be positive, the frame limit not "
+				"negative");
 	if (!c->from_example && c->nfields < 1)
 		return lwm_fail(e, LWM_ECONFIG, "no field string: give fields, or the key that holds them");
 	if (!c->from_example && c->index >= c->nfields)

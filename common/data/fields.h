@@ -7,7 +7,8 @@
  * Elements are separated by commas; brackets go around one element. An element whose name contains "vision" is one
  * key that holds a flat list of codes: all frames end to end, frame_codes of them each; it gives
  *	<vision> frame1 EOF frame2 EOF ... frameN EOV </vision>
- * where <vision> and </vision> are ordinary text pieces and codes, EOF (8192) and EOV (8193) are ids V_text + code.
+ * where <vision> and </vision> are ordinary text pieces and codes, EOF and EOV are ids V_text + code: EOF = vision_codes
+ * (8192 as published), EOV the one behind it.
  * In brackets none of these has loss. It cannot be joined by +. More than max_frames frames: frames trunc(linspace(0,
  * n-1, max_frames)) are kept.
  *
@@ -27,7 +28,7 @@
 #include "common/io/docshard.h"
 #include "common/text/tokenizer.h"
 
-enum { LWM_VISION_CODES = 8192, LWM_VISION_EOF = 8192, LWM_VISION_EOV = 8193, LWM_VISION_TABLE = 8448 };
+enum { LWM_VISION_CODES = 8192, LWM_VISION_TABLE = 8448 }; /* published */
 
 /* One document being built: ids of the common id space and loss on/off, run by run (adjacent runs differ).
  * Zero-initialised is empty. lwm_docs_append(w, id, source, d->ids.v, d->ids.n, d->run, d->nruns, e) writes it to a
@@ -54,6 +55,7 @@ struct lwm_fields_cfg {
 	const char *prepend;        /* put before element 0 when that is text; NULL = nothing */
 	bool no_bos, no_eos;
 	int64_t frame_codes;        /* 0 = 256 */
+	int64_t vision_codes;       /* size of the codebook; 0 = 8192 */
 	int64_t max_frames;         /* 0 = all */
 	uint64_t seed;
 	bool replace_bad_utf8;      /* else a document with malformed UTF-8 is refused */
@@ -79,7 +81,7 @@ int lwm_fields_text(const struct lwm_fields *f, const char *text, size_t n, int6
 struct lwm_field_value {
 	const char *text;
 	size_t n;             /* bytes of text */
-	const int32_t *codes; /* vision: ncodes = frames * frame_codes codes, 0..8191 */
+	const int32_t *codes; /* vision: ncodes = frames * frame_codes codes */
 	int64_t ncodes;
 };
 /* 0 and *out, or -LWM_EDATA when there is no such key. */
@@ -87,9 +89,6 @@ typedef int lwm_field_get(void *user, const char *key, struct lwm_field_value *o
 int lwm_fields_build_from(const struct lwm_fields *f, lwm_field_get *get, void *user, int64_t number,
 			  struct lwm_docbuf *d, struct lwm_err *e);
 
-/* Appends <vision> ... </vision> to d. codes: (frames, frame_codes). */
-int lwm_fields_vision(struct lwm_tokenizer *t, const int32_t *codes, int64_t frames, int64_t frame_codes, bool loss,
-		      struct lwm_docbuf *d, struct lwm_err *e);
 /* Index of frame i when n frames are thinned to max: trunc(linspace(0, n-1, max))[i]. */
 int64_t lwm_frame_pick(int64_t n, int64_t max, int64_t i);
 

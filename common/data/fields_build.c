@@ -40,37 +40,30 @@ static int add_text(struct lwm_tokenizer *t, struct lwm_docbuf *d, const char *s
 }
 
 /* All frames, or max of them evenly spread. */
-static int add_frames(struct lwm_tokenizer *t, const int32_t *codes, int64_t frames, int64_t max, int64_t per,
-		      bool loss, struct lwm_docbuf *d, struct lwm_err *e)
+static int add_frames(const struct lwm_fields *f, const int32_t *codes, int64_t frames, bool loss,
+		      struct lwm_docbuf *d, struct lwm_err *e)
 {
-	int32_t base = lwm_tokenizer_vocab(t);
+	int32_t base = lwm_tokenizer_vocab(f->t), eof = base + (int32_t)f->cfg.vision_codes;
+	int64_t max = f->cfg.max_frames, per = f->cfg.frame_codes;
 	int64_t n = max > 0 && frames > max ? max : frames, first;
-	LWM_TRY(add_text(t, d, "<vision>", 8, loss, e));
+	LWM_TRY(add_text(f->t, d, "<vision>", 8, loss, e));
 	first = d->ids.n;
 	LWM_TRY(lwm_ids_reserve(&d->ids, n * (per + 1), e));
 	int32_t *o = d->ids.v + first;
 	for (int64_t i = 0; i < n; i++) {
 		const int32_t *c = codes + lwm_frame_pick(frames, max, i) * per;
 		for (int64_t k = 0; k < per; k++) {
-			if (c[k] < 0 || c[k] >= LWM_VISION_CODES)
-				return lwm_fail(e, LWM_EDATA, "vision code %d of frame %lld is not in 0..%d", c[k],
-						(long long)i, LWM_VISION_CODES - 1);
+			if (c[k] < 0 || c[k] >= f->cfg.vision_codes)
+				return lwm_fail(e, LWM_EDATA, "vision code %d of frame %lld is not in 0..%lld", c[k],
+						(long long)i, (long long)f->cfg.vision_codes - 1);
 			*o++ = base + c[k];
 		}
-		*o++ = base + (i == n - 1 ? LWM_VISION_EOV : LWM_VISION_EOF);
+		*o++ = i == n - 1 ? eof + 1 : eof;
 	}
 	d->ids.n += n * (per + 1);
 	d->frames += n;
 	LWM_TRY(lwm_docbuf_mark(d, first, loss, e));
-	return add_text(t, d, "</vision>", 9, loss, e);
-}
-
-int lwm_fields_vision(struct lwm_tokenizer *t, const int32_t *codes, int64_t frames, int64_t frame_codes, bool loss,
-		      struct lwm_docbuf *d, struct lwm_err *e)
-{
-	if (frames < 1 || frame_codes < 1)
-		return lwm_fail(e, LWM_EDATA, "no vision frames");
-	return add_frames(t, codes, frames, 0, frame_codes, loss, d, e);
+	return add_text(f->t, d, "</vision>", 9, loss, e);
 }
 
 static int vision_element(struct build *b, const struct lwm_element *el, struct lwm_err *e)
@@ -82,8 +75,7 @@ static int vision_element(struct build *b, const struct lwm_element *el, struct 
 		return fault(b->d, "bad codes",
 			     lwm_fail(e, LWM_EDATA, "field '%s' is no list of codes in whole frames of %lld",
 				      el->key[0], (long long)per));
-	return fault(b->d, "bad codes",
-		     add_frames(b->f->t, v.codes, v.ncodes / per, b->f->cfg.max_frames, per, el->loss, b->d, e));
+	return fault(b->d, "bad codes", add_frames(b->f, v.codes, v.ncodes / per, el->loss, b->d, e));
 }
 
 static int text_element(struct build *b, const struct lwm_element *el, bool first, struct lwm_err *e)
@@ -207,9 +199,9 @@ static int json_codes(struct record *r, const char *key, const json_t *a, struct
 	for (size_t i = 0; i < n; i++) {
 		const json_t *x = json_array_get(a, i);
 		json_int_t c = json_is_integer(x) ? json_integer_value(x) : -1;
-		if (c < 0 || c >= LWM_VISION_CODES)
-			return lwm_fail(e, LWM_EDATA, "field '%s': entry %zu is no code in 0..%d", key, i,
-					LWM_VISION_CODES - 1);
+		if (c < 0 || c >= r->f->cfg.vision_codes)
+			return lwm_fail(e, LWM_EDATA, "field '%s': entry %zu is no code in 0..%lld", key, i,
+					(long long)r->f->cfg.vision_codes - 1);
 		v[i] = (int32_t)c;
 	}
 	out->codes = v;
