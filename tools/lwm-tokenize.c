@@ -172,6 +172,11 @@ static int64_t total_bytes(const struct lwm_paths *in)
 	return n;
 }
 
+static void say(bool warning, const char *text)
+{
+	lwm_log(warning ? LWM_WARN : LWM_INFO, "%s", text);
+}
+
 static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const struct lwm_fields *f,
 		    const struct lwm_paths *in, const struct lwm_paths *out, struct lwm_err *e)
 {
@@ -189,7 +194,8 @@ static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const 
 		.force = args->common.force,
 		.threads = args->common.threads ? (int)args->common.threads : omp_get_max_threads(),
 		.tool = "lwm-tokenize " LWM_VERSION, .config = config,
-		.policy = a.no_bos ? a.no_eos ? "none" : "eos" : a.no_eos ? "bos" : "bos,eos", .progress = &progress
+		.policy = a.no_bos ? a.no_eos ? "none" : "eos" : a.no_eos ? "bos" : "bos,eos", .say = say,
+		.progress = &progress
 	};
 	int rc = a.out_dir ? lwm_mkdirs(a.out_dir, e) : 0;
 	lwm_progress_begin(&progress, "read", "bytes", total_bytes(in));

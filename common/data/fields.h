@@ -7,8 +7,8 @@
  * Elements are separated by commas; brackets go around one element. An element whose name contains "vision" is one
  * key that holds a flat list of codes: all frames end to end, frame_codes of them each; it gives
  *	<vision> frame1 EOF frame2 EOF ... frameN EOV </vision>
- * where <vision> and </vision> are ordinary text pieces and codes, EOF and EOV are ids V_text + code: EOF = vision_codes
- * (8192 as published), EOV the one behind it.
+ * where <vision> and </vision> are ordinary text pieces and codes, EOF and EOV are ids V_text + code: EOF =
+ * vision_codes (8192 as published), EOV the one behind it.
  * In brackets none of these has loss. It cannot be joined by +. More than max_frames frames: frames trunc(linspace(0,
  * n-1, max_frames)) are kept.
  *

@@ -188,8 +188,7 @@ struct record {
 	int32_t *codes; /* of the last vision field */
 };
 
-static int json_codes(struct record *r, const char *key, const json_t *a, struct lwm_field_value *out,
-		      struct lwm_err *e)
+static int json_codes(struct record *r, const json_t *a, struct lwm_field_value *out, struct lwm_err *e)
 {
 	size_t n = json_array_size(a);
 	int32_t *v = realloc(r->codes, (n + 1) * sizeof *v);
@@ -199,10 +198,8 @@ static int json_codes(struct record *r, const char *key, const json_t *a, struct
 	for (size_t i = 0; i < n; i++) {
 		const json_t *x = json_array_get(a, i);
 		json_int_t c = json_is_integer(x) ? json_integer_value(x) : -1;
-		if (c < 0 || c >= r->f->cfg.vision_codes)
-			return lwm_fail(e, LWM_EDATA, "field '%s': entry %zu is no code in 0..%lld", key, i,
-					(long long)r->f->cfg.vision_codes - 1);
-		v[i] = (int32_t)c;
+		/* a bad one is refused where the frames are laid out */
+		v[i] = c >= 0 && c < r->f->cfg.vision_codes ? (int32_t)c : -1;
 	}
 	out->codes = v;
 	out->ncodes = (int64_t)n;
@@ -227,7 +224,7 @@ static int json_value(void *user, const char *key, struct lwm_field_value *out, 
 		out->text = json_string_value(v);
 		out->n = json_string_length(v);
 	} else if (json_is_array(v) && strstr(key, "vision")) {
-		return json_codes(r, key, v, out, e);
+		return json_codes(r, v, out, e);
 	}
 	return 0;
 }

@@ -1,11 +1,12 @@
 #include "common/data/ingest.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "common/base/log.h"
 #include "common/data/ingest_int.h"
 
 enum { BATCH = 1024, BATCH_BYTES = 8 << 20 /* per thread */, WARNINGS = 5 };
@@ -30,6 +31,18 @@ struct work {
 	struct lwm_docs_writer *w;
 	int64_t bad; /* malformed records of the input being written */
 };
+
+static void say(const struct work *k, bool warning, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void say(const struct work *k, bool warning, const char *fmt, ...)
+{
+	char text[1200];
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	if (k->c->say)
+		k->c->say(warning, text);
+}
 
 static int64_t file_bytes(const char *path)
 {
@@ -77,7 +90,7 @@ static int open_next(struct work *k, struct lwm_err *e)
 		LWM_TRY(rc);
 		if (rc == 0)
 			break;
-		lwm_log(LWM_INFO, "%s: complete, nothing to do", k->out->v[k->next]);
+		say(k, false, "%s: complete, nothing to do", k->out->v[k->next]);
 		k->st->skipped++;
 		for (; k->next < end; k->next++)
 			k->before += file_bytes(k->in->v[k->next]);
@@ -141,7 +154,7 @@ static int reject(struct work *k, const struct lwm_record *r, const char *path, 
 	}
 	k->st->malformed++;
 	if (++k->bad <= WARNINGS)
-		lwm_log(LWM_WARN, "rejected: %s", r->why.msg);
+		say(k, true, "rejected: %s", r->why.msg);
 	if (k->c->max_bad >= 0 && k->bad > k->c->max_bad)
 		return lwm_fail(e, LWM_EDATA, "%s: more than %" PRId64 " malformed records; the last one: %.600s", path,
 				k->c->max_bad, r->why.msg);
@@ -178,7 +191,7 @@ static int end_input(struct work *k, int64_t input, struct lwm_err *e)
 {
 	const char *path = k->in->v[input];
 	if (k->bad > WARNINGS)
-		lwm_log(LWM_WARN, "%s: %" PRId64 " malformed records in all", path, k->bad);
+		say(k, true, "%s: %" PRId64 " malformed records in all", path, k->bad);
 	k->bad = 0;
 	if (strcmp(path, "-"))
 		LWM_TRY(lwm_docs_input(k->w, path, -1, NULL, e));

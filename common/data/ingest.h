@@ -29,6 +29,7 @@ struct lwm_ingest_cfg {
 	int threads;
 	const char *tool, *config;  /* for provenance: config is the text that with the inputs decides every byte */
 	const char *policy;         /* "bos,eos" */
+	void (*say)(bool warning, const char *text); /* rejected records, complete shards; may be NULL */
 	struct lwm_progress *progress; /* in bytes of input; may be NULL */
 };
 

@@ -76,8 +76,8 @@ struct lwm_sample lwm_loader_sample(const struct lwm_loader *l, int64_t g)
 static int check_cfg(const struct lwm_loader_cfg *c, struct lwm_err *e)
 {
 	if (c->ranks < 1 || c->rank < 0 || c->rank >= c->ranks || c->rows_per_step < 1 || c->micro_rows < 1)
-		return lwm_fail(e, LWM_ECONFIG, "rank %d of %d with %" PRId64 " rows a step, %" PRId64 " at a time: not "
-				"possible", c->rank, c->ranks, c->rows_per_step, c->micro_rows);
+		return lwm_fail(e, LWM_ECONFIG, "rank %d of %d with %" PRId64 " rows a step, %" PRId64 " at a time: "
+				"not possible", c->rank, c->ranks, c->rows_per_step, c->micro_rows);
 	if (c->rows_per_step % c->ranks || c->rows_per_step / c->ranks % c->micro_rows)
 		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " rows a step do not divide into %d data ranks with micro "
 				"batches of %" PRId64 " rows", c->rows_per_step, c->ranks, c->micro_rows);

@@ -136,11 +136,9 @@ static int build(struct lwm_record *rec, const struct lwm_ingest_cfg *c, const c
 	int64_t number = (int64_t)((lwm_hash64(base, strlen(base), 0) + (uint64_t)rec->line) & INT64_MAX);
 	const char *text = lwm_str_get(&rec->text);
 	json_t *o;
-	char name[256];
 	if (!rec->json)
 		return lwm_fields_text(c->fields, text, rec->text.len, number, &rec->doc, e);
-	snprintf(name, sizeof name, "%.200s, record at line %" PRId64, path, rec->line);
-	int rc = lwm_json_parse(&o, text, rec->text.len, name, e);
+	int rc = lwm_json_parse(&o, text, rec->text.len, "JSON", e);
 	if (rc < 0) {
 		rec->doc.fault = "bad json";
 		return rc;

@@ -1,0 +1,260 @@
+/* Loader: the same samples for any number of ranks, every row once an epoch, labels and weights as in padded
+ * training. */
+#include "tests/unit/data_fixture.h"
+
+#include <math.h>
+
+#include "common/data/loader.h"
+#include "common/data/pack.h"
+
+enum { SEQ = 64, DOCS = 500 };
+static struct lwm_loader_source src[2];
+
+/* Two sources of packed rows from documents 0..DOCS-1 and DOCS..2*DOCS-1. */
+static int make_rows(void **state)
+{
+	int64_t len[DOCS];
+	if (scratch_make(state))
+		return -1;
+	for (int s = 0; s < 2; s++) {
+		struct lwm_pack_source from = { .name = "x" };
+		struct lwm_pack_stats st;
+		char out[32], shard[64];
+		for (int i = 0; i < DOCS; i++)
+			len[i] = 3 + (i * 7 + s) % 50;
+		snprintf(out, sizeof out, "rows-%d", s);
+		fix_shard(in_scratch("docs.h5"), len, DOCS, s * DOCS);
+		OK(lwm_paths_add(&from.shards, in_scratch("docs.h5"), &err));
+		struct lwm_pack_cfg cfg = { .source = &from, .nsources = 1, .seq_length = SEQ, .shuffle = true,
+					    .tool = "test", .output = in_scratch(out), .rows_per_shard = 40 };
+		OK(lwm_pack_run(&cfg, &st, NULL, &err));
+		src[s] = (struct lwm_loader_source){ .name = s ? "b" : "a" };
+		for (int64_t k = 0; k < st.shards; k++) {
+			snprintf(shard, sizeof shard, "rows-%d/rows-%05" PRId64 ".rows.h5", s, k);
+			OK(lwm_paths_add(&src[s].shards, in_scratch(shard), &err));
+		}
+		lwm_paths_release(&from.shards);
+	}
+	return 0;
+}
+
+static int drop_rows(void **state)
+{
+	lwm_paths_release(&src[0].shards);
+	lwm_paths_release(&src[1].shards);
+	return scratch_remove(state);
+}
+
+static struct lwm_loader *open_loader(int rank, int ranks, int64_t rows, int64_t micro, bool prefetch)
+{
+	struct lwm_loader_cfg cfg = { .source = src, .nsources = 2, .seed = 5, .rows_per_step = rows, .rank = rank,
+				      .ranks = ranks, .micro_rows = micro, .prefetch = prefetch };
+	struct lwm_loader *l;
+	OK(lwm_loader_open(&l, &cfg, &err));
+	return l;
+}
+
+/* A number for what a batch holds. */
+static uint64_t digest(const struct lwm_batch *b)
+{
+	uint64_t h = 0;
+	for (int64_t i = 0; i < b->rows * b->seq; i++) {
+		uint32_t w;
+		memcpy(&w, &b->weights[i], 4);
+		h = h * 1099511628211u + (uint32_t)b->tokens[i];
+		h = h * 1099511628211u + (uint32_t)b->targets[i];
+		h = h * 1099511628211u + (uint32_t)b->positions[i] + w;
+	}
+	return h;
+}
+
+static void test_ranks_and_micro_batches(void **state)
+{
+	(void)state;
+	enum { ROWS = 12, STEPS = 9 };
+	static const int split[][2] = { { 1, 12 }, { 1, 4 }, { 2, 3 }, { 3, 4 }, { 4, 1 }, { 12, 1 } };
+	uint64_t want[STEPS][ROWS] = { { 0 } };
+	struct lwm_batch *b;
+	struct lwm_loader *one = open_loader(0, 1, ROWS, 1, false);
+	for (int s = 0; s < STEPS; s++)
+		for (int i = 0; i < ROWS; i++) {
+			OK(lwm_loader_get(one, s, i, &b, &err));
+			assert_int_equal(b->first_sample, s * ROWS + i);
+			want[s][i] = digest(b);
+		}
+	lwm_loader_close(one);
+	for (size_t k = 0; k < sizeof split / sizeof *split; k++)
+		for (int r = 0; r < split[k][0]; r++) {
+			struct lwm_loader *l = open_loader(r, split[k][0], ROWS, split[k][1], true);
+			for (int s = 0; s < STEPS; s++)
+				for (int64_t m = 0; m < lwm_loader_micros(l); m++) {
+					OK(lwm_loader_get(l, s, m, &b, &err));
+					for (int64_t i = 0; i < b->rows; i++) {
+						struct lwm_batch row = *b;
+						row.rows = 1;
+						row.tokens += i * SEQ;
+						row.targets += i * SEQ;
+						row.positions += i * SEQ;
+						row.weights += i * SEQ;
+						assert_int_equal(digest(&row), want[s][b->first_sample + i - s * ROWS]);
+					}
+				}
+			lwm_loader_close(l);
+		}
+}
+
+static void test_resume_anywhere(void **state)
+{
+	(void)state;
+	uint64_t want[20];
+	struct lwm_batch *b;
+	struct lwm_loader *l = open_loader(0, 1, 4, 4, true);
+	for (int s = 0; s < 20; s++) {
+		OK(lwm_loader_get(l, s, 0, &b, &err));
+		want[s] = digest(b);
+	}
+	static const int order[] = { 7, 7, 3, 19, 0, 1, 2, 12 };
+	for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+		OK(lwm_loader_get(l, order[i], 0, &b, &err));
+		assert_int_equal(digest(b), want[order[i]]);
+	}
+	lwm_loader_close(l);
+	l = open_loader(0, 1, 4, 4, true);
+	OK(lwm_loader_get(l, 11, 0, &b, &err));
+	assert_int_equal(digest(b), want[11]);
+	lwm_loader_close(l);
+}
+
+static void test_every_row_once(void **state)
+{
+	(void)state;
+	struct lwm_loader *l = open_loader(0, 1, 1, 1, false);
+	int64_t rows = lwm_loader_info(l)->rows, na = lwm_loader_source_rows(l, 0);
+	uint8_t *seen = calloc((size_t)rows, 1);
+	bool moved = false;
+	assert_non_null(seen);
+	for (int64_t g = 0; g < 3 * rows; g++) {
+		struct lwm_sample x = lwm_loader_sample(l, g);
+		assert_int_equal(x.epoch, g / rows);
+		seen[x.source * na + x.row]++;
+		if (g % rows == rows - 1)
+			for (int64_t i = 0; i < rows; i++)
+				assert_int_equal(seen[i], x.epoch + 1);
+		if (g < rows) {
+			struct lwm_sample y = lwm_loader_sample(l, g + rows);
+			moved = moved || y.row != x.row || y.source != x.source;
+		}
+	}
+	assert_true(moved);
+	free(seen);
+	lwm_loader_close(l);
+}
+
+static void test_weighted_sources(void **state)
+{
+	(void)state;
+	src[0].weight = 84;
+	src[1].weight = 16;
+	struct lwm_loader *l = open_loader(0, 1, 1, 1, false);
+	int64_t count[2] = { 0 }, last[2] = { -1, -1 };
+	for (int64_t g = 0; g < 20000; g++) {
+		struct lwm_sample x = lwm_loader_sample(l, g);
+		count[x.source]++;
+		assert_true(x.row >= 0 && x.row < lwm_loader_source_rows(l, x.source));
+		last[x.source] = x.epoch > last[x.source] ? x.epoch : last[x.source];
+		if (g == 9999)
+			assert_int_equal(count[0], 8400);
+	}
+	assert_int_equal(count[0], 16800);
+	assert_int_equal(count[1], 3200);
+	for (int s = 0; s < 2; s++)
+		assert_int_equal(last[s], (count[s] - 1) / lwm_loader_source_rows(l, s));
+	src[0].weight = src[1].weight = 0;
+	lwm_loader_close(l);
+}
+
+/* Every label and weight from its definition, over the segments of the batch. */
+static void test_labels_and_weights(void **state)
+{
+	(void)state;
+	struct lwm_loader *l = open_loader(0, 1, 8, 8, false);
+	struct lwm_batch *b;
+	for (int s = 0; s < 10; s++) {
+		OK(lwm_loader_get(l, s, 0, &b, &err));
+		int64_t n = b->rows * b->seq, segments = 0, examples = 0, tokens = 0;
+		double sum = 0;
+		for (int64_t i = 0; i < n; i++) {
+			bool start = b->segments[i] >= 0 && (i % SEQ == 0 || b->segments[i - 1] != b->segments[i]);
+			if (b->segments[i] < 0) {
+				assert_int_equal(b->tokens[i], 0);
+				assert_int_equal(b->targets[i], -1);
+				assert_true(b->weights[i] == 0);
+				continue;
+			}
+			tokens++;
+			bool next = (i + 1) % SEQ && b->segments[i + 1] == b->segments[i];
+			assert_int_equal(b->targets[i], next ? b->tokens[i + 1] : -1);
+			assert_int_equal(b->positions[i], start ? 0 : b->positions[i - 1] + 1);
+			if (!next)
+				assert_true(b->weights[i] == 0);
+			if (!start)
+				continue;
+			assert_int_equal(b->segments[i], segments++);
+			int64_t doc = -1, loss = 0, len = 1;
+			while ((i + len) % SEQ && b->segments[i + len] == b->segments[i])
+				len++;
+			for (int64_t d = 0; d < 2 * DOCS && doc < 0; d++) /* documents are never cut here */
+				if (fix_token(d, 0) == b->tokens[i] && (len < 2 || fix_token(d, 1) == b->tokens[i + 1]))
+					doc = d;
+			assert_true(doc >= 0);
+			for (int64_t t = 1; t < len; t++)
+				loss += fix_loss(doc, t);
+			examples += loss > 0;
+			for (int64_t t = 0; t + 1 < len; t++) {
+				float want = fix_loss(doc, t + 1) ? 1.0f / (float)loss : 0;
+				assert_true(b->weights[i + t] == want);
+				sum += want;
+			}
+		}
+		assert_int_equal(b->segments_n, segments);
+		assert_int_equal(b->tokens_n, tokens);
+		assert_true(b->norm == (double)examples);
+		assert_true(fabs(sum - b->norm) < 1e-4 * b->norm); /* weights of an example add up to one */
+		assert_int_equal(b->loss_vision, 0);
+	}
+	lwm_loader_close(l);
+}
+
+static void test_refusals(void **state)
+{
+	(void)state;
+	struct lwm_loader *l;
+	struct lwm_loader_cfg cfg = { .source = src, .nsources = 2, .rows_per_step = 6, .ranks = 4, .micro_rows = 1 };
+	lwm_err_clear(&err);
+	assert_int_equal(lwm_loader_open(&l, &cfg, &err), -LWM_ECONFIG);
+	assert_null(l);
+	cfg.ranks = 2;
+	cfg.micro_rows = 2;
+	lwm_err_clear(&err);
+	assert_int_equal(lwm_loader_open(&l, &cfg, &err), -LWM_ECONFIG);
+	cfg.micro_rows = 3;
+	cfg.seq_length = 2 * SEQ;
+	lwm_err_clear(&err);
+	assert_int_equal(lwm_loader_open(&l, &cfg, &err), -LWM_ECONFIG);
+	cfg.seq_length = SEQ;
+	OK(lwm_loader_open(&l, &cfg, &err));
+	struct lwm_batch *b;
+	lwm_err_clear(&err);
+	assert_int_equal(lwm_loader_get(l, 0, 1, &b, &err), -LWM_EINTERNAL);
+	lwm_loader_close(l);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ranks_and_micro_batches), cmocka_unit_test(test_resume_anywhere),
+		cmocka_unit_test(test_every_row_once),          cmocka_unit_test(test_weighted_sources),
+		cmocka_unit_test(test_labels_and_weights),      cmocka_unit_test(test_refusals),
+	};
+	return cmocka_run_group_tests(tests, make_rows, drop_rows);
+}
