@@ -92,8 +92,6 @@ struct session {
 
 static int open_vqgan(struct session *s, struct lwm_err *e)
 {
-	if (!o.vqgan)
-		return lwm_fail(e, LWM_EUSAGE, "--mode %s needs --vqgan", modes[o.mode]);
 	if (!s->m.cfg.vision_rows)
 		return lwm_fail(e, LWM_ECONFIG, "%s: knows no vision codes, it was trained on text alone", o.model);
 	LWM_TRY(lwm_vqgan_load(&s->vcfg, &s->vflat, o.vqgan, s->dev, e));
@@ -497,6 +495,8 @@ static int check_options(struct lwm_err *e)
 		return lwm_fail(e, LWM_EUSAGE, "--output is for frames; text goes to standard output");
 	if ((o.mode == MODE_ASK) != (o.input != NULL))
 		return lwm_fail(e, LWM_EUSAGE, o.input ? "--input is for --mode ask" : "--mode ask needs --input");
+	if (o.mode >= MODE_IMAGE && !o.vqgan)
+		return lwm_fail(e, LWM_EUSAGE, "--mode %s needs --vqgan", modes[o.mode]);
 	return 0;
 }
 

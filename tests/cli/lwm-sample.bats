@@ -1,0 +1,72 @@
+# lwm-sample: answers end, are reproducible, and stay within what the model knows.
+load ../lib
+
+setup_file() {
+	export SCRATCH=$BATS_FILE_TMPDIR
+	cd "$SCRATCH"
+	for ((i = 0; i < 200; i++)); do
+		echo "{\"text\":\"the cat $((i % 10)) sat on the mat.\"}"
+	done >t.jsonl
+	lwm-tokenize -q --tokenizer bytes -o t.docs.h5 t.jsonl
+	lwm-pack -q --seq-length 64 -o t.rows.h5 --source a=1=t.docs.h5
+	lwm-train-stage -q -o run --data t.rows.h5 --tokenizer bytes --device cpu --seq-length 64 --tokens-per-batch 1K \
+		--dim 32 --ffn 64 --heads 2 --layers 1 --threads 1 --steps 60 --lr 1e-2 --warmup-steps 5
+}
+
+sample() { lwm-sample -q -m "$SCRATCH/run" --tokenizer bytes --device cpu "$@"; }
+
+setup() { cd "$BATS_TEST_TMPDIR"; }
+
+@test "text goes on as it was learnt, until it ends" {
+	ok sample -p 'the cat 4' --temperature 0
+	[ "$output" = ' sat on the mat.' ]
+	printf 'the cat 4' >p.txt
+	ok sample --prompt-file p.txt --temperature 0 --max-tokens 4
+	[ "$output" = ' sat' ]
+}
+
+@test "the same seed gives the same samples, another one others" {
+	ok sample -p the --samples 4 --temperature 1.5 --seed 7
+	one=$output
+	ok sample -p the --samples 4 --temperature 1.5 --seed 7
+	[ "$output" = "$one" ]
+	ok sample -p the --samples 4 --temperature 1.5 --seed 8
+	[ "$output" != "$one" ]
+}
+
+@test "json: one object a sample" {
+	ok sample -p 'the cat 4' --temperature 0 --samples 2 --json
+	[ "${#lines[@]}" = 2 ]
+	has '"prompt":"the cat 4","text":" sat on the mat."'
+	has '"sample":1'
+}
+
+@test "chat: a line is a turn" {
+	printf 'cat\nmat\n' >turns
+	ok bash -c "lwm-sample -q -m '$SCRATCH/run' --tokenizer bytes --device cpu --mode chat --context 300 --max-tokens 5 <turns"
+	code 78 bash -c "lwm-sample -q -m '$SCRATCH/run' --tokenizer bytes --device cpu --mode chat --context 20 <turns"
+	err_has 'fills the context of 20 tokens'
+}
+
+@test "an answer stops where the context does, a prompt must fit" {
+	ok sample -p 'the cat' --context 12 --temperature 0 --json
+	has '"tokens":5'
+	code 78 sample -p 'the cat' --context 5
+	err_has '--context is 5'
+	ok sample --plan --context 100
+	has '"context":100'
+}
+
+@test "what does not fit together is refused" {
+	code 64 sample -p x --prompt-file y
+	code 64 sample -p x -o a.png
+	err_has 'text goes to standard output'
+	code 64 sample --mode image -p x
+	err_has '--output'
+	code 64 sample --mode image -p x -o a.png
+	err_has '--vqgan'
+	code 64 sample --mode ask -p x
+	err_has '--input'
+	code 66 lwm-sample -q -m nowhere -p x
+	code 64 sample -p x --temperature -1
+}
