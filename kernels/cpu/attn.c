@@ -92,11 +92,10 @@ struct work {
 static int prepare(struct lk_dev *dev, struct work *w, int vec, int64_t heads, int arrays, size_t room_bytes)
 {
 	const struct lk_attn *a = w->p.a;
-	size_t plan = (size_t)round_up((int64_t)lk_attn_plan_bytes(a, vec, w->p.bk), 64), packed, all;
+	size_t plan = (size_t)round_up((int64_t)lk_attn_plan_bytes(a, vec), 64), packed, all;
 	char *mem;
 
-	w->array = (round_up(a->ks->n, w->p.bk) + LK_ATTN_HANG) * w->p.dp;
-	w->array = round_up(w->array, 16);
+	w->array = round_up(LK_ATTN_PACKED(a->ks->n) * w->p.dp, 16);
 	packed = sizeof(float) * (size_t)(heads * arrays * w->array);
 	w->room_bytes = (size_t)round_up((int64_t)room_bytes, 64);
 	all = plan + packed + (size_t)dev->threads * w->room_bytes;
@@ -124,8 +123,19 @@ static float *room_of(const struct work *w)
 
 /* ---- forward ---- */
 
-/* Query tiles are independent of each other: whoever is free takes the next, all of one head before the next head so
- * that the threads share its keys and values in cache. */
+/* Whether a key tile is read by so many query tiles that packing all of them first pays: documents that fill no more
+ * than a few tiles are better packed by their reader, who finds them in his cache. */
+static int read_often(const struct lk_attn_plan *p, int64_t share)
+{
+	int64_t pairs = 0;
+
+	for (int64_t i = 0; i < p->nqtiles; i++)
+		pairs += p->qtiles[i].pairs;
+	return pairs * share > PACK_ABOVE * p->nktiles;
+}
+
+/* Query tiles are independent of each other: whoever is free takes the next. With packed keys all of one head come before
+ * the next head, so that the threads share its keys in cache; else all heads of the same tokens follow each other. */
 static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_attn_out *out)
 {
 	const struct lk_attn_fwd_hot *hot = fwd_hot(dev);
@@ -138,12 +148,12 @@ static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_
 		return lk_attn_rows(dev, a, out);
 	p->tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 2 * hot->gw * (d + 1), FWD_TILE_BYTES, nh,
 				     dev->threads);
-	// keys that hardly anybody reads twice are packed by their reader
-	pack = a->qs->n * share > PACK_ABOVE * (int64_t)p->tile_groups * hot->gw;
-	once = pack ? heads_at_once(a, nk) : nk;
-	rc = prepare(dev, &w, hot->vec, pack ? once : 0, 2, hot->room(p));
+	once = heads_at_once(a, nk);
+	rc = prepare(dev, &w, hot->vec, once, 2, hot->room(p));
 	if (rc)
 		return (int)rc;
+	pack = read_often(p, share);
+	once = pack ? once : nk;
 #pragma omp parallel num_threads(dev->threads)
 	for (int64_t k0 = 0; k0 < nk; k0 += once) {
 		int64_t heads = k0 + once < nk ? once : nk - k0;
@@ -158,10 +168,10 @@ static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_
 		}
 #pragma omp for schedule(dynamic, 1)
 		for (int64_t i = 0; i < heads * share * p->nqtiles; i++) {
-			int64_t h = i / p->nqtiles;
+			int64_t h = pack ? i / p->nqtiles : i % nh, t = pack ? i % p->nqtiles : i / nh;
 			struct lk_attn_keys keys = keys_of(&w, h / share, 2);
 
-			hot->run(p, p->order[i % p->nqtiles], k0 * share + h, pack ? &keys : NULL, out, room_of(&w));
+			hot->run(p, p->order[t], k0 * share + h, pack ? &keys : NULL, out, room_of(&w));
 		}
 	}
 	return 0;
@@ -202,38 +212,76 @@ static struct share zigzag(int64_t count, int64_t c, int64_t n)
 			       { count * (c + 1) / (2 * n), count * (m + 1) / (2 * n) } };
 }
 
-/* Query share x key share of all heads that use key head hk. */
+/* A share of key tiles on its way: of each run, tiles below next[] are packed, those below done[] added up. */
+struct keys {
+	struct lk_attn_keys mem;
+	struct share of;
+	int64_t next[2], done[2];
+};
+
+static void open_to(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, struct keys *k, int64_t to)
+{
+	for (int j = 0; j < 2; j++) {
+		int64_t end = to < k->of.to[j] ? to : k->of.to[j];
+
+		if (k->next[j] < end) {
+			hot->open(p, hk, k->next[j], end, &k->mem);
+			k->next[j] = end;
+		}
+	}
+}
+
+static void shut_to(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, struct keys *k, int64_t to,
+		    const struct lk_attn_grad *g)
+{
+	for (int j = 0; j < 2; j++) {
+		int64_t end = to < k->next[j] ? to : k->next[j];
+
+		if (k->done[j] < end) {
+			hot->shut(p, hk, k->done[j], end, &k->mem, g);
+			k->done[j] = end;
+		}
+	}
+}
+
+/* Query share x key share of all heads that use key head hk. Keys are packed right before their first use, and added up
+ * after their last in the last block: short documents stay in cache in between. */
 static void block(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, const struct share *q,
-		  const struct share *k, const struct lk_attn_keys *keys, const struct lk_attn_grad *g, float *room)
+		  struct keys *k, int last, const struct lk_attn_grad *g, float *room)
 {
 	int64_t share = p->a->q.n[1] / p->a->k.n[1];
 
-	for (int64_t h = hk * share; h < (hk + 1) * share; h++)
-		for (int i = 0; i < 2; i++)
-			for (int64_t t = q->from[i]; t < q->to[i]; t++)
+	for (int i = 0; i < 2; i++)
+		for (int64_t t = q->from[i]; t < q->to[i]; t++) {
+			const struct lk_attn_qtile *tile = &p->qtiles[t];
+
+			open_to(hot, p, hk, k, tile->hi);
+			for (int64_t h = hk * share; h < (hk + 1) * share; h++)
 				for (int j = 0; j < 2; j++)
-					hot->run(p, &p->qtiles[t], h, k->from[j], k->to[j], keys, g, room);
+					hot->run(p, tile, h, k->of.from[j], k->of.to[j], &k->mem, g, room);
+			if (last)
+				shut_to(hot, p, hk, k, tile->later, g);
+		}
+	if (last)
+		shut_to(hot, p, hk, k, p->nktiles, g);
 }
 
 /* Key head hk by thread i of a team of n. The thread keeps key share i and meets query share (i + s) % n in step s: in no
  * step do two threads add to the same dq, dk or dv, and the order of the sums depends on n alone. */
 static void key_head(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, int64_t i, int64_t n,
-		     const struct lk_attn_keys *keys, const struct lk_attn_grad *g, float *room)
+		     const struct lk_attn_keys *mem, const struct lk_attn_grad *g, float *room)
 {
-	struct share ks = zigzag(p->nktiles, i, n);
+	struct share of = zigzag(p->nktiles, i, n);
+	struct keys k = { *mem, of, { of.from[0], of.from[1] }, { of.from[0], of.from[1] } };
 
-	for (int j = 0; j < 2; j++)
-		hot->open(p, hk, ks.from[j], ks.to[j], keys);
 	for (int64_t s = 0; s < n; s++) {
-		struct share qs = zigzag(p->nqtiles, (i + s) % n, n);
+		struct share q = zigzag(p->nqtiles, (i + s) % n, n);
 
-		block(hot, p, hk, &qs, &ks, keys, g, room);
+		block(hot, p, hk, &q, &k, s == n - 1, g, room);
 		if (n > 1) {
 #pragma omp barrier
 		}
 	}
-	for (int j = 0; j < 2; j++)
-		hot->shut(p, hk, ks.from[j], ks.to[j], keys, g);
 }
 
 /* Each team takes key heads of its own, all teams equally many. */
@@ -272,14 +320,14 @@ static float *row3(const struct lk_view *v, int64_t t, int64_t h)
 	return (float *)v->data + t * v->stride[0] + h * v->stride[1];
 }
 
+/* acc counts only where m is above -inf: it is not even written here. */
 static int attn_begin(struct lk_dev *dev, const struct lk_attn_state *st, int64_t tq, int64_t h, int64_t d)
 {
-#pragma omp parallel for num_threads(dev->threads)
+	(void)dev;
+	(void)d;
 	for (int64_t r = 0; r < tq * h; r++) {
 		st->m[r] = -INFINITY;
 		st->l[r] = 0;
-		for (int64_t i = 0; i < d; i++)
-			st->acc[r * d + i] = 0;
 	}
 	return 0;
 }
@@ -293,7 +341,7 @@ static int attn_end(struct lk_dev *dev, const struct lk_view *o, float *lse, con
 		float inv = st->l[r] > 0 ? 1.0f / st->l[r] : 0.0f, *to = row3(o, r / nh, r % nh);
 
 		for (int64_t i = 0; i < d; i++)
-			to[i] = st->acc[r * d + i] * inv;
+			to[i] = inv > 0 ? st->acc[r * d + i] * inv : 0.0f;
 		lse[r] = st->l[r] > 0 ? st->m[r] + logf(st->l[r]) : -INFINITY;
 	}
 	return 0;

@@ -15,7 +15,6 @@ enum {
 	LDP = 2 * GW,                      /* row of P and dS */
 	WIDE = LK_VEC == 16 ? 4 : 3,       /* register block of dK, dV: MROW keys x WIDE vectors of D */
 	MROW = LK_VEC == 16 ? 6 : 4,
-	STEP = 24,                         /* where a run of keys may start: a multiple of MR and MROW, like BK */
 };
 
 struct group {
@@ -174,17 +173,17 @@ LK_INLINE void hide(const int nr, float *p, const struct lk_attn *a, const struc
 	}
 }
 
-/* Columns `col` of p and ds, and dq: one group against n keys from key k0. */
+/* One group against n keys from key k0, which is row `at` of the packed arrays: p and ds from element `to` on, and dq. */
 LK_INLINE void by_query(const int nr, const struct tile *w, const struct lk_attn_group *g, const struct group *u,
-			int64_t col, int64_t k0, int64_t n, int all)
+			int64_t to, int64_t k0, int64_t at, int64_t n, int all)
 {
-	const float *k = w->keys->k + k0 * w->dp, *v = w->keys->v + k0 * w->dp;
+	const float *k = w->keys->k + at * w->dp, *v = w->keys->v + at * w->dp;
 
-	weights(nr, w->p + col, k, w, u, n);
+	weights(nr, w->p + to, k, w, u, n);
 	if (!all)
-		hide(nr, w->p + col, w->a, g, k0, n);
-	slopes(nr, w->ds + col, w->p + col, v, w, u, n);
-	gather(nr, u->dqt, k, w, w->ds + col, n);
+		hide(nr, w->p + to, w->a, g, k0, n);
+	slopes(nr, w->ds + to, w->p + to, v, w, u, n);
+	gather(nr, u->dqt, k, w, w->ds + to, n);
 }
 
 static int vectors(const struct lk_attn_group *g)
@@ -192,13 +191,13 @@ static int vectors(const struct lk_attn_group *g)
 	return (g->n + LK_VEC - 1) / LK_VEC;
 }
 
-static void by_query_any(const struct tile *w, const struct lk_attn_group *g, const struct group *u, int64_t col,
-			 int64_t k0, int64_t n, int all)
+static void by_query_any(const struct tile *w, const struct lk_attn_group *g, const struct group *u, int64_t to,
+			 int64_t k0, int64_t at, int64_t n, int all)
 {
 	switch (vectors(g)) {
-	case 1: by_query(1, w, g, u, col, k0, n, all); break;
-	case 2: by_query(2, w, g, u, col, k0, n, all); break;
-	default: by_query(3, w, g, u, col, k0, n, all); break;
+	case 1: by_query(1, w, g, u, to, k0, at, n, all); break;
+	case 2: by_query(2, w, g, u, to, k0, at, n, all); break;
+	default: by_query(3, w, g, u, to, k0, at, n, all); break;
 	}
 }
 
@@ -230,92 +229,110 @@ static void by_key_any(float *y, const float *x, const float *rows, int64_t dp, 
 	}
 }
 
-/* The unit of groups [g0, g1), one or two, against keys [k0, k1). */
-static void unit(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int32_t g0,
-		 int32_t g1, int64_t k0, int64_t k1, int all)
-{
-	int64_t n = k1 - k0, hang = lk_round_up(n, STEP) - n, depth = 0;
-	const struct group *u = &w->group[g0 - t->g0];
+/* Keys that a group sees of a tile, as rows of the tile: [from, to), none if equal. */
+struct span {
+	int64_t from, to;
+	int all; /* no mask is needed */
+};
 
-	for (int32_t g = g0; g < g1; g++) {
-		by_query_any(w, &p->groups[g], &w->group[g - t->g0], depth, k0, n, all);
-		depth += vectors(&p->groups[g]) * LK_VEC;
-	}
-	// the last register block of dK, dV hangs over: those rows must add nothing
-	memset(w->p + n * LDP, 0, sizeof(float) * (size_t)(hang * LDP));
-	memset(w->ds + n * LDP, 0, sizeof(float) * (size_t)(hang * LDP));
-	by_key_any(w->keys->dv + k0 * w->dp, w->p, u->dout, w->dp, n, depth);
-	by_key_any(w->keys->dk + k0 * w->dp, w->ds, u->q, w->dp, n, depth);
+static struct span in_sight(const struct lk_attn *a, const struct lk_attn_group *g, const struct lk_attn_ktile *t)
+{
+	enum lk_attn_sight sight = lk_attn_sight(&g->sum, &t->sum, a->causal);
+	int64_t k0 = t->k0, k1 = k0 + t->n;
+
+	if (sight == LK_SEES_NONE)
+		return (struct span){ 0, 0, 0 };
+	if (sight == LK_SEES_SOME)
+		lk_attn_trim(a, &g->sum, &k0, &k1);
+	if (k0 == k1)
+		return (struct span){ 0, 0, 0 };
+	return (struct span){ (k0 - t->k0) / LK_ATTN_STEP * LK_ATTN_STEP, k1 - t->k0, sight == LK_SEES_ALL };
 }
 
-/* Narrows keys [*k0, *k1) of tile kt to what some group of the unit sees; 1 if all of them see all of it. */
-static int in_sight(const struct lk_attn_plan *p, int32_t g0, int32_t g1, int64_t kt, int64_t *k0, int64_t *k1)
+static void clear(const struct tile *w, int64_t col, int64_t from, int64_t to)
 {
-	int64_t first = kt * BK, end = first + BK < p->a->ks->n ? first + BK : p->a->ks->n;
-	int all = 1;
-
-	*k0 = end;
-	*k1 = first;
-	for (int32_t g = g0; g < g1; g++) {
-		enum lk_attn_sight sight = lk_attn_sight(&p->groups[g].sum, &p->ktiles[kt], p->a->causal);
-		int64_t b = first, e = end;
-
-		all = all && sight == LK_SEES_ALL;
-		if (sight == LK_SEES_NONE)
-			continue;
-		if (sight == LK_SEES_SOME)
-			lk_attn_trim(p->a, &p->groups[g].sum, &b, &e);
-		if (b == e)
-			continue;
-		*k0 = b < *k0 ? b : *k0;
-		*k1 = e > *k1 ? e : *k1;
+	for (int64_t i = from; i < to; i++) {
+		memset(w->p + i * LDP + col, 0, sizeof(float) * GW);
+		memset(w->ds + i * LDP + col, 0, sizeof(float) * GW);
 	}
-	*k0 -= (*k0 - first) % STEP;
-	return all;
 }
 
-static void look_ahead(const struct tile *w, const struct lk_attn_qtile *t, int64_t kt, int64_t hi)
+/* The unit of n groups from g, one or two, against what they see of a tile: the rows in all.from .. all.to. */
+static void unit(const struct tile *w, const struct lk_attn_group *g, const struct group *u, int n,
+		 const struct span *see, const struct lk_attn_ktile *t)
+{
+	int64_t from = see[0].from, to = see[0].to, end, depth = 0, at;
+
+	for (int i = 1; i < n; i++) {
+		from = see[i].from < from ? see[i].from : from;
+		to = see[i].to > to ? see[i].to : to;
+	}
+	end = lk_round_up(to, LK_ATTN_STEP) - from; // the last register block of dK, dV hangs over: it must add nothing
+	for (int i = 0; i < n; i++) {
+		struct span s = see[i];
+
+		by_query_any(w, &g[i], &u[i], (s.from - from) * LDP + depth, t->k0 + s.from, t->at + s.from,
+			     s.to - s.from, s.all);
+		clear(w, depth, 0, s.from - from);
+		clear(w, depth, s.to - from, end);
+		depth += vectors(&g[i]) * LK_VEC;
+	}
+	at = (t->at + from) * w->dp;
+	by_key_any(w->keys->dv + at, w->p, u->dout, w->dp, to - from, depth);
+	by_key_any(w->keys->dk + at, w->ds, u->q, w->dp, to - from, depth);
+}
+
+static void look_ahead(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t kt,
+		       int64_t hi)
 {
 	const struct lk_attn_keys *keys = w->keys;
-	int64_t at = (kt + 1) * BK * w->dp, blocks = (t->g1 - t->g0) * (BK / MR) * 2;
+	const struct lk_attn_ktile *next = &p->ktiles[kt + 1];
+	int64_t at, blocks = (t->g1 - t->g0) * (BK / MR) * 2;
 
 	*w->ahead = (struct lk_ahead){ .n = 0 };
-	if (kt + 1 < hi)
-		*w->ahead = (struct lk_ahead){ { keys->k + at, keys->v + at, keys->dk + at, keys->dv + at }, 4,
-					       BK * w->dp, lk_round_up(BK * w->dp / blocks, 16) };
+	if (kt + 1 >= hi)
+		return;
+	at = next->at * w->dp;
+	*w->ahead = (struct lk_ahead){ { keys->k + at, keys->v + at, keys->dk + at, keys->dv + at }, 4, next->n * w->dp,
+				       lk_round_up(BK * w->dp / blocks, 16) };
 }
 
-static void key_tile(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t kt)
+static void key_tile(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t,
+		     const struct lk_attn_ktile *kt)
 {
-	for (int32_t g = t->g0, next; g < t->g1; g = next) {
-		int64_t k0, k1;
-		int all;
+	for (int32_t g = t->g0, n; g < t->g1; g += n) {
+		const struct lk_attn_group *gr = &p->groups[g];
+		struct span see[2] = { in_sight(w->a, gr, kt) };
 
-		next = g + 1 < t->g1 && vectors(&p->groups[g]) == NR ? g + 2 : g + 1;
-		all = in_sight(p, g, next, kt, &k0, &k1);
-		if (k0 < k1)
-			unit(w, p, t, g, next, k0, k1, all);
+		n = 1;
+		if (see[0].from == see[0].to)
+			continue;
+		if (g + 1 < t->g1 && vectors(gr) == NR) {
+			see[1] = in_sight(w->a, gr + 1, kt);
+			n += see[1].from < see[1].to;
+		}
+		unit(w, gr, &w->group[g - t->g0], n, see, kt);
 	}
 }
 
 static void open_keys(const struct lk_attn_plan *p, int64_t hk, int64_t lo, int64_t hi, const struct lk_attn_keys *keys)
 {
 	for (int64_t kt = lo; kt < hi; kt++) {
-		int64_t at = kt * BK * p->dp;
-		size_t bytes = sizeof(float) * (size_t)(BK * p->dp);
+		const struct lk_attn_ktile *t = &p->ktiles[kt];
+		int64_t at = t->at * p->dp;
+		size_t bytes = sizeof(float) * (size_t)(lk_round_up(t->n, LK_ATTN_STEP) * p->dp);
 
-		lk_pack_tile(keys->k + at, p->dp, &p->a->k, kt * BK, hk);
-		lk_pack_tile(keys->v + at, p->dp, &p->a->v, kt * BK, hk);
+		lk_pack_tile(keys->k + at, p->dp, &p->a->k, t, hk);
+		lk_pack_tile(keys->v + at, p->dp, &p->a->v, t, hk);
 		memset(keys->dk + at, 0, bytes);
 		memset(keys->dv + at, 0, bytes);
 	}
 }
 
-static void add_rows(const struct lk_view *y, int64_t hk, int64_t from, int64_t to, const float *x, int64_t dp)
+static void add_rows(const struct lk_view *y, int64_t hk, const struct lk_attn_ktile *t, const float *sum, int64_t dp)
 {
-	for (int64_t t = from; t < to; t++) {
-		float *row = (float *)lk_row3(y, t, hk);
-		const float *sum = x + t * dp;
+	for (int64_t i = 0; i < t->n; i++, sum += dp) {
+		float *row = (float *)lk_row3(y, t->k0 + i, hk);
 		int64_t c = 0, d = y->n[2];
 
 		for (; c + LK_VEC <= d; c += LK_VEC)
@@ -328,10 +345,12 @@ static void add_rows(const struct lk_view *y, int64_t hk, int64_t from, int64_t 
 static void shut_keys(const struct lk_attn_plan *p, int64_t hk, int64_t lo, int64_t hi, const struct lk_attn_keys *keys,
 		      const struct lk_attn_grad *g)
 {
-	int64_t end = hi * BK < p->a->ks->n ? hi * BK : p->a->ks->n;
+	for (int64_t kt = lo; kt < hi; kt++) {
+		const struct lk_attn_ktile *t = &p->ktiles[kt];
 
-	add_rows(g->dk, hk, lo * BK, end, keys->dk, p->dp);
-	add_rows(g->dv, hk, lo * BK, end, keys->dv, p->dp);
+		add_rows(g->dk, hk, t, keys->dk + t->at * p->dp, p->dp);
+		add_rows(g->dv, hk, t, keys->dv + t->at * p->dp, p->dp);
+	}
 }
 
 static void bwd(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t h, int64_t lo, int64_t hi,
@@ -351,8 +370,8 @@ static void bwd(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int
 	for (int32_t g = t->g0; g < t->g1; g++)
 		pack_group(&w, &p->groups[g], h, gr, &w.group[g - t->g0]);
 	for (int64_t kt = lo; kt < hi; kt++) {
-		look_ahead(&w, t, kt, hi);
-		key_tile(&w, p, t, kt);
+		look_ahead(&w, p, t, kt, hi);
+		key_tile(&w, p, t, &p->ktiles[kt]);
 	}
 	for (int32_t g = t->g0; g < t->g1; g++) {
 		const struct lk_attn_group *pg = &p->groups[g];

@@ -163,47 +163,49 @@ static void fold_any(const struct tile *w, const struct lk_attn *a, const struct
 	}
 }
 
-static void look_ahead(const struct tile *w, const struct lk_attn_qtile *t, int64_t kt, const struct lk_attn_keys *keys)
+static void look_ahead(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t kt,
+		       const struct lk_attn_keys *keys)
 {
-	int64_t at = (kt + 1) * BK * w->dp, blocks = (t->g1 - t->g0) * (BK / MR);
+	const struct lk_attn_ktile *next = &p->ktiles[kt + 1];
+	int64_t blocks = (t->g1 - t->g0) * (BK / MR);
 
 	*w->ahead = (struct lk_ahead){ .n = 0 };
 	if (keys && kt + 1 < t->hi)
-		*w->ahead = (struct lk_ahead){ { keys->k + at, keys->v + at }, 2, BK * w->dp,
-					       lk_round_up(BK * w->dp / blocks, 16) };
+		*w->ahead = (struct lk_ahead){ { keys->k + next->at * w->dp, keys->v + next->at * w->dp }, 2,
+					       next->n * w->dp, lk_round_up(BK * w->dp / blocks, 16) };
 }
 
 static void fold_tile(const struct tile *w, const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t kt,
 		      int64_t hk, const struct lk_attn_keys *keys)
 {
 	const struct lk_attn *a = p->a;
-	int64_t first = kt * BK, end = first + BK < a->ks->n ? first + BK : a->ks->n;
+	const struct lk_attn_ktile *tile = &p->ktiles[kt];
 	const float *k = NULL, *v = NULL;
 
 	for (int32_t g = t->g0; g < t->g1; g++) {
 		const struct lk_attn_group *gr = &p->groups[g];
-		enum lk_attn_sight sight = lk_attn_sight(&gr->sum, &p->ktiles[kt], a->causal);
-		int64_t k0 = first, k1 = end;
+		enum lk_attn_sight sight = lk_attn_sight(&gr->sum, &tile->sum, a->causal);
+		int64_t k0 = tile->k0, k1 = k0 + tile->n, off;
 
 		if (sight == LK_SEES_NONE)
 			continue;
-		if (end - first < BK)
+		if (tile->n % MR)
 			sight = LK_SEES_SOME; // the last register block holds rows that are no keys
 		if (sight == LK_SEES_SOME)
 			lk_attn_trim(a, &gr->sum, &k0, &k1);
 		if (k0 == k1)
 			continue;
 		if (!k && keys) {
-			k = keys->k + first * w->dp;
-			v = keys->v + first * w->dp;
+			k = keys->k + tile->at * w->dp;
+			v = keys->v + tile->at * w->dp;
 		} else if (!k) {
-			lk_pack_tile(w->k, w->dp, &a->k, first, hk);
-			lk_pack_tile(w->v, w->dp, &a->v, first, hk);
+			lk_pack_tile(w->k, w->dp, &a->k, tile, hk);
+			lk_pack_tile(w->v, w->dp, &a->v, tile, hk);
 			k = w->k;
 			v = w->v;
 		}
-		fold_any(w, a, gr, &w->st[g - t->g0], k + (k0 - first) * w->dp, v + (k0 - first) * w->dp, k0, k1 - k0,
-			 sight == LK_SEES_ALL);
+		off = (k0 - tile->k0) * w->dp;
+		fold_any(w, a, gr, &w->st[g - t->g0], k + off, v + off, k0, k1 - k0, sight == LK_SEES_ALL);
 	}
 }
 
@@ -211,6 +213,7 @@ static void open_group(const struct tile *w, const struct lk_attn *a, const stru
 		       const struct lk_attn_out *out, struct state *st)
 {
 	int64_t nh = a->q.n[1], r = g->q0 * nh + h;
+	int seen = 0;
 
 	lk_pack_columns(st->qt, lk_row3(&a->q, g->q0, h), a->q.stride[0], g->n, w->d, a->scale);
 	for (int i = 0; i < GW; i++) {
@@ -218,8 +221,12 @@ static void open_group(const struct tile *w, const struct lk_attn *a, const stru
 
 		st->m[i] = carried ? out->st->m[r + i * nh] * LOG2E : -INFINITY;
 		st->l[i] = carried ? out->st->l[r + i * nh] : 0.0f;
+		seen += st->m[i] > -INFINITY;
 	}
-	if (out->st)
+	for (int i = 0; seen && seen < g->n && i < g->n; i++)
+		if (st->m[i] == -INFINITY) // the row's sums were never written
+			memset(out->st->acc + (r + i * nh) * w->d, 0, sizeof(float) * (size_t)w->d);
+	if (seen)
 		lk_pack_columns(st->ot, out->st->acc + r * w->d, nh * w->d, g->n, w->d, 1.0f);
 	else
 		memset(st->ot, 0, sizeof(float) * (size_t)(w->dp * GW));
@@ -253,8 +260,10 @@ static void close_group(const struct tile *w, const struct lk_attn *a, const str
 
 static void pack(const struct lk_attn_plan *p, int64_t hk, int64_t kt, const struct lk_attn_keys *keys)
 {
-	lk_pack_tile(keys->k + kt * BK * p->dp, p->dp, &p->a->k, kt * BK, hk);
-	lk_pack_tile(keys->v + kt * BK * p->dp, p->dp, &p->a->v, kt * BK, hk);
+	const struct lk_attn_ktile *t = &p->ktiles[kt];
+
+	lk_pack_tile(keys->k + t->at * p->dp, p->dp, &p->a->k, t, hk);
+	lk_pack_tile(keys->v + t->at * p->dp, p->dp, &p->a->v, t, hk);
 }
 
 static void fwd(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int64_t h, const struct lk_attn_keys *keys,
@@ -270,7 +279,7 @@ static void fwd(const struct lk_attn_plan *p, const struct lk_attn_qtile *t, int
 	for (int32_t g = t->g0; g < t->g1; g++)
 		open_group(&w, a, &p->groups[g], h, out, &w.st[g - t->g0]);
 	for (int64_t kt = t->lo; kt < t->hi; kt++) {
-		look_ahead(&w, t, kt, keys);
+		look_ahead(&w, p, t, kt, keys);
 		fold_tile(&w, p, t, kt, h / (a->q.n[1] / a->k.n[1]), keys);
 	}
 	for (int32_t g = t->g0; g < t->g1; g++)

@@ -22,21 +22,30 @@ struct lk_attn_group {
 	struct lk_attn_sum sum;
 };
 
+struct lk_attn_ktile {
+	int64_t k0, at; /* first key; its row in packed arrays, a multiple of LK_ATTN_STEP */
+	int32_t n;      /* keys, 1 .. bk */
+	struct lk_attn_sum sum;
+};
+/* Runs of packed keys start and end at multiples of this: of every register block's height. */
+enum { LK_ATTN_STEP = 24 };
+
 struct lk_attn_qtile {
 	int32_t g0, g1; /* groups [g0, g1) */
 	int64_t lo, hi; /* key tiles that may be seen lie in [lo, hi) */
-	int64_t cost;   /* pairs of group and key tile in sight */
+	int64_t later;  /* key tiles below this one are seen by no later query tile */
+	int64_t pairs;  /* key tiles in sight */
 };
 
 struct lk_attn_plan {
 	const struct lk_attn *a;
-	int bk, gw;      /* keys of a key tile, most queries of a group */
+	int bk, gw;      /* most keys of a key tile, most queries of a group */
 	int64_t dp;      /* D rounded up to whole vectors */
 	int tile_groups; /* most groups of a query tile */
 	int64_t ngroups, nqtiles, nktiles;
 	struct lk_attn_group *groups;
 	struct lk_attn_qtile *qtiles;
-	struct lk_attn_sum *ktiles;
+	struct lk_attn_ktile *ktiles;
 	const struct lk_attn_qtile **order; /* costly ones first */
 };
 
@@ -76,13 +85,15 @@ struct lk_attn_grad {
 	const float *lse, *delta;
 };
 
-/* Keys and values of one key head, rows end to end and rounded up to whole vectors: (nktiles * bk + LK_ATTN_HANG, dp).
+/* Keys and values of one key head, rows end to end and rounded up to whole vectors: (LK_ATTN_PACKED, dp).
  * As the caller lays them, all heads of a token together, they would fight for a few sets of the caches. */
 struct lk_attn_keys {
 	float *k, *v;
 	float *dk, *dv; /* sums of the backward, same shape */
 };
-enum { LK_ATTN_HANG = 8 }; /* rows that a register block may touch behind the last tile */
+/* Rows of packed arrays for n keys: each tile rounded up, and what a register block may read behind the last. */
+#define LK_ATTN_PACKED(n) ((n) + LK_ATTN_STEP * ((n) / LK_ATTN_LEAST + 2))
+enum { LK_ATTN_LEAST = 48 }; /* keys of a tile that ends with its document */
 
 /* One of each per instruction set. room: of one thread, 64-byte aligned, of the size `room` says. */
 struct lk_attn_fwd_hot {
@@ -126,7 +137,7 @@ enum { LK_ATTN_ROWS = 4 };
 int lk_attn_rows(struct lk_dev *dev, const struct lk_attn *a, const struct lk_attn_out *out);
 
 /* attn_plan.c */
-size_t lk_attn_plan_bytes(const struct lk_attn *a, int vec, int bk);
+size_t lk_attn_plan_bytes(const struct lk_attn *a, int vec);
 /* p->a, bk, gw, tile_groups are set; room has lk_attn_plan_bytes. */
 void lk_attn_plan_make(struct lk_attn_plan *p, int vec, void *room);
 

@@ -16,7 +16,7 @@ enum {
 	NR = 3,               /* vectors across a group */
 	GW = NR * LK_VEC,     /* queries of a group */
 	MR = LK_VEC == 16 ? 8 : 4, /* 24 of 32 registers, 12 of 16 */
-	BK = 96,              /* keys of a tile: a multiple of every register block's height */
+	BK = 96,              /* most keys of a tile, a multiple of LK_ATTN_STEP */
 };
 
 /* acc[i][j] += sum over k < n of a[i ai + k ak] * b[k ldb + vector j], n >= 1. */
@@ -88,13 +88,13 @@ static inline const float *lk_row3(const struct lk_view *v, int64_t t, int64_t h
 	return (const float *)v->data + t * v->stride[0] + h * v->stride[1];
 }
 
-/* y (BK, dp) = rows [first, first + BK) of head h, zeros behind the last. */
-static inline void lk_pack_tile(float *y, int64_t dp, const struct lk_view *x, int64_t first, int64_t h)
+/* y = the keys of tile t in head h, zeros up to a multiple of LK_ATTN_STEP. */
+static inline void lk_pack_tile(float *y, int64_t dp, const struct lk_view *x, const struct lk_attn_ktile *t, int64_t h)
 {
-	int64_t n = first + BK < x->n[0] ? BK : x->n[0] - first;
+	int64_t rest = lk_round_up(t->n, LK_ATTN_STEP) - t->n;
 
-	lk_pack_rows(y, dp, lk_row3(x, first, h), x->stride[0], n, x->n[2], 1.0f);
-	memset(y + n * dp, 0, sizeof(float) * (size_t)((BK - n) * dp));
+	lk_pack_rows(y, dp, lk_row3(x, t->k0, h), x->stride[0], t->n, x->n[2], 1.0f);
+	memset(y + t->n * dp, 0, sizeof(float) * (size_t)(rest * dp));
 }
 
 /* Transposes the LK_VEC x LK_VEC block in r by swapping ever larger corners. */

@@ -1,7 +1,8 @@
 /* attn_plan.c - who sees whom: cuts queries and keys into tiles and finds which pairs of tiles need work.
  *
  * Made once per call and shared by all heads. A group of queries ends where a segment ends, unless that would leave it
- * narrower than a vector: so packed documents cost what they cost alone, and tiny ones share their lanes.
+ * narrower than a vector, and so does a tile of keys: packed documents cost what they cost alone, and tiny ones share
+ * lanes.
  */
 #include <stdlib.h>
 
@@ -29,11 +30,12 @@ static struct lk_attn_sum summarize(const struct lk_seq *s, int64_t from, int64_
 
 enum { FAR = 64 }; /* positions further apart than this are different parts of a row, as a zigzag split leaves them */
 
-static int64_t group_end(const struct lk_seq *s, int64_t from, int gw, int vec)
+/* End of the run that starts at `from`: at most `most` tokens, at least `least` unless the sequence ends. */
+static int64_t run_end(const struct lk_seq *s, int64_t from, int most, int least)
 {
-	int64_t end = from + gw < s->n ? from + gw : s->n;
+	int64_t end = from + most < s->n ? from + most : s->n;
 
-	for (int64_t i = from + vec; i < end; i++)
+	for (int64_t i = from + least; i < end; i++)
 		if (s->seg[i] != s->seg[i - 1] || llabs((long long)s->pos[i] - s->pos[i - 1]) > FAR)
 			return i;
 	return end;
@@ -45,7 +47,7 @@ static void make_groups(struct lk_attn_plan *p, int vec)
 
 	p->ngroups = 0;
 	for (int64_t q = 0, end; q < qs->n; q = end) {
-		end = group_end(qs, q, p->gw, vec);
+		end = run_end(qs, q, p->gw, vec);
 		p->groups[p->ngroups++] =
 			(struct lk_attn_group){ q, (int32_t)(end - q), summarize(qs, q, end) };
 	}
@@ -54,12 +56,14 @@ static void make_groups(struct lk_attn_plan *p, int vec)
 static void make_ktiles(struct lk_attn_plan *p)
 {
 	const struct lk_seq *ks = p->a->ks;
+	int64_t at = 0;
 
-	p->nktiles = (ks->n + p->bk - 1) / p->bk;
-	for (int64_t i = 0; i < p->nktiles; i++) {
-		int64_t end = (i + 1) * p->bk < ks->n ? (i + 1) * p->bk : ks->n;
-
-		p->ktiles[i] = summarize(ks, i * p->bk, end);
+	p->nktiles = 0;
+	for (int64_t k = 0, end; k < ks->n; k = end) {
+		end = run_end(ks, k, p->bk, LK_ATTN_LEAST);
+		p->ktiles[p->nktiles++] =
+			(struct lk_attn_ktile){ k, at, (int32_t)(end - k), summarize(ks, k, end) };
+		at += (end - k + LK_ATTN_STEP - 1) / LK_ATTN_STEP * LK_ATTN_STEP;
 	}
 }
 
@@ -84,14 +88,13 @@ static void measure(const struct lk_attn_plan *p, struct lk_attn_qtile *t)
 	struct lk_attn_sum q = unite(p, t);
 
 	t->lo = t->hi = 0;
-	t->cost = 0;
+	t->pairs = 0;
 	for (int64_t k = 0; k < p->nktiles; k++) {
-		if (lk_attn_sight(&q, &p->ktiles[k], p->a->causal) == LK_SEES_NONE)
+		if (lk_attn_sight(&q, &p->ktiles[k].sum, p->a->causal) == LK_SEES_NONE)
 			continue;
-		if (!t->cost)
+		if (!t->pairs++)
 			t->lo = k;
 		t->hi = k + 1;
-		t->cost += t->g1 - t->g0;
 	}
 }
 
@@ -102,8 +105,8 @@ static int costlier(const void *x, const void *y)
 	const struct lk_attn_qtile *a = *(const struct lk_attn_qtile *const *)x;
 	const struct lk_attn_qtile *b = *(const struct lk_attn_qtile *const *)y;
 
-	if (a->cost != b->cost)
-		return a->cost < b->cost ? 1 : -1;
+	if (a->pairs != b->pairs)
+		return a->pairs < b->pairs ? 1 : -1;
 	return a < b ? -1 : a > b;
 }
 
@@ -119,6 +122,12 @@ static void make_qtiles(struct lk_attn_plan *p)
 		measure(p, t);
 		p->order[p->nqtiles++] = t;
 	}
+	for (int64_t i = p->nqtiles - 1, later = p->nktiles; i >= 0; i--) {
+		struct lk_attn_qtile *t = &p->qtiles[i];
+
+		t->later = later;
+		later = t->pairs && t->lo < later ? t->lo : later;
+	}
 	qsort(p->order, (size_t)p->nqtiles, sizeof *p->order, costlier);
 }
 
@@ -127,12 +136,12 @@ static size_t most_groups(const struct lk_attn *a, int vec)
 	return (size_t)(a->qs->n / vec + 1);
 }
 
-size_t lk_attn_plan_bytes(const struct lk_attn *a, int vec, int bk)
+size_t lk_attn_plan_bytes(const struct lk_attn *a, int vec)
 {
-	size_t g = most_groups(a, vec), k = (size_t)(a->ks->n / bk + 1);
+	size_t g = most_groups(a, vec), k = (size_t)(a->ks->n / LK_ATTN_LEAST + 1);
 
 	return g * (sizeof(struct lk_attn_group) + sizeof(struct lk_attn_qtile) + sizeof(void *)) +
-	       k * sizeof(struct lk_attn_sum) + 64;
+	       k * sizeof(struct lk_attn_ktile) + 64;
 }
 
 void lk_attn_plan_make(struct lk_attn_plan *p, int vec, void *room)
@@ -142,7 +151,7 @@ void lk_attn_plan_make(struct lk_attn_plan *p, int vec, void *room)
 	p->qtiles = room; // the widest members first: everything stays aligned
 	p->groups = (struct lk_attn_group *)(p->qtiles + g);
 	p->order = (const struct lk_attn_qtile **)(p->groups + g);
-	p->ktiles = (struct lk_attn_sum *)(p->order + g);
+	p->ktiles = (struct lk_attn_ktile *)(p->order + g);
 	make_groups(p, vec);
 	make_ktiles(p);
 	make_qtiles(p);

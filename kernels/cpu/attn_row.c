@@ -42,7 +42,7 @@ static void join_row(const struct lk_attn *a, const struct lk_attn_part *part, i
 	if (out->st)
 		l = out->st->l[r] * w;
 	for (int64_t c = 0; c < d; c++)
-		to[c] = out->st ? to[c] * w : 0.0f;
+		to[c] = w > 0 ? to[c] * w : 0.0f; // never written where nothing was seen
 	for (int64_t i = 0; i < parts; i++) {
 		const float *acc = part[i].acc + r * dp;
 
