@@ -16,10 +16,11 @@ static struct {
 	const char *output, *out_dir, *tokenizer, *fields_key, *join, *prepend, *split_at;
 	struct lwm_paths fields;
 	int64_t fields_index, frame_codes, max_frames, min_tokens, max_tokens, split_lines, max_bytes, max_bad;
-	int64_t task, tasks;
+	int64_t vision_codes, task, tasks;
 	bool no_bos, no_eos, replace;
 	int format;
-} a = { .fields_index = -1, .frame_codes = 256, .max_bytes = 256 << 20, .max_bad = 100, .tasks = 1, .join = " " };
+} a = { .fields_index = -1, .frame_codes = 256, .vision_codes = LWM_VISION_CODES, .max_bytes = 256 << 20,
+      .max_bad = 100, .tasks = 1, .join = " " };
 
 static const char *const formats[] = { "auto", "text", "jsonl", NULL };
 static const struct lwm_opt opts[] = {
@@ -43,6 +44,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_FLAG(0, "no-bos", &a.no_bos, "no <s> at the start of documents"),
 	LWM_OPT_FLAG(0, "no-eos", &a.no_eos, "no </s> at their end"),
 	LWM_OPT_INT(0, "frame-codes", &a.frame_codes, 1, 1 << 20, "N", "codes of one vision frame", 0),
+	LWM_OPT_INT(0, "vision-codes", &a.vision_codes, 1, 1 << 24, "N", "size of the codebook", 0),
 	LWM_OPT_INT(0, "max-frames", &a.max_frames, 0, 1e9, "N", "keep so many frames, evenly spread; 0: all", 0),
 	LWM_OPT_HEAD("What is left out"),
 	LWM_OPT_INT(0, "min-tokens", &a.min_tokens, 0, 1e12, "N", "shorter documents are left out", 0),
@@ -109,14 +111,15 @@ static char *config_text(const struct lwm_tokenizer *t, int64_t seed)
 	json_t *fields = json_array();
 	for (int64_t i = 0; i < a.fields.n; i++)
 		json_array_append_new(fields, json_string(a.fields.v[i]));
-	json_t *o = json_pack("{s:s,s:o,s:s?,s:I,s:s,s:s?,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:s?,s:I,s:b,s:s,s:I}",
+	json_t *o = json_pack("{s:s,s:o,s:s?,s:I,s:s,s:s?,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:s?,s:I,s:b,s:s,s:I,s:I}",
 			      "tokenizer", lwm_tokenizer_hash(t)->hex, "fields", fields, "fields_key", a.fields_key,
 			      "fields_index", (json_int_t)a.fields_index, "join", a.join, "prepend", a.prepend,
 			      "no_bos", a.no_bos, "no_eos", a.no_eos, "frame_codes", (json_int_t)a.frame_codes,
 			      "max_frames", (json_int_t)a.max_frames, "min_tokens", (json_int_t)a.min_tokens,
 			      "max_tokens", (json_int_t)a.max_tokens, "split_lines", (json_int_t)a.split_lines,
 			      "split_at", a.split_at, "max_bytes", (json_int_t)a.max_bytes, "replace_bad_utf8",
-			      a.replace, "format", formats[a.format], "seed", (json_int_t)seed);
+			      a.replace, "format", formats[a.format], "seed", (json_int_t)seed,
+			      "vision_codes", (json_int_t)a.vision_codes);
 	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
 	json_decref(o);
 	return text;
@@ -127,7 +130,8 @@ static int open_fields(struct lwm_fields **out, struct lwm_tokenizer *t, int64_t
 	const struct lwm_fields_cfg cfg = {
 		.fields = (const char *const *)a.fields.v, .nfields = a.fields.n, .from_example = a.fields_key,
 		.index = a.fields_index, .separator = a.join, .prepend = a.prepend, .no_bos = a.no_bos,
-		.no_eos = a.no_eos, .frame_codes = a.frame_codes, .max_frames = a.max_frames, .seed = (uint64_t)seed,
+		.no_eos = a.no_eos, .frame_codes = a.frame_codes,
+		.vision_codes = a.vision_codes, .max_frames = a.max_frames, .seed = (uint64_t)seed,
 		.replace_bad_utf8 = a.replace
 	};
 	return lwm_fields_open(out, &cfg, t, e);
@@ -188,7 +192,8 @@ static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const 
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
 	const struct lwm_ingest_cfg cfg = {
 		.tokenizer = t, .fields = f, .format = (enum lwm_text_format)a.format,
-		.vision_table = lwm_fields_has_vision(f) ? LWM_VISION_TABLE : 0, .min_tokens = a.min_tokens,
+		.vision_table = lwm_fields_has_vision(f) ? lwm_vision_table(a.vision_codes) : 0,
+		.min_tokens = a.min_tokens,
 		.max_tokens = a.max_tokens, .split_lines = a.split_lines, .separator = a.split_at,
 		.max_bytes = a.max_bytes, .max_bad = a.max_bad, .replace_bad_utf8 = a.replace,
 		.force = args->common.force,

@@ -89,6 +89,8 @@ typedef int lwm_field_get(void *user, const char *key, struct lwm_field_value *o
 int lwm_fields_build_from(const struct lwm_fields *f, lwm_field_get *get, void *user, int64_t number,
 			  struct lwm_docbuf *d, struct lwm_err *e);
 
+/* Rows of the vision vocabulary: codes, EOF and EOV, up to a multiple of 256 (8192 -> 8448). */
+int64_t lwm_vision_table(int64_t codes);
 /* Index of frame i when n frames are thinned to max: trunc(linspace(0, n-1, max))[i]. */
 int64_t lwm_frame_pick(int64_t n, int64_t max, int64_t i);
 

@@ -1,0 +1,85 @@
+load ../lib
+
+setup() {
+	cd "$BATS_TEST_TMPDIR"
+	words 300 > a.txt
+	words 90 > b.txt
+	ok lwm-tokenize -t bytes --split-lines 1 a.txt -o a.docs.h5
+	ok lwm-tokenize -t bytes --split-lines 30 b.txt -o b.docs.h5
+}
+
+@test "help and usage" {
+	ok lwm-pack --help
+	has "--seq-length"
+	code 64 lwm-pack
+	code 64 lwm-pack -n 512 -o r.h5
+	code 64 lwm-pack -n 1 -o r.h5 a.docs.h5
+	code 64 lwm-pack -n 512 -o r.h5 -s a=1 a.docs.h5
+	code 64 lwm-pack -n 512 -o r.h5 -s x=1=a.docs.h5 -s x=2=b.docs.h5
+	code 78 lwm-pack -n 512 -o r.h5 a.docs.h5 --tasks 2
+	gone r.h5
+}
+
+@test "every document is used; the run repeats to the byte" {
+	ok lwm-pack -n 2K a.docs.h5 -o r.h5 --json --report report.json
+	has '"documents_in":300'
+	has '"documents_used":300'
+	cp r.h5 first
+	ok lwm-pack -n 2K a.docs.h5 -o r.h5
+	err_has "nothing to do"
+	ok lwm-pack -n 2K a.docs.h5 -o r.h5 --force
+	same r.h5 first
+	code 73 lwm-pack -n 1K a.docs.h5 -o r.h5
+	same r.h5 first
+	grep -q '"fill"' report.json
+}
+
+@test "modes and long documents" {
+	for m in masked concat padded; do
+		ok lwm-pack -n 4K -m $m a.docs.h5 b.docs.h5 -o $m.h5 --json
+		has '"documents_used":303'
+		has '"documents_left":0'
+	done
+	ok lwm-pack -n 256 b.docs.h5 -o split.h5 --json
+	has '"documents_split":3'
+	has '"tokens_cut":0'
+	ok lwm-pack -n 256 -l drop b.docs.h5 a.docs.h5 -o drop.h5 --json
+	has '"rejected_long":3'
+	ok lwm-pack -n 256 -l truncate b.docs.h5 -o cut.h5 --json
+	has '"documents_truncated":3'
+	has '"rows":3'
+}
+
+@test "shares of the tokens" {
+	ok lwm-pack -n 512 -s a=1=a.docs.h5 -s b=1=b.docs.h5 -o mix.h5 --json
+	has '"documents_in":303'
+	lacks '"documents_left":0,'
+	ok lwm-pack -n 512 -s a=1=a.docs.h5 -s b=1=b.docs.h5 --epochs 9 --max-tokens 20000 -o mix2.h5 --json
+	has '"repeats":'
+}
+
+@test "several shards, array tasks" {
+	ok lwm-pack -n 512 --rows-per-shard 10 a.docs.h5 -o rows
+	[ -e rows/rows-00000.rows.h5 ]
+	[ -e rows/rows.report.json ]
+	cp -r rows keep
+	rm rows/rows.report.json rows/rows-00001.rows.h5
+	ok lwm-pack -n 512 --rows-per-shard 10 a.docs.h5 -o rows
+	for f in keep/*; do same "$f" "rows/${f#keep/}"; done
+	for t in 0 1; do ok lwm-pack -n 512 --rows-per-shard 10 --task $t --tasks 2 a.docs.h5 b.docs.h5 -o parts; done
+	[ -e parts/rows-00001.report.json ]
+}
+
+@test "bad input" {
+	code 66 lwm-pack -n 512 absent.h5 -o r.h5
+	code 65 lwm-pack -n 512 a.txt -o r.h5
+	head -c 3000 a.docs.h5 > cut.docs.h5
+	cp a.docs.h5.manifest.json cut.docs.h5.manifest.json
+	code 65 lwm-pack -n 512 cut.docs.h5 -o r.h5
+	ok lwm-synth symbols -o symbols.txt
+	ok lwm-tokenizer-train --vocab 330 a.txt -o t.model
+	ok lwm-tokenize -t t.model a.txt -o other.docs.h5
+	code 78 lwm-pack -n 512 a.docs.h5 other.docs.h5 -o r.h5
+	err_has "another tokenizer"
+	gone r.h5
+}

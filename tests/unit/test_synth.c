@@ -1,0 +1,181 @@
+/* The made-up world: the published needle strings, documents of the length asked for, items that depend on their
+ * number. */
+#include "tests/unit/data_fixture.h"
+
+#include <jansson.h>
+
+#include "common/data/needle.h"
+#include "common/data/synth.h"
+
+static void test_needle_strings(void **state)
+{
+	(void)state;
+	struct lwm_str s = { 0 };
+	const char *three[] = { "Oslo", "Lima", "Doha" };
+	assert_int_equal(lwm_needle_cities(), 69);
+	for (int64_t i = 1; i < 69; i++)
+		assert_true(strcmp(lwm_needle_city(i - 1), lwm_needle_city(i)) < 0);
+	lwm_needle_text(&s, "Oslo", 1234567);
+	assert_string_equal(s.s, "\nThe special magic Oslo number is: 1234567\n");
+	lwm_str_reset(&s);
+	lwm_needle_question_single(&s, "Oslo");
+	assert_string_equal(s.s, "What is the special magic Oslo number?");
+	lwm_str_reset(&s);
+	lwm_needle_question_multi(&s, three, 1);
+	assert_string_equal(s.s, "What is the special magic number for Oslo?");
+	lwm_str_reset(&s);
+	lwm_needle_question_multi(&s, three, 2);
+	assert_string_equal(s.s, "What are the special magic numbers for Oslo, and Lima?");
+	lwm_str_reset(&s);
+	lwm_needle_question_multi(&s, three, 3);
+	assert_string_equal(s.s, "What are the special magic numbers for Oslo, Lima, and Doha?");
+	lwm_str_reset(&s);
+	lwm_needle_prompt_single(&s, "C", 1, "Q?");
+	assert_string_equal(s.s, "You are a helpful assistant. USER: C Q? Don't give information outside the document "
+				 "or repeat your findings. Keep your response short and direct. ASSISTANT: ");
+	lwm_str_reset(&s);
+	lwm_needle_prompt_multi(&s, "C", 1, "Q?");
+	assert_string_equal(s.s, "You are a helpful assistant. USER: C Q? Don't give information outside the document. "
+				 "ASSISTANT: ");
+	lwm_str_release(&s);
+}
+
+static void test_draws(void **state)
+{
+	(void)state;
+	int64_t city[69], seen[69] = { 0 };
+	for (uint64_t i = 0; i < 200; i++) {
+		struct lwm_rng r = lwm_rng_at(1, LWM_RNG_TEST, 5, i);
+		int64_t n = lwm_needle_draw_number(&r);
+		assert_true(n >= 1000000 && n <= 9999999);
+		lwm_needle_draw_cities(&r, 69, city);
+		for (int k = 0; k < 69; k++)
+			seen[city[k]]++;
+	}
+	for (int k = 0; k < 69; k++)
+		assert_int_equal(seen[k], 200);
+}
+
+static void test_needle_documents(void **state)
+{
+	(void)state;
+	struct lwm_tokenizer *t;
+	struct lwm_str prompt = { 0 }, answer = { 0 }, again = { 0 };
+	OK(lwm_tokenizer_open(&t, "bytes", &err));
+	for (int64_t i = 0; i < 200; i++) {
+		struct lwm_synth_needle how = { .seed = 3, .facts = 1 + i % 4, .tokens = 600 + 40 * (i % 7),
+						.tokenizer = t };
+		how.ask = 1 + i % how.facts;
+		OK(lwm_synth_needle(&how, i, &prompt, &answer, &err));
+		int64_t n = (int64_t)(prompt.len + answer.len) + 2;
+		assert_true(n <= how.tokens && n > how.tokens - 120); /* a sentence more would not fit */
+		char number[8];
+		for (int64_t k = 0; k < how.ask; k++) { /* every number asked for stands in the context, once */
+			memcpy(number, answer.s + 9 * k, 7);
+			number[7] = 0;
+			const char *at = strstr(prompt.s, number);
+			assert_non_null(at);
+			assert_null(strstr(at + 1, number));
+			assert_true(at - prompt.s > 4 && !memcmp(at - 4, "is: ", 4));
+		}
+		assert_int_equal(answer.len, 9 * how.ask - 2);
+		int64_t facts = 0;
+		for (const char *s = prompt.s; (s = strstr(s, "number is: ")); s++)
+			facts++;
+		assert_int_equal(facts, how.facts);
+		OK(lwm_synth_needle(&how, i, &again, &answer, &err));
+		assert_string_equal(again.s, prompt.s);
+		how.sentences = true;
+		OK(lwm_synth_needle(&how, i, &again, &answer, &err));
+		assert_int_equal(memcmp(answer.s, "The special magic ", 18), 0);
+	}
+	struct lwm_synth_needle how = { .facts = 2, .ask = 1, .tokens = 100, .tokenizer = t };
+	lwm_err_clear(&err);
+	assert_int_equal(lwm_synth_needle(&how, 0, &prompt, &answer, &err), -LWM_ECONFIG);
+	lwm_str_release(&prompt);
+	lwm_str_release(&answer);
+	lwm_str_release(&again);
+	lwm_tokenizer_free(t);
+}
+
+static void test_books(void **state)
+{
+	(void)state;
+	struct lwm_str a = { 0 }, q = { 0 }, b = { 0 }, unused = { 0 };
+	lwm_synth_book(1, 4, 300, 5, &a, &q);
+	lwm_synth_book(1, 4, 300, 5, &b, &unused);
+	assert_string_equal(a.s, b.s);
+	lwm_str_reset(&b);
+	lwm_synth_book(1, 5, 300, 5, &b, &unused);
+	assert_string_not_equal(a.s, b.s);
+	int64_t lines = 0;
+	for (char *s = q.s; *s; lines++) { /* each fact asked for is in the book: "the T of N" ... "is C." */
+		char *end = strchr(s, '\n'), want[100];
+		json_t *o = json_loadb(s, (size_t)(end - s), 0, NULL);
+		assert_non_null(o);
+		const char *ask = json_string_value(json_object_get(o, "question"));
+		const char *colour = json_string_value(json_object_get(o, "answer"));
+		assert_int_equal(memcmp(ask, "What colour is the ", 19), 0);
+		snprintf(want, sizeof want, "The %.*s is %s.", (int)strlen(ask) - 20, ask + 19, colour);
+		assert_non_null(strstr(a.s, want));
+		json_decref(o);
+		s = end + 1;
+	}
+	assert_int_equal(lines, 5);
+	lwm_str_release(&a);
+	lwm_str_release(&b);
+	lwm_str_release(&q);
+	lwm_str_release(&unused);
+}
+
+/* The shape has its colour, lies inside the frame, and moves the way its caption says. */
+static void test_clips(void **state)
+{
+	(void)state;
+	enum { SIZE = 32, N = 8 };
+	static uint8_t rgb[SIZE * SIZE * 3];
+	for (int64_t i = 0; i < 120; i++) {
+		struct lwm_synth_clip c = lwm_synth_clip(2, i);
+		struct lwm_str cap = { 0 }, record = { 0 };
+		double cx[N], cy[N];
+		char name[16] = "";
+		uint8_t colour[3];
+		lwm_synth_clip_caption(&c, false, &cap);
+		assert_int_equal(sscanf(cap.s, "a %15s", name), 1);
+		assert_true(lwm_synth_colour(name, colour));
+		for (int t = 0; t < N; t++) {
+			int64_t n = 0, sx = 0, sy = 0;
+			lwm_synth_clip_frame(&c, t, N, SIZE, rgb);
+			for (int p = 0; p < SIZE * SIZE; p++)
+				if (!memcmp(rgb + 3 * p, colour, 3)) {
+					n++;
+					sx += p % SIZE;
+					sy += p / SIZE;
+				}
+			assert_true(n > 20 && n < SIZE * SIZE / 4);
+			cx[t] = (double)sx / (double)n;
+			cy[t] = (double)sy / (double)n;
+		}
+		double dx = cx[N - 1] - cx[0], dy = cy[N - 1] - cy[0];
+		assert_true(!strstr(cap.s, "moves left") == !(dx < -8));
+		assert_true(!strstr(cap.s, "moves right") == !(dx > 8));
+		assert_true(!strstr(cap.s, "moves up") == !(dy < -8));
+		assert_true(!strstr(cap.s, "moves down") == !(dy > 8));
+		lwm_synth_clip_record(&c, false, i, &record);
+		json_t *o = json_loads(record.s, 0, NULL);
+		assert_non_null(o);
+		assert_string_equal(json_string_value(json_object_get(o, "caption")), cap.s);
+		json_decref(o);
+		lwm_str_release(&cap);
+		lwm_str_release(&record);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_needle_strings), cmocka_unit_test(test_draws),
+		cmocka_unit_test(test_needle_documents), cmocka_unit_test(test_books), cmocka_unit_test(test_clips),
+	};
+	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
+}
