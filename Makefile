@@ -14,6 +14,9 @@ B      := build/$(config)
 BIN    := $(if $(SAN),$(B)/bin,bin)
 LIB    := $(if $(SAN),$(B)/lib,lib)
 
+# The kernels choose OpenBLAS's core type by the processor; a site-wide setting for other programs would only slow them down.
+unexport OPENBLAS_CORETYPE
+
 # ---- packages (Debian and Ubuntu names) ----
 DEPS := gcc g++ make pkg-config libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tools ffmpeg libavformat-dev libavcodec-dev \
 	libavfilter-dev libavutil-dev libswscale-dev libyaml-dev libsentencepiece-dev libopenblas-openmp-dev \

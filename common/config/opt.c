@@ -11,6 +11,7 @@
 
 #include "common/base/log.h"
 #include "common/base/num.h"
+#include "common/base/threads.h"
 #include "common/config/opt_int.h"
 #include "common/config/yaml.h"
 
@@ -509,6 +510,7 @@ int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn
 	struct line l = { .action = A_RUN };
 	struct lwm_err e = { 0 };
 	int rc;
+	lwm_threads_settle(argv);
 	signal(SIGPIPE, SIG_DFL); /* `lwm-inspect x | head` ends quietly */
 	memset(&p, 0, sizeof p);
 	memset(&common, 0, sizeof common);
