@@ -11,8 +11,8 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%A_%a.log
 #	sbatch slurm/encode_array.sh INPUT OUT VQGAN [lwm-vqgan-encode options]
-# Videos and images to document shards of codes. A finished shard is left alone, so a failed task is simply submitted
-# again:  LWM_TASKS=100 sbatch --array=3,7 slurm/encode_array.sh ...
+# Videos and images to document shards of codes, one shard for each task: the number of tasks decides which clips share a
+# shard, so keep it. A finished shard is left alone. Failed tasks again:  LWM_TASKS=100 sbatch --array=3,7 ...
 . "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
 input=${1:?INPUT: a file, a folder or @LIST} out=${2:?OUT: the folder of the shards} model=${3:?VQGAN: its folder}
 shift 3

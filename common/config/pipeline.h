@@ -46,6 +46,7 @@ struct lwm_pipeline {
 	const char *file, *name, *out, *bin; /* bin: where lwm-* programs are looked for */
 	struct lwm_pipe_stage *stage;
 	int nstage, *order; /* indices, each stage behind those it needs */
+	bool pretend;          /* a foreach that finds nothing gets its own text as the one item: to check options */
 	struct lwm_yaml *doc;
 	struct lwm_node *vars, *defaults;
 	struct lwm_arena *arena; /* owns every string and array above */
@@ -56,7 +57,8 @@ int lwm_pipeline_load(struct lwm_pipeline **out, const char *path, const char *b
 		      struct lwm_err *e);
 void lwm_pipeline_free(struct lwm_pipeline *p); /* NULL is fine */
 int lwm_pipeline_find(const struct lwm_pipeline *p, const char *name); /* stage index or -1 */
-/* Makes the tasks of a stage (and first of those it needs), once. A foreach that finds nothing is -LWM_ENOINPUT. */
+/* Makes the tasks of a stage (and first of those it needs), once. A foreach that finds nothing is -LWM_ENOINPUT; in a
+ * needed stage that is not selected it only means that nothing is known of its outputs. */
 int lwm_pipeline_expand(struct lwm_pipeline *p, int stage, struct lwm_err *e);
 /* Forgets the tasks again, so that files are looked at anew. */
 void lwm_pipeline_forget(struct lwm_pipeline *p, int stage);

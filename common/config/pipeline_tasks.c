@@ -16,10 +16,13 @@ static bool is_pattern(const char *s)
 }
 
 /* A value as paths: a pattern becomes the files it fits (sorted), a folder its files, anything else itself. */
-static int find_items(struct lwm_paths *items, const char *text, const struct lwm_node *at, struct lwm_err *e)
+static int find_items(const struct lwm_pipeline *p, struct lwm_paths *items, const char *text,
+		      const struct lwm_node *at, struct lwm_err *e)
 {
 	glob_t g;
 	int rc = 0, found;
+	if (p->pretend && !items->n)
+		return lwm_paths_add(items, text, e);
 	if (lwm_path_is_dir(text) || text[0] == '@')
 		return lwm_paths_expand(items, text, NULL, e);
 	if (!is_pattern(text))
@@ -63,7 +66,7 @@ static int stage_items(struct lwm_pipeline *p, struct lwm_pipe_stage *st, struct
 	}
 	LWM_GO(texts(&s, f, &list, e));
 	for (int64_t i = 0; i < list.n; i++)
-		LWM_GO(find_items(items, list.v[i], f, e));
+		LWM_GO(find_items(p, items, list.v[i], f, e));
 out:
 	lwm_paths_release(&list);
 	return rc;
@@ -284,8 +287,13 @@ int lwm_pipeline_expand(struct lwm_pipeline *p, int stage, struct lwm_err *e)
 	int rc = 0;
 	if (st->expanded)
 		return 0;
-	for (int i = 0; i < st->nneed; i++)
-		LWM_TRY(lwm_pipeline_expand(p, st->need[i], e));
+	for (int i = 0; i < st->nneed; i++) {
+		struct lwm_err local = { 0 };
+		rc = lwm_pipeline_expand(p, st->need[i], &local);
+		if (rc < 0 && (rc != -LWM_ENOINPUT || p->stage[st->need[i]].selected))
+			return lwm_fail(e, -rc, "%s", local.msg);
+	}
+	rc = 0;
 	if (many) {
 		LWM_GO(stage_items(p, st, &items, e));
 		if (items.n > MAX_TASKS) {

@@ -237,7 +237,8 @@ out:
 
 /* ---- the verdict ---- */
 
-static int compare_inputs(const struct lwm_pipe_task *t, json_t *inputs, struct lwm_verdict *v, struct lwm_err *e)
+static int compare_inputs(const struct lwm_pipe_task *t, json_t *inputs, bool resumes, struct lwm_verdict *v,
+			  struct lwm_err *e)
 {
 	char hex[33];
 	for (int64_t i = 0; i < t->inputs.n; i++) {
@@ -246,7 +247,8 @@ static int compare_inputs(const struct lwm_pipe_task *t, json_t *inputs, struct 
 		if (was && !strcmp(was, hex))
 			continue;
 		snprintf(v->why, sizeof v->why, "%s: %s", was ? "changed input" : "new input", t->inputs.v[i]);
-		v->stale = true;
+		/* one that was not known of when a part of the pipeline ran alone is no reason to begin anew */
+		v->stale = was || !resumes;
 		return 0;
 	}
 	return 0;
@@ -259,7 +261,7 @@ static int compare_record(struct lwm_pipeline *p, const struct lwm_pipe_task *t,
 	json_t *now = command_json(t), *inputs = json_object_get(record, "inputs");
 	bool same = now && json_equal(now, json_object_get(record, "command"));
 	json_decref(now);
-	LWM_TRY(compare_inputs(t, inputs, v, e));
+	LWM_TRY(compare_inputs(t, inputs, p->stage[t->stage].resumes, v, e));
 	if (!*v->why && !same) {
 		snprintf(v->why, sizeof v->why, "changed command");
 		v->stale = !p->stage[t->stage].resumes;

@@ -136,17 +136,17 @@ static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, struct lwm
 
 int lwm_run_check(struct lwm_pipeline *p, struct lwm_err *e)
 {
-	for (int o = 0; o < p->nstage; o++) {
+	int rc = 0;
+	p->pretend = true;
+	for (int o = 0; o < p->nstage && rc == 0; o++) {
 		struct lwm_pipe_stage *st = &p->stage[p->order[o]];
-		struct lwm_err local = { 0 };
-		int rc = st->selected ? lwm_pipeline_expand(p, p->order[o], &local) : 0;
-		if (rc == -LWM_ENOINPUT) /* items that are not there yet say nothing about the file */
+		if (!st->selected)
 			continue;
-		if (rc < 0)
-			return lwm_fail(e, -rc, "%s", local.msg);
+		rc = lwm_pipeline_expand(p, p->order[o], e);
 		/* the tasks of one stage differ in names of files only */
-		if (st->selected && st->ntask)
-			LWM_TRY(ask(p, &st->task[0], e));
+		if (rc == 0 && st->ntask)
+			rc = ask(p, &st->task[0], e);
 	}
-	return 0;
+	p->pretend = false;
+	return rc;
 }

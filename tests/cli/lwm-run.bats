@@ -319,3 +319,37 @@ edit() { sed -i "$1" p.yaml; }
 	row 512k 512K 2.5e7 720 50 1,-1,16,2 500000 1000000 runs/text/models/256k
 	row 1m 1M 5e7 450 25 1,-1,16,4 1000000 0 runs/text/models/512k
 }
+
+@test "vision.yaml has the published numbers" {
+	cd "$ROOT"
+	row() { # STAGE SEQ STEPS WARMUP LR MIN MESH FROM
+		ok lwm-run --plan --only "train_$1" pipelines/vision.yaml
+		has "--seq-length $2 --steps $3 --warmup-steps $4 --lr $5 --min-lr $6 --mesh-dim $7"
+		has '--theta 5e7 --tokens-per-batch 8M --schedule cosine '
+		has "--start-from $8 "
+	}
+	row 1k 1K 45000 1000 6e-4 6e-5 1,-1,1,1 text-model:runs/text/models/1m
+	row 8k 8K 14000 500 6e-4 6e-5 1,-1,1,1 model:runs/vision/models/1k
+	row chat_32k 32K 1200 100 8e-5 8e-5 1,-1,4,1 model:runs/vision/models/8k
+	row chat_128k 128K 450 50 8e-5 8e-5 1,-1,8,1 model:runs/vision/models/chat_32k
+	row chat_1m 1M 50 5 8e-5 8e-5 1,-1,16,4 model:runs/vision/models/chat_128k
+	ok lwm-run --plan --only pack_1k pipelines/vision.yaml
+	has '--source images=84='
+	has '--source text=16='
+	ok lwm-run --plan --only pack_8k pipelines/vision.yaml
+	has '--source images=42='
+	has '--source videos=42='
+	ok lwm-run --plan --only pack_chat_1m pipelines/vision.yaml
+	[ "$(grep -o '=25=' <<<"$output" | wc -l)" = 4 ]
+	mkdir -p "$BATS_TEST_TMPDIR/v/a"
+	for f in 32k:100 128k:450 1m:4000; do
+		ok lwm-run --plan --only "ask_videos_${f%:*}" pipelines/vision.yaml --set video_chats="$BATS_TEST_TMPDIR/v"
+		has "--sample-frames ${f#*:} "
+	done
+}
+
+@test "a part can be planned where the data of the rest is not" {
+	ok lwm-run --plan --only say p.yaml --set src=nowhere
+	has '1 to run'
+	ok lwm-run --check p.yaml --set src=nowhere
+}
