@@ -2,10 +2,11 @@
 
 #include <fcntl.h>
 #include <hdf5.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "common/io/h5_mem.h"
 
 /* The stack of messages belongs to the thread; plug-ins could run foreign code for a filter named in a file. */
 static void quiet(void)
@@ -102,10 +103,10 @@ static int put_vec(hid_t file, hid_t dcpl, const struct lwm_vec *v, int64_t *at)
 }
 
 /* Times would make equal inputs give different bytes. */
-static hid_t new_file(const char *path)
+static hid_t new_file(struct lwm_mem_file *m, const char *path)
 {
 	hid_t fcpl = H5Pcreate(H5P_FILE_CREATE), fapl = H5Pcreate(H5P_FILE_ACCESS), file = -1;
-	if (fcpl >= 0 && fapl >= 0 && H5Pset_obj_track_times(fcpl, false) >= 0 &&
+	if (fcpl >= 0 && fapl >= 0 && H5Pset_obj_track_times(fcpl, false) >= 0 && lwm_mem_set(fapl, m) >= 0 &&
 	    H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0)
 		file = H5Fcreate(path, H5F_ACC_TRUNC, fcpl, fapl);
 	if (fcpl >= 0)
@@ -115,40 +116,35 @@ static hid_t new_file(const char *path)
 	return file;
 }
 
-int lwm_h5_create(const char *path, const char *schema, const struct lwm_vec *v, int nv, int64_t *at, int64_t *bytes,
-		  struct lwm_err *e)
+static int create_structure(struct lwm_mem_file *m, const char *path, const char *schema, const struct lwm_vec *v, int nv,
+			    int64_t *at, struct lwm_err *e)
 {
-	struct stat st;
 	int rc = 0;
-	quiet();
-	hid_t file = new_file(path), dcpl = H5Pcreate(H5P_DATASET_CREATE);
-	if (file < 0) {
-		rc = fail(e, LWM_ECANTCREATE, path, "cannot create");
-		goto out;
-	}
-	if (dcpl < 0 || H5Pset_layout(dcpl, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(dcpl, H5D_ALLOC_TIME_EARLY) < 0 ||
-	    H5Pset_fill_time(dcpl, H5D_FILL_TIME_NEVER) < 0 || H5Pset_obj_track_times(dcpl, false) < 0 ||
-	    put_schema(file, schema) < 0) {
-		rc = fail(e, LWM_EIO, path, "cannot write its structure");
-		goto out;
-	}
-	for (int i = 0; i < nv; i++) {
-		if (put_vec(file, dcpl, &v[i], &at[i]) < 0) {
-			rc = fail(e, LWM_EIO, path, "cannot write its structure");
-			goto out;
-		}
-	}
-out:
+	hid_t file = new_file(m, path), dcpl = H5Pcreate(H5P_DATASET_CREATE);
+	if (file < 0 || dcpl < 0 || H5Pset_layout(dcpl, H5D_CONTIGUOUS) < 0 ||
+	    H5Pset_alloc_time(dcpl, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_fill_time(dcpl, H5D_FILL_TIME_NEVER) < 0 ||
+	    H5Pset_obj_track_times(dcpl, false) < 0 || put_schema(file, schema) < 0)
+		rc = fail(e, LWM_EMEMORY, path, "cannot build its structure");
+	for (int i = 0; rc == 0 && i < nv; i++)
+		if (put_vec(file, dcpl, &v[i], &at[i]) < 0)
+			rc = fail(e, LWM_EMEMORY, path, "cannot build its structure");
 	if (dcpl >= 0)
 		H5Pclose(dcpl);
-	if (file >= 0 && H5Fflush(file, H5F_SCOPE_GLOBAL) < 0 && rc == 0)
-		rc = fail(e, LWM_EIO, path, "cannot write its structure");
 	if (file >= 0 && H5Fclose(file) < 0 && rc == 0)
-		rc = fail(e, LWM_EIO, path, "cannot close");
-	if (rc == 0 && stat(path, &st))
-		rc = lwm_fail(e, LWM_EIO, "%s: vanished while it was written", path);
+		rc = fail(e, LWM_EMEMORY, path, "cannot build its structure");
+	return rc;
+}
+
+int lwm_h5_create(int fd, const char *path, const char *schema, const struct lwm_vec *v, int nv, int64_t *at, int64_t *bytes,
+		  struct lwm_err *e)
+{
+	struct lwm_mem_file m = { 0 };
+	quiet();
+	int rc = create_structure(&m, path, schema, v, nv, at, e);
 	if (rc == 0)
-		*bytes = (int64_t)st.st_size;
+		rc = lwm_mem_copy(&m, fd, path, e);
+	*bytes = m.size;
+	lwm_mem_release(&m);
 	return rc;
 }
 

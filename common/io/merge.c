@@ -35,11 +35,27 @@ static struct lwm_ckpt_tensor *table_of(const struct lwm_ckpt *c, struct lwm_err
 	return t;
 }
 
+/* The configuration, speaking of the type that is written. */
+static int config_of(json_t **out, const json_t *config, enum lwm_st_dtype dtype, struct lwm_err *e)
+{
+	if (!json_is_object(config))
+		return lwm_fail(e, LWM_EDATA, "the record of the checkpoint has no 'model' in its configuration");
+	*out = json_deep_copy(config);
+	json_t *type = json_string(dtype == LWM_ST_BF16 ? "bfloat16" : "float32");
+	if (!*out || !type || (json_object_get(*out, "torch_dtype") && json_object_set(*out, "torch_dtype", type))) {
+		json_decref(type);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the configuration");
+	}
+	json_decref(type);
+	return 0;
+}
+
 int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_spec *spec, bool force,
 		    struct lwm_progress *p, struct lwm_err *e)
 {
 	const struct lwm_ckpt_meta *meta = lwm_ckpt_meta(c);
 	struct lwm_model_spec s = *spec;
+	json_t *config = NULL;
 	struct lwm_model_writer *w = NULL;
 	struct source from = { c, 0, 0, p };
 	int rc = 0;
@@ -48,10 +64,8 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 		return -LWM_EMEMORY;
 	s.kind = s.kind ? s.kind : meta->kind;
 	s.config = s.config ? s.config : json_object_get(meta->config, "model");
-	if (!json_is_object(s.config)) {
-		rc = lwm_fail(e, LWM_EDATA, "the record of the checkpoint has no 'model' in its configuration");
-		goto out;
-	}
+	LWM_GO(config_of(&config, s.config, s.dtype, e));
+	s.config = config;
 	LWM_GO(lwm_ckpt_covers(c, e));
 	LWM_GO(lwm_model_create(&w, dir, &s, t, lwm_ckpt_count(c), force, e));
 	for (from.tensor = 0; from.tensor < lwm_ckpt_count(c); from.tensor++)
@@ -60,6 +74,7 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 	w = NULL;
 out:
 	lwm_model_discard(w);
+	json_decref(config);
 	free(t);
 	return rc;
 }

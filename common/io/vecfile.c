@@ -94,12 +94,12 @@ static int make(struct lwm_vfw *w, const char *schema, struct lwm_err *e)
 	int64_t at[LWM_VF_MAX + 1];
 	for (int i = 0; i <= w->nv; i++)
 		v[i] = w->vec[i].v;
-	LWM_TRY(lwm_h5_create(w->o->tmp, schema, v, w->nv + 1, at, &w->bytes, e));
+	w->fd = open(w->o->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+	if (w->fd < 0)
+		return lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot create", w->o->path);
+	LWM_TRY(lwm_h5_create(w->fd, w->o->path, schema, v, w->nv + 1, at, &w->bytes, e));
 	for (int i = 0; i <= w->nv; i++)
 		w->vec[i].at = at[i];
-	w->fd = open(w->o->tmp, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (w->fd < 0)
-		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot reopen", w->o->tmp);
 	/* takes the room now; file systems that cannot say EOPNOTSUPP */
 	if (fallocate(w->fd, 0, 0, (off_t)w->bytes) && (errno == ENOSPC || errno == EDQUOT))
 		return lwm_fail_errno(e, LWM_EIO, errno, "%s: no room for %" PRId64 " bytes", w->o->path, w->bytes);

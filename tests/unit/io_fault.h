@@ -18,12 +18,13 @@
 #include "common/base/err.h"
 #include "common/base/path.h"
 
-static char scratch[64];
+static char scratch[160];
 
 static inline int scratch_make(void **state)
 {
 	(void)state;
-	snprintf(scratch, sizeof scratch, "/tmp/lwm_io_XXXXXX");
+	/* in memory where that is possible: thousands of files are synced */
+	snprintf(scratch, sizeof scratch, "%s/lwm_io_XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
 	return mkdtemp(scratch) ? 0 : -1;
 }
 
@@ -36,7 +37,7 @@ static inline int scratch_remove(void **state)
 /* "SCRATCH/name" in one of a few rotating buffers */
 static inline const char *at(const char *name)
 {
-	static char buf[8][256];
+	static char buf[8][512];
 	static int i;
 	i = (i + 1) % 8;
 	snprintf(buf[i], sizeof buf[i], "%s/%s", scratch, name);

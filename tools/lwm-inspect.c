@@ -1,0 +1,383 @@
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "common/base/path.h"
+#include "common/base/str.h"
+#include "common/config/opt.h"
+#include "common/io/docshard.h"
+#include "common/io/inspect.h"
+#include "common/io/rowshard.h"
+#include "common/text/tokenizer.h"
+
+static struct {
+	bool check, tensors;
+	int64_t doc, row, tokens;
+	const char *tokenizer;
+} a = { .doc = -1, .row = -1, .tokens = 256 };
+
+static const struct lwm_opt opts[] = {
+	LWM_OPT_FLAG('c', "check", &a.check, "is it intact? Reads every byte; prints what is damaged, nothing else"),
+	LWM_OPT_FLAG(0, "tensors", &a.tensors, "list the tensors of models and checkpoints"),
+	LWM_OPT_INT(0, "doc", &a.doc, -1, INT64_MAX, "N", "show document N of a document shard, counted from 0", 0),
+	LWM_OPT_INT(0, "row", &a.row, -1, INT64_MAX, "N", "show row N of a row shard", 0),
+	LWM_OPT_INT(0, "tokens", &a.tokens, -1, INT64_MAX, "N", "show so many tokens of it; -1: all", 0),
+	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "show tokens as text too", 0),
+	LWM_OPT_END
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-inspect",
+	.summary = "what is in shards, checkpoints and models, and are they intact",
+	.operands = "PATH...",
+	.min_operands = 1,
+	.max_operands = -1,
+	.opts = opts,
+	.details = "PATH is a document or row shard (.h5), a checkpoint (step_...), a model folder, a\n"
+		   ".safetensors file, or a folder of these, which is searched.\n"
+		   "\n"
+		   "--check ends with 0 when all is intact, 65 when something is damaged or unfinished,\n"
+		   "66 when it is not there, 1 when it carries no hashes to compare with (models made by\n"
+		   "other programs). --json prints one object a line.\n",
+	.examples = "lwm-inspect books.docs.h5\n"
+		    "lwm-inspect --check shards/ run/ckpt && echo fine\n"
+		    "lwm-inspect --doc 17 --tokenizer model/ books.docs.h5\n",
+};
+
+/* ---- finding things in folders ---- */
+
+static int order(const struct dirent **x, const struct dirent **y)
+{
+	return strcmp((*x)->d_name, (*y)->d_name);
+}
+
+static int visible(const struct dirent *d)
+{
+	return d->d_name[0] != '.' && !strstr(d->d_name, ".tmp.");
+}
+
+/* Adds `path`, or what is known below it. Unfinished checkpoints count: they are what --check is asked about. */
+static int find(struct lwm_paths *out, const char *path, int depth, struct lwm_err *e)
+{
+	enum lwm_thing what;
+	struct dirent **list;
+	int rc = 0;
+	LWM_TRY(lwm_thing_of(path, &what, e));
+	if (what != LWM_THING_OTHER || !lwm_path_is_dir(path))
+		return what != LWM_THING_OTHER || depth == 0 ? lwm_paths_add(out, path, e) : 0;
+	if (depth > 16)
+		return lwm_fail(e, LWM_EUSAGE, "%s: folders are nested more than 16 deep", path);
+	int n = scandir(path, &list, visible, order);
+	if (n < 0)
+		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot list the folder", path);
+	for (int i = 0; i < n; i++) {
+		char *sub = lwm_path_join(path, list[i]->d_name);
+		if (rc == 0)
+			rc = sub ? find(out, sub, depth + 1, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+		free(sub);
+		free(list[i]);
+	}
+	free(list);
+	return rc;
+}
+
+/* ---- printing ---- */
+
+static void indent(int depth)
+{
+	printf("%*s", depth * 2, "");
+}
+
+static bool plain_list(const json_t *v)
+{
+	size_t i;
+	json_t *x;
+	json_array_foreach((json_t *)(uintptr_t)v, i, x)
+		if (json_is_object(x) || json_is_array(x))
+			return false;
+	return true;
+}
+
+/* What a file says must not steer the terminal. */
+static void print_text(const char *s)
+{
+	for (; *s; s++)
+		putchar(((unsigned char)*s < 0x20 && *s != '\n' && *s != '\t') || *s == 0x7f ? '?' : *s);
+}
+
+static void print_value(const json_t *v)
+{
+	size_t i;
+	json_t *x;
+	if (json_is_string(v)) {
+		print_text(json_string_value(v));
+	} else if (json_is_integer(v)) {
+		printf("%" JSON_INTEGER_FORMAT, json_integer_value(v));
+	} else if (json_is_real(v)) {
+		printf("%.6g", json_real_value(v));
+	} else if (json_is_array(v)) {
+		json_array_foreach((json_t *)(uintptr_t)v, i, x) {
+			printf("%s", i ? " " : "");
+			print_value(x);
+		}
+	} else {
+		printf("%s", json_is_true(v) ? "yes" : json_is_false(v) ? "no" : "-");
+	}
+}
+
+static void print_object(json_t *o, int depth);
+
+static void print_member(const char *key, json_t *v, int depth)
+{
+	size_t i;
+	json_t *x;
+	indent(depth);
+	if (json_is_object(v)) {
+		printf("%s\n", key);
+		print_object(v, depth + 1);
+	} else if (json_is_array(v) && !plain_list(v)) {
+		printf("%s\n", key);
+		json_array_foreach(v, i, x) {
+			indent(depth + 1);
+			char *text = json_dumps(x, JSON_COMPACT | JSON_ENCODE_ANY);
+			printf("%s\n", text ? text : "?");
+			free(text);
+		}
+	} else {
+		printf("%-16s ", key);
+		print_value(v);
+		putchar('\n');
+	}
+}
+
+static void print_object(json_t *o, int depth)
+{
+	const char *key;
+	json_t *v;
+	json_object_foreach(o, key, v)
+		if (depth || (strcmp(key, "path") && strcmp(key, "kind")))
+			print_member(key, v, depth + (depth == 0));
+}
+
+static int print(json_t *o, bool json, struct lwm_err *e)
+{
+	if (json) {
+		char *text = json_dumps(o, JSON_COMPACT);
+		if (!text)
+			return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		puts(text);
+		free(text);
+		return 0;
+	}
+	printf("%s: %s\n", json_string_value(json_object_get(o, "path")), json_string_value(json_object_get(o, "kind")));
+	print_object(o, 0);
+	return 0;
+}
+
+/* ---- one document or row ---- */
+
+static json_t *numbers(const int32_t *v, int64_t n)
+{
+	json_t *list = json_array();
+	for (int64_t i = 0; i < n; i++)
+		json_array_append_new(list, json_integer(v[i]));
+	return list;
+}
+
+/* Text of the tokens; vision codes and ids of other vocabularies are named. */
+static int put_text(json_t *o, const int32_t *v, int64_t n, int64_t vocab_text, struct lwm_err *e)
+{
+	struct lwm_tokenizer *t;
+	struct lwm_str s = { 0 };
+	if (!a.tokenizer)
+		return 0;
+	LWM_TRY(lwm_tokenizer_open(&t, a.tokenizer, e));
+	for (int64_t i = 0; i < n;) {
+		int64_t k = i;
+		while (k < n && v[k] < vocab_text)
+			k++;
+		lwm_tokenizer_decode(t, v + i, k - i, &s);
+		if (k < n)
+			lwm_str_printf(&s, "<v%" PRId64 ">", v[k] - vocab_text);
+		i = k + 1;
+	}
+	lwm_tokenizer_free(t);
+	struct lwm_str quoted = { 0 };
+	lwm_str_json(&quoted, lwm_str_get(&s), s.len); /* malformed bytes become U+FFFD */
+	json_t *text = quoted.s ? json_loads(quoted.s, JSON_DECODE_ANY, NULL) : NULL;
+	int rc = text && !json_object_set_new(o, "text", text) ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	lwm_str_release(&quoted);
+	lwm_str_release(&s);
+	return rc;
+}
+
+static int64_t shown(int64_t n)
+{
+	return a.tokens < 0 || a.tokens > n ? n : a.tokens;
+}
+
+static int show_doc(const char *path, bool json, struct lwm_err *e)
+{
+	struct lwm_docs *d;
+	struct lwm_doc doc;
+	int32_t *v = NULL;
+	json_t *o = NULL, *runs = json_array();
+	int rc = lwm_docs_open(&d, path, e);
+	if (rc < 0) {
+		json_decref(runs);
+		return rc;
+	}
+	if (a.doc >= lwm_docs_count(d)) {
+		rc = lwm_fail(e, LWM_EUSAGE, "--doc %" PRId64 ": %s has %" PRId64 " documents", a.doc, path, lwm_docs_count(d));
+		goto out;
+	}
+	LWM_GO(lwm_docs_get(d, a.doc, &doc, e));
+	v = malloc(((size_t)shown(doc.n) + 1) * sizeof *v);
+	if (!v) {
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		goto out;
+	}
+	LWM_GO(lwm_docs_read(d, a.doc, 0, shown(doc.n), v, e));
+	for (int64_t i = 0; i < doc.nruns; i++)
+		json_array_append_new(runs, json_pack("{s:I,s:I,s:b}", "from", (json_int_t)doc.runs[i].start, "to",
+						      (json_int_t)(i + 1 < doc.nruns ? doc.runs[i + 1].start : doc.n), "loss",
+						      doc.runs[i].loss));
+	o = json_pack("{s:s,s:s,s:I,s:s?,s:s?,s:I,s:O,s:o}", "path", path, "kind", "document", "document", (json_int_t)a.doc, "id",
+		      doc.id, "source", doc.source, "length", (json_int_t)doc.n, "runs", runs, "tokens",
+		      numbers(v, shown(doc.n)));
+	if (!o) {
+		rc = lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " has a name that is not UTF-8", path, a.doc);
+		goto out;
+	}
+	LWM_GO(put_text(o, v, shown(doc.n), lwm_docs_meta(d)->vocab_text, e));
+	rc = print(o, json, e);
+out:
+	json_decref(o);
+	json_decref(runs);
+	free(v);
+	lwm_docs_close(d);
+	return rc;
+}
+
+static int show_row(const char *path, bool json, struct lwm_err *e)
+{
+	struct lwm_rows *r;
+	struct lwm_row row = { 0 };
+	json_t *o = NULL, *segs = json_array();
+	int rc = lwm_rows_open(&r, path, e);
+	if (rc < 0) {
+		json_decref(segs);
+		return rc;
+	}
+	if (a.row >= lwm_rows_count(r)) {
+		rc = lwm_fail(e, LWM_EUSAGE, "--row %" PRId64 ": %s has %" PRId64 " rows", a.row, path, lwm_rows_count(r));
+		goto out;
+	}
+	LWM_GO(lwm_rows_read(r, a.row, &row, e));
+	for (int64_t i = 0; i < row.nseg; i++)
+		json_array_append_new(segs, json_pack("{s:I,s:I,s:I,s:I}", "start", (json_int_t)row.seg[i].start, "length",
+						      (json_int_t)row.seg[i].len, "labels", (json_int_t)row.seg[i].n_loss,
+						      "document", (json_int_t)row.seg[i].doc));
+	o = json_pack("{s:s,s:s,s:I,s:I,s:O,s:o}", "path", path, "kind", "row", "row", (json_int_t)a.row, "seq_length",
+		      (json_int_t)row.seq, "segments", segs, "tokens", numbers(row.tokens, shown(row.seq)));
+	if (!o) {
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		goto out;
+	}
+	LWM_GO(put_text(o, row.tokens, shown(row.seq), lwm_rows_meta(r)->vocab_text, e));
+	rc = print(o, json, e);
+out:
+	json_decref(o);
+	json_decref(segs);
+	lwm_row_release(&row);
+	lwm_rows_close(r);
+	return rc;
+}
+
+/* ---- the two questions ---- */
+
+static int describe_one(const char *path, bool json, struct lwm_err *e)
+{
+	enum lwm_thing what;
+	json_t *o = NULL;
+	LWM_TRY(lwm_thing_of(path, &what, e));
+	LWM_TRY(lwm_describe(path, what, a.tensors, &o, e));
+	int rc = print(o, json, e);
+	json_decref(o);
+	return rc;
+}
+
+static int check_one(const char *path, bool json, struct lwm_err *e)
+{
+	enum lwm_thing what;
+	int rc = lwm_thing_of(path, &what, e);
+	if (rc == 0)
+		rc = lwm_check_thing(path, what, e);
+	if (!json)
+		return rc;
+	json_t *o = json_pack("{s:s,s:s,s:b,s:s}", "path", path, "kind", lwm_thing_names[what], "intact", rc == 0, "reason",
+			      rc < 0 ? e->msg : "");
+	if (o)
+		print(o, true, NULL);
+	json_decref(o);
+	return rc;
+}
+
+/* All of them; the first failure decides the exit code, and is not told twice. */
+static int each(const struct lwm_paths *list, bool json, struct lwm_err *e)
+{
+	int64_t bad = 0;
+	int first = 0;
+	for (int64_t i = 0; i < list->n; i++) {
+		struct lwm_err why = { 0 };
+		int rc = a.check ? check_one(list->v[i], json, &why) : describe_one(list->v[i], json, &why);
+		if (rc == 0)
+			continue;
+		first = first ? first : rc;
+		if (bad++ == 0)
+			*e = why;
+		else
+			lwm_log(LWM_ERROR, "%s", why.msg);
+	}
+	if (bad > 1) {
+		lwm_log(LWM_ERROR, "%s", e->msg);
+		lwm_err_clear(e);
+		lwm_fail(e, -first, "%" PRId64 " of %" PRId64 " are not intact", bad, list->n);
+	}
+	return first;
+}
+
+static int run(const struct lwm_args *args, struct lwm_err *e)
+{
+	struct lwm_paths list = { 0 };
+	int rc = 0;
+	if ((a.doc >= 0) + (a.row >= 0) + a.check > 1)
+		return lwm_fail(e, LWM_EUSAGE, "give one of --check, --doc and --row");
+	if ((a.doc >= 0 || a.row >= 0) && args->noperand != 1)
+		return lwm_fail(e, LWM_EUSAGE, "--doc and --row show one shard");
+	if (a.doc >= 0)
+		return show_doc(args->operand[0], args->common.json, e);
+	if (a.row >= 0)
+		return show_row(args->operand[0], args->common.json, e);
+	for (int i = 0; i < args->noperand && rc == 0; i++) {
+		char *path = args->operand[i];
+		for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
+			path[n - 1] = 0;
+		rc = find(&list, path, 0, e);
+	}
+	if (rc == 0 && list.n == 0)
+		rc = lwm_fail(e, LWM_ENOINPUT, "%s: no shards, checkpoints or models in it", args->operand[0]);
+	if (rc == 0)
+		rc = each(&list, args->common.json, e);
+	lwm_paths_release(&list);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, run);
+}
