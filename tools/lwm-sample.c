@@ -66,8 +66,8 @@ static const struct lwm_tool tool = {
 	.summary = "Text, chat, pictures and clips from a model, and answers about pictures and clips.",
 	.operands = "",
 	.opts = opts,
-	.details = "Text and answers go to standard output, frames to --output. The same model, prompt, options and seed\n"
-		   "give the same result. In chat without --prompt each line of standard input is a turn.",
+	.details = "Text and answers go to standard output, frames to --output. Equal model, prompt, options and seed\n"
+		   "give equal results. In chat without --prompt each line of standard input is a turn.",
 	.examples = "  lwm-sample -m model -p 'It was a dark' --max-tokens 64\n"
 		    "  lwm-sample -m model --mode chat\n"
 		    "  lwm-sample -m model --vqgan vqgan --mode image -p 'a red ball' --guidance-image 5 -o ball.png\n"
@@ -407,6 +407,21 @@ static int output_name(char **out, int64_t sample, struct lwm_err *e)
 	return lwm_str_ok(&b, e);
 }
 
+static int print_made(const char *name, int64_t frames, int64_t sample, struct lwm_err *e)
+{
+	struct lwm_str b = { 0 };
+	int rc;
+
+	lwm_str_printf(&b, "{\"sample\":%" PRId64 ",\"output\":", sample);
+	lwm_str_json(&b, name, strlen(name));
+	lwm_str_printf(&b, ",\"frames\":%" PRId64 "}", frames);
+	rc = lwm_str_ok(&b, e);
+	if (rc == 0)
+		puts(b.s);
+	lwm_str_release(&b);
+	return rc;
+}
+
 static int save(const struct session *s, const int32_t *codes, int64_t frames, int64_t sample, struct lwm_err *e)
 {
 	uint8_t *rgb = malloc((size_t)(frames * s->size * s->size) * 3);
@@ -422,7 +437,7 @@ static int save(const struct session *s, const int32_t *codes, int64_t frames, i
 	else
 		LWM_GO(lwm_video_write(name, rgb, frames, side, side, o.fps, s->common->force, e));
 	if (s->common->json)
-		printf("{\"sample\":%" PRId64 ",\"output\":\"%s\",\"frames\":%" PRId64 "}\n", sample, name, frames);
+		LWM_GO(print_made(name, frames, sample, e));
 	else
 		lwm_log(LWM_INFO, "%s: %" PRId64 " frame%s of %dx%d", name, frames, frames == 1 ? "" : "s", side, side);
 out:
@@ -483,6 +498,22 @@ out:
 
 /* ---- */
 
+/* Before hours go into it: what is to be written does not exist. */
+static int check_outputs(bool force, struct lwm_err *e)
+{
+	int rc = 0;
+
+	for (int64_t i = 0; o.output && !force && i < o.samples && rc == 0; i++) {
+		char *name;
+
+		LWM_TRY(output_name(&name, i, e));
+		if (lwm_path_exists(name))
+			rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", name);
+		free(name);
+	}
+	return rc;
+}
+
 static int check_options(struct lwm_err *e)
 {
 	bool draws = o.mode == MODE_IMAGE || o.mode == MODE_VIDEO;
@@ -540,6 +571,7 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	int rc;
 
 	LWM_TRY(check_options(e));
+	LWM_TRY(check_outputs(a->common.force, e));
 	o.text.seed = o.image.seed = o.video.seed = (uint64_t)a->common.seed;
 	rc = open_all(&s, e);
 	if (rc == 0)

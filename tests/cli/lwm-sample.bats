@@ -70,3 +70,25 @@ setup() { cd "$BATS_TEST_TMPDIR"; }
 	code 66 lwm-sample -q -m nowhere -p x
 	code 64 sample -p x --temperature -1
 }
+
+@test "pictures, clips, and a question about one" {
+	lwm-synth -q clips -o clips --count 1 --size 32 --frames 4
+	lwm-train-stage -q --threads 1 -o vq --objective reconstruction --data clips --model tiny --resolution 32 --steps 1 \
+		--batch-frames 2 --device cpu
+	lwm-train-stage -q --threads 1 -o run --data "$SCRATCH/t.rows.h5" --tokenizer bytes --device cpu --seq-length 64 \
+		--tokens-per-batch 1K --dim 32 --ffn 64 --heads 2 --layers 1 --steps 1 --vision-codes 8192
+	draw() { lwm-sample -q -m run --vqgan vq --tokenizer bytes --device cpu --threads 1 --context 900 "$@"; }
+	ok draw --mode image -p 'a ball' --guidance-image 3 -o a.png
+	ok draw --mode image -p 'a ball' --guidance-image 3 -o b.png
+	same a.png b.png
+	code 73 draw --mode image -p 'a ball' -o a.png
+	ok draw --mode video -p 'a ball' --frames 3 -o a.mp4 --json
+	has '{"sample":0,"output":"a.mp4","frames":3}'
+	ok draw --mode ask -i a.mp4 -p 'What is it?' --max-tokens 4
+	ok draw --mode ask -i a.png -p 'What is it?' --max-tokens 4 --raw
+	code 78 draw --mode video -p 'a ball' --frames 100 -o c.mp4
+	err_has 'tokens are needed'
+	gone c.mp4
+	code 78 sample --mode image --vqgan vq -p x -o x.png
+	err_has 'text alone'
+}
