@@ -14,7 +14,7 @@ static cairo_status_t collect(void *closure, const unsigned char *data, unsigned
 int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, double height, enum lwm_plot_format f,
 		     struct lwm_err *e)
 {
-	*c = (struct lwm_canvas){ .out = out, .format = f };
+	*c = (struct lwm_canvas){ .out = out, .from = out->len, .format = f };
 	c->surface = f == LWM_PLOT_SVG ? cairo_svg_surface_create_for_stream(collect, out, width, height) :
 					 cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)ceil(width), (int)ceil(height));
 	c->cr = cairo_create(c->surface);
@@ -31,6 +31,16 @@ int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, do
 	return 0;
 }
 
+/* cairo numbers its surfaces through a process; nothing refers to that name. */
+static void drop_surface_id(struct lwm_str *out, size_t from)
+{
+	char *at = out->failed ? NULL : memmem(out->s + from, out->len - from, " id=\"surface", 12), *end;
+	if (!at || !(end = strchr(at + 12, '"')))
+		return;
+	memmove(at, end + 1, out->len - (size_t)(end + 1 - out->s) + 1);
+	out->len -= (size_t)(end + 1 - at);
+}
+
 int lwm_canvas_end(struct lwm_canvas *c, struct lwm_err *e)
 {
 	cairo_status_t st = cairo_status(c->cr);
@@ -41,6 +51,8 @@ int lwm_canvas_end(struct lwm_canvas *c, struct lwm_err *e)
 	if (!st)
 		st = cairo_surface_status(c->surface);
 	cairo_surface_destroy(c->surface);
+	if (!st && c->format == LWM_PLOT_SVG)
+		drop_surface_id(c->out, c->from);
 	return st ? lwm_fail(e, LWM_EMEMORY, "cannot finish a picture: %s", cairo_status_to_string(st)) : 0;
 }
 

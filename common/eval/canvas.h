@@ -10,6 +10,7 @@ struct lwm_canvas {
 	cairo_surface_t *surface;
 	cairo_t *cr;
 	struct lwm_str *out;
+	size_t from; /* where in out the picture begins */
 	enum lwm_plot_format format;
 };
 

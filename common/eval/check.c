@@ -8,7 +8,17 @@
 #include "common/base/num.h"
 #include "common/eval/run_report.h"
 
-/* "FILE#a.b.0": members of objects by name, of arrays by number. */
+/* A member of an object by name, of an array by number. NULL: there is none. */
+static json_t *member(json_t *v, const char *key)
+{
+	struct lwm_err ignored = { 0 };
+	int64_t i;
+	if (!json_is_array(v))
+		return json_object_get(v, key);
+	return lwm_parse_int(key, 0, INT32_MAX, &i, key, &ignored) < 0 ? NULL : json_array_get(v, (size_t)i);
+}
+
+/* "FILE#a.b.0" */
 static int number_at(const char *where, double *out, struct lwm_err *e)
 {
 	char *copy = strdup(where), *hash = copy ? strrchr(copy, '#') : NULL, *save = NULL;
@@ -22,7 +32,7 @@ static int number_at(const char *where, double *out, struct lwm_err *e)
 	rc = lwm_json_read(&root, copy, 1 << 26, e);
 	v = root;
 	for (char *k = strtok_r(hash + 1, ".", &save); rc == 0 && k; k = strtok_r(NULL, ".", &save)) {
-		v = json_is_array(v) ? json_array_get(v, (size_t)strtoul(k, NULL, 10)) : json_object_get(v, k);
+		v = member(v, k);
 		if (!v)
 			rc = lwm_fail(e, LWM_EDATA, "%s: has no '%s'", copy, k);
 	}
@@ -49,12 +59,12 @@ static char *trim(char *s)
 /* Product of numbers and places. */
 static int product(char *text, double *out, struct lwm_err *e)
 {
-	char *save = NULL;
+	char *p;
 	*out = 1;
-	for (char *p = strtok_r(text, "*", &save); p; p = strtok_r(NULL, "*", &save)) {
+	while ((p = strsep(&text, "*"))) {
 		double v;
 		p = trim(p);
-		LWM_TRY(strchr(p, '#') ? number_at(p, &v, e) : lwm_parse_double(p, -1e300, 1e300, &v, "a check's bound", e));
+		LWM_TRY(strchr(p, '#') ? number_at(p, &v, e) : lwm_parse_double(p, -1e300, 1e300, &v, "a side of it", e));
 		*out *= v;
 	}
 	return 0;
@@ -85,7 +95,9 @@ int lwm_check_read(struct lwm_check *c, const char *spec, struct lwm_err *e)
 	*colon = *op = 0;
 	snprintf(c->name, sizeof c->name, "%s", copy);
 	snprintf(c->text, sizeof c->text, "%s", spec + (colon - copy) + 2);
-	rc = read_sides(c, trim(colon + 2), trim(op + 2), e);
+	rc = read_sides(c, colon + 2, op + 2, e);
+	if (rc < 0)
+		lwm_context(e, "--check '%s'", spec);
 	free(copy);
 	return rc;
 }

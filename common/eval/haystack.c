@@ -55,23 +55,28 @@ static bool blank(char c)
 	return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
-/* End of the sentence that begins at `at`: behind the blanks that follow its mark. */
-static size_t sentence_end(const char *s, size_t n, size_t at)
+/* End of the sentence that begins at `at`: behind the blanks that follow its mark. *mark: behind the mark itself. */
+static size_t sentence_end(const char *s, size_t n, size_t at, size_t *mark)
 {
 	while (at < n) {
 		char c = s[at++];
 		if ((c == '.' || c == '!' || c == '?') && at < n && blank(s[at])) {
+			*mark = at;
 			while (at < n && blank(s[at]))
 				at++;
 			return at;
 		}
 	}
+	*mark = n;
 	return n;
 }
 
+/* Tokens are counted from mark to mark: a blank makes one piece with the word behind it, so counts of sentences that end in
+ * their blanks would add up to more than the text has. */
 static int cut(struct lwm_haystack *h, struct lwm_tokenizer *t, struct lwm_err *e)
 {
 	int64_t cap = 0;
+	size_t counted = 0, mark;
 	struct lwm_ids ids = { 0 };
 	int rc = 0;
 	for (size_t at = 0; at < h->text.len;) {
@@ -89,11 +94,12 @@ static int cut(struct lwm_haystack *h, struct lwm_tokenizer *t, struct lwm_err *
 			if (h->n == 0)
 				h->start[0] = h->tokens[0] = 0;
 		}
-		size_t end = sentence_end(h->text.s, h->text.len, at);
+		size_t end = sentence_end(h->text.s, h->text.len, at, &mark);
 		ids.n = 0;
-		rc = lwm_tokenizer_encode_rest(t, h->text.s + at, end - at, &ids, e);
+		rc = lwm_tokenizer_encode_rest(t, h->text.s + counted, mark - counted, &ids, e);
 		if (rc < 0)
 			break;
+		counted = mark;
 		h->n++;
 		h->start[h->n] = (int64_t)end;
 		h->tokens[h->n] = h->tokens[h->n - 1] + ids.n;

@@ -24,19 +24,17 @@ static struct rgb color(enum lwm_colors which, double v)
 			     (a->b + (b->b - a->b) * f) / 255 };
 }
 
+/* Cut by arithmetic: a clip would put an id into the svg, and ids of several pictures meet in one page. */
 static void hatch(struct lwm_canvas *c, double x, double y, double w, double h)
 {
-	cairo_save(c->cr);
-	cairo_rectangle(c->cr, x, y, w, h);
-	cairo_clip(c->cr);
 	lwm_canvas_gray(c, 0.75);
 	cairo_set_line_width(c->cr, 1);
-	for (double d = -h; d < w; d += 6) {
-		cairo_move_to(c->cr, x + d, y + h);
-		cairo_line_to(c->cr, x + d + h, y);
+	for (double d = 6 - h; d < w; d += 6) { /* from (d, h) up to (d + h, 0) */
+		double left = fmax(d, 0), right = fmin(d + h, w);
+		cairo_move_to(c->cr, x + left, y + h - (left - d));
+		cairo_line_to(c->cr, x + right, y + h - (right - d));
 	}
 	cairo_stroke(c->cr);
-	cairo_restore(c->cr);
 }
 
 static void cell(struct lwm_canvas *c, const struct lwm_heatmap *m, double v, double x, double y, double w, double h)

@@ -27,7 +27,7 @@ enum { LWM_NEEDLES_MAX = 16, LWM_NEEDLE_SCORER = 1 /* version, in every result *
 struct lwm_haystack {
 	struct lwm_str text;
 	int64_t *start;     /* (n+1) bytes: sentence i is text[start[i] .. start[i+1]) */
-	int64_t *tokens;    /* (n+1) running token count before sentence i */
+	int64_t *tokens;    /* (n+1) running token count before sentence i, the blanks before it not counted */
 	int64_t n;
 	struct lwm_hash hash;
 };
@@ -57,7 +57,7 @@ struct lwm_trial {
 	double depth[LWM_NEEDLES_MAX];            /* percent where each really stands */
 	struct lwm_ids prompt;                    /* <s> first */
 };
-/* A length that cannot hold the question is -LWM_ECONFIG saying how much it takes. */
+/* A length that cannot hold the question, or that the haystack cannot fill, is -LWM_ECONFIG with the numbers. */
 int lwm_trial_make(struct lwm_trial *t, const struct lwm_needle_task *task, const struct lwm_needle_cell *cell,
 		   const struct lwm_haystack *h, struct lwm_tokenizer *tok, struct lwm_err *e);
 void lwm_trial_release(struct lwm_trial *t);

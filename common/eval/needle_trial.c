@@ -115,7 +115,7 @@ static int64_t fitting(const struct lwm_haystack *h, int64_t first, int64_t room
 	return lo - first;
 }
 
-/* A first sentence such that enough text follows; the haystack's start when it is too short for that. */
+/* A first sentence such that enough text follows. */
 static int64_t first_sentence(const struct lwm_haystack *h, int64_t room, struct lwm_rng *r)
 {
 	int64_t last = h->n;
@@ -144,6 +144,10 @@ int lwm_trial_make(struct lwm_trial *t, const struct lwm_needle_task *task, cons
 		LWM_GO(lwm_fail(e, LWM_ECONFIG,
 				"a context of %" PRId64 " tokens is too short: the question takes %" PRId64 ", the answer %" PRId64,
 				cell->length, bare, task->answer_tokens));
+	if (h->tokens[h->n] < limit - bare) /* a shorter text under a longer name would be a wrong result */
+		LWM_GO(lwm_fail(e, LWM_ECONFIG,
+				"the haystack holds %" PRId64 " tokens, a context of %" PRId64 " takes %" PRId64 ": give it more text",
+				h->tokens[h->n], cell->length, limit - bare));
 	first = first_sentence(h, limit - bare, &r);
 	count = fitting(h, first, limit - bare);
 	/* pieces merge and split where sentences meet, so the sum of counts is close but not exact */
