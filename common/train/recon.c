@@ -1,6 +1,7 @@
 /* recon.c - frames from a bounded cache to the VQGAN, and the care of its codebook. */
 #include "common/train/recon.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,14 +14,14 @@ struct lwm_recon {
 	struct lwm_recon_cfg c;
 	struct lk_dev *dev;
 	float *params;        /* device, of the caller */
-	int64_t codebook;     /* offset in it */
+	int64_t codebook, quant_weight, quant_bias; /* offsets in it */
 	struct lwm_vqgan *net;
 	uint8_t *frames;      /* training frames, then held-out frames */
 	int64_t n, held, cap; /* counts; room in frames */
 	int64_t one, codes;   /* bytes, codes of a frame */
 	uint8_t *batch;       /* host, gathered frames */
 	int32_t *chosen;      /* host, codes of them */
-	float *z;             /* host, latents of the probe */
+	float *z, *far;       /* host, latents of the probe; squared distance of each to its row */
 	uint8_t *used;        /* num_embeddings */
 };
 
@@ -96,13 +97,18 @@ static int fill_cache(struct lwm_recon *r, struct lwm_err *e)
 
 /* ---- life ---- */
 
-static int find_codebook(struct lwm_recon *r, struct lwm_err *e)
+static int find_offsets(struct lwm_recon *r, struct lwm_err *e)
 {
 	struct lwm_vqgan_params p;
 	LWM_TRY(lwm_vqgan_params_init(&p, &r->c.model, e));
-	for (int64_t i = 0; i < p.n; i++)
+	for (int64_t i = 0; i < p.n; i++) {
 		if (p.v[i].kind == LWM_VQ_CODEBOOK)
 			r->codebook = p.v[i].offset;
+		if (strcmp(p.v[i].name, "quant_conv.weight") == 0)
+			r->quant_weight = p.v[i].offset;
+		if (strcmp(p.v[i].name, "quant_conv.bias") == 0)
+			r->quant_bias = p.v[i].offset;
+	}
 	lwm_vqgan_params_release(&p);
 	return 0;
 }
@@ -128,8 +134,9 @@ static int allocate(struct lwm_recon *r, struct lwm_err *e)
 	r->batch = malloc((size_t)(most * r->one));
 	r->chosen = malloc((size_t)(most * r->codes) * sizeof *r->chosen);
 	r->z = malloc((size_t)(r->c.probe_frames * r->codes * r->c.model.embed_dim + 1) * sizeof *r->z);
+	r->far = malloc((size_t)(r->c.probe_frames * r->codes + 1) * sizeof *r->far);
 	r->used = malloc((size_t)r->c.model.num_embeddings);
-	return r->batch && r->chosen && r->z && r->used ? 0 : lwm_fail(e, LWM_EMEMORY, "no memory for a batch of frames");
+	return r->batch && r->chosen && r->z && r->far && r->used ? 0 : lwm_fail(e, LWM_EMEMORY, "no memory for a batch of frames");
 }
 
 int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_recon_cfg *c, float *params,
@@ -146,7 +153,7 @@ int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_r
 	LWM_GO(check_cfg(&r->c, e));
 	r->one = r->c.width * r->c.height * 3;
 	r->codes = lwm_vqgan_codes(&r->c.model, r->c.height, r->c.width);
-	LWM_GO(find_codebook(r, e));
+	LWM_GO(find_offsets(r, e));
 	LWM_GO(allocate(r, e));
 	LWM_GO(fill_cache(r, e));
 	LWM_GO(lwm_vqgan_new(&r->net, dev, &r->c.model, params, r->c.frames_per_pass, e));
@@ -166,6 +173,7 @@ void lwm_recon_free(struct lwm_recon *r)
 	free(r->batch);
 	free(r->chosen);
 	free(r->z);
+	free(r->far);
 	free(r->used);
 	free(r);
 }
@@ -198,31 +206,119 @@ static int64_t mark_used(struct lwm_recon *r, int64_t frames, bool fresh)
 	return n;
 }
 
-/* Row k of the codebook becomes the latent at a random place of the probe. */
-static int revive(struct lwm_recon *r, int64_t step, int32_t k, struct lwm_err *e)
+/* Squared distance of each latent of the probe to codebook row e, where that is less than it was. */
+static void approach(struct lwm_recon *r, const float *e)
+{
+	int64_t dim = r->c.model.embed_dim, n = r->c.probe_frames * r->codes;
+	for (int64_t i = 0; i < n; i++) {
+		float sum = 0;
+		for (int64_t d = 0; d < dim; d++)
+			sum += (r->z[i * dim + d] - e[d]) * (r->z[i * dim + d] - e[d]);
+		r->far[i] = sum < r->far[i] ? sum : r->far[i];
+	}
+}
+
+/* A latent of the probe, drawn with its squared distance to the nearest row as weight (Arthur & Vassilvitskii 2007): what
+ * the codebook covers badly, a rare colour say, gets its row before one more background does. */
+static int64_t draw_far(const struct lwm_recon *r, int64_t step, int32_t k)
 {
 	struct lwm_rng g = lwm_rng_at(r->c.seed, LWM_RNG_CODEBOOK, (uint64_t)step, (1ULL << 32) + (uint64_t)k);
-	int64_t d = r->c.model.embed_dim, at = lwm_rng_below(&g, r->c.probe_frames * r->codes);
-	return lwm_dev_check(r->dev, lk_upload(r->dev, r->params + r->codebook + k * d, r->z + at * d,
-					       (size_t)d * sizeof(float)), e);
+	int64_t n = r->c.probe_frames * r->codes;
+	double total = 0;
+	for (int64_t i = 0; i < n; i++)
+		total += (double)r->far[i];
+	double at = lwm_rng_double(&g) * total;
+	for (int64_t i = 0; i < n && total > 0; i++) {
+		at -= (double)r->far[i];
+		if (at < 0)
+			return i;
+	}
+	return lwm_rng_below(&g, n);
+}
+
+/* Rows that no latent of the probe chose (at step 0: all rows) become latents of the probe. */
+static int revive(struct lwm_recon *r, int64_t step, struct lwm_err *e)
+{
+	int64_t dim = r->c.model.embed_dim, rows = r->c.model.num_embeddings, n = r->c.probe_frames * r->codes;
+	size_t bytes = (size_t)(rows * dim) * sizeof(float);
+	float *book = malloc(bytes);
+	int revived = 0, rc;
+	if (!book)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a codebook");
+	LWM_GO(lwm_dev_check(r->dev, lk_download(r->dev, book, r->params + r->codebook, bytes), e));
+	for (int64_t i = 0; i < n; i++)
+		r->far[i] = 1e30f;
+	for (int64_t k = 0; k < rows; k++)
+		if (step && r->used[k])
+			approach(r, book + k * dim);
+	for (int32_t k = 0; k < rows; k++) {
+		if (step && r->used[k])
+			continue;
+		memcpy(book + k * dim, r->z + draw_far(r, step, k) * dim, (size_t)dim * sizeof *book);
+		approach(r, book + k * dim);
+		revived++;
+	}
+	if (revived)
+		LWM_GO(lwm_dev_check(r->dev, lk_upload(r->dev, r->params + r->codebook, book, bytes), e));
+	rc = revived > 0;
+out:
+	free(book);
+	return rc;
+}
+
+/* Mean and 1/deviation of channel d of the probe's latents, which become normal. */
+static void normalise_channel(struct lwm_recon *r, int64_t d, double *mean, double *inv)
+{
+	int64_t dim = r->c.model.embed_dim, n = r->c.probe_frames * r->codes;
+	double sum = 0, sq = 0;
+	for (int64_t i = 0; i < n; i++)
+		sum += (double)r->z[i * dim + d];
+	*mean = sum / (double)n;
+	for (int64_t i = 0; i < n; i++)
+		sq += ((double)r->z[i * dim + d] - *mean) * ((double)r->z[i * dim + d] - *mean);
+	*inv = 1 / sqrt(sq / (double)n + 1e-12);
+	for (int64_t i = 0; i < n; i++)
+		r->z[i * dim + d] = (float)(((double)r->z[i * dim + d] - *mean) * *inv);
+}
+
+/* Scales the last convolution before the quantizer so that the latents of the probe have mean 0 and deviation 1: the
+ * optimizer's steps are absolute, and a codebook of small numbers would be shaken by them. */
+static int normalise(struct lwm_recon *r, struct lwm_err *e)
+{
+	int64_t cin = r->c.model.z_channels, dim = r->c.model.embed_dim;
+	size_t wbytes = (size_t)(cin * dim) * sizeof(float), bbytes = (size_t)dim * sizeof(float);
+	float *w = malloc(wbytes + bbytes), *b = w ? w + cin * dim : NULL;
+	int rc = 0;
+	if (!w)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a convolution");
+	LWM_GO(lwm_dev_check(r->dev, lk_download(r->dev, w, r->params + r->quant_weight, wbytes), e));
+	LWM_GO(lwm_dev_check(r->dev, lk_download(r->dev, b, r->params + r->quant_bias, bbytes), e));
+	for (int64_t d = 0; d < dim; d++) {
+		double mean, inv;
+		normalise_channel(r, d, &mean, &inv);
+		for (int64_t i = 0; i < cin; i++)
+			w[i * dim + d] = (float)((double)w[i * dim + d] * inv);
+		b[d] = (float)(((double)b[d] - mean) * inv);
+	}
+	LWM_GO(lwm_dev_check(r->dev, lk_upload(r->dev, r->params + r->quant_weight, w, wbytes), e));
+	LWM_GO(lwm_dev_check(r->dev, lk_upload(r->dev, r->params + r->quant_bias, b, bbytes), e));
+out:
+	free(w);
+	return rc;
 }
 
 int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e)
 {
-	int64_t every = r->c.revive_every, revived = 0;
+	int64_t every = r->c.revive_every;
 	if (r->c.probe_frames == 0 || (step && (!every || step % every || step > r->c.revive_until)))
 		return 0;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
 	gather(r, LWM_RNG_CODEBOOK, step, 0, r->c.probe_frames);
 	LWM_TRY(lwm_vqgan_latents(r->net, r->batch, r->c.probe_frames, r->c.height, r->c.width, r->chosen, r->z, e));
 	mark_used(r, r->c.probe_frames, true);
-	for (int32_t k = 0; k < r->c.model.num_embeddings; k++) {
-		if (step && r->used[k])
-			continue;
-		LWM_TRY(revive(r, step, k, e));
-		revived++;
-	}
-	return revived > 0;
+	if (step == 0)
+		LWM_TRY(normalise(r, e));
+	return revive(r, step, e);
 }
 
 int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float *grads, struct lwm_recon_stats *stats,

@@ -1,0 +1,237 @@
+/* clipdoc.c - what is beside a clip, and whether its shard is done. */
+#include "common/train/clipdoc.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/base/hash.h"
+#include "common/media/frames.h"
+#include "common/model/device.h"
+
+enum { TEXT_LIMIT = 16 << 20 };
+
+/* ---- folders ---- */
+
+static int add_folder_of(struct lwm_paths *out, const char *image, struct lwm_err *e)
+{
+	char *dir = lwm_path_dir(image);
+	if (!dir)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a name");
+	bool known = out->n > 0 && strcmp(out->v[out->n - 1], dir) == 0;
+	int rc = known ? 0 : lwm_paths_add(out, dir, e);
+	free(dir);
+	return rc;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int lwm_clip_folders(struct lwm_paths *out, const char *path, struct lwm_err *e)
+{
+	struct lwm_paths images = { 0 }, dirs = { 0 };
+	int rc = lwm_paths_expand(&images, path, lwm_image_suffixes, e);
+	for (int64_t i = 0; i < images.n && rc == 0; i++)
+		rc = add_folder_of(&dirs, images.v[i], e);
+	if (rc == 0 && dirs.n > 1)
+		qsort(dirs.v, (size_t)dirs.n, sizeof *dirs.v, by_name);
+	for (int64_t i = 0; i < dirs.n && rc == 0; i++)
+		if (i == 0 || strcmp(dirs.v[i], dirs.v[i - 1]))
+			rc = lwm_paths_add(out, dirs.v[i], e);
+	lwm_paths_release(&images);
+	lwm_paths_release(&dirs);
+	return rc;
+}
+
+/* ---- text beside a clip ---- */
+
+struct beside {
+	const struct lwm_ids *codes;
+	const char *path;
+	char *text; /* STEM.txt, NULL: none */
+	size_t n;
+	json_t *object; /* STEM.json, NULL: none */
+};
+
+/* STEM + suffix, or NULL when there is no such file. A folder's stem is its name. */
+static int find(const char *path, const char *suffix, char **out, struct lwm_err *e)
+{
+	size_t n = strlen(path);
+	const char *base = lwm_path_base(path), *dot = strrchr(base, '.');
+	while (n > 1 && path[n - 1] == '/')
+		n--;
+	if (dot && dot > base && !lwm_path_is_dir(path))
+		n = (size_t)(dot - path);
+	char *p = malloc(n + strlen(suffix) + 1);
+	*out = NULL;
+	if (!p)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a name");
+	memcpy(p, path, n);
+	memcpy(p + n, suffix, strlen(suffix) + 1);
+	if (lwm_path_exists(p))
+		*out = p;
+	else
+		free(p);
+	return 0;
+}
+
+static bool is_space(char c)
+{
+	return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+static int read_beside(struct beside *b, struct lwm_err *e)
+{
+	char *name;
+	int rc = 0;
+	LWM_TRY(find(b->path, ".txt", &name, e));
+	if (name)
+		rc = lwm_read_file(name, TEXT_LIMIT, &b->text, &b->n, e);
+	free(name);
+	LWM_TRY(rc);
+	while (b->n && is_space(b->text[b->n - 1]))
+		b->n--;
+	size_t skip = 0;
+	while (skip < b->n && is_space(b->text[skip]))
+		skip++;
+	if (skip)
+		memmove(b->text, b->text + skip, b->n -= skip);
+	LWM_TRY(find(b->path, ".json", &name, e));
+	if (name)
+		rc = lwm_json_read(&b->object, name, TEXT_LIMIT, e);
+	free(name);
+	if (rc == 0 && b->object && !json_is_object(b->object))
+		return lwm_fail(e, LWM_EDATA, "%s: the .json file beside it holds no object", b->path);
+	return rc;
+}
+
+static int get(void *user, const char *key, struct lwm_field_value *out, struct lwm_err *e)
+{
+	const struct beside *b = user;
+	*out = (struct lwm_field_value){ 0 };
+	if (strstr(key, "vision")) {
+		out->codes = b->codes->v;
+		out->ncodes = b->codes->n;
+		return 0;
+	}
+	if (strcmp(key, "caption") == 0 && b->text) {
+		out->text = b->text;
+		out->n = b->n;
+		return 0;
+	}
+	const json_t *v = json_object_get(b->object, key);
+	if (!json_is_string(v))
+		return lwm_fail(e, LWM_EDATA, "%s: no text '%s' beside it (%s)", b->path, key,
+				strcmp(key, "caption") ? "a string of that name in the .json file" :
+							 "a .txt file, or a string in the .json file");
+	out->text = json_string_value(v);
+	out->n = json_string_length(v);
+	return 0;
+}
+
+int lwm_clip_document(const struct lwm_fields *f, const char *path, const struct lwm_ids *codes, int64_t number,
+		      struct lwm_docbuf *d, struct lwm_err *e)
+{
+	struct beside b = { .codes = codes, .path = path };
+	lwm_docbuf_reset(d);
+	int rc = read_beside(&b, e);
+	if (rc == 0)
+		rc = lwm_fields_build_from(f, get, &b, number, d, e);
+	free(b.text);
+	json_decref(b.object);
+	return rc;
+}
+
+/* ---- shards ---- */
+
+/* The files a document is made of: the clip, or the images of its folder, and the text beside it. */
+static int files_of(const char *path, struct lwm_paths *out, struct lwm_err *e)
+{
+	static const char *const beside[] = { ".txt", ".json" };
+	LWM_TRY(lwm_path_is_dir(path) ? lwm_paths_expand(out, path, lwm_image_suffixes, e) : lwm_paths_add(out, path, e));
+	for (int i = 0; i < 2; i++) {
+		char *name;
+		LWM_TRY(find(path, beside[i], &name, e));
+		int rc = name ? lwm_paths_add(out, name, e) : 0;
+		free(name);
+		LWM_TRY(rc);
+	}
+	return 0;
+}
+
+/* A file that is not there is part of the record too: it was rejected. */
+static int64_t size_of(const char *path)
+{
+	struct stat s;
+	return stat(path, &s) == 0 ? (int64_t)s.st_size : -1;
+}
+
+int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, struct lwm_err *e)
+{
+	struct lwm_paths files = { 0 };
+	int rc = files_of(path, &files, e);
+	for (int64_t i = 0; i < files.n && rc == 0; i++)
+		rc = size_of(files.v[i]) < 0 ? lwm_docs_input(w, files.v[i], 0, "", e)
+					     : lwm_docs_input(w, files.v[i], -1, NULL, e);
+	lwm_paths_release(&files);
+	return rc;
+}
+
+static bool same_inputs(const struct lwm_manifest *m, const struct lwm_paths *files)
+{
+	if (m->ninput != files->n)
+		return false;
+	for (int64_t i = 0; i < files->n; i++) {
+		int64_t bytes = size_of(files->v[i]);
+		if (strcmp(m->input[i].path, lwm_path_base(files->v[i])) || m->input[i].bytes != (bytes < 0 ? 0 : bytes))
+			return false;
+	}
+	return true;
+}
+
+int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_paths *in, struct lwm_err *e)
+{
+	struct lwm_manifest m = { 0 };
+	struct lwm_paths files = { 0 };
+	int rc = 0;
+	if (!lwm_path_exists(shard))
+		return 0;
+	if (!lwm_manifest_done(shard, "docs"))
+		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists without a manifest that fits (use --force to replace it)",
+				shard);
+	LWM_GO(lwm_manifest_read(&m, shard, e));
+	for (int64_t i = 0; i < in->n; i++)
+		LWM_GO(files_of(in->v[i], &files, e));
+	if (strcmp(m.config_hash, lwm_hash_bytes(config, strlen(config)).hex) || !same_inputs(&m, &files))
+		rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists, made from other inputs or settings (use --force to replace it)",
+			      shard);
+	else
+		rc = 1;
+out:
+	lwm_manifest_release(&m);
+	lwm_paths_release(&files);
+	return rc;
+}
+
+int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e)
+{
+	struct lwm_vqgan_params p;
+	struct lwm_hasher *h = lwm_hasher_new();
+	float *host = NULL;
+	int rc = h ? lwm_vqgan_params_init(&p, c, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a hash");
+	if (rc < 0)
+		return rc;
+	host = malloc((size_t)p.floats * sizeof *host);
+	rc = host ? lwm_dev_check(dev, lk_download(dev, host, flat, (size_t)p.floats * sizeof *host), e)
+		  : lwm_fail(e, LWM_EMEMORY, "out of memory for %lld weights", (long long)p.floats);
+	lwm_hasher_add(h, c, sizeof *c);
+	if (rc == 0)
+		lwm_hasher_add(h, host, (size_t)p.floats * sizeof *host);
+	struct lwm_hash sum = lwm_hasher_end(h);
+	memcpy(hex, sum.hex, sizeof sum.hex);
+	free(host);
+	lwm_vqgan_params_release(&p);
+	return rc;
+}

@@ -1,0 +1,25 @@
+/* clipdoc.h - clips as documents: their codes, the text that lies beside them, and the shard they go into. Local calls. */
+#ifndef LWM_TRAIN_CLIPDOC_H
+#define LWM_TRAIN_CLIPDOC_H
+
+#include "common/base/path.h"
+#include "common/data/fields.h"
+#include "common/io/docshard.h"
+#include "common/model/vqgan.h"
+
+/* Adds the folders at and below `path` (a folder or @LIST) that hold images, sorted by name. None: -LWM_ENOINPUT. */
+int lwm_clip_folders(struct lwm_paths *out, const char *path, struct lwm_err *e);
+/* The document of a clip: codes for names with "vision" in them; "caption" is STEM.txt without space around it; any other
+ * name, or caption where there is no STEM.txt, is that key of the object in STEM.json. `number` picks the alternative.
+ * -LWM_EDATA: text is missing or malformed; d->fault may name the reason. */
+int lwm_clip_document(const struct lwm_fields *f, const char *path, const struct lwm_ids *codes, int64_t number,
+		      struct lwm_docbuf *d, struct lwm_err *e);
+/* The files of a clip (a folder has several) into the manifest. */
+int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, struct lwm_err *e);
+/* 1: the shard is there, whole, and made from these inputs and this configuration; 0: it is not there.
+ * -LWM_ECANTCREATE: it is another one. */
+int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_paths *in, struct lwm_err *e);
+/* Hash of configuration and weights (device memory): names the tokenizer that made the codes. */
+int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e);
+
+#endif

@@ -1,0 +1,344 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/num.h"
+#include "common/base/progress.h"
+#include "common/config/opt.h"
+#include "common/data/fields.h"
+#include "common/media/feed.h"
+#include "common/model/device.h"
+#include "common/train/clipdoc.h"
+#include "common/train/modelfile.h"
+
+static struct {
+	const char *output, *out_dir, *model, *tokenizer, *device;
+	struct lwm_paths fields;
+	struct lwm_frames_opts frames;
+	int64_t width, height, per_pass, task, tasks, max_bad;
+	bool folders, no_bos, no_eos;
+} a = { .device = "auto", .per_pass = 8, .tasks = 1, .max_bad = 100 };
+
+static const struct lwm_opt opts[] = {
+	LWM_OPT_HEAD("Input and output"),
+	LWM_OPT_STR('o', "output", &a.output, "FILE", "the shard", 0),
+	LWM_OPT_STR('d', "out-dir", &a.out_dir, "DIR", "or a folder: DIR/part-I-of-N.docs.h5 for task I of N", 0),
+	LWM_OPT_STR('m', "model", &a.model, "DIR", "the VQGAN: model folder or checkpoint", LWM_OPT_REQUIRED),
+	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "bytes, a SentencePiece model, or a folder with one",
+		    LWM_OPT_REQUIRED),
+	LWM_OPT_STR(0, "device", &a.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_FLAG(0, "frame-folders", &a.folders, "a folder of images is one clip, in order of their names"),
+	LWM_OPT_INT(0, "task", &a.task, 0, 1e9, "I", "take the inputs whose number modulo --tasks is I, from 0", 0),
+	LWM_OPT_INT(0, "tasks", &a.tasks, 1, 1e9, "N", "number of tasks that share the inputs", 0),
+	LWM_OPT_INT(0, "max-bad", &a.max_bad, -1, 1e12, "N", "more inputs that cannot be used are a failure; -1: any number", 0),
+	LWM_OPT_HEAD("Frames"),
+	LWM_OPT_DOUBLE(0, "fps", &a.frames.fps, 0, 1000, "X", "frames a second; 0: every frame of the file", 0),
+	LWM_OPT_INT(0, "width", &a.width, 0, 1 << 14, "N", "of a frame; default: the VQGAN's resolution", 0),
+	LWM_OPT_INT(0, "height", &a.height, 0, 1 << 14, "N", "likewise", 0),
+	LWM_OPT_INT(0, "max-frames", &a.frames.max_frames, 0, 1e9, "N", "only the first N of a clip; 0: all", 0),
+	LWM_OPT_INT(0, "sample-frames", &a.frames.sample_frames, 0, 1e9, "N", "at most N, evenly over the clip; 0: all", 0),
+	LWM_OPT_DOUBLE(0, "start", &a.frames.start, 0, 1e9, "SEC", "take each clip from here", 0),
+	LWM_OPT_DOUBLE(0, "end", &a.frames.end, 0, 1e9, "SEC", "to here; 0: to its end", 0),
+	LWM_OPT_FLAG(0, "damaged-ok", &a.frames.damaged_ok, "use what can be decoded of damaged clips"),
+	LWM_OPT_INT(0, "frames-per-pass", &a.per_pass, 1, 1 << 16, "N", "frames in device memory at once", 0),
+	LWM_OPT_HEAD("Documents"),
+	LWM_OPT_LIST('f', "fields", &a.fields, "FIELDS", "parts of a document, [part] without loss (default: vision); "
+		     "given several times, each clip gets one by seed", 0),
+	LWM_OPT_FLAG(0, "no-bos", &a.no_bos, "no <s> at the start of documents"),
+	LWM_OPT_FLAG(0, "no-eos", &a.no_eos, "no </s> at their end"),
+	LWM_OPT_END
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-vqgan-encode",
+	.summary = "videos and images to document shards of codes",
+	.operands = "INPUT...",
+	.min_operands = 1,
+	.max_operands = -1,
+	.opts = opts,
+	.details =
+		"Inputs are videos and images, folders of them, and @LIST files. Frames are resized\n"
+		"(short side, bicubic), cropped around the centre and encoded. 'vision' in --fields\n"
+		"stands for the codes of the clip; other names for text that lies beside clip.mp4:\n"
+		"'caption' is clip.txt; the keys of the object in clip.json are taken by name.\n"
+		"\n"
+		"Clips in = documents out + rejected; damaged clips are rejected, and the reasons are\n"
+		"counted in the manifest. A shard that is complete and was made from the same inputs\n"
+		"and settings is left alone, so a failed array task is simply run again.\n",
+	.examples = "lwm-vqgan-encode -m vqgan -t tokenizer.model --fps 4 -f '[vision],caption' \\\n"
+		    "    -f '[caption],vision' clips/ -o clips.docs.h5\n"
+		    "lwm-vqgan-encode -m vqgan -t tokenizer.model --sample-frames 8 -d shards/ --task 3 --tasks 100 "
+		    "@videos.txt\n",
+};
+
+struct tally {
+	int64_t in, out, rejected, frames, tokens;
+};
+
+struct job {
+	struct lk_dev *dev;
+	struct lwm_vqgan_cfg cfg;
+	float *flat;
+	struct lwm_vqgan *net;
+	struct lwm_tokenizer *tok;
+	struct lwm_fields *fields;
+	struct lwm_paths in;
+	int64_t *number; /* of in.v[i] among the inputs of all tasks */
+	char *out, *config;
+	struct lwm_docs_writer *w;
+	struct lwm_ids codes; /* of the clip at hand */
+	struct lwm_docbuf doc;
+	struct tally t;
+	struct lwm_progress progress;
+};
+
+/* ---- inputs, settings ---- */
+
+static int inputs(const struct lwm_args *args, struct job *j, struct lwm_err *e)
+{
+	struct lwm_paths all = { 0 };
+	int rc = 0;
+	for (int i = 0; i < args->noperand && rc == 0; i++)
+		rc = a.folders ? lwm_clip_folders(&all, args->operand[i], e)
+			       : lwm_paths_expand(&all, args->operand[i], lwm_media_suffixes, e);
+	j->number = calloc((size_t)all.n + 1, sizeof *j->number);
+	if (rc == 0 && !j->number)
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " names", all.n);
+	for (int64_t i = a.task; i < all.n && rc == 0; i += a.tasks) {
+		j->number[j->in.n] = i;
+		rc = lwm_paths_add(&j->in, all.v[i], e);
+	}
+	lwm_paths_release(&all);
+	return rc;
+}
+
+static int output(struct job *j, struct lwm_err *e)
+{
+	char name[64];
+	if (!a.output == !a.out_dir)
+		return lwm_fail(e, LWM_EUSAGE, "give one of --output and --out-dir");
+	if (a.output && a.tasks > 1)
+		return lwm_fail(e, LWM_EUSAGE, "--tasks needs --out-dir: several tasks cannot write one file");
+	if (a.task >= a.tasks)
+		return lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, a.task, a.tasks);
+	snprintf(name, sizeof name, "part-%05" PRId64 "-of-%05" PRId64 ".docs.h5", a.task, a.tasks);
+	j->out = a.output ? strdup(a.output) : lwm_path_join(a.out_dir, name);
+	return j->out ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a name");
+}
+
+static int frame_size(const struct lwm_vqgan_cfg *c, struct lwm_err *e)
+{
+	int32_t f = lwm_vqgan_factor(c);
+	int64_t w = a.width ? a.width : a.height ? a.height : c->resolution, h = a.height ? a.height : w;
+	if (w % f || h % f)
+		return lwm_fail(e, LWM_EUSAGE, "frames of %" PRId64 " x %" PRId64 ": this VQGAN takes multiples of %d", w, h, f);
+	a.frames.width = (int)w;
+	a.frames.height = (int)h;
+	return 0;
+}
+
+/* Everything but the inputs that decides a byte of the output. */
+static int settings(struct job *j, int64_t seed, struct lwm_err *e)
+{
+	json_t *fields = json_array();
+	char hash[33];
+	LWM_TRY(lwm_vqgan_hash(j->dev, &j->cfg, j->flat, hash, e));
+	for (int64_t i = 0; i < a.fields.n; i++)
+		json_array_append_new(fields, json_string(a.fields.v[i]));
+	json_t *o = json_pack("{s:s,s:s,s:o,s:i,s:i,s:i,s:f,s:f,s:f,s:I,s:I,s:b,s:b,s:b,s:I}", "vqgan", hash, "tokenizer",
+			      lwm_tokenizer_hash(j->tok)->hex, "fields", fields, "width", a.frames.width, "height",
+			      a.frames.height, "codes", j->cfg.num_embeddings, "fps", a.frames.fps, "start",
+			      a.frames.start, "end", a.frames.end, "max_frames", (json_int_t)a.frames.max_frames,
+			      "sample_frames", (json_int_t)a.frames.sample_frames, "damaged_ok", a.frames.damaged_ok,
+			      "no_bos", a.no_bos, "no_eos", a.no_eos, "seed", (json_int_t)seed);
+	j->config = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	json_decref(o);
+	return j->config ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
+}
+
+static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *e)
+{
+	LWM_TRY(lwm_tokenizer_open(&j->tok, a.tokenizer, e));
+	LWM_TRY(lwm_device_open(&j->dev, a.device, args->common.threads, e));
+	LWM_TRY(lwm_vqgan_load(&j->cfg, &j->flat, a.model, j->dev, e));
+	LWM_TRY(lwm_vqgan_new(&j->net, j->dev, &j->cfg, j->flat, a.per_pass, e));
+	LWM_TRY(frame_size(&j->cfg, e));
+	const struct lwm_fields_cfg cfg = {
+		.fields = (const char *const *)a.fields.v, .nfields = a.fields.n, .index = -1, .no_bos = a.no_bos,
+		.no_eos = a.no_eos, .frame_codes = lwm_vqgan_codes(&j->cfg, a.frames.height, a.frames.width),
+		.vision_codes = j->cfg.num_embeddings, .seed = (uint64_t)args->common.seed
+	};
+	LWM_TRY(lwm_fields_open(&j->fields, &cfg, j->tok, e));
+	return settings(j, args->common.seed, e);
+}
+
+static void close_all(struct job *j)
+{
+	lwm_docs_discard(j->w);
+	lwm_docbuf_release(&j->doc);
+	lwm_ids_release(&j->codes);
+	lwm_fields_free(j->fields);
+	lwm_vqgan_free(j->net);
+	if (j->flat)
+		lk_mem_free(j->dev, j->flat);
+	lk_dev_close(j->dev);
+	lwm_tokenizer_free(j->tok);
+	lwm_paths_release(&j->in);
+	lwm_paths_release(&a.fields);
+	free(j->number);
+	free(j->out);
+	free(j->config);
+}
+
+/* ---- work ---- */
+
+static int reject(struct job *j, const char *reason, const struct lwm_err *why, struct lwm_err *e)
+{
+	j->t.rejected++;
+	lwm_log(LWM_WARN, "rejected: %s", why->msg);
+	LWM_TRY(lwm_docs_reject(j->w, reason, 1, e));
+	if (a.max_bad >= 0 && j->t.rejected > a.max_bad)
+		return lwm_fail(e, LWM_EDATA, "more than %" PRId64 " inputs cannot be used; the last one: %.600s", a.max_bad,
+				why->msg);
+	return 0;
+}
+
+/* All codes of clip i are there: its document. */
+static int write_clip(struct job *j, int64_t i, struct lwm_err *e)
+{
+	struct lwm_err mine = { 0 };
+	const char *path = j->in.v[i];
+	int rc = lwm_clip_document(j->fields, path, &j->codes, j->number[i], &j->doc, &mine);
+	if (rc == -LWM_EDATA)
+		return reject(j, j->doc.fault ? j->doc.fault : "bad text beside it", &mine, e);
+	if (rc < 0) {
+		*e = mine;
+		return rc;
+	}
+	LWM_TRY(lwm_docs_append(j->w, lwm_path_base(path), path, j->doc.ids.v, j->doc.ids.n, j->doc.run, j->doc.nruns, e));
+	j->t.out++;
+	j->t.tokens += j->doc.ids.n;
+	j->t.frames += j->doc.frames;
+	return 0;
+}
+
+static int take_batch(struct job *j, const struct lwm_feed_batch *b, struct lwm_err *e)
+{
+	if (b->first == 0)
+		j->codes.n = 0;
+	if (b->rc == -LWM_EDATA || b->rc == -LWM_ENOINPUT)
+		return reject(j, "not decodable", &b->err, e);
+	if (b->rc < 0) {
+		*e = b->err;
+		return b->rc;
+	}
+	int64_t per = lwm_vqgan_codes(&j->cfg, b->height, b->width);
+	LWM_TRY(lwm_ids_reserve(&j->codes, b->n * per, e));
+	LWM_TRY(lwm_vqgan_encode(j->net, b->rgb, b->n, b->height, b->width, j->codes.v + j->codes.n, e));
+	j->codes.n += b->n * per;
+	if (b->damage[0])
+		lwm_log(LWM_WARN, "used in spite of damage: %s", b->damage);
+	return b->last ? write_clip(j, b->clip, e) : 0;
+}
+
+static int encode_clips(struct job *j, struct lwm_err *e)
+{
+	struct lwm_feed *feed;
+	struct lwm_feed_batch b;
+	int rc;
+	LWM_TRY(lwm_feed_open(&feed, j->in.v, j->in.n, &a.frames, a.per_pass, e));
+	while ((rc = lwm_feed_next(feed, &b, e)) == 1) {
+		j->t.in += b.last;
+		rc = take_batch(j, &b, e);
+		if (rc < 0)
+			break;
+		lwm_progress_at(&j->progress, j->t.in);
+	}
+	lwm_feed_close(feed);
+	return rc;
+}
+
+static int make_shard(struct job *j, bool force, struct lwm_err *e)
+{
+	const struct lwm_docs_meta meta = {
+		.vocab_text = lwm_tokenizer_vocab(j->tok), .vocab_vision = j->cfg.num_embeddings + 2,
+		.tokenizer = lwm_tokenizer_hash(j->tok)->hex, .tool = "lwm-vqgan-encode " LWM_VERSION,
+		.config = j->config, .policy = a.no_bos ? a.no_eos ? "none" : "eos" : a.no_eos ? "bos" : "bos,eos"
+	};
+	if (a.out_dir)
+		LWM_TRY(lwm_mkdirs(a.out_dir, e));
+	LWM_TRY(lwm_docs_create(&j->w, j->out, &meta, force, e));
+	lwm_progress_begin(&j->progress, "encoded", "clips", j->in.n);
+	int rc = encode_clips(j, e);
+	lwm_progress_end(&j->progress);
+	LWM_TRY(rc);
+	if (j->t.out == 0)
+		return lwm_fail(e, LWM_EDATA, "none of %" PRId64 " inputs can be used", j->t.in);
+	for (int64_t i = 0; i < j->in.n; i++)
+		LWM_TRY(lwm_clip_inputs(j->w, j->in.v[i], e));
+	struct lwm_docs_writer *w = j->w;
+	j->w = NULL;
+	return lwm_docs_commit(w, e);
+}
+
+static int report(const struct job *j, double seconds, bool json, bool skipped, struct lwm_err *e)
+{
+	char tokens[32];
+	const struct tally *t = &j->t;
+	if (skipped)
+		lwm_log(LWM_INFO, "%s: complete, nothing to do", j->out);
+	else
+		lwm_log(LWM_INFO, "%s: %" PRId64 " clips = %" PRId64 " documents + %" PRId64 " rejected; %" PRId64 " frames of %"
+			PRId64 " codes, %s tokens in %.1f s", j->out, t->in, t->out, t->rejected, t->frames,
+			lwm_vqgan_codes(&j->cfg, a.frames.height, a.frames.width),
+			lwm_count_text(t->tokens, tokens, sizeof tokens), seconds);
+	if (!json)
+		return 0;
+	json_t *o = json_pack("{s:I,s:I,s:I,s:I,s:I,s:f,s:b}", "clips", (json_int_t)t->in, "documents", (json_int_t)t->out,
+			      "rejected", (json_int_t)t->rejected, "frames", (json_int_t)t->frames, "tokens",
+			      (json_int_t)t->tokens, "seconds", seconds, "skipped", skipped);
+	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	json_decref(o);
+	if (!text)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
+	puts(text);
+	free(text);
+	return 0;
+}
+
+static int run(const struct lwm_args *args, struct lwm_err *e)
+{
+	struct job j = { 0 };
+	double start = lwm_now();
+	int rc, done = 0;
+	if (a.fields.n == 0)
+		LWM_GO(lwm_paths_add(&a.fields, "vision", e));
+	LWM_GO(output(&j, e));
+	LWM_GO(inputs(args, &j, e));
+	if (args->common.plan) {
+		for (int64_t i = 0; i < j.in.n; i++)
+			printf("%s -> %s\n", j.in.v[i], j.out);
+		goto out;
+	}
+	if (j.in.n == 0) {
+		lwm_log(LWM_INFO, "task %" PRId64 " of %" PRId64 " has no inputs: nothing to do", a.task, a.tasks);
+		goto out;
+	}
+	LWM_GO(open_all(&j, args, e));
+	if (!args->common.force)
+		LWM_GO(done = lwm_clip_shard_done(j.out, j.config, &j.in, e));
+	if (!done)
+		LWM_GO(make_shard(&j, args->common.force, e));
+	rc = report(&j, lwm_now() - start, args->common.json, done, e);
+out:
+	close_all(&j);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, run);
+}
