@@ -56,15 +56,14 @@ static int thread_count(void)
 #endif
 }
 
-/* Groups of a query tile: as many as `bytes` of cache hold, but enough tiles for all threads to share `heads` rows of
- * them evenly. */
-static int tile_groups(const struct lk_attn *a, int gw, int64_t group_bytes, int64_t bytes, int64_t heads, int threads)
+/* Groups of a query tile: as many as `bytes` of cache hold, an even number for the backward's pairs; but `tiles` tiles at
+ * least where several threads share them. */
+static int tile_groups(const struct lk_attn *a, int gw, int64_t group_bytes, int64_t bytes, int64_t tiles)
 {
-	int64_t most = bytes / group_bytes, fair;
+	int64_t most = bytes / group_bytes, fair = a->qs->n / (gw * (tiles > 0 ? tiles : 1));
 
-	fair = a->qs->n * heads / ((int64_t)gw * TASKS_PER_THREAD * threads);
 	most = most < fair ? most : fair;
-	return most > 1 ? (int)most : 1;
+	return most > 1 ? (int)(most - most % 2) : 1;
 }
 
 static int64_t round_up(int64_t n, int64_t to)
@@ -146,8 +145,8 @@ static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_
 
 	if (a->qs->n <= LK_ATTN_ROWS)
 		return lk_attn_rows(dev, a, out);
-	p->tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 2 * hot->gw * (d + 1), FWD_TILE_BYTES, nh,
-				     dev->threads);
+	p->tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 2 * hot->gw * (d + 1), FWD_TILE_BYTES,
+				     dev->threads > 1 ? TASKS_PER_THREAD * dev->threads / nh : 0);
 	once = heads_at_once(a, nk);
 	rc = prepare(dev, &w, hot->vec, once, 2, hot->room(p));
 	if (rc)
@@ -296,8 +295,8 @@ static int attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk
 
 	while (both % teams)
 		teams--;
-	w.p.tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 5 * hot->gw * (d + 1), BWD_TILE_BYTES, 1,
-				      (int)(dev->threads / teams));
+	w.p.tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 5 * hot->gw * (d + 1), BWD_TILE_BYTES,
+				      dev->threads > teams ? 4 * dev->threads / teams : 0);
 	rc = prepare(dev, &w, hot->vec, teams, 4, hot->room(&w.p));
 	if (rc)
 		return rc;
