@@ -54,7 +54,7 @@ void lwm_synth_clip_question(const struct lwm_synth_clip *c, int k, struct lwm_s
  * in turn), prompt_make "... USER: Generate a video of {caption} ASSISTANT:", prompt_ask "... USER: {question}\n",
  * prompt_end " ASSISTANT:". */
 void lwm_synth_clip_record(const struct lwm_synth_clip *c, bool still, int64_t i, struct lwm_str *out);
-/* The colour of that name as RGB, for checks of what a model drew; false when there is none. */
-bool lwm_synth_colour(const char *name, uint8_t rgb[3]);
+/* For checks of what a model drew: the palette, colours of shapes first; NULL behind the last one. */
+const char *lwm_synth_colour(int i, uint8_t rgb[3]);
 
 #endif

@@ -132,12 +132,10 @@ void lwm_synth_clip_record(const struct lwm_synth_clip *c, bool still, int64_t i
 	lwm_str_puts(out, "}\n");
 }
 
-bool lwm_synth_colour(const char *name, uint8_t rgb[3])
+const char *lwm_synth_colour(int i, uint8_t rgb[3])
 {
-	for (int i = 0; i < COLOURS + BACKGROUNDS; i++)
-		if (!strcmp(paint[i].name, name)) {
-			memcpy(rgb, paint[i].rgb, 3);
-			return true;
-		}
-	return false;
+	if (i < 0 || i >= COLOURS + BACKGROUNDS)
+		return NULL;
+	memcpy(rgb, paint[i].rgb, 3);
+	return paint[i].name;
 }
