@@ -144,6 +144,30 @@ int lwm_clip_document(const struct lwm_fields *f, const char *path, const struct
 	return rc;
 }
 
+int lwm_clip_codes(const int32_t *tokens, int64_t n, int64_t vocab_text, int64_t vision_codes, int64_t per,
+		   struct lwm_ids *codes, struct lwm_err *e)
+{
+	int64_t have = 0; /* codes since the last end of a frame */
+	for (int64_t i = 0; i < n; i++) {
+		int64_t code = tokens[i] - vocab_text;
+		bool end = code == vision_codes || code == vision_codes + 1;
+		if (code < 0 && have == 0)
+			continue;
+		if (code < 0 || code > vision_codes + 1 || (end ? have != per : have == per))
+			return lwm_fail(e, LWM_EDATA, "token %lld: id %d after %lld of the %lld codes of a frame", (long long)i,
+					tokens[i], (long long)have, (long long)per);
+		have = end ? 0 : have + 1;
+		if (!end) {
+			int32_t c = (int32_t)code;
+			LWM_TRY(lwm_ids_add(codes, &c, 1, e));
+		}
+	}
+	if (have)
+		return lwm_fail(e, LWM_EDATA, "the document ends after %lld of the %lld codes of a frame", (long long)have,
+				(long long)per);
+	return 0;
+}
+
 /* ---- shards ---- */
 
 /* The files a document is made of: the clip, or the images of its folder, and the text beside it. */

@@ -14,6 +14,11 @@ int lwm_clip_folders(struct lwm_paths *out, const char *path, struct lwm_err *e)
  * -LWM_EDATA: text is missing or malformed; d->fault may name the reason. */
 int lwm_clip_document(const struct lwm_fields *f, const char *path, const struct lwm_ids *codes, int64_t number,
 		      struct lwm_docbuf *d, struct lwm_err *e);
+/* The other way: codes of all frames in a document's tokens, appended to *codes. vision_codes: size of the codebook (end
+ * of frame is the id behind it), per: codes of a frame. -LWM_EDATA: a frame of another length, or an id in between that
+ * is no code. Documents without vision give none. */
+int lwm_clip_codes(const int32_t *tokens, int64_t n, int64_t vocab_text, int64_t vision_codes, int64_t per,
+		   struct lwm_ids *codes, struct lwm_err *e);
 /* The files of a clip (a folder has several) into the manifest. */
 int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, struct lwm_err *e);
 /* 1: the shard is there, whole, and made from these inputs and this configuration; 0: it is not there.
