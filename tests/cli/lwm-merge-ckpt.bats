@@ -1,0 +1,117 @@
+#!/usr/bin/env bats
+# lwm-merge-ckpt: models and checkpoints of other ranks from checkpoints.
+load ../lib
+
+setup_file() {
+	cd "$BATS_FILE_TMPDIR" || return 1
+	words 200 >book.txt
+	lwm-tokenize -q -t bytes --split-lines 20 book.txt -o b.docs.h5
+	lwm-pack -q -n 256 b.docs.h5 -o b.rows.h5
+	lwm-train-stage -q --device cpu --threads 1 -o run --model nano --layers 2 --data b.rows.h5 --seq-length 256 \
+		--tokenizer bytes --tokens-per-batch 512 --steps 2 --checkpoint-every 1 --keep 2
+}
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return 1
+	cp -r "$BATS_FILE_TMPDIR/run" .
+}
+
+@test "a model with its tokenizer, read back" {
+	ok lwm-merge-ckpt run -o model --verify --json
+	has '"verified":true'
+	has '"step":2'
+	ok test -s model/model.safetensors
+	ok test -s model/tokenizer.txt
+	grep -q '"torch_dtype": "bfloat16"' model/config.json
+	ok lwm-inspect --check model
+	ok lwm-merge-ckpt run/step_00000002/ -o again -q
+	same model/model.safetensors again/model.safetensors
+	same model/config.json again/config.json
+}
+
+@test "fp32, in several files" {
+	ok lwm-merge-ckpt -q run -o model --dtype fp32 --max-file-size 500K --verify
+	ok test -s model/model.safetensors.index.json
+	[ "$(ls model/model-*.safetensors | wc -l)" -gt 1 ]
+	grep -q '"torch_dtype": "float32"' model/config.json
+	ok lwm-inspect --check model
+}
+
+@test "nothing is replaced without --force, and only models" {
+	ok lwm-merge-ckpt -q run -o model
+	code 73 lwm-merge-ckpt -q run -o model
+	ok lwm-merge-ckpt -q run -o model --force --dtype fp32
+	ok lwm-inspect --check model
+	mkdir mine
+	touch mine/letter
+	code 73 lwm-merge-ckpt -q run -o mine --force
+	ok test -e mine/letter
+	gone model.tmp.* mine.tmp.*
+}
+
+@test "the wrong tokenizer is refused" {
+	ok lwm-tokenizer-train -q --vocab 400 -o t.model "$BATS_FILE_TMPDIR/book.txt"
+	code 78 lwm-merge-ckpt -q run -o model -t t.model
+	err_has 'was trained with'
+	code 66 lwm-merge-ckpt -q run -o model -t nowhere
+	gone model
+	ok lwm-merge-ckpt -q run -o model -t none
+	gone model/tokenizer.txt
+}
+
+@test "the newest checkpoint that verifies" {
+	rm run/step_00000002/COMMIT.json
+	ok lwm-merge-ckpt run -o model
+	err_has 'passing over run/step_00000002'
+	err_has 'step 1'
+	code 65 lwm-merge-ckpt -q run/step_00000002 -o other
+	err_has 'was not finished'
+	rm run/step_00000001/COMMIT.json
+	code 65 lwm-merge-ckpt -q run -o other
+	code 66 lwm-merge-ckpt -q nothing -o other
+	gone other
+}
+
+@test "a damaged part gives no model" {
+	printf 'xxxx' | dd of=run/step_00000002/part_00000.h5 bs=1 seek=100000 conv=notrunc status=none
+	code 65 lwm-merge-ckpt -q run/step_00000002 -o model
+	err_has 'damaged'
+	gone model model.tmp.*
+}
+
+@test "cut for other ranks, and merged to the same bytes" {
+	ok lwm-merge-ckpt -q run -o run3 --ranks 3 --verify
+	ok lwm-inspect run3
+	has 'ranks            3'
+	has 'mesh             1,3,1,1'
+	ok lwm-inspect --check run3
+	ok lwm-merge-ckpt -q run -o m1
+	ok lwm-merge-ckpt -q run3 -o m3
+	same m1/model.safetensors m3/model.safetensors
+	ok lwm-merge-ckpt -q run3 -o run4 --mesh dp:1,fsdp:2,tp:1,sp:2 --verify
+	ok lwm-inspect run4/step_00000002
+	has 'mesh             1,2,1,2'
+	code 73 lwm-merge-ckpt -q run -o run3 --ranks 2
+	code 73 lwm-merge-ckpt -q run3 -o run3 --ranks 2 --force
+	err_has 'that is being read'
+	code 64 lwm-merge-ckpt -q run -o x --mesh 1,-1,1,1
+}
+
+@test "training goes on from a checkpoint that was cut" {
+	ok lwm-merge-ckpt -q run -o run2 --ranks 2
+	for d in run run2; do
+		ok lwm-train-stage -q --device cpu --threads 1 -o $d --model nano --layers 2 \
+			--data "$BATS_FILE_TMPDIR/b.rows.h5" --seq-length 256 --tokenizer bytes --tokens-per-batch 512 \
+			--steps 4 --checkpoint-every 4 --keep 9
+		ok lwm-merge-ckpt -q $d -o "$d.model"
+	done
+	same run.model/model.safetensors run2.model/model.safetensors
+}
+
+@test "--plan writes nothing" {
+	ok lwm-merge-ckpt --plan run -o model
+	has 'bf16'
+	ok lwm-merge-ckpt --plan run -o model --ranks 7
+	has '7 parts'
+	gone model
+}
