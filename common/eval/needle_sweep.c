@@ -219,13 +219,8 @@ static int list_todo(struct sweep *w, const struct lwm_needle_results *done, str
 {
 	const struct lwm_sweep *s = w->s;
 	int64_t *lengths = NULL, nd = s->task.needles > 1 ? 1 : s->ndepths;
-	int rc = lwm_sweep_lengths(s, &lengths, e);
-	if (rc < 0)
-		return rc;
-	w->todo = malloc((size_t)(s->nlengths * nd * s->rounds) * sizeof *w->todo);
-	if (!w->todo)
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " trials", s->nlengths * nd * s->rounds);
-	for (int64_t i = 0; rc == 0 && i < s->nlengths * nd * s->rounds; i++) {
+	LWM_TRY(lwm_sweep_lengths(s, &lengths, e));
+	for (int64_t i = 0; i < s->nlengths * nd * s->rounds; i++) {
 		struct lwm_needle_cell c = { .length = lengths[i / (nd * s->rounds)],
 					     .depth = s->task.needles > 1 ? -1 : w->task.depths[i / s->rounds % nd],
 					     .round = i % s->rounds };
@@ -233,14 +228,38 @@ static int list_todo(struct sweep *w, const struct lwm_needle_results *done, str
 			w->todo[w->ntodo++] = c;
 	}
 	free(lengths);
-	return rc;
+	return 0;
+}
+
+/* Rank 0 looks and tells: on a network file system the others may see an older file. */
+static int find_todo(struct sweep *w, const char *path, struct lwm_err *e)
+{
+	const struct lwm_sweep *s = w->s;
+	struct lwm_needle_results done = { 0 };
+	int64_t cells = s->nlengths * (s->task.needles > 1 ? 1 : s->ndepths) * s->rounds;
+	w->todo = malloc((size_t)cells * sizeof *w->todo);
+	int rc = w->todo ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " trials", cells);
+	if (rc == 0 && lwm_comm_rank(w->c) == 0) {
+		rc = lwm_results_read(&done, path, e);
+		if (rc == 0 && done.n && strcmp(done.identity, w->id))
+			rc = lwm_fail(e, LWM_ECONFIG, "%s: holds results of another run ('%s', this one is '%s')", path,
+				      done.identity, w->id);
+		if (rc == 0)
+			rc = list_todo(w, &done, e);
+		lwm_log(LWM_INFO, "%" PRId64 " trials to run, %" PRId64 " done before", w->ntodo, done.n);
+		lwm_results_release(&done);
+	}
+	LWM_TRY(lwm_agree(w->c, rc, e));
+	LWM_TRY(lwm_comm_bcast(w->c, &w->ntodo, sizeof w->ntodo, 0, e));
+	return lwm_comm_bcast(w->c, w->todo, (size_t)w->ntodo * sizeof *w->todo, 0, e);
 }
 
 static int run_all(struct sweep *w, struct lwm_jsonl *file, struct lwm_err *e)
 {
 	struct lwm_progress p;
+	int64_t n = lwm_comm_size(w->c);
 	lwm_progress_begin(&p, "trial", "trials", w->ntodo);
-	for (int64_t i = 0; i < w->ntodo; i += lwm_comm_size(w->c)) {
+	for (int64_t i = 0; i < w->ntodo; i += n) {
 		int64_t wish = lwm_stop_wanted();
 		LWM_TRY(lwm_comm_max_i64(w->c, &wish, 1, e));
 		if (wish == LWM_STOP_END)
@@ -248,7 +267,7 @@ static int run_all(struct sweep *w, struct lwm_jsonl *file, struct lwm_err *e)
 					w->ntodo);
 		LWM_TRY(round_of(w, i, file, e));
 		if (lwm_comm_rank(w->c) == 0)
-			lwm_progress_at(&p, i + lwm_comm_size(w->c));
+			lwm_progress_at(&p, i + n < w->ntodo ? i + n : w->ntodo);
 	}
 	lwm_progress_end(&p);
 	return 0;
@@ -258,23 +277,15 @@ int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_gen *g, const struct lwm
 		  struct lwm_comm *c, struct lwm_err *e)
 {
 	struct sweep w = { .s = s, .task = s->task, .g = g, .h = h, .tok = tok, .c = c };
-	struct lwm_needle_results done = { 0 };
 	struct lwm_jsonl *file = NULL;
 	double *depths = NULL;
 	char *path = lwm_path_join(s->out, "results.jsonl");
-	int rc = path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
-	if (rc < 0)
-		goto out;
-	LWM_GO(lwm_sweep_depths(s, &depths, e));
+	int rc = path ? lwm_sweep_depths(s, &depths, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	LWM_GO(lwm_agree(c, rc, e));
 	w.task.depths = depths;
 	w.task.ndepths = s->ndepths;
 	identity(w.id, sizeof w.id, s, h, tok);
-	rc = lwm_results_read(&done, path, e);
-	if (rc == 0 && done.n && strcmp(done.identity, w.id))
-		rc = lwm_fail(e, LWM_ECONFIG, "%s: holds results of another run ('%s', this one is '%s')", path, done.identity, w.id);
-	LWM_GO(lwm_agree(c, rc, e));
-	LWM_GO(list_todo(&w, &done, e));
-	lwm_log(LWM_INFO, "%" PRId64 " trials to run, %" PRId64 " done before", w.ntodo, done.n);
+	LWM_GO(find_todo(&w, path, e));
 	if (lwm_comm_rank(c) == 0)
 		rc = lwm_jsonl_open(&file, path, e);
 	LWM_GO(lwm_agree(c, rc, e));
@@ -284,7 +295,6 @@ out:
 		int closed = lwm_jsonl_close(file, e);
 		rc = rc < 0 ? rc : closed;
 	}
-	lwm_results_release(&done);
 	free(w.todo);
 	free(depths);
 	free(path);
