@@ -12,6 +12,7 @@ static int open_shard(struct lwm_rowset *s, struct lwm_rowset_shard *x, struct l
 		for (int64_t i = 0; i < s->nshards; i++)
 			if (s->shard[i].h && (!old || s->shard[i].used < old->used))
 				old = &s->shard[i];
+		LWM_BUG_ON(!old);
 		lwm_rows_close(old->h);
 		old->h = NULL;
 		s->nopen--;

@@ -17,7 +17,7 @@ setup() { cd "$BATS_TEST_TMPDIR"; }
 	ok lwm-synth books -n 3 --sentences 80 --facts 2 -o b2
 	ok lwm-synth books -n 3 --sentences 80 --facts 2 --seed 1 -o b3
 	for f in book-00000.txt book-00002.txt questions.jsonl; do same b1/$f b2/$f; done
-	! cmp -s b1/book-00000.txt b3/book-00000.txt
+	run ! cmp -s b1/book-00000.txt b3/book-00000.txt
 	[ "$(wc -l < b1/questions.jsonl)" = 6 ]
 	ok lwm-synth books -n 3 --sentences 80 --facts 2 -o b1
 	err_has "nothing to do"
