@@ -56,8 +56,8 @@ static int thread_count(void)
 #endif
 }
 
-/* Groups of a query tile: as many as `bytes` of cache hold, an even number for the backward's pairs; but `tiles` tiles at
- * least where several threads share them. */
+/* Groups of a query tile: as many as `bytes` of cache hold, an even number for the backward's pairs; but `tiles` tiles
+ * at least where several threads share them. */
 static int tile_groups(const struct lk_attn *a, int gw, int64_t group_bytes, int64_t bytes, int64_t tiles)
 {
 	int64_t most = bytes / group_bytes, fair = a->qs->n / (gw * (tiles > 0 ? tiles : 1));
@@ -133,8 +133,9 @@ static int read_often(const struct lk_attn_plan *p, int64_t share)
 	return pairs * share > PACK_ABOVE * p->nktiles;
 }
 
-/* Query tiles are independent of each other: whoever is free takes the next. With packed keys all of one head come before
- * the next head, so that the threads share its keys in cache; else all heads of the same tokens follow each other. */
+/* Query tiles are independent of each other: whoever is free takes the next. With packed keys all of one head come
+ * before the next head, so that the threads share its keys in cache; else all heads of the same tokens follow each
+ * other. */
 static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_attn_out *out)
 {
 	const struct lk_attn_fwd_hot *hot = fwd_hot(dev);
@@ -218,7 +219,8 @@ struct keys {
 	int64_t next[2], done[2];
 };
 
-static void open_to(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, struct keys *k, int64_t to)
+static void open_to(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, struct keys *k,
+		    int64_t to)
 {
 	for (int j = 0; j < 2; j++) {
 		int64_t end = to < k->of.to[j] ? to : k->of.to[j];
@@ -230,8 +232,8 @@ static void open_to(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan
 	}
 }
 
-static void shut_to(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, struct keys *k, int64_t to,
-		    const struct lk_attn_grad *g)
+static void shut_to(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, struct keys *k,
+		    int64_t to, const struct lk_attn_grad *g)
 {
 	for (int j = 0; j < 2; j++) {
 		int64_t end = to < k->next[j] ? to : k->next[j];
@@ -265,8 +267,8 @@ static void block(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *
 		shut_to(hot, p, hk, k, p->nktiles, g);
 }
 
-/* Key head hk by thread i of a team of n. The thread keeps key share i and meets query share (i + s) % n in step s: in no
- * step do two threads add to the same dq, dk or dv, and the order of the sums depends on n alone. */
+/* Key head hk by thread i of a team of n. The thread keeps key share i and meets query share (i + s) % n in step s: in
+ * no step do two threads add to the same dq, dk or dv, and the order of the sums depends on n alone. */
 static void key_head(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, int64_t i, int64_t n,
 		     const struct lk_attn_keys *mem, const struct lk_attn_grad *g, float *room)
 {

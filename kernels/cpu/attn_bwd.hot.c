@@ -158,7 +158,8 @@ LK_INLINE void gather(const int nr, float *dqt, const float *k, const struct til
 }
 
 /* Hides from p what is not to be seen. */
-LK_INLINE void hide(const int nr, float *p, const struct lk_attn *a, const struct lk_attn_group *g, int64_t k0, int64_t n)
+LK_INLINE void hide(const int nr, float *p, const struct lk_attn *a, const struct lk_attn_group *g, int64_t k0,
+		    int64_t n)
 {
 	struct lk_lanes lanes;
 
@@ -173,7 +174,7 @@ LK_INLINE void hide(const int nr, float *p, const struct lk_attn *a, const struc
 	}
 }
 
-/* One group against n keys from key k0, which is row `at` of the packed arrays: p and ds from element `to` on, and dq. */
+/* One group against n keys from key k0, row `at` of the packed arrays: p and ds from element `to` on, and dq. */
 LK_INLINE void by_query(const int nr, const struct tile *w, const struct lk_attn_group *g, const struct group *u,
 			int64_t to, int64_t k0, int64_t at, int64_t n, int all)
 {

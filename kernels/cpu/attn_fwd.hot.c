@@ -1,6 +1,7 @@
 /* attn_fwd.hot.c - forward attention of one query tile: online softmax over the key tiles in sight.
  *
- * Per group of queries and key tile: scores S = K Q^T (key, query), maximum, P = exp(S - max), O^T = O^T * alpha + V^T P.
+ * Per group of queries and key tile: scores S = K Q^T (key, query), maximum, P = exp(S - max),
+ * O^T = O^T * alpha + V^T P.
  * The running maximum is kept times log2(e), so that exp is one FMA and a power of two.
  */
 #include <math.h>
@@ -50,8 +51,8 @@ static void carve(struct tile *w, const struct lk_attn_plan *p, float *room)
 }
 
 /* s (n rounded up to MR, GW) = K Q^T; top = the larger of it and the scores. */
-LK_INLINE void scores(const int nr, float *s, const float *k, int64_t ldk, const float *qt, int64_t n, int64_t d, vf *top,
-		      struct lk_ahead *ahead)
+LK_INLINE void scores(const int nr, float *s, const float *k, int64_t ldk, const float *qt, int64_t n, int64_t d,
+		      vf *top, struct lk_ahead *ahead)
 {
 	for (int64_t i = 0; i < n; i += MR) {
 		vf acc[MR * NR];
@@ -71,8 +72,8 @@ LK_INLINE void scores(const int nr, float *s, const float *k, int64_t ldk, const
 }
 
 /* Hides from s what is not to be seen and finds the maximum again. */
-LK_INLINE void hide(const int nr, float *s, const struct lk_attn *a, const struct lk_lanes *lanes, int64_t k0, int64_t n,
-		    vf *top)
+LK_INLINE void hide(const int nr, float *s, const struct lk_attn *a, const struct lk_lanes *lanes, int64_t k0,
+		    int64_t n, vf *top)
 {
 	for (int j = 0; j < nr; j++)
 		top[j] = lk_vset(-INFINITY);

@@ -3,7 +3,8 @@
  * Queries are cut into groups, the columns of one register block: three vectors of queries side by side, one query per
  * lane. Inside, everything is transposed: scores lie as (key, query), outputs as (D, query), so that maximum, exp, sum
  * and rescaling are plain vector operations without sums over lanes, and K and V are read as broadcasts from where they
- * lie. Groups are collected into query tiles (what one thread works on at a time, sized for its L2), keys into key tiles.
+ * lie. Groups are collected into query tiles (what one thread works on at a time, sized for its L2), keys into key
+ * tiles.
  */
 #ifndef LK_CPU_ATTN_INT_H
 #define LK_CPU_ATTN_INT_H

@@ -1,8 +1,8 @@
 /* attn_mk.h - the register block of every product in attention, and the packing around it. Only for attn_*.hot.c.
  *
  * mr x nr accumulators (nr vectors wide) stay in registers over the whole depth; mr and nr are constants where this is
- * inlined. Per step nr vector loads and mr broadcasts feed mr * nr FMAs: with 8 x 3 the two load ports of a current core
- * are used less than half while both FMA ports are full.
+ * inlined. Per step nr vector loads and mr broadcasts feed mr * nr FMAs: with 8 x 3 the two load ports of a current
+ * core are used less than half while both FMA ports are full.
  */
 #ifndef LK_CPU_ATTN_MK_H
 #define LK_CPU_ATTN_MK_H

@@ -96,8 +96,8 @@ static int alone(void *arg)
 	int rc = 0;
 
 	for (int64_t i = 0; !rc && i + DOC <= s->t; i += DOC) {
-		struct lk_attn a = { slice(s->a.q, i, DOC), slice(s->a.k, i, DOC), slice(s->a.v, i, DOC), s->doc, s->doc,
-				     s->a.scale, 1 };
+		struct lk_attn a = { slice(s->a.q, i, DOC), slice(s->a.k, i, DOC), slice(s->a.v, i, DOC),
+				     s->doc, s->doc, s->a.scale, 1 };
 		struct lk_view o = slice(s->o, i, DOC), dout = slice(s->dout, i, DOC), dq = slice(s->dq, i, DOC);
 		struct lk_view dk = slice(s->dk, i, DOC), dv = slice(s->dv, i, DOC);
 
@@ -116,9 +116,9 @@ static int row(const struct bench *s, const char *op, struct bench_time t, doubl
 
 	if (t.best < 0)
 		return bench_row(op, s->threads, t, NULL, 0);
-	printf("op=%s threads=%d T=%lld ms=%.3f median_ms=%.3f cpu_ms=%.3f GFLOPs=%.1f of_sgemm=%.3f of_sgemm_cpu=%.3f\n", op,
-	       s->threads, (long long)s->t, 1e3 * t.best, 1e3 * t.median, 1e3 * t.cpu, rate, rate / s->sgemm,
-	       cpu / s->sgemm_cpu);
+	printf("op=%s threads=%d T=%lld ms=%.3f median_ms=%.3f cpu_ms=%.3f GFLOPs=%.1f of_sgemm=%.3f ", op, s->threads,
+	       (long long)s->t, 1e3 * t.best, 1e3 * t.median, 1e3 * t.cpu, rate, rate / s->sgemm);
+	printf("of_sgemm_cpu=%.3f\n", cpu / s->sgemm_cpu);
 	fflush(stdout);
 	return 0;
 }

@@ -171,7 +171,8 @@ static int whole(const struct ops_run *r)
 static int once(struct ops_run *r, const void *arg)
 {
 	const struct shape *c = arg;
-	struct lk_view o = ops_out(r, "o", OPS_ACT, 3, c->tq, c->h, c->d), lse = ops_out(r, "lse", LK_F32, 2, c->tq, c->h);
+	struct lk_view o = ops_out(r, "o", OPS_ACT, 3, c->tq, c->h, c->d);
+	struct lk_view lse = ops_out(r, "lse", LK_F32, 2, c->tq, c->h);
 	struct problem p;
 	int rc = problem_open(r, c, &p);
 
@@ -222,7 +223,8 @@ static int fold_blocks(struct ops_run *r, const struct shape *c, const struct pr
 static int carried(struct ops_run *r, const void *arg)
 {
 	const struct shape *c = arg;
-	struct lk_view o = ops_out(r, "o", OPS_ACT, 3, c->tq, c->h, c->d), lse = ops_out(r, "lse", LK_F32, 2, c->tq, c->h);
+	struct lk_view o = ops_out(r, "o", OPS_ACT, 3, c->tq, c->h, c->d);
+	struct lk_view lse = ops_out(r, "lse", LK_F32, 2, c->tq, c->h);
 	struct problem p;
 	int rc = problem_open(r, c, &p);
 
@@ -237,7 +239,8 @@ static int carried(struct ops_run *r, const void *arg)
 static int merged(struct ops_run *r, const void *arg)
 {
 	const struct shape *c = arg;
-	struct lk_view o = ops_out(r, "o", LK_F32, 3, c->tq, c->h, c->d), lse = ops_out(r, "lse", LK_F32, 2, c->tq, c->h);
+	struct lk_view o = ops_out(r, "o", LK_F32, 3, c->tq, c->h, c->d);
+	struct lk_view lse = ops_out(r, "lse", LK_F32, 2, c->tq, c->h);
 	struct problem p;
 	int rc = problem_open(r, c, &p);
 
@@ -275,8 +278,8 @@ static struct grads grads_new(struct ops_run *r, const struct shape *c)
 }
 
 /* Gradients of queries [q0, ...) against keys [k0, ...); lse and delta are those of the whole rows. */
-static int bwd_part(struct ops_run *r, const struct shape *c, const struct problem *p, const struct grads *g, int64_t q0,
-		    int64_t nq, int64_t k0, int64_t nk)
+static int bwd_part(struct ops_run *r, const struct shape *c, const struct problem *p, const struct grads *g,
+		    int64_t q0, int64_t nq, int64_t k0, int64_t nk)
 {
 	struct lk_view dout = rows(&g->dout, q0, nq), dq = rows(&g->dq, q0, nq), dk = rows(&g->dk, k0, nk);
 	struct lk_view dv = rows(&g->dv, k0, nk);
