@@ -72,7 +72,7 @@ static char *copy(const char *p, size_t n)
 static int set_bytes(struct lwm_piece *x)
 {
 	static const char space[] = "\xe2\x96\x81", unknown[] = " \xe2\x81\x87 ";
-	x->bytes = copy(x->name, x->nname > sizeof unknown ? x->nname : sizeof unknown);
+	x->bytes = malloc((x->nname > sizeof unknown ? x->nname : sizeof unknown) + 1);
 	if (!x->bytes)
 		return -1;
 	if (x->type == LWM_PIECE_CONTROL) {
