@@ -1,5 +1,6 @@
 /* lwm-train-stage - trains one stage: a language model on packed rows, or the VQGAN on frames. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/log.h"
@@ -96,25 +97,25 @@ static const struct lwm_tool tool = {
 		    "  mpirun -n 4 lwm-train-stage --config stage.yaml -o runs/1m --mesh-dim 1,1,1,-1",
 };
 
+static int plan(const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lwm_str out = { 0 };
+	int rc = lwm_stage_plan(&s, (int)plan_ranks, a->common.json, &out, e);
+	fwrite(lwm_str_get(&out), 1, out.len, stdout);
+	lwm_str_release(&out);
+	return rc;
+}
+
 static int run(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_comm *world;
 	s.seed = a->common.seed;
 	s.threads = a->common.threads;
 	if (a->common.plan)
-		return lwm_stage_plan(&s, (int)plan_ranks, a->common.json, e);
+		return plan(a, e);
 	LWM_TRY(lwm_comm_mpi(&world, NULL, NULL, e));
 	lwm_log_rank(lwm_comm_rank(world), lwm_comm_size(world));
-	int rc = lwm_stage_run(&s, world, e);
-	if (rc == -LWM_ERANK) {
-		lwm_log(LWM_ERROR, "%s", e->msg);
-		lwm_comm_abort(world, LWM_ERANK);
-	}
-	lwm_watchdog_start(world, 60); /* a rank that does not come to the end must not keep the others */
-	lwm_watchdog_pet("the end");
-	lwm_comm_free(world);
-	lwm_watchdog_stop();
-	return rc;
+	return lwm_comm_end(world, lwm_stage_run(&s, world, e), e);
 }
 
 int main(int argc, char **argv)

@@ -32,25 +32,29 @@ static void judge(struct plan *p, const struct lwm_stage *s, bool data)
 	}
 }
 
-static void print_text(const struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, const struct lwm_mesh *m)
+static void print_text(struct lwm_str *out, const struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o,
+		       const struct lwm_mesh *m)
 {
 	char a[32], b[32], c[32];
-	printf("model          %s, %s parameters\n", o->kind, lwm_count_text(o->params, a, sizeof a));
-	printf("mesh           dp %d, fsdp %d, tp %d, sp %d\n", m->dim[0], m->dim[1], m->dim[2], m->dim[3]);
-	printf("a rank         %s = %s weights, gradient, optimizer + %s activations\n",
+	lwm_str_printf(out, "model          %s, %s parameters\n", o->kind, lwm_count_text(o->params, a, sizeof a));
+	lwm_str_printf(out, "mesh           dp %d, fsdp %d, tp %d, sp %d\n", m->dim[0], m->dim[1], m->dim[2], m->dim[3]);
+	lwm_str_printf(out, "a rank         %s = %s weights, gradient, optimizer + %s activations\n",
 	       lwm_bytes_text((double)p->per_rank, a, sizeof a), lwm_bytes_text((double)p->weights, b, sizeof b),
 	       lwm_bytes_text((double)p->activations, c, sizeof c));
-	printf("device         %s, %s free\n", lk_dev_name(o->dev), lwm_bytes_text((double)p->device_free, a, sizeof a));
-	printf("checkpoint     %s, %" PRId64 " kept; %s free\n", lwm_bytes_text((double)p->checkpoint, a, sizeof a), s->keep,
+	lwm_str_printf(out, "device         %s, %s free\n", lk_dev_name(o->dev),
+	       lwm_bytes_text((double)p->device_free, a, sizeof a));
+	lwm_str_printf(out, "checkpoint     %s, %" PRId64 " kept; %s free\n",
+	       lwm_bytes_text((double)p->checkpoint, a, sizeof a), s->keep,
 	       p->space < 0 ? "unknown" : lwm_bytes_text((double)p->space, b, sizeof b));
-	printf("work           %" PRId64 " steps of %s %ss = %.4g %ss, %.4g FLOP a step, %.4g in all\n", s->steps,
+	lwm_str_printf(out, "work           %" PRId64 " steps of %s %ss = %.4g %ss, %.4g FLOP a step, %.4g in all\n", s->steps,
 	       lwm_count_text(o->tokens_per_step, a, sizeof a), o->unit, p->tokens, o->unit, o->flops_per_step, p->flops);
-	printf("verdict        %s\n", p->verdict);
+	lwm_str_printf(out, "verdict        %s\n", p->verdict);
 }
 
-static void print_json(const struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, const struct lwm_mesh *m)
+static void print_json(struct lwm_str *out, const struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o,
+		       const struct lwm_mesh *m)
 {
-	printf("{\"kind\":\"%s\",\"parameters\":%" PRId64 ",\"mesh\":[%d,%d,%d,%d],\"bytes_per_rank\":%" PRId64
+	lwm_str_printf(out, "{\"kind\":\"%s\",\"parameters\":%" PRId64 ",\"mesh\":[%d,%d,%d,%d],\"bytes_per_rank\":%" PRId64
 	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"device_free\":%" PRId64
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
 	       ",\"units_per_step\":%" PRId64 ",\"flops_per_step\":%.9g,\"flops\":%.9g,\"fits\":%s,\"verdict\":\"%s\"}\n",
@@ -59,7 +63,7 @@ static void print_json(const struct plan *p, const struct lwm_stage *s, const st
 	       p->code ? "false" : "true", p->verdict);
 }
 
-int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct lwm_err *e)
+int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct lwm_str *out, struct lwm_err *e)
 {
 	struct lwm_stage s = *given;
 	struct lwm_mesh m = { .dim = { 0 } };
@@ -82,7 +86,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	p.tokens = (double)o->tokens_per_step * (double)s.steps;
 	p.flops = o->flops_per_step * (double)s.steps;
 	judge(&p, &s, lwm_path_exists(s.data.n ? s.data.v[0] : ""));
-	json ? print_json(&p, &s, o, &m) : print_text(&p, &s, o, &m);
+	json ? print_json(out, &p, &s, o, &m) : print_text(out, &p, &s, o, &m);
 	if (p.code)
 		rc = lwm_fail(e, p.code, "the plan %s", p.verdict);
 out:

@@ -14,6 +14,7 @@
 
 #include "common/base/err.h"
 #include "common/base/path.h"
+#include "common/base/str.h"
 #include "common/dist/comm.h"
 
 enum lwm_objective_kind { LWM_NEXT_TOKEN, LWM_RECONSTRUCTION };
@@ -67,7 +68,7 @@ double lwm_stage_lr(const struct lwm_stage *s, int64_t n);
 
 /* COLLECTIVE over world. -LWM_ESAVED after a stop that was asked for. */
 int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e);
-/* Local. What a run on `ranks` ranks would take, as text or JSON on stdout; -LWM_ECONFIG when it cannot work. */
-int lwm_stage_plan(const struct lwm_stage *s, int ranks, bool json, struct lwm_err *e);
+/* Local. What a run on `ranks` ranks would take, as text or JSON in *out; -LWM_ECONFIG when it cannot work. */
+int lwm_stage_plan(const struct lwm_stage *s, int ranks, bool json, struct lwm_str *out, struct lwm_err *e);
 
 #endif
