@@ -487,7 +487,7 @@ static int run_ask(const struct session *s, const char *question, struct lwm_err
 	LWM_GO(add_text(s, &ids, "<vision>", e));
 	LWM_GO(add_frames(s, &ids, codes, frames, false, e));
 	LWM_GO(add_text(s, &ids, "</vision>", e));
-	LWM_GO(add_text(s, &ids, o.raw ? question : "ASSISTANT:", e));
+	LWM_GO(add_text(s, &ids, o.raw ? question : " ASSISTANT:", e));
 	LWM_GO(answers(s, &ids, question, e));
 out:
 	lwm_ids_release(&ids);

@@ -6,7 +6,7 @@
  *	lwm_gen_step(g, caches, ids, streams, e)                    one token for each of several streams
  *	lwm_gen_logits(g, LWM_TEXT, out, e)                         logits behind each stream's last token
  *
- * Keys are rotated before they are kept. All local.
+ * Keys are rotated before they are kept. All local, but for what lwm_gen_new_split makes.
  */
 #ifndef LWM_MODEL_CACHE_H
 #define LWM_MODEL_CACHE_H
@@ -18,9 +18,15 @@ struct lwm_cache;
 
 int lwm_gen_new(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
 		const void *compute_weights, int64_t max_chunk, int64_t max_streams, struct lwm_err *e);
+/* COLLECTIVE, as is then every call below that takes a gen: ranks share each context. All pass the same tokens and get
+ * the same logits. The first feed of a cache (at most max_prompt tokens) goes round a ring; later tokens one by one. */
+int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
+		      const void *compute_weights, struct lwm_comm *comm, int64_t max_prompt, int64_t max_streams,
+		      struct lwm_err *e);
 void lwm_gen_free(struct lwm_gen *g); /* NULL is fine; free caches first */
 const struct lwm_llama_cfg *lwm_gen_config(const struct lwm_gen *g);
 
+/* Of one rank that has the whole context. */
 int64_t lwm_cache_bytes(const struct lwm_llama_cfg *cfg, int64_t max_len, int dtype);
 int lwm_cache_new(struct lwm_cache **out, struct lwm_gen *g, int64_t max_len, struct lwm_err *e);
 void lwm_cache_free(struct lwm_cache *c);

@@ -131,6 +131,93 @@ static void streams_do_not_see_each_other(void **state)
 	engine_free(&x);
 }
 
+/* ---- one context over ranks ---- */
+
+struct split_case {
+	const char *dev;
+	int prompt[2]; /* lengths of two streams */
+};
+
+static int logits_agree(struct engine *alone, struct lwm_gen *split, int streams, const char *when, struct lwm_err *e)
+{
+	float a[2 * TEXT], b[2 * TEXT];
+
+	LWM_TRY(lwm_gen_logits(alone->g, LWM_TEXT, a, e));
+	LWM_TRY(lwm_gen_logits(split, LWM_TEXT, b, e));
+	if (!(worst(b, a, streams * TEXT) < 3e-5))
+		return lwm_fail(e, LWM_ENUMERIC, "%s: logits differ by %g", when, worst(b, a, streams * TEXT));
+	return 0;
+}
+
+static int split_streams(struct engine *x, struct lwm_gen *g, const struct split_case *k, struct lwm_err *e)
+{
+	struct lwm_cache *c[2] = { NULL, NULL }, *d[2] = { NULL, NULL };
+	int32_t ids[2][64];
+	int rc = 0;
+
+	for (int i = 0; i < 64; i++) {
+		ids[0][i] = i * 7 % 37;
+		ids[1][i] = 37 + i % 8;
+	}
+	for (int s = 0; s < 2; s++) {
+		LWM_GO(lwm_cache_new(&c[s], x->g, 60, e));
+		LWM_GO(lwm_cache_new(&d[s], g, 60, e));
+		LWM_GO(lwm_gen_feed(x->g, c[s], ids[s], k->prompt[s], e));
+		LWM_GO(lwm_gen_feed(g, d[s], ids[s], k->prompt[s], e));
+		LWM_GO(logits_agree(x, g, 1, "behind the prompt", e));
+	}
+	for (int i = 0; i < 15; i++) {
+		int32_t next[2] = { ids[0][k->prompt[0] + i], ids[1][k->prompt[1] + i] };
+
+		if (i == 9) // the last three again
+			for (int s = 0; s < 2; s++) {
+				lwm_cache_rewind(c[s], k->prompt[s] + 6);
+				lwm_cache_rewind(d[s], k->prompt[s] + 6);
+			}
+		LWM_GO(lwm_gen_step(x->g, c, next, 2, e));
+		LWM_GO(lwm_gen_step(g, d, next, 2, e));
+		LWM_GO(logits_agree(x, g, 2, "behind a step", e));
+	}
+	LWM_GO(lwm_gen_feed(x->g, c[1], ids[0], 5, e)); // a second turn
+	LWM_GO(lwm_gen_feed(g, d[1], ids[0], 5, e));
+	LWM_GO(logits_agree(x, g, 1, "behind a second turn", e));
+out:
+	for (int s = 0; s < 2; s++) {
+		lwm_cache_free(c[s]);
+		lwm_cache_free(d[s]);
+	}
+	return rc;
+}
+
+static int split_rank(struct lwm_comm *comm, void *arg, struct lwm_err *e)
+{
+	const struct split_case *k = arg;
+	struct engine x = engine_new(k->dev, 16, 2);
+	struct lwm_gen *g = NULL;
+	int rc = lwm_gen_new_split(&g, x.dev, &x.cfg, x.w, comm, 40, 2, e);
+
+	if (rc == 0)
+		rc = split_streams(&x, g, k, e);
+	lwm_gen_free(g);
+	engine_free(&x);
+	return rc;
+}
+
+static void ranks_share_a_context(void **state)
+{
+	const struct split_case cases[] = { { "ref", { 23, 40 } }, { "cpu", { 3, 17 } }, { "cpu", { 1, 32 } } };
+
+	(void)state;
+	for (int n = 1; n <= 4; n++)
+		for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+			struct split_case k = cases[i];
+			struct lwm_err e = { 0 };
+
+			if (lwm_comm_threads(n, split_rank, &k, &e))
+				fail_msg("%d ranks, case %zu: %s", n, i, e.msg);
+		}
+}
+
 static void rewinding_forgets(void **state)
 {
 	struct engine x = engine_new("cpu", 64, 1);
@@ -276,6 +363,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decoding_equals_the_whole_forward),
 		cmocka_unit_test(streams_do_not_see_each_other),
+		cmocka_unit_test(ranks_share_a_context),
 		cmocka_unit_test(rewinding_forgets),
 		cmocka_unit_test(greedy_takes_the_first_largest),
 		cmocka_unit_test(frequencies_follow_the_softmax),
