@@ -14,7 +14,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR(0, "title", &r.title, "TEXT", "its title", 0),
 	LWM_OPT_LIST(0, "check", &r.checks, "SPEC", "'NAME: FILE#key.key >= X' or '<= X * FILE#key'", 0),
 	LWM_OPT_LIST(0, "stage", &r.stages, "NAME=DIR", "output folder of lwm-train-stage", 0),
-	LWM_OPT_LIST(0, "picture", &r.pictures, "CAPTION=FILE", ".png or .svg", 0),
+	LWM_OPT_LIST(0, "picture", &r.pictures, "CAPTION=FILE", ".png, .svg, or the frames of an .mp4", 0),
 	LWM_OPT_LIST(0, "text", &r.texts, "CAPTION=FILE", "shown as it is", 0),
 	LWM_OPT_STR(0, "timing", &r.timing, "FILE", "timing.jsonl of lwm-run", 0),
 	LWM_OPT_END,

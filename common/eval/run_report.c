@@ -10,8 +10,10 @@
 #include "common/base/num.h"
 #include "common/eval/html.h"
 #include "common/eval/plot.h"
+#include "common/media/frames.h"
+#include "common/media/picture.h"
 
-enum { MAX_TEXT = 1 << 16, MAX_PICTURE = 1 << 24 };
+enum { MAX_TEXT = 1 << 16, MAX_PICTURE = 1 << 24, STRIP = 12 /* frames of a clip */, ZOOM = 2 };
 
 /* "NAME=PATH": splits at the last '='; name is malloc'ed, path points into spec. */
 static int split(const char *spec, char **name, const char **path, struct lwm_err *e)
@@ -191,20 +193,54 @@ static int timing(struct lwm_str *b, const char *path, struct lwm_err *e)
 	return rc;
 }
 
+/* A clip as a strip of its first frames. */
+static int strip(struct lwm_str *b, const char *path, const char *caption, struct lwm_err *e)
+{
+	struct lwm_frames_opts opts = { .max_frames = STRIP };
+	struct lwm_frames_info info;
+	struct lwm_sheet sheet = { 0 };
+	struct lwm_str png = { 0 };
+	uint8_t *rgb = NULL;
+	int64_t n = 0;
+	int rc = lwm_frames_read(path, &opts, MAX_PICTURE, &rgb, &n, &info, e);
+	if (rc == 0)
+		rc = lwm_sheet_init(&sheet, (int)n, 1, info.width * ZOOM, info.height * ZOOM, 2, e);
+	for (int64_t i = 0; rc == 0 && i < n; i++)
+		lwm_sheet_put(&sheet, (int)i, 0, rgb + i * info.width * info.height * 3, ZOOM);
+	if (rc == 0)
+		rc = lwm_png_encode(&png, sheet.rgb, sheet.width, sheet.height, e);
+	if (rc == 0)
+		lwm_html_png(b, png.s, png.len, caption);
+	lwm_str_release(&png);
+	lwm_sheet_release(&sheet);
+	free(rgb);
+	return rc;
+}
+
+static bool is_clip(const char *path)
+{
+	return lwm_path_has_suffix(path, ".mp4") || lwm_path_has_suffix(path, ".mkv");
+}
+
+static int still(struct lwm_str *b, const char *path, const char *caption, struct lwm_err *e)
+{
+	char *data;
+	size_t n;
+	LWM_TRY(lwm_read_file(path, MAX_PICTURE, &data, &n, e));
+	if (lwm_path_has_suffix(path, ".svg"))
+		lwm_html_svg(b, data, n, caption);
+	else
+		lwm_html_png(b, data, n, caption);
+	free(data);
+	return 0;
+}
+
 static int picture(struct lwm_str *b, const char *spec, struct lwm_err *e)
 {
-	char *caption, *data;
+	char *caption;
 	const char *path;
-	size_t n;
 	LWM_TRY(split(spec, &caption, &path, e));
-	int rc = lwm_read_file(path, MAX_PICTURE, &data, &n, e);
-	if (rc == 0) {
-		if (lwm_path_has_suffix(path, ".svg"))
-			lwm_html_svg(b, data, n, caption);
-		else
-			lwm_html_png(b, data, n, caption);
-		free(data);
-	}
+	int rc = is_clip(path) ? strip(b, path, caption, e) : still(b, path, caption, e);
 	free(caption);
 	return rc;
 }
