@@ -1,0 +1,173 @@
+load ../lib
+
+# Clips of 8 frames, and a small VQGAN (4x4 codes a frame of 16x16) that is hardly trained: nothing here looks at pictures.
+setup_file() {
+	cd "$BATS_FILE_TMPDIR"
+	lwm-synth clips -n 4 --size 16 --frames 8 -o clips -q
+	lwm-train-stage --objective reconstruction --model tiny --hidden 4 --groups 2 --channel-mult 1,2,2 --codes 16 \
+		--resolution 16 --data clips --steps 2 --batch-frames 4 --device cpu -o vq -q
+	lwm-synth clips -n 2 --size 16 --frames 3 --store png -o pngs -q
+}
+
+setup() {
+	cd "$BATS_FILE_TMPDIR"
+	out=$BATS_TEST_TMPDIR
+	enc=(lwm-vqgan-encode -m vq -t bytes --device cpu -q)
+	dec=(lwm-vqgan-decode -m vq --device cpu -q)
+}
+
+# The ids of the document that lwm-inspect --json has just shown, one a line.
+tokens() {
+	sed 's/.*"tokens": *\[\([0-9, ]*\)\].*/\1/' <<< "$output" | tr -d ' ' | tr ',' '\n'
+}
+
+@test "help, version, usage" {
+	for t in lwm-vqgan-encode lwm-vqgan-decode; do
+		ok $t --help
+		has "--model"
+		has "Examples"
+		ok $t --version
+		code 64 $t
+		code 64 $t --no-such-option x
+	done
+	code 64 "${enc[@]}" clips
+	err_has "--out-dir"
+	code 64 "${enc[@]}" clips -o "$out/a.h5" -d "$out"
+	code 64 "${enc[@]}" clips -o "$out/a.h5" --tasks 2
+	code 64 "${enc[@]}" clips -o "$out/a.h5" --width 18
+	err_has "multiples of 4"
+	code 66 "${enc[@]}" nowhere -o "$out/a.h5"
+	code 66 lwm-vqgan-encode -m nowhere -t bytes --device cpu clips -o "$out/a.h5"
+	code 78 "${enc[@]}" clips -f '[a,b]' -o "$out/a.h5"
+	gone "$out/a.h5"
+	ok "${enc[@]}" clips -o "$out/a.h5" --plan
+	has "clips/clip-00000.mp4 -> "
+	gone "$out/a.h5"
+}
+
+@test "tokens of a document: marks, frames, ends, caption" {
+	ok "${enc[@]}" clips -f '[vision],caption' -o "$out/a.h5" --json
+	has '"documents":4'
+	has '"frames":32'
+	ok lwm-inspect "$out/a.h5" --json
+	# 259 pieces of bytes; 16 codes, end of frame, end of vision
+	has '"vocab_vision":18'
+	caption=$(< clips/clip-00002.txt)
+	# <s> <vision> 8 frames of 16 codes and a mark, </vision> caption </s>
+	n=$((1 + 8 + 8 * 17 + 9 + ${#caption} + 1))
+	ok lwm-inspect "$out/a.h5" --doc 2 --tokens -1 --json
+	tokens > "$out/ids"
+	[ "$(wc -l < "$out/ids")" = $n ]
+	[ "$(grep -c '^275$' "$out/ids")" = 7 ] # 259 + 16: end of frame
+	[ "$(grep -c '^276$' "$out/ids")" = 1 ] # end of vision
+	[ "$(awk '$1 >= 259 && $1 < 275' "$out/ids" | wc -l)" = 128 ]
+}
+
+@test "again is nothing to do, other settings and other text need --force" {
+	cp -r clips "$out/in"
+	ok "${enc[@]}" "$out/in" -f '[vision],caption' -f '[caption],vision' -o "$out/a.h5"
+	cp "$out/a.h5" "$out/first"
+	ok "${enc[@]}" "$out/in" -f '[vision],caption' -f '[caption],vision' -o "$out/a.h5" --json
+	has '"skipped":true'
+	ok "${enc[@]}" "$out/in" -f '[vision],caption' -f '[caption],vision' -o "$out/a.h5" --force --frames-per-pass 3
+	same "$out/a.h5" "$out/first"
+	code 73 "${enc[@]}" "$out/in" -f '[vision],caption' -o "$out/a.h5"
+	echo "a longer caption" > "$out/in/clip-00000.txt"
+	code 73 "${enc[@]}" "$out/in" -f '[vision],caption' -f '[caption],vision' -o "$out/a.h5"
+	same "$out/a.h5" "$out/first"
+}
+
+@test "array tasks share the inputs and keep their numbers" {
+	ok "${enc[@]}" clips -d "$out/all" --json
+	for t in 0 1 2; do ok "${enc[@]}" clips -d "$out/p" --task $t --tasks 3 --json; done
+	[ "$(ls "$out"/p/*.h5 | wc -l)" = 3 ]
+	ok lwm-inspect "$out/p/part-00000-of-00003.docs.h5"
+	has "clip-00000.mp4"
+	has "clip-00003.mp4"
+	lacks "clip-00001.mp4"
+	ok "${enc[@]}" clips -d "$out/p" --task 4 --tasks 5
+	ok "${enc[@]}" clips/clip-00000.mp4 -d "$out/q" --task 1 --tasks 2
+	gone "$out/q"
+}
+
+@test "frame limits, images, folders of frames" {
+	ok "${enc[@]}" clips/clip-00000.mp4 --max-frames 3 -o "$out/a.h5" --json
+	has '"frames":3'
+	ok "${enc[@]}" clips/clip-00000.mp4 --sample-frames 5 -o "$out/b.h5" --json
+	has '"frames":5'
+	ok "${enc[@]}" clips/clip-00000.mp4 --fps 2 -o "$out/c.h5" --json
+	has '"frames":4'
+	ok "${enc[@]}" pngs -f vision -o "$out/d.h5" --json
+	has '"documents":6'
+	has '"frames":6'
+	ok "${enc[@]}" pngs --frame-folders -f '[vision],caption' -o "$out/e.h5" --json
+	has '"documents":2'
+	has '"frames":6'
+	printf '%s\n' "# two" clips/clip-00001.mp4 clips/clip-00002.mp4 > "$out/list"
+	ok "${enc[@]}" "@$out/list" --width 32 --height 16 -o "$out/f.h5" --json
+	has '"documents":2'
+}
+
+@test "inputs that cannot be used are counted and reported" {
+	mkdir "$out/in"
+	cp clips/clip-0000[01].* "$out/in"
+	head -c 1500 clips/clip-00002.mp4 > "$out/in/cut.mp4"
+	echo hello > "$out/in/text.mp4"
+	: > "$out/in/empty.png"
+	ok "${enc[@]}" "$out/in" -o "$out/a.h5" --json
+	has '"clips":5'
+	has '"documents":2'
+	has '"rejected":3'
+	err_has "cut.mp4"
+	err_has "empty.png: is empty"
+	code 65 "${enc[@]}" "$out/in" -o "$out/b.h5" --max-bad 2
+	gone "$out/b.h5"
+	code 65 "${enc[@]}" "$out/in/text.mp4" -o "$out/c.h5"
+	err_has "none of 1 inputs"
+	gone "$out/c.h5"
+	rm "$out/in/clip-00000.txt" "$out/in/clip-00000.json"
+	ok "${enc[@]}" "$out"/in/clip-*.mp4 -f '[vision],caption' -o "$out/d.h5" --json
+	has '"documents":1'
+	err_has "no text 'caption'"
+}
+
+@test "decoding: clips, pictures, sheets, the codes of a list" {
+	ok "${enc[@]}" clips -f '[caption],vision' -o "$out/a.h5"
+	ok "${dec[@]}" "$out/a.h5" -n 1 -o "$out/1.mp4" --json
+	has '"frames":8'
+	ok "${dec[@]}" "$out/a.h5" -n 1 --first 2 --frames 1 -o "$out/1.png"
+	ok "${dec[@]}" "$out/a.h5" -n 1 --first 2 --frames 1 --device ref -o "$out/1ref.ppm"
+	ok "${dec[@]}" "$out/a.h5" -n 1 --beside clips/clip-00001.mp4 --zoom 2 -o "$out/sheet.png" --json
+	has '"psnr":'
+	ok lwm-vqgan-encode -m vq -t bytes --device cpu -q "$out/1.mp4" -o "$out/again.h5" # what we write can be read
+	# the codes of a document, taken out and given as a list, are the same picture
+	ok lwm-inspect "$out/a.h5" --doc 1 --tokens -1 --json
+	echo "[$(tokens | awk '$1 >= 259 && $1 < 275 { print $1 - 259 }' | paste -sd,)]" > "$out/codes.json"
+	ok "${dec[@]}" "$out/codes.json" --first 2 --frames 1 -o "$out/2.png"
+	same "$out/1.png" "$out/2.png"
+	ok "${dec[@]}" "$out/codes.json" -o "$out/2.mp4"
+	same "$out/1.mp4" "$out/2.mp4"
+	code 73 "${dec[@]}" "$out/codes.json" -o "$out/2.mp4"
+}
+
+@test "decoding what is no frame" {
+	ok "${enc[@]}" clips/clip-00000.mp4 -o "$out/a.h5"
+	code 64 "${dec[@]}" "$out/a.h5" -n 1 -o "$out/x.png"
+	code 64 "${dec[@]}" "$out/a.h5" --first 8 -o "$out/x.png"
+	code 64 "${dec[@]}" "$out/a.h5" -o "$out/x.tga"
+	code 65 "${dec[@]}" "$out/a.h5" --width 32 --height 32 -o "$out/x.png"
+	err_has "of the 64 codes of a frame"
+	echo '[0,1,2]' > "$out/short.json"
+	code 65 "${dec[@]}" "$out/short.json" -o "$out/x.png"
+	echo '{"codes":[0,1,2,16]}' > "$out/big.json"
+	code 65 "${dec[@]}" "$out/big.json" -o "$out/x.png"
+	err_has "no code in 0..15"
+	echo '{}' > "$out/none.json"
+	code 65 "${dec[@]}" "$out/none.json" -o "$out/x.png"
+	words 5 > "$out/t.txt"
+	ok lwm-tokenize -t bytes "$out/t.txt" -o "$out/t.h5"
+	code 78 "${dec[@]}" "$out/t.h5" -o "$out/x.png"
+	code 66 "${dec[@]}" "$out/a.h5" --beside "$out/nothing" -o "$out/x.png"
+	code 78 "${dec[@]}" "$out/a.h5" --beside pngs/clip-00000 -o "$out/x.png" # too few frames
+	gone "$out/x.png" "$out/x.tga"
+}
