@@ -38,7 +38,7 @@ static int allocate(struct lwm_cache *c, int64_t bytes, struct lwm_err *e)
 int lwm_cache_new(struct lwm_cache **out, struct lwm_gen *g, int64_t max_len, struct lwm_err *e)
 {
 	const struct lwm_llama_cfg *cfg = &g->m->cfg;
-	int ranks = g->comm ? lwm_comm_size(g->comm) : 1, rc = 0;
+	int ranks = g->comm ? lwm_comm_size(g->comm) : 1, rc;
 	int64_t slots = slots_for(max_len, ranks), bytes = max_len < 1 ? -1 : lwm_cache_bytes(cfg, slots, g->m->dtype);
 	struct lwm_cache *c;
 
@@ -57,11 +57,13 @@ int lwm_cache_new(struct lwm_cache **out, struct lwm_gen *g, int64_t max_len, st
 	c->slots = slots;
 	c->row = 2 * cfg->kv_heads * lwm_llama_head_dim(cfg);
 	c->layer_bytes = bytes / cfg->layers;
-	LWM_GO(allocate(c, bytes, e));
-	*out = c;
-out:
+	rc = allocate(c, bytes, e);
+	if (g->comm)
+		rc = lwm_agree(g->comm, rc, e);
 	if (rc < 0)
 		lwm_cache_free(c);
+	else
+		*out = c;
 	return rc;
 }
 
