@@ -111,10 +111,15 @@ static int cut(struct lwm_haystack *h, struct lwm_tokenizer *t, struct lwm_err *
 
 int lwm_haystack_read(struct lwm_haystack *h, const struct lwm_paths *files, struct lwm_tokenizer *t, struct lwm_err *e)
 {
+	static const char *const suffixes[] = { ".txt", ".jsonl", NULL };
+	struct lwm_paths found = { 0 };
 	int rc = 0;
 	memset(h, 0, sizeof *h);
 	for (int64_t i = 0; rc == 0 && i < files->n; i++)
-		rc = add_file(&h->text, files->v[i], e);
+		rc = lwm_paths_expand(&found, files->v[i], suffixes, e);
+	for (int64_t i = 0; rc == 0 && i < found.n; i++)
+		rc = add_file(&h->text, found.v[i], e);
+	lwm_paths_release(&found);
 	if (rc == 0)
 		rc = cut(h, t, e);
 	if (rc == 0 && h->n < 2)

@@ -31,7 +31,8 @@ struct lwm_haystack {
 	int64_t n;
 	struct lwm_hash hash;
 };
-/* Reads .txt or .jsonl (key "text") files end to end. Cut behind . ! ? that a blank follows. -LWM_EDATA: no sentence in it. */
+/* Reads .txt or .jsonl (key "text") files, or folders of them, end to end. Cut behind . ! ? that a blank follows.
+ * -LWM_EDATA: no sentence in it. */
 int lwm_haystack_read(struct lwm_haystack *h, const struct lwm_paths *files, struct lwm_tokenizer *t, struct lwm_err *e);
 void lwm_haystack_release(struct lwm_haystack *h);
 
