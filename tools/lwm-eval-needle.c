@@ -2,7 +2,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include "common/base/log.h"
 #include "common/base/stop.h"
@@ -113,15 +113,16 @@ static int report(struct lwm_err *e, double *worst)
 		 " trials a cell, seed %" PRIu64 "; a length counts prompt and answer in the model's own tokens",
 		 lwm_path_base(o.model), o.sweep.task.retrieve, o.sweep.task.needles, o.sweep.rounds, o.sweep.task.seed);
 	LWM_TRY(lwm_needle_report_write(&r, &mean, worst, e));
+	if (isnan(mean))
+		return lwm_fail(e, LWM_ENOINPUT, "%s: no results of this grid in it", o.sweep.out);
 	printf("{\"accuracy\":%.6f,\"worst_length_accuracy\":%.6f}\n", mean, *worst);
+	if (*worst < o.need)
+		return lwm_fail(e, LWM_ENO, "the worst length has an accuracy of %.3f, below the %.3f asked for", *worst, o.need);
 	return 0;
 }
 
-static int run(const struct lwm_args *a, struct lwm_err *e)
+static int check(struct lwm_err *e)
 {
-	struct lwm_comm *c;
-	double worst = NAN;
-	o.sweep.task.seed = (uint64_t)a->common.seed;
 	if (o.sweep.task.retrieve > o.sweep.task.needles)
 		return lwm_fail(e, LWM_EUSAGE, "--n-needles-retrieve %" PRId64 " is more than --n-needles-total %" PRId64,
 				o.sweep.task.retrieve, o.sweep.task.needles);
@@ -129,20 +130,53 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 		return lwm_fail(e, LWM_EUSAGE, "--context-lengths-min is above --context-lengths-max");
 	if (!o.haystack.n && !o.report_only)
 		return lwm_fail(e, LWM_EUSAGE, "--haystack is missing");
+	return 0;
+}
+
+/* What is there and what is left; reads no model. */
+static int plan(bool json, struct lwm_err *e)
+{
+	struct lwm_needle_results done = { 0 };
+	int64_t *length = NULL, cells = o.sweep.nlengths * (o.sweep.task.needles > 1 ? 1 : o.sweep.ndepths) * o.sweep.rounds;
+	char *path = lwm_path_join(o.sweep.out, "results.jsonl");
+	int rc = path ? lwm_results_read(&done, path, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc == 0)
+		rc = lwm_sweep_lengths(&o.sweep, &length, e);
+	if (rc == 0) {
+		printf(json ? "{\"trials\":%" PRId64 ",\"done\":%" PRId64 ",\"lengths\":[" :
+			      "trials   %" PRId64 ", %" PRId64 " of them done\nlengths ", cells, done.n);
+		for (int64_t i = 0; i < o.sweep.nlengths; i++)
+			printf(json ? "%s%" PRId64 : "%s %" PRId64, json && i ? "," : "", length[i]);
+		printf(json ? "]}\n" : "\n");
+	}
+	free(length);
+	free(path);
+	lwm_results_release(&done);
+	return rc;
+}
+
+static int run(const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lwm_comm *c;
+	double worst = NAN;
+	o.sweep.task.seed = (uint64_t)a->common.seed;
+	if (a->common.plan) {
+		LWM_TRY(check(e));
+		return plan(a->common.json, e);
+	}
 	LWM_TRY(lwm_comm_mpi(&c, NULL, NULL, e));
 	lwm_log_rank(lwm_comm_rank(c), lwm_comm_size(c));
 	lwm_stop_install(o.grace, NULL);
-	int rc = lwm_agree(c, lwm_comm_rank(c) == 0 ? lwm_mkdirs(o.sweep.out, e) : 0, e);
+	int rc = check(e);
+	if (rc == 0 && lwm_comm_rank(c) == 0 && !o.report_only)
+		rc = lwm_mkdirs(o.sweep.out, e);
+	rc = lwm_agree(c, rc, e);
 	if (rc == 0 && !o.report_only)
 		rc = evaluate(c, a, e);
-	if (rc == 0 && lwm_comm_rank(c) == 0)
-		rc = report(e, &worst);
-	if (rc == 0 && worst < o.need)
-		rc = lwm_fail(e, LWM_ENO, "the worst length has an accuracy of %.3f, below the %.3f asked for", worst, o.need);
-	if (rc == -LWM_ERANK)
-		lwm_comm_abort(c, LWM_ERANK);
-	lwm_comm_free(c);
-	return rc;
+	if (rc == 0)
+		rc = lwm_agree(c, lwm_comm_rank(c) == 0 ? report(e, &worst) : 0, e);
+	lwm_tool_say(rc, e);
+	return lwm_comm_end(c, rc, e);
 }
 
 int main(int argc, char **argv)

@@ -11,6 +11,8 @@
 #include "common/model/device.h"
 #include "common/train/modelfile.h"
 
+enum { MARKS = 32 /* tokens around a pair at most: <s>, " USER: ", " ASSISTANT:", </s> */ };
+
 static struct {
 	const char *model, *tokenizer, *device, *out_dir;
 	int64_t chunk, target, min_pairs, answer, prefill, task, tasks, top_k;
@@ -116,10 +118,13 @@ static int create(struct lwm_docs_writer **out, const char *path, const struct w
 
 static void report(const char *path, const struct lwm_qa_stats *s)
 {
-	printf("{\"output\":\"%s\",\"documents_in\":%" PRId64 ",\"chunks\":%" PRId64 ",\"pairs\":%" PRId64 ",\"unparsed\":%" PRId64
+	struct lwm_str name = { 0 };
+	lwm_str_json(&name, lwm_path_base(path), strlen(lwm_path_base(path)));
+	printf("{\"output\":%s,\"documents_in\":%" PRId64 ",\"chunks\":%" PRId64 ",\"pairs\":%" PRId64 ",\"unparsed\":%" PRId64
 	       ",\"unfinished\":%" PRId64 ",\"documents_out\":%" PRId64 ",\"without_enough_pairs\":%" PRId64 ",\"tokens\":%" PRId64 "}\n",
-	       lwm_path_base(path), s->docs_in, s->chunks, s->pairs, s->unparsed, s->unfinished, s->docs_out, s->docs_short,
+	       lwm_str_get(&name), s->docs_in, s->chunks, s->pairs, s->unparsed, s->unfinished, s->docs_out, s->docs_short,
 	       s->tokens_out);
+	lwm_str_release(&name);
 }
 
 static int fill(struct lwm_docs *d, struct lwm_docs_writer *out, struct writer *w, const struct lwm_args *a,
@@ -173,14 +178,41 @@ static int convert(const char *input, struct writer *w, const struct lwm_args *a
 	return rc;
 }
 
+static int check(struct lwm_err *e)
+{
+	if (o.task >= o.tasks)
+		return lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, o.task, o.tasks);
+	if (o.target < o.chunk + o.answer + MARKS)
+		return lwm_fail(e, LWM_EUSAGE,
+				"--target-tokens %" PRId64 " cannot hold a chunk of %" PRId64 " tokens and its pair of %" PRId64
+				" and %d of marks", o.target, o.chunk, o.answer, MARKS);
+	return 0;
+}
+
+static int plan(const struct lwm_paths *in, const struct lwm_args *a, struct lwm_err *e)
+{
+	for (int64_t i = o.task; i < in->n; i += o.tasks) {
+		char *path = output_name(in->v[i]);
+		if (!path)
+			return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		printf("%s %s -> %s\n", !a->common.force && lwm_path_exists(path) ? "there already:" : "to make:", in->v[i], path);
+		free(path);
+	}
+	return 0;
+}
+
 static int run(const struct lwm_args *a, struct lwm_err *e)
 {
 	static const char *const suffixes[] = { ".h5", NULL };
 	struct lwm_paths in = { 0 };
 	struct writer w = { 0 };
-	int rc = o.task < o.tasks ? 0 : lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, o.task, o.tasks);
+	int rc = check(e);
 	for (int i = 0; rc == 0 && i < a->noperand; i++)
 		rc = lwm_paths_expand(&in, a->operand[i], suffixes, e);
+	if (rc == 0 && a->common.plan) {
+		rc = plan(&in, a, e);
+		goto out;
+	}
 	if (rc == 0)
 		rc = lwm_mkdirs(o.out_dir, e);
 	if (rc == 0)
@@ -188,6 +220,7 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	for (int64_t i = o.task; rc == 0 && i < in.n; i += o.tasks)
 		rc = convert(in.v[i], &w, a, e);
 	writer_close(&w);
+out:
 	lwm_paths_release(&in);
 	return rc;
 }

@@ -1,6 +1,7 @@
 /* lwm-report - one page about a whole run, and the checks that it has to pass. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/base/outfile.h"
 #include "common/config/opt.h"
@@ -29,11 +30,34 @@ static const struct lwm_tool tool = {
 		    "  lwm-report -o report.html --check 'PSNR: runs/vqgan/summary.json#eval.psnr >= 24'",
 };
 
+/* What the page would be made of, and what of it is not there yet. */
+static void plan_list(const char *what, const struct lwm_paths *p)
+{
+	for (int64_t i = 0; i < p->n; i++) {
+		const char *eq = strrchr(p->v[i], '=');
+		printf("%-8s %s%s\n", what, p->v[i], eq && !lwm_path_exists(eq + 1) ? " (missing)" : "");
+	}
+}
+
+static int plan(void)
+{
+	printf("page     %s\n", output);
+	for (int64_t i = 0; i < r.checks.n; i++)
+		printf("check    %s\n", r.checks.v[i]);
+	plan_list("stage", &r.stages);
+	plan_list("picture", &r.pictures);
+	plan_list("text", &r.texts);
+	if (r.timing)
+		printf("timing   %s%s\n", r.timing, lwm_path_exists(r.timing) ? "" : " (missing)");
+	return 0;
+}
+
 static int run(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_str page = { 0 }, failures = { 0 };
 	int64_t failed;
-	(void)a;
+	if (a->common.plan)
+		return plan();
 	int rc = lwm_run_report_make(&r, &page, &failures, &failed, e);
 	if (rc == 0) /* a report is made anew each time */
 		rc = lwm_write_file(output, page.s, page.len, true, e);

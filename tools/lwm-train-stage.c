@@ -115,7 +115,9 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 		return plan(a, e);
 	LWM_TRY(lwm_comm_mpi(&world, NULL, NULL, e));
 	lwm_log_rank(lwm_comm_rank(world), lwm_comm_size(world));
-	return lwm_comm_end(world, lwm_stage_run(&s, world, e), e);
+	int rc = lwm_stage_run(&s, world, e);
+	lwm_tool_say(rc, e);
+	return lwm_comm_end(world, rc, e);
 }
 
 int main(int argc, char **argv)

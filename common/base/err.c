@@ -78,6 +78,8 @@ void lwm_err_clear(struct lwm_err *e)
 {
 	e->code = 0;
 	e->msg[0] = 0;
+	e->who = LWM_ERR_MINE;
+	e->said = 0;
 }
 
 const char *lwm_code_name(int code)

@@ -23,9 +23,19 @@ enum lwm_code {
 	LWM_ENUMERIC = 79      /* NaN, Inf or a loss that ran away */
 };
 
+/* Who knows of a failure when several ranks work together; set by lwm_agree (common/dist/comm.h). */
+enum lwm_err_who {
+	LWM_ERR_MINE = 0, /* this rank alone */
+	LWM_ERR_SHARED,   /* every rank; it happened here, so this rank says it */
+	LWM_ERR_HEARD,    /* every rank; it happened on another one, which says it */
+	LWM_ERR_ALONE     /* this rank alone, while the others wait in a collective: nothing can be agreed on any more */
+};
+
 struct lwm_err {
 	int code; /* 0 or the negative code that was returned */
 	char msg[1024];
+	enum lwm_err_who who;
+	int said; /* the tool has printed it */
 };
 
 /* Sets *e unless it holds an earlier failure; returns -code. e may be NULL. */

@@ -441,11 +441,13 @@ static bool json_wanted(int argc, char **argv)
 	return false;
 }
 
-static void report(const struct lwm_tool *t, int rc, const struct lwm_err *e, bool json)
+static void report(const char *tool, int rc, const struct lwm_err *e, bool json)
 {
 	struct lwm_str s = { 0 };
 	const char *msg = *e->msg ? e->msg : lwm_code_name(rc);
-	fprintf(stderr, "%s: %s\n", t->name, msg);
+	if (e->said || e->who == LWM_ERR_HEARD)
+		return; /* of many ranks the one where it happened speaks */
+	fprintf(stderr, "%s: %s\n", tool, msg);
 	if (!json)
 		return;
 	lwm_str_printf(&s, "{\"error\": {\"code\": %d, \"name\": \"%s\", \"message\": ", -rc, lwm_code_name(rc));
@@ -453,6 +455,14 @@ static void report(const struct lwm_tool *t, int rc, const struct lwm_err *e, bo
 	lwm_str_puts(&s, "}}\n");
 	fwrite(lwm_str_get(&s), 1, s.len, stdout);
 	lwm_str_release(&s);
+}
+
+void lwm_tool_say(int rc, struct lwm_err *e)
+{
+	if (rc < 0)
+		report(lwm_log_program(), rc, e, common.json);
+	e->said = true;
+	fflush(stdout);
 }
 
 /* A full disk behind standard output shows here at the latest. */
@@ -521,7 +531,7 @@ int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn
 	add_table(&p, common_opts);
 	rc = parse_and_run(&p, &l, argc, argv, run, &e);
 	if (rc < 0)
-		report(tool, rc, &e, json_wanted(argc, argv));
+		report(tool->name, rc, &e, json_wanted(argc, argv));
 	release(&p, &l);
 	return close_stdout(tool, rc < 0 ? -rc : rc);
 }

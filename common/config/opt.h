@@ -73,6 +73,10 @@ typedef int lwm_run_fn(const struct lwm_args *a, struct lwm_err *e);
  * stdout too with --json), closes stdout with a check, returns the exit status. */
 int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn *run);
 
+/* Prints the error of a run now, and what waits for standard output. For tools with ranks, before lwm_comm_end: a launcher ends all
+ * ranks as soon as one has left with an error, the one that would have explained it too. */
+void lwm_tool_say(int rc, struct lwm_err *e);
+
 #define LWM_VERSION "0.1.0"
 const char *lwm_build_text(void); /* compiler, flags, libraries; for --version --verbose and provenance */
 

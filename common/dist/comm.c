@@ -173,37 +173,58 @@ int lwm_comm_finish(struct lwm_comm *c, struct lwm_err *e)
 	return c->ops->finish(c, e);
 }
 
-/* A stop that was asked for matters less than any failure. */
-static int severity(int rc)
+/* What counts: a failure of one's own, one that was heard of, a stop that was asked for, nothing. */
+static int severity(int rc, const struct lwm_err *e)
 {
-	return rc >= 0 ? 0 : rc == -LWM_ESAVED ? 1 : 2;
+	if (rc >= 0)
+		return 0;
+	return rc == -LWM_ESAVED ? 1 : e->who == LWM_ERR_HEARD ? 2 : 3;
+}
+
+/* The lowest of the ranks with the most severe failure, and its code. */
+static int find_worst(struct lwm_comm *c, int rc, int *worst, int *code, struct lwm_err *e)
+{
+	int mine[2] = { rc, severity(rc, e) }, some[64][2], (*all)[2] = some, r = 0;
+	if (c->size > 64 && !(all = malloc((size_t)c->size * sizeof *all)))
+		return lwm_fail(e, LWM_EMEMORY, "out of memory while %d ranks agree", c->size);
+	r = c->ops->allgather(c, mine, sizeof mine, all, e);
+	*worst = 0;
+	for (int i = 1; r == 0 && i < c->size; i++)
+		if (all[i][1] > all[*worst][1])
+			*worst = i;
+	*code = r == 0 ? all[*worst][0] : r;
+	if (all != some)
+		free(all);
+	return r;
 }
 
 int lwm_agree(struct lwm_comm *c, int rc, struct lwm_err *e)
 {
-	int worst = 0, codes[64], *all = c->size <= 64 ? codes : malloc((size_t)c->size * sizeof *all);
 	char msg[sizeof e->msg];
-	int r;
-	if (c->size == 1)
+	int worst = 0, code = 0;
+	if (c->size == 1 || rc == -LWM_ERANK || (rc < 0 && e->who == LWM_ERR_ALONE))
 		return rc;
-	if (!all)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory while %d ranks agree", c->size);
-	r = c->ops->allgather(c, &rc, sizeof rc, all, e);
-	if (r == 0) {
-		for (int i = 1; i < c->size; i++)
-			if (severity(all[i]) > severity(all[worst]))
-				worst = i;
-		rc = all[worst];
-	}
-	if (all != codes)
-		free(all);
-	if (r < 0 || rc >= 0)
-		return r < 0 ? r : 0;
+	LWM_TRY(find_worst(c, rc, &worst, &code, e));
+	if (code >= 0)
+		return 0;
 	memcpy(msg, e->msg, sizeof msg);
 	LWM_TRY(c->ops->bcast(c, msg, sizeof msg, worst, e));
 	if (c->rank != worst) {
 		lwm_err_clear(e);
-		lwm_fail(e, -rc, "rank %d: %s", worst, msg);
+		lwm_fail(e, -code, "rank %d: %s", worst, msg);
 	}
+	e->who = c->rank == worst ? LWM_ERR_SHARED : LWM_ERR_HEARD;
+	return code;
+}
+
+int lwm_comm_end(struct lwm_comm *world, int rc, const struct lwm_err *e)
+{
+	bool shared = e->who == LWM_ERR_SHARED || e->who == LWM_ERR_HEARD;
+	if (world->size > 1 && rc < 0 && !shared)
+		lwm_comm_abort(world, -rc);
+	lwm_watchdog_start(world, 60);
+	lwm_watchdog_pet("the end");
+	lwm_comm_free(world);
+	lwm_watchdog_stop();
 	return rc;
 }

@@ -293,12 +293,17 @@ static void *rank_main(void *p)
 	return NULL;
 }
 
-/* The failure that caused the others: not one of "another rank left". */
+/* The failure that caused the others: not one that was heard of, and not one of "another rank left". */
+static int cause(const struct start *s)
+{
+	return s->rc >= 0 ? 0 : s->rc == -LWM_ERANK ? 1 : s->e.who == LWM_ERR_HEARD ? 2 : 3;
+}
+
 static int first_cause(const struct start *s, int n, struct lwm_err *e)
 {
 	const struct start *worst = NULL;
 	for (int i = 0; i < n; i++)
-		if (s[i].rc < 0 && (!worst || (worst->rc == -LWM_ERANK && s[i].rc != -LWM_ERANK)))
+		if (cause(&s[i]) > (worst ? cause(worst) : 0))
 			worst = &s[i];
 	if (!worst)
 		return 0;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/dist/comm.h"
 
 static struct {
@@ -40,14 +41,16 @@ static void *watch(void *unused)
 
 void lwm_watchdog_start(struct lwm_comm *c, double seconds)
 {
-	if (seconds <= 0 || w.running)
-		return;
-	w.seconds = seconds;
-	w.last = lwm_now();
-	w.rank = lwm_comm_rank(c);
-	w.running = true;
-	if (pthread_create(&w.thread, NULL, watch, NULL))
-		w.running = false;
+	pthread_mutex_lock(&w.lock);
+	if (seconds > 0 && !w.running) {
+		w.seconds = seconds;
+		w.last = lwm_now();
+		w.rank = lwm_comm_rank(c);
+		w.running = pthread_create(&w.thread, NULL, watch, NULL) == 0;
+		if (!w.running)
+			lwm_log(LWM_WARN, "the watchdog could not be started");
+	}
+	pthread_mutex_unlock(&w.lock);
 }
 
 void lwm_watchdog_pet(const char *where)

@@ -262,9 +262,10 @@ static int run_all(struct sweep *w, struct lwm_jsonl *file, struct lwm_err *e)
 	for (int64_t i = 0; i < w->ntodo; i += n) {
 		int64_t wish = lwm_stop_wanted();
 		LWM_TRY(lwm_comm_max_i64(w->c, &wish, 1, e));
-		if (wish == LWM_STOP_END)
-			return lwm_fail(e, LWM_ESAVED, "stopped after %" PRId64 " of %" PRId64 " trials: run me again", i,
-					w->ntodo);
+		if (wish == LWM_STOP_END) {
+			lwm_fail(e, LWM_ESAVED, "stopped after %" PRId64 " of %" PRId64 " trials: run me again", i, w->ntodo);
+			return lwm_agree(w->c, -LWM_ESAVED, e);
+		}
 		LWM_TRY(round_of(w, i, file, e));
 		if (lwm_comm_rank(w->c) == 0)
 			lwm_progress_at(&p, i + n < w->ntodo ? i + n : w->ntodo);
@@ -291,9 +292,10 @@ int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_gen *g, const struct lwm
 	LWM_GO(lwm_agree(c, rc, e));
 	rc = run_all(&w, file, e);
 out:
-	if (file) {
-		int closed = lwm_jsonl_close(file, e);
-		rc = rc < 0 ? rc : closed;
+	if (file) { /* closed in any case; its failure matters when nothing else failed */
+		struct lwm_err more = { 0 };
+		if (lwm_jsonl_close(file, rc < 0 ? &more : e) < 0 && rc == 0)
+			rc = e->code;
 	}
 	free(w.todo);
 	free(depths);

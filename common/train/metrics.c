@@ -1,5 +1,6 @@
 #include "common/train/metrics.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -41,7 +42,7 @@ static int cut_after(const char *path, int64_t step, struct lwm_err *e)
 	keep = step == 0 ? 0 : (off_t)(p - text);
 	free(text);
 	if (truncate(path, keep))
-		return lwm_fail(e, LWM_EIO, "%s: cannot cut off the lines behind step %" PRId64, path, step);
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot cut off the lines behind step %" PRId64, path, step);
 	return 0;
 }
 
@@ -158,6 +159,9 @@ int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st,
 	lwm_str_printf(&line, "{\"event\":\"end\",\"step\":%" PRId64 ",\"seconds\":%.3f,\"peak_rss\":%.0f", st->step, seconds,
 		       lwm_peak_rss());
 	LWM_TRY(add(m, &line, e));
+	struct lwm_jsonl *file = m->file;
+	m->file = NULL;
+	LWM_TRY(lwm_jsonl_close(file, e));
 	lwm_str_printf(&sum, "{\"step\":%" PRId64 ",\"seen\":%.17g,\"unit\":\"%s\",\"skipped\":%" PRId64 ",\"parameters\":%" PRId64, st->step,
 		       st->units, m->o->unit, st->skipped, m->o->params);
 	number(&sum, "loss", m->last_loss);

@@ -305,7 +305,10 @@ static int batches(struct tokens *t, struct lwm_loader *l, int64_t step, float *
 		LWM_TRY(lwm_agree(t->base.mesh->sp, lwm_loader_get(l, step, i, &b, e), e));
 		take_share(t, b);
 		struct lwm_llama_batch in = { t->local, t->tok, t->target, t->weight, t->seg, t->pos };
-		LWM_TRY(lwm_llama_step(t->net, &in, &w, &st, e));
+		int rc = lwm_llama_step(t->net, &in, &w, &st, e);
+		if (rc < 0 && t->base.mesh->dim[LWM_SP] > 1)
+			e->who = LWM_ERR_ALONE; /* the ring waits for this rank */
+		LWM_TRY(rc);
 		add_stats(sums, b, &st, t->base.mesh->coord[LWM_SP] == 0);
 	}
 	return 0;

@@ -35,10 +35,7 @@ static int prepare(struct run *r, struct lwm_err *e)
 {
 	char params[32], mem[32], act[32];
 	LWM_TRY(lwm_agree(r->world, lwm_device_open(&r->dev, r->s->device, r->s->threads, e), e));
-	LWM_TRY(lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e));
-	if (r->mesh.dim[LWM_TP] > 1)
-		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': tensor parallelism (tp > 1) is not available",
-				r->s->mesh_dim);
+	LWM_TRY(lwm_agree(r->world, lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e), e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_new(&r->o, r->s, &r->mesh, r->dev, e), e));
 	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (dp %d, fsdp %d, sp %d); a rank: %s of weights and state, %s of activations",
 		r->o->kind, lwm_count_text(r->o->params, params, sizeof params), lwm_comm_size(r->world),
@@ -110,8 +107,10 @@ static int one_step(struct run *r, struct lwm_err *e)
 	struct lwm_str json = { 0 };
 	int rc;
 	lwm_watchdog_pet("step");
-	LWM_TRY(lwm_weights_zero_grad(&r->w, e));
-	LWM_TRY(lwm_agree(r->world, r->o->ops->step(r->o, r->st.step, r->w.grad, sums, e), e));
+	rc = lwm_weights_zero_grad(&r->w, e);
+	if (rc == 0)
+		rc = r->o->ops->step(r->o, r->st.step, r->w.grad, sums, e);
+	LWM_TRY(lwm_agree(r->world, rc, e));
 	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
 	double norm = r->o->ops->norm(sums);
 	scale = norm > 0 ? 1 / norm : 0;
@@ -119,14 +118,16 @@ static int one_step(struct run *r, struct lwm_err *e)
 	r->loss = r->o->ops->render(r->o, sums, false, &json);
 	rc = lwm_str_ok(&json, e);
 	bool bad = !isfinite(r->loss) || !isfinite(gnorm) || is_spike(r, gnorm);
-	if (rc == 0 && bad)
-		rc = skip(r, r->loss, gnorm, e);
 	if (rc == 0 && !bad) {
 		if (r->s->clip > 0 && gnorm > r->s->clip)
 			scale *= r->s->clip / gnorm;
 		rc = lwm_weights_update(&r->w, r->o, r->s, r->st.step, lr, scale, e);
 		remember(r, gnorm);
 	}
+	if (rc < 0)
+		e->who = LWM_ERR_ALONE; /* the others go on to gather */
+	if (rc == 0 && bad)
+		rc = skip(r, r->loss, gnorm, e); /* the same on every rank */
 	if (rc == 0)
 		rc = lwm_weights_gather(&r->w, e);
 	r->st.step++;
@@ -153,8 +154,8 @@ static int evaluate(struct run *r, struct lwm_err *e)
 	return lwm_agree(r->world, rc, e);
 }
 
-/* A failed save is not the end of the run as long as an older checkpoint stands: it is tried again next time. At the end of the run it
- * is an error. */
+/* A full disk is not the end of the run: what stands already stays, and the next save tries again. At the end of the run it is an
+ * error. */
 static int save(struct run *r, bool last, struct lwm_err *e)
 {
 	struct lwm_err mine = { 0 };
@@ -171,7 +172,8 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 		lwm_log(LWM_WARN, "checkpoint of step %" PRId64 " failed, training goes on: %s", r->st.step, mine.msg);
 		return 0;
 	}
-	return lwm_fail(e, -rc, "%s", mine.msg);
+	*e = mine;
+	return rc;
 }
 
 /* Everyone hears the strongest wish of any rank. */
@@ -181,6 +183,12 @@ static int stop_wanted(struct run *r, int64_t *wish, struct lwm_err *e)
 	if (r->s->stop_after && r->st.step - r->first_step >= r->s->stop_after && r->st.step < r->s->steps)
 		*wish = LWM_STOP_END;
 	return lwm_comm_max_i64(r->world, wish, 1, e);
+}
+
+static int stopped(const struct run *r, struct lwm_err *e)
+{
+	return lwm_fail(e, LWM_ESAVED, "stopped at step %" PRId64 " of %" PRId64 " (%s), saved: run me again", r->st.step,
+			r->s->steps, *lwm_stop_reason() ? lwm_stop_reason() : "--stop-after");
 }
 
 static bool due(int64_t every, int64_t step)
@@ -200,8 +208,7 @@ static int loop(struct run *r, struct lwm_err *e)
 		if (end || wish == LWM_STOP_SAVE || due(r->s->checkpoint_every, r->st.step))
 			LWM_TRY(save(r, end, e));
 		if (end)
-			return lwm_fail(e, LWM_ESAVED, "stopped at step %" PRId64 " of %" PRId64 " (%s), saved: run me again",
-					r->st.step, r->s->steps, *lwm_stop_reason() ? lwm_stop_reason() : "--stop-after");
+			return lwm_agree(r->world, stopped(r, e), e);
 	}
 	return 0;
 }
@@ -226,12 +233,16 @@ static void release(struct run *r)
 	free(r->stop_file);
 }
 
-static int check(const struct lwm_stage *s, struct lwm_err *e)
+static int check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 {
+	int dim[LWM_AXES];
 	if (!s->data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
 	if (s->objective == LWM_NEXT_TOKEN && s->eval_every && !s->eval_data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--eval-every needs --eval-data");
+	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, dim, e));
+	if (dim[LWM_TP] > 1)
+		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': tensor parallelism (tp > 1) is not available", s->mesh_dim);
 	return 0;
 }
 
@@ -239,18 +250,22 @@ int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_
 {
 	struct run r = { .s = s, .world = world, .began = lwm_now() };
 	int rc;
-	LWM_TRY(check(s, e));
-	LWM_TRY(lwm_agree(world, lwm_comm_rank(world) == 0 ? lwm_mkdirs(s->out, e) : 0, e));
-	r.stop_file = lwm_path_join(s->out, "STOP");
+	rc = check(s, lwm_comm_size(world), e);
+	if (rc == 0 && !(r.stop_file = lwm_path_join(s->out, "STOP")))
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc == 0 && lwm_comm_rank(world) == 0)
+		rc = lwm_mkdirs(s->out, e);
+	LWM_GO(lwm_agree(world, rc, e));
 	lwm_stop_install(s->grace, r.stop_file);
 	lwm_watchdog_start(world, s->watchdog);
 	lwm_watchdog_pet("start");
 	LWM_GO(prepare(&r, e));
+	lwm_watchdog_pet("reading the checkpoint");
 	LWM_GO(begin(&r, e));
 	LWM_GO(loop(&r, e));
 	LWM_GO(finish(&r, e));
 out:
-	lwm_watchdog_stop();
 	release(&r);
+	lwm_watchdog_stop();
 	return rc;
 }

@@ -112,6 +112,15 @@ static inline int case_agree(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	rc = lwm_agree(c, rc, &mine);
 	NEED(rc == -LWM_EDATA && mine.code == rc && strstr(mine.msg, "part 7 is torn"));
 	NEED(me == n - 1 || strstr(mine.msg, "rank "));
+	NEED(mine.who == (me == n - 1 ? LWM_ERR_SHARED : LWM_ERR_HEARD));
+	rc = lwm_agree(c, rc, &mine); /* once more: it still happened where it happened, and no rank is named twice */
+	NEED(rc == -LWM_EDATA && mine.who == (me == n - 1 ? LWM_ERR_SHARED : LWM_ERR_HEARD));
+	NEED(!strstr(mine.msg, "rank ") || !strstr(strstr(mine.msg, "rank ") + 1, "rank "));
+	lwm_err_clear(&mine);
+	rc = lwm_fail(&mine, LWM_EDATA, "mine");
+	mine.who = LWM_ERR_ALONE;
+	NEED(me || lwm_agree(c, rc, &mine) == -LWM_EDATA); /* comes back with nobody else there */
+	NEED(lwm_comm_barrier(c, e) == 0);
 	return 0;
 }
 
