@@ -248,7 +248,7 @@ static int describe_st(const char *path, bool tensors, json_t *o, bool *failed, 
 	lwm_put(o, "tensors", json_integer(lwm_st_count(s)), failed);
 	lwm_put(o, "values", json_integer(values), failed);
 	lwm_put(o, "bytes", json_integer(lwm_st_bytes(s)), failed);
-	lwm_put(o, "checksums", json_boolean(lwm_st_meta(s, "xxh3_mib")), failed);
+	lwm_put(o, "checksums", json_boolean(lwm_st_meta(s, "xxh3_256k")), failed);
 	if (tensors)
 		lwm_put(o, "shapes", json_incref(list), failed);
 	json_decref(list);

@@ -14,7 +14,7 @@
 #include "common/io/model_int.h"
 #include "common/io/seal.h"
 
-enum { PIECE = 1 << 16 }; /* values asked of a source at a time */
+enum { PIECE = 1 << 15 }; /* values asked of a source at a time */
 
 struct out_tensor {
 	struct lwm_st_tensor disk;

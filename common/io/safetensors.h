@@ -2,7 +2,7 @@
  *
  * 8 bytes little-endian header length N, N bytes JSON padded with spaces to 8, data without holes or overlap, row-major.
  * The writer puts tensors in the order given; __metadata__ holds format "pt", the caller's strings, and as hexadecimal
- * "xxh3_header", the XXH3-64 of the header while this value is all zeros, and "xxh3_mib", the XXH3-64 of each MiB of data.
+ * "xxh3_header", the XXH3-64 of the header while this value is all zeros, and "xxh3_256k", the XXH3-64 of each 256 KiB of data.
  * Where they are there, opening and reading check them. Local calls; one thread per handle.
  */
 #ifndef LWM_IO_SAFETENSORS_H
@@ -42,7 +42,7 @@ const char *lwm_st_path(const struct lwm_st *s);
 int64_t lwm_st_bytes(const struct lwm_st *s); /* of the file */
 /* Values offset .. offset+n-1 of tensor i as fp32; F32, BF16, F16, F64 only. */
 int lwm_st_read(struct lwm_st *s, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e);
-/* All data against "xxh3_mib"; without that -LWM_ENO (nothing to compare with). */
+/* All data against "xxh3_256k"; without that -LWM_ENO (nothing to compare with). */
 int lwm_st_check(struct lwm_st *s, struct lwm_err *e);
 
 struct lwm_st_writer;

@@ -7,10 +7,10 @@
 
 #include "common/io/safetensors.h"
 
-enum { LWM_ST_BLOCK = 1 << 20 };
+enum { LWM_ST_BLOCK = 1 << 18 };
 #define LWM_ST_HEADER_MAX 100000000LL
 #define LWM_ST_SELF "\"xxh3_header\":\"" /* 16 digits follow */
-#define LWM_ST_SUMS "\"xxh3_mib\":\""
+#define LWM_ST_SUMS "\"xxh3_256k\":\""
 
 /* The first `mark` in a header of n bytes with `digits` bytes behind it: their offset, or -1. */
 int64_t lwm_st_place(const char *header, int64_t n, const char *mark, int64_t digits);

@@ -190,7 +190,7 @@ static int read_meta(struct lwm_st *s, struct lwm_err *e)
 	json_object_foreach((json_t *)(uintptr_t)s->meta, key, v)
 		if (!json_is_string(v))
 			return lwm_fail(e, LWM_EDATA, "%s: '__metadata__' must hold strings only", s->path);
-	s->sums = lwm_st_meta(s, "xxh3_mib");
+	s->sums = lwm_st_meta(s, "xxh3_256k");
 	if (s->sums && (int64_t)strlen(s->sums) != (s->bytes + BLOCK - 1) / BLOCK * 16)
 		return lwm_fail(e, LWM_EDATA, "%s: its checksums do not fit its size", s->path);
 	return 0;

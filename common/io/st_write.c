@@ -1,6 +1,4 @@
 #include <endian.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +33,7 @@ static json_t *meta_json(const json_t *meta, int64_t blocks, bool *failed)
 		memset(sums, '0', (size_t)blocks * 16);
 	lwm_put(m, "format", json_string("pt"), failed);
 	lwm_put(m, "xxh3_header", json_string(zeros), failed);
-	lwm_put(m, "xxh3_mib", sums ? json_stringn(sums, (size_t)blocks * 16) : NULL, failed);
+	lwm_put(m, "xxh3_256k", sums ? json_stringn(sums, (size_t)blocks * 16) : NULL, failed);
 	if (meta && json_object_update_missing(m, (json_t *)(uintptr_t)meta))
 		*failed = true;
 	free(sums);
@@ -124,15 +122,13 @@ out:
 	return rc;
 }
 
-static int take_room(struct lwm_st_writer *w, struct lwm_err *e)
+static int check_room(struct lwm_st_writer *w, struct lwm_err *e)
 {
 	char a[32], b[32];
 	int64_t need = 8 + w->header_bytes + w->bytes, room = lwm_space_free(w->o->path);
 	if (room >= 0 && room < need)
 		return lwm_fail(e, LWM_EIO, "%s: the file needs %s, the file system has %s left", w->o->path,
 				lwm_bytes_text((double)need, a, sizeof a), lwm_bytes_text((double)room, b, sizeof b));
-	if (fallocate(w->o->fd, 0, 0, (off_t)need) && (errno == ENOSPC || errno == EDQUOT))
-		return lwm_fail_errno(e, LWM_EIO, errno, "%s: no room for %" PRId64 " bytes", w->o->path, need);
 	return 0;
 }
 
@@ -148,7 +144,7 @@ int lwm_st_create(struct lwm_st_writer **out, const char *path, const struct lwm
 	}
 	LWM_GO(lwm_outfile_open(&w->o, path, force, e));
 	LWM_GO(plan(w, t, n, meta, e));
-	LWM_GO(take_room(w, e));
+	LWM_GO(check_room(w, e));
 	*out = w;
 	return 0;
 out:

@@ -100,9 +100,6 @@ static int make(struct lwm_vfw *w, const char *schema, struct lwm_err *e)
 	LWM_TRY(lwm_h5_create(w->fd, w->o->path, schema, v, w->nv + 1, at, &w->bytes, e));
 	for (int i = 0; i <= w->nv; i++)
 		w->vec[i].at = at[i];
-	/* takes the room now; file systems that cannot say EOPNOTSUPP */
-	if (fallocate(w->fd, 0, 0, (off_t)w->bytes) && (errno == ENOSPC || errno == EDQUOT))
-		return lwm_fail_errno(e, LWM_EIO, errno, "%s: no room for %" PRId64 " bytes", w->o->path, w->bytes);
 	return 0;
 }
 

@@ -73,13 +73,6 @@ int rename(const char *a, const char *b)
 	return due(__builtin_return_address(0)) ? -1 : real(a, b);
 }
 
-int fallocate(int fd, int mode, off_t at, off_t n)
-{
-	int (*real)(int, int, off_t, off_t);
-	*(void **)&real = next("fallocate");
-	return due(__builtin_return_address(0)) ? -1 : real(fd, mode, at, n);
-}
-
 /* ---- what is tried ---- */
 
 static const struct lwm_docs_meta meta = { 1000, 0, "", "test 1", "", "none" };

@@ -1,0 +1,186 @@
+/* bench_io.c - checkpoints, models and shards: saving, checking, merging beside plain copying of the same bytes, random rows.
+ *
+ *	bench_io [MIB]      of fp32 values (512), in /dev/shm where there is one: what the code costs, not the disk
+ *
+ * of_cat: processor time of copying the checkpoint in pieces of 128 KiB (as cat does) over that of merging it to fp32.
+ */
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/path.h"
+#include "common/base/rng.h"
+#include "common/io/merge.h"
+#include "common/io/rowshard.h"
+#include "tests/bench/bench.h"
+
+enum { RANKS = 4, TENSORS = 16, SEQ = 4096, ROWS = 8192, PICKS = 2000 };
+
+static struct {
+	char dir[64], step[96], model[96], rows[96], copy[96];
+	char name[TENSORS][64];
+	struct lwm_ckpt_tensor tensor[TENSORS];
+	int64_t side; /* tensors are side x side */
+	float *values;
+	enum lwm_st_dtype dtype;
+	struct lwm_ckpt *c;
+	struct lwm_rows *r;
+	struct lwm_err e;
+} b;
+
+static int failed(int rc)
+{
+	if (rc < 0)
+		fprintf(stderr, "bench_io: %s\n", b.e.msg);
+	return rc < 0;
+}
+
+static int save(void *arg)
+{
+	struct lwm_ckpt_part part[RANKS];
+	int rc = 0;
+	(void)arg;
+	for (int r = 0; rc == 0 && r < RANKS; r++) {
+		struct lwm_ckpt_slice s[TENSORS];
+		int64_t n = b.side * b.side, w = b.side / RANKS;
+		for (int i = 0; i < TENSORS; i++) /* every fourth one cut by columns */
+			s[i] = i % 4 ? (struct lwm_ckpt_slice){ i, n / RANKS * r, n / RANKS, 1, 0, { b.values } } :
+				       (struct lwm_ckpt_slice){ i, w * r, w, b.side, b.side, { b.values } };
+		struct lwm_ckpt_out o = { b.step, r, b.tensor, TENSORS, s, TENSORS, 1, NULL, NULL, NULL };
+		rc = lwm_ckpt_write_part(&o, &part[r], &b.e);
+	}
+	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 1024, "num_attention_heads", 8);
+	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,4,1", RANKS, config, NULL, "", "", 1 };
+	if (rc == 0)
+		rc = lwm_ckpt_commit(b.step, &m, b.tensor, TENSORS, part, RANKS, &b.e);
+	json_decref(config);
+	return failed(rc);
+}
+
+static int verify(void *arg)
+{
+	(void)arg;
+	return failed(lwm_ckpt_verify(b.step, LWM_CKPT_FULL, &b.e));
+}
+
+static int merge(void *arg)
+{
+	struct lwm_model_spec spec = { .dtype = b.dtype };
+	(void)arg;
+	return failed(lwm_merge_model(b.c, b.model, &spec, true, NULL, &b.e));
+}
+
+static int copy_file(const char *from, int out)
+{
+	static char buf[128 << 10];
+	ssize_t n = -1;
+	int in = open(from, O_RDONLY);
+	while (in >= 0 && (n = read(in, buf, sizeof buf)) > 0)
+		if (write(out, buf, (size_t)n) != n)
+			return -1;
+	close(in);
+	return n < 0 ? -1 : 0;
+}
+
+static int cat(void *arg)
+{
+	int out = open(b.copy, O_WRONLY | O_CREAT | O_TRUNC, 0666), rc = out < 0;
+	(void)arg;
+	for (int r = 0; rc == 0 && r < RANKS; r++) {
+		char path[128];
+		snprintf(path, sizeof path, "%s/part_%05d.h5", b.step, r);
+		rc = copy_file(path, out);
+	}
+	close(out);
+	return rc;
+}
+
+static int write_rows(void *arg)
+{
+	struct lwm_rows_meta m = { SEQ, 32000, 8448, "", "bench", "", "per_token" };
+	struct lwm_rows_writer *w;
+	struct lwm_segment seg[2] = { { 0, SEQ / 2, 0, 1 }, { SEQ / 2, SEQ / 2 - 7, 0, 2 } };
+	static int32_t t[SEQ];
+	(void)arg;
+	if (failed(lwm_rows_create(&w, b.rows, &m, true, &b.e)))
+		return 1;
+	for (int i = 0; i < ROWS; i++) {
+		for (int k = 0; k < SEQ; k++)
+			t[k] = (i * 31 + k) % 40000;
+		if (failed(lwm_rows_append(w, t, seg, 2, NULL, 0, &b.e)))
+			return 1;
+	}
+	return failed(lwm_rows_commit(w, &b.e));
+}
+
+static int open_rows(void *arg)
+{
+	(void)arg;
+	lwm_rows_close(b.r);
+	return failed(lwm_rows_open(&b.r, b.rows, &b.e));
+}
+
+static int random_rows(void *arg)
+{
+	struct lwm_row row = { 0 };
+	int rc = 0;
+	(void)arg;
+	for (int i = 0; rc == 0 && i < PICKS; i++)
+		rc = lwm_rows_read(b.r, lwm_rng_permute(1, LWM_RNG_TEST, 0, ROWS, i), &row, &b.e);
+	lwm_row_release(&row);
+	return failed(rc);
+}
+
+static void prepare(int64_t mib)
+{
+	static const char *const names[4] = { "o_proj", "up_proj", "q_proj", "k_proj" };
+	snprintf(b.dir, sizeof b.dir, "%s/lwm_bench_XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
+	if (!mkdtemp(b.dir))
+		exit(1);
+	snprintf(b.step, sizeof b.step, "%s/step_00000001", b.dir);
+	snprintf(b.model, sizeof b.model, "%s/model", b.dir);
+	snprintf(b.rows, sizeof b.rows, "%s/rows.h5", b.dir);
+	snprintf(b.copy, sizeof b.copy, "%s/copy", b.dir);
+	for (b.side = 1024; b.side * b.side * 4 * TENSORS < mib << 20; b.side += 512)
+		;
+	for (int i = 0; i < TENSORS; i++) {
+		snprintf(b.name[i], sizeof b.name[i], "model.layers.%d.self_attn.%s.weight", i / 4, names[i % 4]);
+		b.tensor[i] = (struct lwm_ckpt_tensor){ b.name[i], 2, { b.side, b.side } };
+	}
+	b.values = malloc((size_t)(b.side * b.side) * sizeof *b.values);
+	for (int64_t i = 0; b.values && i < b.side * b.side; i++)
+		b.values[i] = (float)(i * 2654435761 % 1000003) * 1e-3f;
+}
+
+int main(int argc, char **argv)
+{
+	int64_t mib = argc > 1 ? strtol(argv[1], NULL, 10) : 512;
+	int bad = 0;
+	prepare(mib);
+	double bytes = (double)(b.side * b.side) * 4 * TENSORS, rows = (double)SEQ * ROWS * 2;
+	struct bench_time t = bench_run(save, NULL, 3), c;
+	bad += bench_row("ckpt_save", 1, t, "MBs", bytes / t.best * 1e-6);
+	t = bench_run(verify, NULL, 3);
+	bad += bench_row("ckpt_verify", 1, t, "MBs", bytes / t.best * 1e-6);
+	bad += failed(lwm_ckpt_open(&b.c, b.step, &b.e));
+	c = bench_run(cat, NULL, 5);
+	bad += bench_row("ckpt_cat", 1, c, "MBs", bytes / c.best * 1e-6);
+	unlink(b.copy);
+	b.dtype = LWM_ST_F32;
+	t = bench_run(merge, NULL, 5);
+	bad += bench_row("merge_fp32", 1, t, "of_cat_percent", 100 * c.cpu / t.cpu);
+	b.dtype = LWM_ST_BF16;
+	t = bench_run(merge, NULL, 5);
+	bad += bench_row("merge_bf16", 1, t, "of_cat_percent", 100 * c.cpu / t.cpu);
+	t = bench_run(write_rows, NULL, 3);
+	bad += bench_row("rows_write", 1, t, "MBs", rows / t.best * 1e-6);
+	t = bench_run(open_rows, NULL, 5);
+	bad += bench_row("rows_open", 1, t, "MB", rows * 1e-6);
+	t = bench_run(random_rows, NULL, 5);
+	bad += bench_row("rows_random", 1, t, "us_each", 1e6 * t.best / PICKS);
+	lwm_rows_close(b.r);
+	lwm_ckpt_close(b.c);
+	free(b.values);
+	lwm_remove_tree(b.dir, NULL);
+	return bad != 0;
+}
