@@ -80,7 +80,7 @@ config:
 
 # Probed with pkg-config and headers, so that a site with its own modules needs no apt.
 have-deps:
-	@bash tests/deps.sh "$(PKGS)" "ompi-c" "Random123/philox.h" || $(MAKE) --no-print-directory deps
+	@bash tests/deps.sh "$(PKGS)" "ompi-c" "Random123/philox.h libopenblas.so.0" || $(MAKE) --no-print-directory deps
 have-deps-test: have-deps
 	@bash tests/deps.sh "cmocka" "" "" bats shellcheck || $(MAKE) --no-print-directory deps-test
 deps:

@@ -33,6 +33,16 @@ install_packages() {
 	}
 }
 
+library() { # where the loader looks
+	local d dirs
+	PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -qF "$1" && return
+	IFS=: read -ra dirs <<<"${LD_LIBRARY_PATH:-}"
+	for d in "${dirs[@]}"; do
+		[ ! -e "$d/$1" ] || return 0
+	done
+	return 1
+}
+
 if [ "${1:-}" = --install ]; then
 	shift
 	install_packages "$@"
@@ -47,6 +57,10 @@ if [ ${#missing[@]} = 0 ]; then
 		pkg-config --exists "$p" 2>/dev/null || missing+=("$p")
 	done
 	for h in ${3:-}; do
+		if [[ $h == lib*.so* ]]; then
+			library "$h" || missing+=("$h")
+			continue
+		fi
 		echo "#include <$h>" | "${CXX:-g++}" -x c++ -fsyntax-only - 2>/dev/null || missing+=("$h")
 	done
 fi
