@@ -108,7 +108,7 @@ static void test_ranks(void **state)
 	(void)state;
 	assert_int_equal(lines(one), 12);
 	for (int ranks = 2; ranks <= 5; ranks += 1) { /* 5 does not divide 12 */
-		char name[16];
+		char name[32];
 		snprintf(name, sizeof name, "ranks%d", ranks);
 		snprintf(out, sizeof out, "%s", fx_path(name));
 		OK(sweep(&s, ranks, err));
