@@ -125,7 +125,8 @@ static void report(const struct job *j, const struct job *one, int ranks)
 	double n = (double)j->tokens, flop = 2 * n * n * HEADS * HEAD; // causal half, forward
 
 	printf("op=ring_%s ranks=%d tokens=%lld fwd_ms=%.1f bwd_ms=%.1f GFLOPs_rank=%.1f fwd_efficiency=%.3f "
-	       "efficiency=%.3f\n", lwm_ring_layouts[j->layout], ranks, (long long)j->tokens, 1e3 * j->fwd, 1e3 * j->bwd,
+	       "efficiency=%.3f\n",
+	       lwm_ring_layouts[j->layout], ranks, (long long)j->tokens, 1e3 * j->fwd, 1e3 * j->bwd,
 	       3.5e-9 * flop / ranks / (j->fwd + j->bwd), one->fwd / (ranks * j->fwd),
 	       (one->fwd + one->bwd) / (ranks * (j->fwd + j->bwd)));
 	fflush(stdout);
