@@ -63,8 +63,9 @@ static int configure(struct recon *r, struct lwm_err *e)
 	override(&m->groups, s->groups);
 	LWM_TRY(lwm_vqgan_check(m, e));
 	lwm_recon_defaults(&r->cfg);
-	r->cfg.loss = (struct lwm_vqgan_loss){ (float)s->l1, (float)s->l2, (float)s->codebook_weight,
-					       (float)s->commit_weight };
+	r->cfg.loss = (struct lwm_vqgan_loss){ .l1 = (float)s->l1, .l2 = (float)s->l2,
+					       .codebook = (float)s->codebook_weight,
+					       .commit = (float)s->commit_weight };
 	r->cfg.inputs = &r->media;
 	r->cfg.eval_inputs = r->held_out.n ? &r->held_out : NULL;
 	r->cfg.holdout = s->holdout;
