@@ -148,7 +148,9 @@ static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_
 		return lk_attn_rows(dev, a, out);
 	p->tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 2 * hot->gw * (d + 1), FWD_TILE_BYTES,
 				     dev->threads > 1 ? TASKS_PER_THREAD * dev->threads / nh : 0);
-	once = heads_at_once(a, nk);
+	// no more heads at a time than keep the threads busy
+	once = TASKS_PER_THREAD * dev->threads * (int64_t)p->tile_groups * hot->gw / (a->qs->n * share) + 1;
+	once = heads_at_once(a, once < nk ? once : nk);
 	rc = prepare(dev, &w, hot->vec, once, 2, hot->room(p));
 	if (rc)
 		return (int)rc;
