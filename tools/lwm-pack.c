@@ -52,7 +52,7 @@ static const struct lwm_tool tool = {
 	.opts = opts,
 	.details =
 		"masked: several documents a row, each attends only to itself, positions restart,\n"
-		"loss weights as in padded training; best fit, longest first. concat: documents end\n"
+		"loss weights as in padded training; best fit. concat: documents end\n"
 		"to end, attention crosses them. padded: one document a row.\n"
 		"\n"
 		"Shards are files, folders and @LIST files, given as operands (one source) or with\n"

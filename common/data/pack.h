@@ -1,8 +1,7 @@
 /* pack.h - document shards into rows of exactly seq_length tokens.
  *
  * masked:  several documents a row, each its own segment: attention stays inside, positions restart, the loss is
- *          weighted as if every document were trained alone in a padded row. Best fit, longest first, inside a window
- *          of documents.
+ *          weighted as if every document were trained alone in a padded row. Best fit inside a window of documents.
  * concat:  documents end to end, cut every seq_length tokens; a row is one segment, attention crosses documents (as
  *          published). The last row is filled up with padding.
  * padded:  one document a row.
@@ -78,9 +77,12 @@ struct lwm_pack_stats {
  * */
 int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, json_t **report, struct lwm_err *e);
 
-/* The planning part alone: n pieces of len[i] <= cap tokens into rows. row[i] gets the row of piece i, return value
- * is the number of rows (or negative). Longest first, each into the row with the least room that is enough; among
- * equals the row opened first. Pieces of one length keep their order. O(n log cap). */
+/* The planning part alone: n pieces of len[i] <= cap tokens into rows. row[i] gets the row of piece i, the return
+ * value is the number of rows (or negative). Row by row: first the longest piece there is, then pieces in order while
+ * there is room for more than two and a half of average length, then the one or two that leave the least, until
+ * nothing fits. Taking the middle in order leaves pieces of all lengths to the last, so that good endings can be
+ * found; when that fills less than 99.5 %, longest first throughout is tried as well and the better of the two kept.
+ * O(n log cap). */
 int64_t lwm_pack_best_fit(const int64_t *len, int64_t n, int64_t cap, int64_t *row, struct lwm_err *e);
 
 #endif

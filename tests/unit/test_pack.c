@@ -68,8 +68,10 @@ static void test_fit_short_documents(void **state)
 		len[i] = 5 + (int64_t)(120 * lwm_rng_double(&r) * lwm_rng_double(&r));
 		total += len[i];
 	}
-	int64_t rows = lwm_pack_best_fit(len, N, 2048, row, &err);
-	assert_true((double)total / (double)(rows * 2048) >= 0.995);
+	for (int64_t cap = 256; cap <= 4096; cap *= 2) { /* from six documents a row on */
+		int64_t rows = lwm_pack_best_fit(len, N, cap, row, &err);
+		assert_true((double)total / (double)(rows * cap) >= 0.995);
+	}
 	free(len);
 	free(row);
 }
