@@ -19,7 +19,8 @@ int lwm_picture_write(const char *path, const uint8_t *rgb, int width, int heigh
 /* The bytes of a png file, appended; for reports that hold their pictures. */
 int lwm_png_encode(struct lwm_str *out, const uint8_t *rgb, int width, int height, struct lwm_err *e);
 
-/* A video file, by suffix .mp4 or .mkv: libx264 (crf 18) where FFmpeg has it, else mpeg4. Odd sizes get their last row or column doubled. */
+/* A video file, by suffix .mp4 or .mkv: libx264 (crf 18) where FFmpeg has it, else mpeg4. Odd sizes get their last row
+ * or column doubled. */
 struct lwm_video;
 int lwm_video_open(struct lwm_video **out, const char *path, int width, int height, double fps, bool force,
 		   struct lwm_err *e);

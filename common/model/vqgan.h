@@ -79,8 +79,8 @@ void lwm_vqgan_export(const struct lwm_vqgan_param *p, const float *flat, float 
 /* ---- the net on a device ---- */
 
 struct lwm_vqgan;
-/* flat: device memory of the caller, p->floats fp32, borrowed for the life of the net. frames_per_pass: frames in memory
- * at once, 0 = 1. Calls with more frames are cut into passes; results do not depend on the cut. */
+/* flat: device memory of the caller, p->floats fp32, borrowed for the life of the net. frames_per_pass: frames in
+ * memory at once, 0 = 1. Calls with more frames are cut into passes; results do not depend on the cut. */
 int lwm_vqgan_new(struct lwm_vqgan **out, struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat,
 		  int64_t frames_per_pass, struct lwm_err *e);
 int lwm_vqgan_refresh(struct lwm_vqgan *m, struct lwm_err *e); /* flat has changed */
@@ -102,6 +102,7 @@ int64_t lwm_vqgan_memory(const struct lwm_vqgan_cfg *c, int64_t n, int64_t heigh
  * the quantizer passes gradients straight through (van den Oord et al. 2017). */
 struct lwm_vqgan_loss {
 	float l1, l2, codebook, commit;
+	bool continuous; /* the decoder gets the latents themselves: a plain autoencoder, no codebook terms */
 };
 struct lwm_vqgan_stats { /* sums over frames of per-frame means: add them over passes and ranks */
 	double frames, loss, l1, l2, vq;

@@ -143,6 +143,16 @@ static int pixel_loss(struct lwm_vqgan *m, const struct lk_view *dx, const struc
 	return 0;
 }
 
+/* The decoder's input from the encoder's output. */
+static int bridge(struct lwm_vqgan *m, bool continuous, struct lwm_err *e)
+{
+	int64_t n = m->mem.codes * m->layout.cfg.embed_dim;
+	LWM_TRY(lwm_vq_quantize(m, &m->saved[m->layout.encoder - 1].out, e));
+	if (!continuous)
+		return 0;
+	return lwm_dev_check(m->dev, lk_copy(m->dev, m->mem.q, m->mem.z, (size_t)n * lk_dtype_size(m->mem.act)), e);
+}
+
 static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const struct lwm_vqgan_loss *loss,
 		      float weight, float *grads, int32_t *codes, struct lwm_vqgan_stats *st, struct lwm_err *e)
 {
@@ -155,7 +165,7 @@ static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const 
 	OP(lk_cast(m->dev, &target, &m->saved[0].in));
 	for (int64_t i = 0; i < enc; i++)
 		LWM_TRY(forward_node(m, i, e));
-	LWM_TRY(lwm_vq_quantize(m, &m->saved[enc - 1].out, e));
+	LWM_TRY(bridge(m, loss->continuous, e));
 	for (int64_t i = enc; i < last; i++)
 		LWM_TRY(forward_node(m, i, e));
 	LWM_TRY(pixel_loss(m, grads ? &d : NULL, loss, scale, pix, e));
@@ -171,7 +181,8 @@ static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const 
 	if (!grads)
 		return 0;
 	LWM_TRY(backward(m, enc, last, &d, grads, e));
-	LWM_TRY(back_quantizer(m, &d, loss, scale, grads, e));
+	if (!loss->continuous)
+		LWM_TRY(back_quantizer(m, &d, loss, scale, grads, e));
 	return backward(m, 0, enc, &d, grads, e);
 }
 

@@ -35,6 +35,7 @@ void lwm_recon_defaults(struct lwm_recon_cfg *c)
 	c->cache_bytes = 2LL << 30;
 	c->batch = 16;
 	c->frames_per_pass = 8;
+	c->quantize_from = 0;
 	c->revive_every = 20;
 	c->revive_until = 400;
 	c->probe_frames = 64;
@@ -136,7 +137,9 @@ static int allocate(struct lwm_recon *r, struct lwm_err *e)
 	r->z = malloc((size_t)(r->c.probe_frames * r->codes * r->c.model.embed_dim + 1) * sizeof *r->z);
 	r->far = malloc((size_t)(r->c.probe_frames * r->codes + 1) * sizeof *r->far);
 	r->used = malloc((size_t)r->c.model.num_embeddings);
-	return r->batch && r->chosen && r->z && r->far && r->used ? 0 : lwm_fail(e, LWM_EMEMORY, "no memory for a batch of frames");
+	if (!r->batch || !r->chosen || !r->z || !r->far || !r->used)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a batch of frames");
+	return 0;
 }
 
 int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_recon_cfg *c, float *params,
@@ -218,8 +221,8 @@ static void approach(struct lwm_recon *r, const float *e)
 	}
 }
 
-/* A latent of the probe, drawn with its squared distance to the nearest row as weight (Arthur & Vassilvitskii 2007): what
- * the codebook covers badly, a rare colour say, gets its row before one more background does. */
+/* A latent of the probe, drawn with its squared distance to the nearest row as weight: what the codebook covers badly,
+ * a rare colour say, gets its row before one more background does. */
 static int64_t draw_far(const struct lwm_recon *r, int64_t step, int32_t k)
 {
 	struct lwm_rng g = lwm_rng_at(r->c.seed, LWM_RNG_CODEBOOK, (uint64_t)step, (1ULL << 32) + (uint64_t)k);
@@ -236,8 +239,48 @@ static int64_t draw_far(const struct lwm_recon *r, int64_t step, int32_t k)
 	return lwm_rng_below(&g, n);
 }
 
-/* Rows that no latent of the probe chose (at step 0: all rows) become latents of the probe. */
-static int revive(struct lwm_recon *r, int64_t step, struct lwm_err *e)
+/* Row of book nearest to latent i. */
+static int64_t nearest(const struct lwm_recon *r, const float *book, int64_t i)
+{
+	int64_t dim = r->c.model.embed_dim, best = 0;
+	float least = 1e30f;
+	for (int64_t k = 0; k < r->c.model.num_embeddings; k++) {
+		float sum = 0;
+		for (int64_t d = 0; d < dim && sum < least; d++)
+			sum += (r->z[i * dim + d] - book[k * dim + d]) * (r->z[i * dim + d] - book[k * dim + d]);
+		if (sum < least) {
+			least = sum;
+			best = k;
+		}
+	}
+	return best;
+}
+
+/* Rounds of k-means (Lloyd 1982) over the probe. */
+static int settle(const struct lwm_recon *r, float *book, struct lwm_err *e)
+{
+	int64_t dim = r->c.model.embed_dim, rows = r->c.model.num_embeddings, n = r->c.probe_frames * r->codes;
+	double *sum = malloc((size_t)(rows * (dim + 1)) * sizeof *sum), *count = sum ? sum + rows * dim : NULL;
+	if (!sum)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a codebook");
+	for (int round = 0; round < 8; round++) {
+		memset(sum, 0, (size_t)(rows * (dim + 1)) * sizeof *sum);
+		for (int64_t i = 0; i < n; i++) {
+			int64_t k = nearest(r, book, i);
+			count[k] += 1;
+			for (int64_t d = 0; d < dim; d++)
+				sum[k * dim + d] += (double)r->z[i * dim + d];
+		}
+		for (int64_t k = 0; k < rows * dim; k++)
+			if (count[k / dim] > 0)
+				book[k] = (float)(sum[k] / count[k / dim]);
+	}
+	free(sum);
+	return 0;
+}
+
+/* Rows that no latent of the probe chose (fresh: all rows) become latents of the probe. */
+static int revive(struct lwm_recon *r, int64_t step, bool fresh, struct lwm_err *e)
 {
 	int64_t dim = r->c.model.embed_dim, rows = r->c.model.num_embeddings, n = r->c.probe_frames * r->codes;
 	size_t bytes = (size_t)(rows * dim) * sizeof(float);
@@ -249,15 +292,17 @@ static int revive(struct lwm_recon *r, int64_t step, struct lwm_err *e)
 	for (int64_t i = 0; i < n; i++)
 		r->far[i] = 1e30f;
 	for (int64_t k = 0; k < rows; k++)
-		if (step && r->used[k])
+		if (!fresh && r->used[k])
 			approach(r, book + k * dim);
 	for (int32_t k = 0; k < rows; k++) {
-		if (step && r->used[k])
+		if (!fresh && r->used[k])
 			continue;
 		memcpy(book + k * dim, r->z + draw_far(r, step, k) * dim, (size_t)dim * sizeof *book);
 		approach(r, book + k * dim);
 		revived++;
 	}
+	if (fresh)
+		LWM_GO(settle(r, book, e));
 	if (revived)
 		LWM_GO(lwm_dev_check(r->dev, lk_upload(r->dev, r->params + r->codebook, book, bytes), e));
 	rc = revived > 0;
@@ -309,8 +354,9 @@ out:
 
 int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e)
 {
-	int64_t every = r->c.revive_every;
-	if (r->c.probe_frames == 0 || (step && (!every || step % every || step > r->c.revive_until)))
+	int64_t every = r->c.revive_every, from = r->c.quantize_from;
+	bool again = step > from && every && step % every == 0 && step <= r->c.revive_until;
+	if (r->c.probe_frames == 0 || (step && step != from && !again))
 		return 0;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
 	gather(r, LWM_RNG_CODEBOOK, step, 0, r->c.probe_frames);
@@ -318,7 +364,9 @@ int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e)
 	mark_used(r, r->c.probe_frames, true);
 	if (step == 0)
 		LWM_TRY(normalise(r, e));
-	return revive(r, step, e);
+	if (step < from)
+		return 1;
+	return revive(r, step, step == from, e);
 }
 
 int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float *grads, struct lwm_recon_stats *stats,
@@ -326,8 +374,10 @@ int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float
 {
 	int64_t first = r->c.batch * rank / ranks, n = r->c.batch * (rank + 1) / ranks - first;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
+	struct lwm_vqgan_loss loss = r->c.loss;
+	loss.continuous = step < r->c.quantize_from;
 	gather(r, LWM_RNG_ORDER, step, first, n);
-	LWM_TRY(lwm_vqgan_train(r->net, r->batch, n, r->c.height, r->c.width, &r->c.loss, 1 / (float)r->c.batch, grads,
+	LWM_TRY(lwm_vqgan_train(r->net, r->batch, n, r->c.height, r->c.width, &loss, 1 / (float)r->c.batch, grads,
 				r->chosen, &stats->sum, e));
 	stats->codes_used = mark_used(r, n, true);
 	return 0;

@@ -10,9 +10,11 @@
  * Which frames a step sees is a pure function of (seed, step, sample): the batch is the same however many ranks share
  * it. There is no state from step to step besides params, so a resumed run needs nothing of this struct.
  *
- * prepare keeps the codebook alive: at step 0 every row is set to the encoder's output at a random place of random
- * frames, and every revive_every steps until revive_until the rows that no place of `probe_frames` random frames chose are
- * set so. All ranks must call it with the same params; it writes the same values on all.
+ * Until step quantize_from the net learns as a plain autoencoder. prepare makes the codebook then, from the latents of
+ * probe_frames random frames: rows are drawn far from each other (k-means++, Arthur & Vassilvitskii 2007) and moved to
+ * the middle of what they are nearest to. Every revive_every steps until revive_until, rows that no latent of the probe
+ * chooses are drawn anew. At step 0 it scales the last convolution of the encoder to latents of deviation 1. All ranks
+ * must call it with the same params; it writes the same values on all.
  */
 #ifndef LWM_TRAIN_RECON_H
 #define LWM_TRAIN_RECON_H
@@ -32,7 +34,7 @@ struct lwm_recon_cfg {
 	int64_t max_frames_per_clip;        /* spread evenly; 0: all */
 	int64_t cache_bytes;                /* limit of the cache; clips that do not fit any more are -LWM_EMEMORY */
 	int64_t batch, frames_per_pass;     /* frames a step over all ranks; frames in device memory at once */
-	int64_t revive_every, revive_until, probe_frames;
+	int64_t quantize_from, revive_every, revive_until, probe_frames;
 	uint64_t seed;
 };
 /* Everything except model, inputs, eval_inputs: the values of the demo. */

@@ -190,7 +190,7 @@ static void shapes_and_passes(void **state)
 
 static double loss_of(struct net *t, const uint8_t *rgb, int64_t n, int32_t *codes)
 {
-	static const struct lwm_vqgan_loss l = { 0.3f, 1.0f, 0.7f, 0.25f };
+	static const struct lwm_vqgan_loss l = { 0.3f, 1.0f, 0.7f, 0.25f, false };
 	struct lwm_vqgan_stats st = { 0 };
 	struct lwm_err e = { 0 };
 	assert_int_equal(lk_upload(t->dev, t->flat, t->host, (size_t)t->p.floats * 4), 0);
@@ -228,7 +228,7 @@ static void decoder_gradient(struct net *t, const uint8_t *rgb, const float *gra
 /* The encoder's chain, checked through the commitment term alone: straight_through checks what else arrives at it. */
 static void encoder_gradient(struct net *t, const uint8_t *rgb)
 {
-	static const struct lwm_vqgan_loss l = { 0, 0, 0, 1.0f };
+	static const struct lwm_vqgan_loss l = { 0, 0, 0, 1.0f, false };
 	struct lwm_vqgan_stats st = { 0 };
 	struct lwm_err e = { 0 };
 	float *grads = calloc((size_t)t->p.floats, 4);
@@ -275,7 +275,7 @@ static void encoder_gradient(struct net *t, const uint8_t *rgb)
  * difference of the pixel loss in that direction is the gradient of quant_conv's bias. */
 static void straight_through(struct net *t, const uint8_t *rgb)
 {
-	static const struct lwm_vqgan_loss l = { 0, 1.0f, 0, 0 };
+	static const struct lwm_vqgan_loss l = { 0, 1.0f, 0, 0, false };
 	struct lwm_vqgan_stats st = { 0 };
 	struct lwm_err e = { 0 };
 	const struct lwm_vqgan_param *book = NULL, *bias = NULL;
@@ -315,6 +315,45 @@ static void straight_through(struct net *t, const uint8_t *rgb)
 	lk_mem_free(t->dev, dg);
 }
 
+/* As a plain autoencoder the loss is differentiable from end to end, and the codebook takes no part. */
+static void autoencoder_gradient(struct net *t, const uint8_t *rgb)
+{
+	static const struct lwm_vqgan_loss l = { 0, 1.0f, 1.0f, 1.0f, true };
+	struct lwm_vqgan_stats st = { 0 };
+	struct lwm_err e = { 0 };
+	float *grads = calloc((size_t)t->p.floats, 4);
+	void *dg;
+	int checked = 0;
+	assert_int_equal(lk_mem_alloc(t->dev, (size_t)t->p.floats * 4, &dg), 0);
+	assert_int_equal(lk_zero(t->dev, dg, (size_t)t->p.floats * 4), 0);
+	assert_int_equal(lwm_vqgan_train(t->m, rgb, 2, 8, 8, &l, 1, dg, NULL, &st, &e), 0);
+	assert_int_equal(lk_download(t->dev, grads, dg, (size_t)t->p.floats * 4), 0);
+	assert_true(st.vq == 0);
+	for (int64_t i = 0; i < t->p.n; i++) {
+		const struct lwm_vqgan_param *q = &t->p.v[i];
+		for (int64_t j = 0; j < q->count; j += 1 + q->count / 3) {
+			float *w = &t->host[q->offset + j], keep = *w, h = 2e-3f;
+			double v[2];
+			for (int s = 0; s < 2; s++) {
+				struct lwm_vqgan_stats su = { 0 };
+				*w = s ? keep - h : keep + h;
+				loss_of(t, rgb, 2, NULL);
+				assert_int_equal(lwm_vqgan_train(t->m, rgb, 2, 8, 8, &l, 1, NULL, NULL, &su, &e), 0);
+				v[s] = su.loss;
+			}
+			*w = keep;
+			double fd = (v[0] - v[1]) / (2 * (double)h), g = (double)grads[q->offset + j];
+			if (fabs(fd - g) > 0.02 * fabs(fd) + 2e-3)
+				fail_msg("%s[%lld]: %g, finite difference %g", q->name, (long long)j, g, fd);
+			checked++;
+		}
+	}
+	assert_true(checked > 200);
+	loss_of(t, rgb, 2, NULL);
+	lk_mem_free(t->dev, dg);
+	free(grads);
+}
+
 /* Codebook rows: the codebook term and nothing else. */
 static void codebook_gradient(struct net *t, const uint8_t *rgb, const float *grads)
 {
@@ -341,7 +380,7 @@ static void codebook_gradient(struct net *t, const uint8_t *rgb, const float *gr
 
 static void gradients_of(const struct lwm_vqgan_cfg *c)
 {
-	static const struct lwm_vqgan_loss l = { 0.3f, 1.0f, 0.7f, 0.25f };
+	static const struct lwm_vqgan_loss l = { 0.3f, 1.0f, 0.7f, 0.25f, false };
 	struct net t;
 	struct lwm_err e = { 0 };
 	struct lwm_vqgan_stats st = { 0 };
@@ -358,6 +397,7 @@ static void gradients_of(const struct lwm_vqgan_cfg *c)
 	assert_true(fabs(st.loss - loss_of(&t, rgb, 2, NULL)) < 1e-5);
 	codebook_gradient(&t, rgb, grads);
 	straight_through(&t, rgb);
+	autoencoder_gradient(&t, rgb);
 	decoder_gradient(&t, rgb, grads);
 	encoder_gradient(&t, rgb);
 	lk_mem_free(t.dev, dg);
@@ -378,7 +418,7 @@ static void gradients(void **state)
 static float *train_on(const char *spec, const struct lwm_vqgan_cfg *c, int64_t per_pass, const uint8_t *rgb, int64_t n,
 		       int32_t *codes, uint8_t *back, struct lwm_vqgan_stats *st, int64_t *floats)
 {
-	static const struct lwm_vqgan_loss l = { 0.5f, 1.0f, 1.0f, 0.25f };
+	static const struct lwm_vqgan_loss l = { 0.5f, 1.0f, 1.0f, 0.25f, false };
 	struct net t;
 	struct lwm_err e = { 0 };
 	void *dg;
