@@ -15,13 +15,14 @@ static struct {
 	const char *model, *tokenizer, *device, *title;
 	struct lwm_paths haystack;
 	struct lwm_sweep sweep;
-	int64_t chunk;
+	int64_t chunk, team;
 	int colors;
 	double need, grace;
 	bool report_only;
 } o = { .device = "auto",
 	.title = "Needle in a haystack",
 	.chunk = 2048,
+	.team = 1,
 	.grace = 60,
 	.sweep = { .length_min = 1000,
 		   .length_max = 32000,
@@ -49,6 +50,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "n-needles-retrieve", &o.sweep.task.retrieve, 1, LWM_NEEDLES_MAX, "R", "how many of them are asked for", 0),
 	LWM_OPT_INT(0, "answer-tokens", &o.sweep.task.answer_tokens, 1, 4096, "N", "most tokens of an answer", 0),
 	LWM_OPT_INT(0, "prefill-chunk", &o.chunk, 1, 1 << 20, "N", "prompt tokens at a time", 0),
+	LWM_OPT_INT(0, "ranks-per-context", &o.team, 1, 1 << 20, "N", "ranks that hold one context together", 0),
 	LWM_OPT_HEAD("Report"),
 	LWM_OPT_STR(0, "title", &o.title, "TEXT", "of report and heat map", 0),
 	LWM_OPT_CHOICE(0, "cmap", &o.colors, lwm_color_names, "colours of the heat map", 0),
@@ -64,7 +66,7 @@ static const struct lwm_tool tool = {
 	.operands = "",
 	.opts = opts,
 	.details = "Every trial is a function of seed, length, depth and round. Run again it does what is missing; under mpirun or srun\n"
-		   "the ranks share the trials. With --n-needles-total above 1 depths are drawn and the score counts each number.",
+		   "the ranks share the trials, or with --ranks-per-context groups of them do. With --n-needles-total above 1 depths are drawn and the score counts each number.",
 	.examples = "  lwm-eval-needle -m runs/model -o runs/needle --haystack book.txt --context-lengths-max 32K\n"
 		    "  srun lwm-eval-needle -m model -o sweep --haystack pg19.jsonl --n-needles-total 4 --n-needles-retrieve 2",
 };
@@ -76,6 +78,8 @@ static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err
 	struct lwm_tokenizer *tok = NULL;
 	struct lwm_haystack h = { 0 };
 	struct lwm_gen *g = NULL;
+	struct lwm_comm *team = NULL;
+	LWM_TRY(lwm_comm_split(c, lwm_comm_rank(c) / (int)o.team, lwm_comm_rank(c), &team, e));
 	int rc = lwm_device_open(&dev, o.device, a->common.threads, e);
 	if (rc == 0)
 		rc = lwm_loaded_open(&m, o.model, dev, e);
@@ -88,10 +92,13 @@ static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err
 			      m.cfg.vocab_text);
 	if (rc == 0)
 		rc = lwm_haystack_read(&h, &o.haystack, tok, e);
-	if (rc == 0)
+	if (rc == 0 && o.team == 1)
 		rc = lwm_gen_new(&g, dev, &m.cfg, m.weights, o.chunk, 1, e);
 	rc = lwm_agree(c, rc, e);
+	if (rc == 0 && o.team > 1)
+		rc = lwm_agree(c, lwm_gen_new_split(&g, dev, &m.cfg, m.weights, team, o.sweep.length_max, 1, e), e);
 	o.sweep.model_hash = m.hash;
+	o.sweep.team = o.team;
 	if (rc == 0)
 		rc = lwm_sweep_run(&o.sweep, g, &h, tok, c, e);
 	lwm_gen_free(g);
@@ -99,6 +106,7 @@ static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err
 	lwm_tokenizer_free(tok);
 	lwm_loaded_free(&m);
 	lk_dev_close(dev);
+	lwm_comm_free(team);
 	return rc;
 }
 
@@ -168,6 +176,9 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	lwm_log_rank(lwm_comm_rank(c), lwm_comm_size(c));
 	lwm_stop_install(o.grace, NULL);
 	int rc = check(e);
+	if (rc == 0 && lwm_comm_size(c) % o.team)
+		rc = lwm_fail(e, LWM_EUSAGE, "%d ranks do not form groups of --ranks-per-context %" PRId64,
+			      lwm_comm_size(c), o.team);
 	if (rc == 0 && lwm_comm_rank(c) == 0 && !o.report_only)
 		rc = lwm_mkdirs(o.sweep.out, e);
 	rc = lwm_agree(c, rc, e);

@@ -72,6 +72,8 @@ struct lwm_sweep {
 	bool log_lengths; /* lengths spaced by factors, not by differences */
 	struct lwm_needle_task task;
 	const char *model_hash, *model_name, *out; /* out: folder of results.jsonl */
+	int64_t team; /* so many consecutive ranks share a context and work on one trial: the gen was made by
+		       * lwm_gen_new_split over them; 0, 1: each rank for itself */
 };
 /* The grid, malloc'ed: lengths rounded, ascending; depths 0..100. */
 int lwm_sweep_lengths(const struct lwm_sweep *s, int64_t **lengths, struct lwm_err *e);

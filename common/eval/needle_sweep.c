@@ -180,11 +180,16 @@ static int one(struct sweep *w, const struct lwm_needle_cell *cell, struct lwm_s
 	return rc;
 }
 
-/* One trial on each rank, then all lines to rank 0 in order. */
+static int team_of(const struct sweep *w)
+{
+	return w->s->team > 1 ? (int)w->s->team : 1;
+}
+
+/* One trial on each team, then the lines of their first ranks to rank 0 in order. */
 static int round_of(struct sweep *w, int64_t first, struct lwm_jsonl *file, struct lwm_err *e)
 {
-	int n = lwm_comm_size(w->c), rc = 0;
-	int64_t mine = first + lwm_comm_rank(w->c), most;
+	int n = lwm_comm_size(w->c), team = team_of(w), rc = 0;
+	int64_t mine = first + lwm_comm_rank(w->c) / team, most;
 	struct lwm_str line = { 0 }, padded = { 0 };
 	char *all = NULL;
 	if (mine < w->ntodo)
@@ -199,8 +204,8 @@ static int round_of(struct sweep *w, int64_t first, struct lwm_jsonl *file, stru
 	rc = all ? lwm_str_ok(&padded, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for %d results", n);
 	LWM_GO(lwm_agree(w->c, rc, e));
 	LWM_GO(lwm_comm_allgather(w->c, padded.s, (size_t)most, all, e));
-	for (int r = 0; rc == 0 && file && r < n && first + r < w->ntodo; r++) {
-		const char *text = all + r * most;
+	for (int t = 0; rc == 0 && file && t < n / team && first + t < w->ntodo; t++) {
+		const char *text = all + t * team * most;
 		struct lwm_str out = { 0 };
 		lwm_str_add(&out, text, strnlen(text, (size_t)most));
 		rc = lwm_jsonl_add(file, &out, e);
@@ -257,7 +262,7 @@ static int find_todo(struct sweep *w, const char *path, struct lwm_err *e)
 static int run_all(struct sweep *w, struct lwm_jsonl *file, struct lwm_err *e)
 {
 	struct lwm_progress p;
-	int64_t n = lwm_comm_size(w->c);
+	int64_t n = lwm_comm_size(w->c) / team_of(w);
 	lwm_progress_begin(&p, "trial", "trials", w->ntodo);
 	for (int64_t i = 0; i < w->ntodo; i += n) {
 		int64_t wish = lwm_stop_wanted();

@@ -41,10 +41,16 @@ static int sweep_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	struct lwm_gen *g = NULL;
 	struct lwm_haystack h;
 	fx_haystack(&h, ((const char **)arg)[1], tok);
-	int rc = lwm_gen_new(&g, dev, &cfg, weights, 128, 1, e);
+	struct lwm_sweep *s = ((void **)arg)[0];
+	struct lwm_comm *team = NULL;
+	int rc = s->team ? lwm_comm_split(c, lwm_comm_rank(c) / (int)s->team, lwm_comm_rank(c), &team, e) : 0;
 	if (rc == 0)
-		rc = lwm_sweep_run(((void **)arg)[0], g, &h, tok, c, e);
+		rc = team ? lwm_gen_new_split(&g, dev, &cfg, weights, team, s->length_max, 1, e) :
+			    lwm_gen_new(&g, dev, &cfg, weights, 128, 1, e);
+	if (rc == 0)
+		rc = lwm_sweep_run(s, g, &h, tok, c, e);
 	lwm_gen_free(g);
+	lwm_comm_free(team);
 	lwm_haystack_release(&h);
 	lwm_tokenizer_free(tok);
 	lk_dev_close(dev);
@@ -117,6 +123,30 @@ static void test_ranks(void **state)
 		free(many);
 	}
 	free(one);
+}
+
+/* Ranks that share a context: every trial once, in order. */
+static void test_teams(void **state)
+{
+	(void)state;
+	for (int team = 2; team <= 3; team++) {
+		struct lwm_needle_results r;
+		struct lwm_sweep s;
+		char out[256], path[300], name[32];
+		snprintf(name, sizeof name, "team%d", team);
+		snprintf(out, sizeof out, "%s", fx_path(name));
+		s = a_sweep(out);
+		s.team = team;
+		OK(sweep(&s, 2 * team, err));
+		snprintf(path, sizeof path, "%s/results.jsonl", out);
+		OK(lwm_results_read(&r, path, err));
+		assert_int_equal(r.n, 12);
+		for (int64_t i = 0; i < r.n; i++) {
+			assert_int_equal(r.v[i].cell.length, i < 6 ? 400 : 500);
+			assert_int_equal(r.v[i].cell.round, i % 2);
+		}
+		lwm_results_release(&r);
+	}
 }
 
 /* Killed after any number of trials, in the middle of a line too: the same file in the end, and nothing is done twice. */
@@ -381,7 +411,8 @@ static void test_pairs_written(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_ranks), cmocka_unit_test(test_continues),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_ranks),
+		cmocka_unit_test(test_teams), cmocka_unit_test(test_continues),
 					    cmocka_unit_test(test_other_runs_refused), cmocka_unit_test(test_report),
 					    cmocka_unit_test(test_pairs_add_up),
 					    cmocka_unit_test(test_pairs_written) };
