@@ -66,7 +66,8 @@ static const struct lwm_tool tool = {
 	.operands = "",
 	.opts = opts,
 	.details = "Every trial is a function of seed, length, depth and round. Run again it does what is missing; under mpirun or srun\n"
-		   "the ranks share the trials, or with --ranks-per-context groups of them do. With --n-needles-total above 1 depths are drawn and the score counts each number.",
+		   "the ranks share the trials, or with --ranks-per-context groups of them do. With --n-needles-total above 1\n"
+		   "depths are drawn and the score counts each number.",
 	.examples = "  lwm-eval-needle -m runs/model -o runs/needle --haystack book.txt --context-lengths-max 32K\n"
 		    "  srun lwm-eval-needle -m model -o sweep --haystack pg19.jsonl --n-needles-total 4 --n-needles-retrieve 2",
 };
