@@ -2,6 +2,8 @@
  * never removes the last good one. */
 #include "tests/unit/io_fault.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -360,6 +362,91 @@ static void killed_while_saving(void **state)
 	assert_true(fresh < 25);
 }
 
+/* ---- threads ---- */
+
+static struct {
+	struct lwm_ckpt_part part[4];
+	char dir[128];
+	int rc[4];
+	atomic_int stop, seen, wrong;
+} shared;
+
+static void *write_one(void *arg)
+{
+	int r = (int)(intptr_t)arg;
+	struct lwm_ckpt_slice s[16];
+	struct lwm_ckpt_out o = { shared.dir, r, table, TENSORS, s, cut(s, r, 4, true), LWM_CKPT_ALL, NULL, fill, s };
+	shared.rc[r] = lwm_ckpt_write_part(&o, &shared.part[r], NULL);
+	return NULL;
+}
+
+static void *read_one(void *arg)
+{
+	int r = (int)(intptr_t)arg;
+	struct lwm_ckpt *c;
+	float got[200];
+	shared.rc[r] = lwm_ckpt_open(&c, shared.dir, NULL);
+	for (int64_t i = 0; shared.rc[r] == 0 && i + 200 <= LONG; i += 200) {
+		shared.rc[r] = lwm_ckpt_read(c, LWM_CKPT_PARAMS, 3, i, 200, got, NULL);
+		for (int64_t k = 0; k < 200; k++)
+			shared.rc[r] |= got[k] != value(0, 3, i + k, 7);
+	}
+	lwm_ckpt_close(c);
+	return NULL;
+}
+
+static void run_four(void *(*f)(void *))
+{
+	pthread_t t[4];
+	for (int r = 0; r < 4; r++)
+		assert_int_equal(pthread_create(&t[r], NULL, f, (void *)(intptr_t)r), 0);
+	for (int r = 0; r < 4; r++) {
+		pthread_join(t[r], NULL);
+		assert_int_equal(shared.rc[r], 0);
+	}
+}
+
+static void ranks_may_be_threads(void **state)
+{
+	(void)state;
+	snprintf(shared.dir, sizeof shared.dir, "%s", at("threads/step_00000007"));
+	run_four(write_one);
+	commit(shared.dir, 4, 7, shared.part);
+	assert_int_equal(try_read(shared.dir, 7), 1);
+	run_four(read_one);
+}
+
+static void *watch(void *arg)
+{
+	while (!shared.stop) {
+		char *dir;
+		if (lwm_ckpt_latest(&dir, arg, INT64_MAX, LWM_CKPT_QUICK, NULL, NULL, NULL) == 0 && dir) {
+			shared.seen++;
+			shared.wrong += lwm_ckpt_verify(dir, LWM_CKPT_FULL, NULL) < 0;
+		}
+		free(dir);
+		usleep(500);
+	}
+	return NULL;
+}
+
+/* Whoever looks while checkpoints are saved finds only whole ones. */
+static void watchers_see_whole_ones(void **state)
+{
+	(void)state;
+	char root[128];
+	pthread_t t;
+	snprintf(root, sizeof root, "%s", at("watched"));
+	shared.stop = 0;
+	assert_int_equal(pthread_create(&t, NULL, watch, root), 0);
+	for (int64_t step = 1; step <= 30; step++)
+		save(root, step, 2, step % 2);
+	shared.stop = 1;
+	pthread_join(t, NULL);
+	assert_true(shared.seen > 0);
+	assert_int_equal(shared.wrong, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -371,6 +458,8 @@ int main(void)
 		cmocka_unit_test(retention_keeps_a_good_one),
 		cmocka_unit_test(retention_keeps_what_was_asked),
 		cmocka_unit_test(killed_while_saving),
+		cmocka_unit_test(ranks_may_be_threads),
+		cmocka_unit_test(watchers_see_whole_ones),
 	};
 	return cmocka_run_group_tests_name("io_ckpt", tests, scratch_make, scratch_remove);
 }
