@@ -127,22 +127,29 @@ static void lay_out(struct lwm_rows_writer *w, const int32_t *tokens, const stru
 
 static int add_mask(struct lwm_rows_writer *w, struct lwm_err *e)
 {
-	for (int64_t t = 0; t < w->seq; t++) {
-		if (t && w->mask[t] == w->mask[t - 1])
-			continue;
+	for (int64_t t = 0; t < w->seq;) {
+		const uint8_t *end = memchr(w->mask + t, !w->mask[t], (size_t)(w->seq - t));
 		LWM_TRY(add_i64(w, RUN_START, t, e));
 		LWM_TRY(lwm_spool_add(&w->spool[RUN_LOSS], &w->mask[t], 1, w->s.path, e));
 		w->runs++;
+		t = end ? end - w->mask : w->seq;
 	}
 	return add_i64(w, ROW_RUN, w->runs, e);
+}
+
+/* at -O2 the compiler leaves this loop scalar */
+__attribute__((optimize("O3"))) static int64_t ones(const uint8_t *mask, int64_t n)
+{
+	int64_t sum = 0;
+	for (int64_t i = 0; i < n; i++)
+		sum += mask[i];
+	return sum;
 }
 
 static int add_segments(struct lwm_rows_writer *w, const struct lwm_segment *seg, int64_t nseg, struct lwm_err *e)
 {
 	for (int64_t i = 0; i < nseg; i++) {
-		int64_t loss = 0;
-		for (int64_t t = seg[i].start; t < seg[i].start + seg[i].len; t++)
-			loss += w->mask[t];
+		int64_t loss = ones(w->mask + seg[i].start, seg[i].len);
 		LWM_TRY(add_i64(w, SEG_START, seg[i].start, e));
 		LWM_TRY(add_i64(w, SEG_LEN, seg[i].len, e));
 		LWM_TRY(add_i64(w, SEG_LOSS, loss, e));

@@ -183,6 +183,28 @@ out:
 /* ---- tokens ---- */
 
 enum { PIECE = 16384 };
+/* These loops see every token; at -O2 the compiler leaves them scalar. */
+#define VECTORIZED __attribute__((optimize("O3")))
+
+VECTORIZED static uint32_t top_id(const int32_t *t, int64_t n)
+{
+	uint32_t top = 0; /* an id read as negative is large here */
+	for (int64_t i = 0; i < n; i++)
+		top = (uint32_t)t[i] > top ? (uint32_t)t[i] : top;
+	return top;
+}
+
+VECTORIZED static void narrow(const int32_t *restrict t, int64_t n, uint16_t *restrict out)
+{
+	for (int64_t i = 0; i < n; i++)
+		out[i] = (uint16_t)t[i];
+}
+
+VECTORIZED static void widen(const uint16_t *restrict t, int64_t n, int32_t *restrict out)
+{
+	for (int64_t i = 0; i < n; i++)
+		out[i] = t[i];
+}
 
 enum lwm_vtype lwm_token_type(int64_t vocab)
 {
@@ -194,18 +216,17 @@ int lwm_tokens_add(struct lwm_spool *s, const int32_t *tokens, int64_t n, int64_
 {
 	uint16_t small[PIECE];
 	*bad = -1;
-	for (int64_t i = 0; i < n; i++) {
-		if (tokens[i] < 0 || tokens[i] >= vocab) {
-			*bad = i;
-			return 0;
-		}
+	if (n && (int64_t)top_id(tokens, n) >= vocab) {
+		*bad = 0;
+		while (tokens[*bad] >= 0 && tokens[*bad] < vocab)
+			++*bad;
+		return 0;
 	}
 	if (lwm_token_type(vocab) == LWM_V_U32) /* ids are not negative: the bytes are the same */
 		return lwm_spool_add(s, tokens, n * 4, path, e);
 	while (n) {
 		int64_t k = n < PIECE ? n : PIECE;
-		for (int64_t i = 0; i < k; i++)
-			small[i] = (uint16_t)tokens[i];
+		narrow(tokens, k, small);
 		LWM_TRY(lwm_spool_add(s, small, k * 2, path, e));
 		tokens += k;
 		n -= k;
@@ -215,9 +236,7 @@ int lwm_tokens_add(struct lwm_spool *s, const int32_t *tokens, int64_t n, int64_
 
 static int check_ids(const int32_t *t, int64_t n, int64_t first, int64_t vocab, const char *path, struct lwm_err *e)
 {
-	uint32_t top = 0; /* an id read as negative is large here */
-	for (int64_t i = 0; i < n; i++)
-		top = (uint32_t)t[i] > top ? (uint32_t)t[i] : top;
+	uint32_t top = top_id(t, n);
 	if (n && (int64_t)top >= vocab)
 		return lwm_fail(e, LWM_EDATA, "%s: token id %" PRIu32 " between tokens %" PRId64 " and %" PRId64
 				", the vocabulary has %" PRId64, path, top, first, first + n, vocab);
@@ -235,8 +254,7 @@ int lwm_tokens_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, int64_
 	for (int64_t at = 0; at < n; at += PIECE) {
 		int64_t k = n - at < PIECE ? n - at : PIECE;
 		LWM_TRY(lwm_vfr_read(r, vec, first + at, k, small, e));
-		for (int64_t i = 0; i < k; i++)
-			out[at + i] = small[i];
+		widen(small, k, out + at);
 	}
 	return check_ids(out, n, first, vocab, path, e);
 }
