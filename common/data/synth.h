@@ -24,14 +24,15 @@ void lwm_synth_chat(uint64_t seed, int64_t i, struct lwm_str *line);
 struct lwm_synth_needle {
 	uint64_t seed;
 	int64_t facts;                   /* needles in a document, each of another city */
-	int64_t ask;                     /* of how many the question asks; 1 = the single-needle prompt */
+	int64_t ask;                     /* of how many the question asks; 1 = the single-needle prompt; 0 = of 1 to
+					  * facts, drawn for each document */
 	int64_t tokens;                  /* whole document with <s> and </s>, at most, and not much less */
 	bool sentences;                  /* answer in the needle's words, not the bare numbers */
 	struct lwm_tokenizer *tokenizer; /* that counts the tokens */
 };
 /* prompt: everything up to "ASSISTANT: "; answer: the numbers in the order asked for, ", " between. -LWM_ECONFIG when
  * the facts alone need more tokens than there are. */
-int lwm_synth_needle(const struct lwm_synth_needle *how, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
+int lwm_synth_needle(const struct lwm_synth_needle *want, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
 		     struct lwm_err *e);
 /* Strings worth a piece of their own in a small vocabulary: the cities and the fixed parts of the prompts. */
 int64_t lwm_synth_symbols(const char *const **out);

@@ -142,15 +142,19 @@ static int fill(const struct lwm_synth_needle *how, struct lwm_rng *r, struct dr
 	return lwm_fail(e, LWM_EINTERNAL, "a needle document does not shrink");
 }
 
-int lwm_synth_needle(const struct lwm_synth_needle *how, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
+int lwm_synth_needle(const struct lwm_synth_needle *want, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
 		     struct lwm_err *e)
 {
-	struct lwm_rng r = lwm_rng_at(how->seed, LWM_RNG_NEEDLE, 1, (uint64_t)i);
+	struct lwm_rng r = lwm_rng_at(want->seed, LWM_RNG_NEEDLE, 1, (uint64_t)i);
+	struct lwm_synth_needle drawn = *want;
+	const struct lwm_synth_needle *how = &drawn;
 	int64_t asked[MAX_FACTS], tokens;
 	int rc;
-	if (how->facts < 1 || how->facts > MAX_FACTS || how->ask < 1 || how->ask > how->facts)
+	if (how->facts < 1 || how->facts > MAX_FACTS || how->ask < 0 || how->ask > how->facts)
 		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " facts of which %" PRId64 " are asked for: possible are 1 "
 				"to %d", how->facts, how->ask, MAX_FACTS);
+	if (drawn.ask == 0)
+		drawn.ask = 1 + lwm_rng_below(&r, drawn.facts);
 	struct draft *d = calloc(1, sizeof *d);
 	if (!d)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a needle document");

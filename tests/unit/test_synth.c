@@ -89,6 +89,14 @@ static void test_needle_documents(void **state)
 		OK(lwm_synth_needle(&how, i, &again, &answer, &err));
 		assert_int_equal(memcmp(answer.s, "The special magic ", 18), 0);
 	}
+	int64_t asked[4] = { 0 };
+	for (int64_t i = 0; i < 200; i++) { /* ask 0: any number of them */
+		struct lwm_synth_needle any = { .seed = 3, .facts = 3, .tokens = 600, .tokenizer = t };
+		OK(lwm_synth_needle(&any, i, &prompt, &answer, &err));
+		asked[(answer.len + 2) / 9]++;
+		assert_true(!strstr(prompt.s, "What is the special magic ") == !(answer.len == 7));
+	}
+	assert_true(asked[1] > 40 && asked[2] > 40 && asked[3] > 40);
 	struct lwm_synth_needle how = { .facts = 2, .ask = 1, .tokens = 100, .tokenizer = t };
 	lwm_err_clear(&err);
 	assert_int_equal(lwm_synth_needle(&how, 0, &prompt, &answer, &err), -LWM_ECONFIG);
