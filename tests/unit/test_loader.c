@@ -225,6 +225,50 @@ static void test_labels_and_weights(void **state)
 	lwm_loader_close(l);
 }
 
+static void write_docs(const char *name, int64_t vision, const int32_t *tok, int64_t n)
+{
+	struct lwm_docs_meta meta = { .vocab_text = 100, .vocab_vision = vision, .tokenizer = "", .tool = "test",
+				      .config = "", .policy = "none" };
+	struct lwm_docs_writer *w;
+	OK(lwm_docs_create(&w, in_scratch(name), &meta, true, &err));
+	OK(lwm_docs_append(w, "d", NULL, tok, n, NULL, 0, &err));
+	OK(lwm_docs_commit(w, &err));
+}
+
+/* A text shard and one with vision ids share rows; labels are counted by the modality of the target. */
+static void test_modalities(void **state)
+{
+	(void)state;
+	static const int32_t text[] = { 1, 5, 6, 7, 2 }, both[] = { 1, 100, 101, 611, 9, 2 };
+	struct lwm_pack_source from = { .name = "x" };
+	struct lwm_pack_stats st;
+	struct lwm_loader *l;
+	struct lwm_batch *b;
+	write_docs("text.h5", 0, text, 5);
+	write_docs("both.h5", 512, both, 6);
+	OK(lwm_paths_add(&from.shards, in_scratch("text.h5"), &err));
+	OK(lwm_paths_add(&from.shards, in_scratch("both.h5"), &err));
+	struct lwm_pack_cfg pack = { .source = &from, .nsources = 1, .seq_length = 12, .tool = "test", .force = true,
+				     .output = in_scratch("both.rows.h5") };
+	OK(lwm_pack_run(&pack, &st, NULL, &err));
+	assert_int_equal(st.rows, 1);
+	struct lwm_loader_source one = { .name = "x" };
+	OK(lwm_paths_add(&one.shards, in_scratch("both.rows.h5"), &err));
+	struct lwm_loader_cfg cfg = { .source = &one, .nsources = 1, .rows_per_step = 1, .ranks = 1, .micro_rows = 1,
+				      .weighting = LWM_PER_TOKEN };
+	OK(lwm_loader_open(&l, &cfg, &err));
+	assert_int_equal(lwm_loader_info(l)->vocab_text, 100);
+	assert_int_equal(lwm_loader_info(l)->vocab, 612);
+	OK(lwm_loader_get(l, 0, 0, &b, &err));
+	assert_int_equal(b->loss_vision, 3);
+	assert_int_equal(b->loss_text, 4 + 2);
+	assert_true(b->norm == 9);
+	assert_int_equal(b->tokens_n, 11);
+	lwm_loader_close(l);
+	lwm_paths_release(&one.shards);
+	lwm_paths_release(&from.shards);
+}
+
 static void test_refusals(void **state)
 {
 	(void)state;
@@ -255,6 +299,7 @@ int main(void)
 		cmocka_unit_test(test_ranks_and_micro_batches), cmocka_unit_test(test_resume_anywhere),
 		cmocka_unit_test(test_every_row_once),          cmocka_unit_test(test_weighted_sources),
 		cmocka_unit_test(test_labels_and_weights),      cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_modalities),
 	};
 	return cmocka_run_group_tests(tests, make_rows, drop_rows);
 }
