@@ -139,6 +139,8 @@ static int check(struct lwm_err *e)
 		return lwm_fail(e, LWM_EUSAGE, "--context-lengths-min is above --context-lengths-max");
 	if (!o.haystack.n && !o.report_only)
 		return lwm_fail(e, LWM_EUSAGE, "--haystack is missing");
+	if (o.report_only && !lwm_path_is_dir(o.sweep.out))
+		return lwm_fail(e, LWM_ENOINPUT, "%s: no such folder, so no results to report", o.sweep.out);
 	return 0;
 }
 

@@ -1,0 +1,90 @@
+# lwm-qa-gen: with a model that has learnt to say one question and its answer.
+load ../lib
+
+setup_file() {
+	cd "$BATS_FILE_TMPDIR" || return 1
+	local c
+	words 120 >words.txt
+	tr -s '\n' ' ' <words.txt | fold -w 16 | head -200 | while IFS= read -r c; do
+		echo '{"q": "You are a helpful assistant. USER: '"$c"' Write a question about this text and answer it. ASSISTANT:",' \
+			'"a": " Question: Q? Answer: A."}'
+	done >said.jsonl
+	lwm-tokenize -q -t bytes -f '[q],a' -o said.h5 said.jsonl
+	lwm-pack -q -n 160 -o said.rows.h5 said.h5
+	lwm-tokenize -q -t bytes --split-lines 60 -o long.docs.h5 words.txt
+	local how=(-q --threads 1 --device cpu --dim 32 --ffn 64 --layers 2 --heads 2 --data said.rows.h5 --seq-length 160
+		--tokens-per-batch 1280 --lr 1e-2 --tokenizer bytes)
+	lwm-train-stage "${how[@]}" --steps 120 -o trained
+	lwm-train-stage "${how[@]}" --steps 1 -o dumb
+}
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return 1
+	docs=$BATS_FILE_TMPDIR/long.docs.h5
+	local how=(-q --threads 1 --chunk-tokens 16 --target-tokens 400 --answer-tokens 30 --temperature 0 -d out)
+	gen=("${how[@]}" -m "$BATS_FILE_TMPDIR/dumb")
+	good=("${how[@]}" -m "$BATS_FILE_TMPDIR/trained")
+}
+
+# count NAME: that number of the report on standard output
+count() { sed -nE 's/.*"'"$1"'":([0-9]+).*/\1/p' <<<"$output"; }
+
+@test "pairs are written, counted, and the same again" {
+	ok lwm-qa-gen "${good[@]}" "$docs"
+	[ "$(count documents_in)" = 2 ]
+	[ "$(count chunks)" = $(($(count pairs) + $(count unparsed) + $(count unfinished))) ]
+	[ "$(count pairs)" -gt $(($(count chunks) / 2)) ]
+	[ "$(count documents_out)" -gt 10 ]
+	ok lwm-pack -q -n 400 -l drop -o rows.h5 out/long.qa.h5 # every document is at most the target long
+	ok lwm-inspect out/long.qa.h5
+	cp out/long.qa.h5 first
+	ok lwm-qa-gen "${good[@]}" --force "$docs"
+	same first out/long.qa.h5
+}
+
+@test "a model that writes no pair is 65 with the counts, and leaves no output" {
+	code 65 lwm-qa-gen "${gen[@]}" "$docs"
+	err_has 'no usable pair in'
+	err_has long.docs.h5
+	run find out -type f
+	[ -z "$output" ]
+}
+
+@test "an output that is there is left alone" {
+	mkdir out
+	echo kept >out/long.qa.h5
+	ok lwm-qa-gen "${gen[@]}" "$docs"
+	[ "$(cat out/long.qa.h5)" = kept ]
+	code 65 lwm-qa-gen "${gen[@]}" --force "$docs"
+	[ "$(cat out/long.qa.h5)" = kept ]
+}
+
+@test "a plan, tasks, help" {
+	ok lwm-qa-gen "${gen[@]}" --plan "$docs"
+	[[ $output == "to make: $docs -> out/long.qa.h5" ]]
+	ok lwm-qa-gen "${gen[@]}" --plan --task 1 --tasks 2 "$docs"
+	[ -z "$output" ]
+	[ ! -e out ]
+	ok lwm-qa-gen --help
+	has '--chunk-tokens'
+}
+
+@test "usage 64, data 65, input 66, contradictions 78, output 73" {
+	code 64 lwm-qa-gen "${gen[@]}"
+	code 64 lwm-qa-gen "${gen[@]}" --task 2 --tasks 2 "$docs"
+	code 64 lwm-qa-gen "${gen[@]}" --target-tokens 70 "$docs"
+	err_has 70
+	code 66 lwm-qa-gen "${gen[@]}" absent.h5
+	err_has absent.h5
+	code 66 lwm-qa-gen "${gen[@]}" -m absent "$docs"
+	echo 'no shard' >bad.h5
+	code 65 lwm-qa-gen "${gen[@]}" bad.h5
+	err_has bad.h5
+	lwm-tokenizer-train -q --vocab 300 -o other.model "$BATS_FILE_TMPDIR/words.txt"
+	lwm-tokenize -q -t other.model -o other.docs.h5 "$BATS_FILE_TMPDIR/words.txt"
+	code 78 lwm-qa-gen "${gen[@]}" other.docs.h5
+	err_has 'another tokenizer'
+	code 78 lwm-qa-gen "${gen[@]}" -t other.model "$docs"
+	echo x >file
+	code 73 lwm-qa-gen "${gen[@]}" -d file/out "$docs"
+}

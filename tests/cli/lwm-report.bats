@@ -1,0 +1,81 @@
+# lwm-report: the page, the checks, what it refuses.
+load ../lib
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return 1
+	mkdir stage
+	echo '{"event":"start","step":0,"unit":"tok"}
+{"event":"step","step":1,"loss":3.5,"seconds":1,"seen":64}
+{"event":"step","step":2,"loss":2.5,"seconds":1,"seen":128}' >stage/metrics.jsonl
+	echo '{"eval": {"psnr": 25.5, "list": [1, 2]}}' >s.json
+	echo '<svg width="1"></svg>' >p.svg
+	echo 'a < b' >t.txt
+	echo '{"stage":"say","seconds":1.5,"max_rss":1048576}' >timing.jsonl
+}
+
+@test "a page of everything, twice the same" {
+	ok lwm-report -o r.html --title 'A & B' --check 'PSNR: s.json#eval.psnr >= 24' --check 'two: s.json#eval.list.1 <= 2 * s.json#eval.list.0' \
+		--stage first=stage --picture 'drawn=p.svg' --text 'said=t.txt' --timing timing.jsonl
+	[ -z "$output" ]
+	grep -q 'A &amp; B' r.html
+	grep -q 'a &lt; b' r.html
+	grep -q '<svg width="1">' r.html
+	[ "$(grep -o '>holds<' r.html | wc -l)" = 2 ]
+	run grep -cE '(src|href)="(https?:|//)|<script' r.html
+	[ "$output" = 0 ]
+	ok lwm-report -o again.html --title 'A & B' --check 'PSNR: s.json#eval.psnr >= 24' --check 'two: s.json#eval.list.1 <= 2 * s.json#eval.list.0' \
+		--stage first=stage --picture 'drawn=p.svg' --text 'said=t.txt' --timing timing.jsonl
+	same r.html again.html
+}
+
+@test "a check that does not hold is 1, named, with the page there" {
+	code 1 lwm-report -o r.html --check 'PSNR: s.json#eval.psnr >= 26' --check 'fine: s.json#eval.psnr >= 1'
+	has 'PSNR: 25.5, wanted >= 26'
+	lacks fine
+	err_has '1 of 2 checks'
+	grep -q MISSED r.html
+}
+
+@test "a plan, help" {
+	ok lwm-report -o r.html --plan --check 'PSNR: s.json#eval.psnr >= 26' --picture a=absent.png --stage s=stage
+	has 'absent.png (missing)'
+	has 's=stage'
+	[ ! -e r.html ]
+	ok lwm-report --help
+	has '--check'
+}
+
+@test "usage 64, data 65, input 66, output 73 and 74; no page is left" {
+	code 64 lwm-report
+	code 64 lwm-report -o r.html --check 'nonsense'
+	err_has nonsense
+	code 64 lwm-report -o r.html --check 'A: s.json#eval.psnr >='
+	code 64 lwm-report -o r.html --picture absent.png
+	code 65 lwm-report -o r.html --check 'A: s.json#eval.other >= 1'
+	err_has other
+	echo '{' >bad.json
+	code 65 lwm-report -o r.html --check 'A: bad.json#a >= 1'
+	err_has bad.json
+	code 66 lwm-report -o r.html --check 'A: absent.json#a >= 1'
+	err_has absent.json
+	code 66 lwm-report -o r.html --picture 'p=absent.png'
+	code 66 lwm-report -o r.html --stage 's=absent'
+	err_has absent/metrics.jsonl
+	gone r.html
+	code 73 lwm-report -o absent/r.html
+	err_has absent/r.html
+	code 74 bash -c "lwm-report -o r.html --check 'A: s.json#eval.psnr >= 99' >/dev/full"
+}
+
+@test "a full disk is 74 and leaves the page that was there" {
+	mkdir small
+	mount -t tmpfs -o size=64k tmpfs small 2>/dev/null || skip 'mounting a small file system is not permitted here'
+	echo old >small/r.html
+	head -c 100000 /dev/zero >small/fill 2>/dev/null || true
+	run --separate-stderr lwm-report -o small/r.html --text said=t.txt
+	local rc=$status kept
+	kept=$(cat small/r.html)
+	umount small
+	[ "$rc" = 74 ]
+	[ "$kept" = old ]
+}

@@ -1,0 +1,308 @@
+# lwm-train-stage: what it refuses, how it stops, is killed, goes on, and runs on ranks.
+load ../lib
+
+setup_file() {
+	cd "$BATS_FILE_TMPDIR" || return 1
+	words 600 >words.txt
+	lwm-tokenize -q -t bytes --split-lines 20 -o docs.h5 words.txt
+	lwm-pack -q -n 64 -o rows.h5 docs.h5
+}
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return 1
+	rows=$BATS_FILE_TMPDIR/rows.h5
+	tiny=(--threads 1 --device cpu --dim 32 --ffn 48 --layers 2 --heads 4 --kv-heads 2 --data "$rows" --seq-length 64
+		--tokens-per-batch 256 --warmup-steps 2 --lr 3e-3 --log-every 1000)
+}
+
+train() { lwm-train-stage -q "${tiny[@]}" "$@"; }
+# for the background: $! is the program itself
+start() { exec lwm-train-stage -q "${tiny[@]}" "$@"; }
+
+teardown() {
+	[ -z "${job:-}" ] || kill "$job" 2>/dev/null || true
+}
+
+# STEP LOSS, exactly, a line each
+losses() { sed -nE 's/.*"event":"step","step":([0-9]+),.*"loss_hex":"([^"]*)".*/\1 \2/p' "$1/metrics.jsonl"; }
+
+# losses_near A B: decimal losses of two runs within 1e-4 of each other
+losses_near() {
+	paste <(sed -nE 's/.*"event":"step".*"loss":([0-9.e+-]+),.*/\1/p' "$1/metrics.jsonl") \
+		<(sed -nE 's/.*"event":"step".*"loss":([0-9.e+-]+),.*/\1/p' "$2/metrics.jsonl") |
+		awk -v want="$3" '{ d = $1 - $2; if (NF != 2 || d > 1e-4 * $1 || d < -1e-4 * $1) { print "differ: " $0; bad = 1 } }
+			END { if (NR != want) { print NR " steps"; bad = 1 } exit bad }'
+}
+
+# wait until DIR/metrics.jsonl has N steps, as long as PID lives
+until_step() {
+	local n
+	while kill -0 "$3" 2>/dev/null; do
+		n=$(grep -c '"event":"step"' "$1/metrics.jsonl" 2>/dev/null) || n=0
+		[ "${n:-0}" -lt "$2" ] || return 0
+		sleep 0.01
+	done
+	echo "ended before step $2"
+	return 1
+}
+
+flip() { # flip FILE OFFSET: one bit
+	local byte
+	byte=$(od -An -tu1 -j "$2" -N 1 "$1" | tr -d ' ')
+	# shellcheck disable=SC2059
+	printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+need_mpi() {
+	command -v mpirun >/dev/null || skip 'no mpirun here'
+}
+
+@test "trains, and says what it did" {
+	ok train -o out --steps 5
+	[ "$(losses out | wc -l)" = 5 ]
+	[[ $(cat out/summary.json) == '{"step":5,"seen":1280,"unit":"tok",'*'}' ]]
+	ok lwm-merge-ckpt -q out -o model --verify
+	cp out/metrics.jsonl before
+	cp out/summary.json before.json
+	ok train -o out --steps 5 # complete: nothing to train
+	[ "$(losses out)" = "$(sed -nE 's/.*"event":"step","step":([0-9]+),.*"loss_hex":"([^"]*)".*/\1 \2/p' before)" ]
+	same out/summary.json before.json
+}
+
+@test "two runs are the same byte for byte but for times" {
+	ok train -o a --steps 4
+	ok train -o b --steps 4
+	[ "$(losses a)" = "$(losses b)" ]
+	same a/summary.json b/summary.json
+	same a/step_00000004/part_00000.h5 b/step_00000004/part_00000.h5
+	ok train -o c --steps 4 --seed 1
+	[ "$(losses a)" != "$(losses c)" ]
+}
+
+@test "help, version, configuration" {
+	ok lwm-train-stage --help
+	has '--mesh-dim'
+	has '--data PATH'
+	ok lwm-train-stage --version
+	ok train -o out --print-config
+	has 'tokens-per-batch'
+	[ ! -e out ]
+}
+
+@test "a plan needs no data and changes nothing" {
+	ok train -o out --plan
+	has 'verdict        fits'
+	has 'parameters'
+	ok lwm-train-stage -o out --model micro --data absent.h5 --seq-length 1K --tokens-per-batch 8K --plan --plan-ranks 8 \
+		--mesh-dim 2,-1,1,2 --threads 1
+	has 'dp 2, fsdp 2, tp 1, sp 2'
+	has 'the data is not there yet'
+	[ ! -e out ]
+}
+
+@test "a plan as JSON, and one that does not fit" {
+	ok train -o out --plan --json
+	[[ $output == '{"kind":"lwm",'*'"fits":true,'*'}' ]]
+	[ ! -e out ]
+	code 78 lwm-train-stage -o out --model 7b --data absent.h5 --seq-length 1M --tokens-per-batch 4M --plan --json
+	has '"fits":false'
+	err_has 'does not fit'
+}
+
+@test "usage errors are 64" {
+	code 64 lwm-train-stage -o out --seq-length 64
+	err_has '--data'
+	code 64 lwm-train-stage --data "$rows" --seq-length 64
+	err_has '--output'
+	code 64 train -o out --steps none
+	err_has '--steps'
+	code 64 train -o out --no-such-option
+	code 64 train -o out --start-from elsewhere
+	err_has 'elsewhere'
+	code 64 train -o out --mesh-dim 1,2
+	err_has '1,2'
+	code 64 train -o out --eval-every 5
+	err_has '--eval-data'
+	code 64 lwm-train-stage -o out --data "$rows"
+	err_has '--seq-length'
+}
+
+@test "no input is 66, bad data 65" {
+	code 66 lwm-train-stage -q --threads 1 -o out --data absent.h5 --seq-length 64
+	err_has absent.h5
+	code 66 train -o out --start-from checkpoint:nowhere
+	err_has nowhere
+	code 66 train -o out --start-from model:nowhere
+	err_has nowhere
+	echo 'this is no row shard' >bad.h5
+	code 65 lwm-train-stage -q --threads 1 -o out --data bad.h5 --seq-length 64
+	err_has bad.h5
+	head -c 3000 "$rows" >torn.h5
+	cp "$rows.manifest.json" torn.h5.manifest.json
+	code 65 lwm-train-stage -q --threads 1 -o out --data torn.h5 --seq-length 64
+	err_has torn.h5
+}
+
+@test "contradictions are 78 and name both sides" {
+	code 78 train -o out --seq-length 128
+	err_has 128
+	err_has 64
+	code 78 train -o out --tokens-per-batch 100
+	err_has 100
+	code 78 train -o out --vocab 1000
+	err_has 1000
+	err_has 259
+	code 78 train -o out --mesh-dim 1,1,2,1
+	code 78 train -o out --mesh-dim 3,1,1,1
+	err_has '3,1,1,1'
+	code 78 train -o out --micro-rows 3
+	ok train -o out --steps 2
+	code 78 train -o out --steps 4 --layers 3
+	err_has 'num_hidden_layers = 2'
+	code 78 train -o out --steps 4 --seed 9
+	err_has 'seed 0, not 9'
+}
+
+@test "where it cannot write is 73 or 74" {
+	echo x >file
+	code 73 train -o file/out --steps 2
+	err_has 'file: exists and is not a folder'
+	code 74 bash -c "lwm-train-stage ${tiny[*]} -o out --plan >/dev/full"
+}
+
+@test "a full disk is 74 and leaves what stood" {
+	mkdir small
+	mount -t tmpfs -o size=2m tmpfs small 2>/dev/null || skip 'mounting a small file system is not permitted here'
+	ok train -o small/out --steps 2
+	head -c 4000000 /dev/zero >small/fill 2>/dev/null || true
+	run --separate-stderr train -o small/out --steps 4
+	local rc=$status text=$stderr
+	rm small/fill
+	run lwm-merge-ckpt -q small/out -o model --verify
+	umount small
+	[ "$rc" = 74 ] || { echo "exit $rc: $text"; false; }
+	[ "$status" = 0 ]
+}
+
+@test "SIGUSR1: saved, 75, and goes on as if nothing had been" {
+	ok train -o whole --steps 1500
+	start -o parts --steps 1500 2>err &
+	until_step parts 20 $!
+	kill -USR1 $!
+	local rc=0
+	wait $! || rc=$?
+	[ "$rc" = 75 ]
+	grep SIGUSR1 err
+	ok lwm-merge-ckpt -q parts -o model --verify # what was saved is whole
+	ok train -o parts --steps 1500
+	[ "$(losses whole)" = "$(losses parts)" ]
+	same whole/summary.json parts/summary.json
+}
+
+@test "kill -9 at any time: the next run goes on, the losses are the same" {
+	ok train -o whole --steps 600 --checkpoint-every 50
+	local n
+	for n in 1 60 190 330; do
+		start -o killed --steps 600 --checkpoint-every 50 &
+		until_step killed $n $! || true
+		kill -9 $! 2>/dev/null || true
+		wait $! || true
+	done
+	ok train -o killed --steps 600 --checkpoint-every 50
+	[ "$(losses whole)" = "$(losses killed)" ]
+	same whole/step_00000600/part_00000.h5 killed/step_00000600/part_00000.h5
+	run find killed -name '*.tmp*'
+	[ -z "$output" ]
+}
+
+@test "a damaged checkpoint is passed over, the one before it is taken" {
+	ok train -o out --steps 30 --checkpoint-every 10 --keep 3
+	losses out >whole
+	local part=out/step_00000030/part_00000.h5
+	flip $part $(($(stat -c %s $part) / 2))
+	ok train -o out --steps 30 --checkpoint-every 10 --keep 3
+	err_has 'step_00000030'
+	err_has 'passing over'
+	[ "$(losses out)" = "$(cat whole)" ]
+	ok lwm-merge-ckpt -q out/step_00000030 -o model --verify
+	# a record that is gone, too
+	rm out/step_00000030/COMMIT.json
+	ok train -o out --steps 30 --checkpoint-every 10 --keep 3
+	[ "$(losses out)" = "$(cat whole)" ]
+}
+
+@test "a STOP file, a time limit, --stop-after: 75" {
+	mkdir out
+	touch out/STOP
+	code 75 train -o out --steps 50
+	err_has 'stop file'
+	rm out/STOP
+	code 75 env LWM_TIME_LIMIT=0.05s lwm-train-stage -q "${tiny[@]}" -o out --steps 100000
+	err_has 'time limit'
+	ok train -o out --steps "$(sed -nE 's/.*"event":"save","step":([0-9]+).*/\1/p' out/metrics.jsonl | tail -1)"
+	code 75 train -o new --steps 10 --stop-after 4
+	err_has 'step 4 of 10'
+	ok train -o new --steps 10
+	[ "$(losses new | wc -l)" = 10 ]
+}
+
+@test "numbers that go bad end the run with 79" {
+	code 79 train -o out --steps 200 --warmup-steps 0 --lr 100 --weight-decay 100 --clip 0
+	err_has 'skipped'
+	[ ! -e out/summary.json ]
+}
+
+@test "the next stage starts from the last one" {
+	ok train -o first --steps 40
+	ok train -o second --steps 2 --start-from checkpoint:first --theta 1e6
+	ok lwm-merge-ckpt -q first -o model
+	ok train -o third --steps 2 --start-from model:model --theta 1e6
+	local a b
+	a=$(sed -nE 's/.*"step":40,"loss":([0-9.]+).*/\1/p' first/metrics.jsonl)
+	b=$(sed -nE 's/.*"event":"step","step":1,"loss":([0-9.]+).*/\1/p' second/metrics.jsonl)
+	awk -v a="$a" -v b="$b" 'BEGIN { exit !(b < a + 0.7) }' # far below the 5.6 of random weights
+}
+
+@test "held-out rows are measured" {
+	ok train -o out --steps 4 --eval-data "$rows" --eval-rows 8 --eval-every 2
+	[ "$(grep -c '"event":"eval"' out/metrics.jsonl)" = 2 ]
+	grep -q '"eval":{"step":4,"loss":' out/summary.json
+}
+
+@test "2 ranks under mpirun: data and ring parallel give the losses of one" {
+	need_mpi
+	ok train -o one --steps 6
+	ok mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o dp --steps 6 --mesh-dim 2,1,1,1
+	losses_near one dp 6
+	ok mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o sp --steps 6 --mesh-dim 1,1,1,2
+	losses_near one sp 6
+	[ -e sp/step_00000006/part_00001.h5 ]
+	ok train -o sp --steps 7 # and one rank goes on from two
+}
+
+@test "of many ranks one says what is wrong, and mpirun has its exit code" {
+	need_mpi
+	code 66 mpirun -n 4 --oversubscribe lwm-train-stage -q --threads 1 -o out --data absent.h5 --seq-length 64
+	[ "$(grep -c 'absent.h5' <<<"$stderr")" = 1 ]
+	code 78 mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o out --mesh-dim 3,1,1,1
+	[ "$(grep -c '3,1,1,1' <<<"$stderr")" = 1 ]
+	code 75 mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o out --steps 9 --stop-after 2
+	[ "$(grep -c 'run me again' <<<"$stderr")" = 1 ]
+}
+
+@test "a rank that dies ends the job, and the next job goes on" {
+	need_mpi
+	mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o out --steps 100000 --checkpoint-every 5 --mesh-dim 1,1,1,2 \
+		2>err &
+	job=$!
+	local ranks
+	until_step out 8 $job
+	ranks=$(pgrep -P $job -f lwm-train-stage | head -1)
+	[ -n "$ranks" ]
+	kill -9 "$ranks"
+	local rc=0
+	wait $job || rc=$?
+	[ "$rc" != 0 ]
+	code 75 mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o out --steps 100000 --mesh-dim 1,1,1,2 --stop-after 2
+	[ "$(losses out | cut -d' ' -f1 | uniq -d)" = '' ]
+}
