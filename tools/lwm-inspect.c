@@ -173,7 +173,8 @@ static int print(json_t *o, bool json, struct lwm_err *e)
 		free(text);
 		return 0;
 	}
-	printf("%s: %s\n", json_string_value(json_object_get(o, "path")), json_string_value(json_object_get(o, "kind")));
+	printf("%s: %s\n", json_string_value(json_object_get(o, "path")),
+	       json_string_value(json_object_get(o, "kind")));
 	print_object(o, 0);
 	return 0;
 }
@@ -232,7 +233,8 @@ static int show_doc(const char *path, bool json, struct lwm_err *e)
 		return rc;
 	}
 	if (a.doc >= lwm_docs_count(d)) {
-		rc = lwm_fail(e, LWM_EUSAGE, "--doc %" PRId64 ": %s has %" PRId64 " documents", a.doc, path, lwm_docs_count(d));
+		rc = lwm_fail(e, LWM_EUSAGE, "--doc %" PRId64 ": %s has %" PRId64 " documents", a.doc, path,
+			      lwm_docs_count(d));
 		goto out;
 	}
 	LWM_GO(lwm_docs_get(d, a.doc, &doc, e));
@@ -244,11 +246,11 @@ static int show_doc(const char *path, bool json, struct lwm_err *e)
 	LWM_GO(lwm_docs_read(d, a.doc, 0, shown(doc.n), v, e));
 	for (int64_t i = 0; i < doc.nruns; i++)
 		json_array_append_new(runs, json_pack("{s:I,s:I,s:b}", "from", (json_int_t)doc.runs[i].start, "to",
-						      (json_int_t)(i + 1 < doc.nruns ? doc.runs[i + 1].start : doc.n), "loss",
-						      doc.runs[i].loss));
-	o = json_pack("{s:s,s:s,s:I,s:s?,s:s?,s:I,s:O,s:o}", "path", path, "kind", "document", "document", (json_int_t)a.doc, "id",
-		      doc.id, "source", doc.source, "length", (json_int_t)doc.n, "runs", runs, "tokens",
-		      numbers(v, shown(doc.n)));
+						      (json_int_t)(i + 1 < doc.nruns ? doc.runs[i + 1].start : doc.n),
+						      "loss", doc.runs[i].loss));
+	o = json_pack("{s:s,s:s,s:I,s:s?,s:s?,s:I,s:O,s:o}", "path", path, "kind", "document", "document",
+		      (json_int_t)a.doc, "id", doc.id, "source", doc.source, "length", (json_int_t)doc.n, "runs",
+		      runs, "tokens", numbers(v, shown(doc.n)));
 	if (!o) {
 		rc = lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " has a name that is not UTF-8", path, a.doc);
 		goto out;
@@ -274,16 +276,19 @@ static int show_row(const char *path, bool json, struct lwm_err *e)
 		return rc;
 	}
 	if (a.row >= lwm_rows_count(r)) {
-		rc = lwm_fail(e, LWM_EUSAGE, "--row %" PRId64 ": %s has %" PRId64 " rows", a.row, path, lwm_rows_count(r));
+		rc = lwm_fail(e, LWM_EUSAGE, "--row %" PRId64 ": %s has %" PRId64 " rows", a.row, path,
+			      lwm_rows_count(r));
 		goto out;
 	}
 	LWM_GO(lwm_rows_read(r, a.row, &row, e));
 	for (int64_t i = 0; i < row.nseg; i++)
-		json_array_append_new(segs, json_pack("{s:I,s:I,s:I,s:I}", "start", (json_int_t)row.seg[i].start, "length",
-						      (json_int_t)row.seg[i].len, "labels", (json_int_t)row.seg[i].n_loss,
-						      "document", (json_int_t)row.seg[i].doc));
-	o = json_pack("{s:s,s:s,s:I,s:I,s:O,s:o}", "path", path, "kind", "row", "row", (json_int_t)a.row, "seq_length",
-		      (json_int_t)row.seq, "segments", segs, "tokens", numbers(row.tokens, shown(row.seq)));
+		json_array_append_new(segs,
+				      json_pack("{s:I,s:I,s:I,s:I}", "start", (json_int_t)row.seg[i].start, "length",
+						(json_int_t)row.seg[i].len, "labels", (json_int_t)row.seg[i].n_loss,
+						"document", (json_int_t)row.seg[i].doc));
+	o = json_pack("{s:s,s:s,s:I,s:I,s:O,s:o}", "path", path, "kind", "row", "row", (json_int_t)a.row,
+		      "seq_length", (json_int_t)row.seq, "segments", segs, "tokens",
+		      numbers(row.tokens, shown(row.seq)));
 	if (!o) {
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 		goto out;
@@ -319,8 +324,8 @@ static int check_one(const char *path, bool json, struct lwm_err *e)
 		rc = lwm_check_thing(path, what, e);
 	if (!json)
 		return rc;
-	json_t *o = json_pack("{s:s,s:s,s:b,s:s}", "path", path, "kind", lwm_thing_names[what], "intact", rc == 0, "reason",
-			      rc < 0 ? e->msg : "");
+	json_t *o = json_pack("{s:s,s:s,s:b,s:s}", "path", path, "kind", lwm_thing_names[what], "intact", rc == 0,
+			      "reason", rc < 0 ? e->msg : "");
 	if (o)
 		print(o, true, NULL);
 	json_decref(o);

@@ -29,8 +29,10 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_FLAG(0, "verify", &a.verify, "read everything back and compare it with the checkpoint"),
 	LWM_OPT_HEAD("Model"),
 	LWM_OPT_CHOICE(0, "dtype", &a.dtype, dtypes, "auto: bf16 for language models, fp32 for the VQGAN", 0),
-	LWM_OPT_INT(0, "max-file-size", &a.max_file, 0, 1LL << 50, "BYTES", "larger models become several files; 0: one", 0),
-	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "put beside the model (default: the recorded one); or 'none'", 0),
+	LWM_OPT_INT(0, "max-file-size", &a.max_file, 0, 1LL << 50, "BYTES",
+		    "larger models become several files; 0: one", 0),
+	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC",
+		    "put beside the model (default: the recorded one); or 'none'", 0),
 	LWM_OPT_HEAD("Checkpoint for another number of ranks"),
 	LWM_OPT_INT(0, "ranks", &a.ranks, 0, 1 << 20, "N", "cut into N parts", 0),
 	LWM_OPT_STR(0, "mesh", &a.mesh, "DP,FSDP,TP,SP", "cut for this mesh, and write it down", 0),
@@ -104,7 +106,8 @@ static int open_tokenizer(struct lwm_tokenizer **out, const struct lwm_ckpt_meta
 	}
 	const char *have = lwm_tokenizer_hash(*out)->hex;
 	if (*m->tokenizer && strcmp(m->tokenizer, have))
-		return lwm_fail(e, LWM_ECONFIG, "%s: its hash is %s, the model was trained with %s", spec, have, m->tokenizer);
+		return lwm_fail(e, LWM_ECONFIG, "%s: its hash is %s, the model was trained with %s", spec, have,
+				m->tokenizer);
 	return 0;
 }
 
@@ -118,17 +121,20 @@ static int64_t total_values(const struct lwm_ckpt *c)
 	return n;
 }
 
-static int report(const struct lwm_ckpt *c, const char *what, int64_t bytes, double seconds, bool json, struct lwm_err *e)
+static int report(const struct lwm_ckpt *c, const char *what, int64_t bytes, double seconds, bool json,
+		  struct lwm_err *e)
 {
 	char size[32], speed[32];
-	lwm_log(LWM_INFO, "%s: step %" PRId64 ", %" PRId64 " tensors, %s in %.2f s (%s/s)%s", a.output, lwm_ckpt_meta(c)->step,
-		lwm_ckpt_count(c), lwm_bytes_text((double)bytes, size, sizeof size), seconds,
-		lwm_bytes_text((double)bytes / (seconds > 0 ? seconds : 1), speed, sizeof speed), a.verify ? ", verified" : "");
+	lwm_log(LWM_INFO, "%s: step %" PRId64 ", %" PRId64 " tensors, %s in %.2f s (%s/s)%s", a.output,
+		lwm_ckpt_meta(c)->step, lwm_ckpt_count(c), lwm_bytes_text((double)bytes, size, sizeof size), seconds,
+		lwm_bytes_text((double)bytes / (seconds > 0 ? seconds : 1), speed, sizeof speed),
+		a.verify ? ", verified" : "");
 	if (!json)
 		return 0;
 	json_t *o = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:f,s:b}", "output", a.output, "what", what, "step",
 			      (json_int_t)lwm_ckpt_meta(c)->step, "tensors", (json_int_t)lwm_ckpt_count(c), "values",
-			      (json_int_t)total_values(c), "bytes", (json_int_t)bytes, "seconds", seconds, "verified", a.verify);
+			      (json_int_t)total_values(c), "bytes", (json_int_t)bytes, "seconds", seconds, "verified",
+			      a.verify);
 	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
 	json_decref(o);
 	if (!text)
@@ -164,8 +170,8 @@ static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 		rc = report(c, "model", values * (bf16 ? 2 : 4), lwm_now() - start, o->json, e);
 out:
 	if (rc == 0 && o->plan)
-		printf("%s step %" PRId64 ", %" PRId64 " values -> %s, %s, %s tokenizer\n", m->kind, m->step, values, a.output,
-		       bf16 ? "bf16" : "fp32", t ? "with" : "no");
+		printf("%s step %" PRId64 ", %" PRId64 " values -> %s, %s, %s tokenizer\n", m->kind, m->step, values,
+		       a.output, bf16 ? "bf16" : "fp32", t ? "with" : "no");
 	lwm_tokenizer_free(t);
 	return rc;
 }
@@ -216,8 +222,8 @@ static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 		groups += g & 1;
 	bytes = total_values(c) * 4 * groups;
 	if (o->plan) {
-		printf("step %" PRId64 ", %" PRId64 " bytes of values -> %s, %" PRId64 " parts, mesh %s\n", lwm_ckpt_meta(c)->step,
-		       bytes, a.output, ranks, mesh);
+		printf("step %" PRId64 ", %" PRId64 " bytes of values -> %s, %" PRId64 " parts, mesh %s\n",
+		       lwm_ckpt_meta(c)->step, bytes, a.output, ranks, mesh);
 		return 0;
 	}
 	lwm_progress_begin(&p, "cut", "bytes", bytes);

@@ -1,7 +1,8 @@
 /* ckpt.h - training checkpoints: ROOT/step_00000120/ with one HDF5 part per rank that owns data, and COMMIT.json last.
  *
- * A tensor is named as in model.h and lies in our memory layout. A rank stores slices of it: `count` runs of `run` values, the
- * k-th at offset + k*stride of the flattened tensor (count 1: a plain range; a column shard of a matrix is count = rows).
+ * A tensor is named as in model.h and lies in our memory layout. A rank stores slices of it: `count` runs of `run`
+ * values, the k-th at offset + k*stride of the flattened tensor (count 1: a plain range; a column shard of a matrix
+ * is count = rows).
  * All slices of all parts together cover each tensor exactly once; any mesh can then read any range.
  *
  *	part_00000.h5:  params, adam_m, adam_v   float32: the values of all slices in the order of `slices`
@@ -35,7 +36,7 @@ struct lwm_ckpt_tensor {
 };
 
 struct lwm_ckpt_slice {
-	int64_t tensor; /* index into the tensor table; the table is the same on all ranks */
+	int64_t tensor;                     /* index into the tensor table; the table is the same on all ranks */
 	int64_t offset, run, count, stride; /* count 1: stride is ignored */
 	const float *data[LWM_CKPT_GROUPS]; /* run * count packed values per group of the mask, else NULL */
 };
@@ -46,18 +47,20 @@ struct lwm_ckpt_part { /* to be gathered as bytes; name "" = this rank owns noth
 	int64_t bytes;
 };
 
-/* Values may also come from a callback in order, n at a time, when a slice's data[g] is NULL: g, slice, first value, n. */
-typedef int lwm_ckpt_fill_fn(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e);
+/* Values may also come from a callback in order, n at a time, when a slice's data[g] is NULL: g, slice, first value,
+ * n. */
+typedef int lwm_ckpt_fill_fn(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out,
+			     struct lwm_err *e);
 
-struct lwm_ckpt_out { /* what one rank writes */
+struct lwm_ckpt_out {    /* what one rank writes */
 	const char *dir; /* created when missing */
 	int rank;
 	const struct lwm_ckpt_tensor *tensor;
 	int64_t ntensor;
 	const struct lwm_ckpt_slice *slice;
 	int64_t nslice;
-	unsigned groups;   /* mask, bit per enum lwm_ckpt_group */
-	const char *state; /* JSON text of this rank, NULL for none */
+	unsigned groups;        /* mask, bit per enum lwm_ckpt_group */
+	const char *state;      /* JSON text of this rank, NULL for none */
 	lwm_ckpt_fill_fn *fill; /* may be NULL */
 	void *ctx;
 };
@@ -70,15 +73,15 @@ struct lwm_ckpt_meta {
 	int64_t step;
 	const char *mesh; /* "1,2,1,2" */
 	int ranks;
-	const json_t *config; /* object: at least what config.json of the model needs under "model" */
-	const json_t *state;  /* object: seed, tokens seen, ...; may be NULL */
+	const json_t *config;       /* object: at least what config.json of the model needs under "model" */
+	const json_t *state;        /* object: seed, tokens seen, ...; may be NULL */
 	const char *tokenizer;      /* hash, "" */
 	const char *tokenizer_path; /* where it was, "" */
 	unsigned groups;
 };
 
-int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor, int64_t ntensor,
-		    const struct lwm_ckpt_part *part, int nparts, struct lwm_err *e);
+int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor,
+		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, struct lwm_err *e);
 /* "ROOT/step_00000120", malloc'ed */
 char *lwm_ckpt_dir(const char *root, int64_t step);
 
@@ -88,19 +91,20 @@ enum lwm_ckpt_check { LWM_CKPT_QUICK /* record and file sizes */, LWM_CKPT_FULL 
 int lwm_ckpt_verify(const char *dir, enum lwm_ckpt_check how, struct lwm_err *e);
 /* Newest verified folder with step < below (INT64_MAX: any). *dir is malloc'ed; 0 with *dir NULL: there is none.
  * After a read error with -LWM_EDATA the trainer asks again with below = that step. bad may be NULL. */
-int lwm_ckpt_latest(char **dir, const char *root, int64_t below, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad, void *ctx,
-		    struct lwm_err *e);
+int lwm_ckpt_latest(char **dir, const char *root, int64_t below, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad,
+		    void *ctx, struct lwm_err *e);
 
 struct lwm_ckpt;
 
-int lwm_ckpt_open(struct lwm_ckpt **out, const char *dir, struct lwm_err *e); /* as LWM_CKPT_QUICK, and that slices cover */
+/* Checks as LWM_CKPT_QUICK does, and that the slices add up. */
+int lwm_ckpt_open(struct lwm_ckpt **out, const char *dir, struct lwm_err *e);
 void lwm_ckpt_close(struct lwm_ckpt *c);
 const char *lwm_ckpt_path(const struct lwm_ckpt *c); /* the folder */
 const struct lwm_ckpt_meta *lwm_ckpt_meta(const struct lwm_ckpt *c);
 int64_t lwm_ckpt_count(const struct lwm_ckpt *c);
 const struct lwm_ckpt_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i);
-int64_t lwm_ckpt_size(const struct lwm_ckpt *c, int64_t i);           /* values */
-int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name);    /* -1: not there */
+int64_t lwm_ckpt_size(const struct lwm_ckpt *c, int64_t i);        /* values */
+int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name); /* -1: not there */
 /* n values of tensor i from offset, whatever parts hold them; every block touched is checked. */
 int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t offset, int64_t n, float *out,
 		  struct lwm_err *e);
@@ -111,8 +115,10 @@ int lwm_ckpt_state(struct lwm_ckpt *c, int rank, char **text, struct lwm_err *e)
 int lwm_ckpt_covers(const struct lwm_ckpt *c, struct lwm_err *e);
 
 /* Keeps the newest keep_last (at least 1) checkpoints that verify as `how` says and every one whose step divides by
- * keep_every (0: none). Unfinished folders older than the newest verified one go too; without a verified one nothing goes.
+ * keep_every (0: none). Unfinished folders older than the newest verified one go too; without a verified one nothing
+ * goes.
  * A folder is renamed to .trash-NAME first. */
-int lwm_ckpt_retain(const char *root, int64_t keep_last, int64_t keep_every, enum lwm_ckpt_check how, struct lwm_err *e);
+int lwm_ckpt_retain(const char *root, int64_t keep_last, int64_t keep_every, enum lwm_ckpt_check how,
+		    struct lwm_err *e);
 
 #endif

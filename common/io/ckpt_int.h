@@ -15,7 +15,8 @@ extern const struct lwm_vec lwm_part_layout[LWM_PART_VECS];
 /* Values of a tensor, -1 when its shape is no shape. */
 int64_t lwm_ckpt_tensor_size(const struct lwm_ckpt_tensor *t);
 /* Does the slice lie inside a tensor of `size` values? *n gets its values. */
-int lwm_ckpt_slice_check(const struct lwm_ckpt_slice *s, int64_t size, int64_t *n, const char *where, struct lwm_err *e);
+int lwm_ckpt_slice_check(const struct lwm_ckpt_slice *s, int64_t size, int64_t *n, const char *where,
+			 struct lwm_err *e);
 /* Names end to end, each with its 0: malloc'ed. */
 char *lwm_ckpt_names(const struct lwm_ckpt_tensor *t, int64_t n, int64_t *bytes);
 void lwm_ckpt_part_name(char out[32], int rank);

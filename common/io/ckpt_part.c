@@ -27,15 +27,19 @@ int64_t lwm_ckpt_tensor_size(const struct lwm_ckpt_tensor *t)
 	return n > INT64_MAX / 64 ? -1 : n;
 }
 
-int lwm_ckpt_slice_check(const struct lwm_ckpt_slice *s, int64_t size, int64_t *n, const char *where, struct lwm_err *e)
+int lwm_ckpt_slice_check(const struct lwm_ckpt_slice *s, int64_t size, int64_t *n, const char *where,
+			 struct lwm_err *e)
 {
 	int64_t reach = 0;
-	bool ok = s->offset >= 0 && s->run >= 1 && s->count >= 1 && lwm_mul(s->run, s->count, n) == 0 && s->run <= size;
+	bool ok =
+		s->offset >= 0 && s->run >= 1 && s->count >= 1 && lwm_mul(s->run, s->count, n) == 0 && s->run <= size;
 	if (ok && s->count > 1)
 		ok = s->stride >= s->run && lwm_mul(s->count - 1, s->stride, &reach) == 0;
 	if (!ok || reach > size - s->run || s->offset > size - s->run - reach)
-		return lwm_fail(e, LWM_EDATA, "%s: a slice of tensor %" PRId64 " (offset %" PRId64 ", %" PRId64 " runs of %"
-				PRId64 ") leaves its %" PRId64 " values", where, s->tensor, s->offset, s->count, s->run, size);
+		return lwm_fail(e, LWM_EDATA,
+				"%s: a slice of tensor %" PRId64 " (offset %" PRId64 ", %" PRId64 " runs of %" PRId64
+				") leaves its %" PRId64 " values",
+				where, s->tensor, s->offset, s->count, s->run, size);
 	return 0;
 }
 
@@ -65,8 +69,9 @@ static int total_values(const struct lwm_ckpt_out *o, const char *path, int64_t 
 	*total = 0;
 	for (int64_t i = 0; i < o->nslice; i++) {
 		const struct lwm_ckpt_slice *s = &o->slice[i];
-		int64_t n, size = s->tensor >= 0 && s->tensor < o->ntensor ?
-					  lwm_ckpt_tensor_size(&o->tensor[s->tensor]) : -1;
+		int64_t n, size = s->tensor >= 0 && s->tensor < o->ntensor
+					  ? lwm_ckpt_tensor_size(&o->tensor[s->tensor])
+					  : -1;
 		if (size < 0)
 			return lwm_fail(e, LWM_EINTERNAL, "%s: slice %" PRId64 " belongs to no tensor", path, i);
 		LWM_TRY(lwm_ckpt_slice_check(s, size, &n, path, e));
@@ -84,7 +89,8 @@ static int put_slice(struct lwm_vfw *w, const struct lwm_ckpt_out *o, int g, int
 	if (s->data[g])
 		return lwm_vfw_put(w, g, s->data[g], n, e);
 	if (!o->fill)
-		return lwm_fail(e, LWM_EINTERNAL, "%s: no values of '%s' for slice %" PRId64, o->dir, lwm_ckpt_group_names[g], i);
+		return lwm_fail(e, LWM_EINTERNAL, "%s: no values of '%s' for slice %" PRId64, o->dir,
+				lwm_ckpt_group_names[g], i);
 	for (int64_t at = 0; at < n; at += PIECE) {
 		int64_t k = n - at < PIECE ? n - at : PIECE;
 		LWM_TRY(o->fill(o->ctx, g, i, at, k, buf, e));
@@ -106,7 +112,8 @@ static int put_tables(struct lwm_vfw *w, const struct lwm_ckpt_out *o, const cha
 {
 	for (int64_t i = 0; i < o->nslice; i++) {
 		const struct lwm_ckpt_slice *s = &o->slice[i];
-		int64_t row[LWM_SLICE_COLS] = { s->tensor, s->offset, s->run, s->count, s->count > 1 ? s->stride : s->run };
+		int64_t row[LWM_SLICE_COLS] = { s->tensor, s->offset, s->run, s->count,
+						s->count > 1 ? s->stride : s->run };
 		LWM_TRY(lwm_vfw_put(w, LWM_PART_SLICES, row, LWM_SLICE_COLS, e));
 	}
 	LWM_TRY(lwm_vfw_put(w, LWM_PART_NAMES, names, names_bytes, e));

@@ -140,7 +140,8 @@ static int read_files(struct lwm_ckpt *c, struct lwm_err *e)
 
 /* ---- parts ---- */
 
-/* Opens part k; when many are open another one is closed, so that the number of ranks does not meet the limit of files. */
+/* Opens part k; when many are open another one is closed, so that the number of ranks does not meet the limit of
+ * files. */
 static int use_part(struct lwm_ckpt *c, int k, struct lwm_err *e)
 {
 	if (c->part[k].r)
@@ -153,7 +154,8 @@ static int use_part(struct lwm_ckpt *c, int k, struct lwm_err *e)
 		lwm_vfr_close(v->r);
 		v->r = NULL;
 	}
-	LWM_TRY(lwm_vfr_open(&c->part[k].r, c->part[k].path, lwm_ckpt_part_schema, lwm_part_layout, LWM_PART_VECS, e));
+	LWM_TRY(lwm_vfr_open(&c->part[k].r, c->part[k].path, lwm_ckpt_part_schema, lwm_part_layout, LWM_PART_VECS,
+			     e));
 	c->nopen++;
 	return 0;
 }
@@ -180,10 +182,10 @@ static int add_slice(struct lwm_ckpt *c, int k, const int64_t *row, int64_t *val
 	struct slice *x = &c->slice[c->nslice];
 	int64_t n;
 	if (row[LWM_SLICE_TENSOR] < 0 || row[LWM_SLICE_TENSOR] >= c->ntensor)
-		return lwm_fail(e, LWM_EDATA, "%s: a slice of tensor %" PRId64 ", there are %" PRId64, c->part[k].path,
-				row[LWM_SLICE_TENSOR], c->ntensor);
+		return lwm_fail(e, LWM_EDATA, "%s: a slice of tensor %" PRId64 ", there are %" PRId64,
+				c->part[k].path, row[LWM_SLICE_TENSOR], c->ntensor);
 	x->s = (struct lwm_ckpt_slice){ row[LWM_SLICE_TENSOR], row[LWM_SLICE_OFFSET], row[LWM_SLICE_RUN],
-					row[LWM_SLICE_COUNT], row[LWM_SLICE_STRIDE], { 0 } };
+					row[LWM_SLICE_COUNT],  row[LWM_SLICE_STRIDE], { 0 } };
 	LWM_TRY(lwm_ckpt_slice_check(&x->s, c->size[x->s.tensor], &n, c->part[k].path, e));
 	if (n > INT64_MAX / 64 - *values)
 		return lwm_fail(e, LWM_EDATA, "%s: its slices are too large", c->part[k].path);
@@ -210,8 +212,8 @@ static int read_slices(struct lwm_ckpt *c, int k, struct lwm_err *e)
 	}
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
 		if (lwm_vfr_vec(r, g)->n != (c->meta.groups >> g & 1 ? values : 0))
-			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not hold the values of its slices", c->part[k].path,
-					lwm_ckpt_group_names[g]);
+			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not hold the values of its slices",
+					c->part[k].path, lwm_ckpt_group_names[g]);
 	return 0;
 }
 
@@ -234,7 +236,8 @@ static int index_slices(struct lwm_ckpt *c, struct lwm_err *e)
 		for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1]; k++)
 			total += c->slice[k].s.run * c->slice[k].s.count;
 		if (total != c->size[i])
-			return lwm_fail(e, LWM_EDATA, "%s: its parts hold %" PRId64 " of the %" PRId64 " values of '%s'", c->dir,
+			return lwm_fail(e, LWM_EDATA,
+					"%s: its parts hold %" PRId64 " of the %" PRId64 " values of '%s'", c->dir,
 					total, c->size[i], c->tensor[i].name);
 	}
 	return 0;
@@ -305,8 +308,8 @@ int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name)
 }
 
 /* The runs of one slice that meet [a, b) of the tensor; returns how many values were read, or an error. */
-static int64_t read_slice(struct lwm_ckpt *c, enum lwm_ckpt_group g, const struct slice *x, int64_t a, int64_t b, float *out,
-			  struct lwm_err *e)
+static int64_t read_slice(struct lwm_ckpt *c, enum lwm_ckpt_group g, const struct slice *x, int64_t a, int64_t b,
+			  float *out, struct lwm_err *e)
 {
 	const struct lwm_ckpt_slice *s = &x->s;
 	int64_t step = s->count > 1 ? s->stride : s->run, done = 0;
@@ -331,8 +334,8 @@ int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t 
 {
 	int64_t done = 0;
 	if (i < 0 || i >= c->ntensor || offset < 0 || n < 0 || offset > c->size[i] - n)
-		return lwm_fail(e, LWM_EINTERNAL, "%s: values %" PRId64 " to %" PRId64 " of tensor %" PRId64, c->dir, offset,
-				offset + n, i);
+		return lwm_fail(e, LWM_EINTERNAL, "%s: values %" PRId64 " to %" PRId64 " of tensor %" PRId64, c->dir,
+				offset, offset + n, i);
 	if (!(c->meta.groups >> g & 1))
 		return lwm_fail(e, LWM_ECONFIG, "%s: holds no '%s'", c->dir, lwm_ckpt_group_names[g]);
 	for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1]; k++) {
@@ -342,7 +345,8 @@ int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t 
 		done += got;
 	}
 	if (done != n)
-		return lwm_fail(e, LWM_EDATA, "%s: the slices of '%s' leave holes or overlap", c->dir, c->tensor[i].name);
+		return lwm_fail(e, LWM_EDATA, "%s: the slices of '%s' leave holes or overlap", c->dir,
+				c->tensor[i].name);
 	return 0;
 }
 
@@ -395,8 +399,8 @@ static int cover_tensor(const struct lwm_ckpt *c, int64_t i, struct lwm_err *e)
 		at = runs[k].end;
 	free(runs);
 	if (at != c->size[i])
-		return lwm_fail(e, LWM_EDATA, "%s: the slices of '%s' leave holes or overlap at value %" PRId64, c->dir,
-				c->tensor[i].name, at);
+		return lwm_fail(e, LWM_EDATA, "%s: the slices of '%s' leave holes or overlap at value %" PRId64,
+				c->dir, c->tensor[i].name, at);
 	return 0;
 }
 

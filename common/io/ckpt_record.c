@@ -68,8 +68,8 @@ static json_t *groups_json(unsigned groups, bool *failed)
 
 static int check_sizes(const char *dir, const json_t *files, struct lwm_err *e);
 
-int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor, int64_t ntensor,
-		    const struct lwm_ckpt_part *part, int nparts, struct lwm_err *e)
+int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor,
+		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, struct lwm_err *e)
 {
 	bool failed = false;
 	json_t *o = json_object();
@@ -86,8 +86,8 @@ int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct
 	lwm_put(o, "groups", groups_json(m->groups, &failed), &failed);
 	lwm_put(o, "tensors", tensors_json(tensor, ntensor, &failed), &failed);
 	lwm_put(o, "files", files_json(part, nparts, &failed), &failed);
-	int rc = failed || !path || !root ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory for the commit record", dir) :
-					    check_sizes(dir, json_object_get(o, "files"), e);
+	int rc = failed || !path || !root ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory for the commit record", dir)
+					  : check_sizes(dir, json_object_get(o, "files"), e);
 	if (rc == 0)
 		rc = lwm_seal_write(o, path, e);
 	if (rc == 0)
@@ -100,7 +100,8 @@ int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct
 
 /* ---- verifying ---- */
 
-static int file_entry(const json_t *o, const char *dir, const char **name, int64_t *bytes, const char **hash, struct lwm_err *e)
+static int file_entry(const json_t *o, const char *dir, const char **name, int64_t *bytes, const char **hash,
+		      struct lwm_err *e)
 {
 	LWM_TRY(lwm_json_str(o, "name", name, dir, e));
 	LWM_TRY(lwm_json_int(o, "bytes", bytes, dir, e));
@@ -126,7 +127,8 @@ static int check_hash(const char *path, const char *want, struct lwm_err *e)
 	struct lwm_hash h;
 	LWM_TRY(lwm_hash_file(path, &h, NULL, e));
 	if (strcmp(h.hex, want))
-		return lwm_fail(e, LWM_EDATA, "%s: damaged: its hash is %s, the commit record says %s", path, h.hex, want);
+		return lwm_fail(e, LWM_EDATA, "%s: damaged: its hash is %s, the commit record says %s", path, h.hex,
+				want);
 	return 0;
 }
 
@@ -226,8 +228,8 @@ static int list_steps(const char *root, struct steps *s, struct lwm_err *e)
 	return rc;
 }
 
-int lwm_ckpt_latest(char **dir, const char *root, int64_t below, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad, void *ctx,
-		    struct lwm_err *e)
+int lwm_ckpt_latest(char **dir, const char *root, int64_t below, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad,
+		    void *ctx, struct lwm_err *e)
 {
 	struct steps s;
 	int rc = list_steps(root, &s, e);
@@ -298,7 +300,8 @@ static bool verifies(const char *root, int64_t step, enum lwm_ckpt_check how)
 	return ok;
 }
 
-int lwm_ckpt_retain(const char *root, int64_t keep_last, int64_t keep_every, enum lwm_ckpt_check how, struct lwm_err *e)
+int lwm_ckpt_retain(const char *root, int64_t keep_last, int64_t keep_every, enum lwm_ckpt_check how,
+		    struct lwm_err *e)
 {
 	struct steps s;
 	int64_t kept = 0;

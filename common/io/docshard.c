@@ -11,10 +11,10 @@
 static const char SCHEMA[] = "lwm-docs-1", KIND[] = "docs";
 enum { TOKENS, DOC_OFFSET, DOC_RUN, RUN_START, RUN_LOSS, ID_BYTES, ID_OFFSET, SRC_BYTES, SRC_OFFSET, VECS };
 static const struct lwm_vec layout[VECS] = {
-	[TOKENS] = { "tokens", LWM_V_TOKENS, 0 },          [DOC_OFFSET] = { "doc_offset", LWM_V_I64, 0 },
-	[DOC_RUN] = { "doc_run_offset", LWM_V_I64, 0 },    [RUN_START] = { "run_start", LWM_V_I64, 0 },
-	[RUN_LOSS] = { "run_loss", LWM_V_U8, 0 },          [ID_BYTES] = { "id_bytes", LWM_V_U8, 0 },
-	[ID_OFFSET] = { "id_offset", LWM_V_I64, 0 },       [SRC_BYTES] = { "source_bytes", LWM_V_U8, 0 },
+	[TOKENS] = { "tokens", LWM_V_TOKENS, 0 },         [DOC_OFFSET] = { "doc_offset", LWM_V_I64, 0 },
+	[DOC_RUN] = { "doc_run_offset", LWM_V_I64, 0 },   [RUN_START] = { "run_start", LWM_V_I64, 0 },
+	[RUN_LOSS] = { "run_loss", LWM_V_U8, 0 },         [ID_BYTES] = { "id_bytes", LWM_V_U8, 0 },
+	[ID_OFFSET] = { "id_offset", LWM_V_I64, 0 },      [SRC_BYTES] = { "source_bytes", LWM_V_U8, 0 },
 	[SRC_OFFSET] = { "source_offset", LWM_V_I64, 0 },
 };
 
@@ -31,8 +31,8 @@ static int check_meta(const char *path, const struct lwm_docs_meta *m, struct lw
 {
 	if (m->vocab_text < 1 || m->vocab_vision < 0 || m->vocab_text > INT32_MAX || m->vocab_vision > INT32_MAX ||
 	    m->vocab_text + m->vocab_vision > INT32_MAX)
-		return lwm_fail(e, LWM_ECONFIG, "%s: a vocabulary of %" PRId64 " + %" PRId64 " ids cannot be stored", path,
-				m->vocab_text, m->vocab_vision);
+		return lwm_fail(e, LWM_ECONFIG, "%s: a vocabulary of %" PRId64 " + %" PRId64 " ids cannot be stored",
+				path, m->vocab_text, m->vocab_vision);
 	return 0;
 }
 
@@ -69,9 +69,11 @@ out:
 static int check_runs(const char *id, const struct lwm_loss_run *runs, int64_t nruns, int64_t n, struct lwm_err *e)
 {
 	for (int64_t i = 0; i < nruns; i++)
-		if (runs[i].start >= n || runs[i].loss > 1 || (i ? runs[i].start <= runs[i - 1].start : runs[i].start != 0))
-			return lwm_fail(e, LWM_EDATA, "document %.200s: loss run %" PRId64 " does not fit its %" PRId64
-					" tokens", id, i, n);
+		if (runs[i].start >= n || runs[i].loss > 1 ||
+		    (i ? runs[i].start <= runs[i - 1].start : runs[i].start != 0))
+			return lwm_fail(e, LWM_EDATA,
+					"document %.200s: loss run %" PRId64 " does not fit its %" PRId64 " tokens",
+					id, i, n);
 	return 0;
 }
 
@@ -93,7 +95,8 @@ static int add_runs(struct lwm_docs_writer *w, const struct lwm_loss_run *runs, 
 	return add_i64(w, DOC_RUN, w->runs, e);
 }
 
-static int add_text(struct lwm_docs_writer *w, int bytes, int offset, const char *text, int64_t *end, struct lwm_err *e)
+static int add_text(struct lwm_docs_writer *w, int bytes, int offset, const char *text, int64_t *end,
+		    struct lwm_err *e)
 {
 	int64_t n = (int64_t)strlen(text);
 	LWM_TRY(lwm_spool_add(&w->spool[bytes], text, n, w->s.path, e));
@@ -112,8 +115,9 @@ int lwm_docs_append(struct lwm_docs_writer *w, const char *id, const char *sourc
 	LWM_TRY(lwm_tokens_add(&w->spool[TOKENS], tokens, n, w->vocab, &bad, w->s.path, e));
 	w->broken = false;
 	if (bad >= 0)
-		return lwm_fail(e, LWM_EDATA, "document %.200s: token %" PRId64 " has id %" PRId32 ", the vocabulary has %"
-				PRId64, id, bad, tokens[bad], w->vocab);
+		return lwm_fail(e, LWM_EDATA,
+				"document %.200s: token %" PRId64 " has id %" PRId32 ", the vocabulary has %" PRId64,
+				id, bad, tokens[bad], w->vocab);
 	w->broken = true;
 	w->tokens += n;
 	w->docs++;
@@ -152,8 +156,8 @@ int lwm_docs_commit(struct lwm_docs_writer *w, struct lwm_err *e)
 	w->s.manifest.tokens = w->tokens;
 	lwm_put(w->s.meta, "documents", json_integer(w->docs), &w->s.failed);
 	lwm_put(w->s.meta, "rejected", json_integer(w->s.manifest.rejected), &w->s.failed);
-	int rc = w->broken ? lwm_fail(e, LWM_EIO, "%s: not finished: an earlier write failed", w->s.path) :
-			     lwm_shard_commit(&w->s, SCHEMA, v, w->spool, VECS, e);
+	int rc = w->broken ? lwm_fail(e, LWM_EIO, "%s: not finished: an earlier write failed", w->s.path)
+			   : lwm_shard_commit(&w->s, SCHEMA, v, w->spool, VECS, e);
 	lwm_docs_discard(w);
 	return rc;
 }
@@ -201,8 +205,9 @@ static int64_t length(const struct lwm_docs *d, int vec)
 /* Lengths that must agree, and the last offsets. */
 static int check_shape(struct lwm_docs *d, struct lwm_err *e)
 {
-	static const int pairs[][2] = { { DOC_OFFSET, TOKENS }, { DOC_RUN, RUN_START }, { ID_OFFSET, ID_BYTES },
-					{ SRC_OFFSET, SRC_BYTES } };
+	static const int pairs[][2] = {
+		{ DOC_OFFSET, TOKENS }, { DOC_RUN, RUN_START }, { ID_OFFSET, ID_BYTES }, { SRC_OFFSET, SRC_BYTES }
+	};
 	int64_t last;
 	d->tokens = length(d, TOKENS);
 	if (d->docs < 0 || length(d, RUN_LOSS) != length(d, RUN_START) ||
@@ -210,8 +215,9 @@ static int check_shape(struct lwm_docs *d, struct lwm_err *e)
 		return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", d->path);
 	for (int i = 0; i < 4; i++) {
 		if (length(d, pairs[i][0]) != d->docs + 1)
-			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not have one entry for each of its %" PRId64
-					" documents", d->path, layout[pairs[i][0]].name, d->docs);
+			return lwm_fail(e, LWM_EDATA,
+					"%s: '%s' does not have one entry for each of its %" PRId64 " documents",
+					d->path, layout[pairs[i][0]].name, d->docs);
 		LWM_TRY(lwm_vfr_read(d->s.r, pairs[i][0], d->docs, 1, &last, e));
 		if (last != length(d, pairs[i][1]))
 			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not end where '%s' does", d->path,
@@ -278,7 +284,8 @@ static int range(struct lwm_docs *d, int vec, int64_t i, int64_t end, int64_t ou
 		return lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " of %" PRId64, d->path, i, d->docs);
 	LWM_TRY(lwm_vfr_read(d->s.r, vec, i, 2, out, e));
 	if (out[0] < 0 || out[1] < out[0] || out[1] > end)
-		return lwm_fail(e, LWM_EDATA, "%s: '%s' is not ascending at document %" PRId64, d->path, layout[vec].name, i);
+		return lwm_fail(e, LWM_EDATA, "%s: '%s' is not ascending at document %" PRId64, d->path,
+				layout[vec].name, i);
 	return 0;
 }
 
@@ -347,8 +354,8 @@ int lwm_docs_lengths(struct lwm_docs *d, int64_t first, int64_t n, int64_t *out,
 	for (int64_t i = 0; i < n; i++) {
 		int64_t end = out[i];
 		if (before < 0 || end <= before || end > d->tokens)
-			return lwm_fail(e, LWM_EDATA, "%s: 'doc_offset' is not ascending at document %" PRId64, d->path,
-					first + i);
+			return lwm_fail(e, LWM_EDATA, "%s: 'doc_offset' is not ascending at document %" PRId64,
+					d->path, first + i);
 		out[i] = end - before;
 		before = end;
 	}
@@ -360,7 +367,8 @@ int lwm_docs_read(struct lwm_docs *d, int64_t i, int64_t a, int64_t b, int32_t *
 	int64_t r[2];
 	LWM_TRY(range(d, DOC_OFFSET, i, d->tokens, r, e));
 	if (a < 0 || b < a || b > r[1] - r[0])
-		return lwm_fail(e, LWM_EDATA, "%s: tokens %" PRId64 " to %" PRId64 " of document %" PRId64 ", which has %"
-				PRId64, d->path, a, b, i, r[1] - r[0]);
+		return lwm_fail(e, LWM_EDATA,
+				"%s: tokens %" PRId64 " to %" PRId64 " of document %" PRId64 ", which has %" PRId64,
+				d->path, a, b, i, r[1] - r[0]);
 	return lwm_tokens_read(d->s.r, TOKENS, r[0] + a, b - a, d->vocab, out, d->path, e);
 }

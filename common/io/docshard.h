@@ -28,10 +28,10 @@ struct lwm_loss_run {
 
 struct lwm_docs_meta {
 	int64_t vocab_text, vocab_vision; /* ids are below their sum; vocab_vision 0: text only */
-	const char *tokenizer; /* hash of the tokenizer file, "" when none was used */
-	const char *tool;      /* "lwm-tokenize 0.1.0" */
-	const char *config;    /* what made it: JSON or YAML text, "" for nothing */
-	const char *policy;    /* which marks stand around a document: "bos", "bos,eos", "none" */
+	const char *tokenizer;            /* hash of the tokenizer file, "" when none was used */
+	const char *tool;                 /* "lwm-tokenize 0.1.0" */
+	const char *config;               /* what made it: JSON or YAML text, "" for nothing */
+	const char *policy;               /* which marks stand around a document: "bos", "bos,eos", "none" */
 };
 
 struct lwm_docs_writer;
@@ -55,7 +55,7 @@ void lwm_docs_discard(struct lwm_docs_writer *w); /* NULL is fine */
 
 struct lwm_docs;
 
-struct lwm_doc { /* strings and runs belong to the handle and live until its next lwm_docs_get */
+struct lwm_doc {           /* strings and runs belong to the handle and live until its next lwm_docs_get */
 	int64_t n, offset; /* tokens; index of the first one in the shard */
 	const char *id, *source;
 	const struct lwm_loss_run *runs; /* at least one */

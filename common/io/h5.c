@@ -116,8 +116,8 @@ static hid_t new_file(struct lwm_mem_file *m, const char *path)
 	return file;
 }
 
-static int create_structure(struct lwm_mem_file *m, const char *path, const char *schema, const struct lwm_vec *v, int nv,
-			    int64_t *at, struct lwm_err *e)
+static int create_structure(struct lwm_mem_file *m, const char *path, const char *schema, const struct lwm_vec *v,
+			    int nv, int64_t *at, struct lwm_err *e)
 {
 	int rc = 0;
 	hid_t file = new_file(m, path), dcpl = H5Pcreate(H5P_DATASET_CREATE);
@@ -135,8 +135,8 @@ static int create_structure(struct lwm_mem_file *m, const char *path, const char
 	return rc;
 }
 
-int lwm_h5_create(int fd, const char *path, const char *schema, const struct lwm_vec *v, int nv, int64_t *at, int64_t *bytes,
-		  struct lwm_err *e)
+int lwm_h5_create(int fd, const char *path, const char *schema, const struct lwm_vec *v, int nv, int64_t *at,
+		  int64_t *bytes, struct lwm_err *e)
 {
 	struct lwm_mem_file m = { 0 };
 	quiet();
@@ -210,7 +210,8 @@ static bool type_fits(hid_t t, struct lwm_vec *v, bool scalar)
 static bool layout_fits(hid_t d)
 {
 	hid_t p = H5Dget_create_plist(d);
-	bool ok = p >= 0 && H5Pget_layout(p) == H5D_CONTIGUOUS && H5Pget_external_count(p) == 0 && H5Pget_nfilters(p) == 0;
+	bool ok = p >= 0 && H5Pget_layout(p) == H5D_CONTIGUOUS && H5Pget_external_count(p) == 0 &&
+		  H5Pget_nfilters(p) == 0;
 	if (p >= 0)
 		H5Pclose(p);
 	return ok;
@@ -266,7 +267,8 @@ static int own_fd(hid_t file, int64_t *bytes)
 	return fd;
 }
 
-int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv, int64_t *at, int *fd, struct lwm_err *e)
+int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv, int64_t *at, int *fd,
+		struct lwm_err *e)
 {
 	char have[64];
 	int64_t bytes = 0;

@@ -1,4 +1,4 @@
-/* h5_mem.h - inside common/io: an HDF5 file driver that keeps what is written in pages of memory and the rest as holes. */
+/* h5_mem.h - inside common/io: an HDF5 file driver that keeps what is written in memory, and the rest as holes. */
 #ifndef LWM_IO_H5_MEM_H
 #define LWM_IO_H5_MEM_H
 
@@ -7,8 +7,8 @@
 
 #include "common/base/err.h"
 
-/* The structure of a file with a dozen vectors takes some six pages. All memory is taken at the start: HDF5 survives no failed
- * write. */
+/* The structure of a file with a dozen vectors takes some six pages. All memory is taken at the start: HDF5 survives
+ * no failed write. */
 enum { LWM_MEM_PAGE = 4096, LWM_MEM_PAGES = 64 };
 
 struct lwm_mem_file {

@@ -15,8 +15,8 @@
 #include "common/io/rowshard.h"
 #include "common/io/seal.h"
 
-const char *const lwm_thing_names[] = { "unknown", "document shard", "row shard", "checkpoint", "checkpoint part", "model",
-					"safetensors file", NULL };
+const char *const lwm_thing_names[] = { "unknown",         "document shard", "row shard",        "checkpoint",
+					"checkpoint part", "model",          "safetensors file", NULL };
 
 /* ---- what is it ---- */
 
@@ -218,7 +218,11 @@ static int describe_model(const char *path, bool tensors, json_t *o, bool *faile
 	lwm_put(o, "of", json_string(lwm_model_kind(m)), failed);
 	lwm_put(o, "tensors", json_integer(lwm_model_count(m)), failed);
 	lwm_put(o, "values", json_integer(values), failed);
-	lwm_put(o, "tokenizer", json_string(!tok ? "" : lwm_path_is_dir(tok) ? "tokenizer.txt" : "tokenizer.model"), failed);
+	lwm_put(o, "tokenizer",
+		json_string(!tok                   ? ""
+			    : lwm_path_is_dir(tok) ? "tokenizer.txt"
+						   : "tokenizer.model"),
+		failed);
 	lwm_put(o, "config", json_deep_copy(lwm_model_config(m)), failed);
 	if (tensors)
 		lwm_put(o, "shapes", json_incref(list), failed);

@@ -7,16 +7,25 @@
 
 #include "common/base/err.h"
 
-enum lwm_thing { LWM_THING_OTHER, LWM_THING_DOCS, LWM_THING_ROWS, LWM_THING_CKPT, LWM_THING_PART, LWM_THING_MODEL, LWM_THING_ST };
+enum lwm_thing {
+	LWM_THING_OTHER,
+	LWM_THING_DOCS,
+	LWM_THING_ROWS,
+	LWM_THING_CKPT,
+	LWM_THING_PART,
+	LWM_THING_MODEL,
+	LWM_THING_ST
+};
 extern const char *const lwm_thing_names[];
 
-/* A folder with COMMIT.json (or named step_...) is a checkpoint, one with config.json and *.safetensors a model, other folders are
- * OTHER; files are known by content. A file of no known kind is OTHER without an error; a missing one -LWM_ENOINPUT. */
+/* A folder with COMMIT.json (or named step_...) is a checkpoint, one with config.json and *.safetensors a model,
+ * other folders are OTHER; files are known by content. A file of no known kind is OTHER without an error; a missing
+ * one -LWM_ENOINPUT. */
 int lwm_thing_of(const char *path, enum lwm_thing *out, struct lwm_err *e);
 /* An object with members in the order to be shown. tensors: names, shapes and types too. *out is the caller's. */
 int lwm_describe(const char *path, enum lwm_thing what, bool tensors, json_t **out, struct lwm_err *e);
-/* Every byte that carries meaning against its hash, every value against its range. -LWM_EDATA damaged, -LWM_ENO made by a
- * program that leaves no hashes. */
+/* Every byte that carries meaning against its hash, every value against its range. -LWM_EDATA damaged, -LWM_ENO made
+ * by a program that leaves no hashes. */
 int lwm_check_thing(const char *path, enum lwm_thing what, struct lwm_err *e);
 
 #endif

@@ -32,7 +32,8 @@ void lwm_manifest_release(struct lwm_manifest *m)
 	memset(m, 0, sizeof *m);
 }
 
-int lwm_manifest_add_input(struct lwm_manifest *m, const char *path, int64_t bytes, const char *hash, struct lwm_err *e)
+int lwm_manifest_add_input(struct lwm_manifest *m, const char *path, int64_t bytes, const char *hash,
+			   struct lwm_err *e)
 {
 	struct lwm_manifest_input in = { .bytes = bytes }, *list;
 	struct lwm_hash h;
@@ -114,8 +115,11 @@ int lwm_manifest_write(const struct lwm_manifest *m, const char *path, struct lw
 	lwm_put(o, "tokens", json_integer(m->tokens), &failed);
 	lwm_put(o, "documents", documents_json(m, &failed), &failed);
 	lwm_put(o, "inputs", inputs_json(m, &failed), &failed);
-	int rc = failed || !name ? lwm_fail(e, LWM_EMEMORY, "%s: cannot build its manifest (memory, or a text that is not "
-					    "UTF-8)", path) : lwm_seal_write(o, name, e);
+	int rc = failed || !name ? lwm_fail(e, LWM_EMEMORY,
+					    "%s: cannot build its manifest (memory, or a text that is not "
+					    "UTF-8)",
+					    path)
+				 : lwm_seal_write(o, name, e);
 	free(name);
 	json_decref(o);
 	return rc;
@@ -236,7 +240,8 @@ int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full
 		return 0;
 	LWM_TRY(lwm_hash_file(path, &h, NULL, e));
 	if (strcmp(h.hex, m->hash))
-		return lwm_fail(e, LWM_EDATA, "%s: damaged: its hash is %s, its manifest says %s", path, h.hex, m->hash);
+		return lwm_fail(e, LWM_EDATA, "%s: damaged: its hash is %s, its manifest says %s", path, h.hex,
+				m->hash);
 	return 0;
 }
 

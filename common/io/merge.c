@@ -106,8 +106,8 @@ static int differ(const struct pair *v, int64_t n, int64_t first, const char *na
 	int64_t i = 0;
 	while (!memcmp(&v->a[i], &v->b[i], sizeof *v->a))
 		i++;
-	return lwm_fail(e, LWM_ENO, "'%s' differs at value %" PRId64 ": %.9g, expected %.9g", name, first + i, (double)v->b[i],
-			(double)v->a[i]);
+	return lwm_fail(e, LWM_ENO, "'%s' differs at value %" PRId64 ": %.9g, expected %.9g", name, first + i,
+			(double)v->b[i], (double)v->a[i]);
 }
 
 static int same_shape(const struct lwm_ckpt_tensor *a, const struct lwm_ckpt_tensor *b)
@@ -120,8 +120,8 @@ static int compare_model(struct lwm_ckpt *c, struct lwm_model *m, enum lwm_st_dt
 {
 	int64_t bytes = 0;
 	if (lwm_model_count(m) != lwm_ckpt_count(c))
-		return lwm_fail(e, LWM_ENO, "the model has %" PRId64 " tensors, the checkpoint %" PRId64, lwm_model_count(m),
-				lwm_ckpt_count(c));
+		return lwm_fail(e, LWM_ENO, "the model has %" PRId64 " tensors, the checkpoint %" PRId64,
+				lwm_model_count(m), lwm_ckpt_count(c));
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
 		const struct lwm_ckpt_tensor *t = lwm_ckpt_tensor(c, i);
 		int64_t k = lwm_model_find(m, t->name), size = lwm_ckpt_size(c, i);
@@ -166,7 +166,8 @@ int lwm_merge_verify_ckpt(struct lwm_ckpt *a, struct lwm_ckpt *b, struct lwm_pro
 			const char *name = lwm_ckpt_tensor(a, i)->name;
 			int64_t k = lwm_ckpt_find(b, name), size = lwm_ckpt_size(a, i);
 			if (k < 0 || !same_shape(lwm_ckpt_tensor(a, i), lwm_ckpt_tensor(b, k)))
-				rc = lwm_fail(e, LWM_ENO, "'%s' is not in the other checkpoint, or of another shape", name);
+				rc = lwm_fail(e, LWM_ENO, "'%s' is not in the other checkpoint, or of another shape",
+					      name);
 			for (int64_t at = 0; rc == 0 && at < size; at += PIECE) {
 				int64_t n = size - at < PIECE ? size - at : PIECE;
 				LWM_GO(lwm_ckpt_read(a, (enum lwm_ckpt_group)g, i, at, n, v.a, e));
@@ -225,7 +226,8 @@ static int no_states(struct lwm_ckpt *c, struct lwm_err *e)
 		bool any = text != NULL;
 		free(text);
 		if (any)
-			return lwm_fail(e, LWM_ECONFIG, "rank %d stored state of its own, which cannot be cut for other ranks", r);
+			return lwm_fail(e, LWM_ECONFIG,
+					"rank %d stored state of its own, which cannot be cut for other ranks", r);
 	}
 	return 0;
 }
@@ -258,7 +260,8 @@ static int check_target(const struct lwm_ckpt *c, const char *dir, bool force, s
 {
 	if (!lwm_path_exists(dir))
 		return 0;
-	char *from = realpath(lwm_ckpt_path(c), NULL), *to = realpath(dir, NULL), *record = lwm_path_join(dir, "COMMIT.json");
+	char *from = realpath(lwm_ckpt_path(c), NULL), *to = realpath(dir, NULL),
+	     *record = lwm_path_join(dir, "COMMIT.json");
 	int rc = 0;
 	if (!from || !to || !record)
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: cannot be compared with the input", dir);
@@ -272,8 +275,8 @@ static int check_target(const struct lwm_ckpt *c, const char *dir, bool force, s
 	return rc < 0 ? rc : lwm_remove_tree(dir, e);
 }
 
-int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char *mesh, bool force, struct lwm_progress *p,
-		    struct lwm_err *e)
+int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char *mesh, bool force,
+		    struct lwm_progress *p, struct lwm_err *e)
 {
 	struct lwm_ckpt_meta meta = *lwm_ckpt_meta(c);
 	struct lwm_ckpt_tensor *t = table_of(c, e);

@@ -1,4 +1,4 @@
-/* merge.h - checkpoints into models, and checkpoints cut for another number of ranks. Streams: little memory for any size. */
+/* merge.h - checkpoints into models, or cut for another number of ranks. Streams: little memory for any size. */
 #ifndef LWM_IO_MERGE_H
 #define LWM_IO_MERGE_H
 
@@ -6,17 +6,18 @@
 #include "common/io/ckpt.h"
 #include "common/io/model.h"
 
-/* All params of an open checkpoint into the model folder `dir`. spec: kind and config may be NULL: those of the checkpoint
- * ("model" of its configuration). p counts bytes of fp32 values; may be NULL. */
+/* All params of an open checkpoint into the model folder `dir`. spec: kind and config may be NULL: those of the
+ * checkpoint ("model" of its configuration). p counts bytes of fp32 values; may be NULL. */
 int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_spec *spec, bool force,
 		    struct lwm_progress *p, struct lwm_err *e);
-/* Reads a model back and compares every value with the checkpoint's, rounded to the model's type. -LWM_ENO: they differ. */
+/* Reads a model back and compares every value with the checkpoint's, rounded to the model's type. -LWM_ENO: they
+ * differ. */
 int lwm_merge_verify_model(struct lwm_ckpt *c, const char *dir, enum lwm_st_dtype dtype, struct lwm_progress *p,
 			   struct lwm_err *e);
-/* The same checkpoint in `ranks` parts of equal size under root/step_XXXXXXXX; `mesh` goes into its record. A checkpoint
- * whose ranks stored state of their own is -LWM_ECONFIG. */
-int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char *mesh, bool force, struct lwm_progress *p,
-		    struct lwm_err *e);
+/* The same checkpoint in `ranks` parts of equal size under root/step_XXXXXXXX; `mesh` goes into its record. A
+ * checkpoint whose ranks stored state of their own is -LWM_ECONFIG. */
+int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char *mesh, bool force,
+		    struct lwm_progress *p, struct lwm_err *e);
 /* Every value of every group. -LWM_ENO: they differ. */
 int lwm_merge_verify_ckpt(struct lwm_ckpt *a, struct lwm_ckpt *b, struct lwm_progress *p, struct lwm_err *e);
 

@@ -1,13 +1,14 @@
 /* model.h - merged models as folders other programs open: config.json, *.safetensors (+ index), tokenizer beside.
  *
  * Language model ("lwm"): Hugging Face LLaMA names, vision tensors `model.vision_embed_tokens.weight` (vte) and
- * `vision_head.weight`, an "lwm" object in config.json (vision_vocab, codes, eof, eov, vqgan). Tokenizer model ("vqgan"):
- * diffusers VQModel names, `_class_name` "VQModel".
+ * `vision_head.weight`, an "lwm" object in config.json (vision_vocab, codes, eof, eov, vqgan). Tokenizer model
+ * ("vqgan"): diffusers VQModel names, `_class_name` "VQModel".
  *
  * manifest.json names the files with size and identity (safetensors.h); where it is there, opening checks it.
  *
- * On disk q_proj and k_proj rows are in Hugging Face's half-split RoPE order and convolutions are OIHW. In memory, and in all
- * calls here, q/k rows are interleaved (pairs 2i, 2i+1) and convolutions are (kh, kw, cin, cout): converted on the way.
+ * On disk q_proj and k_proj rows are in Hugging Face's half-split RoPE order and convolutions are OIHW. In memory,
+ * and in all calls here, q/k rows are interleaved (pairs 2i, 2i+1) and convolutions are (kh, kw, cin, cout):
+ * converted on the way.
  * Linear weights are (out, in) row-major in both. Values are fp32 in memory. Local calls; one thread per handle.
  */
 #ifndef LWM_IO_MODEL_H
@@ -28,25 +29,26 @@ int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e);
 void lwm_model_close(struct lwm_model *m);
 const json_t *lwm_model_config(const struct lwm_model *m); /* borrowed */
 const char *lwm_model_kind(const struct lwm_model *m);     /* "lwm" or "vqgan" */
-/* What lwm_tokenizer_open takes: the folder's tokenizer.model, or the folder when it has a tokenizer.txt; NULL: neither.
- * Borrowed. */
+/* What lwm_tokenizer_open takes: the folder's tokenizer.model, or the folder when it has a tokenizer.txt; NULL:
+ * neither. Borrowed. */
 const char *lwm_model_tokenizer(const struct lwm_model *m);
 int64_t lwm_model_count(const struct lwm_model *m);
-const struct lwm_ckpt_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i); /* name and shape in memory layout */
-int64_t lwm_model_find(const struct lwm_model *m, const char *name);                  /* -1 */
+/* Name and shape in memory layout. */
+const struct lwm_ckpt_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i);
+int64_t lwm_model_find(const struct lwm_model *m, const char *name); /* -1 */
 /* Values offset .. offset+n-1 of the flattened tensor in memory layout. */
 int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e);
 /* The same by name and with the shape that is expected: absent or other shape is -LWM_ECONFIG naming both. */
-int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want, int64_t offset, int64_t n, float *out,
-			 struct lwm_err *e);
+int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want, int64_t offset, int64_t n,
+			 float *out, struct lwm_err *e);
 /* Every file against its recorded hash; -LWM_ENO when the folder carries none (made elsewhere). */
 int lwm_model_check(struct lwm_model *m, struct lwm_err *e);
 
 struct lwm_model_spec {
-	const char *kind;         /* "lwm" or "vqgan" */
-	const json_t *config;     /* config.json as it is to be written; "lwm": num_attention_heads etc. are used for q/k */
-	enum lwm_st_dtype dtype;  /* LWM_ST_F32 or LWM_ST_BF16 */
-	int64_t max_file_bytes;   /* 0: one file */
+	const char *kind; /* "lwm" or "vqgan" */
+	const json_t *config; /* config.json to be written; of "lwm" the sizes of heads are used for q/k */
+	enum lwm_st_dtype dtype; /* LWM_ST_F32 or LWM_ST_BF16 */
+	int64_t max_file_bytes;  /* 0: one file */
 	/* Puts further files (the tokenizer) into `dir` before the folder gets its name; may be NULL. */
 	int (*extra)(void *ctx, const char *dir, struct lwm_err *e);
 	void *ctx;
@@ -56,9 +58,10 @@ struct lwm_model_writer;
 /* tensor: names and shapes in memory layout, in the order in which they will be added. The folder appears at commit. */
 int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struct lwm_model_spec *spec,
 		     const struct lwm_ckpt_tensor *tensor, int64_t n, bool force, struct lwm_err *e);
-int lwm_model_add(struct lwm_model_writer *w, const float *data, struct lwm_err *e); /* next tensor, whole, memory layout */
-/* The same from a callback that gives values offset .. offset+n-1: asked for in ascending pieces, so that no more than one
- * head or convolution is in memory. */
+/* The next tensor, whole, in memory layout. */
+int lwm_model_add(struct lwm_model_writer *w, const float *data, struct lwm_err *e);
+/* The same from a callback that gives values offset .. offset+n-1: asked for in ascending pieces, so that no more
+ * than one head or convolution is in memory. */
 typedef int lwm_model_source_fn(void *ctx, int64_t offset, int64_t n, float *out, struct lwm_err *e);
 int lwm_model_add_from(struct lwm_model_writer *w, lwm_model_source_fn *source, void *ctx, struct lwm_err *e);
 int lwm_model_commit(struct lwm_model_writer *w, struct lwm_err *e); /* w is gone either way */

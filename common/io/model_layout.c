@@ -37,8 +37,8 @@ static int head_rows(const json_t *config, int64_t *head, const char *where, str
 	return 0;
 }
 
-int lwm_change_of(const char *name, int ndim, const int64_t *shape, bool vqgan, const json_t *config, enum lwm_change *how,
-		  int64_t *head, const char *where, struct lwm_err *e)
+int lwm_change_of(const char *name, int ndim, const int64_t *shape, bool vqgan, const json_t *config,
+		  enum lwm_change *how, int64_t *head, const char *where, struct lwm_err *e)
 {
 	*how = LWM_SAME;
 	*head = 0;
@@ -47,12 +47,14 @@ int lwm_change_of(const char *name, int ndim, const int64_t *shape, bool vqgan, 
 			*how = LWM_CONV;
 		return 0;
 	}
-	if (!lwm_path_has_suffix(name, ".self_attn.q_proj.weight") && !lwm_path_has_suffix(name, ".self_attn.k_proj.weight"))
+	if (!lwm_path_has_suffix(name, ".self_attn.q_proj.weight") &&
+	    !lwm_path_has_suffix(name, ".self_attn.k_proj.weight"))
 		return 0;
 	LWM_TRY(head_rows(config, head, where, e));
 	if (ndim != 2 || shape[0] % *head)
-		return lwm_fail(e, LWM_EDATA, "%s: the rows of '%s' are no multiple of the %" PRId64 " rows of a head", where,
-				name, *head);
+		return lwm_fail(e, LWM_EDATA,
+				"%s: the rows of '%s' are no multiple of the %" PRId64 " rows of a head", where, name,
+				*head);
 	*how = LWM_QK;
 	return 0;
 }

@@ -56,8 +56,8 @@ static int open_file(struct lwm_model *m, const char *name, struct lwm_err *e)
 	struct lwm_st **grown = realloc(m->file, (size_t)(m->nfiles + 1) * sizeof *grown);
 	if (grown)
 		m->file = grown;
-	int rc = grown && path ? lwm_st_open(&m->file[m->nfiles], path, e) :
-				 lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+	int rc = grown && path ? lwm_st_open(&m->file[m->nfiles], path, e)
+			       : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
 	if (rc == 0)
 		m->nfiles++;
 	free(path);
@@ -74,8 +74,9 @@ static int open_listed(struct lwm_model *m, const json_t *map, const char *path,
 		if (!name || !lwm_name_is_plain(name))
 			rc = lwm_fail(e, LWM_EDATA, "%s: '%.80s' is not in a file of the same folder", path, tensor);
 		else if (!json_object_get(seen, name))
-			rc = json_object_set_new(seen, name, json_true()) ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path) :
-									    open_file(m, name, e);
+			rc = json_object_set_new(seen, name, json_true())
+				     ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path)
+				     : open_file(m, name, e);
 		if (rc < 0)
 			break;
 	}
@@ -90,11 +91,13 @@ static int check_index(const struct lwm_model *m, const json_t *map, const char 
 	for (int i = 0; i < m->nfiles; i++)
 		n += lwm_st_count(m->file[i]);
 	if (n != (int64_t)json_object_size(map))
-		return lwm_fail(e, LWM_EDATA, "%s: lists %zu tensors, the files hold %" PRId64, path, json_object_size(map), n);
+		return lwm_fail(e, LWM_EDATA, "%s: lists %zu tensors, the files hold %" PRId64, path,
+				json_object_size(map), n);
 	for (int i = 0; i < m->nfiles; i++)
 		for (int64_t k = 0; k < lwm_st_count(m->file[i]); k++)
 			if (!json_object_get(map, lwm_st_tensor(m->file[i], k)->name))
-				return lwm_fail(e, LWM_EDATA, "%s: does not list '%.80s'", path, lwm_st_tensor(m->file[i], k)->name);
+				return lwm_fail(e, LWM_EDATA, "%s: does not list '%.80s'", path,
+						lwm_st_tensor(m->file[i], k)->name);
 	return 0;
 }
 
@@ -139,7 +142,8 @@ static int add_tensor(struct lwm_model *m, struct lwm_st *file, int64_t k, struc
 	const struct lwm_st_tensor *t = lwm_st_tensor(file, k);
 	struct lwm_ckpt_tensor *c = &m->tensor[m->ntensor];
 	struct entry *x = &m->entry[m->ntensor];
-	if (lwm_path_has_suffix(t->name, "rotary_emb.inv_freq")) /* old files carry it; it follows from the configuration */
+	/* old files carry it; it follows from the configuration */
+	if (lwm_path_has_suffix(t->name, "rotary_emb.inv_freq"))
 		return 0;
 	if (t->ndim > 4 || t->size < 1)
 		return lwm_fail(e, LWM_EDATA, "%s: '%.80s' is of no shape that is used here", m->dir, t->name);
@@ -190,7 +194,8 @@ static int find_tokenizer(struct lwm_model *m, struct lwm_err *e)
 static int read_config(struct lwm_model *m, struct lwm_err *e)
 {
 	char *path = lwm_path_join(m->dir, "config.json");
-	int rc = path ? lwm_json_read(&m->config, path, CONFIG_LIMIT, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+	int rc = path ? lwm_json_read(&m->config, path, CONFIG_LIMIT, e)
+		      : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
 	if (rc == 0 && !json_is_object(m->config))
 		rc = lwm_fail(e, LWM_EDATA, "%s: must be an object", path);
 	free(path);
@@ -212,14 +217,16 @@ static int check_manifest(struct lwm_model *m, bool single, struct lwm_err *e)
 	LWM_GO(lwm_seal_read(&record, path, LWM_MODEL_SCHEMA, e));
 	LWM_GO(lwm_json_get(record, "files", JSON_OBJECT, &files, path, e));
 	if (!single && (int)json_object_size(files) != m->nfiles) {
-		rc = lwm_fail(e, LWM_EDATA, "%s: names %zu files, the model has %d", path, json_object_size(files), m->nfiles);
+		rc = lwm_fail(e, LWM_EDATA, "%s: names %zu files, the model has %d", path, json_object_size(files),
+			      m->nfiles);
 		goto out;
 	}
 	for (int i = 0; i < m->nfiles; i++) {
 		const char *name = lwm_path_base(lwm_st_path(m->file[i]));
 		const char *want = json_string_value(json_object_get(files, name));
 		if (!want || strcmp(want, lwm_st_identity(m->file[i]).hex)) {
-			rc = lwm_fail(e, LWM_EDATA, "%s: %s is not the file it speaks of (damaged, stale or swapped)", path, name);
+			rc = lwm_fail(e, LWM_EDATA, "%s: %s is not the file it speaks of (damaged, stale or swapped)",
+				      path, name);
 			goto out;
 		}
 	}
@@ -336,7 +343,8 @@ static int hold(struct lwm_model *m, int64_t i, int64_t first, int64_t n, struct
 	} else {
 		int64_t cols = m->tensor[i].shape[1];
 		for (int64_t r = 0; r < x->head; r++)
-			memcpy(m->held + r * cols, disk + lwm_model_qk_row(r, x->head) * cols, (size_t)cols * sizeof *disk);
+			memcpy(m->held + r * cols, disk + lwm_model_qk_row(r, x->head) * cols,
+			       (size_t)cols * sizeof *disk);
 	}
 	m->held_tensor = i;
 	m->held_first = first;
@@ -349,8 +357,8 @@ int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, fl
 	if (x->how == LWM_SAME)
 		return lwm_st_read(x->file, x->index, offset, n, out, e);
 	if (offset < 0 || n < 0 || offset > x->size - n)
-		return lwm_fail(e, LWM_EDATA, "%s: values %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64, m->dir, offset,
-				offset + n, m->tensor[i].name, x->size);
+		return lwm_fail(e, LWM_EDATA, "%s: values %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64,
+				m->dir, offset, offset + n, m->tensor[i].name, x->size);
 	int64_t unit = x->how == LWM_CONV ? x->size : x->head * m->tensor[i].shape[1];
 	while (n) {
 		int64_t in = offset % unit, k = unit - in < n ? unit - in : n;
@@ -371,8 +379,8 @@ static void shape_text(const struct lwm_ckpt_tensor *t, char *out, size_t size)
 		at += (size_t)snprintf(out + at, size - at, "%s%" PRId64, d ? " x " : "", t->shape[d]);
 }
 
-int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want, int64_t offset, int64_t n, float *out,
-			 struct lwm_err *e)
+int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want, int64_t offset, int64_t n,
+			 float *out, struct lwm_err *e)
 {
 	char a[100], b[100];
 	int64_t i = lwm_model_find(m, want->name);
@@ -385,7 +393,8 @@ int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want
 	if (!same) {
 		shape_text(have, a, sizeof a);
 		shape_text(want, b, sizeof b);
-		return lwm_fail(e, LWM_ECONFIG, "%s: '%s' is %s, the configuration needs %s", m->dir, want->name, a, b);
+		return lwm_fail(e, LWM_ECONFIG, "%s: '%s' is %s, the configuration needs %s", m->dir, want->name, a,
+				b);
 	}
 	return lwm_model_read(m, i, offset, n, out, e);
 }

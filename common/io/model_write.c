@@ -126,8 +126,8 @@ static int start_file(struct lwm_model_writer *w, struct lwm_err *e)
 	char *path = lwm_path_join(w->tmp, name);
 	for (int64_t i = 0; list && i < n; i++)
 		list[i] = w->tensor[first + i].disk;
-	int rc = list && path ? lwm_st_create(&w->st, path, list, n, NULL, false, e) :
-				lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	int rc = list && path ? lwm_st_create(&w->st, path, list, n, NULL, false, e)
+			      : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
 	free(list);
 	free(path);
 	return rc;
@@ -139,7 +139,8 @@ static int prepare(struct lwm_model_writer *w, struct lwm_err *e)
 	int64_t room = lwm_space_free(w->dir);
 	if (room >= 0 && room < w->bytes)
 		return lwm_fail(e, LWM_EIO, "%s: the model needs %s, the file system has %s left", w->dir,
-				lwm_bytes_text((double)w->bytes, a, sizeof a), lwm_bytes_text((double)room, b, sizeof b));
+				lwm_bytes_text((double)w->bytes, a, sizeof a),
+				lwm_bytes_text((double)room, b, sizeof b));
 	LWM_TRY(lwm_remove_tree(w->tmp, e));
 	LWM_TRY(lwm_mkdirs(w->tmp, e));
 	return start_file(w, e);
@@ -155,7 +156,8 @@ static int check_target(const char *dir, bool force, struct lwm_err *e)
 	char *path = lwm_path_join(dir, "config.json");
 	bool model = path && lwm_path_exists(path);
 	free(path);
-	return model ? 0 : lwm_fail(e, LWM_ECANTCREATE, "%s: exists and is not a model folder; it is not replaced", dir);
+	return model ? 0
+		     : lwm_fail(e, LWM_ECANTCREATE, "%s: exists and is not a model folder; it is not replaced", dir);
 }
 
 int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struct lwm_model_spec *spec,
@@ -175,7 +177,8 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	w->extra = spec->extra;
 	w->ctx = spec->ctx;
 	w->tensor = calloc((size_t)n + 1, sizeof *w->tensor);
-	if (!w->dir || !w->config || !w->files || !w->tensor || asprintf(&w->tmp, "%s.tmp.%ld", w->dir, (long)getpid()) < 0) {
+	if (!w->dir || !w->config || !w->files || !w->tensor ||
+	    asprintf(&w->tmp, "%s.tmp.%ld", w->dir, (long)getpid()) < 0) {
 		w->tmp = NULL;
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 		goto out;
@@ -343,7 +346,8 @@ static int publish(struct lwm_model_writer *w, struct lwm_err *e)
 		LWM_TRY(lwm_remove_tree(w->dir, e));
 	}
 	if (rename(w->tmp, w->dir))
-		return lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it", w->dir);
+		return lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it",
+				      w->dir);
 	char *parent = lwm_path_dir(w->dir);
 	rc = parent ? lwm_fsync_dir(parent, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
 	free(parent);

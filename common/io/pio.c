@@ -30,8 +30,8 @@ int lwm_pread_all(int fd, void *p, int64_t n, int64_t at, const char *path, stru
 		if (k < 0)
 			return lwm_fail_errno(e, LWM_EIO, errno, "%s: read failed at byte %" PRId64, path, at);
 		if (k == 0)
-			return lwm_fail(e, LWM_EDATA, "%s: ends at byte %" PRId64 ", %" PRId64 " more are needed", path,
-					at, n);
+			return lwm_fail(e, LWM_EDATA, "%s: ends at byte %" PRId64 ", %" PRId64 " more are needed",
+					path, at, n);
 		s += k;
 		at += k;
 		n -= k;

@@ -12,7 +12,7 @@
 static const char SCHEMA[] = "lwm-rows-1", KIND[] = "rows";
 enum { TOKENS, ROW_SEG, SEG_START, SEG_LEN, SEG_LOSS, SEG_DOC, ROW_RUN, RUN_START, RUN_LOSS, VECS };
 static const struct lwm_vec layout[VECS] = {
-	[TOKENS] = { "tokens", LWM_V_TOKENS, 0 },   [ROW_SEG] = { "row_seg", LWM_V_I64, 0 },
+	[TOKENS] = { "tokens", LWM_V_TOKENS, 0 },    [ROW_SEG] = { "row_seg", LWM_V_I64, 0 },
 	[SEG_START] = { "seg_start", LWM_V_I64, 0 }, [SEG_LEN] = { "seg_len", LWM_V_I64, 0 },
 	[SEG_LOSS] = { "seg_loss", LWM_V_I64, 0 },   [SEG_DOC] = { "seg_doc", LWM_V_I64, 0 },
 	[ROW_RUN] = { "row_run", LWM_V_I64, 0 },     [RUN_START] = { "run_start", LWM_V_I64, 0 },
@@ -34,11 +34,12 @@ struct lwm_rows_writer {
 static int check_meta(const char *path, const struct lwm_rows_meta *m, struct lwm_err *e)
 {
 	if (m->seq < 1 || m->seq > SEQ_MAX)
-		return lwm_fail(e, LWM_ECONFIG, "%s: rows of %" PRId64 " tokens, possible are 1 to %lld", path, m->seq, SEQ_MAX);
+		return lwm_fail(e, LWM_ECONFIG, "%s: rows of %" PRId64 " tokens, possible are 1 to %lld", path,
+				m->seq, SEQ_MAX);
 	if (m->vocab_text < 1 || m->vocab_vision < 0 || m->vocab_text > INT32_MAX || m->vocab_vision > INT32_MAX ||
 	    m->vocab_text + m->vocab_vision > INT32_MAX)
-		return lwm_fail(e, LWM_ECONFIG, "%s: a vocabulary of %" PRId64 " + %" PRId64 " ids cannot be stored", path,
-				m->vocab_text, m->vocab_vision);
+		return lwm_fail(e, LWM_ECONFIG, "%s: a vocabulary of %" PRId64 " + %" PRId64 " ids cannot be stored",
+				path, m->vocab_text, m->vocab_vision);
 	return 0;
 }
 
@@ -85,7 +86,8 @@ static int check_segments(const char *path, int64_t row, const struct lwm_segmen
 	int64_t end = 0;
 	for (int64_t i = 0; i < nseg; i++) {
 		if (seg[i].start < end || seg[i].len < 1 || seg[i].len > seq || seg[i].start > seq - seg[i].len)
-			return lwm_fail(e, LWM_EDATA, "%s: row %" PRId64 ": segment %" PRId64 " does not fit", path, row, i);
+			return lwm_fail(e, LWM_EDATA, "%s: row %" PRId64 ": segment %" PRId64 " does not fit", path,
+					row, i);
 		end = seg[i].start + seg[i].len;
 	}
 	return 0;
@@ -97,7 +99,8 @@ static int check_runs(const char *path, int64_t row, const struct lwm_loss_run *
 	for (int64_t i = 0; i < nruns; i++)
 		if (runs[i].start >= seq || runs[i].loss > 1 ||
 		    (i ? runs[i].start <= runs[i - 1].start : runs[i].start != 0))
-			return lwm_fail(e, LWM_EDATA, "%s: row %" PRId64 ": loss run %" PRId64 " does not fit", path, row, i);
+			return lwm_fail(e, LWM_EDATA, "%s: row %" PRId64 ": loss run %" PRId64 " does not fit", path,
+					row, i);
 	return 0;
 }
 
@@ -128,7 +131,7 @@ static void lay_out(struct lwm_rows_writer *w, const int32_t *tokens, const stru
 static int add_mask(struct lwm_rows_writer *w, struct lwm_err *e)
 {
 	for (int64_t t = 0; t < w->seq;) {
-		const uint8_t *end = memchr(w->mask + t, !w->mask[t], (size_t)(w->seq - t));
+		const uint8_t *end = memchr(w->mask + t, w->mask[t] ? 0 : 1, (size_t)(w->seq - t));
 		LWM_TRY(add_i64(w, RUN_START, t, e));
 		LWM_TRY(lwm_spool_add(&w->spool[RUN_LOSS], &w->mask[t], 1, w->s.path, e));
 		w->runs++;
@@ -173,8 +176,10 @@ int lwm_rows_append(struct lwm_rows_writer *w, const int32_t *tokens, const stru
 	LWM_TRY(lwm_tokens_add(&w->spool[TOKENS], w->row, w->seq, w->vocab, &bad, w->s.path, e));
 	if (bad >= 0) {
 		w->broken = false;
-		return lwm_fail(e, LWM_EDATA, "%s: row %" PRId64 ": token %" PRId64 " has id %" PRId32
-				", the vocabulary has %" PRId64, w->s.path, w->rows, bad, w->row[bad], w->vocab);
+		return lwm_fail(e, LWM_EDATA,
+				"%s: row %" PRId64 ": token %" PRId64 " has id %" PRId32
+				", the vocabulary has %" PRId64,
+				w->s.path, w->rows, bad, w->row[bad], w->vocab);
 	}
 	LWM_TRY(add_segments(w, seg, nseg, e));
 	LWM_TRY(add_mask(w, e));
@@ -209,8 +214,8 @@ int lwm_rows_commit(struct lwm_rows_writer *w, struct lwm_err *e)
 	lwm_put(w->s.meta, "rows", json_integer(w->rows), &w->s.failed);
 	lwm_put(w->s.meta, "segments", json_integer(w->segs), &w->s.failed);
 	lwm_put(w->s.meta, "rejected", json_integer(w->s.manifest.rejected), &w->s.failed);
-	int rc = w->broken ? lwm_fail(e, LWM_EIO, "%s: not finished: an earlier write failed", w->s.path) :
-			     lwm_shard_commit(&w->s, SCHEMA, v, w->spool, VECS, e);
+	int rc = w->broken ? lwm_fail(e, LWM_EIO, "%s: not finished: an earlier write failed", w->s.path)
+			   : lwm_shard_commit(&w->s, SCHEMA, v, w->spool, VECS, e);
 	lwm_rows_discard(w);
 	return rc;
 }
@@ -266,8 +271,8 @@ static int check_shape(struct lwm_rows *r, struct lwm_err *e)
 	int64_t tokens, segs = length(r, SEG_START), runs = length(r, RUN_START), last_seg, last_run;
 	if (r->rows < 0 || lwm_mul(r->rows, r->meta.seq, &tokens) || length(r, TOKENS) != tokens ||
 	    lwm_vfr_vec(r->s.r, TOKENS)->type != lwm_token_type(r->vocab))
-		return lwm_fail(e, LWM_EDATA, "%s: does not hold %" PRId64 " rows of %" PRId64 " tokens", r->path, r->rows,
-				r->meta.seq);
+		return lwm_fail(e, LWM_EDATA, "%s: does not hold %" PRId64 " rows of %" PRId64 " tokens", r->path,
+				r->rows, r->meta.seq);
 	if (length(r, ROW_SEG) != r->rows + 1 || length(r, ROW_RUN) != r->rows + 1 || length(r, SEG_LEN) != segs ||
 	    length(r, SEG_LOSS) != segs || length(r, SEG_DOC) != segs || length(r, RUN_LOSS) != runs)
 		return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", r->path);
@@ -374,7 +379,8 @@ static int range(struct lwm_rows *r, int vec, int64_t i, int64_t total, int64_t 
 	int64_t v[2];
 	LWM_TRY(lwm_vfr_read(r->s.r, vec, i, 2, v, e));
 	if (v[0] < 0 || v[1] < v[0] || v[1] > total || v[1] - v[0] > r->meta.seq)
-		return lwm_fail(e, LWM_EDATA, "%s: '%s' makes no sense at row %" PRId64, r->path, layout[vec].name, i);
+		return lwm_fail(e, LWM_EDATA, "%s: '%s' makes no sense at row %" PRId64, r->path, layout[vec].name,
+				i);
 	*first = v[0];
 	*n = v[1] - v[0];
 	return reserve(r, *n, e);
@@ -436,8 +442,10 @@ static int number(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_e
 			loss += x->mask[at];
 		}
 		if (k < x->nseg && (x->seg[k].n_loss != loss || x->mask[start]))
-			return lwm_fail(e, LWM_EDATA, "%s: row %" PRId64 ": segment %" PRId64 " has %" PRId64
-					" tokens with loss, not %" PRId64, r->path, i, k, loss, x->seg[k].n_loss);
+			return lwm_fail(e, LWM_EDATA,
+					"%s: row %" PRId64 ": segment %" PRId64 " has %" PRId64
+					" tokens with loss, not %" PRId64,
+					r->path, i, k, loss, x->seg[k].n_loss);
 	}
 	return 0;
 }

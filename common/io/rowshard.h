@@ -2,8 +2,8 @@
  *
  *	tokens          uint16 or uint32 (as docshard.h), rows * seq end to end; padding holds token 0
  *	row_seg         int64 (rows + 1), index of the first segment of each row
- *	seg_start, seg_len, seg_loss, seg_doc    int64 per segment: first token within the row, tokens, tokens that count
- *	                as targets, document number given by the packer (-1: none)
+ *	seg_start, seg_len, seg_loss, seg_doc    int64 per segment: first token within the row, tokens, labels, document
+ *	                number given by the packer (-1: none)
  *	row_run         int64 (rows + 1), index of the first loss run of each row
  *	run_start       int64 within the row;  run_loss uint8 0 or 1
  *
@@ -26,11 +26,11 @@
 #include "common/io/manifest.h"
 
 struct lwm_rows_meta {
-	int64_t seq;                      /* tokens of a row */
+	int64_t seq; /* tokens of a row */
 	int64_t vocab_text, vocab_vision;
-	const char *tokenizer;            /* hash, "" for none */
+	const char *tokenizer; /* hash, "" for none */
 	const char *tool, *config;
-	const char *weighting;            /* what the packer was asked for: "per_example" or "per_token"; advice only */
+	const char *weighting; /* what the packer was asked for: "per_example" or "per_token"; advice only */
 };
 
 struct lwm_segment {
@@ -43,8 +43,9 @@ struct lwm_rows_writer;
 
 int lwm_rows_create(struct lwm_rows_writer **out, const char *path, const struct lwm_rows_meta *m, bool force,
 		    struct lwm_err *e);
-/* One row. tokens: seq values (padding is overwritten with 0). seg: ascending, not overlapping, inside the row; gaps and
- * the rest are padding. runs: ascending starts within the row, first 0, may cross segments; nruns 0: every token counts. */
+/* One row. tokens: seq values (padding is overwritten with 0). seg: ascending, not overlapping, inside the row; gaps
+ * and the rest are padding. runs: ascending starts within the row, first 0, may cross segments; nruns 0: every token
+ * counts. */
 int lwm_rows_append(struct lwm_rows_writer *w, const int32_t *tokens, const struct lwm_segment *seg, int64_t nseg,
 		    const struct lwm_loss_run *runs, int64_t nruns, struct lwm_err *e);
 int lwm_rows_input(struct lwm_rows_writer *w, const char *path, int64_t bytes, const char *hash, struct lwm_err *e);
@@ -53,12 +54,12 @@ int64_t lwm_rows_written(const struct lwm_rows_writer *w);
 int lwm_rows_commit(struct lwm_rows_writer *w, struct lwm_err *e); /* w is gone either way */
 void lwm_rows_discard(struct lwm_rows_writer *w);
 
-struct lwm_row {           /* buffers owned by the row, grown by lwm_rows_read; zero-initialise, release after use */
+struct lwm_row { /* buffers owned by the row, grown by lwm_rows_read; zero-initialise, release after use */
 	int64_t seq, nseg, cap, seg_cap;
-	int32_t *tokens;   /* [seq] */
-	int32_t *segment;  /* [seq] number of the segment within the row, -1 padding */
-	int32_t *position; /* [seq] counts from 0 in each segment; 0 in padding */
-	uint8_t *mask;     /* [seq] 1: token is a target */
+	int32_t *tokens;         /* [seq] */
+	int32_t *segment;        /* [seq] number of the segment within the row, -1 padding */
+	int32_t *position;       /* [seq] counts from 0 in each segment; 0 in padding */
+	uint8_t *mask;           /* [seq] 1: token is a target */
 	struct lwm_segment *seg; /* [nseg] */
 };
 

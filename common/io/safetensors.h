@@ -1,8 +1,10 @@
 /* safetensors.h - one .safetensors file, strictly read and written.
  *
- * 8 bytes little-endian header length N, N bytes JSON padded with spaces to 8, data without holes or overlap, row-major.
+ * 8 bytes little-endian header length N, N bytes JSON padded with spaces to 8, data without holes or overlap,
+ * row-major.
  * The writer puts tensors in the order given; __metadata__ holds format "pt", the caller's strings, and as hexadecimal
- * "xxh3_header", the XXH3-64 of the header while this value is all zeros, and "xxh3_256k", the XXH3-64 of each 256 KiB of data.
+ * "xxh3_header", the XXH3-64 of the header while this value is all zeros, and "xxh3_256k", the XXH3-64 of each 256
+ * KiB of data.
  * Where they are there, opening and reading check them. Local calls; one thread per handle.
  */
 #ifndef LWM_IO_SAFETENSORS_H
@@ -15,7 +17,16 @@
 #include "common/base/err.h"
 #include "common/base/hash.h"
 
-enum lwm_st_dtype { LWM_ST_F32, LWM_ST_BF16, LWM_ST_F16, LWM_ST_F64, LWM_ST_I64, LWM_ST_I32, LWM_ST_U8, LWM_ST_OTHER };
+enum lwm_st_dtype {
+	LWM_ST_F32,
+	LWM_ST_BF16,
+	LWM_ST_F16,
+	LWM_ST_F64,
+	LWM_ST_I64,
+	LWM_ST_I32,
+	LWM_ST_U8,
+	LWM_ST_OTHER
+};
 const char *lwm_st_dtype_name(enum lwm_st_dtype t);
 int lwm_st_dtype_bytes(enum lwm_st_dtype t);
 
@@ -34,7 +45,7 @@ int lwm_st_open(struct lwm_st **out, const char *path, struct lwm_err *e);
 void lwm_st_close(struct lwm_st *s);
 int64_t lwm_st_count(const struct lwm_st *s);
 const struct lwm_st_tensor *lwm_st_tensor(const struct lwm_st *s, int64_t i);
-int64_t lwm_st_find(const struct lwm_st *s, const char *name); /* -1 */
+int64_t lwm_st_find(const struct lwm_st *s, const char *name);    /* -1 */
 const char *lwm_st_meta(const struct lwm_st *s, const char *key); /* of __metadata__; NULL absent */
 /* XXH3-128 of the header. With the sums in it, it stands for every byte of the file. */
 struct lwm_hash lwm_st_identity(const struct lwm_st *s);
@@ -47,9 +58,9 @@ int lwm_st_check(struct lwm_st *s, struct lwm_err *e);
 
 struct lwm_st_writer;
 /* name, dtype (F32 or BF16), ndim and shape of t are read; meta: string members or NULL. */
-int lwm_st_create(struct lwm_st_writer **out, const char *path, const struct lwm_st_tensor *t, int64_t n, const json_t *meta,
-		  bool force, struct lwm_err *e);
-/* Next values in order, converted from fp32 (to bf16 round to nearest even); tensors follow each other without marks. */
+int lwm_st_create(struct lwm_st_writer **out, const char *path, const struct lwm_st_tensor *t, int64_t n,
+		  const json_t *meta, bool force, struct lwm_err *e);
+/* Next values in order, converted from fp32 (to bf16 round to nearest even); tensors follow each other. */
 int lwm_st_write(struct lwm_st_writer *w, const float *v, int64_t n, struct lwm_err *e);
 /* All values must have been written; w is gone. identity (may be NULL): see lwm_st_identity. */
 int lwm_st_commit(struct lwm_st_writer *w, struct lwm_hash *identity, struct lwm_err *e);

@@ -117,7 +117,8 @@ int lwm_shard_commit(struct lwm_shard_out *s, const char *schema, struct lwm_vec
 	int rc = 0;
 	char *blank = meta_text(s, NO_CONTENT);
 	if (!blank)
-		return lwm_fail(e, LWM_EDATA, "%s: its description cannot be written (memory, or a text that is not UTF-8)",
+		return lwm_fail(e, LWM_EDATA,
+				"%s: its description cannot be written (memory, or a text that is not UTF-8)",
 				s->path);
 	for (int i = 0; i < nv; i++) {
 		v[i].n = lwm_spool_bytes(&spool[i]) / lwm_vtype_bytes(v[i].type);
@@ -158,8 +159,8 @@ static int read_meta(struct lwm_shard_in *s, int vec, const char *path, struct l
 	return 0;
 }
 
-int lwm_shard_open(struct lwm_shard_in *s, const char *path, const char *kind, const char *schema, const struct lwm_vec *v,
-		   int nv, struct lwm_err *e)
+int lwm_shard_open(struct lwm_shard_in *s, const char *path, const char *kind, const char *schema,
+		   const struct lwm_vec *v, int nv, struct lwm_err *e)
 {
 	struct lwm_vec all[LWM_VF_MAX];
 	int rc;
@@ -211,8 +212,8 @@ enum lwm_vtype lwm_token_type(int64_t vocab)
 	return vocab <= 65536 ? LWM_V_U16 : LWM_V_U32;
 }
 
-int lwm_tokens_add(struct lwm_spool *s, const int32_t *tokens, int64_t n, int64_t vocab, int64_t *bad, const char *path,
-		   struct lwm_err *e)
+int lwm_tokens_add(struct lwm_spool *s, const int32_t *tokens, int64_t n, int64_t vocab, int64_t *bad,
+		   const char *path, struct lwm_err *e)
 {
 	uint16_t small[PIECE];
 	*bad = -1;
@@ -238,13 +239,15 @@ static int check_ids(const int32_t *t, int64_t n, int64_t first, int64_t vocab, 
 {
 	uint32_t top = top_id(t, n);
 	if (n && (int64_t)top >= vocab)
-		return lwm_fail(e, LWM_EDATA, "%s: token id %" PRIu32 " between tokens %" PRId64 " and %" PRId64
-				", the vocabulary has %" PRId64, path, top, first, first + n, vocab);
+		return lwm_fail(e, LWM_EDATA,
+				"%s: token id %" PRIu32 " between tokens %" PRId64 " and %" PRId64
+				", the vocabulary has %" PRId64,
+				path, top, first, first + n, vocab);
 	return 0;
 }
 
-int lwm_tokens_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, int64_t vocab, int32_t *out, const char *path,
-		    struct lwm_err *e)
+int lwm_tokens_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, int64_t vocab, int32_t *out,
+		    const char *path, struct lwm_err *e)
 {
 	if (lwm_vfr_vec(r, vec)->type == LWM_V_U32) {
 		LWM_TRY(lwm_vfr_read(r, vec, first, n, out, e));

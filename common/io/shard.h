@@ -32,18 +32,18 @@ struct lwm_shard_in {
 };
 
 /* v without `meta`. Manifest, size, (small files) hash, content id. */
-int lwm_shard_open(struct lwm_shard_in *s, const char *path, const char *kind, const char *schema, const struct lwm_vec *v,
-		   int nv, struct lwm_err *e);
+int lwm_shard_open(struct lwm_shard_in *s, const char *path, const char *kind, const char *schema,
+		   const struct lwm_vec *v, int nv, struct lwm_err *e);
 void lwm_shard_close(struct lwm_shard_in *s);
 
 /* Token vectors hold 2 or 4 bytes each. */
 enum lwm_vtype lwm_token_type(int64_t vocab);
-/* Adds tokens to a spool in the type of the shard; *bad gets the index of the first id outside 0 .. vocab-1 and nothing is added,
- * else -1. */
-int lwm_tokens_add(struct lwm_spool *s, const int32_t *tokens, int64_t n, int64_t vocab, int64_t *bad, const char *path,
-		   struct lwm_err *e);
+/* Adds tokens to a spool in the type of the shard; *bad gets the index of the first id outside 0 .. vocab-1 and
+ * nothing is added, else -1. */
+int lwm_tokens_add(struct lwm_spool *s, const int32_t *tokens, int64_t n, int64_t vocab, int64_t *bad,
+		   const char *path, struct lwm_err *e);
 /* n tokens of vector `vec` from `first`; an id outside the vocabulary is -LWM_EDATA. */
-int lwm_tokens_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, int64_t vocab, int32_t *out, const char *path,
-		    struct lwm_err *e);
+int lwm_tokens_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, int64_t vocab, int32_t *out,
+		    const char *path, struct lwm_err *e);
 
 #endif

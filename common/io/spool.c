@@ -21,7 +21,9 @@ static int open_file(struct lwm_spool *s, const char *path, struct lwm_err *e)
 	if (s->fd >= 0)
 		unlink(name);
 	free(name);
-	return s->fd < 0 ? lwm_fail_errno(e, LWM_ECANTCREATE, err, "%s: cannot create a temporary file beside it", path) : 0;
+	return s->fd < 0
+		       ? lwm_fail_errno(e, LWM_ECANTCREATE, err, "%s: cannot create a temporary file beside it", path)
+		       : 0;
 }
 
 static int flush(struct lwm_spool *s, const char *path, struct lwm_err *e)

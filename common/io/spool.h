@@ -1,5 +1,5 @@
-/* spool.h - inside common/io: values of a vector whose length is not known yet. Up to SPOOL_MEMORY bytes stay in memory,
- * more go to a nameless file beside the output, which vanishes with the process. */
+/* spool.h - inside common/io: values of a vector whose length is not known yet. Up to SPOOL_MEMORY bytes stay in
+ * memory, more go to a nameless file beside the output, which vanishes with the process. */
 #ifndef LWM_IO_SPOOL_H
 #define LWM_IO_SPOOL_H
 

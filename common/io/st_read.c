@@ -35,9 +35,10 @@ static const struct {
 	int bytes;
 	enum lwm_st_dtype type;
 } dtypes[] = {
-	{ "F32", 4, LWM_ST_F32 },  { "BF16", 2, LWM_ST_BF16 },  { "F16", 2, LWM_ST_F16 },   { "F64", 8, LWM_ST_F64 },
-	{ "I64", 8, LWM_ST_I64 },  { "I32", 4, LWM_ST_I32 },    { "U8", 1, LWM_ST_U8 },     { "BOOL", 1, LWM_ST_OTHER },
-	{ "I8", 1, LWM_ST_OTHER }, { "I16", 2, LWM_ST_OTHER },  { "U16", 2, LWM_ST_OTHER }, { "U32", 4, LWM_ST_OTHER },
+	{ "F32", 4, LWM_ST_F32 },   { "BF16", 2, LWM_ST_BF16 },     { "F16", 2, LWM_ST_F16 },
+	{ "F64", 8, LWM_ST_F64 },   { "I64", 8, LWM_ST_I64 },       { "I32", 4, LWM_ST_I32 },
+	{ "U8", 1, LWM_ST_U8 },     { "BOOL", 1, LWM_ST_OTHER },    { "I8", 1, LWM_ST_OTHER },
+	{ "I16", 2, LWM_ST_OTHER }, { "U16", 2, LWM_ST_OTHER },     { "U32", 4, LWM_ST_OTHER },
 	{ "U64", 8, LWM_ST_OTHER }, { "F8_E4M3", 1, LWM_ST_OTHER }, { "F8_E5M2", 1, LWM_ST_OTHER },
 };
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
@@ -98,7 +99,8 @@ static int read_shape(struct lwm_st *s, struct lwm_st_tensor *t, const json_t *o
 	json_t *shape;
 	LWM_TRY(lwm_json_get(o, "shape", JSON_ARRAY, &shape, s->path, e));
 	if (json_array_size(shape) > LWM_ST_DIMS)
-		return lwm_fail(e, LWM_EDATA, "%s: '%.80s' has more than %d dimensions", s->path, t->name, LWM_ST_DIMS);
+		return lwm_fail(e, LWM_EDATA, "%s: '%.80s' has more than %d dimensions", s->path, t->name,
+				LWM_ST_DIMS);
 	t->ndim = (int)json_array_size(shape);
 	t->size = 1;
 	for (int d = 0; d < t->ndim; d++) {
@@ -117,12 +119,14 @@ static int read_place(struct lwm_st *s, struct lwm_st_tensor *t, const json_t *o
 	LWM_TRY(lwm_json_get(o, "data_offsets", JSON_ARRAY, &at, s->path, e));
 	json_t *a = json_array_get(at, 0), *b = json_array_get(at, 1);
 	if (json_array_size(at) != 2 || !json_is_integer(a) || !json_is_integer(b))
-		return lwm_fail(e, LWM_EDATA, "%s: 'data_offsets' of '%.80s' must be two whole numbers", s->path, t->name);
+		return lwm_fail(e, LWM_EDATA, "%s: 'data_offsets' of '%.80s' must be two whole numbers", s->path,
+				t->name);
 	t->begin = json_integer_value(a);
 	t->end = json_integer_value(b);
 	if (t->begin < 0 || t->end < t->begin || t->end > s->bytes || lwm_mul(t->size, bytes, &want) ||
 	    want != t->end - t->begin)
-		return lwm_fail(e, LWM_EDATA, "%s: the place of '%.80s' does not fit its shape or the file", s->path, t->name);
+		return lwm_fail(e, LWM_EDATA, "%s: the place of '%.80s' does not fit its shape or the file", s->path,
+				t->name);
 	return 0;
 }
 
@@ -173,7 +177,8 @@ static int read_tensors(struct lwm_st *s, struct lwm_err *e)
 		at = s->tensor[i].end;
 	}
 	if (at != s->bytes)
-		return lwm_fail(e, LWM_EDATA, "%s: %" PRId64 " bytes of data, the header describes %" PRId64, s->path, s->bytes, at);
+		return lwm_fail(e, LWM_EDATA, "%s: %" PRId64 " bytes of data, the header describes %" PRId64, s->path,
+				s->bytes, at);
 	return 0;
 }
 
@@ -219,7 +224,8 @@ static int read_header(struct lwm_st *s, struct lwm_err *e)
 	LWM_TRY(lwm_pread_all(s->fd, &n, 8, 0, s->path, e));
 	n = le64toh(n);
 	if (n < 2 || n > (uint64_t)LWM_ST_HEADER_MAX || n > (uint64_t)st.st_size - 8)
-		return lwm_fail(e, LWM_EDATA, "%s: a header of %" PRIu64 " bytes cannot be: not a safetensors file, or cut short",
+		return lwm_fail(e, LWM_EDATA,
+				"%s: a header of %" PRIu64 " bytes cannot be: not a safetensors file, or cut short",
 				s->path, n);
 	s->data = 8 + (int64_t)n;
 	s->bytes = (int64_t)st.st_size - s->data;
@@ -321,7 +327,8 @@ static int load_block(struct lwm_st *s, int64_t k, struct lwm_err *e)
 	if (s->sums) {
 		lwm_st_hex(have, lwm_hash64(s->block, (size_t)n, 0));
 		if (memcmp(have, s->sums + k * 16, 16))
-			return lwm_fail(e, LWM_EDATA, "%s: damaged in its %" PRId64 " bytes of data from byte %" PRId64, s->path, n,
+			return lwm_fail(e, LWM_EDATA,
+					"%s: damaged in its %" PRId64 " bytes of data from byte %" PRId64, s->path, n,
 					from);
 	}
 	s->block_no = k;
@@ -393,8 +400,8 @@ int lwm_st_read(struct lwm_st *s, int64_t i, int64_t offset, int64_t n, float *o
 	if (t->dtype > LWM_ST_F64)
 		return lwm_fail(e, LWM_EDATA, "%s: '%.80s' does not hold floating-point numbers", s->path, t->name);
 	if (offset < 0 || n < 0 || offset > t->size - n)
-		return lwm_fail(e, LWM_EDATA, "%s: values %" PRId64 " to %" PRId64 " of '%.80s', which has %" PRId64, s->path, offset,
-				offset + n, t->name, t->size);
+		return lwm_fail(e, LWM_EDATA, "%s: values %" PRId64 " to %" PRId64 " of '%.80s', which has %" PRId64,
+				s->path, offset, offset + n, t->name, t->size);
 	for (int64_t done = 0; done < n; done += step) {
 		int64_t k = n - done < step ? n - done : step;
 		LWM_TRY(get_bytes(s, t->begin + (offset + done) * size, k * size, s->piece, e));

@@ -15,10 +15,10 @@ enum { BLOCK = LWM_ST_BLOCK };
 
 struct lwm_st_writer {
 	struct lwm_outfile *o;
-	enum lwm_st_dtype *type; /* of each tensor */
-	int64_t *size;           /* values of each tensor */
+	enum lwm_st_dtype *type;        /* of each tensor */
+	int64_t *size;                  /* values of each tensor */
 	int64_t ntensor, tensor, value; /* next tensor and next value of it */
-	char *header;            /* with room for the sums */
+	char *header;                   /* with room for the sums */
 	int64_t header_bytes, self, sums;
 	int64_t bytes, done, have; /* of data: all, written, waiting in block */
 	char *block;
@@ -71,7 +71,8 @@ static int build_header(struct lwm_st_writer *w, const json_t *header, struct lw
 {
 	char *text = json_dumps(header, JSON_COMPACT);
 	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "%s: cannot build the header (memory, or a name that is not UTF-8)", w->o->path);
+		return lwm_fail(e, LWM_EMEMORY, "%s: cannot build the header (memory, or a name that is not UTF-8)",
+				w->o->path);
 	int64_t n = (int64_t)strlen(text);
 	w->header_bytes = (n + 7) / 8 * 8;
 	w->header = realloc(text, (size_t)w->header_bytes + 1);
@@ -83,11 +84,13 @@ static int build_header(struct lwm_st_writer *w, const json_t *header, struct lw
 	w->self = lwm_st_place(w->header, w->header_bytes, LWM_ST_SELF, 16);
 	w->sums = lwm_st_place(w->header, w->header_bytes, LWM_ST_SUMS, (w->bytes + BLOCK - 1) / BLOCK * 16);
 	if (w->self < 0 || w->sums < 0 || w->header_bytes > LWM_ST_HEADER_MAX)
-		return lwm_fail(e, LWM_EINTERNAL, "%s: its header would have %" PRId64 " bytes", w->o->path, w->header_bytes);
+		return lwm_fail(e, LWM_EINTERNAL, "%s: its header would have %" PRId64 " bytes", w->o->path,
+				w->header_bytes);
 	return 0;
 }
 
-static int plan(struct lwm_st_writer *w, const struct lwm_st_tensor *t, int64_t n, const json_t *meta, struct lwm_err *e)
+static int plan(struct lwm_st_writer *w, const struct lwm_st_tensor *t, int64_t n, const json_t *meta,
+		struct lwm_err *e)
 {
 	bool failed = false;
 	json_t *header = json_object(), *list = json_object();
@@ -132,8 +135,8 @@ static int check_room(struct lwm_st_writer *w, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_st_create(struct lwm_st_writer **out, const char *path, const struct lwm_st_tensor *t, int64_t n, const json_t *meta,
-		  bool force, struct lwm_err *e)
+int lwm_st_create(struct lwm_st_writer **out, const char *path, const struct lwm_st_tensor *t, int64_t n,
+		  const json_t *meta, bool force, struct lwm_err *e)
 {
 	int rc;
 	struct lwm_st_writer *w = calloc(1, sizeof *w);

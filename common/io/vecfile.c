@@ -103,8 +103,8 @@ static int make(struct lwm_vfw *w, const char *schema, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char *schema, const struct lwm_vec *v, int nv,
-		 struct lwm_err *e)
+int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char *schema, const struct lwm_vec *v,
+		 int nv, struct lwm_err *e)
 {
 	int64_t total = 0;
 	int rc;
@@ -166,7 +166,8 @@ int lwm_vfw_put(struct lwm_vfw *w, int vec, const void *p, int64_t n, struct lwm
 	struct wvec *x = &w->vec[vec];
 	int64_t bytes = n * lwm_vtype_bytes(x->v.type);
 	if (bytes > x->bytes - x->done - x->have)
-		return lwm_fail(e, LWM_EINTERNAL, "%s: more values for '%s' than were announced", w->o->path, x->v.name);
+		return lwm_fail(e, LWM_EINTERNAL, "%s: more values for '%s' than were announced", w->o->path,
+				x->v.name);
 	LWM_TRY(put_bytes(w, x, p, bytes, e));
 	if (x->have && x->done + x->have == x->bytes) {
 		LWM_TRY(put_blocks(w, x, x->part, x->have, e));
@@ -217,8 +218,10 @@ static int pass(struct readback *b, int64_t end, const struct wvec *x, struct lw
 		for (int64_t i = 0; x && i < n; i += BLOCK) {
 			int64_t len = n - i < BLOCK ? n - i : BLOCK, k = x->sum0 + (b->at - x->at + i) / BLOCK;
 			if (lwm_hash64(b->buf + i, (size_t)len, 0) != w->sum[k])
-				return lwm_fail(e, LWM_EIO, "%s: what was read back differs from what was written, byte %"
-						PRId64 " of '%s'", w->o->path, b->at - x->at + i, x->v.name);
+				return lwm_fail(e, LWM_EIO,
+						"%s: what was read back differs from what was written, byte %" PRId64
+						" of '%s'",
+						w->o->path, b->at - x->at + i, x->v.name);
 		}
 		b->at += n;
 	}
@@ -370,8 +373,8 @@ static int get_blocks(struct lwm_vfr *r, const struct rvec *x, int64_t from, int
 	for (int64_t i = 0; i < n; i += BLOCK) {
 		int64_t len = n - i < BLOCK ? n - i : BLOCK;
 		if (lwm_hash64(out + i, (size_t)len, 0) != r->sum[x->sum0 + (from + i) / BLOCK])
-			return lwm_fail(e, LWM_EDATA, "%s: '%s' is damaged in its %d bytes from byte %" PRId64, r->path,
-					x->v.name, (int)len, from + i);
+			return lwm_fail(e, LWM_EDATA, "%s: '%s' is damaged in its %d bytes from byte %" PRId64,
+					r->path, x->v.name, (int)len, from + i);
 	}
 	return 0;
 }

@@ -1,9 +1,10 @@
 /* vecfile.h - inside common/io: an HDF5 file of named vectors, each value of them checked.
  *
- * HDF5 only makes and reads the structure (newest format of 1.10: its metadata carries checksums). Vectors are contiguous
- * datasets without filters; their values are written and read with pwrite and pread at the place HDF5 gave them, so that a
- * full disk is reported by the call that met it. The dataset `sums` (uint64) holds the XXH3-64 of each LWM_VF_BLOCK bytes
- * of every vector in file order, and behind them one over all of these. Values are little-endian.
+ * HDF5 only makes and reads the structure (newest format of 1.10: its metadata carries checksums). Vectors are
+ * contiguous datasets without filters; their values are written and read with pwrite and pread at the place HDF5 gave
+ * them, so that a full disk is reported by the call that met it. The dataset `sums` (uint64) holds the XXH3-64 of
+ * each LWM_VF_BLOCK bytes of every vector in file order, and behind them one over all of these. Values are
+ * little-endian.
  */
 #ifndef LWM_IO_VECFILE_H
 #define LWM_IO_VECFILE_H
@@ -14,8 +15,16 @@
 #include "common/base/err.h"
 #include "common/base/hash.h"
 
-enum lwm_vtype { LWM_V_U8, LWM_V_U16, LWM_V_U32, LWM_V_I64, LWM_V_U64, LWM_V_F32, LWM_V_TEXT /* one string of n bytes */,
-		 LWM_V_TOKENS /* reading only: U16 or U32 */ };
+enum lwm_vtype {
+	LWM_V_U8,
+	LWM_V_U16,
+	LWM_V_U32,
+	LWM_V_I64,
+	LWM_V_U64,
+	LWM_V_F32,
+	LWM_V_TEXT,  /* one string of n bytes */
+	LWM_V_TOKENS /* reading only: U16 or U32 */
+};
 int lwm_vtype_bytes(enum lwm_vtype t);
 
 #define LWM_VF_MAX 12
@@ -29,13 +38,14 @@ struct lwm_vec {
 
 struct lwm_vfw; /* writer */
 /* Writes PATH.tmp.<pid>; all sizes are known. Fails when the file system says that it has no room. */
-int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char *schema, const struct lwm_vec *v, int nv,
-		 struct lwm_err *e);
-int lwm_vfw_put(struct lwm_vfw *w, int vec, const void *p, int64_t n, struct lwm_err *e); /* the next n values of a vector */
+int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char *schema, const struct lwm_vec *v,
+		 int nv, struct lwm_err *e);
+/* The next n values of a vector. */
+int lwm_vfw_put(struct lwm_vfw *w, int vec, const void *p, int64_t n, struct lwm_err *e);
 /* Hash over the values put so far into the vectors 0 .. nvec-1, which must be complete. */
 int lwm_vfw_content(struct lwm_vfw *w, int nvec, struct lwm_hash *out, struct lwm_err *e);
-/* Every vector must be complete. Syncs, reads the file back, compares it with what was put; *hash and *bytes are the file's. The
- * file still has its temporary name. */
+/* Every vector must be complete. Syncs, reads the file back, compares it with what was put; *hash and *bytes are the
+ * file's. The file still has its temporary name. */
 int lwm_vfw_finish(struct lwm_vfw *w, struct lwm_hash *hash, int64_t *bytes, struct lwm_err *e);
 int lwm_vfw_commit(struct lwm_vfw *w, struct lwm_err *e); /* after finish: renames; w is gone either way */
 void lwm_vfw_discard(struct lwm_vfw *w);                  /* NULL is fine */

@@ -1,4 +1,5 @@
-/* bench_io.c - checkpoints, models and shards: saving, checking, merging beside plain copying of the same bytes, random rows.
+/* bench_io.c - checkpoints, models and shards: saving, checking, merging beside plain copying of the same bytes,
+ * random rows.
  *
  *	bench_io [MIB]      of fp32 values (512), in /dev/shm where there is one: what the code costs, not the disk
  *
@@ -44,8 +45,8 @@ static int save(void *arg)
 		struct lwm_ckpt_slice s[TENSORS];
 		int64_t n = b.side * b.side, w = b.side / RANKS;
 		for (int i = 0; i < TENSORS; i++) /* every fourth one cut by columns */
-			s[i] = i % 4 ? (struct lwm_ckpt_slice){ i, n / RANKS * r, n / RANKS, 1, 0, { b.values } } :
-				       (struct lwm_ckpt_slice){ i, w * r, w, b.side, b.side, { b.values } };
+			s[i] = i % 4 ? (struct lwm_ckpt_slice){ i, n / RANKS * r, n / RANKS, 1, 0, { b.values } }
+				     : (struct lwm_ckpt_slice){ i, w * r, w, b.side, b.side, { b.values } };
 		struct lwm_ckpt_out o = { b.step, r, b.tensor, TENSORS, s, TENSORS, 1, NULL, NULL, NULL };
 		rc = lwm_ckpt_write_part(&o, &part[r], &b.e);
 	}

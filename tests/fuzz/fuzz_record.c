@@ -1,5 +1,5 @@
-/* Commit records and manifests: sealed JSON with everything that is read from it. The seal of a changed record is made to fit, so
- * that the changes reach the code behind it. */
+/* Commit records and manifests: sealed JSON with everything that is read from it. The seal of a changed record is
+ * made to fit, so that the changes reach the code behind it. */
 #include <fcntl.h>
 #include <unistd.h>
 

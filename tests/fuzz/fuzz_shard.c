@@ -1,4 +1,5 @@
-/* Document shards, row shards and checkpoint parts: HDF5 files whose hash was not looked at, as large ones are opened. */
+/* Document shards, row shards and checkpoint parts: HDF5 files whose hash was not looked at, as large ones are
+ * opened. */
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -6,9 +7,9 @@
 #include "tests/fuzz/replay.h"
 
 static const struct lwm_vec docs[] = {
-	{ "tokens", LWM_V_TOKENS, 0 },   { "doc_offset", LWM_V_I64, 0 }, { "doc_run_offset", LWM_V_I64, 0 },
-	{ "run_start", LWM_V_I64, 0 },   { "run_loss", LWM_V_U8, 0 },    { "id_bytes", LWM_V_U8, 0 },
-	{ "id_offset", LWM_V_I64, 0 },   { "source_bytes", LWM_V_U8, 0 }, { "source_offset", LWM_V_I64, 0 },
+	{ "tokens", LWM_V_TOKENS, 0 }, { "doc_offset", LWM_V_I64, 0 },  { "doc_run_offset", LWM_V_I64, 0 },
+	{ "run_start", LWM_V_I64, 0 }, { "run_loss", LWM_V_U8, 0 },     { "id_bytes", LWM_V_U8, 0 },
+	{ "id_offset", LWM_V_I64, 0 }, { "source_bytes", LWM_V_U8, 0 }, { "source_offset", LWM_V_I64, 0 },
 	{ "meta", LWM_V_TEXT, 0 },
 };
 static const struct lwm_vec part[] = {

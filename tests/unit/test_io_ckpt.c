@@ -1,5 +1,5 @@
-/* Checkpoints: any cut over ranks reads back as the same tensors; unfinished and damaged ones are never taken; retention
- * never removes the last good one. */
+/* Checkpoints: any cut over ranks reads back as the same tensors; unfinished and damaged ones are never taken;
+ * retention never removes the last good one. */
 #include "tests/unit/io_fault.h"
 
 #include <pthread.h>
@@ -18,7 +18,7 @@ static const struct lwm_ckpt_tensor table[] = {
 	{ "model.embed_tokens.weight", 2, { LONG / 7, 7 } },
 };
 enum { TENSORS = 4 };
-static const int64_t sizes[TENSORS] = { COLS, ROWS * COLS, 432, LONG };
+static const int64_t sizes[TENSORS] = { COLS, ROWS *COLS, 432, LONG };
 
 static float value(int g, int64_t tensor, int64_t i, int64_t step)
 {
@@ -69,7 +69,8 @@ static void write_parts(const char *dir, int n, bool tp, int64_t step, struct lw
 	struct lwm_err e = { 0 };
 	for (int r = 0; r < n; r++) {
 		struct lwm_ckpt_slice s[16];
-		struct lwm_ckpt_out o = { dir, r, table, TENSORS, s, cut(s, r, n, tp), LWM_CKPT_ALL, "{\"r\":1}", NULL, s };
+		struct lwm_ckpt_out o = { dir,          r,           table, TENSORS, s, cut(s, r, n, tp),
+					  LWM_CKPT_ALL, "{\"r\":1}", NULL,  s };
 		if (step == 7 && r == 1)
 			o.fill = fill;
 		for (int64_t i = 0; i < o.nslice; i++)
@@ -86,7 +87,9 @@ static void commit(const char *dir, int n, int64_t step, const struct lwm_ckpt_p
 {
 	struct lwm_err e = { 0 };
 	json_t *config = json_pack("{s:{s:i}}", "model", "hidden_size", COLS);
-	struct lwm_ckpt_meta m = { "lwm", step, "1,-1,1,1", n, config, NULL, "abc", "/x/tokenizer.model", LWM_CKPT_ALL };
+	struct lwm_ckpt_meta m = {
+		"lwm", step, "1,-1,1,1", n, config, NULL, "abc", "/x/tokenizer.model", LWM_CKPT_ALL
+	};
 	must(lwm_ckpt_commit(dir, &m, table, TENSORS, part, n, &e), &e);
 	json_decref(config);
 }
@@ -165,7 +168,8 @@ static void what_it_says_about_itself(void **state)
 	assert_int_equal(m->groups, LWM_CKPT_ALL);
 	assert_string_equal(m->kind, "lwm");
 	assert_string_equal(m->tokenizer_path, "/x/tokenizer.model");
-	assert_int_equal(json_integer_value(json_object_get(json_object_get(m->config, "model"), "hidden_size")), COLS);
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(m->config, "model"), "hidden_size")),
+			 COLS);
 	assert_int_equal(lwm_ckpt_count(c), TENSORS);
 	assert_int_equal(lwm_ckpt_find(c, "encoder.conv_in.weight"), 2);
 	assert_int_equal(lwm_ckpt_find(c, "nobody"), -1);
@@ -187,7 +191,9 @@ static void holes_and_overlaps(void **state)
 	struct lwm_ckpt *c;
 	static const struct lwm_ckpt_tensor t = { "a", 1, { 30 } };
 	float v[30] = { 0 };
-	struct lwm_ckpt_slice s[3] = { { 0, 0, 10, 1, 0, { v } }, { 0, 5, 10, 1, 0, { v } }, { 0, 20, 10, 1, 0, { v } } };
+	struct lwm_ckpt_slice s[3] = { { 0, 0, 10, 1, 0, { v } },
+				       { 0, 5, 10, 1, 0, { v } },
+				       { 0, 20, 10, 1, 0, { v } } };
 	struct lwm_ckpt_out o = { at("h/step_00000001"), 0, &t, 1, s, 3, 1, NULL, NULL, NULL };
 	json_t *config = json_object();
 	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,1,1", 1, config, NULL, "", "", 1 };
@@ -299,7 +305,10 @@ static void retention_keeps_a_good_one(void **state)
 			snprintf(part, sizeof part, "%s/part_00000.h5", dir);
 			switch (lwm_rng_below(&r, 4)) {
 			case 0: flip(part, (size_t)lwm_rng_below(&r, 100000), 4); break;
-			case 1: snprintf(part, sizeof part, "%s/COMMIT.json", dir); unlink(part); break;
+			case 1:
+				snprintf(part, sizeof part, "%s/COMMIT.json", dir);
+				unlink(part);
+				break;
 			default: break;
 			}
 			free(dir);

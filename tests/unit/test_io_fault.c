@@ -1,4 +1,5 @@
-/* The disk full at any place, every call that can fail failing in turn, no memory: errors are clean, what stood before stands. */
+/* The disk full at any place, every call that can fail failing in turn, no memory: errors are clean, what stood
+ * before stands. */
 #include "tests/unit/io_fault.h"
 
 #include <dlfcn.h>
@@ -13,8 +14,8 @@
 
 /* ---- the k-th call fails: these stand before the C library's ----
  *
- * Only calls from this program, which holds the library under test, fail: what HDF5 does without memory or with a failed write
- * to its file in memory is its own affair. */
+ * Only calls from this program, which holds the library under test, fail: what HDF5 does without memory or with a
+ * failed write to its file in memory is its own affair. */
 
 extern char __executable_start, etext;
 

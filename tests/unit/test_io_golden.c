@@ -54,7 +54,8 @@ static void write_ckpt(const char *root)
 		v[1][i] = (float)(i + 24) * 0.5f;
 	}
 	for (int r = 0; r < 2; r++) {
-		struct lwm_ckpt_slice s[2] = { { 1, r * 3, 3, 8, 6, { v[r], v[r], v[r] } }, { 0, 0, 12, 1, 0, { v[0], v[0], v[0] } } };
+		struct lwm_ckpt_slice s[2] = { { 1, r * 3, 3, 8, 6, { v[r], v[r], v[r] } },
+					       { 0, 0, 12, 1, 0, { v[0], v[0], v[0] } } };
 		struct lwm_ckpt_out o = { dir, r, table, 2, s, r ? 1 : 2, LWM_CKPT_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}

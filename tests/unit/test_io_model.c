@@ -1,5 +1,5 @@
-/* safetensors and model folders: read by an independent parser here, strict about what they accept, and the layouts that
- * other programs expect. */
+/* safetensors and model folders: read by an independent parser here, strict about what they accept, and the layouts
+ * that other programs expect. */
 #include "tests/unit/io_fault.h"
 
 #include <math.h>
@@ -77,8 +77,8 @@ static void write_lm(const char *dir, enum lwm_st_dtype dtype, int64_t limit, ch
 	struct lwm_err e = { 0 };
 	struct lwm_model_writer *w;
 	float v[1600];
-	json_t *config = json_pack("{s:i,s:i,s:i,s:{s:i}}", "hidden_size", 16, "num_attention_heads", 4, "num_key_value_heads", 2,
-				   "lwm", "vision_vocab", 33);
+	json_t *config = json_pack("{s:i,s:i,s:i,s:{s:i}}", "hidden_size", 16, "num_attention_heads", 4,
+				   "num_key_value_heads", 2, "lwm", "vision_vocab", 33);
 	struct lwm_model_spec spec = { "lwm", config, dtype, limit, tokenizer ? put_tokenizer : NULL, tokenizer };
 	must(lwm_model_create(&w, dir, &spec, lm, LM, force, &e), &e);
 	for (int64_t t = 0; t < LM; t++) {
@@ -229,7 +229,8 @@ static void replacing_a_folder(void **state)
 static void tokenizer_model(void **state)
 {
 	(void)state;
-	static const struct lwm_ckpt_tensor t[] = { { "encoder.conv_in.weight", 4, { 3, 2, 5, 7 } }, { "encoder.conv_in.bias", 1, { 7 } },
+	static const struct lwm_ckpt_tensor t[] = { { "encoder.conv_in.weight", 4, { 3, 2, 5, 7 } },
+						    { "encoder.conv_in.bias", 1, { 7 } },
 						    { "quantize.embedding.weight", 2, { 9, 4 } } };
 	struct lwm_err e = { 0 };
 	struct lwm_model_writer *w;
@@ -296,20 +297,23 @@ static void headers_that_lie(void **state)
 		const char *header;
 		size_t data;
 	} bad[] = {
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 4 },   /* cut */
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 12 },  /* more */
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8 },   /* shape */
-		{ "{\"a\":{\"dtype\":\"F99\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8 },   /* type */
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8 },   /* order */
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8 },  /* negative */
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,2],\"data_offsets\":[0,8]}}", 8 }, /* overflow */
+		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 4 },  /* cut */
+		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 12 }, /* more */
+		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8 },  /* shape */
+		{ "{\"a\":{\"dtype\":\"F99\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8 },  /* type */
+		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8 },  /* order */
+		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8 }, /* negative */
+		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,2],\"data_offsets\":[0,8]}}", 8 },
+		/* overflow */
 		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8 }, /* not whole */
 		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"offsets\":[0,8]}}", 8 },
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8 },   /* hole */
+		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8 }, /* hole */
 		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-		  "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12 }, /* overlap */
+		  "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+		  12 }, /* overlap */
 		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-		  "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8 }, /* twice */
+		  "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+		  8 }, /* twice */
 		{ "{\"__metadata__\":{\"x\":1},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4 },
 		{ " {\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4 },
 		{ "{\"a\":7}", 0 },
@@ -319,7 +323,9 @@ static void headers_that_lie(void **state)
 	struct lwm_err e;
 	assert_int_equal(open_text("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}   ", 8, &e), 0);
 	assert_int_equal(open_text("{\"s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},"
-				   "\"z\":{\"dtype\":\"I8\",\"shape\":[0,3],\"data_offsets\":[4,4]}}", 4, &e), 0);
+				   "\"z\":{\"dtype\":\"I8\",\"shape\":[0,3],\"data_offsets\":[4,4]}}",
+				   4, &e),
+			 0);
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		if (open_text(bad[i].header, bad[i].data, &e) != -LWM_EDATA)
 			fail_msg("accepted: %s", bad[i].header);
@@ -352,7 +358,8 @@ static void other_number_types(void **state)
 	spill(at("h.safetensors"), buf, 8 + n + 21);
 	must(lwm_st_open(&st, at("h.safetensors"), &e), &e);
 	must(lwm_st_read(st, lwm_st_find(st, "h"), 0, 6, v, &e), &e);
-	assert_true(v[0] == 1 && v[1] == -2 && v[2] == 0x1p-24f && isinf(v[3]) && isnan(v[4]) && v[5] == 1023 * 0x1p-24f);
+	assert_true(v[0] == 1 && v[1] == -2 && v[2] == 0x1p-24f && isinf(v[3]) && isnan(v[4]) &&
+		    v[5] == 1023 * 0x1p-24f);
 	must(lwm_st_read(st, lwm_st_find(st, "d"), 0, 1, v, &e), &e);
 	assert_true(v[0] == -2.5f);
 	assert_int_equal(lwm_st_read(st, lwm_st_find(st, "u"), 0, 1, v, NULL), -LWM_EDATA);
@@ -366,7 +373,8 @@ static void long_tensors(void **state)
 {
 	(void)state;
 	enum { N = 700001 };
-	struct lwm_st_tensor t[3] = { { "a", LWM_ST_BF16, 1, { 3 }, 0, 0, 0 }, { "b", LWM_ST_F32, 1, { N }, 0, 0, 0 },
+	struct lwm_st_tensor t[3] = { { "a", LWM_ST_BF16, 1, { 3 }, 0, 0, 0 },
+				      { "b", LWM_ST_F32, 1, { N }, 0, 0, 0 },
 				      { "c", LWM_ST_BF16, 2, { N, 1 }, 0, 0, 0 } };
 	struct lwm_err e = { 0 };
 	struct lwm_st_writer *w;
@@ -437,14 +445,10 @@ static void every_flip_and_cut_is_seen(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(language_model),
-		cmocka_unit_test(bfloat_in_several_files),
-		cmocka_unit_test(replacing_a_folder),
-		cmocka_unit_test(tokenizer_model),
-		cmocka_unit_test(headers_that_lie),
-		cmocka_unit_test(other_number_types),
-		cmocka_unit_test(long_tensors),
-		cmocka_unit_test(every_flip_and_cut_is_seen),
+		cmocka_unit_test(language_model),     cmocka_unit_test(bfloat_in_several_files),
+		cmocka_unit_test(replacing_a_folder), cmocka_unit_test(tokenizer_model),
+		cmocka_unit_test(headers_that_lie),   cmocka_unit_test(other_number_types),
+		cmocka_unit_test(long_tensors),       cmocka_unit_test(every_flip_and_cut_is_seen),
 	};
 	return cmocka_run_group_tests_name("io_model", tests, scratch_make, scratch_remove);
 }

@@ -8,8 +8,8 @@
 #include "common/io/rowshard.h"
 #include "common/io/vecfile.h"
 
-static const struct lwm_docs_meta meta16 = { 32000, 8448, "0123456789abcdef0123456789abcdef", "test 1", "{\"a\": 1}",
-					     "bos,eos" };
+static const struct lwm_docs_meta meta16 = { 32000,    8448,         "0123456789abcdef0123456789abcdef",
+					     "test 1", "{\"a\": 1}", "bos,eos" };
 
 static int64_t doc_len(int64_t i)
 {
@@ -58,7 +58,8 @@ static void check_doc(struct lwm_docs *d, int64_t i)
 	assert_int_equal(doc.nruns, doc.n > 20 ? 3 : 1);
 	assert_int_equal(doc.runs[0].loss, doc.n > 20 ? 0 : 1);
 	if (doc.nruns == 3)
-		assert_true(doc.runs[1].start == 5 && doc.runs[1].loss && doc.runs[2].start == 20 && !doc.runs[2].loss);
+		assert_true(doc.runs[1].start == 5 && doc.runs[1].loss && doc.runs[2].start == 20 &&
+			    !doc.runs[2].loss);
 	int64_t a = doc.n / 3, b = doc.n - doc.n / 4;
 	must(lwm_docs_read(d, i, a, b, got, &e), &e);
 	for (int64_t t = a; t < b; t++)
@@ -174,7 +175,9 @@ static void write_rows(const char *path, int64_t rows)
 	int32_t tokens[SEQ];
 	must(lwm_rows_create(&w, path, &m, false, &e), &e);
 	for (int64_t i = 0; i < rows; i++) {
-		struct lwm_segment seg[] = { { 0, 10, 0, 2 * i }, { 10, 5 + i % 40, 0, 2 * i + 1 }, { 60, 1, 0, -1 } };
+		struct lwm_segment seg[] = { { 0, 10, 0, 2 * i },
+					     { 10, 5 + i % 40, 0, 2 * i + 1 },
+					     { 60, 1, 0, -1 } };
 		struct lwm_loss_run runs[] = { { 0, 0 }, { 4, 1 }, { 12, 0 }, { 13, 1 } };
 		for (int t = 0; t < SEQ; t++)
 			tokens[t] = (int32_t)((i * 31 + t * 7 + 1) % 256);
