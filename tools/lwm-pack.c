@@ -24,7 +24,8 @@ static const char *const longs[] = { "split", "drop", "truncate", NULL };
 static const struct lwm_opt opts[] = {
 	LWM_OPT_HEAD("Input and output"),
 	LWM_OPT_LIST('s', "source", &a.sources, "NAME=WEIGHT=PATH", "shards of a source, its share of tokens", 0),
-	LWM_OPT_STR('o', "output", &a.output, "PATH", "the row shard; or a folder (--rows-per-shard)", LWM_OPT_REQUIRED),
+	LWM_OPT_STR('o', "output", &a.output, "PATH", "the row shard, or a folder (--rows-per-shard)",
+		    LWM_OPT_REQUIRED),
 	LWM_OPT_INT(0, "rows-per-shard", &a.rows_per_shard, 0, 1e12, "N", "several shards of N rows; 0: one file", 0),
 	LWM_OPT_STR(0, "report", &a.report, "FILE", "write the report as JSON", 0),
 	LWM_OPT_INT(0, "task", &a.task, 0, 1e9, "I", "pack part I of --tasks, from 0", 0),
@@ -140,8 +141,8 @@ static void say(const struct lwm_pack_stats *s, double seconds)
 		return;
 	}
 	lwm_log(LWM_INFO, "%" PRId64 " documents = %" PRId64 " used + %" PRId64 " left + %" PRId64 " too short + "
-		"%" PRId64 " too long + %" PRId64 " without loss", s->docs_in, s->docs_used, s->docs_left, s->rejected_short,
-		s->rejected_long, s->rejected_lossless);
+		"%" PRId64 " too long + %" PRId64 " without loss", s->docs_in, s->docs_used, s->docs_left,
+		s->rejected_short, s->rejected_long, s->rejected_lossless);
 	lwm_log(LWM_INFO, "%s tokens to %" PRId64 " rows of %s: %.2f %% full; %" PRId64 " split, %" PRId64 " cut, "
 		"%" PRId64 " repeated; %.1f s", lwm_count_text(s->tokens_out, in, sizeof in), s->rows,
 		lwm_count_text(a.seq, out, sizeof out), 100 * s->fill, s->docs_split, s->docs_truncated, s->repeats,
