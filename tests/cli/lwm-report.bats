@@ -13,6 +13,10 @@ setup() {
 	echo '{"stage":"say","seconds":1.5,"max_rss":1048576}' >timing.jsonl
 }
 
+teardown() {
+	umount "$BATS_TEST_TMPDIR/small" 2>/dev/null || true
+}
+
 @test "a page of everything, twice the same" {
 	ok lwm-report -o r.html --title 'A & B' --check 'PSNR: s.json#eval.psnr >= 24' --check 'two: s.json#eval.list.1 <= 2 * s.json#eval.list.0' \
 		--stage first=stage --picture 'drawn=p.svg' --text 'said=t.txt' --timing timing.jsonl
@@ -75,7 +79,6 @@ setup() {
 	run --separate-stderr lwm-report -o small/r.html --text said=t.txt
 	local rc=$status kept
 	kept=$(cat small/r.html)
-	umount small
 	[ "$rc" = 74 ]
 	[ "$kept" = old ]
 }

@@ -21,6 +21,7 @@ start() { exec lwm-train-stage -q "${tiny[@]}" "$@"; }
 
 teardown() {
 	[ -z "${job:-}" ] || kill "$job" 2>/dev/null || true
+	umount "$BATS_TEST_TMPDIR/small" 2>/dev/null || true
 }
 
 # STEP LOSS, exactly, a line each
@@ -179,7 +180,6 @@ need_mpi() {
 	local rc=$status text=$stderr
 	rm small/fill
 	run lwm-merge-ckpt -q small/out -o model --verify
-	umount small
 	[ "$rc" = 74 ] || { echo "exit $rc: $text"; false; }
 	[ "$status" = 0 ]
 }
