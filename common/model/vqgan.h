@@ -67,7 +67,8 @@ struct lwm_vqgan_params {
 };
 int lwm_vqgan_params_init(struct lwm_vqgan_params *p, const struct lwm_vqgan_cfg *c, struct lwm_err *e);
 void lwm_vqgan_params_release(struct lwm_vqgan_params *p);
-/* flat: host, p->floats. Convolutions uniform(+-1/sqrt(fan_in)), norms 1 and 0, biases 0, codebook uniform(+-1/K). */
+/* flat: host, p->floats. Convolutions uniform with variance 1/fan_in (the second of a residual block a tenth of
+ * that deviation), norms 1 and 0, biases 0, codebook uniform(+-1/K). */
 void lwm_vqgan_init(const struct lwm_vqgan_params *p, uint64_t seed, float *flat);
 /* Fills dst (p->count floats, file layout) for p->name, or returns a negative code. */
 typedef int lwm_vqgan_source(void *ctx, const struct lwm_vqgan_param *p, float *dst, struct lwm_err *e);

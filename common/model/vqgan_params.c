@@ -181,7 +181,8 @@ static float initial(const struct lwm_vqgan_param *p, struct lwm_rng *r)
 	double u = 2 * lwm_rng_double(r) - 1;
 	switch (p->kind) {
 	case LWM_VQ_CONV:
-		return (float)(u / sqrt(fan_in));
+		/* A residual branch starts small: the net begins nearly linear and does not fall into a grey mean. */
+		return (float)(u * sqrt(3 / fan_in) * (strstr(p->name, ".conv2.") ? 0.1 : 1));
 	case LWM_VQ_CODEBOOK:
 		return (float)(u / (double)p->shape[0]);
 	case LWM_VQ_SCALE:

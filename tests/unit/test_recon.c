@@ -1,0 +1,227 @@
+/* test_recon.c - training of the frame tokenizer: what a step sees, how ranks share it, that it learns. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/media/picture.h"
+#include "common/train/recon.h"
+
+static char dir[] = "/tmp/lwm_recon_XXXXXX";
+static struct lwm_paths clips;
+
+struct rig {
+	struct lk_dev *dev;
+	struct lwm_recon_cfg c;
+	struct lwm_vqgan_params p;
+	float *flat, *grads, *m, *v; /* device */
+	float *host;
+	struct lwm_recon *r;
+};
+
+static float *device_floats(struct rig *g)
+{
+	void *p;
+	assert_int_equal(lk_mem_alloc(g->dev, (size_t)g->p.floats * 4, &p), 0);
+	assert_int_equal(lk_zero(g->dev, p, (size_t)g->p.floats * 4), 0);
+	return p;
+}
+
+static void open_rig(struct rig *g, int64_t quantize_from)
+{
+	struct lwm_err e = { 0 };
+	char why[256];
+	memset(g, 0, sizeof *g);
+	lwm_recon_defaults(&g->c);
+	g->c.model = (struct lwm_vqgan_cfg){ .resolution = 16, .hidden = 8, .levels = 3, .mult = { 1, 2, 2 },
+					     .res_blocks = 1, .z_channels = 4, .embed_dim = 4, .num_embeddings = 32,
+					     .groups = 4 };
+	g->c.inputs = &clips;
+	g->c.holdout = 4;
+	g->c.batch = 6;
+	g->c.frames_per_pass = 4;
+	g->c.probe_frames = 12;
+	g->c.revive_every = 5;
+	g->c.quantize_from = quantize_from;
+	g->c.seed = 3;
+	assert_int_equal(lk_dev_open(&g->dev, "cpu", 1, why, sizeof why), 0);
+	assert_int_equal(lwm_vqgan_params_init(&g->p, &g->c.model, &e), 0);
+	g->host = malloc((size_t)g->p.floats * 4);
+	lwm_vqgan_init(&g->p, 1, g->host);
+	g->flat = device_floats(g);
+	g->grads = device_floats(g);
+	g->m = device_floats(g);
+	g->v = device_floats(g);
+	assert_int_equal(lk_upload(g->dev, g->flat, g->host, (size_t)g->p.floats * 4), 0);
+	if (lwm_recon_new(&g->r, g->dev, &g->c, g->flat, &e) < 0)
+		fail_msg("%s", e.msg);
+}
+
+static void close_rig(struct rig *g)
+{
+	lwm_recon_free(g->r);
+	lk_mem_free(g->dev, g->flat);
+	lk_mem_free(g->dev, g->grads);
+	lk_mem_free(g->dev, g->m);
+	lk_mem_free(g->dev, g->v);
+	lk_dev_close(g->dev);
+	lwm_vqgan_params_release(&g->p);
+	free(g->host);
+}
+
+static void one_step(struct rig *g, int64_t step, struct lwm_recon_stats *st)
+{
+	struct lwm_err e = { 0 };
+	struct lk_adamw a = { .lr = 2e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .grad_scale = 1,
+			      .bias1 = 1 - pow(0.9, (double)step + 1), .bias2 = 1 - pow(0.95, (double)step + 1) };
+	memset(st, 0, sizeof *st);
+	assert_int_equal(lk_zero(g->dev, g->grads, (size_t)g->p.floats * 4), 0);
+	assert_true(lwm_recon_prepare(g->r, step, &e) >= 0);
+	assert_int_equal(lwm_recon_step(g->r, step, 0, 1, g->grads, st, &e), 0);
+	assert_int_equal(lk_adamw(g->dev, g->flat, g->m, g->v, g->grads, NULL, g->p.floats, &a), 0);
+}
+
+static double held_out(struct rig *g)
+{
+	struct lwm_recon_stats st = { 0 };
+	struct lwm_err e = { 0 };
+	assert_int_equal(lwm_recon_eval(g->r, 100, &st, &e), 0);
+	return lwm_recon_psnr(&st);
+}
+
+static void cache_and_holdout(void **state)
+{
+	struct rig g;
+	struct lwm_err e = { 0 };
+	(void)state;
+	open_rig(&g, 0);
+	assert_int_equal(lwm_recon_frames(g.r, false), 6 * 4);
+	assert_int_equal(lwm_recon_frames(g.r, true), 2 * 4);
+	struct lwm_recon *r;
+	struct lwm_recon_cfg c = g.c;
+	c.cache_bytes = 16 * 16 * 3 * 10;
+	assert_int_equal(lwm_recon_new(&r, g.dev, &c, g.flat, &e), -LWM_EMEMORY);
+	lwm_err_clear(&e);
+	c = g.c;
+	c.width = 18;
+	assert_int_equal(lwm_recon_new(&r, g.dev, &c, g.flat, &e), -LWM_ECONFIG);
+	lwm_err_clear(&e);
+	c = g.c;
+	c.holdout = 1;
+	assert_int_equal(lwm_recon_new(&r, g.dev, &c, g.flat, &e), -LWM_ECONFIG);
+	close_rig(&g);
+}
+
+static void ranks_share_a_batch(void **state)
+{
+	struct rig g;
+	struct lwm_err e = { 0 };
+	struct lwm_recon_stats whole = { 0 }, parts = { 0 };
+	(void)state;
+	open_rig(&g, 0);
+	float *a = malloc((size_t)g.p.floats * 4), *b = malloc((size_t)g.p.floats * 4);
+	assert_int_equal(lwm_recon_prepare(g.r, 0, &e), 1);
+	assert_int_equal(lwm_recon_step(g.r, 7, 0, 1, g.grads, &whole, &e), 0);
+	assert_int_equal(lk_download(g.dev, a, g.grads, (size_t)g.p.floats * 4), 0);
+	assert_int_equal(lk_zero(g.dev, g.grads, (size_t)g.p.floats * 4), 0);
+	for (int rank = 0; rank < 4; rank++)
+		assert_int_equal(lwm_recon_step(g.r, 7, rank, 4, g.grads, &parts, &e), 0);
+	assert_int_equal(lk_download(g.dev, b, g.grads, (size_t)g.p.floats * 4), 0);
+	assert_true(fabs(whole.sum.frames - 6) < 1e-9 && fabs(parts.sum.frames - 6) < 1e-9);
+	assert_true(fabs(whole.sum.loss - parts.sum.loss) < 1e-5 * whole.sum.loss);
+	double diff = 0, norm = 0;
+	for (int64_t i = 0; i < g.p.floats; i++) {
+		diff += pow((double)(a[i] - b[i]), 2);
+		norm += pow((double)a[i], 2);
+	}
+	assert_true(norm > 0 && sqrt(diff / norm) < 1e-5);
+	free(a);
+	free(b);
+	close_rig(&g);
+}
+
+/* Stopped after 7 of 12 steps and gone on with a new cache, the weights are the same bits. */
+static void no_state_between_steps(void **state)
+{
+	struct rig g, h;
+	struct lwm_err e = { 0 };
+	struct lwm_recon_stats st;
+	(void)state;
+	open_rig(&g, 3);
+	open_rig(&h, 3);
+	for (int64_t i = 0; i < 12; i++)
+		one_step(&g, i, &st);
+	for (int64_t i = 0; i < 12; i++) {
+		if (i == 7) {
+			lwm_recon_free(h.r);
+			assert_int_equal(lwm_recon_new(&h.r, h.dev, &h.c, h.flat, &e), 0);
+		}
+		one_step(&h, i, &st);
+	}
+	assert_int_equal(lk_download(g.dev, g.host, g.flat, (size_t)g.p.floats * 4), 0);
+	assert_int_equal(lk_download(h.dev, h.host, h.flat, (size_t)h.p.floats * 4), 0);
+	assert_memory_equal(g.host, h.host, (size_t)g.p.floats * 4);
+	close_rig(&g);
+	close_rig(&h);
+}
+
+static void it_learns(void **state)
+{
+	struct rig g;
+	struct lwm_recon_stats st;
+	(void)state;
+	open_rig(&g, 30);
+	double before = held_out(&g);
+	for (int64_t i = 0; i < 120; i++)
+		one_step(&g, i, &st);
+	double after = held_out(&g);
+	assert_true(st.codes_used > 4);
+	assert_true(after > before + 6);
+	close_rig(&g);
+}
+
+/* Eight clips of four frames: a square of some colour that moves. */
+static int group_setup(void **state)
+{
+	struct lwm_err e = { 0 };
+	static uint8_t rgb[4 * 16 * 16 * 3];
+	(void)state;
+	if (!mkdtemp(dir))
+		return -1;
+	for (int k = 0; k < 8; k++) {
+		char name[64];
+		for (int i = 0; i < 4 * 16 * 16; i++) {
+			int t = i / 256, x = i % 16, y = i / 16 % 16;
+			bool in = abs(x - 3 - 3 * t) < 3 && abs(y - 4 - k) < 3;
+			for (int c = 0; c < 3; c++)
+				rgb[i * 3 + c] = (uint8_t)(in ? ((k >> c) & 1 ? 230 : 40) : 120);
+		}
+		snprintf(name, sizeof name, "%s/c%d.mp4", dir, k);
+		if (lwm_video_write(name, rgb, 4, 16, 16, 4, false, &e) < 0 || lwm_paths_add(&clips, name, &e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int group_teardown(void **state)
+{
+	struct lwm_err e = { 0 };
+	(void)state;
+	lwm_paths_release(&clips);
+	return lwm_remove_tree(dir, &e);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(cache_and_holdout), cmocka_unit_test(ranks_share_a_batch),
+		cmocka_unit_test(no_state_between_steps), cmocka_unit_test(it_learns),
+	};
+	return cmocka_run_group_tests_name("recon", tests, group_setup, group_teardown);
+}
