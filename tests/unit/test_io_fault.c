@@ -246,17 +246,20 @@ static void fill_up(const char *path, int64_t leave)
 	close(fd);
 }
 
+static char mounted[160]; /* taken down also when the test fails */
+
 static void a_full_disk(void **state)
 {
 	(void)state;
 	struct lwm_err e = { 0 };
-	char disk[128], kept[160];
+	char disk[160], kept[160];
 	snprintf(disk, sizeof disk, "%s", at("disk"));
 	assert_int_equal(mkdir(disk, 0777), 0);
 	if (mount("tmpfs", disk, "tmpfs", 0, "size=1500k")) {
 		print_message("[  SKIPPED ] a_full_disk: mounting a small file system is not permitted here\n");
 		skip();
 	}
+	snprintf(mounted, sizeof mounted, "%s", disk);
 	snprintf(kept, sizeof kept, "%s", scratch);
 	snprintf(scratch, sizeof scratch, "%s", disk);
 	must(write_docs(2, &e), &e);
@@ -285,6 +288,7 @@ static void a_full_disk(void **state)
 	}
 	assert_true(failed > 100);
 	snprintf(scratch, sizeof scratch, "%s", kept);
+	mounted[0] = 0;
 	assert_int_equal(umount(disk), 0);
 }
 
@@ -370,6 +374,16 @@ static void every_allocation_fails_once(void **state)
 }
 #endif
 
+static int tear_down(void **state)
+{
+	if (mounted[0]) {
+		umount2(mounted, MNT_DETACH);
+		*strrchr(mounted, '/') = 0;
+		snprintf(scratch, sizeof scratch, "%s", mounted);
+	}
+	return scratch_remove(state);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -378,5 +392,5 @@ int main(void)
 		cmocka_unit_test(a_full_disk),
 		cmocka_unit_test(every_allocation_fails_once),
 	};
-	return cmocka_run_group_tests_name("io_fault", tests, scratch_make, scratch_remove);
+	return cmocka_run_group_tests_name("io_fault", tests, scratch_make, tear_down);
 }
