@@ -116,7 +116,7 @@ sizes() {
 	local f
 	for f in $(files '*.c' '*.h' '*.cc' '*.cu' '*.cuh'); do
 		[ "$(wc -l <"$f")" -le 600 ] || echo "$f: $(wc -l <"$f") lines, split it at 600"
-		expand -t 8 "$f" | awk -v f="$f" 'length > 132 { print f ":" NR ": " length " columns"; exit }'
+		expand -t 8 "$f" | awk -v f="$f" 'length > 132 && !/"/ { print f ":" NR ": " length " columns"; exit }'
 	done
 	for f in $(files 'common/*.c' 'kernels/*.c' 'tools/*.c'); do
 		awk -v f="$f" '/^[a-zA-Z].*\(.*[^;]$/ { name = $0; from = NR } /^\{/ { from = NR } /^}/ {

@@ -51,11 +51,12 @@ int lwm_comm_start(struct lwm_comm *c, int to, const void *send, size_t send_byt
 		   struct lwm_err *e);
 int lwm_comm_finish(struct lwm_comm *c, struct lwm_err *e);
 
-/* Everyone gets the most severe rc (the one with the lowest rank when equal) and its sentence, on other ranks as "rank 3: sentence";
- * e->who tells the one from the others. -LWM_ERANK and a failure that is LWM_ERR_ALONE come back at once: the others would not hear. */
+/* Everyone gets the most severe rc (the one with the lowest rank when equal) and its sentence, on other ranks as
+ * "rank 3: sentence"; e->who tells the one from the others. -LWM_ERANK and a failure that is LWM_ERR_ALONE come back
+ * at once: the others would not hear. */
 int lwm_agree(struct lwm_comm *c, int rc, struct lwm_err *e);
-/* For tools: the end of a job. Frees the world. A failure that the others do not know of ends all ranks with its code (on MPI this does
- * not return); nobody waits longer than a minute for a rank that does not come. Returns rc. */
+/* For tools: the end of a job. Frees the world. A failure that the others do not know of ends all ranks with its code
+ * (on MPI this does not return); nobody waits longer than a minute for a rank that does not come. Returns rc. */
 int lwm_comm_end(struct lwm_comm *world, int rc, const struct lwm_err *e);
 
 /* Local. Ends the process with status LWM_ERANK and a sentence on stderr when no lwm_watchdog_pet comes for `seconds`

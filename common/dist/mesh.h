@@ -37,8 +37,9 @@ int lwm_mesh_parse(const char *text, int ranks, int dim[LWM_AXES], struct lwm_er
 int lwm_mesh_new(struct lwm_mesh *m, const char *text, struct lwm_comm *world, struct lwm_err *e);
 void lwm_mesh_release(struct lwm_mesh *m); /* collective */
 
-/* Which global positions of a row of `seq` tokens sequence rank r of n holds, in local order. contiguous: one slab; zigzag: the chunks
- * r and 2n-1-r of 2n (equal causal work for everyone); striped: r, r+n, r+2n, ... seq must divide by n (zigzag: by 2n). */
+/* Which global positions of a row of `seq` tokens sequence rank r of n holds, in local order. contiguous: one slab;
+ * zigzag: the chunks r and 2n-1-r of 2n (equal causal work for everyone); striped: r, r+n, r+2n, ... seq must divide
+ * by n (zigzag: by 2n). */
 enum lwm_ring_layout { LWM_RING_CONTIGUOUS, LWM_RING_ZIGZAG, LWM_RING_STRIPED };
 extern const char *const lwm_ring_layouts[]; /* names, NULL-terminated, for option tables */
 int lwm_ring_check(enum lwm_ring_layout layout, int64_t seq, int n, struct lwm_err *e);

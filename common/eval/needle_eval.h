@@ -78,8 +78,8 @@ struct lwm_sweep {
 /* The grid, malloc'ed: lengths rounded, ascending; depths 0..100. */
 int lwm_sweep_lengths(const struct lwm_sweep *s, int64_t **lengths, struct lwm_err *e);
 int lwm_sweep_depths(const struct lwm_sweep *s, double **depths, struct lwm_err *e);
-/* COLLECTIVE. Runs what results.jsonl does not hold yet; rank 0 appends in grid order. Results of another model, seed, haystack or task
- * in the file are -LWM_ECONFIG. -LWM_ESAVED after a stop that was asked for. */
+/* COLLECTIVE. Runs what results.jsonl does not hold yet; rank 0 appends in grid order. Results of another model,
+ * seed, haystack or task in the file are -LWM_ECONFIG. -LWM_ESAVED after a stop that was asked for. */
 int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_gen *g, const struct lwm_haystack *h, struct lwm_tokenizer *tok,
 		  struct lwm_comm *c, struct lwm_err *e);
 

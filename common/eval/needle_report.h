@@ -10,8 +10,8 @@ struct lwm_needle_report {
 	const char *title, *details; /* details: one line, what makes the numbers what they are */
 	enum lwm_colors colors;
 };
-/* Local. Reads results.jsonl in the sweep's folder, so that a report can be made anew without a model. *mean: over all trials, NaN when
- * there are none; *worst: the smallest mean over a length. */
+/* Local. Reads results.jsonl in the sweep's folder, so that a report can be made anew without a model. *mean: over
+ * all trials, NaN when there are none; *worst: the smallest mean over a length. */
 int lwm_needle_report_write(const struct lwm_needle_report *r, double *mean, double *worst, struct lwm_err *e);
 
 /* 95 % interval of a rate of k in n (Wilson 1927). */

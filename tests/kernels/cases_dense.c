@@ -49,7 +49,8 @@ static const struct gemm g_nn = { 33, 65, 17, 0, 0, 1.0f }, g_nt = { 70, 129, 64
 			 g_some = { 13, 90, 100, 0, LK_TB, 1.0f }, g_col = { 300, 1, 64, 0, 0, 1.0f },
 			 g_big = { 200, 300, 500, 0, LK_TB, 1.0f }, g_wide = { 20, 700, 64, 4, LK_TB, 1.0f },
 			 g_split = { 150, 170, 90, 6, LK_TA | LK_ACC, 1.0f },
-			 g_split_n = { 70, 400, 60, 1, 0, 2.0f }, g_deep0 = { 5, 6, 0, 2, 0, 1.0f }, g_deep0_acc = { 5, 6, 0, 2, LK_ACC, 1.0f },
+			 g_split_n = { 70, 400, 60, 1, 0, 2.0f },
+			 g_deep0 = { 5, 6, 0, 2, 0, 1.0f }, g_deep0_acc = { 5, 6, 0, 2, LK_ACC, 1.0f },
 			 g_empty = { 0, 6, 4, 0, 0, 1.0f };
 
 static int matmul_nan(struct ops_run *r, const void *arg)
