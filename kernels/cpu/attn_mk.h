@@ -102,7 +102,7 @@ LK_INLINE void lk_transpose(vf *r)
 {
 #pragma GCC unroll 4
 	for (int w = 1; w < LK_VEC; w *= 2) {
-		vi lo, hi;
+		vi lo = { 0 }, hi = { 0 };
 
 #pragma GCC unroll 16
 		for (int l = 0; l < LK_VEC; l++) {
