@@ -109,9 +109,9 @@ static void run(struct job *j, struct lk_dev *dev, bool recompute, double peak)
 		loss = st.loss[LWM_TEXT];
 	}
 	flop = (double)n * lwm_llama_flops(&j->cfg, 0.5 * (double)j->seq);
-	printf("%2d threads%-11s %8.1f tok/s  %7.1f GFLOP/s  %4.2f of sgemm %6.1f  step %6.2f s (adamw %.2f s)  loss %.4f"
-	       "  activations %s\n", lk_dev_threads(dev), recompute ? ", recompute" : "", (double)n / best, flop / best * 1e-9,
-	       flop / best * 1e-9 / peak, peak, best, update, loss,
+	printf("op=train%s threads=%d rows=%lld seq=%lld tok_s=%.1f GFLOPs=%.1f of_sgemm=%.3f sgemm=%.1f step_s=%.3f adamw_s=%.3f "
+	       "loss=%.4f activations=\"%s\"\n", recompute ? "_recompute" : "", lk_dev_threads(dev), (long long)j->rows,
+	       (long long)j->seq, (double)n / best, flop / best * 1e-9, flop / best * 1e-9 / peak, peak, best, update, loss,
 	       lwm_bytes_text((double)lwm_llama_memory(&j->cfg, &how, lk_dev_dtype(dev), 1).total, text, sizeof text));
 	fflush(stdout);
 	lwm_llama_free(m);
@@ -155,7 +155,7 @@ int main(int argc, char **argv)
 	if (argc > 3)
 		must(lwm_parse_int(argv[3], 1, 1000, &j.steps, "STEPS", &e), &e);
 	must(lwm_llama_preset(&j.cfg, argc > 4 ? argv[4] : "124m", &e), &e);
-	printf("%lld rows of %lld tokens, %.1f M weights in products\n", (long long)j.rows, (long long)j.seq,
+	printf("# %lld rows of %lld tokens, %.1f M weights in products\n", (long long)j.rows, (long long)j.seq,
 	       1e-6 * (double)lwm_llama_matmul(&j.cfg));
 	with_threads(&j, 0, false);
 	with_threads(&j, 0, true);
