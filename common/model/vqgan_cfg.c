@@ -10,9 +10,10 @@ static const struct {
 } presets[] = {
 	{ "lwm", { .resolution = 256, .hidden = 128, .levels = 5, .mult = { 1, 2, 2, 4, 6 }, .res_blocks = 2,
 		   .z_channels = 64, .embed_dim = 64, .num_embeddings = 8192, .groups = 32 } },
-	{ "small", { .resolution = 128, .hidden = 32, .levels = 4, .mult = { 1, 2, 2, 4 }, .res_blocks = 1,
-		     .z_channels = 32, .embed_dim = 32, .num_embeddings = 1024, .groups = 8 } },
-	{ "tiny", { .resolution = 64, .hidden = 16, .levels = 4, .mult = { 1, 2, 2, 4 }, .res_blocks = 1,
+	/* 16 codes a frame: clips that fit short sequences */
+	{ "small", { .resolution = 64, .hidden = 16, .levels = 5, .mult = { 1, 2, 2, 4, 4 }, .res_blocks = 1,
+		     .z_channels = 16, .embed_dim = 16, .num_embeddings = 512, .groups = 4 } },
+	{ "tiny", { .resolution = 32, .hidden = 16, .levels = 4, .mult = { 1, 2, 2, 4 }, .res_blocks = 1,
 		    .z_channels = 16, .embed_dim = 16, .num_embeddings = 256, .groups = 4 } },
 };
 enum { PRESETS = sizeof presets / sizeof *presets };

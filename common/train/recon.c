@@ -27,18 +27,18 @@ struct lwm_recon {
 
 void lwm_recon_defaults(struct lwm_recon_cfg *c)
 {
-	c->loss = (struct lwm_vqgan_loss){ .l1 = 0.2f, .l2 = 1, .codebook = 1, .commit = 0.25f };
+	c->loss = (struct lwm_vqgan_loss){ .l1 = 0.1f, .l2 = 1, .codebook = 0.2f, .commit = 0.02f };
 	c->holdout = 10;
 	c->fps = 0;
 	c->width = c->height = 0;
 	c->max_frames_per_clip = 0;
 	c->cache_bytes = 2LL << 30;
 	c->batch = 16;
-	c->frames_per_pass = 8;
+	c->frames_per_pass = 16;
 	c->quantize_from = 0;
-	c->revive_every = 20;
-	c->revive_until = 400;
-	c->probe_frames = 64;
+	c->revive_every = 50;
+	c->revive_until = 1000;
+	c->probe_frames = 128;
 	c->seed = 0;
 }
 

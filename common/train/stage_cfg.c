@@ -34,10 +34,10 @@ void lwm_stage_defaults(struct lwm_stage *s)
 	s->frames_per_pass = 16;
 	s->holdout = 10;
 	s->cache_mib = 1024;
-	s->l1 = 1;
-	s->l2 = 0;
-	s->codebook_weight = 1;
-	s->commit_weight = 0.25;
+	s->l1 = 0.1;
+	s->l2 = 1;
+	s->codebook_weight = 0.2;
+	s->commit_weight = 0.02;
 }
 
 double lwm_stage_lr(const struct lwm_stage *s, int64_t n)
