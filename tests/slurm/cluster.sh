@@ -15,7 +15,9 @@ why_not() {
 	for c in munged slurmctld slurmd sbatch srun unshare; do
 		command -v "$c" >/dev/null || { echo "$c is not installed (slurm-wlm, munge)"; return; }
 	done
-	unshare --fork --pid --uts --mount true 2>/dev/null || { echo 'this machine allows no new namespaces'; return; }
+	unshare --fork --pid --uts --mount --mount-proc bash -c \
+		'hostname n1 && mount --bind /etc/hosts /etc/hosts && mount -t tmpfs shm /dev/shm' 2>/dev/null ||
+		{ echo 'this machine allows no namespaces with mounts of their own'; return; }
 	host=$(hostname -s)
 	# slurmctld, srun and sbatch listen on the address of their own host name
 	[[ "$(getent ahostsv4 "$host" | head -1)" == '127.0.0.1 '* ]] ||
