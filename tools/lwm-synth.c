@@ -31,7 +31,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "sentences", &a.sentences, 1, 1e9, "N", "of a book", 0),
 	LWM_OPT_INT(0, "facts", &a.facts, 0, 64, "N", "planted in a document", 0),
 	LWM_OPT_INT(0, "ask", &a.ask, 0, 64, "N", "needles: how many are asked for; 0: 1 to all, drawn", 0),
-	LWM_OPT_INT(0, "tokens", &a.tokens, 16, 1 << 30, "N", "needles: of the whole document, at most", 0),
+	LWM_OPT_INT(0, "tokens", &a.tokens, 16, 1 << 30, "N", "needles: of a document at most; drawn from half of it up", 0),
 	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "needles: what counts the tokens", 0),
 	LWM_OPT_CHOICE(0, "answer", &a.answer, answers, "needles: what the answer is", 0),
 	LWM_OPT_HEAD("Clips and images"),

@@ -28,9 +28,9 @@ static int add_sentence(struct draft *d, struct lwm_rng *r, struct lwm_err *e)
 		d->end = v;
 		d->cap = cap;
 	}
-	if (d->n)
-		lwm_str_putc(&d->fill, ' ');
 	lwm_synth_sentence(r, &d->fill);
+	/* as in a book: the blank belongs to the sentence before it, and now and then a line ends */
+	lwm_str_putc(&d->fill, lwm_rng_below(r, 8) ? ' ' : '\n');
 	d->end[d->n++] = d->fill.len;
 	return lwm_str_ok(&d->fill, e);
 }
@@ -118,16 +118,24 @@ static int assemble(const struct lwm_synth_needle *how, struct draft *d, const i
 	return count(d, how->tokenizer, prompt, tokens, e);
 }
 
+/* Half of it to all of it: a model that only ever saw one length learns where things stand instead of what they are. */
+static int64_t some_room(int64_t room, struct lwm_rng *r)
+{
+	return room > 1 ? room - lwm_rng_below(r, room / 2 + 1) : room;
+}
+
 /* Sentences are added by their own length, then taken off again while the whole is too long. */
 static int fill(const struct lwm_synth_needle *how, struct lwm_rng *r, struct draft *d, const int64_t *asked,
 		int64_t room, struct lwm_str *prompt, struct lwm_err *e)
 {
-	int64_t tokens;
+	int64_t tokens, wanted = some_room(room, r);
 	LWM_TRY(assemble(how, d, asked, 0, prompt, &tokens, e));
 	if (tokens > room)
 		return lwm_fail(e, LWM_ECONFIG, "a document of %" PRId64 " facts needs %" PRId64 " tokens, not "
 				"%" PRId64, how->facts, tokens + how->tokens - room, how->tokens);
-	while (tokens < room) {
+	if (wanted < tokens)
+		wanted = tokens;
+	while (tokens < wanted) {
 		size_t from = d->fill.len;
 		LWM_TRY(add_sentence(d, r, e));
 		d->ids.n = 0;
@@ -136,7 +144,7 @@ static int fill(const struct lwm_synth_needle *how, struct lwm_rng *r, struct dr
 	}
 	for (int64_t n = d->n; n >= 0; n--) {
 		LWM_TRY(assemble(how, d, asked, n, prompt, &tokens, e));
-		if (tokens <= room)
+		if (tokens <= wanted)
 			return 0;
 	}
 	return lwm_fail(e, LWM_EINTERNAL, "a needle document does not shrink");

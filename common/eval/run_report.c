@@ -13,7 +13,7 @@
 #include "common/media/frames.h"
 #include "common/media/picture.h"
 
-enum { MAX_TEXT = 1 << 16, MAX_PICTURE = 1 << 24, STRIP = 12 /* frames of a clip */, ZOOM = 2 };
+enum { MAX_TEXT = 1 << 16, MAX_PICTURE = 1 << 24, STRIP = 12 /* frames of a clip */, ZOOM = 3 };
 
 /* "NAME=PATH": splits at the last '='; name is malloc'ed, path points into spec. */
 static int split(const char *spec, char **name, const char **path, struct lwm_err *e)

@@ -181,6 +181,8 @@ static int configure(struct tokens *t, struct lwm_err *e)
 	c->tie_embeddings = c->tie_embeddings || s->tie;
 	c->max_seq = s->seq_length;
 	c->rope_theta = s->theta;
+	if (s->init_std > 0)
+		c->init_std = s->init_std;
 	if (c->vocab_text != t->info.vocab_text)
 		return lwm_fail(e, LWM_ECONFIG, "--vocab %" PRId64 ", but the rows were made with a vocabulary of %" PRId64,
 				c->vocab_text, t->info.vocab_text);

@@ -32,7 +32,7 @@ struct lwm_stage {
 	const char *model;
 	int64_t dim, ffn, layers, heads, kv_heads, vocab, vision_codes;
 	bool tie;
-	double theta;
+	double theta, init_std; /* init_std 0: the preset's */
 
 	/* data: "PATH" or "PATH=weight", a row shard or a folder of them; media files for reconstruction */
 	struct lwm_paths data, eval_data;
