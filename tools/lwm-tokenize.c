@@ -192,7 +192,7 @@ static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const 
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
 	const struct lwm_ingest_cfg cfg = {
 		.tokenizer = t, .fields = f, .format = (enum lwm_text_format)a.format,
-		.vision_table = lwm_fields_has_vision(f) ? lwm_vision_table(a.vision_codes) : 0,
+		.vision_table = lwm_fields_has_vision(f) ? a.vision_codes + 2 : 0,
 		.min_tokens = a.min_tokens,
 		.max_tokens = a.max_tokens, .split_lines = a.split_lines, .separator = a.split_at,
 		.max_bytes = a.max_bytes, .max_bad = a.max_bad, .replace_bad_utf8 = a.replace,

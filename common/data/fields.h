@@ -28,7 +28,7 @@
 #include "common/io/docshard.h"
 #include "common/text/tokenizer.h"
 
-enum { LWM_VISION_CODES = 8192, LWM_VISION_TABLE = 8448 }; /* published */
+enum { LWM_VISION_CODES = 8192 }; /* published; the model pads its table, shards say codes + EOF + EOV */
 
 /* One document being built: ids of the common id space and loss on/off, run by run (adjacent runs differ).
  * Zero-initialised is empty. lwm_docs_append(w, id, source, d->ids.v, d->ids.n, d->run, d->nruns, e) writes it to a
@@ -89,8 +89,6 @@ typedef int lwm_field_get(void *user, const char *key, struct lwm_field_value *o
 int lwm_fields_build_from(const struct lwm_fields *f, lwm_field_get *get, void *user, int64_t number,
 			  struct lwm_docbuf *d, struct lwm_err *e);
 
-/* Rows of the vision vocabulary: codes, EOF and EOV, up to a multiple of 256 (8192 -> 8448). */
-int64_t lwm_vision_table(int64_t codes);
 /* Index of frame i when n frames are thinned to max: trunc(linspace(0, n-1, max))[i]. */
 int64_t lwm_frame_pick(int64_t n, int64_t max, int64_t i);
 

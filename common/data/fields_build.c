@@ -20,11 +20,6 @@ static int fault(struct lwm_docbuf *d, const char *what, int rc)
 	return rc;
 }
 
-int64_t lwm_vision_table(int64_t codes)
-{
-	return (codes + 2 + 255) / 256 * 256;
-}
-
 int64_t lwm_frame_pick(int64_t n, int64_t max, int64_t i)
 {
 	return max <= 0 || n <= max ? i : max == 1 ? 0 : i * (n - 1) / (max - 1);

@@ -18,7 +18,7 @@ struct lwm_ingest_cfg {
 	struct lwm_tokenizer *tokenizer;
 	const struct lwm_fields *fields;
 	enum lwm_text_format format;
-	int64_t vision_table;       /* vocab_vision of the shards: LWM_VISION_TABLE or 0 */
+	int64_t vision_table;       /* vocab_vision of the shards: codes and their two marks, or 0 */
 	int64_t min_tokens, max_tokens; /* of a document with its marks; max 0 = any */
 	int64_t split_lines;        /* text: so many lines are one document; 0 = the whole file */
 	const char *separator;      /* text: a line equal to this ends a document; NULL = none */
