@@ -34,8 +34,9 @@ install_packages() {
 }
 
 library() { # where the loader looks
-	local d dirs
-	PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -qF "$1" && return
+	local d dirs known
+	known=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null)
+	[[ $known != *"$1"* ]] || return 0
 	IFS=: read -ra dirs <<<"${LD_LIBRARY_PATH:-}"
 	for d in "${dirs[@]}"; do
 		[ ! -e "$d/$1" ] || return 0
