@@ -1,30 +1,26 @@
 #include "common/eval/generate.h"
 
-#include <stdlib.h>
+#include "common/model/compose.h"
+
+static int keep(void *arg, int32_t id, double logprob, struct lwm_err *e)
+{
+	(void)logprob;
+	return lwm_ids_add(arg, &id, 1, e);
+}
 
 int lwm_generate_text(const struct lwm_generate *w, const int32_t *prompt, int64_t n, uint64_t sample, struct lwm_ids *said,
 		      bool *finished, struct lwm_err *e)
 {
-	int64_t vocab = lwm_gen_config(w->g)->vocab_text, id;
+	struct lwm_text_run how = { .sampler = w->sampler, .sample = sample, .max_tokens = w->most,
+				    .eos = lwm_tokenizer_eos(w->tok) };
 	struct lwm_cache *cache = NULL;
-	float *logits = malloc((size_t)vocab * sizeof *logits);
-	int rc = logits ? lwm_cache_new(&cache, w->g, n + w->most, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
-	*finished = false;
+	int64_t made = 0;
+	int rc = lwm_cache_new(&cache, w->g, n + w->most, e);
 	if (rc == 0)
 		rc = lwm_gen_feed(w->g, cache, prompt, n, e);
-	for (int64_t i = 0; rc == 0 && i < w->most; i++) {
-		LWM_GO(lwm_gen_logits(w->g, LWM_TEXT, logits, e));
-		LWM_GO(lwm_sample(&w->sampler, logits, 0, vocab, (uint64_t)i, sample, &id, NULL, e));
-		*finished = id == lwm_tokenizer_eos(w->tok);
-		if (*finished)
-			break;
-		int32_t next = (int32_t)id;
-		LWM_GO(lwm_ids_add(said, &next, 1, e));
-		if (i + 1 < w->most)
-			LWM_GO(lwm_gen_step(w->g, &cache, &next, 1, e));
-	}
-out:
+	if (rc == 0)
+		rc = lwm_compose_text(w->g, cache, &how, keep, said, &made, e);
+	*finished = rc == 0 && made < w->most; /* the cache has room for all of them, so only </s> ends it sooner */
 	lwm_cache_free(cache);
-	free(logits);
 	return rc;
 }
