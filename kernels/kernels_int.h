@@ -160,6 +160,10 @@ static inline void lk_put(void *p, int dtype, int64_t i, float x)
 		((float *)p)[i] = x;
 }
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Sets dev->err and returns code. */
 int lk_fail(struct lk_dev *dev, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
@@ -177,5 +181,9 @@ void lk_cpu_fill_image(struct lk_dev *dev);
 
 /* cuda/liblwm_cuda.so exports this one symbol; dispatch.c finds it with dlopen. abi is LK_ABI of the caller. */
 typedef int lk_cuda_open_fn(struct lk_dev *dev, int abi, int index, char *why, size_t n);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

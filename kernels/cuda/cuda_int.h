@@ -1,0 +1,128 @@
+/* cuda_int.h - what the files of this folder share. Nobody else includes it.
+ *
+ * The .cu files are CUDA C++ written in the manner of C: templates only for tile shapes and element types, no classes with
+ * behaviour, no exceptions, no standard library in device code. They compile twice: by nvcc into liblwm_cuda.so, and by
+ * g++ against tests/emu, which runs the same kernels thread by thread on the CPU (LK_EMU is defined there). Therefore:
+ *   - kernels are launched by LK_LAUNCH, dynamic shared memory is named by LK_SMEM, static shared memory is __shared__;
+ *   - machine instructions stand in ptx.h and ptx90.h alone, one function each;
+ *   - what a warp does in step is written with __syncwarp or a *_sync intrinsic between a write and the read of another lane;
+ *   - every thread of a block reaches every __syncthreads; all named lanes reach every *_sync.
+ */
+#ifndef LK_CUDA_INT_H
+#define LK_CUDA_INT_H
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include "kernels/kernels_int.h"
+
+#ifndef LK_LAUNCH
+/* A kernel with template arguments is given as a pointer: auto k = kernel<64, true>; LK_LAUNCH(k, grid, block, 0, s, a, b); */
+#define LK_LAUNCH(kernel, grid, block, smem, stream, ...) kernel<<<grid, block, smem, stream>>>(__VA_ARGS__)
+#define LK_SMEM(type, name)                                          \
+	extern __shared__ __align__(1024) unsigned char lk_smem_bytes[]; \
+	type *name = reinterpret_cast<type *>(lk_smem_bytes)
+#endif
+
+typedef __nv_bfloat16 lk_bf16;
+
+/* The state behind dev->impl. A fork has its own, with its own stream and scratch. */
+struct lk_cuda {
+	int index;       /* of the GPU */
+	int cc;          /* compute capability, 90 for Hopper */
+	int sms;         /* multiprocessors */
+	int smem_max;    /* dynamic shared memory a block may ask for, bytes */
+	int fast;        /* LWM_CUDA_FAST=1: sums may be formed in any order where that is faster */
+	cudaStream_t stream;
+	void *scratch;   /* see lk_scratch */
+	size_t scratch_bytes;
+	void *pinned;    /* 4096 bytes of pinned host memory for results that are waited for */
+	void *blas;      /* of matmul.cu: handle, workspace, plans; made at the first product */
+	void *image;     /* of the image files: what they keep for a device; NULL until they want it */
+	void *attn;      /* of the attention files, likewise */
+};
+
+static inline struct lk_cuda *lk_cu(struct lk_dev *dev)
+{
+	return static_cast<struct lk_cuda *>(dev->impl);
+}
+
+static inline cudaStream_t lk_stream(struct lk_dev *dev)
+{
+	return lk_cu(dev)->stream;
+}
+
+/* Sets dev->err and returns code (this object cannot call lk_fail of the program that loaded it). */
+int lk_cuda_fail(struct lk_dev *dev, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* 0, or LK_ENOMEM / LK_EDEVICE with a sentence "op: what CUDA says". */
+int lk_cuda_check(struct lk_dev *dev, const char *op, cudaError_t rc);
+/* The same for the launch just made. */
+int lk_launched(struct lk_dev *dev, const char *op);
+/* Device memory of at least `bytes` for one op, 256-byte aligned, contents undefined: the next call that asks for scratch on
+ * this device may be handed the same. Grows (which waits); NULL: out of memory, dev->err is set. One call per op: an op
+ * that needs several pieces asks once and cuts. */
+void *lk_scratch(struct lk_dev *dev, const char *op, size_t bytes);
+/* Waits for the queue and copies `bytes` (at most 4096) from device memory to host_out through pinned memory. */
+int lk_result(struct lk_dev *dev, const char *op, void *host_out, const void *src, size_t bytes);
+
+/* Each family fills its ops; open.cu calls all of them. close_*: frees what the family keeps at a device (NULL is fine). */
+void lk_cuda_fill_mem(struct lk_ops *o);
+void lk_cuda_fill_matmul(struct lk_ops *o);
+void lk_cuda_fill_vector(struct lk_ops *o);      /* zero .. sumsq, adamw */
+void lk_cuda_fill_transformer(struct lk_ops *o); /* norm, rope, swiglu, embed, rows, xent */
+void lk_cuda_fill_attn(struct lk_ops *o);
+void lk_cuda_fill_image(struct lk_ops *o);
+void lk_cuda_close_matmul(struct lk_dev *dev);
+void lk_cuda_close_attn(struct lk_dev *dev);
+void lk_cuda_close_image(struct lk_dev *dev);
+
+static inline int64_t lk_ceil_div(int64_t a, int64_t b)
+{
+	return (a + b - 1) / b;
+}
+
+/* ---- device helpers ---- */
+
+__device__ static inline float lk_warp_sum(float x)
+{
+	for (int d = 16; d; d >>= 1)
+		x += __shfl_xor_sync(0xffffffffu, x, d);
+	return x;
+}
+
+__device__ static inline float lk_warp_max(float x)
+{
+	for (int d = 16; d; d >>= 1)
+		x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, d));
+	return x;
+}
+
+/* 16 bytes of bf16 or fp32 as floats, and back (round to nearest even). p is 16-byte aligned. */
+__device__ static inline void lk_load8(float *x, const lk_bf16 *p)
+{
+	uint4 raw = *reinterpret_cast<const uint4 *>(p);
+	const uint32_t w[4] = { raw.x, raw.y, raw.z, raw.w };
+
+	for (int i = 0; i < 4; i++) {
+		x[2 * i] = __uint_as_float(w[i] << 16);
+		x[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+	}
+}
+
+__device__ static inline uint32_t lk_pack2(float lo, float hi)
+{
+	__nv_bfloat162 v = __floats2bfloat162_rn(lo, hi);
+	uint32_t bits;
+
+	memcpy(&bits, &v, sizeof bits);
+	return bits;
+}
+
+__device__ static inline void lk_store8(lk_bf16 *p, const float *x)
+{
+	uint4 raw = make_uint4(lk_pack2(x[0], x[1]), lk_pack2(x[2], x[3]), lk_pack2(x[4], x[5]), lk_pack2(x[6], x[7]));
+
+	*reinterpret_cast<uint4 *>(p) = raw;
+}
+
+#endif
