@@ -26,6 +26,8 @@
 
 typedef __nv_bfloat16 lk_bf16;
 
+enum { LK_PINNED_BYTES = 4096 };
+
 /* The state behind dev->impl. A fork has its own, with its own stream and scratch. */
 struct lk_cuda {
 	int index;       /* of the GPU */
@@ -33,10 +35,13 @@ struct lk_cuda {
 	int sms;         /* multiprocessors */
 	int smem_max;    /* dynamic shared memory a block may ask for, bytes */
 	int fast;        /* LWM_CUDA_FAST=1: sums may be formed in any order where that is faster */
+	int wait_each;   /* LWM_CUDA_SYNC=1: lk_launched waits, so that a fault is reported by the op that made it */
+	const char *fault; /* op at which an error was seen that leaves the GPU unusable; NULL: none */
 	cudaStream_t stream;
 	void *scratch;   /* see lk_scratch */
 	size_t scratch_bytes;
-	void *pinned;    /* 4096 bytes of pinned host memory for results that are waited for */
+	void *pinned;    /* LK_PINNED_BYTES of pinned host memory for results that are waited for */
+	struct lk_cuda_mem *mem; /* of mem.cu: staging buffers of uploads, blocks of freed sequences */
 	void *blas;      /* of matmul.cu: handle, workspace, plans; made at the first product */
 	void *image;     /* of the image files: what they keep for a device; NULL until they want it */
 	void *attn;      /* of the attention files, likewise */
@@ -47,9 +52,27 @@ static inline struct lk_cuda *lk_cu(struct lk_dev *dev)
 	return static_cast<struct lk_cuda *>(dev->impl);
 }
 
+/* The device's queue. Makes its GPU the current one of this host thread: call it before anything else of CUDA. */
 static inline cudaStream_t lk_stream(struct lk_dev *dev)
 {
+	cudaSetDevice(lk_cu(dev)->index);
 	return lk_cu(dev)->stream;
+}
+
+/* What lk_seq.impl points to: the device side of a sequence, made by seq_new. lk_seq.dev_pos and dev_seg point into it.
+ * The attention files may hang a plan on it (of this sequence as queries; what it was made for is theirs to remember);
+ * plan_free is called with it before the sequence goes. */
+struct lk_cuda_seq {
+	void *block;               /* device memory that holds the three arrays */
+	size_t block_bytes;
+	struct lk_seq_tile *tiles; /* device, lk_seq.ntiles */
+	void *plan;
+	void (*plan_free)(struct lk_dev *dev, void *plan);
+};
+
+static inline struct lk_cuda_seq *lk_seq_cuda(const struct lk_seq *s)
+{
+	return static_cast<struct lk_cuda_seq *>(s->impl);
 }
 
 /* Sets dev->err and returns code (this object cannot call lk_fail of the program that loaded it). */
@@ -62,7 +85,7 @@ int lk_launched(struct lk_dev *dev, const char *op);
  * this device may be handed the same. Grows (which waits); NULL: out of memory, dev->err is set. One call per op: an op
  * that needs several pieces asks once and cuts. */
 void *lk_scratch(struct lk_dev *dev, const char *op, size_t bytes);
-/* Waits for the queue and copies `bytes` (at most 4096) from device memory to host_out through pinned memory. */
+/* Waits for the queue and copies `bytes` (at most LK_PINNED_BYTES) from device memory to host_out through pinned memory. */
 int lk_result(struct lk_dev *dev, const char *op, void *host_out, const void *src, size_t bytes);
 
 /* Each family fills its ops; open.cu calls all of them. close_*: frees what the family keeps at a device (NULL is fine). */
@@ -72,6 +95,7 @@ void lk_cuda_fill_vector(struct lk_ops *o);      /* zero .. sumsq, adamw */
 void lk_cuda_fill_transformer(struct lk_ops *o); /* norm, rope, swiglu, embed, rows, xent */
 void lk_cuda_fill_attn(struct lk_ops *o);
 void lk_cuda_fill_image(struct lk_ops *o);
+void lk_cuda_close_mem(struct lk_dev *dev);
 void lk_cuda_close_matmul(struct lk_dev *dev);
 void lk_cuda_close_attn(struct lk_dev *dev);
 void lk_cuda_close_image(struct lk_dev *dev);

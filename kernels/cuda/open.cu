@@ -1,0 +1,246 @@
+/* open.cu - opens a GPU: what the library exports, the refusals with their reasons, errors of CUDA as sentences. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kernels/cuda/cuda_int.h"
+
+/* Is there code for this chip in the library? Asked with the smallest of kernels. */
+static __global__ void probe(void)
+{
+}
+
+int lk_cuda_fail(struct lk_dev *dev, int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(dev->err, sizeof dev->err, fmt, ap);
+	va_end(ap);
+	return code;
+}
+
+/* Errors that leave the GPU's context unusable: every later call returns them again. */
+static bool is_sticky(cudaError_t rc)
+{
+	switch (rc) {
+	case cudaErrorIllegalAddress:
+	case cudaErrorMisalignedAddress:
+	case cudaErrorIllegalInstruction:
+	case cudaErrorInvalidAddressSpace:
+	case cudaErrorInvalidPc:
+	case cudaErrorHardwareStackError:
+	case cudaErrorLaunchFailure:
+	case cudaErrorLaunchTimeout:
+	case cudaErrorAssert:
+	case cudaErrorECCUncorrectable:
+		return true;
+	default:
+		return false;
+	}
+}
+
+int lk_cuda_check(struct lk_dev *dev, const char *op, cudaError_t rc)
+{
+	struct lk_cuda *cu = lk_cu(dev);
+
+	if (rc == cudaSuccess)
+		return 0;
+	cudaGetLastError(); // a plain error is reported once, here
+	if (rc == cudaErrorMemoryAllocation)
+		return lk_cuda_fail(dev, LK_ENOMEM, "%s: GPU %d is out of memory", op, cu->index);
+	if (is_sticky(rc) && !cu->fault)
+		cu->fault = op;
+	if (cu->fault)
+		return lk_cuda_fail(dev, LK_EDEVICE,
+				    "%s: GPU %d cannot go on: %s, seen first at %s, caused there or before "
+				    "(LWM_CUDA_SYNC=1 finds the op)",
+				    op, cu->index, cudaGetErrorString(rc), cu->fault);
+	return lk_cuda_fail(dev, LK_EDEVICE, "%s: GPU %d: %s", op, cu->index, cudaGetErrorString(rc));
+}
+
+int lk_launched(struct lk_dev *dev, const char *op)
+{
+	cudaError_t rc = cudaGetLastError();
+
+	if (rc == cudaSuccess && lk_cu(dev)->wait_each)
+		rc = cudaStreamSynchronize(lk_cu(dev)->stream);
+	return lk_cuda_check(dev, op, rc);
+}
+
+static bool env_is_1(const char *name)
+{
+	const char *s = getenv(name);
+
+	return s && strcmp(s, "1") == 0;
+}
+
+/* dev->impl with a stream of its own on GPU `index`, which is the current one. */
+static int make_impl(struct lk_dev *dev, int index, const cudaDeviceProp *prop)
+{
+	struct lk_cuda *cu = static_cast<struct lk_cuda *>(calloc(1, sizeof *cu));
+	cudaError_t rc;
+
+	if (!cu)
+		return lk_cuda_fail(dev, LK_ENOMEM, "out of memory");
+	dev->impl = cu;
+	cu->index = index;
+	cu->cc = prop->major * 10 + prop->minor;
+	cu->sms = prop->multiProcessorCount;
+	cu->smem_max = static_cast<int>(prop->sharedMemPerBlockOptin);
+	cu->fast = env_is_1("LWM_CUDA_FAST");
+	cu->wait_each = env_is_1("LWM_CUDA_SYNC");
+	rc = cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking);
+	if (rc == cudaSuccess)
+		rc = cudaHostAlloc(&cu->pinned, LK_PINNED_BYTES, cudaHostAllocDefault);
+	return lk_cuda_check(dev, "open", rc);
+}
+
+static void cuda_close(struct lk_dev *dev)
+{
+	struct lk_cuda *cu = lk_cu(dev);
+
+	if (!cu)
+		return;
+	cudaSetDevice(cu->index);
+	if (cu->stream)
+		cudaStreamSynchronize(cu->stream);
+	lk_cuda_close_matmul(dev);
+	lk_cuda_close_attn(dev);
+	lk_cuda_close_image(dev);
+	lk_cuda_close_mem(dev);
+	cudaFree(cu->scratch);
+	if (cu->pinned)
+		cudaFreeHost(cu->pinned);
+	if (cu->stream)
+		cudaStreamDestroy(cu->stream);
+	free(cu);
+	dev->impl = NULL;
+}
+
+static int cuda_fork(struct lk_dev *child, struct lk_dev *parent)
+{
+	const struct lk_cuda *from = lk_cu(parent);
+	cudaDeviceProp prop;
+	cudaError_t err = cudaSetDevice(from->index);
+	int rc;
+
+	if (err == cudaSuccess)
+		err = cudaGetDeviceProperties(&prop, from->index);
+	if (err != cudaSuccess)
+		return lk_cuda_fail(child, LK_EDEVICE, "fork: GPU %d: %s", from->index, cudaGetErrorString(err));
+	rc = make_impl(child, from->index, &prop);
+	if (rc)
+		cuda_close(child);
+	return rc;
+}
+
+static void *cuda_native(struct lk_dev *dev)
+{
+	return lk_cu(dev)->stream;
+}
+
+/* How many GPUs there are; 0 with a sentence when none can be used. */
+static int count_gpus(char *why, size_t n)
+{
+	int count = 0, driver = 0;
+	cudaError_t rc = cudaGetDeviceCount(&count);
+
+	if (rc == cudaSuccess && count > 0)
+		return count;
+	cudaGetLastError();
+	if (rc == cudaSuccess || rc == cudaErrorNoDevice)
+		snprintf(why, n, "the cuda backend sees no GPU (CUDA_VISIBLE_DEVICES may hide it)");
+	else if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+		snprintf(why, n, "the cuda backend finds no NVIDIA driver on this machine");
+	else if (rc == cudaErrorInsufficientDriver)
+		snprintf(why, n, "the NVIDIA driver supports CUDA %d.%d at most, the cuda backend was built with %d.%d",
+			 driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+	else
+		snprintf(why, n, "the cuda backend cannot reach a GPU: %s", cudaGetErrorString(rc));
+	return 0;
+}
+
+/* 0, or a status with the reason why this GPU cannot be used. It is the current one afterwards. */
+static int examine(int index, int count, cudaDeviceProp *prop, char *why, size_t n)
+{
+	cudaFuncAttributes attr;
+	cudaError_t rc;
+
+	if (index >= count) {
+		snprintf(why, n, "there is no cuda:%d: %d GPU%s visible here, counted from 0", index, count,
+			 count == 1 ? " is" : "s are");
+		return LK_EDEVICE;
+	}
+	rc = cudaSetDevice(index);
+	if (rc == cudaSuccess)
+		rc = cudaGetDeviceProperties(prop, index);
+	if (rc != cudaSuccess) {
+		snprintf(why, n, "GPU %d cannot be used: %s", index, cudaGetErrorString(rc));
+		return LK_EDEVICE;
+	}
+	if (prop->major < 8) {
+		snprintf(why, n, "GPU %d (%.64s) has compute capability %d.%d; 8.0 (Ampere) or later is needed", index,
+			 prop->name, prop->major, prop->minor);
+		return LK_EDEVICE;
+	}
+	rc = cudaFuncGetAttributes(&attr, probe);
+	if (rc != cudaSuccess) {
+		snprintf(why, n, "liblwm_cuda.so has no code for GPU %d (%.64s, compute capability %d.%d): %s", index,
+			 prop->name, prop->major, prop->minor, cudaGetErrorString(rc));
+		return LK_EDEVICE;
+	}
+	return 0;
+}
+
+static void fill_ops(struct lk_ops *o)
+{
+	memset(o, 0, sizeof *o);
+	o->close = cuda_close;
+	o->fork = cuda_fork;
+	o->native = cuda_native;
+	lk_cuda_fill_mem(o);
+	lk_cuda_fill_matmul(o);
+	lk_cuda_fill_vector(o);
+	lk_cuda_fill_transformer(o);
+	lk_cuda_fill_attn(o);
+	lk_cuda_fill_image(o);
+}
+
+static void name_device(struct lk_dev *dev, int index, const cudaDeviceProp *prop)
+{
+	int driver = 0;
+
+	cudaDriverGetVersion(&driver);
+	snprintf(dev->name, sizeof dev->name, "cuda:%d (%.40s, %.0f GiB, driver for CUDA %d.%d)", index, prop->name,
+		 static_cast<double>(prop->totalGlobalMem) / (1 << 30), driver / 1000, driver % 1000 / 10);
+}
+
+extern "C" __attribute__((visibility("default"))) int lk_cuda_open(struct lk_dev *dev, int abi, int index, char *why,
+								   size_t n)
+{
+	cudaDeviceProp prop;
+	int count, rc;
+
+	if (abi != LK_ABI) {
+		snprintf(why, n, "liblwm_cuda.so is of another build (interface %d, the program has %d)", LK_ABI, abi);
+		return LK_EUNSUP;
+	}
+	count = count_gpus(why, n);
+	if (!count)
+		return LK_EDEVICE;
+	rc = examine(index, count, &prop, why, n);
+	if (rc)
+		return rc;
+	fill_ops(&dev->ops);
+	dev->dtype = LK_BF16;
+	dev->threads = 1;
+	dev->is_host = 0;
+	name_device(dev, index, &prop);
+	rc = make_impl(dev, index, &prop);
+	if (rc) {
+		snprintf(why, n, "%s", dev->err);
+		cuda_close(dev);
+	}
+	return rc;
+}
