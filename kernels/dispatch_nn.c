@@ -20,15 +20,22 @@ static void check_state(struct lk_check *k, const struct lk_attn_state *st, int6
 	lk_check_ptr(k, "state.acc", st->acc, tq);
 }
 
-static void check_attn(struct lk_check *k, const struct lk_attn *a)
+/* few: k and v may be a cache's */
+static void check_attn(struct lk_check *k, const struct lk_attn *a, int few)
 {
 	const struct lk_view *q = &a->q, *key = &a->k;
+	unsigned kv = lk_act(k->dev) | (few ? 1u << LK_BF16 | 1u << LK_I8 : 0);
 
 	lk_check_view(k, "q", q, 3, lk_act(k->dev), 0);
-	lk_check_view(k, "k", key, 3, lk_act(k->dev), 0);
-	lk_check_view(k, "v", &a->v, 3, lk_act(k->dev), 0);
+	lk_check_view(k, "k", key, 3, kv, 0);
+	lk_check_view(k, "v", &a->v, 3, kv, 0);
 	LK_WANT(k, lk_same(key, &a->v), "k and v differ in shape");
-	LK_WANT(k, q->dtype == key->dtype && q->dtype == a->v.dtype, "q, k, v differ in element type");
+	LK_WANT(k, key->dtype == a->v.dtype && (q->dtype == key->dtype || (few && key->dtype != LK_F32)),
+		"q, k, v differ in element type");
+	LK_WANT(k, q->dtype == key->dtype || q->n[0] <= LK_ATTN_FEW,
+		"keys in fewer bits than queries are for at most %d queries, not %lld", LK_ATTN_FEW, LL(q->n[0]));
+	LK_WANT(k, key->dtype != LK_I8 || (a->k_scale && a->v_scale && a->scale_stride >= key->n[1]),
+		"8-bit keys and values need their scales");
 	LK_WANT(k, q->n[1] > 0 && q->n[2] > 0 && key->n[1] > 0, "q (%lld,%lld,%lld) has no heads or no elements",
 		LL(q->n[0]), LL(q->n[1]), LL(q->n[2]));
 	LK_WANT(k, key->n[2] == q->n[2], "heads of q have %lld elements, of k %lld", LL(q->n[2]), LL(key->n[2]));
@@ -56,7 +63,7 @@ int lk_attn_fwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk_att
 {
 	struct lk_check k = { dev, "attn_fwd", 0 };
 
-	check_attn(&k, a);
+	check_attn(&k, a, 1);
 	check_state(&k, st, k.rc ? 0 : a->q.n[0]);
 	if (k.rc || !a->q.n[0] || !a->k.n[0])
 		return k.rc;
@@ -80,7 +87,7 @@ int lk_attn_once(struct lk_dev *dev, const struct lk_attn *a, const struct lk_vi
 {
 	struct lk_check k = { dev, "attn_once", 0 };
 
-	check_attn(&k, a);
+	check_attn(&k, a, 1);
 	lk_check_view(&k, "o", o, 3, lk_act(dev), 0);
 	LK_WANT(&k, lk_same(o, &a->q), "o and q differ in shape");
 	if (k.rc)
@@ -114,7 +121,7 @@ int lk_attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk_vie
 {
 	struct lk_check k = { dev, "attn_bwd", 0 };
 
-	check_attn(&k, a);
+	check_attn(&k, a, 0);
 	lk_check_view(&k, "dout", dout, 3, lk_act(dev), 0);
 	lk_check_view(&k, "dq", dq, 3, F32, 0);
 	lk_check_view(&k, "dk", dk, 3, F32, 0);

@@ -12,6 +12,7 @@ static void fill_ref(struct lk_dev *dev)
 	lk_ref_fill_mem(&dev->ops);
 	lk_ref_fill_dense(&dev->ops);
 	lk_ref_fill_attn(&dev->ops);
+	lk_ref_fill_gen(&dev->ops);
 	lk_ref_fill_image(&dev->ops);
 	dev->dtype = LK_F32;
 	dev->threads = 1;

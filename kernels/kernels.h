@@ -33,7 +33,7 @@ extern "C" {
 #endif
 
 enum lk_status { LK_OK = 0, LK_EINVAL = -1, LK_ENOMEM = -2, LK_EUNSUP = -3, LK_EDEVICE = -4 };
-enum lk_dtype { LK_F32, LK_BF16, LK_I32, LK_U8, LK_DTYPE_COUNT };
+enum lk_dtype { LK_F32, LK_BF16, LK_I32, LK_U8, LK_I8, LK_DTYPE_COUNT };
 
 /* A borrowed view: n[0..ndim) extents, stride[0..ndim) in elements. The last stride is always 1; ops accept any
  * stride in the other dimensions unless they say "dense". */
@@ -50,7 +50,7 @@ struct lk_event; /* a point in a queue */
 
 static inline size_t lk_dtype_size(int dtype)
 {
-	return dtype == LK_BF16 ? 2 : dtype == LK_U8 ? 1 : 4;
+	return dtype == LK_BF16 ? 2 : dtype == LK_U8 || dtype == LK_I8 ? 1 : 4;
 }
 
 static inline struct lk_view lk_view4(void *data, int dtype, int64_t a, int64_t b, int64_t c, int64_t d)
@@ -196,7 +196,12 @@ struct lk_attn {
 	const struct lk_seq *qs, *ks;
 	float scale; /* 1/sqrt(D) as a rule */
 	int causal;
+	/* Only when k, v are LK_I8 (see lk_kv_store): scales of k and v, (Tk,Hkv) with rows scale_stride apart. */
+	const float *k_scale, *v_scale;
+	int64_t scale_stride;
 };
+/* Forward only, and only for so few queries, k and v may also be what lk_kv_store writes: LK_BF16 or LK_I8. */
+enum { LK_ATTN_FEW = 4 };
 /* Carried per query and head: running max m and sum l (Tq,H), unnormalised output acc (Tq,H,D), all fp32 and dense. */
 struct lk_attn_state {
 	float *m, *l, *acc;
@@ -218,6 +223,29 @@ int lk_attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk_vie
  * cache is split over ranks and only partials travel. o, o2 (Tq,H,D) dense fp32. */
 int lk_attn_merge(struct lk_dev *dev, float *o, float *lse, const float *o2, const float *lse2, int64_t tq, int64_t h,
 		  int64_t d);
+
+/* ---- generation ---- */
+
+/* Keys or values in fewer bits, for caches. x (n,H,D) of the device's dtype -> y (n,H,D) LK_BF16 (scale NULL), or LK_I8
+ * with scale (n,H) fp32, rows scale_stride apart: scale = max|x| / 127 over D, y = x / scale rounded to even. A row of
+ * zeros has scale 0, a row with NaN or Inf has scale NaN and y 0. */
+int lk_kv_store(struct lk_dev *dev, const struct lk_view *y, float *scale, int64_t scale_stride,
+		const struct lk_view *x);
+/* And back: y = x * scale. */
+int lk_kv_load(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, const float *scale,
+	       int64_t scale_stride);
+
+struct lk_draw {
+	int64_t first, last; /* only columns [first, last) have a chance */
+	int64_t top_k;       /* 0: all; else so many of the largest, lower index first on ties */
+	double temperature;  /* 0: the largest logit, the lowest index on ties */
+	double top_p;        /* 1: all; else the largest that make up so much of the weight */
+};
+/* For each row of logits (n,V) fp32 one column, by inverse transform of host_u[i] in [0,1) over exp(logit / temperature)
+ * of what the limits leave, in index order without limits, else from the largest down. host_logprob (may be NULL): natural
+ * log of its probability at temperature 1 over [first, last). host_id -1: NaN or +Inf in the range, or nothing finite. Waits. */
+int lk_draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw *how, const double *host_u,
+	    int32_t *host_id, double *host_logprob);
 
 /* ---- images: NHWC, dense ---- */
 

@@ -12,7 +12,7 @@
 
 #include "kernels/kernels.h"
 
-#define LK_ABI 1 /* of struct lk_ops and struct lk_dev; the cuda object refuses another one */
+#define LK_ABI 2 /* of struct lk_ops and struct lk_dev; the cuda object refuses another one */
 
 struct lk_ops {
 	void (*close)(struct lk_dev *);
@@ -69,6 +69,10 @@ struct lk_ops {
 	int (*attn_bwd)(struct lk_dev *, const struct lk_attn *, const struct lk_view *, const float *, const float *,
 			const struct lk_view *, const struct lk_view *, const struct lk_view *);
 	int (*attn_merge)(struct lk_dev *, float *, float *, const float *, const float *, int64_t, int64_t, int64_t);
+
+	int (*kv_store)(struct lk_dev *, const struct lk_view *, float *, int64_t, const struct lk_view *);
+	int (*kv_load)(struct lk_dev *, const struct lk_view *, const struct lk_view *, const float *, int64_t);
+	int (*draw)(struct lk_dev *, const struct lk_view *, const struct lk_draw *, const double *, int32_t *, double *);
 
 	int (*conv_new)(struct lk_dev *, struct lk_conv *); /* geometry and weights are set */
 	int (*conv_refresh)(struct lk_dev *, struct lk_conv *);
@@ -160,6 +164,20 @@ static inline void lk_put(void *p, int dtype, int64_t i, float x)
 		((float *)p)[i] = x;
 }
 
+/* n elements from element `at` of a cache's row, as floats. */
+static inline void lk_kv_row(float *y, const void *data, int dtype, int64_t at, int64_t n, float scale)
+{
+	const int8_t *q = (const int8_t *)data + at;
+	const uint16_t *b = (const uint16_t *)data + at;
+
+	if (dtype == LK_I8)
+		for (int64_t i = 0; i < n; i++)
+			y[i] = scale * (float)q[i];
+	else
+		for (int64_t i = 0; i < n; i++)
+			y[i] = lk_bf16_get(b[i]);
+}
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -171,6 +189,7 @@ int lk_fail(struct lk_dev *dev, int code, const char *fmt, ...) __attribute__((f
 void lk_ref_fill_mem(struct lk_ops *o);
 void lk_ref_fill_dense(struct lk_ops *o);
 void lk_ref_fill_attn(struct lk_ops *o);
+void lk_ref_fill_gen(struct lk_ops *o);
 void lk_ref_fill_image(struct lk_ops *o);
 
 /* cpu/: opens the BLAS, sets dev->impl, name, warning; then each family overlays. */

@@ -14,13 +14,20 @@ enum { CHUNK = 64, AHEAD = 3072 /* floats */ };
 struct rows {
 	int64_t n, d, dp, share, heads; /* share: rows of a token that use one key head */
 	float *q, *score;               /* (n, dp) scaled; (n, CHUNK) */
+	float *wide;                    /* one chunk of keys, then of values, as floats, where they are kept in fewer bits */
 };
+
+/* Floats of a chunk's keys, the same number of values. */
+static int64_t wide_size(const struct lk_attn *a)
+{
+	return a->k.dtype == LK_F32 ? 0 : CHUNK * a->k.n[1] * a->k.n[2];
+}
 
 static size_t row_room(const struct lk_attn *a)
 {
 	int64_t n = a->q.n[0] * a->q.n[1], dp = (a->q.n[2] + LK_VEC - 1) / LK_VEC * LK_VEC;
 
-	return sizeof(float) * (size_t)(n * (dp + CHUNK));
+	return sizeof(float) * (size_t)(n * (dp + CHUNK) + 2 * wide_size(a));
 }
 
 static const float *row3(const struct lk_view *v, int64_t t, int64_t h)
@@ -37,6 +44,7 @@ static void open_rows(struct rows *w, const struct lk_attn *a, float *room)
 	w->share = w->heads / a->k.n[1];
 	w->score = room;
 	w->q = room + w->n * CHUNK;
+	w->wide = w->q + w->n * w->dp;
 	for (int64_t r = 0; r < w->n; r++) {
 		const float *q = row3(&a->q, r / w->heads, r % w->heads);
 
@@ -88,13 +96,34 @@ static int sees(const struct lk_attn *a, int64_t t, int64_t s)
 	return a->qs->seg[t] >= 0 && a->qs->seg[t] == a->ks->seg[s] && (!a->causal || a->ks->pos[s] <= a->qs->pos[t]);
 }
 
+/* Tokens [s0, s0 + n) of v as floats. */
+static struct lk_view chunk_of(const struct lk_view *v, const float *scale, int64_t scale_stride, int64_t s0, int64_t n,
+			       float *wide)
+{
+	int64_t heads = v->n[1], d = v->n[2];
+	struct lk_view y = lk_view3(wide, LK_F32, n, heads, d);
+
+	if (v->dtype == LK_F32) {
+		y = *v;
+		y.data = (float *)v->data + s0 * v->stride[0];
+		return y;
+	}
+	for (int64_t s = 0; s < n; s++)
+		for (int64_t h = 0; h < heads; h++)
+			lk_kv_row(wide + (s * heads + h) * d, v->data, v->dtype, (s0 + s) * v->stride[0] + h * v->stride[1], d,
+				  scale ? scale[(s0 + s) * scale_stride + h] : 1.0f);
+	return y;
+}
+
 static void score_chunk(const struct rows *w, const struct lk_attn *a, int64_t s0, int64_t n)
 {
+	struct lk_view keys = chunk_of(&a->k, a->k_scale, a->scale_stride, s0, n, w->wide);
+
 	for (int64_t s = 0; s < n; s++)
 		for (int64_t hk = 0; hk < a->k.n[1]; hk++) {
-			const float *k = row3(&a->k, s0 + s, hk);
+			const float *k = row3(&keys, s, hk);
 
-			fetch(k, a->k.stride[0], w->d);
+			fetch(k, keys.stride[0], w->d);
 			for (int64_t t = 0; t < a->q.n[0]; t++)
 				for (int64_t g = 0; g < w->share; g++) {
 					int64_t r = t * w->heads + hk * w->share + g;
@@ -139,11 +168,13 @@ static int weigh(float *x, int64_t n, float *m, float *l, float *acc, int64_t dp
 
 static void sum_chunk(const struct rows *w, const struct lk_attn *a, int64_t s0, int64_t n, float *acc)
 {
+	struct lk_view values = chunk_of(&a->v, a->v_scale, a->scale_stride, s0, n, w->wide + wide_size(a));
+
 	for (int64_t s = 0; s < n; s++)
 		for (int64_t hk = 0; hk < a->k.n[1]; hk++) {
-			const float *v = row3(&a->v, s0 + s, hk);
+			const float *v = row3(&values, s, hk);
 
-			fetch(v, a->v.stride[0], w->d);
+			fetch(v, values.stride[0], w->d);
 			for (int64_t t = 0; t < a->q.n[0]; t++)
 				for (int64_t g = 0; g < w->share; g++) {
 					int64_t r = t * w->heads + hk * w->share + g;

@@ -18,6 +18,17 @@ static double dot(const float *a, const float *b, int64_t n)
 	return s;
 }
 
+/* Key or value s of head h as floats: where it lies, or in `room` (D floats) when it is kept in fewer bits. */
+static const float *cached(const struct lk_view *v, const float *scale, int64_t scale_stride, int64_t s, int64_t h,
+			   float *room)
+{
+	if (v->dtype == LK_F32)
+		return row3(v, s, h);
+	lk_kv_row(room, v->data, v->dtype, s * v->stride[0] + h * v->stride[1], v->n[2],
+		  scale ? scale[s * scale_stride + h] : 1.0f);
+	return room;
+}
+
 static int sees(const struct lk_attn *a, int64_t t, int64_t s)
 {
 	if (a->qs->seg[t] < 0 || a->qs->seg[t] != a->ks->seg[s])
@@ -30,16 +41,18 @@ static int64_t key_head(const struct lk_attn *a, int64_t h)
 	return h / (a->q.n[1] / a->k.n[1]);
 }
 
-/* One query row and head: m, l and acc (D doubles) take in all keys of the block. score: room for Tk doubles. */
+/* One query row and head: m, l and acc (D doubles) take in all keys of the block. score: room for Tk doubles and D floats. */
 static void fold_row(const struct lk_attn *a, int64_t t, int64_t h, double *score, double *m, double *l, double *acc)
 {
 	int64_t tk = a->k.n[0], d = a->q.n[2], hk = key_head(a, h);
 	double top = *m, keep;
+	float *room = (float *)(score + tk);
 
 	for (int64_t s = 0; s < tk; s++) {
 		score[s] = -INFINITY;
 		if (sees(a, t, s))
-			score[s] = a->scale * dot(row3(&a->q, t, h), row3(&a->k, s, hk), d);
+			score[s] = a->scale * dot(row3(&a->q, t, h),
+						  cached(&a->k, a->k_scale, a->scale_stride, s, hk, room), d);
 		top = fmax(top, score[s]);
 	}
 	if (isinf(top) && top < 0)
@@ -51,10 +64,11 @@ static void fold_row(const struct lk_attn *a, int64_t t, int64_t h, double *scor
 		acc[i] *= keep;
 	for (int64_t s = 0; s < tk; s++) {
 		double p = exp(score[s] - top);
-		const float *v = row3(&a->v, s, hk);
+		const float *v;
 
 		if (p == 0)
 			continue;
+		v = cached(&a->v, a->v_scale, a->scale_stride, s, hk, room);
 		*l += p;
 		for (int64_t i = 0; i < d; i++)
 			acc[i] += p * v[i];
@@ -82,7 +96,7 @@ static void end_row(float *o, float *lse, double m, double l, const double *acc,
 
 static double *row_room(struct lk_dev *dev, int64_t tk, int64_t d)
 {
-	double *p = calloc((size_t)(tk + d), sizeof *p);
+	double *p = calloc((size_t)(tk + 2 * d), sizeof *p);
 
 	if (!p)
 		lk_fail(dev, LK_ENOMEM, "attention: no memory for one row of %lld scores", (long long)tk);

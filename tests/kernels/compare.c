@@ -131,7 +131,7 @@ int ops_compare(struct ops_run *ref, struct ops_run *got, const struct ops_case 
 			return 1;
 		if (a->role != OPS_OUTPUT)
 			continue;
-		if (a->v.dtype == LK_I32 || a->v.dtype == LK_U8)
+		if (a->v.dtype != LK_F32 && a->v.dtype != LK_BF16)
 			bad = compare_exact(a, b, why, n);
 		else
 			bad = compare_floats(a, b, tol, worst, why, n);

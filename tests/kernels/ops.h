@@ -83,7 +83,7 @@ struct ops_run {
 
 /* Inputs: uniform in [-scale, scale). ndim extents follow. OPS_ACT, LK_F32 or LK_BF16. */
 struct lk_view ops_in(struct ops_run *r, int dtype, int ndim, ...);
-/* Integers in [lo, hi), LK_I32 or LK_U8. */
+/* Integers in [lo, hi), LK_I32, LK_U8 or LK_I8. */
 struct lk_view ops_ints(struct ops_run *r, int dtype, int64_t lo, int64_t hi, int ndim, ...);
 /* The same from the caller's numbers (n of them, copied). */
 struct lk_view ops_given_i32(struct ops_run *r, const int32_t *x, int64_t n);
@@ -123,5 +123,6 @@ extern const struct ops_family ops_family_dense; /* cases_dense.c */
 extern const struct ops_family ops_family_calls; /* cases_calls.c */
 extern const struct ops_family ops_family_attn;  /* cases_attn.c */
 extern const struct ops_family ops_family_image; /* cases_image.c */
+extern const struct ops_family ops_family_gen;   /* cases_gen.c */
 
 #endif

@@ -118,6 +118,7 @@ double ops_element(const void *data, int dtype, int64_t off)
 	case LK_BF16: return ops_bf16_get(((const uint16_t *)data)[off]);
 	case LK_I32: return ((const int32_t *)data)[off];
 	case LK_U8: return ((const uint8_t *)data)[off];
+	case LK_I8: return ((const int8_t *)data)[off];
 	default: return ((const float *)data)[off];
 	}
 }
@@ -128,6 +129,7 @@ static void set_element(void *data, int dtype, int64_t off, double x)
 	case LK_BF16: ((uint16_t *)data)[off] = ops_bf16_put((float)x); break;
 	case LK_I32: ((int32_t *)data)[off] = (int32_t)x; break;
 	case LK_U8: ((uint8_t *)data)[off] = (uint8_t)x; break;
+	case LK_I8: ((int8_t *)data)[off] = (int8_t)x; break;
 	default: ((float *)data)[off] = (float)x;
 	}
 }
@@ -248,7 +250,7 @@ struct lk_view ops_out(struct ops_run *r, const char *name, int dtype, int ndim,
 	va_start(ap, ndim);
 	v = shape(r, dtype, ndim, ap);
 	va_end(ap);
-	return upload(r, add(r, name, OPS_OUTPUT, v, v.dtype == LK_I32 || v.dtype == LK_U8 ? 0xA5 : 0xFF));
+	return upload(r, add(r, name, OPS_OUTPUT, v, v.dtype == LK_F32 || v.dtype == LK_BF16 ? 0xFF : 0xA5));
 }
 
 struct lk_view ops_inout(struct ops_run *r, const char *name, int dtype, int ndim, ...)
