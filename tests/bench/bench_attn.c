@@ -97,7 +97,7 @@ static int alone(void *arg)
 
 	for (int64_t i = 0; !rc && i + DOC <= s->t; i += DOC) {
 		struct lk_attn a = { slice(s->a.q, i, DOC), slice(s->a.k, i, DOC), slice(s->a.v, i, DOC),
-				     s->doc, s->doc, s->a.scale, 1 };
+				     s->doc, s->doc, .scale = s->a.scale, .causal = 1 };
 		struct lk_view o = slice(s->o, i, DOC), dout = slice(s->dout, i, DOC), dq = slice(s->dq, i, DOC);
 		struct lk_view dk = slice(s->dk, i, DOC), dv = slice(s->dv, i, DOC);
 
