@@ -1,6 +1,7 @@
 /* attn_int.h - what the attention files of this folder share.
  *
- *   attn.cu           the ops of kernels.h: makes a job, chooses the variant
+ *   attn.cu           the ops of kernels.h: makes a job, chooses the variant, keeps schedules
+ *   attn_state.cu     begin, end, delta, merge
  *   attn_plan.c       schedules: which tiles of keys a tile of queries meets (host, plain C)
  *   attn_mma_*.cu     tiles by mma.sync, for every chip, head and stride
  *   attn_sm90_*.cu    Hopper: TMA and wgmma
@@ -66,7 +67,13 @@ int lk_attn_mma_fwd(struct lk_dev *dev, const struct lk_attn_job *j);
 int lk_attn_mma_bwd(struct lk_dev *dev, const struct lk_attn_job *j);
 /* Forward for any number of queries, made for at most LK_ROW_QUERIES. Keys and values bf16 or int8. */
 int lk_attn_row_fwd(struct lk_dev *dev, const struct lk_attn_job *j);
-enum { LK_ROW_QUERIES = 16 };
+enum { LK_ROW_QUERIES = 16, LK_ATTN_HEAD = 128 /* elements of a head, at most */ };
+/* Once, without keys: o = 0, lse = -INFINITY. */
+int lk_attn_nothing(struct lk_dev *dev, const struct lk_attn_job *j);
+void lk_attn_fill_state(struct lk_ops *o);
+
+#define LK_LOG2E 1.4426950408889634f
+#define LK_LN2 0.6931471805599453f
 
 /* ---- device: masks and runs ---- */
 

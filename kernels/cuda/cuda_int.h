@@ -63,6 +63,7 @@ static inline cudaStream_t lk_stream(struct lk_dev *dev)
  * The attention files may hang a plan on it (of this sequence as queries; what it was made for is theirs to remember);
  * plan_free is called with it before the sequence goes. */
 struct lk_cuda_seq {
+	uint64_t id;               /* no other sequence of this process has or had it */
 	void *block;               /* device memory that holds the three arrays */
 	size_t block_bytes;
 	struct lk_seq_tile *tiles; /* device, lk_seq.ntiles */

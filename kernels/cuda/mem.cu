@@ -259,6 +259,8 @@ static int memory(struct lk_dev *dev, size_t *free_bytes, size_t *total_bytes)
 
 /* ---- sequences ---- */
 
+static uint64_t last_id; /* of all devices */
+
 /* A block of at least `bytes`. Those of freed sequences are used again (decoding makes a sequence per token): the upload
  * into one waits in the queue for what read it. Sequences are freed when no other queue uses them. */
 static int take_block(struct lk_dev *dev, struct lk_cuda_mem *m, size_t bytes, struct lk_cuda_seq *cs)
@@ -342,6 +344,7 @@ static int seq_new(struct lk_dev *dev, struct lk_seq *s)
 		return lk_cuda_fail(dev, LK_ENOMEM, "seq_new: out of memory");
 	}
 	s->impl = cs;
+	cs->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
 	rc = take_block(dev, m, bytes ? bytes : 256, cs);
 	if (!rc)
 		rc = upload_sequence(dev, s, cs);
