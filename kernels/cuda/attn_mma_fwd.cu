@@ -1,0 +1,8 @@
+/* attn_mma_fwd.cu - attention forward on every chip */
+#include "kernels/cuda/attn_int.h"
+
+int lk_attn_mma_fwd(struct lk_dev *dev, const struct lk_attn_job *j)
+{
+	(void)j;
+	return lk_cuda_fail(dev, LK_EUNSUP, "attention is not there yet");
+}
