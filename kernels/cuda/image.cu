@@ -3,6 +3,7 @@
 
 void lk_cuda_fill_image(struct lk_ops *o)
 {
+	lk_cuda_fill_conv(o);
 	lk_cuda_fill_pixels(o);
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/cuda/cuda_int.h"
 
 void lk_cuda_fill_pixels(struct lk_ops *o); /* pixels, recon_loss */
+void lk_cuda_fill_conv(struct lk_ops *o);   /* conv_new, _refresh, _free, _fwd, _bwd */
 
 static inline int64_t lk_elements(const struct lk_view *v)
 {
