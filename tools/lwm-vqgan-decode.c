@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/config/opt.h"
 #include "common/media/frames.h"

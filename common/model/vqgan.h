@@ -19,10 +19,11 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
-#include "common/base/json.h"
 #include "kernels/kernels.h"
 
 enum { LWM_VQGAN_MAX_LEVELS = 8 };
+
+struct json_t; /* jansson's: who makes or reads config.json includes common/base/json.h */
 
 struct lwm_vqgan_cfg {
 	int32_t resolution;     /* square size it was made for; other multiples of the factor work too */
@@ -46,8 +47,8 @@ static inline int64_t lwm_vqgan_codes(const struct lwm_vqgan_cfg *c, int64_t hei
 	return (height / lwm_vqgan_factor(c)) * (width / lwm_vqgan_factor(c));
 }
 /* diffusers' VQModel config.json with our additions; *out is decref'ed by the caller. */
-int lwm_vqgan_cfg_to_json(const struct lwm_vqgan_cfg *c, json_t **out, struct lwm_err *e);
-int lwm_vqgan_cfg_from_json(struct lwm_vqgan_cfg *c, const json_t *o, const char *name, struct lwm_err *e);
+int lwm_vqgan_cfg_to_json(const struct lwm_vqgan_cfg *c, struct json_t **out, struct lwm_err *e);
+int lwm_vqgan_cfg_from_json(struct lwm_vqgan_cfg *c, const struct json_t *o, const char *name, struct lwm_err *e);
 
 /* ---- parameter table ---- */
 

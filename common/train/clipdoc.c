@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "common/base/hash.h"
+#include "common/base/json.h"
 #include "common/media/frames.h"
 #include "common/model/device.h"
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/base/rng.h"
+#include "common/base/json.h"
 #include "common/model/vqgan.h"
 
 static const struct lwm_vqgan_cfg small = { .resolution = 16, .hidden = 4, .levels = 3, .mult = { 1, 2, 2 },

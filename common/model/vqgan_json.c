@@ -1,0 +1,91 @@
+/* vqgan_json.c - the shape of the frame tokenizer as diffusers' config.json. */
+#include <string.h>
+
+#include "common/base/json.h"
+#include "common/model/vqgan.h"
+
+int lwm_vqgan_cfg_to_json(const struct lwm_vqgan_cfg *c, json_t **out, struct lwm_err *e)
+{
+	json_t *channels = json_array(), *down = json_array(), *up = json_array();
+	for (int i = 0; i < c->levels; i++) {
+		json_array_append_new(channels, json_integer((json_int_t)c->mult[i] * c->hidden));
+		json_array_append_new(down, json_string("DownEncoderBlock2D"));
+		json_array_append_new(up, json_string("UpDecoderBlock2D"));
+	}
+	*out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:{s:s}}",
+			 "_class_name", "VQModel", "act_fn", "silu", "block_out_channels", channels,
+			 "down_block_types", down, "up_block_types", up, "in_channels", 3, "out_channels", 3,
+			 "latent_channels", c->z_channels, "vq_embed_dim", c->embed_dim, "layers_per_block",
+			 c->res_blocks, "norm_num_groups", c->groups, "num_vq_embeddings", c->num_embeddings,
+			 "sample_size", c->resolution, "mid_block_add_attention", 0, "lookup_from_codebook", 1, "lwm",
+			 "pixel_range", c->unit_pixels ? "[0,1]" : "[-1,1]");
+	return *out ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the VQGAN's config.json");
+}
+
+static int32_t gcd(int32_t a, int32_t b)
+{
+	while (b) {
+		int32_t r = a % b;
+		a = b;
+		b = r;
+	}
+	return a;
+}
+
+static int read_channels(struct lwm_vqgan_cfg *c, const json_t *o, const char *name, struct lwm_err *e)
+{
+	json_t *a;
+	int32_t ch[LWM_VQGAN_MAX_LEVELS], g = 0;
+	LWM_TRY(lwm_json_get(o, "block_out_channels", JSON_ARRAY, &a, name, e));
+	size_t n = json_array_size(a);
+	if (n < 1 || n > LWM_VQGAN_MAX_LEVELS)
+		return lwm_fail(e, LWM_EDATA, "%s: block_out_channels has %zu levels, 1 to %d are possible", name, n,
+				LWM_VQGAN_MAX_LEVELS);
+	for (size_t i = 0; i < n; i++) {
+		json_int_t v = json_integer_value(json_array_get(a, i));
+		if (v < 1 || v > 16384)
+			return lwm_fail(e, LWM_EDATA, "%s: block_out_channels[%zu] is not between 1 and 16384", name, i);
+		ch[i] = (int32_t)v;
+		g = gcd(ch[i], g);
+	}
+	c->levels = (int32_t)n;
+	c->hidden = g;
+	for (size_t i = 0; i < n; i++)
+		c->mult[i] = ch[i] / g;
+	return 0;
+}
+
+static int read_int(const json_t *o, const char *key, int32_t *out, const char *name, struct lwm_err *e)
+{
+	int64_t v;
+	LWM_TRY(lwm_json_int(o, key, &v, name, e));
+	if (v < 0 || v > 1 << 24)
+		return lwm_fail(e, LWM_EDATA, "%s: %s = %lld is out of range", name, key, (long long)v);
+	*out = (int32_t)v;
+	return 0;
+}
+
+/* Without our "lwm" object the file is diffusers' own, whose pipelines feed pixels in [0,1] and whose mid block has
+ * attention unless the file says otherwise. */
+int lwm_vqgan_cfg_from_json(struct lwm_vqgan_cfg *c, const json_t *o, const char *name, struct lwm_err *e)
+{
+	const json_t *ours = json_object_get(o, "lwm");
+	const char *range = json_string_value(json_object_get(ours, "pixel_range"));
+	memset(c, 0, sizeof *c);
+	LWM_TRY(read_channels(c, o, name, e));
+	LWM_TRY(read_int(o, "latent_channels", &c->z_channels, name, e));
+	LWM_TRY(read_int(o, "layers_per_block", &c->res_blocks, name, e));
+	LWM_TRY(read_int(o, "norm_num_groups", &c->groups, name, e));
+	LWM_TRY(read_int(o, "num_vq_embeddings", &c->num_embeddings, name, e));
+	c->embed_dim = c->z_channels;
+	if (json_is_integer(json_object_get(o, "vq_embed_dim")))
+		LWM_TRY(read_int(o, "vq_embed_dim", &c->embed_dim, name, e));
+	if (!json_is_false(json_object_get(o, "mid_block_add_attention")))
+		return lwm_fail(e, LWM_EDATA, "%s: mid_block_add_attention must be false: this VQGAN has no attention",
+				name);
+	c->resolution = 256;
+	if (ours)
+		LWM_TRY(read_int(o, "sample_size", &c->resolution, name, e));
+	c->unit_pixels = !ours || (range && strcmp(range, "[0,1]") == 0);
+	return lwm_vqgan_check(c, e) < 0 ? lwm_context(e, "%s", name) : 0;
+}
