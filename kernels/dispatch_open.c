@@ -72,24 +72,46 @@ static void *find_library(char *why, size_t n)
 	return try_library("liblwm_cuda.so", why, n);
 }
 
-static int open_cuda(struct lk_dev *dev, int index, char *why, size_t n)
+/* A function of the library as *fn (fn_bytes: ISO C has no cast from object to function pointer). */
+static int find_function(const char *name, void *fn, size_t fn_bytes, char *why, size_t n)
 {
 	char reason[160];
-	void *lib, *sym;
-	lk_cuda_open_fn *open_fn;
+	void *lib = find_library(reason, sizeof reason), *sym; // stays loaded: its code runs until the process ends
 
-	lib = find_library(reason, sizeof reason); // stays loaded: its code runs until the process ends
 	if (!lib) {
 		snprintf(why, n, "the cuda backend cannot be loaded: %s", reason);
 		return LK_EUNSUP;
 	}
-	sym = dlsym(lib, "lk_cuda_open");
+	sym = dlsym(lib, name);
 	if (!sym) {
-		snprintf(why, n, "liblwm_cuda.so has no lk_cuda_open: it is not ours, or of another version");
+		snprintf(why, n, "liblwm_cuda.so has no %s: it is not ours, or of another version", name);
 		return LK_EUNSUP;
 	}
-	memcpy(&open_fn, &sym, sizeof open_fn); // ISO C has no cast from object to function pointer
-	return open_fn(dev, LK_ABI, index, why, n);
+	memcpy(fn, &sym, fn_bytes);
+	return 0;
+}
+
+static int open_cuda(struct lk_dev *dev, int index, char *why, size_t n)
+{
+	lk_cuda_open_fn *open_fn;
+	int rc = find_function("lk_cuda_open", &open_fn, sizeof open_fn, why, n);
+
+	return rc ? rc : open_fn(dev, LK_ABI, index, why, n);
+}
+
+int lk_dev_count(const char *kind, char *why, size_t n)
+{
+	lk_cuda_count_fn *count_fn;
+	int rc;
+
+	if (strcmp(kind, "ref") == 0 || strcmp(kind, "cpu") == 0)
+		return 1;
+	if (strcmp(kind, "cuda") != 0) {
+		snprintf(why, n, "no device is called \"%s\"; there are ref, cpu and cuda", kind);
+		return LK_EUNSUP;
+	}
+	rc = find_function("lk_cuda_count", &count_fn, sizeof count_fn, why, n);
+	return rc ? rc : count_fn(why, n);
 }
 
 /* "cuda" or "cuda:N" -> N, else -1 */

@@ -85,12 +85,14 @@ static inline struct lk_view lk_view1(void *data, int dtype, int64_t a)
 int lk_dev_open(struct lk_dev **out, const char *spec, int threads, char *why, size_t n);
 int lk_dev_fork(struct lk_dev **out, struct lk_dev *dev); /* same place, second queue, for copies and ring traffic */
 void lk_dev_close(struct lk_dev *dev);                    /* NULL is fine */
+/* How many devices of a kind ("ref", "cpu", "cuda") there are: 1 or more, or a status < 0 with the reason in why. */
+int lk_dev_count(const char *kind, char *why, size_t n);
 int lk_dev_dtype(const struct lk_dev *dev);               /* dtype of activations and compute weights */
 int lk_dev_threads(const struct lk_dev *dev);
 const char *lk_dev_name(const struct lk_dev *dev);        /* "cpu (avx512, OpenBLAS SkylakeX, 2 threads)" */
 const char *lk_dev_error(const struct lk_dev *dev);       /* the sentence of the last failure, "" if none */
 const char *lk_dev_warning(const struct lk_dev *dev);     /* e.g. the BLAS runs with the wrong core type; "" if none */
-void *lk_dev_native(struct lk_dev *dev);                  /* cudaStream_t for NCCL; NULL elsewhere */
+void *lk_dev_native(struct lk_dev *dev);                  /* cudaStream_t on cuda; NULL elsewhere */
 int lk_dev_memory(struct lk_dev *dev, size_t *free_bytes, size_t *total_bytes);
 int lk_dev_is_host(const struct lk_dev *dev);             /* 1: device memory is host memory (ref, cpu) */
 
@@ -106,6 +108,36 @@ void lk_event_free(struct lk_event *ev);
 int lk_record(struct lk_dev *dev, struct lk_event *ev);
 int lk_wait(struct lk_dev *dev, const struct lk_event *ev); /* later work on dev waits for ev */
 int lk_sync(struct lk_dev *dev);
+
+/* ---- groups: devices of several ranks that exchange device memory by themselves ----
+ *
+ * One device a rank, no two ranks on one GPU; on cuda by NCCL. ref and cpu have none. Every call is made by all ranks in the
+ * same order. A group has a queue of its own: an exchange begins there when all that was called on the device before is
+ * done, and runs beside what the device is given next, until lk_group_finish makes later work of the device wait for it.
+ * No call waits on the host but lk_group_new, lk_group_settle and lk_group_free. Sums are fp32, in an order that follows
+ * from the number of ranks and the wiring between their GPUs: the same bits on every run of the same allocation.
+ * A rank that is lost shows in lk_group_settle; after a failure (LK_EDEVICE) the group is of no more use. The sentence is
+ * in lk_dev_error of the group's device. */
+enum { LK_GROUP_ID = 128, LK_GROUP_PLACE = 16, LK_GROUP_INFLIGHT = 8 };
+struct lk_group;
+/* Local. What no two ranks may share: a number of the GPU's own. LK_EUNSUP with the reason where this device cannot group. */
+int lk_group_place(struct lk_dev *dev, unsigned char place[LK_GROUP_PLACE]);
+/* Local. Made by one rank, which tells it to the others. */
+int lk_group_id(struct lk_dev *dev, unsigned char id[LK_GROUP_ID]);
+/* Tries the group before it returns: a sum, a gather and a block round the ring. seconds: how long this call and
+ * lk_group_settle wait for other ranks. Free the group before the device. */
+int lk_group_new(struct lk_dev *dev, struct lk_group **out, const unsigned char id[LK_GROUP_ID], int rank, int size,
+		 double seconds);
+void lk_group_free(struct lk_group *g); /* NULL is fine; what is still under way after a few seconds is given up */
+int lk_group_sum(struct lk_group *g, float *p, int64_t n); /* in place */
+/* mine (n / size) = this rank's slice of the sum of in (n); it may be its own place in `in`. */
+int lk_group_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t n);
+/* all (size * bytes); mine may be its own place in all. */
+int lk_group_allgather(struct lk_group *g, const void *mine, size_t bytes, void *all);
+/* One send and one receive at once; 0 bytes: nothing that way. At most LK_GROUP_INFLIGHT are in flight, finished in order. */
+int lk_group_start(struct lk_group *g, int to, const void *send, size_t send_bytes, int from, void *recv, size_t recv_bytes);
+int lk_group_finish(struct lk_group *g);
+int lk_group_settle(struct lk_group *g); /* waits until all of that is done */
 
 /* ---- dense algebra ---- */
 

@@ -12,7 +12,7 @@
 
 #include "kernels/kernels.h"
 
-#define LK_ABI 2 /* of struct lk_ops and struct lk_dev; the cuda object refuses another one */
+#define LK_ABI 3 /* of struct lk_ops and struct lk_dev; the cuda object refuses another one */
 
 struct lk_ops {
 	void (*close)(struct lk_dev *);
@@ -90,6 +90,17 @@ struct lk_ops {
 	int (*pixels)(struct lk_dev *, const struct lk_view *, const struct lk_view *);
 	int (*recon_loss)(struct lk_dev *, const struct lk_view *, const struct lk_view *, const struct lk_view *, float,
 			  float, double *);
+
+	int (*group_place)(struct lk_dev *, unsigned char *);
+	int (*group_id)(struct lk_dev *, unsigned char *);
+	int (*group_new)(struct lk_dev *, struct lk_group *, const unsigned char *); /* fills impl */
+	void (*group_free)(struct lk_group *);					     /* frees impl only */
+	int (*group_sum)(struct lk_group *, float *, int64_t);
+	int (*group_reduce_scatter)(struct lk_group *, const float *, float *, int64_t); /* elements of one slice */
+	int (*group_allgather)(struct lk_group *, const void *, size_t, void *);
+	int (*group_start)(struct lk_group *, int, const void *, size_t, int, void *, size_t);
+	int (*group_finish)(struct lk_group *);
+	int (*group_settle)(struct lk_group *);
 };
 
 struct lk_dev {
@@ -116,6 +127,13 @@ struct lk_seq {
 	int32_t *pos, *seg;        /* host, n */
 	struct lk_seq_tile *tiles; /* host, ntiles */
 	int32_t *dev_pos, *dev_seg; /* device; == pos, seg on host devices */
+	void *impl;
+};
+
+struct lk_group {
+	struct lk_dev *dev;
+	int rank, size, inflight;
+	double seconds;
 	void *impl;
 };
 
@@ -198,8 +216,10 @@ void lk_cpu_fill_dense(struct lk_dev *dev);
 void lk_cpu_fill_attn(struct lk_dev *dev);
 void lk_cpu_fill_image(struct lk_dev *dev);
 
-/* cuda/liblwm_cuda.so exports this one symbol; dispatch.c finds it with dlopen. abi is LK_ABI of the caller. */
+/* cuda/liblwm_cuda.so exports lk_cuda_open; dispatch_open.c finds it with dlopen. abi is LK_ABI of the caller. */
 typedef int lk_cuda_open_fn(struct lk_dev *dev, int abi, int index, char *why, size_t n);
+/* And lk_cuda_count: GPUs, or a status < 0 with the reason. */
+typedef int lk_cuda_count_fn(char *why, size_t n);
 
 #ifdef __cplusplus
 }

@@ -96,6 +96,7 @@ void lk_cuda_fill_vector(struct lk_ops *o);      /* zero .. sumsq, adamw */
 void lk_cuda_fill_transformer(struct lk_ops *o); /* norm, rope, swiglu, embed, rows, xent */
 void lk_cuda_fill_attn(struct lk_ops *o);
 void lk_cuda_fill_image(struct lk_ops *o);
+void lk_cuda_fill_group(struct lk_ops *o);
 void lk_cuda_close_mem(struct lk_dev *dev);
 void lk_cuda_close_matmul(struct lk_dev *dev);
 void lk_cuda_close_attn(struct lk_dev *dev);

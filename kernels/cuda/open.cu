@@ -205,6 +205,7 @@ static void fill_ops(struct lk_ops *o)
 	lk_cuda_fill_transformer(o);
 	lk_cuda_fill_attn(o);
 	lk_cuda_fill_image(o);
+	lk_cuda_fill_group(o);
 }
 
 static void name_device(struct lk_dev *dev, int index, const cudaDeviceProp *prop)
@@ -214,6 +215,13 @@ static void name_device(struct lk_dev *dev, int index, const cudaDeviceProp *pro
 	cudaDriverGetVersion(&driver);
 	snprintf(dev->name, sizeof dev->name, "cuda:%d (%.40s, %.0f GiB, driver for CUDA %d.%d)", index, prop->name,
 		 static_cast<double>(prop->totalGlobalMem) / (1 << 30), driver / 1000, driver % 1000 / 10);
+}
+
+extern "C" __attribute__((visibility("default"))) int lk_cuda_count(char *why, size_t n)
+{
+	int count = count_gpus(why, n);
+
+	return count ? count : LK_EDEVICE;
 }
 
 extern "C" __attribute__((visibility("default"))) int lk_cuda_open(struct lk_dev *dev, int abi, int index, char *why,

@@ -1,0 +1,172 @@
+/* dispatch_group.c - groups of devices: checks the arguments and calls the backend. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/check.h"
+
+#define LL(x) ((long long)(x))
+
+static int cannot(struct lk_dev *dev)
+{
+	return lk_fail(dev, LK_EUNSUP, "%.96s: devices of this kind form no groups", dev->name);
+}
+
+int lk_group_place(struct lk_dev *dev, unsigned char place[LK_GROUP_PLACE])
+{
+	memset(place, 0, LK_GROUP_PLACE);
+	return dev->ops.group_place ? dev->ops.group_place(dev, place) : cannot(dev);
+}
+
+int lk_group_id(struct lk_dev *dev, unsigned char id[LK_GROUP_ID])
+{
+	memset(id, 0, LK_GROUP_ID);
+	return dev->ops.group_id ? dev->ops.group_id(dev, id) : cannot(dev);
+}
+
+/* ---- does it work? ---- */
+
+/* Each rank gives rank + 1 to every sum: the results are known. p: device memory of 3 * size + 3 floats. */
+static int exchange_ranks(struct lk_group *g, float *p)
+{
+	int n = g->size, rc;
+	float *in = p, *sum = p + n, *slice = sum + 1, *all = slice + 1, *from = all + n;
+
+	rc = lk_group_reduce_scatter(g, in, slice, n);
+	rc = rc ? rc : lk_group_sum(g, sum, 1);
+	rc = rc ? rc : lk_group_allgather(g, in, sizeof *in, all);
+	rc = rc ? rc : lk_group_start(g, (g->rank + 1) % n, in, sizeof *in, (g->rank + n - 1) % n, from, sizeof *from);
+	rc = rc ? rc : lk_group_finish(g);
+	return rc ? rc : lk_group_settle(g);
+}
+
+static int right(const struct lk_group *g, const float *p)
+{
+	int n = g->size, ok = 1;
+	float sum = (float)n * (float)(n + 1) / 2;
+
+	ok = p[n] == sum && p[n + 1] == sum && p[2 * n + 2] == (float)((g->rank + n - 1) % n + 1);
+	for (int r = 0; r < n; r++)
+		ok = ok && p[n + 2 + r] == (float)(r + 1);
+	return ok;
+}
+
+static int try_group(struct lk_group *g)
+{
+	size_t bytes = (size_t)(2 * g->size + 3) * sizeof(float);
+	float *host = calloc(1, bytes);
+	void *p = NULL;
+	int rc;
+
+	if (!host)
+		return lk_fail(g->dev, LK_ENOMEM, "group_new: out of memory");
+	for (int i = 0; i <= g->size; i++)
+		host[i] = (float)(g->rank + 1);
+	rc = lk_mem_alloc(g->dev, bytes, &p);
+	rc = rc ? rc : lk_upload(g->dev, p, host, bytes);
+	rc = rc ? rc : exchange_ranks(g, p);
+	rc = rc ? rc : lk_download(g->dev, host, p, bytes);
+	if (!rc && !right(g, host))
+		rc = lk_fail(g->dev, LK_EDEVICE, "group_new: %d ranks exchanged their numbers and rank %d got wrong ones",
+			     g->size, g->rank);
+	lk_mem_free(g->dev, p);
+	free(host);
+	return rc;
+}
+
+int lk_group_new(struct lk_dev *dev, struct lk_group **out, const unsigned char id[LK_GROUP_ID], int rank, int size,
+		 double seconds)
+{
+	struct lk_check c = { dev, "group_new", 0 };
+	struct lk_group *g;
+	int rc;
+
+	*out = NULL;
+	if (!dev->ops.group_new)
+		return cannot(dev);
+	LK_WANT(&c, size > 0 && rank >= 0 && rank < size, "rank %d of %d", rank, size);
+	LK_WANT(&c, seconds > 0, "no time to wait: %g s", seconds);
+	if (c.rc)
+		return c.rc;
+	g = calloc(1, sizeof *g);
+	if (!g)
+		return lk_fail(dev, LK_ENOMEM, "group_new: out of memory");
+	*g = (struct lk_group){ .dev = dev, .rank = rank, .size = size, .seconds = seconds };
+	rc = dev->ops.group_new(dev, g, id);
+	if (!rc)
+		rc = try_group(g);
+	if (rc)
+		lk_group_free(g);
+	else
+		*out = g;
+	return rc;
+}
+
+void lk_group_free(struct lk_group *g)
+{
+	if (g && g->impl)
+		g->dev->ops.group_free(g);
+	free(g);
+}
+
+/* ---- exchanges ---- */
+
+int lk_group_sum(struct lk_group *g, float *p, int64_t n)
+{
+	struct lk_check c = { g->dev, "group_sum", 0 };
+
+	LK_WANT(&c, n >= 0, "%lld values", LL(n));
+	lk_check_ptr(&c, "p", p, n);
+	return c.rc || !n ? c.rc : g->dev->ops.group_sum(g, p, n);
+}
+
+int lk_group_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t n)
+{
+	struct lk_check c = { g->dev, "group_reduce_scatter", 0 };
+
+	LK_WANT(&c, n >= 0 && n % g->size == 0, "%lld values do not divide among %d ranks", LL(n), g->size);
+	lk_check_ptr(&c, "in", in, n);
+	lk_check_ptr(&c, "mine", mine, n);
+	return c.rc || !n ? c.rc : g->dev->ops.group_reduce_scatter(g, in, mine, n / g->size);
+}
+
+int lk_group_allgather(struct lk_group *g, const void *mine, size_t bytes, void *all)
+{
+	struct lk_check c = { g->dev, "group_allgather", 0 };
+
+	lk_check_ptr(&c, "mine", mine, bytes > 0);
+	lk_check_ptr(&c, "all", all, bytes > 0);
+	return c.rc || !bytes ? c.rc : g->dev->ops.group_allgather(g, mine, bytes, all);
+}
+
+int lk_group_start(struct lk_group *g, int to, const void *send, size_t send_bytes, int from, void *recv, size_t recv_bytes)
+{
+	struct lk_check c = { g->dev, "group_start", 0 };
+	int rc;
+
+	LK_WANT(&c, !send_bytes || (to >= 0 && to < g->size), "to rank %d of %d", to, g->size);
+	LK_WANT(&c, !recv_bytes || (from >= 0 && from < g->size), "from rank %d of %d", from, g->size);
+	LK_WANT(&c, g->inflight < LK_GROUP_INFLIGHT, "more than %d exchanges in flight", LK_GROUP_INFLIGHT);
+	lk_check_ptr(&c, "send", send, send_bytes > 0);
+	lk_check_ptr(&c, "recv", recv, recv_bytes > 0);
+	if (c.rc)
+		return c.rc;
+	rc = g->dev->ops.group_start(g, to, send, send_bytes, from, recv, recv_bytes);
+	g->inflight += !rc;
+	return rc;
+}
+
+int lk_group_finish(struct lk_group *g)
+{
+	struct lk_check c = { g->dev, "group_finish", 0 };
+
+	LK_WANT(&c, g->inflight > 0, "no exchange is in flight");
+	if (c.rc)
+		return c.rc;
+	g->inflight--;
+	return g->dev->ops.group_finish(g);
+}
+
+int lk_group_settle(struct lk_group *g)
+{
+	return g->dev->ops.group_settle(g);
+}
