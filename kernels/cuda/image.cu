@@ -4,6 +4,8 @@
 void lk_cuda_fill_image(struct lk_ops *o)
 {
 	lk_cuda_fill_conv(o);
+	lk_cuda_fill_groupnorm(o);
+	lk_cuda_fill_code(o);
 	lk_cuda_fill_pixels(o);
 }
 

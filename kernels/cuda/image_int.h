@@ -6,6 +6,8 @@
 
 void lk_cuda_fill_pixels(struct lk_ops *o); /* pixels, recon_loss */
 void lk_cuda_fill_conv(struct lk_ops *o);   /* conv_new, _refresh, _free, _fwd, _bwd */
+void lk_cuda_fill_groupnorm(struct lk_ops *o);
+void lk_cuda_fill_code(struct lk_ops *o); /* nearest_code */
 
 static inline int64_t lk_elements(const struct lk_view *v)
 {
