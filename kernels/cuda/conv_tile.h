@@ -1,7 +1,8 @@
 /* conv_tile.h - tiles in shared memory and the products of a warp, for conv_mma.cu and conv_grad.cu.
  *
- * A tile has rows of 64 or 128 elements, 8 or 16 pieces of 16 bytes. Piece i of row r lies at place i ^ (r & 7) of its row, so
- * that eight rows of one column of pieces, which ldmatrix reads at once, fall into different banks.
+ * A tile has rows of 32, 64 or 128 elements: 4, 8 or 16 pieces of 16 bytes. Piece i of row r lies at place i ^ (r & 7) of its
+ * row (with 4 pieces, i ^ (r / 2 & 3)), so that eight rows of one column of pieces, which ldmatrix reads at once, fall into
+ * different banks.
  */
 #ifndef LK_CUDA_CONV_TILE_H
 #define LK_CUDA_CONV_TILE_H
@@ -10,7 +11,9 @@
 
 template <int ROW> __device__ static inline lk_bf16 *lk_tile_at(lk_bf16 *tile, int row, int piece)
 {
-	return tile + row * ROW + ((piece ^ (row & 7)) << 3);
+	int turn = ROW == 32 ? row >> 1 & 3 : row & 7;
+
+	return tile + row * ROW + ((piece ^ turn) << 3);
 }
 
 /* Fragments from tiles whose rows are m or n and whose columns are k (64 of them): element (row0 + i, 16 ks + k). */
