@@ -9,7 +9,7 @@
 
 #include "common/data/ingest_int.h"
 
-enum { BATCH = 1024, BATCH_BYTES = 8 << 20 /* per thread */, WARNINGS = 5 };
+enum { BATCH = 4096, BATCH_BYTES = 8 << 20 /* per thread */, WARNINGS = 5 };
 
 struct slot {
 	struct lwm_record rec;
@@ -17,14 +17,17 @@ struct slot {
 	bool end; /* no record: this input is read to its end */
 };
 
+struct batch {
+	struct slot *slot; /* BATCH of them */
+	int n;
+};
+
 /* Inputs are read one after the other; a batch may hold records of several, so that many small files keep all threads
- * busy. */
+ * busy. While one batch is encoded, one thread writes the batch before it and reads the batch behind it. */
 struct work {
 	const struct lwm_ingest_cfg *c;
 	const struct lwm_paths *in, *out;
 	struct lwm_ingest_stats *st;
-	struct slot *slot; /* BATCH of them */
-	int n;
 	struct lwm_reader r; /* open when r.l is set */
 	int64_t next;        /* input being read, or to be opened */
 	int64_t before;      /* bytes of the inputs before it */
@@ -98,12 +101,12 @@ static int open_next(struct work *k, struct lwm_err *e)
 	return k->next < k->in->n ? lwm_reader_open(&k->r, k->c, k->in->v[k->next], e) : 0;
 }
 
-/* Fills the batch; none when all inputs are read. */
-static int read_batch(struct work *k, struct lwm_err *e)
+/* Fills the batch; none when all inputs are read. After a failure it holds what came before it. */
+static int read_batch(struct work *k, struct batch *b, struct lwm_err *e)
 {
 	size_t bytes = 0, limit = (size_t)BATCH_BYTES * (size_t)k->c->threads;
-	for (k->n = 0; k->n < BATCH && bytes < limit; k->n++) {
-		struct slot *x = &k->slot[k->n];
+	for (b->n = 0; b->n < BATCH && bytes < limit; b->n++) {
+		struct slot *x = &b->slot[b->n];
 		if (!k->r.l)
 			LWM_TRY(open_next(k, e));
 		if (k->next == k->in->n)
@@ -123,26 +126,6 @@ static int read_batch(struct work *k, struct lwm_err *e)
 	if (k->c->progress)
 		lwm_progress_at(k->c->progress, k->before + (k->r.l ? lwm_lines_read(k->r.l) : 0));
 	return 0;
-}
-
-static int encode_batch(struct work *k, struct lwm_err *e)
-{
-	int rc = 0;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(k->c->threads) if (k->n > 1)
-	for (int i = 0; i < k->n; i++) {
-		struct lwm_err mine = { 0 };
-		struct slot *x = &k->slot[i];
-		int r = x->end ? 0 : lwm_record_encode(&x->rec, k->c, k->in->v[x->input], &mine);
-		if (r < 0) {
-#pragma omp critical
-			{
-				rc = r;
-				if (e && !e->code)
-					*e = mine;
-			}
-		}
-	}
-	return rc;
 }
 
 static int reject(struct work *k, const struct lwm_record *r, const char *path, struct lwm_err *e)
@@ -204,10 +187,10 @@ static int end_input(struct work *k, int64_t input, struct lwm_err *e)
 	return 0;
 }
 
-static int write_batch(struct work *k, struct lwm_err *e)
+static int write_batch(struct work *k, const struct batch *b, struct lwm_err *e)
 {
-	for (int i = 0; i < k->n; i++) {
-		const struct slot *x = &k->slot[i];
+	for (int i = 0; i < b->n; i++) {
+		const struct slot *x = &b->slot[i];
 		if (!k->w)
 			LWM_TRY(create(k, k->out->v[x->input], e));
 		LWM_TRY(x->end ? end_input(k, x->input, e) : append(k, &x->rec, k->in->v[x->input], e));
@@ -215,28 +198,75 @@ static int write_batch(struct work *k, struct lwm_err *e)
 	return 0;
 }
 
+/* Encodes `now` while one thread writes `other` and reads the next batch into it; that thread joins the rest when it is
+ * done. What comes first in the inputs is told first: *unread says why the inputs cannot be read on, for when all before
+ * that place is written. */
+static int turn(struct work *k, struct batch *now, struct batch *other, struct lwm_err *unread, struct lwm_err *e)
+{
+	int written = 0, encoded = 0;
+	struct lwm_err why = { 0 };
+#pragma omp parallel num_threads(k->c->threads)
+	{
+#pragma omp master
+		{
+			written = write_batch(k, other, e);
+			other->n = 0;
+			if (written == 0 && !unread->code)
+				read_batch(k, other, unread);
+		}
+#pragma omp for schedule(dynamic, 1)
+		for (int i = 0; i < now->n; i++) {
+			struct lwm_err mine = { 0 };
+			struct slot *x = &now->slot[i];
+			int r = x->end ? 0 : lwm_record_encode(&x->rec, k->c, k->in->v[x->input], &mine);
+			if (r < 0) {
+#pragma omp critical
+				{
+					encoded = r;
+					why = mine;
+				}
+			}
+		}
+	}
+	if (written < 0 || encoded == 0)
+		return written;
+	if (e)
+		*e = why;
+	return encoded;
+}
+
+static void release_batch(struct batch *b)
+{
+	for (int i = 0; b->slot && i < BATCH; i++) {
+		lwm_str_release(&b->slot[i].rec.text);
+		lwm_docbuf_release(&b->slot[i].rec.doc);
+	}
+	free(b->slot);
+}
+
 int lwm_ingest_run(const struct lwm_ingest_cfg *cfg, const struct lwm_paths *in, const struct lwm_paths *out,
 		   struct lwm_ingest_stats *stats, struct lwm_err *e)
 {
 	struct work k = { .c = cfg, .in = in, .out = out, .st = stats };
-	int rc;
+	struct batch b[2] = { { .slot = calloc(BATCH, sizeof *b->slot) }, { .slot = calloc(BATCH, sizeof *b->slot) } };
+	struct lwm_err unread = { 0 };
+	int rc = 0, now = 0;
 	memset(stats, 0, sizeof *stats);
-	k.slot = calloc(BATCH, sizeof *k.slot);
-	if (!k.slot)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for records");
-	do {
-		LWM_GO(read_batch(&k, e));
-		LWM_GO(encode_batch(&k, e));
-		LWM_GO(write_batch(&k, e));
-	} while (k.n);
+	if (!b[0].slot || !b[1].slot) {
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for records");
+		goto out;
+	}
+	read_batch(&k, &b[0], &unread);
+	for (; b[0].n || b[1].n; now = !now)
+		LWM_GO(turn(&k, &b[now], &b[!now], &unread, e));
+	rc = unread.code;
+	if (rc < 0 && e)
+		*e = unread;
 out:
 	lwm_docs_discard(k.w);
 	lwm_reader_close(&k.r);
-	for (int i = 0; i < BATCH; i++) {
-		lwm_str_release(&k.slot[i].rec.text);
-		lwm_docbuf_release(&k.slot[i].rec.doc);
-	}
-	free(k.slot);
+	release_batch(&b[0]);
+	release_batch(&b[1]);
 	return rc;
 }
 

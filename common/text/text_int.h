@@ -2,7 +2,7 @@
 #ifndef LWM_TEXT_TEXT_INT_H
 #define LWM_TEXT_TEXT_INT_H
 
-#include <pthread.h>
+#include <stdatomic.h>
 
 #include "common/text/sp_shim.h"
 #include "common/text/tokenizer.h"
@@ -55,6 +55,13 @@ void lwm_words_free(struct lwm_words *w);
 const int32_t *lwm_words_find(struct lwm_words *w, const char *s, size_t n, uint64_t *hash, int64_t *nids);
 void lwm_words_put(struct lwm_words *w, const char *s, size_t n, uint64_t hash, const int32_t *ids, int64_t nids);
 
+/* Where a cache waits for its thread between two texts. Each has a cache line to itself: texts of a line each come and
+ * go so often that threads which share one wait for each other more than they encode. */
+enum { LWM_PLACES = 64 };
+struct lwm_place {
+	_Alignas(64) _Atomic(struct lwm_words *) w; /* NULL: none, or in use */
+};
+
 struct lwm_tokenizer {
 	struct lwm_sp *whole, *rest; /* rest: no dummy prefix; whole NULL where a space before the text does the same */
 	struct lwm_sp_model m;
@@ -63,9 +70,7 @@ struct lwm_tokenizer {
 	size_t nfile;
 	struct lwm_hash hash;
 	int32_t bos, eos, unk;
-	pthread_mutex_t lock; /* of the idle caches */
-	struct lwm_words **idle;
-	int64_t nidle, idle_cap;
+	struct lwm_place place[LWM_PLACES];
 };
 
 #endif

@@ -95,14 +95,14 @@ static int find_file(const char *spec, char **path, bool *bytes, struct lwm_err 
 
 int lwm_tokenizer_open(struct lwm_tokenizer **out, const char *spec, struct lwm_err *e)
 {
-	struct lwm_tokenizer *t = calloc(1, sizeof *t);
+	struct lwm_tokenizer *t = aligned_alloc(_Alignof(struct lwm_tokenizer), sizeof *t);
 	char *path = NULL;
 	bool bytes;
 	int rc;
 	*out = NULL;
 	if (!t)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for the tokenizer");
-	pthread_mutex_init(&t->lock, NULL);
+	memset(t, 0, sizeof *t);
 	LWM_GO(find_file(spec, &path, &bytes, e));
 	LWM_GO(bytes ? byte_pieces(t, e) : model_pieces(t, path, e));
 	*out = t;
@@ -117,10 +117,8 @@ void lwm_tokenizer_free(struct lwm_tokenizer *t)
 {
 	if (!t)
 		return;
-	for (int64_t i = 0; i < t->nidle; i++)
-		lwm_words_free(t->idle[i]);
-	free(t->idle);
-	pthread_mutex_destroy(&t->lock);
+	for (int i = 0; i < LWM_PLACES; i++)
+		lwm_words_free(t->place[i].w);
 	lwm_sp_close(t->whole);
 	lwm_sp_close(t->rest);
 	lwm_sp_model_release(&t->m);
@@ -128,30 +126,37 @@ void lwm_tokenizer_free(struct lwm_tokenizer *t)
 	free(t);
 }
 
+/* The place where this thread looks first; threads beyond the places share. */
+static unsigned own_place(void)
+{
+	static atomic_uint threads;
+	static _Thread_local unsigned mine; /* from 1 */
+	if (!mine)
+		mine = atomic_fetch_add(&threads, 1) % LWM_PLACES + 1;
+	return mine - 1;
+}
+
 static struct lwm_words *take_words(struct lwm_tokenizer *t)
 {
-	pthread_mutex_lock(&t->lock);
-	struct lwm_words *w = t->nidle ? t->idle[--t->nidle] : NULL;
-	pthread_mutex_unlock(&t->lock);
-	return w ? w : lwm_words_new();
+	unsigned own = own_place();
+	for (unsigned i = 0; i < LWM_PLACES; i++) {
+		struct lwm_place *p = &t->place[(own + i) % LWM_PLACES];
+		struct lwm_words *w = atomic_load_explicit(&p->w, memory_order_relaxed);
+		if (w && (w = atomic_exchange(&p->w, NULL)))
+			return w;
+	}
+	return lwm_words_new();
 }
 
 static void give_words(struct lwm_tokenizer *t, struct lwm_words *w)
 {
-	pthread_mutex_lock(&t->lock);
-	if (t->nidle == t->idle_cap) {
-		int64_t cap = t->idle_cap ? 2 * t->idle_cap : 8;
-		struct lwm_words **v = realloc(t->idle, (size_t)cap * sizeof *v);
-		if (v) {
-			t->idle = v;
-			t->idle_cap = cap;
-		}
+	unsigned own = own_place();
+	for (unsigned i = 0; i < LWM_PLACES; i++) {
+		struct lwm_words *none = NULL;
+		if (atomic_compare_exchange_strong(&t->place[(own + i) % LWM_PLACES].w, &none, w))
+			return;
 	}
-	if (t->nidle < t->idle_cap)
-		t->idle[t->nidle++] = w;
-	else
-		lwm_words_free(w);
-	pthread_mutex_unlock(&t->lock);
+	lwm_words_free(w);
 }
 
 static int encode_sp(const struct lwm_sp *sp, const char *text, size_t n, const int32_t **v, int64_t *count,

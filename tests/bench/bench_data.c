@@ -20,6 +20,7 @@
 #include "common/base/outfile.h"
 #include "common/base/path.h"
 #include "common/base/rng.h"
+#include "common/data/ingest.h"
 #include "common/data/pack.h"
 #include "common/io/docshard.h"
 #include "common/text/tokenizer.h"
@@ -151,6 +152,50 @@ static double spm_encode(void)
 	return used(&after) - used(&before);
 }
 
+/* Files of text to shards, a document a line: what lwm-tokenize does after its start. */
+struct ingesting {
+	struct lwm_ingest_cfg cfg;
+	struct lwm_paths in, out;
+	int64_t bytes;
+};
+
+static int ingest(void *arg)
+{
+	struct ingesting *x = arg;
+	struct lwm_ingest_stats st;
+	int rc = lwm_ingest_run(&x->cfg, &x->in, &x->out, &st, &err);
+	x->bytes = st.bytes;
+	return rc;
+}
+
+static int bench_ingest(struct lwm_tokenizer *t, const struct lwm_str *all)
+{
+	enum { FILES = 4 };
+	static const char *const text[] = { "text" };
+	const struct lwm_fields_cfg how = { .fields = text, .nfields = 1, .index = -1 };
+	struct ingesting x = { .cfg = { .tokenizer = t, .split_lines = 1, .force = true, .tool = "bench",
+					.config = "{}", .policy = "bos,eos" } };
+	struct lwm_fields *f;
+	int most = omp_get_max_threads(), rc = 0;
+	must(lwm_fields_open(&f, &how, t, &err));
+	x.cfg.fields = f;
+	for (int i = 0; i < FILES; i++) {
+		char name[32];
+		snprintf(name, sizeof name, "part%d.txt", i);
+		must(lwm_write_file(in_dir(name), all->s, all->len / FILES, true, &err));
+		must(lwm_paths_add(&x.in, in_dir(name), &err));
+	}
+	must(lwm_ingest_names(&x.in, dir, &x.out, &err));
+	for (x.cfg.threads = 1; x.cfg.threads <= most; x.cfg.threads = x.cfg.threads == most ? most + 1 : most) {
+		struct bench_time b = bench_run(ingest, &x, 3);
+		rc |= bench_row("tokenize_files", x.cfg.threads, b, "MBs", (double)x.bytes / b.best * 1e-6);
+	}
+	lwm_paths_release(&x.in);
+	lwm_paths_release(&x.out);
+	lwm_fields_free(f);
+	return rc;
+}
+
 static int bench_text(int64_t megabytes)
 {
 	struct lwm_str all = { 0 };
@@ -174,6 +219,7 @@ static int bench_text(int64_t megabytes)
 		if (x.threads == 1 && spm > 0 && t.cpu > 0)
 			printf("op=tokenize_ratio threads=1 of_spm_encode=%.2f\n", spm / t.cpu);
 	}
+	rc |= bench_ingest(x.t, &all);
 	lwm_tokenizer_free(x.t);
 	free(x.line);
 	free(x.len);

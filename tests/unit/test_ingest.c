@@ -310,12 +310,32 @@ static void test_threads_and_names(void **state)
 	stop(&r);
 }
 
+/* A later input that cannot be read does not take an earlier one with it. */
+static void test_unread_input(void **state)
+{
+	(void)state;
+	struct run r;
+	put("u-0.txt", "one\ntwo\n", 8);
+	start(&r, "text", "u-0.txt", "unused");
+	lwm_paths_release(&r.out);
+	OK(lwm_paths_add(&r.in, in_scratch("u-gone.txt"), &err));
+	OK(lwm_ingest_names(&r.in, scratch, &r.out, &err));
+	r.cfg.split_lines = 1;
+	r.cfg.threads = 2;
+	assert_int_equal(lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err), -LWM_ENOINPUT);
+	assert_int_equal(r.st.shards, 1);
+	assert_int_equal(r.st.out, 2);
+	assert_true(lwm_manifest_done(r.out.v[0], "docs"));
+	assert_false(lwm_path_exists(r.out.v[1]));
+	stop(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lines),          cmocka_unit_test(test_compressed),
 		cmocka_unit_test(test_reasons),        cmocka_unit_test(test_text_documents),
-		cmocka_unit_test(test_threads_and_names),
+		cmocka_unit_test(test_threads_and_names), cmocka_unit_test(test_unread_input),
 	};
 	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }
