@@ -189,7 +189,9 @@ static int folder(const struct lwm_common *c, struct lwm_err *e)
 	if (rc == 0) {
 		lwm_progress_begin(&p, "made", kinds[a.kind], a.count);
 		LWM_GO(lwm_mkdirs(a.output, e));
+		lwm_outfile_batch_begin();
 		LWM_GO(a.kind == BOOKS ? books((uint64_t)c->seed, &p, e) : clips((uint64_t)c->seed, &p, e));
+		LWM_GO(lwm_outfile_batch_end(a.output, e));
 		LWM_GO(lwm_write_file(record, want, strlen(want), true, e));
 		lwm_progress_end(&p);
 	}

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,8 @@
 #include <unistd.h>
 
 #include "common/base/path.h"
+
+static bool batch; /* lwm_outfile_batch_begin: commits leave the waiting to its end */
 
 static void release(struct lwm_outfile *o)
 {
@@ -82,6 +85,25 @@ int lwm_fsync_dir(const char *dir, struct lwm_err *e)
 	return rc;
 }
 
+void lwm_outfile_batch_begin(void)
+{
+	batch = true;
+}
+
+int lwm_outfile_batch_end(const char *dir, struct lwm_err *e)
+{
+	int rc = 0, fd;
+
+	batch = false;
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot open the folder to sync it", dir);
+	if (syncfs(fd))
+		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: syncing its file system failed", dir);
+	close(fd);
+	return rc;
+}
+
 static int sync_tmp(struct lwm_outfile *o, struct lwm_err *e)
 {
 	int rc = 0;
@@ -89,7 +111,7 @@ static int sync_tmp(struct lwm_outfile *o, struct lwm_err *e)
 		o->fd = open(o->tmp, O_RDONLY | O_CLOEXEC);
 	if (o->fd < 0)
 		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot reopen", o->tmp);
-	if (fsync(o->fd))
+	if (!batch && fsync(o->fd))
 		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", o->path);
 	/* quota and network file systems report a failed write here */
 	if (close(o->fd) && rc == 0)
@@ -110,6 +132,8 @@ int lwm_outfile_commit(struct lwm_outfile *o, struct lwm_err *e)
 	}
 	free(o->tmp);
 	o->tmp = NULL;
+	if (batch)
+		goto out;
 	dir = lwm_path_dir(o->path);
 	rc = dir ? lwm_fsync_dir(dir, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", o->path);
 out:
