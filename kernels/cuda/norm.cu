@@ -1,7 +1,328 @@
-/* norm.cu - RMS norm, and the table of the transformer's ops but attention. */
+/* norm.cu - RMS norm, and the table of the transformer's ops but attention.
+ *
+ * A block takes a row at a time. Thread i of B holds the groups i, i + B, i + 2B, ... of the row in registers, HELD of
+ * them forward and HELD_BWD backward; what lies beyond (a row of bf16 longer than 16384, 8192) is read twice. */
 #include "kernels/cuda/dense_int.h"
+
+enum { HELD = 4, HELD_BWD = 2, MAX_THREADS = 512 };
+
+/* Threads so that `held` groups each cover the row. */
+static int threads_for(int64_t groups, int held)
+{
+	int64_t t = lk_ceil_div(lk_ceil_div(groups, held), 32) * 32;
+
+	return static_cast<int>(t < MAX_THREADS ? t : 0 + MAX_THREADS);
+}
+
+/* ---- forward ---- */
+
+/* One group of x + delta, rounded as it will be read again, and written back: what of the row's sum it makes. */
+template <typename T, int G>
+__device__ static inline float add_group(struct lk_held<T, G> *hx, const struct lk_held<T, G> *hd, T *x, int64_t left,
+					 int vec)
+{
+	float a[G], b[G], sum = 0;
+
+	lk_held_get<G>(a, hx);
+	if (hd) {
+		lk_held_get<G>(b, hd);
+#pragma unroll
+		for (int i = 0; i < G; i++)
+			a[i] += b[i];
+		lk_held_set<G>(hx, a);
+		lk_held_get<G>(a, hx);
+		lk_give<G>(x, a, 0, left, vec);
+	}
+#pragma unroll
+	for (int i = 0; i < G; i++)
+		sum += a[i] * a[i];
+	return sum;
+}
+
+template <typename T, int G>
+__device__ static inline void norm_group(T *y, const struct lk_held<T, G> *hx, const struct lk_held<T, G> *hw, float r,
+					 int64_t left, int vec)
+{
+	float a[G], w[G];
+
+	lk_held_get<G>(a, hx);
+	lk_held_get<G>(w, hw);
+#pragma unroll
+	for (int i = 0; i < G; i++)
+		a[i] = w[i] * (a[i] * r);
+	lk_give<G>(y, a, 0, left, vec);
+}
+
+template <typename T, bool DELTA>
+static __global__ void __launch_bounds__(MAX_THREADS)
+	fwd_kernel(struct lk_rows<T> ys, float *rstd, struct lk_rows<T> xs, struct lk_rows<T> deltas, const T *w,
+		   float eps, int64_t d, int vec)
+{
+	enum { G = lk_width<T>::SIZE };
+	__shared__ float part[33];
+	int64_t first = G * static_cast<int64_t>(threadIdx.x), step = G * static_cast<int64_t>(blockDim.x);
+	T *x = xs.p + blockIdx.x * xs.step, *y = ys.p + blockIdx.x * ys.step;
+	const T *delta = DELTA ? deltas.p + blockIdx.x * deltas.step : NULL;
+	struct lk_held<T, G> hx[HELD], hd[HELD], hw[HELD];
+	float sum = 0, r;
+
+#pragma unroll
+	for (int k = 0; k < HELD; k++) {
+		int64_t at = first + k * step;
+
+		lk_hold(&hx[k], x + at, 0, d - at, vec);
+		if (DELTA)
+			lk_hold(&hd[k], delta + at, 0, d - at, vec);
+		lk_hold(&hw[k], w + at, 0, d - at, vec);
+	}
+#pragma unroll
+	for (int k = 0; k < HELD; k++)
+		sum += add_group<T, G>(&hx[k], DELTA ? &hd[k] : NULL, x + first + k * step, d - first - k * step, vec);
+	for (int64_t at = first + HELD * step; at < d; at += step) {
+		struct lk_held<T, G> a, b;
+
+		lk_hold(&a, x + at, 0, d - at, vec);
+		if (DELTA)
+			lk_hold(&b, delta + at, 0, d - at, vec);
+		sum += add_group<T, G>(&a, DELTA ? &b : NULL, x + at, d - at, vec);
+	}
+	r = 1.0f / sqrtf(lk_block_sum(sum, part) / static_cast<float>(d) + eps);
+	if (threadIdx.x == 0)
+		rstd[blockIdx.x] = r;
+#pragma unroll
+	for (int k = 0; k < HELD; k++)
+		norm_group<T, G>(y + first + k * step, &hx[k], &hw[k], r, d - first - k * step, vec);
+	for (int64_t at = first + HELD * step; at < d; at += step) {
+		struct lk_held<T, G> a, b;
+
+		lk_hold(&a, x + at, 0, d - at, vec);
+		lk_hold(&b, w + at, 0, d - at, vec);
+		norm_group<T, G>(y + at, &a, &b, r, d - at, vec);
+	}
+}
+
+template <typename T>
+static int fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd, const struct lk_view *x,
+	       const struct lk_view *delta, const struct lk_view *w, float eps)
+{
+	auto k = delta ? fwd_kernel<T, true> : fwd_kernel<T, false>;
+	int64_t d = x->n[1];
+	int vec = lk_vec_rows(y) && lk_vec_rows(x) && (!delta || lk_vec_rows(delta)) && lk_vec_rows(w);
+
+	LK_LAUNCH(k, static_cast<unsigned>(x->n[0]), threads_for(lk_ceil_div(d, lk_width<T>::SIZE), HELD), 0, lk_stream(dev),
+		  lk_rows_of<T>(y), rstd, lk_rows_of<T>(x), lk_rows_of<T>(delta ? delta : x),
+		  static_cast<const T *>(w->data), eps, d, vec);
+	return lk_launched(dev, "rmsnorm_fwd");
+}
+
+static int rmsnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd, const struct lk_view *x,
+		       const struct lk_view *delta, const struct lk_view *w, float eps)
+{
+	if (y->dtype != x->dtype || w->dtype != x->dtype || (delta && delta->dtype != x->dtype))
+		return lk_mixed(dev, "rmsnorm_fwd");
+	return x->dtype == LK_BF16 ? fwd<lk_bf16>(dev, y, rstd, x, delta, w, eps)
+				   : fwd<float>(dev, y, rstd, x, delta, w, eps);
+}
+
+/* ---- backward ----
+ *
+ * dx_j += rstd (w_j dy_j - x_j rstd^2 mean(w dy x)),  dw_j += sum over t of dy_j x_j rstd
+ * Block b takes `rows` rows and leaves its part of dw in part[b]; a second kernel adds the parts in order. */
+
+template <typename T> struct bwd_args {
+	struct lk_rows<T> dx, dy, x;
+	const T *w;
+	const float *rstd;
+	float *part; /* (blocks, d) */
+	int64_t t, d, rows;
+	int vec;
+};
+
+/* x, dy, w of a group: adds to sum of w dy x. */
+template <typename T, int G>
+__device__ static inline float dot_group(const struct lk_held<T, G> *hx, const struct lk_held<T, G> *hy,
+					 const struct lk_held<T, G> *hw)
+{
+	float x[G], y[G], w[G], sum = 0;
+
+	lk_held_get<G>(x, hx);
+	lk_held_get<G>(y, hy);
+	lk_held_get<G>(w, hw);
+#pragma unroll
+	for (int i = 0; i < G; i++)
+		sum += w[i] * y[i] * x[i];
+	return sum;
+}
+
+/* dx of a group, and its part of dw into acc. c = mean(w dy x) rstd^2. */
+template <typename T, int G>
+__device__ static inline void grad_group(T *dx, const struct lk_held<T, G> *hd, const struct lk_held<T, G> *hx,
+					 const struct lk_held<T, G> *hy, const struct lk_held<T, G> *hw, float r,
+					 float c, float *acc, int64_t left, int vec)
+{
+	float x[G], y[G], w[G], d[G];
+
+	lk_held_get<G>(x, hx);
+	lk_held_get<G>(y, hy);
+	lk_held_get<G>(w, hw);
+	lk_held_get<G>(d, hd);
+#pragma unroll
+	for (int i = 0; i < G; i++) {
+		d[i] += r * (w[i] * y[i] - x[i] * c);
+		acc[i] += y[i] * x[i] * r;
+	}
+	lk_give<G>(dx, d, 0, left, vec);
+}
+
+/* The groups of row t beyond those held, dot product first. */
+template <typename T, int G> __device__ static float dot_rest(const struct bwd_args<T> *a, int64_t t, int64_t first, int64_t step)
+{
+	float sum = 0;
+
+	for (int64_t at = first; at < a->d; at += step) {
+		struct lk_held<T, G> hx, hy, hw;
+
+		lk_hold(&hx, a->x.p + t * a->x.step + at, 0, a->d - at, a->vec);
+		lk_hold(&hy, a->dy.p + t * a->dy.step + at, 0, a->d - at, a->vec);
+		lk_hold(&hw, a->w + at, 0, a->d - at, a->vec);
+		sum += dot_group<T, G>(&hx, &hy, &hw);
+	}
+	return sum;
+}
+
+/* Then the gradients; dw's part is added to in memory, as this thread left it. */
+template <typename T, int G>
+__device__ static void grad_rest(const struct bwd_args<T> *a, int64_t t, int64_t first, int64_t step, float r, float c,
+				 float *part, bool begin)
+{
+	for (int64_t at = first; at < a->d; at += step) {
+		struct lk_held<T, G> hx, hy, hw, hd;
+		T *dx = a->dx.p + t * a->dx.step + at;
+		float acc[G];
+
+		lk_hold(&hx, a->x.p + t * a->x.step + at, 0, a->d - at, a->vec);
+		lk_hold(&hy, a->dy.p + t * a->dy.step + at, 0, a->d - at, a->vec);
+		lk_hold(&hw, a->w + at, 0, a->d - at, a->vec);
+		lk_hold(&hd, dx, 0, a->d - at, a->vec);
+#pragma unroll
+		for (int i = 0; i < G; i++)
+			acc[i] = begin || at + i >= a->d ? 0.0f : part[at + i];
+		grad_group<T, G>(dx, &hd, &hx, &hy, &hw, r, c, acc, a->d - at, a->vec);
+		lk_give<G>(part + at, acc, 0, a->d - at, 0);
+	}
+}
+
+template <typename T> static __global__ void __launch_bounds__(MAX_THREADS) bwd_kernel(struct bwd_args<T> a)
+{
+	enum { G = lk_width<T>::SIZE };
+	__shared__ float sums[2][33];
+	int64_t first = G * static_cast<int64_t>(threadIdx.x), step = G * static_cast<int64_t>(blockDim.x), rest;
+	int64_t t0 = blockIdx.x * a.rows, t1 = t0 + a.rows < a.t ? t0 + a.rows : a.t;
+	float *part = a.part + blockIdx.x * a.d, acc[HELD_BWD][G] = {};
+	struct lk_held<T, G> hx[HELD_BWD], hy[HELD_BWD], hd[HELD_BWD], hw[HELD_BWD];
+
+	rest = first + HELD_BWD * step;
+#pragma unroll
+	for (int k = 0; k < HELD_BWD; k++)
+		lk_hold(&hw[k], a.w + first + k * step, 0, a.d - first - k * step, a.vec);
+	for (int64_t t = t0; t < t1; t++) {
+		T *dx = a.dx.p + t * a.dx.step;
+		const T *x = a.x.p + t * a.x.step, *dy = a.dy.p + t * a.dy.step;
+		float r = a.rstd[t], dot = 0, c;
+
+#pragma unroll
+		for (int k = 0; k < HELD_BWD; k++) {
+			int64_t at = first + k * step;
+
+			lk_hold(&hx[k], x + at, 0, a.d - at, a.vec);
+			lk_hold(&hy[k], dy + at, 0, a.d - at, a.vec);
+			lk_hold(&hd[k], dx + at, 0, a.d - at, a.vec);
+		}
+#pragma unroll
+		for (int k = 0; k < HELD_BWD; k++)
+			dot += dot_group<T, G>(&hx[k], &hy[k], &hw[k]);
+		dot = lk_block_sum(dot + dot_rest<T, G>(&a, t, rest, step), sums[t & 1]);
+		c = dot * r * r / static_cast<float>(a.d);
+#pragma unroll
+		for (int k = 0; k < HELD_BWD; k++)
+			grad_group<T, G>(dx + first + k * step, &hd[k], &hx[k], &hy[k], &hw[k], r, c, acc[k],
+					 a.d - first - k * step, a.vec);
+		grad_rest<T, G>(&a, t, rest, step, r, c, part, t == t0);
+	}
+#pragma unroll
+	for (int k = 0; k < HELD_BWD; k++)
+		lk_give<G>(part + first + k * step, acc[k], 0, a.d - first - k * step, 0);
+}
+
+enum { COLS = 8, SLICES = 64 };
+
+/* dw[j] += sum over b of part[b][j]: slice s of the block adds the parts s, s + SLICES, ...; then a tree over the slices. */
+static __global__ void __launch_bounds__(COLS *SLICES) dw_kernel(float *dw, const float *part, int64_t blocks, int64_t d)
+{
+	__shared__ float sum[SLICES][COLS + 1];
+	int col = static_cast<int>(threadIdx.x) % COLS, slice = static_cast<int>(threadIdx.x) / COLS;
+	int64_t j = static_cast<int64_t>(blockIdx.x) * COLS + col;
+	float x = 0;
+
+	if (j < d) {
+#pragma unroll 8
+		for (int64_t b = slice; b < blocks; b += SLICES)
+			x += part[b * d + j];
+	}
+	sum[slice][col] = x;
+	for (int half = SLICES / 2; half; half /= 2) {
+		__syncthreads();
+		if (slice < half)
+			sum[slice][col] += sum[slice + half][col];
+	}
+	if (slice == 0 && j < d)
+		dw[j] += sum[0][col];
+}
+
+/* Rows of a block: few enough parts that adding them costs little beside reading the rows, enough blocks for any chip.
+ * A matter of the shape alone, since it decides the order of dw's sum. */
+static int64_t rows_for(int64_t t, int threads)
+{
+	int64_t rows = lk_ceil_div(t * threads, 1024 * 256);
+
+	return rows < 8 ? 8 : rows;
+}
+
+template <typename T>
+static int bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, const struct lk_view *dy, const struct lk_view *x,
+	       const struct lk_view *w, const float *rstd)
+{
+	struct bwd_args<T> a = { lk_rows_of<T>(dx), lk_rows_of<T>(dy), lk_rows_of<T>(x), static_cast<const T *>(w->data),
+				 rstd, NULL, x->n[0], x->n[1], 0, 0 };
+	int threads = threads_for(lk_ceil_div(a.d, lk_width<T>::SIZE), HELD_BWD);
+	int64_t blocks;
+
+	a.vec = lk_vec_rows(dx) && lk_vec_rows(dy) && lk_vec_rows(x) && lk_vec_rows(w);
+	a.rows = rows_for(a.t, threads);
+	blocks = lk_ceil_div(a.t, a.rows);
+	a.part = static_cast<float *>(lk_scratch(dev, "rmsnorm_bwd", static_cast<size_t>(blocks * a.d) * sizeof(float)));
+	if (!a.part)
+		return LK_ENOMEM;
+	LK_LAUNCH(bwd_kernel<T>, static_cast<unsigned>(blocks), threads, 0, lk_stream(dev), a);
+	LK_LAUNCH(dw_kernel, static_cast<unsigned>(lk_ceil_div(a.d, COLS)), COLS * SLICES, 0, lk_stream(dev), dw, a.part,
+		  blocks, a.d);
+	return lk_launched(dev, "rmsnorm_bwd");
+}
+
+static int rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, const struct lk_view *dy,
+		       const struct lk_view *x, const struct lk_view *w, const float *rstd)
+{
+	if (dx->dtype != x->dtype || dy->dtype != x->dtype || w->dtype != x->dtype)
+		return lk_mixed(dev, "rmsnorm_bwd");
+	return x->dtype == LK_BF16 ? bwd<lk_bf16>(dev, dx, dw, dy, x, w, rstd) : bwd<float>(dev, dx, dw, dy, x, w, rstd);
+}
 
 void lk_cuda_fill_transformer(struct lk_ops *o)
 {
-	(void)o;
+	o->rmsnorm_fwd = rmsnorm_fwd;
+	o->rmsnorm_bwd = rmsnorm_bwd;
+	lk_cuda_fill_rope(o);
+	lk_cuda_fill_swiglu(o);
+	lk_cuda_fill_embed(o);
+	lk_cuda_fill_loss(o);
 }
