@@ -138,6 +138,9 @@ $(BIN)/lwm-kernel-ops: $(patsubst %.c,$B/%.o,$(wildcard tests/kernels/*.c)) $B/l
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 .PHONY: cuda
 -include kernels/cuda/build.mk
+-include tests/gpu/gpu.mk
+# the same kernels on the CPU, for the tests
+include tests/emu/build.mk
 
 # ---- use ----
 test: have-deps-test
