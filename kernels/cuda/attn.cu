@@ -330,7 +330,7 @@ static int attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk
 	j.dv_t = dv->stride[0];
 	j.dv_h = dv->stride[1];
 	j.vec = j.vec && aligned(dout);
-	j.vec_grad = aligned(dq) && aligned(dk) && aligned(dv);
+	j.vec_grad = j.d % 4 == 0 && aligned(dq) && aligned(dk) && aligned(dv);
 	lk_stream(dev);
 	if (rc)
 		return rc;

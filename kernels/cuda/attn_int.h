@@ -52,7 +52,7 @@ struct lk_attn_job {
 	int64_t do_t, do_h;
 	float *dq, *dk, *dv;
 	int64_t dq_t, dq_h, dk_t, dk_h, dv_t, dv_h;
-	int vec_grad;                   /* dq, dk, dv and their strides are multiples of 16 bytes */
+	int vec_grad;                   /* D % 4 == 0; dq, dk, dv and their strides are multiples of 16 bytes */
 };
 
 /* The schedule of this pair of sequences for tiles of bq queries and bk keys; by_key: for every tile of keys the tiles of

@@ -52,6 +52,12 @@ __device__ static inline void lk_cp_async16(void *dst, const void *src, int vali
 		     : "memory");
 }
 
+/* 4 bytes likewise, all of them. */
+__device__ static inline void lk_cp_async4(void *dst, const void *src)
+{
+	asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(lk_smem_addr(dst)), "l"(src) : "memory");
+}
+
 __device__ static inline void lk_cp_async_commit(void)
 {
 	asm volatile("cp.async.commit_group;\n" ::: "memory");

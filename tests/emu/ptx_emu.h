@@ -114,6 +114,11 @@ static inline void lk_cp_async16(void *dst, const void *src, int valid, EMU_HERE
 	emu::copy_later(dst, src, 16, valid, { "cp.async", file, line });
 }
 
+static inline void lk_cp_async4(void *dst, const void *src, EMU_HERE)
+{
+	emu::copy_later(dst, src, 4, 4, { "cp.async", file, line });
+}
+
 static inline void lk_cp_async_commit(void)
 {
 	emu::copies_commit();
