@@ -50,6 +50,9 @@ static const struct gemm g_nn = { 33, 65, 17, 0, 0, 1.0f }, g_nt = { 70, 129, 64
 			 g_big = { 200, 300, 500, 0, LK_TB, 1.0f }, g_wide = { 20, 700, 64, 4, LK_TB, 1.0f },
 			 g_split = { 150, 170, 90, 6, LK_TA | LK_ACC, 1.0f },
 			 g_split_n = { 70, 400, 60, 1, 0, 2.0f },
+			 g_few = { 1, 67, 256, 0, LK_TB, 1.0f }, g_few2 = { 2, 33, 1096, 8, LK_TB | LK_ACC, 0.5f },
+			 g_few3 = { 3, 16, 2056, 0, LK_TB, 1.0f }, g_few4 = { 4, 131, 8, 8, LK_TB | LK_ACC, -1.0f },
+			 g_thin = { 130, 24, 1, 0, LK_TA | LK_TB, 1.0f },
 			 g_deep0 = { 5, 6, 0, 2, 0, 1.0f }, g_deep0_acc = { 5, 6, 0, 2, LK_ACC, 1.0f },
 			 g_empty = { 0, 6, 4, 0, 0, 1.0f };
 
@@ -123,6 +126,46 @@ static int axpy_scale(struct ops_run *r, const void *arg)
 	return rc ? rc : lk_scale(r->dev, &y, -3.0f);
 }
 
+/* From the `at`-th element of v on. */
+static struct lk_view slice(const struct lk_view *v, int64_t at)
+{
+	return lk_view1((char *)v->data + at * (int64_t)lk_dtype_size(v->dtype), v->dtype, v->n[0] - at);
+}
+
+/* Arrays that begin and end anywhere: at the same place in a vector, and not. */
+static int slices(struct ops_run *r, const void *arg)
+{
+	static const int at[][2] = { { 3, 3 }, { 3, 7 }, { 1, 2 }, { 8, 0 } };
+	struct lk_view x = ops_in(r, LK_F32, 1, 530), h = ops_in(r, OPS_ACT, 1, 530);
+
+	(void)arg;
+	for (int i = 0; i < N(at); i++) {
+		struct lk_view y = ops_zeros(r, "y", LK_F32, 1, 530), z = ops_zeros(r, "z", OPS_ACT, 1, 530);
+		struct lk_view xs = slice(&x, at[i][0]), hs = slice(&h, at[i][0]);
+		struct lk_view ys = slice(&y, at[i][1]), zs = slice(&z, at[i][1]);
+		int64_t n = (xs.n[0] < ys.n[0] ? xs.n[0] : ys.n[0]) - i;
+		double sum;
+		int rc;
+
+		xs.n[0] = hs.n[0] = ys.n[0] = zs.n[0] = n;
+		rc = lk_fill(r->dev, ys.data, n - 7, 0.5f);
+		if (!rc)
+			rc = lk_axpy(r->dev, &ys, 0.25f, &hs);
+		if (!rc)
+			rc = lk_cast(r->dev, &zs, &xs);
+		if (!rc)
+			rc = lk_axpy(r->dev, &zs, 2.0f, &hs);
+		if (!rc)
+			rc = lk_scale(r->dev, &ys, -3.0f);
+		if (!rc)
+			rc = lk_sumsq(r->dev, xs.data, n, &sum);
+		if (rc)
+			return rc;
+		ops_value(r, "sum", sum);
+	}
+	return 0;
+}
+
 static int sumsq(struct ops_run *r, const void *arg)
 {
 	const int *n = arg;
@@ -158,41 +201,47 @@ static const int n_small = 5, n_large = 300001;
 
 struct shape {
 	int t, d, pad;
+	int f32; /* 1: fp32 on every device */
 };
+
+static int act(const struct shape *s)
+{
+	return s->f32 ? LK_F32 : OPS_ACT;
+}
 
 static int rmsnorm(struct ops_run *r, const void *arg)
 {
 	const struct shape *s = arg;
-	struct lk_view x, y, w = ops_in(r, OPS_ACT, 1, s->d), rstd = ops_out(r, "rstd", LK_F32, 1, s->t);
+	struct lk_view x, y, w = ops_in(r, act(s), 1, s->d), rstd = ops_out(r, "rstd", LK_F32, 1, s->t);
 
 	ops_pad(r, s->pad);
-	x = ops_in(r, OPS_ACT, 2, s->t, s->d);
-	y = ops_out(r, "y", OPS_ACT, 2, s->t, s->d);
+	x = ops_in(r, act(s), 2, s->t, s->d);
+	y = ops_out(r, "y", act(s), 2, s->t, s->d);
 	return lk_rmsnorm_fwd(r->dev, &y, rstd.data, &x, NULL, &w, 1e-6f);
 }
 
 static int rmsnorm_residual(struct ops_run *r, const void *arg)
 {
 	const struct shape *s = arg;
-	struct lk_view x, delta, y, w = ops_in(r, OPS_ACT, 1, s->d), rstd = ops_out(r, "rstd", LK_F32, 1, s->t);
+	struct lk_view x, delta, y, w = ops_in(r, act(s), 1, s->d), rstd = ops_out(r, "rstd", LK_F32, 1, s->t);
 
 	ops_pad(r, s->pad);
-	x = ops_inout(r, "x", OPS_ACT, 2, s->t, s->d);
-	delta = ops_in(r, OPS_ACT, 2, s->t, s->d);
-	y = ops_out(r, "y", OPS_ACT, 2, s->t, s->d);
+	x = ops_inout(r, "x", act(s), 2, s->t, s->d);
+	delta = ops_in(r, act(s), 2, s->t, s->d);
+	y = ops_out(r, "y", act(s), 2, s->t, s->d);
 	return lk_rmsnorm_fwd(r->dev, &y, rstd.data, &x, &delta, &w, 1e-5f);
 }
 
 static int rmsnorm_bwd(struct ops_run *r, const void *arg)
 {
 	const struct shape *s = arg;
-	struct lk_view w = ops_in(r, OPS_ACT, 1, s->d), rstd = ops_in(r, LK_F32, 1, s->t);
+	struct lk_view w = ops_in(r, act(s), 1, s->d), rstd = ops_in(r, LK_F32, 1, s->t);
 	struct lk_view dw = ops_inout(r, "dw", LK_F32, 1, s->d), x, dy, dx;
 
 	ops_pad(r, s->pad);
-	x = ops_in(r, OPS_ACT, 2, s->t, s->d);
-	dy = ops_in(r, OPS_ACT, 2, s->t, s->d);
-	dx = ops_inout(r, "dx", OPS_ACT, 2, s->t, s->d);
+	x = ops_in(r, act(s), 2, s->t, s->d);
+	dy = ops_in(r, act(s), 2, s->t, s->d);
+	dx = ops_inout(r, "dx", act(s), 2, s->t, s->d);
 	return lk_rmsnorm_bwd(r->dev, &dx, dw.data, &dy, &x, &w, rstd.data);
 }
 
@@ -214,8 +263,11 @@ static int rmsnorm_grad(struct ops_run *r, const void *arg)
 	return rc;
 }
 
-static const struct shape s_odd = { 7, 33, 0 }, s_pad = { 67, 80, 9 }, s_wide = { 5, 1111, 0 }, s_one = { 1, 1, 0 },
-			  s_tall = { 300, 20, 0 };
+static const struct shape s_odd = { 7, 33, 0, 0 }, s_pad = { 67, 80, 9, 0 }, s_wide = { 5, 1111, 0, 0 },
+			  s_one = { 1, 1, 0, 0 },
+			  s_tall = { 300, 20, 0, 0 }, s_vec = { 70, 256, 8, 0 }, s_long = { 3, 4360, 0, 0 },
+			  s_huge = { 9, 8328, 0, 0 }, s_beyond = { 2, 17000, 0, 0 }, s_rare = { 19, 8203, 0, 0 },
+			  s_f32 = { 35, 132, 4, 1 };
 
 /* ---- rope ---- */
 
@@ -224,14 +276,23 @@ struct rope {
 	double theta;
 };
 
-static int rope(struct ops_run *r, const void *arg)
+static int rope_of(struct ops_run *r, const struct rope *p, int dtype)
 {
-	const struct rope *p = arg;
 	struct lk_view x, pos = ops_ints(r, LK_I32, p->first, p->first + 4000, 1, p->t);
 
 	ops_pad(r, p->pad);
-	x = ops_inout(r, "x", OPS_ACT, 3, p->t, p->h, p->d);
+	x = ops_inout(r, "x", dtype, 3, p->t, p->h, p->d);
 	return lk_rope(r->dev, &x, pos.data, p->theta, p->inverse);
+}
+
+static int rope(struct ops_run *r, const void *arg)
+{
+	return rope_of(r, arg, OPS_ACT);
+}
+
+static int rope_f32(struct ops_run *r, const void *arg)
+{
+	return rope_of(r, arg, LK_F32);
 }
 
 /* Tables may be kept from call to call: other positions in the same memory, another theta, another size. */
@@ -282,7 +343,8 @@ static int rope_grad(struct ops_run *r, const void *arg)
 
 static const struct rope r_small = { 9, 3, 8, 0, 0, 0, 1e4 }, r_inv = { 9, 3, 8, 0, 0, 1, 1e4 },
 			 r_far = { 70, 5, 64, 6, 1040000, 0, 5e7 }, r_two = { 4, 2, 2, 0, 0, 0, 1e6 },
-			 r_odd = { 33, 2, 34, 3, 100, 1, 1e6 };
+			 r_odd = { 33, 2, 34, 3, 100, 1, 1e6 }, r_vec = { 21, 70, 64, 8, 1000000, 0, 1e7 },
+			 r_wide = { 5, 3, 296, 0, 0, 0, 5e5 }, r_last = { 6, 1, 128, 0, 2147479600, 1, 5e7 };
 
 /* ---- SwiGLU ---- */
 
@@ -293,9 +355,9 @@ static int swiglu(struct ops_run *r, const void *arg)
 
 	ops_scale(r, 12.0);
 	ops_pad(r, s->pad);
-	g = ops_in(r, OPS_ACT, 2, s->t, s->d);
-	u = ops_in(r, OPS_ACT, 2, s->t, s->d);
-	y = ops_out(r, "y", OPS_ACT, 2, s->t, s->d);
+	g = ops_in(r, act(s), 2, s->t, s->d);
+	u = ops_in(r, act(s), 2, s->t, s->d);
+	y = ops_out(r, "y", act(s), 2, s->t, s->d);
 	return lk_swiglu_fwd(r->dev, &y, &g, &u);
 }
 
@@ -316,21 +378,39 @@ static int swiglu_bwd(struct ops_run *r, const void *arg)
 
 	ops_scale(r, 6.0);
 	ops_pad(r, s->pad);
-	g = ops_in(r, OPS_ACT, 2, s->t, s->d);
-	u = ops_in(r, OPS_ACT, 2, s->t, s->d);
-	dy = ops_in(r, OPS_ACT, 2, s->t, s->d);
-	dg = ops_out(r, "dg", OPS_ACT, 2, s->t, s->d);
-	du = ops_out(r, "du", OPS_ACT, 2, s->t, s->d);
+	g = ops_in(r, act(s), 2, s->t, s->d);
+	u = ops_in(r, act(s), 2, s->t, s->d);
+	dy = ops_in(r, act(s), 2, s->t, s->d);
+	dg = ops_out(r, "dg", act(s), 2, s->t, s->d);
+	du = ops_out(r, "du", act(s), 2, s->t, s->d);
 	return lk_swiglu_bwd(r->dev, &dg, &du, &dy, &g, &u);
 }
 
 static int swiglu_bwd_alias(struct ops_run *r, const void *arg)
 {
 	const struct shape *s = arg;
-	struct lk_view g = ops_inout(r, "g", OPS_ACT, 2, s->t, s->d), u = ops_inout(r, "u", OPS_ACT, 2, s->t, s->d);
-	struct lk_view dy = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	struct lk_view g = ops_inout(r, "g", act(s), 2, s->t, s->d), u = ops_inout(r, "u", act(s), 2, s->t, s->d);
+	struct lk_view dy = ops_in(r, act(s), 2, s->t, s->d);
 
 	return lk_swiglu_bwd(r->dev, &g, &u, &dy, &g, &u);
+}
+
+/* Gate and input as the halves of one product, as the model has them; gradients take their place. */
+static int swiglu_halves(struct ops_run *r, const void *arg)
+{
+	const struct shape *s = arg;
+	struct lk_view gu, g, u, y, dy;
+	int rc;
+
+	ops_pad(r, s->pad);
+	gu = ops_inout(r, "gu", act(s), 2, s->t, 2 * s->d);
+	y = ops_out(r, "y", act(s), 2, s->t, s->d);
+	dy = ops_in(r, act(s), 2, s->t, s->d);
+	g = u = gu;
+	g.n[1] = u.n[1] = s->d;
+	u.data = (char *)gu.data + (size_t)s->d * lk_dtype_size(gu.dtype);
+	rc = lk_swiglu_fwd(r->dev, &y, &g, &u);
+	return rc ? rc : lk_swiglu_bwd(r->dev, &g, &u, &dy, &g, &u);
 }
 
 static int swiglu_grad(struct ops_run *r, const void *arg)
@@ -360,8 +440,8 @@ static int embed(struct ops_run *r, const void *arg)
 	struct lk_view ids = ops_ints(r, LK_I32, 90, 140, 1, s->t), table, y;
 
 	ops_pad(r, s->pad);
-	table = ops_in(r, OPS_ACT, 2, 30, s->d);
-	y = ops_inout(r, "y", OPS_ACT, 2, s->t, s->d);
+	table = ops_in(r, act(s), 2, 30, s->d);
+	y = ops_inout(r, "y", act(s), 2, s->t, s->d);
 	return lk_embed_fwd(r->dev, &y, ids.data, &table, 100);
 }
 
@@ -371,10 +451,33 @@ static int embed_bwd(struct ops_run *r, const void *arg)
 	struct lk_view ids = ops_ints(r, LK_I32, 90, 140, 1, s->t), dtable, dy;
 
 	ops_pad(r, s->pad);
-	dy = ops_in(r, OPS_ACT, 2, s->t, s->d);
+	dy = ops_in(r, act(s), 2, s->t, s->d);
 	dtable = ops_inout(r, "dtable", LK_F32, 2, 30, s->d);
 	return lk_embed_bwd(r->dev, &dtable, ids.data, &dy, 100);
 }
+
+struct ids {
+	int n, d, rows, pad;
+	int often; /* of every so many ids one is drawn, the others are all the same */
+};
+
+static int embed_bwd_ids(struct ops_run *r, const void *arg)
+{
+	const struct ids *s = arg;
+	struct lk_view ids, dtable, dy;
+	int32_t id[5000];
+
+	for (int i = 0; i < s->n; i++)
+		id[i] = i % s->often ? 7 + s->rows / 3 : (int32_t)(ops_u32(r) % (uint32_t)(s->rows + s->rows / 8 + 1)) + 3;
+	ids = ops_given_i32(r, id, s->n);
+	ops_pad(r, s->pad);
+	dy = ops_in(r, OPS_ACT, 2, s->n, s->d);
+	dtable = ops_inout(r, "dtable", LK_F32, 2, s->rows, s->d);
+	return lk_embed_bwd(r->dev, &dtable, ids.data, &dy, 7);
+}
+
+static const struct ids i_many = { 5000, 8, 300, 0, 1 }, i_same = { 4500, 24, 50, 8, 40 },
+			i_sparse = { 500, 3, 70000, 0, 2 }, i_one = { 2049, 2056, 1, 0, 5000 };
 
 static int rows(struct ops_run *r, const void *arg)
 {
@@ -384,9 +487,9 @@ static int rows(struct ops_run *r, const void *arg)
 	int rc;
 
 	ops_pad(r, s->pad);
-	x = ops_in(r, OPS_ACT, 2, 12, s->d);
-	y = ops_out(r, "gathered", OPS_ACT, 2, N(idx), s->d);
-	z = ops_inout(r, "scattered", OPS_ACT, 2, 12, s->d);
+	x = ops_in(r, act(s), 2, 12, s->d);
+	y = ops_out(r, "gathered", act(s), 2, N(idx), s->d);
+	z = ops_inout(r, "scattered", act(s), 2, 12, s->d);
 	rc = lk_gather_rows(r->dev, &y, &x, i.data);
 	return rc ? rc : lk_scatter_add_rows(r->dev, &z, &y, i.data);
 }
@@ -395,6 +498,7 @@ static int rows(struct ops_run *r, const void *arg)
 
 struct loss {
 	int n, v, pad, grad;
+	int f32; /* 1: fp32 on every device */
 };
 
 static int xent(struct ops_run *r, const void *arg)
@@ -405,7 +509,7 @@ static int xent(struct ops_run *r, const void *arg)
 
 	ops_scale(r, 9.0);
 	ops_pad(r, s->pad);
-	logits = ops_inout(r, "logits", OPS_ACT, 2, s->n, s->v);
+	logits = ops_inout(r, "logits", s->f32 ? LK_F32 : OPS_ACT, 2, s->n, s->v);
 	return lk_xent(r->dev, &logits, target.data, weight.data, nll.data, hit.data, s->grad);
 }
 
@@ -445,8 +549,9 @@ static int xent_grad(struct ops_run *r, const void *arg)
 	return rc;
 }
 
-static const struct loss l_small = { 7, 33, 0, 1 }, l_pad = { 40, 1000, 8, 1 }, l_value = { 5, 257, 0, 0 },
-			 l_wide = { 3, 50257, 0, 1 }, l_two = { 3, 2, 0, 1 };
+static const struct loss l_small = { 7, 33, 0, 1, 0 }, l_pad = { 40, 1000, 8, 1, 0 }, l_value = { 5, 257, 0, 0, 0 },
+			 l_wide = { 3, 50257, 0, 1, 0 }, l_two = { 3, 2, 0, 1, 0 }, l_huge = { 2, 131075, 0, 1, 0 },
+			 l_even = { 2, 131072, 8, 1, 0 }, l_f32 = { 5, 2052, 4, 1, 1 };
 
 /* ---- AdamW ---- */
 
@@ -462,7 +567,20 @@ static int adamw(struct ops_run *r, const void *arg)
 	return rc ? rc : lk_adamw(r->dev, p.data, m.data, v.data, g.data, NULL, *n, &cfg);
 }
 
-static const int n_adam = 4099;
+/* A piece of the parameters, beginning anywhere; p_compute at the same place of a vector, or not. */
+static int adamw_piece(struct ops_run *r, const void *arg)
+{
+	const int *shift = arg;
+	struct lk_adamw cfg = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.0f, 1.0f, 0.1, 0.05 };
+	struct lk_view g = ops_in(r, LK_F32, 1, 700), p = ops_inout(r, "p", LK_F32, 1, 700);
+	struct lk_view m = ops_inout(r, "m", LK_F32, 1, 700), v = ops_zeros(r, "v", LK_F32, 1, 700);
+	struct lk_view pc = ops_zeros(r, "p_compute", OPS_ACT, 1, 700 + *shift);
+	struct lk_view gs = slice(&g, 5), ps = slice(&p, 5), ms = slice(&m, 5), vs = slice(&v, 5), cs = slice(&pc, 5 + *shift);
+
+	return lk_adamw(r->dev, ps.data, ms.data, vs.data, gs.data, cs.data, 601, &cfg);
+}
+
+static const int n_adam = 4099, shift_none = 0, shift_one = 1;
 
 #define CMP(name, run, arg, tol32, tol16, why) { name, OPS_CMP, run, arg, tol32, tol16, why }
 #define GRAD(name, run) { name, OPS_GRAD, run, NULL, 2e-3, 0, "five-point differences of fp32 outputs" }
@@ -484,6 +602,11 @@ static const struct ops_case cases[] = {
 	CMP("matmul 20x700x64 TB padded", matmul, &g_wide, 1e-6, 4e-3, sums),
 	CMP("matmul 150x170x90 TA ACC padded", matmul, &g_split, 1e-6, 4e-3, sums),
 	CMP("matmul 70x400x60 padded", matmul, &g_split_n, 1e-6, 4e-3, sums),
+	CMP("matmul 1x67x256 TB", matmul, &g_few, 1e-6, 4e-3, sums),
+	CMP("matmul 2x33x1096 TB ACC padded into fp32", matmul_f32, &g_few2, 1e-6, 1e-5, sums),
+	CMP("matmul 3x16x2056 TB", matmul, &g_few3, 1e-6, 4e-3, sums),
+	CMP("matmul 4x131x8 TB ACC padded", matmul, &g_few4, 1e-6, 4e-3, sums),
+	CMP("matmul 130x24x1 TA TB", matmul, &g_thin, 1e-6, 4e-3, sums),
 	CMP("matmul of depth 0", matmul, &g_deep0, 0, 0, "exact"),
 	CMP("matmul of depth 0 ACC", matmul, &g_deep0_acc, 0, 0, "exact"),
 	CMP("matmul of no rows", matmul, &g_empty, 0, 0, "exact"),
@@ -493,6 +616,7 @@ static const struct ops_case cases[] = {
 	CMP("cast to bf16 and back", cast, NULL, 0, 0, "rounding to nearest even is defined to the bit"),
 	CMP("cast of odd numbers", cast_odd_numbers, NULL, 0, 0, "rounding to nearest even is defined to the bit"),
 	CMP("axpy and scale", axpy_scale, NULL, 1e-7, 8e-3, pointwise),
+	CMP("slices of arrays", slices, NULL, 1e-6, 8e-3, pointwise),
 	CMP("sumsq of 5", sumsq, &n_small, 1e-14, 1e-14, "fp64 sums"),
 	CMP("sumsq of 300001", sumsq, &n_large, 1e-12, 1e-12, "fp64 sums in another order"),
 	CMP("sumsq with NaN and Inf", sumsq_nan, NULL, 0, 0, "not finite"),
@@ -506,31 +630,65 @@ static const struct ops_case cases[] = {
 	CMP("rmsnorm_bwd 67x80 padded", rmsnorm_bwd, &s_pad, 1e-6, 6e-3, sums),
 	CMP("rmsnorm_bwd 5x1111", rmsnorm_bwd, &s_wide, 1e-6, 6e-3, sums),
 	CMP("rmsnorm_bwd 300x20", rmsnorm_bwd, &s_tall, 1e-6, 6e-3, sums),
+	CMP("rmsnorm 70x256 padded", rmsnorm, &s_vec, 1e-6, 6e-3, sums),
+	CMP("rmsnorm with residual 3x4360", rmsnorm_residual, &s_long, 1e-6, 6e-3, sums),
+	CMP("rmsnorm with residual 2x17000", rmsnorm_residual, &s_beyond, 1e-6, 6e-3, sums),
+	CMP("rmsnorm with residual in fp32 35x132 padded", rmsnorm_residual, &s_f32, 1e-6, 1e-5, sums),
+	CMP("rmsnorm_bwd 70x256 padded", rmsnorm_bwd, &s_vec, 1e-6, 6e-3, sums),
+	CMP("rmsnorm_bwd 3x4360", rmsnorm_bwd, &s_long, 1e-6, 6e-3, sums),
+	CMP("rmsnorm_bwd 9x8328", rmsnorm_bwd, &s_huge, 1e-6, 6e-3, sums),
+	CMP("rmsnorm_bwd 19x8203", rmsnorm_bwd, &s_rare, 1e-6, 6e-3, sums),
+	CMP("rmsnorm_bwd in fp32 35x132 padded", rmsnorm_bwd, &s_f32, 1e-6, 1e-5, sums),
 	CMP("rope 9x3x8", rope, &r_small, 1e-6, 4e-3, pointwise),
 	CMP("rope 9x3x8 inverse", rope, &r_inv, 1e-6, 4e-3, pointwise),
 	CMP("rope 70x5x64 far positions padded", rope, &r_far, 1e-6, 4e-3, "angles in fp64: far positions cost nothing"),
 	CMP("rope 4x2x2", rope, &r_two, 1e-6, 4e-3, pointwise),
 	CMP("rope 33x2x34 inverse padded", rope, &r_odd, 1e-6, 4e-3, pointwise),
+	CMP("rope 21x70x64 padded", rope, &r_vec, 1e-6, 4e-3, pointwise),
+	CMP("rope 5x3x296", rope, &r_wide, 1e-6, 4e-3, pointwise),
+	CMP("rope of fp32 70x5x64 far positions padded", rope_f32, &r_far, 1e-6, 1e-6, "angles in fp64: far positions cost nothing"),
+	CMP("rope of fp32 6x1x128 inverse, last positions", rope_f32, &r_last, 1e-6, 1e-6, "positions up to 2^31"),
 	CMP("rope with changing positions", rope_repeated, NULL, 1e-6, 8e-3, pointwise),
 	CMP("swiglu 7x33", swiglu, &s_odd, 1e-6, 4e-3, pointwise),
 	CMP("swiglu 67x80 padded", swiglu, &s_pad, 1e-6, 4e-3, pointwise),
+	CMP("swiglu 70x256 padded", swiglu, &s_vec, 1e-6, 4e-3, pointwise),
+	CMP("swiglu 3x4360", swiglu, &s_long, 1e-6, 4e-3, pointwise),
+	CMP("swiglu in fp32 35x132 padded", swiglu, &s_f32, 1e-6, 1e-5, pointwise),
+	CMP("swiglu of halves 70x256 padded", swiglu_halves, &s_vec, 2e-6, 6e-3, pointwise),
+	CMP("swiglu of halves 67x80 padded", swiglu_halves, &s_pad, 2e-6, 6e-3, pointwise),
 	CMP("swiglu of odd numbers", swiglu_odd_numbers, NULL, 1e-6, 4e-3, pointwise),
 	CMP("swiglu_bwd 7x33", swiglu_bwd, &s_odd, 2e-6, 6e-3, pointwise),
 	CMP("swiglu_bwd 67x80 padded", swiglu_bwd, &s_pad, 2e-6, 6e-3, pointwise),
+	CMP("swiglu_bwd in fp32 35x132 padded", swiglu_bwd, &s_f32, 2e-6, 1e-5, pointwise),
 	CMP("swiglu_bwd in place", swiglu_bwd_alias, &s_wide, 2e-6, 6e-3, pointwise),
 	CMP("embed 67x80 padded", embed, &s_pad, 0, 0, "copies"),
 	CMP("embed 7x33", embed, &s_odd, 0, 0, "copies"),
 	CMP("embed_bwd 67x80 padded", embed_bwd, &s_pad, 1e-6, 1e-5, sums),
 	CMP("embed_bwd 300x20", embed_bwd, &s_tall, 1e-6, 1e-5, sums),
+	CMP("embed 70x256 padded", embed, &s_vec, 0, 0, "copies"),
+	CMP("embed 3x4360", embed, &s_long, 0, 0, "copies"),
+	CMP("embed_bwd 70x256 padded", embed_bwd, &s_vec, 1e-6, 1e-5, sums),
+	CMP("embed_bwd of fp32 35x132 padded", embed_bwd, &s_f32, 1e-6, 1e-5, sums),
+	CMP("embed_bwd of 5000 ids", embed_bwd_ids, &i_many, 1e-6, 1e-5, sums),
+	CMP("embed_bwd of repeated ids", embed_bwd_ids, &i_same, 1e-6, 1e-5, sums),
+	CMP("embed_bwd into 70000 rows", embed_bwd_ids, &i_sparse, 1e-6, 1e-5, sums),
+	CMP("embed_bwd into one row", embed_bwd_ids, &i_one, 2e-6, 1e-5, sums),
+	CMP("gather and scatter rows of fp32 padded", rows, &s_f32, 1e-7, 1e-7, pointwise),
+	CMP("gather and scatter rows 4360 wide", rows, &s_long, 1e-7, 4e-3, pointwise),
 	CMP("gather and scatter rows", rows, &s_odd, 1e-7, 4e-3, pointwise),
 	CMP("gather and scatter rows padded", rows, &s_pad, 1e-7, 4e-3, pointwise),
 	CMP("xent 7x33", xent, &l_small, 2e-6, 6e-3, pointwise),
 	CMP("xent 40x1000 padded", xent, &l_pad, 2e-6, 6e-3, pointwise),
 	CMP("xent 5x257 without gradient", xent, &l_value, 2e-6, 6e-3, pointwise),
 	CMP("xent 3x50257", xent, &l_wide, 2e-6, 6e-3, sums),
-	CMP("xent 3x2", xent, &l_two, 2e-6, 6e-3, pointwise),
+	CMP("xent 3x2", xent, &l_two, 1e-5, 6e-3, "a softmax near 1 less 1 cancels"),
+	CMP("xent 2x131075", xent, &l_huge, 2e-6, 6e-3, sums),
+	CMP("xent 2x131072 padded", xent, &l_even, 2e-6, 6e-3, sums),
+	CMP("xent of fp32 5x2052 padded", xent, &l_f32, 2e-6, 1e-5, pointwise),
 	CMP("xent of odd rows", xent_odd_rows, NULL, 2e-6, 6e-3, pointwise),
 	CMP("adamw 4099", adamw, &n_adam, 1e-6, 4e-3, pointwise),
+	CMP("adamw of a piece", adamw_piece, &shift_none, 1e-6, 4e-3, pointwise),
+	CMP("adamw of a piece, odd p_compute", adamw_piece, &shift_one, 1e-6, 4e-3, pointwise),
 	CMP("adamw 5", adamw, &n_small, 1e-6, 4e-3, pointwise),
 	GRAD("rmsnorm gradient", rmsnorm_grad),
 	GRAD("rope gradient", rope_grad),
