@@ -113,6 +113,7 @@ static int upload_plan(struct lk_dev *dev, struct plan *p, const struct lk_sched
 	p->sched.order = p->sched.start + tiles + 1;
 	p->sched.runs = reinterpret_cast<struct lk_sched_run *>(at + round_16(head));
 	p->sched.tiles = static_cast<int32_t>(tiles);
+	p->sched.joined = s->joined;
 	rc = dev->ops.upload(dev, at, s->start, head);
 	if (!rc && runs)
 		rc = dev->ops.upload(dev, at + round_16(head), s->runs, runs);

@@ -22,6 +22,7 @@ struct lk_attn_sched {
 	const struct lk_sched_run *runs;
 	const int32_t *order;           /* tiles, the longest first */
 	int32_t tiles;
+	int32_t joined;                 /* 0: lists by query and by key name the same pairs */
 };
 
 struct lk_attn_job {

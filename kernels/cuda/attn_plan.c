@@ -112,6 +112,7 @@ static int append(struct build *b, int64_t first, int64_t end, int mask)
 
 	if (last && (s->nruns - b->list == LIST_MOST || (last->end == first && last->mask == mask))) {
 		last->mask |= mask | (last->end != first); // tiles in between that see nothing are masked out one by one
+		s->joined |= last->end != first;
 		last->end = (int32_t)end;
 		last->pairs = last->end - last->first;
 		return 0;

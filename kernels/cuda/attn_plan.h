@@ -25,6 +25,7 @@ struct lk_sched_run {
 struct lk_sched {
 	int64_t tiles, nruns;
 	int64_t pairs;             /* pairs of tiles to be worked on, of all */
+	int joined;                /* 1: a list got so long that it also names tiles of which nothing is seen */
 	int32_t *start;            /* tiles + 1: runs of tile i are runs[start[i] .. start[i + 1]) */
 	int32_t *order;            /* all tiles, those with most pairs first, lower number first on ties */
 	struct lk_sched_run *runs;

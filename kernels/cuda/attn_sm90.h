@@ -58,6 +58,14 @@ static int lk_map_make(struct lk_dev *dev, CUtensorMap *map, const struct lk_map
 	return 0;
 }
 
+/* TMA wants strides that are multiples of 16 bytes (vec) and positive, and coordinates are 32-bit. */
+static inline bool lk_sm90_fits(const struct lk_attn_job *j)
+{
+	return (j->d == 64 || j->d == 96 || j->d == 128) && j->vec && !j->k_scale && j->scale > 0 && j->tq < INT32_MAX - 128 &&
+	       j->tk < INT32_MAX - 128 && j->q_t >= 0 && j->q_h >= 0 && j->k_t >= 0 && j->k_h >= 0 && j->v_t >= 0 &&
+	       j->v_h >= 0;
+}
+
 /* ---- geometry ---- */
 
 /* A tile of bf16: ROWS x D in blocks of W columns. */
@@ -115,11 +123,12 @@ __device__ static __forceinline__ void lk_mul_rn(float (&d)[R], const uint32_t *
 		lk_gmma_rs<1>(d, a + 4 * kk, db + lk_step_mn<B>(kk), 1);
 }
 
-/* The boxes of one tile: rows from t0 of one head. The bytes are expected at bar. One thread. */
+/* The boxes of one tile: rows from t0 of one head. Its bytes and `more` are expected at bar. One thread. */
 template <class T>
-__device__ static inline void lk_tile_load(unsigned char *dst, const CUtensorMap *map, uint64_t *bar, int head, int t0)
+__device__ static inline void lk_tile_load(unsigned char *dst, const CUtensorMap *map, uint64_t *bar, int head, int t0,
+					   uint32_t more)
 {
-	lk_mbar_expect(bar, T::BYTES);
+	lk_mbar_expect(bar, T::BYTES + more);
 #pragma unroll
 	for (int b = 0; b < T::D / T::W; b++)
 		lk_tma_load3(dst + b * T::BLOCK, map, bar, b * T::W, head, t0);

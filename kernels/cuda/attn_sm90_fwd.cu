@@ -20,13 +20,10 @@ enum { LOAD_REGS = 24, MATH_REGS = 240 };
 /* named barriers: turn of warpgroup w (1, 2), inside warpgroup w (3, 4) */
 enum { BAR_TURN = 1, BAR_KEYS = BAR_TURN + WGS };
 
-constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
-
 template <int D> struct geo {
 	static constexpr int W = D % 64 ? 32 : 64;
 	static constexpr int STAGES = D == 64 ? 4 : D == 96 ? 3 : 2;
 	typedef lk_tile90<BQ, D, W> Q;
-	typedef lk_tile90<64, D, W> QPart; /* its 64 rows of a warpgroup are addressed in Q's blocks */
 	typedef lk_tile90<BK, D, W> K;
 	static constexpr int K_AT = Q::BYTES, V_AT = K_AT + STAGES * K::BYTES, KEYS_AT = V_AT + STAGES * K::BYTES;
 	static constexpr int BARS_AT = KEYS_AT + WGS * BK * 8, BYTES = BARS_AT + (2 + 4 * STAGES) * 8;
@@ -108,15 +105,15 @@ __device__ static void load_items(const smem<D> &m, const struct maps &map, cons
 		if (w.tile < 0)
 			continue;
 		lk_mbar_wait(m.q_empty, q_parity ^ 1);
-		lk_tile_load<typename G::Q>(m.base, &map.q, m.q_full, it.head, it.tile * BQ);
+		lk_tile_load<typename G::Q>(m.base, &map.q, m.q_full, it.head, it.tile * BQ, 0);
 		q_parity ^= 1;
 		for (; w.tile >= 0; lk_walk_next(&w), lk_ring_next<G::STAGES>(&ring)) {
 			lk_mbar_wait(m.k_empty + ring.stage, ring.parity ^ 1);
 			lk_tile_load<typename G::K>(m.base + G::K_AT + ring.stage * G::K::BYTES, &map.k,
-						    m.k_full + ring.stage, kv_head, w.tile * BK);
+						    m.k_full + ring.stage, kv_head, w.tile * BK, 0);
 			lk_mbar_wait(m.v_empty + ring.stage, ring.parity ^ 1);
 			lk_tile_load<typename G::K>(m.base + G::V_AT + ring.stage * G::K::BYTES, &map.v,
-						    m.v_full + ring.stage, kv_head, w.tile * BK);
+						    m.v_full + ring.stage, kv_head, w.tile * BK, 0);
 		}
 	}
 }
@@ -207,7 +204,7 @@ __device__ static __forceinline__ void rows_begin(struct rows &r, float (&o)[R],
 		r.t[h] = t;
 		r.pos[h] = lk_q_pos(&j, t);
 		r.seg[h] = lk_q_seg(&j, t);
-		r.m[h] = carried ? j.m[at] * LOG2E : -INFINITY;
+		r.m[h] = carried ? j.m[at] * LK_LOG2E : -INFINITY;
 		r.l[h] = carried && c == 0 ? j.l[at] : 0;
 #pragma unroll
 		for (int i = 0; i < R / 4; i++) {
@@ -228,7 +225,7 @@ __device__ static __forceinline__ void row_carry(const float (&o)[R], const stru
 						 float m, float l)
 {
 	int c = threadIdx.x % 4;
-	float now = old * LOG2E == m ? old : m * LN2, fix = m == -INFINITY ? 1 : lk_exp2(m - now * LOG2E);
+	float now = old * LK_LOG2E == m ? old : m * LK_LN2, fix = m == -INFINITY ? 1 : lk_exp2(m - now * LK_LOG2E);
 
 	if (c == 0) {
 		j.m[at] = now;
@@ -249,7 +246,7 @@ __device__ static __forceinline__ void row_once(const float (&o)[R], const struc
 	int64_t at = t * j.o_t + head * j.o_h + 2 * c;
 
 	if (c == 0)
-		j.lse[t * j.h + head] = l > 0 ? (m + log2f(l)) * LN2 : -INFINITY;
+		j.lse[t * j.h + head] = l > 0 ? (m + log2f(l)) * LK_LN2 : -INFINITY;
 #pragma unroll
 	for (int i = 0; i < R / 4; i++) {
 		float x = o[4 * i + 2 * h] * by, y = o[4 * i + 2 * h + 1] * by;
@@ -443,19 +440,11 @@ template <int D> int run(struct lk_dev *dev, const struct lk_attn_job *j)
 
 } // namespace
 
-/* TMA wants strides that are multiples of 16 bytes (vec) and below 2^40 bytes, and coordinates are 32-bit. */
-static int fits(const struct lk_attn_job *j)
-{
-	int o_vec = !j->m && j->o_t % 2 == 0 && j->o_h % 2 == 0 && reinterpret_cast<uintptr_t>(j->o) % (j->o_f32 ? 8 : 4) == 0;
-
-	return (j->d == 64 || j->d == 96 || j->d == 128) && j->vec && !j->k_scale && j->scale > 0 && (j->m || o_vec) &&
-	       j->tq < INT32_MAX - BQ && j->tk < INT32_MAX - BK && j->q_t >= 0 && j->q_h >= 0 && j->k_t >= 0 &&
-	       j->k_h >= 0 && j->v_t >= 0 && j->v_h >= 0;
-}
-
 int lk_attn_sm90_fwd(struct lk_dev *dev, const struct lk_attn_job *j)
 {
-	if (lk_cu(dev)->cc != 90 || !fits(j))
-		return LK_EUNSUP;
+	int whole = j->o_t % 2 == 0 && j->o_h % 2 == 0 && reinterpret_cast<uintptr_t>(j->o) % (j->o_f32 ? 8 : 4) == 0;
+
+	if (lk_cu(dev)->cc != 90 || !lk_sm90_fits(j) || !(j->m || whole))
+		return LK_EUNSUP; // outputs are written in pairs
 	return j->d == 128 ? run<128>(dev, j) : j->d == 96 ? run<96>(dev, j) : run<64>(dev, j);
 }
