@@ -1,10 +1,14 @@
 /* emu.cc - fibers, their order, and where they meet. See emu.h. */
 #include "emu_int.h"
 
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
+#include <pthread.h>
+#include <mutex>
 #include <link.h>
 #include <new>
 #include <utility>
@@ -107,10 +111,33 @@ static void *map(size_t bytes)
 	return p;
 }
 
-static host *this_host()
+/* Of threads that have ended: the next one takes it, because each is thousands of mappings. */
+static std::mutex spare_lock;
+static std::vector<host *> spare;
+static pthread_key_t spare_key;
+static pthread_once_t spare_once = PTHREAD_ONCE_INIT;
+
+static void give_host(void *h)
 {
-	if (tls_host)
-		return tls_host;
+	std::lock_guard<std::mutex> hold(spare_lock);
+
+	spare.push_back(static_cast<host *>(h));
+}
+
+static host *take_host()
+{
+	std::lock_guard<std::mutex> hold(spare_lock);
+
+	if (spare.empty())
+		return nullptr;
+	host *h = spare.back();
+	spare.pop_back();
+	h->state = host_state();
+	return h;
+}
+
+static host *new_host()
+{
 	host *h = new host();
 	char *p = static_cast<char *>(map((MAX_THREADS + 1) * static_cast<size_t>(STACK)));
 	uintptr_t up = (reinterpret_cast<uintptr_t>(p) + STACK - 1) / STACK * STACK;
@@ -123,8 +150,19 @@ static host *this_host()
 	h->smem = static_cast<char *>(map(SMEM_BYTES + PAGE));
 	h->smem_end = h->smem + SMEM_BYTES;
 	mprotect(h->smem_end, PAGE, PROT_NONE);
-	tls_host = h;
 	return h;
+}
+
+static host *this_host()
+{
+	if (tls_host)
+		return tls_host;
+	pthread_once(&spare_once, [] { pthread_key_create(&spare_key, give_host); });
+	tls_host = take_host();
+	if (!tls_host)
+		tls_host = new_host();
+	pthread_setspecific(spare_key, tls_host);
+	return tls_host;
 }
 
 host_state &state_of_host()

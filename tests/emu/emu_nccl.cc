@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -54,8 +55,19 @@ struct message {
 static std::mutex list_lock;
 static std::map<int64_t, std::shared_ptr<clique>> cliques;
 static int64_t last_id;
-static thread_local int depth;
-static thread_local std::vector<message> *group;
+/* Of each host thread between ncclGroupStart and ncclGroupEnd. No thread_local variables: blocks spoil them. */
+struct open_group {
+	int depth = 0;
+	std::vector<message> all;
+};
+static std::map<std::thread::id, open_group> open_groups;
+
+static open_group &group_here()
+{
+	std::lock_guard<std::mutex> hold(list_lock);
+
+	return open_groups[std::this_thread::get_id()];
+}
 
 static std::chrono::steady_clock::time_point deadline()
 {
@@ -298,21 +310,22 @@ static void exchange(const std::vector<message> &group_of)
 
 ncclResult_t ncclGroupStart()
 {
-	if (!depth++)
-		group = new std::vector<message>;
+	group_here().depth++;
 	return ncclSuccess;
 }
 
 ncclResult_t ncclGroupEnd()
 {
-	if (!depth)
+	open_group &g = group_here();
+
+	if (!g.depth)
 		return ncclInvalidUsage;
-	if (--depth)
+	if (--g.depth)
 		return ncclSuccess;
-	std::shared_ptr<std::vector<message>> all(group);
-	group = nullptr;
-	if (!all->empty())
-		emu::queue_work((*all)[0].stream, "ncclGroupEnd", [all] { exchange(*all); });
+	std::vector<message> all = std::move(g.all);
+	g.all.clear();
+	if (!all.empty())
+		emu::queue_work(all[0].stream, "ncclGroupEnd", [all] { exchange(all); });
 	return ncclSuccess;
 }
 
@@ -321,7 +334,7 @@ static ncclResult_t add(const message &m, ncclDataType_t type)
 	if (type != ncclInt8 || m.peer < 0 || m.peer >= m.comm->size)
 		return ncclInvalidArgument;
 	ncclGroupStart();
-	group->push_back(m);
+	group_here().all.push_back(m);
 	return ncclGroupEnd();
 }
 

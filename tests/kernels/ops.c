@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/kernels/ops_int.h"
 
@@ -19,6 +20,9 @@ struct plan {
 	const char *device, *only;
 	unsigned long long seed;
 	int number, threads, list, verbose, grad;
+	long every, seconds;   /* takes each so-manieth case; starts none after so long; 0: all */
+	time_t start;
+	int late;              /* cases that --seconds left out */
 	int passed, failed, skipped;
 };
 
@@ -157,6 +161,8 @@ static int wanted(const struct plan *p, const struct ops_case *c, const char *fa
 		return 0;
 	if (p->grad && c->kind != OPS_GRAD)
 		return 0;
+	if (p->every > 1 && number % p->every)
+		return 0;
 	return !p->only || strstr(c->name, p->only) || strcmp(family, p->only) == 0;
 }
 
@@ -171,6 +177,10 @@ static void run_device(struct plan *p, struct lk_dev *ref, struct lk_dev *dev)
 
 			if (!wanted(p, c, families[f]->name, number))
 				continue;
+			if (p->seconds && time(NULL) - p->start >= p->seconds) {
+				p->late++;
+				continue;
+			}
 			if (c->kind == OPS_BAD)
 				bad_case(p, dev, families[f]->name, c, number);
 			else if (c->kind == OPS_GRAD && dev == ref)
@@ -201,6 +211,19 @@ static void open_and_run(struct plan *p, struct lk_dev *ref, const char *spec, c
 	lk_dev_close(dev);
 }
 
+static void run_groups(struct plan *p)
+{
+	struct ops_tally t = { 0, 0, 0 };
+
+	if (p->number >= 0 || p->every > 1 || (p->only && strcmp(p->only, "group") != 0))
+		return;
+	ops_groups(&t, p->verbose);
+	printf("groups of GPUs: %d passed, %d failed\n", t.passed, t.failed);
+	p->passed += t.passed;
+	p->failed += t.failed;
+	p->skipped += t.skipped;
+}
+
 static void run_all(struct plan *p, struct lk_dev *ref)
 {
 	static const char *const isas[] = { "base", "avx2", "avx512" };
@@ -222,6 +245,8 @@ static void run_all(struct plan *p, struct lk_dev *ref)
 		open_and_run(p, ref, "cuda:0", NULL);
 	else if (strncmp(p->device, "cuda", 4) == 0)
 		open_and_run(p, ref, p->device, NULL);
+	if (!p->device || strncmp(p->device, "cuda", 4) == 0)
+		run_groups(p);
 }
 
 static void list_cases(void)
@@ -237,8 +262,8 @@ static void list_cases(void)
 
 static int usage(FILE *f)
 {
-	fprintf(f, "usage: lwm-kernel-ops [ref|cpu|cuda[:N]] [--grad] [--case NUMBER|TEXT] [--seed N] [--threads N]\n"
-		   "                      [--list] [-v]\n"
+	fprintf(f, "usage: lwm-kernel-ops [ref|cpu|cuda[:N]] [--grad] [--case NUMBER|TEXT] [--every N] [--seconds N]\n"
+		   "                      [--seed N] [--threads N] [--list] [-v]\n"
 		   "Holds the kernels of a device against plain reference loops.\n");
 	return f == stdout ? 0 : 64;
 }
@@ -277,6 +302,12 @@ static int parse(struct plan *p, int argc, char **argv)
 		} else if (strcmp(a, "--seed") == 0 && value && number_of(value) >= 0) {
 			p->seed = (unsigned long long)number_of(value);
 			i++;
+		} else if (strcmp(a, "--every") == 0 && value && number_of(value) >= 1) {
+			p->every = number_of(value);
+			i++;
+		} else if (strcmp(a, "--seconds") == 0 && value && number_of(value) >= 1) {
+			p->seconds = number_of(value);
+			i++;
 		} else if (strcmp(a, "--threads") == 0 && value && number_of(value) >= 1 && number_of(value) <= 1024) {
 			p->threads = (int)number_of(value);
 			i++;
@@ -291,7 +322,7 @@ static int parse(struct plan *p, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct plan p = { .seed = 20, .number = -1, .threads = 3 };
+	struct plan p = { .seed = 20, .number = -1, .threads = 3, .start = time(NULL) };
 	struct lk_dev *ref;
 	char why[256];
 	int rc;
@@ -312,6 +343,8 @@ int main(int argc, char **argv)
 	printf("seed %llu\n", p.seed);
 	run_all(&p, ref);
 	lk_dev_close(ref);
+	if (p.late)
+		printf("%d cases not begun in %ld seconds\n", p.late, p.seconds);
 	printf("%d passed, %d failed, %d skipped\n", p.passed, p.failed, p.skipped);
 	return p.failed || !p.passed ? 1 : 0;
 }

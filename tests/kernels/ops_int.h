@@ -29,4 +29,10 @@ int ops_compare(struct ops_run *ref, struct ops_run *got, const struct ops_case 
 int ops_check_grad(struct lk_dev *ref, const struct ops_case *c, uint64_t seed, double *worst, char *why, size_t n);
 void ops_start(struct ops_run *r, struct lk_dev *dev, uint64_t seed, int bf16);
 
+/* ---- group.c: several devices at once ---- */
+struct ops_tally {
+	int passed, failed, skipped;
+};
+void ops_groups(struct ops_tally *tally, int verbose); /* adds */
+
 #endif
