@@ -97,6 +97,15 @@ static const lk_bf16 *image_data(const struct image *im)
 
 /* ---- passes ---- */
 
+/* LWM_CUDA_CONV=mma keeps to the instructions that every chip has. */
+static int product(struct lk_dev *dev, const struct lk_conv_gemm *p)
+{
+	const char *s = getenv("LWM_CUDA_CONV");
+	int rc = s && strcmp(s, "mma") == 0 ? LK_EUNSUP : lk_conv_product_sm90(dev, p);
+
+	return rc == LK_EUNSUP ? lk_conv_product_mma(dev, p) : rc;
+}
+
 /* dst = window over src, phase by phase. bias, add: forward only, may be NULL. */
 static int run_pass(struct lk_dev *dev, const struct lk_conv *c, int backward, const struct lk_view *dst,
 		    const struct image *src, const float *bias, const struct lk_view *add)
@@ -128,7 +137,7 @@ static int run_pass(struct lk_dev *dev, const struct lk_conv *c, int backward, c
 		a.wide = n % 8 == 0 && lk_aligned16(a.dst) && lk_aligned16(a.add);
 		w += n * p.k;
 		if (a.m)
-			rc = lk_conv_product(dev, &a);
+			rc = product(dev, &a);
 	}
 	return rc;
 }

@@ -27,7 +27,9 @@ struct lk_conv_gemm {
 	struct lk_conv_axis y, x;
 	int32_t wide;                 /* dst and add take 16-byte accesses */
 };
-int lk_conv_product(struct lk_dev *dev, const struct lk_conv_gemm *p);
+int lk_conv_product_mma(struct lk_dev *dev, const struct lk_conv_gemm *p);
+/* LK_EUNSUP, without a sentence, for what it does not do; then the other one does. */
+int lk_conv_product_sm90(struct lk_dev *dev, const struct lk_conv_gemm *p);
 
 /* dw (kh,kw,cin,cout) += sum over pixels of x under the tap times dy; part: (splits, like dw) when splits > 1. */
 struct lk_conv_dw {

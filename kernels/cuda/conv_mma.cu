@@ -202,7 +202,7 @@ template <int BN, int WM, int WN> static int launch(struct lk_dev *dev, const st
 	return lk_launched(dev, "conv");
 }
 
-int lk_conv_product(struct lk_dev *dev, const struct lk_conv_gemm *p)
+int lk_conv_product_mma(struct lk_dev *dev, const struct lk_conv_gemm *p)
 {
 	switch (lk_conv_tile(p->n)) {
 	case 128:

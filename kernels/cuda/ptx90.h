@@ -83,6 +83,22 @@ __device__ static inline void lk_tma_load3(void *dst, const CUtensorMap *map, ui
 		     : "memory");
 }
 
+__device__ static inline void lk_tma_load4(void *dst, const CUtensorMap *map, uint64_t *bar, int c0, int c1, int c2, int c3)
+{
+	asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+		     " [%0], [%1, {%3, %4, %5, %6}], [%2];\n" ::"r"(lk_smem_addr(dst)),
+		     "l"(map), "r"(lk_smem_addr(bar)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+		     : "memory");
+}
+
+/* A box in shared memory into the tensor; what lies outside is dropped. One thread; see lk_bulk_commit. */
+__device__ static inline void lk_tma_store4(const CUtensorMap *map, const void *src, int c0, int c1, int c2, int c3)
+{
+	asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];\n" ::"l"(map),
+		     "r"(lk_smem_addr(src)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+		     : "memory");
+}
+
 /* bytes: multiple of 16, as are both addresses. */
 __device__ static inline void lk_bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *bar)
 {
@@ -106,7 +122,7 @@ __device__ static inline void lk_tma_prefetch(const CUtensorMap *map)
 	asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
 }
 
-/* Closes the group of this thread's lk_tma_add3 since the last one. */
+/* Closes the group of this thread's stores and adds since the last one. */
 __device__ static inline void lk_bulk_commit(void)
 {
 	asm volatile("cp.async.bulk.commit_group;\n" ::: "memory");

@@ -11,7 +11,8 @@
 namespace emu
 {
 
-enum { GROUP_THREADS = 128, MAX_WARPGROUPS = MAX_THREADS / GROUP_THREADS, SHARED_BASE = 1024, MAGIC = 0x5a };
+enum { GROUP_THREADS = 128, MAX_WARPGROUPS = MAX_THREADS / GROUP_THREADS, SHARED_BASE = 1024, MAGIC = 0x5a,
+       MAX_RANK = 5 };
 
 /* A load under way that its barrier has not heard of. */
 struct pending_load {
@@ -20,11 +21,13 @@ struct pending_load {
 	std::function<void()> write;
 };
 
-struct pending_add {
+/* A store, or an add of fp32. */
+struct pending_store {
 	CUtensorMap map;
 	const char *src;
-	std::vector<float> read; /* once the source was read */
-	int c[3], group;
+	std::vector<char> read; /* once the source was read */
+	int c[MAX_RANK], group;
+	bool add;
 };
 
 /* One wgmma of a warpgroup. */
@@ -47,8 +50,8 @@ struct warpgroup {
 /* Of one block. */
 struct sm90 {
 	std::vector<pending_load> loads;
-	std::map<int, std::vector<pending_add>> adds; /* by thread */
-	std::map<int, int> add_group;
+	std::map<int, std::vector<pending_store>> stores; /* by thread */
+	std::map<int, int> store_group;
 	warpgroup wg[MAX_WARPGROUPS];
 	uint64_t rng;
 };
@@ -179,58 +182,70 @@ CUresult cuTensorMapEncodeTiled_(CUtensorMap *map, CUtensorMapDataType type, cuu
 				 const cuuint32_t *steps, CUtensorMapSwizzle mode)
 {
 	uint64_t size = type == CU_TENSOR_MAP_DATA_TYPE_FLOAT32 ? 4 : 2, inner = box[0] * size;
-	bool bad = rank != 3 || reinterpret_cast<uintptr_t>(base) % 16 || inner % 16 || (mode && inner > (16u << mode));
+	bool bad = rank < 3 || rank > 5 || reinterpret_cast<uintptr_t>(base) % 16 || inner % 16 || (mode && inner > (16u << mode));
 
-	for (uint32_t i = 0; i < 3 && !bad; i++)
+	for (uint32_t i = 0; i < rank && !bad; i++)
 		bad = !dims[i] || dims[i] > 1ull << 32 || !box[i] || box[i] > 256 || steps[i] != 1;
-	for (uint32_t i = 0; i < 2 && !bad; i++)
+	for (uint32_t i = 0; i < rank - 1 && !bad; i++)
 		bad = strides[i] % 16 || strides[i] >= 1ull << 40;
 	if (bad)
 		return CUDA_ERROR_INVALID_VALUE;
 	memset(map, 0, sizeof *map);
 	map->base = static_cast<char *>(base);
-	for (int i = 0; i < 3; i++) {
-		map->dims[i] = dims[i];
-		map->box[i] = box[i];
+	for (uint32_t i = 0; i < MAX_RANK; i++) {
+		map->dims[i] = i < rank ? dims[i] : 1;
+		map->box[i] = i < rank ? box[i] : 1;
+		if (i > 0 && i < rank)
+			map->strides[i - 1] = strides[i - 1];
 	}
-	map->strides[0] = strides[0];
-	map->strides[1] = strides[1];
 	map->magic = MAGIC;
 	map->bytes = static_cast<uint8_t>(size);
-	map->rank = 3;
+	map->rank = static_cast<uint8_t>(rank);
 	map->swizzle = static_cast<uint8_t>(mode);
 	return CUDA_SUCCESS;
 }
 
+static uint32_t box_elements(const CUtensorMap *map)
+{
+	uint32_t n = 1;
+
+	for (int i = 0; i < MAX_RANK; i++)
+		n *= map->box[i];
+	return n;
+}
+
 static uint32_t box_bytes(const CUtensorMap *map)
 {
-	return map->box[0] * map->box[1] * map->box[2] * map->bytes;
+	return box_elements(map) * map->bytes;
 }
 
 /* fn(element of the tensor or NULL where it lies outside, byte of the box) for all elements of the box */
 template <class F> static void each_element(const CUtensorMap &map, const int *c, F fn)
 {
-	uint32_t n = 0;
+	uint32_t count = box_elements(&map);
 
-	for (uint32_t k = 0; k < map.box[2]; k++)
-		for (uint32_t j = 0; j < map.box[1]; j++)
-			for (uint32_t i = 0; i < map.box[0]; i++, n += map.bytes) {
-				int64_t x = c[0] + static_cast<int64_t>(i), y = c[1] + static_cast<int64_t>(j),
-					z = c[2] + static_cast<int64_t>(k);
-				bool in = x >= 0 && y >= 0 && z >= 0 && x < static_cast<int64_t>(map.dims[0]) &&
-					  y < static_cast<int64_t>(map.dims[1]) && z < static_cast<int64_t>(map.dims[2]);
+	for (uint32_t n = 0; n < count; n++) {
+		char *p = map.base;
+		uint32_t rest = n;
+		bool in = true;
 
-				fn(in ? map.base + x * map.bytes + y * static_cast<int64_t>(map.strides[0]) +
-						    z * static_cast<int64_t>(map.strides[1])
-				      : nullptr,
-				   n);
-			}
+		for (int d = 0; d < map.rank; d++) {
+			int64_t x = c[d] + static_cast<int64_t>(rest % map.box[d]);
+
+			rest /= map.box[d];
+			in = in && x >= 0 && x < static_cast<int64_t>(map.dims[d]);
+			p += x * (d ? static_cast<int64_t>(map.strides[d - 1]) : map.bytes);
+		}
+		fn(in ? p : nullptr, n * map.bytes);
+	}
 }
 
-static void check_box(const CUtensorMap *map, const void *smem, place at)
+static void check_box(const CUtensorMap *map, const void *smem, int rank, place at)
 {
 	if (map->magic != MAGIC || reinterpret_cast<uintptr_t>(map) % 64)
 		die(at, "that is no tensor map, or not aligned to 64 bytes");
+	if (map->rank != rank)
+		die(at, "%d coordinates for a tensor of %d dimensions", rank, map->rank);
 	if (map->swizzle && map->box[0] * map->bytes != 16u << map->swizzle)
 		die(at, "a box narrower than the swizzle is not emulated");
 	want_shared(smem, box_bytes(map), 128, at);
@@ -250,16 +265,15 @@ static void load_later(uint64_t *bar, uint32_t bytes, void *dst, std::function<v
 	s->loads.push_back({ bar, bytes, std::move(write) });
 }
 
-void tma_load(void *dst, const CUtensorMap *map, uint64_t *bar, int c0, int c1, int c2, place at)
+void tma_load(void *dst, const CUtensorMap *map, uint64_t *bar, const int *c, int rank, place at)
 {
-	check_box(map, dst, at);
+	check_box(map, dst, rank, at);
 	CUtensorMap m = *map;
+	std::vector<int> from(c, c + rank);
 	uint32_t to = shared_address(dst);
 
 	load_later(bar, box_bytes(map), dst, [=] {
-		const int c[3] = { c0, c1, c2 };
-
-		each_element(m, c, [&](const char *p, uint32_t n) {
+		each_element(m, from.data(), [&](const char *p, uint32_t n) {
 			char *q = shared_pointer(swizzle(to + n, m.swizzle));
 
 			if (p)
@@ -278,54 +292,62 @@ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *bar, place 
 	load_later(bar, bytes, dst, [=] { memcpy(dst, src, bytes); }, at);
 }
 
-static void read_source(pending_add *a)
+static void read_source(pending_store *a)
 {
-	uint32_t from = shared_address(a->src);
+	uint32_t from = shared_address(a->src), size = a->map.bytes;
 
 	if (!a->read.empty())
 		return;
-	a->read.resize(box_bytes(&a->map) / 4);
-	for (uint32_t i = 0; i < a->read.size(); i++)
-		memcpy(&a->read[i], shared_pointer(swizzle(from + 4 * i, a->map.swizzle)), 4);
+	a->read.resize(box_bytes(&a->map));
+	for (uint32_t i = 0; i < a->read.size(); i += size)
+		memcpy(&a->read[i], shared_pointer(swizzle(from + i, a->map.swizzle)), size);
 }
 
-static void write_sums(pending_add *a)
+static void write_out(pending_store *a)
 {
 	read_source(a);
 	each_element(a->map, a->c, [&](char *p, uint32_t n) {
-		if (p)
-			*reinterpret_cast<float *>(p) += a->read[n / 4];
+		float sum;
+
+		if (!p)
+			return;
+		if (!a->add) {
+			memcpy(p, &a->read[n], a->map.bytes);
+			return;
+		}
+		memcpy(&sum, &a->read[n], sizeof sum);
+		*reinterpret_cast<float *>(p) += sum;
 	});
 }
 
-void tma_add(const CUtensorMap *map, const void *src, int c0, int c1, int c2, place at)
+void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, bool add, place at)
 {
 	sm90 *s = state_of_block();
 	int me = self()->linear;
+	pending_store a = { *map, static_cast<const char *>(src), {}, {}, s->store_group[me], add };
 
-	check_box(map, src, at);
-	if (map->bytes != 4)
+	check_box(map, src, rank, at);
+	if (add && map->bytes != 4)
 		die(at, "only sums of fp32 are emulated");
-	pending_add a = { *map, static_cast<const char *>(src), {}, { c0, c1, c2 }, s->add_group[me] };
-
+	memcpy(a.c, c, sizeof *c * static_cast<size_t>(rank));
 	if (late(s))
-		s->adds[me].push_back(a);
+		s->stores[me].push_back(a);
 	else
-		write_sums(&a);
+		write_out(&a);
 }
 
 void bulk_commit()
 {
-	state_of_block()->add_group[self()->linear]++;
+	state_of_block()->store_group[self()->linear]++;
 }
 
 void bulk_wait(bool only_read)
 {
 	sm90 *s = state_of_block();
-	std::vector<pending_add> &mine = s->adds[self()->linear], stay;
+	std::vector<pending_store> &mine = s->stores[self()->linear], stay;
 
-	for (pending_add &a : mine) {
-		if (a.group == s->add_group[self()->linear]) {
+	for (pending_store &a : mine) {
+		if (a.group == s->store_group[self()->linear]) {
 			stay.push_back(a); // not committed: nobody waits for it
 			continue;
 		}
@@ -333,7 +355,7 @@ void bulk_wait(bool only_read)
 		if (only_read)
 			stay.push_back(a);
 		else
-			write_sums(&a);
+			write_out(&a);
 	}
 	mine = stay;
 }

@@ -15,9 +15,11 @@ void mbar_init(uint64_t *bar, int count, place at);
 void mbar_arrive(uint64_t *bar, uint32_t expect, place at);
 void mbar_wait(uint64_t *bar, int parity, place at);
 
-void tma_load(void *dst, const CUtensorMap *map, uint64_t *bar, int c0, int c1, int c2, place at);
+/* c: as many coordinates as the map has dimensions */
+void tma_load(void *dst, const CUtensorMap *map, uint64_t *bar, const int *c, int rank, place at);
 void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *bar, place at);
-void tma_add(const CUtensorMap *map, const void *src, int c0, int c1, int c2, place at);
+/* add: sums of fp32, otherwise bytes */
+void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, bool add, place at);
 void bulk_commit();
 void bulk_wait(bool only_read);
 
@@ -75,7 +77,23 @@ static inline void lk_mbar_wait(uint64_t *bar, int parity, EMU_HERE)
 
 static inline void lk_tma_load3(void *dst, const CUtensorMap *map, uint64_t *bar, int c0, int c1, int c2, EMU_HERE)
 {
-	emu::tma_load(dst, map, bar, c0, c1, c2, { "cp.async.bulk.tensor", file, line });
+	const int c[] = { c0, c1, c2 };
+
+	emu::tma_load(dst, map, bar, c, 3, { "cp.async.bulk.tensor.3d", file, line });
+}
+
+static inline void lk_tma_load4(void *dst, const CUtensorMap *map, uint64_t *bar, int c0, int c1, int c2, int c3, EMU_HERE)
+{
+	const int c[] = { c0, c1, c2, c3 };
+
+	emu::tma_load(dst, map, bar, c, 4, { "cp.async.bulk.tensor.4d", file, line });
+}
+
+static inline void lk_tma_store4(const CUtensorMap *map, const void *src, int c0, int c1, int c2, int c3, EMU_HERE)
+{
+	const int c[] = { c0, c1, c2, c3 };
+
+	emu::tma_store(map, src, c, 4, false, { "cp.async.bulk.tensor.4d", file, line });
 }
 
 static inline void lk_bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *bar, EMU_HERE)
@@ -85,7 +103,9 @@ static inline void lk_bulk_load(void *dst, const void *src, uint32_t bytes, uint
 
 static inline void lk_tma_add3(const CUtensorMap *map, const void *src, int c0, int c1, int c2, EMU_HERE)
 {
-	emu::tma_add(map, src, c0, c1, c2, { "cp.reduce.async.bulk.tensor", file, line });
+	const int c[] = { c0, c1, c2 };
+
+	emu::tma_store(map, src, c, 3, true, { "cp.reduce.async.bulk.tensor", file, line });
 }
 
 static inline void lk_tma_prefetch(const CUtensorMap *)
