@@ -274,8 +274,9 @@ struct lk_draw {
 	double top_p;        /* 1: all; else the largest that make up so much of the weight */
 };
 /* For each row of logits (n,V) fp32 one column, by inverse transform of host_u[i] in [0,1) over exp(logit / temperature)
- * of what the limits leave, in index order without limits, else from the largest down. host_logprob (may be NULL): natural
- * log of its probability at temperature 1 over [first, last). host_id -1: NaN or +Inf in the range, or nothing finite. Waits. */
+ * of what the limits leave, in index order without limits, else from the largest down. What weighs less than 2^-41 of the
+ * largest may count as nothing. host_logprob (may be NULL): natural log of its probability at temperature 1 over
+ * [first, last). host_id -1: NaN or +Inf in the range, or nothing finite. Waits. */
 int lk_draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw *how, const double *host_u,
 	    int32_t *host_id, double *host_logprob);
 

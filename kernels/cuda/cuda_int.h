@@ -95,6 +95,7 @@ void lk_cuda_fill_matmul(struct lk_ops *o);
 void lk_cuda_fill_vector(struct lk_ops *o);      /* zero .. sumsq, adamw */
 void lk_cuda_fill_transformer(struct lk_ops *o); /* norm, rope, swiglu, embed, rows, xent */
 void lk_cuda_fill_attn(struct lk_ops *o);
+void lk_cuda_fill_gen(struct lk_ops *o);         /* caches in fewer bits, the choice of a token */
 void lk_cuda_fill_image(struct lk_ops *o);
 void lk_cuda_fill_group(struct lk_ops *o);
 void lk_cuda_close_mem(struct lk_dev *dev);

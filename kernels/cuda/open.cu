@@ -204,6 +204,7 @@ static void fill_ops(struct lk_ops *o)
 	lk_cuda_fill_vector(o);
 	lk_cuda_fill_transformer(o);
 	lk_cuda_fill_attn(o);
+	lk_cuda_fill_gen(o);
 	lk_cuda_fill_image(o);
 	lk_cuda_fill_group(o);
 }

@@ -195,7 +195,7 @@ static int choose(struct ops_run *r, const void *arg)
 	x = logits_of(r, c);
 	r->bf16 = bf16;
 	for (int i = 0; i < c->n; i++)
-		u[i] = i == 0 ? 0 : i == 1 ? 1 - 0x1p-53 : ops_uniform(r);
+		u[i] = i == 0 && c->how.temperature > 0.01 ? 0 : i == 1 ? 1 - 0x1p-53 : ops_uniform(r);
 	rc = lk_draw(r->dev, &x, &c->how, u, id, logprob);
 	for (int i = 0; !rc && i < c->n && 2 * i + 2 < OPS_MAX_TENSORS - 1; i++) {
 		ops_value(r, "id", id[i] ? id[i] : 0.5); // relative: 0 would hide nothing but be hidden itself
