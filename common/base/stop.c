@@ -1,5 +1,6 @@
 #include "common/base/stop.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,16 +43,19 @@ static void read_deadline(double grace)
 
 void lwm_stop_install(double grace_seconds, const char *stop_file)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* ranks that are threads install at once */
 	static const int sigs[] = { SIGUSR1, SIGTERM, SIGINT, SIGUSR2 };
 	struct sigaction sa;
 	memset(&sa, 0, sizeof sa);
 	sa.sa_handler = on_signal;
 	sa.sa_flags = SA_RESTART;
+	pthread_mutex_lock(&lock);
 	for (int i = 0; i < 4; i++)
 		sigaction(sigs[i], &sa, NULL);
 	read_deadline(grace_seconds);
 	if (stop_file)
 		snprintf(stop_path, sizeof stop_path, "%s", stop_file);
+	pthread_mutex_unlock(&lock);
 }
 
 enum lwm_stop lwm_stop_wanted(void)

@@ -111,7 +111,7 @@ timeless() { sed -E 's/"seconds":[0-9.]+/"seconds":0/' "$1/results.jsonl"; }
 }
 
 @test "ranks share the trials and give the same results" {
-	command -v mpirun >/dev/null || skip 'no mpirun here'
+	need_mpi
 	ok lwm-eval-needle "${sweep[@]}" -o one
 	ok mpirun -n 2 --oversubscribe lwm-eval-needle "${sweep[@]}" -o two
 	cmp <(timeless one) <(timeless two)

@@ -54,10 +54,6 @@ flip() { # flip FILE OFFSET: one bit
 	printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 
-need_mpi() {
-	command -v mpirun >/dev/null || skip 'no mpirun here'
-}
-
 @test "trains, and says what it did" {
 	ok train -o out --steps 5
 	[ "$(losses out | wc -l)" = 5 ]
