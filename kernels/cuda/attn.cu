@@ -258,6 +258,9 @@ static int check_common(struct lk_dev *dev, const char *op, const struct lk_attn
 				    getenv("LWM_CUDA_ATTN"));
 	if (j->d > LK_ATTN_HEAD)
 		return lk_cuda_fail(dev, LK_EUNSUP, "%s: heads of %d elements, of at most %d on GPUs", op, j->d, LK_ATTN_HEAD);
+	if (j->tq > LK_ATTN_TOKENS || j->tk > LK_ATTN_TOKENS)
+		return lk_cuda_fail(dev, LK_EUNSUP, "%s: %lld queries and %lld keys, of at most %d each on GPUs", op,
+				    static_cast<long long>(j->tq), static_cast<long long>(j->tk), LK_ATTN_TOKENS);
 	if (j->h > 65535)
 		return lk_cuda_fail(dev, LK_EUNSUP, "%s: %d heads, at most 65535 on GPUs", op, j->h);
 	return 0;

@@ -7,7 +7,7 @@
  *   attn_sm90_*.cu    Hopper: TMA and wgmma
  *   attn_row.cu       few queries against many keys: split over the keys, memory-bound
  *
- * A job is checked, has at least one query and one key, and D <= 128. Strides are in elements. Token t of head h of q lies at
+ * A job is checked, has at least one query and one key, at most LK_ATTN_TOKENS of each, and D <= 128. Strides are in elements. Token t of head h of q lies at
  * q + t * q_t + h * q_h; query head h uses key head h / (h_count / hkv).
  */
 #ifndef LK_CUDA_ATTN_INT_H
@@ -68,7 +68,7 @@ int lk_attn_mma_fwd(struct lk_dev *dev, const struct lk_attn_job *j);
 int lk_attn_mma_bwd(struct lk_dev *dev, const struct lk_attn_job *j);
 /* Forward for any number of queries, made for at most LK_ROW_QUERIES. Keys and values bf16 or int8. */
 int lk_attn_row_fwd(struct lk_dev *dev, const struct lk_attn_job *j);
-enum { LK_ROW_QUERIES = 16, LK_ATTN_HEAD = 128 /* elements of a head, at most */ };
+enum { LK_ROW_QUERIES = 16, LK_ATTN_HEAD = 128 /* elements of a head, at most */, LK_ATTN_TOKENS = 1 << 30 };
 /* Once, without keys: o = 0, lse = -INFINITY. */
 int lk_attn_nothing(struct lk_dev *dev, const struct lk_attn_job *j);
 void lk_attn_fill_state(struct lk_ops *o);
