@@ -79,8 +79,30 @@ int lwm_mesh_new(struct lwm_mesh *m, const char *text, struct lwm_comm *world, s
 	return 0;
 }
 
+int lwm_mesh_attach(struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e)
+{
+	int rc = lwm_agree(m->world, lwm_devcomm_new(&m->grad_dev, dev, m->grad, e), e);
+
+	if (rc < 0 || m->dim[LWM_SP] == 1)
+		return rc;
+	m->sp_dev = m->grad_dev; // where one row is all there is, they are the same ranks
+	if (lwm_comm_size(m->sp) == lwm_comm_size(m->grad))
+		return 0;
+	m->sp_dev = NULL;
+	return lwm_agree(m->world, lwm_devcomm_new(&m->sp_dev, dev, m->sp, e), e);
+}
+
+void lwm_mesh_detach(struct lwm_mesh *m)
+{
+	if (m->sp_dev != m->grad_dev)
+		lwm_devcomm_free(m->sp_dev);
+	lwm_devcomm_free(m->grad_dev);
+	m->sp_dev = m->grad_dev = NULL;
+}
+
 void lwm_mesh_release(struct lwm_mesh *m)
 {
+	lwm_mesh_detach(m);
 	lwm_comm_free(m->sp);
 	lwm_comm_free(m->data);
 	lwm_comm_free(m->grad);

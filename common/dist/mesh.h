@@ -8,7 +8,7 @@
 #ifndef LWM_DIST_MESH_H
 #define LWM_DIST_MESH_H
 
-#include "common/dist/comm.h"
+#include "common/dist/devcomm.h"
 
 enum lwm_axis { LWM_DP, LWM_FSDP, LWM_TP, LWM_SP, LWM_AXES };
 
@@ -19,6 +19,8 @@ struct lwm_mesh {
 	struct lwm_comm *sp;    /* ranks that share a row, in ring order; owned */
 	struct lwm_comm *data;  /* ranks with the same (tp, sp) and different rows: dp*fsdp; owned */
 	struct lwm_comm *grad;  /* ranks whose weight gradients are summed: all of equal tp (dp*fsdp*sp); owned */
+	/* of lwm_mesh_attach: sp (NULL when a rank holds whole rows) and grad on device memory; owned */
+	struct lwm_devcomm *sp_dev, *grad_dev;
 };
 
 /* Local: how many ranks hold different rows, and which of them this one is. */
@@ -35,7 +37,12 @@ static inline int lwm_mesh_row_rank(const struct lwm_mesh *m)
 int lwm_mesh_parse(const char *text, int ranks, int dim[LWM_AXES], struct lwm_err *e);
 /* Collective over world. */
 int lwm_mesh_new(struct lwm_mesh *m, const char *text, struct lwm_comm *world, struct lwm_err *e);
-void lwm_mesh_release(struct lwm_mesh *m); /* collective */
+/* Collective over world: lets the ranks exchange memory of their devices (borrowed). All return the same. */
+int lwm_mesh_attach(struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e);
+/* Collective. Ends what lwm_mesh_attach began; before the device's memory is freed, so that nothing waits for an exchange
+ * with a rank that is gone. */
+void lwm_mesh_detach(struct lwm_mesh *m);
+void lwm_mesh_release(struct lwm_mesh *m); /* collective; detaches */
 
 /* Which global positions of a row of `seq` tokens sequence rank r of n holds, in local order. contiguous: one slab;
  * zigzag: the chunks r and 2n-1-r of 2n (equal causal work for everyone); striped: r, r+n, r+2n, ... seq must divide

@@ -12,25 +12,20 @@
 
 #include "common/model/device.h"
 
-/* Memory that travels: what the device computes with, and the host copy that the communicator sees. */
-struct travel {
-	void *dev, *host;
-};
-
 enum { KV_BUFS = 2, GRAD_BUFS = 4 };
 
 struct lwm_ring {
 	struct lk_dev *dev;
-	struct lwm_comm *comm;
+	struct lwm_devcomm *around;
+	struct lwm_comm *comm; /* its ranks */
 	struct lwm_ring_shape s;
 	int ranks, rank;
 	int64_t n;
 	struct lk_seq **seq; /* of every rank's block */
 	int *last, steps;
-	bool mirrored; /* host copies are memory of their own */
 	void *block;
 	struct lk_attn_state st;
-	struct travel kv[KV_BUFS], grad[GRAD_BUFS];
+	void *kv[KV_BUFS], *grad[GRAD_BUFS]; /* what travels */
 	int32_t *iota;
 };
 
@@ -60,16 +55,6 @@ int64_t lwm_ring_bytes(const struct lwm_ring_shape *s, int dtype, int ranks)
 	return 2 * b[0] + b[1] + KV_BUFS * b[2] + GRAD_BUFS * b[3] + lwm_round64(4 * s->tokens);
 }
 
-static int travel_new(struct lwm_ring *g, struct travel *t, char **at, int64_t bytes, struct lwm_err *e)
-{
-	t->dev = t->host = *at;
-	*at += bytes;
-	if (!g->mirrored || !bytes)
-		return 0;
-	t->host = NULL;
-	return lwm_dev_check(g->dev, lk_host_alloc(g->dev, (size_t)bytes, &t->host), e);
-}
-
 static int carve(struct lwm_ring *g, struct lwm_err *e)
 {
 	int64_t b[4], t = g->s.tokens, total;
@@ -85,10 +70,10 @@ static int carve(struct lwm_ring *g, struct lwm_err *e)
 	g->st.l = (float *)(at + b[0]);
 	g->st.acc = (float *)(at + 2 * b[0]);
 	at += 2 * b[0] + b[1];
-	for (int i = 0; i < KV_BUFS; i++)
-		LWM_TRY(travel_new(g, &g->kv[i], &at, b[2], e));
-	for (int i = 0; i < GRAD_BUFS; i++)
-		LWM_TRY(travel_new(g, &g->grad[i], &at, b[3], e));
+	for (int i = 0; i < KV_BUFS; i++, at += b[2])
+		g->kv[i] = at;
+	for (int i = 0; i < GRAD_BUFS; i++, at += b[3])
+		g->grad[i] = at;
 	g->iota = (int32_t *)at;
 	host = malloc((size_t)t * sizeof *host);
 	if (!host)
@@ -100,7 +85,7 @@ static int carve(struct lwm_ring *g, struct lwm_err *e)
 	return rc;
 }
 
-int lwm_ring_new(struct lwm_ring **out, struct lk_dev *dev, struct lwm_comm *comm, const struct lwm_ring_shape *s,
+int lwm_ring_new(struct lwm_ring **out, struct lk_dev *dev, struct lwm_devcomm *around, const struct lwm_ring_shape *s,
 		 struct lwm_err *e)
 {
 	struct lwm_ring *g = calloc(1, sizeof *g);
@@ -110,11 +95,11 @@ int lwm_ring_new(struct lwm_ring **out, struct lk_dev *dev, struct lwm_comm *com
 	if (!g)
 		return lwm_fail(e, LWM_EMEMORY, "no memory for a ring");
 	g->dev = dev;
-	g->comm = comm;
+	g->around = around;
+	g->comm = around ? lwm_devcomm_comm(around) : NULL;
 	g->s = *s;
-	g->ranks = comm ? lwm_comm_size(comm) : 1;
-	g->rank = comm ? lwm_comm_rank(comm) : 0;
-	g->mirrored = !lk_dev_is_host(dev);
+	g->ranks = around ? lwm_comm_size(g->comm) : 1;
+	g->rank = around ? lwm_comm_rank(g->comm) : 0;
 	g->seq = calloc((size_t)g->ranks, sizeof *g->seq);
 	g->last = calloc((size_t)g->ranks, sizeof *g->last);
 	if (!g->seq || !g->last)
@@ -134,10 +119,6 @@ void lwm_ring_free(struct lwm_ring *g)
 		return;
 	for (int i = 0; g->seq && i < g->ranks; i++)
 		lk_seq_free(g->seq[i]);
-	for (int i = 0; g->mirrored && i < KV_BUFS; i++)
-		lk_host_free(g->dev, g->kv[i].host);
-	for (int i = 0; g->mirrored && i < GRAD_BUFS; i++)
-		lk_host_free(g->dev, g->grad[i].host);
 	lk_mem_free(g->dev, g->block);
 	free(g->seq);
 	free(g->last);
@@ -234,22 +215,25 @@ const int32_t *lwm_ring_pos(const struct lwm_ring *g)
 
 /* ---- messages ---- */
 
-/* Starts one pair; what leaves is copied to the host first where the device is not the host. */
-static int start(struct lwm_ring *g, int to, const struct travel *out, int from, const struct travel *in, size_t bytes,
-		 int *rc, struct lwm_err *e)
+/* The first failure of this rank stays in *rc, and it goes on exchanging; one that ends the exchanges is returned. */
+static int keep(int *rc, int now)
 {
-	if (out && g->mirrored && !*rc)
-		*rc = lwm_dev_check(g->dev, lk_download(g->dev, out->host, out->dev, bytes), e);
-	return lwm_comm_start(g->comm, to, out ? out->host : NULL, out ? bytes : 0, from, in ? in->host : NULL,
-			      in ? bytes : 0, e);
+	if (now == -LWM_ERANK)
+		return now;
+	if (!*rc)
+		*rc = now;
+	return 0;
 }
 
-static int finish(struct lwm_ring *g, const struct travel *in, size_t bytes, int *rc, struct lwm_err *e)
+/* Starts one pair; NULL: nothing that way. */
+static int start(struct lwm_ring *g, int to, const void *out, int from, void *in, size_t bytes, int *rc, struct lwm_err *e)
 {
-	LWM_TRY(lwm_comm_finish(g->comm, e));
-	if (in && g->mirrored && !*rc)
-		*rc = lwm_dev_check(g->dev, lk_upload(g->dev, in->dev, in->host, bytes), e);
-	return 0;
+	return keep(rc, lwm_devcomm_start(g->around, to, out, out ? bytes : 0, from, in, in ? bytes : 0, e));
+}
+
+static int finish(struct lwm_ring *g, int *rc, struct lwm_err *e)
+{
+	return keep(rc, lwm_devcomm_finish(g->around, e));
 }
 
 /* (n,K,E) half of a travelling (n, 2 K E) buffer. */
@@ -293,7 +277,7 @@ static struct lk_attn block(const struct lwm_ring *g, const struct lwm_ring_qkv 
 
 /* The exchange of keys and values that belongs to step s. */
 struct hop {
-	struct travel *out, *in;
+	void *out, *in;
 };
 
 static struct hop kv_hop(struct lwm_ring *g, int s)
@@ -301,9 +285,9 @@ static struct hop kv_hop(struct lwm_ring *g, int s)
 	struct hop h = { NULL, NULL };
 
 	if (g->last[holds(g, g->rank, s)] > s)
-		h.out = &g->kv[s % 2];
+		h.out = g->kv[s % 2];
 	if (g->last[holds(g, g->rank, s + 1)] > s)
-		h.in = &g->kv[(s + 1) % 2];
+		h.in = g->kv[(s + 1) % 2];
 	return h;
 }
 
@@ -335,7 +319,7 @@ int lwm_ring_fwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct 
 	if (g->steps == 1)
 		return rc ? rc : fwd_alone(g, x, o, lse, e);
 	if (!rc && g->last[g->rank])
-		rc = pack(g, &x->k, g->kv[0].dev, e);
+		rc = pack(g, &x->k, g->kv[0], e);
 	if (!rc)
 		rc = lwm_dev_check(g->dev, lk_attn_begin(g->dev, &g->st, g->n, g->s.heads, g->s.head_dim), e);
 	for (int s = 0; s < g->steps; s++) {
@@ -344,12 +328,12 @@ int lwm_ring_fwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct 
 
 		LWM_TRY(kv_start(g, &h, bytes, &rc, e));
 		if (!rc && sees(g, g->rank, b)) {
-			struct lk_attn a = block(g, x, b, g->kv[s % 2].dev);
+			struct lk_attn a = block(g, x, b, g->kv[s % 2]);
 
 			rc = lwm_dev_check(g->dev, lk_attn_fwd(g->dev, &a, &g->st), e);
 		}
 		if (h.out || h.in)
-			LWM_TRY(finish(g, h.in, bytes, &rc, e));
+			LWM_TRY(finish(g, &rc, e));
 	}
 	return rc ? rc : lwm_dev_check(g->dev, lk_attn_end(g->dev, o, lse, &g->st), e);
 }
@@ -369,11 +353,11 @@ struct bwd { /* one backward pass under way */
 static int bwd_block(struct lwm_ring *g, const struct bwd *w, int s, struct lwm_err *e)
 {
 	int b = holds(g, g->rank, s);
-	struct lk_attn a = block(g, w->x, b, g->kv[s % 2].dev);
+	struct lk_attn a = block(g, w->x, b, g->kv[s % 2]);
 	struct lk_view dk = w->dx->k, dv = w->dx->v;
 
 	if (s) {
-		void *part = g->grad[w->part].dev;
+		void *part = g->grad[w->part];
 		int rc = lwm_dev_check(g->dev, lk_zero(g->dev, part, w->grad_bytes), e);
 
 		if (rc)
@@ -390,11 +374,11 @@ static int bwd_block(struct lwm_ring *g, const struct bwd *w, int s, struct lwm_
 static int grad_finish(struct lwm_ring *g, struct bwd *w, int *rc, struct lwm_err *e)
 {
 	if (w->sent)
-		LWM_TRY(finish(g, w->arriving ? &g->grad[w->in] : NULL, w->grad_bytes, rc, e));
+		LWM_TRY(finish(g, rc, e));
 	if (w->homing)
-		LWM_TRY(finish(g, w->coming ? &g->grad[3] : NULL, w->grad_bytes, rc, e));
+		LWM_TRY(finish(g, rc, e));
 	if (w->homing && w->coming && !*rc) {
-		struct lk_view y = joined(g, &w->dx->k), x = lk_view2(g->grad[3].dev, LK_F32, g->n, pair_row(&g->s));
+		struct lk_view y = joined(g, &w->dx->k), x = lk_view2(g->grad[3], LK_F32, g->n, pair_row(&g->s));
 
 		*rc = lwm_dev_check(g->dev, lk_scatter_add_rows(g->dev, &y, &x, g->iota), e);
 	}
@@ -407,12 +391,12 @@ static int grad_start(struct lwm_ring *g, struct bwd *w, int s, int *rc, struct 
 {
 	int r = g->ranks, b = holds(g, g->rank, s), sum = w->part, spare = w->out;
 	bool on = g->last[b] > s, end = g->last[b] == s;
-	struct travel *out;
+	void *out;
 
 	if (g->last[b] >= s && s > 1) { // others were here before: part joins what came from them
-		struct lk_view y = lk_view1(g->grad[w->in].dev, LK_F32, g->n * pair_row(&g->s)), x = y;
+		struct lk_view y = lk_view1(g->grad[w->in], LK_F32, g->n * pair_row(&g->s)), x = y;
 
-		x.data = g->grad[w->part].dev;
+		x.data = g->grad[w->part];
 		if (!*rc)
 			*rc = lwm_dev_check(g->dev, lk_axpy(g->dev, &y, 1.0f, &x), e);
 		sum = w->in;
@@ -421,16 +405,16 @@ static int grad_start(struct lwm_ring *g, struct bwd *w, int s, int *rc, struct 
 		w->part = spare;
 	}
 	w->out = sum;
-	out = &g->grad[sum];
+	out = g->grad[sum];
 	w->arriving = g->last[holds(g, g->rank, s + 1)] > s;
 	w->coming = g->last[g->rank] == s;
 	w->sent = on || w->arriving;
 	w->homing = end || w->coming;
 	if (w->sent)
 		LWM_TRY(start(g, (g->rank + 1) % r, on ? out : NULL, (g->rank + r - 1) % r,
-			      w->arriving ? &g->grad[w->in] : NULL, w->grad_bytes, rc, e));
+			      w->arriving ? g->grad[w->in] : NULL, w->grad_bytes, rc, e));
 	if (w->homing)
-		LWM_TRY(start(g, b, end ? out : NULL, (g->rank + s) % r, w->coming ? &g->grad[3] : NULL, w->grad_bytes,
+		LWM_TRY(start(g, b, end ? out : NULL, (g->rank + s) % r, w->coming ? g->grad[3] : NULL, w->grad_bytes,
 			      rc, e));
 	return 0;
 }
@@ -446,7 +430,7 @@ int lwm_ring_bwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct 
 	if (!rc)
 		rc = lwm_dev_check(g->dev, lk_attn_delta(g->dev, delta, o, dout), e);
 	if (!rc && g->last[g->rank])
-		rc = pack(g, &x->k, g->kv[0].dev, e);
+		rc = pack(g, &x->k, g->kv[0], e);
 	for (int s = 0; s < g->steps; s++) {
 		struct hop h = kv_hop(g, s);
 
@@ -455,7 +439,7 @@ int lwm_ring_bwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct 
 			rc = bwd_block(g, &w, s, e);
 		LWM_TRY(grad_finish(g, &w, &rc, e));
 		if (h.out || h.in)
-			LWM_TRY(finish(g, h.in, w.kv_bytes, &rc, e));
+			LWM_TRY(finish(g, &rc, e));
 		if (s)
 			LWM_TRY(grad_start(g, &w, s, &rc, e));
 	}

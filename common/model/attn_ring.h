@@ -13,7 +13,7 @@
 #include <stdbool.h>
 
 #include "common/base/err.h"
-#include "common/dist/comm.h"
+#include "common/dist/devcomm.h"
 #include "kernels/kernels.h"
 
 struct lwm_ring_shape {
@@ -25,8 +25,8 @@ struct lwm_ring_shape {
 struct lwm_ring;
 /* Device bytes that lwm_ring_new takes for `ranks` ranks; 0 for one rank. Pure. */
 int64_t lwm_ring_bytes(const struct lwm_ring_shape *s, int dtype, int ranks);
-/* Local. dev and comm are borrowed; comm NULL = alone. */
-int lwm_ring_new(struct lwm_ring **out, struct lk_dev *dev, struct lwm_comm *comm, const struct lwm_ring_shape *s,
+/* Local. dev and around are borrowed; around NULL = alone. */
+int lwm_ring_new(struct lwm_ring **out, struct lk_dev *dev, struct lwm_devcomm *around, const struct lwm_ring_shape *s,
 		 struct lwm_err *e);
 void lwm_ring_free(struct lwm_ring *g); /* NULL is fine */
 

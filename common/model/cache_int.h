@@ -46,9 +46,9 @@ struct lwm_gen {
 	int64_t have, first_row; /* streams whose logits are there, and the row of the first */
 	/* over ranks (gen_split.c) */
 	struct lwm_comm *comm;   /* NULL: alone */
+	struct lwm_devcomm *between; /* the same ranks on device memory; owned */
 	struct lwm_ring *around; /* of the prompt; m->ring is another one, for tokens that all ranks have */
 	float *parts, *lse;      /* device: partial results of all ranks, each (streams,H,E) and then (streams,H) */
-	float *mine, *all;       /* host */
 	int64_t part;            /* floats of one rank's */
 	int holder;              /* rank that has the rows the logits are of */
 };
@@ -59,6 +59,7 @@ int lwm_gen_begin(struct lwm_gen *g, struct lwm_cache *const *caches, int64_t st
 /* gen_split.c */
 int lwm_split_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e);
 void lwm_split_attend(struct lwm_llama *m, int64_t l);
+void lwm_split_settle(struct lwm_gen *g); /* m->rc: nothing waits for a rank that is gone */
 void lwm_split_free(struct lwm_gen *g);
 
 #endif

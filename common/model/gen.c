@@ -149,6 +149,8 @@ static int forward(struct lwm_gen *g, struct lwm_cache *const *caches, const int
 	m->rc = 0;
 	memset(&m->err, 0, sizeof m->err);
 	lwm_fwd(m, &b, &g->w);
+	if (g->comm)
+		lwm_split_settle(g);
 	rc = m->rc;
 	if (rc && e && !e->code)
 		*e = m->err;

@@ -20,13 +20,9 @@ static int allocate(struct lwm_gen *g, struct lwm_err *e)
 
 	g->part = g->max_streams * (c->dim + c->heads);
 	both = g->part * (ranks + 1); // the merge overwrites; one more for this rank's own
-	g->all = malloc((size_t)both * sizeof *g->all);
-	if (!g->all)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for the results of %lld ranks", (long long)ranks);
-	g->mine = g->all + g->part * ranks;
 	LWM_TRY(lwm_dev_check(g->m->dev, lk_mem_alloc(g->m->dev, (size_t)both * sizeof *g->parts, &parts), e));
 	g->parts = parts;
-	return lwm_ring_new(&g->around, g->m->dev, g->comm, &s, e);
+	return lwm_ring_new(&g->around, g->m->dev, g->between, &s, e);
 }
 
 int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
@@ -35,12 +31,20 @@ int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm
 {
 	int64_t ranks = lwm_comm_size(comm);
 	int64_t chunk = ranks == 1 ? max_prompt : max_prompt / ranks + 2;
-	int rc = lwm_gen_new(out, dev, cfg, compute_weights, chunk, max_streams, e);
+	struct lwm_devcomm *between = NULL;
+	int rc;
 
+	*out = NULL;
+	if (ranks > 1)
+		LWM_TRY(lwm_devcomm_new(&between, dev, comm, e));
+	rc = lwm_gen_new(out, dev, cfg, compute_weights, chunk, max_streams, e);
 	if (ranks == 1)
 		return rc;
+	if (rc < 0)
+		lwm_devcomm_free(between);
 	if (rc == 0) {
 		(*out)->comm = comm;
+		(*out)->between = between;
 		(*out)->m->attend = lwm_split_attend;
 		rc = allocate(*out, e);
 	}
@@ -54,10 +58,18 @@ int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm
 
 void lwm_split_free(struct lwm_gen *g)
 {
+	lwm_devcomm_free(g->between);
 	lwm_ring_free(g->around);
 	if (g->m)
 		lk_mem_free(g->m->dev, g->parts);
-	free(g->all);
+}
+
+void lwm_split_settle(struct lwm_gen *g)
+{
+	int rc = lwm_devcomm_settle(g->between, &g->m->err);
+
+	if (!g->m->rc || rc == -LWM_ERANK)
+		g->m->rc = rc ? rc : g->m->rc;
 }
 
 /* ---- the prompt ---- */
@@ -126,6 +138,7 @@ int lwm_split_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, i
 	m->ring = g->around;
 	m->attend = attend_around;
 	lwm_fwd(m, &b, &g->w);
+	lwm_split_settle(g);
 	m->ring = alone;
 	m->attend = lwm_split_attend;
 	rc = m->rc;
@@ -175,11 +188,9 @@ void lwm_split_attend(struct lwm_llama *m, int64_t l)
 
 	for (int64_t s = 0; s < n; s++)
 		partial(g, s, l, own + s * h * e, own + n * h * e + s * h);
-	LWM_K(m, lk_download(m->dev, g->mine, own, (size_t)part * sizeof *own));
-	rc = lwm_comm_allgather(g->comm, g->mine, (size_t)part * sizeof *own, g->all, &m->err);
+	rc = lwm_devcomm_allgather(g->between, own, (size_t)part * sizeof *own, g->parts, &m->err);
 	if (!m->rc)
 		m->rc = rc;
-	LWM_K(m, lk_upload(m->dev, g->parts, g->all, (size_t)(part * ranks) * sizeof *own));
 	for (int64_t r = 1; r < ranks; r++) {
 		float *other = g->parts + r * part;
 

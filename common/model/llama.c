@@ -104,7 +104,7 @@ struct lk_view lwm_cols(const struct lk_view *v, int64_t c0, int64_t cols)
 static int begin(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w,
 		 struct lwm_err *e)
 {
-	struct lwm_comm *ring = m->run.ring;
+	struct lwm_comm *ring = m->run.ring ? lwm_devcomm_comm(m->run.ring) : NULL;
 	int rc = 0;
 
 	m->rc = 0;
@@ -130,7 +130,7 @@ static int begin(struct lwm_llama *m, const struct lwm_llama_batch *b, const str
 /* What happened to this rank, or to another one of the ring. */
 static int end(struct lwm_llama *m, struct lwm_err *e)
 {
-	struct lwm_comm *ring = m->run.ring;
+	struct lwm_comm *ring = m->run.ring ? lwm_devcomm_comm(m->run.ring) : NULL;
 	int rc = m->rc;
 
 	if (rc && e && !e->code)
@@ -138,6 +138,15 @@ static int end(struct lwm_llama *m, struct lwm_err *e)
 	if (ring && lwm_comm_size(ring) > 1)
 		rc = lwm_agree(ring, rc, e);
 	return rc;
+}
+
+/* What is waited for next must not wait for a rank that is gone. */
+static void settle(struct lwm_llama *m)
+{
+	int rc = m->run.ring ? lwm_devcomm_settle(m->run.ring, &m->err) : 0;
+
+	if (!m->rc || rc == -LWM_ERANK)
+		m->rc = rc ? rc : m->rc;
 }
 
 int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w,
@@ -148,6 +157,7 @@ int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, const s
 	lwm_loss(m, w);
 	if (w->grad)
 		lwm_bwd(m, w);
+	settle(m);
 	lwm_loss_stats(m, b, out);
 	return end(m, e);
 }
@@ -189,6 +199,7 @@ int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, const
 		rc = lwm_fail(&m->err, LWM_ECONFIG, "the model has no vision head");
 	m->rc = rc;
 	lwm_fwd(m, b, w);
+	settle(m);
 	if (!m->rc && nrows) {
 		LWM_K(m, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), rows, (size_t)nrows * sizeof *rows));
 		lwm_logit_rows(m, w, head, nrows, host_out);

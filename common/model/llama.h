@@ -75,7 +75,7 @@ struct lwm_llama_run {
 	int64_t mlp_chunk;  /* tokens per MLP piece; 0 = default 4096 */
 	int64_t loss_bytes; /* most bytes of logits at a time; 0 = default 128 MiB */
 	/* ranks that share the rows, borrowed; NULL = alone. All have the same number of tokens. */
-	struct lwm_comm *ring;
+	struct lwm_devcomm *ring;
 	bool no_causal;     /* every token of a segment sees all of it */
 };
 

@@ -229,7 +229,7 @@ static struct lwm_llama_run run_of(const struct tokens *t)
 				       .recompute = !s->no_recompute,
 				       .mlp_chunk = s->mlp_chunk,
 				       .loss_bytes = s->loss_mib << 20,
-				       .ring = t->base.mesh->dim[LWM_SP] > 1 ? t->base.mesh->sp : NULL };
+				       .ring = t->base.mesh->sp_dev };
 }
 
 static int tokens_init(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out,

@@ -36,6 +36,7 @@ static int prepare(struct run *r, struct lwm_err *e)
 	char params[32], mem[32], act[32];
 	LWM_TRY(lwm_agree(r->world, lwm_device_open(&r->dev, r->s->device, r->s->threads, e), e));
 	LWM_TRY(lwm_agree(r->world, lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e), e));
+	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_new(&r->o, r->s, &r->mesh, r->dev, e), e));
 	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (dp %d, fsdp %d, sp %d); a rank: %s of weights and state, %s of activations",
 		r->o->kind, lwm_count_text(r->o->params, params, sizeof params), lwm_comm_size(r->world),
@@ -43,7 +44,7 @@ static int prepare(struct run *r, struct lwm_err *e)
 		lwm_bytes_text((double)lwm_weights_bytes(r->o->floats, lwm_comm_size(r->mesh.grad), r->o->dtype), mem,
 			       sizeof mem),
 		lwm_bytes_text((double)r->o->memory_bytes, act, sizeof act));
-	return lwm_agree(r->world, lwm_weights_new(&r->w, r->o, r->mesh.grad, e), e);
+	return lwm_agree(r->world, lwm_weights_new(&r->w, r->o, r->mesh.grad_dev, e), e);
 }
 
 static int begin(struct run *r, struct lwm_err *e)
@@ -225,6 +226,7 @@ static int finish(struct run *r, struct lwm_err *e)
 static void release(struct run *r)
 {
 	lwm_metrics_close(r->metrics);
+	lwm_mesh_detach(&r->mesh);
 	if (r->o)
 		lwm_objective_free(r->o);
 	lwm_weights_release(&r->w);

@@ -30,13 +30,15 @@ static int room(struct lwm_weights *w, int64_t n, size_t size, void **out, struc
 			lk_dev_name(w->dev), n);
 }
 
-int lwm_weights_new(struct lwm_weights *w, const struct lwm_objective *o, struct lwm_comm *grad_comm, struct lwm_err *e)
+int lwm_weights_new(struct lwm_weights *w, const struct lwm_objective *o, struct lwm_devcomm *grad_dev, struct lwm_err *e)
 {
+	struct lwm_comm *grad_comm = lwm_devcomm_comm(grad_dev);
 	int ranks = lwm_comm_size(grad_comm), rc;
 	void *p;
 	memset(w, 0, sizeof *w);
 	w->dev = o->dev;
 	w->dtype = o->dtype;
+	w->grad_dev = grad_dev;
 	w->grad_comm = grad_comm;
 	w->count = slice_of(o->floats, ranks);
 	w->total = w->count * ranks;
@@ -59,8 +61,6 @@ int lwm_weights_new(struct lwm_weights *w, const struct lwm_objective *o, struct
 		LWM_GO(room(w, w->count, 4, &p, e));
 		w->slice = p;
 	}
-	if (!lk_dev_is_host(w->dev) && ranks > 1 && lk_host_alloc(w->dev, (size_t)w->total * 4, &w->host))
-		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no host memory to exchange %" PRId64 " gradients", w->total));
 	LWM_GO(lwm_dev_check(w->dev, lk_zero(w->dev, w->m, (size_t)w->count * 4), e));
 	LWM_GO(lwm_dev_check(w->dev, lk_zero(w->dev, w->v, (size_t)w->count * 4), e));
 out:
@@ -81,8 +81,6 @@ void lwm_weights_release(struct lwm_weights *w)
 	lk_mem_free(w->dev, w->grad);
 	lk_mem_free(w->dev, w->m);
 	lk_mem_free(w->dev, w->v);
-	if (w->host)
-		lk_host_free(w->dev, w->host);
 	memset(w, 0, sizeof *w);
 }
 
@@ -113,12 +111,7 @@ int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
 	size_t at = (size_t)lwm_comm_rank(w->grad_comm) * bytes;
 	if (lwm_comm_size(w->grad_comm) == 1)
 		return 0;
-	if (lk_dev_is_host(w->dev))
-		return lwm_comm_allgather(w->grad_comm, (char *)w->compute + at, bytes, w->compute, e);
-	LWM_TRY(lwm_dev_check(w->dev, lk_download(w->dev, (char *)w->host + at, (char *)w->compute + at, bytes), e));
-	LWM_TRY(lwm_comm_allgather(w->grad_comm, (char *)w->host + at, bytes, w->host, e));
-	bytes *= (size_t)lwm_comm_size(w->grad_comm);
-	return lwm_dev_check(w->dev, lk_upload(w->dev, w->compute, w->host, bytes), e);
+	return lwm_devcomm_allgather(w->grad_dev, (char *)w->compute + at, bytes, w->compute, e);
 }
 
 int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e)
@@ -126,16 +119,13 @@ int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e)
 	return lwm_dev_check(w->dev, lk_zero(w->dev, w->grad, (size_t)w->total * 4), e);
 }
 
+/* The sum is waited for here, where a rank that is lost is noticed, because the norm is waited for next. */
 static int scatter(struct lwm_weights *w, struct lwm_err *e)
 {
 	if (lwm_comm_size(w->grad_comm) == 1)
 		return 0;
-	if (lk_dev_is_host(w->dev))
-		return lwm_comm_reduce_scatter_f32(w->grad_comm, w->grad, w->slice, w->total, e);
-	float *host = w->host, *mine = host + w->first;
-	LWM_TRY(lwm_dev_check(w->dev, lk_download(w->dev, host, w->grad, (size_t)w->total * 4), e));
-	LWM_TRY(lwm_comm_reduce_scatter_f32(w->grad_comm, host, mine, w->total, e));
-	return lwm_dev_check(w->dev, lk_upload(w->dev, w->slice, mine, (size_t)w->count * 4), e);
+	LWM_TRY(lwm_devcomm_reduce_scatter_f32(w->grad_dev, w->grad, w->slice, w->total, e));
+	return lwm_devcomm_settle(w->grad_dev, e);
 }
 
 int lwm_weights_reduce(struct lwm_weights *w, double scale, double *norm, struct lwm_err *e)

@@ -7,23 +7,24 @@
 #ifndef LWM_TRAIN_WEIGHTS_H
 #define LWM_TRAIN_WEIGHTS_H
 
+#include "common/dist/devcomm.h"
 #include "common/train/objective.h"
 
 struct lwm_weights {
 	struct lk_dev *dev;
-	struct lwm_comm *grad_comm; /* borrowed */
+	struct lwm_devcomm *grad_dev; /* borrowed */
+	struct lwm_comm *grad_comm;   /* its ranks */
 	int64_t total, first, count;
 	void *compute;       /* device, objective's dtype, total */
 	float *grad;         /* device, total */
 	float *master, *m, *v; /* device, count; master points into compute where that is fp32 */
 	float *slice;        /* device, count: summed gradient; == grad when there is one rank */
-	void *host;          /* staging of one slice on devices that are not host memory */
 	int dtype;
 };
 
 int64_t lwm_weights_bytes(int64_t floats, int ranks, int dtype); /* device bytes of one rank, for the plan */
 /* Local. Zeroed moments, undefined weights. */
-int lwm_weights_new(struct lwm_weights *w, const struct lwm_objective *o, struct lwm_comm *grad_comm, struct lwm_err *e);
+int lwm_weights_new(struct lwm_weights *w, const struct lwm_objective *o, struct lwm_devcomm *grad_dev, struct lwm_err *e);
 void lwm_weights_release(struct lwm_weights *w);
 
 /* Own slice of a group between host memory and device. Local. */

@@ -94,6 +94,7 @@ static int one_rank(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	int64_t n = j->tokens / lwm_comm_size(c);
 	struct lwm_ring_shape s = { n, HEADS, HEADS, HEAD, true, true };
 	float *mem = malloc((size_t)(n * (2 * ROW + 2 * HEADS * HEAD + 2 * HEADS)) * sizeof *mem);
+	struct lwm_devcomm *around = NULL;
 	struct lwm_ring *g = NULL;
 	struct lk_dev *dev = NULL;
 	char why[256];
@@ -101,9 +102,11 @@ static int one_rank(struct lwm_comm *c, void *arg, struct lwm_err *e)
 
 	if (!mem || lk_dev_open(&dev, "cpu", 1, why, sizeof why))
 		LWM_GO(lwm_fail(e, LWM_EUNAVAIL, "no memory or no device"));
-	LWM_GO(lwm_ring_new(&g, dev, c, &s, e));
+	LWM_GO(lwm_devcomm_new(&around, dev, c, e));
+	LWM_GO(lwm_ring_new(&g, dev, around, &s, e));
 	LWM_GO(measure(c, j, g, mem, n, e));
 out:
+	lwm_devcomm_free(around);
 	lwm_ring_free(g);
 	lk_dev_close(dev);
 	free(mem);

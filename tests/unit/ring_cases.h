@@ -71,9 +71,11 @@ static inline int ring_check(struct lwm_comm *c, const char *dev_name, const str
 	struct result a = { 0 }, b = { 0 };
 	int64_t total;
 	float *w = weights_new(&cfg, &total);
+	struct lwm_devcomm *around = NULL;
 	double diff;
 
-	split.ring = c;
+	LWM_GO(lwm_devcomm_new(&around, dev, c, e));
+	split.ring = around;
 	split.recompute = k->recompute;
 	LWM_GO(step_on(dev, &cfg, alone, &all.b, w, true, &a, e));
 	LWM_GO(step_on(dev, &cfg, split, &mine.b, w, true, &b, e));
@@ -89,6 +91,7 @@ out:
 	free(w);
 	batch_free(&all);
 	batch_free(&mine);
+	lwm_devcomm_free(around);
 	lk_dev_close(dev);
 	return rc < 0 ? -LWM_ENUMERIC : 0;
 }

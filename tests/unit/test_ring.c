@@ -48,8 +48,9 @@ static int run_bad(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	struct lwm_llama_cfg cfg = tiny_cfg();
 	struct batch all = ring_batch(&cfg, &ring_cases[0]);
 	struct batch mine = ring_slice(&all, LWM_RING_ZIGZAG, lwm_comm_size(c), lwm_comm_rank(c));
-	struct lwm_llama_run run = { .ring = c };
+	struct lwm_llama_run run = { 0 };
 	struct lk_dev *dev = device("ref", 1);
+	struct lwm_devcomm *around;
 	struct result r = { 0 };
 	int64_t total;
 	float *w = weights_new(&cfg, &total);
@@ -61,7 +62,10 @@ static int run_bad(struct lwm_comm *c, void *arg, struct lwm_err *e)
 		else
 			mine.b.n--;
 	}
+	LWM_TRY(lwm_devcomm_new(&around, dev, c, e));
+	run.ring = around;
 	rc = step_on(dev, &cfg, run, &mine.b, w, true, &r, e);
+	lwm_devcomm_free(around);
 	free(r.grad);
 	free(w);
 	batch_free(&all);
