@@ -1,9 +1,9 @@
 /* dense_int.h - what the files of the dense ops share: memory is read and written in groups of G elements.
  *
  * A thread owns groups, 16 bytes of the wider element type (G = 8 for bf16, 4 for fp32), neighbouring threads neighbouring
- * groups. Where pointers and strides allow it (`vec`) a whole group is moved by one instruction; ends of rows, and
- * everything where they do not, element by element. What is read is first held as it lies in memory (lk_hold) and turned
- * into floats (lk_held_get) when all loads of a thread are under way.
+ * groups. Where pointers, strides and lengths allow it (VEC) a group is moved by one instruction, else element by element;
+ * kernels are compiled for both, so that the fast one has no other way in it. What is read is first held as it lies in
+ * memory (lk_hold) and turned into floats (lk_held_get) when all loads of a thread are under way.
  */
 #ifndef LK_CUDA_DENSE_INT_H
 #define LK_CUDA_DENSE_INT_H
@@ -36,12 +36,14 @@ template <typename T> static inline struct lk_rows<T> lk_rows_of(const struct lk
 	return r;
 }
 
-/* May rows of v be moved by 16 bytes? */
+/* Do rows of v, or v of one dimension, consist of whole aligned groups? */
 static inline int lk_vec_rows(const struct lk_view *v)
 {
-	uintptr_t step = v->n[0] > 1 ? static_cast<uintptr_t>(v->stride[0]) * lk_dtype_size(v->dtype) : 0;
+	size_t size = lk_dtype_size(v->dtype);
+	uintptr_t step = v->ndim > 1 && v->n[0] > 1 ? static_cast<uintptr_t>(v->stride[0]) * size : 0;
+	uintptr_t row = static_cast<uintptr_t>(v->n[v->ndim - 1]) * size;
 
-	return ((reinterpret_cast<uintptr_t>(v->data) | step) & 15) == 0;
+	return ((reinterpret_cast<uintptr_t>(v->data) | step | row) & 15) == 0;
 }
 
 /* A block as threads.x groups wide and threads.y rows high, for rows of `groups` groups; `wide` blocks side by side cover
@@ -184,59 +186,85 @@ template <int G> __device__ static inline void lk_held_set(struct lk_held<float,
 		h->w[i] = __float_as_uint(x[i]);
 }
 
-/* Elements [lo, hi) of the group at p, zeros for the others. vec: a whole group may be read at once. */
-template <typename T, int G>
-__device__ static inline void lk_hold(struct lk_held<T, G> *h, const T *p, int64_t lo, int64_t hi, int vec)
+/* The group at p, of which `left` elements belong to the row (more or less than G): zeros for the others. VEC: all or none
+ * of the group belongs to it. */
+template <bool VEC, typename T, int G>
+__device__ static inline void lk_hold(struct lk_held<T, G> *h, const T *p, int64_t left)
 {
-	if (vec && lo <= 0 && hi >= G) {
-		lk_words_load<G * sizeof(T) / 4>(h->w, p);
+	if (VEC) {
+#pragma unroll
+		for (int i = 0; i < static_cast<int>(G * sizeof(T) / 4); i++)
+			h->w[i] = 0;
+		if (left > 0)
+			lk_words_load<G * sizeof(T) / 4>(h->w, p);
 	} else {
 		float x[G];
 
 #pragma unroll
 		for (int i = 0; i < G; i++)
-			x[i] = i >= lo && i < hi ? lk_to_float(p[i]) : 0.0f;
+			x[i] = i < left ? lk_to_float(p[i]) : 0.0f;
 		lk_held_set<G>(h, x);
 	}
 }
 
 /* And back to memory: as it is held, and from floats. */
-template <typename T, int G>
-__device__ static inline void lk_release(T *p, const struct lk_held<T, G> *h, int64_t lo, int64_t hi, int vec)
+template <bool VEC, typename T, int G>
+__device__ static inline void lk_release(T *p, const struct lk_held<T, G> *h, int64_t left)
 {
-	if (vec && lo <= 0 && hi >= G) {
-		lk_words_store<G * sizeof(T) / 4>(p, h->w);
+	if (VEC) {
+		if (left > 0)
+			lk_words_store<G * sizeof(T) / 4>(p, h->w);
 	} else {
 		float x[G];
 
 		lk_held_get<G>(x, h);
 #pragma unroll
 		for (int i = 0; i < G; i++)
-			if (i >= lo && i < hi)
+			if (i < left)
 				lk_from_float(p + i, x[i]);
 	}
 }
 
-template <int G, typename T>
-__device__ static inline void lk_give(T *p, const float *x, int64_t lo, int64_t hi, int vec)
+template <bool VEC, int G, typename T> __device__ static inline void lk_give(T *p, const float *x, int64_t left)
 {
 	struct lk_held<T, G> h;
 
 	lk_held_set<G>(&h, x);
-	lk_release(p, &h, lo, hi, vec);
+	lk_release<VEC>(p, &h, left);
 }
 
-/* The group of span s that begins at element `at` (G g - lead) of p. */
-template <typename T, int G>
+/* The group of span s that begins at element `at` (G g - lead) of p. VEC: the whole of it lies inside. */
+template <bool VEC, typename T, int G>
 __device__ static inline void lk_span_hold(struct lk_held<T, G> *h, const T *p, const struct lk_span *s, int64_t at)
 {
-	lk_hold(h, p + at, -at, s->n - at, s->vec);
+	if (VEC) {
+		lk_words_load<G * sizeof(T) / 4>(h->w, p + at);
+	} else {
+		float x[G];
+
+#pragma unroll
+		for (int i = 0; i < G; i++)
+			x[i] = at + i >= 0 && at + i < s->n ? lk_to_float(p[at + i]) : 0.0f;
+		lk_held_set<G>(h, x);
+	}
 }
 
-template <int G, typename T>
+template <bool VEC, int G, typename T>
 __device__ static inline void lk_span_give(T *p, const float *x, const struct lk_span *s, int64_t at)
 {
-	lk_give<G>(p + at, x, -at, s->n - at, s->vec);
+	struct lk_held<T, G> h;
+	float y[G];
+
+	lk_held_set<G>(&h, x);
+	if (VEC) {
+		lk_words_store<G * sizeof(T) / 4>(p + at, h.w);
+		return;
+	}
+	lk_held_get<G>(y, &h);
+#pragma unroll
+	for (int i = 0; i < G; i++)
+		if (at + i >= 0 && at + i < s->n)
+			lk_from_float(p + at + i, y[i]);
 }
 
 /* ---- sums over a block, in an order that depends on its size alone ---- */

@@ -4,16 +4,16 @@
 
 enum { UNROLL = 2 };
 
-template <typename T> struct pick {
+template <typename T> struct row_pick {
 	struct lk_rows<T> y, x;
 	const int32_t *idx;
 	int64_t n, d;        /* indices; elements of a row */
 	int64_t first, rows; /* only indices in [first, first + rows) count, from first on */
-	int wide, vec;
+	int wide;
 };
 
 /* y[i] = x[idx[i] - first], or with ADD y[idx[i] - first] += x[i] */
-template <typename T, bool ADD> static __global__ void __launch_bounds__(256) pick_kernel(struct pick<T> a)
+template <bool VEC, bool ADD, typename T> static __global__ void __launch_bounds__(256) pick_kernel(struct row_pick<T> a)
 {
 	enum { G = lk_width<T>::SIZE };
 	int64_t i = static_cast<int64_t>(blockIdx.x / a.wide) * blockDim.y + threadIdx.y;
@@ -33,9 +33,9 @@ template <typename T, bool ADD> static __global__ void __launch_bounds__(256) pi
 	for (int k = 0; k < UNROLL; k++) {
 		int64_t at = col + k * G * static_cast<int64_t>(blockDim.x);
 
-		lk_hold(&hx[k], x + at, 0, a.d - at, a.vec);
+		lk_hold<VEC>(&hx[k], x + at, a.d - at);
 		if (ADD)
-			lk_hold(&hy[k], y + at, 0, a.d - at, a.vec);
+			lk_hold<VEC>(&hy[k], y + at, a.d - at);
 	}
 #pragma unroll
 	for (int k = 0; k < UNROLL; k++) {
@@ -51,7 +51,7 @@ template <typename T, bool ADD> static __global__ void __launch_bounds__(256) pi
 				p[j] += q[j];
 			lk_held_set<G>(&hx[k], p);
 		}
-		lk_release(y + at, &hx[k], 0, a.d - at, a.vec);
+		lk_release<VEC>(y + at, &hx[k], a.d - at);
 	}
 }
 
@@ -61,9 +61,10 @@ static int pick_typed(struct lk_dev *dev, const char *op, const struct lk_view *
 {
 	int64_t n = add ? x->n[0] : y->n[0];
 	struct lk_tiling t = lk_tile_rows(n, lk_ceil_div(y->n[1], lk_width<T>::SIZE * UNROLL));
-	struct pick<T> a = { lk_rows_of<T>(y), lk_rows_of<T>(x), idx, n, y->n[1], first, add ? y->n[0] : x->n[0], t.wide,
-			     lk_vec_rows(y) && lk_vec_rows(x) };
-	auto k = add ? pick_kernel<T, true> : pick_kernel<T, false>;
+	struct row_pick<T> a = { lk_rows_of<T>(y), lk_rows_of<T>(x), idx, n, y->n[1], first, add ? y->n[0] : x->n[0], t.wide };
+	bool vec = lk_vec_rows(y) && lk_vec_rows(x);
+	auto k = vec ? add ? pick_kernel<true, true, T> : pick_kernel<true, false, T>
+		     : add ? pick_kernel<false, true, T> : pick_kernel<false, false, T>;
 
 	LK_LAUNCH(k, static_cast<unsigned>(t.blocks), t.threads, 0, lk_stream(dev), a);
 	return lk_launched(dev, op);

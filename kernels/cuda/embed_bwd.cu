@@ -10,17 +10,17 @@
 
 enum { CHUNK = 512, THREADS = 256, UNROLL = 4 };
 
-struct sums {
+struct embed_sums {
 	const int32_t *keys, *perm; /* sorted; key == rows: not of this table */
 	struct lk_rows<float> table;
 	float *part;                /* (2 chunks, d) */
 	int64_t n, d, rows, chunk;  /* chunk: its length, at most CHUNK */
-	int wide, vec_dy, vec_table;
+	int wide;
 };
 
 /* The run of `key` ends: to the table or to a part. */
-template <int G>
-__device__ static inline void flush(const struct sums *a, int32_t key, const float *acc, int64_t col, int64_t c, bool from_left,
+template <bool VEC, int G>
+__device__ static inline void flush(const struct embed_sums *a, int32_t key, const float *acc, int64_t col, int64_t c, bool from_left,
 				    bool to_right)
 {
 	struct lk_held<float, G> h;
@@ -29,16 +29,16 @@ __device__ static inline void flush(const struct sums *a, int32_t key, const flo
 	if (key >= a->rows)
 		return;
 	if (from_left || to_right) {
-		lk_give<G>(a->part + (2 * c + !from_left) * a->d + col, acc, 0, a->d - col, a->d % 4 == 0);
+		lk_give<VEC, G>(a->part + (2 * c + !from_left) * a->d + col, acc, a->d - col);
 		return;
 	}
 	to = a->table.p + key * a->table.step + col;
-	lk_hold(&h, to, 0, a->d - col, a->vec_table);
+	lk_hold<VEC>(&h, to, a->d - col);
 	lk_held_get<G>(old, &h);
 #pragma unroll
 	for (int i = 0; i < G; i++)
 		old[i] += acc[i];
-	lk_give<G>(to, old, 0, a->d - col, a->vec_table);
+	lk_give<VEC, G>(to, old, a->d - col);
 }
 
 /* What a block knows of its chunk. */
@@ -48,7 +48,7 @@ struct chunk {
 	int count;
 };
 
-__device__ static inline void read_chunk(struct chunk *c, const struct sums *a, int64_t lo)
+__device__ static inline void read_chunk(struct chunk *c, const struct embed_sums *a, int64_t lo)
 {
 	int64_t hi = lo + a->chunk < a->n ? lo + a->chunk : a->n;
 
@@ -63,8 +63,8 @@ __device__ static inline void read_chunk(struct chunk *c, const struct sums *a, 
 	}
 }
 
-template <typename T>
-static __global__ void __launch_bounds__(THREADS) sum_kernel(struct sums a, struct lk_rows<const T> dy)
+template <bool VEC, typename T>
+static __global__ void __launch_bounds__(THREADS) sum_kernel(struct embed_sums a, struct lk_rows<const T> dy)
 {
 	enum { G = lk_width<T>::SIZE };
 	__shared__ struct chunk c;
@@ -86,7 +86,7 @@ static __global__ void __launch_bounds__(THREADS) sum_kernel(struct sums a, stru
 #pragma unroll
 		for (int u = 0; u < UNROLL; u++)
 			if (j + u < c.count && c.key[j + u] < a.rows)
-				lk_hold(&h[u], dy.p + c.row[j + u] * dy.step + col, 0, a.d - col, a.vec_dy);
+				lk_hold<VEC>(&h[u], dy.p + c.row[j + u] * dy.step + col, a.d - col);
 #pragma unroll
 		for (int u = 0; u < UNROLL; u++) {
 			float x[G];
@@ -94,7 +94,7 @@ static __global__ void __launch_bounds__(THREADS) sum_kernel(struct sums a, stru
 			if (j + u >= c.count || c.key[j + u] >= a.rows)
 				continue;
 			if (c.key[j + u] != run) {
-				flush<G>(&a, run, acc, col, number, from_left, false);
+				flush<VEC, G>(&a, run, acc, col, number, from_left, false);
 				run = c.key[j + u];
 				from_left = false;
 #pragma unroll
@@ -107,11 +107,11 @@ static __global__ void __launch_bounds__(THREADS) sum_kernel(struct sums a, stru
 				acc[i] += x[i];
 		}
 	}
-	flush<G>(&a, run, acc, col, number, from_left, run == c.right);
+	flush<VEC, G>(&a, run, acc, col, number, from_left, run == c.right);
 }
 
 /* The last chunk that the run of `key`, which leaves chunk c, reaches. */
-__device__ static inline int64_t last_chunk(const struct sums *a, int64_t c, int32_t key)
+__device__ static inline int64_t last_chunk(const struct embed_sums *a, int64_t c, int32_t key)
 {
 	int64_t lo = c + 1, hi = (a->n - 1) / a->chunk; // lo holds some of it
 
@@ -126,7 +126,7 @@ __device__ static inline int64_t last_chunk(const struct sums *a, int64_t c, int
 	return lo;
 }
 
-static __global__ void __launch_bounds__(THREADS) join_kernel(struct sums a, int wide)
+static __global__ void __launch_bounds__(THREADS) join_kernel(struct embed_sums a, int wide)
 {
 	int64_t c = blockIdx.x / wide, lo = c * a.chunk, hi = lo + a.chunk, last;
 	int64_t col = static_cast<int64_t>(blockIdx.x % wide) * THREADS + threadIdx.x;
@@ -155,20 +155,21 @@ static int64_t chunk_for(int64_t n)
 }
 
 template <typename T>
-static int typed(struct lk_dev *dev, struct sums *a, const struct lk_view *dy, const int32_t *ids, int32_t first)
+static int typed(struct lk_dev *dev, struct embed_sums *a, const struct lk_view *dy, const int32_t *ids, int32_t first, bool vec)
 {
 	int64_t chunks = lk_ceil_div(a->n, a->chunk);
 	size_t sort = lk_sort_bytes(a->n), parts = static_cast<size_t>(2 * chunks * a->d) * sizeof(float);
 	struct lk_rows<const T> rows = { static_cast<const T *>(dy->data), dy->stride[0] };
 	char *work = static_cast<char *>(lk_scratch(dev, "embed_bwd", sort + parts));
 	int wide = static_cast<int>(lk_ceil_div(a->d, THREADS));
+	auto k = vec ? sum_kernel<true, T> : sum_kernel<false, T>;
 
 	if (!work)
 		return LK_ENOMEM;
 	a->part = reinterpret_cast<float *>(work + sort);
 	a->wide = static_cast<int>(lk_ceil_div(a->d, THREADS * lk_width<T>::SIZE));
 	lk_sort_ids(dev, work, ids, a->n, first, a->rows, &a->keys, &a->perm);
-	LK_LAUNCH(sum_kernel<T>, static_cast<unsigned>(chunks * a->wide), THREADS, 0, lk_stream(dev), *a, rows);
+	LK_LAUNCH(k, static_cast<unsigned>(chunks * a->wide), THREADS, 0, lk_stream(dev), *a, rows);
 	LK_LAUNCH(join_kernel, static_cast<unsigned>(chunks * wide), THREADS, 0, lk_stream(dev), *a, wide);
 	return lk_launched(dev, "embed_bwd");
 }
@@ -176,7 +177,8 @@ static int typed(struct lk_dev *dev, struct sums *a, const struct lk_view *dy, c
 int lk_cuda_embed_bwd(struct lk_dev *dev, const struct lk_view *dtable, const int32_t *ids, const struct lk_view *dy,
 		      int32_t first)
 {
-	struct sums a = {};
+	struct embed_sums a = {};
+	bool vec;
 
 	if (dy->n[0] >= INT32_MAX)
 		return lk_cuda_fail(dev, LK_EUNSUP, "embed_bwd: %lld tokens are beyond what cuda takes",
@@ -188,7 +190,7 @@ int lk_cuda_embed_bwd(struct lk_dev *dev, const struct lk_view *dtable, const in
 	a.d = dy->n[1];
 	a.rows = dtable->n[0];
 	a.chunk = chunk_for(a.n);
-	a.vec_dy = lk_vec_rows(dy);
-	a.vec_table = lk_vec_rows(dtable);
-	return dy->dtype == LK_BF16 ? typed<lk_bf16>(dev, &a, dy, ids, first) : typed<float>(dev, &a, dy, ids, first);
+	vec = lk_vec_rows(dy) && lk_vec_rows(dtable);
+	return dy->dtype == LK_BF16 ? typed<lk_bf16>(dev, &a, dy, ids, first, vec)
+				    : typed<float>(dev, &a, dy, ids, first, vec);
 }

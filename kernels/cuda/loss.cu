@@ -17,25 +17,25 @@ template <typename T> struct xent_args {
 	float *nll, *hit;
 	int64_t v; /* below 2^31, dispatch says */
 	int stash; /* groups of a row that have a place in shared memory */
-	int grad, vec;
+	int grad;
 };
 
 /* A row as its thread sees it. */
 template <typename T, int G> struct share {
 	struct lk_held<T, G> *stash; /* group g at stash[g] */
 	T *row;
-	int v, stashed, vec;
+	int v, stashed;
 };
 
 /* Group g from memory; what lies beyond the row is -Inf and counts nothing. */
-template <typename T, int G>
+template <bool VEC, typename T, int G>
 __device__ static inline void row_group(struct lk_held<T, G> *h, const struct share<T, G> *s, int g)
 {
 	int64_t left = s->v - static_cast<int64_t>(g) * G;
 	float x[G];
 
-	lk_hold(h, s->row + static_cast<int64_t>(g) * G, 0, left, s->vec);
-	if (left >= G)
+	lk_hold<VEC>(h, s->row + static_cast<int64_t>(g) * G, left);
+	if (VEC || left >= G)
 		return;
 	lk_held_get<G>(x, h);
 #pragma unroll
@@ -44,16 +44,16 @@ __device__ static inline void row_group(struct lk_held<T, G> *h, const struct sh
 	lk_held_set<G>(h, x);
 }
 
-template <typename T, int G> __device__ static inline void share_read(const struct share<T, G> *s)
+template <bool VEC, typename T, int G> __device__ static inline void share_read(const struct share<T, G> *s)
 {
 	for (int g = static_cast<int>(threadIdx.x); g < s->stashed; g += static_cast<int>(blockDim.x)) {
 		struct lk_held<T, G> h;
 
-		if (s->vec && s->v / G > g) {
+		if (VEC) {
 			lk_cp_async16(&s->stash[g], s->row + g * G, 16);
 			continue;
 		}
-		row_group(&h, s, g);
+		row_group<VEC>(&h, s, g);
 		lk_words_store<4>(&s->stash[g], h.w);
 	}
 	lk_cp_async_commit();
@@ -61,7 +61,7 @@ template <typename T, int G> __device__ static inline void share_read(const stru
 }
 
 /* Calls f(x, at) for each of the thread's groups, x being its G floats from element `at` on. */
-template <typename T, int G, typename F> __device__ static inline void share_each(const struct share<T, G> *s, F f)
+template <bool VEC, typename T, int G, typename F> __device__ static inline void share_each(const struct share<T, G> *s, F f)
 {
 	int groups = s->v / G + (s->v % G != 0);
 
@@ -72,17 +72,17 @@ template <typename T, int G, typename F> __device__ static inline void share_eac
 		if (g < s->stashed)
 			lk_words_load<4>(h.w, &s->stash[g]);
 		else
-			row_group(&h, s, g);
+			row_group<VEC>(&h, s, g);
 		lk_held_get<G>(x, &h);
 		f(x, static_cast<int64_t>(g) * G);
 	}
 }
 
-template <typename T, int G> __device__ static inline float share_max(const struct share<T, G> *s, float *part)
+template <bool VEC, typename T, int G> __device__ static inline float share_max(const struct share<T, G> *s, float *part)
 {
 	float max = -INFINITY;
 
-	share_each(s, [&](const float *x, int64_t) {
+	share_each<VEC>(s, [&](const float *x, int64_t) {
 #pragma unroll
 		for (int i = 0; i < G; i++)
 			max = fmaxf(max, x[i]);
@@ -96,12 +96,12 @@ __device__ static inline float exp_from(float x, float max)
 	return lk_exp2((x - max) * 1.44269504f);
 }
 
-template <typename T, int G>
+template <bool VEC, typename T, int G>
 __device__ static inline float share_sum(const struct share<T, G> *s, float max, float *part)
 {
 	float sum = 0;
 
-	share_each(s, [&](const float *x, int64_t) {
+	share_each<VEC>(s, [&](const float *x, int64_t) {
 #pragma unroll
 		for (int i = 0; i < G; i++)
 			sum += exp_from(x[i], max);
@@ -110,12 +110,12 @@ __device__ static inline float share_sum(const struct share<T, G> *s, float max,
 }
 
 /* Does an entry before the target reach the maximum, too? */
-template <typename T, int G>
+template <bool VEC, typename T, int G>
 __device__ static inline int share_earlier(const struct share<T, G> *s, float max, int32_t target)
 {
 	int found = 0;
 
-	share_each(s, [&](const float *x, int64_t at) {
+	share_each<VEC>(s, [&](const float *x, int64_t at) {
 #pragma unroll
 		for (int i = 0; i < G; i++)
 			found |= at + i < target && x[i] == max;
@@ -124,10 +124,10 @@ __device__ static inline int share_earlier(const struct share<T, G> *s, float ma
 }
 
 /* weight (softmax - onehot), to where the logits were. scale = weight / sum */
-template <typename T, int G>
+template <bool VEC, typename T, int G>
 __device__ static inline void share_grad(const struct share<T, G> *s, float max, float scale, float weight, int32_t target)
 {
-	share_each(s, [&](const float *x, int64_t at) {
+	share_each<VEC>(s, [&](const float *x, int64_t at) {
 		float y[G];
 
 #pragma unroll
@@ -138,11 +138,11 @@ __device__ static inline void share_grad(const struct share<T, G> *s, float max,
 			for (int i = 0; i < G; i++)
 				y[i] -= at + i == target ? weight : 0.0f;
 		}
-		lk_give<G>(s->row + at, y, 0, s->v - at, s->vec);
+		lk_give<VEC, G>(s->row + at, y, s->v - at);
 	});
 }
 
-template <typename T> static __global__ void __launch_bounds__(MAX_THREADS) xent_kernel(struct xent_args<T> a)
+template <bool VEC, typename T> static __global__ void __launch_bounds__(MAX_THREADS) xent_kernel(struct xent_args<T> a)
 {
 	enum { G = lk_width<T>::SIZE };
 	LK_SMEM(unsigned char, smem);
@@ -155,13 +155,12 @@ template <typename T> static __global__ void __launch_bounds__(MAX_THREADS) xent
 	s.row = a.logits.p + blockIdx.x * a.logits.step;
 	s.v = static_cast<int>(a.v);
 	s.stashed = a.stash;
-	s.vec = a.vec;
 	at_target = lk_to_float(s.row[target]);
-	share_read(&s);
-	max = share_max(&s, part[0]);
-	sum = share_sum(&s, max, part[1]);
+	share_read<VEC>(&s);
+	max = share_max<VEC>(&s, part[0]);
+	sum = share_sum<VEC>(&s, max, part[1]);
 	hit = at_target == max;
-	if (a.hit && hit && share_earlier(&s, max, target))
+	if (a.hit && hit && share_earlier<VEC>(&s, max, target))
 		hit = 0;
 	if (threadIdx.x == 0) {
 		a.nll[blockIdx.x] = max - at_target + logf(sum);
@@ -171,7 +170,7 @@ template <typename T> static __global__ void __launch_bounds__(MAX_THREADS) xent
 	if (!a.grad)
 		return;
 	__syncthreads(); // everybody has read the logit of the target
-	share_grad(&s, max, a.weight[blockIdx.x] / sum, a.weight[blockIdx.x], target);
+	share_grad<VEC>(&s, max, a.weight[blockIdx.x] / sum, a.weight[blockIdx.x], target);
 }
 
 template <typename T>
@@ -182,14 +181,15 @@ static int xent_typed(struct lk_dev *dev, const struct lk_view *logits, const in
 	int64_t want = lk_ceil_div(lk_ceil_div(groups, GROUPS_EACH), 32) * 32;
 	int threads = want < MAX_THREADS ? static_cast<int>(want) : 0 + MAX_THREADS;
 	struct xent_args<T> a = { lk_rows_of<T>(logits), target, weight, nll, hit, logits->n[1],
-				  static_cast<int>(groups < room ? groups : room), grad, lk_vec_rows(logits) };
+				  static_cast<int>(groups < room ? groups : room), grad };
+	auto k = lk_vec_rows(logits) ? xent_kernel<true, T> : xent_kernel<false, T>;
 	size_t smem = static_cast<size_t>(a.stash) * 16;
-	cudaError_t rc = cudaFuncSetAttribute(xent_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+	cudaError_t rc = cudaFuncSetAttribute(k, cudaFuncAttributeMaxDynamicSharedMemorySize,
 					      static_cast<int>(room) * 16);
 
 	if (rc != cudaSuccess)
 		return lk_cuda_check(dev, "xent", rc);
-	LK_LAUNCH(xent_kernel<T>, static_cast<unsigned>(logits->n[0]), threads, smem, lk_stream(dev), a);
+	LK_LAUNCH(k, static_cast<unsigned>(logits->n[0]), threads, smem, lk_stream(dev), a);
 	return lk_launched(dev, "xent");
 }
 

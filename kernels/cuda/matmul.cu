@@ -60,7 +60,7 @@ __device__ static inline void few_step(float acc[ROWS][COLS], const struct lk_he
 		struct lk_held<lk_bf16, 8> ha;
 		float a[8];
 
-		lk_hold(&ha, f->a.p + i * f->a.step + at, 0, f->k - at, 1);
+		lk_hold<true>(&ha, f->a.p + i * f->a.step + at, f->k - at);
 		lk_held_get<8>(a, &ha);
 #pragma unroll
 		for (int j = 0; j < COLS; j++)
@@ -87,7 +87,7 @@ template <int ROWS> static __global__ void __launch_bounds__(32 * WARPS) few_ker
 			for (int j = 0; j < COLS; j++) {
 				int64_t at = k0 + 8 * 32 * d, row = col + j < f.n ? col + j : f.n - 1;
 
-				lk_hold(&hb[d][j], f.b.p + row * f.b.step + at, 0, f.k - at, 1);
+				lk_hold<true>(&hb[d][j], f.b.p + row * f.b.step + at, f.k - at);
 			}
 #pragma unroll
 		for (int d = 0; d < DEEP; d++)

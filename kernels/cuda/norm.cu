@@ -17,9 +17,8 @@ static int threads_for(int64_t groups, int held)
 /* ---- forward ---- */
 
 /* One group of x + delta, rounded as it will be read again, and written back: what of the row's sum it makes. */
-template <typename T, int G>
-__device__ static inline float add_group(struct lk_held<T, G> *hx, const struct lk_held<T, G> *hd, T *x, int64_t left,
-					 int vec)
+template <bool VEC, typename T, int G>
+__device__ static inline float add_group(struct lk_held<T, G> *hx, const struct lk_held<T, G> *hd, T *x, int64_t left)
 {
 	float a[G], b[G], sum = 0;
 
@@ -31,7 +30,7 @@ __device__ static inline float add_group(struct lk_held<T, G> *hx, const struct 
 			a[i] += b[i];
 		lk_held_set<G>(hx, a);
 		lk_held_get<G>(a, hx);
-		lk_give<G>(x, a, 0, left, vec);
+		lk_give<VEC, G>(x, a, left);
 	}
 #pragma unroll
 	for (int i = 0; i < G; i++)
@@ -39,9 +38,9 @@ __device__ static inline float add_group(struct lk_held<T, G> *hx, const struct 
 	return sum;
 }
 
-template <typename T, int G>
+template <bool VEC, typename T, int G>
 __device__ static inline void norm_group(T *y, const struct lk_held<T, G> *hx, const struct lk_held<T, G> *hw, float r,
-					 int64_t left, int vec)
+					 int64_t left)
 {
 	float a[G], w[G];
 
@@ -50,13 +49,13 @@ __device__ static inline void norm_group(T *y, const struct lk_held<T, G> *hx, c
 #pragma unroll
 	for (int i = 0; i < G; i++)
 		a[i] = w[i] * (a[i] * r);
-	lk_give<G>(y, a, 0, left, vec);
+	lk_give<VEC, G>(y, a, left);
 }
 
-template <typename T, bool DELTA>
+template <bool VEC, typename T, bool DELTA>
 static __global__ void __launch_bounds__(MAX_THREADS)
 	fwd_kernel(struct lk_rows<T> ys, float *rstd, struct lk_rows<T> xs, struct lk_rows<T> deltas, const T *w,
-		   float eps, int64_t d, int vec)
+		   float eps, int64_t d)
 {
 	enum { G = lk_width<T>::SIZE };
 	__shared__ float part[33];
@@ -70,34 +69,34 @@ static __global__ void __launch_bounds__(MAX_THREADS)
 	for (int k = 0; k < HELD; k++) {
 		int64_t at = first + k * step;
 
-		lk_hold(&hx[k], x + at, 0, d - at, vec);
+		lk_hold<VEC>(&hx[k], x + at, d - at);
 		if (DELTA)
-			lk_hold(&hd[k], delta + at, 0, d - at, vec);
-		lk_hold(&hw[k], w + at, 0, d - at, vec);
+			lk_hold<VEC>(&hd[k], delta + at, d - at);
+		lk_hold<VEC>(&hw[k], w + at, d - at);
 	}
 #pragma unroll
 	for (int k = 0; k < HELD; k++)
-		sum += add_group<T, G>(&hx[k], DELTA ? &hd[k] : NULL, x + first + k * step, d - first - k * step, vec);
+		sum += add_group<VEC, T, G>(&hx[k], DELTA ? &hd[k] : NULL, x + first + k * step, d - first - k * step);
 	for (int64_t at = first + HELD * step; at < d; at += step) {
 		struct lk_held<T, G> a, b;
 
-		lk_hold(&a, x + at, 0, d - at, vec);
+		lk_hold<VEC>(&a, x + at, d - at);
 		if (DELTA)
-			lk_hold(&b, delta + at, 0, d - at, vec);
-		sum += add_group<T, G>(&a, DELTA ? &b : NULL, x + at, d - at, vec);
+			lk_hold<VEC>(&b, delta + at, d - at);
+		sum += add_group<VEC, T, G>(&a, DELTA ? &b : NULL, x + at, d - at);
 	}
 	r = 1.0f / sqrtf(lk_block_sum(sum, part) / static_cast<float>(d) + eps);
 	if (threadIdx.x == 0)
 		rstd[blockIdx.x] = r;
 #pragma unroll
 	for (int k = 0; k < HELD; k++)
-		norm_group<T, G>(y + first + k * step, &hx[k], &hw[k], r, d - first - k * step, vec);
+		norm_group<VEC, T, G>(y + first + k * step, &hx[k], &hw[k], r, d - first - k * step);
 	for (int64_t at = first + HELD * step; at < d; at += step) {
 		struct lk_held<T, G> a, b;
 
-		lk_hold(&a, x + at, 0, d - at, vec);
-		lk_hold(&b, w + at, 0, d - at, vec);
-		norm_group<T, G>(y + at, &a, &b, r, d - at, vec);
+		lk_hold<VEC>(&a, x + at, d - at);
+		lk_hold<VEC>(&b, w + at, d - at);
+		norm_group<VEC, T, G>(y + at, &a, &b, r, d - at);
 	}
 }
 
@@ -105,13 +104,14 @@ template <typename T>
 static int fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd, const struct lk_view *x,
 	       const struct lk_view *delta, const struct lk_view *w, float eps)
 {
-	auto k = delta ? fwd_kernel<T, true> : fwd_kernel<T, false>;
+	bool vec = lk_vec_rows(y) && lk_vec_rows(x) && (!delta || lk_vec_rows(delta)) && lk_vec_rows(w);
+	auto plain = vec ? fwd_kernel<true, T, false> : fwd_kernel<false, T, false>;
+	auto k = !delta ? plain : vec ? fwd_kernel<true, T, true> : fwd_kernel<false, T, true>;
 	int64_t d = x->n[1];
-	int vec = lk_vec_rows(y) && lk_vec_rows(x) && (!delta || lk_vec_rows(delta)) && lk_vec_rows(w);
 
 	LK_LAUNCH(k, static_cast<unsigned>(x->n[0]), threads_for(lk_ceil_div(d, lk_width<T>::SIZE), HELD), 0, lk_stream(dev),
 		  lk_rows_of<T>(y), rstd, lk_rows_of<T>(x), lk_rows_of<T>(delta ? delta : x),
-		  static_cast<const T *>(w->data), eps, d, vec);
+		  static_cast<const T *>(w->data), eps, d);
 	return lk_launched(dev, "rmsnorm_fwd");
 }
 
@@ -129,13 +129,12 @@ static int rmsnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd,
  * dx_j += rstd (w_j dy_j - x_j rstd^2 mean(w dy x)),  dw_j += sum over t of dy_j x_j rstd
  * Block b takes `rows` rows and leaves its part of dw in part[b]; a second kernel adds the parts in order. */
 
-template <typename T> struct bwd_args {
+template <typename T> struct norm_bwd_args {
 	struct lk_rows<T> dx, dy, x;
 	const T *w;
 	const float *rstd;
 	float *part; /* (blocks, d) */
 	int64_t t, d, rows;
-	int vec;
 };
 
 /* x, dy, w of a group: adds to sum of w dy x. */
@@ -155,10 +154,10 @@ __device__ static inline float dot_group(const struct lk_held<T, G> *hx, const s
 }
 
 /* dx of a group, and its part of dw into acc. c = mean(w dy x) rstd^2. */
-template <typename T, int G>
+template <bool VEC, typename T, int G>
 __device__ static inline void grad_group(T *dx, const struct lk_held<T, G> *hd, const struct lk_held<T, G> *hx,
 					 const struct lk_held<T, G> *hy, const struct lk_held<T, G> *hw, float r,
-					 float c, float *acc, int64_t left, int vec)
+					 float c, float *acc, int64_t left)
 {
 	float x[G], y[G], w[G], d[G];
 
@@ -171,28 +170,28 @@ __device__ static inline void grad_group(T *dx, const struct lk_held<T, G> *hd, 
 		d[i] += r * (w[i] * y[i] - x[i] * c);
 		acc[i] += y[i] * x[i] * r;
 	}
-	lk_give<G>(dx, d, 0, left, vec);
+	lk_give<VEC, G>(dx, d, left);
 }
 
 /* The groups of row t beyond those held, dot product first. */
-template <typename T, int G> __device__ static float dot_rest(const struct bwd_args<T> *a, int64_t t, int64_t first, int64_t step)
+template <bool VEC, typename T, int G> __device__ static float dot_rest(const struct norm_bwd_args<T> *a, int64_t t, int64_t first, int64_t step)
 {
 	float sum = 0;
 
 	for (int64_t at = first; at < a->d; at += step) {
 		struct lk_held<T, G> hx, hy, hw;
 
-		lk_hold(&hx, a->x.p + t * a->x.step + at, 0, a->d - at, a->vec);
-		lk_hold(&hy, a->dy.p + t * a->dy.step + at, 0, a->d - at, a->vec);
-		lk_hold(&hw, a->w + at, 0, a->d - at, a->vec);
+		lk_hold<VEC>(&hx, a->x.p + t * a->x.step + at, a->d - at);
+		lk_hold<VEC>(&hy, a->dy.p + t * a->dy.step + at, a->d - at);
+		lk_hold<VEC>(&hw, a->w + at, a->d - at);
 		sum += dot_group<T, G>(&hx, &hy, &hw);
 	}
 	return sum;
 }
 
 /* Then the gradients; dw's part is added to in memory, as this thread left it. */
-template <typename T, int G>
-__device__ static void grad_rest(const struct bwd_args<T> *a, int64_t t, int64_t first, int64_t step, float r, float c,
+template <bool VEC, typename T, int G>
+__device__ static void grad_rest(const struct norm_bwd_args<T> *a, int64_t t, int64_t first, int64_t step, float r, float c,
 				 float *part, bool begin)
 {
 	for (int64_t at = first; at < a->d; at += step) {
@@ -200,19 +199,19 @@ __device__ static void grad_rest(const struct bwd_args<T> *a, int64_t t, int64_t
 		T *dx = a->dx.p + t * a->dx.step + at;
 		float acc[G];
 
-		lk_hold(&hx, a->x.p + t * a->x.step + at, 0, a->d - at, a->vec);
-		lk_hold(&hy, a->dy.p + t * a->dy.step + at, 0, a->d - at, a->vec);
-		lk_hold(&hw, a->w + at, 0, a->d - at, a->vec);
-		lk_hold(&hd, dx, 0, a->d - at, a->vec);
+		lk_hold<VEC>(&hx, a->x.p + t * a->x.step + at, a->d - at);
+		lk_hold<VEC>(&hy, a->dy.p + t * a->dy.step + at, a->d - at);
+		lk_hold<VEC>(&hw, a->w + at, a->d - at);
+		lk_hold<VEC>(&hd, dx, a->d - at);
 #pragma unroll
 		for (int i = 0; i < G; i++)
 			acc[i] = begin || at + i >= a->d ? 0.0f : part[at + i];
-		grad_group<T, G>(dx, &hd, &hx, &hy, &hw, r, c, acc, a->d - at, a->vec);
-		lk_give<G>(part + at, acc, 0, a->d - at, 0);
+		grad_group<VEC, T, G>(dx, &hd, &hx, &hy, &hw, r, c, acc, a->d - at);
+		lk_give<VEC, G>(part + at, acc, a->d - at);
 	}
 }
 
-template <typename T> static __global__ void __launch_bounds__(MAX_THREADS) bwd_kernel(struct bwd_args<T> a)
+template <bool VEC, typename T> static __global__ void __launch_bounds__(MAX_THREADS) bwd_kernel(struct norm_bwd_args<T> a)
 {
 	enum { G = lk_width<T>::SIZE };
 	__shared__ float sums[2][33];
@@ -224,7 +223,7 @@ template <typename T> static __global__ void __launch_bounds__(MAX_THREADS) bwd_
 	rest = first + HELD_BWD * step;
 #pragma unroll
 	for (int k = 0; k < HELD_BWD; k++)
-		lk_hold(&hw[k], a.w + first + k * step, 0, a.d - first - k * step, a.vec);
+		lk_hold<VEC>(&hw[k], a.w + first + k * step, a.d - first - k * step);
 	for (int64_t t = t0; t < t1; t++) {
 		T *dx = a.dx.p + t * a.dx.step;
 		const T *x = a.x.p + t * a.x.step, *dy = a.dy.p + t * a.dy.step;
@@ -234,24 +233,24 @@ template <typename T> static __global__ void __launch_bounds__(MAX_THREADS) bwd_
 		for (int k = 0; k < HELD_BWD; k++) {
 			int64_t at = first + k * step;
 
-			lk_hold(&hx[k], x + at, 0, a.d - at, a.vec);
-			lk_hold(&hy[k], dy + at, 0, a.d - at, a.vec);
-			lk_hold(&hd[k], dx + at, 0, a.d - at, a.vec);
+			lk_hold<VEC>(&hx[k], x + at, a.d - at);
+			lk_hold<VEC>(&hy[k], dy + at, a.d - at);
+			lk_hold<VEC>(&hd[k], dx + at, a.d - at);
 		}
 #pragma unroll
 		for (int k = 0; k < HELD_BWD; k++)
 			dot += dot_group<T, G>(&hx[k], &hy[k], &hw[k]);
-		dot = lk_block_sum(dot + dot_rest<T, G>(&a, t, rest, step), sums[t & 1]);
+		dot = lk_block_sum(dot + dot_rest<VEC, T, G>(&a, t, rest, step), sums[t & 1]);
 		c = dot * r * r / static_cast<float>(a.d);
 #pragma unroll
 		for (int k = 0; k < HELD_BWD; k++)
-			grad_group<T, G>(dx + first + k * step, &hd[k], &hx[k], &hy[k], &hw[k], r, c, acc[k],
-					 a.d - first - k * step, a.vec);
-		grad_rest<T, G>(&a, t, rest, step, r, c, part, t == t0);
+			grad_group<VEC, T, G>(dx + first + k * step, &hd[k], &hx[k], &hy[k], &hw[k], r, c, acc[k],
+					 a.d - first - k * step);
+		grad_rest<VEC, T, G>(&a, t, rest, step, r, c, part, t == t0);
 	}
 #pragma unroll
 	for (int k = 0; k < HELD_BWD; k++)
-		lk_give<G>(part + first + k * step, acc[k], 0, a.d - first - k * step, 0);
+		lk_give<VEC, G>(part + first + k * step, acc[k], a.d - first - k * step);
 }
 
 enum { COLS = 8, SLICES = 64 };
@@ -292,18 +291,19 @@ template <typename T>
 static int bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, const struct lk_view *dy, const struct lk_view *x,
 	       const struct lk_view *w, const float *rstd)
 {
-	struct bwd_args<T> a = { lk_rows_of<T>(dx), lk_rows_of<T>(dy), lk_rows_of<T>(x), static_cast<const T *>(w->data),
-				 rstd, NULL, x->n[0], x->n[1], 0, 0 };
+	struct norm_bwd_args<T> a = { lk_rows_of<T>(dx), lk_rows_of<T>(dy), lk_rows_of<T>(x), static_cast<const T *>(w->data),
+				 rstd, NULL, x->n[0], x->n[1], 0 };
 	int threads = threads_for(lk_ceil_div(a.d, lk_width<T>::SIZE), HELD_BWD);
+	bool vec = lk_vec_rows(dx) && lk_vec_rows(dy) && lk_vec_rows(x) && lk_vec_rows(w);
+	auto k = vec ? bwd_kernel<true, T> : bwd_kernel<false, T>;
 	int64_t blocks;
 
-	a.vec = lk_vec_rows(dx) && lk_vec_rows(dy) && lk_vec_rows(x) && lk_vec_rows(w);
 	a.rows = rows_for(a.t, threads);
 	blocks = lk_ceil_div(a.t, a.rows);
 	a.part = static_cast<float *>(lk_scratch(dev, "rmsnorm_bwd", static_cast<size_t>(blocks * a.d) * sizeof(float)));
 	if (!a.part)
 		return LK_ENOMEM;
-	LK_LAUNCH(bwd_kernel<T>, static_cast<unsigned>(blocks), threads, 0, lk_stream(dev), a);
+	LK_LAUNCH(k, static_cast<unsigned>(blocks), threads, 0, lk_stream(dev), a);
 	LK_LAUNCH(dw_kernel, static_cast<unsigned>(lk_ceil_div(a.d, COLS)), COLS * SLICES, 0, lk_stream(dev), dw, a.part,
 		  blocks, a.d);
 	return lk_launched(dev, "rmsnorm_bwd");

@@ -9,7 +9,7 @@
 
 enum { PAIRS = 128, THREADS = 256, UNROLL = 4, TOKENS = 8 };
 
-struct freqs {
+struct rope_freqs {
 	double turns[PAIRS]; /* a position's step */
 };
 
@@ -17,11 +17,11 @@ struct rope_args {
 	int64_t t, token, head;  /* tokens; strides */
 	int heads, pairs;        /* pairs of this call, at most PAIRS */
 	int tokens;              /* of a block, at most TOKENS */
-	int vec, inverse;
+	int inverse;
 };
 
 /* cosine and sine of all pairs of the block's tokens */
-__device__ static inline void make_table(float2 *table, const int32_t *pos, int count, const struct freqs *f,
+__device__ static inline void make_table(float2 *table, const int32_t *pos, int count, const struct rope_freqs *f,
 					 const struct rope_args *a)
 {
 	for (int i = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x); i < count * a->pairs; i += THREADS) {
@@ -62,9 +62,9 @@ template <int G> __device__ static inline void rotate(float *x, const float2 *ta
 }
 
 /* The block is as wide as a head has groups (a power of two, so some threads may idle) and takes blockDim.y heads at once. */
-template <typename T>
+template <bool VEC, typename T>
 static __global__ void __launch_bounds__(THREADS)
-	rope_kernel(T *x, const int32_t *pos, struct freqs f, struct rope_args a)
+	rope_kernel(T *x, const int32_t *pos, struct rope_freqs f, struct rope_args a)
 {
 	enum { G = lk_width<T>::SIZE };
 	__shared__ float2 table[TOKENS * PAIRS];
@@ -84,7 +84,7 @@ static __global__ void __launch_bounds__(THREADS)
 #pragma unroll
 		for (int u = 0; u < UNROLL; u++, advance(&c, static_cast<int>(blockDim.y), a.heads))
 			if (c.token < count)
-				lk_hold(&h[u], x + c.token * a.token + c.head * a.head, 0, left, a.vec);
+				lk_hold<VEC>(&h[u], x + c.token * a.token + c.head * a.head, left);
 		c = from;
 #pragma unroll
 		for (int u = 0; u < UNROLL; u++, advance(&c, static_cast<int>(blockDim.y), a.heads)) {
@@ -94,16 +94,16 @@ static __global__ void __launch_bounds__(THREADS)
 				continue;
 			lk_held_get<G>(v, &h[u]);
 			rotate<G>(v, table + c.token * a.pairs + at / 2, left);
-			lk_give<G>(x + c.token * a.token + c.head * a.head, v, 0, left, a.vec);
+			lk_give<VEC, G>(x + c.token * a.token + c.head * a.head, v, left);
 		}
 	}
 }
 
 /* Frequencies of the pairs [first, first + n) of heads of size d, remembered from the last call: decoding asks for the
  * same ones for every layer and token. */
-static const struct freqs *freqs_of(int64_t d, double theta, int64_t first, int n)
+static const struct rope_freqs *freqs_of(int64_t d, double theta, int64_t first, int n)
 {
-	static thread_local struct freqs f;
+	static thread_local struct rope_freqs f;
 	static thread_local int64_t for_d, for_first;
 	static thread_local double for_theta;
 
@@ -130,13 +130,13 @@ static int rope_typed(struct lk_dev *dev, const struct lk_view *x, const int32_t
 {
 	const int g = lk_width<T>::SIZE;
 	int64_t d = x->n[2], heads = x->n[1];
-	struct rope_args a = { x->n[0], x->stride[0], x->stride[1], static_cast<int>(heads), 0, tokens_for(heads * d), 0,
-			       inverse };
+	struct rope_args a = { x->n[0], x->stride[0], x->stride[1], static_cast<int>(heads), 0, tokens_for(heads * d), inverse };
+	bool vec = lk_vec_rows(x) && (heads == 1 || x->stride[1] % g == 0);
+	auto k = vec ? rope_kernel<true, T> : rope_kernel<false, T>;
 
-	a.vec = lk_vec_rows(x) && (heads == 1 || x->stride[1] % g == 0);
 	for (int64_t first = 0; first < d / 2; first += PAIRS) {
 		a.pairs = static_cast<int>(d / 2 - first < PAIRS ? d / 2 - first : PAIRS + 0);
-		LK_LAUNCH(rope_kernel<T>, static_cast<unsigned>(lk_ceil_div(a.t, a.tokens)),
+		LK_LAUNCH(k, static_cast<unsigned>(lk_ceil_div(a.t, a.tokens)),
 			  lk_tile_rows(1, lk_ceil_div(2 * a.pairs, g)).threads, 0, lk_stream(dev),
 			  static_cast<T *>(x->data) + 2 * first, pos, *freqs_of(d, theta, first, a.pairs), a);
 	}

@@ -7,14 +7,14 @@
 
 enum { THREADS = 256, WARPS = THREADS / 32, ROUNDS = 8, TILE = THREADS * ROUNDS, DIGITS = 256 };
 
-struct source {
+struct sort_source {
 	const int32_t *ids;         /* first pass: keys are made from these */
 	const int32_t *keys, *perm; /* later ones */
 	int64_t n, first, rows;
 };
 
 /* Of element i, which is inside. */
-__device__ static inline int32_t key_at(const struct source *s, int64_t i)
+__device__ static inline int32_t key_at(const struct sort_source *s, int64_t i)
 {
 	int64_t key;
 
@@ -42,7 +42,7 @@ __device__ static inline int rank_in(unsigned peers)
 }
 
 /* counts[digit][tile] */
-static __global__ void __launch_bounds__(THREADS) count_kernel(int32_t *counts, struct source s, int shift)
+static __global__ void __launch_bounds__(THREADS) count_kernel(int32_t *counts, struct sort_source s, int shift)
 {
 	__shared__ int32_t sum[DIGITS];
 
@@ -117,7 +117,7 @@ __device__ static inline void find_places(int32_t (*place)[DIGITS], const int32_
 }
 
 static __global__ void __launch_bounds__(THREADS)
-	move_kernel(int32_t *keys, int32_t *perm, struct source s, const int32_t *counts, const int32_t *totals, int shift)
+	move_kernel(int32_t *keys, int32_t *perm, struct sort_source s, const int32_t *counts, const int32_t *totals, int shift)
 {
 	__shared__ int32_t place[WARPS][DIGITS];
 	int warp = static_cast<int>(threadIdx.x) / 32;
@@ -165,7 +165,7 @@ void lk_sort_ids(struct lk_dev *dev, void *work, const int32_t *ids, int64_t n, 
 {
 	int64_t tiles = lk_ceil_div(n, TILE);
 	int32_t *buf[4], *counts, *totals; // keys and places, twice
-	struct source s = { ids, NULL, NULL, n, first, rows };
+	struct sort_source s = { ids, NULL, NULL, n, first, rows };
 	char *at = static_cast<char *>(work);
 
 	for (int i = 0; i < 4; i++, at += rounded(n))

@@ -24,9 +24,9 @@ __device__ static inline float sigmoid(float a)
 	return __fdividef(1.0f, 1.0f + __expf(-a));
 }
 
-template <typename T>
+template <bool VEC, typename T>
 static __global__ void __launch_bounds__(256)
-	fwd_kernel(struct lk_rows<T> y, struct lk_rows<T> g, struct lk_rows<T> u, int64_t rows, int64_t f, int wide, int vec)
+	fwd_kernel(struct lk_rows<T> y, struct lk_rows<T> g, struct lk_rows<T> u, int64_t rows, int64_t f, int wide)
 {
 	enum { G = lk_width<T>::SIZE };
 	struct lk_held<T, G> hg[UNROLL], hu[UNROLL];
@@ -37,8 +37,8 @@ static __global__ void __launch_bounds__(256)
 	for (int k = 0; k < UNROLL; k++) {
 		struct spot s = spot_of<G>(wide, k);
 
-		lk_hold(&hg[k], g.p + s.row * g.step + s.at, 0, f - s.at, vec);
-		lk_hold(&hu[k], u.p + s.row * u.step + s.at, 0, f - s.at, vec);
+		lk_hold<VEC>(&hg[k], g.p + s.row * g.step + s.at, f - s.at);
+		lk_hold<VEC>(&hu[k], u.p + s.row * u.step + s.at, f - s.at);
 	}
 #pragma unroll
 	for (int k = 0; k < UNROLL; k++) {
@@ -50,17 +50,17 @@ static __global__ void __launch_bounds__(256)
 #pragma unroll
 		for (int i = 0; i < G; i++)
 			a[i] = a[i] * sigmoid(a[i]) * b[i];
-		lk_give<G>(y.p + s.row * y.step + s.at, a, 0, f - s.at, vec);
+		lk_give<VEC, G>(y.p + s.row * y.step + s.at, a, f - s.at);
 	}
 }
 
-template <typename T> struct bwd_args {
+template <typename T> struct gate_bwd_args {
 	struct lk_rows<T> dg, du, dy, g, u;
 	int64_t rows, f;
-	int wide, vec;
+	int wide;
 };
 
-template <typename T> static __global__ void __launch_bounds__(256) bwd_kernel(struct bwd_args<T> x)
+template <bool VEC, typename T> static __global__ void __launch_bounds__(256) bwd_kernel(struct gate_bwd_args<T> x)
 {
 	enum { G = lk_width<T>::SIZE };
 	struct lk_held<T, G> hg[UNROLL], hu[UNROLL], hy[UNROLL];
@@ -71,9 +71,9 @@ template <typename T> static __global__ void __launch_bounds__(256) bwd_kernel(s
 	for (int k = 0; k < UNROLL; k++) {
 		struct spot s = spot_of<G>(x.wide, k);
 
-		lk_hold(&hg[k], x.g.p + s.row * x.g.step + s.at, 0, x.f - s.at, x.vec);
-		lk_hold(&hu[k], x.u.p + s.row * x.u.step + s.at, 0, x.f - s.at, x.vec);
-		lk_hold(&hy[k], x.dy.p + s.row * x.dy.step + s.at, 0, x.f - s.at, x.vec);
+		lk_hold<VEC>(&hg[k], x.g.p + s.row * x.g.step + s.at, x.f - s.at);
+		lk_hold<VEC>(&hu[k], x.u.p + s.row * x.u.step + s.at, x.f - s.at);
+		lk_hold<VEC>(&hy[k], x.dy.p + s.row * x.dy.step + s.at, x.f - s.at);
 	}
 #pragma unroll
 	for (int k = 0; k < UNROLL; k++) {
@@ -90,8 +90,8 @@ template <typename T> static __global__ void __launch_bounds__(256) bwd_kernel(s
 			d[i] = up * a[i] * sg;
 			a[i] = up * b[i] * sg * (1.0f + a[i] * (1.0f - sg));
 		}
-		lk_give<G>(x.dg.p + s.row * x.dg.step + s.at, a, 0, x.f - s.at, x.vec);
-		lk_give<G>(x.du.p + s.row * x.du.step + s.at, d, 0, x.f - s.at, x.vec);
+		lk_give<VEC, G>(x.dg.p + s.row * x.dg.step + s.at, a, x.f - s.at);
+		lk_give<VEC, G>(x.du.p + s.row * x.du.step + s.at, d, x.f - s.at);
 	}
 }
 
@@ -100,10 +100,11 @@ static int fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_view
 {
 	int64_t groups = lk_ceil_div(g->n[1], lk_width<T>::SIZE);
 	struct lk_tiling t = lk_tile_rows(g->n[0], lk_ceil_div(groups, UNROLL));
-	int vec = lk_vec_rows(y) && lk_vec_rows(g) && lk_vec_rows(u);
+	bool vec = lk_vec_rows(y) && lk_vec_rows(g) && lk_vec_rows(u);
+	auto k = vec ? fwd_kernel<true, T> : fwd_kernel<false, T>;
 
-	LK_LAUNCH(fwd_kernel<T>, static_cast<unsigned>(t.blocks), t.threads, 0, lk_stream(dev), lk_rows_of<T>(y),
-		  lk_rows_of<T>(g), lk_rows_of<T>(u), g->n[0], g->n[1], t.wide, vec);
+	LK_LAUNCH(k, static_cast<unsigned>(t.blocks), t.threads, 0, lk_stream(dev), lk_rows_of<T>(y),
+		  lk_rows_of<T>(g), lk_rows_of<T>(u), g->n[0], g->n[1], t.wide);
 	return lk_launched(dev, "swiglu_fwd");
 }
 
@@ -120,11 +121,12 @@ static int bwd(struct lk_dev *dev, const struct lk_view *dg, const struct lk_vie
 {
 	int64_t groups = lk_ceil_div(g->n[1], lk_width<T>::SIZE);
 	struct lk_tiling t = lk_tile_rows(g->n[0], lk_ceil_div(groups, UNROLL));
-	struct bwd_args<T> a = { lk_rows_of<T>(dg), lk_rows_of<T>(du), lk_rows_of<T>(dy), lk_rows_of<T>(g),
-				 lk_rows_of<T>(u), g->n[0], g->n[1], t.wide, 0 };
+	struct gate_bwd_args<T> a = { lk_rows_of<T>(dg), lk_rows_of<T>(du), lk_rows_of<T>(dy), lk_rows_of<T>(g),
+				 lk_rows_of<T>(u), g->n[0], g->n[1], t.wide };
+	bool vec = lk_vec_rows(dg) && lk_vec_rows(du) && lk_vec_rows(dy) && lk_vec_rows(g) && lk_vec_rows(u);
+	auto k = vec ? bwd_kernel<true, T> : bwd_kernel<false, T>;
 
-	a.vec = lk_vec_rows(dg) && lk_vec_rows(du) && lk_vec_rows(dy) && lk_vec_rows(g) && lk_vec_rows(u);
-	LK_LAUNCH(bwd_kernel<T>, static_cast<unsigned>(t.blocks), t.threads, 0, lk_stream(dev), a);
+	LK_LAUNCH(k, static_cast<unsigned>(t.blocks), t.threads, 0, lk_stream(dev), a);
 	return lk_launched(dev, "swiglu_bwd");
 }
 

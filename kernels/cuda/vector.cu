@@ -9,6 +9,14 @@ template <int G> __device__ static inline int64_t group_at(const struct lk_span 
 	return G * ((static_cast<int64_t>(blockIdx.x) * UNROLL + u) * THREADS + threadIdx.x) - s->lead;
 }
 
+/* Do all groups of this block lie inside, where they can be moved whole? */
+template <int G> __device__ static inline bool whole_block(const struct lk_span *s)
+{
+	int64_t first = static_cast<int64_t>(G * UNROLL * THREADS) * blockIdx.x - s->lead;
+
+	return s->vec && first >= 0 && first + G * UNROLL * THREADS <= s->n;
+}
+
 static unsigned blocks_for(const struct lk_span *s)
 {
 	return static_cast<unsigned>(lk_ceil_div(lk_span_groups(s), THREADS * UNROLL));
@@ -16,17 +24,17 @@ static unsigned blocks_for(const struct lk_span *s)
 
 /* ---- y = a x [+ y] ---- */
 
-template <typename Y, typename X, int G, bool ADD>
-static __global__ void __launch_bounds__(THREADS) linear_kernel(Y *y, const X *x, float a, struct lk_span s)
+template <bool VEC, bool ADD, int G, typename Y, typename X>
+__device__ static inline void linear_block(Y *y, const X *x, float a, const struct lk_span *s)
 {
 	struct lk_held<X, G> hx[UNROLL];
 	struct lk_held<Y, G> hy[UNROLL];
 
 #pragma unroll
 	for (int u = 0; u < UNROLL; u++) {
-		lk_span_hold(&hx[u], x, &s, group_at<G>(&s, u));
+		lk_span_hold<VEC>(&hx[u], x, s, group_at<G>(s, u));
 		if (ADD)
-			lk_span_hold(&hy[u], y, &s, group_at<G>(&s, u));
+			lk_span_hold<VEC>(&hy[u], y, s, group_at<G>(s, u));
 	}
 #pragma unroll
 	for (int u = 0; u < UNROLL; u++) {
@@ -38,8 +46,17 @@ static __global__ void __launch_bounds__(THREADS) linear_kernel(Y *y, const X *x
 #pragma unroll
 		for (int i = 0; i < G; i++)
 			p[i] = ADD ? q[i] + a * p[i] : a * p[i];
-		lk_span_give<G>(y, p, &s, group_at<G>(&s, u));
+		lk_span_give<VEC, G>(y, p, s, group_at<G>(s, u));
 	}
+}
+
+template <typename Y, typename X, int G, bool ADD>
+static __global__ void __launch_bounds__(THREADS) linear_kernel(Y *y, const X *x, float a, struct lk_span s)
+{
+	if (whole_block<G>(&s))
+		linear_block<true, ADD, G>(y, x, a, &s);
+	else
+		linear_block<false, ADD, G>(y, x, a, &s);
 }
 
 template <typename Y, typename X>
@@ -98,8 +115,12 @@ static __global__ void __launch_bounds__(THREADS) fill_kernel(float *p, float va
 	const float x[4] = { value, value, value, value };
 
 #pragma unroll
-	for (int u = 0; u < UNROLL; u++)
-		lk_span_give<4>(p, x, &s, group_at<4>(&s, u));
+	for (int u = 0; u < UNROLL; u++) {
+		if (whole_block<4>(&s))
+			lk_span_give<true, 4>(p, x, &s, group_at<4>(&s, u));
+		else
+			lk_span_give<false, 4>(p, x, &s, group_at<4>(&s, u));
+	}
 }
 
 static int fill(struct lk_dev *dev, float *p, int64_t n, float value)
@@ -127,23 +148,42 @@ __device__ static inline double block_sum_f64(double x)
 	return lk_warp_sum_f64(lane < THREADS / 32 ? part[lane] : 0.0);
 }
 
-/* out[b]: of the groups of block b, which lie gridDim.x * THREADS apart */
-static __global__ void __launch_bounds__(THREADS) sumsq_kernel(double *out, const float *x, struct lk_span s, int64_t groups)
+__device__ static inline double square_sum(const struct lk_held<float, 4> *h)
 {
-	int64_t first = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
-	int64_t step = static_cast<int64_t>(gridDim.x) * THREADS;
+	float v[4];
 	double sum = 0;
 
-#pragma unroll 8
-	for (int64_t g = first; g < groups; g += step) {
-		struct lk_held<float, 4> h;
-		float v[4];
-
-		lk_span_hold(&h, x, &s, 4 * g - s.lead);
-		lk_held_get<4>(v, &h);
+	lk_held_get<4>(v, h);
 #pragma unroll
-		for (int i = 0; i < 4; i++)
-			sum += static_cast<double>(v[i]) * v[i];
+	for (int i = 0; i < 4; i++)
+		sum += static_cast<double>(v[i]) * v[i];
+	return sum;
+}
+
+enum { DEEP = 8 }; // groups in flight a thread
+
+/* out[b]: of the groups that are 0, 1, ... THREADS - 1 mod THREADS gridDim.x from b THREADS on, DEEP of them at once */
+static __global__ void __launch_bounds__(THREADS)
+	sumsq_kernel(double *out, const float *x, struct lk_span s, int64_t groups)
+{
+	int64_t step = static_cast<int64_t>(gridDim.x) * THREADS, g = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
+	double sum = 0;
+
+	for (; g < groups; g += DEEP * step) {
+		struct lk_held<float, 4> h[DEEP];
+
+		if (s.vec && g > 0 && g + (DEEP - 1) * step < groups - 1) {
+#pragma unroll
+			for (int u = 0; u < DEEP; u++)
+				lk_span_hold<true>(&h[u], x, &s, 4 * (g + u * step) - s.lead);
+		} else {
+#pragma unroll
+			for (int u = 0; u < DEEP; u++)
+				lk_span_hold<false>(&h[u], x, &s, 4 * (g + u * step) - s.lead);
+		}
+#pragma unroll
+		for (int u = 0; u < DEEP; u++)
+			sum += square_sum(&h[u]);
 	}
 	sum = block_sum_f64(sum);
 	if (threadIdx.x == 0)
@@ -179,13 +219,13 @@ static int sumsq(struct lk_dev *dev, const float *x, int64_t n, double *host_out
 
 /* ---- AdamW ---- */
 
-struct adam {
+struct adam_args {
 	float lr, b1, b2, c1, c2; /* c1 = 1 - b1, c2 = 1 - b2 */
 	float eps, decay, grad_scale;
 	float m_scale, v_scale;   /* 1 / bias */
 };
 
-__device__ static inline void adam_step(float *p, float *m, float *v, float g, const struct adam *a)
+__device__ static inline void adam_step(float *p, float *m, float *v, float g, const struct adam_args *a)
 {
 	g *= a->grad_scale;
 	*m = a->b1 * *m + a->c1 * g;
@@ -194,23 +234,24 @@ __device__ static inline void adam_step(float *p, float *m, float *v, float g, c
 }
 
 /* 16 bytes read and 14 written an element. pc may be NULL. */
-static __global__ void __launch_bounds__(THREADS)
-	adamw_kernel(float *p, float *m, float *v, const float *g, lk_bf16 *pc, struct adam a, struct lk_span s)
+template <bool VEC>
+__device__ static inline void adamw_block(float *p, float *m, float *v, const float *g, lk_bf16 *pc, const struct adam_args *a,
+					  const struct lk_span *s)
 {
 	struct lk_held<float, 4> hp[UNROLL], hm[UNROLL], hv[UNROLL], hg[UNROLL];
 
 #pragma unroll
 	for (int u = 0; u < UNROLL; u++) {
-		int64_t at = group_at<4>(&s, u);
+		int64_t at = group_at<4>(s, u);
 
-		lk_span_hold(&hg[u], g, &s, at);
-		lk_span_hold(&hm[u], m, &s, at);
-		lk_span_hold(&hv[u], v, &s, at);
-		lk_span_hold(&hp[u], p, &s, at);
+		lk_span_hold<VEC>(&hg[u], g, s, at);
+		lk_span_hold<VEC>(&hm[u], m, s, at);
+		lk_span_hold<VEC>(&hv[u], v, s, at);
+		lk_span_hold<VEC>(&hp[u], p, s, at);
 	}
 #pragma unroll
 	for (int u = 0; u < UNROLL; u++) {
-		int64_t at = group_at<4>(&s, u);
+		int64_t at = group_at<4>(s, u);
 		float pr[4], mr[4], vr[4], gr[4];
 
 		lk_held_get<4>(gr, &hg[u]);
@@ -219,18 +260,27 @@ static __global__ void __launch_bounds__(THREADS)
 		lk_held_get<4>(pr, &hp[u]);
 #pragma unroll
 		for (int i = 0; i < 4; i++)
-			adam_step(&pr[i], &mr[i], &vr[i], gr[i], &a);
-		lk_span_give<4>(m, mr, &s, at);
-		lk_span_give<4>(v, vr, &s, at);
-		lk_span_give<4>(p, pr, &s, at);
+			adam_step(&pr[i], &mr[i], &vr[i], gr[i], a);
+		lk_span_give<VEC, 4>(m, mr, s, at);
+		lk_span_give<VEC, 4>(v, vr, s, at);
+		lk_span_give<VEC, 4>(p, pr, s, at);
 		if (pc)
-			lk_span_give<4>(pc, pr, &s, at);
+			lk_span_give<VEC, 4>(pc, pr, s, at);
 	}
 }
 
-static struct adam adam_of(const struct lk_adamw *c)
+static __global__ void __launch_bounds__(THREADS)
+	adamw_kernel(float *p, float *m, float *v, const float *g, lk_bf16 *pc, struct adam_args a, struct lk_span s)
 {
-	struct adam a;
+	if (whole_block<4>(&s))
+		adamw_block<true>(p, m, v, g, pc, &a, &s);
+	else
+		adamw_block<false>(p, m, v, g, pc, &a, &s);
+}
+
+static struct adam_args adam_of(const struct lk_adamw *c)
+{
+	struct adam_args a;
 
 	a.lr = c->lr;
 	a.b1 = c->beta1;
