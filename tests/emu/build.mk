@@ -6,11 +6,11 @@ EMU_CU  := $(filter-out $(if $(wildcard tests/emu/ptx90_emu.h),,kernels/cuda/att
 EMU_C   := $(wildcard kernels/cuda/*.c)
 EMU_CC  := $(filter-out tests/emu/selftest.cc,$(wildcard tests/emu/*.cc))
 EMU_OBJ := $(EMU_CU:kernels/cuda/%.cu=$B/emu/%.o) $(EMU_C:kernels/cuda/%.c=$B/emu/%.c.o) $(EMU_CC:tests/emu/%.cc=$B/emu/%.o)
-EMU_FLAGS = -std=c++17 -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-unused-function -Wno-format-truncation -Wno-maybe-uninitialized -Wno-psabi $(OPT) \
-	-march=native -fno-math-errno -DLK_EMU -fPIC -fvisibility=hidden -pthread -Itests/emu -I. $(CXXFLAGS)
+EMU_FLAGS = -std=c++17 -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function -Wno-format-truncation -Wno-maybe-uninitialized -Wno-psabi $(OPT) \
+	-march=native -fno-math-errno -fstack-clash-protection -DLK_EMU -fPIC -fvisibility=hidden -pthread -Itests/emu -I. $(CXXFLAGS)
 
 .PHONY: emu
-emu: $(EMU_SO)
+emu: $(EMU_SO) $B/emu/selftest
 $B/emu/flags: FORCE
 	@mkdir -p $(@D); echo '$(CXX) $(CC) $(EMU_FLAGS)' | cmp -s - $@ || echo '$(CXX) $(CC) $(EMU_FLAGS)' > $@
 $B/emu/%.o: kernels/cuda/%.cu $B/emu/flags
@@ -21,3 +21,5 @@ $B/emu/%.c.o: kernels/cuda/%.c $B/emu/flags
 	@mkdir -p $(@D); $(CC) -std=c11 $(WARN) $(OPT) $(DEF) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 $(EMU_SO): $(EMU_OBJ)
 	@$(CXX) $(OPT) -shared -pthread -o $@ $^ -ldl -lm
+$B/emu/selftest: $B/emu/selftest.o $(EMU_CC:tests/emu/%.cc=$B/emu/%.o)
+	@$(CXX) $(OPT) -pthread -o $@ $^ -ldl -lm

@@ -331,7 +331,17 @@ template <class T> static inline void __stcg(T *p, T v) { *p = v; }
 template <class T> static inline void __stwb(T *p, T v) { *p = v; }
 template <class T> static inline void __stwt(T *p, T v) { *p = v; }
 
-/* ---- arithmetic ---- */
+/* ---- arithmetic: the compiler may contract a * b + c, as nvcc does, but not what names its rounding ---- */
+
+template <class T> static inline T emu_alone(T x)
+{
+#if defined(__x86_64__)
+	asm("" : "+x"(x));
+#else
+	asm("" : "+w"(x));
+#endif
+	return x;
+}
 
 using std::max;
 using std::min;
@@ -356,12 +366,12 @@ static inline float __fdiv_rn(float a, float b) { return a / b; }
 static inline float __frcp_rn(float a) { return 1.0f / a; }
 static inline float __fsqrt_rn(float a) { return sqrtf(a); }
 static inline float __frsqrt_rn(float a) { return 1.0f / sqrtf(a); }
-static inline float __fadd_rn(float a, float b) { return a + b; }
-static inline float __fsub_rn(float a, float b) { return a - b; }
-static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fadd_rn(float a, float b) { return emu_alone(a + b); }
+static inline float __fsub_rn(float a, float b) { return emu_alone(a - b); }
+static inline float __fmul_rn(float a, float b) { return emu_alone(a * b); }
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-static inline double __dadd_rn(double a, double b) { return a + b; }
-static inline double __dmul_rn(double a, double b) { return a * b; }
+static inline double __dadd_rn(double a, double b) { return emu_alone(a + b); }
+static inline double __dmul_rn(double a, double b) { return emu_alone(a * b); }
 static inline float __saturatef(float x) { return fminf(fmaxf(x, 0.0f), 1.0f); }
 static inline int __float2int_rn(float x) { return static_cast<int>(nearbyintf(x)); }
 static inline int __float2int_rz(float x) { return static_cast<int>(x); }

@@ -73,6 +73,7 @@ struct host {
 	char *stacks;    /* MAX_THREADS of them: [thread][page that traps][stack] */
 	char *smem, *smem_end; /* dynamic shared memory ends at smem_end, behind it is a page that traps */
 	block blk;
+	stack_t signals; /* for the report when a fiber's stack is full */
 	const launch *now;
 	host_state state;
 };
@@ -150,6 +151,8 @@ static host *new_host()
 	h->smem = static_cast<char *>(map(SMEM_BYTES + PAGE));
 	h->smem_end = h->smem + SMEM_BYTES;
 	mprotect(h->smem_end, PAGE, PROT_NONE);
+	h->signals.ss_sp = map(STACK);
+	h->signals.ss_size = STACK;
 	return h;
 }
 
@@ -162,6 +165,7 @@ static host *this_host()
 	if (!tls_host)
 		tls_host = new_host();
 	pthread_setspecific(spare_key, tls_host);
+	sigaltstack(&tls_host->signals, nullptr);
 	return tls_host;
 }
 
