@@ -1,15 +1,15 @@
 /* groupnorm.cu - group norm with silu, forward and backward.
  *
- * An image is cut into parts of some 32768 elements, a block each. Threads lie along the channels, V of them each (8 where
- * channels and pointers allow, else 1), and walk down the pixels, so that every access is a whole row of the image. Three
- * kernels: sums per part and channel, one warp per group to join them, and the pass that writes. A few images at a time
- * go through all three, so that the second reading comes from the L2 cache.
+ * An image is cut into parts of some 16384 elements, a block each. Threads lie along the channels, V of them each (8 where
+ * channels and pointers allow, else 1), and walk down the pixels, FWD or BWD of them under way at once, so that every access is a
+ * whole row of the image. Three kernels: sums per part and channel, one block per group to join them, and the pass that
+ * writes. That one takes the images backwards, so that it begins with what the L2 cache still has.
  * Variance: sums of a part are formed around its first pixel; parts and channels are joined around the true mean in fp64.
  */
 #include "kernels/cuda/image_int.h"
 #include "kernels/cuda/ptx.h"
 
-enum { THREADS = 256, PART = 32768, CACHED = 24 << 20, MOST_IMAGES = 65535 };
+enum { THREADS = 256, WARPS = THREADS / 32, PART = 16384, FWD = 4, BWD = 2, MOST_IMAGES = 65535 };
 
 struct norm {
 	const lk_bf16 *x, *dy; /* dy, m: backward */
@@ -20,10 +20,10 @@ struct norm {
 	float2 *image;         /* (n,c): part summed up */
 	float2 *group;         /* (n,groups): means of d scale and d scale xhat */
 	float *dscale, *dbias;
-	int64_t pixels, n, first; /* first: image of block y = 0 */
+	int64_t pixels, n, first; /* images [first, first + n) */
 	int32_t c, cg, groups, parts, per; /* per: pixels of a part */
 	float eps;
-	int silu;
+	int silu, reverse; /* reverse: block y = 0 has the last image */
 };
 
 /* What a thread of the walking kernels does: pixels row, row + rows, ... of [begin, end), channels from c on. */
@@ -43,7 +43,7 @@ template <int V> __device__ static inline struct lane lane_of(const struct norm 
 	struct lane l;
 
 	l.across = threads_across<V>(p);
-	l.image = p->first + blockIdx.y;
+	l.image = p->first + (p->reverse ? p->n - 1 - blockIdx.y : blockIdx.y);
 	l.row = threadIdx.x / l.across;
 	l.rows = THREADS / l.across;
 	l.c = (blockIdx.z * l.across + threadIdx.x % l.across) * V;
@@ -72,6 +72,26 @@ template <int V> __device__ static inline void store(lk_bf16 *p, const float *v)
 		lk_store8(p, v);
 	else
 		p[0] = __float2bfloat16(v[0]);
+}
+
+/* B pixels from k on; those behind the part stay as they are. */
+template <int V, int B>
+__device__ static inline void load_batch(float (&v)[B][V], const lk_bf16 *from, const struct norm *p, const struct lane *l,
+					 int64_t k)
+{
+#pragma unroll
+	for (int b = 0; b < B; b++)
+		if (k + b * l->rows < l->end)
+			load<V>(v[b], from + at<V>(p, l, k + b * l->rows));
+}
+
+template <int V, int B>
+__device__ static inline void store_batch(float (&v)[B][V], const struct norm *p, const struct lane *l, int64_t k)
+{
+#pragma unroll
+	for (int b = 0; b < B; b++)
+		if (k + b * l->rows < l->end)
+			store<V>(p->y + at<V>(p, l, k + b * l->rows), v[b]);
 }
 
 __device__ static inline float sigmoid(float v)
@@ -109,21 +129,23 @@ template <int V> static __global__ void __launch_bounds__(THREADS) fwd_parts(con
 {
 	__shared__ struct columns<V> cols;
 	struct lane l = lane_of<V>(&p);
-	float sum[V], sq[V], base[V], v[V];
+	float sum[V], sq[V], base[V], v[FWD][V];
 	int64_t c0 = static_cast<int64_t>(blockIdx.z) * l.across * V;
 
 	for (int i = 0; i < V; i++)
 		sum[i] = sq[i] = base[i] = 0.0f;
 	if (l.on)
 		load<V>(base, p.x + at<V>(&p, &l, l.begin));
-	for (int64_t k = l.begin + l.row; k < l.end && l.on; k += l.rows) {
-		load<V>(v, p.x + at<V>(&p, &l, k));
-		for (int i = 0; i < V; i++) {
-			float d = v[i] - base[i];
+	for (int64_t k = l.begin + l.row; k < l.end && l.on; k += FWD * l.rows) {
+		load_batch(v, p.x, &p, &l, k);
+#pragma unroll
+		for (int b = 0; b < FWD; b++)
+			for (int i = 0; i < V && k + b * l.rows < l.end; i++) {
+				float d = v[b][i] - base[i];
 
-			sum[i] += d;
-			sq[i] += d * d;
-		}
+				sum[i] += d;
+				sq[i] += d * d;
+			}
 	}
 	put_row<V>(&cols, sum, sq);
 	__syncthreads();
@@ -148,27 +170,41 @@ __device__ static inline double part_pixels(const struct norm *p, int64_t part)
 	return static_cast<double>(part + 1 < p->parts ? p->per : p->pixels - part * p->per);
 }
 
-/* Mean and rstd of one group by one warp: all (part, channel) of the group, twice. */
+/* The sum of all threads' x, to all of them. */
+__device__ static double block_sum(double x)
+{
+	__shared__ double of_warps[WARPS];
+	double sum = 0.0;
+
+	x = warp_sum(x);
+	__syncthreads(); // the last sum has been read
+	if (threadIdx.x % 32 == 0)
+		of_warps[threadIdx.x / 32] = x;
+	__syncthreads();
+	for (int w = 0; w < WARPS; w++)
+		sum += of_warps[w];
+	return sum;
+}
+
+/* Mean and rstd of one group by one block: all (part, channel) of the group, twice. */
 static __global__ void __launch_bounds__(THREADS) fwd_groups(const struct norm p)
 {
-	int64_t i = static_cast<int64_t>(blockIdx.x) * (THREADS / 32) + threadIdx.x / 32, image = p.first + i / p.groups;
-	int64_t group = i % p.groups, items = static_cast<int64_t>(p.parts) * p.cg;
+	int64_t image = p.first + blockIdx.x / p.groups, group = blockIdx.x % p.groups;
+	int64_t items = static_cast<int64_t>(p.parts) * p.cg;
 	const float2 *part = p.part + image * p.parts * p.c + group * p.cg;
 	double n = static_cast<double>(p.pixels) * p.cg, sum = 0.0, sq = 0.0, mean;
 
-	if (i >= p.n * p.groups)
-		return;
-	for (int64_t k = threadIdx.x % 32; k < items; k += 32)
+	for (int64_t k = threadIdx.x; k < items; k += THREADS)
 		sum += part_pixels(&p, k / p.cg) * static_cast<double>(part[k / p.cg * p.c + k % p.cg].x);
-	mean = warp_sum(sum) / n;
-	for (int64_t k = threadIdx.x % 32; k < items; k += 32) {
+	mean = block_sum(sum) / n;
+	for (int64_t k = threadIdx.x; k < items; k += THREADS) {
 		float2 v = part[k / p.cg * p.c + k % p.cg];
 		double d = static_cast<double>(v.x) - mean;
 
 		sq += static_cast<double>(v.y) + part_pixels(&p, k / p.cg) * d * d;
 	}
-	sq = warp_sum(sq);
-	if (threadIdx.x % 32 == 0) {
+	sq = block_sum(sq);
+	if (threadIdx.x == 0) {
 		p.mean[image * p.groups + group] = static_cast<float>(mean);
 		p.rstd[image * p.groups + group] = static_cast<float>(1.0 / sqrt(sq / n + static_cast<double>(p.eps)));
 	}
@@ -195,19 +231,21 @@ template <int V> static __global__ void __launch_bounds__(THREADS) fwd_apply(con
 {
 	struct lane l = lane_of<V>(&p);
 	struct affine<V> f;
-	float v[V];
+	float v[FWD][V] = {};
 
 	load_affine<V>(&f, &p, &l);
 	for (int i = 0; i < V; i++)
 		f.scale[i] *= f.rstd[i];
-	for (int64_t k = l.begin + l.row; k < l.end && l.on; k += l.rows) {
-		load<V>(v, p.x + at<V>(&p, &l, k));
-		for (int i = 0; i < V; i++) {
-			v[i] = (v[i] - f.mean[i]) * f.scale[i] + f.bias[i];
-			if (p.silu)
-				v[i] *= sigmoid(v[i]);
-		}
-		store<V>(p.y + at<V>(&p, &l, k), v);
+	for (int64_t k = l.begin + l.row; k < l.end && l.on; k += FWD * l.rows) {
+		load_batch(v, p.x, &p, &l, k);
+#pragma unroll
+		for (int b = 0; b < FWD; b++)
+			for (int i = 0; i < V; i++) {
+				v[b][i] = (v[b][i] - f.mean[i]) * f.scale[i] + f.bias[i];
+				if (p.silu)
+					v[b][i] *= sigmoid(v[b][i]);
+			}
+		store_batch(v, &p, &l, k);
 	}
 }
 
@@ -227,24 +265,29 @@ __device__ static inline void back_silu(float *d, float *h, const struct affine<
 	}
 }
 
-template <int V> static __global__ void __launch_bounds__(THREADS) bwd_parts(const struct norm p)
+template <int V> static __global__ void __launch_bounds__(THREADS, 2) bwd_parts(const struct norm p)
 {
 	__shared__ struct columns<V> cols;
 	struct lane l = lane_of<V>(&p);
 	struct affine<V> f;
-	float sd[V], sh[V], d[V], h[V];
+	float sd[V], sh[V], d[BWD][V], h[BWD][V];
 	int64_t c0 = static_cast<int64_t>(blockIdx.z) * l.across * V;
 
 	load_affine<V>(&f, &p, &l);
 	for (int i = 0; i < V; i++)
 		sd[i] = sh[i] = 0.0f;
-	for (int64_t k = l.begin + l.row; k < l.end && l.on; k += l.rows) {
-		load<V>(h, p.x + at<V>(&p, &l, k));
-		load<V>(d, p.dy + at<V>(&p, &l, k));
-		back_silu<V>(d, h, &f, p.silu);
-		for (int i = 0; i < V; i++) {
-			sd[i] += d[i];
-			sh[i] += d[i] * h[i];
+	for (int64_t k = l.begin + l.row; k < l.end && l.on; k += BWD * l.rows) {
+		load_batch(h, p.x, &p, &l, k);
+		load_batch(d, p.dy, &p, &l, k);
+#pragma unroll
+		for (int b = 0; b < BWD; b++) {
+			if (k + b * l.rows >= l.end)
+				break;
+			back_silu<V>(d[b], h[b], &f, p.silu);
+			for (int i = 0; i < V; i++) {
+				sd[i] += d[b][i];
+				sh[i] += d[b][i] * h[b][i];
+			}
 		}
 	}
 	put_row<V>(&cols, sd, sh);
@@ -253,19 +296,17 @@ template <int V> static __global__ void __launch_bounds__(THREADS) bwd_parts(con
 		p.part[(l.image * p.parts + blockIdx.x) * p.c + c0 + i] = column_sum<V>(&cols, &l, i);
 }
 
-/* Channel by channel the sum over parts, then the two means of the group; a warp per group. */
+/* Channel by channel the sum over parts, a warp each, then the two means of the group; a block per group. */
 static __global__ void __launch_bounds__(THREADS) bwd_groups(const struct norm p)
 {
-	int64_t i = static_cast<int64_t>(blockIdx.x) * (THREADS / 32) + threadIdx.x / 32, image = p.first + i / p.groups;
-	int64_t group = i % p.groups;
+	int64_t image = p.first + blockIdx.x / p.groups, group = blockIdx.x % p.groups;
 	double n = static_cast<double>(p.pixels) * p.cg, s1 = 0.0, s2 = 0.0;
+	int lane = threadIdx.x % 32;
 
-	if (i >= p.n * p.groups)
-		return;
-	for (int64_t c = group * p.cg; c < (group + 1) * p.cg; c++) {
+	for (int64_t c = group * p.cg + threadIdx.x / 32; c < (group + 1) * p.cg; c += WARPS) {
 		double d = 0.0, h = 0.0;
 
-		for (int64_t k = threadIdx.x % 32; k < p.parts; k += 32) {
+		for (int64_t k = lane; k < p.parts; k += 32) {
 			float2 v = p.part[(image * p.parts + k) * p.c + c];
 
 			d += static_cast<double>(v.x);
@@ -273,20 +314,23 @@ static __global__ void __launch_bounds__(THREADS) bwd_groups(const struct norm p
 		}
 		d = warp_sum(d);
 		h = warp_sum(h);
-		s1 += d * static_cast<double>(p.scale[c]);
-		s2 += h * static_cast<double>(p.scale[c]);
-		if (threadIdx.x % 32 == 0)
+		if (lane == 0) {
 			p.image[image * p.c + c] = make_float2(static_cast<float>(d), static_cast<float>(h));
+			s1 += d * static_cast<double>(p.scale[c]);
+			s2 += h * static_cast<double>(p.scale[c]);
+		}
 	}
-	if (threadIdx.x % 32 == 0)
+	s1 = block_sum(s1);
+	s2 = block_sum(s2);
+	if (threadIdx.x == 0)
 		p.group[image * p.groups + group] = make_float2(static_cast<float>(s1 / n), static_cast<float>(s2 / n));
 }
 
-template <int V> static __global__ void __launch_bounds__(THREADS) bwd_apply(const struct norm p)
+template <int V> static __global__ void __launch_bounds__(THREADS, 2) bwd_apply(const struct norm p)
 {
 	struct lane l = lane_of<V>(&p);
 	struct affine<V> f;
-	float d[V], h[V], m1[V], m2[V];
+	float d[BWD][V] = {}, h[BWD][V] = {}, m1[V], m2[V];
 
 	load_affine<V>(&f, &p, &l);
 	for (int i = 0; i < V; i++) {
@@ -295,13 +339,16 @@ template <int V> static __global__ void __launch_bounds__(THREADS) bwd_apply(con
 		m1[i] = m.x;
 		m2[i] = m.y;
 	}
-	for (int64_t k = l.begin + l.row; k < l.end && l.on; k += l.rows) {
-		load<V>(h, p.x + at<V>(&p, &l, k));
-		load<V>(d, p.dy + at<V>(&p, &l, k));
-		back_silu<V>(d, h, &f, p.silu);
-		for (int i = 0; i < V; i++)
-			d[i] = f.rstd[i] * (d[i] * f.scale[i] - m1[i] - h[i] * m2[i]);
-		store<V>(p.y + at<V>(&p, &l, k), d);
+	for (int64_t k = l.begin + l.row; k < l.end && l.on; k += BWD * l.rows) {
+		load_batch(h, p.x, &p, &l, k);
+		load_batch(d, p.dy, &p, &l, k);
+#pragma unroll
+		for (int b = 0; b < BWD; b++) {
+			back_silu<V>(d[b], h[b], &f, p.silu);
+			for (int i = 0; i < V; i++)
+				d[b][i] = f.rstd[i] * (d[b][i] * f.scale[i] - m1[i] - h[b][i] * m2[i]);
+		}
+		store_batch(d, &p, &l, k);
 	}
 }
 
@@ -336,22 +383,23 @@ static void plan(struct norm *p, const struct lk_view *x, int groups)
 	p->parts = static_cast<int32_t>(lk_ceil_div(p->pixels, p->per));
 }
 
-/* Three kernels over some images at a time. count: images of one tensor that the cache may hold. */
+/* The three kernels; a grid has room for MOST_IMAGES. */
 template <int V> static int run(struct lk_dev *dev, const char *op, struct norm p)
 {
-	int64_t bytes = p.pixels * p.c * static_cast<int64_t>(sizeof(lk_bf16)) * (p.dy ? 2 : 1), all = p.n, count = CACHED / bytes;
 	auto parts = p.dy ? bwd_parts<V> : fwd_parts<V>, apply = p.dy ? bwd_apply<V> : fwd_apply<V>;
 	auto groups = p.dy ? bwd_groups : fwd_groups;
 	unsigned z = static_cast<unsigned>(lk_ceil_div(p.c / V, threads_across<V>(&p)));
+	int64_t all = p.n;
 	int rc = 0;
 
-	count = count < 1 ? 1 : count > MOST_IMAGES ? static_cast<int64_t>(MOST_IMAGES) : count;
-	for (p.first = 0; p.first < all && !rc; p.first += count) {
-		p.n = all - p.first < count ? all - p.first : count;
+	for (p.first = 0; p.first < all && !rc; p.first += MOST_IMAGES) {
+		p.n = all - p.first < MOST_IMAGES ? all - p.first : static_cast<int64_t>(MOST_IMAGES);
+		p.reverse = 0;
 		dim3 grid(static_cast<unsigned>(p.parts), static_cast<unsigned>(p.n), z);
 
 		LK_LAUNCH(parts, grid, THREADS, 0, lk_stream(dev), p);
-		LK_LAUNCH(groups, static_cast<unsigned>(lk_ceil_div(p.n * p.groups, THREADS / 32)), THREADS, 0, lk_stream(dev), p);
+		LK_LAUNCH(groups, static_cast<unsigned>(p.n * p.groups), THREADS, 0, lk_stream(dev), p);
+		p.reverse = 1;
 		LK_LAUNCH(apply, grid, THREADS, 0, lk_stream(dev), p);
 		rc = lk_launched(dev, op);
 	}
