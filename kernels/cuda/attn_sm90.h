@@ -6,7 +6,7 @@
 #define LK_CUDA_ATTN_SM90_H
 
 #include "kernels/cuda/attn_int.h"
-#include "kernels/cuda/ptx90.h"
+#include "kernels/cuda/sm90.h"
 
 /* ---- host ---- */
 
@@ -18,25 +18,8 @@ struct lk_map_spec {
 	int heads, d, box_d, box_t, swizzle;
 };
 
-typedef CUresult lk_encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-			      const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-			      CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-/* NULL where the driver is too old. */
-static lk_encode_fn *lk_find_encode(void)
-{
-	enum cudaDriverEntryPointQueryResult found;
-	void *f = NULL;
-
-	if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) ||
-	    found != cudaDriverEntryPointSuccess)
-		return NULL;
-	return reinterpret_cast<lk_encode_fn *>(f);
-}
-
 static int lk_map_make(struct lk_dev *dev, CUtensorMap *map, const struct lk_map_spec *s)
 {
-	static lk_encode_fn *encode = lk_find_encode();
 	cuuint64_t size = s->f32 ? 4 : 2;
 	/* the stride of a dimension of length 1 is never used, but has to be a valid one */
 	int64_t stride_h = s->heads > 1 ? s->stride_h : s->d, stride_t = s->t > 1 ? s->stride_t : s->d * s->heads;
@@ -48,11 +31,11 @@ static int lk_map_make(struct lk_dev *dev, CUtensorMap *map, const struct lk_map
 	const cuuint32_t step[3] = { 1, 1, 1 };
 	int rc = -1;
 
-	if (encode)
-		rc = encode(map, s->f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
-			    const_cast<void *>(s->base), dims, strides, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-			    static_cast<CUtensorMapSwizzle>(s->swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-			    CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+	if (lk_encode90())
+		rc = lk_encode90()(map, s->f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
+				   const_cast<void *>(s->base), dims, strides, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+				   static_cast<CUtensorMapSwizzle>(s->swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+				   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 	if (rc)
 		return lk_cuda_fail(dev, LK_EDEVICE, "attention: the driver made no tensor map (code %d)", rc);
 	return 0;
@@ -142,39 +125,12 @@ template <int R> __device__ static __forceinline__ void lk_pack_a(uint32_t *a, c
 		a[i] = lk_pack2(s[2 * i], s[2 * i + 1]);
 }
 
-/* A ring of stages in shared memory, as one side of it counts them. */
-struct lk_ring90 {
-	int stage, parity;
-};
-
-template <int STAGES> __device__ static inline void lk_ring_next(struct lk_ring90 *r)
-{
-	if (++r->stage == STAGES) {
-		r->stage = 0;
-		r->parity ^= 1;
-	}
-}
-
-/* Tells the compiler that x is the same in all threads of the warp: around wgmma it wants to know. */
-__device__ static inline int lk_uniform(int x)
-{
-	return __shfl_sync(0xffffffffu, x, 0);
-}
-
 /* lk_walk_begin and lk_walk_next for the warps of wgmma. */
 __device__ static inline void lk_walk_uniform(struct lk_walk *w)
 {
 	w->tile = lk_uniform(w->tile);
 	w->last = lk_uniform(w->last);
 	w->mask = lk_uniform(w->mask);
-}
-
-/* One arrival per warp: whoever waits counts warps. */
-__device__ static inline void lk_warp_arrive(uint64_t *bar)
-{
-	__syncwarp();
-	if (threadIdx.x % 32 == 0)
-		lk_mbar_arrive(bar);
 }
 
 #endif
