@@ -184,6 +184,31 @@ static void summary(const struct table *t, double *mean, double *worst)
 		*worst = NAN;
 }
 
+/* Numbers for programs: what the tool prints, and the accuracy of every length that was run. */
+static int write_json(const struct lwm_needle_report *r, const struct table *t, double mean, double worst,
+		      struct lwm_err *e)
+{
+	struct lwm_str b = { 0 };
+	const char *comma = "";
+	int rc;
+
+	if (isnan(mean))
+		return 0;
+	lwm_str_printf(&b, "{\"accuracy\":%.6f,\"worst_length_accuracy\":%.6f,\"by_length\":{", mean, worst);
+	for (int64_t x = 0; x < t->nx; x++) {
+		double k, n;
+		by_length(t, x, &k, &n);
+		if (n > 0) {
+			lwm_str_printf(&b, "%s\"%" PRId64 "\":%.6f", comma, t->length[x], k / n);
+			comma = ",";
+		}
+	}
+	lwm_str_puts(&b, "}}\n");
+	rc = save(r->sweep, "summary.json", &b, e);
+	lwm_str_release(&b);
+	return rc;
+}
+
 int lwm_needle_report_write(const struct lwm_needle_report *r, double *mean, double *worst, struct lwm_err *e)
 {
 	struct lwm_needle_results res = { 0 };
@@ -199,8 +224,10 @@ int lwm_needle_report_write(const struct lwm_needle_report *r, double *mean, dou
 		rc = write_pictures(r, &t, &svg, e);
 	if (rc == 0)
 		rc = write_html(r, &t, &res, &svg, e);
-	if (rc == 0)
+	if (rc == 0) {
 		summary(&t, mean, worst);
+		rc = write_json(r, &t, *mean, *worst, e);
+	}
 	free(path);
 	lwm_str_release(&svg);
 	table_release(&t);

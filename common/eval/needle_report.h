@@ -1,4 +1,5 @@
-/* needle_report.h - what a sweep found, as summary.csv, heatmap.svg, heatmap.png and report.html beside results.jsonl. */
+/* needle_report.h - what a sweep found, as summary.csv, summary.json, heatmap.svg, heatmap.png and report.html beside
+ * results.jsonl. */
 #ifndef LWM_EVAL_NEEDLE_REPORT_H
 #define LWM_EVAL_NEEDLE_REPORT_H
 

@@ -35,7 +35,7 @@ timeless() { sed -E 's/"seconds":[0-9.]+/"seconds":0/' "$1/results.jsonl"; }
 	cp -r out before
 	ok lwm-eval-needle "${sweep[@]}" -o out
 	local f
-	for f in results.jsonl summary.csv heatmap.svg heatmap.png report.html; do
+	for f in results.jsonl summary.csv summary.json heatmap.svg heatmap.png report.html; do
 		same out/$f before/$f
 	done
 }

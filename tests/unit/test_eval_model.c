@@ -227,6 +227,12 @@ static void test_report(void **state)
 	write_results(out, half.s, half.len);
 	OK(lwm_needle_report_write(&r, &mean, &worst, err));
 	assert_true(mean == 0.5 && worst == 0.5);
+	char json[300], *text;
+	snprintf(json, sizeof json, "%s/summary.json", out);
+	text = fx_read(json);
+	assert_string_equal(text, "{\"accuracy\":0.500000,\"worst_length_accuracy\":0.500000,"
+				  "\"by_length\":{\"400\":0.500000}}\n");
+	free(text);
 	write_results(out, "", 0);
 	OK(lwm_needle_report_write(&r, &mean, &worst, err));
 	assert_true(isnan(mean) && isnan(worst));
