@@ -79,6 +79,19 @@ static bool late(sm90 *s)
 	return order() == 1 || (order() > 1 && (s->rng >> 40 & 1));
 }
 
+/* With orders that are drawn, a thread now and then comes late from where it waited: what it is about to touch must still be
+ * there. */
+static void dawdle(sm90 *s, int one_in, place at)
+{
+	late(s);
+	if (order() < 2 || (s->rng >> 33) % static_cast<uint64_t>(one_in))
+		return;
+	for (uint64_t n = (s->rng >> 50) % 40; n; n--) {
+		self()->blk->idle = 0;
+		pause(at);
+	}
+}
+
 static uint32_t shared_address(const void *p)
 {
 	return static_cast<uint32_t>(static_cast<const char *>(p) - self()->blk->smem) + SHARED_BASE;
@@ -173,6 +186,7 @@ void mbar_wait(uint64_t *bar, int parity, place at)
 	while ((mbar_at(bar, at)->tx_phase & 1) == parity)
 		if (!finish_load(s, bar))
 			pause(at);
+	dawdle(s, 24, at);
 }
 
 /* ---- TMA ---- */
@@ -341,11 +355,12 @@ void bulk_commit()
 	state_of_block()->store_group[self()->linear]++;
 }
 
-void bulk_wait(bool only_read)
+void bulk_wait(bool only_read, place at)
 {
 	sm90 *s = state_of_block();
 	std::vector<pending_store> &mine = s->stores[self()->linear], stay;
 
+	dawdle(s, 2, at);
 	for (pending_store &a : mine) {
 		if (a.group == s->store_group[self()->linear]) {
 			stay.push_back(a); // not committed: nobody waits for it
@@ -503,7 +518,8 @@ void gmma_issue(const gmma_args &g, place at)
 		w->ops[i].first = g;
 		w->ops[i].at = at;
 		w->ops[i].group = w->group[me];
-		w->ops[i].late = late(state_of_block());
+		// one draw for a group: hardware works through them in order
+		w->ops[i].late = i && w->ops[i - 1].group == w->group[me] ? w->ops[i - 1].late : late(state_of_block());
 		w->ops[i].issued = 0;
 		w->ops[i].done = false;
 	}

@@ -21,7 +21,7 @@ void bulk_load(void *dst, const void *src, uint32_t bytes, uint64_t *bar, place 
 /* add: sums of fp32, otherwise bytes */
 void tma_store(const CUtensorMap *map, const void *src, const int *c, int rank, bool add, place at);
 void bulk_commit();
-void bulk_wait(bool only_read);
+void bulk_wait(bool only_read, place at);
 
 /* One wgmma of m64nNk16, as one thread of the warpgroup issues it. a: registers, or NULL: a_desc. */
 struct gmma_args {
@@ -117,14 +117,14 @@ static inline void lk_bulk_commit(void)
 	emu::bulk_commit();
 }
 
-static inline void lk_bulk_wait(void)
+static inline void lk_bulk_wait(EMU_HERE)
 {
-	emu::bulk_wait(false);
+	emu::bulk_wait(false, { "cp.async.bulk.wait_group", file, line });
 }
 
-static inline void lk_bulk_wait_read(void)
+static inline void lk_bulk_wait_read(EMU_HERE)
 {
-	emu::bulk_wait(true);
+	emu::bulk_wait(true, { "cp.async.bulk.wait_group.read", file, line });
 }
 
 static inline void lk_fence_async(void)
