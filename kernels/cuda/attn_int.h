@@ -7,8 +7,8 @@
  *   attn_sm90_*.cu    Hopper: TMA and wgmma
  *   attn_row.cu       few queries against many keys: split over the keys, memory-bound
  *
- * A job is checked, has at least one query and one key, at most LK_ATTN_TOKENS of each, and D <= 128. Strides are in elements. Token t of head h of q lies at
- * q + t * q_t + h * q_h; query head h uses key head h / (h_count / hkv).
+ * A job is checked, has at least one query and one key, at most LK_ATTN_TOKENS of each, and D <= LK_ATTN_HEAD. Strides are in
+ * elements. Token t of head h of q lies at q + t * q_t + h * q_h; query head h uses key head h / group.
  */
 #ifndef LK_CUDA_ATTN_INT_H
 #define LK_CUDA_ATTN_INT_H

@@ -41,6 +41,16 @@ struct where {
 	int key_head;
 };
 
+/* Made anew where it is used: registers are short. */
+template <bool BY_KEY> __device__ static inline struct where where_of(const struct lk_attn_job *j, int tile)
+{
+	int thread = lk_fresh(static_cast<int>(threadIdx.x)), y = static_cast<int>(blockIdx.y);
+	struct where w = { static_cast<int64_t>(lk_fresh(tile)) * OWN, thread / 32 * 16 + thread % 32 / 4, thread % 4 * 2,
+			   BY_KEY ? y * j->group : y, BY_KEY ? j->group : 1, BY_KEY ? y : y / j->group };
+
+	return w;
+}
+
 /* ---- tiles ---- */
 
 /* Starts the transfer of ROWS rows from row0 on. */
@@ -246,9 +256,8 @@ template <int DP, bool BY_KEY, bool VEC>
 __global__ void __launch_bounds__(THREADS) bwd_kernel(const struct lk_attn_job j, const struct lk_attn_sched sched)
 {
 	LK_SMEM(struct smem<DP>, m);
-	int thread = static_cast<int>(threadIdx.x), y = static_cast<int>(blockIdx.y), tile = sched.order[blockIdx.x];
-	struct where w = { static_cast<int64_t>(tile) * OWN, thread / 32 * 16 + thread % 32 / 4, thread % 4 * 2,
-			   BY_KEY ? y * j.group : y, BY_KEY ? j.group : 1, BY_KEY ? y : y / j.group };
+	int tile = sched.order[blockIdx.x];
+	struct where w = where_of<BY_KEY>(&j, tile);
 	struct cursor c = { {}, w.head, w.head + w.heads - 1 };
 	float acc_x[DP / 8][4] = {}, acc_y[DP / 8][4] = {};
 
@@ -266,6 +275,7 @@ __global__ void __launch_bounds__(THREADS) bwd_kernel(const struct lk_attn_job j
 		fetch<DP, BY_KEY, VEC>(&m->other[turn ^ 1], &j, &w, &c);
 		work<DP, BY_KEY>(acc_x, acc_y, m, &m->other[turn], &w, j.scale_log2, masked);
 	}
+	w = where_of<BY_KEY>(&j, tile);
 	if (BY_KEY) {
 		add_rows<DP>(j.dk + w.key_head * j.dk_h, j.dk_t, acc_x, &w, j.tk, j.d, j.vec_grad, j.scale);
 		add_rows<DP>(j.dv + w.key_head * j.dv_h, j.dv_t, acc_y, &w, j.tk, j.d, j.vec_grad, 1);

@@ -37,6 +37,16 @@ struct where {
 	int head, row, col; /* this thread's first row within the block; its first column of eight */
 };
 
+/* Made anew where it is used: registers are short. */
+__device__ static inline struct where where_of(int tile)
+{
+	int thread = lk_fresh(static_cast<int>(threadIdx.x));
+	struct where w = { static_cast<int64_t>(lk_fresh(tile)) * BQ, static_cast<int>(blockIdx.y),
+			   thread / 32 * 16 * STRIPS + thread % 32 / 4, thread % 4 * 2 };
+
+	return w;
+}
+
 /* Token of row i (0, 1) of a strip. */
 __device__ static inline int64_t token(const struct where *w, int strip, int i)
 {
@@ -180,17 +190,18 @@ __device__ static inline void scores(float s[STRIPS][BK<DP> / 8][4], lk_bf16 *q,
  * meanwhile: bit 2n + e of word i is column 8n + e of row i. */
 template <int DP>
 __device__ static inline void hide(float s[STRIPS][BK<DP> / 8][4], const struct smem<DP> *m, const struct stage<DP> *k,
-				   const struct where *w)
+				   int tile)
 {
+	struct where w = where_of(tile);
 	uint32_t bits[2 * STRIPS] = {};
 
 #pragma unroll 1
 	for (int n = 0; n < BK<DP> / 4; n++) {
-		int col = n / 2 * 8 + w->col + n % 2, pos = k->pos[col], seg = k->seg[col];
+		int col = n / 2 * 8 + w.col + n % 2, pos = k->pos[col], seg = k->seg[col];
 
 #pragma unroll
 		for (int i = 0; i < 2 * STRIPS; i++) {
-			int row = w->row + i * 8;
+			int row = w.row + i * 8;
 
 			bits[i] |= static_cast<uint32_t>(seg != m->seg[row] || pos > m->pos[row]) << n;
 		}
@@ -287,9 +298,8 @@ template <int DP, bool VEC>
 __global__ void __launch_bounds__(THREADS) fwd_kernel(const struct lk_attn_job j, const struct lk_attn_sched sched)
 {
 	LK_SMEM(struct smem<DP>, m);
-	int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y), warp_row = thread / 32 * 16 * STRIPS;
-	int tile = sched.order[blockIdx.x];
-	struct where w = { static_cast<int64_t>(tile) * BQ, head, warp_row + thread % 32 / 4, thread % 4 * 2 };
+	int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y), tile = sched.order[blockIdx.x];
+	struct where w = where_of(tile);
 	struct lk_head q = lk_head_of(j.q, j.q_t, j.q_h, head, j.tq, &j);
 	struct state<DP> st;
 	struct lk_walk walk;
@@ -311,15 +321,16 @@ __global__ void __launch_bounds__(THREADS) fwd_kernel(const struct lk_attn_job j
 		__syncthreads(); // this tile is there for all, and all are done with the one before
 		lk_walk_next(&walk);
 		fetch<DP, VEC>(&m->stage[turn ^ 1], &j, head / j.group, &walk);
-		scores<DP>(s, m->q, now->k, warp_row);
+		scores<DP>(s, m->q, now->k, thread / 32 * 16 * STRIPS);
 		if (masked)
-			hide<DP>(s, m, now, &w);
+			hide<DP>(s, m, now, tile);
 #pragma unroll
 		for (int i = 0; i < 2 * STRIPS; i++)
 			weights<DP>(s[i / 2], &st.m[i / 2][i % 2], &st.l[i / 2][i % 2], st.acc[i / 2], i % 2, j.scale_log2);
 		add_values<DP>(&st, s, now->v);
 	}
 	lk_cp_async_wait<0>();
+	w = where_of(tile);
 	state_end<DP>(&st, &j, &w);
 }
 

@@ -45,6 +45,33 @@ __device__ static inline void lk_ldmatrix4_t(uint32_t r[4], const void *row)
 		     : "r"(lk_smem_addr(row)) : "memory");
 }
 
+/* Global memory by 16 and 8 bytes, p aligned, when `yes`; else nothing happens. As instructions of their own, since the
+ * compiler cuts some of the stores into single words and moves loads behind the work on earlier ones. */
+__device__ static inline void lk_ld16(uint32_t w[4], const void *p, int yes)
+{
+	asm volatile("{\n.reg .pred q;\nsetp.ne.b32 q, %5, 0;\n@q ld.global.v4.b32 {%0,%1,%2,%3}, [%4];\n}\n"
+		     : "+r"(w[0]), "+r"(w[1]), "+r"(w[2]), "+r"(w[3])
+		     : "l"(p), "r"(yes) : "memory");
+}
+
+__device__ static inline void lk_ld8(uint32_t w[2], const void *p, int yes)
+{
+	asm volatile("{\n.reg .pred q;\nsetp.ne.b32 q, %3, 0;\n@q ld.global.v2.b32 {%0,%1}, [%2];\n}\n"
+		     : "+r"(w[0]), "+r"(w[1]) : "l"(p), "r"(yes) : "memory");
+}
+
+__device__ static inline void lk_st16(void *p, const uint32_t w[4], int yes)
+{
+	asm volatile("{\n.reg .pred q;\nsetp.ne.b32 q, %5, 0;\n@q st.global.v4.b32 [%4], {%0,%1,%2,%3};\n}\n"
+		     ::"r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3]), "l"(p), "r"(yes) : "memory");
+}
+
+__device__ static inline void lk_st8(void *p, const uint32_t w[2], int yes)
+{
+	asm volatile("{\n.reg .pred q;\nsetp.ne.b32 q, %3, 0;\n@q st.global.v2.b32 [%2], {%0,%1};\n}\n"
+		     ::"r"(w[0]), "r"(w[1]), "l"(p), "r"(yes) : "memory");
+}
+
 /* 16 bytes from global to shared memory, of which the first `valid` (0 or 16) are read and the rest is zero. */
 __device__ static inline void lk_cp_async16(void *dst, const void *src, int valid)
 {
@@ -67,6 +94,14 @@ __device__ static inline void lk_cp_async_commit(void)
 template <int N> __device__ static inline void lk_cp_async_wait(void)
 {
 	asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
+}
+
+/* x, of which the compiler does not know that: what is computed from it is computed here, not kept from long before in a
+ * register that is needed otherwise. */
+__device__ static inline int lk_fresh(int x)
+{
+	asm volatile("" : "+r"(x));
+	return x;
 }
 
 /* 2^x; -INFINITY gives 0 */

@@ -20,6 +20,21 @@ static inline float high_half(uint32_t w)
 	return __uint_as_float(w & 0xffff0000u);
 }
 
+/* n words at an address that must be a multiple of their size, as the machine wants it */
+static inline void words_load(uint32_t *w, const void *p, size_t n, place at)
+{
+	if (reinterpret_cast<uintptr_t>(p) % (4 * n))
+		die(at, "%zu bytes from the address %p, which is not a multiple of that", 4 * n, p);
+	memcpy(w, p, 4 * n);
+}
+
+static inline void words_store(void *p, const uint32_t *w, size_t n, place at)
+{
+	if (reinterpret_cast<uintptr_t>(p) % (4 * n))
+		die(at, "%zu bytes to the address %p, which is not a multiple of that", 4 * n, p);
+	memcpy(p, w, 4 * n);
+}
+
 /* d (16x8) += a (16x16) b (16x8): the operands are gathered from the lanes, multiplied, and dealt out again. */
 static inline void mma_all(void *const *args, unsigned)
 {
@@ -127,6 +142,35 @@ static inline void lk_cp_async_commit(void)
 template <int N> static inline void lk_cp_async_wait(void)
 {
 	emu::copies_wait(N);
+}
+
+static inline int lk_fresh(int x)
+{
+	return x;
+}
+
+static inline void lk_ld16(uint32_t w[4], const void *p, int yes, EMU_HERE)
+{
+	if (yes)
+		emu::words_load(w, p, 4, { "ld.global", file, line });
+}
+
+static inline void lk_ld8(uint32_t w[2], const void *p, int yes, EMU_HERE)
+{
+	if (yes)
+		emu::words_load(w, p, 2, { "ld.global", file, line });
+}
+
+static inline void lk_st16(void *p, const uint32_t w[4], int yes, EMU_HERE)
+{
+	if (yes)
+		emu::words_store(p, w, 4, { "st.global", file, line });
+}
+
+static inline void lk_st8(void *p, const uint32_t w[2], int yes, EMU_HERE)
+{
+	if (yes)
+		emu::words_store(p, w, 2, { "st.global", file, line });
 }
 
 static inline float lk_exp2(float x)
