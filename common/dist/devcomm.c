@@ -157,6 +157,7 @@ int lwm_devcomm_new(struct lwm_devcomm **out, struct lk_dev *dev, struct lwm_com
 	LWM_GO(lwm_agree(comm, rc, e));
 	d->dev = dev;
 	d->comm = comm;
+	d->kind = lk_dev_is_host(dev) ? HOST : STAGED;
 	if (lwm_comm_size(comm) > 1)
 		LWM_GO(choose_together(d, e));
 	if (d->kind == NCCL)

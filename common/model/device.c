@@ -1,21 +1,82 @@
 #include "common/model/device.h"
 
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/log.h"
+#include "common/base/num.h"
+
+/* The launchers' own words first: under mpirun each rank inherits the SLURM_LOCALID of the daemon that started it. */
+static int local_rank(void)
+{
+	static const char *const names[] = { "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK",
+					     "MV2_COMM_WORLD_LOCAL_RANK", "PALS_LOCAL_RANKID", "SLURM_LOCALID" };
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		const char *s = getenv(names[i]);
+		int64_t rank;
+
+		if (s && lwm_parse_int(s, 0, 1 << 20, &rank, names[i], NULL) == 0)
+			return (int)rank;
+	}
+	return 0;
+}
+
+/* Has the scheduler given this process GPUs that others on the node do not see? */
+static bool has_own_gpus(void)
+{
+	const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+
+	return getenv("SLURM_GPUS_PER_TASK") || (visible && *visible && !strchr(visible, ','));
+}
+
+int lwm_device_gpu(int gpus, int *index, struct lwm_err *e)
+{
+	int rank = local_rank();
+
+	if (rank >= gpus && !has_own_gpus())
+		return lwm_fail(e, LWM_EUNAVAIL, "rank %d of this node (counted from 0) finds %d GPU%s: start one rank for each "
+				"GPU, or name the GPU with --device cuda:N and share it", rank, gpus, gpus == 1 ? "" : "s");
+	*index = rank % gpus;
+	return 0;
+}
+
+/* "cuda" and "auto": the GPU of this rank as "cuda:N", or "cpu" where auto finds none. */
+static int settle_spec(const char *spec, char *out, size_t size, struct lwm_err *e)
+{
+	char why[256] = "";
+	int index, gpus = lk_dev_count("cuda", why, sizeof why);
+
+	if (gpus < 1 && !strcmp(spec, "cuda"))
+		return lwm_fail(e, LWM_EUNAVAIL, "--device cuda: %s", why);
+	if (gpus < 1) {
+		lwm_log(LWM_DEBUG, "no GPU: %s", why);
+		snprintf(out, size, "cpu");
+		return 0;
+	}
+	LWM_TRY(lwm_device_gpu(gpus, &index, e));
+	snprintf(out, size, "cuda:%d", index);
+	return 0;
+}
 
 int lwm_device_open(struct lk_dev **out, const char *spec, int64_t threads, struct lwm_err *e)
 {
-	char why[256] = "";
-	int rc = LK_EUNSUP;
+	char why[256] = "", settled[32];
+	bool any = !strcmp(spec, "auto");
+	int rc;
 
-	if (!strcmp(spec, "auto")) {
-		rc = lk_dev_open(out, "cuda", (int)threads, why, sizeof why);
-		if (rc)
-			lwm_log(LWM_DEBUG, "no GPU: %s", why);
+	*out = NULL;
+	if (any || !strcmp(spec, "cuda"))
+		LWM_TRY(settle_spec(spec, settled, sizeof settled, e));
+	else
+		snprintf(settled, sizeof settled, "%s", spec);
+	rc = lk_dev_open(out, settled, (int)threads, why, sizeof why);
+	if (rc && any && strcmp(settled, "cpu")) {
+		lwm_log(LWM_DEBUG, "no GPU: %s", why);
+		rc = lk_dev_open(out, "cpu", (int)threads, why, sizeof why);
 	}
-	if (rc)
-		rc = lk_dev_open(out, strcmp(spec, "auto") ? spec : "cpu", (int)threads, why, sizeof why);
 	if (rc)
 		return lwm_fail(e, rc == LK_ENOMEM ? LWM_EMEMORY : LWM_EUNAVAIL, "--device %s: %s", spec, why);
 	if (*lk_dev_warning(*out))

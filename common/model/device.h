@@ -7,9 +7,16 @@
 #include "common/base/err.h"
 #include "kernels/kernels.h"
 
-/* spec: "cpu", "ref", "cuda", "cuda:N", or "auto": a GPU where there is one, else the CPU. Logs what was chosen and any warning
- * (a BLAS that does not know this CPU). threads 0: all the process may use. -LWM_EUNAVAIL with the reason. */
+/* spec: "cpu", "ref", "cuda:N", "cuda": the GPU of lwm_device_gpu, or "auto": the same where there is a GPU, else the CPU.
+ * Logs what was chosen and any warning (a BLAS that does not know this CPU). threads 0: all the process may use.
+ * -LWM_EUNAVAIL with the reason. */
 int lwm_device_open(struct lk_dev **out, const char *spec, int64_t threads, struct lwm_err *e);
+
+/* One rank, one GPU: which of the `gpus` that this process sees is its own, by its number among the processes of its node, as
+ * mpirun, srun and others tell it (OMPI_COMM_WORLD_LOCAL_RANK, MPI_LOCALRANKID, PMI_LOCAL_RANK, MV2_COMM_WORLD_LOCAL_RANK,
+ * PALS_LOCAL_RANKID, SLURM_LOCALID). Where the scheduler lets each process see GPUs of its own (CUDA_VISIBLE_DEVICES names one,
+ * or SLURM_GPUS_PER_TASK is set), one of those. -LWM_EUNAVAIL when there are more ranks than GPUs. */
+int lwm_device_gpu(int gpus, int *index, struct lwm_err *e);
 
 /* 0, or the failure of the last kernel call as a sentence. */
 int lwm_dev_check(struct lk_dev *dev, int status, struct lwm_err *e);
