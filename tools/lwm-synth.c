@@ -10,6 +10,7 @@
 #include "common/base/progress.h"
 #include "common/config/opt.h"
 #include "common/data/synth.h"
+#include "common/eval/needle_eval.h"
 #include "common/media/picture.h"
 
 enum kind { BOOKS, CHATS, NEEDLES, CLIPS, IMAGES, SYMBOLS };
@@ -21,6 +22,7 @@ static struct {
 	int kind, answer, store;
 	int64_t count, first, sentences, facts, ask, tokens, size, frames;
 	double fps;
+	struct lwm_paths haystack;
 } a = { .count = 100, .sentences = 600, .facts = 2, .ask = 1, .tokens = 256, .size = 64, .frames = 8, .fps = 4 };
 
 static const struct lwm_opt opts[] = {
@@ -33,6 +35,8 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "ask", &a.ask, 0, 64, "N", "needles: how many are asked for; 0: 1 to all, drawn", 0),
 	LWM_OPT_INT(0, "tokens", &a.tokens, 16, 1 << 30, "N", "needles: of a document at most; drawn from half of it up", 0),
 	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "needles: what counts the tokens", 0),
+	LWM_OPT_LIST(0, "haystack", &a.haystack, "FILE",
+		     "needles: real text to hide them in, .txt or .jsonl with key \"text\"; default: made-up sentences", 0),
 	LWM_OPT_CHOICE(0, "answer", &a.answer, answers, "needles: what the answer is", 0),
 	LWM_OPT_HEAD("Clips and images"),
 	LWM_OPT_INT(0, "size", &a.size, 16, 1024, "N", "pixels of a side", 0),
@@ -218,12 +222,16 @@ static int needles(const struct lwm_common *c, struct lwm_outfile *o, struct lwm
 	struct lwm_str s[2] = { { 0 } }, out = { 0 };
 	struct lwm_progress p;
 	struct lwm_tokenizer *t = NULL;
-	int rc;
+	struct lwm_haystack h = { 0 };
+	int rc = 0;
 	if (!a.tokenizer)
 		return lwm_fail(e, LWM_EUSAGE, "needles need --tokenizer: it counts the tokens");
 	LWM_TRY(lwm_tokenizer_open(&t, a.tokenizer, e));
+	if (a.haystack.n)
+		LWM_GO(lwm_haystack_read(&h, &a.haystack, t, e));
 	const struct lwm_synth_needle how = { .seed = (uint64_t)c->seed, .facts = a.facts, .ask = a.ask,
-					      .tokens = a.tokens, .sentences = a.answer == 1, .tokenizer = t };
+					      .tokens = a.tokens, .sentences = a.answer == 1, .tokenizer = t,
+					      .text = h.text.s, .start = h.start, .text_sentences = h.n };
 	lwm_progress_begin(&p, "made", kinds[a.kind], a.count);
 	for (int64_t i = 0; i < a.count; i++) {
 		lwm_str_reset(&out);
@@ -233,8 +241,8 @@ static int needles(const struct lwm_common *c, struct lwm_outfile *o, struct lwm
 		lwm_progress_at(&p, i + 1);
 	}
 	lwm_progress_end(&p);
-	rc = 0;
 out:
+	lwm_haystack_release(&h);
 	lwm_str_release(&s[0]);
 	lwm_str_release(&s[1]);
 	lwm_str_release(&out);

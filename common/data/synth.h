@@ -29,6 +29,11 @@ struct lwm_synth_needle {
 	int64_t tokens;                  /* whole document with <s> and </s>, at most, and not much less */
 	bool sentences;                  /* answer in the needle's words, not the bare numbers */
 	struct lwm_tokenizer *tokenizer; /* that counts the tokens */
+	/* Real text to hide them in, borrowed: sentence k is text[start[k]..start[k+1]), documents take a run of them from a place
+	 * that is drawn. NULL: made-up sentences. */
+	const char *text;
+	const int64_t *start; /* [sentences + 1] */
+	int64_t text_sentences;
 };
 /* prompt: everything up to "ASSISTANT: "; answer: the numbers in the order asked for, ", " between. -LWM_ECONFIG when
  * the facts alone need more tokens than there are. */

@@ -13,12 +13,27 @@ struct draft {
 	struct lwm_str fill;   /* all sentences, end to end */
 	size_t *end;           /* [n] end of sentence k in fill */
 	int64_t n, cap;
+	int64_t next;          /* of real text: the sentence that follows */
 	int64_t city[MAX_FACTS], number[MAX_FACTS];
 	double depth[MAX_FACTS]; /* [0,1): where the needle goes, ascending */
 	struct lwm_ids ids;
 };
 
-static int add_sentence(struct draft *d, struct lwm_rng *r, struct lwm_err *e)
+static void one_sentence(const struct lwm_synth_needle *how, struct draft *d, struct lwm_rng *r)
+{
+	if (!how->text) {
+		lwm_synth_sentence(r, &d->fill);
+		/* as in a book: the blank belongs to the sentence before it, and now and then a line ends */
+		lwm_str_putc(&d->fill, lwm_rng_below(r, 8) ? ' ' : '\n');
+		return;
+	}
+	if (d->n == 0)
+		d->next = lwm_rng_below(r, how->text_sentences);
+	lwm_str_add(&d->fill, how->text + how->start[d->next], (size_t)(how->start[d->next + 1] - how->start[d->next]));
+	d->next = (d->next + 1) % how->text_sentences;
+}
+
+static int add_sentence(const struct lwm_synth_needle *how, struct draft *d, struct lwm_rng *r, struct lwm_err *e)
 {
 	if (d->n == d->cap) {
 		int64_t cap = d->cap ? 2 * d->cap : 64;
@@ -28,9 +43,7 @@ static int add_sentence(struct draft *d, struct lwm_rng *r, struct lwm_err *e)
 		d->end = v;
 		d->cap = cap;
 	}
-	lwm_synth_sentence(r, &d->fill);
-	/* as in a book: the blank belongs to the sentence before it, and now and then a line ends */
-	lwm_str_putc(&d->fill, lwm_rng_below(r, 8) ? ' ' : '\n');
+	one_sentence(how, d, r);
 	d->end[d->n++] = d->fill.len;
 	return lwm_str_ok(&d->fill, e);
 }
@@ -137,7 +150,7 @@ static int fill(const struct lwm_synth_needle *how, struct lwm_rng *r, struct dr
 		wanted = tokens;
 	while (tokens < wanted) {
 		size_t from = d->fill.len;
-		LWM_TRY(add_sentence(d, r, e));
+		LWM_TRY(add_sentence(how, d, r, e));
 		d->ids.n = 0;
 		LWM_TRY(lwm_tokenizer_encode_rest(how->tokenizer, d->fill.s + from, d->fill.len - from, &d->ids, e));
 		tokens += d->ids.n;

@@ -47,6 +47,10 @@ setup() { cd "$BATS_TEST_TMPDIR"; }
 	has '"documents_out":50'
 	code 78 lwm-synth needles -n 5 --tokens 40 --facts 2 --ask 2 -t t.model -o m.jsonl
 	gone m.jsonl
+	printf 'Here stands nothing but this. And the other sentence of it! ' >text.txt
+	ok lwm-synth needles -n 5 --tokens 200 --facts 1 -t t.model --haystack text.txt -o real.jsonl
+	[ "$(grep -c 'nothing but this' real.jsonl)" = 5 ]
+	code 66 lwm-synth needles -n 5 -t t.model --haystack absent.txt -o none.jsonl
 	code 73 lwm-synth needles -n 50 --tokens 64 --facts 2 --ask 2 -t t.model -o n.jsonl
 	ok lwm-tokenizer-train --vocab 640 --symbols symbols.txt -o again.model books chats.jsonl
 	same t.model again.model
