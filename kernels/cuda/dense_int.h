@@ -8,7 +8,7 @@
 #ifndef LK_CUDA_DENSE_INT_H
 #define LK_CUDA_DENSE_INT_H
 
-#include "kernels/cuda/cuda_int.h"
+#include "kernels/cuda/ptx.h"
 
 /* transformer's ops, file by file; norm.cu's lk_cuda_fill_transformer calls the others */
 void lk_cuda_fill_rope(struct lk_ops *o);
@@ -124,36 +124,27 @@ __device__ static inline void lk_from_float(lk_bf16 *p, float x)
 }
 
 /* G elements as they lie in memory: 8, 16 or 32 bytes. */
-template <typename T, int G> struct lk_held {
+template <typename T, int G> struct alignas(G * sizeof(T) % 16 ? 8 : 16) lk_held {
 	uint32_t w[G * sizeof(T) / 4];
 };
 
-template <int W> __device__ static inline void lk_words_load(uint32_t *w, const void *p)
-{
-	if (W == 2) {
-		uint2 v = *static_cast<const uint2 *>(p);
-
-		w[0] = v.x;
-		w[1] = v.y;
-	}
-#pragma unroll
-	for (int i = 0; i < W / 4; i++) {
-		uint4 v = static_cast<const uint4 *>(p)[i];
-
-		w[4 * i] = v.x;
-		w[4 * i + 1] = v.y;
-		w[4 * i + 2] = v.z;
-		w[4 * i + 3] = v.w;
-	}
-}
-
-template <int W> __device__ static inline void lk_words_store(void *p, const uint32_t *w)
+/* W words of global memory, when `yes`. */
+template <int W> __device__ static inline void lk_words_load(uint32_t *w, const void *p, int yes)
 {
 	if (W == 2)
-		*static_cast<uint2 *>(p) = make_uint2(w[0], w[1]);
+		lk_ld8(w, p, yes);
 #pragma unroll
 	for (int i = 0; i < W / 4; i++)
-		static_cast<uint4 *>(p)[i] = make_uint4(w[4 * i], w[4 * i + 1], w[4 * i + 2], w[4 * i + 3]);
+		lk_ld16(w + 4 * i, static_cast<const uint32_t *>(p) + 4 * i, yes);
+}
+
+template <int W> __device__ static inline void lk_words_store(void *p, const uint32_t *w, int yes)
+{
+	if (W == 2)
+		lk_st8(p, w, yes);
+#pragma unroll
+	for (int i = 0; i < W / 4; i++)
+		lk_st16(static_cast<uint32_t *>(p) + 4 * i, w + 4 * i, yes);
 }
 
 template <int G> __device__ static inline void lk_held_get(float *x, const struct lk_held<lk_bf16, G> *h)
@@ -195,8 +186,7 @@ __device__ static inline void lk_hold(struct lk_held<T, G> *h, const T *p, int64
 #pragma unroll
 		for (int i = 0; i < static_cast<int>(G * sizeof(T) / 4); i++)
 			h->w[i] = 0;
-		if (left > 0)
-			lk_words_load<G * sizeof(T) / 4>(h->w, p);
+		lk_words_load<G * sizeof(T) / 4>(h->w, p, left > 0);
 	} else {
 		float x[G];
 
@@ -212,8 +202,7 @@ template <bool VEC, typename T, int G>
 __device__ static inline void lk_release(T *p, const struct lk_held<T, G> *h, int64_t left)
 {
 	if (VEC) {
-		if (left > 0)
-			lk_words_store<G * sizeof(T) / 4>(p, h->w);
+		lk_words_store<G * sizeof(T) / 4>(p, h->w, left > 0);
 	} else {
 		float x[G];
 
@@ -238,7 +227,10 @@ template <bool VEC, typename T, int G>
 __device__ static inline void lk_span_hold(struct lk_held<T, G> *h, const T *p, const struct lk_span *s, int64_t at)
 {
 	if (VEC) {
-		lk_words_load<G * sizeof(T) / 4>(h->w, p + at);
+#pragma unroll
+		for (int i = 0; i < static_cast<int>(G * sizeof(T) / 4); i++)
+			h->w[i] = 0;
+		lk_words_load<G * sizeof(T) / 4>(h->w, p + at, 1);
 	} else {
 		float x[G];
 
@@ -257,7 +249,7 @@ __device__ static inline void lk_span_give(T *p, const float *x, const struct lk
 
 	lk_held_set<G>(&h, x);
 	if (VEC) {
-		lk_words_store<G * sizeof(T) / 4>(p + at, h.w);
+		lk_words_store<G * sizeof(T) / 4>(p + at, h.w, 1);
 		return;
 	}
 	lk_held_get<G>(y, &h);

@@ -8,7 +8,7 @@
  * A second kernel adds such parts, from the chunk where the run begins. The order follows from the ids alone. */
 #include "kernels/cuda/embed_int.h"
 
-enum { CHUNK = 512, THREADS = 256, UNROLL = 4 };
+enum { CHUNK = 512, THREADS = 256, UNROLL = 8 }; // CHUNK is a multiple of UNROLL
 
 struct embed_sums {
 	const int32_t *keys, *perm; /* sorted; key == rows: not of this table */
@@ -20,8 +20,8 @@ struct embed_sums {
 
 /* The run of `key` ends: to the table or to a part. */
 template <bool VEC, int G>
-__device__ static inline void flush(const struct embed_sums *a, int32_t key, const float *acc, int64_t col, int64_t c, bool from_left,
-				    bool to_right)
+__device__ static inline void flush(const struct embed_sums *a, int32_t key, const float *acc, int64_t col, int64_t c,
+				    bool from_left, bool to_right)
 {
 	struct lk_held<float, G> h;
 	float *to, old[G];
@@ -41,26 +41,27 @@ __device__ static inline void flush(const struct embed_sums *a, int32_t key, con
 	lk_give<VEC, G>(to, old, a->d - col);
 }
 
-/* What a block knows of its chunk. */
+/* What a block knows of its chunk; filled up to a multiple of UNROLL with keys of no table. */
 struct chunk {
 	int32_t key[CHUNK], row[CHUNK];
 	int32_t left, right; /* keys beside it, -1 at the ends */
-	int count;
 };
 
-__device__ static inline void read_chunk(struct chunk *c, const struct embed_sums *a, int64_t lo)
+/* How many keys there are, those filled up counted. */
+__device__ static inline int read_chunk(struct chunk *c, const struct embed_sums *a, int64_t lo)
 {
 	int64_t hi = lo + a->chunk < a->n ? lo + a->chunk : a->n;
+	int count = (static_cast<int>(hi - lo) + UNROLL - 1) / UNROLL * UNROLL;
 
-	for (int64_t i = lo + threadIdx.x; i < hi; i += THREADS) {
-		c->key[i - lo] = a->keys[i];
-		c->row[i - lo] = a->perm[i];
+	for (int i = static_cast<int>(threadIdx.x); i < count; i += THREADS) {
+		c->key[i] = lo + i < hi ? a->keys[lo + i] : INT32_MAX;
+		c->row[i] = lo + i < hi ? a->perm[lo + i] : 0;
 	}
 	if (threadIdx.x == 0) {
 		c->left = lo > 0 ? a->keys[lo - 1] : -1;
 		c->right = hi < a->n ? a->keys[hi] : -1;
-		c->count = static_cast<int>(hi - lo);
 	}
+	return count;
 }
 
 template <bool VEC, typename T>
@@ -68,34 +69,36 @@ static __global__ void __launch_bounds__(THREADS) sum_kernel(struct embed_sums a
 {
 	enum { G = lk_width<T>::SIZE };
 	__shared__ struct chunk c;
-	int64_t number = blockIdx.x / a.wide;
+	int64_t number = blockIdx.x / a.wide; // of the chunk
 	int64_t col = G * (static_cast<int64_t>(blockIdx.x % a.wide) * THREADS + threadIdx.x);
 	float acc[G] = {};
+	int count = read_chunk(&c, &a, number * a.chunk);
 	int32_t run;
 	bool from_left;
 
-	read_chunk(&c, &a, number * a.chunk);
 	__syncthreads();
 	if (col >= a.d)
 		return;
 	run = c.key[0];
 	from_left = run == c.left;
-	for (int j = 0; j < c.count; j += UNROLL) {
+	for (int j = 0; j < count; j += UNROLL) {
 		struct lk_held<T, G> h[UNROLL];
+		int32_t key[UNROLL];
 
 #pragma unroll
-		for (int u = 0; u < UNROLL; u++)
-			if (j + u < c.count && c.key[j + u] < a.rows)
-				lk_hold<VEC>(&h[u], dy.p + c.row[j + u] * dy.step + col, a.d - col);
+		for (int u = 0; u < UNROLL; u++) {
+			key[u] = c.key[j + u];
+			lk_hold<VEC>(&h[u], dy.p + c.row[j + u] * dy.step + col, key[u] < a.rows ? a.d - col : 0);
+		}
 #pragma unroll
 		for (int u = 0; u < UNROLL; u++) {
 			float x[G];
 
-			if (j + u >= c.count || c.key[j + u] >= a.rows)
+			if (key[u] >= a.rows)
 				continue;
-			if (c.key[j + u] != run) {
+			if (key[u] != run) {
 				flush<VEC, G>(&a, run, acc, col, number, from_left, false);
-				run = c.key[j + u];
+				run = key[u];
 				from_left = false;
 #pragma unroll
 				for (int i = 0; i < G; i++)

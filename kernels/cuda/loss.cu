@@ -6,7 +6,6 @@
 #include <math.h>
 
 #include "kernels/cuda/dense_int.h"
-#include "kernels/cuda/ptx.h"
 
 enum { MAX_THREADS = 1024, GROUPS_EACH = 8, OWN_SMEM = 1024 };
 
@@ -54,7 +53,7 @@ template <bool VEC, typename T, int G> __device__ static inline void share_read(
 			continue;
 		}
 		row_group<VEC>(&h, s, g);
-		lk_words_store<4>(&s->stash[g], h.w);
+		s->stash[g] = h;
 	}
 	lk_cp_async_commit();
 	lk_cp_async_wait<0>();
@@ -70,7 +69,7 @@ template <bool VEC, typename T, int G, typename F> __device__ static inline void
 		float x[G];
 
 		if (g < s->stashed)
-			lk_words_load<4>(h.w, &s->stash[g]);
+			h = s->stash[g];
 		else
 			row_group<VEC>(&h, s, g);
 		lk_held_get<G>(x, &h);

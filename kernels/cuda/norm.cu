@@ -174,7 +174,8 @@ __device__ static inline void grad_group(T *dx, const struct lk_held<T, G> *hd, 
 }
 
 /* The groups of row t beyond those held, dot product first. */
-template <bool VEC, typename T, int G> __device__ static float dot_rest(const struct norm_bwd_args<T> *a, int64_t t, int64_t first, int64_t step)
+template <bool VEC, typename T, int G>
+__device__ static float dot_rest(const struct norm_bwd_args<T> *a, int64_t t, int64_t first, int64_t step)
 {
 	float sum = 0;
 

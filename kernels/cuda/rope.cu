@@ -47,17 +47,33 @@ __device__ static inline void advance(struct cursor *c, int rows, int heads)
 	}
 }
 
-template <int G> __device__ static inline void rotate(float *x, const float2 *table, int left)
+/* Pairs i, i + 1 of a group by table[i], table[i + 1]. */
+__device__ static inline void rotate2(float *x, float4 w)
+{
+	float a = x[0], b = x[1], c = x[2], d = x[3];
+
+	x[0] = a * w.x - b * w.y;
+	x[1] = a * w.y + b * w.x;
+	x[2] = c * w.z - d * w.w;
+	x[3] = c * w.w + d * w.z;
+}
+
+/* VEC: the whole group belongs to the head, and the table is 16-byte aligned. */
+template <bool VEC, int G> __device__ static inline void rotate(float *x, const float2 *table, int left)
 {
 #pragma unroll
-	for (int i = 0; i < G / 2; i++) {
-		if (2 * i < left) {
-			float2 w = table[i];
-			float re = x[2 * i] * w.x - x[2 * i + 1] * w.y, im = x[2 * i] * w.y + x[2 * i + 1] * w.x;
+	for (int i = 0; i < G / 2; i += 2) {
+		float2 first = make_float2(1, 0), second = first;
 
-			x[2 * i] = re;
-			x[2 * i + 1] = im;
+		if (VEC) {
+			rotate2(x + 2 * i, *reinterpret_cast<const float4 *>(table + i));
+			continue;
 		}
+		if (2 * i < left)
+			first = table[i];
+		if (2 * i + 2 < left)
+			second = table[i + 1];
+		rotate2(x + 2 * i, make_float4(first.x, first.y, second.x, second.y));
 	}
 }
 
@@ -67,7 +83,7 @@ static __global__ void __launch_bounds__(THREADS)
 	rope_kernel(T *x, const int32_t *pos, struct rope_freqs f, struct rope_args a)
 {
 	enum { G = lk_width<T>::SIZE };
-	__shared__ float2 table[TOKENS * PAIRS];
+	__shared__ __align__(16) float2 table[TOKENS * PAIRS];
 	int64_t first = static_cast<int64_t>(blockIdx.x) * a.tokens;
 	int count = static_cast<int>(a.t - first < a.tokens ? a.t - first : a.tokens);
 	int at = G * static_cast<int>(threadIdx.x), left = 2 * a.pairs - at;
@@ -93,7 +109,7 @@ static __global__ void __launch_bounds__(THREADS)
 			if (c.token >= count)
 				continue;
 			lk_held_get<G>(v, &h[u]);
-			rotate<G>(v, table + c.token * a.pairs + at / 2, left);
+			rotate<VEC, G>(v, table + c.token * a.pairs + at / 2, left);
 			lk_give<VEC, G>(x + c.token * a.token + c.head * a.head, v, left);
 		}
 	}
