@@ -133,9 +133,26 @@ fuzz_replays() {
 	done
 }
 
+# The CUDA kernels on the CPU (tests/emu). Each order of threads, blocks and queues must give right results; the runs also
+# differ in the chip and in the number of its multiprocessors.
+emulated() {
+	local run order cc sms
+	if [ ! -e "$B/emu/liblwm_cuda.so" ]; then
+		skip_suite kernels/emulated 'the thread sanitizer does not follow fibers'
+		return
+	fi
+	run_program emu/selftest "$B/emu/selftest"
+	for run in '0 80 4' '1 90 7' '2 80 5' '3 90 4'; do
+		read -r order cc sms <<<"$run"
+		run_program "kernels/emulated sm_$cc order $order" env LWM_CUDA_LIB="$B/emu/liblwm_cuda.so" \
+			LWM_EMU_ORDER="$order" LWM_EMU_CC="$cc" LWM_EMU_SMS="$sms" "$BIN/lwm-kernel-ops" cuda:0
+	done
+}
+
 patterns=("$@")
 unit_tests
 [ ! -x "$BIN/lwm-kernel-ops" ] || run_program kernels/ops "$BIN/lwm-kernel-ops"
+emulated
 fuzz_replays
 for t in tests/cli/*.bats tests/slurm/*.bats; do
 	[ -e "$t" ] || continue

@@ -10,7 +10,8 @@ EMU_FLAGS = -std=c++17 -Wall -Werror -Wno-unknown-pragmas -Wno-unused-function -
 	-march=native -fno-math-errno -fstack-clash-protection -DLK_EMU -fPIC -fvisibility=hidden -pthread -Itests/emu -I. $(CXXFLAGS)
 
 .PHONY: emu
-emu: $(EMU_SO) $B/emu/selftest
+# the thread sanitizer knows nothing of fibers
+emu: $(if $(findstring thread,$(SAN)),,$(EMU_SO) $B/emu/selftest)
 $B/emu/flags: FORCE
 	@mkdir -p $(@D); echo '$(CXX) $(CC) $(EMU_FLAGS)' | cmp -s - $@ || echo '$(CXX) $(CC) $(EMU_FLAGS)' > $@
 $B/emu/%.o: kernels/cuda/%.cu $B/emu/flags

@@ -418,6 +418,7 @@ static int pixels_all(struct ops_run *r, const void *arg)
 	float mid[256];
 	uint8_t back[256];
 	struct lk_view bytes = ops_ints(r, LK_U8, 0, 256, 3, 3, 11, 257), y = ops_out(r, "y", OPS_ACT, 3, 3, 11, 257);
+	struct lk_view exact = ops_out(r, "exact", LK_F32, 3, 3, 11, 257); /* bf16 is too coarse for the way back */
 	struct lk_view again = ops_out(r, "again", LK_U8, 3, 3, 11, 257), x, u = ops_out(r, "u", LK_U8, 1, 256);
 	int rc;
 
@@ -427,7 +428,9 @@ static int pixels_all(struct ops_run *r, const void *arg)
 	x = ops_given_f32(r, OPS_ACT, mid, 1, 256);
 	rc = lk_pixels(r->dev, &y, &bytes);
 	if (!rc)
-		rc = lk_pixels(r->dev, &again, &y);
+		rc = lk_pixels(r->dev, &exact, &bytes);
+	if (!rc)
+		rc = lk_pixels(r->dev, &again, &exact);
 	if (!rc)
 		rc = lk_pixels(r->dev, &u, &x);
 	if (!rc)

@@ -29,7 +29,7 @@ struct plan {
 static void report(struct plan *p, const char *dev, const char *family, const struct ops_case *c, int number,
 		   const char *verdict, const char *text)
 {
-	if (strcmp(verdict, "FAIL") == 0 || p->verbose)
+	if (strcmp(verdict, "ok") != 0 || p->verbose)
 		printf("%-4s %3d %s/%s [%s]%s%s\n", verdict, number, family, c->name, dev, *text ? ": " : "", text);
 }
 
