@@ -256,8 +256,10 @@ static int norm_far_mean(struct ops_run *r, const void *arg)
 	for (int i = 0; i < N(far); i++)
 		far[i] = 1024.0f + (float)(i * 37 % 16) / 8.0f; /* exact in fp32 */
 	x = ops_given_f32(r, LK_F32, far, 4, 1, H, W, C);
-	if (lk_dev_dtype(r->dev) != LK_F32)
-		return LK_EUNSUP; /* bf16 cannot hold these numbers */
+	if (lk_dev_dtype(r->dev) != LK_F32) {
+		snprintf(r->why, sizeof r->why, "bf16 cannot hold these numbers");
+		return LK_EUNSUP;
+	}
 	return lk_groupnorm_fwd(r->dev, &y, mean.data, rstd.data, &x, s.data, b.data, 2, 1e-6f, 0);
 }
 

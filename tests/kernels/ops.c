@@ -50,11 +50,9 @@ static int run_case(struct ops_run *r, struct lk_dev *dev, const struct ops_case
 	rc = c->run(r, c->arg);
 	if (!rc)
 		rc = lk_sync(dev);
-	if (rc == LK_EUNSUP)
-		return rc;
 	if (rc || r->why[0]) {
 		snprintf(why, n, "%s", r->why[0] ? r->why : lk_dev_error(dev));
-		return 1;
+		return rc == LK_EUNSUP ? rc : 1;
 	}
 	return 0;
 }
@@ -104,7 +102,7 @@ static void compare_case(struct plan *p, struct lk_dev *ref, struct lk_dev *dev,
 		rc = same_bits(got, again, why, sizeof why);
 	if (rc == LK_EUNSUP) {
 		p->skipped++;
-		report(p, lk_dev_name(dev), family, c, number, "skip", lk_dev_error(dev));
+		report(p, lk_dev_name(dev), family, c, number, "skip", why);
 	} else if (rc) {
 		snprintf(text, sizeof text, "%s%s%s", why, c->why ? "; the bound: " : "", c->why ? c->why : "");
 		failed(p, lk_dev_name(dev), family, c, number, text);
