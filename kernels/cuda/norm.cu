@@ -281,9 +281,9 @@ static __global__ void __launch_bounds__(COLS *SLICES) dw_kernel(float *dw, cons
 
 /* Rows of a block: few enough parts that adding them costs little beside reading the rows, enough blocks for any chip.
  * A matter of the shape alone, since it decides the order of dw's sum. */
-static int64_t rows_for(int64_t t, int threads)
+static int64_t rows_for(int64_t t)
 {
-	int64_t rows = lk_ceil_div(t * threads, 1024 * 256);
+	int64_t rows = lk_ceil_div(t, 1024);
 
 	return rows < 8 ? 8 : rows;
 }
@@ -299,7 +299,7 @@ static int bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, const st
 	auto k = vec ? bwd_kernel<true, T> : bwd_kernel<false, T>;
 	int64_t blocks;
 
-	a.rows = rows_for(a.t, threads);
+	a.rows = rows_for(a.t);
 	blocks = lk_ceil_div(a.t, a.rows);
 	a.part = static_cast<float *>(lk_scratch(dev, "rmsnorm_bwd", static_cast<size_t>(blocks * a.d) * sizeof(float)));
 	if (!a.part)
