@@ -302,36 +302,63 @@ static int launch(struct lk_dev *dev, const struct nearest *p)
 	return lk_launched(dev, "nearest_code");
 }
 
+/* Where everything stands: codes, their squares, and z where its rows are not as the tensor cores want them. */
+static struct nearest plan(struct lk_cutter *cut, int32_t *idx, const struct lk_view *z, const struct lk_view *book)
+{
+	int64_t n = z->n[0], k = book->n[0], d = z->n[1], dp = lk_round_up(d, BK), size = sizeof(lk_bf16);
+	struct nearest p = {};
+
+	p.codes = static_cast<lk_bf16 *>(lk_cut(cut, 2 * k * dp * size));
+	p.ee = static_cast<float *>(lk_cut(cut, k * static_cast<int64_t>(sizeof(float))));
+	p.most = static_cast<unsigned *>(lk_cut(cut, sizeof(unsigned)));
+	p.z = static_cast<const lk_bf16 *>(z->data);
+	p.z_row = z->stride[0];
+	if (d != dp || p.z_row % 8 || !lk_aligned16(p.z)) {
+		p.z = static_cast<lk_bf16 *>(lk_cut(cut, n * dp * size));
+		p.z_row = dp;
+	}
+	p.book = static_cast<const float *>(book->data);
+	p.book_row = book->stride[0];
+	p.idx = idx;
+	p.n = n;
+	p.k = k;
+	p.d = static_cast<int32_t>(d);
+	p.dp = static_cast<int32_t>(dp);
+	return p;
+}
+
+static int prepare(struct lk_dev *dev, const struct nearest *p, const struct lk_view *z)
+{
+	const lk_bf16 *from = static_cast<const lk_bf16 *>(z->data);
+	lk_bf16 *codes = const_cast<lk_bf16 *>(p->codes);
+	unsigned *most = const_cast<unsigned *>(p->most);
+	int rc = lk_cuda_check(dev, "nearest_code", cudaMemsetAsync(most, 0, sizeof *most, lk_stream(dev)));
+
+	if (rc)
+		return rc;
+	LK_LAUNCH(split_codes, static_cast<unsigned>(lk_ceil_div(p->k, PACK_THREADS / 32)), PACK_THREADS, 0, lk_stream(dev),
+		  codes, const_cast<float *>(p->ee), most, p->book, p->book_row, p->k, p->d, p->dp);
+	if (p->z != from)
+		LK_LAUNCH(pad_rows, static_cast<unsigned>(lk_ceil_div(p->n * p->dp, PACK_THREADS)), PACK_THREADS, 0,
+			  lk_stream(dev), const_cast<lk_bf16 *>(p->z), from, z->stride[0], p->n, p->d, p->dp);
+	return lk_launched(dev, "nearest_code");
+}
+
 static int nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook)
 {
-	int64_t n = z->n[0], k = codebook->n[0], d = z->n[1], dp = lk_round_up(d, BK);
-	int fits = d == dp && z->stride[0] % 8 == 0 && lk_aligned16(z->data);
-	int64_t codes = k * 2 * dp * static_cast<int64_t>(sizeof(lk_bf16)), rows = fits ? 0 : n * dp * static_cast<int64_t>(sizeof(lk_bf16));
-	const lk_bf16 *zd = static_cast<const lk_bf16 *>(z->data);
-	const float *book = static_cast<const float *>(codebook->data);
-	char *s;
+	struct lk_cutter cut = { nullptr, 0 };
+	struct nearest p;
 	int rc;
 
 	if (z->dtype != LK_BF16)
 		return lk_cuda_fail(dev, LK_EUNSUP, "nearest_code: latents are bf16 on this device");
-	s = static_cast<char *>(lk_scratch(dev, "nearest_code", static_cast<size_t>(codes + rows + 16 + k * 4)));
-	if (!s)
+	plan(&cut, idx, z, codebook);
+	cut.base = static_cast<char *>(lk_scratch(dev, "nearest_code", cut.used));
+	if (!cut.base)
 		return LK_ENOMEM;
-	lk_bf16 *pc = reinterpret_cast<lk_bf16 *>(s), *pz = reinterpret_cast<lk_bf16 *>(s + codes);
-	unsigned *most = reinterpret_cast<unsigned *>(s + codes + rows);
-	float *ee = reinterpret_cast<float *>(s + codes + rows + 16);
-	struct nearest p = { fits ? zd : pz, pc, ee, most, book, idx, n, k, fits ? z->stride[0] : dp, codebook->stride[0],
-			     static_cast<int32_t>(d), static_cast<int32_t>(dp) };
-
-	rc = lk_cuda_check(dev, "nearest_code", cudaMemsetAsync(most, 0, 16, lk_stream(dev)));
-	if (rc)
-		return rc;
-	LK_LAUNCH(split_codes, static_cast<unsigned>(lk_ceil_div(k, PACK_THREADS / 32)), PACK_THREADS, 0, lk_stream(dev), pc, ee,
-		  most, book, codebook->stride[0], k, p.d, p.dp);
-	if (!fits)
-		LK_LAUNCH(pad_rows, static_cast<unsigned>(lk_ceil_div(n * dp, PACK_THREADS)), PACK_THREADS, 0, lk_stream(dev),
-			  pz, zd, z->stride[0], n, p.d, p.dp);
-	rc = lk_launched(dev, "nearest_code");
+	cut.used = 0;
+	p = plan(&cut, idx, z, codebook);
+	rc = prepare(dev, &p, z);
 	return rc ? rc : launch(dev, &p);
 }
 
