@@ -3,14 +3,17 @@
 #	CUDA=auto   build it when nvcc is found (the default); CUDA=0: do not; CUDA=1: nvcc must be there
 #	CUDA_ARCH   chips to build for, default "80 90a 100"; the last one's PTX serves later chips
 #
-# Objects do not depend on SAN: they lie in build/cuda. Files named *_sm90_* use what only Hopper has and are built for it
-# alone; nothing in them is called on another chip. X.ptxas holds what the compiler says of registers and spills of X.cu.
+# Objects do not depend on SAN: they lie in build/cuda, those for other lists of chips in folders of their own. Files named
+# *_sm90_* use what only Hopper has and are built for it alone; nothing in them is called on another chip. X.ptxas holds what
+# the compiler says of registers and spills of X.cu; make cuda-table makes kernels/cuda/resources.txt of it.
 NVCC_FOUND := $(if $(filter 0,$(CUDA)),,$(NVCC))
 CUDA_ARCH  ?= 80 90a 100
+blank      := $(subst ,, )
+CUDA_DIR   := build/cuda$(if $(filter-out 80-90a-100,$(subst $(blank),-,$(CUDA_ARCH))),-$(subst $(blank),-,$(CUDA_ARCH)))
 CUDA_ROOT  := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC_FOUND)))
 CUDA_SRC   := $(wildcard kernels/cuda/*.cu)
 CUDA_HOSTC := $(wildcard kernels/cuda/*.c)
-CUDA_OBJ   := $(CUDA_SRC:kernels/cuda/%.cu=build/cuda/%.o) $(CUDA_HOSTC:kernels/cuda/%.c=build/cuda/%.c.o)
+CUDA_OBJ   := $(CUDA_SRC:kernels/cuda/%.cu=$(CUDA_DIR)/%.o) $(CUDA_HOSTC:kernels/cuda/%.c=$(CUDA_DIR)/%.c.o)
 CUDA_SO    := $(LIB)/liblwm_cuda.so
 
 sass = -gencode arch=compute_$(1),code=sm_$(1)
@@ -33,13 +36,16 @@ cuda:
 	@echo "No nvcc: built without the cuda backend (NVCC=/path/to/nvcc, or CUDA=0 for silence)."
 endif
 
-build/cuda/flags: FORCE
+.PHONY: cuda-table
+cuda-table: cuda
+	@bash tests/gpu/resources.sh --write
+$(CUDA_DIR)/flags: FORCE
 	@mkdir -p $(@D); echo '$(NVCC_ALL) $(CUDA_GEN)' | cmp -s - $@ || echo '$(NVCC_ALL) $(CUDA_GEN)' > $@
-build/cuda/%.o: kernels/cuda/%.cu build/cuda/flags
+$(CUDA_DIR)/%.o: kernels/cuda/%.cu $(CUDA_DIR)/flags
 	@mkdir -p $(@D); $(NVCC_ALL) $(if $(findstring _sm90_,$<),$(CUDA_GEN_90),$(CUDA_GEN)) -MMD -MP -MF $(@:.o=.d) \
 		-MT $@ -c -o $@ $< 2>$(@:.o=.ptxas) || { grep -vE '^ptxas info|bytes stack frame' $(@:.o=.ptxas); rm -f $@; exit 1; } >&2
-build/cuda/%.c.o: kernels/cuda/%.c build/cuda/flags
+$(CUDA_DIR)/%.c.o: kernels/cuda/%.c $(CUDA_DIR)/flags
 	@mkdir -p $(@D); $(CC) -std=c11 $(WARN) -O2 -g $(DEF) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 $(CUDA_SO): $(CUDA_OBJ)
 	@mkdir -p $(@D); $(NVCC_FOUND) -shared -ccbin $(CXX) -cudart static -o $@ $^ -lcublasLt -ldl \
-		-Xlinker -rpath,$(CUDA_ROOT)/lib64,--exclude-libs,ALL
+		-Xlinker -rpath,$(CUDA_ROOT)/lib64,--exclude-libs,ALL,--no-undefined
