@@ -21,7 +21,7 @@ unexport OPENBLAS_CORETYPE
 DEPS := gcc g++ make pkg-config libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tools ffmpeg libavformat-dev libavcodec-dev \
 	libavfilter-dev libavutil-dev libswscale-dev libyaml-dev libsentencepiece-dev libopenblas-openmp-dev \
 	libjansson-dev libxxhash-dev librandom123-dev libcairo2-dev libzstd-dev zlib1g-dev fonts-dejavu-core
-DEPS_TEST := libcmocka-dev bats shellcheck cppcheck sentencepiece slurm-wlm munge
+DEPS_TEST := libcmocka-dev bats shellcheck cppcheck procps zstd sentencepiece slurm-wlm munge
 
 PKGS := hdf5-serial libavformat libavcodec libavfilter libavutil libswscale yaml-0.1 sentencepiece jansson libxxhash \
 	cairo libzstd zlib
@@ -82,7 +82,7 @@ config:
 have-deps:
 	@bash tests/deps.sh "$(PKGS)" "ompi-c" "Random123/philox.h libopenblas.so.0" || $(MAKE) --no-print-directory deps
 have-deps-test: have-deps
-	@bash tests/deps.sh "cmocka" "" "" bats shellcheck || $(MAKE) --no-print-directory deps-test
+	@bash tests/deps.sh "cmocka" "" "" bats shellcheck cppcheck pgrep zstd || $(MAKE) --no-print-directory deps-test
 deps:
 	@bash tests/deps.sh --install $(DEPS)
 deps-test:

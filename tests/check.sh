@@ -26,8 +26,16 @@ skip() {
 	echo "skip   $1: $2"
 }
 
+unpacked() { # the same without git: every file that is not built
+	local p
+	for p in "$@"; do
+		find . \( -path ./build -o -path ./bin -o -path ./lib -o -path ./runs -o -path ./.git \) -prune -o \
+			-type f -path "./$p" -printf '%P\n'
+	done
+}
+
 files() { # files PATTERN...: those of the project, whether committed yet or not
-	git ls-files --cached --others --exclude-standard -- "$@" 2>/dev/null | sort -u | while IFS= read -r f; do
+	{ git ls-files --cached --others --exclude-standard -- "$@" 2>/dev/null || unpacked "$@"; } | sort -u | while IFS= read -r f; do
 		[ ! -e "$f" ] || echo "$f"
 	done
 }
@@ -184,5 +192,12 @@ if command -v cppcheck >/dev/null; then check 'cppcheck' lint; else skip cppchec
 check 'README in each folder' folders
 check 'no loose ends' loose_ends
 check 'every tool helps' help_texts
+if ! ls build/cuda/*.ptxas >/dev/null 2>&1; then
+	skip 'registers and spills' 'liblwm_cuda.so was not built here'
+elif ! tests/gpu/resources.sh --compiler; then
+	skip 'registers and spills' 'another nvcc than the one of kernels/cuda/resources.txt'
+else
+	check 'registers and spills' tests/gpu/resources.sh
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
