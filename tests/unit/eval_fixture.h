@@ -36,11 +36,11 @@ static char fx_root[128];
 			fail_msg("%s: %d '%s', expected %d with '%s'", #call, -rc_, e_.msg, want, part); \
 	} while (0)
 
-/* A path in the scratch folder; the last eight stay valid. */
+/* A path in the scratch folder; the thread's last eight stay valid. */
 static inline const char *fx_path(const char *name)
 {
-	static char buf[8][256];
-	static int i;
+	static _Thread_local char buf[8][256];
+	static _Thread_local int i;
 	char *p = buf[i++ % 8];
 	snprintf(p, sizeof *buf, "%s/%s", fx_root, name);
 	return p;

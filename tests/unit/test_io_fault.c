@@ -294,7 +294,7 @@ static void a_full_disk(void **state)
 
 /* ---- no memory ---- */
 
-#ifndef __SANITIZE_ADDRESS__
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 static int64_t malloc_countdown = -1;
 
 static bool no_memory(const void *caller)
