@@ -156,6 +156,24 @@ int lk_copy(struct lk_dev *dev, void *dst, const void *src, size_t bytes)
 	return LK_CALL(dev, copy, dev, dst, src, bytes);
 }
 
+int lk_copy_out(struct lk_dev *dev, void *host_dst, const void *src, size_t bytes)
+{
+	int rc = check_transfer(dev, "copy_out", host_dst, src, bytes);
+
+	if (rc || !bytes)
+		return rc;
+	return LK_CALL(dev, copy_out, dev, host_dst, src, bytes);
+}
+
+int lk_copy_in(struct lk_dev *dev, void *dst, const void *host_src, size_t bytes)
+{
+	int rc = check_transfer(dev, "copy_in", dst, host_src, bytes);
+
+	if (rc || !bytes)
+		return rc;
+	return LK_CALL(dev, copy_in, dev, dst, host_src, bytes);
+}
+
 /* ---- queues ---- */
 
 int lk_event_new(struct lk_dev *dev, struct lk_event **out)

@@ -103,6 +103,10 @@ void lk_host_free(struct lk_dev *dev, void *p);
 int lk_upload(struct lk_dev *dev, void *dst, const void *host_src, size_t bytes); /* host_src may be reused at once */
 int lk_download(struct lk_dev *dev, void *host_dst, const void *src, size_t bytes); /* waits */
 int lk_copy(struct lk_dev *dev, void *dst, const void *src, size_t bytes);          /* within the device, no overlap */
+/* Between device memory and memory of lk_host_alloc, queued and not waited for: neither side may be touched before the queue
+ * has passed (lk_sync, or an event). On a device made by lk_dev_fork they run beside the arithmetic. */
+int lk_copy_out(struct lk_dev *dev, void *host_dst, const void *src, size_t bytes);
+int lk_copy_in(struct lk_dev *dev, void *dst, const void *host_src, size_t bytes);
 int lk_event_new(struct lk_dev *dev, struct lk_event **out);
 void lk_event_free(struct lk_event *ev);
 int lk_record(struct lk_dev *dev, struct lk_event *ev);

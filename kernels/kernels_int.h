@@ -12,7 +12,7 @@
 
 #include "kernels/kernels.h"
 
-#define LK_ABI 3 /* of struct lk_ops and struct lk_dev; the cuda object refuses another one */
+#define LK_ABI 4 /* of struct lk_ops and struct lk_dev; the cuda object refuses another one */
 
 struct lk_ops {
 	void (*close)(struct lk_dev *);
@@ -24,6 +24,8 @@ struct lk_ops {
 	int (*upload)(struct lk_dev *, void *, const void *, size_t);
 	int (*download)(struct lk_dev *, void *, const void *, size_t);
 	int (*copy)(struct lk_dev *, void *, const void *, size_t);
+	int (*copy_out)(struct lk_dev *, void *, const void *, size_t);
+	int (*copy_in)(struct lk_dev *, void *, const void *, size_t);
 	int (*event_new)(struct lk_dev *, struct lk_event **);
 	void (*event_free)(struct lk_event *);
 	int (*record)(struct lk_dev *, struct lk_event *);

@@ -13,6 +13,9 @@ static int check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_run *
 	if (r->tokens < 1 || r->tokens > INT32_MAX || r->mlp_chunk < 0 || r->loss_bytes < 0)
 		return lwm_fail(e, LWM_ECONFIG, "a step of %lld tokens is outside 1 to %d, or a chunk size is negative",
 				(long long)r->tokens, INT32_MAX);
+	if (r->offload && r->train && !r->recompute)
+		return lwm_fail(e, LWM_ECONFIG, "activations in host memory need recomputation: only then a layer keeps little "
+				"enough");
 	if (lwm_mul3(r->tokens * 4, 32 * (c->dim + c->ffn) + c->heads, c->layers + 4, &bytes))
 		return lwm_fail(e, LWM_EMEMORY, "activations of %lld tokens need more bytes than a 64-bit number "
 				"counts", (long long)r->tokens);
@@ -31,6 +34,8 @@ static int allocate(struct lwm_llama *m, struct lwm_err *e)
 		return lwm_fail(e, LWM_EMEMORY, "no memory for a step of %lld tokens", (long long)m->run.tokens);
 	LWM_TRY(lwm_dev_check(m->dev, lk_mem_alloc(m->dev, (size_t)m->plan.total, &block), e));
 	m->block = block;
+	if (m->run.offload && m->run.train)
+		LWM_TRY(lwm_offload_new(m, e));
 	return lwm_ring_new(&m->ring, m->dev, m->run.ring, &s, e);
 }
 
@@ -64,6 +69,7 @@ void lwm_llama_free(struct lwm_llama *m)
 	if (!m)
 		return;
 	lwm_ring_free(m->ring);
+	lwm_offload_free(m->offload);
 	lk_mem_free(m->dev, m->block);
 	free(m->host_i);
 	free(m->host_f);

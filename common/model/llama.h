@@ -72,6 +72,7 @@ struct lwm_llama_run {
 	int64_t tokens;     /* most local tokens of one step */
 	bool train;         /* false: evaluation only, no memory for gradients */
 	bool recompute;     /* keep per layer only its input, attention output and log-sum-exp */
+	bool offload;       /* and keep those in host memory but for the layers in work; needs recompute */
 	int64_t mlp_chunk;  /* tokens per MLP piece; 0 = default 4096 */
 	int64_t loss_bytes; /* most bytes of logits at a time; 0 = default 128 MiB */
 	/* ranks that share the rows, borrowed; NULL = alone. All have the same number of tokens. */
@@ -85,11 +86,17 @@ struct lwm_llama_bytes {
 	int64_t loss;    /* logits and their rows */
 	int64_t ring;    /* travelling blocks */
 	int64_t total;
+	int64_t host;    /* beside the total: pinned host memory of run->offload */
 };
 /* Pure. What lwm_llama_new will allocate on a device of this dtype with ring_size ranks (weights, gradients and
  * optimizer state not included). run->ring is not looked at. */
 struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,
 					int ring_size);
+
+/* Pure. The most tokens of one row for which weights, gradients, optimizer state and activations of one rank fit into `bytes`
+ * of device memory (and `host_bytes` of host memory); 0: none. */
+int64_t lwm_llama_longest(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype, int64_t bytes,
+			  int64_t host_bytes);
 
 struct lwm_llama;
 /* Local. Allocates one block for all activations on dev (borrowed). */

@@ -101,7 +101,9 @@ void lwm_bwd(struct lwm_llama *m, const struct lwm_llama_weights *w)
 	for (int64_t l = m->cfg.layers - 1; l >= 0; l--) {
 		struct lwm_layer y = lwm_layer_at(&m->cfg, &m->map, w, m->dtype, l);
 
+		lwm_offload_bwd_begin(m, l);
 		layer(m, l, &y);
+		lwm_offload_bwd_end(m, l);
 	}
 	LWM_K(m, lk_embed_bwd(m->dev, &t.embed[LWM_TEXT].g, ids, &dx, 0));
 	if (m->cfg.vision_rows)

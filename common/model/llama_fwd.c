@@ -92,6 +92,7 @@ void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct 
 		struct lk_view x = lwm_rows(m, LWM_BUF_X, l + 1, m->cfg.dim, 0, m->n);
 		struct lk_view mid = kept ? lwm_rows(m, LWM_BUF_MID, l, m->cfg.dim, 0, m->n) : x;
 
+		lwm_offload_fwd_begin(m, l);
 		lwm_fwd_qkv(m, l, &y);
 		if (m->attend)
 			m->attend(m, l);
@@ -99,5 +100,6 @@ void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct 
 			attention(m, l);
 		lwm_fwd_mid(m, l, &y, &mid);
 		mlp(m, l, &y, &mid, x);
+		lwm_offload_fwd_end(m, l);
 	}
 }

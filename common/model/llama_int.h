@@ -67,10 +67,25 @@ struct lwm_buf_plan {
 	int64_t copies[LWM_BUFS];
 	int64_t offset[LWM_BUFS];
 	int group[LWM_BUFS];
-	int64_t total;
+	int64_t total, host; /* host: of one layer, run->offload */
 	int64_t mlp_chunk, loss_rows;
 };
 void lwm_buf_plan(struct lwm_buf_plan *p, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype);
+
+/* ---- activations in host memory (llama_offload.c) ----
+ *
+ * Of what is kept per layer only a few layers lie on the device, in slots that are used in turn: layer l in slot l % copies.
+ * A second queue takes a layer to the host while the next one is computed, and brings it back before its turn in the backward.
+ * The last two layers stay where they are. */
+enum { LWM_OFFLOAD_RESIDENT = 2 };
+struct lwm_offload;
+int lwm_offload_new(struct lwm_llama *m, struct lwm_err *e);
+void lwm_offload_free(struct lwm_offload *o);
+/* Around layer l, in the forward and in the backward. Without run->offload they do nothing. */
+void lwm_offload_fwd_begin(struct lwm_llama *m, int64_t l); /* its slots may be written */
+void lwm_offload_fwd_end(struct lwm_llama *m, int64_t l);   /* it is complete: off to the host */
+void lwm_offload_bwd_begin(struct lwm_llama *m, int64_t l); /* it is there; the one before it sets out */
+void lwm_offload_bwd_end(struct lwm_llama *m, int64_t l);   /* its slots may be written */
 
 struct lwm_llama {
 	struct lk_dev *dev;
@@ -79,6 +94,7 @@ struct lwm_llama {
 	struct lwm_map map;
 	struct lwm_buf_plan plan;
 	struct lwm_ring *ring;
+	struct lwm_offload *offload; /* NULL: everything stays on the device */
 	char *block;
 	int dtype;
 	int64_t n; /* tokens of the current step */
@@ -102,7 +118,7 @@ struct lwm_llama {
 
 static inline void *lwm_buf(const struct lwm_llama *m, enum lwm_buf b, int64_t copy)
 {
-	return m->block + m->plan.offset[b] + (m->plan.copies[b] > 1 ? copy : 0) * m->plan.bytes[b];
+	return m->block + m->plan.offset[b] + (m->plan.copies[b] > 1 ? copy % m->plan.copies[b] : 0) * m->plan.bytes[b];
 }
 /* Rows [row, row + rows) of a 2-d buffer of the device's dtype. */
 static inline struct lk_view lwm_rows(const struct lwm_llama *m, enum lwm_buf b, int64_t copy, int64_t cols,

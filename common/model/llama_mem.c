@@ -75,15 +75,21 @@ static void put(struct lwm_buf_plan *p, enum lwm_buf b, int group, int64_t bytes
 	p->total += p->bytes[b] * copies;
 }
 
+/* Slots of run->offload: the stream goes in and out of a layer while an older one is on its way to the host. */
+enum { OFFLOAD_X = 3, OFFLOAD_O = 2 };
+
 static void plan_saved(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int64_t a)
 {
 	int64_t t = r->tokens, q = c->dim + 2 * c->kv_heads * lwm_llama_head_dim(c);
-	int64_t layers = r->train ? c->layers : 1, kept = r->train && !r->recompute ? c->layers : 1;
+	int64_t layers = !r->train ? 1 : r->offload && c->layers > OFFLOAD_O ? OFFLOAD_O : c->layers;
+	int64_t streams = !r->train ? 1 : r->offload && c->layers + 1 > OFFLOAD_X ? OFFLOAD_X : c->layers + 1;
+	int64_t kept = r->train && !r->recompute ? c->layers : 1;
 	int keep = r->train ? LWM_GROUP_SAVED : LWM_GROUP_WORK, keep2 = kept > 1 ? LWM_GROUP_SAVED : LWM_GROUP_WORK;
 
-	put(p, LWM_BUF_X, keep, t * c->dim * a, r->train ? c->layers + 1 : 1);
+	put(p, LWM_BUF_X, keep, t * c->dim * a, streams);
 	put(p, LWM_BUF_O, keep, t * c->dim * a, layers);
 	put(p, LWM_BUF_LSE, keep, t * c->heads * 4, layers);
+	p->host = r->train && r->offload ? p->bytes[LWM_BUF_X] + p->bytes[LWM_BUF_O] + p->bytes[LWM_BUF_LSE] : 0;
 	put(p, LWM_BUF_QKV, keep2, t * q * a, kept);
 	put(p, LWM_BUF_MID, keep2, t * c->dim * a, r->train ? kept : 0);
 	put(p, LWM_BUF_GU, keep2, (kept > 1 || (r->train && !r->recompute) ? t : p->mlp_chunk) * 2 * c->ffn * a, kept);
@@ -156,5 +162,35 @@ struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *c, const str
 	}
 	y.ring = lwm_ring_bytes(&s, dtype, ring_size);
 	y.total = p.total + y.ring;
+	y.host = c->layers > LWM_OFFLOAD_RESIDENT ? p.host * (c->layers - LWM_OFFLOAD_RESIDENT) : 0;
 	return y;
+}
+
+/* bf16 weights have fp32 ones beside them; gradient and two moments are fp32. */
+static bool fits(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int64_t tokens, int64_t bytes,
+		 int64_t host_bytes)
+{
+	int64_t each = (int64_t)lk_dtype_size(dtype) + 12 + (dtype == LK_F32 ? 0 : 4);
+	struct lwm_llama_run r = *run;
+	struct lwm_llama_bytes need;
+
+	r.tokens = tokens;
+	need = lwm_llama_memory(c, &r, dtype, 1);
+	return need.total + each * lwm_llama_count(c) <= bytes && need.host <= host_bytes;
+}
+
+int64_t lwm_llama_longest(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int64_t bytes,
+			  int64_t host_bytes)
+{
+	int64_t lo = 0, hi = (int64_t)1 << 30;
+
+	while (hi - lo > 1) {
+		int64_t mid = lo + (hi - lo) / 2;
+
+		if (fits(c, run, dtype, mid, bytes, host_bytes))
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return lo;
 }

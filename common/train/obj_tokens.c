@@ -7,10 +7,12 @@
 
 #include "common/base/num.h"
 #include "common/data/loader.h"
+#include "common/model/device.h"
 #include "common/model/llama.h"
 #include "common/text/tokenizer.h"
 #include "common/train/modelfile.h"
 #include "common/train/objective.h"
+#include "common/train/weights.h"
 
 /* Places in the sums. Per modality: loss (weight * nll), nll, hits, tokens. */
 enum { S_NORM, S_TOKENS, S_SEGMENTS, S_FIRST, S_PER = 4 };
@@ -22,6 +24,7 @@ struct tokens {
 	struct lwm_loader *train, *eval;
 	struct lwm_loader_info info;
 	struct lwm_llama *net;
+	bool offload;                         /* activations wait in host memory */
 	int64_t rows_step, micro_rows, local; /* rows a step; rows at a time; local tokens at a time */
 	int32_t *tok, *target, *seg, *pos;    /* (local) this rank's share of a micro batch */
 	float *weight;
@@ -227,9 +230,52 @@ static struct lwm_llama_run run_of(const struct tokens *t)
 	return (struct lwm_llama_run){ .tokens = t->local,
 				       .train = true,
 				       .recompute = !s->no_recompute,
+				       .offload = t->offload,
 				       .mlp_chunk = s->mlp_chunk,
 				       .loss_bytes = s->loss_mib << 20,
 				       .ring = t->base.mesh->sp_dev };
+}
+
+/* Device memory that the plan or the choice of offload goes by. */
+static int room_of(struct tokens *t, int64_t *room, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	size_t free_bytes, total;
+	*room = s->plan_gib << 30;
+	if (s->planning && s->plan_gib)
+		return 0;
+	LWM_TRY(lwm_dev_check(t->base.dev, lk_dev_memory(t->base.dev, &free_bytes, &total), e));
+	*room = (int64_t)free_bytes;
+	return 0;
+}
+
+/* What activations take, and whether they go to the host. auto: where they do not fit beside weights and optimizer state; never
+ * where the device's memory is the host's. */
+static int place_activations(struct tokens *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	const struct lwm_mesh *m = t->base.mesh;
+	struct lwm_llama_run run = run_of(t);
+	int sp = m->dim[LWM_SP], ranks = m->dim[LWM_DP] * m->dim[LWM_FSDP] * sp;
+	int64_t room, weights = lwm_weights_bytes(t->base.floats, ranks, t->base.dtype);
+	bool gpu = !lk_dev_is_host(t->base.dev) || s->plan_gib;
+	LWM_TRY(room_of(t, &room, e));
+	struct lwm_llama_bytes need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp);
+	t->offload = s->offload == LWM_OFFLOAD_TRUE ||
+		     (s->offload == LWM_OFFLOAD_AUTO && gpu && run.recompute && weights + need.total > room);
+	run.offload = t->offload;
+	need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp);
+	t->base.memory_bytes = need.total;
+	t->base.host_bytes = need.host;
+	if (!s->planning)
+		return 0;
+	run.offload = false;
+	t->base.longest = lwm_llama_longest(&t->cfg, &run, t->base.dtype, room, INT64_MAX);
+	run.offload = run.recompute;
+	t->base.longest_offload = lwm_llama_longest(&t->cfg, &run, t->base.dtype, room, INT64_MAX);
+	run.tokens = t->base.longest_offload;
+	t->base.longest_host_bytes = run.tokens ? lwm_llama_memory(&t->cfg, &run, t->base.dtype, 1).host : 0;
+	return 0;
 }
 
 static int tokens_init(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out,
@@ -422,7 +468,7 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 	if (!t)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
 	t->base = (struct lwm_objective){ .ops = &ops, .kind = "lwm", .dev = dev, .stage = s, .mesh = m, .unit = "tok" };
-	t->base.dtype = lk_dev_dtype(dev);
+	t->base.dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(dev);
 	LWM_GO(cut_step(t, e));
 	LWM_GO(open_data(t, e));
 	if (!s->planning)
@@ -430,11 +476,10 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 	LWM_GO(check_tokenizer(t, e));
 	LWM_GO(configure(t, e));
 	LWM_GO(copy_table(t, e));
-	struct lwm_llama_run run = run_of(t);
+	LWM_GO(place_activations(t, e));
 	t->base.tokenizer_hash = t->info.tokenizer.hex;
 	t->base.tokens_per_step = s->tokens_per_batch;
 	t->base.flops_per_step = (double)s->tokens_per_batch * lwm_llama_flops(&t->cfg, (double)s->seq_length / 2);
-	t->base.memory_bytes = lwm_llama_memory(&t->cfg, &run, t->base.dtype, m->dim[LWM_SP]).total;
 out:
 	if (rc < 0)
 		tokens_free(&t->base);

@@ -55,6 +55,9 @@ struct lwm_objective {
 	const char *unit;        /* "tok", "frame" */
 	double flops_per_step;   /* of the model, over all ranks, without recomputation; 0 unknown */
 	int64_t memory_bytes;    /* activations on this rank */
+	int64_t host_bytes;      /* of them, in pinned host memory beside the device; 0: none */
+	/* planning: the longest row of one rank, with all on the device, and with activations in host memory; 0: not known */
+	int64_t longest, longest_offload, longest_host_bytes;
 	const struct lwm_stage *stage;
 	const struct lwm_mesh *mesh;
 };

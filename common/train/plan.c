@@ -41,7 +41,14 @@ static void print_text(struct lwm_str *out, const struct plan *p, const struct l
 	lwm_str_printf(out, "a rank         %s = %s weights, gradient, optimizer + %s activations\n",
 	       lwm_bytes_text((double)p->per_rank, a, sizeof a), lwm_bytes_text((double)p->weights, b, sizeof b),
 	       lwm_bytes_text((double)p->activations, c, sizeof c));
-	lwm_str_printf(out, "device         %s, %s free\n", lk_dev_name(o->dev),
+	if (o->host_bytes)
+		lwm_str_printf(out, "host memory    %s, pinned, for activations of a rank\n",
+			       lwm_bytes_text((double)o->host_bytes, a, sizeof a));
+	if (o->longest || o->longest_offload)
+		lwm_str_printf(out, "longest row    %" PRId64 " tokens on one rank; %" PRId64 " with activations in %s of host memory\n",
+			       o->longest, o->longest_offload,
+			       lwm_bytes_text((double)o->longest_host_bytes, a, sizeof a));
+	lwm_str_printf(out, "device         %s, %s free\n", s->plan_gib ? "a GPU that is not here" : lk_dev_name(o->dev),
 	       lwm_bytes_text((double)p->device_free, a, sizeof a));
 	lwm_str_printf(out, "checkpoint     %s, %" PRId64 " kept; %s free\n",
 	       lwm_bytes_text((double)p->checkpoint, a, sizeof a), s->keep,
@@ -55,11 +62,13 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
 		       const struct lwm_mesh *m)
 {
 	lwm_str_printf(out, "{\"kind\":\"%s\",\"parameters\":%" PRId64 ",\"mesh\":[%d,%d,%d,%d],\"bytes_per_rank\":%" PRId64
-	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"device_free\":%" PRId64
+	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"bytes_host\":%" PRId64 ",\"longest_row\":%" PRId64
+	       ",\"longest_row_offload\":%" PRId64 ",\"device_free\":%" PRId64
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
 	       ",\"units_per_step\":%" PRId64 ",\"flops_per_step\":%.9g,\"flops\":%.9g,\"fits\":%s,\"verdict\":\"%s\"}\n",
 	       o->kind, o->params, m->dim[0], m->dim[1], m->dim[2], m->dim[3], p->per_rank, p->weights, p->activations,
-	       p->device_free, p->checkpoint, p->space, s->steps, o->tokens_per_step, o->flops_per_step, p->flops,
+	       o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint, p->space, s->steps,
+	       o->tokens_per_step, o->flops_per_step, p->flops,
 	       p->code ? "false" : "true", p->verdict);
 }
 
@@ -82,7 +91,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	p.per_rank = p.weights + p.activations;
 	p.checkpoint = o->params * 12;
 	p.space = lwm_space_free(s.out);
-	p.device_free = (int64_t)mem_free;
+	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;
 	p.tokens = (double)o->tokens_per_step * (double)s.steps;
 	p.flops = o->flops_per_step * (double)s.steps;
 	judge(&p, &s, lwm_path_exists(s.data.n ? s.data.v[0] : ""));

@@ -44,6 +44,9 @@ static int prepare(struct run *r, struct lwm_err *e)
 		lwm_bytes_text((double)lwm_weights_bytes(r->o->floats, lwm_comm_size(r->mesh.grad), r->o->dtype), mem,
 			       sizeof mem),
 		lwm_bytes_text((double)r->o->memory_bytes, act, sizeof act));
+	if (r->o->host_bytes)
+		lwm_log(LWM_INFO, "activations of each layer wait in %s of pinned host memory",
+			lwm_bytes_text((double)r->o->host_bytes, act, sizeof act));
 	return lwm_agree(r->world, lwm_weights_new(&r->w, r->o, r->mesh.grad_dev, e), e);
 }
 

@@ -21,6 +21,8 @@ enum lwm_objective_kind { LWM_NEXT_TOKEN, LWM_RECONSTRUCTION };
 extern const char *const lwm_objective_names[];
 enum lwm_schedule { LWM_CONSTANT, LWM_COSINE, LWM_LINEAR };
 extern const char *const lwm_schedule_names[];
+enum lwm_offload_when { LWM_OFFLOAD_AUTO, LWM_OFFLOAD_TRUE, LWM_OFFLOAD_FALSE }; /* auto: where the device is too small */
+extern const char *const lwm_offload_names[];
 extern const char *const lwm_weighting_names[]; /* per_example per_token: enum lwm_weighting of the loader */
 
 struct lwm_stage {
@@ -48,11 +50,13 @@ struct lwm_stage {
 	const char *mesh_dim;
 	int ring_layout;
 	bool no_recompute;
+	int offload; /* enum lwm_offload_when */
 	int64_t mlp_chunk, loss_mib;
 
 	int64_t checkpoint_every, keep, keep_every, log_every, eval_every, eval_rows, stop_after;
 	double grace, watchdog;
 	bool planning; /* only sizes are wanted: data may be missing */
+	int64_t plan_gib; /* planning for a GPU (bf16) of so much memory; 0: for the device at hand */
 
 	/* reconstruction */
 	int64_t resolution, hidden, z_channels, codes, res_blocks, groups, batch_frames, frames_per_pass, holdout,

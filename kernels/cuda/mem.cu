@@ -170,6 +170,20 @@ static int copy(struct lk_dev *dev, void *dst, const void *src, size_t bytes)
 	return lk_cuda_check(dev, "copy", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, stream));
 }
 
+static int copy_out(struct lk_dev *dev, void *dst, const void *src, size_t bytes)
+{
+	cudaStream_t stream = lk_stream(dev);
+
+	return lk_cuda_check(dev, "copy_out", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, stream));
+}
+
+static int copy_in(struct lk_dev *dev, void *dst, const void *src, size_t bytes)
+{
+	cudaStream_t stream = lk_stream(dev);
+
+	return lk_cuda_check(dev, "copy_in", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, stream));
+}
+
 int lk_result(struct lk_dev *dev, const char *op, void *host_out, const void *src, size_t bytes)
 {
 	struct lk_cuda *cu = lk_cu(dev);
@@ -378,6 +392,8 @@ void lk_cuda_fill_mem(struct lk_ops *o)
 	o->host_free = host_free;
 	o->upload = upload;
 	o->download = download;
+	o->copy_out = copy_out;
+	o->copy_in = copy_in;
 	o->copy = copy;
 	o->event_new = event_new;
 	o->event_free = event_free;

@@ -98,6 +98,8 @@ void lk_ref_fill_mem(struct lk_ops *o)
 	o->upload = mem_copy;
 	o->download = mem_copy;
 	o->copy = mem_copy;
+	o->copy_out = mem_copy;
+	o->copy_in = mem_copy;
 	o->zero = mem_zero;
 	o->event_new = event_new;
 	o->event_free = event_free;

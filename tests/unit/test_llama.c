@@ -214,6 +214,73 @@ static void how_it_is_cut_does_not_matter(void **state)
 	batch_free(&x);
 }
 
+/* Two steps, so that slots are met that an earlier step has used. */
+static void two_steps(struct lk_dev *dev, const struct lwm_llama_cfg *c, bool offload, const struct lwm_llama_batch *b,
+		      const float *w, float *grad)
+{
+	struct lwm_llama_run run = { .tokens = b->n, .train = true, .recompute = true, .offload = offload };
+	struct lwm_llama_weights weights = { w, grad };
+	struct lwm_llama_stats st;
+	struct lwm_err e = { 0 };
+	struct lwm_llama *m;
+
+	memset(grad, 0, (size_t)lwm_llama_count(c) * sizeof *grad);
+	assert_int_equal(lwm_llama_new(&m, dev, c, &run, &e), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(lwm_llama_step(m, b, &weights, &st, &e), 0);
+	lwm_llama_free(m);
+}
+
+static void activations_in_host_memory_give_the_same_bits(void **state)
+{
+	struct lwm_llama_cfg c = tiny_cfg();
+	struct batch x = batch_docs(&c, 20, (int[]){ 9, 8 }, 2, 0);
+	struct lk_dev *dev = device("cpu", 1);
+	struct lwm_llama_run run = { .tokens = 20, .train = true, .offload = true };
+	struct lwm_err e = { 0 };
+	struct lwm_llama *m;
+	int64_t total;
+
+	(void)state;
+	for (c.layers = 1; c.layers <= 7; c.layers++) {
+		float *w = weights_new(&c, &total), *a = malloc((size_t)total * 4), *b = malloc((size_t)total * 4);
+
+		two_steps(dev, &c, false, &x.b, w, a);
+		two_steps(dev, &c, true, &x.b, w, b);
+		assert_memory_equal(a, b, (size_t)total * 4);
+		free(w);
+		free(a);
+		free(b);
+	}
+	assert_int_equal(lwm_llama_new(&m, dev, &c, &run, &e), -LWM_ECONFIG); // without recomputation
+	lk_dev_close(dev);
+	batch_free(&x);
+}
+
+static void the_longest_row_just_fits(void **state)
+{
+	struct lwm_llama_run run = { .train = true, .recompute = true };
+	int64_t bytes = (int64_t)100 << 30, host = (int64_t)1 << 40, n[2], each;
+	struct lwm_llama_cfg c;
+
+	(void)state;
+	assert_int_equal(lwm_llama_preset(&c, "1b", NULL), 0);
+	each = 18 * lwm_llama_count(&c);
+	for (int i = 0; i < 2; i++) {
+		run.offload = i;
+		n[i] = lwm_llama_longest(&c, &run, LK_BF16, bytes, host);
+		run.tokens = n[i];
+		assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1).total + each <= bytes);
+		run.tokens++;
+		assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1).total + each > bytes);
+	}
+	assert_true(n[1] > 2 * n[0]);
+	assert_int_equal(lwm_llama_longest(&c, &run, LK_BF16, each, host), 0);
+	run.tokens = lwm_llama_longest(&c, &run, LK_BF16, bytes, (int64_t)8 << 30); // little host memory
+	assert_true(run.tokens > 0 && run.tokens < n[1]);
+	assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1).host <= (int64_t)8 << 30);
+}
+
 static void cpu_agrees_with_ref(void **state)
 {
 	struct lwm_llama_cfg c = tiny_cfg();
@@ -396,6 +463,8 @@ int main(void)
 		cmocka_unit_test(initial_values_do_not_depend_on_the_cut),
 		cmocka_unit_test(gradient_is_the_derivative),
 		cmocka_unit_test(how_it_is_cut_does_not_matter),
+		cmocka_unit_test(activations_in_host_memory_give_the_same_bits),
+		cmocka_unit_test(the_longest_row_just_fits),
 		cmocka_unit_test(cpu_agrees_with_ref),
 		cmocka_unit_test(packing_changes_nothing),
 		cmocka_unit_test(a_packed_document_has_the_logits_of_its_own),
