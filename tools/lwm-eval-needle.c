@@ -16,7 +16,7 @@ static struct {
 	struct lwm_paths haystack;
 	struct lwm_sweep sweep;
 	int64_t chunk, team;
-	int colors;
+	int colors, cache;
 	double need, grace;
 	bool report_only;
 } o = { .device = "auto",
@@ -38,6 +38,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_LIST(0, "haystack", &o.haystack, "FILE", "text to hide in: .txt, or .jsonl with key \"text\"", 0),
 	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
 	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_CHOICE(0, "cache", &o.cache, lwm_cache_kinds, "how keys and values are kept; int8 takes half of bf16's memory", 0),
 	LWM_OPT_HEAD("Grid"),
 	LWM_OPT_INT(0, "context-lengths-min", &o.sweep.length_min, 16, 1 << 30, "N", "shortest context, prompt and answer", 0),
 	LWM_OPT_INT(0, "context-lengths-max", &o.sweep.length_max, 16, 1 << 30, "N", "longest context", 0),
@@ -98,6 +99,8 @@ static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err
 	rc = lwm_agree(c, rc, e);
 	if (rc == 0 && o.team > 1)
 		rc = lwm_agree(c, lwm_gen_new_split(&g, dev, &m.cfg, m.weights, team, o.sweep.length_max, 1, e), e);
+	if (rc == 0)
+		rc = lwm_agree(c, lwm_gen_set_cache(g, (enum lwm_cache_kind)o.cache, e), e);
 	o.sweep.model_hash = m.hash;
 	o.sweep.team = o.team;
 	if (rc == 0)

@@ -19,7 +19,7 @@ static const char *const modes[] = { "text", "chat", "image", "video", "ask", NU
 
 static struct {
 	const char *model, *tokenizer, *vqgan, *device, *prompt, *prompt_file, *input, *output;
-	int mode;
+	int mode, cache;
 	int64_t samples, max_tokens, context, chunk, frames, max_frames, size;
 	struct lwm_sampler text, image, video;
 	double guide_image, guide_video, fps;
@@ -38,6 +38,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
 	LWM_OPT_STR(0, "vqgan", &o.vqgan, "DIR", "frame tokenizer; needed for frames", 0),
 	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_CHOICE(0, "cache", &o.cache, lwm_cache_kinds, "how keys and values are kept; int8 takes half of bf16's memory", 0),
 	LWM_OPT_FLAG(0, "raw", &o.raw, "the prompt as it is, without the assistant's frame around it"),
 	LWM_OPT_INT(0, "samples", &o.samples, 1, 100000, "N", "different results for the same prompt", 0),
 	LWM_OPT_HEAD("Text"),
@@ -122,7 +123,8 @@ static int open_all(struct session *s, struct lwm_err *e)
 				lwm_tokenizer_vocab(s->tok), s->m.cfg.vocab_text);
 	if (o.mode >= MODE_IMAGE)
 		LWM_TRY(open_vqgan(s, e));
-	return lwm_gen_new(&s->g, s->dev, &s->m.cfg, s->m.weights, o.chunk, 2, e);
+	LWM_TRY(lwm_gen_new(&s->g, s->dev, &s->m.cfg, s->m.weights, o.chunk, 2, e));
+	return lwm_gen_set_cache(s->g, (enum lwm_cache_kind)o.cache, e);
 }
 
 static void close_all(struct session *s)
@@ -533,7 +535,7 @@ static int check_options(struct lwm_err *e)
 
 static int show_plan(const struct session *s)
 {
-	int64_t n = context(s), bytes = lwm_cache_bytes(&s->m.cfg, n, lk_dev_dtype(s->dev));
+	int64_t n = context(s), bytes = lwm_cache_bytes(&s->m.cfg, n, lwm_gen_cache_dtype(s->g));
 
 	printf("{\"weights\":%" PRId64 ",\"context\":%" PRId64 ",\"cache_bytes\":%" PRId64 "}\n",
 	       lwm_llama_count(&s->m.cfg), n, bytes);

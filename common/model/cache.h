@@ -26,7 +26,14 @@ int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm
 void lwm_gen_free(struct lwm_gen *g); /* NULL is fine; free caches first */
 const struct lwm_llama_cfg *lwm_gen_config(const struct lwm_gen *g);
 
-/* Of one rank that has the whole context. */
+/* How caches keep keys and values: as the device computes, or in fewer bits. 8 bits have a scale for each token and head. */
+enum lwm_cache_kind { LWM_CACHE_AUTO, LWM_CACHE_F32, LWM_CACHE_BF16, LWM_CACHE_INT8 };
+extern const char *const lwm_cache_kinds[]; /* auto f32 bf16 int8, for option tables */
+/* Of caches made from now on. -LWM_ECONFIG: fp32 on a device that computes in bf16. */
+int lwm_gen_set_cache(struct lwm_gen *g, enum lwm_cache_kind kind, struct lwm_err *e);
+int lwm_gen_cache_dtype(const struct lwm_gen *g);
+
+/* Of one rank that has the whole context. dtype: LK_F32, LK_BF16 or LK_I8. */
 int64_t lwm_cache_bytes(const struct lwm_llama_cfg *cfg, int64_t max_len, int dtype);
 int lwm_cache_new(struct lwm_cache **out, struct lwm_gen *g, int64_t max_len, struct lwm_err *e);
 void lwm_cache_free(struct lwm_cache *c);

@@ -13,11 +13,17 @@ struct lwm_cache {
 	int64_t length, max_len; /* of the whole context */
 	int64_t filled, slots;   /* of this rank */
 	int64_t row, layer_bytes; /* row: elements, keys of all heads then values */
-	char *data;              /* (layers, slots, row) */
+	int64_t scale_at;        /* bytes from the start of a layer to its scales */
+	char *data;              /* each layer: (slots, row) of dtype; with 8 bits (slots, 2 K) fp32 scales behind it */
 	int32_t *pos;            /* position of each slot, also of those to come: they are masked by causality */
 	struct lk_seq *keys;     /* of the first nkeys slots */
 	int64_t nkeys;
+	struct lk_seq **piece;   /* the same keys in pieces of LWM_CACHE_PIECE, made when they are wanted */
+	int64_t pieces;
 };
+/* Keys in fewer bits that many queries look at become floats again so many at a time. */
+enum { LWM_CACHE_PIECE = 4096 };
+int lwm_cache_cut(struct lwm_cache *c, struct lwm_err *e); /* c->piece for the present keys */
 /* Makes the table of key positions reach to `need` slots. */
 int lwm_cache_reach(struct lwm_cache *c, int64_t need, struct lwm_err *e);
 /* Slots filled so far hold their positions; those behind follow from the rule of who takes new tokens. */
@@ -29,14 +35,17 @@ static inline bool lwm_cache_mine(const struct lwm_cache *c, int64_t pos)
 }
 /* Keys and values of n tokens, rows from `row` of LWM_BUF_QKV, into the next slots of layer l. */
 void lwm_cache_put(struct lwm_gen *g, struct lwm_cache *c, int64_t l, int64_t row, int64_t n);
-/* Queries of n tokens, rows from `row`, against the cache. */
-struct lk_attn lwm_cache_attn(struct lwm_gen *g, struct lwm_cache *c, const struct lk_seq *qs, int64_t l, int64_t row,
-			      int64_t n);
+/* Queries of n tokens, rows from `row`, against the cache: o (n,H,E), lse (n,H). */
+void lwm_cache_attend(struct lwm_gen *g, struct lwm_cache *c, const struct lk_seq *qs, int64_t l, int64_t row, int64_t n,
+		      const struct lk_view *o, float *lse);
 
 struct lwm_gen {
 	struct lwm_llama *m;
 	struct lwm_llama_weights w;
 	int64_t max_chunk, max_streams;
+	int cache_dtype;       /* of the caches to come */
+	char *wide;            /* device: a piece of keys and values as floats, then a carried state; made when first wanted */
+	float *logits;         /* host, of all streams; made when first wanted */
 	int32_t *iota;         /* device, as many as a step has tokens */
 	int32_t *host;         /* positions, segments and ids: 3 rows of max tokens */
 	struct lk_seq **query; /* one token each, of the streams of a step */

@@ -34,12 +34,12 @@ static void attend(struct lwm_llama *m, int64_t l)
 	int64_t e = lwm_llama_head_dim(&m->cfg), n = g->per_stream;
 
 	for (int64_t s = 0; s < g->streams && !m->rc; s++) {
-		struct lk_attn a = lwm_cache_attn(g, g->caches[s], g->query[s], l, s * n, n);
 		struct lk_view rows = lwm_rows(m, LWM_BUF_O, 0, m->cfg.dim, s * n, n);
 		struct lk_view o = lk_view3(rows.data, m->dtype, n, m->cfg.heads, e);
 
 		lwm_cache_put(g, g->caches[s], l, s * n, n);
-		LWM_K(m, lk_attn_once(m->dev, &a, &o, (float *)lwm_buf(m, LWM_BUF_LSE, 0) + s * n * m->cfg.heads));
+		lwm_cache_attend(g, g->caches[s], g->query[s], l, s * n, n, &o,
+				 (float *)lwm_buf(m, LWM_BUF_LSE, 0) + s * n * m->cfg.heads);
 	}
 }
 
@@ -60,6 +60,7 @@ int lwm_gen_new(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama
 	g->max_streams = max_streams;
 	g->w.compute = compute_weights;
 	LWM_GO(allocate(g, dev, cfg, e));
+	g->cache_dtype = g->m->dtype;
 	g->m->attend = attend;
 	g->m->attend_arg = g;
 	*out = g;
@@ -76,8 +77,11 @@ void lwm_gen_free(struct lwm_gen *g)
 	lwm_split_free(g);
 	for (int64_t i = 0; g->query && i < g->max_streams; i++)
 		lk_seq_free(g->query[i]);
-	if (g->m)
+	if (g->m) {
 		lk_mem_free(g->m->dev, g->iota);
+		lk_mem_free(g->m->dev, g->wide);
+	}
+	free(g->logits);
 	lwm_llama_free(g->m);
 	free(g->host);
 	free(g->query);
@@ -122,6 +126,8 @@ int lwm_gen_begin(struct lwm_gen *g, struct lwm_cache *const *caches, int64_t st
 		int64_t more = c->ranks == 1 ? per_stream : lwm_cache_mine(c, c->length);
 
 		LWM_TRY(lwm_cache_reach(c, c->filled + more, e));
+		if (c->dtype != g->m->dtype && per_stream > LK_ATTN_FEW)
+			LWM_TRY(lwm_cache_cut(c, e));
 		for (int64_t i = 0; i < per_stream; i++) {
 			pos[s * per_stream + i] = (int32_t)(c->length + i);
 			seg[s * per_stream + i] = (int32_t)s;

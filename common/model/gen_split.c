@@ -163,7 +163,6 @@ static void partial(struct lwm_gen *g, int64_t s, int64_t l, float *o, float *ls
 	int64_t h = m->cfg.heads, e = lwm_llama_head_dim(&m->cfg);
 	bool mine = lwm_cache_mine(c, c->length);
 	struct lk_view ov = lk_view3(o, LK_F32, 1, h, e);
-	struct lk_attn a;
 
 	if (mine)
 		lwm_cache_put(g, c, l, s, 1);
@@ -172,8 +171,7 @@ static void partial(struct lwm_gen *g, int64_t s, int64_t l, float *o, float *ls
 		LWM_K(m, lk_fill(m->dev, lse, h, -INFINITY));
 		return;
 	}
-	a = lwm_cache_attn(g, c, g->query[s], l, s, 1);
-	LWM_K(m, lk_attn_once(m->dev, &a, &ov, lse));
+	lwm_cache_attend(g, c, g->query[s], l, s, 1, &ov, lse);
 }
 
 void lwm_split_attend(struct lwm_llama *m, int64_t l)

@@ -46,6 +46,12 @@ near() {
 	[ "$(losses whole)" = "$(losses parts)" ]
 }
 
+@test "activations in host memory: the same bits" {
+	ok train -o here --steps 3 --layers 4 --offload false
+	ok train -o away --steps 3 --layers 4 --offload true
+	[ "$(losses here)" = "$(losses away)" ]
+}
+
 @test "without recomputation, and with heads that share keys in a larger batch" {
 	ok train -o a --steps 3 --no-recompute --tokens-per-batch 512 --micro-rows 2
 	ok lwm-train-stage -q "${tiny[@]}" --device cpu --threads 1 -o b --steps 3 --no-recompute --tokens-per-batch 512 --micro-rows 2
@@ -58,6 +64,13 @@ near() {
 	gpu=$output
 	ok lwm-sample -q --device cpu --threads 1 -m "$here/model" -p 'the ' --max-tokens 6 --temperature 0 --json
 	[ "$(sed 's/"logprob.*//' <<<"$gpu")" = "$(sed 's/"logprob.*//' <<<"$output")" ]
+}
+
+@test "caches in 8 bits" {
+	ok lwm-sample -q --device cuda -m "$here/model" -p 'the king of the ' --max-tokens 3 --temperature 0 --cache int8 --prefill-chunk 8
+	ok lwm-sample -q --device cuda -m "$here/model" -p 'the king of the ' --max-tokens 3 --top-k 5 --top-p 0.9 --cache bf16
+	code 78 lwm-sample -q --device cuda -m "$here/model" -p 'the ' --max-tokens 3 --cache f32
+	err_has 'bf16'
 }
 
 @test "needle evaluation" {

@@ -91,6 +91,54 @@ static void decoding_equals_the_whole_forward(void **state)
 		}
 }
 
+/* Logits behind n tokens and behind four more, one by one, with a cache of this kind; out (5, TEXT). */
+static void logits_with(const char *dev, enum lwm_cache_kind kind, int64_t chunk, int64_t n, float *out)
+{
+	struct engine x = engine_new(dev, chunk, 1);
+	int32_t *ids = malloc((size_t)(n + 4) * sizeof *ids);
+	struct lwm_cache *c, *copy;
+
+	for (int64_t i = 0; i < n + 4; i++)
+		ids[i] = (int32_t)(i * 7 % 31);
+	assert_int_equal(lwm_gen_set_cache(x.g, kind, NULL), 0);
+	c = cache_new(&x, n + 4);
+	copy = cache_new(&x, n + 5);
+	assert_int_equal(lwm_gen_feed(x.g, c, ids, n, NULL), 0);
+	assert_int_equal(lwm_cache_copy(copy, c, NULL), 0);
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, out + i * TEXT, NULL), 0);
+		if (i < 4)
+			assert_int_equal(lwm_gen_step(x.g, &copy, ids + n + i, 1, NULL), 0);
+	}
+	lwm_cache_free(c);
+	lwm_cache_free(copy);
+	free(ids);
+	engine_free(&x);
+}
+
+/* Rounding to 8 bits of a mantissa errs by 2^-9, to 127 steps of the largest by 2^-8 of it, on keys and values of two layers. */
+static void caches_in_fewer_bits_are_near(void **state)
+{
+	static const struct {
+		const char *dev;
+		int64_t chunk, tokens;
+	} how[] = { { "ref", 16, 40 }, { "cpu", 1, 40 }, { "cpu", 7, 40 }, { "cpu", 1000, 2 * 4096 + 500 } };
+	float exact[5 * TEXT], got[5 * TEXT];
+	struct engine x = engine_new("cpu", 4, 1);
+
+	(void)state;
+	assert_true(lwm_cache_bytes(&x.cfg, 64, LK_I8) < lwm_cache_bytes(&x.cfg, 64, LK_F32));
+	engine_free(&x);
+	for (size_t i = 0; i < sizeof how / sizeof *how; i++) {
+		logits_with(how[i].dev, LWM_CACHE_F32, how[i].chunk, how[i].tokens, exact);
+		logits_with(how[i].dev, LWM_CACHE_BF16, how[i].chunk, how[i].tokens, got);
+		assert_below(worst(got, exact, 5 * TEXT), 1e-2);
+		assert_true(worst(got, exact, 5 * TEXT) > 0);
+		logits_with(how[i].dev, LWM_CACHE_INT8, how[i].chunk, how[i].tokens, got);
+		assert_below(worst(got, exact, 5 * TEXT), 2e-2);
+	}
+}
+
 /* Three streams of different length step together as each does alone. */
 static void streams_do_not_see_each_other(void **state)
 {
@@ -362,6 +410,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decoding_equals_the_whole_forward),
+		cmocka_unit_test(caches_in_fewer_bits_are_near),
 		cmocka_unit_test(streams_do_not_see_each_other),
 		cmocka_unit_test(ranks_share_a_context),
 		cmocka_unit_test(rewinding_forgets),
