@@ -2,26 +2,10 @@
  *
  * Sums are fp32 for both element types; TF32 is not used. Where the depth is split, the parts are added in fp32 from the
  * workspace in a fixed order, so results repeat to the bit. */
+#include <cublasLt.h>
 #include <stdlib.h>
 
 #include "kernels/cuda/matmul_int.h"
-
-#ifdef LK_EMU /* there is no cuBLASLt there */
-
-int lk_lt_matmul(struct lk_dev *, const struct lk_view *, const struct lk_view *, const struct lk_view *, unsigned, float,
-		 bool *done)
-{
-	*done = false;
-	return 0;
-}
-
-void lk_lt_close(struct lk_dev *)
-{
-}
-
-#else
-
-#include <cublasLt.h>
 
 enum { SLOTS = 1024 }; /* a power of two */
 static const size_t workspace_bytes = 32 << 20;
@@ -233,5 +217,3 @@ int lk_lt_matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_vi
 			    p->c, &p->algo, work, p->workspace ? workspace_bytes : 0, stream);
 	return st == CUBLAS_STATUS_SUCCESS ? lk_launched(dev, "matmul") : fail(dev, "cublasLtMatmul", st);
 }
-
-#endif

@@ -70,6 +70,27 @@ static int matmul_nan(struct ops_run *r, const void *arg)
 	return lk_matmul(r->dev, &c, &a, &b, 0, 1.0f);
 }
 
+/* More shapes than a backend may care to remember, then the first ones again. */
+static int matmul_shapes(struct ops_run *r, const void *arg)
+{
+	struct lk_view a = ops_in(r, OPS_ACT, 2, 36, 8), b = ops_in(r, OPS_ACT, 2, 8, 36);
+	struct lk_view c = ops_inout(r, "c", LK_F32, 2, 36, 36);
+
+	(void)arg;
+	for (int round = 0; round < 2; round++)
+		for (int m = 1; m <= (round ? 2 : 30); m++)
+			for (int n = 1; n <= 36; n++) {
+				int rc;
+
+				a.n[0] = c.n[0] = m;
+				b.n[1] = c.n[1] = n;
+				rc = lk_matmul(r->dev, &c, &a, &b, LK_ACC, 0.125f);
+				if (rc)
+					return rc;
+			}
+	return 0;
+}
+
 /* ---- element-wise and reductions ---- */
 
 static int zero_fill(struct ops_run *r, const void *arg)
@@ -610,6 +631,7 @@ static const struct ops_case cases[] = {
 	CMP("matmul of depth 0", matmul, &g_deep0, 0, 0, "exact"),
 	CMP("matmul of depth 0 ACC", matmul, &g_deep0_acc, 0, 0, "exact"),
 	CMP("matmul of no rows", matmul, &g_empty, 0, 0, "exact"),
+	CMP("matmul of 1080 shapes", matmul_shapes, NULL, 5e-6, 1e-5, "a thousand fp32 sums"),
 	CMP("matmul with NaN and Inf", matmul_nan, NULL, 1e-6, 4e-3, sums),
 	CMP("zero and fill", zero_fill, NULL, 0, 0, "exact"),
 	CMP("copy", copy, NULL, 0, 0, "exact"),
