@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/base/lock.h"
 #include "common/base/log.h"
 #include "common/base/stop.h"
 #include "common/config/opt.h"
@@ -66,6 +67,7 @@ static const struct lwm_tool tool = {
 	.summary = "Needle-in-a-haystack sweep over context length and depth, with report and heat map.",
 	.operands = "",
 	.opts = opts,
+	.ranks = true,
 	.details = "Every trial is a function of seed, length, depth and round. Run again it does what is missing; under mpirun or srun\n"
 		   "the ranks share the trials, or with --ranks-per-context groups of them do. With --n-needles-total above 1\n"
 		   "depths are drawn and the score counts each number.",
@@ -172,6 +174,7 @@ static int plan(bool json, struct lwm_err *e)
 static int run(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_comm *c;
+	struct lwm_lock *lock = NULL;
 	double worst = NAN;
 	o.sweep.task.seed = (uint64_t)a->common.seed;
 	if (a->common.plan) {
@@ -187,11 +190,14 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 			      lwm_comm_size(c), o.team);
 	if (rc == 0 && lwm_comm_rank(c) == 0 && !o.report_only)
 		rc = lwm_mkdirs(o.sweep.out, e);
+	if (rc == 0 && lwm_comm_rank(c) == 0 && !o.report_only)
+		rc = lwm_lock_take(&lock, o.sweep.out, 100, e);
 	rc = lwm_agree(c, rc, e);
 	if (rc == 0 && !o.report_only)
 		rc = evaluate(c, a, e);
 	if (rc == 0)
 		rc = lwm_agree(c, lwm_comm_rank(c) == 0 ? report(e, &worst) : 0, e);
+	lwm_lock_free(lock);
 	lwm_tool_say(rc, e);
 	return lwm_comm_end(c, rc, e);
 }

@@ -95,8 +95,10 @@ static const struct lwm_tool tool = {
 	.summary = "Trains one stage of a language model, or the VQGAN; goes on where it was stopped.",
 	.operands = "",
 	.opts = opts,
-	.details = "Started under mpirun or srun its ranks share the work as --mesh-dim says. SIGUSR1, SIGTERM, the time limit and\n"
-		   "a file STOP in the output folder end it after a clean save with exit code 75: run it again.",
+	.ranks = true,
+	.details = "Started under mpirun or srun its ranks share the work as --mesh-dim says; with --device cuda or auto each takes the\n"
+		   "GPU of its number on the node. SIGUSR1, SIGTERM, the time limit and a file STOP in the output folder end it after\n"
+		   "a clean save with exit code 75: run it again. A second run in a folder where one is at work is refused (73).",
 	.examples = "  lwm-train-stage -o runs/32k --model nano --data rows/32k --seq-length 32K --theta 1e6\n"
 		    "  mpirun -n 4 lwm-train-stage --config stage.yaml -o runs/1m --mesh-dim 1,1,1,-1",
 };

@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "common/base/launch.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/base/threads.h"
@@ -31,6 +33,7 @@ struct line {
 };
 
 static struct lwm_common common;
+static bool begun; /* the tool does its work */
 static const struct lwm_opt common_opts[] = {
 	LWM_OPT_FLAG(0, "plan", &common.plan, "say what would be done and stop"),
 	LWM_OPT_FLAG(0, "json", &common.json, "results (and errors) as JSON on standard output"),
@@ -511,7 +514,19 @@ static int parse_and_run(struct lwm_parse *p, struct line *l, int argc, char **a
 	lwm_log_init(p->tool->name, common.quiet ? LWM_WARN : common.verbose ? LWM_DEBUG : LWM_INFO);
 	args.common = common;
 	args.set = &l->set;
+	begun = true;
 	return run(&args, e);
+}
+
+/* Options and files are the same for all ranks, and so is what is wrong with them. The others wait a moment, because a launcher
+ * ends all ranks when one has left with an error. */
+static bool stays_silent(const struct lwm_err *e)
+{
+	const struct timespec moment = { 1, 0 };
+	if (begun || e->said || e->who != LWM_ERR_MINE || lwm_launch_rank() == 0)
+		return false;
+	nanosleep(&moment, NULL);
+	return true;
 }
 
 int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn *run)
@@ -530,7 +545,7 @@ int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn
 	p.ntool = p.n;
 	add_table(&p, common_opts);
 	rc = parse_and_run(&p, &l, argc, argv, run, &e);
-	if (rc < 0)
+	if (rc < 0 && !(tool->ranks && stays_silent(&e)))
 		report(tool->name, rc, &e, json_wanted(argc, argv));
 	release(&p, &l);
 	return close_stdout(tool, rc < 0 ? -rc : rc);

@@ -57,6 +57,7 @@ struct lwm_tool {
 	const char *name, *summary, *operands, *details, *examples;
 	int min_operands, max_operands; /* max -1: any number */
 	const struct lwm_opt *opts;
+	bool ranks;   /* made to be started as many ranks: of what is wrong before they know each other, the first one speaks */
 	bool own_set; /* --set changes a file that the tool itself reads: it gets them in lwm_args.set */
 };
 

@@ -23,7 +23,8 @@ int lwm_comm_self(struct lwm_comm **out, struct lwm_err *e);
 typedef int lwm_rank_fn(struct lwm_comm *c, void *arg, struct lwm_err *e);
 int lwm_comm_threads(int n, lwm_rank_fn *fn, void *arg, struct lwm_err *e);
 /* In libcommmpi.a only (comm_mpi.c), so that tools without ranks do not link MPI. world is MPI_COMM_WORLD; when the
- * program was not started by a launcher it is a group of one. lwm_comm_free of the world finalizes MPI. */
+ * program was not started by a launcher it is a group of one. Several tasks that MPI sees each alone (srun without a PMI that
+ * MPI speaks) are refused with -LWM_EUNAVAIL, unless LWM_ALONE=1. lwm_comm_free of the world finalizes MPI. */
 int lwm_comm_mpi(struct lwm_comm **world, int *argc, char ***argv, struct lwm_err *e);
 void lwm_comm_free(struct lwm_comm *c); /* NULL is fine; collective for MPI */
 

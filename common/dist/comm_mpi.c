@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "common/base/launch.h"
 #include "common/dist/comm_int.h"
 
 enum { PIECE = 1 << 30, MAX_PIECES = 64, TAG = 77 };
@@ -175,16 +177,42 @@ static void yield_when_crowded(void)
 		setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
 }
 
+/* Tasks that a launcher started together, and MPI knows nothing of each other: each would do the whole work, and write where
+ * the others write. One of them says so; the others stay a moment, because a launcher may end all when one has left. */
+static int refuse_to_be_many(int tasks, struct lwm_err *e)
+{
+	const struct timespec moment = { 1, 0 };
+	lwm_fail(e, LWM_EUNAVAIL,
+		 "%d tasks were started together, but MPI sees each of them alone: start them with srun --mpi=pmix (srun "
+		 "--mpi=list says what there is) or mpirun, or let each run by itself with LWM_ALONE=1", tasks);
+	if (lwm_launch_rank() > 0) {
+		e->who = LWM_ERR_HEARD;
+		nanosleep(&moment, NULL);
+	}
+	return -LWM_EUNAVAIL;
+}
+
+static bool may_be_alone(int tasks)
+{
+	const char *s = getenv("LWM_ALONE");
+	return tasks < 2 || (s && !strcmp(s, "1"));
+}
+
 int lwm_comm_mpi(struct lwm_comm **world, int *argc, char ***argv, struct lwm_err *e)
 {
-	int provided;
+	int provided, tasks = lwm_launch_size();
 	*world = NULL;
 	if (!launched())
-		return lwm_comm_self(world, e);
+		return may_be_alone(tasks) ? lwm_comm_self(world, e) : refuse_to_be_many(tasks, e);
 	yield_when_crowded();
 	if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
 		return lwm_fail(e, LWM_EUNAVAIL, "MPI could not be started");
 	if (provided < MPI_THREAD_FUNNELED)
 		return lwm_fail(e, LWM_EUNAVAIL, "this MPI library does not allow threads beside it");
-	return wrap(MPI_COMM_WORLD, 1, world, e);
+	LWM_TRY(wrap(MPI_COMM_WORLD, 1, world, e));
+	if ((*world)->size > 1 || may_be_alone(tasks))
+		return 0;
+	lwm_comm_free(*world);
+	*world = NULL;
+	return refuse_to_be_many(tasks, e);
 }

@@ -5,24 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/launch.h"
 #include "common/base/log.h"
-#include "common/base/num.h"
-
-/* The launchers' own words first: under mpirun each rank inherits the SLURM_LOCALID of the daemon that started it. */
-static int local_rank(void)
-{
-	static const char *const names[] = { "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK",
-					     "MV2_COMM_WORLD_LOCAL_RANK", "PALS_LOCAL_RANKID", "SLURM_LOCALID" };
-
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-		const char *s = getenv(names[i]);
-		int64_t rank;
-
-		if (s && lwm_parse_int(s, 0, 1 << 20, &rank, names[i], NULL) == 0)
-			return (int)rank;
-	}
-	return 0;
-}
 
 /* Has the scheduler given this process GPUs that others on the node do not see? */
 static bool has_own_gpus(void)
@@ -34,7 +18,7 @@ static bool has_own_gpus(void)
 
 int lwm_device_gpu(int gpus, int *index, struct lwm_err *e)
 {
-	int rank = local_rank();
+	int rank = lwm_launch_local_rank();
 
 	if (rank >= gpus && !has_own_gpus())
 		return lwm_fail(e, LWM_EUNAVAIL, "rank %d of this node (counted from 0) finds %d GPU%s: start one rank for each "

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/lock.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/base/stop.h"
@@ -15,7 +16,7 @@
 #include "common/train/metrics.h"
 #include "common/train/save.h"
 
-enum { MAX_SKIPS = 10, SPIKE_WINDOW = 64 };
+enum { MAX_SKIPS = 10, SPIKE_WINDOW = 64, LOCK_SECONDS = 100 /* an NFS server forgets a dead node within 90 */ };
 
 struct run {
 	const struct lwm_stage *s;
@@ -26,6 +27,7 @@ struct run {
 	struct lwm_weights w;
 	struct lwm_progress_state st;
 	struct lwm_metrics *metrics; /* rank 0 */
+	struct lwm_lock *lock;       /* of the output folder; rank 0 */
 	int64_t saved_step, skips_in_row, first_step;
 	double loss, began;
 	char *stop_file;
@@ -235,6 +237,7 @@ static void release(struct run *r)
 	lwm_weights_release(&r->w);
 	lk_dev_close(r->dev);
 	lwm_mesh_release(&r->mesh);
+	lwm_lock_free(r->lock);
 	free(r->stop_file);
 }
 
@@ -260,6 +263,8 @@ int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc == 0 && lwm_comm_rank(world) == 0)
 		rc = lwm_mkdirs(s->out, e);
+	if (rc == 0 && lwm_comm_rank(world) == 0)
+		rc = lwm_lock_take(&r.lock, s->out, LOCK_SECONDS, e);
 	LWM_GO(lwm_agree(world, rc, e));
 	lwm_stop_install(s->grace, r.stop_file);
 	lwm_watchdog_start(world, s->watchdog);

@@ -302,3 +302,50 @@ flip() { # flip FILE OFFSET: one bit
 	code 75 mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o out --steps 100000 --mesh-dim 1,1,1,2 --stop-after 2
 	[ "$(losses out | cut -d' ' -f1 | uniq -d)" = '' ]
 }
+
+@test "a second run in a folder is refused while one is at work, and not after that one was killed" {
+	lwm-train-stage -q "${tiny[@]}" -o out --steps 100000 --checkpoint-every 5 2>err &
+	job=$!
+	until_step out 6 $job
+	grep -q "pid $job" out/.lock
+	code 73 lwm-train-stage -q "${tiny[@]}" -o out --steps 9
+	[ "$(grep -c . <<<"$stderr")" = 1 ]
+	err_has 'another run works in this folder'
+	err_has "pid $job"
+	kill -0 $job
+	kill -9 $job
+	wait $job || true
+	code 75 lwm-train-stage -q "${tiny[@]}" -o out --steps 100000 --stop-after 2
+	[ -e out/.lock ] && [ ! -s out/.lock ]
+}
+
+@test "tasks that do not know each other are refused, one of them says so, LWM_ALONE=1 lets them run" {
+	local alone=(env -u OMPI_COMM_WORLD_SIZE -u PMIX_RANK -u PMI_RANK -u PMI_SIZE SLURM_STEP_NUM_TASKS=4)
+	code 69 "${alone[@]}" SLURM_PROCID=0 lwm-train-stage -q "${tiny[@]}" -o out --steps 2
+	err_has '4 tasks were started together'
+	err_has '--mpi=pmix'
+	[ "$(grep -c . <<<"$stderr")" = 1 ]
+	gone out
+	code 69 "${alone[@]}" SLURM_PROCID=3 lwm-train-stage -q "${tiny[@]}" -o out --steps 2
+	[ -z "$stderr" ]
+	ok "${alone[@]}" SLURM_PROCID=3 LWM_ALONE=1 lwm-train-stage -q "${tiny[@]}" -o out --steps 2
+	ok "${alone[@]}" SLURM_STEP_NUM_TASKS=1 lwm-train-stage -q "${tiny[@]}" -o one --steps 2
+}
+
+@test "of a wrong option the first rank speaks" {
+	code 64 env SLURM_PROCID=0 lwm-train-stage --no-such-option
+	err_has 'no-such-option'
+	code 64 env SLURM_PROCID=2 lwm-train-stage --no-such-option
+	[ -z "$stderr" ]
+	code 64 env SLURM_PROCID=2 lwm-train-stage
+	[ -z "$stderr" ]
+	# mpirun started them inside a Slurm job: its own numbers count
+	code 64 env SLURM_PROCID=0 OMPI_COMM_WORLD_RANK=1 lwm-train-stage --steps none
+	[ -z "$stderr" ]
+	# a tool without ranks is not silent: its tasks may have different options
+	code 64 env SLURM_PROCID=2 lwm-pack --no-such-option
+	err_has 'no-such-option'
+	need_mpi
+	code 64 mpirun -n 3 --oversubscribe lwm-train-stage --no-such-option
+	[ "$(grep -c 'no-such-option' <<<"$stderr")" = 1 ]
+}

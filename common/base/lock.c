@@ -1,0 +1,139 @@
+#include "common/base/lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/path.h"
+
+struct lwm_lock {
+	int fd; /* -1: no locks on this file system */
+};
+
+/* As the file says it: "host pid 123, job 45". */
+struct holder {
+	char host[64], text[192];
+	long pid;
+};
+
+static void my_host(char *out, size_t size)
+{
+	if (gethostname(out, size - 1))
+		out[0] = 0;
+	out[size - 1] = 0;
+	out[strcspn(out, " \n")] = 0;
+}
+
+static void write_holder(int fd)
+{
+	const char *job = getenv("SLURM_JOB_ID");
+	char host[64] = "", text[192];
+	int n;
+
+	my_host(host, sizeof host);
+	n = snprintf(text, sizeof text, "%s pid %ld%s%.32s\n", host, (long)getpid(), job ? ", job " : "", job ? job : "");
+	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)n, 0) != n)
+		lwm_log(LWM_DEBUG, "the lock does not say whose it is: %s", strerror(errno)); // it holds all the same
+}
+
+static void read_holder(int fd, struct holder *h)
+{
+	ssize_t n = pread(fd, h->text, sizeof h->text - 1, 0);
+
+	h->host[0] = 0;
+	h->pid = 0;
+	h->text[n > 0 ? n : 0] = 0;
+	h->text[strcspn(h->text, "\n")] = 0;
+	if (sscanf(h->text, "%63s pid %ld", h->host, &h->pid) != 2)
+		snprintf(h->text, sizeof h->text, "another process");
+}
+
+static bool lives_here(const struct holder *h)
+{
+	char host[64] = "";
+
+	my_host(host, sizeof host);
+	return h->pid > 0 && !strcmp(host, h->host) && (kill((pid_t)h->pid, 0) == 0 || errno == EPERM);
+}
+
+enum answer { OURS, THEIRS, NO_LOCKS };
+
+static enum answer try_lock(int fd)
+{
+	struct flock f = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	if (fcntl(fd, F_SETLK, &f) == 0)
+		return OURS;
+	return errno == EAGAIN || errno == EACCES || errno == EINTR ? THEIRS : NO_LOCKS;
+}
+
+/* Until it is ours, or not to be had: *ours says whether this file system has locks at all. */
+static int wait_for_lock(int fd, const char *dir, double seconds, bool *ours, struct lwm_err *e)
+{
+	enum { NAPS = 6 }; // a run that was just killed takes a moment to end
+	const struct timespec nap = { 0, 500000000 };
+	double end = lwm_now() + seconds;
+	enum answer got;
+	struct holder h;
+
+	for (int tries = 0; (got = try_lock(fd)) == THEIRS; tries++) {
+		read_holder(fd, &h);
+		if ((lives_here(&h) && tries >= NAPS) || lwm_now() > end)
+			return lwm_fail(e, LWM_ECANTCREATE, "%s: another run works in this folder (%s)", dir, h.text);
+		if (tries == NAPS)
+			lwm_log(LWM_WARN, "%s is locked by another run (%s); waiting %.0f s for its end", dir, h.text, seconds);
+		nanosleep(&nap, NULL);
+	}
+	if (got == NO_LOCKS)
+		lwm_log(LWM_WARN, "%s: no locks on this file system (%s): see to it that only one run works here", dir,
+			strerror(errno));
+	*ours = got == OURS;
+	return 0;
+}
+
+int lwm_lock_take(struct lwm_lock **out, const char *dir, double seconds, struct lwm_err *e)
+{
+	char *path = lwm_path_join(dir, ".lock");
+	struct lwm_lock *l = calloc(1, sizeof *l);
+	bool ours = false;
+	int rc = 0, fd = -1;
+
+	*out = NULL;
+	if (!path || !l)
+		LWM_GO(lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir));
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0)
+		LWM_GO(lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot be opened", path));
+	LWM_GO(wait_for_lock(fd, dir, seconds, &ours, e));
+	if (ours)
+		write_holder(fd);
+	l->fd = ours ? fd : -1;
+	*out = l;
+out:
+	if (!ours && fd >= 0)
+		close(fd);
+	if (rc < 0)
+		free(l);
+	free(path);
+	return rc;
+}
+
+void lwm_lock_free(struct lwm_lock *l)
+{
+	if (!l)
+		return;
+	if (l->fd >= 0) {
+		if (ftruncate(l->fd, 0))
+			lwm_log(LWM_DEBUG, "the lock still names its last holder: %s", strerror(errno));
+		close(l->fd);
+	}
+	free(l);
+}
