@@ -11,6 +11,7 @@
 static const char sums[] = "fp32 sums of up to a thousand weights; exp of fp32 scores";
 static const char sharp[] = "scores of tens: their fp32 rounding is an error of the weights";
 static const char split[] = "ref sees the whole at once, the tested device in parts, whose sums are fp32";
+static const char halves[] = "two weighted terms, weights from fp32 exponentials";
 static const char steps[] = "five-point differences of fp32 outputs";
 
 enum layout {
@@ -259,6 +260,56 @@ static int merged(struct ops_run *r, const void *arg)
 	return problem_close(r, &p, rc);
 }
 
+/* The queries stay, blocks of keys come and go: what a backend keeps for a pair of sequences must go with either. */
+static int passing(struct ops_run *r, const void *arg)
+{
+	const struct shape *c = arg;
+	struct lk_view o = ops_out(r, "o", OPS_ACT, 3, c->tq, c->h, c->d);
+	struct lk_view lse = ops_out(r, "lse", LK_F32, 2, c->tq, c->h);
+	struct problem p;
+	int rc = problem_open(r, c, &p);
+	struct lk_attn_state st = { p.m, p.l, p.acc };
+
+	if (rc || whole(r))
+		return problem_close(r, &p, rc ? rc : lk_attn_once(r->dev, &p.a, &o, lse.data));
+	rc = lk_attn_begin(r->dev, &st, c->tq, c->h, c->d);
+	for (int i = 0; !rc && i < c->parts; i++) {
+		int64_t from = (int64_t)c->tk * i / c->parts, n = (int64_t)c->tk * (i + 1) / c->parts - from;
+		struct lk_attn a = p.a;
+		struct lk_seq *ks = NULL;
+
+		a.k = rows(&p.a.k, from, n);
+		a.v = rows(&p.a.v, from, n);
+		rc = lk_seq_new(r->dev, &ks, n, p.side[1].pos + from, p.side[1].seg + from);
+		a.ks = ks;
+		if (!rc)
+			rc = lk_attn_fwd(r->dev, &a, &st);
+		lk_seq_free(ks);
+	}
+	return problem_close(r, &p, rc ? rc : lk_attn_end(r->dev, &o, lse.data, &st));
+}
+
+/* Two partial results of given log-sum-exps, some of which saw nothing. */
+static int join(struct ops_run *r, const void *arg)
+{
+	const struct shape *c = arg;
+	struct lk_view o = ops_inout(r, "o", LK_F32, 3, c->tq, c->h, c->d);
+	struct lk_view o2 = ops_in(r, LK_F32, 3, c->tq, c->h, c->d), lse = ops_out(r, "lse", LK_F32, 2, c->tq, c->h), from[2];
+	int n = c->tq * c->h, rc;
+	float *x = calloc((size_t)n, sizeof *x);
+
+	if (!x)
+		return LK_ENOMEM;
+	for (int k = 0; k < 2; k++) {
+		for (int i = 0; i < n; i++)
+			x[i] = ops_u32(r) % 4 ? (float)(20 * ops_uniform(r)) : -INFINITY;
+		from[k] = ops_given_f32(r, LK_F32, x, 2, c->tq, c->h);
+	}
+	free(x);
+	rc = lk_copy(r->dev, lse.data, from[0].data, (size_t)n * sizeof(float));
+	return rc ? rc : lk_attn_merge(r->dev, o.data, lse.data, o2.data, from[1].data, c->tq, c->h, c->d);
+}
+
 /* ---- backward ---- */
 
 struct grads {
@@ -436,10 +487,22 @@ static const struct ops_case cases[] = {
 	BOTH("scattered segments, full", S(130, 160, 2, 2, 48, 0, .layout = RANDOM)),
 	BOTH("zigzag positions", S(480, 480, 2, 2, 64, 1, .layout = ZIGZAG, .parts = 4)),
 	BOTH("nobody sees anything", S(70, 90, 2, 2, 64, 1, .layout = APART)),
+	BOTH("261 causal d128, grouped", S(261, 261, 4, 2, 128, 1)),
+	BOTH("d128, tiles cut on both sides", S(143, 371, 2, 1, 128, 1)),
+	BOTH("documents with padding, d128", S(330, 330, 2, 1, 128, 1, .layout = PADDED)),
+	BOTH("scattered segments, d96", S(170, 203, 3, 1, 96, 1, .layout = RANDOM)),
+	BOTH("zigzag positions, d96", S(288, 288, 2, 2, 96, 1, .layout = ZIGZAG, .parts = 3)),
+	BOTH("61 causal d7", S(61, 75, 2, 1, 7, 1)),
+	BOTH("97 full d30, gaps", S(97, 70, 2, 2, 30, 0, .pad = 3)),
+	BOTH("17 queries", S(17, 200, 2, 1, 64, 1)),
 	BOTH("no keys", S(20, 0, 2, 2, 64, 1)),
 	FWD("one query, grouped", once, S(1, 1500, 8, 2, 64, 1), sums),
 	FWD("one query, d100", once, S(1, 1100, 2, 2, 100, 1), sums),
 	FWD("one query, scattered segments", once, S(1, 700, 3, 3, 64, 1, .layout = RANDOM), sums),
+	FWD("one query, many keys", once, S(1, 5003, 2, 1, 64, 1), sums),
+	FWD("16 queries, grouped", once, S(16, 300, 8, 1, 128, 1), sums),
+	FWD("3 queries, d96, gaps", once, S(3, 310, 6, 2, 96, 1, .pad = 8), sums),
+	FWD("9 queries, documents", once, S(9, 400, 2, 2, 32, 1, .layout = DOCS), sums),
 	FWD("one query sees nothing", once, S(1, 700, 3, 3, 64, 1, .layout = APART), sums),
 	FWD("one query, no keys", once, S(1, 0, 2, 2, 64, 1), sums),
 	{ "once sharp", OPS_CMP, once, S(200, 200, 2, 2, 64, 1, .sharp = 40), 2e-5, 3e-2, sharp },
@@ -448,17 +511,26 @@ static const struct ops_case cases[] = {
 	FWD("carried 5 blocks", carried, S(301, 301, 2, 1, 64, 1, .layout = DOCS, .parts = 5), split),
 	FWD("carried 3 blocks, scattered", carried, S(150, 250, 2, 2, 40, 1, .layout = RANDOM, .parts = 3), split),
 	FWD("carried 4 blocks, one query", carried, S(1, 900, 4, 2, 64, 1, .parts = 4), split),
+	FWD("carried 4 blocks, d128", carried, S(203, 415, 4, 2, 128, 1, .layout = REVERSED, .parts = 4), split),
+	FWD("carried 3 blocks, d96, padding", carried, S(250, 250, 2, 1, 96, 1, .layout = PADDED, .parts = 3), split),
+	FWD("carried 3 blocks, few queries", carried, S(6, 500, 4, 2, 96, 1, .layout = RANDOM, .parts = 3), split),
+	FWD("carried, d7", carried, S(40, 90, 2, 1, 7, 1, .parts = 2), split),
+	FWD("keys come and go", passing, S(150, 320, 2, 1, 64, 1, .layout = RANDOM, .parts = 5), split),
+	FWD("keys come and go, documents", passing, S(200, 200, 2, 2, 64, 1, .layout = DOCS, .parts = 4), split),
 	FWD("carried, nothing seen", carried, S(60, 60, 2, 2, 64, 1, .layout = APART, .parts = 2), split),
 	FWD("carried sharp", carried, S(200, 200, 2, 2, 64, 1, .sharp = 10, .parts = 3), split),
 	FWD("merge 3 parts", merged, S(40, 300, 2, 2, 64, 1, .parts = 3), split),
 	FWD("merge 2 parts, scattered", merged, S(33, 200, 3, 3, 40, 1, .layout = RANDOM, .parts = 2), split),
 	FWD("merge, nothing seen", merged, S(10, 20, 2, 2, 64, 1, .layout = APART, .parts = 2), split),
+	FWD("join", join, S(37, 0, 3, 3, 64, 0), halves),
+	FWD("join d20", join, S(11, 0, 2, 2, 20, 0), halves),
 	FWD("merge 4 parts, one query", merged, S(1, 900, 4, 2, 64, 1, .parts = 4), split),
 	PARTS("ring of 2, zigzag", ring, S(320, 320, 2, 2, 64, 1, .layout = ZIGZAG, .parts = 2)),
 	PARTS("ring of 4, zigzag", ring, S(480, 480, 2, 1, 64, 1, .layout = ZIGZAG, .parts = 4)),
 	PARTS("ring of 8, zigzag", ring, S(480, 480, 1, 1, 64, 1, .layout = ZIGZAG, .parts = 8)),
 	PARTS("ring of 4, contiguous documents", ring, S(500, 500, 2, 2, 64, 1, .layout = DOCS, .parts = 4)),
 	PARTS("documents alone", documents, S(400, 400, 2, 2, 64, 1, .layout = DOCS)),
+	PARTS("ring of 3, d128", ring, S(390, 390, 4, 2, 128, 1, .layout = ZIGZAG, .parts = 3)),
 	PARTS("documents alone, d100", documents, S(250, 250, 4, 2, 100, 1, .layout = DOCS)),
 	GRAD("gradient causal", S(7, 7, 2, 1, 8, 1)),
 	GRAD("gradient full", S(5, 9, 2, 2, 6, 0)),
