@@ -135,13 +135,7 @@ static int report(const struct lwm_ckpt *c, const char *what, int64_t bytes, dou
 			      (json_int_t)lwm_ckpt_meta(c)->step, "tensors", (json_int_t)lwm_ckpt_count(c), "values",
 			      (json_int_t)total_values(c), "bytes", (json_int_t)bytes, "seconds", seconds, "verified",
 			      a.verify);
-	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
-	json_decref(o);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
-	puts(text);
-	free(text);
-	return 0;
+	return lwm_tool_json(o, e);
 }
 
 static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_err *e)

@@ -154,13 +154,11 @@ static int print_json(json_t *report, double seconds, struct lwm_err *e)
 	json_t *o = report ? json_deep_copy(report) : json_object();
 	bool ok = o && json_object_set_new(o, "complete_before", json_boolean(!report)) == 0 &&
 		  json_object_set_new(o, "seconds", json_real(seconds)) == 0;
-	char *text = ok ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
-	json_decref(o);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
-	puts(text);
-	free(text);
-	return 0;
+	if (!ok) {
+		json_decref(o);
+		o = NULL;
+	}
+	return lwm_tool_json(o, e);
 }
 
 static int pack(const struct lwm_args *args, struct lwm_err *e)

@@ -25,8 +25,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('d', "out-dir", &o.out_dir, "DIR", "one shard for each input: DIR/NAME.qa.h5", LWM_OPT_REQUIRED),
 	LWM_OPT_STR('t', "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
 	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
-	LWM_OPT_INT(0, "task", &o.task, 0, 1e9, "I", "take the inputs whose number modulo --tasks is I, from 0", 0),
-	LWM_OPT_INT(0, "tasks", &o.tasks, 1, 1e9, "N", "number of tasks that share the inputs", 0),
+	LWM_OPT_TASKS(&o.task, &o.tasks),
 	LWM_OPT_HEAD("Documents"),
 	LWM_OPT_INT(0, "chunk-tokens", &o.chunk, 16, 1 << 20, "N", "tokens that a pair is written about", 0),
 	LWM_OPT_INT(0, "target-tokens", &o.target, 32, 1 << 30, "N", "length of a finished document at most", 0),
@@ -180,8 +179,7 @@ static int convert(const char *input, struct writer *w, const struct lwm_args *a
 
 static int check(struct lwm_err *e)
 {
-	if (o.task >= o.tasks)
-		return lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, o.task, o.tasks);
+	LWM_TRY(lwm_tool_tasks(o.task, o.tasks, e));
 	if (o.target < o.chunk + o.answer + MARKS)
 		return lwm_fail(e, LWM_EUSAGE,
 				"--target-tokens %" PRId64 " cannot hold a chunk of %" PRId64 " tokens and its pair of %" PRId64

@@ -30,8 +30,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_CHOICE(0, "format", &a.format, formats, "what the inputs are; auto: .jsonl by name, else text", 0),
 	LWM_OPT_INT(0, "split-lines", &a.split_lines, 0, 1e12, "N", "text: N lines a document; 0: the whole file", 0),
 	LWM_OPT_STR(0, "split-at", &a.split_at, "LINE", "text: a line equal to this ends a document", 0),
-	LWM_OPT_INT(0, "task", &a.task, 0, 1e9, "I", "take the inputs whose number modulo --tasks is I, from 0", 0),
-	LWM_OPT_INT(0, "tasks", &a.tasks, 1, 1e9, "N", "number of tasks that share the inputs", 0),
+	LWM_OPT_TASKS(&a.task, &a.tasks),
 	LWM_OPT_HEAD("Documents"),
 	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "bytes, a SentencePiece model, or a folder with one",
 		    LWM_OPT_REQUIRED),
@@ -41,8 +40,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "fields-index", &a.fields_index, -1, 1e6, "I", "always this alternative; -1: by seed", 0),
 	LWM_OPT_STR(0, "join", &a.join, "TEXT", "between parts joined by +", 0),
 	LWM_OPT_STR(0, "prepend", &a.prepend, "TEXT", "put before the first part", 0),
-	LWM_OPT_FLAG(0, "no-bos", &a.no_bos, "no <s> at the start of documents"),
-	LWM_OPT_FLAG(0, "no-eos", &a.no_eos, "no </s> at their end"),
+	LWM_OPT_MARKS(&a.no_bos, &a.no_eos),
 	LWM_OPT_INT(0, "frame-codes", &a.frame_codes, 1, 1 << 20, "N", "codes of one vision frame", 0),
 	LWM_OPT_INT(0, "vision-codes", &a.vision_codes, 1, 1 << 24, "N", "size of the codebook", 0),
 	LWM_OPT_INT(0, "max-frames", &a.max_frames, 0, 1e9, "N", "keep so many frames, evenly spread; 0: all", 0),
@@ -96,8 +94,7 @@ static int outputs(const struct lwm_paths *in, struct lwm_paths *out, struct lwm
 		return lwm_fail(e, LWM_EUSAGE, "give one of --output and --out-dir");
 	if (a.output && a.tasks > 1)
 		return lwm_fail(e, LWM_EUSAGE, "--tasks needs --out-dir: several tasks cannot write one file");
-	if (a.task >= a.tasks)
-		return lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, a.task, a.tasks);
+	LWM_TRY(lwm_tool_tasks(a.task, a.tasks, e));
 	if (a.out_dir)
 		return lwm_ingest_names(in, a.out_dir, out, e);
 	for (int64_t i = 0; i < in->n; i++)
@@ -152,13 +149,7 @@ static int report(const struct lwm_ingest_stats *s, double seconds, bool json, s
 			      "loss_tokens", (json_int_t)s->loss_tokens, "frames", (json_int_t)s->frames,
 			      "bytes", (json_int_t)s->bytes, "shards", (json_int_t)s->shards,
 			      "skipped", (json_int_t)s->skipped, "seconds", seconds);
-	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
-	json_decref(o);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
-	puts(text);
-	free(text);
-	return 0;
+	return lwm_tool_json(o, e);
 }
 
 static void plan(const struct lwm_paths *in, const struct lwm_paths *out)

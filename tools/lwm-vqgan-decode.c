@@ -241,13 +241,7 @@ static int report(const struct job *j, bool json, struct lwm_err *e)
 			      "width", (json_int_t)j->w, "height", (json_int_t)j->h);
 	if (j->original) /* frames that are equal have no finite PSNR */
 		json_object_set_new(o, "psnr", j->psnr < 1e9 ? json_real(j->psnr) : json_null());
-	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
-	json_decref(o);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
-	puts(text);
-	free(text);
-	return 0;
+	return lwm_tool_json(o, e);
 }
 
 static int run(const struct lwm_args *args, struct lwm_err *e)

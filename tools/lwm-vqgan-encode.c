@@ -31,8 +31,7 @@ static const struct lwm_opt opts[] = {
 		    LWM_OPT_REQUIRED),
 	LWM_OPT_STR(0, "device", &a.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
 	LWM_OPT_FLAG(0, "frame-folders", &a.folders, "a folder of images is one clip, in order of their names"),
-	LWM_OPT_INT(0, "task", &a.task, 0, 1e9, "I", "take the inputs whose number modulo --tasks is I, from 0", 0),
-	LWM_OPT_INT(0, "tasks", &a.tasks, 1, 1e9, "N", "number of tasks that share the inputs", 0),
+	LWM_OPT_TASKS(&a.task, &a.tasks),
 	LWM_OPT_INT(0, "max-bad", &a.max_bad, -1, 1e12, "N", "more inputs that cannot be used are a failure; -1: any number", 0),
 	LWM_OPT_HEAD("Frames"),
 	LWM_OPT_DOUBLE(0, "fps", &a.frames.fps, 0, 1000, "X", "frames a second; 0: every frame of the file", 0),
@@ -47,8 +46,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_HEAD("Documents"),
 	LWM_OPT_LIST('f', "fields", &a.fields, "FIELDS", "parts of a document, [part] without loss (default: vision); "
 		     "given several times, each clip gets one by seed", 0),
-	LWM_OPT_FLAG(0, "no-bos", &a.no_bos, "no <s> at the start of documents"),
-	LWM_OPT_FLAG(0, "no-eos", &a.no_eos, "no </s> at their end"),
+	LWM_OPT_MARKS(&a.no_bos, &a.no_eos),
 	LWM_OPT_END
 };
 
@@ -122,8 +120,7 @@ static int output(struct job *j, struct lwm_err *e)
 		return lwm_fail(e, LWM_EUSAGE, "give one of --output and --out-dir");
 	if (a.output && a.tasks > 1)
 		return lwm_fail(e, LWM_EUSAGE, "--tasks needs --out-dir: several tasks cannot write one file");
-	if (a.task >= a.tasks)
-		return lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, a.task, a.tasks);
+	LWM_TRY(lwm_tool_tasks(a.task, a.tasks, e));
 	snprintf(name, sizeof name, "part-%05" PRId64 "-of-%05" PRId64 ".docs.h5", a.task, a.tasks);
 	j->out = a.output ? strdup(a.output) : lwm_path_join(a.out_dir, name);
 	return j->out ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a name");
@@ -300,13 +297,7 @@ static int report(const struct job *j, double seconds, bool json, bool skipped, 
 	json_t *o = json_pack("{s:I,s:I,s:I,s:I,s:I,s:f,s:b}", "clips", (json_int_t)t->in, "documents", (json_int_t)t->out,
 			      "rejected", (json_int_t)t->rejected, "frames", (json_int_t)t->frames, "tokens",
 			      (json_int_t)t->tokens, "seconds", seconds, "skipped", skipped);
-	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
-	json_decref(o);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
-	puts(text);
-	free(text);
-	return 0;
+	return lwm_tool_json(o, e);
 }
 
 static int run(const struct lwm_args *args, struct lwm_err *e)

@@ -468,6 +468,22 @@ void lwm_tool_say(int rc, struct lwm_err *e)
 	fflush(stdout);
 }
 
+int lwm_tool_tasks(int64_t task, int64_t tasks, struct lwm_err *e)
+{
+	return task < tasks ? 0 : lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, task, tasks);
+}
+
+int lwm_tool_json(json_t *o, struct lwm_err *e)
+{
+	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	json_decref(o);
+	if (!text)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
+	puts(text);
+	free(text);
+	return 0;
+}
+
 /* A full disk behind standard output shows here at the latest. */
 static int close_stdout(const struct lwm_tool *t, int status)
 {

@@ -18,6 +18,7 @@
 #ifndef LWM_CONFIG_OPT_H
 #define LWM_CONFIG_OPT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -45,6 +46,13 @@ struct lwm_opt {
 #define LWM_OPT_SECONDS(l, n, d, a, h, f) { LWM_T_SECONDS, l, n, d, a, h, 0, 0, 0, f }
 #define LWM_OPT_CHOICE(l, n, d, c, h, f) { LWM_T_CHOICE, l, n, d, 0, h, 0, 0, c, f }
 #define LWM_OPT_LIST(l, n, d, a, h, f) { LWM_T_LIST, l, n, d, a, h, 0, 0, 0, f } /* may be given several times */
+/* What several tools share: which part of the inputs an array task takes, the marks around a document. */
+#define LWM_OPT_TASKS(i, n) \
+	LWM_OPT_INT(0, "task", i, 0, 1e9, "I", "take the inputs whose number modulo --tasks is I, from 0", 0), \
+	LWM_OPT_INT(0, "tasks", n, 1, 1e9, "N", "number of tasks that share the inputs", 0)
+#define LWM_OPT_MARKS(no_bos, no_eos) \
+	LWM_OPT_FLAG(0, "no-bos", no_bos, "no <s> at the start of documents"), \
+	LWM_OPT_FLAG(0, "no-eos", no_eos, "no </s> at their end")
 #define LWM_OPT_HEAD(h) { LWM_T_HEAD, 0, 0, 0, 0, h, 0, 0, 0, 0 }
 #define LWM_OPT_END { LWM_T_END, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
@@ -78,6 +86,11 @@ int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn
 /* Prints the error of a run now, and what waits for standard output. For tools with ranks, before lwm_comm_end: a launcher ends all
  * ranks as soon as one has left with an error, the one that would have explained it too. */
 void lwm_tool_say(int rc, struct lwm_err *e);
+
+/* Are these two options possible together? -LWM_EUSAGE. */
+int lwm_tool_tasks(int64_t task, int64_t tasks, struct lwm_err *e);
+/* Prints what --json promises, one line, and takes o over; NULL says that there was no memory for it. */
+int lwm_tool_json(json_t *o, struct lwm_err *e);
 
 #define LWM_VERSION "0.1.0"
 const char *lwm_build_text(void); /* compiler, flags, libraries; for --version --verbose and provenance */
