@@ -111,7 +111,8 @@ int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
 	size_t at = (size_t)lwm_comm_rank(w->grad_comm) * bytes;
 	if (lwm_comm_size(w->grad_comm) == 1)
 		return 0;
-	return lwm_devcomm_allgather(w->grad_dev, (char *)w->compute + at, bytes, w->compute, e);
+	LWM_TRY(lwm_devcomm_allgather(w->grad_dev, (char *)w->compute + at, bytes, w->compute, e));
+	return lwm_devcomm_settle(w->grad_dev, e);
 }
 
 int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e)
@@ -119,7 +120,7 @@ int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e)
 	return lwm_dev_check(w->dev, lk_zero(w->dev, w->grad, (size_t)w->total * 4), e);
 }
 
-/* The sum is waited for here, where a rank that is lost is noticed, because the norm is waited for next. */
+/* The sum is waited for here, where a rank that is lost is noticed: the norm is waited for next. */
 static int scatter(struct lwm_weights *w, struct lwm_err *e)
 {
 	if (lwm_comm_size(w->grad_comm) == 1)
