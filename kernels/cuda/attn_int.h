@@ -106,7 +106,8 @@ __device__ static inline int lk_k_pos(const struct lk_attn_job *j, int64_t t)
 
 /* Walks the tiles that one tile meets: lk_walk_begin, then while (w.tile >= 0) { ... w.tile, w.mask ...; lk_walk_next }. */
 struct lk_walk {
-	const struct lk_sched_run *run, *end;
+	const struct lk_sched_run *runs;
+	int run, end;         /* of runs: the next, and where the list ends */
 	int tile, last, mask; /* tile -1: none is left */
 };
 
@@ -115,16 +116,17 @@ __device__ static inline void lk_walk_load(struct lk_walk *w)
 	w->tile = -1;
 	if (w->run == w->end)
 		return;
-	w->tile = w->run->first;
-	w->last = w->run->end - 1;
-	w->mask = w->run->mask;
+	w->tile = w->runs[w->run].first;
+	w->last = w->runs[w->run].end - 1;
+	w->mask = w->runs[w->run].mask;
 	w->run++;
 }
 
 __device__ static inline void lk_walk_begin(struct lk_walk *w, const struct lk_attn_sched *s, int tile)
 {
-	w->run = s->runs + s->start[tile];
-	w->end = s->runs + s->start[tile + 1];
+	w->runs = s->runs;
+	w->run = s->start[tile];
+	w->end = s->start[tile + 1];
 	lk_walk_load(w);
 }
 
