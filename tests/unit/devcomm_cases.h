@@ -64,7 +64,8 @@ static inline int devcomm_sums(struct devcomm_rank *r, struct lwm_err *e)
 	int64_t len = (int64_t)DEVCOMM_SLICE * n;
 	float *host = malloc((size_t)len * 4), *p, *mine;
 
-	NEED(host && (p = devcomm_floats(r, len, devcomm_value, host)) && (mine = devcomm_floats(r, DEVCOMM_SLICE, devcomm_value, host)));
+	NEED(host && (p = devcomm_floats(r, len, devcomm_value, host)));
+	NEED((mine = devcomm_floats(r, DEVCOMM_SLICE, devcomm_value, host)));
 	LWM_TRY(lwm_devcomm_reduce_scatter_f32(r->d, p, mine, len, e));
 	NEED(lk_download(r->dev, host, mine, (size_t)DEVCOMM_SLICE * 4) == 0);
 	for (int64_t i = 0; i < DEVCOMM_SLICE; i++)
@@ -116,7 +117,8 @@ static inline int devcomm_ring(struct devcomm_rank *r, struct lwm_err *e)
 
 	NEED(host);
 	for (int k = 0; k < 2; k++)
-		NEED((a[k] = devcomm_floats(r, LEN, devcomm_value, host)) && (b[k] = devcomm_floats(r, LEN, devcomm_value, host)));
+		NEED((a[k] = devcomm_floats(r, LEN, devcomm_value, host)) &&
+		     (b[k] = devcomm_floats(r, LEN, devcomm_value, host)));
 	for (int s = 0; s < n; s++) {
 		struct lk_view y = lk_view1(b[s % 2], LK_F32, LEN), x = lk_view1(a[s % 2], LK_F32, LEN);
 
