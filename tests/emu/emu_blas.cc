@@ -1,8 +1,8 @@
 /* emu_blas.cc - cuBLASLt as its manual describes it, by plain loops in the stream.
  *
  * An algorithm is a note of what it was chosen for: using it for another product, for pointers that are less aligned than
- * was said, or without the workspace it asked for is an error. Deep products ask for a workspace and spoil it. bf16 in rows of an odd
- * length has no algorithm, so that callers meet that answer too. */
+ * was said, or without the workspace it asked for is an error. Deep products ask for a workspace and spoil it. bf16 in rows
+ * of an odd length has no algorithm, so that callers meet that answer too. */
 #include <cstdlib>
 #include <vector>
 
