@@ -13,7 +13,7 @@
  * already. With the device's `fast` nobody waits, and dQ's last bits may differ from run to run.
  *
  * Shared memory: keys | values | STAGES x queries | STAGES x dO | 2 x dS^T (keys x queries, the columns of one block) | dQ in
- * blocks of 32 fp32 columns | STAGES x lse | STAGES x delta | positions and segments of masked queries, one per warpgroup |
+ * blocks of 32 fp32 columns | STAGES x (lse | delta) | positions and segments of masked queries, one per warpgroup |
  * barriers | item.
  */
 #include "kernels/cuda/attn_sm90.h"
@@ -21,7 +21,7 @@
 namespace {
 
 enum { WGS = 2, BQ = 64, BK = 64 * WGS, THREADS = 128 * (WGS + 1), WARPS = 4 * WGS, STAGES = 2 };
-enum { LOAD_REGS = 40, MATH_REGS = 232 }; /* of 65536: 128 threads x 40 and 256 x 232 */
+enum { LOAD_REGS = 32, MATH_REGS = 240 }; /* all 65536: 128 threads x 32 and 256 x 240 */
 enum { BAR_DS = 1, BAR_QUERIES = 2 }; /* dS^T is written (both warpgroups); inside warpgroup w: 2 + w */
 
 template <int D> struct geo {
@@ -34,8 +34,8 @@ template <int D> struct geo {
 	static constexpr int DQ_BLOCK = BQ * 128; /* 32 columns of fp32 */
 	static constexpr int V_AT = K::BYTES, Q_AT = 2 * K::BYTES, DO_AT = Q_AT + STAGES * Q::BYTES;
 	static constexpr int DS_AT = DO_AT + STAGES * Q::BYTES, DQ_AT = DS_AT + 2 * S::BYTES;
-	static constexpr int LSE_AT = DQ_AT + D / 32 * DQ_BLOCK, DELTA_AT = LSE_AT + STAGES * BQ * 4;
-	static constexpr int QUERIES_AT = DELTA_AT + STAGES * BQ * 4, BARS_AT = QUERIES_AT + WGS * BQ * 8;
+	static constexpr int STATS_AT = DQ_AT + D / 32 * DQ_BLOCK, QUERIES_AT = STATS_AT + STAGES * BQ * 8;
+	static constexpr int BARS_AT = QUERIES_AT + WGS * BQ * 8;
 	static constexpr int BARS = 6 + 4 * STAGES, BYTES = BARS_AT + BARS * 8 + 16;
 };
 
@@ -78,7 +78,7 @@ struct maps {
 struct work {
 	struct lk_attn_sched by_key, by_query;
 	int items, fast;
-	float *lse, *delta; /* (heads, tiles of queries, BQ): lse log2(e), +inf where nothing is seen or no query is; delta */
+	float *stats;       /* (heads, tiles of queries, 2, BQ): lse log2(e), +inf where nothing is seen or no query is; delta */
 	int *flags;         /* (heads, tiles of queries) */
 	int *counter;
 };
@@ -98,8 +98,8 @@ __global__ void attn_bwd_prepare(const __grid_constant__ struct lk_attn_job j, c
 		lse = lse == -INFINITY ? INFINITY : lse * LK_LOG2E;
 		delta = j.delta[t * j.h + h];
 	}
-	w.lse[i] = lse;
-	w.delta[i] = delta;
+	w.stats[i / BQ * (2 * BQ) + i % BQ] = lse;
+	w.stats[i / BQ * (2 * BQ) + BQ + i % BQ] = delta;
 	if (i % BQ == 0)
 		w.flags[i / BQ] = 0;
 	if (i == 0)
@@ -137,14 +137,13 @@ __device__ static inline void load_queries(const smem<D> &m, const struct maps &
 					   struct lk_ring90 *ring)
 {
 	typedef geo<D> G;
-	int64_t row = (static_cast<int64_t>(head) * w.by_query.tiles + tile) * BQ;
+	const float *stats = w.stats + (static_cast<int64_t>(head) * w.by_query.tiles + tile) * (2 * BQ);
 
 	lk_mbar_wait(m.q_empty + ring->stage, ring->parity ^ 1);
-	lk_tile_load<typename G::Q>(m.q(ring->stage), &map.q, m.q_full + ring->stage, head, tile * BQ, BQ * 4);
-	lk_bulk_load(m.base + G::LSE_AT + ring->stage * BQ * 4, w.lse + row, BQ * 4, m.q_full + ring->stage);
+	lk_tile_load<typename G::Q>(m.q(ring->stage), &map.q, m.q_full + ring->stage, head, tile * BQ, BQ * 8);
+	lk_bulk_load(m.base + G::STATS_AT + ring->stage * BQ * 8, stats, BQ * 8, m.q_full + ring->stage);
 	lk_mbar_wait(m.do_empty + ring->stage, ring->parity ^ 1);
-	lk_tile_load<typename G::Q>(m.dout(ring->stage), &map.dout, m.do_full + ring->stage, head, tile * BQ, BQ * 4);
-	lk_bulk_load(m.base + G::DELTA_AT + ring->stage * BQ * 4, w.delta + row, BQ * 4, m.do_full + ring->stage);
+	lk_tile_load<typename G::Q>(m.dout(ring->stage), &map.dout, m.do_full + ring->stage, head, tile * BQ, 0);
 	lk_ring_next<STAGES>(ring);
 }
 
@@ -345,66 +344,101 @@ __device__ static __forceinline__ void begin_dq(float (&x)[COLS / 2], const unsi
 
 /* What goes from one tile of queries to the next. */
 template <int D> struct sums {
-	float dk[D / 2], dv[D / 2];
+	float dk[D / 2], dv[D / 2], s[BQ / 2]; /* s: scores of the tile that comes next */
 	struct lk_ring90 ring;
 	int round; /* tiles of queries so far */
 };
 
-/* dS^T is in shared memory: dQ and the rest of dK, then everything is handed back. COLS columns of dQ are this warpgroup's. */
-template <int D, int COLS>
-__device__ static __forceinline__ void finish_tile(const smem<D> &m, struct sums<D> &x, const uint32_t (&ds)[BQ / 4], int first,
-						   float scale)
+/* The tiles of queries of an item, of all heads of the group. */
+struct tour {
+	struct lk_walk walk;
+	int group; /* heads left, this one included */
+};
+
+__device__ static __forceinline__ void tour_begin(struct tour &t, const struct lk_attn_sched &s, int tile, int group)
+{
+	lk_walk_begin(&t.walk, &s, tile);
+	lk_walk_uniform(&t.walk);
+	t.group = group;
+}
+
+__device__ static __forceinline__ void tour_next(struct tour &t, const struct lk_attn_sched &s, int tile)
+{
+	lk_walk_next(&t.walk);
+	lk_walk_uniform(&t.walk);
+	if (t.walk.tile < 0 && --t.group)
+		tour_begin(t, s, tile, t.group);
+}
+
+/* S^T of the tile in the ring's stage. */
+template <int D>
+__device__ static __forceinline__ void begin_scores(const smem<D> &m, struct sums<D> &x, const struct lk_ring90 &ring, int wg)
 {
 	typedef geo<D> G;
+
+	lk_mbar_wait(m.q_full + ring.stage, ring.parity);
+	lk_gmma_fence();
+	lk_mul_nt<typename G::K, typename G::Q>(x.s, m.base + 64 * wg * G::K::ROW_BYTES, m.q(ring.stage));
+}
+
+/* dS^T is in shared memory: dQ, the next tile's scores, dK; then everything is handed back. COLS columns of dQ are
+ * this warpgroup's. */
+template <int D, int COLS>
+__device__ static __forceinline__ void finish_tile(const smem<D> &m, struct sums<D> &x, const uint32_t (&ds)[BQ / 4], int first,
+						   float scale, int more, int wg)
+{
+	typedef geo<D> G;
+	struct lk_ring90 next = x.ring;
 	int stage = x.ring.stage;
 	float dq[COLS / 2];
 
+	if (more)
+		lk_ring_next<STAGES>(&next); // else this tile's scores once more: cheaper than a branch around wgmma
 	lk_gmma_fence();
 	begin_dq<D, COLS>(dq, m.base + G::DS_AT + (x.round & 1) * G::S::BYTES, m.base, first);
 	lk_gmma_commit();
+	begin_scores<D>(m, x, next, wg);
+	lk_gmma_commit();
+	lk_gmma_fence();
 	lk_mul_rn<typename G::Q>(x.dk, ds, m.q(stage));
 	lk_gmma_commit();
-	lk_gmma_wait<2>();
-	lk_gmma_hold(x.dv);
-	lk_warp_arrive(m.do_empty + stage);
 	lk_mbar_wait(m.dq_empty, (x.round & 1) ^ 1);
-	lk_gmma_wait<1>();
+	lk_gmma_wait<2>();
 	lk_gmma_hold(dq);
 	put_dq<COLS>(m.base + G::DQ_AT, dq, first, scale);
 	lk_fence_async();
 	lk_warp_arrive(m.dq_full);
 	lk_gmma_wait<0>();
 	lk_gmma_hold(x.dk);
+	lk_gmma_hold(x.s);
 	lk_warp_arrive(m.q_empty + stage);
 }
 
+/* One tile of queries, whose scores are there. more: another one follows. */
 template <int D>
 __device__ static __forceinline__ void do_tile(const smem<D> &m, struct sums<D> &x, const struct keys &k,
-					       const struct lk_attn_job &j, int tile, int masked, int wg)
+					       const struct lk_attn_job &j, int tile, int masked, int more, int wg)
 {
 	typedef geo<D> G;
-	const unsigned char *own_k = m.base + 64 * wg * G::K::ROW_BYTES, *own_v = own_k + G::V_AT;
 	int stage = x.ring.stage;
-	float s[BQ / 2], dp[BQ / 2];
+	const float *stats = reinterpret_cast<const float *>(m.base + G::STATS_AT) + stage * (2 * BQ);
+	float dp[BQ / 2];
 	uint32_t p[BQ / 4], ds[BQ / 4];
 
-	lk_mbar_wait(m.q_full + stage, x.ring.parity);
 	lk_mbar_wait(m.do_full + stage, x.ring.parity);
 	lk_gmma_fence();
-	lk_mul_nt<typename G::K, typename G::Q>(s, own_k, m.q(stage));
+	lk_mul_nt<typename G::K, typename G::Q>(dp, m.base + G::V_AT + 64 * wg * G::K::ROW_BYTES, m.dout(stage));
 	lk_gmma_commit();
-	lk_mul_nt<typename G::K, typename G::Q>(dp, own_v, m.dout(stage));
-	lk_gmma_commit();
-	lk_gmma_wait<1>();
-	lk_gmma_hold(s);
 	if (masked)
-		mask(s, k, j, static_cast<int64_t>(tile) * BQ, reinterpret_cast<int2 *>(m.base + G::QUERIES_AT) + wg * BQ, wg);
-	weigh(s, reinterpret_cast<const float *>(m.base + G::LSE_AT) + stage * BQ, j.scale_log2);
-	lk_pack_a(p, s);
+		mask(x.s, k, j, static_cast<int64_t>(tile) * BQ, reinterpret_cast<int2 *>(m.base + G::QUERIES_AT) + wg * BQ, wg);
+	weigh(x.s, stats, j.scale_log2);
+	lk_pack_a(p, x.s);
+	lk_gmma_hold(x.s);
+	lk_mbar_wait(m.do_full + stage, x.ring.parity); // over long ago, see lk_gmma_hold
 	lk_gmma_wait<0>();
 	lk_gmma_hold(dp);
-	differentiate(s, dp, reinterpret_cast<const float *>(m.base + G::DELTA_AT) + stage * BQ);
-	lk_pack_a(ds, s);
+	differentiate(x.s, dp, stats + BQ);
+	lk_pack_a(ds, x.s);
 	lk_gmma_hold(p);
 	lk_gmma_hold(ds);
 	lk_gmma_fence();
@@ -413,10 +447,13 @@ __device__ static __forceinline__ void do_tile(const smem<D> &m, struct sums<D> 
 	put_ds(m.base + G::DS_AT + (x.round & 1) * G::S::BYTES, ds, wg);
 	lk_fence_async();
 	lk_bar_sync(BAR_DS, 256);
+	lk_gmma_wait<0>(); // p's registers are wanted for dQ and the next scores
+	lk_gmma_hold(x.dv);
+	lk_warp_arrive(m.do_empty + stage);
 	if (G::COLS0 == G::COLS1 || wg == 0)
-		finish_tile<D, G::COLS0>(m, x, ds, wg * G::COLS0, j.scale);
+		finish_tile<D, G::COLS0>(m, x, ds, wg * G::COLS0, j.scale, more, wg);
 	else
-		finish_tile<D, G::COLS1>(m, x, ds, G::COLS0, j.scale);
+		finish_tile<D, G::COLS1>(m, x, ds, G::COLS0, j.scale, more, wg);
 	x.round++;
 	lk_ring_next<STAGES>(&x.ring);
 }
@@ -441,14 +478,13 @@ __device__ static __forceinline__ void math_items(const smem<D> &m, const struct
 	x.ring.stage = x.ring.parity = x.round = 0;
 	for (int round = 0;; round++) {
 		int i = item_take(m, round), tile = i / j.hkv, kv_head = i % j.hkv;
-		struct lk_walk walk;
+		struct tour t;
 		struct keys k;
 
 		if (i >= w.items)
 			break;
-		lk_walk_begin(&walk, &w.by_key, tile);
-		lk_walk_uniform(&walk);
-		if (walk.tile < 0)
+		tour_begin(t, w.by_key, tile, j.group);
+		if (t.walk.tile < 0)
 			continue;
 		keys_begin(k, j, tile, wg);
 #pragma unroll
@@ -456,14 +492,15 @@ __device__ static __forceinline__ void math_items(const smem<D> &m, const struct
 			x.dk[e] = x.dv[e] = 0;
 		lk_mbar_wait(m.kv_full, kv_parity);
 		kv_parity ^= 1;
-		for (int g = 0; g < j.group; g++) {
-			lk_walk_begin(&walk, &w.by_key, tile);
-			lk_walk_uniform(&walk);
-			while (walk.tile >= 0) {
-				do_tile<D>(m, x, k, j, walk.tile, walk.mask, wg);
-				lk_walk_next(&walk);
-				lk_walk_uniform(&walk);
-			}
+		begin_scores<D>(m, x, x.ring, wg);
+		lk_gmma_commit();
+		lk_gmma_wait<0>();
+		lk_gmma_hold(x.s);
+		for (int now = t.walk.tile; now >= 0; now = t.walk.tile) {
+			int masked = t.walk.mask;
+
+			tour_next(t, w.by_key, tile);
+			do_tile<D>(m, x, k, j, now, masked, t.walk.tile >= 0, wg);
 		}
 		lk_warp_arrive(m.kv_empty);
 		for (int h = 0; h < 2; h++) {
@@ -550,11 +587,10 @@ int prepare(struct lk_dev *dev, const struct lk_attn_job *j, struct work *w)
 		return LK_EUNSUP; // the two may not list the same pairs, and then ranks are wrong
 	tiles = static_cast<int64_t>(w->by_query.tiles) * j->h;
 	rows = tiles * BQ;
-	w->lse = static_cast<float *>(lk_scratch(dev, "attention", static_cast<size_t>(2 * rows + tiles + 4) * 4));
-	if (!w->lse)
+	w->stats = static_cast<float *>(lk_scratch(dev, "attention", static_cast<size_t>(2 * rows + tiles + 4) * 4));
+	if (!w->stats)
 		return LK_ENOMEM;
-	w->delta = w->lse + rows;
-	w->flags = reinterpret_cast<int *>(w->delta + rows);
+	w->flags = reinterpret_cast<int *>(w->stats + 2 * rows);
 	w->counter = w->flags + tiles;
 	w->items = w->by_key.tiles * j->hkv;
 	w->fast = lk_cu(dev)->fast;

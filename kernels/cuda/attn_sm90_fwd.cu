@@ -323,6 +323,8 @@ __device__ static __forceinline__ void attend(const smem<D> &m, struct rows &r, 
 		if (w.mask)
 			mask(s, r, j, static_cast<int64_t>(w.tile) * BK, keys, wg);
 		fold(s, r, keep, j.scale_log2);
+		lk_gmma_hold(s);
+		lk_mbar_wait(m.v_full + last.stage, last.parity); // over long ago, see lk_gmma_hold
 		lk_gmma_wait<0>();
 		lk_gmma_hold(o);
 		lk_warp_arrive(m.v_empty + last.stage);

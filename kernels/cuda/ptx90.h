@@ -221,7 +221,9 @@ template <int N> __device__ static inline void lk_gmma_wait(void)
 	asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(N) : "memory");
 }
 
-/* Keeps the compiler from moving reads of accumulators up over a wait, and writes of operands down over a fence. */
+/* Keeps the compiler from moving reads of accumulators up over a wait, and writes of operands down over a fence. ptxas does
+ * not see it, and moves arithmetic that should go on beside a product behind the wait for it, unless a basic block ends in
+ * between: there a kernel waits for an mbarrier whose phase is over. */
 template <int N> __device__ static inline void lk_gmma_hold(float (&d)[N])
 {
 #pragma unroll
