@@ -245,7 +245,7 @@ static enum variant insisted(void)
 static int not_theirs(struct lk_dev *dev, const char *op, const struct lk_attn_job *j)
 {
 	return lk_cuda_fail(dev, LK_EUNSUP,
-			    "%s: LWM_CUDA_ATTN=%s does not do this: head size %d, %lld queries, %d-bit keys, "
+			    "%s: LWM_CUDA_ATTN=%s does not do this: heads of %d elements, number of queries %lld, %d-bit keys, "
 			    "%s rows, compute capability %d.%d",
 			    op, getenv("LWM_CUDA_ATTN"), j->d, static_cast<long long>(j->tq), j->k_scale ? 8 : 16,
 			    j->vec ? "aligned" : "unaligned", lk_cu(dev)->cc / 10, lk_cu(dev)->cc % 10);
