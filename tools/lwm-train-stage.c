@@ -87,6 +87,12 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_DOUBLE(0, "l2", &s.l2, 0, 1e6, "X", "weight of (x - t)^2", 0),
 	LWM_OPT_DOUBLE(0, "codebook-weight", &s.codebook_weight, 0, 1e6, "X", "pulls codes to latents", 0),
 	LWM_OPT_DOUBLE(0, "commit-weight", &s.commit_weight, 0, 1e6, "X", "pulls latents to codes", 0),
+	LWM_OPT_INT(0, "quantize-from", &s.quantize_from, 0, 1 << 30, "N", "before this step a plain autoencoder learns", 0),
+	LWM_OPT_INT(0, "probe-frames", &s.probe_frames, 0, 1 << 20, "N",
+		    "random frames that make the codebook at that step; 0: it stays as drawn", 0),
+	LWM_OPT_INT(0, "revive-every", &s.revive_every, 0, 1 << 30, "N", "steps; codes that no probe frame uses are drawn anew; "
+		    "0: never", 0),
+	LWM_OPT_INT(0, "revive-until", &s.revive_until, 0, 1 << 30, "N", "last step that draws codes anew", 0),
 	LWM_OPT_END,
 };
 

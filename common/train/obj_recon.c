@@ -71,6 +71,10 @@ static int configure(struct recon *r, struct lwm_err *e)
 	r->cfg.holdout = s->holdout;
 	r->cfg.fps = s->fps;
 	r->cfg.cache_bytes = s->cache_mib << 20;
+	r->cfg.quantize_from = s->quantize_from;
+	r->cfg.revive_every = s->revive_every;
+	r->cfg.revive_until = s->revive_until;
+	r->cfg.probe_frames = s->probe_frames;
 	r->cfg.batch = s->batch_frames;
 	r->cfg.frames_per_pass = s->frames_per_pass;
 	r->cfg.seed = (uint64_t)s->seed;

@@ -35,6 +35,9 @@ void lwm_stage_defaults(struct lwm_stage *s)
 	s->frames_per_pass = 16;
 	s->holdout = 10;
 	s->cache_mib = 1024;
+	s->revive_every = 50;
+	s->revive_until = 1000;
+	s->probe_frames = 128;
 	s->l1 = 0.1;
 	s->l2 = 1;
 	s->codebook_weight = 0.2;

@@ -16,6 +16,12 @@ setup() {
 	dec=(lwm-vqgan-decode -m vq --device cpu -q)
 }
 
+recon() { # recon OUT [OPTION...]: four steps, the measures of the last
+	lwm-train-stage --objective reconstruction --model tiny --hidden 4 --groups 2 --channel-mult 1,2,2 --codes 16 --resolution 16 \
+		--data clips --steps 4 --batch-frames 4 --device cpu -o "$out/$1" -q "${@:2}" >/dev/null
+	sed -nE 's/.*"event":"step","step":4,.*"vq":([^,]*),.*/\1/p' "$out/$1/metrics.jsonl"
+}
+
 # The ids of the document that lwm-inspect --json has just shown, one a line.
 tokens() {
 	sed 's/.*"tokens": *\[\([0-9, ]*\)\].*/\1/' <<< "$output" | tr -d ' ' | tr ',' '\n'
@@ -170,4 +176,15 @@ tokens() {
 	code 66 "${dec[@]}" "$out/a.h5" --beside "$out/nothing" -o "$out/x.png"
 	code 78 "${dec[@]}" "$out/a.h5" --beside pngs/clip-00000 -o "$out/x.png" # too few frames
 	gone "$out/x.png" "$out/x.tga"
+}
+
+@test "training: when codes are made, and made anew, can be chosen" {
+	always=$(recon always)
+	[ -n "$always" ]
+	late=$(recon late --quantize-from 100)
+	[ "$late" = 0 ] # nothing was quantized yet
+	drawn=$(recon drawn --probe-frames 0)
+	[ "$drawn" != "$always" ]
+	[ "$(recon again --probe-frames 16 --revive-every 1 --revive-until 3)" != "$always" ]
+	code 64 lwm-train-stage --objective reconstruction --data clips -o "$out/bad" --quantize-from -1
 }
