@@ -18,7 +18,8 @@
 namespace {
 
 enum { SIDE = 16, BN = 128, BK = 64, WGS = 2, THREADS = 128 * (WGS + 1), WARPS = 4 * WGS, LOAD_REGS = 24, MATH_REGS = 240 };
-enum { MOST_TAPS = 3, MOST_UNITS = 4, HALO = SIDE + MOST_TAPS - 1, PIXEL = 2 * BK, ROWS = SIDE / WGS }; /* ROWS: of the image, a warpgroup's */
+enum { MOST_TAPS = 3, MOST_UNITS = 4, HALO = SIDE + MOST_TAPS - 1, PIXEL = 2 * BK };
+enum { ROWS = SIDE / WGS }; /* of the image, a warpgroup's */
 enum { A_STAGES = 2, B_STAGES = 5, A_BYTES = (HALO * HALO * PIXEL + 1023) / 1024 * 1024, B_BYTES = BN * PIXEL };
 enum { OUT_BLOCK = ROWS * SIDE * PIXEL, OUT_WG = BN / BK * OUT_BLOCK };
 enum { B_AT = A_STAGES * A_BYTES, OUT_AT = B_AT + B_STAGES * B_BYTES, BARS_AT = OUT_AT + WGS * OUT_WG };
