@@ -21,7 +21,9 @@
 namespace {
 
 enum { WGS = 2, BQ = 64, BK = 64 * WGS, THREADS = 128 * (WGS + 1), WARPS = 4 * WGS, STAGES = 2 };
-enum { LOAD_REGS = 32, MATH_REGS = 240 }; /* all 65536: 128 threads x 32 and 256 x 240 */
+/* A block starts with 168 registers a thread, and setmaxnreg waits for ever when the two ask for more than that. */
+enum { LOAD_REGS = 40, MATH_REGS = 232 };
+static_assert(128 * LOAD_REGS + 128 * WGS * MATH_REGS <= 168 * THREADS, "registers");
 enum { BAR_DS = 1, BAR_QUERIES = 2 }; /* dS^T is written (both warpgroups); inside warpgroup w: 2 + w */
 
 template <int D> struct geo {
@@ -344,101 +346,70 @@ __device__ static __forceinline__ void begin_dq(float (&x)[COLS / 2], const unsi
 
 /* What goes from one tile of queries to the next. */
 template <int D> struct sums {
-	float dk[D / 2], dv[D / 2], s[BQ / 2]; /* s: scores of the tile that comes next */
+	float dk[D / 2], dv[D / 2];
 	struct lk_ring90 ring;
 	int round; /* tiles of queries so far */
 };
 
-/* The tiles of queries of an item, of all heads of the group. */
-struct tour {
-	struct lk_walk walk;
-	int group; /* heads left, this one included */
-};
-
-__device__ static __forceinline__ void tour_begin(struct tour &t, const struct lk_attn_sched &s, int tile, int group)
-{
-	lk_walk_begin(&t.walk, &s, tile);
-	lk_walk_uniform(&t.walk);
-	t.group = group;
-}
-
-__device__ static __forceinline__ void tour_next(struct tour &t, const struct lk_attn_sched &s, int tile)
-{
-	lk_walk_next(&t.walk);
-	lk_walk_uniform(&t.walk);
-	if (t.walk.tile < 0 && --t.group)
-		tour_begin(t, s, tile, t.group);
-}
-
-/* S^T of the tile in the ring's stage. */
-template <int D>
-__device__ static __forceinline__ void begin_scores(const smem<D> &m, struct sums<D> &x, const struct lk_ring90 &ring, int wg)
-{
-	typedef geo<D> G;
-
-	lk_mbar_wait(m.q_full + ring.stage, ring.parity);
-	lk_gmma_fence();
-	lk_mul_nt<typename G::K, typename G::Q>(x.s, m.base + 64 * wg * G::K::ROW_BYTES, m.q(ring.stage));
-}
-
-/* dS^T is in shared memory: dQ, the next tile's scores, dK; then everything is handed back. COLS columns of dQ are
- * this warpgroup's. */
+/* dS^T is in shared memory: dQ and the rest of dK, then everything is handed back. COLS columns of dQ are this warpgroup's. */
 template <int D, int COLS>
 __device__ static __forceinline__ void finish_tile(const smem<D> &m, struct sums<D> &x, const uint32_t (&ds)[BQ / 4], int first,
-						   float scale, int more, int wg)
+						   float scale)
 {
 	typedef geo<D> G;
-	struct lk_ring90 next = x.ring;
 	int stage = x.ring.stage;
 	float dq[COLS / 2];
 
-	if (more)
-		lk_ring_next<STAGES>(&next); // else this tile's scores once more: cheaper than a branch around wgmma
 	lk_gmma_fence();
 	begin_dq<D, COLS>(dq, m.base + G::DS_AT + (x.round & 1) * G::S::BYTES, m.base, first);
 	lk_gmma_commit();
-	begin_scores<D>(m, x, next, wg);
-	lk_gmma_commit();
-	lk_gmma_fence();
 	lk_mul_rn<typename G::Q>(x.dk, ds, m.q(stage));
 	lk_gmma_commit();
-	lk_mbar_wait(m.dq_empty, (x.round & 1) ^ 1);
 	lk_gmma_wait<2>();
+	lk_gmma_hold(x.dv);
+	lk_warp_arrive(m.do_empty + stage);
+	lk_mbar_wait(m.dq_empty, (x.round & 1) ^ 1);
+	lk_gmma_wait<1>();
 	lk_gmma_hold(dq);
 	put_dq<COLS>(m.base + G::DQ_AT, dq, first, scale);
 	lk_fence_async();
 	lk_warp_arrive(m.dq_full);
 	lk_gmma_wait<0>();
 	lk_gmma_hold(x.dk);
-	lk_gmma_hold(x.s);
 	lk_warp_arrive(m.q_empty + stage);
 }
 
-/* One tile of queries, whose scores are there. more: another one follows. */
 template <int D>
 __device__ static __forceinline__ void do_tile(const smem<D> &m, struct sums<D> &x, const struct keys &k,
-					       const struct lk_attn_job &j, int tile, int masked, int more, int wg)
+					       const struct lk_attn_job &j, int tile, int masked, int wg)
 {
 	typedef geo<D> G;
+	const unsigned char *own_k = m.base + 64 * wg * G::K::ROW_BYTES, *own_v = own_k + G::V_AT;
 	int stage = x.ring.stage;
 	const float *stats = reinterpret_cast<const float *>(m.base + G::STATS_AT) + stage * (2 * BQ);
-	float dp[BQ / 2];
+	float s[BQ / 2], dp[BQ / 2];
 	uint32_t p[BQ / 4], ds[BQ / 4];
 
+	lk_mbar_wait(m.q_full + stage, x.ring.parity);
+	lk_gmma_fence();
+	lk_mul_nt<typename G::K, typename G::Q>(s, own_k, m.q(stage));
+	lk_gmma_commit();
 	lk_mbar_wait(m.do_full + stage, x.ring.parity);
 	lk_gmma_fence();
-	lk_mul_nt<typename G::K, typename G::Q>(dp, m.base + G::V_AT + 64 * wg * G::K::ROW_BYTES, m.dout(stage));
+	lk_mul_nt<typename G::K, typename G::Q>(dp, own_v, m.dout(stage));
 	lk_gmma_commit();
+	lk_gmma_wait<1>();
+	lk_gmma_hold(s);
 	if (masked)
-		mask(x.s, k, j, static_cast<int64_t>(tile) * BQ, reinterpret_cast<int2 *>(m.base + G::QUERIES_AT) + wg * BQ, wg);
-	weigh(x.s, stats, j.scale_log2);
-	lk_pack_a(p, x.s);
-	lk_gmma_hold(x.s);
+		mask(s, k, j, static_cast<int64_t>(tile) * BQ, reinterpret_cast<int2 *>(m.base + G::QUERIES_AT) + wg * BQ, wg);
+	weigh(s, stats, j.scale_log2);
+	lk_pack_a(p, s);
+	lk_gmma_hold(s);
 	lk_mbar_wait(m.do_full + stage, x.ring.parity); // over long ago, see lk_gmma_hold
 	lk_gmma_wait<0>();
 	lk_gmma_hold(dp);
-	differentiate(x.s, dp, stats + BQ);
-	lk_pack_a(ds, x.s);
+	differentiate(s, dp, stats + BQ);
+	lk_pack_a(ds, s);
 	lk_gmma_hold(p);
 	lk_gmma_hold(ds);
 	lk_gmma_fence();
@@ -447,13 +418,10 @@ __device__ static __forceinline__ void do_tile(const smem<D> &m, struct sums<D> 
 	put_ds(m.base + G::DS_AT + (x.round & 1) * G::S::BYTES, ds, wg);
 	lk_fence_async();
 	lk_bar_sync(BAR_DS, 256);
-	lk_gmma_wait<0>(); // p's registers are wanted for dQ and the next scores
-	lk_gmma_hold(x.dv);
-	lk_warp_arrive(m.do_empty + stage);
 	if (G::COLS0 == G::COLS1 || wg == 0)
-		finish_tile<D, G::COLS0>(m, x, ds, wg * G::COLS0, j.scale, more, wg);
+		finish_tile<D, G::COLS0>(m, x, ds, wg * G::COLS0, j.scale);
 	else
-		finish_tile<D, G::COLS1>(m, x, ds, G::COLS0, j.scale, more, wg);
+		finish_tile<D, G::COLS1>(m, x, ds, G::COLS0, j.scale);
 	x.round++;
 	lk_ring_next<STAGES>(&x.ring);
 }
@@ -478,13 +446,14 @@ __device__ static __forceinline__ void math_items(const smem<D> &m, const struct
 	x.ring.stage = x.ring.parity = x.round = 0;
 	for (int round = 0;; round++) {
 		int i = item_take(m, round), tile = i / j.hkv, kv_head = i % j.hkv;
-		struct tour t;
+		struct lk_walk walk;
 		struct keys k;
 
 		if (i >= w.items)
 			break;
-		tour_begin(t, w.by_key, tile, j.group);
-		if (t.walk.tile < 0)
+		lk_walk_begin(&walk, &w.by_key, tile);
+		lk_walk_uniform(&walk);
+		if (walk.tile < 0)
 			continue;
 		keys_begin(k, j, tile, wg);
 #pragma unroll
@@ -492,15 +461,14 @@ __device__ static __forceinline__ void math_items(const smem<D> &m, const struct
 			x.dk[e] = x.dv[e] = 0;
 		lk_mbar_wait(m.kv_full, kv_parity);
 		kv_parity ^= 1;
-		begin_scores<D>(m, x, x.ring, wg);
-		lk_gmma_commit();
-		lk_gmma_wait<0>();
-		lk_gmma_hold(x.s);
-		for (int now = t.walk.tile; now >= 0; now = t.walk.tile) {
-			int masked = t.walk.mask;
-
-			tour_next(t, w.by_key, tile);
-			do_tile<D>(m, x, k, j, now, masked, t.walk.tile >= 0, wg);
+		for (int g = 0; g < j.group; g++) {
+			lk_walk_begin(&walk, &w.by_key, tile);
+			lk_walk_uniform(&walk);
+			while (walk.tile >= 0) {
+				do_tile<D>(m, x, k, j, walk.tile, walk.mask, wg);
+				lk_walk_next(&walk);
+				lk_walk_uniform(&walk);
+			}
 		}
 		lk_warp_arrive(m.kv_empty);
 		for (int h = 0; h < 2; h++) {

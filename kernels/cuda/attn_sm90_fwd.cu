@@ -15,8 +15,9 @@
 namespace {
 
 enum { WGS = 2, BQ = 64 * WGS, BK = 128, THREADS = 128 * (WGS + 1), WARPS = 4 * WGS };
-/* 65536 registers: 128 threads x 24 and 256 x 240 */
+/* A block starts with 168 registers a thread, and setmaxnreg waits for ever when the two ask for more than that. */
 enum { LOAD_REGS = 24, MATH_REGS = 240 };
+static_assert(128 * LOAD_REGS + 128 * WGS * MATH_REGS <= 168 * THREADS, "registers");
 /* named barriers: turn of warpgroup w (1, 2), inside warpgroup w (3, 4) */
 enum { BAR_TURN = 1, BAR_KEYS = BAR_TURN + WGS };
 
