@@ -65,6 +65,8 @@ int64_t lwm_gen_most(const struct lwm_gen *g); /* tokens of the largest call */
 /* Positions of per_stream tokens behind each stream's end, and their queries. */
 int lwm_gen_begin(struct lwm_gen *g, struct lwm_cache *const *caches, int64_t streams, int64_t per_stream,
 		  struct lwm_err *e);
+/* The rows that logits are wanted of, in LWM_BUF_IDX; -LWM_ECONFIG: the model has no such head. */
+int lwm_gen_rows(struct lwm_gen *g, enum lwm_modality head, struct lwm_err *e);
 /* gen_split.c */
 int lwm_split_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e);
 void lwm_split_attend(struct lwm_llama *m, int64_t l);

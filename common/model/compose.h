@@ -10,6 +10,17 @@
 #include "common/model/cache.h"
 #include "common/model/sample.h"
 
+struct lwm_draw {
+	const struct lwm_sampler *sampler;
+	int64_t limit;         /* ids of the head below this have a chance */
+	double guide;          /* of two streams, the second without the prompt: classifier-free guidance; 1 = none */
+	uint64_t step, sample;
+};
+/* One id of the head, for the stream of the last call. Where logits are not in host memory they stay there, and the same random
+ * number meets the same token but for the rounding of sums. COLLECTIVE where the gen is. logprob may be NULL. */
+int lwm_gen_draw(struct lwm_gen *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+		 struct lwm_err *e);
+
 struct lwm_text_run {
 	struct lwm_sampler sampler;
 	uint64_t sample;    /* which of several answers */

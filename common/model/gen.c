@@ -204,23 +204,32 @@ int lwm_gen_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int
 	return 0;
 }
 
-int lwm_gen_logits(struct lwm_gen *g, enum lwm_modality head, float *out, struct lwm_err *e)
+int lwm_gen_rows(struct lwm_gen *g, enum lwm_modality head, struct lwm_err *e)
 {
 	struct lwm_llama *m = g->m;
-	int64_t vocab = head == LWM_VISION ? m->cfg.vision_rows : m->cfg.vocab_text;
 	int32_t *rows = g->host;
-	int rc;
 
 	if (!g->have)
 		return lwm_fail(e, LWM_EINTERNAL, "logits wanted before any token was fed");
 	if (head == LWM_VISION && !m->cfg.vision_rows)
 		return lwm_fail(e, LWM_ECONFIG, "this model has no vision part");
-	if (!g->comm || lwm_comm_rank(g->comm) == g->holder) {
-		for (int64_t i = 0; i < g->have; i++)
-			rows[i] = (int32_t)(g->first_row + i);
-		LWM_K(m, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), rows, (size_t)g->have * sizeof *rows));
+	if (g->comm && lwm_comm_rank(g->comm) != g->holder)
+		return 0;
+	for (int64_t i = 0; i < g->have; i++)
+		rows[i] = (int32_t)(g->first_row + i);
+	LWM_K(m, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), rows, (size_t)g->have * sizeof *rows));
+	return 0;
+}
+
+int lwm_gen_logits(struct lwm_gen *g, enum lwm_modality head, float *out, struct lwm_err *e)
+{
+	struct lwm_llama *m = g->m;
+	int64_t vocab = head == LWM_VISION ? m->cfg.vision_rows : m->cfg.vocab_text;
+	int rc;
+
+	LWM_TRY(lwm_gen_rows(g, head, e));
+	if (!g->comm || lwm_comm_rank(g->comm) == g->holder)
 		lwm_logit_rows(m, &g->w, head, g->have, out);
-	}
 	rc = m->rc;
 	if (rc && e && !e->code)
 		*e = m->err;

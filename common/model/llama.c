@@ -168,26 +168,39 @@ int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, const s
 	return end(m, e);
 }
 
+int64_t lwm_logit_room(const struct lwm_llama *m)
+{
+	int64_t rows = m->plan.loss_rows * (int64_t)lk_dtype_size(m->dtype) / 4; // logits here are fp32
+
+	return rows < 1 ? 1 : rows;
+}
+
+struct lk_view lwm_logit_piece(struct lwm_llama *m, const struct lwm_llama_weights *w, enum lwm_modality head, int64_t from,
+			       int64_t nrows)
+{
+	struct lwm_tables t = lwm_tables_at(&m->cfg, &m->map, w, m->dtype);
+	int64_t v = t.head[head].w.n[0], d = m->cfg.dim;
+	const int32_t *idx = (int32_t *)lwm_buf(m, LWM_BUF_IDX, 0) + from;
+	struct lk_view x = lwm_rows(m, LWM_BUF_X, m->cfg.layers, d, 0, m->n);
+	struct lk_view rx = lwm_rows(m, LWM_BUF_RX, 0, d, 0, nrows), rn = lwm_rows(m, LWM_BUF_RN, 0, d, 0, nrows);
+	struct lk_view y = lk_view2(lwm_buf(m, LWM_BUF_LOGITS, 0), LK_F32, nrows, v);
+
+	LWM_K(m, lk_gather_rows(m->dev, &rx, &x, idx));
+	LWM_K(m, lk_rmsnorm_fwd(m->dev, &rn, lwm_buf(m, LWM_BUF_RRSTD, 0), &rx, NULL, &t.norm.w, (float)m->cfg.rms_eps));
+	LWM_K(m, lk_matmul(m->dev, &y, &rn, &t.head[head].w, LK_TB, 1.0f));
+	return y;
+}
+
 void lwm_logit_rows(struct lwm_llama *m, const struct lwm_llama_weights *w, enum lwm_modality head, int64_t nrows,
 		    float *host_out)
 {
-	struct lwm_tables t = lwm_tables_at(&m->cfg, &m->map, w, m->dtype);
-	int64_t step = m->plan.loss_rows * (int64_t)lk_dtype_size(m->dtype) / 4; // logits here are fp32
-	int64_t v = t.head[head].w.n[0], d = m->cfg.dim;
-	const int32_t *idx = lwm_buf(m, LWM_BUF_IDX, 0);
-	struct lk_view x = lwm_rows(m, LWM_BUF_X, m->cfg.layers, d, 0, m->n);
+	int64_t step = lwm_logit_room(m);
 
-	step = step < 1 ? 1 : step;
 	for (int64_t r = 0; r < nrows; r += step) {
 		int64_t k = nrows - r < step ? nrows - r : step;
-		struct lk_view rx = lwm_rows(m, LWM_BUF_RX, 0, d, 0, k), rn = lwm_rows(m, LWM_BUF_RN, 0, d, 0, k);
-		struct lk_view y = lk_view2(lwm_buf(m, LWM_BUF_LOGITS, 0), LK_F32, k, v);
+		struct lk_view y = lwm_logit_piece(m, w, head, r, k);
 
-		LWM_K(m, lk_gather_rows(m->dev, &rx, &x, idx + r));
-		LWM_K(m, lk_rmsnorm_fwd(m->dev, &rn, lwm_buf(m, LWM_BUF_RRSTD, 0), &rx, NULL, &t.norm.w,
-					(float)m->cfg.rms_eps));
-		LWM_K(m, lk_matmul(m->dev, &y, &rn, &t.head[head].w, LK_TB, 1.0f));
-		LWM_K(m, lk_download(m->dev, host_out + r * v, y.data, (size_t)(k * v) * sizeof(float)));
+		LWM_K(m, lk_download(m->dev, host_out + r * y.n[1], y.data, (size_t)(k * y.n[1]) * sizeof(float)));
 	}
 }
 

@@ -118,7 +118,7 @@ static void plan_loss(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, con
 
 	for (enum lwm_buf b = LWM_BUF_IDX; b <= LWM_BUF_HIT; b++)
 		put(p, b, g, r->tokens * 4, 1);
-	put(p, LWM_BUF_LOGITS, g, p->loss_rows * v * a, 1);
+	put(p, LWM_BUF_LOGITS, g, p->loss_rows * v * a < v * 4 ? v * 4 : p->loss_rows * v * a, 1); // one row in fp32 at least
 	put(p, LWM_BUF_RX, g, p->loss_rows * c->dim * a, 1);
 	put(p, LWM_BUF_RN, g, p->loss_rows * c->dim * a, 1);
 	put(p, LWM_BUF_RD, g, p->loss_rows * c->dim * a, r->train);

@@ -91,6 +91,35 @@ near() {
 	ok lwm-vqgan-decode -q --device cuda -m vqgan codes.h5 -o back.png
 }
 
+@test "pictures and words in one model: trained, and drawn on the GPU with guidance" {
+	local gpu=(lwm-sample -q --device cuda -m both --vqgan vq --size 16 --context 256)
+	lwm-synth clips -q -n 3 --size 16 --frames 3 --store png -o clips
+	lwm-train-stage -q --device cpu --threads 1 --objective reconstruction --model tiny --hidden 4 --groups 2 --channel-mult 1,2,2 \
+		--codes 16 --resolution 16 --data clips --steps 1 --batch-frames 4 -o vq
+	lwm-vqgan-encode -q --device cuda -m vq -t bytes clips -o codes.h5
+	lwm-pack -q -n 64 -o rows.h5 codes.h5
+	for d in cpu cuda; do
+		ok lwm-train-stage -q --threads 1 "${tiny[@]}" --device $d --data rows.h5 --tokens-per-batch 128 --steps 3 -o both-$d
+	done
+	near both-cpu both-cuda 3 5e-3
+	lwm-merge-ckpt -q both-cuda -o both
+	ok "${gpu[@]}" --mode image -p 'a ball' --guidance-image 3 --top-k-image 8 -o a.png
+	ok "${gpu[@]}" --mode image -p 'a ball' --guidance-image 3 --top-k-image 8 -o b.png
+	same a.png b.png
+	ok "${gpu[@]}" --mode video -p 'a ball' --frames 2 --cache int8 -o c.mp4
+}
+
+@test "the same seed draws the same words" {
+	ok lwm-sample -q --device cuda -m "$here/model" -p 'the ' --max-tokens 12 --top-k 20 --top-p 0.95 --seed 3
+	first=$output
+	ok lwm-sample -q --device cuda -m "$here/model" -p 'the ' --max-tokens 12 --top-k 20 --top-p 0.95 --seed 3
+	[ "$output" = "$first" ]
+	ok lwm-sample -q --device cuda -m "$here/model" -p 'the ' --max-tokens 12 --top-k 1
+	first=$output
+	ok lwm-sample -q --device cuda -m "$here/model" -p 'the ' --max-tokens 12 --temperature 0
+	[ "$output" = "$first" ]
+}
+
 @test "auto takes the GPU; where there is none, cuda is refused with the reason" {
 	ok lwm-sample --device auto -m "$here/model" -p 'a' --max-tokens 1
 	err_has "emulated GPU"

@@ -289,25 +289,31 @@ static int step(void *arg)
 	return told(x->b, lwm_gen_logits(x->g, LWM_TEXT, x->logits, &e), &e);
 }
 
-static void generate(struct gpu_bench *b, const struct lwm_llama_cfg *c, const void *weights, int64_t depth)
+static void generate(struct gpu_bench *b, const struct lwm_llama_cfg *c, const void *weights, int64_t depth,
+		     enum lwm_cache_kind kind, double must, double goal)
 {
+	const char *bits = kind == LWM_CACHE_INT8 ? " in 8 bits" : "";
 	struct stream x = { .b = b, .depth = depth };
 	struct gpu_time p = { -1, -1 }, t = p;
 	struct lwm_err e = { 0 };
-	double bytes = (double)lwm_llama_matmul(c) * (double)lk_dtype_size(b->act) +
-		       (double)lwm_cache_bytes(c, depth, b->act);
+	double bytes = 0;
+	char name[64];
 
 	x.ids = calloc((size_t)depth, sizeof *x.ids);
 	x.logits = malloc((size_t)c->vocab_text * sizeof *x.logits);
 	for (int64_t i = 0; x.ids && i < depth; i++)
 		x.ids[i] = (int32_t)((uint64_t)i * 7919u % (uint64_t)c->vocab_text);
 	if (x.ids && x.logits && told(b, lwm_gen_new(&x.g, b->dev, c, weights, gpu_pick(b, 8192, 32), 1, &e), &e) == 0 &&
-	    told(b, lwm_cache_new(&x.c, x.g, depth + 1, &e), &e) == 0) {
+	    told(b, lwm_gen_set_cache(x.g, kind, &e), &e) == 0 && told(b, lwm_cache_new(&x.c, x.g, depth + 1, &e), &e) == 0) {
+		bytes = (double)lwm_llama_matmul(c) * (double)lk_dtype_size(b->act) +
+			(double)lwm_cache_bytes(c, depth, lwm_gen_cache_dtype(x.g));
 		p = gpu_time(b, prefill, &x);
 		t = p.best > 0 ? gpu_time(b, step, &x) : p;
 	}
-	gpu_compute_row(b, "prefill, 1b, 128K tokens", p, (double)depth * lwm_llama_flops(c, 0.5 * (double)depth) / 3, 0, 0);
-	gpu_memory_row(b, "decode, 1b, cache of 128K", t, bytes, 0.70, 0.90);
+	snprintf(name, sizeof name, "prefill, 1b, 128K tokens%s", bits);
+	gpu_compute_row(b, name, p, (double)depth * lwm_llama_flops(c, 0.5 * (double)depth) / 3, 0, 0);
+	snprintf(name, sizeof name, "decode, 1b, cache of 128K%s", bits);
+	gpu_memory_row(b, name, t, bytes, must, goal);
 	gpu_row(b, "  the same in tokens", t, 1 / t.best, "tok/s", 0, "", 0, 0);
 	lk_sync(b->dev);
 	lwm_cache_free(x.c);
@@ -326,5 +332,6 @@ void gpu_part_decode(struct gpu_bench *b)
 		return;
 	}
 	c.max_seq = 1 << 20;
-	generate(b, &c, w.compute, gpu_pick(b, 131072, 96));
+	generate(b, &c, w.compute, gpu_pick(b, 131072, 96), LWM_CACHE_AUTO, 0.70, 0.90);
+	generate(b, &c, w.compute, gpu_pick(b, 131072, 96), LWM_CACHE_INT8, 0, 0);
 }
