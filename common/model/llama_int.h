@@ -138,8 +138,8 @@ void lwm_fwd_norm(struct lwm_llama *m, const struct lk_view *y, const struct lk_
 void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
 void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lk_view *mid);
 void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w);
-/* llama.c: logits (nrows, vocabulary) fp32 of the last residual rows that LWM_BUF_IDX names from row `from` on, in LWM_BUF_LOGITS: as
- * many as fit there, lwm_logit_room. */
+/* llama.c: logits (nrows, vocabulary) fp32 of the last residual rows that LWM_BUF_IDX names from row `from` on, in
+ * LWM_BUF_LOGITS: as many as fit there, lwm_logit_room. */
 int64_t lwm_logit_room(const struct lwm_llama *m);
 struct lk_view lwm_logit_piece(struct lwm_llama *m, const struct lwm_llama_weights *w, enum lwm_modality head, int64_t from,
 			       int64_t nrows);

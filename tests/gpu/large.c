@@ -2,9 +2,10 @@
  *
  *	large [cuda:0] [--dry] [--probe]
  *
- * ref would take hours for these, so they are held against the device itself: the last rows of a long tensor must come out as they
- * do alone, with the same bits; long attention must come out alike on both paths (LWM_CUDA_ATTN=mma and sm90), and the last
- * document of a long row as if it were alone. --dry: small sizes, on any device. --probe: only opens the device. Exit: 0 also where there is no GPU; 1 when a case failed.
+ * ref would take hours for these, so they are held against the device itself: the last rows of a long tensor must come out as
+ * they do alone, with the same bits; long attention must come out alike on both paths (LWM_CUDA_ATTN=mma and sm90), and the
+ * last document of a long row as if it were alone. --dry: small sizes, on any device. --probe: only opens the device. Exit: 0
+ * also where there is no GPU; 1 when a case failed.
  */
 #include <math.h>
 #include <stdio.h>

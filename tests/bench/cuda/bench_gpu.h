@@ -48,8 +48,8 @@ static inline int64_t gpu_pick(const struct gpu_bench *b, int64_t full, int64_t 
 /* Device memory until gpu_release; NULL: there is not enough, b->why says so. */
 void *gpu_mem(struct gpu_bench *b, size_t bytes);
 void gpu_release(struct gpu_bench *b);
-/* The same, filled with uniform numbers in [-amplitude, amplitude) of a dtype (LK_I32: whole numbers in [0, amplitude)). Beyond some
- * million elements they repeat. */
+/* The same, filled with uniform numbers in [-amplitude, amplitude) of a dtype (LK_I32: whole numbers in [0, amplitude)).
+ * Beyond some million elements they repeat. */
 void *gpu_random(struct gpu_bench *b, int dtype, int64_t n, double amplitude);
 /* Uniform in [0,1): a counter's, the same in every run. */
 double gpu_uniform(uint64_t *state);

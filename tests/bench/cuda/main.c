@@ -3,8 +3,8 @@
  *	bench_gpu [DEVICE] [--dry] [--only PART,PART] [--seconds S] [--json FILE] [--probe]
  *
  * DEVICE: cuda:0. Needs kernels/, the models of common/model, libc and the backend's library: no MPI, HDF5, YAML or other library.
- * --probe: only opens the device. Exit: 0 also where there is no GPU (a line says so), 1 when the backend cannot be loaded or a call
- * failed.
+ * --probe: only opens the device. Exit: 0 also where there is no GPU (a line says so), 1 when the backend cannot be loaded
+ * or a call failed.
  */
 #include <stdio.h>
 #include <stdlib.h>
