@@ -120,6 +120,7 @@ void ops_loss(struct ops_run *r, const struct lk_view *y, const struct lk_view *
 void ops_grad(struct ops_run *r, const char *var, const struct lk_view *grad);
 
 extern const struct ops_family ops_family_dense; /* cases_dense.c */
+extern const struct ops_family ops_family_transformer; /* cases_transformer.c */
 extern const struct ops_family ops_family_calls; /* cases_calls.c */
 extern const struct ops_family ops_family_attn;  /* cases_attn.c */
 extern const struct ops_family ops_family_image; /* cases_image.c */
