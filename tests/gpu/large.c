@@ -518,7 +518,7 @@ static void run_paths(struct gpu_bench *b, const char *device, int64_t d)
 		if (!(err < 1e-2) && !*why)
 			snprintf(why, sizeof why, "%s: relative difference %.3g, allowed 1e-2", what[i], err);
 	}
-	verdict(name, *why != 0, why);
+	verdict(name, strstr(why, "does not do this") ? -1 : *why != 0, why); // this chip has only one of the paths
 	free(x);
 	free(y);
 }
