@@ -2,7 +2,7 @@
  *
  * Every allocation has pages of its own, ends where its last page ends (but for padding to 256 bytes) and is followed by a
  * page that traps; addresses are not used twice. The pages can be touched while a kernel or a copy of that GPU runs, at
- * other times a host access traps. New memory is full of 0xff: NaN, or -1. */
+ * other times a host access traps. New memory is full of 0xff, NaN or -1, up to 256 KiB from either end. */
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -18,7 +18,7 @@
 namespace emu
 {
 
-enum { PAGE = 4096, ROUND = 256, CANARY = 0xa5 };
+enum { PAGE = 4096, ROUND = 256, CANARY = 0xa5, SPOILED = 256 << 10 };
 static const size_t SPACE = static_cast<size_t>(1) << 40; /* of addresses, for all GPUs */
 
 struct allocation {
@@ -87,6 +87,17 @@ static void start()
 
 /* ---- device memory ---- */
 
+/* Large allocations at both ends only: every page in use makes open_memory and close_memory slower. */
+static void spoil(const allocation &a)
+{
+	size_t end = a.bytes < SPOILED ? a.bytes : SPOILED;
+
+	memset(a.map, CANARY, static_cast<size_t>(a.user - a.map));
+	memset(a.user, 0xff, end);
+	memset(a.user + a.bytes - end, 0xff, end);
+	memset(a.user + a.bytes, CANARY, static_cast<size_t>(a.map + a.map_bytes - (a.user + a.bytes)));
+}
+
 void *device_alloc(int gpu, size_t bytes)
 {
 	std::lock_guard<std::mutex> hold(lock);
@@ -100,8 +111,7 @@ void *device_alloc(int gpu, size_t bytes)
 		return nullptr;
 	allocation a = { space_next, space_next + whole - padded, whole, bytes, gpu };
 	mprotect(a.map, whole, PROT_READ | PROT_WRITE);
-	memset(a.map, CANARY, whole);
-	memset(a.user, 0xff, bytes);
+	spoil(a);
 	if (!opened[gpu])
 		mprotect(a.map, whole, PROT_NONE);
 	space_next += whole + PAGE;
