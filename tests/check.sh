@@ -79,7 +79,7 @@ directions() {
 		*) echo "$f includes $inc: write it from the root, and of kernels/ only kernels.h" ;;
 		esac
 	done
-	grep -nE '^#include "' $(files 'kernels/*.[ch]' 'kernels/*.cu' 'kernels/*.cuh') | grep -v '#include "kernels/'
+	grep -nE '^#include "' $(files 'kernels/*.[ch]' 'kernels/*.cu' 'kernels/*.cuh') | grep -vE '#include "(kernels/|ptx(90)?_emu\.h")'
 	grep -nE '^#include "' $(files 'tools/*.c') | grep -vE '#include "(common|kernels/kernels\.h|tools)'
 }
 

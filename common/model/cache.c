@@ -250,7 +250,8 @@ struct room {
 static bool make_room(struct lwm_gen *g, const struct lwm_cache *c, struct room *r)
 {
 	struct lwm_llama *m = g->m;
-	int64_t kv = lwm_round64(LWM_CACHE_PIECE * c->row * (int64_t)lk_dtype_size(m->dtype)), most = lwm_gen_most(g) * m->cfg.heads;
+	int64_t kv = lwm_round64(LWM_CACHE_PIECE * c->row * (int64_t)lk_dtype_size(m->dtype));
+	int64_t most = lwm_gen_most(g) * m->cfg.heads;
 	int64_t ml = lwm_round64(4 * most);
 	void *p = NULL;
 

@@ -217,7 +217,8 @@ __device__ static int choose(const struct row *r, struct room *m, const struct l
 	all = m->sum;
 	__syncthreads();
 	if (how->top_p < 1) {
-		limit = search(r, m, limit, 1, max(static_cast<ull>(1), static_cast<ull>(ceil(how->top_p * static_cast<double>(all)))));
+		limit = search(r, m, limit, 1,
+			       max(static_cast<ull>(1), static_cast<ull>(ceil(how->top_p * static_cast<double>(all)))));
 		all = m->sum;
 		__syncthreads();
 	}

@@ -14,7 +14,7 @@ $B/liblwmcore.a: $(CORE_SRC:%.c=$B/%.o)
 	@rm -f $@; ar rcs $@ $^
 $(GPU_BENCH): $(patsubst %.c,$B/%.o,$(wildcard tests/bench/cuda/*.c)) $B/liblwmcore.a $B/liblk.a
 	$(call link,$B/liblwmcore.a $B/liblk.a) -ldl -lm
-$(GPU_LARGE): $B/tests/gpu/large.o $B/tests/bench/cuda/frame.o $B/liblk.a
+$(GPU_LARGE): $B/tests/gpu/large.o $B/tests/gpu/large_attn.o $B/tests/bench/cuda/frame.o $B/liblk.a
 	$(call link,$B/liblk.a) -ldl -lm
 
 .PHONY: test-cuda bench-cuda
