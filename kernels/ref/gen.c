@@ -92,12 +92,15 @@ static int64_t largest(const float *x, const struct lk_draw *how)
 
 static int32_t choose(const float *x, const struct lk_draw *how, double top, double u, struct candidate *c)
 {
-	int64_t n = 0, i;
+	int64_t n = 0, i, last = 0;
 	double all = 0, taken = 0;
 
-	for (i = how->first; i < how->last; i++)
-		if (isfinite(x[i]))
-			c[n++] = (struct candidate){ exp(((double)x[i] - top) / how->temperature), x[i], (int32_t)i };
+	for (i = how->first; i < how->last; i++) {
+		double w = exp(((double)x[i] - top) / how->temperature);
+
+		if (isfinite(x[i])) // nothing, rather than what a rounded sum would leave for it
+			c[n++] = (struct candidate){ w < 0x1p-41 ? 0 : w, x[i], (int32_t)i };
+	}
 	if (how->top_k || how->top_p < 1)
 		qsort(c, (size_t)n, sizeof *c, before);
 	if (how->top_k && how->top_k < n)
@@ -112,9 +115,12 @@ static int32_t choose(const float *x, const struct lk_draw *how, double top, dou
 		}
 	}
 	u *= all;
-	for (i = 0; i < n - 1 && u >= c[i].weight; i++)
+	for (i = 0; i < n && u >= c[i].weight; i++) {
 		u -= c[i].weight;
-	return c[i].id;
+		if (c[i].weight > 0)
+			last = i;
+	}
+	return c[i < n ? i : last].id;
 }
 
 static double log_prob(const float *x, const struct lk_draw *how, double top, int64_t chosen)
