@@ -18,53 +18,6 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-/* ---- switching stacks ---- */
-
-#if defined(__x86_64__)
-extern "C" void emu_switch(void **save, void *to);
-asm(".text\n.hidden emu_switch\n.globl emu_switch\n.type emu_switch,@function\n"
-    "emu_switch:\n"
-    "	push %rbp\n	push %rbx\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n"
-    "	mov %rsp,(%rdi)\n	mov %rsi,%rsp\n"
-    "	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbx\n	pop %rbp\n	ret\n"
-    ".size emu_switch,.-emu_switch\n");
-
-/* The stack of a fiber that has not run: emu_switch pops six registers and returns into `entry`. */
-static void *fresh_stack(char *top, void (*entry)())
-{
-	void **sp = reinterpret_cast<void **>(top) - 8;
-
-	memset(sp, 0, 64);
-	sp[6] = reinterpret_cast<void *>(entry);
-	return sp;
-}
-#elif defined(__aarch64__)
-extern "C" void emu_switch(void **save, void *to);
-asm(".text\n.hidden emu_switch\n.globl emu_switch\n.type emu_switch,%function\n"
-    "emu_switch:\n"
-    "	sub sp,sp,#160\n"
-    "	stp x19,x20,[sp,#0]\n	stp x21,x22,[sp,#16]\n	stp x23,x24,[sp,#32]\n	stp x25,x26,[sp,#48]\n"
-    "	stp x27,x28,[sp,#64]\n	stp x29,x30,[sp,#80]\n"
-    "	stp d8,d9,[sp,#96]\n	stp d10,d11,[sp,#112]\n	stp d12,d13,[sp,#128]\n	stp d14,d15,[sp,#144]\n"
-    "	mov x9,sp\n	str x9,[x0]\n	mov sp,x1\n"
-    "	ldp x19,x20,[sp,#0]\n	ldp x21,x22,[sp,#16]\n	ldp x23,x24,[sp,#32]\n	ldp x25,x26,[sp,#48]\n"
-    "	ldp x27,x28,[sp,#64]\n	ldp x29,x30,[sp,#80]\n"
-    "	ldp d8,d9,[sp,#96]\n	ldp d10,d11,[sp,#112]\n	ldp d12,d13,[sp,#128]\n	ldp d14,d15,[sp,#144]\n"
-    "	add sp,sp,#160\n	ret\n"
-    ".size emu_switch,.-emu_switch\n");
-
-static void *fresh_stack(char *top, void (*entry)())
-{
-	void **sp = reinterpret_cast<void **>(top) - 20;
-
-	memset(sp, 0, 160);
-	sp[11] = reinterpret_cast<void *>(entry);
-	return sp;
-}
-#else
-#error "tests/emu has no way to switch stacks on this processor: see emu_switch"
-#endif
-
 namespace emu
 {
 
@@ -447,45 +400,6 @@ void pause(place at)
 	give_way(t);
 }
 
-/* ---- cp.async ---- */
-
-void copy_later(void *dst, const void *src, int bytes, int valid, place at)
-{
-	thread *t = self();
-
-	want_shared(dst, static_cast<size_t>(bytes), static_cast<size_t>(bytes), at);
-	if (reinterpret_cast<uintptr_t>(src) % static_cast<uintptr_t>(bytes))
-		die(at, "the source %p is not aligned to %d bytes", src, bytes);
-	if (valid < 0 || valid > bytes)
-		die(at, "%d of %d bytes are to be copied", valid, bytes);
-	if (!t->copies)
-		t->copies = new std::vector<async_copy>();
-	memset(dst, 0xff, static_cast<size_t>(bytes)); // until it is waited for
-	t->copies->push_back({ dst, src, bytes, valid, t->group });
-}
-
-void copies_commit()
-{
-	self()->group++;
-}
-
-void copies_wait(int64_t may_stay)
-{
-	thread *t = self();
-	size_t n = 0;
-
-	if (!t->copies)
-		return;
-	for (; n < t->copies->size() && (*t->copies)[n].group < t->group - may_stay; n++) {
-		const async_copy &c = (*t->copies)[n];
-
-		if (c.valid)
-			memcpy(c.dst, c.src, static_cast<size_t>(c.valid));
-		memset(static_cast<char *>(c.dst) + c.valid, 0, static_cast<size_t>(c.bytes - c.valid));
-	}
-	t->copies->erase(t->copies->begin(), t->copies->begin() + static_cast<ptrdiff_t>(n));
-}
-
 /* ---- shared memory ---- */
 
 /* This thread's thread_local variables of this library: what kernels declared __shared__, and tls_host. */
@@ -604,7 +518,7 @@ static thread *make_thread(host *h, block *b, int i)
 	t->group = 0;
 	t->ext = nullptr;
 	t->at = { "start", "", 0 };
-	t->sp = fresh_stack(base + STACK, fiber_main);
+	t->sp = emu_fresh_stack(base + STACK, fiber_main);
 	b->warp_at[t->warp].exists |= 1u << t->lane;
 	b->thread_at[i] = t;
 	return t;

@@ -4,6 +4,10 @@
 
 #include "emu.h"
 
+/* Of emu_stack.cc: leaves this stack, whose place goes to *save, for another one; the stack of a fiber that has not run. */
+extern "C" void emu_switch(void **save, void *to);
+void *emu_fresh_stack(char *top, void (*entry)());
+
 namespace emu
 {
 
