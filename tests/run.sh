@@ -149,6 +149,8 @@ emulated() {
 		run_program "kernels/emulated sm_$cc order $order" env LWM_CUDA_LIB="$B/emu/liblwm_cuda.so" \
 			LWM_EMU_ORDER="$order" LWM_EMU_CC="$cc" LWM_EMU_SMS="$sms" "$BIN/lwm-kernel-ops" cuda:0
 	done
+	run_program 'kernels/emulated, sums in any order' env LWM_CUDA_LIB="$B/emu/liblwm_cuda.so" LWM_CUDA_FAST=1 \
+		LWM_EMU_CC=90 "$BIN/lwm-kernel-ops" cuda:0 --case attn
 }
 
 patterns=("$@")
