@@ -287,7 +287,8 @@ static void attend_pieces(struct lwm_gen *g, struct lwm_cache *c, struct lk_attn
 			float *scale;
 			struct lk_view x = stored(c, l, from, n, which, &scale);
 
-			*to[which] = lk_view3((char *)r.kv + which * (c->row / 2) * (int64_t)lk_dtype_size(m->dtype), m->dtype, n, k, e);
+			*to[which] = lk_view3((char *)r.kv + which * (c->row / 2) * (int64_t)lk_dtype_size(m->dtype), m->dtype,
+					      n, k, e);
 			to[which]->stride[0] = c->row;
 			LWM_K(m, lk_kv_load(m->dev, to[which], &x, scale, 2 * k));
 		}
