@@ -144,7 +144,8 @@ include tests/emu/build.mk
 
 # ---- use ----
 test: have-deps-test
-	@$(MAKE) --no-print-directory build emu $(UNITS:%=$B/tests/unit/%) $(FUZZERS:%=$B/tests/fuzz/%)
+	@$(MAKE) --no-print-directory build emu $(UNITS:%=$B/tests/unit/%) $(FUZZERS:%=$B/tests/fuzz/%) \
+		$(if $(SAN),,$(BENCHES:%=$B/tests/bench/%) $(GPU_BENCH) $(GPU_LARGE))
 	@SAN=$(SAN) B=$(B) BIN=$(abspath $(BIN)) bash tests/run.sh
 check: have-deps-test
 	@bash tests/check.sh

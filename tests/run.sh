@@ -153,10 +153,17 @@ emulated() {
 		LWM_EMU_CC=90 "$BIN/lwm-kernel-ops" cuda:0 --case attn
 }
 
+# What measures and tests a GPU, at small sizes on the CPU, so that it is known to run before there is a GPU.
+gpu_programs() {
+	[ -z "$SAN" ] || return 0
+	run_program gpu/large "$B/tests/gpu/large" cpu --dry
+}
+
 patterns=("$@")
 unit_tests
 [ ! -x "$BIN/lwm-kernel-ops" ] || run_program kernels/ops "$BIN/lwm-kernel-ops"
 emulated
+gpu_programs
 fuzz_replays
 for t in tests/cli/*.bats tests/slurm/*.bats; do
 	[ -e "$t" ] || continue

@@ -192,7 +192,7 @@ static int problem(struct bench *s, int64_t t)
 	for (int64_t i = 0; i < 8 * n; i++) // the device's memory is the host's
 		s->mem[i] = (float)((i * 7919) % 2003) / 1001.5f - 1.0f;
 	rc = sequences(s);
-	s->a = (struct lk_attn){ v[0], v[1], v[2], s->row, s->row, 1 / sqrtf(D), 1 };
+	s->a = (struct lk_attn){ v[0], v[1], v[2], s->row, s->row, .scale = 1 / sqrtf(D), .causal = 1 };
 	return rc;
 }
 
@@ -206,7 +206,7 @@ static int decode(void *arg)
 	v.data = s->mem + (int64_t)CACHE * H * D;
 	o = slice(k, 0, 1);
 	o.data = (float *)v.data + (int64_t)CACHE * H * D;
-	a = (struct lk_attn){ q, k, v, s->half[1], s->row, 1 / sqrtf(D), 0 };
+	a = (struct lk_attn){ q, k, v, s->half[1], s->row, .scale = 1 / sqrtf(D) };
 	return lk_attn_once(s->dev, &a, &o, (float *)o.data + H * D);
 }
 
