@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/json.h"
@@ -12,6 +14,27 @@
 
 #define META_LIMIT (16LL << 20)
 static const char NO_CONTENT[] = "00000000000000000000000000000000";
+
+/* A shard without its manifest is what a killed task leaves, and may be made anew. Anything else that stands there is
+ * somebody's: a device or a folder is never replaced, another file only with force. */
+static bool in_the_way(const char *path, bool force)
+{
+	static const char magic[8] = "\211HDF\r\n\032\n";
+	struct stat st;
+	char head[8];
+
+	if (lstat(path, &st))
+		return false;
+	if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+		return true;
+	if (force)
+		return false;
+	FILE *f = fopen(path, "rb");
+	bool ours = f && fread(head, 1, sizeof head, f) == sizeof head && !memcmp(head, magic, sizeof head);
+	if (f)
+		fclose(f);
+	return !ours;
+}
 
 int lwm_shard_begin(struct lwm_shard_out *s, const char *path, const char *kind, const char *schema, const char *tool,
 		    const char *config, bool force, struct lwm_err *e)
@@ -29,6 +52,10 @@ int lwm_shard_begin(struct lwm_shard_out *s, const char *path, const char *kind,
 	}
 	bool finished = lwm_path_exists(path) && lwm_path_exists(name);
 	free(name);
+	if (in_the_way(path, force)) {
+		lwm_shard_release(s);
+		return lwm_fail(e, LWM_ECANTCREATE, "%s: is there already and no shard (--force replaces files alone)", path);
+	}
 	if (finished && !force) {
 		lwm_shard_release(s);
 		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", path);

@@ -89,3 +89,14 @@ setup() {
 	has '"documents_out":0'
 	has '"filtered":40'
 }
+
+@test "what stands at the output and is no shard stays" {
+	words 50 >words.txt
+	echo precious >mine
+	code 73 lwm-tokenize -t bytes -o mine words.txt
+	[ "$(cat mine)" = precious ]
+	mkfifo pipe
+	code 73 lwm-tokenize -t bytes --force -o pipe words.txt
+	[ -p pipe ]
+	ok lwm-tokenize -t bytes --force -o mine words.txt
+}
