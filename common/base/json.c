@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/log.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
 
@@ -85,7 +87,12 @@ int lwm_json_write(const json_t *v, const char *path, bool force, struct lwm_err
 struct lwm_jsonl {
 	int fd;
 	char *path;
+	struct lwm_str waiting; /* whole lines that the disk did not take */
+	bool torn;              /* the file ends in a part of one: it is cut off before more is written */
+	off_t end;              /* of what the file holds, while torn */
 };
+
+#define WAITING_LIMIT (64u << 20)
 
 /* Cuts a torn last line: everything behind the last newline. */
 static int cut_tail(int fd, const char *path, struct lwm_err *e)
@@ -133,29 +140,67 @@ int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e)
 	return 0;
 }
 
+/* Writes what waits, in one call, so that lines of several processes do not mix. A line that got there by half is cut off again. */
+static int drain(struct lwm_jsonl *f, struct lwm_err *e)
+{
+	struct stat st;
+
+	if (f->torn && ftruncate(f->fd, f->end))
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot cut off a torn line", f->path);
+	f->torn = false;
+	if (!f->waiting.len)
+		return 0;
+	if (fstat(f->fd, &st))
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot be looked at", f->path);
+	f->end = st.st_size;
+	int rc = lwm_write_all(f->fd, f->waiting.s, f->waiting.len, f->path, e);
+	if (rc == 0)
+		lwm_str_reset(&f->waiting);
+	else
+		f->torn = ftruncate(f->fd, f->end) != 0;
+	return rc;
+}
+
 int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_err *e)
 {
-	struct lwm_str s = { 0 };
-	lwm_str_add(&s, lwm_str_get(line), line->len);
-	lwm_str_putc(&s, '\n');
-	int rc = lwm_str_ok(line, e);
-	if (rc == 0)
-		rc = lwm_str_ok(&s, e);
-	if (rc == 0) /* one write, so that lines of several processes do not mix */
-		rc = lwm_write_all(f->fd, s.s, s.len, f->path, e);
-	lwm_str_release(&s);
-	return rc;
+	struct lwm_err why = { 0 };
+	bool waited = f->waiting.len > 0;
+
+	LWM_TRY(lwm_str_ok(line, e));
+	lwm_str_add(&f->waiting, lwm_str_get(line), line->len);
+	lwm_str_putc(&f->waiting, '\n');
+	LWM_TRY(lwm_str_ok(&f->waiting, e));
+	if (drain(f, &why) == 0) {
+		if (waited)
+			lwm_log(LWM_INFO, "%s: the lines that waited are written", f->path);
+		return 0;
+	}
+	if (f->waiting.len > WAITING_LIMIT) {
+		if (e)
+			*e = why;
+		return why.code;
+	}
+	if (!waited)
+		lwm_log(LWM_WARN, "%s; lines wait in memory until it can be written again", why.msg);
+	return 0;
+}
+
+int lwm_jsonl_sync(struct lwm_jsonl *f, struct lwm_err *e)
+{
+	LWM_TRY(drain(f, e));
+	if (fsync(f->fd) && errno != EINVAL)
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", f->path);
+	return 0;
 }
 
 int lwm_jsonl_close(struct lwm_jsonl *f, struct lwm_err *e)
 {
-	int rc = 0;
 	if (!f)
 		return 0;
-	if (fsync(f->fd) && errno != EINVAL)
-		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", f->path);
+	int rc = lwm_jsonl_sync(f, e);
 	if (close(f->fd) && rc == 0)
 		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: close failed", f->path);
+	lwm_str_release(&f->waiting);
 	free(f->path);
 	free(f);
 	return rc;

@@ -22,7 +22,10 @@ int lwm_json_write(const json_t *v, const char *path, bool force, struct lwm_err
 /* JSON lines file that is only appended to; a torn last line left by a kill is cut off when it is opened. */
 struct lwm_jsonl;
 int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e);
-int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_err *e); /* line without newline; flushed */
-int lwm_jsonl_close(struct lwm_jsonl *f, struct lwm_err *e); /* fsync; NULL is fine */
+/* A line, without newline. What the disk does not take (it is full, it fails) waits in memory, up to 64 MiB of it, and is tried
+ * again with the next line: a record of work never ends the work. Whole lines reach the file, or nothing of them. */
+int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_err *e);
+int lwm_jsonl_sync(struct lwm_jsonl *f, struct lwm_err *e);  /* what waits is written and all of it is on the disk, or an error */
+int lwm_jsonl_close(struct lwm_jsonl *f, struct lwm_err *e); /* the same, and f is gone either way; NULL is fine */
 
 #endif

@@ -1,3 +1,4 @@
+/* Files that appear whole or not at all. */
 #include "common/base/outfile.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/path.h"
+#include "common/base/tmpname.h"
 
 static bool batch; /* lwm_outfile_batch_begin: commits leave the waiting to its end */
 
@@ -20,9 +22,21 @@ static void release(struct lwm_outfile *o)
 	free(o);
 }
 
-int lwm_outfile_name(struct lwm_outfile **out, const char *path, bool force, struct lwm_err *e)
+/* Thousands of small files: one look at the folder is enough, and the first one had it. */
+static void sweep_beside(const char *path)
+{
+	char *dir = batch ? NULL : lwm_path_dir(path);
+
+	if (dir)
+		lwm_tmp_sweep(dir);
+	free(dir);
+}
+
+int lwm_outfile_open(struct lwm_outfile **out, const char *path, bool force, struct lwm_err *e)
 {
 	struct lwm_outfile *o;
+	int rc;
+
 	*out = NULL;
 	if (!force && lwm_path_exists(path))
 		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", path);
@@ -31,26 +45,13 @@ int lwm_outfile_name(struct lwm_outfile **out, const char *path, bool force, str
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	o->fd = -1;
 	o->path = strdup(path);
-	if (!o->path || asprintf(&o->tmp, "%s.tmp.%ld", path, (long)getpid()) < 0) {
-		o->tmp = NULL;
+	sweep_beside(path);
+	rc = o->path ? lwm_tmp_file(path, &o->tmp, &o->fd, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	if (rc < 0)
 		release(o);
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
-	}
-	*out = o;
-	return 0;
-}
-
-int lwm_outfile_open(struct lwm_outfile **out, const char *path, bool force, struct lwm_err *e)
-{
-	LWM_TRY(lwm_outfile_name(out, path, force, e));
-	(*out)->fd = open((*out)->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-	if ((*out)->fd < 0) {
-		int err = errno;
-		release(*out);
-		*out = NULL;
-		return lwm_fail_errno(e, LWM_ECANTCREATE, err, "%s: cannot create", path);
-	}
-	return 0;
+	else
+		*out = o;
+	return rc;
 }
 
 int lwm_write_all(int fd, const void *p, size_t n, const char *path, struct lwm_err *e)
@@ -71,6 +72,11 @@ int lwm_write_all(int fd, const void *p, size_t n, const char *path, struct lwm_
 int lwm_outfile_write(struct lwm_outfile *o, const void *p, size_t n, struct lwm_err *e)
 {
 	return lwm_write_all(o->fd, p, n, o->path, e);
+}
+
+void lwm_drop_cache(int fd)
+{
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 int lwm_fsync_dir(const char *dir, struct lwm_err *e)
@@ -104,20 +110,18 @@ int lwm_outfile_batch_end(const char *dir, struct lwm_err *e)
 	return rc;
 }
 
+/* Quota and network file systems report a failed write when a descriptor is closed. The lock must outlive the rename, so it is
+ * another one that is closed here. */
 static int sync_tmp(struct lwm_outfile *o, struct lwm_err *e)
 {
-	int rc = 0;
-	if (o->fd < 0)
-		o->fd = open(o->tmp, O_RDONLY | O_CLOEXEC);
-	if (o->fd < 0)
-		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot reopen", o->tmp);
+	int again;
+
 	if (!batch && fsync(o->fd))
-		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", o->path);
-	/* quota and network file systems report a failed write here */
-	if (close(o->fd) && rc == 0)
-		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: close failed", o->path);
-	o->fd = -1;
-	return rc;
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", o->path);
+	again = dup(o->fd);
+	if (again < 0 || close(again))
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: close failed", o->path);
+	return 0;
 }
 
 int lwm_outfile_commit(struct lwm_outfile *o, struct lwm_err *e)
@@ -146,10 +150,9 @@ void lwm_outfile_discard(struct lwm_outfile *o)
 {
 	if (!o)
 		return;
-	if (o->fd >= 0)
-		close(o->fd);
 	if (o->tmp)
 		unlink(o->tmp);
+	close(o->fd);
 	release(o);
 }
 

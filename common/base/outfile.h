@@ -5,7 +5,8 @@
  *	lwm_outfile_commit(o, e)                           fsync, rename, fsync of the folder; o is gone either way
  *	lwm_outfile_discard(o)                             NULL is fine; removes the temporary file
  *
- * The temporary name lies in the same folder: NAME.tmp.<pid>. A killed process leaves only that behind. Local calls.
+ * The temporary name lies in the same folder (tmpname.h). A killed process leaves only that behind, and the next writer in that
+ * folder removes it. Local calls.
  */
 #ifndef LWM_BASE_OUTFILE_H
 #define LWM_BASE_OUTFILE_H
@@ -17,12 +18,11 @@
 
 struct lwm_outfile {
 	char *path, *tmp;
-	int fd; /* -1 when a library writes tmp by name */
+	int fd; /* of tmp, for reading and writing; its lock says that the writer lives */
 };
 
+/* A library that wants a name (FFmpeg) may write o->tmp; it must not make a new file of that name. */
 int lwm_outfile_open(struct lwm_outfile **out, const char *path, bool force, struct lwm_err *e);
-/* As open, but leaves creating tmp to a library that wants a name (HDF5, FFmpeg, cairo). */
-int lwm_outfile_name(struct lwm_outfile **out, const char *path, bool force, struct lwm_err *e);
 int lwm_outfile_write(struct lwm_outfile *o, const void *p, size_t n, struct lwm_err *e); /* finishes short writes */
 int lwm_outfile_commit(struct lwm_outfile *o, struct lwm_err *e);
 void lwm_outfile_discard(struct lwm_outfile *o);
@@ -35,6 +35,9 @@ int lwm_fsync_dir(const char *dir, struct lwm_err *e);
  * the whole process; not nested. */
 void lwm_outfile_batch_begin(void);
 int lwm_outfile_batch_end(const char *dir, struct lwm_err *e);
+/* Forgets what the system keeps of a synced file in memory, so that the next read comes from the disk. Where that cannot be asked
+ * for (tmpfs), nothing happens. */
+void lwm_drop_cache(int fd);
 /* write(2) until done, EINTR retried. */
 int lwm_write_all(int fd, const void *p, size_t n, const char *path, struct lwm_err *e);
 

@@ -1,3 +1,4 @@
+/* Requests to stop: signals become flags, the time limit and the stop file are looked at when somebody asks. */
 #include "common/base/stop.h"
 
 #include <pthread.h>
@@ -9,12 +10,30 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/launch.h"
+#include "common/base/log.h"
 #include "common/base/num.h"
 
-static volatile sig_atomic_t asked_end, asked_save;
-static double deadline; /* monotonic; 0 none */
+static const int sigs[] = { SIGUSR1, SIGTERM, SIGINT, SIGUSR2 };
+static volatile sig_atomic_t asked_end, asked_save, asked_twice, report_second;
+static char answer[128]; /* to Ctrl-C: made before, a handler may not format */
+static volatile sig_atomic_t answer_bytes;
+static double limit, grace, unit_cost, save_cost; /* limit: monotonic; 0 none */
 static char stop_path[4096];
 static const char *reason = "";
+
+static void on_interrupt(void)
+{
+	ssize_t ignored;
+
+	if (asked_end == SIGINT && !report_second) {
+		signal(SIGINT, SIG_DFL);
+		raise(SIGINT);
+	}
+	asked_twice = asked_end == SIGINT;
+	ignored = write(2, answer, (size_t)answer_bytes);
+	(void)ignored;
+}
 
 static void on_signal(int sig)
 {
@@ -22,56 +41,119 @@ static void on_signal(int sig)
 		asked_save = 1;
 		return;
 	}
-	if (sig == SIGINT && asked_end == SIGINT) {
-		signal(SIGINT, SIG_DFL);
-		raise(SIGINT);
-	}
+	if (sig == SIGINT)
+		on_interrupt();
 	asked_end = sig;
 }
 
-static void read_deadline(double grace)
+static void requests(sigset_t *set)
 {
-	const char *limit = getenv("LWM_TIME_LIMIT"), *end = getenv("SLURM_JOB_END_TIME");
-	struct lwm_err ignored = { 0 };
-	double s;
-	int64_t t;
-	if (limit && lwm_parse_seconds(limit, &s, "LWM_TIME_LIMIT", &ignored) == 0)
-		deadline = lwm_now() + s;
-	else if (end && lwm_parse_int(end, 1, INT64_MAX, &t, "SLURM_JOB_END_TIME", &ignored) == 0)
-		deadline = lwm_now() + (double)(t - (int64_t)time(NULL)) - grace;
+	sigemptyset(set);
+	for (size_t i = 0; i < sizeof sigs / sizeof *sigs; i++)
+		sigaddset(set, sigs[i]);
 }
 
-void lwm_stop_install(double grace_seconds, const char *stop_file)
+void lwm_stop_hold(void)
+{
+	sigset_t set;
+
+	requests(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+void lwm_stop_catch(bool second_reported)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* ranks that are threads install at once */
-	static const int sigs[] = { SIGUSR1, SIGTERM, SIGINT, SIGUSR2 };
 	struct sigaction sa;
+	sigset_t set;
+
 	memset(&sa, 0, sizeof sa);
 	sa.sa_handler = on_signal;
 	sa.sa_flags = SA_RESTART;
 	pthread_mutex_lock(&lock);
-	for (int i = 0; i < 4; i++)
+	if (lwm_launch_rank() == 0) {
+		int n = snprintf(answer, sizeof answer, "\n%.40s: saving; press Ctrl-C again to leave at once\n",
+				 lwm_log_program());
+		answer_bytes = n;
+	}
+	if (second_reported)
+		report_second = 1;
+	for (size_t i = 0; i < sizeof sigs / sizeof *sigs; i++)
 		sigaction(sigs[i], &sa, NULL);
-	read_deadline(grace_seconds);
+	requests(&set);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	pthread_mutex_unlock(&lock);
+}
+
+static void read_limit(double grace_seconds)
+{
+	const char *own = getenv("LWM_TIME_LIMIT"), *end = getenv("SLURM_JOB_END_TIME");
+	struct lwm_err ignored = { 0 };
+	double s;
+	int64_t t;
+
+	if (own && lwm_parse_seconds(own, &s, "LWM_TIME_LIMIT", &ignored) == 0) {
+		limit = lwm_now() + s;
+		grace = 0;
+	} else if (end && lwm_parse_int(end, 1, INT64_MAX, &t, "SLURM_JOB_END_TIME", &ignored) == 0) {
+		limit = lwm_now() + (double)(t - (int64_t)time(NULL));
+		grace = grace_seconds;
+	}
+}
+
+void lwm_stop_install(double grace_seconds, const char *stop_file)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+	lwm_stop_catch(false);
+	pthread_mutex_lock(&lock);
+	read_limit(grace_seconds);
 	if (stop_file)
 		snprintf(stop_path, sizeof stop_path, "%s", stop_file);
 	pthread_mutex_unlock(&lock);
 }
 
+void lwm_stop_cost(double unit_seconds, double save_seconds)
+{
+	unit_cost = unit_seconds;
+	save_cost = save_seconds;
+}
+
+static bool out_of_time(void)
+{
+	double after = save_cost > grace ? save_cost : grace;
+
+	return limit > 0 && lwm_now() + unit_cost + after >= limit;
+}
+
+static const char *signal_text(int sig)
+{
+	return sig == SIGUSR1 ? "SIGUSR1" : sig == SIGTERM ? "SIGTERM" : "SIGINT";
+}
+
 enum lwm_stop lwm_stop_wanted(void)
 {
-	if (asked_end)
-		reason = asked_end == SIGUSR1 ? "SIGUSR1" : asked_end == SIGTERM ? "SIGTERM" : "SIGINT";
-	else if (deadline > 0 && lwm_now() >= deadline)
-		reason = "time limit";
-	else if (stop_path[0] && access(stop_path, F_OK) == 0)
+	if (asked_twice) {
+		reason = "SIGINT";
+		return LWM_STOP_NOW;
+	}
+	if (stop_path[0] && access(stop_path, F_OK) == 0) {
 		reason = "stop file";
-	else if (asked_save) {
+		return LWM_STOP_FILE;
+	}
+	if (asked_end) {
+		reason = signal_text(asked_end);
+		return LWM_STOP_END;
+	}
+	if (out_of_time()) {
+		reason = "time limit";
+		return LWM_STOP_END;
+	}
+	if (asked_save) {
 		asked_save = 0;
 		return LWM_STOP_SAVE;
-	} else
-		return LWM_STOP_NO;
-	return LWM_STOP_END;
+	}
+	return LWM_STOP_NO;
 }
 
 const char *lwm_stop_reason(void)

@@ -13,11 +13,12 @@
 #include "common/base/launch.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
+#include "common/base/stop.h"
 #include "common/base/threads.h"
 #include "common/config/opt_int.h"
 #include "common/config/yaml.h"
 
-enum action { A_RUN, A_HELP, A_HELP_ALL, A_VERSION, A_MAN, A_COMPLETION, A_PRINT_CONFIG };
+enum action { A_RUN, A_HELP, A_HELP_ALL, A_VERSION, A_MAN, A_COMPLETION, A_PRINT_CONFIG, A_CHECK };
 
 /* What one command line asks for; the table's destinations are filled later, weakest source first. */
 struct line {
@@ -52,6 +53,7 @@ static const struct { const char *name; char letter; bool arg; enum action actio
 	{ "help-man", 0, false, A_MAN },
 	{ "help-completion", 0, false, A_COMPLETION },
 	{ "print-config", 0, false, A_PRINT_CONFIG },
+	{ "check-options", 0, false, A_CHECK },
 	{ "config", 0, true, A_RUN },
 	{ "set", 0, true, A_RUN },
 };
@@ -519,7 +521,7 @@ static int parse_and_run(struct lwm_parse *p, struct line *l, int argc, char **a
 	/* questions about the tool are answered whatever else the line or the environment says */
 	if (l->action == A_VERSION)
 		LWM_TRY(apply_line(p, l, e));
-	if (l->action != A_RUN && l->action != A_PRINT_CONFIG)
+	if (l->action != A_RUN && l->action != A_PRINT_CONFIG && l->action != A_CHECK)
 		return answer(p, l->action, e);
 	LWM_TRY(apply_all(p, l, e));
 	if (l->action == A_PRINT_CONFIG)
@@ -530,6 +532,10 @@ static int parse_and_run(struct lwm_parse *p, struct line *l, int argc, char **a
 	lwm_log_init(p->tool->name, common.quiet ? LWM_WARN : common.verbose ? LWM_DEBUG : LWM_INFO);
 	args.common = common;
 	args.set = &l->set;
+	if (p->tool->check)
+		LWM_TRY(p->tool->check(&args, e));
+	if (l->action == A_CHECK)
+		return 0;
 	begun = true;
 	return run(&args, e);
 }
@@ -551,12 +557,16 @@ int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn
 	struct line l = { .action = A_RUN };
 	struct lwm_err e = { 0 };
 	int rc;
+	if (tool->stops)
+		lwm_stop_hold();
 	lwm_threads_settle(argv);
 	signal(SIGPIPE, SIG_DFL); /* `lwm-inspect x | head` ends quietly */
 	memset(&p, 0, sizeof p);
 	memset(&common, 0, sizeof common);
 	p.tool = tool;
 	lwm_log_init(tool->name, LWM_INFO);
+	if (tool->stops)
+		lwm_stop_catch(tool->stops_others);
 	add_table(&p, tool->opts);
 	p.ntool = p.n;
 	add_table(&p, common_opts);

@@ -10,7 +10,7 @@
  *
  * Values come, weakest first, from the defaults in the destinations, --config FILE (a YAML map of option names; a key
  * named like the tool may hold the map), the environment (LWM_SEQ_LENGTH), --set name=value, the command line.
- * --print-config shows each value and where it came from. Every tool has: --help --version --config --set
+ * --print-config shows each value and where it came from, --check-options only says whether the program would take them. Every tool has: --help --version --config --set
  * --print-config --plan --json --quiet --verbose --threads --seed --force. They are in struct lwm_common. --help-man
  * and --help-completion print what `make install` installs. A list from a stronger source replaces the weaker one's.
  * "_" and "-" in names are the same.
@@ -61,11 +61,16 @@ struct lwm_common {
 	int64_t verbose, threads, seed; /* threads 0: all the process may use (OMP_NUM_THREADS, affinity) */
 };
 
+struct lwm_args;
 struct lwm_tool {
 	const char *name, *summary, *operands, *details, *examples;
 	int min_operands, max_operands; /* max -1: any number */
 	const struct lwm_opt *opts;
 	bool ranks;   /* made to be started as many ranks: of what is wrong before they know each other, the first one speaks */
+	bool stops;   /* signals are requests (common/base/stop.h) from the first moment on */
+	bool stops_others; /* and a second Ctrl-C is reported: it has processes to end first */
+	/* What can be said of the options without looking at a file: called before run, and alone by --check-options. May be NULL. */
+	int (*check)(const struct lwm_args *a, struct lwm_err *e);
 	bool own_set; /* --set changes a file that the tool itself reads: it gets them in lwm_args.set */
 };
 

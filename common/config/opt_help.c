@@ -13,6 +13,7 @@ static const struct { const char *name, *arg, *help; } extra[] = {
 	{ "config", "FILE", "options from a YAML file of \"name: value\" lines, bare or under the tool's name" },
 	{ "set", "NAME=VALUE", "set an option by name; stronger than --config and the environment" },
 	{ "print-config", NULL, "print every option with its value and where it came from, in the form --config reads" },
+	{ "check-options", NULL, "only say whether these options are known and fit each other" },
 	{ "help", NULL, "a summary of at most 60 lines" },
 	{ "help-all", NULL, "every option explained" },
 	{ "version", NULL, "the version; with --verbose how it was built" },

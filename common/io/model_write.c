@@ -10,6 +10,7 @@
 #include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
+#include "common/base/tmpname.h"
 #include "common/io/ckpt_int.h"
 #include "common/io/model_int.h"
 #include "common/io/seal.h"
@@ -25,7 +26,8 @@ struct out_tensor {
 };
 
 struct lwm_model_writer {
-	char *dir, *tmp;
+	char *dir, *tmp; /* tmp: the folder while it is being filled, NULL before it is made */
+	int lock;        /* says that its writer lives; -1 */
 	json_t *config, *files; /* files: name -> identity */
 	int (*extra)(void *ctx, const char *dir, struct lwm_err *e);
 	void *ctx;
@@ -59,6 +61,8 @@ void lwm_model_discard(struct lwm_model_writer *w)
 	lwm_st_discard(w->st);
 	if (w->tmp)
 		lwm_remove_tree(w->tmp, NULL);
+	if (w->lock >= 0)
+		close(w->lock);
 	release(w);
 }
 
@@ -141,8 +145,13 @@ static int prepare(struct lwm_model_writer *w, struct lwm_err *e)
 		return lwm_fail(e, LWM_EIO, "%s: the model needs %s, the file system has %s left", w->dir,
 				lwm_bytes_text((double)w->bytes, a, sizeof a),
 				lwm_bytes_text((double)room, b, sizeof b));
-	LWM_TRY(lwm_remove_tree(w->tmp, e));
-	LWM_TRY(lwm_mkdirs(w->tmp, e));
+	char *parent = lwm_path_dir(w->dir);
+	int rc = parent ? lwm_mkdirs(parent, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	if (rc == 0)
+		lwm_tmp_sweep(parent);
+	free(parent);
+	LWM_TRY(rc);
+	LWM_TRY(lwm_tmp_dir(w->dir, &w->tmp, &w->lock, e));
 	return start_file(w, e);
 }
 
@@ -177,9 +186,8 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	w->extra = spec->extra;
 	w->ctx = spec->ctx;
 	w->tensor = calloc((size_t)n + 1, sizeof *w->tensor);
-	if (!w->dir || !w->config || !w->files || !w->tensor ||
-	    asprintf(&w->tmp, "%s.tmp.%ld", w->dir, (long)getpid()) < 0) {
-		w->tmp = NULL;
+	w->lock = -1;
+	if (!w->dir || !w->config || !w->files || !w->tensor) {
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 		goto out;
 	}
@@ -335,21 +343,64 @@ static int write_manifest(const struct lwm_model_writer *w, struct lwm_err *e)
 	return rc;
 }
 
+/* A place under a temporary name where the old folder can wait: *box the temporary, *inside the old folder in it. */
+static int make_box(const struct lwm_model_writer *w, char **box, char **inside, struct lwm_err *e)
+{
+	int lock;
+
+	LWM_TRY(lwm_tmp_dir(w->dir, box, &lock, e));
+	close(lock);
+	*inside = lwm_path_join(*box, lwm_path_base(w->dir));
+	return *inside ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+}
+
+/* Where a file system cannot exchange two folders there is a moment without either: after a kill in it the old one lies in the box. */
+static int replace_in_two(struct lwm_model_writer *w, struct lwm_err *e)
+{
+	char *box = NULL, *inside = NULL;
+	int rc = make_box(w, &box, &inside, e);
+
+	if (rc == 0 && rename(w->dir, inside))
+		rc = lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot be moved away", w->dir);
+	if (rc == 0 && rename(w->tmp, w->dir)) {
+		rc = lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it", w->dir);
+		if (rename(inside, w->dir)) /* then the box keeps it */
+			box[0] = 0;
+	}
+	if (box && box[0])
+		lwm_remove_tree(box, NULL);
+	free(box);
+	free(inside);
+	return rc;
+}
+
 /* The new folder takes the name at once; an old one is exchanged for it and removed. */
+static int take_name(struct lwm_model_writer *w, struct lwm_err *e)
+{
+	if (!lwm_path_exists(w->dir)) {
+		if (rename(w->tmp, w->dir))
+			return lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it", w->dir);
+		return 0;
+	}
+	if (renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->dir, RENAME_EXCHANGE))
+		return replace_in_two(w, e);
+	return lwm_remove_tree(w->tmp, e);
+}
+
 static int publish(struct lwm_model_writer *w, struct lwm_err *e)
 {
-	int rc = 0;
-	if (lwm_path_exists(w->dir)) {
-		if (renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->dir, RENAME_EXCHANGE) == 0)
-			return lwm_remove_tree(w->tmp, e);
-		/* not every file system can exchange */
-		LWM_TRY(lwm_remove_tree(w->dir, e));
-	}
-	if (rename(w->tmp, w->dir))
-		return lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it",
-				      w->dir);
-	char *parent = lwm_path_dir(w->dir);
-	rc = parent ? lwm_fsync_dir(parent, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	char *lock = lwm_path_join(w->tmp, LWM_TMP_LOCK), *parent = lwm_path_dir(w->dir);
+	int rc = lock && parent ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+
+	if (rc == 0 && unlink(lock))
+		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot be removed", lock);
+	if (rc == 0)
+		rc = lwm_fsync_dir(w->tmp, e);
+	if (rc == 0)
+		rc = take_name(w, e);
+	if (rc == 0)
+		rc = lwm_fsync_dir(parent, e);
+	free(lock);
 	free(parent);
 	return rc;
 }
@@ -369,6 +420,7 @@ int lwm_model_commit(struct lwm_model_writer *w, struct lwm_err *e)
 		LWM_GO(w->extra(w->ctx, w->tmp, e));
 	LWM_GO(write_manifest(w, e));
 	LWM_GO(publish(w, e));
+	close(w->lock);
 	release(w);
 	return 0;
 out:

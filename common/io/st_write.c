@@ -1,7 +1,9 @@
 #include <endian.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/hash.h"
 #include "common/base/num.h"
@@ -262,7 +264,10 @@ int lwm_st_commit(struct lwm_st_writer *w, struct lwm_hash *identity, struct lwm
 		rc = lwm_pwrite_all(w->o->fd, w->header, w->header_bytes, 8, w->o->path, e);
 	if (rc == 0 && identity)
 		*identity = lwm_hash_bytes(w->header, (size_t)w->header_bytes);
+	if (rc == 0 && fsync(w->o->fd))
+		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", w->o->path);
 	if (rc == 0) {
+		lwm_drop_cache(w->o->fd); /* who compares it with its source compares what the disk has */
 		rc = lwm_outfile_commit(w->o, e);
 		w->o = NULL;
 	}

@@ -46,7 +46,7 @@ struct wvec {
 
 struct lwm_vfw {
 	struct lwm_outfile *o;
-	int fd, nv; /* without `sums` */
+	int nv; /* without `sums` */
 	struct wvec vec[LWM_VF_MAX + 1];
 	uint64_t *sum;
 	int64_t nsum, bytes;
@@ -94,10 +94,7 @@ static int make(struct lwm_vfw *w, const char *schema, struct lwm_err *e)
 	int64_t at[LWM_VF_MAX + 1];
 	for (int i = 0; i <= w->nv; i++)
 		v[i] = w->vec[i].v;
-	w->fd = open(w->o->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-	if (w->fd < 0)
-		return lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot create", w->o->path);
-	LWM_TRY(lwm_h5_create(w->fd, w->o->path, schema, v, w->nv + 1, at, &w->bytes, e));
+	LWM_TRY(lwm_h5_create(w->o->fd, w->o->path, schema, v, w->nv + 1, at, &w->bytes, e));
 	for (int i = 0; i <= w->nv; i++)
 		w->vec[i].at = at[i];
 	return 0;
@@ -113,8 +110,7 @@ int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char 
 	LWM_BUG_ON(nv > LWM_VF_MAX);
 	if (!w)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
-	w->fd = -1;
-	LWM_GO(lwm_outfile_name(&w->o, path, force, e));
+	LWM_GO(lwm_outfile_open(&w->o, path, force, e));
 	LWM_GO(plan(w, v, nv, &total, e));
 	LWM_GO(check_room(path, total, e));
 	LWM_GO(make(w, schema, e));
@@ -132,7 +128,7 @@ static int put_blocks(struct lwm_vfw *w, struct wvec *x, const char *p, int64_t 
 		int64_t len = n - i < BLOCK ? n - i : BLOCK;
 		w->sum[x->sum0 + (x->done + i) / BLOCK] = lwm_hash64(p + i, (size_t)len, 0);
 	}
-	LWM_TRY(lwm_pwrite_all(w->fd, p, n, x->at + x->done, w->o->path, e));
+	LWM_TRY(lwm_pwrite_all(w->o->fd, p, n, x->at + x->done, w->o->path, e));
 	x->done += n;
 	return 0;
 }
@@ -213,7 +209,7 @@ static int pass(struct readback *b, int64_t end, const struct wvec *x, struct lw
 	struct lwm_vfw *w = b->w;
 	while (b->at < end) {
 		int64_t n = end - b->at < BULK ? end - b->at : BULK;
-		LWM_TRY(lwm_pread_all(w->fd, b->buf, n, b->at, w->o->path, e));
+		LWM_TRY(lwm_pread_all(w->o->fd, b->buf, n, b->at, w->o->path, e));
 		lwm_hasher_add(b->h, b->buf, (size_t)n);
 		for (int64_t i = 0; x && i < n; i += BLOCK) {
 			int64_t len = n - i < BLOCK ? n - i : BLOCK, k = x->sum0 + (b->at - x->at + i) / BLOCK;
@@ -249,9 +245,10 @@ int lwm_vfw_finish(struct lwm_vfw *w, struct lwm_hash *hash, int64_t *bytes, str
 	int rc;
 	LWM_TRY(complete(w, w->nv, e));
 	w->sum[w->nsum] = lwm_hash64(w->sum, (size_t)w->nsum * 8, 0);
-	LWM_TRY(lwm_pwrite_all(w->fd, w->sum, (w->nsum + 1) * 8, w->vec[w->nv].at, w->o->path, e));
-	if (fsync(w->fd))
+	LWM_TRY(lwm_pwrite_all(w->o->fd, w->sum, (w->nsum + 1) * 8, w->vec[w->nv].at, w->o->path, e));
+	if (fsync(w->o->fd))
 		return lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", w->o->path);
+	lwm_drop_cache(w->o->fd); /* what is compared is what the disk has */
 	b.h = lwm_hasher_new();
 	b.buf = malloc(BULK);
 	rc = b.h && b.buf ? compare(&b, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->o->path);
@@ -265,24 +262,15 @@ int lwm_vfw_finish(struct lwm_vfw *w, struct lwm_hash *hash, int64_t *bytes, str
 int lwm_vfw_commit(struct lwm_vfw *w, struct lwm_err *e)
 {
 	struct lwm_outfile *o = w->o;
-	int rc = 0;
-	if (close(w->fd))
-		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: close failed", o->path);
-	w->fd = -1;
 	w->o = NULL;
 	lwm_vfw_discard(w);
-	if (rc == 0)
-		return lwm_outfile_commit(o, e);
-	lwm_outfile_discard(o);
-	return rc;
+	return lwm_outfile_commit(o, e);
 }
 
 void lwm_vfw_discard(struct lwm_vfw *w)
 {
 	if (!w)
 		return;
-	if (w->fd >= 0)
-		close(w->fd);
 	lwm_outfile_discard(w->o);
 	for (int i = 0; i < w->nv; i++)
 		free(w->vec[i].part);

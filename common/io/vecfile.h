@@ -37,14 +37,14 @@ struct lwm_vec {
 };
 
 struct lwm_vfw; /* writer */
-/* Writes PATH.tmp.<pid>; all sizes are known. Fails when the file system says that it has no room. */
+/* Writes a temporary beside PATH; all sizes are known. Fails when the file system says that it has no room. */
 int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char *schema, const struct lwm_vec *v,
 		 int nv, struct lwm_err *e);
 /* The next n values of a vector. */
 int lwm_vfw_put(struct lwm_vfw *w, int vec, const void *p, int64_t n, struct lwm_err *e);
 /* Hash over the values put so far into the vectors 0 .. nvec-1, which must be complete. */
 int lwm_vfw_content(struct lwm_vfw *w, int nvec, struct lwm_hash *out, struct lwm_err *e);
-/* Every vector must be complete. Syncs, reads the file back, compares it with what was put; *hash and *bytes are the
+/* Every vector must be complete. Syncs, reads the file back from the disk, compares it with what was put; *hash and *bytes are the
  * file's. The file still has its temporary name. */
 int lwm_vfw_finish(struct lwm_vfw *w, struct lwm_hash *hash, int64_t *bytes, struct lwm_err *e);
 int lwm_vfw_commit(struct lwm_vfw *w, struct lwm_err *e); /* after finish: renames; w is gone either way */

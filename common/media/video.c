@@ -95,7 +95,7 @@ int lwm_video_open(struct lwm_video **out, const char *path, int width, int heig
 	v->height = height;
 	lwm_av_quiet();
 	lwm_av_forget();
-	LWM_GO(lwm_outfile_name(&v->file, path, force, e));
+	LWM_GO(lwm_outfile_open(&v->file, path, force, e));
 	if (asprintf(&v->url, "file:%s", v->file->tmp) < 0) {
 		v->url = NULL;
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path));
