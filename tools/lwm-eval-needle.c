@@ -19,7 +19,7 @@ static struct {
 	int64_t chunk, team;
 	int colors, cache;
 	double need, grace;
-	bool report_only;
+	bool report_only, older_ok;
 } o = { .device = "auto",
 	.title = "Needle in a haystack",
 	.chunk = 2048,
@@ -37,6 +37,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('o', "output", &o.sweep.out, "DIR", "results.jsonl, summary.csv/json, heatmap.svg/png, report.html",
 		    LWM_OPT_REQUIRED),
 	LWM_OPT_LIST(0, "haystack", &o.haystack, "FILE", "text to hide in: .txt, or .jsonl with key \"text\"", 0),
+	LWM_OPT_OLDER(&o.older_ok),
 	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
 	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
 	LWM_OPT_CHOICE(0, "cache", &o.cache, lwm_cache_kinds, "how keys and values are kept; int8 takes half of bf16's memory", 0),
@@ -86,7 +87,7 @@ static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err
 	LWM_TRY(lwm_comm_split(c, lwm_comm_rank(c) / (int)o.team, lwm_comm_rank(c), &team, e));
 	int rc = lwm_device_open(&dev, o.device, a->common.threads, e);
 	if (rc == 0)
-		rc = lwm_loaded_open(&m, o.model, dev, e);
+		rc = lwm_loaded_open(&m, o.model, o.older_ok, dev, e);
 	if (rc == 0 && !o.tokenizer && !m.tokenizer)
 		rc = lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", o.model);
 	if (rc == 0)

@@ -18,7 +18,7 @@ static struct {
 	const char *output, *tokenizer, *mesh;
 	int64_t ranks, max_file;
 	int dtype;
-	bool verify;
+	bool verify, older_ok;
 } a = { .max_file = 5LL << 30 };
 
 static const char *const dtypes[] = { "auto", "bf16", "fp32", NULL };
@@ -27,6 +27,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('o', "output", &a.output, "DIR", "model folder; with --ranks or --mesh, a folder of checkpoints",
 		    LWM_OPT_REQUIRED),
 	LWM_OPT_FLAG(0, "verify", &a.verify, "read everything back and compare it with the checkpoint"),
+	LWM_OPT_OLDER(&a.older_ok),
 	LWM_OPT_HEAD("Model"),
 	LWM_OPT_CHOICE(0, "dtype", &a.dtype, dtypes, "auto: bf16 for language models, fp32 for the VQGAN", 0),
 	LWM_OPT_INT(0, "max-file-size", &a.max_file, 0, 1LL << 50, "BYTES",
@@ -60,7 +61,8 @@ static const struct lwm_tool tool = {
 static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
 {
 	(void)ctx;
-	lwm_log(LWM_WARN, "passing over %s: %s", dir, why->msg);
+	(void)dir;
+	lwm_log(LWM_WARN, "passing over %s", why->msg);
 }
 
 static int open_input(struct lwm_ckpt **out, const char *path, struct lwm_err *e)
@@ -70,7 +72,7 @@ static int open_input(struct lwm_ckpt **out, const char *path, struct lwm_err *e
 	if (rc == 0 && !lwm_path_exists(path))
 		rc = lwm_fail(e, LWM_ENOINPUT, "%s: there is no such folder", path);
 	else if (rc == 0 && !lwm_path_exists(record) && strncmp(lwm_path_base(path), "step_", 5))
-		rc = lwm_ckpt_latest(&dir, path, INT64_MAX, LWM_CKPT_QUICK, passed_over, NULL, e);
+		rc = lwm_ckpt_latest(&dir, path, a.older_ok, LWM_CKPT_FULL, passed_over, NULL, e);
 	else if (rc == 0 && !(dir = strdup(path)))
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc == 0 && !dir)

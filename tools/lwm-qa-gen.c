@@ -17,11 +17,13 @@ static struct {
 	const char *model, *tokenizer, *device, *out_dir;
 	int64_t chunk, target, min_pairs, answer, prefill, task, tasks, top_k;
 	double temperature, top_p;
+	bool older_ok;
 } o = { .device = "auto", .chunk = 1000, .target = 32768, .min_pairs = 1, .answer = 128, .prefill = 2048, .tasks = 1,
 	.temperature = 0.7, .top_p = 1 };
 
 static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('m', "model", &o.model, "DIR", "merged model or checkpoint that writes the pairs", LWM_OPT_REQUIRED),
+	LWM_OPT_OLDER(&o.older_ok),
 	LWM_OPT_STR('d', "out-dir", &o.out_dir, "DIR", "one shard for each input: DIR/NAME.qa.h5", LWM_OPT_REQUIRED),
 	LWM_OPT_STR('t', "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
 	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
@@ -63,7 +65,7 @@ static int writer_open(struct writer *w, const struct lwm_args *a, struct lwm_er
 {
 	memset(w, 0, sizeof *w);
 	LWM_TRY(lwm_device_open(&w->dev, o.device, a->common.threads, e));
-	LWM_TRY(lwm_loaded_open(&w->model, o.model, w->dev, e));
+	LWM_TRY(lwm_loaded_open(&w->model, o.model, o.older_ok, w->dev, e));
 	if (!o.tokenizer && !w->model.tokenizer)
 		return lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", o.model);
 	LWM_TRY(lwm_tokenizer_open(&w->tok, o.tokenizer ? o.tokenizer : w->model.tokenizer, e));

@@ -23,13 +23,14 @@ static struct {
 	int64_t samples, max_tokens, context, chunk, frames, max_frames, size;
 	struct lwm_sampler text, image, video;
 	double guide_image, guide_video, fps;
-	bool raw;
+	bool raw, older_ok;
 } o = { .device = "auto", .samples = 1, .max_tokens = 128, .chunk = 1024, .frames = 8, .max_frames = 8, .fps = 4,
 	.text = { .temperature = 0.7, .top_k = 50, .top_p = 1 }, .image = { .temperature = 1, .top_p = 1 },
 	.video = { .temperature = 1, .top_k = 1000, .top_p = 1 }, .guide_image = 1, .guide_video = 1 };
 
 static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('m', "model", &o.model, "DIR", "merged model, or a checkpoint folder", LWM_OPT_REQUIRED),
+	LWM_OPT_OLDER(&o.older_ok),
 	LWM_OPT_CHOICE(0, "mode", &o.mode, modes, "text goes on, image and video draw, ask looks at --input", 0),
 	LWM_OPT_STR('p', "prompt", &o.prompt, "TEXT", "prompt, question or description; default: standard input", 0),
 	LWM_OPT_STR(0, "prompt-file", &o.prompt_file, "FILE", "the same from a file", 0),
@@ -95,7 +96,7 @@ static int open_vqgan(struct session *s, struct lwm_err *e)
 {
 	if (!s->m.cfg.vision_rows)
 		return lwm_fail(e, LWM_ECONFIG, "%s: knows no vision codes, it was trained on text alone", o.model);
-	LWM_TRY(lwm_vqgan_load(&s->vcfg, &s->vflat, o.vqgan, s->dev, e));
+	LWM_TRY(lwm_vqgan_load(&s->vcfg, &s->vflat, o.vqgan, o.older_ok, s->dev, e));
 	LWM_TRY(lwm_vqgan_new(&s->vq, s->dev, &s->vcfg, s->vflat, 1, e));
 	if (s->vcfg.num_embeddings > s->m.cfg.vision_codes)
 		return lwm_fail(e, LWM_ECONFIG, "%s has %d codes, the model knows %" PRId64, o.vqgan,
@@ -113,7 +114,7 @@ static int open_all(struct session *s, struct lwm_err *e)
 	const char *tok;
 
 	LWM_TRY(lwm_device_open(&s->dev, o.device, s->common->threads, e));
-	LWM_TRY(lwm_loaded_open(&s->m, o.model, s->dev, e));
+	LWM_TRY(lwm_loaded_open(&s->m, o.model, o.older_ok, s->dev, e));
 	tok = o.tokenizer ? o.tokenizer : s->m.tokenizer;
 	if (!tok)
 		return lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", o.model);

@@ -18,6 +18,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR(0, "device", &s.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
 	LWM_OPT_STR(0, "start-from", &s.start_from, "FROM",
 		    "random, checkpoint:DIR, model:DIR, text-checkpoint:DIR, text-model:DIR (vision parts fresh)", 0),
+	LWM_OPT_OLDER(&s.older_ok),
 	LWM_OPT_STR(0, "tokenizer", &s.tokenizer, "FILE", "recorded for the merged model; must match the rows", 0),
 	LWM_OPT_HEAD("Data"),
 	LWM_OPT_LIST(0, "data", &s.data, "PATH[=W]", "row shards or a folder of them (media for reconstruction), with a weight", 0),
@@ -58,7 +59,7 @@ static const struct lwm_opt opts[] = {
 		       "what is kept of each layer waits in host memory; auto: where the GPU is too small", 0),
 	LWM_OPT_INT(0, "scan-mlp-chunk-size", &s.mlp_chunk, 0, 1 << 24, "N", "tokens of the MLP at a time; 0: 4096", 0),
 	LWM_OPT_INT(0, "loss-mib", &s.loss_mib, 0, 1 << 20, "N", "most MiB of logits at a time; 0: 128", 0),
-	LWM_OPT_INT(0, "plan-ranks", &plan_ranks, 1, 1 << 20, "N", "ranks that --plan is made for", 0),
+	LWM_OPT_INT(0, "plan-ranks", &plan_ranks, 1, 1 << 20, "N", "ranks that --plan and --check-options are made for", 0),
 	LWM_OPT_INT(0, "plan-memory", &s.plan_gib, 0, 1 << 20, "GIB", "of the GPU that --plan is made for; 0: the device at hand", 0),
 	LWM_OPT_HEAD("Checkpoints and records"),
 	LWM_OPT_INT(0, "checkpoint-every", &s.checkpoint_every, 0, 1 << 30, "N", "steps; 0: only at the end", 0),
@@ -67,6 +68,8 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "log-every", &s.log_every, 1, 1 << 30, "N", "steps a line on stderr", 0),
 	LWM_OPT_INT(0, "eval-every", &s.eval_every, 0, 1 << 30, "N", "steps; 0: only at the end", 0),
 	LWM_OPT_INT(0, "eval-rows", &s.eval_rows, 0, 1 << 30, "N", "held-out rows (or frames) an evaluation takes", 0),
+	LWM_OPT_LIST(0, "allow-change", &s.allow_change, "NAME", "a resumed run may have another value of this option (data: other rows)", 0),
+	LWM_OPT_FLAG(0, "start-over", &s.start_over, "begin at step 0 where no checkpoint is whole; what stands is set aside"),
 	LWM_OPT_INT(0, "stop-after", &s.stop_after, 0, 1 << 30, "N", "save and stop (exit 75) after N steps of this run", 0),
 	LWM_OPT_SECONDS(0, "grace", &s.grace, "TIME", "stop this long before the Slurm limit", 0),
 	LWM_OPT_SECONDS(0, "watchdog", &s.watchdog, "TIME", "exit 76 when a step takes longer; 0: never", 0),
@@ -96,15 +99,23 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_END,
 };
 
+/* A run and a plan ask the same with the ranks that they have. */
+static int check(const struct lwm_args *a, struct lwm_err *e)
+{
+	return a->checking ? lwm_stage_check(&s, (int)plan_ranks, e) : 0;
+}
+
 static const struct lwm_tool tool = {
 	.name = "lwm-train-stage",
-	.summary = "Trains one stage of a language model, or the VQGAN; goes on where it was stopped.",
+	.summary = "Trains one stage of a language model, or the VQGAN; resumes where it was stopped.",
 	.operands = "",
 	.opts = opts,
 	.ranks = true,
+	.stops = true,
+	.check = check,
 	.details = "Started under mpirun or srun its ranks share the work as --mesh-dim says; with --device cuda or auto each takes the\n"
-		   "GPU of its number on the node. SIGUSR1, SIGTERM, the time limit and a file STOP in the output folder end it after\n"
-		   "a clean save with exit code 75: run it again. A second run in a folder where one is at work is refused (73).",
+		   "GPU of its number on the node. SIGUSR1, SIGTERM and the time limit end it after a clean save with exit code 75: run\n"
+		   "it again. A file STOP in the output folder ends it with 0, for good. A second run in the same folder is refused (73).",
 	.examples = "  lwm-train-stage -o runs/32k --model nano --data rows/32k --seq-length 32K --theta 1e6\n"
 		    "  mpirun -n 4 lwm-train-stage --config stage.yaml -o runs/1m --mesh-dim 1,1,1,-1",
 };

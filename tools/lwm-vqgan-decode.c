@@ -16,12 +16,14 @@ static struct {
 	const char *output, *model, *device, *beside;
 	int64_t doc, width, height, first, count, columns, zoom, per_pass, quality;
 	double fps, beside_fps;
+	bool older_ok;
 } a = { .device = "auto", .fps = 4, .columns = 8, .zoom = 1, .per_pass = 8 };
 
 static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('o', "output", &a.output, "FILE", "clip: .mp4 .mkv; picture or contact sheet: .png .jpg .ppm",
 		    LWM_OPT_REQUIRED),
 	LWM_OPT_STR('m', "model", &a.model, "DIR", "the VQGAN: model folder or checkpoint", LWM_OPT_REQUIRED),
+	LWM_OPT_OLDER(&a.older_ok),
 	LWM_OPT_STR(0, "device", &a.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
 	LWM_OPT_HEAD("What is decoded"),
 	LWM_OPT_INT('n', "doc", &a.doc, 0, 1e15, "N", "number of the document in the shard, from 0", 0),
@@ -255,7 +257,7 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 		return 0;
 	}
 	LWM_GO(lwm_device_open(&j.dev, a.device, args->common.threads, e));
-	LWM_GO(lwm_vqgan_load(&j.cfg, &j.flat, a.model, j.dev, e));
+	LWM_GO(lwm_vqgan_load(&j.cfg, &j.flat, a.model, a.older_ok, j.dev, e));
 	LWM_GO(lwm_vqgan_new(&j.net, j.dev, &j.cfg, j.flat, a.per_pass, e));
 	LWM_GO(load_codes(&j, args->operand[0], e));
 	LWM_GO(decode(&j, e));

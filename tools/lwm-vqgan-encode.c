@@ -19,7 +19,7 @@ static struct {
 	struct lwm_paths fields;
 	struct lwm_frames_opts frames;
 	int64_t width, height, per_pass, task, tasks, max_bad;
-	bool folders, no_bos, no_eos;
+	bool older_ok, folders, no_bos, no_eos;
 } a = { .device = "auto", .per_pass = 8, .tasks = 1, .max_bad = 100 };
 
 static const struct lwm_opt opts[] = {
@@ -27,6 +27,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('o', "output", &a.output, "FILE", "the shard", 0),
 	LWM_OPT_STR('d', "out-dir", &a.out_dir, "DIR", "or a folder: DIR/part-I-of-N.docs.h5 for task I of N", 0),
 	LWM_OPT_STR('m', "model", &a.model, "DIR", "the VQGAN: model folder or checkpoint", LWM_OPT_REQUIRED),
+	LWM_OPT_OLDER(&a.older_ok),
 	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "bytes, a SentencePiece model, or a folder with one",
 		    LWM_OPT_REQUIRED),
 	LWM_OPT_STR(0, "device", &a.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
@@ -160,7 +161,7 @@ static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *
 {
 	LWM_TRY(lwm_tokenizer_open(&j->tok, a.tokenizer, e));
 	LWM_TRY(lwm_device_open(&j->dev, a.device, args->common.threads, e));
-	LWM_TRY(lwm_vqgan_load(&j->cfg, &j->flat, a.model, j->dev, e));
+	LWM_TRY(lwm_vqgan_load(&j->cfg, &j->flat, a.model, a.older_ok, j->dev, e));
 	LWM_TRY(lwm_vqgan_new(&j->net, j->dev, &j->cfg, j->flat, a.per_pass, e));
 	LWM_TRY(frame_size(&j->cfg, e));
 	const struct lwm_fields_cfg cfg = {

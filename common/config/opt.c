@@ -532,6 +532,7 @@ static int parse_and_run(struct lwm_parse *p, struct line *l, int argc, char **a
 	lwm_log_init(p->tool->name, common.quiet ? LWM_WARN : common.verbose ? LWM_DEBUG : LWM_INFO);
 	args.common = common;
 	args.set = &l->set;
+	args.checking = l->action == A_CHECK;
 	if (p->tool->check)
 		LWM_TRY(p->tool->check(&args, e));
 	if (l->action == A_CHECK)

@@ -53,6 +53,8 @@ struct lwm_opt {
 #define LWM_OPT_MARKS(no_bos, no_eos) \
 	LWM_OPT_FLAG(0, "no-bos", no_bos, "no <s> at the start of documents"), \
 	LWM_OPT_FLAG(0, "no-eos", no_eos, "no </s> at their end")
+#define LWM_OPT_OLDER(d) \
+	LWM_OPT_FLAG(0, "older-ok", d, "of a folder of checkpoints take an older one where the newest is damaged")
 #define LWM_OPT_HEAD(h) { LWM_T_HEAD, 0, 0, 0, 0, h, 0, 0, 0, 0 }
 #define LWM_OPT_END { LWM_T_END, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
@@ -78,6 +80,7 @@ struct lwm_args {
 	struct lwm_common common;
 	char **operand; /* borrowed from argv */
 	int noperand;
+	bool checking;  /* --check-options: nothing will be run */
 	const struct lwm_paths *set; /* NAME=VALUE texts in order, when the tool has own_set */
 };
 

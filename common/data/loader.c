@@ -121,7 +121,7 @@ int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, s
 	l->info = (struct lwm_loader_info){ .seq_length = l->set.seq, .nsources = l->set.nsources, .rows = l->set.rows,
 					    .vocab_text = l->set.vocab_text,
 					    .vocab = l->set.vocab_text + l->set.vocab_vision,
-					    .tokenizer = l->set.tokenizer };
+					    .tokenizer = l->set.tokenizer, .content = l->set.content };
 	LWM_GO(alloc_batch(l, &l->slot[0].b, e));
 	LWM_GO(alloc_batch(l, &l->slot[1].b, e));
 	if (cfg->prefetch && pthread_create(&l->thread, NULL, prefetch, l)) {

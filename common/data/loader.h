@@ -78,6 +78,7 @@ struct lwm_loader_info {
 	int64_t vocab_text;                 /* V_text: ids from here on are vision */
 	int64_t vocab;                      /* ids are below this */
 	struct lwm_hash tokenizer;
+	struct lwm_hash content;            /* of what can be drawn: sources, weights, rows; not of names */
 };
 const struct lwm_loader_info *lwm_loader_info(const struct lwm_loader *l);
 int64_t lwm_loader_source_rows(const struct lwm_loader *l, int64_t source);

@@ -24,7 +24,7 @@ struct lwm_rowset {
 	struct lwm_rowset_shard *shard;
 	struct lwm_rowset_source *source;
 	int64_t nshards, nsources, rows, nopen, tick, seq, vocab_text, vocab_vision;
-	struct lwm_hash tokenizer;
+	struct lwm_hash tokenizer, content;
 };
 int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, struct lwm_err *e);
 void lwm_rowset_release(struct lwm_rowset *s);

@@ -1,3 +1,4 @@
+/* The row shards of all sources: opened when needed, the least recently used ones closed. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,8 @@ static int check_shard(struct lwm_rowset *s, const struct lwm_rowset_shard *x, s
 	return 0;
 }
 
-static int add_shard(struct lwm_rowset *s, struct lwm_rowset_source *src, const char *path, struct lwm_err *e)
+static int add_shard(struct lwm_rowset *s, struct lwm_rowset_source *src, const char *path, struct lwm_hasher *h,
+		     struct lwm_err *e)
 {
 	struct lwm_rowset_shard *x = &s->shard[s->nshards++];
 	x->path = strdup(path);
@@ -57,18 +59,23 @@ static int add_shard(struct lwm_rowset *s, struct lwm_rowset_source *src, const 
 	x->rows = lwm_rows_count(x->h);
 	src->rows += x->rows;
 	src->nshards++;
+	const char *content = lwm_rows_manifest(x->h)->content;
+	lwm_hasher_add(h, content, strlen(content) + 1);
 	return 0;
 }
 
-static int add_source(struct lwm_rowset *s, const struct lwm_loader_source *from, struct lwm_err *e)
+static int add_source(struct lwm_rowset *s, const struct lwm_loader_source *from, struct lwm_hasher *h, struct lwm_err *e)
 {
+	char head[64];
 	struct lwm_rowset_source *src = &s->source[s->nsources++];
 	src->shard = s->nshards;
 	src->name = strdup(from->name ? from->name : "data");
 	if (!src->name)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a name");
+	snprintf(head, sizeof head, "%a %" PRId64, from->weight, from->shards.n);
+	lwm_hasher_add(h, head, strlen(head) + 1);
 	for (int64_t i = 0; i < from->shards.n; i++)
-		LWM_TRY(add_shard(s, src, from->shards.v[i], e));
+		LWM_TRY(add_shard(s, src, from->shards.v[i], h, e));
 	if (src->rows == 0)
 		return lwm_fail(e, LWM_ECONFIG, "source '%s' has no rows", src->name);
 	s->rows += src->rows;
@@ -86,8 +93,13 @@ int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, stru
 	s->source = calloc((size_t)cfg->nsources, sizeof *s->source);
 	if (!s->shard || !s->source)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " shards", n);
-	for (int64_t i = 0; i < cfg->nsources; i++)
-		LWM_TRY(add_source(s, &cfg->source[i], e));
+	struct lwm_hasher *h = lwm_hasher_new(); /* what a step sees follows from this, the seed and the step */
+	int rc = h ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a hash");
+	for (int64_t i = 0; rc == 0 && i < cfg->nsources; i++)
+		rc = add_source(s, &cfg->source[i], h, e);
+	if (h)
+		s->content = lwm_hasher_end(h);
+	LWM_TRY(rc);
 	if (cfg->seq_length && cfg->seq_length != s->seq)
 		return lwm_fail(e, LWM_ECONFIG, "%s: rows of %" PRId64 " tokens, the configuration says %" PRId64,
 				s->shard[0].path, s->seq, cfg->seq_length);

@@ -14,7 +14,7 @@
  *	                XXH3-128), and the hash of the record itself
  *
  * Every call is local. Saving: all ranks lwm_ckpt_write_part, the caller gathers struct lwm_ckpt_part (plain bytes) and
- * agrees that all went well, rank 0 calls lwm_ckpt_commit, then lwm_ckpt_retain.
+ * agrees that all went well, rank 0 calls lwm_ckpt_commit, then lwm_ckpt_keeper_saved.
  */
 #ifndef LWM_IO_CKPT_H
 #define LWM_IO_CKPT_H
@@ -80,19 +80,26 @@ struct lwm_ckpt_meta {
 	unsigned groups;
 };
 
+/* Removes whatever lies in the folder beside the parts (of a save that was killed), then writes the record. */
 int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor,
 		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, struct lwm_err *e);
 /* "ROOT/step_00000120", malloc'ed */
 char *lwm_ckpt_dir(const char *root, int64_t step);
 
+enum lwm_ckpt_check { LWM_CKPT_QUICK /* record and file sizes */, LWM_CKPT_FULL /* and the hash of every file */ };
+/* -LWM_EDATA: unfinished, damaged, or not the step that the folder's name says. -LWM_EIO: it cannot be read now, which says nothing
+ * of what is in it. */
+int lwm_ckpt_verify(const char *dir, enum lwm_ckpt_check how, struct lwm_err *e);
+/* A folder without a record: a save that is going on, or that was killed. Nothing ever stood there. */
+bool lwm_ckpt_unfinished(const char *dir);
+
 /* Called for each folder that is passed over, newest first, with the reason. */
 typedef void lwm_ckpt_bad_fn(void *ctx, const char *dir, const struct lwm_err *why);
-enum lwm_ckpt_check { LWM_CKPT_QUICK /* record and file sizes */, LWM_CKPT_FULL /* and the hash of every file */ };
-int lwm_ckpt_verify(const char *dir, enum lwm_ckpt_check how, struct lwm_err *e);
-/* Newest verified folder with step < below (INT64_MAX: any). *dir is malloc'ed; 0 with *dir NULL: there is none.
- * After a read error with -LWM_EDATA the trainer asks again with below = that step. bad may be NULL. */
-int lwm_ckpt_latest(char **dir, const char *root, int64_t below, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad,
-		    void *ctx, struct lwm_err *e);
+/* The newest whole checkpoint of a root. *dir is malloc'ed; 0 with *dir NULL: none was ever finished. Unfinished folders are passed
+ * over. Damaged ones too when older_ok; otherwise, and when nothing is whole, they are -LWM_EDATA, each named with what is wrong. A
+ * folder that cannot be read is that failure, whatever stands behind it. bad may be NULL. */
+int lwm_ckpt_latest(char **dir, const char *root, bool older_ok, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad, void *ctx,
+		    struct lwm_err *e);
 
 struct lwm_ckpt;
 
@@ -114,11 +121,25 @@ int lwm_ckpt_state(struct lwm_ckpt *c, int rank, char **text, struct lwm_err *e)
 /* That the slices cover each tensor exactly once, run by run; open only compares totals. */
 int lwm_ckpt_covers(const struct lwm_ckpt *c, struct lwm_err *e);
 
-/* Keeps the newest keep_last (at least 1) checkpoints that verify as `how` says and every one whose step divides by
- * keep_every (0: none). Unfinished folders older than the newest verified one go too; without a verified one nothing
- * goes.
- * A folder is renamed to .trash-NAME first. */
-int lwm_ckpt_retain(const char *root, int64_t keep_last, int64_t keep_every, enum lwm_ckpt_check how,
-		    struct lwm_err *e);
+/* ---- the folders of a root: for the one run that works in it ---- */
+
+/* Keeps the newest keep_last (at least 1) checkpoints that are whole and every one whose step divides by keep_every (0: none). */
+struct lwm_ckpt_keeper;
+int lwm_ckpt_keeper_new(struct lwm_ckpt_keeper **out, const char *root, int64_t keep_last, int64_t keep_every,
+			struct lwm_err *e);
+void lwm_ckpt_keeper_free(struct lwm_ckpt_keeper *k); /* NULL is fine */
+/* Step was seen whole; until somebody touches its files it need not be hashed again. */
+int lwm_ckpt_keeper_seen(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err *e);
+/* After lwm_ckpt_commit of `step`, which is never dropped. Others count as kept only when they are whole, by their hashes; what is too
+ * many, what was never finished and what is damaged goes (a folder is renamed to .trash-NAME first). What cannot be read now stays
+ * and counts for nothing. */
+int lwm_ckpt_keeper_saved(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err *e);
+
+/* Moves ROOT/NAME to ROOT/damaged/NAME, NAME.1, ...: nothing is deleted that was ever finished. */
+int lwm_ckpt_set_aside(const char *root, const char *path, struct lwm_err *e);
+/* Every finished folder of a later step than `step`. */
+int lwm_ckpt_set_aside_newer(const char *root, int64_t step, struct lwm_err *e);
+/* What a failed save wrote: this rank's part (name "": none), and the folder when it is empty then. */
+void lwm_ckpt_take_back(const char *dir, const char *part);
 
 #endif

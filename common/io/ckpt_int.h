@@ -20,5 +20,7 @@ int lwm_ckpt_slice_check(const struct lwm_ckpt_slice *s, int64_t size, int64_t *
 /* Names end to end, each with its 0: malloc'ed. */
 char *lwm_ckpt_names(const struct lwm_ckpt_tensor *t, int64_t n, int64_t *bytes);
 void lwm_ckpt_part_name(char out[32], int rank);
+/* Is it a name that lwm_ckpt_dir would give? */
+bool lwm_ckpt_step_of(const char *name, int64_t *step);
 
 #endif

@@ -1,3 +1,4 @@
+/* The commit record of a checkpoint: writing it, and whether a folder is what its record says. */
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -5,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/base/hash.h"
 #include "common/base/json.h"
@@ -68,6 +70,43 @@ static json_t *groups_json(unsigned groups, bool *failed)
 
 static int check_sizes(const char *dir, const json_t *files, struct lwm_err *e);
 
+static bool is_part(const char *name, const struct lwm_ckpt_part *part, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (!strcmp(name, part[i].name))
+			return true;
+	return false;
+}
+
+/* What a killed save of other ranks left, and a record that stood for it. */
+static int remove_others(const char *dir, const struct lwm_ckpt_part *part, int n, struct lwm_err *e)
+{
+	struct dirent *d;
+	int rc = 0;
+	DIR *list = opendir(dir);
+	if (!list)
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot list the folder", dir);
+	while (rc == 0 && (d = readdir(list))) {
+		if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") || is_part(d->d_name, part, n))
+			continue;
+		char *path = lwm_path_join(dir, d->d_name);
+		rc = path ? lwm_remove_tree(path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		free(path);
+	}
+	closedir(list);
+	return rc;
+}
+
+void lwm_ckpt_take_back(const char *dir, const char *part)
+{
+	char *path = *part ? lwm_path_join(dir, part) : NULL;
+
+	if (path)
+		unlink(path);
+	free(path);
+	rmdir(dir); /* by the last of the ranks */
+}
+
 int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor,
 		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, struct lwm_err *e)
 {
@@ -88,6 +127,8 @@ int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct
 	lwm_put(o, "files", files_json(part, nparts, &failed), &failed);
 	int rc = failed || !path || !root ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory for the commit record", dir)
 					  : check_sizes(dir, json_object_get(o, "files"), e);
+	if (rc == 0)
+		rc = remove_others(dir, part, nparts, e);
 	if (rc == 0)
 		rc = lwm_seal_write(o, path, e);
 	if (rc == 0)
@@ -115,7 +156,8 @@ static int check_size(const char *path, int64_t bytes, struct lwm_err *e)
 {
 	struct stat st;
 	if (stat(path, &st))
-		return lwm_fail(e, LWM_EDATA, "%s: %s, but the commit record names it", path, strerror(errno));
+		return lwm_fail(e, errno == ENOENT ? LWM_EDATA : LWM_EIO, "%s: %s, but the commit record names it", path,
+				strerror(errno));
 	if ((int64_t)st.st_size != bytes)
 		return lwm_fail(e, LWM_EDATA, "%s: has %lld bytes, the commit record says %" PRId64, path,
 				(long long)st.st_size, bytes);
@@ -155,6 +197,44 @@ static int check_sizes(const char *dir, const json_t *files, struct lwm_err *e)
 	return check_files(dir, files, LWM_CKPT_QUICK, e);
 }
 
+bool lwm_ckpt_unfinished(const char *dir)
+{
+	char *path = lwm_path_join(dir, LWM_CKPT_RECORD);
+	bool no_record = path && access(path, F_OK) && errno == ENOENT;
+
+	free(path);
+	return no_record && lwm_path_is_dir(dir);
+}
+
+/* Only names that lwm_ckpt_dir would give. */
+bool lwm_ckpt_step_of(const char *name, int64_t *step)
+{
+	char again[40];
+	if (strncmp(name, "step_", 5) || lwm_parse_int(name + 5, 0, INT64_MAX, step, name, NULL) < 0)
+		return false;
+	snprintf(again, sizeof again, "step_%08" PRId64, *step);
+	return !strcmp(again, name);
+}
+
+/* A folder that was copied to, or renamed to, another step's name would pass for what it is not. */
+static int check_name(const char *dir, const json_t *record, struct lwm_err *e)
+{
+	char name[64];
+	size_t n = strlen(dir);
+	int64_t step, named;
+
+	while (n > 1 && dir[n - 1] == '/')
+		n--;
+	size_t from = n;
+	while (from > 0 && dir[from - 1] != '/')
+		from--;
+	snprintf(name, sizeof name, "%.*s", (int)(n - from < sizeof name ? n - from : sizeof name - 1), dir + from);
+	LWM_TRY(lwm_json_int(record, "step", &step, dir, e));
+	if (lwm_ckpt_step_of(name, &named) && named != step)
+		return lwm_fail(e, LWM_EDATA, "%s: its record is that of step %" PRId64 ": a folder copied or renamed", dir, step);
+	return 0;
+}
+
 int lwm_ckpt_verify(const char *dir, enum lwm_ckpt_check how, struct lwm_err *e)
 {
 	json_t *o = NULL, *files;
@@ -164,164 +244,17 @@ int lwm_ckpt_verify(const char *dir, enum lwm_ckpt_check how, struct lwm_err *e)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	if (!lwm_path_exists(dir))
 		rc = lwm_fail(e, LWM_ENOINPUT, "%s: there is no such folder", dir);
-	else if (!lwm_path_exists(path))
+	else if (lwm_ckpt_unfinished(dir))
 		rc = lwm_fail(e, LWM_EDATA, "%s: has no %s: saving it was not finished", dir, LWM_CKPT_RECORD);
 	else
 		rc = lwm_seal_read(&o, path, lwm_ckpt_schema, e);
+	if (rc == 0)
+		rc = check_name(dir, o, e);
 	if (rc == 0)
 		rc = lwm_json_get(o, "files", JSON_ARRAY, &files, path, e);
 	if (rc == 0)
 		rc = check_files(dir, files, how, e);
 	json_decref(o);
 	free(path);
-	return rc;
-}
-
-/* ---- folders of a root ---- */
-
-struct steps {
-	int64_t *v; /* descending */
-	int64_t n;
-};
-
-static int by_step(const void *a, const void *b)
-{
-	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-	return x < y ? 1 : x > y ? -1 : 0;
-}
-
-/* Only names that lwm_ckpt_dir would give. */
-static bool step_of(const char *name, int64_t *step)
-{
-	char again[40];
-	if (strncmp(name, "step_", 5) || lwm_parse_int(name + 5, 0, INT64_MAX, step, name, NULL) < 0)
-		return false;
-	snprintf(again, sizeof again, "step_%08" PRId64, *step);
-	return !strcmp(again, name);
-}
-
-static int list_steps(const char *root, struct steps *s, struct lwm_err *e)
-{
-	struct dirent *d;
-	int rc = 0;
-	memset(s, 0, sizeof *s);
-	DIR *dir = opendir(root);
-	if (!dir && errno == ENOENT)
-		return 0;
-	if (!dir)
-		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot list the folder", root);
-	while (rc == 0 && (d = readdir(dir))) {
-		int64_t step;
-		if (!step_of(d->d_name, &step))
-			continue;
-		int64_t *v = realloc(s->v, (size_t)(s->n + 1) * sizeof *v);
-		if (!v) {
-			rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
-			break;
-		}
-		s->v = v;
-		s->v[s->n++] = step;
-	}
-	closedir(dir);
-	if (s->n)
-		qsort(s->v, (size_t)s->n, sizeof *s->v, by_step);
-	return rc;
-}
-
-int lwm_ckpt_latest(char **dir, const char *root, int64_t below, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad,
-		    void *ctx, struct lwm_err *e)
-{
-	struct steps s;
-	int rc = list_steps(root, &s, e);
-	*dir = NULL;
-	for (int64_t i = 0; rc == 0 && i < s.n && !*dir; i++) {
-		struct lwm_err why = { 0 };
-		if (s.v[i] >= below)
-			continue;
-		char *path = lwm_ckpt_dir(root, s.v[i]);
-		if (!path) {
-			rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
-		} else if (lwm_ckpt_verify(path, how, &why) == 0) {
-			*dir = path;
-			break;
-		} else if (bad) {
-			bad(ctx, path, &why);
-		}
-		free(path);
-	}
-	free(s.v);
-	return rc;
-}
-
-/* Out of sight in one step, then removed; a rest that a kill left is removed by the next call. */
-static int drop(const char *root, int64_t step, struct lwm_err *e)
-{
-	char name[48];
-	char *from = lwm_ckpt_dir(root, step), *to;
-	int rc = 0;
-	snprintf(name, sizeof name, ".trash-step_%08" PRId64, step);
-	to = lwm_path_join(root, name);
-	if (!from || !to)
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
-	if (rc == 0)
-		rc = lwm_remove_tree(to, e);
-	if (rc == 0 && rename(from, to))
-		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot be moved away", from);
-	if (rc == 0)
-		rc = lwm_remove_tree(to, e);
-	free(from);
-	free(to);
-	return rc;
-}
-
-static int empty_trash(const char *root, struct lwm_err *e)
-{
-	struct dirent *d;
-	int rc = 0;
-	DIR *dir = opendir(root);
-	if (!dir)
-		return errno == ENOENT ? 0 : lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot list the folder", root);
-	while (rc == 0 && (d = readdir(dir))) {
-		if (strncmp(d->d_name, ".trash-step_", 12))
-			continue;
-		char *path = lwm_path_join(root, d->d_name);
-		rc = path ? lwm_remove_tree(path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
-		free(path);
-	}
-	closedir(dir);
-	return rc;
-}
-
-static bool verifies(const char *root, int64_t step, enum lwm_ckpt_check how)
-{
-	char *path = lwm_ckpt_dir(root, step);
-	bool ok = path && lwm_ckpt_verify(path, how, NULL) == 0;
-	free(path);
-	return ok;
-}
-
-int lwm_ckpt_retain(const char *root, int64_t keep_last, int64_t keep_every, enum lwm_ckpt_check how,
-		    struct lwm_err *e)
-{
-	struct steps s;
-	int64_t kept = 0;
-	keep_last = keep_last < 1 ? 1 : keep_last;
-	int rc = list_steps(root, &s, e);
-	for (int64_t i = 0; rc == 0 && i < s.n; i++) {
-		if (kept < keep_last) {
-			if (verifies(root, s.v[i], how)) {
-				kept++;
-				continue;
-			}
-			if (kept == 0) /* newer than every good one: it may still be being written */
-				continue;
-		} else if (keep_every > 0 && s.v[i] % keep_every == 0 && verifies(root, s.v[i], LWM_CKPT_QUICK)) {
-			continue;
-		}
-		rc = drop(root, s.v[i], e);
-	}
-	free(s.v);
-	if (rc == 0)
-		rc = empty_trash(root, e);
 	return rc;
 }

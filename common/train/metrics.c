@@ -1,3 +1,4 @@
+/* What a stage says while it runs, and the summary it leaves. */
 #include "common/train/metrics.h"
 
 #include <errno.h>
@@ -19,10 +20,11 @@ struct lwm_metrics {
 	const struct lwm_objective *o;
 	struct lwm_jsonl *file;
 	char *summary;
-	double last_loss, last_eval, busy; /* busy: seconds since the last log line */
+	double last_eval, busy; /* busy: seconds since the last log line */
 	bool evaluated;
-	struct lwm_str last_more, eval_more;
+	struct lwm_str eval_more;
 	int64_t since;
+	bool trained; /* a step was made in this run */
 };
 
 /* Keeps the lines up to the step that is gone on from; a run that begins anew begins a new file. */
@@ -96,7 +98,7 @@ out:
 	return rc;
 }
 
-static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, double gnorm, double lr)
+static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, double gnorm, double lr)
 {
 	char eta[32], mfu[32] = "";
 	double rate = m->busy > 0 ? (double)(m->since * m->o->tokens_per_step) / m->busy : 0;
@@ -105,28 +107,25 @@ static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, dou
 	if (m->o->flops_per_step > 0 && m->busy > 0)
 		snprintf(mfu, sizeof mfu, " %.1f GFLOP/s", m->o->flops_per_step * (double)m->since / m->busy / 1e9);
 	lwm_log(LWM_INFO, "step %" PRId64 "/%" PRId64 " loss %.4f gnorm %.3g lr %.2e %.4g %s/s%s eta %s", st->step, m->s->steps,
-		loss, gnorm, lr, rate, m->o->unit, mfu, eta);
+		st->loss, gnorm, lr, rate, m->o->unit, mfu, eta);
 	m->busy = 0;
 	m->since = 0;
 }
 
-int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, double grad_norm, double lr,
-		     double seconds, bool skipped, const struct lwm_str *more, struct lwm_err *e)
+int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, double grad_norm, double lr, double seconds,
+		     bool skipped, struct lwm_err *e)
 {
 	struct lwm_str line = { 0 };
 	lwm_str_printf(&line, "{\"event\":\"step\",\"step\":%" PRId64, st->step);
-	number(&line, "loss", loss);
+	number(&line, "loss", st->loss);
 	number(&line, "grad_norm", grad_norm);
-	lwm_str_printf(&line, ",\"lr\":%.9g,\"seconds\":%.6g,\"seen\":%.17g%s", lr, seconds, st->units,
-		       skipped ? ",\"skipped\":true" : "");
-	lwm_str_puts(&line, lwm_str_get(more));
-	m->last_loss = loss;
-	lwm_str_reset(&m->last_more);
-	lwm_str_puts(&m->last_more, lwm_str_get(more));
+	lwm_str_printf(&line, ",\"lr\":%.9g,\"seconds\":%.6g,\"seen\":%.17g%s%s", lr, seconds, st->units,
+		       skipped ? ",\"skipped\":true" : "", st->more);
 	m->busy += seconds;
 	m->since++;
+	m->trained = true;
 	if (st->step % m->s->log_every == 0 || st->step == m->s->steps)
-		talk(m, st, loss, grad_norm, lr);
+		talk(m, st, grad_norm, lr);
 	return add(m, &line, e);
 }
 
@@ -153,6 +152,18 @@ int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struc
 	return add(m, &line, e);
 }
 
+void lwm_metrics_sync(struct lwm_metrics *m)
+{
+	struct lwm_err why = { 0 };
+	if (lwm_jsonl_sync(m->file, &why) < 0)
+		lwm_log(LWM_WARN, "%s", why.msg);
+}
+
+bool lwm_metrics_complete(const struct lwm_metrics *m)
+{
+	return lwm_path_exists(m->summary);
+}
+
 int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, struct lwm_err *e)
 {
 	struct lwm_str line = { 0 }, sum = { 0 };
@@ -164,8 +175,8 @@ int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st,
 	LWM_TRY(lwm_jsonl_close(file, e));
 	lwm_str_printf(&sum, "{\"step\":%" PRId64 ",\"seen\":%.17g,\"unit\":\"%s\",\"skipped\":%" PRId64 ",\"parameters\":%" PRId64, st->step,
 		       st->units, m->o->unit, st->skipped, m->o->params);
-	number(&sum, "loss", m->last_loss);
-	lwm_str_puts(&sum, lwm_str_get(&m->last_more));
+	number(&sum, "loss", st->loss);
+	lwm_str_puts(&sum, st->more);
 	if (m->evaluated) {
 		lwm_str_printf(&sum, ",\"eval\":{\"step\":%" PRId64, st->step);
 		number(&sum, "loss", m->last_eval);
@@ -175,7 +186,7 @@ int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st,
 	lwm_str_puts(&sum, "}\n");
 	int rc = lwm_str_ok(&sum, e);
 	/* a stage that was complete before keeps the summary of the run that trained it */
-	if (rc == 0 && (m->since || m->last_more.len || !lwm_path_exists(m->summary)))
+	if (rc == 0 && (m->trained || !lwm_metrics_complete(m)))
 		rc = lwm_write_file(m->summary, sum.s, sum.len, true, e);
 	lwm_str_release(&sum);
 	return rc;
@@ -188,7 +199,6 @@ void lwm_metrics_close(struct lwm_metrics *m)
 		return;
 	if (lwm_jsonl_close(m->file, &ignored) < 0)
 		lwm_log(LWM_WARN, "%s", ignored.msg);
-	lwm_str_release(&m->last_more);
 	lwm_str_release(&m->eval_more);
 	free(m->summary);
 	free(m);

@@ -2,6 +2,7 @@
  *
  * Lines: {"event":"step","step":120,"loss":2.41,"loss_hex":"0x1.34...p+1","grad_norm":...,"lr":...,"seconds":...,"seen":...,...}
  *        {"event":"start"|"eval"|"save"|"end", ...}
+ * Lines that the disk does not take wait in memory (common/base/json.h): a full disk does not end a run here.
  * loss_hex and grad_norm_hex are the exact values: two runs are the same when these are. When a run goes on from an older
  * checkpoint, lines of later steps are cut off first, so each step stands there once.
  */
@@ -14,11 +15,15 @@
 struct lwm_metrics;
 int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const struct lwm_objective *o, int64_t step,
 		     struct lwm_err *e);
-int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, double grad_norm, double lr,
-		     double seconds, bool skipped, const struct lwm_str *more, struct lwm_err *e);
+/* Loss and what belongs to it are those of st. */
+int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, double grad_norm, double lr, double seconds,
+		     bool skipped, struct lwm_err *e);
 int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, const struct lwm_str *more,
 		     struct lwm_err *e);
 int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struct lwm_err *e);
+/* Brings lines to the disk before a checkpoint of their steps stands; that this fails is said, and no failure of the run. */
+void lwm_metrics_sync(struct lwm_metrics *m);
+bool lwm_metrics_complete(const struct lwm_metrics *m); /* summary.json stands */
 int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, struct lwm_err *e);
 void lwm_metrics_close(struct lwm_metrics *m); /* NULL is fine */
 

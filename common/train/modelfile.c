@@ -7,6 +7,7 @@
 
 #include "common/base/hash.h"
 #include "common/base/json.h"
+#include "common/base/log.h"
 #include "common/base/path.h"
 #include "common/io/ckpt.h"
 #include "common/io/model.h"
@@ -74,8 +75,15 @@ int lwm_llama_from_json(struct lwm_llama_cfg *c, const json_t *o, const char *na
 	return 0;
 }
 
+static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
+{
+	(void)ctx;
+	(void)dir;
+	lwm_log(LWM_WARN, "passing over %s", why->msg);
+}
+
 /* "checkpoint:ROOT" -> the step folder to read, malloc'ed. */
-static int step_folder(char **dir, const char *path, struct lwm_err *e)
+static int step_folder(char **dir, const char *path, bool older_ok, struct lwm_err *e)
 {
 	char *record = lwm_path_join(path, "COMMIT.json");
 	bool is_step = record && lwm_path_exists(record);
@@ -84,8 +92,8 @@ static int step_folder(char **dir, const char *path, struct lwm_err *e)
 		*dir = strdup(path);
 		return *dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
-	LWM_TRY(lwm_ckpt_latest(dir, path, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, e));
-	return *dir ? 0 : lwm_fail(e, LWM_ENOINPUT, "%s: no intact checkpoint in it", path);
+	LWM_TRY(lwm_ckpt_latest(dir, path, older_ok, LWM_CKPT_FULL, passed_over, NULL, e));
+	return *dir ? 0 : lwm_fail(e, LWM_ENOINPUT, "%s: no checkpoint in it", path);
 }
 
 static struct lwm_ckpt_tensor shape_of(const struct lwm_tensor *t)
@@ -102,11 +110,11 @@ struct source {
 	char *dir;
 };
 
-static int source_open(struct source *s, const char *text, struct lwm_err *e)
+static int source_open(struct source *s, const char *text, bool older_ok, struct lwm_err *e)
 {
 	memset(s, 0, sizeof *s);
 	if (!strncmp(text, "checkpoint:", 11)) {
-		LWM_TRY(step_folder(&s->dir, text + 11, e));
+		LWM_TRY(step_folder(&s->dir, text + 11, older_ok, e));
 		return lwm_ckpt_open(&s->ckpt, s->dir, e);
 	}
 	if (!strncmp(text, "model:", 6)) {
@@ -145,11 +153,11 @@ static int source_read(struct source *s, const struct lwm_tensor *t, bool may_la
 	return lwm_ckpt_read(s->ckpt, LWM_CKPT_PARAMS, i, offset, n, out, e);
 }
 
-int lwm_weights_read(const char *source, const struct lwm_tensor *t, int64_t n, bool may_lack_vision, int64_t first,
+int lwm_weights_read(const char *source, bool older_ok, const struct lwm_tensor *t, int64_t n, bool may_lack_vision, int64_t first,
 		     int64_t count, float *host_out, struct lwm_err *e)
 {
 	struct source s;
-	int rc = source_open(&s, source, e);
+	int rc = source_open(&s, source, older_ok, e);
 	for (int64_t i = 0; rc == 0 && i < n; i++) {
 		int64_t a = t[i].offset > first ? t[i].offset : first;
 		int64_t b = t[i].offset + t[i].count < first + count ? t[i].offset + t[i].count : first + count;
@@ -218,14 +226,14 @@ static bool is_model_folder(const char *dir)
 	return yes;
 }
 
-static int open_either(struct source *s, const char *dir, const json_t **config, struct lwm_err *e)
+static int open_either(struct source *s, const char *dir, bool older_ok, const json_t **config, struct lwm_err *e)
 {
 	struct lwm_str text = { 0 };
 	lwm_str_printf(&text, "%s:%s", is_model_folder(dir) ? "model" : "checkpoint", dir);
 	int rc = lwm_str_ok(&text, e);
 	memset(s, 0, sizeof *s);
 	if (rc == 0)
-		rc = source_open(s, text.s, e);
+		rc = source_open(s, text.s, older_ok, e);
 	lwm_str_release(&text);
 	if (rc < 0)
 		return rc;
@@ -256,14 +264,14 @@ static int name_it(struct lwm_loaded *m, const struct source *s, const json_t *c
 	return rc;
 }
 
-int lwm_loaded_open(struct lwm_loaded *m, const char *dir, struct lk_dev *dev, struct lwm_err *e)
+int lwm_loaded_open(struct lwm_loaded *m, const char *dir, bool older_ok, struct lk_dev *dev, struct lwm_err *e)
 {
 	struct source s;
 	const json_t *config;
 	struct lwm_params p = { 0 };
 	memset(m, 0, sizeof *m);
 	m->dev = dev;
-	int rc = open_either(&s, dir, &config, e);
+	int rc = open_either(&s, dir, older_ok, &config, e);
 	if (rc < 0)
 		goto out;
 	LWM_GO(lwm_llama_from_json(&m->cfg, config, dir, e));
@@ -304,7 +312,8 @@ void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p)
 	t->no_decay = p->kind != LWM_VQ_CONV;
 }
 
-int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, struct lk_dev *dev, struct lwm_err *e)
+int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool older_ok, struct lk_dev *dev,
+		   struct lwm_err *e)
 {
 	struct source s;
 	const json_t *config;
@@ -312,7 +321,7 @@ int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, struc
 	float *host = NULL;
 	void *mem = NULL;
 	*flat = NULL;
-	int rc = open_either(&s, dir, &config, e);
+	int rc = open_either(&s, dir, older_ok, &config, e);
 	if (rc < 0)
 		goto out;
 	LWM_GO(lwm_vqgan_cfg_from_json(c, config, dir, e));

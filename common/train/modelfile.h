@@ -15,8 +15,8 @@ int lwm_llama_from_json(struct lwm_llama_cfg *c, const json_t *o, const char *na
 
 struct lwm_tensor; /* objective.h */
 /* Where weights come from: "checkpoint:ROOT" or "checkpoint:ROOT/step_N", "model:DIR". Values of tensors t[0..n) that lie in
- * flat [first, first+count) go to host_out. vision tensors that are missing stay as they are when may_lack_vision. Local. */
-int lwm_weights_read(const char *source, const struct lwm_tensor *t, int64_t n, bool may_lack_vision, int64_t first,
+ * flat [first, first+count) go to host_out. older_ok: as in lwm_ckpt_latest. vision tensors that are missing stay as they are when may_lack_vision. Local. */
+int lwm_weights_read(const char *source, bool older_ok, const struct lwm_tensor *t, int64_t n, bool may_lack_vision, int64_t first,
 		     int64_t count, float *host_out, struct lwm_err *e);
 
 /* A whole language model for inference: configuration and weights in compute dtype on dev. */
@@ -28,13 +28,14 @@ struct lwm_loaded {
 	int64_t step;       /* of training, -1 unknown */
 	struct lk_dev *dev; /* borrowed */
 };
-/* dir: a merged model folder, or a checkpoint ROOT or step folder. */
-int lwm_loaded_open(struct lwm_loaded *m, const char *dir, struct lk_dev *dev, struct lwm_err *e);
+/* dir: a merged model folder, or a checkpoint ROOT or step folder. older_ok: as in lwm_ckpt_latest, for a ROOT. */
+int lwm_loaded_open(struct lwm_loaded *m, const char *dir, bool older_ok, struct lk_dev *dev, struct lwm_err *e);
 void lwm_loaded_free(struct lwm_loaded *m);
 
 /* The VQGAN's table entry as a tensor in memory layout. */
 void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p);
 /* A VQGAN likewise; *flat is device memory that the caller lk_mem_frees after the net. */
-int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, struct lk_dev *dev, struct lwm_err *e);
+int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool older_ok, struct lk_dev *dev,
+		   struct lwm_err *e);
 
 #endif

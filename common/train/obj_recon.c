@@ -47,10 +47,8 @@ static void override(int32_t *dst, int64_t value)
 		*dst = (int32_t)value;
 }
 
-static int configure(struct recon *r, struct lwm_err *e)
+static int shape(struct lwm_vqgan_cfg *m, const struct lwm_stage *s, struct lwm_err *e)
 {
-	const struct lwm_stage *s = r->base.stage;
-	struct lwm_vqgan_cfg *m = &r->cfg.model;
 	LWM_TRY(lwm_vqgan_preset(m, s->model, e));
 	if (s->channel_mult)
 		LWM_TRY(parse_mult(m, s->channel_mult, e));
@@ -61,7 +59,25 @@ static int configure(struct recon *r, struct lwm_err *e)
 	override(&m->embed_dim, s->z_channels);
 	override(&m->num_embeddings, s->codes);
 	override(&m->groups, s->groups);
-	LWM_TRY(lwm_vqgan_check(m, e));
+	return lwm_vqgan_check(m, e);
+}
+
+int lwm_objective_recon_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	struct lwm_vqgan_cfg c;
+	int ranks = m->dim[LWM_DP] * m->dim[LWM_FSDP];
+	if (m->dim[LWM_SP] > 1 || m->dim[LWM_TP] > 1)
+		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': a VQGAN trains on data ranks only (dp, fsdp)", s->mesh_dim);
+	if (s->batch_frames % ranks)
+		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", s->batch_frames, ranks);
+	return shape(&c, s, e);
+}
+
+static int configure(struct recon *r, struct lwm_err *e)
+{
+	const struct lwm_stage *s = r->base.stage;
+	struct lwm_vqgan_cfg *m = &r->cfg.model;
+	LWM_TRY(shape(m, s, e));
 	lwm_recon_defaults(&r->cfg);
 	r->cfg.loss = (struct lwm_vqgan_loss){ .l1 = (float)s->l1, .l2 = (float)s->l2,
 					       .codebook = (float)s->codebook_weight,
@@ -78,9 +94,6 @@ static int configure(struct recon *r, struct lwm_err *e)
 	r->cfg.batch = s->batch_frames;
 	r->cfg.frames_per_pass = s->frames_per_pass;
 	r->cfg.seed = (uint64_t)s->seed;
-	if (s->batch_frames % lwm_mesh_row_ranks(r->base.mesh))
-		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", s->batch_frames,
-				lwm_mesh_row_ranks(r->base.mesh));
 	return lwm_vqgan_cfg_to_json(m, &r->base.config, e);
 }
 
@@ -117,7 +130,9 @@ static int recon_init(struct lwm_objective *o, uint64_t seed, int64_t first, int
 
 static int recon_attach(struct lwm_objective *o, void *compute, struct lwm_err *e)
 {
-	return lwm_recon_new(&self(o)->net, o->dev, &self(o)->cfg, compute, e);
+	LWM_TRY(lwm_recon_new(&self(o)->net, o->dev, &self(o)->cfg, compute, e));
+	memcpy(o->data, lwm_recon_content(self(o)->net)->hex, sizeof o->data);
+	return 0;
 }
 
 static void add(double *sums, const struct lwm_recon_stats *st)
@@ -195,8 +210,7 @@ int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, c
 	r->base = (struct lwm_objective){ .ops = &ops, .kind = "vqgan", .dev = dev, .stage = s, .mesh = m,
 					  .unit = "frame" };
 	r->base.dtype = LK_F32;
-	if (m->dim[LWM_SP] > 1 || m->dim[LWM_TP] > 1)
-		LWM_GO(lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': a VQGAN trains on data ranks only (dp, fsdp)", s->mesh_dim));
+	LWM_GO(lwm_objective_recon_check(s, m, e));
 	for (int64_t i = 0; i < s->data.n && !(s->planning && !lwm_path_exists(s->data.v[i])); i++)
 		LWM_GO(lwm_paths_expand(&r->media, s->data.v[i], lwm_media_suffixes, e));
 	for (int64_t i = 0; i < s->eval_data.n; i++)

@@ -25,7 +25,9 @@ struct tokens {
 	struct lwm_loader_info info;
 	struct lwm_llama *net;
 	bool offload;                         /* activations wait in host memory */
-	int64_t rows_step, micro_rows, local; /* rows a step; rows at a time; local tokens at a time */
+	struct cut {
+		int64_t rows_step, micro_rows, local; /* rows a step; rows at a time; local tokens at a time */
+	} cut;
 	int32_t *tok, *target, *seg, *pos;    /* (local) this rank's share of a micro batch */
 	float *weight;
 	const void *compute;
@@ -72,7 +74,7 @@ static int open_loader(struct tokens *t, const struct lwm_paths *data, int64_t r
 					      .rows_per_step = rows,
 					      .rank = lwm_mesh_row_rank(t->base.mesh),
 					      .ranks = lwm_mesh_row_ranks(t->base.mesh),
-					      .micro_rows = t->micro_rows,
+					      .micro_rows = t->cut.micro_rows,
 					      .weighting = (enum lwm_weighting)s->weighting,
 					      .seq_length = s->seq_length,
 					      .prefetch = prefetch };
@@ -85,10 +87,9 @@ static int open_loader(struct tokens *t, const struct lwm_paths *data, int64_t r
 }
 
 /* Rows a step and rows at a time; by default as many rows at a time as make 16K tokens, at least one. */
-static int cut_step(struct tokens *t, struct lwm_err *e)
+static int cut_step(struct cut *t, const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
 {
-	const struct lwm_stage *s = t->base.stage;
-	int ranks = lwm_mesh_row_ranks(t->base.mesh);
+	int ranks = m->dim[LWM_DP] * m->dim[LWM_FSDP];
 	int64_t per_rank;
 	if (s->seq_length < 2)
 		return lwm_fail(e, LWM_EUSAGE, "--seq-length must be given");
@@ -113,8 +114,8 @@ static int cut_step(struct tokens *t, struct lwm_err *e)
 	if (per_rank % t->micro_rows)
 		return lwm_fail(e, LWM_ECONFIG, "--micro-rows %" PRId64 " does not divide the %" PRId64 " rows of a rank",
 				t->micro_rows, per_rank);
-	LWM_TRY(lwm_ring_check((enum lwm_ring_layout)s->ring_layout, s->seq_length, t->base.mesh->dim[LWM_SP], e));
-	t->local = t->micro_rows * (s->seq_length / t->base.mesh->dim[LWM_SP]);
+	LWM_TRY(lwm_ring_check((enum lwm_ring_layout)s->ring_layout, s->seq_length, m->dim[LWM_SP], e));
+	t->local = t->micro_rows * (s->seq_length / m->dim[LWM_SP]);
 	return 0;
 }
 
@@ -141,7 +142,7 @@ static int open_data(struct tokens *t, struct lwm_err *e)
 		t->info.vocab = t->info.vocab_text + (s->vision_codes ? s->vision_codes + 2 : 0);
 		return 0;
 	}
-	LWM_TRY(open_loader(t, &s->data, t->rows_step, !s->planning, &t->train, e));
+	LWM_TRY(open_loader(t, &s->data, t->cut.rows_step, !s->planning, &t->train, e));
 	t->info = *lwm_loader_info(t->train);
 	return 0;
 }
@@ -169,10 +170,9 @@ static void override(int64_t *dst, int64_t value)
 		*dst = value;
 }
 
-static int configure(struct tokens *t, struct lwm_err *e)
+/* The model as far as the settings say it: without the vocabulary, which the rows may say. */
+static int shape(struct lwm_llama_cfg *c, const struct lwm_stage *s, struct lwm_err *e)
 {
-	const struct lwm_stage *s = t->base.stage;
-	struct lwm_llama_cfg *c = &t->cfg;
 	LWM_TRY(lwm_llama_preset(c, s->model, e));
 	override(&c->dim, s->dim);
 	override(&c->ffn, s->ffn);
@@ -180,12 +180,29 @@ static int configure(struct tokens *t, struct lwm_err *e)
 	if (s->heads)
 		c->kv_heads = c->heads = s->heads;
 	override(&c->kv_heads, s->kv_heads);
-	c->vocab_text = s->vocab ? s->vocab : t->info.vocab_text;
+	override(&c->vocab_text, s->vocab);
 	c->tie_embeddings = c->tie_embeddings || s->tie;
 	c->max_seq = s->seq_length;
 	c->rope_theta = s->theta;
 	if (s->init_std > 0)
 		c->init_std = s->init_std;
+	return lwm_llama_check(c, e);
+}
+
+int lwm_objective_tokens_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	struct lwm_llama_cfg c;
+	struct cut cut;
+	LWM_TRY(cut_step(&cut, s, m, e));
+	return shape(&c, s, e);
+}
+
+static int configure(struct tokens *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	struct lwm_llama_cfg *c = &t->cfg;
+	LWM_TRY(shape(c, s, e));
+	c->vocab_text = s->vocab ? s->vocab : t->info.vocab_text;
 	if (c->vocab_text != t->info.vocab_text)
 		return lwm_fail(e, LWM_ECONFIG, "--vocab %" PRId64 ", but the rows were made with a vocabulary of %" PRId64,
 				c->vocab_text, t->info.vocab_text);
@@ -227,7 +244,7 @@ static int copy_table(struct tokens *t, struct lwm_err *e)
 static struct lwm_llama_run run_of(const struct tokens *t)
 {
 	const struct lwm_stage *s = t->base.stage;
-	return (struct lwm_llama_run){ .tokens = t->local,
+	return (struct lwm_llama_run){ .tokens = t->cut.local,
 				       .train = true,
 				       .recompute = !s->no_recompute,
 				       .offload = t->offload,
@@ -293,7 +310,7 @@ static int tokens_attach(struct lwm_objective *o, void *compute, struct lwm_err 
 {
 	struct tokens *t = self(o);
 	struct lwm_llama_run run = run_of(t);
-	size_t n = (size_t)t->local;
+	size_t n = (size_t)t->cut.local;
 	t->compute = compute;
 	t->tok = malloc(n * sizeof *t->tok);
 	t->target = malloc(n * sizeof *t->target);
@@ -352,7 +369,7 @@ static int batches(struct tokens *t, struct lwm_loader *l, int64_t step, float *
 		/* a rank that cannot read its rows must not leave the others waiting in the ring */
 		LWM_TRY(lwm_agree(t->base.mesh->sp, lwm_loader_get(l, step, i, &b, e), e));
 		take_share(t, b);
-		struct lwm_llama_batch in = { t->local, t->tok, t->target, t->weight, t->seg, t->pos };
+		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos };
 		int rc = lwm_llama_step(t->net, &in, &w, &st, e);
 		if (rc < 0 && t->base.mesh->dim[LWM_SP] > 1)
 			e->who = LWM_ERR_ALONE; /* the ring waits for this rank */
@@ -449,7 +466,7 @@ static int count_targets(struct tokens *t, struct lwm_err *e)
 static int open_eval(struct tokens *t, struct lwm_err *e)
 {
 	const struct lwm_stage *s = t->base.stage;
-	int64_t unit = lwm_mesh_row_ranks(t->base.mesh) * t->micro_rows, rows;
+	int64_t unit = lwm_mesh_row_ranks(t->base.mesh) * t->cut.micro_rows, rows;
 	if (!s->eval_data.n)
 		return 0;
 	rows = (s->eval_rows + unit - 1) / unit * unit;
@@ -469,7 +486,7 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
 	t->base = (struct lwm_objective){ .ops = &ops, .kind = "lwm", .dev = dev, .stage = s, .mesh = m, .unit = "tok" };
 	t->base.dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(dev);
-	LWM_GO(cut_step(t, e));
+	LWM_GO(cut_step(&t->cut, s, m, e));
 	LWM_GO(open_data(t, e));
 	if (!s->planning)
 		LWM_GO(open_eval(t, e));
@@ -478,6 +495,7 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 	LWM_GO(copy_table(t, e));
 	LWM_GO(place_activations(t, e));
 	t->base.tokenizer_hash = t->info.tokenizer.hex;
+	memcpy(t->base.data, t->info.content.hex, sizeof t->base.data);
 	t->base.tokens_per_step = s->tokens_per_batch;
 	t->base.flops_per_step = (double)s->tokens_per_batch * lwm_llama_flops(&t->cfg, (double)s->seq_length / 2);
 out:

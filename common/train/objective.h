@@ -51,6 +51,7 @@ struct lwm_objective {
 	int64_t ntensor, params, floats; /* floats: length of the flat vector */
 	json_t *config;        /* what config.json of the merged model holds */
 	const char *tokenizer_hash;
+	char data[33];         /* hash of the training data's content, known at the latest after attach; "" unknown */
 	int64_t tokens_per_step; /* for throughput: tokens, or frames */
 	const char *unit;        /* "tok", "frame" */
 	double flops_per_step;   /* of the model, over all ranks, without recomputation; 0 unknown */
@@ -68,6 +69,10 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
 			struct lk_dev *dev, struct lwm_err *e);
 void lwm_objective_free(struct lwm_objective *o); /* NULL is fine */
+/* Local. Do the settings fit each other and the mesh (its dim is all that is looked at)? Reads no file. */
+int lwm_objective_tokens_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e);
+int lwm_objective_recon_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e);
+int lwm_objective_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e);
 /* The two of them by stage->objective. */
 int lwm_objective_new(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
 		      struct lk_dev *dev, struct lwm_err *e);

@@ -82,6 +82,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	size_t mem_free, mem_total;
 	int rc;
 	s.planning = true;
+	LWM_TRY(lwm_stage_check(&s, ranks, e));
 	LWM_TRY(lwm_mesh_parse(s.mesh_dim, ranks, m.dim, e));
 	LWM_GO(lwm_device_open(&dev, s.device, s.threads, e));
 	LWM_GO(lwm_objective_new(&o, &s, &m, dev, e));

@@ -20,6 +20,7 @@ struct lwm_recon {
 	int64_t n, held, cap; /* counts; room in frames */
 	int64_t one, codes;   /* bytes, codes of a frame */
 	uint8_t *batch;       /* host, gathered frames */
+	struct lwm_hash content; /* of the training frames */
 	int32_t *chosen;      /* host, codes of them */
 	float *z, *far;       /* host, latents of the probe; squared distance of each to its row */
 	uint8_t *used;        /* num_embeddings */
@@ -93,7 +94,13 @@ static int fill_cache(struct lwm_recon *r, struct lwm_err *e)
 	if (r->n == 0)
 		return lwm_fail(e, LWM_ECONFIG, "no frames are left to train on: %lld clips, every %lld-th held out",
 				(long long)in->n, (long long)every);
+	r->content = lwm_hash_bytes(r->frames, (size_t)(r->n * r->one));
 	return 0;
+}
+
+const struct lwm_hash *lwm_recon_content(const struct lwm_recon *r)
+{
+	return &r->content;
 }
 
 /* ---- life ---- */

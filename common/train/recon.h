@@ -20,6 +20,7 @@
 #define LWM_TRAIN_RECON_H
 
 #include "common/base/err.h"
+#include "common/base/hash.h"
 #include "common/base/path.h"
 #include "common/model/vqgan.h"
 
@@ -50,6 +51,8 @@ int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_r
 		  struct lwm_err *e);
 void lwm_recon_free(struct lwm_recon *r); /* NULL is fine */
 int64_t lwm_recon_frames(const struct lwm_recon *r, bool held_out);
+/* Of the training frames as decoded: what the seed and the step choose from. Borrowed. */
+const struct lwm_hash *lwm_recon_content(const struct lwm_recon *r);
 int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e);
 /* grads (device, like params) += this rank's part of the gradient of the batch's mean loss. Weights may have changed
  * since the last call: it refreshes what it derived from them. */

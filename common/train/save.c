@@ -1,6 +1,8 @@
+/* The state of a stage in checkpoints: out, and back in. */
 #include "common/train/save.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +10,7 @@
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/train/modelfile.h"
+#include "common/train/settings.h"
 
 static struct lwm_ckpt_tensor *table_of(const struct lwm_objective *o, struct lwm_err *e)
 {
@@ -82,20 +85,19 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 static json_t *state_json(const struct lwm_progress_state *st, const struct lwm_stage *s)
 {
 	json_t *recent = json_array();
+	char loss[40];
 	for (int64_t i = 0; i < st->nrecent; i++)
 		json_array_append_new(recent, json_real(st->recent[i]));
-	return json_pack("{s:I s:I s:f s:I s:o}", "step", (json_int_t)st->step, "skipped", (json_int_t)st->skipped, "units",
-			 st->units, "seed", (json_int_t)s->seed, "recent", recent);
+	snprintf(loss, sizeof loss, "%a", st->loss);
+	return json_pack("{s:I s:I s:f s:I s:o s:I s:{s:s s:s}}", "step", (json_int_t)st->step, "skipped",
+			 (json_int_t)st->skipped, "units", st->units, "seed", (json_int_t)s->seed, "recent", recent,
+			 "skips_in_row", (json_int_t)st->skips_in_row, "last", "loss_hex", loss, "more", st->more);
 }
 
 static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
 {
-	const struct lwm_stage *s = o->stage;
-	json_t *j = json_pack("{s:O s:{s:s s:I s:f s:I s:f s:I s:s s:s}}", "model", o->config, "stage", "objective",
-			      lwm_objective_names[s->objective], "seq_length", (json_int_t)s->seq_length, "theta", s->theta,
-			      "tokens_per_batch", (json_int_t)s->tokens_per_batch, "lr", s->lr, "steps",
-			      (json_int_t)s->steps, "schedule", lwm_schedule_names[s->schedule], "start_from",
-			      s->start_from);
+	json_t *settings = lwm_settings_json(o->stage, o->data);
+	json_t *j = settings ? json_pack("{s:O s:o}", "model", o->config, "stage", settings) : NULL;
 	if (!j)
 		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
 	return j;
@@ -122,15 +124,22 @@ static int commit(const struct lwm_objective *o, const struct lwm_progress_state
 					   .groups = LWM_CKPT_ALL };
 		rc = lwm_ckpt_commit(dir, &m, table, o->ntensor, parts, n, e);
 	}
-	if (rc == 0)
-		rc = lwm_ckpt_retain(o->stage->out, o->stage->keep, o->stage->keep_every, LWM_CKPT_QUICK, e);
 	json_decref(config);
 	json_decref(state);
 	free(table);
 	return rc;
 }
 
-int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress_state *st, struct lwm_err *e)
+/* What is too many goes; that this failed is said, and is no failure of the save. */
+static void retire(struct lwm_ckpt_keeper *keeper, int64_t step)
+{
+	struct lwm_err why = { 0 };
+	if (keeper && lwm_ckpt_keeper_saved(keeper, step, &why) < 0)
+		lwm_log(LWM_WARN, "old checkpoints stay: %s", why.msg);
+}
+
+int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress_state *st,
+	     struct lwm_ckpt_keeper *keeper, struct lwm_err *e)
 {
 	struct lwm_comm *c = w->grad_comm;
 	int n = lwm_comm_size(c), rc;
@@ -141,8 +150,13 @@ int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct 
 	LWM_GO(lwm_comm_allgather(c, &mine, sizeof mine, parts, e));
 	if (lwm_comm_rank(c) == 0)
 		rc = commit(o, st, dir, parts, n, e);
+	if (lwm_comm_rank(c) == 0 && rc < 0)
+		lwm_ckpt_take_back(dir, "COMMIT.json");
 	LWM_GO(lwm_agree(c, rc, e)); /* nobody goes on before the record stands */
+	retire(keeper, st->step);
 out:
+	if (rc < 0 && rc != -LWM_ERANK && dir)
+		lwm_ckpt_take_back(dir, mine.name);
 	free(parts);
 	free(dir);
 	return rc;
@@ -153,7 +167,8 @@ out:
 static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
 {
 	(void)ctx;
-	lwm_log(LWM_WARN, "passing over %s: %s", dir, why->msg);
+	(void)dir;
+	lwm_log(LWM_WARN, "passing over %s", why->msg);
 }
 
 static int read_group(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_ckpt *c, enum lwm_ckpt_group g,
@@ -173,6 +188,17 @@ static int read_group(const struct lwm_objective *o, struct lwm_weights *w, stru
 	return lwm_weights_put(w, g, host, e);
 }
 
+/* Records of older versions have neither: then the summary of a run that ended right behind its last save lacks them. */
+static int read_last(const json_t *j, struct lwm_progress_state *st)
+{
+	const json_t *last = json_object_get(j, "last");
+	const char *loss = json_string_value(json_object_get(last, "loss_hex")), *more = json_string_value(json_object_get(last, "more"));
+	st->skips_in_row = json_integer_value(json_object_get(j, "skips_in_row"));
+	st->loss = loss ? strtod(loss, NULL) : NAN;
+	snprintf(st->more, sizeof st->more, "%s", more ? more : "");
+	return 0;
+}
+
 static int read_state(const json_t *j, struct lwm_progress_state *st, const char *dir, struct lwm_err *e)
 {
 	json_t *recent;
@@ -185,7 +211,7 @@ static int read_state(const json_t *j, struct lwm_progress_state *st, const char
 		return lwm_fail(e, LWM_EDATA, "%s: more than 64 recent gradient norms", dir);
 	for (int64_t i = 0; i < st->nrecent; i++)
 		st->recent[i] = json_number_value(json_array_get(recent, (size_t)i));
-	return 0;
+	return read_last(j, st);
 }
 
 /* A stage goes on as what it was: model and seed must be the same. */
@@ -214,9 +240,10 @@ static int same_run(const struct lwm_objective *o, const struct lwm_ckpt_meta *m
 	return 0;
 }
 
-static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, const char *dir,
+static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, struct lwm_resumed *found,
 		    struct lwm_err *e)
 {
+	const char *dir = found->dir;
 	struct lwm_ckpt *c = NULL;
 	float *host = malloc((size_t)w->count * sizeof *host);
 	int rc = host ? lwm_ckpt_open(&c, dir, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
@@ -226,19 +253,28 @@ static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct
 		rc = read_group(o, w, c, (enum lwm_ckpt_group)g, host, e);
 	if (rc == 0)
 		rc = read_state(lwm_ckpt_meta(c)->state, st, dir, e);
+	if (rc == 0)
+		found->settings = json_incref(json_object_get(lwm_ckpt_meta(c)->config, "stage"));
 	lwm_ckpt_close(c);
 	free(host);
 	return rc;
 }
 
 /* Rank 0 looks, everyone reads what it found. */
-static int newest(struct lwm_comm *c, const char *root, char *dir, size_t size, struct lwm_err *e)
+static int newest(struct lwm_comm *c, const struct lwm_stage *s, char *dir, size_t size, struct lwm_err *e)
 {
 	char *found = NULL;
 	int rc = 0;
 	memset(dir, 0, size);
-	if (lwm_comm_rank(c) == 0 && lwm_path_is_dir(root))
-		rc = lwm_ckpt_latest(&found, root, INT64_MAX, LWM_CKPT_FULL, passed_over, NULL, e);
+	if (lwm_comm_rank(c) == 0 && lwm_path_is_dir(s->out))
+		rc = lwm_ckpt_latest(&found, s->out, true, LWM_CKPT_FULL, passed_over, NULL, e);
+	if (rc == -LWM_EDATA && s->start_over) {
+		lwm_log(LWM_WARN, "beginning at step 0, as --start-over says");
+		lwm_err_clear(e);
+		rc = 0;
+	} else if (rc == -LWM_EDATA) {
+		lwm_context(e, "nothing to resume from (--start-over sets these aside and begins at step 0)");
+	}
 	if (rc == 0 && found && snprintf(dir, size, "%s", found) >= (int)size)
 		rc = lwm_fail(e, LWM_EUSAGE, "%s: name too long", found);
 	free(found);
@@ -246,20 +282,35 @@ static int newest(struct lwm_comm *c, const char *root, char *dir, size_t size, 
 	return lwm_comm_bcast(c, dir, size, 0, e);
 }
 
-int lwm_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, bool *found,
-	       struct lwm_err *e)
+int lwm_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, struct lwm_ckpt_keeper *keeper,
+	       struct lwm_resumed *found, struct lwm_err *e)
 {
-	char dir[4096];
 	memset(st, 0, sizeof *st);
-	*found = false;
-	LWM_TRY(newest(w->grad_comm, o->stage->out, dir, sizeof dir, e));
-	if (!dir[0])
+	memset(found, 0, sizeof *found);
+	LWM_TRY(newest(w->grad_comm, o->stage, found->dir, sizeof found->dir, e));
+	if (!found->dir[0])
 		return 0;
-	LWM_TRY(lwm_agree(w->grad_comm, read_all(o, w, st, dir, e), e));
+	LWM_TRY(lwm_agree(w->grad_comm, read_all(o, w, st, found, e), e));
 	LWM_TRY(lwm_weights_gather(w, e));
-	lwm_log(LWM_INFO, "going on from %s", dir);
-	*found = true;
+	lwm_log(LWM_INFO, "resuming from %s", found->dir);
+	if (keeper) /* its hashes were compared just now */
+		lwm_ckpt_keeper_seen(keeper, st->step, NULL);
 	return 0;
+}
+
+int lwm_resume_settle(const struct lwm_stage *s, const struct lwm_resumed *found, int64_t step, struct lwm_err *e)
+{
+	int rc = 0;
+	LWM_TRY(lwm_ckpt_set_aside_newer(s->out, found->dir[0] ? step : -1, e));
+	if (found->dir[0] || !s->start_over)
+		return 0;
+	char *path = lwm_path_join(s->out, "metrics.jsonl");
+	if (!path)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (lwm_path_exists(path))
+		rc = lwm_ckpt_set_aside(s->out, path, e);
+	free(path);
+	return rc;
 }
 
 int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
@@ -270,7 +321,8 @@ int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 	int rc = host ? o->ops->init(o, (uint64_t)o->stage->seed, w->first, w->count, host, e) :
 			lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " weights", w->count);
 	if (rc == 0 && strcmp(from, "random"))
-		rc = lwm_weights_read(text ? from + 5 : from, o->tensor, o->ntensor, text, w->first, w->count, host, e);
+		rc = lwm_weights_read(text ? from + 5 : from, o->stage->older_ok, o->tensor, o->ntensor, text, w->first, w->count,
+				      host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_CKPT_PARAMS, host, e);
 	free(host);

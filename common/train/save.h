@@ -11,15 +11,27 @@ struct lwm_progress_state {
 	double units;         /* tokens or frames trained on */
 	double recent[64];    /* gradient norms of the last good steps, for the spike guard: [step % 64] */
 	int64_t nrecent;
+	int64_t skips_in_row; /* updates left out since the last good one */
+	double loss;          /* of the last step, for the summary of a run that was stopped behind it */
+	char more[1024];      /* what else the objective said of it: ,"key":value... */
 };
 
-/* COLLECTIVE over the world. Writes, agrees, commits, retires old ones. A full disk is an error of this save alone: -LWM_EIO. */
-int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress_state *st, struct lwm_err *e);
+/* COLLECTIVE over the world. Writes, agrees, commits; rank 0 retires old ones by keeper (NULL on the other ranks). What fails is
+ * this save alone: its own parts are removed again, and what stood before stands. data: the hash of the data. */
+int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress_state *st,
+	     struct lwm_ckpt_keeper *keeper, struct lwm_err *e);
 
-/* COLLECTIVE. Resumes from the newest verified checkpoint in stage->out, if there is one: *found says so. Folders that do
- * not verify are reported on the log and passed over. A model that differs is -LWM_ECONFIG naming both values. */
-int lwm_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, bool *found,
-	       struct lwm_err *e);
+struct lwm_resumed {
+	char dir[4096];    /* "": there was nothing to resume from */
+	json_t *settings;  /* as the checkpoint recorded them; the caller's to decref */
+};
+/* COLLECTIVE. Resumes from the newest whole checkpoint in stage->out. Damaged ones are reported on the log and passed over; when none
+ * of them is whole it is -LWM_EDATA, unless stage->start_over. A model that differs is -LWM_ECONFIG naming both values. */
+int lwm_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, struct lwm_ckpt_keeper *keeper,
+	       struct lwm_resumed *found, struct lwm_err *e);
+/* Local, rank 0: once the run is known to go on, what is damaged and newer is moved to OUT/damaged; with stage->start_over and
+ * nothing to resume from, metrics.jsonl too. */
+int lwm_resume_settle(const struct lwm_stage *s, const struct lwm_resumed *found, int64_t step, struct lwm_err *e);
 /* COLLECTIVE. First weights by stage->start_from. */
 int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e);
 

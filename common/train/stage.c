@@ -15,6 +15,7 @@
 #include "common/model/device.h"
 #include "common/train/metrics.h"
 #include "common/train/save.h"
+#include "common/train/settings.h"
 
 enum { MAX_SKIPS = 10, SPIKE_WINDOW = 64, LOCK_SECONDS = 100 /* an NFS server forgets a dead node within 90 */ };
 
@@ -26,10 +27,12 @@ struct run {
 	struct lwm_objective *o;
 	struct lwm_weights w;
 	struct lwm_progress_state st;
-	struct lwm_metrics *metrics; /* rank 0 */
-	struct lwm_lock *lock;       /* of the output folder; rank 0 */
-	int64_t saved_step, skips_in_row, first_step;
+	struct lwm_metrics *metrics;    /* rank 0 */
+	struct lwm_lock *lock;          /* of the output folder; rank 0 */
+	struct lwm_ckpt_keeper *keeper; /* rank 0 */
+	int64_t saved_step, first_step;
 	double loss, began;
+	double step_seconds, save_seconds; /* as last measured: the time limit has to leave room for both */
 	char *stop_file;
 };
 
@@ -52,20 +55,44 @@ static int prepare(struct run *r, struct lwm_err *e)
 	return lwm_agree(r->world, lwm_weights_new(&r->w, r->o, r->mesh.grad_dev, e), e);
 }
 
+/* What was recorded is compared only now: an objective may know the content of its data when everything is attached. */
+static int same_settings(const struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
+{
+	json_t *now = lwm_settings_json(r->s, r->o->data);
+	int rc = now ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
+
+	if (rc == 0 && found->settings)
+		rc = lwm_settings_same(r->s, found->settings, now, found->dir, e);
+	json_decref(now);
+	return rc;
+}
+
+static int open_records(struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
+{
+	LWM_TRY(lwm_resume_settle(r->s, found, r->st.step, e));
+	return lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, e);
+}
+
 static int begin(struct run *r, struct lwm_err *e)
 {
-	bool found;
-	LWM_TRY(lwm_resume(r->o, &r->w, &r->st, &found, e));
-	if (!found)
-		LWM_TRY(lwm_start(r->o, &r->w, e));
-	r->first_step = r->saved_step = r->st.step;
-	if (!found)
-		r->saved_step = -1;
-	LWM_TRY(lwm_agree(r->world, r->o->ops->attach(r->o, r->w.compute, e), e));
+	struct lwm_resumed found = { .dir = "" };
 	int rc = 0;
 	if (lwm_comm_rank(r->world) == 0)
-		rc = lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, e);
-	return lwm_agree(r->world, rc, e);
+		rc = lwm_ckpt_keeper_new(&r->keeper, r->s->out, r->s->keep, r->s->keep_every, e);
+	LWM_GO(lwm_agree(r->world, rc, e));
+	LWM_GO(lwm_resume(r->o, &r->w, &r->st, r->keeper, &found, e));
+	if (!found.dir[0])
+		LWM_GO(lwm_start(r->o, &r->w, e));
+	r->first_step = r->st.step;
+	r->saved_step = found.dir[0] ? r->st.step : -1;
+	LWM_GO(lwm_agree(r->world, r->o->ops->attach(r->o, r->w.compute, e), e));
+	LWM_GO(lwm_agree(r->world, same_settings(r, &found, e), e));
+	if (lwm_comm_rank(r->world) == 0)
+		rc = open_records(r, &found, e);
+	rc = lwm_agree(r->world, rc, e);
+out:
+	json_decref(found.settings);
+	return rc;
 }
 
 /* ---- one step ---- */
@@ -90,7 +117,7 @@ static bool is_spike(const struct run *r, double norm)
 static int skip(struct run *r, double loss, double norm, struct lwm_err *e)
 {
 	r->st.skipped++;
-	if (++r->skips_in_row >= MAX_SKIPS || (r->st.skipped > 20 && r->st.skipped * 50 > r->st.step))
+	if (++r->st.skips_in_row >= MAX_SKIPS || (r->st.skipped > 20 && r->st.skipped * 50 > r->st.step))
 		return lwm_fail(e, LWM_ENUMERIC,
 				"step %" PRId64 ": loss %g, gradient norm %g: %" PRId64
 				" updates were skipped by now; lower the learning rate or look at the data",
@@ -104,7 +131,7 @@ static void remember(struct run *r, double norm)
 	r->st.recent[r->st.step % SPIKE_WINDOW] = norm;
 	if (r->st.nrecent < SPIKE_WINDOW)
 		r->st.nrecent++;
-	r->skips_in_row = 0;
+	r->st.skips_in_row = 0;
 }
 
 static int one_step(struct run *r, struct lwm_err *e)
@@ -138,8 +165,11 @@ static int one_step(struct run *r, struct lwm_err *e)
 		rc = lwm_weights_gather(&r->w, e);
 	r->st.step++;
 	r->st.units += (double)r->o->tokens_per_step;
+	r->st.loss = r->loss;
+	snprintf(r->st.more, sizeof r->st.more, "%s", lwm_str_get(&json));
+	r->step_seconds = lwm_now() - t0;
 	if (rc == 0 && r->metrics)
-		rc = lwm_metrics_step(r->metrics, &r->st, r->loss, gnorm, lr, lwm_now() - t0, bad, &json, e);
+		rc = lwm_metrics_step(r->metrics, &r->st, gnorm, lr, r->step_seconds, bad, e);
 	lwm_str_release(&json);
 	return lwm_agree(r->world, rc, e);
 }
@@ -160,8 +190,7 @@ static int evaluate(struct run *r, struct lwm_err *e)
 	return lwm_agree(r->world, rc, e);
 }
 
-/* A full disk is not the end of the run: what stands already stays, and the next save tries again. At the end of the run it is an
- * error. */
+/* A save that fails is not the end of the run: what stands already stays, and the next one tries again. Only the last one must stand. */
 static int save(struct run *r, bool last, struct lwm_err *e)
 {
 	struct lwm_err mine = { 0 };
@@ -169,12 +198,15 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 	if (r->saved_step == r->st.step)
 		return 0;
 	lwm_watchdog_pet("checkpoint");
-	int rc = lwm_save(r->o, &r->w, &r->st, &mine);
+	if (r->metrics)
+		lwm_metrics_sync(r->metrics);
+	int rc = lwm_save(r->o, &r->w, &r->st, r->keeper, &mine);
+	r->save_seconds = lwm_now() - t0;
 	if (rc == 0) {
 		r->saved_step = r->st.step;
-		return r->metrics ? lwm_metrics_saved(r->metrics, r->st.step, lwm_now() - t0, e) : 0;
+		return r->metrics ? lwm_metrics_saved(r->metrics, r->st.step, r->save_seconds, e) : 0;
 	}
-	if (rc == -LWM_EIO && !last) {
+	if (rc != -LWM_ERANK && mine.who != LWM_ERR_ALONE && !last) {
 		lwm_log(LWM_WARN, "checkpoint of step %" PRId64 " failed, training goes on: %s", r->st.step, mine.msg);
 		return 0;
 	}
@@ -185,44 +217,60 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 /* Everyone hears the strongest wish of any rank. */
 static int stop_wanted(struct run *r, int64_t *wish, struct lwm_err *e)
 {
+	lwm_stop_cost(r->step_seconds, r->save_seconds);
 	*wish = lwm_stop_wanted();
-	if (r->s->stop_after && r->st.step - r->first_step >= r->s->stop_after && r->st.step < r->s->steps)
+	if (r->s->stop_after && r->st.step - r->first_step >= r->s->stop_after && r->st.step < r->s->steps && *wish < LWM_STOP_END)
 		*wish = LWM_STOP_END;
 	return lwm_comm_max_i64(r->world, wish, 1, e);
 }
 
-static int stopped(const struct run *r, struct lwm_err *e)
+/* Saved or, before the first step of all, with nothing to save. A stop file ends the run for good: that is no failure. */
+static int stopped(const struct run *r, int64_t wish, struct lwm_err *e)
 {
-	return lwm_fail(e, LWM_ESAVED, "stopped at step %" PRId64 " of %" PRId64 " (%s), saved: run me again", r->st.step,
-			r->s->steps, *lwm_stop_reason() ? lwm_stop_reason() : "--stop-after");
+	const char *reason = *lwm_stop_reason() ? lwm_stop_reason() : wish == LWM_STOP_FILE ? "stop file" : "--stop-after";
+	const char *saved = r->st.step ? ", saved" : "";
+	if (wish == LWM_STOP_FILE) {
+		lwm_log(LWM_WARN, "stopped at step %" PRId64 " of %" PRId64 "%s: %s/STOP stands there; remove it and run me again to go on",
+			r->st.step, r->s->steps, saved, r->s->out);
+		return 0;
+	}
+	return lwm_agree(r->world, lwm_fail(e, LWM_ESAVED, "stopped at step %" PRId64 " of %" PRId64 " (%s)%s: run me again",
+					    r->st.step, r->s->steps, reason, saved), e);
 }
 
 static bool due(int64_t every, int64_t step)
 {
-	return every > 0 && step % every == 0;
+	return every > 0 && step > 0 && step % every == 0;
 }
 
-static int loop(struct run *r, struct lwm_err *e)
+/* *done: all steps are; otherwise it was stopped. */
+static int loop(struct run *r, bool *done, struct lwm_err *e)
 {
-	while (r->st.step < r->s->steps) {
+	for (*done = false; r->st.step < r->s->steps;) {
 		int64_t wish;
+		LWM_TRY(stop_wanted(r, &wish, e));
+		bool end = wish >= LWM_STOP_END;
+		if ((end && r->st.step > 0) || wish == LWM_STOP_SAVE || due(r->s->checkpoint_every, r->st.step))
+			LWM_TRY(save(r, end, e));
+		if (end)
+			return stopped(r, wish, e);
 		LWM_TRY(one_step(r, e));
 		if (due(r->s->eval_every, r->st.step) && r->s->eval_rows && r->st.step < r->s->steps)
 			LWM_TRY(evaluate(r, e));
-		LWM_TRY(stop_wanted(r, &wish, e));
-		bool end = wish == LWM_STOP_END && r->st.step < r->s->steps;
-		if (end || wish == LWM_STOP_SAVE || due(r->s->checkpoint_every, r->st.step))
-			LWM_TRY(save(r, end, e));
-		if (end)
-			return lwm_agree(r->world, stopped(r, e), e);
 	}
+	*done = true;
 	return 0;
 }
 
+/* A run that was killed between its last save and its summary has trained nothing now, and evaluates all the same. */
 static int finish(struct run *r, struct lwm_err *e)
 {
 	bool evaluates = r->s->objective == LWM_RECONSTRUCTION || r->s->eval_data.n;
-	if (evaluates && r->s->eval_rows && r->first_step < r->s->steps)
+	int64_t fresh = r->first_step < r->s->steps;
+	if (r->metrics && !lwm_metrics_complete(r->metrics))
+		fresh = 1;
+	LWM_TRY(lwm_comm_max_i64(r->world, &fresh, 1, e));
+	if (evaluates && r->s->eval_rows && fresh)
 		LWM_TRY(evaluate(r, e));
 	LWM_TRY(save(r, true, e));
 	return lwm_agree(r->world, r->metrics ? lwm_metrics_done(r->metrics, &r->st, lwm_now() - r->began, e) : 0, e);
@@ -231,6 +279,7 @@ static int finish(struct run *r, struct lwm_err *e)
 static void release(struct run *r)
 {
 	lwm_metrics_close(r->metrics);
+	lwm_ckpt_keeper_free(r->keeper);
 	lwm_mesh_detach(&r->mesh);
 	if (r->o)
 		lwm_objective_free(r->o);
@@ -241,39 +290,58 @@ static void release(struct run *r)
 	free(r->stop_file);
 }
 
-static int check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
+int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 {
-	int dim[LWM_AXES];
+	struct lwm_mesh m = { .dim = { 0 } };
 	if (!s->data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
 	if (s->objective == LWM_NEXT_TOKEN && s->eval_every && !s->eval_data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--eval-every needs --eval-data");
-	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, dim, e));
-	if (dim[LWM_TP] > 1)
+	LWM_TRY(lwm_settings_check(s, e));
+	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, m.dim, e));
+	if (m.dim[LWM_TP] > 1)
 		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': tensor parallelism (tp > 1) is not available", s->mesh_dim);
-	return 0;
+	return lwm_objective_check(s, &m, e);
+}
+
+static int open_folder(struct run *r, struct lwm_err *e)
+{
+	if (lwm_comm_rank(r->world))
+		return 0;
+	r->stop_file = lwm_path_join(r->s->out, "STOP");
+	if (!r->stop_file)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	LWM_TRY(lwm_mkdirs(r->s->out, e));
+	return lwm_lock_take(&r->lock, r->s->out, LOCK_SECONDS, e);
+}
+
+static int go(struct run *r, struct lwm_err *e)
+{
+	int64_t wish;
+	bool done;
+	LWM_TRY(stop_wanted(r, &wish, e));
+	if (wish == LWM_STOP_FILE) { /* before anything is read: it is to do nothing */
+		lwm_log(LWM_WARN, "%s/STOP stands there: nothing is done; remove it to train", r->s->out);
+		return 0;
+	}
+	lwm_watchdog_pet("start");
+	LWM_TRY(prepare(r, e));
+	lwm_watchdog_pet("reading the checkpoint");
+	LWM_TRY(begin(r, e));
+	LWM_TRY(loop(r, &done, e));
+	return done ? finish(r, e) : 0;
 }
 
 int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e)
 {
 	struct run r = { .s = s, .world = world, .began = lwm_now() };
-	int rc;
-	rc = check(s, lwm_comm_size(world), e);
-	if (rc == 0 && !(r.stop_file = lwm_path_join(s->out, "STOP")))
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
-	if (rc == 0 && lwm_comm_rank(world) == 0)
-		rc = lwm_mkdirs(s->out, e);
-	if (rc == 0 && lwm_comm_rank(world) == 0)
-		rc = lwm_lock_take(&r.lock, s->out, LOCK_SECONDS, e);
+	int rc = lwm_stage_check(s, lwm_comm_size(world), e);
+	if (rc == 0)
+		rc = open_folder(&r, e);
 	LWM_GO(lwm_agree(world, rc, e));
 	lwm_stop_install(s->grace, r.stop_file);
 	lwm_watchdog_start(world, s->watchdog);
-	lwm_watchdog_pet("start");
-	LWM_GO(prepare(&r, e));
-	lwm_watchdog_pet("reading the checkpoint");
-	LWM_GO(begin(&r, e));
-	LWM_GO(loop(&r, e));
-	LWM_GO(finish(&r, e));
+	rc = go(&r, e);
 out:
 	release(&r);
 	lwm_watchdog_stop();

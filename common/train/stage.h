@@ -4,7 +4,10 @@
  *	step_NNNNNNNN/   checkpoints (common/io/ckpt.h), the newest verified one is the truth
  *	metrics.jsonl    one object a step and one an event, exact values
  *	summary.json     written last, when all steps are done
- * Started again it goes on from the newest verified checkpoint, bit for bit as if it had never stopped (same mesh).
+ *	STOP             made by a user: the stage saves and ends with 0, and does nothing while the file stands
+ *	damaged/         checkpoints that were finished once and are not whole any more
+ * Started again it resumes from the newest whole checkpoint, bit for bit as if it had never stopped (same mesh). Where none of
+ * several is whole it refuses. Settings that decide what is computed must be those it was begun with (settings.h).
  */
 #ifndef LWM_TRAIN_STAGE_H
 #define LWM_TRAIN_STAGE_H
@@ -55,6 +58,9 @@ struct lwm_stage {
 
 	int64_t checkpoint_every, keep, keep_every, log_every, eval_every, eval_rows, stop_after;
 	double grace, watchdog;
+	bool start_over;               /* begin at step 0 although no checkpoint in `out` is whole; they are set aside */
+	bool older_ok;                 /* start_from checkpoint:ROOT may take an older one than the newest, when that is damaged */
+	struct lwm_paths allow_change; /* settings that may differ from those the run was begun with (settings.h) */
 	bool planning; /* only sizes are wanted: data may be missing */
 	int64_t plan_gib; /* planning for a GPU (bf16) of so much memory; 0: for the device at hand */
 
@@ -70,7 +76,10 @@ void lwm_stage_defaults(struct lwm_stage *s);
  * cosine or linear down to min_lr at `steps`. */
 double lwm_stage_lr(const struct lwm_stage *s, int64_t n);
 
-/* COLLECTIVE over world. -LWM_ESAVED after a stop that was asked for. */
+/* Local. Can these settings work on `ranks` ranks at all? The one judge for a run, a plan and a check; looks at no file. -LWM_EUSAGE
+ * or -LWM_ECONFIG. */
+int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e);
+/* COLLECTIVE over world. -LWM_ESAVED after a stop that was asked for; 0 when it is complete, or stopped by the file STOP. */
 int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e);
 /* Local. What a run on `ranks` ranks would take, as text or JSON in *out; -LWM_ECONFIG when it cannot work. */
 int lwm_stage_plan(const struct lwm_stage *s, int ranks, bool json, struct lwm_str *out, struct lwm_err *e);

@@ -227,19 +227,192 @@ flip() { # flip FILE OFFSET: one bit
 	[ "$(losses out)" = "$(cat whole)" ]
 }
 
-@test "a STOP file, a time limit, --stop-after: 75" {
-	mkdir out
+@test "STOP means stop: saved, 0, nothing more while the file stands; without it the run goes on" {
+	ok train -o whole --steps 300
+	start -o out --steps 300 2>err &
+	job=$!
+	until_step out 20 $job
 	touch out/STOP
-	code 75 train -o out --steps 50
-	err_has 'stop file'
+	local rc=0 last
+	wait $job || rc=$?
+	[ "$rc" = 0 ]
+	grep 'out/STOP stands there; remove it' err
+	[ ! -e out/summary.json ]
+	last=$(losses out | tail -1 | cut -d' ' -f1)
+	[ -e "out/step_$(printf %08d "$last")/COMMIT.json" ]
+	cp out/metrics.jsonl before
+	ok train -o out --steps 300 # not a step
+	err_has 'STOP stands there: nothing is done'
+	same before out/metrics.jsonl
 	rm out/STOP
-	code 75 env LWM_TIME_LIMIT=0.05s lwm-train-stage -q "${tiny[@]}" -o out --steps 100000
+	ok train -o out --steps 300
+	[ "$(losses whole)" = "$(losses out)" ]
+	same whole/summary.json out/summary.json
+}
+
+@test "a time limit, --stop-after: 75" {
+	code 75 env LWM_TIME_LIMIT=0.2s lwm-train-stage -q "${tiny[@]}" -o out --steps 100000
 	err_has 'time limit'
 	ok train -o out --steps "$(sed -nE 's/.*"event":"save","step":([0-9]+).*/\1/p' out/metrics.jsonl | tail -1)"
 	code 75 train -o new --steps 10 --stop-after 4
 	err_has 'step 4 of 10'
 	ok train -o new --steps 10
 	[ "$(losses new | wc -l)" = 10 ]
+	# no step is begun that the limit would cut: there was no time for one
+	code 75 env LWM_TIME_LIMIT=0s lwm-train-stage -q "${tiny[@]}" -o none --steps 10
+	err_has 'step 0 of 10'
+	[ -z "$(losses none)" ]
+	gone none/step_*
+}
+
+@test "a signal before the first moment is a request like any other, where the launcher holds it back" {
+	env --block-signal=USR1 true 2>/dev/null || skip 'this env cannot hold signals back'
+	for sig in USR1 TERM; do
+		code 75 env --block-signal=$sig bash -c "kill -$sig \$\$; exec lwm-train-stage \"\$@\"" held -q "${tiny[@]}" -o out --steps 3000
+		err_has "stopped at step 0 of 3000 (SIG$sig)"
+		gone out/step_*
+	done
+	need_mpi
+	code 75 mpirun -n 2 --oversubscribe env --block-signal=USR1 bash -c 'kill -USR1 $$; exec lwm-train-stage "$@"' held -q "${tiny[@]}" \
+		-o out --steps 3000
+}
+
+@test "Ctrl-C is answered at once, a second one ends the program" {
+	start -o out --steps 100000 2>err &
+	job=$!
+	until_step out 5 $job
+	kill -INT $job
+	local rc=0
+	wait $job || rc=$?
+	[ "$rc" = 75 ]
+	grep 'lwm-train-stage: saving; press Ctrl-C again to leave at once' err
+	grep 'SIGINT' err
+}
+
+@test "no checkpoint is whole: refused with what is wrong, until --start-over sets them aside" {
+	ok train -o out --steps 30 --checkpoint-every 10 --keep 1
+	flip out/step_00000030/part_00000.h5 5000
+	cp out/metrics.jsonl before
+	code 65 train -o out --steps 40 --checkpoint-every 10 --keep 1
+	err_has 'out/step_00000030/part_00000.h5: damaged'
+	err_has '--start-over'
+	same before out/metrics.jsonl
+	# each rerun below the damaged step keeps what it saved
+	code 75 train -o out --steps 40 --checkpoint-every 10 --keep 1 --start-over --stop-after 10
+	[ -e out/step_00000010/COMMIT.json ]
+	[ -e out/damaged/step_00000030/COMMIT.json ]
+	same before out/damaged/metrics.jsonl
+	code 75 train -o out --steps 40 --checkpoint-every 10 --keep 1 --start-over --stop-after 10
+	[ -e out/step_00000020/COMMIT.json ] # it did not start over again: there is a whole one now
+	ok train -o out --steps 40 --checkpoint-every 10 --keep 1
+	[ "$(losses out | wc -l)" = 40 ]
+	[ "$(losses out | head -30)" = "$(sed -nE 's/.*"event":"step","step":([0-9]+),.*"loss_hex":"([^"]*)".*/\1 \2/p' before)" ]
+}
+
+@test "an older checkpoint than the damaged newest is taken only when that is allowed, and said" {
+	ok train -o ck --steps 6 --checkpoint-every 2 --keep 3 --tokenizer bytes
+	ok lwm-merge-ckpt -q ck/step_00000004 -o four
+	flip ck/step_00000006/part_00000.h5 5000
+	code 65 lwm-merge-ckpt -q ck -o model
+	err_has 'ck/step_00000006/part_00000.h5: damaged'
+	err_has 'newest whole checkpoint is ck/step_00000004'
+	gone model
+	ok lwm-merge-ckpt -q ck -o model --older-ok
+	err_has 'passing over'
+	same model/model.safetensors four/model.safetensors
+	code 65 train -o next --steps 1 --start-from checkpoint:ck
+	err_has '--older-ok'
+	ok train -o next --steps 1 --start-from checkpoint:ck --older-ok
+	code 65 lwm-sample -q --device cpu -m ck -p x --max-tokens 2
+	err_has '--older-ok'
+	ok lwm-sample -q --device cpu -m ck -p x --max-tokens 2 --older-ok
+	words 300 >hay.txt
+	local needle=(--device cpu --haystack hay.txt --context-lengths-min 300 --context-lengths-max 300
+		--n-context-length-intervals 1 --n-document-depth-intervals 1 --n-rounds 1 --answer-tokens 2)
+	code 65 lwm-eval-needle -q -m ck -o sweep "${needle[@]}"
+	err_has '--older-ok'
+	ok lwm-eval-needle -q -m ck -o sweep "${needle[@]}" --older-ok
+	# a folder under another step's name is not that step
+	mv ck/step_00000006 saved
+	cp -r ck/step_00000002 ck/step_00000009
+	code 65 lwm-merge-ckpt -q ck -o nine
+	err_has 'record is that of step 2'
+}
+
+@test "a run is resumed with the settings it was begun with; a difference is named, and allowed by its name" {
+	ok train -o out --steps 4
+	code 78 train -o out --steps 6 --lr 1
+	err_has 'lr 1.0, was 0.003'
+	err_has '--allow-change lr'
+	code 78 train -o out --steps 6 --weight-decay 0 --beta2 0.9 --clip 0 --tokens-per-batch 512
+	for part in 'weight-decay 0.0, was 0.1' 'beta2 0.9, was 0.95' 'clip 0.0, was 1.0' 'tokens-per-batch 512, was 256'; do err_has "$part"; done
+	code 78 train -o out --steps 6 --lr 1 --clip 0 --allow-change lr
+	err_has 'clip'
+	err_lacks 'lr 1.0'
+	code 78 train -o out --steps 6 --loss-weighting per_token
+	code 78 train -o out --steps 6 --schedule cosine
+	code 78 train -o out --steps 6 --warmup-steps 3
+	[ "$(losses out | wc -l)" = 4 ]
+	words 500 | tac >other.txt
+	lwm-tokenize -q -t bytes --split-lines 20 -o other.docs.h5 other.txt
+	lwm-pack -q -n 64 -o other.h5 other.docs.h5
+	code 78 train -o out --steps 6 --data other.h5 --data "$rows"
+	err_has 'other data'
+	# the same rows under another name are the same data; speed, ranks and records are free; steps of a constant rate, too
+	cp "$rows" moved.h5
+	cp "$rows.manifest.json" moved.h5.manifest.json
+	ok lwm-train-stage -q "${tiny[@]/$rows/moved.h5}" -o out --steps 5 --checkpoint-every 1 --micro-rows 2 --scan-mlp-chunk-size 16
+	ok train -o out --steps 6 --lr 1e-3 --data other.h5 --allow-change lr --allow-change data
+	err_has 'as allowed: lr 0.001, was 0.003; other data'
+	code 78 train -o out --steps 7 # from now on that is what it was begun with
+	err_has 'lr 0.003, was 0.001'
+	code 64 train -o out --steps 7 --allow-change weight_decay
+	err_has "did you mean 'weight-decay'?"
+	ok train -o cosine --steps 4 --schedule cosine
+	code 78 train -o cosine --steps 6 --schedule cosine
+	err_has 'steps 6, was 4'
+}
+
+@test "a full disk while training: the run goes on, no line and no step is lost" {
+	mkdir small
+	mount -t tmpfs -o size=3m tmpfs small 2>/dev/null || skip 'mounting a small file system is not permitted here'
+	ok train -o whole --steps 1500 --checkpoint-every 50
+	start -o small/out --steps 1500 --checkpoint-every 50 2>err &
+	job=$!
+	until_step small/out 60 $job
+	head -c 4000000 /dev/zero >small/fill 2>/dev/null || true
+	sleep 0.5
+	kill -0 $job
+	run find small/out -name '*.tmp.*' # a failed save takes back what it wrote
+	[ -z "$output" ]
+	rm small/fill
+	local rc=0
+	wait $job || rc=$?
+	[ "$rc" = 0 ] || { cat err; false; }
+	grep -q 'lines wait in memory' err
+	grep -q 'failed, training goes on' err
+	[ "$(losses whole)" = "$(losses small/out)" ]
+	same whole/summary.json small/out/summary.json
+}
+
+@test "killed between its last save and its summary: the rerun writes the summary the whole run has" {
+	ok train -o out --steps 6 --eval-data "$rows" --eval-rows 8
+	cp out/summary.json whole.json
+	rm out/summary.json
+	ok train -o out --steps 6 --eval-data "$rows" --eval-rows 8
+	same whole.json out/summary.json
+	rm out/summary.json
+	ok train -o out --steps 6 # without held-out data: all but that
+	[[ $(cat whole.json) == "$(sed 's/}$//' out/summary.json)"* ]]
+}
+
+@test "what dead writers left is swept at the next commit" {
+	ok train -o out --steps 2
+	mkdir -p out/step_00000001 out/step_00000077 out/.trash-step_00000001
+	touch out/step_00000001/part_00000.h5.tmp.elsewhere-abcdefgh out/summary.json.tmp."$(hostname -s)"-abcdefgh
+	ok train -o out --steps 3
+	gone out/step_00000001 out/step_00000077 out/.trash-step_00000001 out/summary.json.tmp.*
+	[ "$(ls out)" = "$(printf '%s\n' metrics.jsonl step_00000002 step_00000003 summary.json)" ]
 }
 
 @test "numbers that go bad end the run with 79" {

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "common/base/log.h"
 #include "common/base/rng.h"
 #include "common/io/ckpt.h"
 
@@ -234,27 +235,135 @@ static void the_newest_good_one(void **state)
 	struct skipped s = { 0 };
 	char root[128], *dir;
 	snprintf(root, sizeof root, "%s", at("new"));
-	must(lwm_ckpt_latest(&dir, root, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, &e), &e);
+	must(lwm_ckpt_latest(&dir, root, false, LWM_CKPT_FULL, NULL, NULL, &e), &e);
 	assert_null(dir); /* no root at all is no error */
+	write_parts(at("new/step_00000050"), 2, false, 50, part); /* never committed */
+	must(lwm_ckpt_latest(&dir, root, false, LWM_CKPT_FULL, note, &s, &e), &e);
+	assert_null(dir); /* nothing was ever finished: no error either */
+	assert_non_null(strstr(s.text, "not finished"));
+	memset(&s, 0, sizeof s);
 	for (int64_t step = 10; step <= 40; step += 10)
 		save(root, step, 2, false);
-	write_parts(at("new/step_00000050"), 2, false, 50, part); /* never committed */
 	assert_int_equal(mkdir(at("new/step_x"), 0777), 0);
+	must(lwm_ckpt_latest(&dir, root, false, LWM_CKPT_FULL, NULL, NULL, &e), &e);
+	assert_string_equal(dir, at("new/step_00000040")); /* an unfinished one above it is a save that goes on */
+	free(dir);
 	flip(at("new/step_00000040/part_00001.h5"), 5000, 1);
-	must(lwm_ckpt_latest(&dir, root, INT64_MAX, LWM_CKPT_QUICK, note, &s, &e), &e);
+	must(lwm_ckpt_latest(&dir, root, false, LWM_CKPT_QUICK, note, &s, &e), &e);
 	assert_string_equal(dir, at("new/step_00000040"));
 	assert_int_equal(try_read(dir, 40), 0); /* reading sees what quick did not */
 	free(dir);
-	must(lwm_ckpt_latest(&dir, root, 40, LWM_CKPT_QUICK, NULL, NULL, &e), &e);
-	assert_string_equal(dir, at("new/step_00000030"));
-	free(dir);
 	memset(&s, 0, sizeof s);
-	must(lwm_ckpt_latest(&dir, root, INT64_MAX, LWM_CKPT_FULL, note, &s, &e), &e);
+	must(lwm_ckpt_latest(&dir, root, true, LWM_CKPT_FULL, note, &s, &e), &e);
 	assert_string_equal(dir, at("new/step_00000030"));
 	assert_int_equal(s.n, 2);
 	assert_non_null(strstr(s.text, "not finished"));
 	assert_non_null(strstr(s.text, "damaged"));
 	free(dir);
+	/* an older one is not taken unless it is allowed; the message names both */
+	assert_int_equal(lwm_ckpt_latest(&dir, root, false, LWM_CKPT_FULL, NULL, NULL, &e), -LWM_EDATA);
+	assert_null(dir);
+	assert_non_null(strstr(e.msg, "step_00000040/part_00001.h5"));
+	assert_non_null(strstr(e.msg, "step_00000030"));
+	assert_non_null(strstr(e.msg, "--older-ok"));
+}
+
+/* None is whole: an error that names each with its reason, whatever is allowed. */
+static void when_none_is_whole(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	char *dir;
+	save(at("none"), 1, 1, false);
+	save(at("none"), 2, 1, false);
+	flip(at("none/step_00000001/part_00000.h5"), 4000, 1);
+	assert_int_equal(truncate(at("none/step_00000002/COMMIT.json"), 40), 0);
+	for (int older_ok = 0; older_ok < 2; older_ok++) {
+		lwm_err_clear(&e);
+		assert_int_equal(lwm_ckpt_latest(&dir, at("none"), older_ok, LWM_CKPT_FULL, NULL, NULL, &e), -LWM_EDATA);
+		assert_null(dir);
+		assert_non_null(strstr(e.msg, "step_00000001/part_00000.h5: damaged"));
+		assert_non_null(strstr(e.msg, "step_00000002/COMMIT.json"));
+	}
+}
+
+/* What cannot be read is not bad: neither passed over nor dropped. */
+static void unreadable_is_not_damaged(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt_keeper *k;
+	char part[160], *dir;
+	for (int64_t step = 1; step <= 3; step++)
+		save(at("eio"), step, 1, false);
+	snprintf(part, sizeof part, "%s", at("eio/step_00000002/part_00000.h5"));
+	/* a folder in the file's place of the same size cannot be read: EISDIR, for root as well */
+	struct stat st;
+	assert_int_equal(stat(part, &st), 0);
+	assert_int_equal(rename(part, at("eio/kept")), 0);
+	assert_int_equal(symlink("part_00000.h5", part), 0); /* ELOOP */
+	assert_int_equal(lwm_ckpt_verify(at("eio/step_00000002"), LWM_CKPT_FULL, &e), -LWM_EIO);
+	must(lwm_remove_tree(at("eio/step_00000003"), &e), &e);
+	lwm_err_clear(&e);
+	assert_int_equal(lwm_ckpt_latest(&dir, at("eio"), true, LWM_CKPT_FULL, NULL, NULL, &e), -LWM_EIO);
+	lwm_err_clear(&e);
+	must(lwm_ckpt_keeper_new(&k, at("eio"), 1, 0, &e), &e);
+	save(at("eio"), 4, 1, false);
+	must(lwm_ckpt_keeper_saved(k, 4, &e), &e);
+	assert_false(lwm_path_exists(at("eio/step_00000001")));
+	assert_false(lwm_path_exists(at("eio/step_00000002"))); /* one is kept, and that is the new one */
+	lwm_ckpt_keeper_free(k);
+	must(lwm_ckpt_keeper_new(&k, at("eio"), 2, 0, &e), &e);
+	save(at("eio"), 5, 1, false);
+	assert_int_equal(unlink(at("eio/step_00000004/part_00000.h5")), 0);
+	assert_int_equal(symlink("part_00000.h5", at("eio/step_00000004/part_00000.h5")), 0);
+	save(at("eio"), 3, 1, false);
+	must(lwm_ckpt_keeper_saved(k, 5, &e), &e);
+	assert_true(lwm_path_exists(at("eio/step_00000004"))); /* left, and not counted: */
+	assert_true(lwm_path_exists(at("eio/step_00000003")));
+	lwm_ckpt_keeper_free(k);
+}
+
+static void the_record_is_that_of_its_folder(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	char *dir;
+	save(at("copy"), 7, 1, false);
+	assert_int_equal(rename(at("copy/step_00000007"), at("copy/step_00000009")), 0);
+	assert_int_equal(lwm_ckpt_verify(at("copy/step_00000009"), LWM_CKPT_QUICK, &e), -LWM_EDATA);
+	assert_non_null(strstr(e.msg, "step 7"));
+	lwm_err_clear(&e);
+	assert_int_equal(lwm_ckpt_latest(&dir, at("copy"), false, LWM_CKPT_FULL, NULL, NULL, &e), -LWM_EDATA);
+	/* a name that says no step says nothing wrong */
+	assert_int_equal(rename(at("copy/step_00000009"), at("copy/best")), 0);
+	lwm_err_clear(&e);
+	must(lwm_ckpt_verify(at("copy/best"), LWM_CKPT_FULL, &e), &e);
+}
+
+/* What other ranks or a killed save left in the folder goes before the record stands. */
+static void a_commit_sweeps_its_folder(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt_part part[4];
+	const char *dir = at("sweep/step_00000001");
+	char kept[160];
+	snprintf(kept, sizeof kept, "%s", dir);
+	write_parts(kept, 4, false, 1, part);
+	spill(at("sweep/step_00000001/part_00000.h5.tmp.elsewhere-abcdefgh"), "x", 1);
+	write_parts(kept, 2, false, 1, part);
+	commit(kept, 2, 1, part);
+	assert_false(lwm_path_exists(at("sweep/step_00000001/part_00003.h5")));
+	assert_false(lwm_path_exists(at("sweep/step_00000001/part_00000.h5.tmp.elsewhere-abcdefgh")));
+	assert_int_equal(try_read(kept, 1), 1);
+	/* a save that failed leaves nothing */
+	write_parts(at("sweep/step_00000002"), 2, false, 2, part);
+	lwm_ckpt_take_back(at("sweep/step_00000002"), part[0].name);
+	assert_true(lwm_path_exists(at("sweep/step_00000002")));
+	lwm_ckpt_take_back(at("sweep/step_00000002"), part[1].name);
+	assert_false(lwm_path_exists(at("sweep/step_00000002")));
+	must(lwm_ckpt_verify(kept, LWM_CKPT_FULL, &e), &e);
 }
 
 static void damage_is_never_read(void **state)
@@ -287,58 +396,117 @@ static void damage_is_never_read(void **state)
 	assert_int_equal(try_read(dir, 3), 1);
 }
 
-/* Random saves, damage and retention: if any folder was good before, one is good after. */
+static bool whole(const char *root, int64_t step)
+{
+	char *dir = lwm_ckpt_dir(root, step);
+	bool ok = lwm_ckpt_verify(dir, LWM_CKPT_FULL, NULL) == 0;
+	free(dir);
+	return ok;
+}
+
+/* Random saves, damage and retention by several runs: the step just saved always stands, whole; of the older ones just those whole ones
+ * that are wanted. */
 static void retention_keeps_a_good_one(void **state)
 {
 	(void)state;
 	struct lwm_err e = { 0 };
-	char root[128], *dir;
+	char root[128], part[160];
+	struct lwm_ckpt_keeper *k = NULL;
+	int64_t step = 0, keep = 1, every = 0;
+	bool want[400];
 	snprintf(root, sizeof root, "%s", at("keep"));
-	for (uint64_t round = 0; round < 40; round++) {
+	for (uint64_t round = 0; round < 60; round++) {
 		struct lwm_rng r = lwm_rng_at(5, LWM_RNG_TEST, 1, round);
-		int64_t saves = 1 + lwm_rng_below(&r, 4);
-		for (int64_t k = 0; k < saves; k++) {
-			int64_t step = (int64_t)round * 10 + k;
-			char part[160];
-			save(root, step, 1, false);
-			dir = lwm_ckpt_dir(root, step);
-			snprintf(part, sizeof part, "%s/part_00000.h5", dir);
-			switch (lwm_rng_below(&r, 4)) {
-			case 0: flip(part, (size_t)lwm_rng_below(&r, 100000), 4); break;
-			case 1:
-				snprintf(part, sizeof part, "%s/COMMIT.json", dir);
-				unlink(part);
-				break;
-			default: break;
-			}
-			free(dir);
+		int64_t kept = 1;
+		if (lwm_rng_below(&r, 3) == 0 || !k) { /* another run */
+			keep = lwm_rng_below(&r, 4);
+			every = lwm_rng_below(&r, 2) * 20;
+			lwm_ckpt_keeper_free(k);
+			must(lwm_ckpt_keeper_new(&k, root, keep, every, &e), &e);
 		}
-		char *before, *after;
-		must(lwm_ckpt_latest(&before, root, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, &e), &e);
-		must(lwm_ckpt_retain(root, lwm_rng_below(&r, 3), lwm_rng_below(&r, 2) * 20, LWM_CKPT_FULL, &e), &e);
-		must(lwm_ckpt_latest(&after, root, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, &e), &e);
-		assert_true(!before || (after && !strcmp(before, after)));
-		free(before);
-		free(after);
+		step += 1 + lwm_rng_below(&r, 5);
+		save(root, step, 1, false);
+		for (int64_t s = step - 1; s >= 0; s--) { /* some of the older ones are damaged behind its back */
+			snprintf(part, sizeof part, "%s/step_%08d/part_00000.h5", root, (int)s);
+			if (lwm_path_exists(part) && lwm_rng_below(&r, 4) == 0)
+				flip(part, (size_t)lwm_rng_below(&r, 100000), 4);
+			want[s] = whole(root, s) && (kept < keep || (every && s % every == 0));
+			kept += want[s];
+		}
+		must(lwm_ckpt_keeper_saved(k, step, &e), &e);
+		assert_true(whole(root, step));
+		for (int64_t s = 0; s < step; s++)
+			assert_int_equal(whole(root, s), want[s]);
 	}
+	lwm_ckpt_keeper_free(k);
+}
+
+/* One byte of the newest checkpoint is damaged and one checkpoint is to be kept: what is saved after it stays. */
+static void the_step_just_saved_is_never_dropped(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt_keeper *k;
+	save(at("just"), 40, 1, false);
+	flip(at("just/step_00000040/part_00000.h5"), 5000, 1);
+	for (int64_t step = 10; step <= 30; step += 10) {
+		must(lwm_ckpt_keeper_new(&k, at("just"), 1, 0, &e), &e);
+		save(at("just"), step, 1, false);
+		must(lwm_ckpt_keeper_saved(k, step, &e), &e);
+		char *dir = lwm_ckpt_dir(at("just"), step);
+		must(lwm_ckpt_verify(dir, LWM_CKPT_FULL, &e), &e);
+		free(dir);
+		lwm_ckpt_keeper_free(k);
+	}
+	/* and the damaged one is set aside, not deleted, when a run goes on below it */
+	must(lwm_ckpt_set_aside_newer(at("just"), 30, &e), &e);
+	assert_false(lwm_path_exists(at("just/step_00000040")));
+	assert_true(lwm_path_exists(at("just/damaged/step_00000040/COMMIT.json")));
+	save(at("just"), 40, 1, false);
+	must(lwm_ckpt_set_aside_newer(at("just"), 30, &e), &e);
+	assert_true(lwm_path_exists(at("just/damaged/step_00000040.1/COMMIT.json")));
+}
+
+/* Damage to one that was kept is seen even though it was whole before: what does not verify does not count as kept. */
+static void a_damaged_one_does_not_count_as_kept(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt_keeper *k;
+	must(lwm_ckpt_keeper_new(&k, at("count"), 2, 0, &e), &e);
+	for (int64_t step = 1; step <= 3; step++) {
+		save(at("count"), step, 1, false);
+		if (step == 3)
+			flip(at("count/step_00000002/part_00000.h5"), 3000, 2);
+		must(lwm_ckpt_keeper_saved(k, step, &e), &e);
+	}
+	assert_true(lwm_path_exists(at("count/step_00000003")));
+	assert_false(lwm_path_exists(at("count/step_00000002")));
+	assert_true(lwm_path_exists(at("count/step_00000001")));
+	lwm_ckpt_keeper_free(k);
 }
 
 static void retention_keeps_what_was_asked(void **state)
 {
 	(void)state;
 	struct lwm_err e = { 0 };
+	struct lwm_ckpt_keeper *k;
 	for (int64_t step = 5; step <= 40; step += 5)
 		save(at("ask"), step, 1, false);
 	unlink(at("ask/step_00000015/COMMIT.json"));
+	assert_int_equal(mkdir(at("ask/step_00000099"), 0777), 0); /* a save that was killed, further on */
 	assert_int_equal(mkdir(at("ask/.trash-step_00000001"), 0777), 0); /* left by a kill */
-	must(lwm_ckpt_retain(at("ask"), 2, 20, LWM_CKPT_FULL, &e), &e);
+	must(lwm_ckpt_keeper_new(&k, at("ask"), 2, 20, &e), &e);
+	must(lwm_ckpt_keeper_saved(k, 40, &e), &e);
+	lwm_ckpt_keeper_free(k);
 	static const int kept[] = { 0, 0, 0, 1, 0, 0, 1, 1 };
-	for (int k = 0; k < 8; k++) {
-		char *dir = lwm_ckpt_dir(at("ask"), 5 + 5 * k);
-		assert_int_equal(lwm_path_exists(dir), kept[k]);
+	for (int s = 0; s < 8; s++) {
+		char *dir = lwm_ckpt_dir(at("ask"), 5 + 5 * s);
+		assert_int_equal(lwm_path_exists(dir), kept[s]);
 		free(dir);
 	}
 	assert_false(lwm_path_exists(at("ask/.trash-step_00000001")));
+	assert_false(lwm_path_exists(at("ask/step_00000099")));
 }
 
 /* Killed at any moment of a save, the previous checkpoint is the newest good one or the new one is whole. */
@@ -360,7 +528,7 @@ static void killed_while_saving(void **state)
 		usleep(400u * (unsigned)round);
 		kill(pid, SIGKILL);
 		waitpid(pid, NULL, 0);
-		must(lwm_ckpt_latest(&dir, root, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, &e), &e);
+		must(lwm_ckpt_latest(&dir, root, true, LWM_CKPT_FULL, NULL, NULL, &e), &e);
 		assert_non_null(dir);
 		int64_t step = strstr(dir, "00000002") ? 2 : 1;
 		fresh += step == 2;
@@ -429,7 +597,7 @@ static void *watch(void *arg)
 {
 	while (!shared.stop) {
 		char *dir;
-		if (lwm_ckpt_latest(&dir, arg, INT64_MAX, LWM_CKPT_QUICK, NULL, NULL, NULL) == 0 && dir) {
+		if (lwm_ckpt_latest(&dir, arg, true, LWM_CKPT_QUICK, NULL, NULL, NULL) == 0 && dir) {
 			shared.seen++;
 			shared.wrong += lwm_ckpt_verify(dir, LWM_CKPT_FULL, NULL) < 0;
 		}
@@ -463,12 +631,19 @@ int main(void)
 		cmocka_unit_test(what_it_says_about_itself),
 		cmocka_unit_test(holes_and_overlaps),
 		cmocka_unit_test(the_newest_good_one),
+		cmocka_unit_test(when_none_is_whole),
+		cmocka_unit_test(unreadable_is_not_damaged),
+		cmocka_unit_test(the_record_is_that_of_its_folder),
+		cmocka_unit_test(a_commit_sweeps_its_folder),
 		cmocka_unit_test(damage_is_never_read),
 		cmocka_unit_test(retention_keeps_a_good_one),
+		cmocka_unit_test(the_step_just_saved_is_never_dropped),
+		cmocka_unit_test(a_damaged_one_does_not_count_as_kept),
 		cmocka_unit_test(retention_keeps_what_was_asked),
 		cmocka_unit_test(killed_while_saving),
 		cmocka_unit_test(ranks_may_be_threads),
 		cmocka_unit_test(watchers_see_whole_ones),
 	};
+	lwm_log_init("test", LWM_ERROR);
 	return cmocka_run_group_tests_name("io_ckpt", tests, scratch_make, scratch_remove);
 }

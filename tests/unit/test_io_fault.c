@@ -133,7 +133,7 @@ static int64_t newest(void)
 {
 	struct lwm_err e = { 0 };
 	char *dir;
-	must(lwm_ckpt_latest(&dir, at("ck"), INT64_MAX, LWM_CKPT_FULL, NULL, NULL, &e), &e);
+	must(lwm_ckpt_latest(&dir, at("ck"), true, LWM_CKPT_FULL, NULL, NULL, &e), &e);
 	int64_t step = dir ? strtoll(strrchr(dir, '_') + 1, NULL, 10) : -1;
 	free(dir);
 	return step;
@@ -327,6 +327,7 @@ static int everything(struct lwm_err *e)
 	struct lwm_docs *d = NULL;
 	struct lwm_ckpt *c = NULL;
 	struct lwm_model *m = NULL;
+	struct lwm_ckpt_keeper *k = NULL;
 	static float v[100];
 	struct lwm_doc doc;
 	int rc;
@@ -339,8 +340,10 @@ static int everything(struct lwm_err *e)
 	LWM_GO(lwm_model_read(m, 0, 0, 100, v, e));
 	LWM_GO(lwm_ckpt_open(&c, at("ck/step_00000005"), e));
 	LWM_GO(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 5, 100, v, e));
-	rc = lwm_ckpt_retain(at("ck"), 1, 0, LWM_CKPT_FULL, e);
+	LWM_GO(lwm_ckpt_keeper_new(&k, at("ck"), 1, 0, e));
+	rc = lwm_ckpt_keeper_saved(k, 5, e);
 out:
+	lwm_ckpt_keeper_free(k);
 	lwm_docs_close(d);
 	lwm_model_close(m);
 	lwm_ckpt_close(c);

@@ -102,7 +102,7 @@ static inline int fx_state(const char *out, struct lwm_hash *h, struct lwm_err *
 	char *dir;
 	struct lwm_ckpt *c;
 	struct lwm_hasher *hasher = lwm_hasher_new();
-	LWM_TRY(lwm_ckpt_latest(&dir, out, INT64_MAX, LWM_CKPT_FULL, NULL, NULL, e));
+	LWM_TRY(lwm_ckpt_latest(&dir, out, true, LWM_CKPT_FULL, NULL, NULL, e));
 	if (!dir)
 		return lwm_fail(e, LWM_ENOINPUT, "%s: no checkpoint", out);
 	LWM_TRY(lwm_ckpt_open(&c, dir, e));
