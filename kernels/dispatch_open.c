@@ -99,6 +99,13 @@ static int open_cuda(struct lk_dev *dev, int index, char *why, size_t n)
 	return rc ? rc : open_fn(dev, LK_ABI, index, why, n);
 }
 
+void (*lk_progress_fn)(void);
+
+void lk_on_progress(void (*fn)(void))
+{
+	lk_progress_fn = fn;
+}
+
 int lk_dev_count(const char *kind, char *why, size_t n)
 {
 	lk_cuda_count_fn *count_fn;

@@ -91,6 +91,9 @@ int lk_dev_dtype(const struct lk_dev *dev);               /* dtype of activation
 int lk_dev_threads(const struct lk_dev *dev);
 const char *lk_dev_name(const struct lk_dev *dev);        /* "cpu (avx512, OpenBLAS SkylakeX, 2 threads)" */
 const char *lk_dev_error(const struct lk_dev *dev);       /* the sentence of the last failure, "" if none */
+/* fn is called now and then by operations that may take minutes on a CPU, from any of their threads: a sign of life. For the whole
+ * process; NULL: nobody listens. */
+void lk_on_progress(void (*fn)(void));
 const char *lk_dev_warning(const struct lk_dev *dev);     /* e.g. the BLAS runs with the wrong core type; "" if none */
 void *lk_dev_native(struct lk_dev *dev);                  /* cudaStream_t on cuda; NULL elsewhere */
 int lk_dev_memory(struct lk_dev *dev, size_t *free_bytes, size_t *total_bytes);

@@ -212,6 +212,14 @@ void lk_ref_fill_attn(struct lk_ops *o);
 void lk_ref_fill_gen(struct lk_ops *o);
 void lk_ref_fill_image(struct lk_ops *o);
 
+/* A sign of life from inside a long loop: what lk_on_progress was told. */
+extern void (*lk_progress_fn)(void);
+static inline void lk_progress(void)
+{
+	if (lk_progress_fn)
+		lk_progress_fn();
+}
+
 /* cpu/: opens the BLAS, sets dev->impl, name, warning; then each family overlays. */
 int lk_cpu_open(struct lk_dev *dev, char *why, size_t n);
 void lk_cpu_fill_dense(struct lk_dev *dev);

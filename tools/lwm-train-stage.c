@@ -72,7 +72,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_FLAG(0, "start-over", &s.start_over, "begin at step 0 where no checkpoint is whole; what stands is set aside"),
 	LWM_OPT_INT(0, "stop-after", &s.stop_after, 0, 1 << 30, "N", "save and stop (exit 75) after N steps of this run", 0),
 	LWM_OPT_SECONDS(0, "grace", &s.grace, "TIME", "stop this long before the Slurm limit", 0),
-	LWM_OPT_SECONDS(0, "watchdog", &s.watchdog, "TIME", "exit 76 when a step takes longer; 0: never", 0),
+	LWM_OPT_SECONDS(0, "watchdog", &s.watchdog, "TIME", "exit 76 when a rank among several gives no sign of life for so long; 0: never", 0),
 	LWM_OPT_HEAD("VQGAN"),
 	LWM_OPT_INT(0, "resolution", &s.resolution, 0, 8192, "N", "frame size, over the preset", 0),
 	LWM_OPT_STR(0, "channel-mult", &s.channel_mult, "LIST", "channels of the levels in units of --hidden", 0),

@@ -24,6 +24,14 @@ void lwm_comm_handle_free(struct lwm_comm *c)
 	free(c);
 }
 
+/* Every call that waits for other ranks goes through here: the watchdog bears more then. */
+static int waited(int rc)
+{
+	lwm_watchdog_wait(false);
+	return rc;
+}
+#define WAIT(call) (lwm_watchdog_wait(true), waited(call))
+
 void lwm_comm_free(struct lwm_comm *c)
 {
 	if (c)
@@ -53,17 +61,17 @@ void lwm_comm_abort(struct lwm_comm *c, int status)
 int lwm_comm_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e)
 {
 	*out = NULL;
-	return c->ops->split(c, color, key, out, e);
+	return WAIT(c->ops->split(c, color, key, out, e));
 }
 
 int lwm_comm_barrier(struct lwm_comm *c, struct lwm_err *e)
 {
-	return c->size == 1 ? 0 : c->ops->barrier(c, e);
+	return c->size == 1 ? 0 : WAIT(c->ops->barrier(c, e));
 }
 
 int lwm_comm_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e)
 {
-	return c->size == 1 || !bytes ? 0 : c->ops->bcast(c, p, bytes, root, e);
+	return c->size == 1 || !bytes ? 0 : WAIT(c->ops->bcast(c, p, bytes, root, e));
 }
 
 int lwm_comm_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e)
@@ -72,7 +80,7 @@ int lwm_comm_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void 
 		memmove(all, mine, bytes);
 		return 0;
 	}
-	return bytes ? c->ops->allgather(c, mine, bytes, all, e) : 0;
+	return bytes ? WAIT(c->ops->allgather(c, mine, bytes, all, e)) : 0;
 }
 
 /* Sums `size` slices of n floats, in rank order. */
@@ -92,9 +100,9 @@ static int sum_chunk(struct lwm_comm *c, float *p, int64_t n, struct lwm_err *e)
 	size_t bytes = (size_t)slice * sizeof *p;
 	memcpy(in, p, (size_t)n * sizeof *p);
 	memset(in + n, 0, (size_t)(slice * c->size - n) * sizeof *p);
-	LWM_TRY(c->ops->alltoall(c, in, got, bytes, e));
+	LWM_TRY(WAIT(c->ops->alltoall(c, in, got, bytes, e)));
 	sum_slices(in, got, c->size, slice);
-	LWM_TRY(c->ops->allgather(c, in, bytes, got, e));
+	LWM_TRY(WAIT(c->ops->allgather(c, in, bytes, got, e)));
 	memcpy(p, got, (size_t)n * sizeof *p);
 	return 0;
 }
@@ -123,7 +131,7 @@ int lwm_comm_reduce_scatter_f32(struct lwm_comm *c, const float *in, float *mine
 		float *send = c->work, *got = c->work + LWM_COMM_CHUNK;
 		for (int r = 0; r < c->size; r++)
 			memcpy(send + r * k, in + r * slice + i, (size_t)k * sizeof *in);
-		LWM_TRY(c->ops->alltoall(c, send, got, (size_t)k * sizeof *in, e));
+		LWM_TRY(WAIT(c->ops->alltoall(c, send, got, (size_t)k * sizeof *in, e)));
 		sum_slices(mine + i, got, c->size, k);
 	}
 	return 0;
@@ -136,7 +144,7 @@ int lwm_comm_sum_f64(struct lwm_comm *c, double *p, int64_t n, struct lwm_err *e
 	double *all = malloc((size_t)n * (size_t)c->size * sizeof *all);
 	if (!all)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a sum of %" PRId64 " values", n);
-	int rc = c->ops->allgather(c, p, (size_t)n * sizeof *p, all, e);
+	int rc = WAIT(c->ops->allgather(c, p, (size_t)n * sizeof *p, all, e));
 	for (int64_t i = 0; rc == 0 && i < n; i++) {
 		p[i] = 0;
 		for (int r = 0; r < c->size; r++)
@@ -153,7 +161,7 @@ int lwm_comm_max_i64(struct lwm_comm *c, int64_t *p, int64_t n, struct lwm_err *
 	int64_t *all = malloc((size_t)n * (size_t)c->size * sizeof *all);
 	if (!all)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a maximum of %" PRId64 " values", n);
-	int rc = c->ops->allgather(c, p, (size_t)n * sizeof *p, all, e);
+	int rc = WAIT(c->ops->allgather(c, p, (size_t)n * sizeof *p, all, e));
 	for (int64_t i = 0; rc == 0 && i < n; i++)
 		for (int r = 0; r < c->size; r++)
 			if (all[r * n + i] > p[i])
@@ -170,7 +178,7 @@ int lwm_comm_start(struct lwm_comm *c, int to, const void *send, size_t send_byt
 
 int lwm_comm_finish(struct lwm_comm *c, struct lwm_err *e)
 {
-	return c->ops->finish(c, e);
+	return WAIT(c->ops->finish(c, e));
 }
 
 /* What counts: a failure of one's own, one that was heard of, a stop that was asked for, nothing. */
@@ -187,7 +195,7 @@ static int find_worst(struct lwm_comm *c, int rc, int *worst, int *code, struct 
 	int mine[2] = { rc, severity(rc, e) }, some[64][2], (*all)[2] = some, r = 0;
 	if (c->size > 64 && !(all = malloc((size_t)c->size * sizeof *all)))
 		return lwm_fail(e, LWM_EMEMORY, "out of memory while %d ranks agree", c->size);
-	r = c->ops->allgather(c, mine, sizeof mine, all, e);
+	r = WAIT(c->ops->allgather(c, mine, sizeof mine, all, e));
 	*worst = 0;
 	for (int i = 1; r == 0 && i < c->size; i++)
 		if (all[i][1] > all[*worst][1])
@@ -208,7 +216,7 @@ int lwm_agree(struct lwm_comm *c, int rc, struct lwm_err *e)
 	if (code >= 0)
 		return 0;
 	memcpy(msg, e->msg, sizeof msg);
-	LWM_TRY(c->ops->bcast(c, msg, sizeof msg, worst, e));
+	LWM_TRY(WAIT(c->ops->bcast(c, msg, sizeof msg, worst, e)));
 	if (c->rank != worst) {
 		lwm_err_clear(e);
 		lwm_fail(e, -code, "rank %d: %s", worst, msg);

@@ -383,5 +383,10 @@ int lwm_devcomm_finish(struct lwm_devcomm *d, struct lwm_err *e)
 
 int lwm_devcomm_settle(struct lwm_devcomm *d, struct lwm_err *e)
 {
-	return d->kind == NCCL ? group_failed(d, lk_group_settle(d->group), e) : 0;
+	if (d->kind != NCCL)
+		return 0;
+	lwm_watchdog_wait(true);
+	int rc = group_failed(d, lk_group_settle(d->group), e);
+	lwm_watchdog_wait(false);
+	return rc;
 }

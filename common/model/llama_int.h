@@ -109,11 +109,12 @@ struct lwm_llama {
 	struct lwm_err err;
 };
 
-/* Calls a kernel unless something failed before. */
+/* Calls a kernel unless something failed before; a sign of life to the watchdog. */
 #define LWM_K(m, call)                                                              \
 	do {                                                                        \
 		if (!(m)->rc)                                                       \
 			(m)->rc = lwm_dev_check((m)->dev, (call), &(m)->err);       \
+		lwm_watchdog_tick();                                                \
 	} while (0)
 
 static inline void *lwm_buf(const struct lwm_llama *m, enum lwm_buf b, int64_t copy)

@@ -168,6 +168,7 @@ static int one_step(struct run *r, struct lwm_err *e)
 	r->st.loss = r->loss;
 	snprintf(r->st.more, sizeof r->st.more, "%s", lwm_str_get(&json));
 	r->step_seconds = lwm_now() - t0;
+	lwm_watchdog_step(r->step_seconds);
 	if (rc == 0 && r->metrics)
 		rc = lwm_metrics_step(r->metrics, &r->st, gnorm, lr, r->step_seconds, bad, e);
 	lwm_str_release(&json);
@@ -200,7 +201,9 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 	lwm_watchdog_pet("checkpoint");
 	if (r->metrics)
 		lwm_metrics_sync(r->metrics);
+	lwm_watchdog_wait(true); /* for the disk, which may serve others first */
 	int rc = lwm_save(r->o, &r->w, &r->st, r->keeper, &mine);
+	lwm_watchdog_wait(false);
 	r->save_seconds = lwm_now() - t0;
 	if (rc == 0) {
 		r->saved_step = r->st.step;
@@ -326,8 +329,11 @@ static int go(struct run *r, struct lwm_err *e)
 	}
 	lwm_watchdog_pet("start");
 	LWM_TRY(prepare(r, e));
-	lwm_watchdog_pet("reading the checkpoint");
-	LWM_TRY(begin(r, e));
+	lwm_watchdog_pet("reading checkpoint and data");
+	lwm_watchdog_wait(true);
+	int rc = begin(r, e);
+	lwm_watchdog_wait(false);
+	LWM_TRY(rc);
 	LWM_TRY(loop(r, &done, e));
 	return done ? finish(r, e) : 0;
 }

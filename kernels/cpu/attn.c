@@ -174,6 +174,7 @@ static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_
 			struct lk_attn_keys keys = keys_of(&w, h / share, 2);
 
 			hot->run(p, p->order[t], k0 * share + h, pack ? &keys : NULL, out, room_of(&w));
+			lk_progress();
 		}
 	}
 	return 0;
@@ -264,6 +265,7 @@ static void block(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *
 					hot->run(p, tile, h, k->of.from[j], k->of.to[j], &k->mem, g, room);
 			if (last)
 				shut_to(hot, p, hk, k, tile->later, g);
+			lk_progress();
 		}
 	if (last)
 		shut_to(hot, p, hk, k, p->nktiles, g);

@@ -339,9 +339,57 @@ static void devices_live_side_by_side(void **state)
 	}
 }
 
+/* ---- signs of life ---- */
+
+static int signs; /* one thread */
+
+static void count_sign(void)
+{
+	signs++;
+}
+
+/* What may take minutes on a long row says from inside that it goes on, forward and backward. */
+static void attention_gives_signs_of_life(void **state)
+{
+	enum { T = 4000, D = 32 };
+	struct lk_dev *dev = open_dev("cpu", 1);
+	float *x[9], *lse = numbers(dev, T, 1), *delta = numbers(dev, T, 2);
+	struct lk_view v[9];
+	int32_t pos[T];
+	struct lk_seq *s;
+
+	(void)state;
+	for (int i = 0; i < T; i++)
+		pos[i] = i;
+	for (int i = 0; i < 9; i++) {
+		x[i] = numbers(dev, T * D, (uint32_t)i);
+		v[i] = lk_view3(x[i], LK_F32, T, 1, D);
+	}
+	assert_int_equal(lk_seq_new(dev, &s, T, pos, NULL), 0);
+	struct lk_attn a = { .q = v[0], .k = v[1], .v = v[2], .qs = s, .ks = s, .scale = 0.2f, .causal = 1 };
+	lk_on_progress(count_sign);
+	assert_int_equal(lk_attn_once(dev, &a, &v[3], lse), 0);
+	assert_true(signs >= 3);
+	signs = 0;
+	assert_int_equal(lk_attn_delta(dev, delta, &v[3], &v[4]), 0);
+	assert_int_equal(lk_attn_bwd(dev, &a, &v[4], lse, delta, &v[5], &v[6], &v[7]), 0);
+	assert_true(signs >= 3);
+	lk_on_progress(NULL);
+	signs = 0;
+	assert_int_equal(lk_attn_once(dev, &a, &v[3], lse), 0);
+	assert_int_equal(signs, 0);
+	lk_seq_free(s);
+	for (int i = 0; i < 9; i++)
+		lk_mem_free(dev, x[i]);
+	lk_mem_free(dev, lse);
+	lk_mem_free(dev, delta);
+	lk_dev_close(dev);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(attention_gives_signs_of_life),
 		cmocka_unit_test(open_says_why_not),
 		cmocka_unit_test(missing_cuda_library_is_told),
 		cmocka_unit_test(isa_can_be_lowered_not_raised),

@@ -1,0 +1,155 @@
+/* Who is ended by the watchdog and who is not: each case a process of its own, all at once, so that the waiting is done once. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/dist/comm.h"
+#include "kernels/kernels.h"
+
+static void nap(double s)
+{
+	struct timespec t = { (time_t)s, (long)((s - (double)(time_t)s) * 1e9) };
+	while (nanosleep(&t, &t))
+		;
+}
+
+static void silent(void)
+{
+	nap(9);
+}
+
+static void ticking(void)
+{
+	for (int i = 0; i < 45; i++) {
+		lwm_watchdog_tick();
+		nap(0.2);
+	}
+}
+
+/* A kernel that gives signs of life from inside, as attention over a long row does. */
+static void attention(void)
+{
+	enum { T = 4096, D = 32 };
+	struct lk_dev *dev;
+	char why[200];
+	void *q;
+	float *lse;
+	struct lk_seq *s;
+	int32_t pos[T];
+	struct timespec from, now;
+
+	for (int i = 0; i < T; i++)
+		pos[i] = i;
+	if (lk_dev_open(&dev, "cpu", 1, why, sizeof why) || lk_mem_alloc(dev, T * D * 4 * 4, &q) ||
+	    lk_mem_alloc(dev, T * 4, (void **)&lse))
+		_exit(99);
+	lk_zero(dev, q, T * D * 4 * 4);
+	struct lk_view v[4];
+	for (int i = 0; i < 4; i++)
+		v[i] = lk_view3((float *)q + i * T * D, LK_F32, T, 1, D);
+	struct lk_attn a = { .q = v[0], .k = v[1], .v = v[2], .scale = 1, .causal = 1 };
+	if (lk_seq_new(dev, &s, T, pos, NULL))
+		_exit(98);
+	a.qs = a.ks = s;
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	do { /* nothing but the kernel itself gives a sign */
+		if (lk_attn_once(dev, &a, &v[3], lse))
+			_exit(98);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec - from.tv_sec < 9);
+}
+
+static void waiting(void)
+{
+	lwm_watchdog_wait(true);
+	nap(9);
+	lwm_watchdog_wait(false);
+}
+
+static void waiting_too_long(void)
+{
+	lwm_watchdog_step(0.35); /* ten times that is borne, and no more */
+	waiting();
+}
+
+static void waiting_with_long_steps(void)
+{
+	lwm_watchdog_step(5);
+	lwm_watchdog_step(0.1); /* the longest counts */
+	waiting();
+}
+
+static void stopped(void)
+{
+	lwm_watchdog_stop();
+	nap(9);
+}
+
+static const struct {
+	const char *name;
+	void (*work)(void);
+	int ranks;
+	double seconds;
+	int status;
+} cases[] = {
+	{ "a rank that computes and is silent", silent, 2, 3, LWM_ERANK },
+	{ "signs of life", ticking, 2, 3, 0 },
+	{ "signs of life from a kernel", attention, 2, 3, 0 },
+	{ "waiting for others, before there was a step", waiting, 2, 1.5, 0 },
+	{ "waiting for others much longer than a step", waiting_too_long, 2, 1.5, LWM_ERANK },
+	{ "waiting for others whose steps are long", waiting_with_long_steps, 2, 1.5, 0 },
+	{ "a rank alone waits for nobody", silent, 1, 1.5, 0 },
+	{ "off", silent, 2, 0, 0 },
+	{ "ended", stopped, 2, 3, 0 },
+};
+enum { CASES = sizeof cases / sizeof *cases };
+
+static int on_rank(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	int i = *(const int *)arg;
+
+	(void)e;
+	if (lwm_comm_rank(c))
+		return 0;
+	lwm_watchdog_start(c, cases[i].seconds);
+	lwm_watchdog_pet("a test");
+	cases[i].work();
+	_exit(0);
+}
+
+static void who_is_ended(void **state)
+{
+	pid_t pid[CASES];
+
+	(void)state;
+	for (int i = 0; i < CASES; i++) {
+		pid[i] = fork();
+		if (pid[i] == 0) {
+			struct lwm_err e = { 0 };
+			if (!freopen("/dev/null", "w", stderr))
+				_exit(97);
+			lwm_comm_threads(cases[i].ranks, on_rank, &i, &e);
+			_exit(96);
+		}
+	}
+	for (int i = 0; i < CASES; i++) {
+		int ws;
+		waitpid(pid[i], &ws, 0);
+		if (!WIFEXITED(ws) || WEXITSTATUS(ws) != cases[i].status)
+			fail_msg("%s: status %d (signal %d), expected %d", cases[i].name, WEXITSTATUS(ws), WTERMSIG(ws),
+				 cases[i].status);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(who_is_ended) };
+	return cmocka_run_group_tests_name("watchdog", tests, NULL, NULL);
+}
