@@ -3,7 +3,9 @@
 #include "common/base/launch.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/num.h"
 
@@ -39,4 +41,35 @@ int lwm_launch_local_rank(void)
 					     "MV2_COMM_WORLD_LOCAL_RANK", "PALS_LOCAL_RANKID", "SLURM_LOCALID", NULL };
 
 	return first_of(names, 0);
+}
+
+/* CUDA_VISIBLE_DEVICES is set to say "none", too: empty, -1, NoDevFiles (Slurm). */
+static bool says_some(const char *value)
+{
+	return *value && strcmp(value, "-1") && strcmp(value, "NoDevFiles");
+}
+
+const char *lwm_launch_gpus(void)
+{
+	static const char *const names[] = { "SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_GPUS_PER_TASK",
+					     "CUDA_VISIBLE_DEVICES" };
+	static char text[128];
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		const char *s = getenv(names[i]);
+		bool counts = strstr(names[i], "GPUS_") != NULL; // a number of GPUs; the others list them
+
+		if (!s || !says_some(s) || (counts && !strcmp(s, "0")))
+			continue;
+		snprintf(text, sizeof text, "%s=%s", names[i], s);
+		return text;
+	}
+	return NULL;
+}
+
+bool lwm_launch_gpus_own(void)
+{
+	const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+
+	return getenv("SLURM_GPUS_PER_TASK") || (visible && *visible && !strchr(visible, ','));
 }

@@ -106,6 +106,21 @@ flip() { # flip FILE OFFSET: one bit
 	err_has 'does not fit'
 }
 
+@test "a job that was given GPUs is refused where they cannot be used, with the reason" {
+	local auto=("${tiny[@]/cpu/auto}") none='LWM_CUDA_LIB=/nowhere/liblwm_cuda.so'
+	for given in SLURM_GPUS_ON_NODE=4 SLURM_JOB_GPUS=0,1 SLURM_STEP_GPUS=3 SLURM_GPUS_PER_TASK=1 CUDA_VISIBLE_DEVICES=0; do
+		code 69 env "$none" "$given" lwm-train-stage -q "${auto[@]}" -o out --steps 1
+		err_has "GPUs were given ($given) and cannot be used: "
+		err_has '/nowhere/liblwm_cuda.so'
+		err_has '--device cpu'
+		gone out/metrics.jsonl
+	done
+	for given in SLURM_GPUS_ON_NODE=0 CUDA_VISIBLE_DEVICES= CUDA_VISIBLE_DEVICES=NoDevFiles; do
+		ok env "$none" "$given" lwm-train-stage -q "${auto[@]}" -o "none-$given" --steps 1
+	done
+	ok env "$none" SLURM_GPUS_ON_NODE=4 lwm-train-stage -q "${tiny[@]}" -o asked --steps 1 # --device cpu
+}
+
 @test "usage errors are 64" {
 	code 64 lwm-train-stage -o out --seq-length 64
 	err_has '--data'
