@@ -69,6 +69,7 @@ static const struct lwm_tool tool = {
 	.operands = "",
 	.opts = opts,
 	.ranks = true,
+	.stops = true,
 	.details = "Every trial is a function of seed, length, depth and round. Run again it does what is missing; under mpirun or srun\n"
 		   "the ranks share the trials, or with --ranks-per-context groups of them do. With --n-needles-total above 1\n"
 		   "depths are drawn and the score counts each number.",

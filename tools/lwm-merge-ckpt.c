@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/base/path.h"
+#include "common/base/stop.h"
 #include "common/config/opt.h"
 #include "common/dist/mesh.h"
 #include "common/io/merge.h"
@@ -47,6 +48,7 @@ static const struct lwm_tool tool = {
 	.min_operands = 1,
 	.max_operands = 1,
 	.opts = opts,
+	.stops = true,
 	.details = "CHECKPOINT is a folder step_XXXXXXXX, or a folder of them: then the newest that\n"
 		   "verifies. The model folder has config.json, safetensors in Hugging Face names and\n"
 		   "layout (diffusers for a VQGAN), manifest.json and the tokenizer. Nothing else than\n"
@@ -236,6 +238,7 @@ static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 static int run(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct lwm_ckpt *c = NULL;
+	lwm_stop_install(LWM_STOP_GRACE, NULL);
 	int rc = open_input(&c, args->operand[0], e);
 	if (rc == 0)
 		rc = a.ranks || a.mesh ? to_ranks(c, &args->common, e) : to_model(c, &args->common, e);

@@ -8,6 +8,7 @@
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
+#include "common/base/stop.h"
 #include "common/config/opt.h"
 #include "common/data/pack.h"
 
@@ -24,9 +25,9 @@ static const char *const longs[] = { "split", "drop", "truncate", NULL };
 static const struct lwm_opt opts[] = {
 	LWM_OPT_HEAD("Input and output"),
 	LWM_OPT_LIST('s', "source", &a.sources, "NAME=WEIGHT=PATH", "shards of a source, its share of tokens", 0),
-	LWM_OPT_STR('o', "output", &a.output, "PATH", "the row shard, or a folder (--rows-per-shard)",
+	LWM_OPT_STR('o', "output", &a.output, "PATH", "the row shard, or a folder (--rows-per-shard, --tasks)",
 		    LWM_OPT_REQUIRED),
-	LWM_OPT_INT(0, "rows-per-shard", &a.rows_per_shard, 0, 1e12, "N", "several shards of N rows; 0: one file", 0),
+	LWM_OPT_INT(0, "rows-per-shard", &a.rows_per_shard, 0, 1e12, "N", "several shards of N rows; 0: one file (a task)", 0),
 	LWM_OPT_STR(0, "report", &a.report, "FILE", "write the report as JSON", 0),
 	LWM_OPT_INT(0, "task", &a.task, 0, 1e9, "I", "pack part I of --tasks, from 0", 0),
 	LWM_OPT_INT(0, "tasks", &a.tasks, 1, 1e9, "N", "number of tasks that share the documents", 0),
@@ -51,6 +52,7 @@ static const struct lwm_tool tool = {
 	.min_operands = 0,
 	.max_operands = -1,
 	.opts = opts,
+	.stops = true,
 	.details =
 		"masked: several documents a row, each attends only to itself, positions restart,\n"
 		"loss weights as in padded training; best fit. concat: documents end\n"
@@ -175,6 +177,7 @@ static int pack(const struct lwm_args *args, struct lwm_err *e)
 		.output = a.output, .rows_per_shard = a.rows_per_shard, .task = a.task, .tasks = a.tasks,
 		.tool = "lwm-pack " LWM_VERSION, .progress = &progress
 	};
+	lwm_stop_install(LWM_STOP_GRACE, NULL);
 	lwm_progress_begin(&progress, "packed", "tokens", 0);
 	int rc = lwm_pack_run(&cfg, &stats, &report, e);
 	lwm_progress_end(&progress);

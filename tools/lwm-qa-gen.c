@@ -4,14 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/progress.h"
+#include "common/base/stop.h"
 #include "common/config/opt.h"
 #include "common/eval/qa.h"
 #include "common/model/device.h"
 #include "common/train/modelfile.h"
 
-enum { MARKS = 32 /* tokens around a pair at most: <s>, " USER: ", " ASSISTANT:", </s> */ };
+enum {
+	MARKS = 32, /* tokens around a pair at most: <s>, " USER: ", " ASSISTANT:", </s> */
+	SAVE_SECONDS = 600 /* between two times that finished documents are put aside */
+};
 
 static struct {
 	const char *model, *tokenizer, *device, *out_dir;
@@ -48,8 +54,9 @@ static const struct lwm_tool tool = {
 	.min_operands = 1,
 	.max_operands = -1,
 	.opts = opts,
-	.details = "Inputs are document shards of lwm-tokenize. Loss stands on answers only. An output that is there already is left\n"
-		   "alone, so a failed array task is simply run again; --force makes it anew.",
+	.stops = true,
+	.details = "Inputs are document shards of lwm-tokenize. Loss stands on answers only. An output that is complete is left alone, one\n"
+		   "that was stopped (75) resumes behind its finished documents: a failed or stopped array task is simply run again.",
 	.examples = "  lwm-qa-gen -m runs/short-model -d qa/ books.docs.h5\n"
 		    "  lwm-qa-gen -m model -d qa/ --task $SLURM_ARRAY_TASK_ID --tasks 100 shards/",
 };
@@ -100,21 +107,45 @@ static char *output_name(const char *input)
 	return path;
 }
 
-static int create(struct lwm_docs_writer **out, const char *path, const struct writer *w, const struct lwm_args *a,
+/* Everything but the input that decides a byte of the output. */
+static void settings(char *config, size_t size, const struct writer *w, const struct lwm_args *a)
+{
+	snprintf(config, size,
+		 "{\"chunk_tokens\":%" PRId64 ",\"target_tokens\":%" PRId64 ",\"min_pairs\":%" PRId64 ",\"answer_tokens\":%" PRId64
+		 ",\"temperature\":%.9g,\"top_k\":%" PRId64 ",\"top_p\":%.9g,\"seed\":%" PRId64 ",\"model\":\"%s\"}",
+		 o.chunk, o.target, o.min_pairs, o.answer, o.temperature, o.top_k, o.top_p, a->common.seed, w->model.hash);
+}
+
+static int create(struct lwm_docs_writer **out, const char *path, const char *config, const struct writer *w, bool force,
 		  struct lwm_err *e)
 {
-	char config[256];
-	snprintf(config, sizeof config,
-		 "{\"chunk_tokens\":%" PRId64 ",\"target_tokens\":%" PRId64 ",\"temperature\":%.9g,\"top_k\":%" PRId64
-		 ",\"top_p\":%.9g,\"seed\":%" PRId64 ",\"model\":\"%s\"}",
-		 o.chunk, o.target, o.temperature, o.top_k, o.top_p, a->common.seed, w->model.hash);
 	struct lwm_docs_meta m = { .vocab_text = lwm_tokenizer_vocab(w->tok),
 				   .vocab_vision = 0,
 				   .tokenizer = lwm_tokenizer_hash(w->tok)->hex,
 				   .tool = "lwm-qa-gen " LWM_VERSION,
 				   .config = config,
 				   .policy = "bos,eos" };
-	return lwm_docs_create(out, path, &m, a->common.force, e);
+	return lwm_docs_create(out, path, &m, force, e);
+}
+
+/* Is the shard there, whole, from this input and these settings? 1 yes, 0 it is to be made, negative: another one is. */
+static int done(const char *path, const char *input, const char *config, bool *replace, struct lwm_err *e)
+{
+	struct lwm_manifest m, in;
+	bool same = false;
+	int rc = lwm_manifest_done(path, "docs", &m, replace, e);
+	if (rc != 1)
+		return rc;
+	rc = lwm_manifest_read(&in, input, e);
+	if (rc == 0) {
+		same = m.ninput == 1 && !strcmp(m.input[0].hash, in.hash) &&
+		       !strcmp(m.config_hash, lwm_hash_bytes(config, strlen(config)).hex);
+		lwm_manifest_release(&in);
+	}
+	lwm_manifest_release(&m);
+	LWM_TRY(rc);
+	return same ? 1 : lwm_fail(e, LWM_ECANTCREATE, "%s: exists, made from another input or settings (use --force to replace it)",
+				   path);
 }
 
 static void report(const char *path, const struct lwm_qa_stats *s)
@@ -128,6 +159,45 @@ static void report(const char *path, const struct lwm_qa_stats *s)
 	lwm_str_release(&name);
 }
 
+static void to_counts(const struct lwm_qa_stats *x, int64_t v[LWM_UNIT_STATS])
+{
+	const int64_t all[LWM_UNIT_STATS] = { x->docs_in,    x->chunks,   x->pairs,      x->unparsed,
+					      x->unfinished, x->docs_out, x->docs_short, x->tokens_out };
+	memcpy(v, all, sizeof all);
+}
+
+static void add_counts(struct lwm_qa_stats *x, const int64_t v[LWM_UNIT_STATS])
+{
+	x->docs_in += v[0];
+	x->chunks += v[1];
+	x->pairs += v[2];
+	x->unparsed += v[3];
+	x->unfinished += v[4];
+	x->docs_out += v[5];
+	x->docs_short += v[6];
+	x->tokens_out += v[7];
+}
+
+/* Document i of the input is a unit of the output: taken from an earlier run, or written now. */
+static int one_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct lwm_docs_writer *out, struct lwm_qa_stats *st,
+			struct lwm_err *e)
+{
+	struct lwm_qa_stats mine = { 0 };
+	int64_t v[LWM_UNIT_STATS];
+	char key[64];
+	snprintf(key, sizeof key, "%.32s %" PRId64, lwm_docs_manifest(d)->hash, i);
+	int rc = lwm_docs_take(out, key, v, e);
+	LWM_TRY(rc);
+	if (rc == 0) {
+		lwm_docs_unit_begin(out);
+		LWM_TRY(lwm_qa_document(q, d, i, out, &mine, e));
+		to_counts(&mine, v);
+		LWM_TRY(lwm_docs_unit_end(out, key, v, e));
+	}
+	add_counts(st, v);
+	return 0;
+}
+
 static int fill(struct lwm_docs *d, struct lwm_docs_writer *out, struct writer *w, const struct lwm_args *a,
 		struct lwm_qa_stats *st, struct lwm_err *e)
 {
@@ -135,36 +205,47 @@ static int fill(struct lwm_docs *d, struct lwm_docs_writer *out, struct writer *
 					.sampler = { o.temperature, o.top_k, o.top_p, (uint64_t)a->common.seed } },
 			    .chunk_tokens = o.chunk, .target_tokens = o.target, .min_pairs = o.min_pairs };
 	struct lwm_progress p;
+	double saved = lwm_now();
 	if (strcmp(lwm_docs_meta(d)->tokenizer, lwm_tokenizer_hash(w->tok)->hex))
 		return lwm_fail(e, LWM_ECONFIG, "made with another tokenizer than the model's");
 	lwm_progress_begin(&p, "document", "documents", lwm_docs_count(d));
 	for (int64_t i = 0; i < lwm_docs_count(d); i++) {
-		LWM_TRY(lwm_qa_document(&q, d, i, out, st, e));
+		double start = lwm_now();
+		if (lwm_stop_wanted() >= LWM_STOP_END)
+			return lwm_fail(e, LWM_ESAVED, "stopped (%s) after %" PRId64 " of %" PRId64 " documents, which are kept: run me again",
+					lwm_stop_reason(), i, lwm_docs_count(d));
+		LWM_TRY(one_document(&q, d, i, out, st, e));
 		lwm_progress_at(&p, i + 1);
+		lwm_stop_cost(lwm_now() - start, 0);
+		if (lwm_now() - saved > SAVE_SECONDS) {
+			LWM_TRY(lwm_docs_save(out, e));
+			saved = lwm_now();
+		}
 	}
 	lwm_progress_end(&p);
 	LWM_TRY(lwm_docs_reject(out, "too few pairs", st->docs_short, e));
 	return st->docs_out ? 0 : lwm_fail(e, LWM_EDATA, "the model wrote no usable pair in %" PRId64 " chunks", st->chunks);
 }
 
-static int convert(const char *input, struct writer *w, const struct lwm_args *a, struct lwm_err *e)
+/* Whatever ended the work, finished documents are kept for the next run. */
+static void keep_finished(struct lwm_docs_writer *out)
+{
+	struct lwm_err why = { 0 };
+	if (out && lwm_docs_suspend(out, NULL, &why) < 0)
+		lwm_log(LWM_WARN, "finished documents could not be kept: %s", why.msg);
+}
+
+static int make(const char *input, const char *path, const char *config, bool force, struct writer *w, const struct lwm_args *a,
+		struct lwm_err *e)
 {
 	struct lwm_docs *d = NULL;
 	struct lwm_docs_writer *out = NULL;
 	struct lwm_qa_stats st = { 0 };
-	char *path = output_name(input);
-	int rc = path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
-	if (rc == 0 && !a->common.force && lwm_path_exists(path)) {
-		lwm_log(LWM_INFO, "%s is there already", path);
-		free(path);
-		return 0;
-	}
+	int rc = lwm_docs_open(&d, input, e);
 	if (rc == 0)
-		rc = lwm_docs_open(&d, input, e);
+		rc = create(&out, path, config, w, force, e);
 	if (rc == 0)
-		rc = create(&out, path, w, a, e);
-	if (rc == 0)
-		rc = lwm_docs_input(out, input, -1, NULL, e);
+		rc = lwm_docs_input(out, input, lwm_docs_manifest(d)->bytes, lwm_docs_manifest(d)->hash, 0, e);
 	if (rc == 0 && (rc = fill(d, out, w, a, &st, e)) < 0)
 		lwm_context(e, "%s", input);
 	if (rc == 0) {
@@ -173,10 +254,49 @@ static int convert(const char *input, struct writer *w, const struct lwm_args *a
 	}
 	if (rc == 0)
 		report(path, &st);
-	lwm_docs_discard(out);
+	if (out && rc == -LWM_EDATA && !st.docs_out) { /* there is nothing in it worth keeping */
+		lwm_docs_discard(out);
+		out = NULL;
+	}
+	keep_finished(out);
 	lwm_docs_close(d);
-	free(path);
 	return rc;
+}
+
+static int convert(const char *input, struct writer *w, const struct lwm_args *a, struct lwm_err *e)
+{
+	char config[400], *path = output_name(input);
+	bool replace = false;
+	int rc = path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	settings(config, sizeof config, w, a);
+	if (rc == 0 && !a->common.force)
+		rc = done(path, input, config, &replace, e);
+	if (rc == 1)
+		lwm_log(LWM_INFO, "%s: complete, nothing to do", path);
+	else if (rc == 0)
+		rc = make(input, path, config, a->common.force || replace, w, a, e);
+	free(path);
+	return rc < 0 ? rc : 0;
+}
+
+/* An input that cannot be used costs itself; the run goes on and ends with the first failure's code. */
+static int convert_all(const struct lwm_paths *in, struct writer *w, const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lwm_err first = { 0 };
+	int64_t failed = 0, n = 0;
+	for (int64_t i = o.task; i < in->n; i += o.tasks, n++) {
+		struct lwm_err why = { 0 };
+		int rc = convert(in->v[i], w, a, &why);
+		if (rc == -LWM_EDATA || rc == -LWM_ENOINPUT || rc == -LWM_ECANTCREATE) {
+			lwm_log(LWM_WARN, "not used: %s", why.msg);
+			first = failed++ ? first : why;
+		} else if (rc < 0) {
+			*e = why;
+			return rc;
+		}
+	}
+	return failed ? lwm_fail(e, -first.code, "%" PRId64 " of %" PRId64 " inputs could not be used, the others are done; the first: %.700s",
+				 failed, n, first.msg) : 0;
 }
 
 static int check(struct lwm_err *e)
@@ -215,10 +335,11 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	}
 	if (rc == 0)
 		rc = lwm_mkdirs(o.out_dir, e);
+	lwm_stop_install(LWM_STOP_GRACE, NULL);
 	if (rc == 0)
 		rc = writer_open(&w, a, e);
-	for (int64_t i = o.task; rc == 0 && i < in.n; i += o.tasks)
-		rc = convert(in.v[i], &w, a, e);
+	if (rc == 0)
+		rc = convert_all(&in, &w, a, e);
 	writer_close(&w);
 out:
 	lwm_paths_release(&in);

@@ -9,6 +9,7 @@
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
+#include "common/base/stop.h"
 #include "common/config/opt.h"
 #include "common/data/ingest.h"
 
@@ -60,6 +61,7 @@ static const struct lwm_tool tool = {
 	.min_operands = 1,
 	.max_operands = -1,
 	.opts = opts,
+	.stops = true,
 	.details =
 		"Inputs are files, folders (searched for .txt, .jsonl and .ndjson, also .gz and\n"
 		".zst) and @LIST files. Fields are separated by commas: 'a,[b]' trains on a and\n"
@@ -194,6 +196,7 @@ static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const 
 		.progress = &progress
 	};
 	int rc = a.out_dir ? lwm_mkdirs(a.out_dir, e) : 0;
+	lwm_stop_install(LWM_STOP_GRACE, NULL);
 	lwm_progress_begin(&progress, "read", "bytes", total_bytes(in));
 	if (rc == 0)
 		rc = lwm_ingest_run(&cfg, in, out, &stats, e);

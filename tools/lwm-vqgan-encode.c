@@ -7,6 +7,7 @@
 #include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/base/progress.h"
+#include "common/base/stop.h"
 #include "common/config/opt.h"
 #include "common/data/fields.h"
 #include "common/media/feed.h"
@@ -58,6 +59,7 @@ static const struct lwm_tool tool = {
 	.min_operands = 1,
 	.max_operands = -1,
 	.opts = opts,
+	.stops = true,
 	.details =
 		"Inputs are videos and images, folders of them, and @LIST files. Frames are resized\n"
 		"(short side, bicubic), cropped around the centre and encoded. 'vision' in --fields\n"
@@ -66,12 +68,15 @@ static const struct lwm_tool tool = {
 		"\n"
 		"Clips in = documents out + rejected; damaged clips are rejected, and the reasons are\n"
 		"counted in the manifest. A shard that is complete and was made from the same inputs\n"
-		"and settings is left alone, so a failed array task is simply run again.\n",
+		"and settings is left alone; one that was stopped (75) keeps its finished clips and\n"
+		"resumes behind them. So a failed or stopped task is simply run again.\n",
 	.examples = "lwm-vqgan-encode -m vqgan -t tokenizer.model --fps 4 -f '[vision],caption' \\\n"
 		    "    -f '[caption],vision' clips/ -o clips.docs.h5\n"
 		    "lwm-vqgan-encode -m vqgan -t tokenizer.model --sample-frames 8 -d shards/ --task 3 --tasks 100 "
 		    "@videos.txt\n",
 };
+
+enum { SAVE_SECONDS = 600 /* between two times that finished clips are put aside */ };
 
 struct tally {
 	int64_t in, out, rejected, frames, tokens;
@@ -86,11 +91,18 @@ struct job {
 	struct lwm_fields *fields;
 	struct lwm_paths in;
 	int64_t *number; /* of in.v[i] among the inputs of all tasks */
+	char **todo;     /* of in.v those that are to be encoded, borrowed */
+	int64_t *which;  /* their indices in in.v */
+	int64_t ntodo;
+	bool *aside;     /* in.v[i] was finished by an earlier run */
 	char *out, *config;
 	struct lwm_docs_writer *w;
+	int64_t at;           /* clips before it are in the shard, as documents or rejections */
 	struct lwm_ids codes; /* of the clip at hand */
 	struct lwm_docbuf doc;
-	struct tally t;
+	struct lwm_str key;
+	struct tally t, before; /* before: without the clip at hand */
+	double saved, began;    /* when clips were put aside last; when the clip at hand began */
 	struct lwm_progress progress;
 };
 
@@ -186,6 +198,10 @@ static void close_all(struct job *j)
 	lwm_tokenizer_free(j->tok);
 	lwm_paths_release(&j->in);
 	lwm_paths_release(&a.fields);
+	lwm_str_release(&j->key);
+	free(j->todo);
+	free(j->which);
+	free(j->aside);
 	free(j->number);
 	free(j->out);
 	free(j->config);
@@ -197,11 +213,7 @@ static int reject(struct job *j, const char *reason, const struct lwm_err *why, 
 {
 	j->t.rejected++;
 	lwm_log(LWM_WARN, "rejected: %s", why->msg);
-	LWM_TRY(lwm_docs_reject(j->w, reason, 1, e));
-	if (a.max_bad >= 0 && j->t.rejected > a.max_bad)
-		return lwm_fail(e, LWM_EDATA, "more than %" PRId64 " inputs cannot be used; the last one: %.600s", a.max_bad,
-				why->msg);
-	return 0;
+	return lwm_docs_reject(j->w, reason, 1, e);
 }
 
 /* All codes of clip i are there: its document. */
@@ -239,27 +251,144 @@ static int take_batch(struct job *j, const struct lwm_feed_batch *b, struct lwm_
 	j->codes.n += b->n * per;
 	if (b->damage[0])
 		lwm_log(LWM_WARN, "used in spite of damage: %s", b->damage);
-	return b->last ? write_clip(j, b->clip, e) : 0;
+	return b->last ? write_clip(j, j->which[b->clip], e) : 0;
+}
+
+/* ---- clips as units of the shard ---- */
+
+static int too_many_rejected(const struct job *j, struct lwm_err *e)
+{
+	if (a.max_bad < 0 || j->t.rejected <= a.max_bad)
+		return 0;
+	return lwm_fail(e, LWM_EDATA, "%s: %" PRId64 " inputs cannot be used, and no more than %" PRId64 " are allowed (--max-bad); the last one "
+			"is %s", j->out, j->t.rejected, a.max_bad, j->in.v[j->at - 1]);
+}
+
+/* Clips up to (not including) number `end` that lie aside. What is damaged there is encoded by the next run. */
+static int take_aside(struct job *j, int64_t end, struct lwm_err *e)
+{
+	for (; j->at < end && j->aside[j->at]; j->at++) {
+		int64_t s[LWM_UNIT_STATS];
+		LWM_TRY(lwm_clip_key(j->in.v[j->at], j->number[j->at], &j->key, e));
+		int rc = lwm_docs_take(j->w, lwm_str_get(&j->key), s, e);
+		LWM_TRY(rc);
+		if (rc == 0)
+			return lwm_fail(e, LWM_EDATA, "%s: what an earlier run made of it is damaged or it has changed: run me again",
+					j->in.v[j->at]);
+		j->t = (struct tally){ j->t.in + 1, j->t.out + s[0], j->t.rejected + s[1], j->t.frames + s[2], j->t.tokens + s[3] };
+	}
+	return 0;
+}
+
+static int begin_clip(struct job *j, int64_t i, struct lwm_err *e)
+{
+	LWM_TRY(take_aside(j, i, e));
+	lwm_docs_unit_begin(j->w);
+	j->before = j->t;
+	j->began = lwm_now();
+	return 0;
+}
+
+static int end_clip(struct job *j, int64_t i, struct lwm_err *e)
+{
+	const struct tally *t = &j->t, *b = &j->before;
+	const int64_t s[LWM_UNIT_STATS] = { t->out - b->out, t->rejected - b->rejected, t->frames - b->frames, t->tokens - b->tokens };
+	LWM_TRY(lwm_clip_inputs(j->w, j->in.v[i], j->number[i], &j->key, e));
+	LWM_TRY(lwm_docs_unit_end(j->w, lwm_str_get(&j->key), s, e));
+	j->at = i + 1;
+	j->t.in++;
+	LWM_TRY(too_many_rejected(j, e));
+	if (lwm_now() - j->saved < SAVE_SECONDS && lwm_stop_wanted() != LWM_STOP_SAVE)
+		return 0;
+	j->saved = lwm_now();
+	return lwm_docs_save(j->w, e);
+}
+
+static int stopped(const struct job *j, struct lwm_err *e)
+{
+	return lwm_fail(e, LWM_ESAVED, "%s: stopped (%s) after %" PRId64 " of %" PRId64 " clips, which are kept: run me again", j->out,
+			lwm_stop_reason(), j->at, j->in.n);
 }
 
 static int encode_clips(struct job *j, struct lwm_err *e)
 {
 	struct lwm_feed *feed;
 	struct lwm_feed_batch b;
+	int64_t open = -1;
 	int rc;
-	LWM_TRY(lwm_feed_open(&feed, j->in.v, j->in.n, &a.frames, a.per_pass, e));
-	while ((rc = lwm_feed_next(feed, &b, e)) == 1) {
-		j->t.in += b.last;
-		rc = take_batch(j, &b, e);
-		if (rc < 0)
+	LWM_TRY(lwm_feed_open(&feed, j->todo, j->ntodo, &a.frames, a.per_pass, e));
+	for (;;) {
+		if (lwm_stop_wanted() >= LWM_STOP_END) {
+			rc = stopped(j, e);
 			break;
+		}
+		if ((rc = lwm_feed_next(feed, &b, e)) != 1)
+			break;
+		int64_t i = j->which[b.clip];
+		if (open != i)
+			LWM_GO(begin_clip(j, i, e));
+		open = i;
+		LWM_GO(take_batch(j, &b, e));
+		if (b.last || b.rc < 0)
+			LWM_GO(end_clip(j, i, e));
+		lwm_stop_cost(lwm_now() - j->began, 0);
 		lwm_progress_at(&j->progress, j->t.in);
 	}
+	if (rc == 0)
+		rc = take_aside(j, j->in.n, e);
+out:
 	lwm_feed_close(feed);
 	return rc;
 }
 
-static int make_shard(struct job *j, bool force, struct lwm_err *e)
+/* Which clips an earlier run finished, by name and content; the others are to be encoded. */
+static int look_aside(struct job *j, const struct lwm_docs_meta *meta, struct lwm_err *e)
+{
+	struct lwm_paths keys = { 0 };
+	size_t n = (size_t)j->in.n + 1;
+	int rc;
+	j->todo = calloc(n, sizeof *j->todo);
+	j->which = calloc(n, sizeof *j->which);
+	j->aside = calloc(n, sizeof *j->aside);
+	if (!j->todo || !j->which || !j->aside)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " names", j->in.n);
+	LWM_GO(lwm_docs_aside_keys(j->out, meta, &keys, e));
+	for (int64_t i = 0; i < j->in.n; i++) {
+		if (keys.n)
+			LWM_GO(lwm_clip_key(j->in.v[i], j->number[i], &j->key, e));
+		for (int64_t k = 0; k < keys.n && !j->aside[i]; k++)
+			j->aside[i] = !strcmp(keys.v[k], lwm_str_get(&j->key));
+		if (j->aside[i])
+			continue;
+		j->which[j->ntodo] = i;
+		j->todo[j->ntodo++] = j->in.v[i];
+	}
+out:
+	lwm_paths_release(&keys);
+	return rc;
+}
+
+static int finish_shard(struct job *j, struct lwm_err *e)
+{
+	struct lwm_docs_writer *w = j->w;
+	if (j->t.out == 0)
+		return lwm_fail(e, LWM_EDATA, "none of %" PRId64 " inputs can be used", j->t.in);
+	j->w = NULL;
+	return lwm_docs_commit(w, e);
+}
+
+/* Whatever ends the work, finished clips are kept. That they cannot be is said, and the first failure stands. */
+static int keep_finished(struct job *j)
+{
+	struct lwm_err why = { 0 };
+	struct lwm_docs_writer *w = j->w;
+	j->w = NULL;
+	if (w && lwm_docs_suspend(w, NULL, &why) < 0)
+		lwm_log(LWM_WARN, "finished clips could not be kept: %s", why.msg);
+	return 0;
+}
+
+static int make_shard(struct job *j, bool force, bool replace, struct lwm_err *e)
 {
 	const struct lwm_docs_meta meta = {
 		.vocab_text = lwm_tokenizer_vocab(j->tok), .vocab_vision = j->cfg.num_embeddings + 2,
@@ -268,18 +397,16 @@ static int make_shard(struct job *j, bool force, struct lwm_err *e)
 	};
 	if (a.out_dir)
 		LWM_TRY(lwm_mkdirs(a.out_dir, e));
-	LWM_TRY(lwm_docs_create(&j->w, j->out, &meta, force, e));
+	LWM_TRY(lwm_docs_create(&j->w, j->out, &meta, force || replace, e));
+	LWM_TRY(look_aside(j, &meta, e));
 	lwm_progress_begin(&j->progress, "encoded", "clips", j->in.n);
+	j->saved = lwm_now();
 	int rc = encode_clips(j, e);
 	lwm_progress_end(&j->progress);
-	LWM_TRY(rc);
-	if (j->t.out == 0)
-		return lwm_fail(e, LWM_EDATA, "none of %" PRId64 " inputs can be used", j->t.in);
-	for (int64_t i = 0; i < j->in.n; i++)
-		LWM_TRY(lwm_clip_inputs(j->w, j->in.v[i], e));
-	struct lwm_docs_writer *w = j->w;
-	j->w = NULL;
-	return lwm_docs_commit(w, e);
+	if (rc == 0)
+		rc = finish_shard(j, e);
+	keep_finished(j);
+	return rc;
 }
 
 static int report(const struct job *j, double seconds, bool json, bool skipped, struct lwm_err *e)
@@ -305,6 +432,7 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct job j = { 0 };
 	double start = lwm_now();
+	bool replace = false;
 	int rc, done = 0;
 	if (a.fields.n == 0)
 		LWM_GO(lwm_paths_add(&a.fields, "vision", e));
@@ -319,11 +447,12 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 		lwm_log(LWM_INFO, "task %" PRId64 " of %" PRId64 " has no inputs: nothing to do", a.task, a.tasks);
 		goto out;
 	}
+	lwm_stop_install(LWM_STOP_GRACE, NULL);
 	LWM_GO(open_all(&j, args, e));
 	if (!args->common.force)
-		LWM_GO(done = lwm_clip_shard_done(j.out, j.config, &j.in, e));
+		LWM_GO(done = lwm_clip_shard_done(j.out, j.config, &j.in, a.max_bad, &replace, e));
 	if (!done)
-		LWM_GO(make_shard(&j, args->common.force, e));
+		LWM_GO(make_shard(&j, args->common.force, replace, e));
 	rc = report(&j, lwm_now() - start, args->common.json, done, e);
 out:
 	close_all(&j);

@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 
+enum { LWM_STOP_GRACE = 60 /* seconds before a Slurm limit, for programs that have no option for it */ };
 /* From weak to strong: several ranks agree on the largest. */
 enum lwm_stop {
 	LWM_STOP_NO = 0,

@@ -1,25 +1,21 @@
+/* The reading half of the ingester, and its pipeline: text files in, records encoded by all threads, shards out. */
 #include "common/data/ingest.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/base/clock.h"
+#include "common/base/stop.h"
 #include "common/data/ingest_int.h"
 
-enum { BATCH = 4096, BATCH_BYTES = 8 << 20 /* per thread */, WARNINGS = 5 };
-
-struct slot {
-	struct lwm_record rec;
-	int64_t input;
-	bool end; /* no record: this input is read to its end */
-};
+enum { BATCH = 4096, BATCH_BYTES = 8 << 20 /* per thread */ };
 
 struct batch {
-	struct slot *slot; /* BATCH of them */
+	struct lwm_slot *slot; /* BATCH of them */
 	int n;
 };
 
@@ -29,29 +25,25 @@ struct work {
 	const struct lwm_ingest_cfg *c;
 	const struct lwm_paths *in, *out;
 	struct lwm_ingest_stats *st;
-	struct lwm_reader r; /* open when r.l is set */
-	int64_t next;        /* input being read, or to be opened */
-	int64_t before;      /* bytes of the inputs before it */
-	struct lwm_docs_writer *w;
-	int64_t bad; /* malformed records of the input being written */
+	struct lwm_reader r;   /* open when r.l is set */
+	int64_t next;          /* input being read, or to be opened */
+	int64_t before;        /* bytes of the inputs before it */
+	bool replace;          /* its shard is to replace a damaged one */
+	struct lwm_paths keys; /* of inputs that lie aside for its shard */
+	struct lwm_ingest_out o;
 };
-
-static void say(const struct work *k, bool warning, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void say(const struct work *k, bool warning, const char *fmt, ...)
-{
-	char text[1200];
-	va_list ap;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
-	if (k->c->say)
-		k->c->say(warning, text);
-}
 
 static int64_t file_bytes(const char *path)
 {
 	struct stat s;
 	return stat(path, &s) == 0 && S_ISREG(s.st_mode) ? (int64_t)s.st_size : 0;
+}
+
+/* ---- reading ---- */
+
+static bool starts_shard(const struct work *k)
+{
+	return k->next < k->in->n && (k->next == 0 || strcmp(k->out->v[k->next], k->out->v[k->next - 1]));
 }
 
 /* First input of the next shard. */
@@ -63,43 +55,97 @@ static int64_t group_end(const struct work *k, int64_t first)
 	return b;
 }
 
-/* Is the shard there, from this configuration and these inputs? 1 yes, 0 not there, negative: another one is there.
- * */
-static int done(const struct work *k, int64_t first, int64_t last, struct lwm_err *e)
+/* Comes to the next shard that is to be made, past those that are complete. */
+static int next_shard(struct work *k, struct lwm_err *e)
 {
-	const char *out = k->out->v[first];
-	struct lwm_manifest m = { 0 };
-	if (k->c->force || !lwm_manifest_done(out, "docs"))
-		return 0;
-	LWM_TRY(lwm_manifest_read(&m, out, e));
-	struct lwm_hash h = lwm_hash_bytes(k->c->config, strlen(k->c->config));
-	bool same = !strcmp(h.hex, m.config_hash) && m.ninput == last - first;
-	for (int64_t i = first; i < last && same; i++) {
-		const struct lwm_manifest_input *x = &m.input[i - first];
-		same = !strcmp(x->path, lwm_path_base(k->in->v[i])) && x->bytes == file_bytes(k->in->v[i]);
-	}
-	lwm_manifest_release(&m);
-	if (same)
-		return 1;
-	return lwm_fail(e, LWM_ECANTCREATE, "%s: exists, made from other inputs or settings (use --force to "
-			"replace it)", out);
-}
-
-/* Opens the next input, past shards that are complete. */
-static int open_next(struct work *k, struct lwm_err *e)
-{
-	while (k->next < k->in->n && (k->next == 0 || strcmp(k->out->v[k->next], k->out->v[k->next - 1]))) {
+	struct lwm_docs_meta meta;
+	lwm_paths_release(&k->keys);
+	while (starts_shard(k)) {
 		int64_t end = group_end(k, k->next);
-		int rc = done(k, k->next, end, e);
+		int rc = lwm_ingest_done(k->c, k->in, k->out->v[k->next], k->next, end, &k->replace, e);
 		LWM_TRY(rc);
 		if (rc == 0)
 			break;
-		say(k, false, "%s: complete, nothing to do", k->out->v[k->next]);
+		lwm_ingest_say(k->c, false, "%s: complete, nothing to do", k->out->v[k->next]);
 		k->st->skipped++;
 		for (; k->next < end; k->next++)
 			k->before += file_bytes(k->in->v[k->next]);
 	}
-	return k->next < k->in->n ? lwm_reader_open(&k->r, k->c, k->in->v[k->next], e) : 0;
+	if (k->next == k->in->n || k->c->force)
+		return 0;
+	lwm_ingest_meta(k->c, &meta);
+	return lwm_docs_aside_keys(k->out->v[k->next], &meta, &k->keys, e);
+}
+
+static bool lies_aside(const struct work *k, const char *key)
+{
+	for (int64_t i = 0; i < k->keys.n; i++)
+		if (!strcmp(k->keys.v[i], key))
+			return true;
+	return false;
+}
+
+/* Is the next input among those that lie aside? Then x says so. */
+static int look_aside(struct work *k, struct lwm_slot *x, struct lwm_err *e)
+{
+	const char *path = k->in->v[k->next];
+	struct lwm_hash h;
+	int64_t bytes;
+	char *key;
+	x->kind = LWM_SLOT_RECORD;
+	if (!k->keys.n || !strcmp(path, "-") || !lwm_path_exists(path))
+		return 0;
+	LWM_TRY(lwm_ingest_key(path, &h, &bytes, &key, e));
+	if (!lies_aside(k, key)) {
+		free(key);
+		return 0;
+	}
+	x->kind = LWM_SLOT_TAKEN;
+	x->key = key;
+	x->input = k->next++;
+	x->replace = k->replace;
+	k->before += bytes;
+	return 0;
+}
+
+/* What is the input's own fault ends the input; anything else ends the run. */
+static bool is_its_own(int rc)
+{
+	return rc == -LWM_EDATA || rc == -LWM_ENOINPUT || rc == -LWM_EIO;
+}
+
+static void end_slot(struct work *k, struct lwm_slot *x)
+{
+	if (k->r.l) {
+		k->st->bytes += lwm_lines_read(k->r.l);
+		k->before += lwm_lines_read(k->r.l);
+	}
+	lwm_reader_close(&k->r);
+	x->kind = LWM_SLOT_END;
+	k->next++;
+}
+
+/* The next record of the open input, or its end. */
+static int read_slot(struct work *k, struct lwm_slot *x, struct lwm_err *e)
+{
+	struct lwm_err *why = &x->why;
+	int more = 0;
+	x->input = k->next;
+	x->replace = k->replace;
+	if (!k->r.l)
+		more = lwm_reader_open(&k->r, k->c, k->in->v[k->next], why);
+	if (more == 0 && k->o.abandoned != k->next) {
+		more = lwm_reader_next(&k->r, &x->rec, why);
+		if (more == 1)
+			return 0;
+	}
+	if (more < 0 && !is_its_own(more)) {
+		if (e)
+			*e = *why;
+		return more;
+	}
+	end_slot(k, x);
+	return 0;
 }
 
 /* Fills the batch; none when all inputs are read. After a failure it holds what came before it. */
@@ -107,94 +153,33 @@ static int read_batch(struct work *k, struct batch *b, struct lwm_err *e)
 {
 	size_t bytes = 0, limit = (size_t)BATCH_BYTES * (size_t)k->c->threads;
 	for (b->n = 0; b->n < BATCH && bytes < limit; b->n++) {
-		struct slot *x = &b->slot[b->n];
-		if (!k->r.l)
-			LWM_TRY(open_next(k, e));
+		struct lwm_slot *x = &b->slot[b->n];
+		lwm_err_clear(&x->why);
+		if (!k->r.l && starts_shard(k))
+			LWM_TRY(next_shard(k, e));
 		if (k->next == k->in->n)
 			break;
-		int more = lwm_reader_next(&k->r, &x->rec, e);
-		LWM_TRY(more);
-		x->input = k->next;
-		x->end = more == 0;
+		x->kind = LWM_SLOT_RECORD;
+		if (!k->r.l)
+			LWM_TRY(look_aside(k, x, e));
+		if (x->kind == LWM_SLOT_TAKEN)
+			continue;
+		LWM_TRY(read_slot(k, x, e));
 		bytes += x->rec.text.len;
-		if (x->end) {
-			k->st->bytes += lwm_lines_read(k->r.l);
-			k->before += lwm_lines_read(k->r.l);
-			lwm_reader_close(&k->r);
-			k->next++;
-		}
 	}
 	if (k->c->progress)
 		lwm_progress_at(k->c->progress, k->before + (k->r.l ? lwm_lines_read(k->r.l) : 0));
 	return 0;
 }
 
-static int reject(struct work *k, const struct lwm_record *r, const char *path, struct lwm_err *e)
-{
-	LWM_TRY(lwm_docs_reject(k->w, r->fault, 1, e));
-	if (!r->malformed) {
-		k->st->filtered++;
-		return 0;
-	}
-	k->st->malformed++;
-	if (++k->bad <= WARNINGS)
-		say(k, true, "rejected: %s", r->why.msg);
-	if (k->c->max_bad >= 0 && k->bad > k->c->max_bad)
-		return lwm_fail(e, LWM_EDATA, "%s: more than %" PRId64 " malformed records; the last one: %.600s", path,
-				k->c->max_bad, r->why.msg);
-	return 0;
-}
-
-static int append(struct work *k, const struct lwm_record *r, const char *path, struct lwm_err *e)
-{
-	const struct lwm_docbuf *d = &r->doc;
-	const char *base = lwm_path_base(path);
-	char id[512];
-	k->st->in++;
-	if (r->fault)
-		return reject(k, r, path, e);
-	snprintf(id, sizeof id, "%.480s:%" PRId64, base, r->line);
-	LWM_TRY(lwm_docs_append(k->w, id, base, d->ids.v, d->ids.n, d->run, d->nruns, e));
-	k->st->out++;
-	k->st->tokens += d->ids.n;
-	k->st->frames += d->frames;
-	k->st->loss_tokens += lwm_docbuf_loss_tokens(d);
-	return 0;
-}
-
-static int create(struct work *k, const char *out, struct lwm_err *e)
-{
-	const struct lwm_ingest_cfg *c = k->c;
-	struct lwm_docs_meta meta = { .vocab_text = lwm_tokenizer_vocab(c->tokenizer), .vocab_vision = c->vision_table,
-				      .tokenizer = lwm_tokenizer_hash(c->tokenizer)->hex, .tool = c->tool,
-				      .config = c->config, .policy = c->policy };
-	return lwm_docs_create(&k->w, out, &meta, c->force, e);
-}
-
-static int end_input(struct work *k, int64_t input, struct lwm_err *e)
-{
-	const char *path = k->in->v[input];
-	if (k->bad > WARNINGS)
-		say(k, true, "%s: %" PRId64 " malformed records in all", path, k->bad);
-	k->bad = 0;
-	if (strcmp(path, "-"))
-		LWM_TRY(lwm_docs_input(k->w, path, -1, NULL, e));
-	if (input + 1 < k->in->n && !strcmp(k->out->v[input], k->out->v[input + 1]))
-		return 0;
-	struct lwm_docs_writer *w = k->w;
-	k->w = NULL;
-	LWM_TRY(lwm_docs_commit(w, e));
-	k->st->shards++;
-	return 0;
-}
-
-static int write_batch(struct work *k, const struct batch *b, struct lwm_err *e)
+static int write_batch(struct work *k, struct batch *b, struct lwm_err *e)
 {
 	for (int i = 0; i < b->n; i++) {
-		const struct slot *x = &b->slot[i];
-		if (!k->w)
-			LWM_TRY(create(k, k->out->v[x->input], e));
-		LWM_TRY(x->end ? end_input(k, x->input, e) : append(k, &x->rec, k->in->v[x->input], e));
+		struct lwm_slot *x = &b->slot[i];
+		int rc = lwm_ingest_put(&k->o, x, e);
+		free(x->key);
+		x->key = NULL;
+		LWM_TRY(rc);
 	}
 	return 0;
 }
@@ -219,8 +204,8 @@ static int turn(struct work *k, struct batch *now, struct batch *other, struct l
 #pragma omp for schedule(dynamic, 1)
 		for (int i = 0; i < now->n; i++) {
 			struct lwm_err mine = { 0 };
-			struct slot *x = &now->slot[i];
-			int r = x->end ? 0 : lwm_record_encode(&x->rec, k->c, k->in->v[x->input], &mine);
+			struct lwm_slot *x = &now->slot[i];
+			int r = x->kind != LWM_SLOT_RECORD ? 0 : lwm_record_encode(&x->rec, k->c, k->in->v[x->input], &mine);
 			if (r < 0) {
 #pragma omp critical
 				{
@@ -244,8 +229,44 @@ static void release_batch(struct batch *b)
 	for (int i = 0; b->slot && i < BATCH; i++) {
 		lwm_str_release(&b->slot[i].rec.text);
 		lwm_docbuf_release(&b->slot[i].rec.doc);
+		free(b->slot[i].key);
 	}
 	free(b->slot);
+}
+
+/* Asked to stop: what is finished of the open shard is put aside. */
+static int stopped(struct work *k, struct lwm_err *e)
+{
+	int64_t units;
+	LWM_TRY(lwm_ingest_suspend(&k->o, &units, e));
+	return lwm_fail(e, LWM_ESAVED, "stopped (%s): %" PRId64 " shards are complete, %" PRId64
+			" inputs of the next one are kept: run me again", lwm_stop_reason(), k->st->shards + k->st->skipped, units);
+}
+
+static int run_all(struct work *k, struct batch b[2], struct lwm_err *e)
+{
+	struct lwm_err unread = { 0 };
+	int now = 0;
+	read_batch(k, &b[0], &unread);
+	for (; b[0].n || b[1].n; now = !now) {
+		double start = lwm_now();
+		if (lwm_stop_wanted() >= LWM_STOP_END)
+			return stopped(k, e);
+		LWM_TRY(turn(k, &b[now], &b[!now], &unread, e));
+		lwm_stop_cost(lwm_now() - start, 0);
+	}
+	if (unread.code && e)
+		*e = unread;
+	return unread.code;
+}
+
+/* All is done that can be: the run still fails when an input did. */
+static int tell_failures(const struct work *k, struct lwm_err *e)
+{
+	if (!k->o.nfailed)
+		return 0;
+	return lwm_fail(e, -k->o.failure.code, "%" PRId64 " of %" PRId64 " inputs could not be used, the others are done (run me again to "
+			"retry); the first: %.700s", k->o.nfailed, k->in->n, k->o.failure.msg);
 }
 
 int lwm_ingest_run(const struct lwm_ingest_cfg *cfg, const struct lwm_paths *in, const struct lwm_paths *out,
@@ -253,22 +274,15 @@ int lwm_ingest_run(const struct lwm_ingest_cfg *cfg, const struct lwm_paths *in,
 {
 	struct work k = { .c = cfg, .in = in, .out = out, .st = stats };
 	struct batch b[2] = { { .slot = calloc(BATCH, sizeof *b->slot) }, { .slot = calloc(BATCH, sizeof *b->slot) } };
-	struct lwm_err unread = { 0 };
-	int rc = 0, now = 0;
+	int rc;
 	memset(stats, 0, sizeof *stats);
-	if (!b[0].slot || !b[1].slot) {
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for records");
-		goto out;
-	}
-	read_batch(&k, &b[0], &unread);
-	for (; b[0].n || b[1].n; now = !now)
-		LWM_GO(turn(&k, &b[now], &b[!now], &unread, e));
-	rc = unread.code;
-	if (rc < 0 && e)
-		*e = unread;
-out:
-	lwm_docs_discard(k.w);
+	lwm_ingest_out_init(&k.o, cfg, in, out, stats);
+	rc = b[0].slot && b[1].slot ? run_all(&k, b, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for records");
+	if (rc == 0)
+		rc = tell_failures(&k, e);
+	lwm_docs_discard(k.o.w);
 	lwm_reader_close(&k.r);
+	lwm_paths_release(&k.keys);
 	release_batch(&b[0]);
 	release_batch(&b[1]);
 	return rc;

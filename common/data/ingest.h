@@ -35,10 +35,15 @@ struct lwm_ingest_cfg {
 
 struct lwm_ingest_stats {
 	int64_t in, out, malformed, filtered, tokens, loss_tokens, frames, bytes, shards, skipped;
+	int64_t failed; /* inputs that could not be used */
 };
 
-/* in[i] goes to out[i]; neighbours with the same output go into one shard. A shard that is already there, finished
- * and made from the same configuration is skipped; one from another is -LWM_ECANTCREATE without force. */
+/* in[i] goes to out[i]; neighbours with the same output go into one shard. A shard that is there, whole, and was made from the same
+ * configuration and content is skipped, a damaged one is made again, one made from other things is -LWM_ECANTCREATE without force.
+ * An input that cannot be read, has more than max_bad malformed records or nothing but malformed ones costs itself alone: the run
+ * goes on, a shard that lacks an input is not published but keeps the others aside, and the run ends with the first failure's code
+ * and the number of them. -LWM_ESAVED after a stop that was asked for (common/base/stop.h): finished inputs are kept.
+ * Memory is never an input's fault: its lack ends the run. */
 int lwm_ingest_run(const struct lwm_ingest_cfg *cfg, const struct lwm_paths *in, const struct lwm_paths *out,
 		   struct lwm_ingest_stats *stats, struct lwm_err *e);
 /* DIR/NAME.docs.h5 for each input, NAME without .gz, .zst, .txt, .jsonl. Two inputs of one name: -LWM_EUSAGE. */

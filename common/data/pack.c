@@ -1,11 +1,14 @@
+/* Windows of documents into rows. */
 #include "common/data/pack.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/json.h"
 #include "common/base/rng.h"
+#include "common/base/stop.h"
 #include "common/data/pack_int.h"
 
 enum { WINDOW_DOCS = 65536, WINDOW_ROWS = 8, MAX_AGE = 2 };
@@ -265,6 +268,10 @@ static int pack(struct packer *k, struct lwm_err *e)
 	int more = 1;
 	while (more) {
 		int64_t start = k->w.ntokens;
+		double began = lwm_now();
+		if (lwm_stop_wanted() >= LWM_STOP_END)
+			return lwm_fail(e, LWM_ESAVED, "stopped (%s) at row %" PRId64 ": %" PRId64 " shards are complete; run me again",
+					lwm_stop_reason(), k->out.st->rows, k->out.st->shards);
 		while (k->w.n < docs + docs / 4 && k->w.ntokens - start < tokens) {
 			more = lwm_mix_next(&k->mix, &k->w, e);
 			LWM_TRY(more);
@@ -274,6 +281,7 @@ static int pack(struct packer *k, struct lwm_err *e)
 				lwm_progress_at(c->progress, k->mix.st->tokens_out + k->w.ntokens);
 		}
 		LWM_TRY(emit_window(k, !more, e));
+		lwm_stop_cost(lwm_now() - began, 0);
 	}
 	return lwm_pack_out_finish(&k->out, e);
 }
@@ -284,9 +292,9 @@ static int check_cfg(const struct lwm_pack_cfg *c, struct lwm_err *e)
 	if (c->seq_length < 2 || c->task < 0 || c->task >= tasks || c->rows_per_shard < 0)
 		return lwm_fail(e, LWM_ECONFIG, "rows of %" PRId64 " tokens, task %" PRId64 " of %" PRId64 ": not "
 				"possible", c->seq_length, c->task, tasks);
-	if (c->rows_per_shard > 0)
-		return lwm_mkdirs(c->output, e);
-	return tasks > 1 ? lwm_fail(e, LWM_ECONFIG, "several tasks need a folder to write to (rows per shard)") : 0;
+	if (tasks > 1 && lwm_path_has_suffix(c->output, ".h5"))
+		return lwm_fail(e, LWM_ECONFIG, "%s: several tasks write into a folder, this is the name of a file", c->output);
+	return lwm_pack_in_folder(c) ? lwm_mkdirs(c->output, e) : 0;
 }
 
 static void finish_stats(struct packer *k)

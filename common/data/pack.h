@@ -55,9 +55,9 @@ struct lwm_pack_cfg {
 	int64_t max_tokens;     /* N at most; 0 = no limit */
 	uint64_t seed;
 	bool shuffle, drop_lossless, force;
-	const char *output;     /* one file; with rows_per_shard a folder: rows-00000.rows.h5, ... */
+	const char *output;     /* one file; with rows_per_shard or tasks a folder: rows-00000.rows.h5, ... */
 	int64_t rows_per_shard; /* 0: one file */
-	int64_t task, tasks;    /* tasks 0 = 1; with more, names are rows-TTTTT-00000.rows.h5 */
+	int64_t task, tasks;    /* tasks 0 = 1; with more, names are rows-TTTTT.rows.h5, or rows-TTTTT-00000.rows.h5 */
 	const char *tool;       /* for provenance */
 	struct lwm_progress *progress; /* may be NULL */
 };
@@ -68,11 +68,13 @@ struct lwm_pack_stats {
 	int64_t docs_split, docs_truncated, pieces;
 	int64_t tokens_in, tokens_out, tokens_cut; /* cut: by truncation */
 	int64_t rows, shards;
+	int64_t shards_before; /* of them, those that an earlier run had finished: not written again */
 	bool complete_before; /* nothing was done: the output is there, from the same inputs and settings */
 	double fill;          /* tokens_out / (rows * seq_length) */
 };
 
-/* Writes the row shards, each whole or not at all. *report (may be NULL) gets a new object: settings, stats, sources;
+/* Writes the row shards, each whole or not at all. Stopped (-LWM_ESAVED, common/base/stop.h) it leaves the shards that are finished,
+ * and run again it does not write those again. *report (may be NULL) gets a new object: settings, stats, sources;
  * it is the same for the same run. With rows_per_shard it is also written to output/rows[-TTTTT].report.json, last.
  * */
 int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, json_t **report, struct lwm_err *e);

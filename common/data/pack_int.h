@@ -58,7 +58,9 @@ struct lwm_pack_out {
 	const struct lwm_mix *mix;
 	struct lwm_pack_stats *st;
 	char *config;      /* settings as JSON: provenance of the shards */
-	struct lwm_rows_writer *w;
+	struct lwm_rows_writer *w; /* of the open shard; NULL: an earlier run finished it, and its rows are only counted */
+	bool open;
+	int64_t in_shard, there; /* rows of the open shard so far; that it holds already */
 	char *path;        /* of the open shard */
 	json_t *files;     /* names of the shards, in order */
 };
@@ -66,9 +68,11 @@ int lwm_pack_out_row(struct lwm_pack_out *o, const int32_t *tokens, const struct
 		     const struct lwm_loss_run *run, int64_t nruns, struct lwm_err *e);
 int lwm_pack_out_finish(struct lwm_pack_out *o, struct lwm_err *e);
 void lwm_pack_out_release(struct lwm_pack_out *o);
+/* Several files in a folder, of shards or of tasks. */
+bool lwm_pack_in_folder(const struct lwm_pack_cfg *c);
 /* Settings that with the inputs decide every byte. NULL: out of memory. */
 char *lwm_pack_config_text(const struct lwm_pack_cfg *cfg);
-/* Is the output there? 1 from these inputs and settings, 0 no, negative: from others (and no force). */
+/* Is the output there, whole? 1 from these inputs and settings, 0 no, negative: from others (and no force). */
 int lwm_pack_done(const struct lwm_pack_cfg *cfg, const char *config, struct lwm_err *e);
 /* malloc'ed; NULL: out of memory. */
 char *lwm_pack_shard_path(const struct lwm_pack_cfg *cfg, int64_t shard);

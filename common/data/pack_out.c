@@ -1,3 +1,4 @@
+/* Where packed rows go: one shard or many, and whether they are there already. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,18 +9,27 @@
 #include "common/base/json.h"
 #include "common/data/pack_int.h"
 
+enum { REPORT_LIMIT = 1 << 28 };
+
 static bool arrayed(const struct lwm_pack_cfg *c)
 {
 	return c->tasks > 1;
+}
+
+bool lwm_pack_in_folder(const struct lwm_pack_cfg *c)
+{
+	return c->rows_per_shard > 0 || arrayed(c);
 }
 
 char *lwm_pack_shard_path(const struct lwm_pack_cfg *c, int64_t shard)
 {
 	char *p;
 	int n;
-	if (!c->rows_per_shard)
+	if (!lwm_pack_in_folder(c))
 		return strdup(c->output);
-	if (arrayed(c))
+	if (arrayed(c) && !c->rows_per_shard)
+		n = asprintf(&p, "%s/rows-%05" PRId64 ".rows.h5", c->output, c->task);
+	else if (arrayed(c))
 		n = asprintf(&p, "%s/rows-%05" PRId64 "-%05" PRId64 ".rows.h5", c->output, c->task, shard);
 	else
 		n = asprintf(&p, "%s/rows-%05" PRId64 ".rows.h5", c->output, shard);
@@ -78,25 +88,75 @@ static int same_inputs(const struct lwm_pack_cfg *c, const struct lwm_manifest *
 	return 0;
 }
 
-int lwm_pack_done(const struct lwm_pack_cfg *c, const char *config, struct lwm_err *e)
+static int count_rows(const char *path, int64_t *rows, struct lwm_err *e)
 {
-	char *report = lwm_pack_report_path(c), *first = lwm_pack_shard_path(c, 0);
-	struct lwm_manifest m = { 0 };
+	struct lwm_rows *r;
+	LWM_TRY(lwm_rows_open(&r, path, e));
+	*rows = lwm_rows_count(r);
+	lwm_rows_close(r);
+	return 0;
+}
+
+/* A shard from these inputs and settings, every byte of it verified: 1; 0: it is to be made (*replace: where something stands). */
+static int shard_done(const struct lwm_pack_cfg *c, const char *config, const char *path, bool *replace, int64_t *rows,
+		      struct lwm_err *e)
+{
+	struct lwm_manifest m;
 	struct lwm_hash h = lwm_hash_bytes(config, strlen(config));
 	bool same = false;
-	int rc = report && first ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
-	bool there = rc == 0 && !c->force && lwm_manifest_done(first, "rows");
-	bool finished = rc == 0 && (!c->rows_per_shard || lwm_path_exists(report));
-	if (there && finished)
-		rc = lwm_manifest_read(&m, first, e);
-	if (rc == 0 && there && finished && !strcmp(h.hex, m.config_hash))
+	int rc = lwm_manifest_done(path, "rows", &m, replace, e);
+	if (rc != 1)
+		return rc;
+	if (!strcmp(h.hex, m.config_hash))
 		rc = same_inputs(c, &m, &same, e);
-	if (rc == 0 && there && finished)
-		rc = same ? 1 : lwm_fail(e, LWM_ECANTCREATE, "%s: exists, made from other inputs or settings (use "
-					 "--force to replace it)", first);
 	lwm_manifest_release(&m);
+	LWM_TRY(rc < 0 ? rc : 0);
+	if (same)
+		LWM_TRY(count_rows(path, rows, e));
+	return same ? 1 : lwm_fail(e, LWM_ECANTCREATE, "%s: exists, made from other inputs or settings (use --force to replace it)",
+				   path);
+}
+
+/* The shards that a finished report names. */
+static int listed_done(const struct lwm_pack_cfg *c, const char *config, const char *report, struct lwm_err *e)
+{
+	json_t *o = NULL, *files;
+	struct lwm_err why = { 0 };
+	int64_t rows;
+	bool replace;
+	int rc = lwm_json_read(&o, report, REPORT_LIMIT, &why);
+	if (rc == 0)
+		rc = lwm_json_get(o, "shards", JSON_ARRAY, &files, report, &why);
+	if (rc == -LWM_EDATA) { /* a damaged report says nothing; the shards are looked at one by one */
+		json_decref(o);
+		return 0;
+	}
+	for (size_t i = 0; rc == 0 && i < json_array_size(files); i++) {
+		char *path = lwm_pack_shard_path(c, (int64_t)i);
+		rc = path ? shard_done(c, config, path, &replace, &rows, &why) : lwm_fail(&why, LWM_EMEMORY, "out of memory");
+		free(path);
+		rc = rc == 1 ? 0 : rc == 0 ? 2 : rc; /* 2: one of them is to be made */
+	}
+	json_decref(o);
+	if (rc < 0 && e)
+		*e = why;
+	return rc < 0 ? rc : rc == 0;
+}
+
+int lwm_pack_done(const struct lwm_pack_cfg *c, const char *config, struct lwm_err *e)
+{
+	char *report = lwm_pack_report_path(c), *only = lwm_pack_shard_path(c, 0);
+	int64_t rows;
+	bool replace;
+	int rc = report && only ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
+	if (rc == 0 && !c->force) {
+		if (!c->rows_per_shard)
+			rc = shard_done(c, config, only, &replace, &rows, e);
+		else if (lwm_path_exists(report))
+			rc = listed_done(c, config, report, e);
+	}
 	free(report);
-	free(first);
+	free(only);
 	return rc;
 }
 
@@ -109,26 +169,45 @@ static int add_inputs(struct lwm_pack_out *o, struct lwm_err *e)
 	return 0;
 }
 
-static int open_shard(struct lwm_pack_out *o, struct lwm_err *e)
+static int create(struct lwm_pack_out *o, bool replace, struct lwm_err *e)
 {
 	struct lwm_rows_meta meta = { .seq = o->cfg->seq_length, .vocab_text = o->mix->vocab_text,
 				      .vocab_vision = o->mix->vocab_vision, .tokenizer = o->mix->tokenizer,
 				      .tool = o->cfg->tool, .config = o->config,
 				      .weighting = o->cfg->mode == LWM_PACK_CONCAT ? "per_token" : "per_example" };
+	LWM_TRY(lwm_rows_create(&o->w, o->path, &meta, o->cfg->force || replace, e));
+	return add_inputs(o, e);
+}
+
+/* Of several shards those that an earlier run finished are not written again: what would go into them is the same. */
+static int open_shard(struct lwm_pack_out *o, struct lwm_err *e)
+{
+	bool replace = false;
+	int rc = 0;
 	o->path = lwm_pack_shard_path(o->cfg, o->st->shards);
 	if (!o->path)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
-	/* A multi-shard output without its report was never finished: its shards are made again, to the same bytes.
-	 * */
-	LWM_TRY(lwm_rows_create(&o->w, o->path, &meta, o->cfg->force || o->cfg->rows_per_shard > 0, e));
-	return add_inputs(o, e);
+	if (!o->cfg->force)
+		rc = shard_done(o->cfg, o->config, o->path, &replace, &o->there, e);
+	LWM_TRY(rc);
+	o->in_shard = 0;
+	o->open = true;
+	if (rc == 0)
+		return create(o, replace, e);
+	o->st->shards_before++;
+	return 0;
 }
 
 static int close_shard(struct lwm_pack_out *o, struct lwm_err *e)
 {
 	struct lwm_rows_writer *w = o->w;
 	o->w = NULL;
-	LWM_TRY(lwm_rows_commit(w, e));
+	o->open = false;
+	if (w)
+		LWM_TRY(lwm_rows_commit(w, e));
+	else if (o->there != o->in_shard)
+		return lwm_fail(e, LWM_EDATA, "%s: holds %" PRId64 " rows where %" PRId64 " belong (use --force to replace it)",
+				o->path, o->there, o->in_shard);
 	o->st->shards++;
 	if (json_array_append_new(o->files, json_string(lwm_path_base(o->path))))
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
@@ -140,14 +219,15 @@ static int close_shard(struct lwm_pack_out *o, struct lwm_err *e)
 int lwm_pack_out_row(struct lwm_pack_out *o, const int32_t *tokens, const struct lwm_segment *seg, int64_t nseg,
 		     const struct lwm_loss_run *run, int64_t nruns, struct lwm_err *e)
 {
-	if (o->w && o->cfg->rows_per_shard && lwm_rows_written(o->w) == o->cfg->rows_per_shard)
+	if (o->open && o->cfg->rows_per_shard && o->in_shard == o->cfg->rows_per_shard)
 		LWM_TRY(close_shard(o, e));
-	if (!o->w)
+	if (!o->open)
 		LWM_TRY(open_shard(o, e));
 	o->st->rows++;
+	o->in_shard++;
 	for (int64_t i = 0; i < nseg; i++)
 		o->st->tokens_out += seg[i].len;
-	return lwm_rows_append(o->w, tokens, seg, nseg, run, nruns, e);
+	return o->w ? lwm_rows_append(o->w, tokens, seg, nseg, run, nruns, e) : 0;
 }
 
 /* Shards of an earlier, longer run. */
@@ -168,20 +248,26 @@ static int remove_rest(struct lwm_pack_out *o, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_pack_out_finish(struct lwm_pack_out *o, struct lwm_err *e)
+static int add_rejects(struct lwm_pack_out *o, struct lwm_err *e)
 {
 	const struct lwm_pack_stats *st = o->st;
-	if (!o->w && st->shards == 0)
+	if (st->rejected_short)
+		LWM_TRY(lwm_rows_reject(o->w, "too short", st->rejected_short, e));
+	if (st->rejected_long)
+		LWM_TRY(lwm_rows_reject(o->w, "too long", st->rejected_long, e));
+	if (st->rejected_lossless)
+		LWM_TRY(lwm_rows_reject(o->w, "without loss", st->rejected_lossless, e));
+	return 0;
+}
+
+int lwm_pack_out_finish(struct lwm_pack_out *o, struct lwm_err *e)
+{
+	if (!o->open && o->st->shards == 0)
 		LWM_TRY(open_shard(o, e)); /* nothing to pack is an empty shard, not a missing one */
-	if (o->w) {
-		if (st->rejected_short)
-			LWM_TRY(lwm_rows_reject(o->w, "too short", st->rejected_short, e));
-		if (st->rejected_long)
-			LWM_TRY(lwm_rows_reject(o->w, "too long", st->rejected_long, e));
-		if (st->rejected_lossless)
-			LWM_TRY(lwm_rows_reject(o->w, "without loss", st->rejected_lossless, e));
+	if (o->w)
+		LWM_TRY(add_rejects(o, e));
+	if (o->open)
 		LWM_TRY(close_shard(o, e));
-	}
 	return remove_rest(o, e);
 }
 

@@ -1,4 +1,5 @@
-#include "common/io/docshard.h"
+/* Document shards: writing documents, reading them. Units of a shard that is not finished are docunit.c's. */
+#include "common/io/docshard_int.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -6,26 +7,21 @@
 
 #include "common/base/json.h"
 #include "common/io/seal.h"
-#include "common/io/shard.h"
 
-static const char SCHEMA[] = "lwm-docs-1", KIND[] = "docs";
-enum { TOKENS, DOC_OFFSET, DOC_RUN, RUN_START, RUN_LOSS, ID_BYTES, ID_OFFSET, SRC_BYTES, SRC_OFFSET, VECS };
-static const struct lwm_vec layout[VECS] = {
-	[TOKENS] = { "tokens", LWM_V_TOKENS, 0 },         [DOC_OFFSET] = { "doc_offset", LWM_V_I64, 0 },
-	[DOC_RUN] = { "doc_run_offset", LWM_V_I64, 0 },   [RUN_START] = { "run_start", LWM_V_I64, 0 },
-	[RUN_LOSS] = { "run_loss", LWM_V_U8, 0 },         [ID_BYTES] = { "id_bytes", LWM_V_U8, 0 },
-	[ID_OFFSET] = { "id_offset", LWM_V_I64, 0 },      [SRC_BYTES] = { "source_bytes", LWM_V_U8, 0 },
-	[SRC_OFFSET] = { "source_offset", LWM_V_I64, 0 },
+const char lwm_docs_schema[] = "lwm-docs-1", lwm_docs_kind[] = "docs";
+static const struct lwm_vec layout[LWM_DOC_VECS] = {
+	[LWM_DOC_TOKENS] = { "tokens", LWM_V_TOKENS, 0 },
+	[LWM_DOC_OFFSET] = { "doc_offset", LWM_V_I64, 0 },
+	[LWM_DOC_RUN] = { "doc_run_offset", LWM_V_I64, 0 },
+	[LWM_DOC_RUN_START] = { "run_start", LWM_V_I64, 0 },
+	[LWM_DOC_RUN_LOSS] = { "run_loss", LWM_V_U8, 0 },
+	[LWM_DOC_ID_BYTES] = { "id_bytes", LWM_V_U8, 0 },
+	[LWM_DOC_ID_OFFSET] = { "id_offset", LWM_V_I64, 0 },
+	[LWM_DOC_SRC_BYTES] = { "source_bytes", LWM_V_U8, 0 },
+	[LWM_DOC_SRC_OFFSET] = { "source_offset", LWM_V_I64, 0 },
 };
 
 /* ---- writing ---- */
-
-struct lwm_docs_writer {
-	struct lwm_shard_out s;
-	struct lwm_spool spool[VECS];
-	int64_t vocab, docs, tokens, runs, id_bytes, src_bytes;
-	bool broken; /* a document went in by half: the disk is full */
-};
 
 static int check_meta(const char *path, const struct lwm_docs_meta *m, struct lwm_err *e)
 {
@@ -44,14 +40,14 @@ static int add_i64(struct lwm_docs_writer *w, int vec, int64_t v, struct lwm_err
 int lwm_docs_create(struct lwm_docs_writer **out, const char *path, const struct lwm_docs_meta *m, bool force,
 		    struct lwm_err *e)
 {
-	static const int zero_first[] = { DOC_OFFSET, DOC_RUN, ID_OFFSET, SRC_OFFSET };
+	static const int zero_first[] = { LWM_DOC_OFFSET, LWM_DOC_RUN, LWM_DOC_ID_OFFSET, LWM_DOC_SRC_OFFSET };
 	int rc;
 	*out = NULL;
 	LWM_TRY(check_meta(path, m, e));
 	struct lwm_docs_writer *w = calloc(1, sizeof *w);
 	if (!w)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
-	LWM_GO(lwm_shard_begin(&w->s, path, KIND, SCHEMA, m->tool, m->config, force, e));
+	LWM_GO(lwm_shard_begin(&w->s, path, lwm_docs_kind, lwm_docs_schema, m->tool, m->config, force, e));
 	w->vocab = m->vocab_text + m->vocab_vision;
 	lwm_put(w->s.meta, "vocab_text", json_integer(m->vocab_text), &w->s.failed);
 	lwm_put(w->s.meta, "vocab_vision", json_integer(m->vocab_vision), &w->s.failed);
@@ -59,6 +55,7 @@ int lwm_docs_create(struct lwm_docs_writer **out, const char *path, const struct
 	lwm_put(w->s.meta, "policy", json_string(m->policy), &w->s.failed);
 	for (int i = 0; i < 4; i++)
 		LWM_GO(add_i64(w, zero_first[i], 0, e));
+	LWM_GO(lwm_docs_aside_open(w, m, force, e));
 	*out = w;
 	return 0;
 out:
@@ -88,11 +85,11 @@ static int add_runs(struct lwm_docs_writer *w, const struct lwm_loss_run *runs, 
 	for (int64_t i = 0; i < nruns; i++) {
 		if (i && runs[i].loss == runs[i - 1].loss)
 			continue;
-		LWM_TRY(add_i64(w, RUN_START, runs[i].start, e));
-		LWM_TRY(lwm_spool_add(&w->spool[RUN_LOSS], &runs[i].loss, 1, w->s.path, e));
-		w->runs++;
+		LWM_TRY(add_i64(w, LWM_DOC_RUN_START, runs[i].start, e));
+		LWM_TRY(lwm_spool_add(&w->spool[LWM_DOC_RUN_LOSS], &runs[i].loss, 1, w->s.path, e));
+		w->at.runs++;
 	}
-	return add_i64(w, DOC_RUN, w->runs, e);
+	return add_i64(w, LWM_DOC_RUN, w->at.runs, e);
 }
 
 static int add_text(struct lwm_docs_writer *w, int bytes, int offset, const char *text, int64_t *end,
@@ -112,52 +109,69 @@ int lwm_docs_append(struct lwm_docs_writer *w, const char *id, const char *sourc
 		return lwm_fail(e, LWM_EDATA, "document %.200s: has no tokens", id);
 	LWM_TRY(check_runs(id, runs, nruns, n, e));
 	w->broken = true;
-	LWM_TRY(lwm_tokens_add(&w->spool[TOKENS], tokens, n, w->vocab, &bad, w->s.path, e));
+	LWM_TRY(lwm_tokens_add(&w->spool[LWM_DOC_TOKENS], tokens, n, w->vocab, &bad, w->s.path, e));
 	w->broken = false;
 	if (bad >= 0)
 		return lwm_fail(e, LWM_EDATA,
 				"document %.200s: token %" PRId64 " has id %" PRId32 ", the vocabulary has %" PRId64,
 				id, bad, tokens[bad], w->vocab);
 	w->broken = true;
-	w->tokens += n;
-	w->docs++;
-	LWM_TRY(add_i64(w, DOC_OFFSET, w->tokens, e));
+	w->at.tokens += n;
+	w->at.docs++;
+	LWM_TRY(add_i64(w, LWM_DOC_OFFSET, w->at.tokens, e));
 	LWM_TRY(add_runs(w, runs, nruns, e));
-	LWM_TRY(add_text(w, ID_BYTES, ID_OFFSET, id, &w->id_bytes, e));
-	LWM_TRY(add_text(w, SRC_BYTES, SRC_OFFSET, source ? source : "", &w->src_bytes, e));
+	LWM_TRY(add_text(w, LWM_DOC_ID_BYTES, LWM_DOC_ID_OFFSET, id, &w->at.id_bytes, e));
+	LWM_TRY(add_text(w, LWM_DOC_SRC_BYTES, LWM_DOC_SRC_OFFSET, source ? source : "", &w->at.src_bytes, e));
 	w->broken = false;
 	return 0;
 }
 
-int lwm_docs_reject(struct lwm_docs_writer *w, const char *reason, int64_t count, struct lwm_err *e)
+/* Where inputs and rejections are written down: with the open unit, which may still be dropped, or at once. */
+static struct lwm_manifest *book(struct lwm_docs_writer *w)
 {
-	return lwm_manifest_add_reject(&w->s.manifest, reason, count, e);
+	return w->open ? &w->said : &w->s.manifest;
 }
 
-int lwm_docs_input(struct lwm_docs_writer *w, const char *path, int64_t bytes, const char *hash, struct lwm_err *e)
+int lwm_docs_reject(struct lwm_docs_writer *w, const char *reason, int64_t count, struct lwm_err *e)
 {
-	return lwm_manifest_add_input(&w->s.manifest, path, bytes, hash, e);
+	return lwm_manifest_add_reject(book(w), reason, count, e);
+}
+
+int lwm_docs_input(struct lwm_docs_writer *w, const char *path, int64_t bytes, const char *hash, int64_t malformed,
+		   struct lwm_err *e)
+{
+	struct lwm_manifest *m = book(w);
+	LWM_TRY(lwm_manifest_add_input(m, path, bytes, hash, e));
+	m->input[m->ninput - 1].malformed = malformed;
+	return 0;
 }
 
 int64_t lwm_docs_written(const struct lwm_docs_writer *w, int64_t *tokens)
 {
 	if (tokens)
-		*tokens = w->tokens;
-	return w->docs;
+		*tokens = w->at.tokens;
+	return w->at.docs;
+}
+
+void lwm_docs_describe(const struct lwm_docs_writer *w, struct lwm_shard_out *s, struct lwm_vec v[LWM_DOC_VECS])
+{
+	memcpy(v, layout, sizeof layout);
+	v[LWM_DOC_TOKENS].type = lwm_token_type(w->vocab);
+	s->manifest.out = w->at.docs;
+	s->manifest.in = w->at.docs + s->manifest.rejected;
+	s->manifest.tokens = w->at.tokens;
+	lwm_put(s->meta, "documents", json_integer(w->at.docs), &s->failed);
+	lwm_put(s->meta, "rejected", json_integer(s->manifest.rejected), &s->failed);
 }
 
 int lwm_docs_commit(struct lwm_docs_writer *w, struct lwm_err *e)
 {
-	struct lwm_vec v[VECS];
-	memcpy(v, layout, sizeof v);
-	v[TOKENS].type = lwm_token_type(w->vocab);
-	w->s.manifest.out = w->docs;
-	w->s.manifest.in = w->docs + w->s.manifest.rejected;
-	w->s.manifest.tokens = w->tokens;
-	lwm_put(w->s.meta, "documents", json_integer(w->docs), &w->s.failed);
-	lwm_put(w->s.meta, "rejected", json_integer(w->s.manifest.rejected), &w->s.failed);
+	struct lwm_vec v[LWM_DOC_VECS];
+	lwm_docs_describe(w, &w->s, v);
 	int rc = w->broken ? lwm_fail(e, LWM_EIO, "%s: not finished: an earlier write failed", w->s.path)
-			   : lwm_shard_commit(&w->s, SCHEMA, v, w->spool, VECS, e);
+			   : lwm_shard_commit(&w->s, lwm_docs_schema, v, w->spool, LWM_DOC_VECS, e);
+	if (rc == 0)
+		lwm_docs_aside_remove(w->s.path);
 	lwm_docs_discard(w);
 	return rc;
 }
@@ -166,10 +180,22 @@ void lwm_docs_discard(struct lwm_docs_writer *w)
 {
 	if (!w)
 		return;
-	for (int i = 0; i < VECS; i++)
+	for (int i = 0; i < LWM_DOC_VECS; i++)
 		lwm_spool_release(&w->spool[i]);
+	lwm_docs_aside_close(w);
+	lwm_doc_units_release(&w->done);
+	lwm_manifest_release(&w->said);
 	lwm_shard_release(&w->s);
 	free(w);
+}
+
+int lwm_docs_go_back(struct lwm_docs_writer *w, const struct lwm_docs_mark *to, struct lwm_err *e)
+{
+	for (int i = 0; i < LWM_DOC_VECS; i++)
+		LWM_TRY(lwm_spool_cut(&w->spool[i], to->spool[i], w->s.path, e));
+	w->at = *to;
+	w->broken = false;
+	return 0;
 }
 
 /* ---- reading ---- */
@@ -206,12 +232,12 @@ static int64_t length(const struct lwm_docs *d, int vec)
 static int check_shape(struct lwm_docs *d, struct lwm_err *e)
 {
 	static const int pairs[][2] = {
-		{ DOC_OFFSET, TOKENS }, { DOC_RUN, RUN_START }, { ID_OFFSET, ID_BYTES }, { SRC_OFFSET, SRC_BYTES }
+		{ LWM_DOC_OFFSET, LWM_DOC_TOKENS }, { LWM_DOC_RUN, LWM_DOC_RUN_START }, { LWM_DOC_ID_OFFSET, LWM_DOC_ID_BYTES }, { LWM_DOC_SRC_OFFSET, LWM_DOC_SRC_BYTES }
 	};
 	int64_t last;
-	d->tokens = length(d, TOKENS);
-	if (d->docs < 0 || length(d, RUN_LOSS) != length(d, RUN_START) ||
-	    lwm_vfr_vec(d->s.r, TOKENS)->type != lwm_token_type(d->vocab))
+	d->tokens = length(d, LWM_DOC_TOKENS);
+	if (d->docs < 0 || length(d, LWM_DOC_RUN_LOSS) != length(d, LWM_DOC_RUN_START) ||
+	    lwm_vfr_vec(d->s.r, LWM_DOC_TOKENS)->type != lwm_token_type(d->vocab))
 		return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", d->path);
 	for (int i = 0; i < 4; i++) {
 		if (length(d, pairs[i][0]) != d->docs + 1)
@@ -235,7 +261,7 @@ int lwm_docs_open(struct lwm_docs **out, const char *path, struct lwm_err *e)
 		free(d);
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
-	LWM_GO(lwm_shard_open(&d->s, path, KIND, SCHEMA, layout, VECS, e));
+	LWM_GO(lwm_shard_open(&d->s, path, lwm_docs_kind, lwm_docs_schema, layout, LWM_DOC_VECS, e));
 	LWM_GO(read_meta(d, e));
 	LWM_GO(check_shape(d, e));
 	*out = d;
@@ -260,6 +286,11 @@ void lwm_docs_close(struct lwm_docs *d)
 const struct lwm_docs_meta *lwm_docs_meta(const struct lwm_docs *d)
 {
 	return &d->meta;
+}
+
+const json_t *lwm_docs_described(const struct lwm_docs *d)
+{
+	return d->s.meta;
 }
 
 const struct lwm_manifest *lwm_docs_manifest(const struct lwm_docs *d)
@@ -315,14 +346,14 @@ static int get_text(struct lwm_docs *d, int offset, int bytes, int64_t i, char *
 static int get_runs(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct lwm_err *e)
 {
 	int64_t r[2];
-	LWM_TRY(range(d, DOC_RUN, i, length(d, RUN_START), r, e));
+	LWM_TRY(range(d, LWM_DOC_RUN, i, length(d, LWM_DOC_RUN_START), r, e));
 	LWM_TRY(grow(&d->runs, &d->cap_runs, r[1] - r[0], sizeof *d->runs, e));
 	out->nruns = r[1] - r[0];
 	if (out->nruns < 1)
 		return lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " has no loss run", d->path, i);
 	for (int64_t k = 0; k < out->nruns; k++) {
-		LWM_TRY(lwm_vfr_read(d->s.r, RUN_START, r[0] + k, 1, &d->runs[k].start, e));
-		LWM_TRY(lwm_vfr_read(d->s.r, RUN_LOSS, r[0] + k, 1, &d->runs[k].loss, e));
+		LWM_TRY(lwm_vfr_read(d->s.r, LWM_DOC_RUN_START, r[0] + k, 1, &d->runs[k].start, e));
+		LWM_TRY(lwm_vfr_read(d->s.r, LWM_DOC_RUN_LOSS, r[0] + k, 1, &d->runs[k].loss, e));
 	}
 	out->runs = d->runs;
 	return check_runs(d->id, d->runs, out->nruns, out->n, e);
@@ -331,11 +362,11 @@ static int get_runs(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct l
 int lwm_docs_get(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct lwm_err *e)
 {
 	int64_t r[2];
-	LWM_TRY(range(d, DOC_OFFSET, i, d->tokens, r, e));
+	LWM_TRY(range(d, LWM_DOC_OFFSET, i, d->tokens, r, e));
 	out->offset = r[0];
 	out->n = r[1] - r[0];
-	LWM_TRY(get_text(d, ID_OFFSET, ID_BYTES, i, &d->id, &d->cap_id, e));
-	LWM_TRY(get_text(d, SRC_OFFSET, SRC_BYTES, i, &d->source, &d->cap_source, e));
+	LWM_TRY(get_text(d, LWM_DOC_ID_OFFSET, LWM_DOC_ID_BYTES, i, &d->id, &d->cap_id, e));
+	LWM_TRY(get_text(d, LWM_DOC_SRC_OFFSET, LWM_DOC_SRC_BYTES, i, &d->source, &d->cap_source, e));
 	out->id = d->id;
 	out->source = d->source;
 	return get_runs(d, i, out, e);
@@ -349,8 +380,8 @@ int lwm_docs_lengths(struct lwm_docs *d, int64_t first, int64_t n, int64_t *out,
 	if (first < 0 || first > d->docs - n)
 		return lwm_fail(e, LWM_EDATA, "%s: documents %" PRId64 " to %" PRId64 " of %" PRId64, d->path, first,
 				first + n, d->docs);
-	LWM_TRY(lwm_vfr_read(d->s.r, DOC_OFFSET, first, 1, &before, e));
-	LWM_TRY(lwm_vfr_read(d->s.r, DOC_OFFSET, first + 1, n, out, e));
+	LWM_TRY(lwm_vfr_read(d->s.r, LWM_DOC_OFFSET, first, 1, &before, e));
+	LWM_TRY(lwm_vfr_read(d->s.r, LWM_DOC_OFFSET, first + 1, n, out, e));
 	for (int64_t i = 0; i < n; i++) {
 		int64_t end = out[i];
 		if (before < 0 || end <= before || end > d->tokens)
@@ -365,10 +396,10 @@ int lwm_docs_lengths(struct lwm_docs *d, int64_t first, int64_t n, int64_t *out,
 int lwm_docs_read(struct lwm_docs *d, int64_t i, int64_t a, int64_t b, int32_t *out, struct lwm_err *e)
 {
 	int64_t r[2];
-	LWM_TRY(range(d, DOC_OFFSET, i, d->tokens, r, e));
+	LWM_TRY(range(d, LWM_DOC_OFFSET, i, d->tokens, r, e));
 	if (a < 0 || b < a || b > r[1] - r[0])
 		return lwm_fail(e, LWM_EDATA,
 				"%s: tokens %" PRId64 " to %" PRId64 " of document %" PRId64 ", which has %" PRId64,
 				d->path, a, b, i, r[1] - r[0]);
-	return lwm_tokens_read(d->s.r, TOKENS, r[0] + a, b - a, d->vocab, out, d->path, e);
+	return lwm_tokens_read(d->s.r, LWM_DOC_TOKENS, r[0] + a, b - a, d->vocab, out, d->path, e);
 }

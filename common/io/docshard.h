@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "common/base/path.h"
 #include "common/io/manifest.h"
 
 /* The run covers start .. start of the next run (or the end of the document). */
@@ -46,12 +47,39 @@ int lwm_docs_append(struct lwm_docs_writer *w, const char *id, const char *sourc
 		    const struct lwm_loss_run *runs, int64_t nruns, struct lwm_err *e);
 /* Documents left out, by reason: counts add up over calls with the same reason. */
 int lwm_docs_reject(struct lwm_docs_writer *w, const char *reason, int64_t count, struct lwm_err *e);
-/* One input file, for the manifest. bytes < 0 and hash NULL: both are taken from the file itself. */
-int lwm_docs_input(struct lwm_docs_writer *w, const char *path, int64_t bytes, const char *hash, struct lwm_err *e);
+/* One input file, for the manifest. bytes < 0 and hash NULL: both are taken from the file itself. malformed: of its records, those
+ * that were no data. */
+int lwm_docs_input(struct lwm_docs_writer *w, const char *path, int64_t bytes, const char *hash, int64_t malformed,
+		   struct lwm_err *e);
 int64_t lwm_docs_written(const struct lwm_docs_writer *w, int64_t *tokens); /* documents so far; tokens may be NULL */
 /* Closes, reads everything back, compares, renames, writes the manifest; w is gone either way. */
 int lwm_docs_commit(struct lwm_docs_writer *w, struct lwm_err *e);
 void lwm_docs_discard(struct lwm_docs_writer *w); /* NULL is fine */
+
+/* ---- units: the inputs of a shard one after the other, each whole or not at all ----
+ *
+ *	lwm_docs_take(w, key, stats, e)          1: an earlier run had finished it; else
+ *	lwm_docs_unit_begin(w)
+ *	lwm_docs_append, _reject, _input ...
+ *	lwm_docs_unit_end(w, key, stats, e)      from here on it counts; or lwm_docs_unit_drop: as if it had never begun
+ *
+ * A shard that cannot be finished now is suspended: its finished units lie beside it (PATH.aside.0 or .1, a shard of its own kind) and
+ * a later run of the same settings takes them from there, in whatever order, instead of making them anew. The finished shard has
+ * the bytes it would have had. Commit removes what was put aside. key names a unit with its content: a hash of the input is part
+ * of it. stats are the caller's own counts, given back with the unit. Not every document need be in a unit.
+ */
+enum { LWM_UNIT_STATS = 8 };
+void lwm_docs_unit_begin(struct lwm_docs_writer *w);
+int lwm_docs_unit_end(struct lwm_docs_writer *w, const char *key, const int64_t stats[LWM_UNIT_STATS], struct lwm_err *e);
+int lwm_docs_unit_drop(struct lwm_docs_writer *w, struct lwm_err *e); /* nothing is open: nothing happens */
+/* Keys of the units that lie aside for a shard of that description; none is no error. */
+int lwm_docs_aside_keys(const char *path, const struct lwm_docs_meta *m, struct lwm_paths *keys, struct lwm_err *e);
+/* 1 and the unit is in the shard, 0: it has to be made. What turns out to be damaged has to be made. */
+int lwm_docs_take(struct lwm_docs_writer *w, const char *key, int64_t stats[LWM_UNIT_STATS], struct lwm_err *e);
+/* Puts aside what is finished, and goes on. No unit may be open. */
+int lwm_docs_save(struct lwm_docs_writer *w, struct lwm_err *e);
+/* Drops the open unit, puts aside what is finished; w is gone either way. *units (may be NULL): how many were kept. */
+int lwm_docs_suspend(struct lwm_docs_writer *w, int64_t *units, struct lwm_err *e);
 
 struct lwm_docs;
 

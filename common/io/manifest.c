@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "common/base/json.h"
+#include "common/base/log.h"
 #include "common/base/path.h"
 #include "common/io/seal.h"
 
@@ -82,6 +83,8 @@ static json_t *inputs_json(const struct lwm_manifest *m, bool *failed)
 		lwm_put(o, "name", json_string(m->input[i].path), failed);
 		lwm_put(o, "bytes", json_integer(m->input[i].bytes), failed);
 		lwm_put(o, "xxh3", json_string(m->input[i].hash), failed);
+		if (m->input[i].malformed)
+			lwm_put(o, "malformed", json_integer(m->input[i].malformed), failed);
 		if (json_array_append_new(list, o))
 			*failed = true;
 	}
@@ -185,6 +188,8 @@ static int get_inputs(struct lwm_manifest *m, const json_t *o, const char *name,
 		LWM_TRY(get_count(v, "bytes", &bytes, name, e));
 		LWM_TRY(get_hash(v, "xxh3", hash, name, e));
 		LWM_TRY(lwm_manifest_add_input(m, file, bytes, hash, e));
+		if (json_object_get(v, "malformed"))
+			LWM_TRY(get_count(v, "malformed", &m->input[m->ninput - 1].malformed, name, e));
 	}
 	return 0;
 }
@@ -245,13 +250,31 @@ int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full
 	return 0;
 }
 
-bool lwm_manifest_done(const char *path, const char *kind)
+int lwm_manifest_done(const char *path, const char *kind, struct lwm_manifest *m, bool *replace, struct lwm_err *e)
 {
-	struct lwm_manifest m;
-	struct stat st;
-	if (lwm_manifest_read(&m, path, NULL) < 0)
-		return false;
-	bool ok = !strcmp(m.kind, kind) && stat(path, &st) == 0 && (int64_t)st.st_size == m.bytes;
-	lwm_manifest_release(&m);
-	return ok;
+	struct lwm_err why = { 0 };
+	char *name = lwm_manifest_path(path);
+	int rc;
+	memset(m, 0, sizeof *m);
+	*replace = name && lwm_path_exists(name);
+	free(name);
+	if (!name)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	if (!*replace)
+		return 0;
+	rc = lwm_manifest_read(m, path, &why);
+	if (rc == 0 && strcmp(m->kind, kind))
+		rc = lwm_fail(&why, LWM_ECANTCREATE, "%s: is a shard of %s, not of %s", path, m->kind, kind);
+	if (rc == 0)
+		rc = lwm_manifest_check(m, path, true, &why);
+	if (rc == 0)
+		return 1;
+	lwm_manifest_release(m);
+	if (rc == -LWM_EDATA || (rc == -LWM_ENOINPUT && !lwm_path_exists(path))) {
+		lwm_log(LWM_WARN, "%s; it is made again", why.msg);
+		return 0;
+	}
+	if (e)
+		*e = why;
+	return rc;
 }

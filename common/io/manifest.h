@@ -20,6 +20,7 @@ struct lwm_manifest_input {
 	char *path; /* its last component: shards may move between machines */
 	int64_t bytes;
 	char hash[33];
+	int64_t malformed; /* records of it that were left out because they were no data; written down when there are any */
 };
 
 struct lwm_manifest_count {
@@ -47,8 +48,10 @@ int lwm_manifest_read(struct lwm_manifest *m, const char *path, struct lwm_err *
 int lwm_manifest_write(const struct lwm_manifest *m, const char *path, struct lwm_err *e);
 /* Is the file the one the manifest speaks of? full: hash it all whatever its size. -LWM_EDATA when not. */
 int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full, struct lwm_err *e);
-/* True when `path` and a manifest whose size and kind fit are there: an array task has nothing left to do. */
-bool lwm_manifest_done(const char *path, const char *kind);
+/* Is a finished shard of that kind at `path`? 1: yes, every byte of it verified, and *m is filled; 0: no, whatever is there instead
+ * was never finished, or is damaged (which is said) and may be replaced; negative: it cannot be told, or it is a shard of another
+ * kind (-LWM_ECANTCREATE). *replace: a manifest stands there that must be replaced. */
+int lwm_manifest_done(const char *path, const char *kind, struct lwm_manifest *m, bool *replace, struct lwm_err *e);
 int lwm_manifest_add_input(struct lwm_manifest *m, const char *path, int64_t bytes, const char *hash,
 			   struct lwm_err *e);
 int lwm_manifest_add_reject(struct lwm_manifest *m, const char *reason, int64_t count, struct lwm_err *e);

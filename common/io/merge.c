@@ -6,6 +6,7 @@
 
 #include "common/base/json.h"
 #include "common/base/path.h"
+#include "common/base/stop.h"
 
 enum { PIECE = 1 << 18 }; /* values compared at a time */
 
@@ -15,9 +16,18 @@ struct source {
 	struct lwm_progress *p;
 };
 
+/* Asked to stop: a merge takes minutes and is not resumed, so nothing of it is kept. */
+static int stopped(struct lwm_err *e)
+{
+	if (lwm_stop_wanted() < LWM_STOP_END)
+		return 0;
+	return lwm_fail(e, LWM_ESAVED, "stopped (%s), nothing is kept: run me again", lwm_stop_reason());
+}
+
 static int give(void *ctx, int64_t offset, int64_t n, float *out, struct lwm_err *e)
 {
 	struct source *s = ctx;
+	LWM_TRY(stopped(e));
 	LWM_TRY(lwm_ckpt_read(s->c, LWM_CKPT_PARAMS, s->tensor, offset, n, out, e));
 	s->bytes += n * 4;
 	if (s->p)
@@ -129,6 +139,7 @@ static int compare_model(struct lwm_ckpt *c, struct lwm_model *m, enum lwm_st_dt
 			return lwm_fail(e, LWM_ENO, "'%s' is not in the model, or of another shape", t->name);
 		for (int64_t at = 0; at < size; at += PIECE) {
 			int64_t n = size - at < PIECE ? size - at : PIECE;
+			LWM_TRY(stopped(e));
 			LWM_TRY(lwm_ckpt_read(c, LWM_CKPT_PARAMS, i, at, n, v->a, e));
 			LWM_TRY(lwm_model_read(m, k, at, n, v->b, e));
 			lwm_st_round(dtype, v->a, n);
@@ -196,6 +207,7 @@ struct recut {
 static int fill(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e)
 {
 	struct recut *x = ctx;
+	LWM_TRY(stopped(e));
 	const struct lwm_ckpt_slice *s = &x->slice[slice];
 	LWM_TRY(lwm_ckpt_read(x->c, (enum lwm_ckpt_group)group, s->tensor, s->offset + first, n, out, e));
 	x->bytes += n * 4;

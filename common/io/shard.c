@@ -12,7 +12,7 @@
 #include "common/base/path.h"
 #include "common/io/seal.h"
 
-#define META_LIMIT (16LL << 20)
+#define META_LIMIT (256LL << 20)
 static const char NO_CONTENT[] = "00000000000000000000000000000000";
 
 /* A shard without its manifest is what a killed task leaves, and may be made anew. Anything else that stands there is

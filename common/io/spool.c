@@ -53,6 +53,22 @@ int lwm_spool_add(struct lwm_spool *s, const void *p, int64_t bytes, const char 
 	return 0;
 }
 
+int lwm_spool_cut(struct lwm_spool *s, int64_t bytes, const char *path, struct lwm_err *e)
+{
+	int64_t part = bytes % SPOOL_MEMORY;
+	if (bytes >= s->filed) {
+		s->have = bytes - s->filed;
+		return 0;
+	}
+	/* the file keeps whole buffers; the rest of the one that is cut comes back into memory */
+	LWM_TRY(lwm_pread_all(s->fd, s->buf, part, bytes - part, path, e));
+	s->filed = bytes - part;
+	s->have = part;
+	if (s->filed == 0)
+		close(s->fd);
+	return 0;
+}
+
 int64_t lwm_spool_bytes(const struct lwm_spool *s)
 {
 	return s->filed + s->have;

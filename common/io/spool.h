@@ -16,6 +16,9 @@ struct lwm_spool {
 /* `path` is the output: it says where the file goes and names it in messages. */
 int lwm_spool_add(struct lwm_spool *s, const void *p, int64_t bytes, const char *path, struct lwm_err *e);
 int64_t lwm_spool_bytes(const struct lwm_spool *s);
+/* Forgets what was added behind the first `bytes`. */
+int lwm_spool_cut(struct lwm_spool *s, int64_t bytes, const char *path, struct lwm_err *e);
+/* Writes all of it into a vector; more may be added afterwards. */
 int lwm_spool_copy(struct lwm_spool *s, struct lwm_vfw *w, int vec, int size, const char *path, struct lwm_err *e);
 void lwm_spool_release(struct lwm_spool *s);
 

@@ -187,57 +187,85 @@ static int files_of(const char *path, struct lwm_paths *out, struct lwm_err *e)
 }
 
 /* A file that is not there is part of the record too: it was rejected. */
-static int64_t size_of(const char *path)
+static int add_file(struct lwm_manifest *book, const char *path, struct lwm_err *e)
 {
 	struct stat s;
-	return stat(path, &s) == 0 ? (int64_t)s.st_size : -1;
+	if (stat(path, &s))
+		return lwm_manifest_add_input(book, path, 0, "00000000000000000000000000000000", e);
+	return lwm_manifest_add_input(book, path, -1, NULL, e);
 }
 
-int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, struct lwm_err *e)
+/* Name, size and content of each file that clip i is made of: into a book, and as a text that names the clip. */
+static int list_files(const char *path, struct lwm_manifest *book, struct lwm_str *key, struct lwm_err *e)
 {
 	struct lwm_paths files = { 0 };
+	int64_t first = book->ninput;
 	int rc = files_of(path, &files, e);
 	for (int64_t i = 0; i < files.n && rc == 0; i++)
-		rc = size_of(files.v[i]) < 0 ? lwm_docs_input(w, files.v[i], 0, "", e)
-					     : lwm_docs_input(w, files.v[i], -1, NULL, e);
+		rc = add_file(book, files.v[i], e);
 	lwm_paths_release(&files);
+	LWM_TRY(rc);
+	for (int64_t i = first; key && i < book->ninput; i++)
+		lwm_str_printf(key, "%s%s %lld %s", i > first ? "; " : "", book->input[i].path, (long long)book->input[i].bytes,
+			       book->input[i].hash);
+	return key ? lwm_str_ok(key, e) : 0;
+}
+
+int lwm_clip_key(const char *path, int64_t number, struct lwm_str *key, struct lwm_err *e)
+{
+	struct lwm_manifest book = { 0 };
+	lwm_str_reset(key);
+	lwm_str_printf(key, "%lld: ", (long long)number);
+	int rc = list_files(path, &book, key, e);
+	lwm_manifest_release(&book);
 	return rc;
 }
 
-static bool same_inputs(const struct lwm_manifest *m, const struct lwm_paths *files)
+int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, int64_t number, struct lwm_str *key, struct lwm_err *e)
 {
-	if (m->ninput != files->n)
-		return false;
-	for (int64_t i = 0; i < files->n; i++) {
-		int64_t bytes = size_of(files->v[i]);
-		if (strcmp(m->input[i].path, lwm_path_base(files->v[i])) || m->input[i].bytes != (bytes < 0 ? 0 : bytes))
-			return false;
-	}
-	return true;
+	struct lwm_manifest book = { 0 };
+	lwm_str_reset(key);
+	lwm_str_printf(key, "%lld: ", (long long)number);
+	int rc = list_files(path, &book, key, e);
+	for (int64_t i = 0; i < book.ninput && rc == 0; i++)
+		rc = lwm_docs_input(w, book.input[i].path, book.input[i].bytes, book.input[i].hash, 0, e);
+	lwm_manifest_release(&book);
+	return rc;
 }
 
-int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_paths *in, struct lwm_err *e)
+static int compare_inputs(const struct lwm_manifest *m, const struct lwm_paths *in, bool *same, struct lwm_err *e)
 {
-	struct lwm_manifest m = { 0 };
-	struct lwm_paths files = { 0 };
+	struct lwm_manifest now = { 0 };
 	int rc = 0;
-	if (!lwm_path_exists(shard))
-		return 0;
-	if (!lwm_manifest_done(shard, "docs"))
-		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists without a manifest that fits (use --force to replace it)",
-				shard);
-	LWM_GO(lwm_manifest_read(&m, shard, e));
-	for (int64_t i = 0; i < in->n; i++)
-		LWM_GO(files_of(in->v[i], &files, e));
-	if (strcmp(m.config_hash, lwm_hash_bytes(config, strlen(config)).hex) || !same_inputs(&m, &files))
+	for (int64_t i = 0; i < in->n && rc == 0; i++)
+		rc = list_files(in->v[i], &now, NULL, e);
+	*same = rc == 0 && now.ninput == m->ninput;
+	for (int64_t i = 0; *same && i < m->ninput; i++)
+		*same = !strcmp(m->input[i].path, now.input[i].path) && m->input[i].bytes == now.input[i].bytes &&
+			!strcmp(m->input[i].hash, now.input[i].hash);
+	lwm_manifest_release(&now);
+	return rc;
+}
+
+int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_paths *in, int64_t max_bad, bool *replace,
+			struct lwm_err *e)
+{
+	struct lwm_manifest m;
+	bool same = false;
+	int rc = lwm_manifest_done(shard, "docs", &m, replace, e);
+	if (rc != 1)
+		return rc;
+	rc = 0;
+	if (!strcmp(m.config_hash, lwm_hash_bytes(config, strlen(config)).hex))
+		rc = compare_inputs(&m, in, &same, e);
+	if (rc == 0 && !same)
 		rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists, made from other inputs or settings (use --force to replace it)",
 			      shard);
-	else
-		rc = 1;
-out:
+	if (rc == 0 && max_bad >= 0 && m.rejected > max_bad)
+		rc = lwm_fail(e, LWM_EDATA, "%s: was made without %lld inputs that cannot be used, and no more than %lld are allowed now",
+			      shard, (long long)m.rejected, (long long)max_bad);
 	lwm_manifest_release(&m);
-	lwm_paths_release(&files);
-	return rc;
+	return rc < 0 ? rc : 1;
 }
 
 int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e)

@@ -19,11 +19,15 @@ int lwm_clip_document(const struct lwm_fields *f, const char *path, const struct
  * is no code. Documents without vision give none. */
 int lwm_clip_codes(const int32_t *tokens, int64_t n, int64_t vocab_text, int64_t vision_codes, int64_t per,
 		   struct lwm_ids *codes, struct lwm_err *e);
-/* The files of a clip (a folder has several) into the manifest. */
-int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, struct lwm_err *e);
-/* 1: the shard is there, whole, and made from these inputs and this configuration; 0: it is not there.
- * -LWM_ECANTCREATE: it is another one. */
-int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_paths *in, struct lwm_err *e);
+/* What names a clip as a unit of a shard (docshard.h): its number and name, size and content of its files (a folder has several). */
+int lwm_clip_key(const char *path, int64_t number, struct lwm_str *key, struct lwm_err *e);
+/* The same, and the files go into the manifest. */
+int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, int64_t number, struct lwm_str *key, struct lwm_err *e);
+/* 1: the shard is there, every byte of it verified, and made from the content of these inputs and this configuration; 0: it is to be
+ * made (*replace: in the place of a damaged one). -LWM_ECANTCREATE: it is another one; -LWM_EDATA: made without more than max_bad
+ * inputs (negative: any number). */
+int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_paths *in, int64_t max_bad, bool *replace,
+			struct lwm_err *e);
 /* Hash of configuration and weights (device memory): names the tokenizer that made the codes. */
 int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e);
 

@@ -115,3 +115,11 @@ setup() {
 	has '7 parts'
 	gone model
 }
+
+@test "asked to stop: 75, nothing is left, the rerun makes it" {
+	code 75 env --block-signal=TERM bash -c 'kill -TERM $$; exec lwm-merge-ckpt "$@"' held -q run -o out/model
+	err_has 'stopped (SIGTERM), nothing is kept'
+	run find . -path "./out/*"
+	[ -z "$output" ]
+	ok lwm-merge-ckpt -q run -o out/model
+}

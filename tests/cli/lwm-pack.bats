@@ -68,6 +68,31 @@ setup() {
 	for f in keep/*; do same "$f" "rows/${f#keep/}"; done
 	for t in 0 1; do ok lwm-pack -n 512 --rows-per-shard 10 --task $t --tasks 2 a.docs.h5 b.docs.h5 -o parts; done
 	[ -e parts/rows-00001.report.json ]
+	# one file for each task, where a shard is not to have so many rows
+	for t in 0 1; do ok lwm-pack -n 512 --task $t --tasks 2 a.docs.h5 b.docs.h5 -o files; done
+	[ "$(echo files/*.h5)" = 'files/rows-00000.rows.h5 files/rows-00001.rows.h5' ]
+	ok lwm-pack -n 512 --task 1 --tasks 2 a.docs.h5 b.docs.h5 -o files
+	err_has 'nothing to do'
+}
+
+@test "stopped or damaged: shards that are whole stay as they are, the others are made" {
+	ok lwm-pack -n 512 --rows-per-shard 10 a.docs.h5 -o rows
+	cp -r rows keep
+	rm rows/rows.report.json # as after a stop
+	printf 'x' | dd of=rows/rows-00001.rows.h5 bs=1 seek=5000 conv=notrunc status=none
+	local before
+	before=$(stat -c %i rows/rows-00000.rows.h5)
+	ok lwm-pack -n 512 --rows-per-shard 10 a.docs.h5 -o rows
+	err_has 'it is made again'
+	[ "$(stat -c %i rows/rows-00000.rows.h5)" = "$before" ] # not written again
+	for f in keep/*; do same "$f" "rows/${f#keep/}"; done
+	ok lwm-pack -n 512 --rows-per-shard 10 a.docs.h5 -o rows
+	err_has 'nothing to do'
+	printf 'x' | dd of=rows/rows-00002.rows.h5 bs=1 seek=5000 conv=notrunc status=none
+	ok lwm-pack -n 512 --rows-per-shard 10 a.docs.h5 -o rows # complete means verified, of every shard
+	for f in keep/*; do same "$f" "rows/${f#keep/}"; done
+	code 75 env --block-signal=USR1 bash -c 'kill -USR1 $$; exec lwm-pack "$@"' held -n 512 --rows-per-shard 10 a.docs.h5 -o new
+	err_has 'stopped (SIGUSR1) at row 0'
 }
 
 @test "bad input" {

@@ -50,13 +50,42 @@ count() { sed -nE 's/.*"'"$1"'":([0-9]+).*/\1/p' <<<"$output"; }
 	[ -z "$output" ]
 }
 
-@test "an output that is there is left alone" {
+@test "an output that is complete is left alone, a damaged one is made again, another one stays" {
 	mkdir out
 	echo kept >out/long.qa.h5
-	ok lwm-qa-gen "${gen[@]}" "$docs"
+	code 73 lwm-qa-gen "${good[@]}" "$docs"
 	[ "$(cat out/long.qa.h5)" = kept ]
-	code 65 lwm-qa-gen "${gen[@]}" --force "$docs"
-	[ "$(cat out/long.qa.h5)" = kept ]
+	rm out/long.qa.h5
+	ok lwm-qa-gen "${good[@]}" "$docs"
+	cp out/long.qa.h5 first
+	ok lwm-qa-gen "${good[@]}" "$docs"
+	[ -z "$output" ] # nothing was written
+	printf 'x' | dd of=out/long.qa.h5 bs=1 seek=5000 conv=notrunc status=none
+	ok lwm-qa-gen "${good[@]}" "$docs"
+	err_has 'it is made again'
+	same first out/long.qa.h5
+	code 73 lwm-qa-gen "${good[@]}" --target-tokens 300 "$docs"
+	same first out/long.qa.h5
+}
+
+@test "stopped: finished documents are kept, the next run resumes behind them and the bytes are the same" {
+	ok lwm-qa-gen "${good[@]}" "$docs"
+	cp out/long.qa.h5 whole
+	rm -r out
+	code 75 env --block-signal=USR1 bash -c 'kill -USR1 $$; exec lwm-qa-gen "$@"' held "${good[@]}" "$docs"
+	err_has 'stopped (SIGUSR1) after 0 of'
+	code 75 env LWM_TIME_LIMIT=0.6s lwm-qa-gen "${good[@]}" "$docs"
+	err_has 'time limit'
+	ok lwm-qa-gen "${good[@]}" "$docs"
+	same whole out/long.qa.h5
+	gone out/*.aside.*
+}
+
+@test "a bad input costs itself" {
+	echo 'no shard' >bad.h5
+	code 65 lwm-qa-gen "${good[@]}" bad.h5 "$docs"
+	err_has '1 of 2 inputs could not be used'
+	[ -e out/long.qa.h5 ]
 }
 
 @test "a plan, tasks, help" {

@@ -77,6 +77,13 @@ setup() {
 	head -c 100 a.txt.gz > cut.txt.gz
 	code 65 lwm-tokenize -t bytes cut.txt.gz -o x.h5
 	err_has "cut.txt.gz"
+	# nothing but malformed records is no data, however many of them are borne
+	for i in {1..80}; do echo '{"txt": "x"}'; done >other.jsonl
+	for bad in 100 -1; do
+		code 65 lwm-tokenize -t bytes --max-bad $bad other.jsonl -o x.h5
+		err_has 'other.jsonl: none of its 80 records can be used'
+		err_has "'text'"
+	done
 	mkdir empty
 	code 66 lwm-tokenize -t bytes empty -o x.h5
 	gone x.h5
@@ -99,4 +106,97 @@ setup() {
 	code 73 lwm-tokenize -t bytes --force -o pipe words.txt
 	[ -p pipe ]
 	ok lwm-tokenize -t bytes --force -o mine words.txt
+}
+
+@test "a bad input costs itself: the others are done, and it can be retried alone" {
+	mkdir in
+	for i in 1 2 3 4; do words "2$i" >"in/f$i.txt"; done
+	ok lwm-tokenize -t bytes in -d want
+	ok lwm-tokenize -t bytes in -o want.h5
+	gzip -c in/f2.txt | head -c 80 >in/cut.txt.gz
+	rm in/f3.txt
+	ln -s /nowhere in/f3.txt
+	find in -name '*.txt*' | sort >list
+	code 65 lwm-tokenize -t bytes @list -d out
+	err_has '2 of 5 inputs could not be used, the others are done'
+	err_has 'in/cut.txt.gz: its compressed data ends in the middle'
+	err_has 'in/f3.txt'
+	for i in 1 2 4; do same "want/f$i.docs.h5" "out/f$i.docs.h5"; done
+	gone out/cut.docs.h5 out/f3.docs.h5
+	ls -i out/f1.docs.h5 >before
+	rm in/f3.txt in/cut.txt.gz
+	words 23 >in/f3.txt
+	ok lwm-tokenize -t bytes in -d out
+	err_has '3 complete before'
+	same want/f3.docs.h5 out/f3.docs.h5
+	ls -i out/f1.docs.h5 | cmp - before
+	# one shard for all: it appears when it has them all, and what was done is not done again
+	mv in/f3.txt kept
+	ln -s /nowhere in/f3.txt
+	find in -name '*.txt*' | sort >list
+	code 66 lwm-tokenize -t bytes @list -o one.h5
+	gone one.h5
+	rm in/f3.txt
+	mv kept in/f3.txt
+	ok lwm-tokenize -t bytes in -o one.h5
+	err_has 'an earlier run had finished 3 of its inputs'
+	same want.h5 one.h5
+	same want.h5.manifest.json one.h5.manifest.json
+	gone one.h5.aside.*
+}
+
+@test "complete means verified: other content, damage and what was borne are seen" {
+	ok lwm-tokenize -t bytes a.txt -o x.h5
+	cp x.h5 first
+	sed -i 's/Line 3/Line 9/' a.txt # as long as before
+	code 73 lwm-tokenize -t bytes a.txt -o x.h5
+	err_has 'made from other inputs'
+	sed -i 's/Line 9: /Line 3: /' a.txt
+	words 40 >a.txt
+	ok lwm-tokenize -t bytes a.txt -o x.h5
+	err_has 'nothing to do'
+	printf 'x' | dd of=x.h5 bs=1 seek=2000 conv=notrunc status=none
+	ok lwm-tokenize -t bytes a.txt -o x.h5
+	err_has 'it is made again'
+	same first x.h5
+	printf 'x' | dd of=x.h5.manifest.json bs=1 seek=50 conv=notrunc status=none
+	ok lwm-tokenize -t bytes a.txt -o x.h5
+	same first x.h5
+	rm x.h5 # its manifest alone stands for nothing
+	ok lwm-tokenize -t bytes a.txt -o x.h5
+	same first x.h5
+	printf '{"text": "x"}\n{"text": \n' >bad.jsonl
+	ok lwm-tokenize -t bytes bad.jsonl -o bad.h5
+	code 65 lwm-tokenize -t bytes bad.jsonl -o bad.h5 --max-bad 0
+	err_has '1 malformed records of bad.jsonl'
+	ok lwm-tokenize -t bytes bad.jsonl -o bad.h5 --max-bad 1
+	err_has 'nothing to do'
+}
+
+@test "stopped: finished inputs are kept, the next run resumes behind them and the bytes are the same" {
+	words 9000 >big.txt # more than the program holds at once, so that a.txt is written before c.txt is opened
+	cat a.txt b.txt >c.txt
+	local in=(-t bytes --split-lines 1 a.txt big.txt c.txt)
+	ok lwm-tokenize "${in[@]}" -o want.h5
+	mv c.txt kept
+	mkfifo c.txt # reading stops here until somebody writes
+	lwm-tokenize "${in[@]}" -o x.h5 2>err &
+	job=$!
+	exec 7>c.txt
+	kill -USR1 $job
+	exec 7>&-
+	local rc=0
+	wait $job || rc=$?
+	[ "$rc" = 75 ]
+	grep 'stopped (SIGUSR1): 0 shards are complete, 1 inputs of the next one are kept' err
+	gone x.h5
+	rm c.txt
+	mv kept c.txt
+	ok lwm-tokenize "${in[@]}" -o x.h5
+	err_has 'an earlier run had finished 1 of its inputs'
+	same want.h5 x.h5
+	same want.h5.manifest.json x.h5.manifest.json
+	gone x.h5.aside.*
+	code 75 env --block-signal=USR1 bash -c 'kill -USR1 $$; exec lwm-tokenize "$@"' held -t bytes a.txt b.txt -d dir
+	err_has '0 shards are complete, 0 inputs'
 }

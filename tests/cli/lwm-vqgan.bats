@@ -188,3 +188,65 @@ tokens() {
 	[ "$(recon again --probe-frames 16 --revive-every 1 --revive-until 3)" != "$always" ]
 	code 64 lwm-train-stage --objective reconstruction --data clips -o "$out/bad" --quantize-from -1
 }
+
+@test "stopped: finished clips are kept, the next run resumes behind them and the bytes are the same" {
+	ok lwm-synth images -n 400 --size 16 -o "$out/many" -q
+	local slow=(-m vq -t bytes --device ref -q --frames-per-pass 1 -f '[vision],caption' "$out/many") rc=0
+	ok lwm-vqgan-encode "${slow[@]}" -o "$out/want.h5"
+	env --block-signal=USR1,USR2 lwm-vqgan-encode "${slow[@]}" -o "$out/x.h5" 2>"$out/err" &
+	job=$!
+	until grep -qs ^lwm "/proc/$job/comm"; do sleep 0.01; done # env holds signals back from here on
+	# asked to save until it did, then to stop
+	until compgen -G "$out/x.h5.aside.*.manifest.json" >/dev/null; do
+		kill -USR2 $job || { echo 'it ended before it could be stopped'; false; }
+		sleep 0.01
+	done
+	kill -USR1 $job
+	wait $job || rc=$?
+	[ "$rc" = 75 ]
+	grep -E 'stopped \(SIGUSR1\) after [1-9][0-9]* of 400 clips' "$out/err"
+	gone "$out/x.h5"
+	ok lwm-vqgan-encode "${slow[@]}" -o "$out/x.h5"
+	err_lacks warning
+	same "$out/want.h5" "$out/x.h5"
+	same "$out/want.h5.manifest.json" "$out/x.h5.manifest.json"
+	gone "$out"/x.h5.aside.*
+	# killed: what was put aside before is there
+	env --block-signal=USR2 lwm-vqgan-encode "${slow[@]}" -o "$out/y.h5" 2>/dev/null &
+	job=$!
+	until grep -qs ^lwm "/proc/$job/comm"; do sleep 0.01; done
+	until compgen -G "$out/y.h5.aside.*.manifest.json" >/dev/null; do kill -USR2 $job; sleep 0.01; done
+	kill -9 $job
+	wait $job || true
+	ok lwm-vqgan-encode -v "${slow[@]}" -o "$out/y.h5"
+	same "$out/want.h5" "$out/y.h5"
+	gone "$out"/y.h5.*.tmp.* "$out"/y.h5.aside.*
+}
+
+@test "complete means verified: other content, damage and what was borne are seen; leftovers of a kill are replaced" {
+	cp -r clips "$out/in"
+	ok "${enc[@]}" "$out/in" -o "$out/a.h5"
+	cp "$out/a.h5" "$out/first"
+	ok "${enc[@]}" "$out/in" -o "$out/a.h5" --json
+	has '"skipped":true'
+	printf 'x' | dd of="$out/a.h5" bs=1 seek=2000 conv=notrunc status=none
+	ok "${enc[@]}" "$out/in" -o "$out/a.h5"
+	err_has 'it is made again'
+	same "$out/first" "$out/a.h5"
+	rm "$out/a.h5.manifest.json" # killed between the two renames
+	ok "${enc[@]}" "$out/in" -o "$out/a.h5"
+	same "$out/first" "$out/a.h5"
+	# a caption of the same length
+	sed -i 's/a /A /' "$out/in/clip-00000.txt"
+	code 73 "${enc[@]}" "$out/in" -o "$out/a.h5"
+	head -c 200 clips/clip-00000.mp4 >"$out/in/bad.mp4"
+	ok "${enc[@]}" "$out/in" -o "$out/b.h5"
+	err_has 'rejected'
+	code 65 "${enc[@]}" "$out/in" -o "$out/b.h5" --max-bad 0
+	err_has 'made without 1 inputs'
+	# too many bad ones end the run, and a larger number resumes it
+	code 65 "${enc[@]}" "$out/in" -o "$out/c.h5" --max-bad 0
+	err_has '--max-bad'
+	ok "${enc[@]}" "$out/in" -o "$out/c.h5" --max-bad 1
+	same "$out/b.h5" "$out/c.h5"
+}

@@ -253,8 +253,13 @@ static void test_text_documents(void **state)
 	assert_int_equal(r.st.in, 1);
 	assert_int_equal(rejected("t.h5", "empty"), 1);
 	r.cfg.separator = NULL;
-	r.cfg.max_bytes = 5;
+	r.cfg.max_bytes = 4;
 	put("t.txt", text, sizeof text - 1);
+	/* nothing of the only record is left: that is no shard */
+	assert_int_equal(lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err), -LWM_EDATA);
+	assert_int_equal(r.st.failed, 1);
+	lwm_err_clear(&err);
+	r.cfg.split_lines = 1;
 	OK(lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err));
 	assert_int_equal(rejected("t.h5", "line too long"), 1);
 	stop(&r);
@@ -325,7 +330,10 @@ static void test_unread_input(void **state)
 	assert_int_equal(lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err), -LWM_ENOINPUT);
 	assert_int_equal(r.st.shards, 1);
 	assert_int_equal(r.st.out, 2);
-	assert_true(lwm_manifest_done(r.out.v[0], "docs"));
+	struct lwm_manifest m;
+	bool replace;
+	assert_int_equal(lwm_manifest_done(r.out.v[0], "docs", &m, &replace, &err), 1);
+	lwm_manifest_release(&m);
 	assert_false(lwm_path_exists(r.out.v[1]));
 	stop(&r);
 }

@@ -39,7 +39,7 @@ static void write_docs(const char *path, int64_t docs, const struct lwm_docs_met
 	must(lwm_docs_reject(w, "too short", 3, &e), &e);
 	must(lwm_docs_reject(w, "not UTF-8", 1, &e), &e);
 	must(lwm_docs_reject(w, "too short", 2, &e), &e);
-	must(lwm_docs_input(w, "/data/books.txt", 12, "00112233445566778899aabbccddeeff", &e), &e);
+	must(lwm_docs_input(w, "/data/books.txt", 12, "00112233445566778899aabbccddeeff", 0, &e), &e);
 	assert_int_equal(lwm_docs_written(w, NULL), docs);
 	must(lwm_docs_commit(w, &e), &e);
 }
@@ -90,8 +90,11 @@ static void docs_round_trip(void **state)
 	const struct lwm_manifest *m = lwm_docs_manifest(d);
 	assert_true(m->in == DOCS + 6 && m->out == DOCS && m->rejected == 6 && m->nreject == 2);
 	assert_true(m->ninput == 1 && !strcmp(m->input[0].path, "books.txt"));
-	assert_true(lwm_manifest_done(at("a.h5"), "docs"));
-	assert_false(lwm_manifest_done(at("a.h5"), "rows"));
+	struct lwm_manifest now;
+	bool replace;
+	assert_int_equal(lwm_manifest_done(at("a.h5"), "docs", &now, &replace, &e), 1);
+	lwm_manifest_release(&now);
+	assert_int_equal(lwm_manifest_done(at("a.h5"), "rows", &now, &replace, NULL), -LWM_ECANTCREATE);
 	assert_int_equal(lwm_docs_read(d, DOCS, 0, 1, (int32_t[1]){ 0 }, &e), -LWM_EDATA);
 	lwm_docs_close(d);
 }
