@@ -1,5 +1,6 @@
 # LWM: see README.md.  make | make deps | make demo | make test | make check | make bench | make install
-# Variables: CC CXX CFLAGS LDFLAGS MPICC NVCC CUDA=auto|0|1 SAN=address,undefined PREFIX DESTDIR
+# Variables: CC CXX CFLAGS LDFLAGS MPICC NVCC CUDA=auto|0|1 SAN=address,undefined PREFIX DESTDIR V=1 (shows whole commands)
+# and where libraries are: HDF5_DIR and the like, see tests/deps.sh
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
 
@@ -14,6 +15,13 @@ B      := build/$(config)
 BIN    := $(if $(SAN),$(B)/bin,bin)
 LIB    := $(if $(SAN),$(B)/lib,lib)
 
+# All cores, unless somebody said -j, here or above. What is said on the command line stands over this line.
+ifeq ($(filter -j% --jobs% --jobserver%,$(MAKEFLAGS) $(shell echo "$$MAKEFLAGS")),)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+endif
+# What is being made: one short line each, or with V=1 the command itself.
+say = $(if $(filter 1,$(V)),,@echo "$(1) $(2)"; )
+
 # The kernels choose OpenBLAS's core type by the processor; a site-wide setting for other programs would only slow them down.
 unexport OPENBLAS_CORETYPE
 
@@ -23,9 +31,12 @@ DEPS := gcc g++ make pkg-config libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tool
 	libjansson-dev libxxhash-dev librandom123-dev libcairo2-dev libzstd-dev zlib1g-dev fonts-dejavu-core
 DEPS_TEST := libcmocka-dev bats shellcheck cppcheck procps zstd sentencepiece slurm-wlm munge
 
-PKGS := hdf5-serial libavformat libavcodec libavfilter libavutil libswscale yaml-0.1 sentencepiece jansson libxxhash \
-	cairo libzstd zlib
-pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
+# tests/deps.sh looks for the libraries and says which flags they need; asked once for a make and those it starts.
+DEPS_AT := $(foreach l,HDF5 FFMPEG LIBYAML SENTENCEPIECE JANSSON XXHASH CAIRO ZSTD ZLIB RANDOM123 CMOCKA,$(l)_DIR $(l)_ROOT $(l)_HOME)
+ifeq ($(DEPS_KNOWN),)
+$(shell $(foreach v,CC CXX MPICC $(DEPS_AT),$(if $($v),$v='$($v)')) bash tests/deps.sh --find $B/deps.mk)
+endif
+-include $B/deps.mk
 ARCH := $(shell uname -m)
 
 # ---- flags ----
@@ -46,10 +57,6 @@ ISA_base   :=
 ISA_avx2   := -mavx2 -mfma -mf16c -mtune=haswell
 ISA_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512 -mtune=skylake-avx512
 
-MPI_CFLAGS := $(call pkg,--cflags,ompi-c)
-MPI_LIBS   := $(call pkg,--libs,ompi-c)
-PKG_CFLAGS := $(patsubst -I%,-isystem %,$(call pkg,--cflags,$(PKGS)))
-PKG_LIBS   := $(call pkg,--libs,$(PKGS))
 LIBS = $(PKG_LIBS) -lstdc++ -ldl -lm
 
 # ---- sources: found, never listed ----
@@ -69,20 +76,30 @@ KOBJ := $(KSRC:%.c=$B/%.o) $(foreach i,$(ISAS),$(KHOT:%.hot.c=$B/%.$i.o))
 LOBJ := $(LIBSRC:%.c=$B/%.o) $(LIBCXX:%.cc=$B/%.o)
 
 # ---- goals ----
-.PHONY: all deps deps-test have-deps have-deps-test demo test check bench install clean config FORCE
+.PHONY: all deps deps-test have-deps found-deps have-deps-test demo test check bench install clean config FORCE
+again = --no-print-directory $(if $(DEPS_MISSING),,DEPS_KNOWN=1)
 all: have-deps
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) $(again) build
 .PHONY: build
 build: $(TOOLS:%=$(BIN)/%) $(BIN)/lwm-kernel-ops cuda
 
 config:
 	@echo "CC=$(CC) SAN=$(SAN) CUDA=$(CUDA) NVCC=$(NVCC) ISAS=$(ISAS) PREFIX=$(PREFIX)"
+	@sed -n 's/^# \(.*: \)/\1/p' $B/deps.mk; cat $B/deps.mk.txt
 
-# Probed with pkg-config and headers, so that a site with its own modules needs no apt.
+# What is missing is installed where that can be done, and looked for again. Else: where it was looked for, what to set.
 have-deps:
-	@bash tests/deps.sh "$(PKGS)" "ompi-c" "Random123/philox.h libopenblas.so.0" || $(MAKE) --no-print-directory deps
+ifeq ($(DEPS_MISSING),)
+	@cat $B/deps.mk.txt >&2
+else
+	@echo "deps: missing: $(DEPS_MISSING)" >&2
+	@$(MAKE) --no-print-directory deps || { cat $B/deps.mk.txt >&2; exit 1; }
+	@$(MAKE) --no-print-directory found-deps
+endif
+found-deps:
+	@$(if $(DEPS_MISSING),cat $B/deps.mk.txt >&2; exit 1)
 have-deps-test: have-deps
-	@bash tests/deps.sh "cmocka" "" "" bats shellcheck cppcheck pgrep zstd || $(MAKE) --no-print-directory deps-test
+	@$(if $(DEPS_TEST_MISSING),false,bash tests/deps.sh --need bats shellcheck cppcheck pgrep zstd) || $(MAKE) --no-print-directory deps-test
 deps:
 	@bash tests/deps.sh --install $(DEPS)
 deps-test:
@@ -90,39 +107,40 @@ deps-test:
 
 # ---- objects ----
 # changed flags rebuild everything
+FLAGS = $(CC) $(CFLAGS_ALL) $(KFLAGS) $(CXXFLAGS_ALL) $(PKG_CFLAGS) $(MPI_CFLAGS) $(TEST_CFLAGS) $(LIBS) $(MPI_LIBS) $(LDFLAGS) $(ISAS)
 $B/flags: FORCE
-	@mkdir -p $B; echo '$(CC) $(CFLAGS_ALL) $(KFLAGS) $(CXXFLAGS_ALL) $(PKG_CFLAGS) $(ISAS)' | cmp -s - $@ || \
-		echo '$(CC) $(CFLAGS_ALL) $(KFLAGS) $(CXXFLAGS_ALL) $(PKG_CFLAGS) $(ISAS)' > $@
+	@mkdir -p $B; echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' > $@
 $B/common/dist/comm_mpi.o: common/dist/comm_mpi.c $B/flags
-	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(patsubst -I%,-isystem %,$(MPI_CFLAGS)) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(MPI_CFLAGS) -MMD -MP -c -o $@ $<
 $B/kernels/%.o: kernels/%.c $B/flags
-	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(KFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(KFLAGS) -MMD -MP -c -o $@ $<
 define hot_rule
 $B/kernels/%.$(1).o: kernels/%.hot.c $B/flags
-	@mkdir -p $$(@D); $$(CC) $$(CFLAGS_ALL) $$(KFLAGS) $$(ISA_$(1)) -DLK_ISA=$(1) -MMD -MP -c -o $$@ $$<
+	$$(call say,CC,$$< ($(1)))mkdir -p $$(@D); $$(CC) $$(CFLAGS_ALL) $$(KFLAGS) $$(ISA_$(1)) -DLK_ISA=$(1) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach i,$(ISAS),$(eval $(call hot_rule,$i)))
 $B/%.o: %.c $B/flags
-	@mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) $(if $(filter tests/%,$<),$(TEST_CFLAGS)) -MMD -MP -c -o $@ $<
 $B/%.o: %.cc $B/flags
-	@mkdir -p $(@D); $(CXX) $(CXXFLAGS_ALL) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CXX,$<)mkdir -p $(@D); $(CXX) $(CXXFLAGS_ALL) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+archive = $(call say,AR,$@)rm -f $@; ar rcs $@ $^
 $B/liblwm.a: $(LOBJ)
-	@rm -f $@; ar rcs $@ $^
+	$(archive)
 $B/liblk.a: $(KOBJ)
-	@rm -f $@; ar rcs $@ $^
+	$(archive)
 $B/libcommmpi.a: $B/common/dist/comm_mpi.o
-	@rm -f $@; ar rcs $@ $^
+	$(archive)
 
 # ---- programs ----
-link = @mkdir -p $(@D); $(CC) $(OPT) -fopenmp -pthread -o $@ $(filter %.o,$^) $(1) $(LDFLAGS) -Wl,--as-needed
+link = $(call say,LD,$@)mkdir -p $(@D); $(CC) $(OPT) -fopenmp -pthread -o $@ $(filter %.o,$^) $(1) $(LDFLAGS) -Wl,--as-needed
 $(MPI_TOOLS:%=$(BIN)/%): $(BIN)/%: $B/tools/%.o $B/liblwm.a $B/liblk.a $B/libcommmpi.a
 	$(call link,$B/libcommmpi.a $B/liblwm.a $B/liblk.a) $(LIBS) $(MPI_LIBS)
 $(BIN)/lwm-%: $B/tools/lwm-%.o $B/liblwm.a $B/liblk.a
 	$(call link,$B/liblwm.a $B/liblk.a) $(LIBS)
 $B/tests/unit/mpi_%: $B/tests/unit/mpi_%.o $B/liblwm.a $B/liblk.a $B/libcommmpi.a
-	$(call link,$B/libcommmpi.a $B/liblwm.a $B/liblk.a) $(LIBS) $(MPI_LIBS) -lcmocka
+	$(call link,$B/libcommmpi.a $B/liblwm.a $B/liblk.a) $(LIBS) $(MPI_LIBS) $(TEST_LIBS)
 $B/tests/unit/%: $B/tests/unit/%.o $B/liblwm.a $B/liblk.a
-	$(call link,$B/liblwm.a $B/liblk.a) $(LIBS) -lcmocka
+	$(call link,$B/liblwm.a $B/liblk.a) $(LIBS) $(TEST_LIBS)
 $B/tests/bench/%: $B/tests/bench/%.o $B/liblwm.a $B/liblk.a
 	$(call link,$B/liblwm.a $B/liblk.a) $(LIBS)
 $B/tests/fuzz/%: $B/tests/fuzz/%.o $B/liblwm.a $B/liblk.a
@@ -144,15 +162,15 @@ include tests/emu/build.mk
 
 # ---- use ----
 test: have-deps-test
-	@$(MAKE) --no-print-directory build emu $(UNITS:%=$B/tests/unit/%) $(FUZZERS:%=$B/tests/fuzz/%) \
+	@$(MAKE) $(again) build emu $(UNITS:%=$B/tests/unit/%) $(FUZZERS:%=$B/tests/fuzz/%) \
 		$(if $(SAN),,$(BENCHES:%=$B/tests/bench/%) $(GPU_BENCH) $(GPU_LARGE))
 	@SAN=$(SAN) B=$(B) BIN=$(abspath $(BIN)) bash tests/run.sh
 check: have-deps-test
-	@bash tests/check.sh
+	@$(MAKE) $(again) build; bash tests/check.sh
 demo: all
 	@$(BIN)/lwm-run pipelines/demo.yaml
 bench: all
-	@$(MAKE) --no-print-directory $(BENCHES:%=$B/tests/bench/%)
+	@$(MAKE) $(again) $(BENCHES:%=$B/tests/bench/%)
 	@B=$(B) BIN=$(abspath $(BIN)) bash tests/bench/run.sh
 install: all
 	@bash tests/install.sh "$(DESTDIR)" "$(PREFIX)" "$(BIN)" "$(LIB)"

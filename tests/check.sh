@@ -40,8 +40,9 @@ files() { # files PATTERN...: those of the project, whether committed yet or not
 	done
 }
 
-read -ra pkg < <(pkg-config --cflags hdf5-serial libavformat libavfilter libswscale yaml-0.1 sentencepiece jansson \
-	libxxhash cairo libzstd zlib 2>/dev/null)
+tests/deps.sh --find "$out.deps"
+read -ra pkg < <(sed -n 's/^PKG_CFLAGS := //p' "$out.deps")
+rm -f "$out.deps" "$out.deps.txt"
 
 headers() {
 	local h

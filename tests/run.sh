@@ -4,7 +4,7 @@
 #   SAN=... B=build/rel BIN=.../bin tests/run.sh [PATTERN...]     only suites whose name contains a PATTERN
 #
 # A suite is a cmocka program (tests/unit, the ones named mpi_* under mpirun with 2 and 4 ranks), the kernel case table,
-# a bats file (tests/cli, tests/slurm) or a fuzz target replaying its corpus. What a suite prints is shown when it fails.
+# a bats file (tests/build, tests/cli, tests/slurm) or a fuzz target replaying its corpus. What a suite prints is shown when it fails.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 70
 B=${B:-build/rel} BIN=${BIN:-$PWD/bin} SAN=${SAN:-}
@@ -165,7 +165,7 @@ unit_tests
 emulated
 gpu_programs
 fuzz_replays
-for t in tests/cli/*.bats tests/slurm/*.bats; do
+for t in tests/build/*.bats tests/cli/*.bats tests/slurm/*.bats; do
 	[ -e "$t" ] || continue
 	if [ -n "$SAN" ] && [[ $t == tests/slurm/* ]]; then
 		skip_suite "${t#tests/}" 'the programs run alone above; ten times slower ones outlast the time limits of these jobs'

@@ -11,6 +11,7 @@
 static struct lwm_paths only;
 static const char *from, *until, *launch;
 static int64_t jobs = 1, restarts = 100, ranks;
+static double say_every = 60;
 static bool check, slurm, print;
 
 static const struct lwm_opt opts[] = {
@@ -21,6 +22,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "ranks", &ranks, 0, 100000, "N", "ranks of stages that have ranks; 0: as the file says", 0),
 	LWM_OPT_STR(0, "launch", &launch, "COMMAND", "what starts ranks (default mpirun, in a Slurm job srun)", 0),
 	LWM_OPT_INT(0, "restarts", &restarts, 0, 1000000, "N", "how often a task that saved and stopped goes on", 0),
+	LWM_OPT_SECONDS(0, "say-every", &say_every, "TIME", "how often to say how far tasks are; 0: never; a terminal shows it always", 0),
 	LWM_OPT_FLAG(0, "check", &check, "only check the file and that the programs know their options"),
 	LWM_OPT_FLAG(0, "slurm", &slurm, "submit as a chain of batch jobs"),
 	LWM_OPT_FLAG(0, "print", &print, "with --slurm: print the scripts instead"),
@@ -104,7 +106,7 @@ static int plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_
 static int run(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_run_cfg c = { .force = a->common.force, .json = a->common.json, .jobs = jobs, .restarts = restarts,
-				 .ranks = ranks, .launch = launch };
+				 .ranks = ranks, .launch = launch, .say_every = say_every };
 	struct lwm_pipeline *p = NULL;
 	char *bin;
 	int rc;

@@ -1,15 +1,19 @@
+/* log.c - lines on standard error, and one that is drawn again and again. */
 #include "common/base/log.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
 static struct {
 	char program[64], host[64];
 	int level, rank, nranks;
-} g = { "lwm", "", LWM_INFO, 0, 1 };
+	bool drawn; /* a line without an end stands on the terminal */
+} g = { "lwm", "", LWM_INFO, 0, 1, false };
 
 void lwm_log_init(const char *program, int level)
 {
@@ -56,5 +60,29 @@ void lwm_log(int level, const char *fmt, ...)
 	va_end(ap);
 	n = (int)strlen(line);
 	line[n] = '\n';
+	lwm_log_clear();
 	fwrite(line, 1, (size_t)n + 1, stderr);
+}
+
+void lwm_log_redraw(const char *fmt, ...)
+{
+	char line[1024];
+	struct winsize w;
+	va_list ap;
+	int n = snprintf(line, sizeof line, "%s: ", g.program);
+	va_start(ap, fmt);
+	vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);
+	va_end(ap);
+	/* a line that wraps could not be taken away again */
+	if (ioctl(2, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 && w.ws_col <= sizeof line)
+		line[w.ws_col - 1] = 0;
+	fprintf(stderr, "\r\033[K%s", line);
+	g.drawn = true;
+}
+
+void lwm_log_clear(void)
+{
+	if (g.drawn)
+		fputs("\r\033[K", stderr);
+	g.drawn = false;
 }

@@ -9,5 +9,8 @@ void lwm_log_rank(int rank, int nranks); /* other ranks than 0 then only speak a
 int lwm_log_level(void);
 const char *lwm_log_program(void);
 void lwm_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* For a terminal: one line without an end, cut at the width, that the next of these or of lwm_log replaces. */
+void lwm_log_redraw(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void lwm_log_clear(void); /* takes that line away, where there is one */
 
 #endif

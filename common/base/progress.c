@@ -46,7 +46,7 @@ static void show(struct lwm_progress *p, double now)
 	snprintf(line + n, sizeof line - (size_t)n, " %s, %.3g/s%s", p->unit,
 		 elapsed > 0 ? (double)p->done / elapsed : 0.0, eta);
 	if (p->tty)
-		fprintf(stderr, "\r\033[K%s: %s", lwm_log_program(), line);
+		lwm_log_redraw("%s", line);
 	else
 		lwm_log(LWM_INFO, "%s", line);
 	p->last = now;
@@ -66,5 +66,5 @@ void lwm_progress_at(struct lwm_progress *p, int64_t done)
 void lwm_progress_end(struct lwm_progress *p)
 {
 	if (p->on && p->tty)
-		fputs("\r\033[K", stderr);
+		lwm_log_clear();
 }

@@ -18,6 +18,7 @@ struct lwm_run_cfg {
 	bool json;         /* the plan as JSON */
 	int64_t jobs;      /* tasks at a time */
 	int64_t restarts;  /* how often a task that exits 75 is started again */
+	double say_every;  /* seconds between the lines about tasks that run; a terminal has its own pace */
 	int64_t ranks;     /* over the file's, for stages with ranks; 0: the file's */
 	const char *launch; /* command in front of stages with ranks; NULL: srun in a Slurm job, else mpirun */
 };

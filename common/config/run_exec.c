@@ -16,6 +16,7 @@
 #include "common/base/log.h"
 #include "common/base/stop.h"
 #include "common/config/run.h"
+#include "common/config/run_watch.h"
 
 enum { TAIL_LINES = 20 };
 enum stage_state { WAITING, RUNNING, DONE, FAILED };
@@ -26,7 +27,7 @@ struct job {
 	struct lwm_verdict v;
 	pid_t pid;
 	double start;
-	int64_t attempt;
+	int64_t attempt, log_from; /* log_from: bytes of its log from before this attempt */
 	struct job *next;
 };
 
@@ -38,6 +39,7 @@ struct runner {
 	struct job *queue, *running;
 	int64_t nrunning, ran, complete, failed;
 	struct lwm_jsonl *timing;
+	struct lwm_run_watch watch;
 	int code; /* of the first failure, negative */
 	bool stopping;
 };
@@ -134,6 +136,8 @@ static int start(struct runner *r, struct job *j, struct lwm_err *e)
 	int out_fd, log_fd, rc;
 	LWM_TRY(make_folders(j->t, e));
 	rc = open_outputs(r, j->t, &out_fd, &log_fd, e);
+	if (rc == 0)
+		j->log_from = lseek(log_fd, 0, SEEK_END);
 	if (rc == 0)
 		rc = lwm_spawn(&j->argv, out_fd, log_fd, &j->pid, e);
 	if (out_fd >= 0 && out_fd != log_fd)
@@ -372,6 +376,20 @@ static void pass_on_stop(struct runner *r)
 	}
 }
 
+/* Now and then: what runs, for how long, and how far it says to be. The list begins with the latest. */
+static void watch(struct runner *r)
+{
+	if (!r->nrunning || !lwm_run_watch_due(&r->watch))
+		return;
+	for (struct job *j = r->running; j; j = j->next) {
+		char *log = !r->watch.tty || !j->next ? log_path(r->p, j->t) : NULL;
+		const struct lwm_run_watched t = { .label = j->t->label, .log = log, .from = j->log_from, .start = j->start };
+		if (log)
+			lwm_run_watch_say(&r->watch, &t, r->nrunning);
+		free(log);
+	}
+}
+
 static int loop(struct runner *r, struct lwm_err *e)
 {
 	static const struct timespec nap = { 0, 30 * 1000 * 1000 };
@@ -391,6 +409,7 @@ static int loop(struct runner *r, struct lwm_err *e)
 		}
 		if (!r->nrunning && !r->queue)
 			return 0;
+		watch(r);
 		nanosleep(&nap, NULL);
 		LWM_TRY(reap(r, e));
 	}
@@ -422,7 +441,9 @@ int lwm_run_execute(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct 
 	if (rc < 0)
 		goto out;
 	lwm_stop_install(0, NULL);
+	lwm_run_watch_begin(&r.watch, c->say_every);
 	rc = loop(&r, e);
+	lwm_log_clear();
 	/* whatever happened, nobody is left behind */
 	for (struct job *j = r.running; j; j = j->next)
 		kill(j->pid, SIGTERM);

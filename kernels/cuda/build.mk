@@ -42,10 +42,10 @@ cuda-table: cuda
 $(CUDA_DIR)/flags: FORCE
 	@mkdir -p $(@D); echo '$(NVCC_ALL) $(CUDA_GEN)' | cmp -s - $@ || echo '$(NVCC_ALL) $(CUDA_GEN)' > $@
 $(CUDA_DIR)/%.o: kernels/cuda/%.cu $(CUDA_DIR)/flags
-	@mkdir -p $(@D); $(NVCC_ALL) $(if $(findstring _sm90_,$<),$(CUDA_GEN_90),$(CUDA_GEN)) -MMD -MP -MF $(@:.o=.d) \
+	$(call say,NVCC,$<)mkdir -p $(@D); $(NVCC_ALL) $(if $(findstring _sm90_,$<),$(CUDA_GEN_90),$(CUDA_GEN)) -MMD -MP -MF $(@:.o=.d) \
 		-MT $@ -c -o $@ $< 2>$(@:.o=.ptxas) || { grep -vE '^ptxas info|bytes stack frame' $(@:.o=.ptxas); rm -f $@; exit 1; } >&2
 $(CUDA_DIR)/%.c.o: kernels/cuda/%.c $(CUDA_DIR)/flags
-	@mkdir -p $(@D); $(CC) -std=c11 $(WARN) -O2 -g $(DEF) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)mkdir -p $(@D); $(CC) -std=c11 $(WARN) -O2 -g $(DEF) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 $(CUDA_SO): $(CUDA_OBJ)
-	@mkdir -p $(@D); $(NVCC_FOUND) -shared -ccbin $(CXX) -cudart static -o $@ $^ -lcublasLt -ldl \
+	$(call say,LD,$@)mkdir -p $(@D); $(NVCC_FOUND) -shared -ccbin $(CXX) -cudart static -o $@ $^ -lcublasLt -ldl \
 		-Xlinker -rpath,$(CUDA_ROOT)/lib64,--exclude-libs,ALL,--no-undefined

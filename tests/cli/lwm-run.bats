@@ -353,3 +353,60 @@ edit() { sed -i "$1" p.yaml; }
 	has '1 to run'
 	ok lwm-run --check p.yaml --set src=nowhere
 }
+
+# A task that says what the file `words` holds and goes on until the file `seen` is there.
+talker() {
+	cat >talk <<-'S'
+		#!/bin/bash
+		printf '%b' "$(cat words)" >&2
+		for ((i = 0; i < 600; i++)); do [ -e seen ] && break; sleep 0.05; done
+		cp "$1" "$2"
+	S
+	chmod +x talk
+	rm 'in/b c.txt'
+	edit 's/tool: cp/tool: ".\/talk"/'
+}
+
+until_seen() { # FILE TEXT: waits for it, then lets the task end
+	local i
+	for ((i = 0; i < 600; i++)); do
+		grep -qF -- "$2" "$1" 2>/dev/null && break
+		sleep 0.05
+	done
+	touch seen
+	wait "$pid" && grep -qF -- "$2" "$1"
+}
+
+@test "says how far a long task is: its time and the last line of its log" {
+	talker
+	echo '12:00:00 lwm-some: step 4/9\n12:00:01 lwm-some: \033[31mstep 5/9 loss 1.5\nstep 6' >words
+	lwm-run --say-every 0.05 --until copy p.yaml 2>err &
+	pid=$!
+	until_seen err 'running for 0m'
+	grep -qE ' lwm-run: copy-a-[0-9a-f]+: running for 0m0[0-9]s,  \[31mstep 5/9 loss 1.5$' err
+	# what an earlier run said is not this one's
+	rm seen err
+	: >words
+	lwm-run --say-every 0.05 --force --until copy p.yaml 2>err &
+	pid=$!
+	until_seen err 'running for 0m'
+	[ "$(grep -c step err)" = 0 ]
+	# silent on request
+	ok lwm-run --say-every 0 --force --until copy p.yaml
+	err_lacks 'running for'
+	ok env LWM_PROGRESS=none lwm-run --say-every 0.05 --force --until copy p.yaml
+	err_lacks 'running for'
+}
+
+@test "on a terminal: one line, drawn again, gone when another comes" {
+	type -P script >/dev/null || skip 'no script(1) here'
+	talker
+	echo 'step 5/9 loss 1.5 and much more than what fits into one line\n' >words
+	script -qec 'stty cols 60; lwm-run --until copy p.yaml' typed </dev/null >screen 2>&1 &
+	pid=$!
+	until_seen screen 'running for 0m'
+	tr '\r' '\n' <screen >lines
+	grep -q $'^\033\\[Klwm-run: copy-a-.*: running for 0m0[0-9]s, step' lines
+	[ "$(grep -c 'what fits into one line' lines)" = 0 ] # it would wrap
+	grep -qE $'^\033\\[K[0-9:]+ lwm-run: copy-a-[0-9a-f]+: done' <(sed 's/^\x1b\[K\x1b\[K/\x1b[K/' lines)
+}

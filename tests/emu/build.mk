@@ -15,12 +15,12 @@ emu: $(if $(findstring thread,$(SAN)),,$(EMU_SO) $B/emu/selftest)
 $B/emu/flags: FORCE
 	@mkdir -p $(@D); echo '$(CXX) $(CC) $(EMU_FLAGS)' | cmp -s - $@ || echo '$(CXX) $(CC) $(EMU_FLAGS)' > $@
 $B/emu/%.o: kernels/cuda/%.cu $B/emu/flags
-	@mkdir -p $(@D); $(CXX) -x c++ $(EMU_FLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CXX,$< (emulated))mkdir -p $(@D); $(CXX) -x c++ $(EMU_FLAGS) -MMD -MP -c -o $@ $<
 $B/emu/%.o: tests/emu/%.cc $B/emu/flags
-	@mkdir -p $(@D); $(CXX) $(EMU_FLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CXX,$<)mkdir -p $(@D); $(CXX) $(EMU_FLAGS) -MMD -MP -c -o $@ $<
 $B/emu/%.c.o: kernels/cuda/%.c $B/emu/flags
-	@mkdir -p $(@D); $(CC) -std=c11 $(WARN) $(OPT) $(DEF) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)mkdir -p $(@D); $(CC) -std=c11 $(WARN) $(OPT) $(DEF) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 $(EMU_SO): $(EMU_OBJ)
-	@$(CXX) $(OPT) -shared -pthread -o $@ $^ -ldl -lm
+	$(call say,LD,$@)$(CXX) $(OPT) -shared -pthread -o $@ $^ -ldl -lm
 $B/emu/selftest: $B/emu/selftest.o $(EMU_CC:tests/emu/%.cc=$B/emu/%.o)
-	@$(CXX) $(OPT) -pthread -o $@ $^ -ldl -lm
+	$(call say,LD,$@)$(CXX) $(OPT) -pthread -o $@ $^ -ldl -lm

@@ -11,7 +11,7 @@ GPU_LARGE := $B/tests/gpu/large
 
 # the models without what needs other libraries; the linker takes what it is asked for
 $B/liblwmcore.a: $(CORE_SRC:%.c=$B/%.o)
-	@rm -f $@; ar rcs $@ $^
+	$(archive)
 $(GPU_BENCH): $(patsubst %.c,$B/%.o,$(wildcard tests/bench/cuda/*.c)) $B/liblwmcore.a $B/liblk.a
 	$(call link,$B/liblwmcore.a $B/liblk.a) -ldl -lm
 $(GPU_LARGE): $B/tests/gpu/large.o $B/tests/gpu/large_attn.o $B/tests/bench/cuda/frame.o $B/liblk.a
@@ -19,8 +19,8 @@ $(GPU_LARGE): $B/tests/gpu/large.o $B/tests/gpu/large_attn.o $B/tests/bench/cuda
 
 .PHONY: test-cuda bench-cuda
 test-cuda:
-	@$(MAKE) --no-print-directory $(BIN)/lwm-kernel-ops $(GPU_LARGE) cuda
+	@$(MAKE) --no-print-directory DEPS_KNOWN=1 $(BIN)/lwm-kernel-ops $(GPU_LARGE) cuda
 	@B=$(abspath $B) BIN=$(abspath $(BIN)) LIB=$(abspath $(LIB)) bash tests/gpu/run.sh
 bench-cuda:
-	@$(MAKE) --no-print-directory $(GPU_BENCH) cuda
+	@$(MAKE) --no-print-directory DEPS_KNOWN=1 $(GPU_BENCH) cuda
 	@B=$(abspath $B) LIB=$(abspath $(LIB)) bash tests/gpu/bench.sh
