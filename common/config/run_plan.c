@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/show.h"
 #include "common/config/run.h"
 
 struct plan {
@@ -40,7 +41,9 @@ static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm
 		lwm_str_puts(out, "]}");
 		pl->sep = ",";
 	} else if (rc == 0 && !v->complete) {
-		lwm_str_printf(out, "%s: %s\n    ", t->label, v->why);
+		lwm_str_printf(out, "%s: ", t->label);
+		lwm_show_add(out, v->why); /* a check of the file's may have said anything */
+		lwm_str_puts(out, "\n    ");
 		put_command(out, &argv, false);
 		lwm_str_putc(out, '\n');
 	}
