@@ -69,3 +69,61 @@ tame() { # tame COUNT
 	has 'first\x1b[2Jsecond\rthird'
 	! LC_ALL=C grep -q $'[\x1b\r]' <<<"$output"
 }
+
+@test "logs, timing and standard output of tasks do not follow links, and wait for no FIFO" {
+	cat >p.yaml <<-'Y'
+		name: n
+		out: out
+		stages:
+		- {name: s, tool: echo, operands: hello, stdout: out/s.txt}
+	Y
+	for f in out/logs/s.log out/timing.jsonl out/s.txt.tmp.run; do
+		rm -rf out
+		mkdir -p out/logs
+		echo 'no newline at the end' | tr -d '\n' >precious
+		cp precious kept
+		ln -s "$PWD/precious" "$f"
+		code 73 lwm-run p.yaml
+		err_has "$f: is a symbolic link"
+		same precious kept
+		rm "$f"
+		mkfifo "$f"
+		code 73 timeout 60 lwm-run p.yaml
+		err_has "$f: is a FIFO"
+		rm "$f"
+	done
+	mkfifo out/s.txt
+	code 73 timeout 60 lwm-run --force p.yaml
+	err_has 'out/s.txt: is a FIFO'
+	[ -p out/s.txt ]
+	rm out/s.txt
+	ok lwm-run p.yaml
+	[ "$(cat out/s.txt)" = hello ]
+}
+
+@test "a stage's metrics and lock do not follow links" {
+	words 600 >words.txt
+	ok lwm-tokenize -q -t bytes --split-lines 20 -o docs.h5 words.txt
+	ok lwm-pack -q -n 64 -o rows.h5 docs.h5
+	local tiny=(lwm-train-stage -q --threads 1 --device cpu --dim 32 --ffn 48 --layers 2 --heads 4 --data rows.h5
+		--seq-length 64 --tokens-per-batch 256 -o out --steps 1)
+	for f in metrics.jsonl .lock; do
+		rm -rf out
+		mkdir out
+		echo '{"step":7} and more' | tr -d '\n' >precious
+		cp precious kept
+		ln -s "$PWD/precious" "out/$f"
+		code 73 "${tiny[@]}"
+		err_has "out/$f: is a symbolic link"
+		same precious kept
+	done
+	rm out/.lock
+	ok "${tiny[@]}"
+	# the lines behind a checkpoint are cut off in the file itself only
+	mv out/metrics.jsonl elsewhere
+	ln -s "$PWD/elsewhere" out/metrics.jsonl
+	cp elsewhere kept
+	code 73 "${tiny[@]}" --steps 2
+	err_has 'out/metrics.jsonl: is a symbolic link'
+	same elsewhere kept
+}
