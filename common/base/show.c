@@ -64,7 +64,7 @@ int lwm_show_check(const char *name, const char *what, struct lwm_err *e)
 			continue;
 		lwm_show(shown, sizeof shown, name);
 		spell(s, 1, one);
-		return lwm_fail(e, LWM_EUSAGE, "%s: the name '%s' holds the control character %s", what, shown, one);
+		return lwm_fail(e, LWM_EUSAGE, "%s: '%s' holds the control character %s", what, shown, one);
 	}
 	return 0;
 }

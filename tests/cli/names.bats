@@ -14,7 +14,7 @@ tame() { # tame COUNT
 
 @test "a name in an error: one line, nothing for the terminal" {
 	local name=$'no\nforged: all is well\x1b[2J\x1b]0;owned\a\r\x7f'
-	for t in lwm-tokenize lwm-pack lwm-inspect lwm-qa-gen lwm-merge-ckpt lwm-report lwm-train-stage lwm-sample; do
+	for t in lwm-tokenize lwm-pack lwm-inspect lwm-qa-gen lwm-merge-ckpt lwm-report lwm-run lwm-train-stage lwm-sample; do
 		code 64 "$t" "--set=$name" "$name"
 		tame 1
 	done
