@@ -58,7 +58,7 @@ static void test_log(void **state)
 static void test_log_random(void **state)
 {
 	char text[3000], line[16384];
-	struct lwm_rng r = lwm_rng_at(7, 0, 0, 0);
+	struct lwm_rng r = lwm_rng_at(7, LWM_RNG_TEST, 0, 0);
 	(void)state;
 	lwm_log_init("name", LWM_INFO);
 	for (int k = 0; k < 300; k++) {
