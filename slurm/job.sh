@@ -99,6 +99,14 @@ lwm_need() {
 	done
 }
 
+# lwm_target FILE: standard output goes there next; nothing is written through a link, nor to a FIFO or device
+lwm_target() {
+	if [ -L "$1" ] || { [ -e "$1" ] && [ ! -f "$1" ]; }; then
+		echo "not a regular file, not written: $1" >&2
+		exit 73
+	fi
+}
+
 # an exit status can get lost between nodes; what was written cannot
 lwm_wrote() {
 	local f

@@ -15,7 +15,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR(0, "title", &r.title, "TEXT", "its title", 0),
 	LWM_OPT_LIST(0, "check", &r.checks, "SPEC", "'NAME: FILE#key.key >= X' or '<= X * FILE#key'", 0),
 	LWM_OPT_LIST(0, "stage", &r.stages, "NAME=DIR", "output folder of lwm-train-stage", 0),
-	LWM_OPT_LIST(0, "picture", &r.pictures, "CAPTION=FILE", ".png, .svg, or the frames of an .mp4", 0),
+	LWM_OPT_LIST(0, "picture", &r.pictures, "CAPTION=FILE", ".png, .jpg, .svg, or the frames of an .mp4", 0),
 	LWM_OPT_LIST(0, "text", &r.texts, "CAPTION=FILE", "shown as it is", 0),
 	LWM_OPT_STR(0, "timing", &r.timing, "FILE", "timing.jsonl of lwm-run", 0),
 	LWM_OPT_END,
@@ -26,6 +26,8 @@ static const struct lwm_tool tool = {
 	.summary = "Makes one self-contained HTML page about a run; exit code 1 when a check does not hold.",
 	.operands = "",
 	.opts = opts,
+	.details = "Everything on the page is text or a picture: names, captions and texts are escaped, pictures (which must be what\n"
+		   "their suffix says) are images in which a browser runs no script, and the page forbids scripts and references.",
 	.examples = "  lwm-report -o report.html --stage 32K=runs/32k --picture 'Needle=runs/needle/heatmap.svg'\n"
 		    "  lwm-report -o report.html --check 'PSNR: runs/vqgan/summary.json#eval.psnr >= 24'",
 };

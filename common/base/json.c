@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/inplace.h"
 #include "common/base/log.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
@@ -126,9 +127,9 @@ int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e)
 		free(f);
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
-	f->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-	int rc = f->fd < 0 ? lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot open for appending", path) :
-			     cut_tail(f->fd, path, e);
+	int rc = lwm_inplace_open(&f->fd, path, O_RDWR | O_CREAT | O_APPEND, e);
+	if (rc == 0)
+		rc = cut_tail(f->fd, path, e);
 	if (rc < 0) {
 		if (f->fd >= 0)
 			close(f->fd);

@@ -19,7 +19,8 @@ int lwm_json_get(const json_t *o, const char *key, json_type type, json_t **out,
 /* Sorted keys, two-space indent, newline at the end: the same value gives the same bytes. */
 int lwm_json_write(const json_t *v, const char *path, bool force, struct lwm_err *e);
 
-/* JSON lines file that is only appended to; a torn last line left by a kill is cut off when it is opened. */
+/* JSON lines file that is only appended to; a torn last line left by a kill is cut off when it is opened.
+ * A symbolic link and what is no regular file are refused (-LWM_ECANTCREATE, inplace.h). */
 struct lwm_jsonl;
 int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e);
 /* A line, without newline. What the disk does not take (it is full, it fails) waits in memory, up to 64 MiB of it, and is tried

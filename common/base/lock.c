@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/inplace.h"
 #include "common/base/log.h"
 #include "common/base/path.h"
 
@@ -109,9 +110,7 @@ int lwm_lock_take(struct lwm_lock **out, const char *dir, double seconds, struct
 	*out = NULL;
 	if (!path || !l)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir));
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-	if (fd < 0)
-		LWM_GO(lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot be opened", path));
+	LWM_GO(lwm_inplace_open(&fd, path, O_RDWR | O_CREAT, e));
 	LWM_GO(wait_for_lock(fd, dir, seconds, &ours, e));
 	if (ours)
 		write_holder(fd);

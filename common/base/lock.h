@@ -10,7 +10,8 @@
 struct lwm_lock;
 /* -LWM_ECANTCREATE with the holder's name when another process holds it: after 3 seconds when that one is seen to live on
  * this node, else after `seconds` (a server takes a while to notice that a node has died). Where the file system has no locks
- * there is a warning, and *out is of no effect. Once in a process for a folder: locks of fcntl are the process's. */
+ * there is a warning, and *out is of no effect. A ".lock" that is a link or no regular file is -LWM_ECANTCREATE, and
+ * left as it is. Once in a process for a folder: locks of fcntl are the process's. */
 int lwm_lock_take(struct lwm_lock **out, const char *dir, double seconds, struct lwm_err *e);
 void lwm_lock_free(struct lwm_lock *l); /* NULL is fine */
 

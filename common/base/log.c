@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/base/show.h"
+
 static struct {
 	char program[64], host[64];
 	int level, rank, nranks;
@@ -40,39 +42,41 @@ const char *lwm_log_program(void)
 	return g.program;
 }
 
+/* What is told in the line comes from anywhere: file names, the output of other programs. It stays within its line. */
 void lwm_log(int level, const char *fmt, ...)
 {
 	static const char *const names[] = { "error: ", "warning: ", "", "debug: " };
-	char line[2048], when[16];
+	char text[2048], line[4096], when[16];
 	time_t now = time(NULL);
 	struct tm tm;
 	va_list ap;
-	int n;
+	size_t n;
 	if (level > g.level || (g.rank && level > LWM_WARN))
 		return;
-	strftime(when, sizeof when, "%H:%M:%S", localtime_r(&now, &tm));
-	n = snprintf(line, sizeof line, "%s %s: ", when, g.program);
-	if (g.nranks > 1 && (g.rank || level <= LWM_WARN))
-		n += snprintf(line + n, sizeof line - (size_t)n, "[r%d %s] ", g.rank, g.host);
-	n += snprintf(line + n, sizeof line - (size_t)n, "%s", names[level]);
 	va_start(ap, fmt);
-	vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
+	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	n = (int)strlen(line);
+	strftime(when, sizeof when, "%H:%M:%S", localtime_r(&now, &tm));
+	n = (size_t)snprintf(line, sizeof line, "%s %s: ", when, g.program);
+	if (g.nranks > 1 && (g.rank || level <= LWM_WARN))
+		n += (size_t)snprintf(line + n, sizeof line - n, "[r%d %s] ", g.rank, g.host);
+	n += (size_t)snprintf(line + n, sizeof line - n, "%s", names[level]);
+	n += lwm_show(line + n, sizeof line - n - 1, text);
 	line[n] = '\n';
 	lwm_log_clear();
-	fwrite(line, 1, (size_t)n + 1, stderr);
+	fwrite(line, 1, n + 1, stderr);
 }
 
 void lwm_log_redraw(const char *fmt, ...)
 {
-	char line[1024];
+	char text[768], line[1024];
 	struct winsize w;
 	va_list ap;
 	int n = snprintf(line, sizeof line, "%s: ", g.program);
 	va_start(ap, fmt);
-	vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);
+	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
+	lwm_show(line + n, sizeof line - (size_t)n, text);
 	/* a line that wraps could not be taken away again */
 	if (ioctl(2, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 && w.ws_col <= sizeof line)
 		line[w.ws_col - 1] = 0;

@@ -198,7 +198,7 @@ bool lwm_name_is_plain(const char *name)
 	return true;
 }
 
-static int read_all(int fd, const char *path, int64_t limit, char **out, size_t *n, struct lwm_err *e)
+int lwm_read_fd(int fd, const char *path, int64_t limit, char **out, size_t *n, struct lwm_err *e)
 {
 	size_t cap = 65536, len = 0;
 	char *buf = malloc(cap);
@@ -238,7 +238,7 @@ int lwm_read_file(const char *path, int64_t limit, char **out, size_t *n, struct
 	int fd = is_stdin ? 0 : open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot open", path);
-	int rc = read_all(fd, path, limit, out, n, e);
+	int rc = lwm_read_fd(fd, path, limit, out, n, e);
 	if (!is_stdin)
 		close(fd);
 	return rc;

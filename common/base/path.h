@@ -31,6 +31,8 @@ int lwm_remove_tree(const char *path, struct lwm_err *e);    /* rm -rf of one fo
 bool lwm_name_is_plain(const char *name);
 /* Whole file into malloc'ed memory with a 0 behind; larger than `limit` bytes is -LWM_EDATA. "-" reads stdin. */
 int lwm_read_file(const char *path, int64_t limit, char **out, size_t *n, struct lwm_err *e);
+/* The same from where a descriptor stands to its end; `name` for messages. */
+int lwm_read_fd(int fd, const char *name, int64_t limit, char **out, size_t *n, struct lwm_err *e);
 /* Bytes free to us on the file system that holds path (or its nearest existing parent); -1 unknown. */
 int64_t lwm_space_free(const char *path);
 

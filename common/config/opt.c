@@ -13,6 +13,7 @@
 #include "common/base/launch.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
+#include "common/base/show.h"
 #include "common/base/stop.h"
 #include "common/base/threads.h"
 #include "common/config/opt_int.h"
@@ -450,9 +451,11 @@ static void report(const char *tool, int rc, const struct lwm_err *e, bool json)
 {
 	struct lwm_str s = { 0 };
 	const char *msg = *e->msg ? e->msg : lwm_code_name(rc);
+	char shown[2 * sizeof e->msg]; /* room for many a control character; of more than that the end is cut */
 	if (e->said || e->who == LWM_ERR_HEARD)
 		return; /* of many ranks the one where it happened speaks */
-	fprintf(stderr, "%s: %s\n", tool, msg);
+	lwm_show(shown, sizeof shown, msg);
+	fprintf(stderr, "%s: %s\n", tool, shown);
 	if (!json)
 		return;
 	lwm_str_printf(&s, "{\"error\": {\"code\": %d, \"name\": \"%s\", \"message\": ", -rc, lwm_code_name(rc));

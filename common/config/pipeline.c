@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/num.h"
+#include "common/base/show.h"
 
 enum { MAX_STAGES = 1000, MAX_NAME = 40 };
 
@@ -256,10 +257,21 @@ static int sort_stages(struct lwm_pipeline *p, struct lwm_err *e)
 	return 0;
 }
 
+/* These stand in batch scripts, in records and in messages, as the values of the file do (pipeline_text.c). */
+static int check_names(const char *path, const char *bin, const struct lwm_paths *sets, struct lwm_err *e)
+{
+	LWM_TRY(lwm_show_check(path, "the pipeline file", e));
+	LWM_TRY(lwm_show_check(bin, "the folder of the programs", e));
+	for (int64_t i = 0; sets && i < sets->n; i++)
+		LWM_TRY(lwm_show_check(sets->v[i], "--set", e));
+	return 0;
+}
+
 static int load(struct lwm_pipeline *p, const char *path, const struct lwm_paths *sets, struct lwm_err *e)
 {
 	struct lwm_pipe_scope scope = { .p = p };
 	struct lwm_node *root, *n;
+	LWM_TRY(check_names(path, p->bin, sets, e));
 	LWM_TRY(lwm_yaml_read(&p->doc, path, e));
 	root = lwm_yaml_root(p->doc);
 	LWM_TRY(lwm_node_kind_is(root, LWM_MAP, e));

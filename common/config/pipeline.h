@@ -5,8 +5,8 @@
  *	lwm_pipeline_free(p)
  *
  * The format is described in pipelines/README.md. Loading checks the whole file: unknown keys, names, needs, cycles. A stage's
- * tasks are made by expand, late, because `foreach` looks at files that earlier stages may write. Values with control bytes are
- * refused. Local calls.
+ * tasks are made by expand, late, because `foreach` looks at files that earlier stages may write. Values, sets and
+ * names of files with control characters are refused. Local calls.
  */
 #ifndef LWM_CONFIG_PIPELINE_H
 #define LWM_CONFIG_PIPELINE_H

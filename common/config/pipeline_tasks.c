@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "common/base/hash.h"
+#include "common/base/show.h"
+#include "common/config/opt_int.h"
 #include "common/config/pipeline.h"
 
 enum { MAX_TASKS = 1000000 };
@@ -13,6 +15,21 @@ enum { MAX_TASKS = 1000000 };
 static bool is_pattern(const char *s)
 {
 	return strpbrk(s, "*?[") != NULL;
+}
+
+/* A file that a pattern found. One called "@x" or "-x" must not be taken for a list of files or an option. */
+static int add_found(struct lwm_paths *items, const char *path, struct lwm_err *e)
+{
+	char *full = NULL;
+	int rc;
+	if (strstr(path, ".tmp.") || lwm_path_has_suffix(path, ".manifest.json"))
+		return 0;
+	if (*path != '@' && *path != '-')
+		return lwm_paths_add(items, path, e);
+	full = lwm_path_join(".", path);
+	rc = full ? lwm_paths_add(items, full, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	free(full);
+	return rc;
 }
 
 /* A value as paths: a pattern becomes the files it fits (sorted), a folder its files, anything else itself. */
@@ -33,8 +50,7 @@ static int find_items(const struct lwm_pipeline *p, struct lwm_paths *items, con
 	if (found)
 		return lwm_node_fail(at, LWM_EIO, e, "cannot list '%s'", text);
 	for (size_t i = 0; i < g.gl_pathc && rc == 0; i++)
-		if (!strstr(g.gl_pathv[i], ".tmp.") && !lwm_path_has_suffix(g.gl_pathv[i], ".manifest.json"))
-			rc = lwm_paths_add(items, g.gl_pathv[i], e);
+		rc = add_found(items, g.gl_pathv[i], e);
 	globfree(&g);
 	return rc;
 }
@@ -67,9 +83,20 @@ static int stage_items(struct lwm_pipeline *p, struct lwm_pipe_stage *st, struct
 	LWM_GO(texts(&s, f, &list, e));
 	for (int64_t i = 0; i < list.n; i++)
 		LWM_GO(find_items(p, items, list.v[i], f, e));
+	/* values were looked at, but these names come from folders and lists */
+	for (int64_t i = 0; i < items->n; i++)
+		LWM_GO(lwm_show_check(items->v[i], "a file of foreach", e));
 out:
 	lwm_paths_release(&list);
 	return rc;
+}
+
+static int add_from_environment(const char *option, const char *value, struct lwm_paths *values, struct lwm_err *e)
+{
+	char name[128];
+	lwm_opt_env_name(option, name, sizeof name);
+	LWM_TRY(lwm_show_check(value, name, e));
+	return lwm_paths_add(values, value, e);
 }
 
 /* One option with its value: true and false are flags, a list repeats it, an empty plain value leaves it out. */
@@ -86,7 +113,7 @@ static int add_option(const struct lwm_pipe_scope *s, struct lwm_node *n, struct
 	if (n->kind == LWM_SCALAR && !n->quoted && !*n->text && !env)
 		return 0;
 	if (env)
-		LWM_GO(lwm_paths_add(&values, env, e));
+		LWM_GO(add_from_environment(n->key, env, &values, e));
 	else
 		LWM_GO(texts(s, n, &values, e));
 	for (int64_t i = 0; i < values.n; i++) {
@@ -202,6 +229,8 @@ static int make_task(const struct lwm_pipe_scope *s, struct lwm_pipe_stage *st, 
 	t->item = s->item;
 	LWM_TRY(set_label(s, st, t, e));
 	LWM_TRY(lwm_pipe_text(s, st->node, st->tool, &tool, e));
+	if (!*tool || *tool == '-') /* the launcher would take it for an option */
+		return lwm_node_fail(st->node, LWM_EUSAGE, e, "'%s' is not the name of a program", tool);
 	LWM_TRY(lwm_paths_add(&t->argv, tool, e));
 	LWM_TRY(add_options(s, st, &t->argv, e));
 	LWM_TRY(add_operands(s, st, t, e));

@@ -65,7 +65,9 @@ struct lwm_slurm_cfg {
 	bool print;         /* scripts to `out` instead of to sbatch */
 	const struct lwm_paths *sets;
 };
-/* One job or array for each stage that is not complete, each behind those it needs. Scripts stay in OUT/.lwm-run/slurm. */
+/* One job or array for each stage that is not complete, each behind those it needs. Scripts stay in OUT/.lwm-run/slurm.
+ * -LWM_EUSAGE for a working folder, job.sh or site.sh with control characters in its path, for an output folder, mem or partition
+ * that a job's header cannot hold, for programs in a folder that PATH cannot name. */
 int lwm_run_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_slurm_cfg *s, struct lwm_str *out,
 		  struct lwm_err *e);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/inplace.h"
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/stop.h"
@@ -54,12 +55,13 @@ static char *log_path(const struct lwm_pipeline *p, const struct lwm_pipe_task *
 static void show_tail(const char *path)
 {
 	char buf[8192];
-	int fd = open(path, O_RDONLY | O_CLOEXEC), lines = 0;
-	off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
-	ssize_t n = fd < 0 ? 0 : pread(fd, buf, sizeof buf - 1, size > (off_t)sizeof buf - 1 ? size - (off_t)sizeof buf + 1 : 0);
+	int fd, lines = 0;
+	if (lwm_inplace_open(&fd, path, O_RDONLY, NULL) < 0)
+		return;
+	off_t size = lseek(fd, 0, SEEK_END);
+	ssize_t n = pread(fd, buf, sizeof buf - 1, size > (off_t)sizeof buf - 1 ? size - (off_t)sizeof buf + 1 : 0);
 	char *s;
-	if (fd >= 0)
-		close(fd);
+	close(fd);
 	if (n <= 0)
 		return;
 	buf[n] = 0;
@@ -119,13 +121,13 @@ static int open_outputs(struct runner *r, const struct lwm_pipe_task *t, int *ou
 	if (!path || (t->to && asprintf(&tmp, "%s.tmp.run", t->to) < 0))
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc == 0)
-		*log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-	if (rc == 0 && *log_fd < 0)
-		rc = lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot create", path);
-	if (rc == 0)
-		*out_fd = tmp ? open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : *log_fd;
-	if (rc == 0 && *out_fd < 0)
-		rc = lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot create", tmp);
+		rc = lwm_inplace_open(log_fd, path, O_WRONLY | O_CREAT | O_APPEND, e);
+	if (rc == 0 && tmp)
+		rc = lwm_inplace_free(t->to, e);
+	if (rc == 0 && tmp)
+		rc = lwm_inplace_open(out_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC, e);
+	else if (rc == 0)
+		*out_fd = *log_fd;
 	free(path);
 	free(tmp);
 	return rc;

@@ -9,6 +9,7 @@
 
 #include "common/base/hash.h"
 #include "common/base/json.h"
+#include "common/base/show.h"
 #include "common/config/run.h"
 
 enum { MAX_HASHED = 64 << 20 }; /* larger files are told apart by size and time */
@@ -329,16 +330,22 @@ int lwm_run_judge(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const s
 static int launcher(const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c, struct lwm_paths *argv,
 		    struct lwm_err *e)
 {
-	char n[32], copy[400], *save = NULL;
+	char n[32], *copy, *save = NULL;
 	const char *cmd = c->launch;
+	int rc = 0;
 	if (!st->ranks)
 		return 0;
 	snprintf(n, sizeof n, "%" PRId64, c->ranks ? c->ranks : st->ranks);
 	if (!cmd)
 		cmd = getenv("SLURM_JOB_ID") ? "srun --mpi=pmix" : "mpirun --oversubscribe";
-	snprintf(copy, sizeof copy, "%s", cmd);
-	for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save))
-		LWM_TRY(lwm_paths_add(argv, w, e));
+	LWM_TRY(lwm_show_check(cmd, "--launch", e));
+	copy = strdup(cmd);
+	if (!copy)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	for (char *w = strtok_r(copy, " ", &save); w && rc == 0; w = strtok_r(NULL, " ", &save))
+		rc = lwm_paths_add(argv, w, e);
+	free(copy);
+	LWM_TRY(rc);
 	LWM_TRY(lwm_paths_add(argv, "-n", e));
 	return lwm_paths_add(argv, n, e);
 }

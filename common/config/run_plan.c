@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/show.h"
 #include "common/config/run.h"
 
 struct plan {
@@ -15,15 +16,23 @@ struct plan {
 	const char *sep;
 };
 
-static void put_command(struct lwm_str *out, const struct lwm_paths *argv, bool json)
+static int put_command(struct lwm_str *out, const struct lwm_paths *argv, bool json, struct lwm_err *e)
 {
+	struct lwm_str word = { 0 };
+	int rc;
 	for (int64_t i = 0; i < argv->n; i++) {
 		lwm_str_puts(out, i ? json ? ", " : " " : "");
-		if (json)
+		if (json) {
 			lwm_str_json(out, argv->v[i], strlen(argv->v[i]));
-		else
-			lwm_run_quote(argv->v[i], out);
+			continue;
+		}
+		lwm_str_reset(&word);
+		lwm_run_quote(argv->v[i], &word);
+		lwm_show_add(out, lwm_str_get(&word)); /* bytes that are no UTF-8 can still steer a terminal */
 	}
+	rc = lwm_str_ok(&word, e);
+	lwm_str_release(&word);
+	return rc;
 }
 
 static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm_verdict *v, struct lwm_err *e)
@@ -36,12 +45,14 @@ static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm
 			       t->label, pl->p->stage[t->stage].name, v->complete ? "true" : "false");
 		lwm_str_json(out, v->why, strlen(v->why));
 		lwm_str_puts(out, ", \"command\": [");
-		put_command(out, &argv, true);
+		rc = put_command(out, &argv, true, e);
 		lwm_str_puts(out, "]}");
 		pl->sep = ",";
 	} else if (rc == 0 && !v->complete) {
-		lwm_str_printf(out, "%s: %s\n    ", t->label, v->why);
-		put_command(out, &argv, false);
+		lwm_str_printf(out, "%s: ", t->label);
+		lwm_show_add(out, v->why); /* a check of the file's may have said anything */
+		lwm_str_puts(out, "\n    ");
+		rc = put_command(out, &argv, false, e);
 		lwm_str_putc(out, '\n');
 	}
 	lwm_paths_release(&argv);

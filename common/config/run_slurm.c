@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/outfile.h"
+#include "common/base/show.h"
 #include "common/config/run.h"
 
 enum { WINDOW = 1000, MAX_IDS = 64 }; /* tasks of one array: Slurm's usual MaxArraySize is 1001 */
@@ -34,9 +35,10 @@ struct chain {
 static int plain(const char *value, const char *what, struct lwm_err *e)
 {
 	static const char ok[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.,:=@+/-";
-	if (*value && strspn(value, ok) == strlen(value))
+	if (*value && *value != '-' && strspn(value, ok) == strlen(value))
 		return 0;
-	return lwm_fail(e, LWM_EUSAGE, "%s '%s': batch jobs take only letters, digits and _.,:=@+/- here", what, value);
+	return lwm_fail(e, LWM_EUSAGE, "%s '%s': batch jobs take only letters, digits and _.,:=@+/- here, and no - in front",
+			what, value);
 }
 
 static int header(struct chain *ch, const struct lwm_pipe_stage *st, int64_t n, struct lwm_str *b, struct lwm_err *e)
@@ -70,7 +72,7 @@ static int header(struct chain *ch, const struct lwm_pipe_stage *st, int64_t n, 
 	lwm_str_printf(b, "# Stage %s of ", st->name);
 	lwm_run_quote(ch->p->file, b);
 	lwm_str_puts(b, ". Its log folder must exist before it is submitted.\n"
-		     "# shellcheck disable=SC2016 # quoted words are meant as they stand\n");
+		     "# shellcheck disable=SC1003,SC1112,SC2016 # quoted words are meant as they stand\n");
 	return 0;
 }
 
@@ -85,7 +87,7 @@ static void words(struct lwm_str *b, const struct lwm_paths *w)
 /* What every script begins with: where, which programs, the functions of job.sh, the site's settings. */
 static void prologue(struct chain *ch, struct lwm_str *b)
 {
-	lwm_str_puts(b, "set -uo pipefail\ncd ");
+	lwm_str_puts(b, "set -uo pipefail\ncd -- ");
 	lwm_run_quote(ch->cwd, b);
 	lwm_str_puts(b, " || exit 74\nPATH=");
 	lwm_run_quote(ch->p->bin, b);
@@ -128,6 +130,11 @@ static int one_task(struct chain *ch, const struct lwm_pipe_task *t, const struc
 	rc = lwm_run_command(ch->p, t, ch->c, v, &argv, e);
 	mut->ranks = ranks;
 	if (rc == 0) {
+		if (t->to) {
+			lwm_str_puts(b, "\tlwm_target ");
+			lwm_run_quote(t->to, b);
+			lwm_str_putc(b, '\n');
+		}
 		lwm_str_printf(b, "\tlwm_job %" PRId64, ranks ? ch->c->ranks ? ch->c->ranks : ranks : (int64_t)1);
 		words(b, &argv);
 		if (t->to) {
@@ -165,7 +172,7 @@ static void folders(const struct lwm_pipe_task *const *t, int64_t n, struct lwm_
 		for (int64_t k = 0; k < t[i]->outputs.n; k++) {
 			char *dir = lwm_path_dir(t[i]->outputs.v[k]);
 			if (dir && (!last || strcmp(dir, last))) {
-				lwm_str_puts(b, "mkdir -p ");
+				lwm_str_puts(b, "mkdir -p -- ");
 				lwm_run_quote(dir, b);
 				lwm_str_puts(b, " || exit 73\n");
 			}
@@ -205,6 +212,8 @@ static int late_script(struct chain *ch, struct lwm_pipe_stage *st, struct lwm_s
 	LWM_TRY(header(ch, st, 1, b, e));
 	prologue(ch, b);
 	lwm_str_puts(b, "lwm_direct lwm-run ");
+	if (*ch->p->file == '-') /* else an option */
+		lwm_str_puts(b, "./");
 	lwm_run_quote(ch->p->file, b);
 	lwm_str_printf(b, " --only %s --jobs \"${SLURM_CPUS_PER_TASK:-1}\"", st->name);
 	for (int64_t i = 0; i < ch->s->sets->n; i++) {
@@ -237,9 +246,10 @@ static int sbatch(struct chain *ch, struct lwm_pipe_stage *st, const char *path,
 		LWM_GO(lwm_paths_add(&argv, lwm_str_get(&dep), e));
 	LWM_GO(lwm_paths_add(&argv, path, e));
 	LWM_GO(lwm_spawn_wait(&argv, 1, &status, text, sizeof text, e));
-	text[strcspn(text, ";\n")] = 0;
-	if (status || !*text) {
-		rc = lwm_fail(e, LWM_EUNAVAIL, "sbatch refused %s (exit %d)", path, status);
+	text[strcspn(text, ";\n")] = 0; /* "123;cluster" */
+	if (status || !*text || strspn(text, "0123456789_") != strlen(text)) {
+		rc = lwm_fail(e, LWM_EUNAVAIL, "sbatch refused %s (exit %d)%s%s", path, status, *text ? " and said " : "",
+			      text);
 		goto out;
 	}
 	if (l->n == MAX_IDS) {
@@ -347,6 +357,20 @@ static int run_chain(struct chain *ch, struct lwm_err *e)
 	return 0;
 }
 
+/* What comes from neither the pipeline file nor the command line; the rest was looked at when that was read. */
+static int check_names(const struct chain *ch, struct lwm_err *e)
+{
+	LWM_TRY(lwm_show_check(ch->cwd, "the working folder", e));
+	LWM_TRY(lwm_show_check(ch->s->job_sh, "the file of the batch functions", e));
+	if (ch->s->site)
+		LWM_TRY(lwm_show_check(ch->s->site, "the site's settings", e));
+	if (strchr(ch->p->bin, ':')) /* PATH has no way to quote it */
+		return lwm_fail(e, LWM_EUSAGE, "%s: a folder with ':' in its name cannot be in the PATH of a job", ch->p->bin);
+	if (!strcmp(ch->p->file, "-"))
+		return lwm_fail(e, LWM_EUSAGE, "a pipeline from standard input cannot be submitted: its jobs read it again");
+	return 0;
+}
+
 int lwm_run_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_slurm_cfg *s, struct lwm_str *out,
 		  struct lwm_err *e)
 {
@@ -358,6 +382,8 @@ int lwm_run_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const str
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 	else if (!getcwd(ch.cwd, sizeof ch.cwd))
 		rc = lwm_fail_errno(e, LWM_ENOINPUT, errno, "the working folder");
+	if (rc == 0)
+		rc = check_names(&ch, e);
 	if (rc == 0)
 		rc = load_functions(&ch, e);
 	if (rc == 0 && !s->print) /* without it Slurm would start nothing and leave no log */

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/base/utf8.h"
+
 static cairo_status_t collect(void *closure, const unsigned char *data, unsigned int n)
 {
 	struct lwm_str *out = closure;
@@ -56,9 +58,27 @@ int lwm_canvas_end(struct lwm_canvas *c, struct lwm_err *e)
 	return st ? lwm_fail(e, LWM_EMEMORY, "cannot finish a picture: %s", cairo_status_to_string(st)) : 0;
 }
 
-void lwm_canvas_text(struct lwm_canvas *c, double x, double y, double align, double size, double angle, const char *text)
+/* cairo takes well-formed UTF-8 only; what is none, and controls, become U+FFFD. */
+static void printable(struct lwm_str *out, const char *text)
 {
+	for (size_t i = 0, n = strlen(text), k; i < n; i += k ? k : 1) {
+		unsigned char c = (unsigned char)text[i];
+		k = lwm_utf8_len(text + i, n - i);
+		if (k == 0 || c < 0x20 || c == 0x7f)
+			lwm_str_puts(out, "\xEF\xBF\xBD");
+		else
+			lwm_str_add(out, text + i, k);
+	}
+}
+
+void lwm_canvas_text(struct lwm_canvas *c, double x, double y, double align, double size, double angle, const char *from)
+{
+	struct lwm_str shown = { 0 };
 	cairo_text_extents_t t;
+	printable(&shown, from);
+	if (shown.failed)
+		c->out->failed = true;
+	const char *text = lwm_str_get(&shown);
 	cairo_set_font_size(c->cr, size);
 	cairo_text_extents(c->cr, text, &t);
 	cairo_save(c->cr);
@@ -68,6 +88,7 @@ void lwm_canvas_text(struct lwm_canvas *c, double x, double y, double align, dou
 	cairo_text_path(c->cr, text);
 	cairo_fill(c->cr);
 	cairo_restore(c->cr);
+	lwm_str_release(&shown);
 }
 
 void lwm_canvas_gray(struct lwm_canvas *c, double level)

@@ -1,4 +1,9 @@
-/* html.h - self-contained pages: inline style and pictures, no script, no outside reference; dark mode; prints on A4. */
+/* html.h - self-contained pages: inline style and pictures, no script, no outside reference; dark mode; prints on A4.
+ *
+ * Names, captions, answers of models and pictures come from anywhere. Texts are escaped whole: bytes that are no UTF-8 become
+ * U+FFFD, control characters their pictures (U+2400 ...), so that nothing is swallowed. Pictures, svg too, are <img> with their
+ * data in it, where a browser runs no script and fetches nothing; a content security policy in every page says the same.
+ */
 #ifndef LWM_EVAL_HTML_H
 #define LWM_EVAL_HTML_H
 
@@ -9,10 +14,14 @@
 void lwm_html_begin(struct lwm_str *b, const char *title);
 void lwm_html_end(struct lwm_str *b);
 void lwm_html_text(struct lwm_str *b, const char *text); /* escaped */
+void lwm_html_bytes(struct lwm_str *b, const char *bytes, size_t n); /* the same, with zeros in it */
 void lwm_html_heading(struct lwm_str *b, int level, const char *text);
 void lwm_html_paragraph(struct lwm_str *b, const char *text);
-/* An svg document as it is (its XML header is left out), or a png as base64. */
+/* Pictures of our own making. */
 void lwm_html_svg(struct lwm_str *b, const char *svg, size_t n, const char *caption);
 void lwm_html_png(struct lwm_str *b, const void *png, size_t n, const char *caption);
+/* A file from outside: .png, .jpg, .jpeg or .svg; -LWM_EDATA when its first bytes are of something else, -LWM_EUSAGE for another
+ * suffix. */
+int lwm_html_picture(struct lwm_str *b, const char *path, const char *data, size_t n, const char *caption, struct lwm_err *e);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "common/base/json.h"
 #include "common/base/num.h"
+#include "common/base/show.h"
 #include "common/eval/html.h"
 #include "common/eval/plot.h"
 #include "common/media/frames.h"
@@ -95,8 +96,9 @@ static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
 	for (int64_t i = 0; i < n; i++) {
 		lwm_str_puts(b, "<tr><td>");
 		lwm_html_text(b, s[i].name);
-		lwm_str_printf(b, "</td><td>%.0f</td><td>%.4g %s</td><td>%.1f</td><td>%.4g</td><td>%.4f</td><td>%.4f</td></tr>\n",
-			       s[i].step, s[i].units, s[i].unit, s[i].seconds,
+		lwm_str_printf(b, "</td><td>%.0f</td><td>%.4g ", s[i].step, s[i].units);
+		lwm_html_text(b, s[i].unit);
+		lwm_str_printf(b, "</td><td>%.1f</td><td>%.4g</td><td>%.4f</td><td>%.4f</td></tr>\n", s[i].seconds,
 			       s[i].seconds > 0 ? s[i].units / s[i].seconds : 0, s[i].n ? s[i].y[0] : NAN,
 			       s[i].n ? s[i].y[s[i].n - 1] : NAN);
 	}
@@ -156,7 +158,8 @@ static int checks(struct lwm_str *b, const struct lwm_paths *p, struct lwm_str *
 			       c.at_least ? "≥" : "≤", c.bound, c.ok ? "ok" : "bad", c.ok ? "holds" : "MISSED");
 		if (!c.ok) {
 			++*failed;
-			lwm_str_printf(failures, "%s: %.4g, wanted %s %.4g\n", c.name, c.value, c.at_least ? ">=" : "<=", c.bound);
+			lwm_show_add(failures, c.name);
+			lwm_str_printf(failures, ": %.4g, wanted %s %.4g\n", c.value, c.at_least ? ">=" : "<=", c.bound);
 		}
 	}
 	lwm_str_puts(b, "</table>\n");
@@ -227,12 +230,9 @@ static int still(struct lwm_str *b, const char *path, const char *caption, struc
 	char *data;
 	size_t n;
 	LWM_TRY(lwm_read_file(path, MAX_PICTURE, &data, &n, e));
-	if (lwm_path_has_suffix(path, ".svg"))
-		lwm_html_svg(b, data, n, caption);
-	else
-		lwm_html_png(b, data, n, caption);
+	int rc = lwm_html_picture(b, path, data, n, caption, e);
 	free(data);
-	return 0;
+	return rc;
 }
 
 static int picture(struct lwm_str *b, const char *spec, struct lwm_err *e)
@@ -255,7 +255,7 @@ static int quote(struct lwm_str *b, const char *spec, struct lwm_err *e)
 	if (rc == 0) {
 		lwm_html_paragraph(b, caption);
 		lwm_str_puts(b, "<pre>");
-		lwm_html_text(b, data);
+		lwm_html_bytes(b, data, n);
 		lwm_str_puts(b, "</pre>\n");
 		free(data);
 	}

@@ -12,8 +12,8 @@ struct lwm_run_report {
 	const char *title, *timing; /* timing: timing.jsonl of lwm-run, may be NULL */
 	struct lwm_paths stages;    /* "NAME=DIR": folders of lwm-train-stage */
 	struct lwm_paths checks;    /* see lwm_check_parse */
-	struct lwm_paths pictures;  /* "CAPTION=FILE" .svg or .png; .mp4 or .mkv: its first frames side by side */
-	struct lwm_paths texts;     /* "CAPTION=FILE": shown as they are, at most 64 KiB each */
+	struct lwm_paths pictures;  /* "CAPTION=FILE" .png, .jpg, .svg; .mp4 or .mkv: its first frames side by side */
+	struct lwm_paths texts;     /* "CAPTION=FILE": shown as they are (control characters as pictures), at most 64 KiB each */
 };
 
 /* "NAME: FILE#a.b >= 0.9" or "NAME: FILE#a.b <= 0.5 * FILE#c.d": values are numbers in JSON files, * multiplies. */

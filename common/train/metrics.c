@@ -2,6 +2,7 @@
 #include "common/train/metrics.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/inplace.h"
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/outfile.h"
@@ -30,22 +32,26 @@ struct lwm_metrics {
 /* Keeps the lines up to the step that is gone on from; a run that begins anew begins a new file. */
 static int cut_after(const char *path, int64_t step, struct lwm_err *e)
 {
-	char *text, *p, *end;
+	char *text = NULL, *p, *end;
 	size_t n;
 	off_t keep;
+	int fd, rc;
 	if (!lwm_path_exists(path))
 		return 0;
-	LWM_TRY(lwm_read_file(path, (int64_t)1 << 32, &text, &n, e));
+	LWM_TRY(lwm_inplace_open(&fd, path, O_RDWR, e));
+	LWM_GO(lwm_read_fd(fd, path, (int64_t)1 << 32, &text, &n, e));
 	for (p = text; (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
 		const char *at = memmem(p, (size_t)(end - p), "\"step\":", 7);
 		if (at && strtoll(at + 7, NULL, 10) > step)
 			break;
 	}
 	keep = step == 0 ? 0 : (off_t)(p - text);
+	if (ftruncate(fd, keep))
+		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot cut off the lines behind step %" PRId64, path, step);
+out:
 	free(text);
-	if (truncate(path, keep))
-		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot cut off the lines behind step %" PRId64, path, step);
-	return 0;
+	close(fd);
+	return rc;
 }
 
 static int add(struct lwm_metrics *m, struct lwm_str *line, struct lwm_err *e)

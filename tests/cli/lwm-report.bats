@@ -23,13 +23,32 @@ teardown() {
 	[ -z "$output" ]
 	grep -q 'A &amp; B' r.html
 	grep -q 'a &lt; b' r.html
-	grep -q '<svg width="1">' r.html
+	[ "$(sed -nE 's|.*"drawn" src="data:image/svg\+xml;base64,([^"]*)".*|\1|p' r.html | base64 -d)" = "$(cat p.svg)" ]
 	[ "$(grep -o '>holds<' r.html | wc -l)" = 2 ]
 	run grep -cE '(src|href)="(https?:|//)|<script' r.html
 	[ "$output" = 0 ]
 	ok lwm-report -o again.html --title 'A & B' --check 'PSNR: s.json#eval.psnr >= 24' --check 'two: s.json#eval.list.1 <= 2 * s.json#eval.list.0' \
 		--stage first=stage --picture 'drawn=p.svg' --text 'said=t.txt' --timing timing.jsonl
 	same r.html again.html
+}
+
+@test "nothing from outside is markup or runs; a picture is what its suffix says" {
+	echo '<svg xmlns="http://www.w3.org/2000/svg" onload="document.title=1"><script>document.title=2</script></svg>' >evil.svg
+	printf 'said\0<script>document.title=3</script>\xff\x1b[2J' >t.txt
+	sed -i 's/"unit":"tok"/"unit":"<b onclick=x>"/' stage/metrics.jsonl
+	ok lwm-report -o r.html --title '</title><script>document.title=4</script>' --picture '"><script>x</script>=evil.svg' \
+		--text $'<i>\xff=t.txt' --stage '<script>=stage'
+	[ -z "$(grep -oiE '<(script|svg|i|b)[ >]|onload' r.html)" ]
+	grep -q "^<html lang=\"en\"><head><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">" r.html
+	grep -q 'said␀&lt;script&gt;document.title=3&lt;/script&gt;�␛\[2J' r.html
+	cp evil.svg fake.png
+	cp r.html fake.svg
+	code 65 lwm-report -o other.html --picture 'p=fake.png'
+	err_has 'fake.png: is not what its suffix says'
+	code 65 lwm-report -o other.html --picture 'p=fake.svg'
+	cp evil.svg evil.html
+	code 64 lwm-report -o other.html --picture 'p=evil.html'
+	gone other.html
 }
 
 @test "a check that does not hold is 1, named, with the page there" {
