@@ -49,7 +49,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "min-tokens", &a.min_tokens, 0, 1e12, "N", "shorter documents are left out", 0),
 	LWM_OPT_INT(0, "max-tokens", &a.max_tokens, 0, 1e12, "N", "longer ones too; 0: any length", 0),
 	LWM_OPT_INT(0, "max-bad", &a.max_bad, -1, 1e12, "N", "more malformed records fail an input; -1: any number", 0),
-	LWM_OPT_INT(0, "max-bytes", &a.max_bytes, 1, 1LL << 31, "N", "longest line or text that is read", 0),
+	LWM_OPT_INT(0, "max-bytes", &a.max_bytes, 1, 1LL << 31, "N", "longest line or text that is read, newlines between its lines counted", 0),
 	LWM_OPT_FLAG(0, "replace-bad-utf8", &a.replace, "malformed bytes become U+FFFD; else their record is refused"),
 	LWM_OPT_END
 };
@@ -131,7 +131,7 @@ static int open_fields(struct lwm_fields **out, struct lwm_tokenizer *t, int64_t
 		.index = a.fields_index, .separator = a.join, .prepend = a.prepend, .no_bos = a.no_bos,
 		.no_eos = a.no_eos, .frame_codes = a.frame_codes,
 		.vision_codes = a.vision_codes, .max_frames = a.max_frames, .seed = (uint64_t)seed,
-		.replace_bad_utf8 = a.replace
+		.replace_bad_utf8 = a.replace, .max_bytes = a.max_bytes
 	};
 	return lwm_fields_open(out, &cfg, t, e);
 }

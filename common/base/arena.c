@@ -17,9 +17,9 @@ void *lwm_arena_alloc(struct lwm_arena **a, size_t bytes)
 	if (need < bytes)
 		return NULL;
 	if (!*a || (*a)->cap - (*a)->used < need) {
-		size_t cap = need > 8192 ? need : 8192;
-		struct lwm_arena *block = calloc(1, sizeof *block + cap);
-		if (!block)
+		size_t cap = need > 8192 ? need : 8192, all;
+		struct lwm_arena *block;
+		if (__builtin_add_overflow(cap, sizeof *block, &all) || !(block = calloc(1, all)))
 			return NULL;
 		block->cap = cap;
 		block->next = *a;

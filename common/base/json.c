@@ -12,9 +12,31 @@
 #include "common/base/outfile.h"
 #include "common/base/path.h"
 
+enum { CHECKED = 8 << 20, VALUE = 48, MEMBER = 160 }; /* bytes of a text that is looked at; of memory, about */
+#define JSON_MOST (1LL << 30)
+
+/* Memory that the values of a text would take, at least: "0," is two bytes in a file and a value in a list. */
+static int64_t memory_of(const char *s, size_t n)
+{
+	int64_t bytes = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (s[i] == ',' || s[i] == '[' || s[i] == '{')
+			bytes += VALUE;
+		else if (s[i] == ':')
+			bytes += MEMBER - VALUE;
+		else if (s[i] == '"')
+			for (i++; i < n && s[i] != '"'; i++)
+				i += s[i] == '\\';
+	}
+	return bytes;
+}
+
 int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e)
 {
 	json_error_t je;
+	*out = NULL;
+	if (n > CHECKED && memory_of(text, n) > JSON_MOST)
+		return lwm_fail(e, LWM_EDATA, "%s: has more values than fit into %lld bytes of memory", name, JSON_MOST);
 	*out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
 	if (!*out)
 		return lwm_fail(e, LWM_EDATA, "%s:%d:%d: %s", name, je.line, je.column, je.text);

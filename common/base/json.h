@@ -8,7 +8,8 @@
 #include "common/base/err.h"
 #include "common/base/str.h"
 
-/* A JSON object or array from a file of at most `limit` bytes, or from text. The caller json_decref()s *out. */
+/* A JSON object or array from a file of at most `limit` bytes, or from text. A text whose values would take more than about
+ * 1 GiB (some 20 million) is -LWM_EDATA. The caller json_decref()s *out. */
 int lwm_json_read(json_t **out, const char *path, int64_t limit, struct lwm_err *e);
 int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e);
 /* Members of an object; absent or of another type is -LWM_EDATA naming file and key. Borrowed. */

@@ -84,6 +84,11 @@ int lwm_parse_bool(const char *text, bool *out, const char *what, struct lwm_err
 	return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is neither true nor false", what, text);
 }
 
+static int not_a_time(const char *text, const char *what, struct lwm_err *e)
+{
+	return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is not a time (like 90s, 15m, 2h, 3d, 1:30:00)", what, text);
+}
+
 int lwm_parse_seconds(const char *text, double *out, const char *what, struct lwm_err *e)
 {
 	double total = 0, v;
@@ -92,8 +97,7 @@ int lwm_parse_seconds(const char *text, double *out, const char *what, struct lw
 	for (;;) {
 		v = strtod(p, &end);
 		if (end == p || v < 0 || !isfinite(v) || *p == ' ')
-			return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is not a time (like 90s, 15m, 2h, 3d, 1:30:00)", what,
-					text);
+			return not_a_time(text, what, e);
 		total = total * 60 + v;
 		if (*end != ':')
 			break;
@@ -104,10 +108,11 @@ int lwm_parse_seconds(const char *text, double *out, const char *what, struct lw
 		static const double sec[] = { 1, 60, 3600, 86400 };
 		const char *u = strchr(unit, *end);
 		if (!u || end[1])
-			return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is not a time (like 90s, 15m, 2h, 3d, 1:30:00)", what,
-					text);
+			return not_a_time(text, what, e);
 		total *= sec[u - unit];
 	}
+	if (!(total <= LWM_SECONDS_MOST)) /* so that sums and whole numbers made of it are in range */
+		return lwm_fail(e, LWM_EUSAGE, "%s: '%s' is more than %.0f seconds", what, text, LWM_SECONDS_MOST);
 	*out = total;
 	return 0;
 }

@@ -13,7 +13,8 @@
 int lwm_parse_int(const char *text, int64_t min, int64_t max, int64_t *out, const char *what, struct lwm_err *e);
 int lwm_parse_double(const char *text, double min, double max, double *out, const char *what, struct lwm_err *e);
 int lwm_parse_bool(const char *text, bool *out, const char *what, struct lwm_err *e); /* true false yes no on off 1 0 */
-/* Seconds: "90", "90s", "15m", "2h", "3d", "1:30:00". */
+/* Seconds: "90", "90s", "15m", "2h", "3d", "1:30:00"; at most LWM_SECONDS_MOST. */
+#define LWM_SECONDS_MOST 1e9
 int lwm_parse_seconds(const char *text, double *out, const char *what, struct lwm_err *e);
 
 /* 0 and *out = a*b(*c), or -1 when it does not fit or a factor is negative. */

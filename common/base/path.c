@@ -198,9 +198,28 @@ bool lwm_name_is_plain(const char *name)
 	return true;
 }
 
+static int too_large(const char *path, int64_t limit, struct lwm_err *e)
+{
+	return lwm_fail(e, LWM_EDATA, "%s: larger than the %" PRId64 " bytes that are read here", path, limit);
+}
+
+/* First size of the buffer: a file's own, so that memory is in proportion to it; what has no size grows from small. */
+static int first_room(int fd, const char *path, int64_t limit, size_t *cap, struct lwm_err *e)
+{
+	struct stat st;
+	bool file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+	off_t at = file ? lseek(fd, 0, SEEK_CUR) : 0;
+	int64_t left = file && at >= 0 && at < st.st_size ? (int64_t)(st.st_size - at) : 0;
+	if (left > limit)
+		return too_large(path, limit, e);
+	*cap = left < 65536 ? 65536 : (size_t)left + 2; /* a byte to see the end by, and the 0 */
+	return 0;
+}
+
 int lwm_read_fd(int fd, const char *path, int64_t limit, char **out, size_t *n, struct lwm_err *e)
 {
-	size_t cap = 65536, len = 0;
+	size_t cap = 0, len = 0;
+	LWM_TRY(first_room(fd, path, limit, &cap, e));
 	char *buf = malloc(cap);
 	while (buf) {
 		ssize_t k = read(fd, buf + len, cap - len - 1);
@@ -213,8 +232,7 @@ int lwm_read_fd(int fd, const char *path, int64_t limit, char **out, size_t *n, 
 		len += (size_t)k;
 		if ((int64_t)len > limit) {
 			free(buf);
-			return lwm_fail(e, LWM_EDATA, "%s: larger than the %" PRId64 " bytes that are read here", path,
-					limit);
+			return too_large(path, limit, e);
 		}
 		if (k == 0) {
 			buf[len] = 0;
@@ -223,7 +241,7 @@ int lwm_read_fd(int fd, const char *path, int64_t limit, char **out, size_t *n, 
 			return 0;
 		}
 		if (cap - len < 2) {
-			char *p = realloc(buf, cap *= 2);
+			char *p = cap > SIZE_MAX / 2 ? NULL : realloc(buf, cap *= 2);
 			if (!p)
 				free(buf);
 			buf = p;

@@ -1,6 +1,7 @@
 #include "common/base/str.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@ static bool room(struct lwm_str *b, size_t more)
 {
 	size_t need, cap;
 	char *p;
-	if (b->failed || __builtin_add_overflow(b->len, more + 1, &need)) {
+	if (b->failed || __builtin_add_overflow(b->len, more, &need) || __builtin_add_overflow(need, 1, &need)) {
 		b->failed = true;
 		return false;
 	}
@@ -19,7 +20,7 @@ static bool room(struct lwm_str *b, size_t more)
 		return true;
 	cap = b->cap ? b->cap : 64;
 	while (cap < need)
-		cap += cap / 2 + 64;
+		cap = cap > SIZE_MAX / 2 ? need : cap + cap / 2 + 64;
 	p = realloc(b->s, cap);
 	if (!p) {
 		b->failed = true;

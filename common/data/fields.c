@@ -5,6 +5,9 @@
 
 #include "common/data/fields_int.h"
 
+enum { DOCUMENT_MOST = 256 << 20 };
+enum { LAYOUT_MOST = 64 << 10 }; /* the string may come with each record */
+
 static int no_memory(struct lwm_err *e)
 {
 	return lwm_fail(e, LWM_EMEMORY, "out of memory for field strings");
@@ -76,6 +79,8 @@ static int parse_element(struct lwm_element *el, const char *s, size_t n, const 
 
 int lwm_layout_parse(struct lwm_layout *l, const char *text, struct lwm_arena **mem, struct lwm_err *e)
 {
+	if (strlen(text) > LAYOUT_MOST)
+		return lwm_fail(e, LWM_ECONFIG, "fields '%.40s...' are longer than %d bytes", text, LAYOUT_MOST);
 	int64_t n = count(text, ',') + 1;
 	l->n = 0;
 	l->v = lwm_arena_alloc(mem, (size_t)n * sizeof *l->v);
@@ -104,6 +109,8 @@ static int check_cfg(struct lwm_fields_cfg *c, struct lwm_err *e)
 		c->vision_codes = LWM_VISION_CODES;
 	if (!c->separator)
 		c->separator = " ";
+	if (c->max_bytes < DOCUMENT_MOST)
+		c->max_bytes = DOCUMENT_MOST;
 	if (c->frame_codes < 1 || c->max_frames < 0 || c->vision_codes < 1 || c->vision_codes > 1 << 24)
 		return lwm_fail(e, LWM_ECONFIG, "codes per frame and codebook must be positive, the frame limit not "
 				"negative");

@@ -59,6 +59,7 @@ struct lwm_fields_cfg {
 	int64_t max_frames;         /* 0 = all */
 	uint64_t seed;
 	bool replace_bad_utf8;      /* else a document with malformed UTF-8 is refused */
+	int64_t max_bytes;          /* of text and codes in a document, a code counted as one; less than 256 Mi are 256 Mi */
 };
 
 struct lwm_fields; /* field strings parsed once; immutable, any number of threads */

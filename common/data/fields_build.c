@@ -11,7 +11,20 @@ struct build {
 	void *user;
 	struct lwm_docbuf *d;
 	struct lwm_str joined; /* text of the element at hand */
+	int64_t bytes;         /* of text and codes so far */
 };
+
+/* A key may stand in the fields many times, and the fields may come with the record: a small record is a large document. */
+static int spend(struct build *b, int64_t n, struct lwm_err *e)
+{
+	if (n > b->f->cfg.max_bytes - b->bytes) {
+		b->d->fault = "bad fields";
+		return lwm_fail(e, LWM_EDATA, "its fields make a document of more than %lld bytes and codes",
+				(long long)b->f->cfg.max_bytes);
+	}
+	b->bytes += n;
+	return 0;
+}
 
 static int fault(struct lwm_docbuf *d, const char *what, int rc)
 {
@@ -75,6 +88,7 @@ static int vision_element(struct build *b, const struct lwm_element *el, struct 
 		return fault(b->d, "bad codes",
 			     lwm_fail(e, LWM_EDATA, "field '%s' is no list of codes in whole frames of %lld",
 				      el->key[0], (long long)per));
+	LWM_TRY(spend(b, v.ncodes, e));
 	return fault(b->d, "bad codes", add_frames(b->f, v.codes, v.ncodes / per, el->loss, b->d, e));
 }
 
@@ -93,6 +107,7 @@ static int text_element(struct build *b, const struct lwm_element *el, bool firs
 			return fault(b->d, "wrong type", lwm_fail(e, LWM_EDATA, "field '%s' is not text", el->key[i]));
 		s = v.text;
 		n = v.n;
+		LWM_TRY(spend(b, (int64_t)n, e));
 		if (i)
 			lwm_str_puts(&b->joined, c->separator);
 		if (el->nkeys > 1 || b->joined.len)

@@ -9,6 +9,7 @@
 #include <zstd.h>
 
 enum { RAW = 1 << 17 };
+#define MOST (SIZE_MAX / 8) /* no file has such a line; sums with it are in range */
 
 struct lwm_lines {
 	char *path;
@@ -139,7 +140,7 @@ int lwm_lines_open(struct lwm_lines **out, const char *path, size_t max_line, st
 	l->path = strdup(path);
 	l->cap = RAW;
 	l->buf = malloc(l->cap);
-	l->max_line = max_line;
+	l->max_line = max_line < MOST ? max_line : MOST;
 	if (!l->path || !l->buf) {
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 		goto out;
@@ -183,13 +184,14 @@ static int make_room(struct lwm_lines *l, struct lwm_err *e)
 		l->skipping = true;
 		l->have = 0;
 	}
-	if (l->have < l->cap / 2)
+	size_t most = l->max_line + 2 + RAW, cap = 2 * l->cap < most ? 2 * l->cap : most;
+	if (l->have < l->cap / 2 || l->cap >= most)
 		return 0;
-	char *b = realloc(l->buf, 2 * l->cap);
+	char *b = realloc(l->buf, cap);
 	if (!b)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for a line of more than %zu bytes", l->path, l->cap);
 	l->buf = b;
-	l->cap *= 2;
+	l->cap = cap;
 	return 0;
 }
 

@@ -14,7 +14,8 @@
 
 struct lwm_lines;
 
-/* path "-" is standard input. Lines of more than max_line bytes are reported as too long and skipped. */
+/* path "-" is standard input. Lines of more than max_line bytes are reported as too long and skipped; memory stays below
+ * max_line and 256 KiB, besides the window of the decompressor. */
 int lwm_lines_open(struct lwm_lines **out, const char *path, size_t max_line, struct lwm_err *e);
 void lwm_lines_close(struct lwm_lines *l); /* NULL is fine */
 /* 1 a line, 0 the end, negative an error. *line lives until the next call and is not 0-terminated. *too_long: nothing

@@ -6,7 +6,7 @@
 #include "common/base/utf8.h"
 #include "common/data/ingest_int.h"
 
-enum { MAX_BYTES = 256 << 20 };
+enum { MAX_BYTES = 256 << 20, KEPT = 16 << 10 };
 
 static bool is_jsonl(const char *path)
 {
@@ -18,12 +18,18 @@ static bool is_jsonl(const char *path)
 	return false;
 }
 
+static size_t limit_of(const struct lwm_ingest_cfg *c)
+{
+	return (size_t)(c->max_bytes > 0 ? c->max_bytes : MAX_BYTES);
+}
+
 int lwm_reader_open(struct lwm_reader *r, const struct lwm_ingest_cfg *cfg, const char *path, struct lwm_err *e)
 {
-	int64_t limit = cfg->max_bytes ? cfg->max_bytes : MAX_BYTES;
+	size_t limit = limit_of(cfg), mark = cfg->separator ? strlen(cfg->separator) : 0;
 	*r = (struct lwm_reader){ .cfg = cfg, .path = path };
 	r->json = cfg->format == LWM_FORMAT_AUTO ? is_jsonl(path) : cfg->format == LWM_FORMAT_JSONL;
-	return lwm_lines_open(&r->l, path, (size_t)limit, e);
+	/* a separator is none of the text and may be longer */
+	return lwm_lines_open(&r->l, path, !r->json && mark > limit ? mark : limit, e);
 }
 
 void lwm_reader_close(struct lwm_reader *r)
@@ -59,7 +65,8 @@ static int next_json(struct lwm_reader *r, struct lwm_record *rec, struct lwm_er
 		rec->line = r->line;
 		if (long_line) {
 			refuse(rec, "line too long");
-			lwm_fail(&rec->why, LWM_EDATA, "%s:%" PRId64 ": the line is over the limit", r->path, r->line);
+			lwm_fail(&rec->why, LWM_EDATA, "%s:%" PRId64 ": the line is over the limit of %zu bytes", r->path,
+				 r->line, limit_of(r->cfg));
 		}
 		lwm_str_add(&rec->text, s, n);
 		return lwm_str_ok(&rec->text, e) < 0 ? -LWM_EMEMORY : 1;
@@ -67,11 +74,22 @@ static int next_json(struct lwm_reader *r, struct lwm_record *rec, struct lwm_er
 	return k;
 }
 
+/* One more line of a text, and the newline before it; false when it would be more than the limit. */
+static bool add_line(struct lwm_str *text, const char *s, size_t n, bool first, size_t limit)
+{
+	size_t gap = first ? 0 : 1, room = text->len < limit ? limit - text->len : 0;
+	if (gap > room || n > room - gap)
+		return false;
+	lwm_str_add(text, "\n", gap);
+	lwm_str_add(text, s, n);
+	return true;
+}
+
 /* Lines up to a separator, a number of lines or the end of the file. */
 static int next_text(struct lwm_reader *r, struct lwm_record *rec, struct lwm_err *e)
 {
 	const struct lwm_ingest_cfg *c = r->cfg;
-	size_t limit = (size_t)(c->max_bytes ? c->max_bytes : MAX_BYTES), n;
+	size_t limit = limit_of(c), n;
 	const char *s;
 	bool long_line;
 	int64_t lines = 0;
@@ -81,15 +99,11 @@ static int next_text(struct lwm_reader *r, struct lwm_record *rec, struct lwm_er
 		r->line++;
 		if (c->separator && !long_line && n == strlen(c->separator) && !memcmp(s, c->separator, n))
 			break;
-		if (long_line || n > limit - rec->text.len) {
+		if (!rec->fault && (long_line || !add_line(&rec->text, s, n, lines == 0, limit))) {
 			refuse(rec, "line too long");
-			lwm_fail(&rec->why, LWM_EDATA, "%s:%" PRId64 ": the text is over the limit", r->path,
-				 rec->line);
-			lwm_str_reset(&rec->text);
-		} else if (!rec->fault) {
-			if (lines)
-				lwm_str_putc(&rec->text, '\n');
-			lwm_str_add(&rec->text, s, n);
+			lwm_fail(&rec->why, LWM_EDATA, "%s:%" PRId64 ": the text is over the limit of %zu bytes", r->path,
+				 rec->line, limit);
+			lwm_str_release(&rec->text);
 		}
 		if (++lines == c->split_lines)
 			break;
@@ -101,10 +115,20 @@ static int next_text(struct lwm_reader *r, struct lwm_record *rec, struct lwm_er
 	return is_one;
 }
 
-int lwm_reader_next(struct lwm_reader *r, struct lwm_record *rec, struct lwm_err *e)
+/* Thousands of records wait in a batch: each keeps little memory for the next one that takes its place. */
+static void empty(struct lwm_record *rec)
 {
 	lwm_str_reset(&rec->text);
 	lwm_docbuf_reset(&rec->doc);
+	if (rec->text.cap > KEPT)
+		lwm_str_release(&rec->text);
+	if (rec->doc.ids.cap > KEPT / 4 || rec->doc.runs_cap > KEPT / 16)
+		lwm_docbuf_release(&rec->doc);
+}
+
+int lwm_reader_next(struct lwm_reader *r, struct lwm_record *rec, struct lwm_err *e)
+{
+	empty(rec);
 	lwm_err_clear(&rec->why);
 	rec->fault = NULL;
 	rec->malformed = false;

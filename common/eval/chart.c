@@ -16,13 +16,29 @@ static double y_of(const struct lwm_chart *c, double y)
 	return c->log_y ? log10(fmax(y, 1e-12)) : y;
 }
 
+/* Neither NaN nor infinite, and no range of such values is. */
+static bool drawable(double x, double y)
+{
+	return fabs(x) <= 1e300 && fabs(y) <= 1e300;
+}
+
+/* A range of one value, or of none, becomes one around it. */
+static void widen(double *low, double *high)
+{
+	double pad = fmax(0.5, fabs(*low) / 1000);
+	if (*high > *low)
+		return;
+	*low = isfinite(*low) ? *low - pad : 0;
+	*high = isfinite(pad) ? *low + 2 * pad : 1;
+}
+
 static struct range find_range(const struct lwm_chart *c)
 {
 	struct range r = { INFINITY, -INFINITY, INFINITY, -INFINITY, c->log_y };
 	for (int64_t k = 0; k < c->ncurves; k++) {
 		for (int64_t i = 0; i < c->curve[k].n; i++) {
 			double x = c->curve[k].x[i], y = y_of(c, c->curve[k].y[i]);
-			if (!isfinite(y))
+			if (!drawable(x, y))
 				continue;
 			r.x0 = fmin(r.x0, x);
 			r.x1 = fmax(r.x1, x);
@@ -30,14 +46,8 @@ static struct range find_range(const struct lwm_chart *c)
 			r.y1 = fmax(r.y1, y);
 		}
 	}
-	if (!(r.x1 > r.x0)) {
-		r.x0 = isfinite(r.x0) ? r.x0 - 0.5 : 0;
-		r.x1 = r.x0 + 1;
-	}
-	if (!(r.y1 > r.y0)) {
-		r.y0 = isfinite(r.y0) ? r.y0 - 0.5 : 0;
-		r.y1 = r.y0 + 1;
-	}
+	widen(&r.x0, &r.x1);
+	widen(&r.y0, &r.y1);
 	return r;
 }
 
@@ -80,7 +90,7 @@ static void draw(struct lwm_canvas *c, const struct lwm_chart *chart, const stru
 	cairo_set_line_width(c->cr, 1.3);
 	for (int64_t i = 0; i < v->n; i++) {
 		double y = y_of(chart, v->y[i]);
-		if (!isfinite(y)) {
+		if (!drawable(v->x[i], y)) {
 			pen = false;
 			continue;
 		}

@@ -62,6 +62,9 @@ static int read_groups(struct lwm_ckpt *c, struct lwm_err *e)
 		for (int g = 0; g < LWM_CKPT_GROUPS; g++)
 			if (json_is_string(v) && !strcmp(json_string_value(v), lwm_ckpt_group_names[g]))
 				c->meta.groups |= 1u << g;
+	/* without values nothing in the files holds the sizes of tensors in check */
+	if (!c->meta.groups)
+		return lwm_fail(e, LWM_EDATA, "%s: its record names no group of values that is known here", c->dir);
 	return 0;
 }
 
@@ -233,7 +236,8 @@ static int index_slices(struct lwm_ckpt *c, struct lwm_err *e)
 	for (int64_t i = 0; i < c->ntensor; i++) {
 		int64_t total = 0;
 		c->first_slice[i + 1] += c->first_slice[i];
-		for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1]; k++)
+		/* each is no more than the tensor, which is far below the range */
+		for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1] && total <= c->size[i]; k++)
 			total += c->slice[k].s.run * c->slice[k].s.count;
 		if (total != c->size[i])
 			return lwm_fail(e, LWM_EDATA,

@@ -236,7 +236,8 @@ static int check_shape(struct lwm_docs *d, struct lwm_err *e)
 	};
 	int64_t last;
 	d->tokens = length(d, LWM_DOC_TOKENS);
-	if (d->docs < 0 || length(d, LWM_DOC_RUN_LOSS) != length(d, LWM_DOC_RUN_START) ||
+	/* no document is empty; and so the number of offsets, one more, is in range */
+	if (d->docs < 0 || d->docs > d->tokens || length(d, LWM_DOC_RUN_LOSS) != length(d, LWM_DOC_RUN_START) ||
 	    lwm_vfr_vec(d->s.r, LWM_DOC_TOKENS)->type != lwm_token_type(d->vocab))
 		return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", d->path);
 	for (int i = 0; i < 4; i++) {

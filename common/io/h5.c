@@ -233,7 +233,7 @@ static int get_vec(hid_t file, struct lwm_vec *v, int64_t *at, int64_t bytes)
 	if (nd < 0 || nd > 1 || (nd == 1 && H5Sget_simple_extent_dims(s, &dim, NULL) != 1) || dim > INT64_MAX / 16)
 		goto out;
 	v->n = (int64_t)dim;
-	if (!type_fits(t, v, nd == 0))
+	if (!type_fits(t, v, nd == 0) || v->n < 0)
 		goto out;
 	*at = -1;
 	if (v->n) {

@@ -13,6 +13,7 @@
 #include "common/io/seal.h"
 
 static const char SCHEMA[] = "lwm-manifest-1";
+enum { MOST_REASONS = 1000 }; /* they are looked for one by one; we know a dozen */
 
 char *lwm_manifest_path(const char *path)
 {
@@ -168,6 +169,8 @@ static int get_documents(struct lwm_manifest *m, const json_t *o, const char *na
 		(void)v;
 		int64_t n;
 		LWM_TRY(get_count(why, key, &n, name, e));
+		if (n > INT64_MAX - m->rejected || m->nreject == MOST_REASONS)
+			return lwm_fail(e, LWM_EDATA, "%s: the rejected documents make no sense", name);
 		LWM_TRY(lwm_manifest_add_reject(m, key, n, e));
 	}
 	if (rejected != m->rejected)

@@ -7,6 +7,8 @@ int lwm_ids_reserve(struct lwm_ids *a, int64_t n, struct lwm_err *e)
 {
 	if (n <= a->cap - a->n)
 		return 0;
+	if (n > INT64_MAX / 16 - a->n)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %lld more token ids", (long long)n);
 	int64_t cap = a->cap ? a->cap : 256;
 	while (cap - a->n < n)
 		cap *= 2;

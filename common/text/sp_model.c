@@ -3,6 +3,8 @@
 
 #include "common/text/text_int.h"
 
+enum { MOST_PIECES = 1 << 22 }; /* a piece of two bytes in the file takes a hundred here */
+
 /* One field of a protobuf message: number, and either a value or a range of bytes. */
 struct field {
 	uint64_t number, value;
@@ -113,6 +115,8 @@ static int add_piece(struct lwm_sp_model *m, const char *p, size_t n, const char
 	if (r < 0)
 		return lwm_fail(e, LWM_EDATA, "%s: piece %lld of the SentencePiece model is malformed", name,
 				(long long)m->n);
+	if (m->n == MOST_PIECES)
+		return lwm_fail(e, LWM_EDATA, "%s: the SentencePiece model has more than %d pieces", name, MOST_PIECES);
 	if (m->n == m->cap) {
 		int64_t cap = m->cap ? 2 * m->cap : 1024;
 		struct lwm_piece *v = realloc(m->piece, (size_t)cap * sizeof *v);
