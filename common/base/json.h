@@ -16,7 +16,8 @@ int lwm_json_int(const json_t *o, const char *key, int64_t *out, const char *nam
 int lwm_json_double(const json_t *o, const char *key, double *out, const char *name, struct lwm_err *e);
 int lwm_json_str(const json_t *o, const char *key, const char **out, const char *name, struct lwm_err *e);
 int lwm_json_get(const json_t *o, const char *key, json_type type, json_t **out, const char *name, struct lwm_err *e);
-/* Sorted keys, two-space indent, newline at the end: the same value gives the same bytes. */
+/* Sorted keys, two-space indent, newline at the end: the same value gives the same bytes. `text` is appended to. */
+int lwm_json_text(const json_t *v, struct lwm_str *text, struct lwm_err *e);
 int lwm_json_write(const json_t *v, const char *path, bool force, struct lwm_err *e);
 
 /* JSON lines file that is only appended to; a torn last line left by a kill is cut off when it is opened. */

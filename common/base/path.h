@@ -31,6 +31,9 @@ int lwm_remove_tree(const char *path, struct lwm_err *e);    /* rm -rf of one fo
 bool lwm_name_is_plain(const char *name);
 /* Whole file into malloc'ed memory with a 0 behind; larger than `limit` bytes is -LWM_EDATA. "-" reads stdin. */
 int lwm_read_file(const char *path, int64_t limit, char **out, size_t *n, struct lwm_err *e);
+/* 1 there is something of this name, 0 there is not. What cannot be told (a folder that cannot be searched, a failing
+ * disk) is an error: a file that cannot be read is not one that is absent. */
+int lwm_path_there(const char *path, struct lwm_err *e);
 /* Bytes free to us on the file system that holds path (or its nearest existing parent); -1 unknown. */
 int64_t lwm_space_free(const char *path);
 
