@@ -38,7 +38,7 @@ static const struct lwm_opt opts[] = {
 		    LWM_OPT_REQUIRED),
 	LWM_OPT_LIST(0, "haystack", &o.haystack, "FILE", "text to hide in: .txt, or .jsonl with key \"text\"", 0),
 	LWM_OPT_OLDER(&o.older_ok),
-	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
+	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "the model's own, wherever it lies; default: the one beside it", 0),
 	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
 	LWM_OPT_CHOICE(0, "cache", &o.cache, lwm_cache_kinds, "how keys and values are kept; int8 takes half of bf16's memory", 0),
 	LWM_OPT_HEAD("Grid"),
@@ -88,14 +88,7 @@ static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err
 	LWM_TRY(lwm_comm_split(c, lwm_comm_rank(c) / (int)o.team, lwm_comm_rank(c), &team, e));
 	int rc = lwm_device_open(&dev, o.device, a->common.threads, e);
 	if (rc == 0)
-		rc = lwm_loaded_open(&m, o.model, o.older_ok, dev, e);
-	if (rc == 0 && !o.tokenizer && !m.tokenizer)
-		rc = lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", o.model);
-	if (rc == 0)
-		rc = lwm_tokenizer_open(&tok, o.tokenizer ? o.tokenizer : m.tokenizer, e);
-	if (rc == 0 && lwm_tokenizer_vocab(tok) != m.cfg.vocab_text)
-		rc = lwm_fail(e, LWM_ECONFIG, "the tokenizer has %d pieces, the model %" PRId64, lwm_tokenizer_vocab(tok),
-			      m.cfg.vocab_text);
+		rc = lwm_loaded_open_text(&m, &tok, o.model, o.older_ok, o.tokenizer, dev, e);
 	if (rc == 0)
 		rc = lwm_haystack_read(&h, &o.haystack, tok, e);
 	if (rc == 0 && o.team == 1)

@@ -12,7 +12,7 @@
 #include "common/io/docshard.h"
 #include "common/io/inspect.h"
 #include "common/io/rowshard.h"
-#include "common/text/tokenizer.h"
+#include "common/train/modelfile.h"
 
 static struct {
 	bool check, tensors;
@@ -190,13 +190,13 @@ static json_t *numbers(const int32_t *v, int64_t n)
 }
 
 /* Text of the tokens; vision codes and ids of other vocabularies are named. */
-static int put_text(json_t *o, const int32_t *v, int64_t n, int64_t vocab_text, struct lwm_err *e)
+static int put_text(json_t *o, const int32_t *v, int64_t n, int64_t vocab_text, const char *tokenizer, struct lwm_err *e)
 {
 	struct lwm_tokenizer *t;
 	struct lwm_str s = { 0 };
 	if (!a.tokenizer)
 		return 0;
-	LWM_TRY(lwm_tokenizer_open(&t, a.tokenizer, e));
+	LWM_TRY(lwm_tokenizer_open_as(&t, a.tokenizer, tokenizer, "the shard", e));
 	for (int64_t i = 0; i < n;) {
 		int64_t k = i;
 		while (k < n && v[k] < vocab_text)
@@ -255,7 +255,7 @@ static int show_doc(const char *path, bool json, struct lwm_err *e)
 		rc = lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " has a name that is not UTF-8", path, a.doc);
 		goto out;
 	}
-	LWM_GO(put_text(o, v, shown(doc.n), lwm_docs_meta(d)->vocab_text, e));
+	LWM_GO(put_text(o, v, shown(doc.n), lwm_docs_meta(d)->vocab_text, lwm_docs_meta(d)->tokenizer, e));
 	rc = print(o, json, e);
 out:
 	json_decref(o);
@@ -293,7 +293,7 @@ static int show_row(const char *path, bool json, struct lwm_err *e)
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 		goto out;
 	}
-	LWM_GO(put_text(o, row.tokens, shown(row.seq), lwm_rows_meta(r)->vocab_text, e));
+	LWM_GO(put_text(o, row.tokens, shown(row.seq), lwm_rows_meta(r)->vocab_text, lwm_rows_meta(r)->tokenizer, e));
 	rc = print(o, json, e);
 out:
 	json_decref(o);

@@ -13,7 +13,7 @@
 #include "common/config/opt.h"
 #include "common/dist/mesh.h"
 #include "common/io/merge.h"
-#include "common/text/tokenizer.h"
+#include "common/train/modelfile.h"
 
 static struct {
 	const char *output, *tokenizer, *mesh;
@@ -104,15 +104,8 @@ static int open_tokenizer(struct lwm_tokenizer **out, const struct lwm_ckpt_meta
 		lwm_log(LWM_WARN, "the checkpoint names no tokenizer; --tokenizer SPEC puts one beside the model");
 		return 0;
 	}
-	if (lwm_tokenizer_open(out, spec, e) < 0) {
-		lwm_context(e, "the tokenizer (--tokenizer SPEC, or 'none')");
-		return e->code;
-	}
-	const char *have = lwm_tokenizer_hash(*out)->hex;
-	if (*m->tokenizer && strcmp(m->tokenizer, have))
-		return lwm_fail(e, LWM_ECONFIG, "%s: its hash is %s, the model was trained with %s", spec, have,
-				m->tokenizer);
-	return 0;
+	int rc = lwm_tokenizer_open_as(out, spec, m->tokenizer, "the checkpoint", e);
+	return rc < 0 ? lwm_context(e, "the tokenizer to put beside the model (--tokenizer SPEC, or 'none')") : 0;
 }
 
 /* ---- the two outputs ---- */
@@ -156,6 +149,7 @@ static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 		goto out;
 	spec.extra = t ? put_tokenizer : NULL;
 	spec.ctx = t;
+	spec.tokenizer = t ? lwm_tokenizer_hash(t)->hex : m->tokenizer;
 	lwm_progress_begin(&p, "merge", "bytes", values * 4);
 	rc = lwm_merge_model(c, a.output, &spec, o->force, &p, e);
 	lwm_progress_end(&p);

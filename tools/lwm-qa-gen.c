@@ -31,7 +31,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('m', "model", &o.model, "DIR", "merged model or checkpoint that writes the pairs", LWM_OPT_REQUIRED),
 	LWM_OPT_OLDER(&o.older_ok),
 	LWM_OPT_STR('d', "out-dir", &o.out_dir, "DIR", "one shard for each input: DIR/NAME.qa.h5", LWM_OPT_REQUIRED),
-	LWM_OPT_STR('t', "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
+	LWM_OPT_STR('t', "tokenizer", &o.tokenizer, "SPEC", "the model's own, wherever it lies; default: the one beside it", 0),
 	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
 	LWM_OPT_TASKS(&o.task, &o.tasks),
 	LWM_OPT_HEAD("Documents"),
@@ -72,13 +72,7 @@ static int writer_open(struct writer *w, const struct lwm_args *a, struct lwm_er
 {
 	memset(w, 0, sizeof *w);
 	LWM_TRY(lwm_device_open(&w->dev, o.device, a->common.threads, e));
-	LWM_TRY(lwm_loaded_open(&w->model, o.model, o.older_ok, w->dev, e));
-	if (!o.tokenizer && !w->model.tokenizer)
-		return lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", o.model);
-	LWM_TRY(lwm_tokenizer_open(&w->tok, o.tokenizer ? o.tokenizer : w->model.tokenizer, e));
-	if (lwm_tokenizer_vocab(w->tok) != w->model.cfg.vocab_text)
-		return lwm_fail(e, LWM_ECONFIG, "the tokenizer has %d pieces, the model %" PRId64, lwm_tokenizer_vocab(w->tok),
-				w->model.cfg.vocab_text);
+	LWM_TRY(lwm_loaded_open_text(&w->model, &w->tok, o.model, o.older_ok, o.tokenizer, w->dev, e));
 	return lwm_gen_new(&w->gen, w->dev, &w->model.cfg, w->model.weights, o.prefill, 1, e);
 }
 

@@ -36,7 +36,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR(0, "prompt-file", &o.prompt_file, "FILE", "the same from a file", 0),
 	LWM_OPT_STR('i', "input", &o.input, "FILE", "ask: the image or video", 0),
 	LWM_OPT_STR('o', "output", &o.output, "FILE", "image: .png or .jpg; video: .mp4 or .mkv", 0),
-	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "default: the one beside the model", 0),
+	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "the model's own, wherever it lies; default: the one beside it", 0),
 	LWM_OPT_STR(0, "vqgan", &o.vqgan, "DIR", "frame tokenizer; needed for frames", 0),
 	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
 	LWM_OPT_CHOICE(0, "cache", &o.cache, lwm_cache_kinds, "how keys and values are kept; int8 takes half of bf16's memory", 0),
@@ -111,17 +111,8 @@ static int open_vqgan(struct session *s, struct lwm_err *e)
 
 static int open_all(struct session *s, struct lwm_err *e)
 {
-	const char *tok;
-
 	LWM_TRY(lwm_device_open(&s->dev, o.device, s->common->threads, e));
-	LWM_TRY(lwm_loaded_open(&s->m, o.model, o.older_ok, s->dev, e));
-	tok = o.tokenizer ? o.tokenizer : s->m.tokenizer;
-	if (!tok)
-		return lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", o.model);
-	LWM_TRY(lwm_tokenizer_open(&s->tok, tok, e));
-	if (lwm_tokenizer_vocab(s->tok) != s->m.cfg.vocab_text)
-		return lwm_fail(e, LWM_ECONFIG, "the tokenizer has %d pieces, the model %" PRId64,
-				lwm_tokenizer_vocab(s->tok), s->m.cfg.vocab_text);
+	LWM_TRY(lwm_loaded_open_text(&s->m, &s->tok, o.model, o.older_ok, o.tokenizer, s->dev, e));
 	if (o.mode >= MODE_IMAGE)
 		LWM_TRY(open_vqgan(s, e));
 	LWM_TRY(lwm_gen_new(&s->g, s->dev, &s->m.cfg, s->m.weights, o.chunk, 2, e));

@@ -12,6 +12,7 @@
 #include "common/data/synth.h"
 #include "common/eval/needle_eval.h"
 #include "common/media/picture.h"
+#include "common/train/modelfile.h"
 
 enum kind { BOOKS, CHATS, NEEDLES, CLIPS, IMAGES, SYMBOLS };
 static const char *const kinds[] = { "books", "chats", "needles", "clips", "images", "symbols", NULL };
@@ -226,7 +227,7 @@ static int needles(const struct lwm_common *c, struct lwm_outfile *o, struct lwm
 	int rc = 0;
 	if (!a.tokenizer)
 		return lwm_fail(e, LWM_EUSAGE, "needles need --tokenizer: it counts the tokens");
-	LWM_TRY(lwm_tokenizer_open(&t, a.tokenizer, e));
+	LWM_TRY(lwm_tokenizer_open_as(&t, a.tokenizer, NULL, NULL, e));
 	if (a.haystack.n)
 		LWM_GO(lwm_haystack_read(&h, &a.haystack, t, e));
 	const struct lwm_synth_needle how = { .seed = (uint64_t)c->seed, .facts = a.facts, .ask = a.ask,

@@ -171,7 +171,7 @@ static int settings(struct job *j, int64_t seed, struct lwm_err *e)
 
 static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *e)
 {
-	LWM_TRY(lwm_tokenizer_open(&j->tok, a.tokenizer, e));
+	LWM_TRY(lwm_tokenizer_open_as(&j->tok, a.tokenizer, NULL, NULL, e));
 	LWM_TRY(lwm_device_open(&j->dev, a.device, args->common.threads, e));
 	LWM_TRY(lwm_vqgan_load(&j->cfg, &j->flat, a.model, a.older_ok, j->dev, e));
 	LWM_TRY(lwm_vqgan_new(&j->net, j->dev, &j->cfg, j->flat, a.per_pass, e));

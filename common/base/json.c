@@ -91,16 +91,21 @@ int lwm_json_str(const json_t *o, const char *key, const char **out, const char 
 	return 0;
 }
 
+int lwm_json_text(const json_t *v, struct lwm_str *text, struct lwm_err *e)
+{
+	char *s = json_dumps(v, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+	if (!s)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a JSON text");
+	lwm_str_puts(text, s);
+	lwm_str_putc(text, '\n');
+	free(s);
+	return lwm_str_ok(text, e);
+}
+
 int lwm_json_write(const json_t *v, const char *path, bool force, struct lwm_err *e)
 {
-	char *text = json_dumps(v, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	struct lwm_str s = { 0 };
-	lwm_str_puts(&s, text);
-	lwm_str_putc(&s, '\n');
-	free(text);
-	int rc = lwm_str_ok(&s, e);
+	int rc = lwm_json_text(v, &s, e);
 	if (rc == 0)
 		rc = lwm_write_file(path, s.s, s.len, force, e);
 	lwm_str_release(&s);

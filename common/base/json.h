@@ -3,6 +3,7 @@
 #define LWM_BASE_JSON_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/err.h"
@@ -17,7 +18,8 @@ int lwm_json_int(const json_t *o, const char *key, int64_t *out, const char *nam
 int lwm_json_double(const json_t *o, const char *key, double *out, const char *name, struct lwm_err *e);
 int lwm_json_str(const json_t *o, const char *key, const char **out, const char *name, struct lwm_err *e);
 int lwm_json_get(const json_t *o, const char *key, json_type type, json_t **out, const char *name, struct lwm_err *e);
-/* Sorted keys, two-space indent, newline at the end: the same value gives the same bytes. */
+/* Sorted keys, two-space indent, newline at the end: the same value gives the same bytes. `text` is appended to. */
+int lwm_json_text(const json_t *v, struct lwm_str *text, struct lwm_err *e);
 int lwm_json_write(const json_t *v, const char *path, bool force, struct lwm_err *e);
 
 /* JSON lines file that is only appended to; a torn last line left by a kill is cut off when it is opened.
@@ -29,5 +31,16 @@ int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e);
 int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_err *e);
 int lwm_jsonl_sync(struct lwm_jsonl *f, struct lwm_err *e);  /* what waits is written and all of it is on the disk, or an error */
 int lwm_jsonl_close(struct lwm_jsonl *f, struct lwm_err *e); /* the same, and f is gone either way; NULL is fine */
+
+/* Lines that carry a check: the last member of each is "check", the XXH3-64 (16 hex digits) of the line's text without that
+ * member, so of {A,"check":"H"} the text {A}. Puts it into a line that is a whole object with at least one member. */
+int lwm_jsonl_seal(struct lwm_str *line, struct lwm_err *e);
+/* Gives every line of such a file to `each`, numbered from 1. A missing file has no lines, and a last line without newline
+ * is what a kill left: it is dropped. A line that does not fit its check, or carries none where another line of the file
+ * does, is -LWM_EDATA naming file, line and `remedy` (what to do: "delete the line: ..."). Only a file of which no line
+ * carries a check, one from before there were checks, is taken without: *sealed is false, and what is added to it should
+ * carry none either. */
+typedef int lwm_jsonl_fn(void *ctx, const json_t *object, int64_t line, struct lwm_err *e);
+int lwm_jsonl_read(const char *path, const char *remedy, bool *sealed, lwm_jsonl_fn *each, void *ctx, struct lwm_err *e);
 
 #endif

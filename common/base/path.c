@@ -262,6 +262,15 @@ int lwm_read_file(const char *path, int64_t limit, char **out, size_t *n, struct
 	return rc;
 }
 
+int lwm_path_there(const char *path, struct lwm_err *e)
+{
+	if (access(path, F_OK) == 0)
+		return 1;
+	if (errno == ENOENT || errno == ENOTDIR)
+		return 0;
+	return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot be looked for", path);
+}
+
 int64_t lwm_space_free(const char *path)
 {
 	struct statvfs st;

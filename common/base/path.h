@@ -33,6 +33,9 @@ bool lwm_name_is_plain(const char *name);
 int lwm_read_file(const char *path, int64_t limit, char **out, size_t *n, struct lwm_err *e);
 /* The same from where a descriptor stands to its end; `name` for messages. */
 int lwm_read_fd(int fd, const char *name, int64_t limit, char **out, size_t *n, struct lwm_err *e);
+/* 1 there is something of this name, 0 there is not. What cannot be told (a folder that cannot be searched, a failing
+ * disk) is an error: a file that cannot be read is not one that is absent. */
+int lwm_path_there(const char *path, struct lwm_err *e);
 /* Bytes free to us on the file system that holds path (or its nearest existing parent); -1 unknown. */
 int64_t lwm_space_free(const char *path);
 

@@ -85,16 +85,23 @@ int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_gen *g, const struct lwm
 
 /* ---- results ---- */
 
+/* results.jsonl holds a trial a line, in the order in which they were finished, each line with a check of itself
+ * (lwm_jsonl_seal in json.h). */
 struct lwm_needle_result {
 	struct lwm_needle_cell cell;
 	double score;
+	int64_t line; /* where it stands in the file, from 1 */
 };
 struct lwm_needle_results {
-	struct lwm_needle_result *v;
+	struct lwm_needle_result *v; /* every cell once, in the order of the file */
 	int64_t n, cap;
+	int64_t repeated;   /* lines left out: of a cell that stands twice the first line counts */
+	bool sealed;        /* lines carry checks; false for a file of earlier versions, which is gone on with as it is */
 	char identity[256]; /* what every line says of model, seed, task, haystack */
 };
-int lwm_results_read(struct lwm_needle_results *r, const char *path, struct lwm_err *e); /* a missing file is empty */
+/* A missing file is empty, a torn last line is not read. A line that is damaged, or that alone carries no check, is
+ * -LWM_EDATA naming it: deleted, its trial is run again. Files of which no line carries a check are read as they are. */
+int lwm_results_read(struct lwm_needle_results *r, const char *path, struct lwm_err *e);
 void lwm_results_release(struct lwm_needle_results *r);
 
 #endif

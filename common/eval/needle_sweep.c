@@ -64,46 +64,70 @@ static int add_result(struct lwm_needle_results *r, const struct lwm_needle_resu
 	return 0;
 }
 
-static int read_line(struct lwm_needle_results *r, const json_t *o, const char *path, struct lwm_err *e)
+static int read_line(void *ctx, const json_t *o, int64_t line, struct lwm_err *e)
 {
-	struct lwm_needle_result v;
+	struct lwm_needle_results *r = ctx;
+	struct lwm_needle_result v = { .line = line };
+	static const char name[] = "a result";
 	const char *id;
-	LWM_TRY(lwm_json_str(o, "run", &id, path, e));
-	LWM_TRY(lwm_json_int(o, "context_length", &v.cell.length, path, e));
-	LWM_TRY(lwm_json_int(o, "round", &v.cell.round, path, e));
-	LWM_TRY(lwm_json_double(o, "depth_percent", &v.cell.depth, path, e));
-	LWM_TRY(lwm_json_double(o, "score", &v.score, path, e));
+	LWM_TRY(lwm_json_str(o, "run", &id, name, e));
+	LWM_TRY(lwm_json_int(o, "context_length", &v.cell.length, name, e));
+	LWM_TRY(lwm_json_int(o, "round", &v.cell.round, name, e));
+	LWM_TRY(lwm_json_double(o, "depth_percent", &v.cell.depth, name, e));
+	LWM_TRY(lwm_json_double(o, "score", &v.score, name, e));
 	if (!r->identity[0])
 		snprintf(r->identity, sizeof r->identity, "%s", id);
 	else if (strcmp(r->identity, id))
-		return lwm_fail(e, LWM_ECONFIG, "%s: holds results of two runs: '%s' and '%s'", path, r->identity, id);
+		return lwm_fail(e, LWM_ECONFIG, "results of two runs in one file: '%s' and '%s'", r->identity, id);
 	return add_result(r, &v, e);
+}
+
+static int by_cell(const void *a, const void *b)
+{
+	const struct lwm_needle_result *x = a, *y = b;
+	if (x->cell.length != y->cell.length)
+		return x->cell.length < y->cell.length ? -1 : 1;
+	if (x->cell.depth != y->cell.depth)
+		return x->cell.depth < y->cell.depth ? -1 : 1;
+	if (x->cell.round != y->cell.round)
+		return x->cell.round < y->cell.round ? -1 : 1;
+	return x->line < y->line ? -1 : x->line > y->line;
+}
+
+static int by_line(const void *a, const void *b)
+{
+	const struct lwm_needle_result *x = a, *y = b;
+	return x->line < y->line ? -1 : x->line > y->line;
+}
+
+static bool same_cell(const struct lwm_needle_cell *a, const struct lwm_needle_cell *b)
+{
+	return a->length == b->length && a->round == b->round && a->depth == b->depth;
+}
+
+/* A trial counts once, however often its line stands there: two copies of a file put together, say. */
+static void drop_repeated(struct lwm_needle_results *r)
+{
+	int64_t n = 0;
+	if (r->n < 2)
+		return;
+	qsort(r->v, (size_t)r->n, sizeof *r->v, by_cell);
+	for (int64_t i = 0; i < r->n; i++)
+		if (n == 0 || !same_cell(&r->v[n - 1].cell, &r->v[i].cell))
+			r->v[n++] = r->v[i];
+	r->repeated = r->n - n;
+	r->n = n;
+	qsort(r->v, (size_t)r->n, sizeof *r->v, by_line);
 }
 
 int lwm_results_read(struct lwm_needle_results *r, const char *path, struct lwm_err *e)
 {
-	char *text, *end;
-	size_t n;
-	int64_t line = 0;
-	int rc = 0;
 	memset(r, 0, sizeof *r);
-	if (!lwm_path_exists(path))
-		return 0;
-	LWM_TRY(lwm_read_file(path, (int64_t)1 << 32, &text, &n, e));
-	/* a torn last line has no newline and is not read */
-	for (char *p = text; rc == 0 && (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
-		json_t *o = NULL;
-		line++;
-		rc = lwm_json_parse(&o, p, (size_t)(end - p), path, e);
-		if (rc == 0)
-			rc = read_line(r, o, path, e);
-		if (rc < 0)
-			rc = lwm_context(e, "line %" PRId64, line);
-		json_decref(o);
-	}
-	free(text);
+	int rc = lwm_jsonl_read(path, "delete the line: its trial is run again", &r->sealed, read_line, r, e);
 	if (rc < 0)
 		lwm_results_release(r);
+	else
+		drop_repeated(r);
 	return rc;
 }
 
@@ -116,7 +140,7 @@ void lwm_results_release(struct lwm_needle_results *r)
 static bool have(const struct lwm_needle_results *r, const struct lwm_needle_cell *c)
 {
 	for (int64_t i = 0; i < r->n; i++)
-		if (r->v[i].cell.length == c->length && r->v[i].cell.round == c->round && r->v[i].cell.depth == c->depth)
+		if (same_cell(&r->v[i].cell, c))
 			return true;
 	return false;
 }
@@ -161,6 +185,7 @@ struct sweep {
 	struct lwm_comm *c;
 	struct lwm_needle_cell *todo;
 	int64_t ntodo;
+	bool sealed; /* rank 0: lines get a check */
 	char id[256];
 };
 
@@ -208,7 +233,9 @@ static int round_of(struct sweep *w, int64_t first, struct lwm_jsonl *file, stru
 		const char *text = all + t * team * most;
 		struct lwm_str out = { 0 };
 		lwm_str_add(&out, text, strnlen(text, (size_t)most));
-		rc = lwm_jsonl_add(file, &out, e);
+		rc = w->sealed ? lwm_jsonl_seal(&out, e) : 0;
+		if (rc == 0)
+			rc = lwm_jsonl_add(file, &out, e);
 		lwm_str_release(&out);
 	}
 	rc = lwm_agree(w->c, rc, e);
@@ -251,7 +278,10 @@ static int find_todo(struct sweep *w, const char *path, struct lwm_err *e)
 				      done.identity, w->id);
 		if (rc == 0)
 			rc = list_todo(w, &done, e);
+		w->sealed = done.sealed;
 		lwm_log(LWM_INFO, "%" PRId64 " trials to run, %" PRId64 " done before", w->ntodo, done.n);
+		if (done.repeated)
+			lwm_log(LWM_WARN, "%s: %" PRId64 " lines repeat a trial and do not count", path, done.repeated);
 		lwm_results_release(&done);
 	}
 	LWM_TRY(lwm_agree(w->c, rc, e));

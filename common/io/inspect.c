@@ -223,6 +223,8 @@ static int describe_model(const char *path, bool tensors, json_t *o, bool *faile
 			    : lwm_path_is_dir(tok) ? "tokenizer.txt"
 						   : "tokenizer.model"),
 		failed);
+	lwm_put(o, "tokenizer_hash", json_string(lwm_model_tokenizer_hash(m)), failed);
+	lwm_put(o, "manifest", json_boolean(lwm_model_manifest(m)), failed);
 	lwm_put(o, "config", json_deep_copy(lwm_model_config(m)), failed);
 	if (tensors)
 		lwm_put(o, "shapes", json_incref(list), failed);

@@ -74,6 +74,7 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 		return -LWM_EMEMORY;
 	s.kind = s.kind ? s.kind : meta->kind;
 	s.config = s.config ? s.config : json_object_get(meta->config, "model");
+	s.tokenizer = s.tokenizer ? s.tokenizer : meta->tokenizer;
 	LWM_GO(config_of(&config, s.config, s.dtype, e));
 	s.config = config;
 	LWM_GO(lwm_ckpt_covers(c, e));

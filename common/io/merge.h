@@ -6,8 +6,8 @@
 #include "common/io/ckpt.h"
 #include "common/io/model.h"
 
-/* All params of an open checkpoint into the model folder `dir`. spec: kind and config may be NULL: those of the
- * checkpoint ("model" of its configuration). p counts bytes of fp32 values; may be NULL. */
+/* All params of an open checkpoint into the model folder `dir`. spec: kind, config and tokenizer may be NULL: those of the
+ * checkpoint (config is "model" of its configuration). p counts bytes of fp32 values; may be NULL. */
 int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_spec *spec, bool force,
 		    struct lwm_progress *p, struct lwm_err *e);
 /* Reads a model back and compares every value with the checkpoint's, rounded to the model's type. -LWM_ENO: they

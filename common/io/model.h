@@ -4,7 +4,10 @@
  * `vision_head.weight`, an "lwm" object in config.json (vision_vocab, codes, eof, eov, vqgan). Tokenizer model
  * ("vqgan"): diffusers VQModel names, `_class_name` "VQModel".
  *
- * manifest.json names the files with size and identity (safetensors.h); where it is there, opening checks it.
+ * manifest.json names every file of the folder: safetensors by identity (safetensors.h), the others by XXH3-128 of their
+ * bytes, and under "tokenizer" the hash of the model's tokenizer. Where it is there, opening checks what is opened: a file
+ * that is not as it says is -LWM_EDATA and is not used. Files beside the named ones are nobody's business, but the
+ * configuration and the index must be named. Folders of the first schema (lwm-model-1) name weights only.
  *
  * On disk q_proj and k_proj rows are in Hugging Face's half-split RoPE order and convolutions are OIHW. In memory,
  * and in all calls here, q/k rows are interleaved (pairs 2i, 2i+1) and convolutions are (kh, kw, cin, cout):
@@ -32,6 +35,9 @@ const char *lwm_model_kind(const struct lwm_model *m);     /* "lwm" or "vqgan" *
 /* What lwm_tokenizer_open takes: the folder's tokenizer.model, or the folder when it has a tokenizer.txt; NULL:
  * neither. Borrowed. */
 const char *lwm_model_tokenizer(const struct lwm_model *m);
+/* Hash of the tokenizer that the model was trained with, whether one lies in the folder or not; "" unknown. Borrowed. */
+const char *lwm_model_tokenizer_hash(const struct lwm_model *m);
+const char *lwm_model_manifest(const struct lwm_model *m); /* its path, NULL when the folder has none. Borrowed. */
 int64_t lwm_model_count(const struct lwm_model *m);
 /* Name and shape in memory layout. */
 const struct lwm_ckpt_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i);
@@ -41,8 +47,11 @@ int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, fl
 /* The same by name and with the shape that is expected: absent or other shape is -LWM_ECONFIG naming both. */
 int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want, int64_t offset, int64_t n,
 			 float *out, struct lwm_err *e);
-/* Every file against its recorded hash; -LWM_ENO when the folder carries none (made elsewhere). */
+/* Every file against its recorded hash; one that is missing is -LWM_EDATA. -LWM_ENO when the folder carries none (made
+ * elsewhere). */
 int lwm_model_check(struct lwm_model *m, struct lwm_err *e);
+/* A single file that may lie in a model folder whose manifest names it: then it must be that file (-LWM_EDATA). */
+int lwm_model_check_file(const char *path, struct lwm_err *e);
 
 struct lwm_model_spec {
 	const char *kind; /* "lwm" or "vqgan" */
@@ -52,6 +61,7 @@ struct lwm_model_spec {
 	/* Puts further files (the tokenizer) into `dir` before the folder gets its name; may be NULL. */
 	int (*extra)(void *ctx, const char *dir, struct lwm_err *e);
 	void *ctx;
+	const char *tokenizer; /* lwm_tokenizer_hash of the one the model was trained with; NULL, "": unknown */
 };
 
 struct lwm_model_writer;

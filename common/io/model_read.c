@@ -1,3 +1,4 @@
+/* Opens a model folder and reads its tensors in memory layout. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ struct entry {
 
 struct lwm_model {
 	char *dir, *tokenizer;
+	struct lwm_model_record record;
 	json_t *config;
 	bool vqgan;
 	struct lwm_st **file;
@@ -44,11 +46,27 @@ void lwm_model_close(struct lwm_model *m)
 	free(m->entry);
 	free(m->held);
 	free(m->tokenizer);
+	lwm_record_release(&m->record);
 	free(m->dir);
 	free(m);
 }
 
 /* ---- opening ---- */
+
+/* A JSON file of the folder; what is parsed is what was compared with the manifest. */
+static int read_json(struct lwm_model *m, const char *name, int64_t limit, json_t **out, struct lwm_err *e)
+{
+	char *text = NULL, *path = lwm_path_join(m->dir, name);
+	size_t n;
+	int rc = path ? lwm_read_file(path, limit, &text, &n, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+	if (rc == 0)
+		rc = lwm_record_check(&m->record, name, text, n, e);
+	if (rc == 0)
+		rc = lwm_json_parse(out, text, n, path, e);
+	free(text);
+	free(path);
+	return rc;
+}
 
 static int open_file(struct lwm_model *m, const char *name, struct lwm_err *e)
 {
@@ -101,11 +119,11 @@ static int check_index(const struct lwm_model *m, const json_t *map, const char 
 	return 0;
 }
 
-static int open_index(struct lwm_model *m, const char *path, struct lwm_err *e)
+static int open_index(struct lwm_model *m, const char *name, const char *path, struct lwm_err *e)
 {
 	json_t *index = NULL, *map;
 	int rc;
-	LWM_GO(lwm_json_read(&index, path, INDEX_LIMIT, e));
+	LWM_GO(read_json(m, name, INDEX_LIMIT, &index, e));
 	LWM_GO(lwm_json_get(index, "weight_map", JSON_OBJECT, &map, path, e));
 	LWM_GO(open_listed(m, map, path, e));
 	rc = check_index(m, map, path, e);
@@ -124,7 +142,7 @@ static int open_files(struct lwm_model *m, struct lwm_err *e)
 		if (!path)
 			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
 		bool index = lwm_path_exists(path);
-		int rc = index ? open_index(m, path, e) : 0;
+		int rc = index ? open_index(m, name, path, e) : 0;
 		name[strlen(name) - strlen(".index.json")] = 0;
 		path[strlen(path) - strlen(".index.json")] = 0;
 		bool single = !index && lwm_path_exists(path);
@@ -176,64 +194,68 @@ static int list_tensors(struct lwm_model *m, struct lwm_err *e)
 	return 0;
 }
 
+/* A file of the tokenizer that the manifest names must be that file. */
+static int check_beside(const struct lwm_model *m, const char *name, struct lwm_err *e)
+{
+	bool named = m->record.record && !m->record.weights_only && lwm_record_hash(&m->record, name);
+	return named ? lwm_record_check_file(&m->record, m->dir, name, e) : 0;
+}
+
 static int find_tokenizer(struct lwm_model *m, struct lwm_err *e)
 {
 	char *model = lwm_path_join(m->dir, "tokenizer.model"), *text = lwm_path_join(m->dir, "tokenizer.txt");
-	int rc = model && text ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
-	if (rc == 0 && lwm_path_exists(model)) {
+	int there = 0, plain = 0, rc = model && text ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+	if (rc == 0)
+		rc = there = lwm_path_there(model, e);
+	if (rc >= 0)
+		rc = plain = lwm_path_there(text, e);
+	if (rc >= 0 && there)
+		rc = check_beside(m, "tokenizer.model", e);
+	if (rc >= 0 && plain)
+		rc = check_beside(m, "tokenizer.txt", e);
+	if (rc >= 0 && there) {
 		m->tokenizer = model;
 		model = NULL;
-	} else if (rc == 0 && lwm_path_exists(text) && !(m->tokenizer = strdup(m->dir))) {
+	} else if (rc >= 0 && plain && !(m->tokenizer = strdup(m->dir))) {
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
 	}
 	free(model);
 	free(text);
-	return rc;
+	return rc < 0 ? rc : 0;
 }
 
 static int read_config(struct lwm_model *m, struct lwm_err *e)
 {
-	char *path = lwm_path_join(m->dir, "config.json");
-	int rc = path ? lwm_json_read(&m->config, path, CONFIG_LIMIT, e)
-		      : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
-	if (rc == 0 && !json_is_object(m->config))
-		rc = lwm_fail(e, LWM_EDATA, "%s: must be an object", path);
-	free(path);
-	LWM_TRY(rc);
+	LWM_TRY(read_json(m, LWM_MODEL_CONFIG, CONFIG_LIMIT, &m->config, e));
+	if (!json_is_object(m->config))
+		return lwm_fail(e, LWM_EDATA, "%s/%s: must be an object", m->dir, LWM_MODEL_CONFIG);
 	m->vqgan = lwm_model_is_vqgan(m->config);
 	return find_tokenizer(m, e);
 }
 
-/* The record of the files, where there is one: sizes and identities. */
-static int check_manifest(struct lwm_model *m, bool single, struct lwm_err *e)
+/* The weights that were opened are the named ones: all of them, but for a single file. */
+static int check_weights(const struct lwm_model *m, bool single, struct lwm_err *e)
 {
-	json_t *record = NULL, *files;
-	char *path = lwm_path_join(m->dir, LWM_MODEL_MANIFEST);
-	int rc = 0;
-	if (!path)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
-	if (!lwm_path_exists(path))
-		goto out;
-	LWM_GO(lwm_seal_read(&record, path, LWM_MODEL_SCHEMA, e));
-	LWM_GO(lwm_json_get(record, "files", JSON_OBJECT, &files, path, e));
-	if (!single && (int)json_object_size(files) != m->nfiles) {
-		rc = lwm_fail(e, LWM_EDATA, "%s: names %zu files, the model has %d", path, json_object_size(files),
-			      m->nfiles);
-		goto out;
-	}
+	const struct lwm_model_record *r = &m->record;
+	if (!r->record)
+		return 0;
+	if (!single && lwm_record_weights(r) != m->nfiles)
+		return lwm_fail(e, LWM_EDATA, "%s: names %" PRId64 " files of weights, the model has %d", r->path,
+				lwm_record_weights(r), m->nfiles);
 	for (int i = 0; i < m->nfiles; i++) {
-		const char *name = lwm_path_base(lwm_st_path(m->file[i]));
-		const char *want = json_string_value(json_object_get(files, name));
-		if (!want || strcmp(want, lwm_st_identity(m->file[i]).hex)) {
-			rc = lwm_fail(e, LWM_EDATA, "%s: %s is not the file it speaks of (damaged, stale or swapped)",
-				      path, name);
-			goto out;
-		}
+		const char *name = lwm_path_base(lwm_st_path(m->file[i])), *want = lwm_record_hash(r, name);
+		if (!want || strcmp(want, lwm_st_identity(m->file[i]).hex))
+			return lwm_fail(e, LWM_EDATA, "%s: %s is not the file it speaks of (damaged, stale or swapped)", r->path,
+					name);
 	}
-out:
-	json_decref(record);
-	free(path);
-	return rc;
+	return 0;
+}
+
+static int check_data(struct lwm_model *m, struct lwm_err *e)
+{
+	for (int i = 0; i < m->nfiles; i++)
+		LWM_TRY(lwm_st_check(m->file[i], e));
+	return 0;
 }
 
 static int check_small(struct lwm_model *m, struct lwm_err *e)
@@ -242,7 +264,7 @@ static int check_small(struct lwm_model *m, struct lwm_err *e)
 	for (int i = 0; i < m->nfiles; i++)
 		for (int64_t k = 0; k < lwm_st_count(m->file[i]); k++)
 			bytes += lwm_st_tensor(m->file[i], k)->end - lwm_st_tensor(m->file[i], k)->begin;
-	int rc = bytes <= SMALL ? lwm_model_check(m, e) : 0;
+	int rc = bytes <= SMALL ? check_data(m, e) : 0;
 	if (rc != -LWM_ENO)
 		return rc;
 	lwm_err_clear(e);
@@ -267,9 +289,10 @@ int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e)
 		rc = lwm_fail(e, LWM_ENOINPUT, "%s: there is no such model", dir);
 		goto out;
 	}
+	LWM_GO(lwm_record_read(&m->record, m->dir, e));
 	LWM_GO(read_config(m, e));
 	LWM_GO(single ? open_file(m, lwm_path_base(dir), e) : open_files(m, e));
-	LWM_GO(check_manifest(m, single, e));
+	LWM_GO(check_weights(m, single, e));
 	LWM_GO(list_tensors(m, e));
 	LWM_GO(check_small(m, e));
 	*out = m;
@@ -292,6 +315,16 @@ const char *lwm_model_kind(const struct lwm_model *m)
 const char *lwm_model_tokenizer(const struct lwm_model *m)
 {
 	return m->tokenizer;
+}
+
+const char *lwm_model_tokenizer_hash(const struct lwm_model *m)
+{
+	return m->record.tokenizer ? m->record.tokenizer : "";
+}
+
+const char *lwm_model_manifest(const struct lwm_model *m)
+{
+	return m->record.record ? m->record.path : NULL;
 }
 
 int64_t lwm_model_count(const struct lwm_model *m)
@@ -401,7 +434,11 @@ int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want
 
 int lwm_model_check(struct lwm_model *m, struct lwm_err *e)
 {
-	for (int i = 0; i < m->nfiles; i++)
-		LWM_TRY(lwm_st_check(m->file[i], e));
+	const char *name;
+	json_t *v;
+	LWM_TRY(check_data(m, e));
+	json_object_foreach(m->record.files, name, v)
+		if (!lwm_is_safetensors(name))
+			LWM_TRY(lwm_record_check_file(&m->record, m->dir, name, e));
 	return 0;
 }

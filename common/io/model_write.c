@@ -1,3 +1,5 @@
+/* Writes a model folder: weights, configuration, what the caller puts beside them, and last the manifest. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -26,9 +28,10 @@ struct out_tensor {
 };
 
 struct lwm_model_writer {
-	char *dir, *tmp; /* tmp: the folder while it is being filled, NULL before it is made */
-	int lock;        /* says that its writer lives; -1 */
-	json_t *config, *files; /* files: name -> identity */
+	char *dir, *tmp;        /* tmp: the folder while it is being filled, NULL before it is made */
+	char *tokenizer;        /* hash, "" unknown */
+	int lock;               /* says that its writer lives; -1 */
+	json_t *config, *files; /* files: name -> identity, or hash of its bytes */
 	int (*extra)(void *ctx, const char *dir, struct lwm_err *e);
 	void *ctx;
 	bool vqgan, force;
@@ -49,6 +52,7 @@ static void release(struct lwm_model_writer *w)
 	free(w->work);
 	free(w->dir);
 	free(w->tmp);
+	free(w->tokenizer);
 	json_decref(w->config);
 	json_decref(w->files);
 	free(w);
@@ -162,7 +166,7 @@ static int check_target(const char *dir, bool force, struct lwm_err *e)
 		return 0;
 	if (!force)
 		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", dir);
-	char *path = lwm_path_join(dir, "config.json");
+	char *path = lwm_path_join(dir, LWM_MODEL_CONFIG);
 	bool model = path && lwm_path_exists(path);
 	free(path);
 	return model ? 0
@@ -181,13 +185,14 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	if (!w)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	w->dir = strndup(dir, len);
+	w->tokenizer = strdup(spec->tokenizer ? spec->tokenizer : "");
 	w->config = json_deep_copy(spec->config);
 	w->files = json_object();
 	w->extra = spec->extra;
 	w->ctx = spec->ctx;
 	w->tensor = calloc((size_t)n + 1, sizeof *w->tensor);
 	w->lock = -1;
-	if (!w->dir || !w->config || !w->files || !w->tensor) {
+	if (!w->dir || !w->tokenizer || !w->config || !w->files || !w->tensor) {
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 		goto out;
 	}
@@ -219,17 +224,22 @@ static int reserve(struct lwm_model_writer *w, int64_t n, struct lwm_err *e)
 	return 0;
 }
 
+static int note(struct lwm_model_writer *w, const char *name, const struct lwm_hash *h, struct lwm_err *e)
+{
+	bool failed = false;
+	lwm_put(w->files, name, json_string(h->hex), &failed);
+	return failed ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory, or a name that is not UTF-8", w->dir) : 0;
+}
+
 static int finish_file(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char name[80];
-	bool failed = false;
 	struct lwm_hash identity;
 	struct lwm_st_writer *st = w->st;
 	w->st = NULL;
 	LWM_TRY(lwm_st_commit(st, &identity, e));
 	file_name(w, w->file, name, sizeof name);
-	lwm_put(w->files, name, json_string(identity.hex), &failed);
-	return failed ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir) : 0;
+	return note(w, name, &identity, e);
 }
 
 /* Row p on disk is the memory row that lwm_model_qk_row sends to p: 2i for the first half, 2i + 1 for the second. */
@@ -301,15 +311,55 @@ int lwm_model_add(struct lwm_model_writer *w, const float *data, struct lwm_err 
 
 /* ---- the small files, and the folder ---- */
 
-static int write_json(const struct lwm_model_writer *w, const json_t *v, const char *name, struct lwm_err *e)
+static int write_json(struct lwm_model_writer *w, const json_t *v, const char *name, struct lwm_err *e)
 {
+	struct lwm_str text = { 0 };
 	char *path = lwm_path_join(w->tmp, name);
-	int rc = path ? lwm_json_write(v, path, false, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	int rc = path ? lwm_json_text(v, &text, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	if (rc == 0)
+		rc = lwm_write_file(path, text.s, text.len, false, e);
+	if (rc == 0) {
+		struct lwm_hash h = lwm_hash_bytes(text.s, text.len);
+		rc = note(w, name, &h, e);
+	}
+	lwm_str_release(&text);
 	free(path);
 	return rc;
 }
 
-static int write_index(const struct lwm_model_writer *w, struct lwm_err *e)
+/* A file that is no weights: new ones are noted, what was written from memory is read back and compared. */
+static int note_file(struct lwm_model_writer *w, const char *name, struct lwm_err *e)
+{
+	struct lwm_hash h;
+	const char *want = json_string_value(json_object_get(w->files, name));
+	char *path = lwm_path_join(w->tmp, name);
+	if (!want && !strcmp(name, "tokenizer.model") && *w->tokenizer)
+		want = w->tokenizer;
+	int rc = path ? lwm_hash_file(path, &h, NULL, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	if (rc == 0 && want && strcmp(want, h.hex))
+		rc = lwm_fail(e, LWM_EIO, "%s: reads back as something else than was written", path);
+	free(path);
+	return rc < 0 ? rc : note(w, name, &h, e);
+}
+
+/* Whatever lies in the folder by now. */
+static int note_files(struct lwm_model_writer *w, struct lwm_err *e)
+{
+	int rc = 0;
+	struct dirent *d;
+	DIR *dir = opendir(w->tmp);
+	if (!dir)
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot list it", w->tmp);
+	while (rc == 0 && (errno = 0, d = readdir(dir)))
+		if (d->d_name[0] != '.' && !lwm_is_safetensors(d->d_name))
+			rc = note_file(w, d->d_name, e);
+	if (rc == 0 && errno)
+		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot list it", w->tmp);
+	closedir(dir);
+	return rc;
+}
+
+static int write_index(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char name[80];
 	bool failed = false;
@@ -336,6 +386,7 @@ static int write_manifest(const struct lwm_model_writer *w, struct lwm_err *e)
 	lwm_put(o, "kind", json_string(w->vqgan ? "vqgan" : "lwm"), &failed);
 	lwm_put(o, "dtype", json_string(lwm_st_dtype_name(w->dtype)), &failed);
 	lwm_put(o, "bytes", json_integer(w->bytes), &failed);
+	lwm_put(o, "tokenizer", json_string(w->tokenizer), &failed);
 	lwm_put(o, "files", json_incref(w->files), &failed);
 	int rc = failed || !path ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir) : lwm_seal_write(o, path, e);
 	json_decref(o);
@@ -415,9 +466,10 @@ int lwm_model_commit(struct lwm_model_writer *w, struct lwm_err *e)
 	LWM_GO(finish_file(w, e));
 	if (w->nfiles > 1)
 		LWM_GO(write_index(w, e));
-	LWM_GO(write_json(w, w->config, "config.json", e));
+	LWM_GO(write_json(w, w->config, LWM_MODEL_CONFIG, e));
 	if (w->extra)
 		LWM_GO(w->extra(w->ctx, w->tmp, e));
+	LWM_GO(note_files(w, e));
 	LWM_GO(write_manifest(w, e));
 	LWM_GO(publish(w, e));
 	close(w->lock);

@@ -36,16 +36,18 @@ int lwm_seal_write(json_t *record, const char *path, struct lwm_err *e)
 	return lwm_json_write(record, path, true, e);
 }
 
-static int check(json_t *record, const char *path, const char *schema, struct lwm_err *e)
+static int check(json_t *record, const char *path, const char *const *schemas, struct lwm_err *e)
 {
-	const char *have, *self;
+	const char *const *known = schemas, *have, *self;
 	char kept[33];
 	struct lwm_hash h;
 	if (!json_is_object(record))
 		return lwm_fail(e, LWM_EDATA, "%s: must be an object", path);
 	LWM_TRY(lwm_json_str(record, "schema", &have, path, e));
-	if (strcmp(have, schema))
-		return lwm_fail(e, LWM_EDATA, "%s: is a %.60s, expected %s", path, have, schema);
+	while (*known && strcmp(have, *known))
+		known++;
+	if (!*known)
+		return lwm_fail(e, LWM_EDATA, "%s: is a %.60s, expected %s", path, have, schemas[0]);
 	LWM_TRY(lwm_json_str(record, "self", &self, path, e));
 	if (strlen(self) != 32)
 		return lwm_fail(e, LWM_EDATA, "%s: 'self' is not a hash", path);
@@ -56,15 +58,21 @@ static int check(json_t *record, const char *path, const char *schema, struct lw
 	return 0;
 }
 
-int lwm_seal_read(json_t **out, const char *path, const char *schema, struct lwm_err *e)
+int lwm_seal_read_any(json_t **out, const char *path, const char *const *schemas, struct lwm_err *e)
 {
 	json_t *record = NULL;
 	*out = NULL;
 	LWM_TRY(lwm_json_read(&record, path, RECORD_LIMIT, e));
-	int rc = check(record, path, schema, e);
+	int rc = check(record, path, schemas, e);
 	if (rc < 0)
 		json_decref(record);
 	else
 		*out = record;
 	return rc;
+}
+
+int lwm_seal_read(json_t **out, const char *path, const char *schema, struct lwm_err *e)
+{
+	const char *const schemas[] = { schema, NULL };
+	return lwm_seal_read_any(out, path, schemas, e);
 }

@@ -12,6 +12,8 @@
 int lwm_seal_write(json_t *record, const char *path, struct lwm_err *e);
 /* Reads, compares "self" and "schema". The caller json_decref()s *out. */
 int lwm_seal_read(json_t **out, const char *path, const char *schema, struct lwm_err *e);
+/* The same for any of several schemas (a list that ends in NULL). */
+int lwm_seal_read_any(json_t **out, const char *path, const char *const *schemas, struct lwm_err *e);
 /* object[key] = value (stolen, NULL allowed); remembers out of memory in *failed. */
 void lwm_put(json_t *object, const char *key, json_t *value, bool *failed);
 

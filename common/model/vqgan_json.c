@@ -1,4 +1,5 @@
 /* vqgan_json.c - the shape of the frame tokenizer as diffusers' config.json. */
+#include <stdbool.h>
 #include <string.h>
 
 #include "common/base/json.h"
@@ -7,10 +8,11 @@
 int lwm_vqgan_cfg_to_json(const struct lwm_vqgan_cfg *c, json_t **out, struct lwm_err *e)
 {
 	json_t *channels = json_array(), *down = json_array(), *up = json_array();
+	bool lost = false; /* a level left out for want of memory would be another net */
 	for (int i = 0; i < c->levels; i++) {
-		json_array_append_new(channels, json_integer((json_int_t)c->mult[i] * c->hidden));
-		json_array_append_new(down, json_string("DownEncoderBlock2D"));
-		json_array_append_new(up, json_string("UpDecoderBlock2D"));
+		lost |= json_array_append_new(channels, json_integer((json_int_t)c->mult[i] * c->hidden)) < 0;
+		lost |= json_array_append_new(down, json_string("DownEncoderBlock2D")) < 0;
+		lost |= json_array_append_new(up, json_string("UpDecoderBlock2D")) < 0;
 	}
 	*out = json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:{s:s}}",
 			 "_class_name", "VQModel", "act_fn", "silu", "block_out_channels", channels,
@@ -19,7 +21,11 @@ int lwm_vqgan_cfg_to_json(const struct lwm_vqgan_cfg *c, json_t **out, struct lw
 			 c->res_blocks, "norm_num_groups", c->groups, "num_vq_embeddings", c->num_embeddings,
 			 "sample_size", c->resolution, "mid_block_add_attention", 0, "lookup_from_codebook", 1, "lwm",
 			 "pixel_range", c->unit_pixels ? "[0,1]" : "[-1,1]");
-	return *out ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the VQGAN's config.json");
+	if (*out && !lost)
+		return 0;
+	json_decref(*out);
+	*out = NULL;
+	return lwm_fail(e, LWM_EMEMORY, "out of memory for the VQGAN's config.json");
 }
 
 static int32_t gcd(int32_t a, int32_t b)

@@ -268,23 +268,45 @@ int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_
 	return rc < 0 ? rc : 1;
 }
 
+/* The configuration as text: what lies between and behind the members of a struct means nothing. */
+static int add_settings(struct lwm_hasher *h, const struct lwm_vqgan_cfg *c, struct lwm_err *e)
+{
+	json_t *o;
+	LWM_TRY(lwm_vqgan_cfg_to_json(c, &o, e));
+	char *text = json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT);
+	json_decref(o);
+	if (!text)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings of a VQGAN");
+	lwm_hasher_add(h, text, strlen(text) + 1);
+	free(text);
+	return 0;
+}
+
+/* Values in the order of the table, without the gaps between them. */
+static int add_weights(struct lwm_hasher *h, struct lk_dev *dev, const struct lwm_vqgan_params *p, const float *flat,
+		       struct lwm_err *e)
+{
+	float *host = malloc((size_t)p->floats * sizeof *host);
+	int rc = host ? lwm_dev_check(dev, lk_download(dev, host, flat, (size_t)p->floats * sizeof *host), e)
+		      : lwm_fail(e, LWM_EMEMORY, "out of memory for %lld weights", (long long)p->floats);
+	for (int64_t i = 0; rc == 0 && i < p->n; i++)
+		lwm_hasher_add(h, host + p->v[i].offset, (size_t)p->v[i].count * sizeof *host);
+	free(host);
+	return rc;
+}
+
 int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e)
 {
 	struct lwm_vqgan_params p;
+	LWM_TRY(lwm_vqgan_params_init(&p, c, e));
 	struct lwm_hasher *h = lwm_hasher_new();
-	float *host = NULL;
-	int rc = h ? lwm_vqgan_params_init(&p, c, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a hash");
-	if (rc < 0)
-		return rc;
-	host = malloc((size_t)p.floats * sizeof *host);
-	rc = host ? lwm_dev_check(dev, lk_download(dev, host, flat, (size_t)p.floats * sizeof *host), e)
-		  : lwm_fail(e, LWM_EMEMORY, "out of memory for %lld weights", (long long)p.floats);
-	lwm_hasher_add(h, c, sizeof *c);
+	int rc = h ? add_settings(h, c, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a hash");
 	if (rc == 0)
-		lwm_hasher_add(h, host, (size_t)p.floats * sizeof *host);
-	struct lwm_hash sum = lwm_hasher_end(h);
-	memcpy(hex, sum.hex, sizeof sum.hex);
-	free(host);
+		rc = add_weights(h, dev, &p, flat, e);
+	if (h) {
+		struct lwm_hash sum = lwm_hasher_end(h);
+		memcpy(hex, sum.hex, sizeof sum.hex);
+	}
 	lwm_vqgan_params_release(&p);
 	return rc;
 }

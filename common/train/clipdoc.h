@@ -28,7 +28,8 @@ int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, int64_t number,
  * inputs (negative: any number). */
 int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_paths *in, int64_t max_bad, bool *replace,
 			struct lwm_err *e);
-/* Hash of configuration and weights (device memory): names the tokenizer that made the codes. */
+/* Hash of the configuration (as the text of its config.json) and of the weights (device memory): names the VQGAN that made
+ * the codes. A function of the net alone, the same for every build and wherever it was read from. */
 int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e);
 
 #endif

@@ -153,11 +153,29 @@ static int source_read(struct source *s, const struct lwm_tensor *t, bool may_la
 	return lwm_ckpt_read(s->ckpt, LWM_CKPT_PARAMS, i, offset, n, out, e);
 }
 
-int lwm_weights_read(const char *source, bool older_ok, const struct lwm_tensor *t, int64_t n, bool may_lack_vision, int64_t first,
-		     int64_t count, float *host_out, struct lwm_err *e)
+/* What a source records: a hash of the tokenizer, "" when it does not say. */
+static const char *tokenizer_of(const struct source *s)
+{
+	const char *hash = s->model ? lwm_model_tokenizer_hash(s->model) : lwm_ckpt_meta(s->ckpt)->tokenizer;
+	return hash ? hash : "";
+}
+
+static int same_tokenizer(const struct source *s, const char *want, struct lwm_err *e)
+{
+	const char *have = tokenizer_of(s);
+	if (!want || !*want || !*have || !strcmp(want, have))
+		return 0;
+	return lwm_fail(e, LWM_ECONFIG, "%s was made with the tokenizer of hash %s; the data with the one of hash %s", s->dir,
+			have, want);
+}
+
+int lwm_weights_read(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n,
+		     bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
 {
 	struct source s;
 	int rc = source_open(&s, source, older_ok, e);
+	if (rc == 0)
+		rc = same_tokenizer(&s, tokenizer, e);
 	for (int64_t i = 0; rc == 0 && i < n; i++) {
 		int64_t a = t[i].offset > first ? t[i].offset : first;
 		int64_t b = t[i].offset + t[i].count < first + count ? t[i].offset + t[i].count : first + count;
@@ -218,20 +236,24 @@ out:
 	return rc;
 }
 
-static bool is_model_folder(const char *dir)
+/* 1 yes, 0 no: then it is a checkpoint, or nothing. */
+static int is_model_folder(const char *dir, struct lwm_err *e)
 {
 	char *config = lwm_path_join(dir, "config.json");
-	bool yes = config && lwm_path_exists(config);
+	int rc = config ? lwm_path_there(config, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	free(config);
-	return yes;
+	return rc;
 }
 
 static int open_either(struct source *s, const char *dir, bool older_ok, const json_t **config, struct lwm_err *e)
 {
 	struct lwm_str text = { 0 };
-	lwm_str_printf(&text, "%s:%s", is_model_folder(dir) ? "model" : "checkpoint", dir);
-	int rc = lwm_str_ok(&text, e);
+	int rc = is_model_folder(dir, e);
 	memset(s, 0, sizeof *s);
+	if (rc >= 0) {
+		lwm_str_printf(&text, "%s:%s", rc ? "model" : "checkpoint", dir);
+		rc = lwm_str_ok(&text, e);
+	}
 	if (rc == 0)
 		rc = source_open(s, text.s, older_ok, e);
 	lwm_str_release(&text);
@@ -241,27 +263,38 @@ static int open_either(struct source *s, const char *dir, bool older_ok, const j
 	return *config ? 0 : lwm_fail(e, LWM_EDATA, "%s: its record holds no model configuration", s->dir);
 }
 
+/* Names a model by its configuration and by what stands for its bytes: the record of a checkpoint, the manifest of a folder. */
 static int name_it(struct lwm_loaded *m, const struct source *s, const json_t *config, struct lwm_err *e)
 {
-	char *text = json_dumps(config, JSON_SORT_KEYS | JSON_COMPACT);
 	struct lwm_str all = { 0 };
-	if (text)
-		lwm_str_puts(&all, text);
-	free(text);
-	char *index = lwm_path_join(s->dir, s->ckpt ? "COMMIT.json" : "manifest.json");
 	struct lwm_hash h;
-	if (index && lwm_path_exists(index) && lwm_hash_file(index, &h, NULL, e) == 0)
+	char *text = json_dumps(config, JSON_SORT_KEYS | JSON_COMPACT), *record = NULL;
+	const char *path = s->model ? lwm_model_manifest(s->model) : (record = lwm_path_join(s->dir, "COMMIT.json"));
+	int rc = text && (path || s->model) ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", s->dir);
+	if (rc == 0)
+		lwm_str_puts(&all, text);
+	if (rc == 0 && path)
+		rc = lwm_hash_file(path, &h, NULL, e);
+	if (rc == 0 && path)
 		lwm_str_puts(&all, h.hex);
-	free(index);
-	int rc = lwm_str_ok(&all, e);
+	if (rc == 0)
+		rc = lwm_str_ok(&all, e);
 	if (rc == 0)
 		memcpy(m->hash, lwm_hash_bytes(all.s, all.len).hex, sizeof m->hash);
 	lwm_str_release(&all);
-	const char *tok = s->model ? lwm_model_tokenizer(s->model) : lwm_ckpt_meta(s->ckpt)->tokenizer_path;
-	if (rc == 0 && tok && *tok && !(m->tokenizer = strdup(tok)))
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", s->dir);
-	m->step = s->ckpt ? lwm_ckpt_meta(s->ckpt)->step : -1;
+	free(text);
+	free(record);
 	return rc;
+}
+
+static int take_records(struct lwm_loaded *m, const struct source *s, const char *dir, struct lwm_err *e)
+{
+	const char *tok = s->model ? lwm_model_tokenizer(s->model) : lwm_ckpt_meta(s->ckpt)->tokenizer_path;
+	snprintf(m->tokenizer_hash, sizeof m->tokenizer_hash, "%s", tokenizer_of(s));
+	m->step = s->ckpt ? lwm_ckpt_meta(s->ckpt)->step : -1;
+	if (!(m->dir = strdup(dir)) || (tok && *tok && !(m->tokenizer = strdup(tok))))
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	return 0;
 }
 
 int lwm_loaded_open(struct lwm_loaded *m, const char *dir, bool older_ok, struct lk_dev *dev, struct lwm_err *e)
@@ -276,6 +309,7 @@ int lwm_loaded_open(struct lwm_loaded *m, const char *dir, bool older_ok, struct
 		goto out;
 	LWM_GO(lwm_llama_from_json(&m->cfg, config, dir, e));
 	LWM_GO(name_it(m, &s, config, e));
+	LWM_GO(take_records(m, &s, dir, e));
 	LWM_GO(lwm_llama_params(&p, &m->cfg, e));
 	LWM_GO(fill_device(m, &s, &p, e));
 out:
@@ -291,7 +325,73 @@ void lwm_loaded_free(struct lwm_loaded *m)
 	if (m->weights)
 		lk_mem_free(m->dev, m->weights);
 	free(m->tokenizer);
+	free(m->dir);
 	memset(m, 0, sizeof *m);
+}
+
+/* ---- the tokenizer of a model ---- */
+
+/* The file that a spec stands for, when it may lie in a model folder, against the folder's manifest. */
+static int check_spec(const char *spec, struct lwm_err *e)
+{
+	static const char *const name[] = { "tokenizer.model", "tokenizer.txt" };
+	if (!strcmp(spec, "bytes"))
+		return 0;
+	if (!lwm_path_is_dir(spec))
+		return lwm_model_check_file(spec, e);
+	for (int i = 0; i < 2; i++) {
+		char *path = lwm_path_join(spec, name[i]);
+		int rc = path ? lwm_path_there(path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", spec);
+		if (rc > 0)
+			rc = lwm_model_check_file(path, e);
+		free(path);
+		LWM_TRY(rc);
+	}
+	return 0;
+}
+
+int lwm_tokenizer_open_as(struct lwm_tokenizer **out, const char *spec, const char *hash, const char *who,
+			  struct lwm_err *e)
+{
+	struct lwm_tokenizer *t;
+	*out = NULL;
+	LWM_TRY(check_spec(spec, e));
+	LWM_TRY(lwm_tokenizer_open(&t, spec, e));
+	const char *have = lwm_tokenizer_hash(t)->hex;
+	if (hash && *hash && strcmp(hash, have)) {
+		int rc = lwm_fail(e, LWM_ECONFIG, "the tokenizer %s has the hash %s; %s was made with the one of hash %s", spec,
+				  have, who, hash);
+		lwm_tokenizer_free(t);
+		return rc;
+	}
+	*out = t;
+	return 0;
+}
+
+static int open_tokenizer(const struct lwm_loaded *m, struct lwm_tokenizer **tok, const char *spec, struct lwm_err *e)
+{
+	spec = spec ? spec : m->tokenizer;
+	if (!spec)
+		return lwm_fail(e, LWM_EUSAGE, "%s: has no tokenizer beside it; give --tokenizer", m->dir);
+	LWM_TRY(lwm_tokenizer_open_as(tok, spec, m->tokenizer_hash, m->dir, e));
+	if (lwm_tokenizer_vocab(*tok) == m->cfg.vocab_text)
+		return 0;
+	return lwm_fail(e, LWM_ECONFIG, "the tokenizer %s has %d pieces, the model %s %" PRId64, spec, lwm_tokenizer_vocab(*tok),
+			m->dir, m->cfg.vocab_text);
+}
+
+int lwm_loaded_open_text(struct lwm_loaded *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok,
+			 const char *spec, struct lk_dev *dev, struct lwm_err *e)
+{
+	*tok = NULL;
+	LWM_TRY(lwm_loaded_open(m, dir, older_ok, dev, e));
+	int rc = open_tokenizer(m, tok, spec, e);
+	if (rc < 0) {
+		lwm_tokenizer_free(*tok);
+		*tok = NULL;
+		lwm_loaded_free(m);
+	}
+	return rc;
 }
 
 /* The VQGAN's own table speaks of file layout; files and checkpoints are read in memory layout (kh,kw,cin,cout). */

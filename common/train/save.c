@@ -214,7 +214,7 @@ static int read_state(const json_t *j, struct lwm_progress_state *st, const char
 	return read_last(j, st);
 }
 
-/* A stage goes on as what it was: model and seed must be the same. */
+/* A stage goes on as what it was: model, seed and tokenizer must be the same. */
 static int same_run(const struct lwm_objective *o, const struct lwm_ckpt_meta *m, const char *dir, struct lwm_err *e)
 {
 	const json_t *model = json_object_get(m->config, "model"), *seed = json_object_get(m->state, "seed");
@@ -225,6 +225,9 @@ static int same_run(const struct lwm_objective *o, const struct lwm_ckpt_meta *m
 	if (json_integer_value(seed) != o->stage->seed)
 		return lwm_fail(e, LWM_ECONFIG, "%s: was trained with seed %" JSON_INTEGER_FORMAT ", not %" PRId64, dir,
 				json_integer_value(seed), o->stage->seed);
+	if (*m->tokenizer && *o->tokenizer_hash && strcmp(m->tokenizer, o->tokenizer_hash))
+		return lwm_fail(e, LWM_ECONFIG, "%s: was trained on rows of the tokenizer of hash %s, these rows are of %s", dir,
+				m->tokenizer, o->tokenizer_hash);
 	json_object_foreach((json_t *)(uintptr_t)o->config, key, mine) {
 		const json_t *theirs = json_object_get(model, key);
 		if (json_equal(mine, theirs) ||
@@ -321,8 +324,8 @@ int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 	int rc = host ? o->ops->init(o, (uint64_t)o->stage->seed, w->first, w->count, host, e) :
 			lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " weights", w->count);
 	if (rc == 0 && strcmp(from, "random"))
-		rc = lwm_weights_read(text ? from + 5 : from, o->stage->older_ok, o->tensor, o->ntensor, text, w->first, w->count,
-				      host, e);
+		rc = lwm_weights_read(text ? from + 5 : from, o->stage->older_ok, o->tokenizer_hash, o->tensor, o->ntensor, text,
+				      w->first, w->count, host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_CKPT_PARAMS, host, e);
 	free(host);

@@ -20,7 +20,7 @@ setup() {
 	sweep=("${grid[@]}" --haystack "$BATS_FILE_TMPDIR/words.txt")
 }
 
-timeless() { sed -E 's/"seconds":[0-9.]+/"seconds":0/' "$1/results.jsonl"; }
+timeless() { sed -E 's/"seconds":[0-9.]+/"seconds":0/; s/,"check":"[0-9a-f]{16}"/,"check":""/' "$1/results.jsonl"; }
 
 @test "a sweep, its files, and nothing left to do" {
 	ok lwm-eval-needle "${sweep[@]}" -o out
@@ -49,6 +49,27 @@ timeless() { sed -E 's/"seconds":[0-9.]+/"seconds":0/' "$1/results.jsonl"; }
 	timeless out | cmp - whole
 	ok lwm-eval-needle "${sweep[@]}" -o out --report-only
 	has '"accuracy"'
+}
+
+@test "a damaged line is told and, once deleted, made again" {
+	ok lwm-eval-needle "${sweep[@]}" -o out
+	timeless out >whole
+	sed -i '3s/"score":0/"score":1/' out/results.jsonl
+	code 65 lwm-eval-needle "${sweep[@]}" -o out
+	err_has 'out/results.jsonl, line 3 (delete the line: its trial is run again)'
+	code 65 lwm-eval-needle "${sweep[@]}" -o out --report-only
+	err_has 'line 3'
+	code 65 lwm-eval-needle "${sweep[@]}" -o out --plan
+	sed -i 3d out/results.jsonl
+	ok lwm-eval-needle "${sweep[@]}" -o out
+	timeless out | sort | cmp - <(sort whole)
+	# the same lines once more: no trial counts twice
+	cp out/results.jsonl once
+	cat once >>out/results.jsonl
+	ok lwm-eval-needle "${grid[@]}" --haystack "$BATS_FILE_TMPDIR/words.txt" -o out --plan
+	has 'trials   6, 6 of them done'
+	ok lwm-eval-needle "${sweep[@]}" -o out --report-only
+	[ "$(awk -F, 'NR > 1 { n += $3 } END { print n }' out/summary.csv)" = 6 ]
 }
 
 @test "a time limit stops it with 75, and it goes on" {

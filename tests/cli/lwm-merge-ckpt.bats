@@ -52,7 +52,7 @@ setup() {
 @test "the wrong tokenizer is refused" {
 	ok lwm-tokenizer-train -q --vocab 400 -o t.model "$BATS_FILE_TMPDIR/book.txt"
 	code 78 lwm-merge-ckpt -q run -o model -t t.model
-	err_has 'was trained with'
+	err_has 'was made with'
 	code 66 lwm-merge-ckpt -q run -o model -t nowhere
 	gone model
 	ok lwm-merge-ckpt -q run -o model -t none

@@ -1,6 +1,7 @@
 /* What an evaluation asks and how it counts: haystack, trials, scores, results, checks, pictures. No model. */
 #include "tests/unit/eval_fixture.h"
 
+#include "common/base/json.h"
 #include "common/data/needle.h"
 #include "common/eval/needle_report.h"
 #include "common/eval/qa.h"
@@ -333,6 +334,72 @@ static void test_results(void **state)
 	      LWM_ECONFIG, "two runs");
 }
 
+static struct lwm_str sealed(const char *a, const char *b)
+{
+	struct lwm_str all = { 0 }, s = { 0 };
+	const char *line[] = { a, b };
+	for (int i = 0; i < 2; i++) {
+		lwm_str_reset(&s);
+		lwm_str_add(&s, line[i], strlen(line[i]) - 1);
+		OK(lwm_jsonl_seal(&s, err));
+		lwm_str_printf(&all, "%s\n", s.s);
+	}
+	lwm_str_release(&s);
+	return all;
+}
+
+/* Any bit of a file of results: the file is refused with the line, or it is the newline of the last line, which is torn
+ * then. No number is ever read that was not written. */
+static void test_damaged_results(void **state)
+{
+	struct lwm_needle_results r;
+	struct lwm_str all = sealed(line_a, line_b);
+	size_t first = (size_t)(strchr(all.s, '\n') - all.s);
+	(void)state;
+	OK(lwm_results_read(&r, fx_write("results.jsonl", all.s), err));
+	assert_true(r.n == 2 && r.sealed && !r.repeated);
+	lwm_results_release(&r);
+	for (size_t i = 0; i < all.len * 8; i++) {
+		char path[300], *c = &all.s[i / 8];
+		struct lwm_err e = { 0 };
+		*c ^= (char)(1 << i % 8);
+		snprintf(path, sizeof path, "%s", fx_path("results.jsonl"));
+		OK(lwm_write_file(path, all.s, all.len, true, err));
+		int rc = lwm_results_read(&r, path, &e);
+		*c ^= (char)(1 << i % 8);
+		if (i / 8 == all.len - 1) {
+			assert_true(rc == 0 && r.n == 1);
+			lwm_results_release(&r);
+			continue;
+		}
+		const char *line = i / 8 <= first ? "results.jsonl, line 1 (delete the line: its trial is run again)"
+						  : "results.jsonl, line 2 (delete the line: its trial is run again)";
+		if (rc != -LWM_EDATA || !strstr(e.msg, line))
+			fail_msg("bit %zu of byte %zu: %d '%s'", i % 8, i / 8, rc, e.msg);
+	}
+	for (size_t n = first + 1; n < all.len; n++) { /* torn anywhere in the last line */
+		char kept = all.s[n];
+		all.s[n] = 0;
+		OK(lwm_results_read(&r, fx_write("results.jsonl", all.s), err));
+		all.s[n] = kept;
+		assert_int_equal(r.n, 1);
+		assert_true(r.sealed);
+		lwm_results_release(&r);
+	}
+	lwm_str_release(&all);
+}
+
+/* What cannot be read is not what is not there: a name below a file is absent, one that is a folder is not. */
+static void test_unreadable_results(void **state)
+{
+	struct lwm_needle_results r;
+	(void)state;
+	OK(lwm_results_read(&r, fx_path("absent/results.jsonl"), err));
+	lwm_results_release(&r);
+	OK(lwm_mkdirs(fx_path("folder/results.jsonl"), err));
+	FAILS(lwm_results_read(&r, fx_path("folder/results.jsonl"), err), LWM_EIO, "results.jsonl");
+}
+
 /* ---- pictures ---- */
 
 static void whole_svg(const struct lwm_str *s)
@@ -522,6 +589,8 @@ int main(void)
 		cmocka_unit_test(test_cutting),	 cmocka_unit_test(test_haystack_files),	 cmocka_unit_test(test_trials),
 		cmocka_unit_test(test_seeds),	 cmocka_unit_test(test_several),	 cmocka_unit_test(test_lengths_refused),
 		cmocka_unit_test(test_scores),	 cmocka_unit_test(test_wilson),		 cmocka_unit_test(test_results),
+		cmocka_unit_test(test_damaged_results),
+		cmocka_unit_test(test_unreadable_results),
 		cmocka_unit_test(test_heatmaps), cmocka_unit_test(test_charts),		 cmocka_unit_test(test_checks),
 		cmocka_unit_test(test_run_report), cmocka_unit_test(test_qa_parse),
 	};

@@ -2,6 +2,7 @@
 #include "tests/unit/eval_fixture.h"
 #include "tests/unit/llama_fixture.h"
 
+#include "common/base/json.h"
 #include "common/eval/needle_report.h"
 #include "common/eval/qa.h"
 
@@ -67,20 +68,42 @@ static int sweep(struct lwm_sweep *s, int ranks, struct lwm_err *e)
 	return lwm_comm_threads(ranks, sweep_on, arg, e);
 }
 
-/* results.jsonl with all times 0. */
-static char *results_of(const char *out)
+/* A line of results with the time 0, and with the check of what it is then, or none. */
+static void timeless(struct lwm_str *all, const char *line, size_t n, bool sealed)
+{
+	static const char time[] = "\"seconds\":", mark[] = ",\"check\":\"";
+	struct lwm_str s = { 0 };
+	const char *at = memmem(line, n, time, strlen(time)), *check = memmem(line, n, mark, strlen(mark));
+	assert_non_null(at);
+	at += strlen(time);
+	const char *rest = memchr(at, ',', n - (size_t)(at - line)), *end = check ? check : line + n - 1;
+	lwm_str_add(&s, line, (size_t)(at - line));
+	lwm_str_putc(&s, '0');
+	lwm_str_add(&s, rest, (size_t)(end - rest));
+	lwm_str_putc(&s, '}');
+	if (sealed)
+		OK(lwm_jsonl_seal(&s, err));
+	lwm_str_add(all, s.s, s.len);
+	lwm_str_putc(all, '\n');
+	lwm_str_release(&s);
+}
+
+/* results.jsonl with all times 0, with checks or without. */
+static char *results_in(const char *out, bool sealed)
 {
 	char path[300];
+	struct lwm_str all = { 0 };
 	snprintf(path, sizeof path, "%s/results.jsonl", out);
-	char *text = fx_read(path), *at = text;
-	while ((at = strstr(at, "\"seconds\":"))) {
-		char *end = strchr(at, ',');
-		assert_non_null(end);
-		at += strlen("\"seconds\":");
-		*at++ = '0';
-		memmove(at, end, strlen(end) + 1);
-	}
-	return text;
+	char *text = fx_read(path), *end;
+	for (char *s = text; (end = strchr(s, '\n')); s = end + 1)
+		timeless(&all, s, (size_t)(end - s), sealed);
+	free(text);
+	return all.s;
+}
+
+static char *results_of(const char *out)
+{
+	return results_in(out, true);
 }
 
 static int lines(const char *text)
@@ -176,6 +199,82 @@ static void test_continues(void **state)
 	assert_string_equal(holed.s, again);
 	lwm_str_release(&holed);
 	free(again);
+	free(whole);
+}
+
+/* A file from before there were checks is gone on with as it is; one of both kinds is refused. */
+static void test_continues_without_checks(void **state)
+{
+	struct lwm_sweep s;
+	char out[256];
+	free(whole_run("old", &s, out, sizeof out));
+	char *old = results_in(out, false);
+	(void)state;
+	write_results(out, old, strlen(old) / 2);
+	OK(sweep(&s, 2, err));
+	char path[300];
+	snprintf(path, sizeof path, "%s/results.jsonl", out);
+	char *now = fx_read(path), *same = results_in(out, false);
+	assert_null(strstr(now, "check"));
+	assert_string_equal(same, old);
+	struct lwm_str mixed = { 0 };
+	char *first = strchr(old, '\n');
+	timeless(&mixed, old, (size_t)(first - old), true);
+	lwm_str_puts(&mixed, first + 1);
+	write_results(out, mixed.s, mixed.len);
+	FAILS(sweep(&s, 1, err), LWM_EDATA, "line 2 (delete the line: its trial is run again)");
+	lwm_str_release(&mixed);
+	free(now);
+	free(same);
+	free(old);
+}
+
+static const char *summary_of(const char *out)
+{
+	static char path[300];
+	snprintf(path, sizeof path, "%s/summary.csv", out);
+	return path;
+}
+
+/* One trial of 12 stands twice, the second time with another score: it counts once, as it stood first. */
+static void test_repeated_lines(void **state)
+{
+	struct lwm_needle_results r;
+	struct lwm_sweep s;
+	char out[256], path[300];
+	double mean, worst;
+	char *whole = whole_run("twice", &s, out, sizeof out);
+	struct lwm_str text = { 0 }, line = { 0 };
+	struct lwm_needle_report report = { .sweep = &s, .title = "t", .details = "d" };
+	(void)state;
+	char *end = strchr(whole, '\n'), *score = strstr(whole, "\"score\":0");
+	assert_non_null(score);
+	lwm_str_add(&line, whole, (size_t)(end - whole));
+	line.s[score + 8 - whole] = '1';
+	timeless(&text, line.s, line.len, true);
+	lwm_str_release(&line);
+	snprintf(path, sizeof path, "%s/results.jsonl", out);
+	struct lwm_str all = { 0 };
+	lwm_str_printf(&all, "%s%s%s", whole, text.s, whole);
+	write_results(out, all.s, all.len);
+	OK(lwm_results_read(&r, path, err));
+	assert_true(r.n == 12 && r.repeated == 13 && r.sealed);
+	for (int64_t i = 0; i < r.n; i++)
+		assert_true(r.v[i].line == i + 1 && r.v[i].score == 0);
+	lwm_results_release(&r);
+	OK(lwm_needle_report_write(&report, &mean, &worst, err));
+	assert_true(mean == 0);
+	char *csv = fx_read(summary_of(out));
+	assert_null(strstr(csv, ",3,"));
+	free(csv);
+	/* and nothing is left to do */
+	OK(sweep(&s, 1, err));
+	snprintf(path, sizeof path, "%s/results.jsonl", out);
+	char *after = fx_read(path);
+	assert_string_equal(after, all.s);
+	free(after);
+	lwm_str_release(&all);
+	lwm_str_release(&text);
 	free(whole);
 }
 
@@ -417,10 +516,16 @@ static void test_pairs_written(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_ranks),
-		cmocka_unit_test(test_teams), cmocka_unit_test(test_continues),
-					    cmocka_unit_test(test_other_runs_refused), cmocka_unit_test(test_report),
-					    cmocka_unit_test(test_pairs_add_up),
-					    cmocka_unit_test(test_pairs_written) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ranks),
+		cmocka_unit_test(test_teams),
+		cmocka_unit_test(test_continues),
+		cmocka_unit_test(test_continues_without_checks),
+		cmocka_unit_test(test_repeated_lines),
+		cmocka_unit_test(test_other_runs_refused),
+		cmocka_unit_test(test_report),
+		cmocka_unit_test(test_pairs_add_up),
+		cmocka_unit_test(test_pairs_written),
+	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

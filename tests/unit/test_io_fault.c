@@ -144,7 +144,7 @@ static int write_model(struct lwm_err *e)
 	struct lwm_model_writer *w;
 	static float v[50000];
 	json_t *config = json_pack("{s:i,s:i}", "hidden_size", 8, "num_attention_heads", 2);
-	struct lwm_model_spec spec = { "lwm", config, LWM_ST_F32, 0, NULL, NULL };
+	struct lwm_model_spec spec = { .kind = "lwm", .config = config };
 	int rc = lwm_model_create(&w, at("m"), &spec, &tensor, 1, true, e);
 	json_decref(config);
 	LWM_TRY(rc);

@@ -1,4 +1,5 @@
-/* Files written by earlier versions stay readable: tests/golden/io-1 is never written again, a new format gets io-2.
+/* Files written by earlier versions stay readable: what is in tests/golden is never written again, a new format gets a new
+ * folder. io-2: the model of io-1 with a manifest that names every file.
  *
  *	build/rel/tests/unit/test_io_golden --make DIR      writes such a folder
  */
@@ -41,6 +42,16 @@ static void write_rows(const char *path)
 	must(lwm_rows_commit(w, &e), &e);
 }
 
+static int put_bytes(void *ctx, const char *dir, struct lwm_err *e)
+{
+	char *path = lwm_path_join(dir, "tokenizer.txt");
+	(void)ctx;
+	(void)e;
+	spill(path, "bytes\n", 6);
+	free(path);
+	return 0;
+}
+
 static void write_ckpt(const char *root)
 {
 	struct lwm_err e = { 0 };
@@ -61,7 +72,8 @@ static void write_ckpt(const char *root)
 	}
 	struct lwm_ckpt_meta m = { "lwm", 3, "1,1,2,1", 2, config, NULL, "", "", LWM_CKPT_ALL };
 	must(lwm_ckpt_commit(dir, &m, table, 2, part, 2, &e), &e);
-	struct lwm_model_spec spec = { .dtype = LWM_ST_BF16, .max_file_bytes = 50 };
+	struct lwm_model_spec spec = { .dtype = LWM_ST_BF16, .max_file_bytes = 50, .extra = put_bytes,
+				       .tokenizer = "0123456789abcdef0123456789abcdef" };
 	char *model = lwm_path_join(root, "model");
 	must(lwm_ckpt_open(&c, dir, &e), &e);
 	must(lwm_merge_model(c, model, &spec, true, NULL, &e), &e);
@@ -71,13 +83,18 @@ static void write_ckpt(const char *root)
 	free(dir);
 }
 
-static const char *golden(const char *name)
+static const char *golden_of(int number, const char *name)
 {
 	static char buf[4][128];
 	static int i;
 	i = (i + 1) % 4;
-	snprintf(buf[i], sizeof buf[i], "tests/golden/io-1/%s", name);
+	snprintf(buf[i], sizeof buf[i], "tests/golden/io-%d/%s", number, name);
 	return buf[i];
+}
+
+static const char *golden(const char *name)
+{
+	return golden_of(1, name);
 }
 
 static void documents(void **state)
@@ -125,7 +142,24 @@ static void checkpoint_and_model(void **state)
 	for (int i = 0; i < 48; i++) /* row i / 6; the first three columns are rank 0's */
 		assert_true(v[i] == (float)(i / 6 * 3 + i % 3 + (i % 6 < 3 ? 0 : 24)) * 0.5f);
 	must(lwm_merge_verify_model(c, golden("model"), LWM_ST_BF16, NULL, &e), &e);
+	must(lwm_merge_verify_model(c, golden_of(2, "model"), LWM_ST_BF16, NULL, &e), &e);
 	lwm_ckpt_close(c);
+}
+
+/* The first manifests of models say nothing about tokenizers. */
+static void what_models_say_of_their_tokenizer(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	struct lwm_model *m;
+	must(lwm_model_open(&m, golden("model"), &e), &e);
+	assert_string_equal(lwm_model_tokenizer_hash(m), "");
+	assert_null(lwm_model_tokenizer(m));
+	lwm_model_close(m);
+	must(lwm_model_open(&m, golden_of(2, "model"), &e), &e);
+	assert_string_equal(lwm_model_tokenizer_hash(m), "0123456789abcdef0123456789abcdef");
+	assert_non_null(lwm_model_tokenizer(m));
+	lwm_model_close(m);
 }
 
 static void all_intact(void **state)
@@ -139,6 +173,8 @@ static void all_intact(void **state)
 		assert_int_not_equal(what, LWM_THING_OTHER);
 		must(lwm_check_thing(golden(name[i]), what, &e), &e);
 	}
+	struct lwm_err e = { 0 };
+	must(lwm_check_thing(golden_of(2, "model"), LWM_THING_MODEL, &e), &e);
 }
 
 int main(int argc, char **argv)
@@ -147,6 +183,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(documents),
 		cmocka_unit_test(rows),
 		cmocka_unit_test(checkpoint_and_model),
+		cmocka_unit_test(what_models_say_of_their_tokenizer),
 		cmocka_unit_test(all_intact),
 	};
 	if (argc == 3 && !strcmp(argv[1], "--make")) {

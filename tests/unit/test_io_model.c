@@ -79,7 +79,8 @@ static void write_lm(const char *dir, enum lwm_st_dtype dtype, int64_t limit, ch
 	float v[1600];
 	json_t *config = json_pack("{s:i,s:i,s:i,s:{s:i}}", "hidden_size", 16, "num_attention_heads", 4,
 				   "num_key_value_heads", 2, "lwm", "vision_vocab", 33);
-	struct lwm_model_spec spec = { "lwm", config, dtype, limit, tokenizer ? put_tokenizer : NULL, tokenizer };
+	struct lwm_model_spec spec = { .kind = "lwm", .config = config, .dtype = dtype, .max_file_bytes = limit,
+					.extra = tokenizer ? put_tokenizer : NULL, .ctx = tokenizer };
 	must(lwm_model_create(&w, dir, &spec, lm, LM, force, &e), &e);
 	for (int64_t t = 0; t < LM; t++) {
 		for (int64_t i = 0; i < 1600; i++)
@@ -206,7 +207,7 @@ static void replacing_a_folder(void **state)
 	struct lwm_err e = { 0 };
 	struct lwm_model_writer *w;
 	json_t *config = json_pack("{s:i,s:i}", "hidden_size", 16, "num_attention_heads", 4);
-	struct lwm_model_spec spec = { "lwm", config, LWM_ST_F32, 0, NULL, NULL };
+	struct lwm_model_spec spec = { .kind = "lwm", .config = config };
 	write_lm(at("re"), LWM_ST_F32, 0, NULL, false);
 	assert_int_equal(lwm_model_create(&w, at("re"), &spec, lm, LM, false, NULL), -LWM_ECANTCREATE);
 	must(lwm_model_create(&w, at("re/"), &spec, lm, LM, true, &e), &e);
@@ -239,7 +240,7 @@ static void tokenizer_model(void **state)
 	int64_t bytes;
 	size_t n;
 	json_t *config = json_pack("{s:s}", "_class_name", "VQModel");
-	struct lwm_model_spec spec = { "vqgan", config, LWM_ST_F32, 0, NULL, NULL };
+	struct lwm_model_spec spec = { .kind = "vqgan", .config = config };
 	must(lwm_model_create(&w, at("vq"), &spec, t, 3, false, &e), &e);
 	for (int64_t k = 0; k < 3; k++) {
 		for (int64_t i = 0; i < 300; i++)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/media/picture.h"
+#include "common/train/clipdoc.h"
 #include "common/train/recon.h"
 
 static char dir[] = "/tmp/lwm_recon_XXXXXX";
@@ -217,11 +218,76 @@ static int group_teardown(void **state)
 	return lwm_remove_tree(dir, &e);
 }
 
+/* ---- the name of a net ---- */
+
+/* The hash of a net whose host weights are `flat`. */
+static void name_of(struct rig *g, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33])
+{
+	struct lwm_err e = { 0 };
+	assert_int_equal(lk_upload(g->dev, g->flat, flat, (size_t)g->p.floats * 4), 0);
+	if (lwm_vqgan_hash(g->dev, c, g->flat, hex, &e) < 0)
+		fail_msg("%s", e.msg);
+}
+
+static void differs(struct rig *g, const struct lwm_vqgan_cfg *c, const char *want, const char *what)
+{
+	char hex[33];
+	name_of(g, c, g->host, hex);
+	if (!strcmp(hex, want))
+		fail_msg("another %s has the same name", what);
+}
+
+/* Levels that are not there, memory behind the members, gaps between tensors: none of it is the net. */
+static void a_name_is_of_the_net_alone(void **state)
+{
+	(void)state;
+	struct rig g;
+	struct lwm_vqgan_cfg c;
+	char want[33], hex[33];
+	open_rig(&g, 0);
+	name_of(&g, &g.c.model, g.host, want);
+	assert_int_equal(strlen(want), 32);
+	memset(&c, 0xa5, sizeof c);
+	c.resolution = g.c.model.resolution;
+	c.hidden = g.c.model.hidden;
+	c.levels = g.c.model.levels;
+	memcpy(c.mult, g.c.model.mult, (size_t)c.levels * sizeof *c.mult);
+	c.res_blocks = g.c.model.res_blocks;
+	c.z_channels = g.c.model.z_channels;
+	c.embed_dim = g.c.model.embed_dim;
+	c.num_embeddings = g.c.model.num_embeddings;
+	c.groups = g.c.model.groups;
+	c.unit_pixels = g.c.model.unit_pixels;
+	name_of(&g, &c, g.host, hex);
+	assert_string_equal(hex, want);
+	float *poisoned = malloc((size_t)g.p.floats * 4);
+	memset(poisoned, 0x5a, (size_t)g.p.floats * 4);
+	for (int64_t i = 0; i < g.p.n; i++)
+		memcpy(poisoned + g.p.v[i].offset, g.host + g.p.v[i].offset, (size_t)g.p.v[i].count * 4);
+	assert_true(g.p.floats > g.p.count); /* there are gaps */
+	name_of(&g, &c, poisoned, hex);
+	assert_string_equal(hex, want);
+	free(poisoned);
+	c.unit_pixels = 1;
+	differs(&g, &c, want, "range of pixels");
+	c.unit_pixels = 0;
+	c.groups = 2;
+	differs(&g, &c, want, "number of groups");
+	c.groups = 4;
+	c.resolution = 32;
+	differs(&g, &c, want, "resolution");
+	c.resolution = 16;
+	((unsigned char *)(g.host + g.p.v[g.p.n - 1].offset))[1] ^= 1;
+	differs(&g, &c, want, "weight");
+	close_rig(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(cache_and_holdout), cmocka_unit_test(ranks_share_a_batch),
 		cmocka_unit_test(no_state_between_steps), cmocka_unit_test(it_learns),
+		cmocka_unit_test(a_name_is_of_the_net_alone),
 	};
 	return cmocka_run_group_tests_name("recon", tests, group_setup, group_teardown);
 }
