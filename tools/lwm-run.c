@@ -23,7 +23,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR(0, "launch", &launch, "COMMAND", "what starts ranks (default mpirun, in a Slurm job srun)", 0),
 	LWM_OPT_INT(0, "restarts", &restarts, 0, 1000000, "N", "how often a task that saved and stopped goes on", 0),
 	LWM_OPT_SECONDS(0, "say-every", &say_every, "TIME", "how often to say how far tasks are; 0: never; a terminal shows it always", 0),
-	LWM_OPT_FLAG(0, "check", &check, "only check the file and that the programs know their options"),
+	LWM_OPT_FLAG(0, "check", &check, "only check the file and that the programs would take their options; other modes do so first"),
 	LWM_OPT_FLAG(0, "slurm", &slurm, "submit as a chain of batch jobs"),
 	LWM_OPT_FLAG(0, "print", &print, "with --slurm: print the scripts instead"),
 	LWM_OPT_END
@@ -37,6 +37,8 @@ static const struct lwm_tool tool = {
 	.max_operands = 1,
 	.opts = opts,
 	.own_set = true,
+	.stops = true,
+	.stops_others = true,
 	.details =
 		"--set NAME=VALUE sets a variable of the file, its `out`, or any value by its path (stages.pack.args.fill=0.9).\n"
 		"--plan prints each command and why it would run. A task is complete when its outputs exist, verify, and were\n"
@@ -116,9 +118,11 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	LWM_GO(lwm_pipeline_select(p, &only, from, until, e));
 	if (print && !slurm)
 		rc = lwm_fail(e, LWM_EUSAGE, "--print goes with --slurm (for what would run here there is --plan)");
-	else if (check)
-		rc = lwm_run_check(p, e);
-	else if (slurm)
+	else /* a stage that cannot start says so now, not after those before it have run for days */
+		rc = lwm_run_check(p, &c, e);
+	if (rc < 0 || check)
+		goto out;
+	if (slurm)
 		rc = as_jobs(p, &c, a->set, e);
 	else
 		rc = a->common.plan ? plan(p, &c, e) : lwm_run_execute(p, &c, e);

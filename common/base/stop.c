@@ -20,6 +20,9 @@ static char answer[128]; /* to Ctrl-C: made before, a handler may not format */
 static volatile sig_atomic_t answer_bytes;
 static double limit, grace, unit_cost, save_cost; /* limit: monotonic; 0 none */
 static char stop_path[4096];
+static double next_look; /* at the stop file: a file system far away is not asked between any two units */
+static bool stop_file_seen;
+static const double LOOK_EVERY = 0.25;
 static const char *reason = "";
 
 static void on_interrupt(void)
@@ -110,6 +113,7 @@ void lwm_stop_install(double grace_seconds, const char *stop_file)
 	read_limit(grace_seconds);
 	if (stop_file)
 		snprintf(stop_path, sizeof stop_path, "%s", stop_file);
+	next_look = 0;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -131,13 +135,24 @@ static const char *signal_text(int sig)
 	return sig == SIGUSR1 ? "SIGUSR1" : sig == SIGTERM ? "SIGTERM" : "SIGINT";
 }
 
+static bool stop_file_stands(void)
+{
+	double now = lwm_now();
+
+	if (now >= next_look) {
+		stop_file_seen = access(stop_path, F_OK) == 0;
+		next_look = now + LOOK_EVERY;
+	}
+	return stop_file_seen;
+}
+
 enum lwm_stop lwm_stop_wanted(void)
 {
 	if (asked_twice) {
 		reason = "SIGINT";
 		return LWM_STOP_NOW;
 	}
-	if (stop_path[0] && access(stop_path, F_OK) == 0) {
+	if (stop_path[0] && stop_file_stands()) {
 		reason = "stop file";
 		return LWM_STOP_FILE;
 	}

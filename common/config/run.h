@@ -43,11 +43,14 @@ void lwm_run_quote(const char *word, struct lwm_str *out);
 
 /* What would run, and why; complete tasks are counted. */
 int lwm_run_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_str *out, struct lwm_err *e);
-/* Runs what is not complete. A task that fails stops those that need it; the others go on. Returns the first failure's code,
- * -LWM_ESAVED after a stop that was asked for. */
+/* Runs what is not complete. A task that fails stops those that need it; the others go on. Returns the first failure's code (of a
+ * lost rank -LWM_ERANK), else -LWM_ESAVED after a stop that was asked for, and 0 where a stop file stands: OUT/STOP, or one in the
+ * folder of a stage that resumes. */
+#define LWM_RUN_STOP "STOP"
 int lwm_run_execute(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e);
-/* Asks every task's program about its options (--print-config), without running it. */
-int lwm_run_check(struct lwm_pipeline *p, struct lwm_err *e);
+/* Asks the program of each stage, with that stage's ranks, whether it would take its options (--check-options); nothing runs.
+ * Fails with the program's code and sentence. Tasks are made anew afterwards. */
+int lwm_run_check(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e);
 
 /* ---- processes (spawn.c) ---- */
 

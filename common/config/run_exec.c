@@ -15,17 +15,20 @@
 #include "common/base/inplace.h"
 #include "common/base/json.h"
 #include "common/base/log.h"
+#include "common/base/outfile.h"
 #include "common/base/stop.h"
 #include "common/config/run.h"
 #include "common/config/run_watch.h"
 
 enum { TAIL_LINES = 20 };
-enum stage_state { WAITING, RUNNING, DONE, FAILED };
+enum stage_state { WAITING, RUNNING, DONE, FAILED, HALTED }; /* HALTED: by a stop file of its own */
+static const double PATIENCE = 10; /* seconds between the signals to tasks that are to leave at once */
 
 struct job {
 	const struct lwm_pipe_task *t;
 	struct lwm_paths argv;
 	struct lwm_verdict v;
+	struct lwm_outfile *to; /* takes standard output; NULL: the log does */
 	pid_t pid;
 	double start;
 	int64_t attempt, log_from; /* log_from: bytes of its log from before this attempt */
@@ -38,11 +41,13 @@ struct runner {
 	enum stage_state *state;
 	int64_t *left; /* unfinished tasks of each stage */
 	struct job *queue, *running;
-	int64_t nrunning, ran, complete, failed;
+	int64_t nrunning, ran, complete, failed, saved, cut; /* cut: ended by our signal without a save */
 	struct lwm_jsonl *timing;
 	struct lwm_run_watch watch;
 	int code; /* of the first failure, negative */
-	bool stopping;
+	enum lwm_stop stopping;
+	bool halted;
+	double push; /* when the next signal is due, after LWM_STOP_NOW */
 };
 
 static char *log_path(const struct lwm_pipeline *p, const struct lwm_pipe_task *t)
@@ -74,8 +79,10 @@ static void show_tail(const char *path)
 
 static void job_free(struct job *j)
 {
-	if (j)
-		lwm_paths_release(&j->argv);
+	if (!j)
+		return;
+	lwm_outfile_discard(j->to);
+	lwm_paths_release(&j->argv);
 	free(j);
 }
 
@@ -113,37 +120,30 @@ static int move_aside(const struct lwm_pipe_task *t, struct lwm_err *e)
 	return 0;
 }
 
-static int open_outputs(struct runner *r, const struct lwm_pipe_task *t, int *out_fd, int *log_fd, struct lwm_err *e)
+static int open_outputs(struct runner *r, struct job *j, int *log_fd, struct lwm_err *e)
 {
-	char *path = log_path(r->p, t), *tmp = NULL;
-	int rc = 0;
-	*out_fd = *log_fd = -1;
-	if (!path || (t->to && asprintf(&tmp, "%s.tmp.run", t->to) < 0))
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
-	if (rc == 0)
-		rc = lwm_inplace_open(log_fd, path, O_WRONLY | O_CREAT | O_APPEND, e);
-	if (rc == 0 && tmp)
-		rc = lwm_inplace_free(t->to, e);
-	if (rc == 0 && tmp)
-		rc = lwm_inplace_open(out_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC, e);
-	else if (rc == 0)
-		*out_fd = *log_fd;
+	char *path = log_path(r->p, j->t);
+	int rc = path ? lwm_inplace_open(log_fd, path, O_WRONLY | O_CREAT | O_APPEND, e) :
+			lwm_fail(e, LWM_EMEMORY, "out of memory");
+
+	if (rc == 0 && j->t->to)
+		rc = lwm_inplace_free(j->t->to, e);
+	if (rc == 0 && j->t->to)
+		rc = lwm_outfile_open(&j->to, j->t->to, true, e);
 	free(path);
-	free(tmp);
 	return rc;
 }
 
 static int start(struct runner *r, struct job *j, struct lwm_err *e)
 {
-	int out_fd, log_fd, rc;
+	int log_fd = -1, rc;
+
 	LWM_TRY(make_folders(j->t, e));
-	rc = open_outputs(r, j->t, &out_fd, &log_fd, e);
+	rc = open_outputs(r, j, &log_fd, e);
 	if (rc == 0)
 		j->log_from = lseek(log_fd, 0, SEEK_END);
 	if (rc == 0)
-		rc = lwm_spawn(&j->argv, out_fd, log_fd, &j->pid, e);
-	if (out_fd >= 0 && out_fd != log_fd)
-		close(out_fd);
+		rc = lwm_spawn(&j->argv, j->to ? j->to->fd : log_fd, log_fd, &j->pid, e);
 	if (log_fd >= 0)
 		close(log_fd);
 	LWM_TRY(rc);
@@ -188,20 +188,42 @@ static int add_timing(struct runner *r, const struct job *j, double seconds, con
 	return rc;
 }
 
-/* Exit status 0: standard output gets its name, outputs must verify, the record says done. */
-static int finish(struct runner *r, const struct job *j, double seconds, struct lwm_err *e)
+/* Did a user stop it for good? Programs that go on look for a file STOP in the folder they write. */
+static bool stop_stands(const struct runner *r, const struct lwm_pipe_task *t)
 {
-	char why[600], *tmp = NULL;
-	int rc = 0;
-	if (j->t->to) {
-		if (asprintf(&tmp, "%s.tmp.run", j->t->to) < 0)
-			return lwm_fail(e, LWM_EMEMORY, "out of memory");
-		if (rename(tmp, j->t->to))
-			rc = lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename to it", j->t->to);
-		free(tmp);
-		LWM_TRY(rc);
+	bool stands = false;
+
+	for (int64_t i = 0; r->p->stage[t->stage].resumes && i < t->outputs.n && !stands; i++) {
+		char *dir = lwm_path_dir(t->outputs.v[i]);
+		const char *folder = lwm_path_is_dir(t->outputs.v[i]) ? t->outputs.v[i] : dir;
+		char *file = dir ? lwm_path_join(folder, "STOP") : NULL;
+		stands = file && lwm_path_exists(file);
+		if (stands)
+			lwm_log(LWM_WARN, "%s: stopped, %s stands there; remove it and run me again to go on", t->label, file);
+		free(file);
+		free(dir);
+	}
+	return stands;
+}
+
+/* Exit status 0: standard output gets its name, outputs must verify, the record says done. */
+static int finish(struct runner *r, struct job *j, double seconds, struct lwm_err *e)
+{
+	char why[600];
+	int rc;
+
+	if (j->to) {
+		struct lwm_outfile *to = j->to;
+		j->to = NULL;
+		LWM_TRY(lwm_outfile_commit(to, e));
 	}
 	LWM_TRY(rc = lwm_run_verify(r->p, j->t, why, sizeof why, e));
+	if (rc == 1 && stop_stands(r, j->t)) {
+		r->state[j->t->stage] = HALTED;
+		r->halted = true;
+		r->saved++;
+		return 0;
+	}
 	if (rc == 1) {
 		char text[700];
 		snprintf(text, sizeof text, "ended well, but %s", why);
@@ -216,6 +238,7 @@ static int finish(struct runner *r, const struct job *j, double seconds, struct 
 	return 0;
 }
 
+/* It saved and stopped. */
 static int again(struct runner *r, struct job *j)
 {
 	/* in a batch job the scheduler's script decides */
@@ -223,16 +246,37 @@ static int again(struct runner *r, struct job *j)
 		return 0;
 	lwm_log(LWM_INFO, "%s: saved and stopped, going on (%" PRId64 " of %" PRId64 ")", j->t->label, j->attempt,
 		r->c->restarts);
+	lwm_outfile_discard(j->to);
+	j->to = NULL;
+	j->pid = 0;
 	j->next = r->queue;
 	r->queue = j;
 	return 1;
+}
+
+static void failed(struct runner *r, const struct job *j, int status, bool by_signal, double seconds)
+{
+	bool ranks = r->p->stage[j->t->stage].ranks > 0;
+	/* what starts ranks ends with 128 + the signal that one of them died of */
+	bool lost = ranks && (by_signal || status >= 128 || status == LWM_ERANK);
+	char text[200], *path = log_path(r->p, j->t);
+
+	snprintf(text, sizeof text, by_signal ? "killed by signal %d (%s) after %.1f s%s; the end of its log:" :
+		 "failed with exit code %d (%s) after %.1f s%s; the end of its log:", by_signal ? status - 128 : status,
+		 by_signal ? strsignal(status - 128) : status > 128 ? strsignal(status - 128) : lwm_code_name(status), seconds,
+		 lost ? ", a rank was lost" : "");
+	/* codes that are not ours (a script's 2, a signal's 137) count as a broken program */
+	fail_task(r, j->t, lost ? LWM_ERANK : status == LWM_ENO || (status >= 64 && status < 80) ? status : LWM_EINTERNAL, text);
+	if (path)
+		show_tail(path);
+	free(path);
 }
 
 static int ended(struct runner *r, struct job *j, int ws, const struct rusage *ru, struct lwm_err *e)
 {
 	int status = WIFEXITED(ws) ? WEXITSTATUS(ws) : 128 + WTERMSIG(ws), rc;
 	double seconds = lwm_now() - j->start;
-	char text[200], *path;
+
 	rc = add_timing(r, j, seconds, ru, status, e);
 	if (rc == 0 && status == 0) {
 		rc = finish(r, j, seconds, e);
@@ -240,17 +284,14 @@ static int ended(struct runner *r, struct job *j, int ws, const struct rusage *r
 		if (again(r, j))
 			return 0;
 		lwm_log(LWM_INFO, "%s: saved and stopped", j->t->label);
-		r->stopping = true;
+		r->saved++;
+		if (!r->stopping)
+			r->stopping = LWM_STOP_END;
+	} else if (rc == 0 && r->stopping && (status > 128 || status == LWM_ERANK || r->stopping == LWM_STOP_NOW)) {
+		lwm_log(LWM_WARN, "%s: ended without a save", j->t->label);
+		r->cut++;
 	} else if (rc == 0) {
-		path = log_path(r->p, j->t);
-		snprintf(text, sizeof text, WIFEXITED(ws) ? "failed with exit code %d (%s) after %.1f s; the end of its log:" :
-			 "killed by signal %d (%s) after %.1f s; the end of its log:", WIFEXITED(ws) ? status : WTERMSIG(ws),
-			 WIFEXITED(ws) ? lwm_code_name(status) : strsignal(WTERMSIG(ws)), seconds);
-		/* codes that are not ours (a script's 2, a signal's 137) count as a broken program */
-		fail_task(r, j->t, status == LWM_ENO || (status >= 64 && status < 80) ? status : LWM_EINTERNAL, text);
-		if (path)
-			show_tail(path);
-		free(path);
+		failed(r, j, status, WIFSIGNALED(ws), seconds);
 	}
 	job_free(j);
 	return rc;
@@ -336,7 +377,7 @@ static enum stage_state need_state(const struct runner *r, const struct lwm_pipe
 {
 	for (int k = 0; k < st->nneed; k++)
 		if (r->p->stage[st->need[k]].selected && r->state[st->need[k]] != DONE)
-			return r->state[st->need[k]] == FAILED ? FAILED : WAITING;
+			return r->state[st->need[k]] >= FAILED ? r->state[st->need[k]] : WAITING;
 	return DONE;
 }
 
@@ -352,6 +393,9 @@ static void open_stages(struct runner *r)
 		if (needs == FAILED) {
 			lwm_log(LWM_ERROR, "%s: not started, a stage it needs failed", st->name);
 			r->state[i] = FAILED;
+		} else if (needs == HALTED) {
+			lwm_log(LWM_WARN, "%s: not started, a stage it needs was stopped", st->name);
+			r->state[i] = HALTED;
 		} else if (open_stage(r, i, &local) < 0) {
 			lwm_log(LWM_ERROR, "%s: %s", st->name, local.msg);
 			r->state[i] = FAILED;
@@ -362,20 +406,59 @@ static void open_stages(struct runner *r)
 	}
 }
 
+/* A second Ctrl-C: nobody waits for a save. What starts ranks ends them itself when it is asked to. */
+static void push_out(struct runner *r)
+{
+	int sig = r->push > 0 ? SIGKILL : SIGTERM;
+
+	if (r->push > lwm_now())
+		return;
+	r->push = lwm_now() + PATIENCE;
+	for (struct job *j = r->running; j; j = j->next)
+		kill(-j->pid, r->p->stage[j->t->stage].ranks ? sig : SIGKILL);
+}
+
 /* Asked to stop: the ranks and tools save and exit 75; those that have not started stay out. */
 static void pass_on_stop(struct runner *r)
 {
-	if (r->stopping || lwm_stop_wanted() != LWM_STOP_END)
+	enum lwm_stop wish = lwm_stop_wanted();
+
+	if (wish == LWM_STOP_NOW) {
+		r->stopping = wish;
+		push_out(r);
+	}
+	if (wish < LWM_STOP_END || r->stopping)
 		return;
-	r->stopping = true;
-	lwm_log(LWM_INFO, "stopping (%s): asking %" PRId64 " running tasks to save", lwm_stop_reason(), r->nrunning);
+	r->stopping = wish;
+	lwm_log(LWM_INFO, "stopping (%s): asking %" PRId64 " running task%s to save", lwm_stop_reason(), r->nrunning,
+		r->nrunning == 1 ? "" : "s");
 	for (struct job *j = r->running; j; j = j->next)
 		kill(j->pid, SIGUSR1);
-	while (r->queue) {
-		struct job *j = r->queue;
-		r->queue = j->next;
-		job_free(j);
+}
+
+/* After a stop: what is done, and what a rerun has before it. */
+static void say_what_stands(const struct runner *r)
+{
+	struct lwm_str begun = { 0 }, rest = { 0 };
+
+	for (int o = 0; o < r->p->nstage; o++) {
+		int i = r->p->order[o];
+		if (!r->p->stage[i].selected || r->state[i] == DONE || r->state[i] == FAILED)
+			continue;
+		if (r->state[i] != WAITING && r->left[i])
+			lwm_str_printf(&begun, "%s%s (%" PRId64 " of %" PRId64 " tasks left)", begun.len ? ", " : "", r->p->stage[i].name,
+				       r->left[i], r->p->stage[i].ntask);
+		else
+			lwm_str_printf(&rest, "%s%s", rest.len ? ", " : "", r->p->stage[i].name);
 	}
+	lwm_log(LWM_INFO, "%" PRId64 " task%s saved what was done, %" PRId64 " ended without a save", r->saved, r->saved == 1 ? "" : "s",
+		r->cut);
+	if (begun.len)
+		lwm_log(LWM_INFO, "begun: %s", lwm_str_get(&begun));
+	if (rest.len)
+		lwm_log(LWM_INFO, "not begun: %s", lwm_str_get(&rest));
+	lwm_str_release(&begun);
+	lwm_str_release(&rest);
 }
 
 /* Now and then: what runs, for how long, and how far it says to be. The list begins with the latest. */
@@ -399,7 +482,7 @@ static int loop(struct runner *r, struct lwm_err *e)
 		struct lwm_err local = { 0 };
 		pass_on_stop(r);
 		open_stages(r);
-		while (r->queue && r->nrunning < r->c->jobs) {
+		while (r->queue && !r->stopping && r->nrunning < r->c->jobs) {
 			struct job *j = r->queue;
 			r->queue = j->next;
 			/* once a task of a stage failed, the others of it still run: each is work that stays */
@@ -409,7 +492,7 @@ static int loop(struct runner *r, struct lwm_err *e)
 				job_free(j);
 			}
 		}
-		if (!r->nrunning && !r->queue)
+		if (!r->nrunning && (!r->queue || r->stopping))
 			return 0;
 		watch(r);
 		nanosleep(&nap, NULL);
@@ -432,41 +515,62 @@ static int prepare(struct runner *r, struct lwm_err *e)
 	return rc;
 }
 
+static void forget(struct job **list)
+{
+	while (*list) {
+		struct job *j = *list;
+		*list = j->next;
+		if (j->pid)
+			waitpid(j->pid, NULL, 0);
+		job_free(j);
+	}
+}
+
+static int verdict(const struct runner *r, double t0, struct lwm_err *e)
+{
+	lwm_log(r->failed ? LWM_ERROR : LWM_INFO, "%s: %" PRId64 " ran, %" PRId64 " were complete, %" PRId64 " failed, %.1f s",
+		r->p->name, r->ran, r->complete, r->failed, lwm_now() - t0);
+	if (r->stopping || r->halted)
+		say_what_stands(r);
+	if (r->code)
+		return lwm_fail(e, -r->code, "%s: %" PRId64 " task%s failed; logs are in %s/logs", r->p->file, r->failed,
+				r->failed == 1 ? "" : "s", r->p->out);
+	if (r->stopping == LWM_STOP_FILE)
+		lwm_log(LWM_WARN, "%s/" LWM_RUN_STOP " stands there: stopped; remove it and run me again to go on", r->p->out);
+	else if (r->stopping)
+		return lwm_fail(e, LWM_ESAVED, "%s: stopped%s%s: run again to go on", r->p->file, *lwm_stop_reason() ? " by " : "",
+				lwm_stop_reason());
+	return 0;
+}
+
 int lwm_run_execute(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
 {
 	struct runner r = { .p = p, .c = c };
 	double t0 = lwm_now();
+	char *stop = lwm_path_join(p->out, LWM_RUN_STOP);
 	int rc;
+
 	r.state = calloc((size_t)p->nstage, sizeof *r.state);
 	r.left = calloc((size_t)p->nstage, sizeof *r.left);
-	rc = r.state && r.left ? prepare(&r, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	rc = r.state && r.left && stop ? prepare(&r, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc < 0)
 		goto out;
-	lwm_stop_install(0, NULL);
+	lwm_stop_install(0, stop);
 	lwm_run_watch_begin(&r.watch, c->say_every);
 	rc = loop(&r, e);
 	lwm_log_clear();
 	/* whatever happened, nobody is left behind */
 	for (struct job *j = r.running; j; j = j->next)
 		kill(j->pid, SIGTERM);
-	while (r.running) {
-		struct job *j = r.running;
-		r.running = j->next;
-		waitpid(j->pid, NULL, 0);
-		job_free(j);
-	}
+	forget(&r.running);
 	if (lwm_jsonl_close(r.timing, rc < 0 ? NULL : e) < 0 && rc == 0)
 		rc = e->code;
-	lwm_log(r.failed ? LWM_ERROR : LWM_INFO, "%s: %" PRId64 " ran, %" PRId64 " were complete, %" PRId64 " failed, %.1f s",
-		p->name, r.ran, r.complete, r.failed, lwm_now() - t0);
-	if (rc == 0 && r.stopping && !r.code)
-		rc = lwm_fail(e, LWM_ESAVED, "%s: stopped%s%s: run again to go on", p->file,
-			      *lwm_stop_reason() ? " by " : "", lwm_stop_reason());
-	if (rc == 0 && r.code)
-		rc = lwm_fail(e, -r.code, "%s: %" PRId64 " task%s failed; logs are in %s/logs", p->file, r.failed,
-			      r.failed == 1 ? "" : "s", p->out);
+	if (rc == 0)
+		rc = verdict(&r, t0, e);
 out:
+	forget(&r.queue);
 	free(r.state);
 	free(r.left);
+	free(stop);
 	return rc;
 }

@@ -337,7 +337,7 @@ static int launcher(const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c
 		return 0;
 	snprintf(n, sizeof n, "%" PRId64, c->ranks ? c->ranks : st->ranks);
 	if (!cmd)
-		cmd = getenv("SLURM_JOB_ID") ? "srun --mpi=pmix" : "mpirun --oversubscribe";
+		cmd = getenv("SLURM_JOB_ID") ? "srun --mpi=pmix --kill-on-bad-exit=1" : "mpirun --oversubscribe";
 	LWM_TRY(lwm_show_check(cmd, "--launch", e));
 	copy = strdup(cmd);
 	if (!copy)

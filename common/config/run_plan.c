@@ -121,33 +121,40 @@ int lwm_run_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm
 	return rc < 0 ? rc : lwm_str_ok(out, e);
 }
 
-static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, struct lwm_err *e)
+/* The stage's program itself says whether it would take the command, with the ranks it would have. */
+static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, struct lwm_err *e)
 {
-	struct lwm_run_cfg c = { .launch = "" };
+	static const char variable[] = "LWM_PLAN_RANKS";
 	struct lwm_pipe_stage *st = &p->stage[t->stage];
 	int64_t ranks = st->ranks;
 	struct lwm_paths argv = { 0 };
-	char text[600];
+	char text[600], n[32];
 	int rc, status = 0;
+
 	st->ranks = 0; /* one process can answer */
-	rc = lwm_run_command(p, t, &c, NULL, &argv, e);
+	rc = lwm_run_command(p, t, c, NULL, &argv, e);
 	st->ranks = ranks;
 	/* only our programs know the question */
 	if (rc == 0 && !strncmp(lwm_path_base(argv.v[0]), "lwm-", 4)) {
-		rc = lwm_paths_add(&argv, "--print-config", e);
+		snprintf(n, sizeof n, "%" PRId64, ranks ? c->ranks ? c->ranks : ranks : (int64_t)1);
+		rc = lwm_paths_add(&argv, "--check-options", e);
+		if (rc == 0 && setenv(variable, n, 1))
+			rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 		if (rc == 0)
 			rc = lwm_spawn_wait(&argv, 2, &status, text, sizeof text, e);
+		unsetenv(variable);
 		text[rc == 0 ? strcspn(text, "\n") : 0] = 0;
 		if (rc == 0 && status)
-			rc = lwm_node_fail(st->node, LWM_EUSAGE, e, "stage %s: %s", st->name, text);
+			rc = lwm_node_fail(st->node, status >= 64 && status < 80 ? status : LWM_EUSAGE, e, "stage %s: %s", st->name, text);
 	}
 	lwm_paths_release(&argv);
 	return rc;
 }
 
-int lwm_run_check(struct lwm_pipeline *p, struct lwm_err *e)
+int lwm_run_check(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
 {
 	int rc = 0;
+
 	p->pretend = true;
 	for (int o = 0; o < p->nstage && rc == 0; o++) {
 		struct lwm_pipe_stage *st = &p->stage[p->order[o]];
@@ -156,8 +163,10 @@ int lwm_run_check(struct lwm_pipeline *p, struct lwm_err *e)
 		rc = lwm_pipeline_expand(p, p->order[o], e);
 		/* the tasks of one stage differ in names of files only */
 		if (rc == 0 && st->ntask)
-			rc = ask(p, &st->task[0], e);
+			rc = ask(p, &st->task[0], c, e);
 	}
 	p->pretend = false;
+	for (int i = 0; i < p->nstage; i++)
+		lwm_pipeline_forget(p, i);
 	return rc;
 }

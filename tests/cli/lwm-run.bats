@@ -293,61 +293,6 @@ edit() { sed -i "$1" p.yaml; }
 	ok bash part01
 }
 
-@test "the pipelines that come with it are sound" {
-	cd "$ROOT"
-	for f in pipelines/*.yaml; do
-		ok lwm-run --check "$f"
-	done
-}
-
-@test "text.yaml has the published numbers" {
-	cd "$ROOT"
-	row() { # STAGE SEQ THETA STEPS WARMUP MESH MIN MAX FROM
-		ok lwm-run --plan --only "train_$1" pipelines/text.yaml
-		has "--seq-length $2 --theta $3 --steps $4 --warmup-steps $5 --mesh-dim $6"
-		has '--tokens-per-batch 4M --schedule constant --lr 4e-5 --min-lr 4e-5 '
-		has "--start-from model:$9 "
-		mkdir -p "$BATS_TEST_TMPDIR/books"
-		touch "$BATS_TEST_TMPDIR/books/a.txt"
-		ok lwm-run --plan --only "tokenize_$1" pipelines/text.yaml --set books="$BATS_TEST_TMPDIR/books"
-		has "--min-tokens $7"
-		[ "$8" = 0 ] || has "--max-tokens $8"
-	}
-	row 32k 32K 1e6 1200 100 1,-1,4,1 10000 100000 models/llama-2-7b
-	row 128k 128K 1e7 3000 200 1,-1,8,1 100000 200000 runs/text/models/32k
-	row 256k 256K 1e7 3000 200 1,-1,16,1 200000 500000 runs/text/models/128k
-	row 512k 512K 2.5e7 720 50 1,-1,16,2 500000 1000000 runs/text/models/256k
-	row 1m 1M 5e7 450 25 1,-1,16,4 1000000 0 runs/text/models/512k
-}
-
-@test "vision.yaml has the published numbers" {
-	cd "$ROOT"
-	row() { # STAGE SEQ STEPS WARMUP LR MIN MESH FROM
-		ok lwm-run --plan --only "train_$1" pipelines/vision.yaml
-		has "--seq-length $2 --steps $3 --warmup-steps $4 --lr $5 --min-lr $6 --mesh-dim $7"
-		has '--theta 5e7 --tokens-per-batch 8M --schedule cosine '
-		has "--start-from $8 "
-	}
-	row 1k 1K 45000 1000 6e-4 6e-5 1,-1,1,1 text-model:runs/text/models/1m
-	row 8k 8K 14000 500 6e-4 6e-5 1,-1,1,1 model:runs/vision/models/1k
-	row chat_32k 32K 1200 100 8e-5 8e-5 1,-1,4,1 model:runs/vision/models/8k
-	row chat_128k 128K 450 50 8e-5 8e-5 1,-1,8,1 model:runs/vision/models/chat_32k
-	row chat_1m 1M 50 5 8e-5 8e-5 1,-1,16,4 model:runs/vision/models/chat_128k
-	ok lwm-run --plan --only pack_1k pipelines/vision.yaml
-	has '--source images=84='
-	has '--source text=16='
-	ok lwm-run --plan --only pack_8k pipelines/vision.yaml
-	has '--source images=42='
-	has '--source videos=42='
-	ok lwm-run --plan --only pack_chat_1m pipelines/vision.yaml
-	[ "$(grep -o '=25=' <<<"$output" | wc -l)" = 4 ]
-	mkdir -p "$BATS_TEST_TMPDIR/v/a"
-	for f in 32k:100 128k:450 1m:4000; do
-		ok lwm-run --plan --only "ask_videos_${f%:*}" pipelines/vision.yaml --set video_chats="$BATS_TEST_TMPDIR/v"
-		has "--sample-frames ${f#*:} "
-	done
-}
-
 @test "a part can be planned where the data of the rest is not" {
 	ok lwm-run --plan --only say p.yaml --set src=nowhere
 	has '1 to run'

@@ -77,7 +77,7 @@ tame() { # tame COUNT
 		stages:
 		- {name: s, tool: echo, operands: hello, stdout: out/s.txt}
 	Y
-	for f in out/logs/s.log out/timing.jsonl out/s.txt.tmp.run; do
+	for f in out/logs/s.log out/timing.jsonl; do
 		rm -rf out
 		mkdir -p out/logs
 		echo 'no newline at the end' | tr -d '\n' >precious

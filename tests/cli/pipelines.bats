@@ -1,0 +1,94 @@
+# The pipelines that come with the tools: their numbers, and that every training stage starts on its own mesh.
+load ../lib
+
+@test "every stage of every pipeline would take its options, on its ranks and its mesh" {
+	cd "$ROOT"
+	for f in pipelines/*.yaml; do
+		ok lwm-run --check "$f"
+	done
+	# and what would not is named, before anything starts
+	for how in --check --plan '--slurm --print' ''; do
+		# shellcheck disable=SC2086
+		code 78 lwm-run $how pipelines/text.yaml --set out="$BATS_TEST_TMPDIR/out" --set stages.train_1m.args.mesh-dim=1,-1,16,4
+		err_has 'pipelines/text.yaml:'
+		err_has "stage train_1m: lwm-train-stage: mesh_dim '1,-1,16,4': tensor parallelism (tp > 1) is not available"
+	done
+	code 78 lwm-run --check --ranks 96 pipelines/text.yaml
+	err_has "stage train_32k: lwm-train-stage: 128 rows a step do not divide among 48 data ranks"
+	gone "$BATS_TEST_TMPDIR/out"
+}
+
+@test "text.yaml has the published numbers" {
+	cd "$ROOT"
+	row() { # STAGE SEQ THETA STEPS WARMUP MESH MIN MAX FROM
+		ok lwm-run --plan --only "train_$1" pipelines/text.yaml
+		has "--seq-length $2 --theta $3 --steps $4 --warmup-steps $5 --mesh-dim $6"
+		has '--tokens-per-batch 4M --schedule constant --lr 4e-5 --min-lr 4e-5 '
+		has "--start-from model:$9 "
+		mkdir -p "$BATS_TEST_TMPDIR/books"
+		touch "$BATS_TEST_TMPDIR/books/a.txt"
+		ok lwm-run --plan --only "tokenize_$1" pipelines/text.yaml --set books="$BATS_TEST_TMPDIR/books"
+		has "--min-tokens $7"
+		[ "$8" = 0 ] || has "--max-tokens $8"
+	}
+	row 32k 32K 1e6 1200 100 1,-1,1,2 10000 100000 models/llama-2-7b
+	row 128k 128K 1e7 3000 200 1,-1,1,8 100000 200000 runs/text/models/32k
+	row 256k 256K 1e7 3000 200 1,-1,1,16 200000 500000 runs/text/models/128k
+	row 512k 512K 2.5e7 720 50 1,-1,1,32 500000 1000000 runs/text/models/256k
+	row 1m 1M 5e7 450 25 1,-1,1,64 1000000 0 runs/text/models/512k
+}
+
+@test "vision.yaml has the published numbers" {
+	cd "$ROOT"
+	row() { # STAGE SEQ STEPS WARMUP LR MIN MESH FROM
+		ok lwm-run --plan --only "train_$1" pipelines/vision.yaml
+		has "--seq-length $2 --steps $3 --warmup-steps $4 --lr $5 --min-lr $6 --mesh-dim $7"
+		has '--theta 5e7 --tokens-per-batch 8M --schedule cosine '
+		has "--start-from $8 "
+	}
+	row 1k 1K 45000 1000 6e-4 6e-5 1,-1,1,1 text-model:runs/text/models/1m
+	row 8k 8K 14000 500 6e-4 6e-5 1,-1,1,1 model:runs/vision/models/1k
+	row chat_32k 32K 1200 100 8e-5 8e-5 1,-1,1,2 model:runs/vision/models/8k
+	row chat_128k 128K 450 50 8e-5 8e-5 1,-1,1,8 model:runs/vision/models/chat_32k
+	row chat_1m 1M 50 5 8e-5 8e-5 1,-1,1,64 model:runs/vision/models/chat_128k
+	ok lwm-run --plan --only pack_1k pipelines/vision.yaml
+	has '--source images=84='
+	has '--source text=16='
+	ok lwm-run --plan --only pack_8k pipelines/vision.yaml
+	has '--source images=42='
+	has '--source videos=42='
+	ok lwm-run --plan --only pack_chat_1m pipelines/vision.yaml
+	[ "$(grep -o '=25=' <<<"$output" | wc -l)" = 4 ]
+	mkdir -p "$BATS_TEST_TMPDIR/v/a"
+	for f in 32k:100 128k:450 1m:4000; do
+		ok lwm-run --plan --only "ask_videos_${f%:*}" pipelines/vision.yaml --set video_chats="$BATS_TEST_TMPDIR/v"
+		has "--sample-frames ${f#*:} "
+	done
+}
+
+# Ranks and sizes are scaled down, the mesh is not: a stage whose sequences 64 ranks share has 64 ranks here.
+stages_of() { # FILE: "stage ranks" for each one that trains with ranks
+	awk '/^- name:/ { name = $3 } /mesh-dim:/ { split($2, m, ","); print name, (m[4] > 1 ? m[4] : 2) }' "$1"
+}
+
+@test "every training stage with ranks starts on its own mesh" {
+	need_mpi
+	[ -z "${SAN:-}" ] || skip 'up to 64 ranks: too much for instrumented programs on a small machine'
+	cd "$BATS_TEST_TMPDIR"
+	words 300 >book.txt
+	ok lwm-tokenize -q --tokenizer bytes -o book.docs.h5 book.txt
+	ok lwm-pack -q --seq-length 128 -o some.rows.h5 book.docs.h5
+	export LWM_TOKENIZER=bytes LWM_MODEL=nano LWM_STEPS=1 LWM_WARMUP_STEPS=0 LWM_START_FROM=random LWM_THREADS=1 OMP_NUM_THREADS=1
+	export LWM_SEQ_LENGTH=128 LWM_TOKENS_PER_BATCH=256 LWM_DATA=$PWD/some.rows.h5
+	n=0
+	for p in text vision; do
+		while read -r stage ranks <&9; do
+			ok lwm-run -q "$ROOT/pipelines/$p.yaml" --only "$stage" --ranks "$ranks" --set out="out/$p"
+			grep -q "\"ranks\":$ranks\b" "out/$p/train/${stage#train_}/metrics.jsonl"
+			n=$((n + 1))
+		done 9< <(stages_of "$ROOT/pipelines/$p.yaml")
+	done
+	[ $n = 10 ]
+	# the others have one rank, and the demo is run as it is
+	! grep -l mesh-dim "$ROOT"/pipelines/{demo,quickstart}.yaml
+}
