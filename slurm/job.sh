@@ -4,7 +4,8 @@
 #	. "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
 #
 # finds the programs, reads site.sh and goes to the folder the job was submitted from. Without Slurm the same scripts run
-# here and now: mpirun instead of srun, array tasks one after the other, a job that saved and stopped at once again.
+# here and now: mpirun instead of srun, array tasks one after the other, a job that saved and stopped at once again (but not
+# after Ctrl-C).
 LWM_HOME=${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}
 [ -d "$LWM_HOME/slurm" ] || { echo "LWM_HOME: $LWM_HOME has no slurm folder; submit from the source tree or set it" >&2; exit 64; }
 PATH=$LWM_HOME/bin:$PATH
@@ -47,25 +48,33 @@ lwm_array() {
 }
 
 # ---- functions ----
-# lwm_job RANKS COMMAND...: starts it; exit 75 (saved, run me again) puts the job back into the queue
+# a rank that is lost ends its step, whatever LWM_LAUNCH says
+export SLURM_KILL_BAD_EXIT=1
+
+# lwm_job RANKS COMMAND...: starts it; in a job what can go on later puts the job back into the queue
 lwm_job() {
 	local n=$1 rc again=0
 	shift
+	[ -n "${SLURM_JOB_ID:-}" ] || trap 'lwm_interrupted=1' INT # the command answers Ctrl-C; it is not started again
 	while :; do
 		if [ -n "${SLURM_JOB_ID:-}" ]; then
 			# one process too: signals before the time limit reach job steps only
 			# shellcheck disable=SC2086
-			${LWM_LAUNCH:-srun --mpi=pmix} -n "$n" "$@"
+			${LWM_LAUNCH:-srun --mpi=pmix --kill-on-bad-exit=1} -n "$n" "$@"
 		elif [ "$n" -gt 1 ]; then
 			mpirun --oversubscribe -n "$n" "$@"
 		else
 			"$@"
 		fi
 		rc=$?
-		[ $rc = 75 ] || return $rc
-		if [ -n "${SLURM_JOB_ID:-}" ]; then lwm_requeue; fi
+		[ -z "${lwm_interrupted:-}" ] || exit $((rc ? rc : 130))
+		[ $rc != 0 ] || return 0
+		if [ -n "${SLURM_JOB_ID:-}" ]; then
+			lwm_later $rc
+			return $rc
+		fi
 		again=$((again + 1))
-		[ $again -lt "${LWM_MAX_REQUEUES:-200}" ] || return 75
+		[ $rc = 75 ] && [ $again -lt "${LWM_MAX_REQUEUES:-200}" ] || return $rc
 	done
 }
 
@@ -74,22 +83,46 @@ lwm_direct() {
 	local rc
 	"$@"
 	rc=$?
-	[ $rc != 75 ] || [ -z "${SLURM_JOB_ID:-}" ] || lwm_requeue
+	[ -z "${SLURM_JOB_ID:-}" ] || lwm_later $rc
 	return $rc
 }
 
-lwm_requeue() {
-	local id=$SLURM_JOB_ID
+# lwm_later CODE: ends this script when a later run can go on from here
+lwm_later() {
+	local most=${LWM_MAX_LOSSES:-3} comment n=0
 	# the last task of an array has the array's own number as job id: only this form names one task
-	[ -z "${SLURM_ARRAY_JOB_ID:-}" ] || id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-	if [ "${SLURM_RESTART_COUNT:-0}" -ge "${LWM_MAX_REQUEUES:-200}" ]; then
-		echo "job $id: saved and stopped $SLURM_RESTART_COUNT times, not put back into the queue" >&2
-		exit 75
-	fi
-	echo "job $id: saved and stopped, back into the queue" >&2
-	scontrol requeue "$id" || exit 75
+	local id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+	id=${id:-$SLURM_JOB_ID}
+	case $1 in
+	75 | 138) # saved; or the signal came before the program could listen
+		if [ "${SLURM_RESTART_COUNT:-0}" -ge "${LWM_MAX_REQUEUES:-200}" ]; then
+			echo "job $id: saved and stopped, but requeued $SLURM_RESTART_COUNT times by now: not put back into the queue" >&2
+			exit 75
+		fi
+		echo "job $id: saved and stopped, back into the queue" >&2
+		;;
+	76 | 129 | 13[0-9] | 14[0-9] | 15[0-9])
+		# a rank was lost, with its node or by a signal; how often is kept in the job's comment, an hour's work forgets it
+		comment=$(scontrol show job "$id" | sed -n 's/^ *Comment=//p')
+		case $comment in *lwm-losses=*) n=${comment##*lwm-losses=} n=${n%%[!0-9]*} ;; esac
+		[ $SECONDS -lt 3600 ] || n=0
+		n=$((n + 1))
+		if [ $n -gt "$most" ]; then
+			echo "job $id: lost a rank (exit $1), not for the first time ($most of $most went back into the queue): given up" >&2
+			return 0
+		fi
+		comment=${comment%%lwm-losses=*}
+		comment=${comment%"${comment##*[! ]}"} # without the blanks at its end
+		scontrol update JobId="$id" Comment="${comment:+$comment }lwm-losses=$n" || return 0 # uncounted it might go on for ever
+		echo "job $id: lost a rank (exit $1), back into the queue ($n of $most)" >&2
+		;;
+	*)
+		return 0
+		;;
+	esac
+	scontrol requeue "$id" || exit "$1"
 	sleep 60 # the requeue ends this script
-	exit 75
+	exit "$1"
 }
 
 lwm_need() {
@@ -107,10 +140,16 @@ lwm_target() {
 	fi
 }
 
-# an exit status can get lost between nodes; what was written cannot
+# An exit status can get lost between nodes; what was written cannot. A user's STOP ends the job well, and for good.
 lwm_wrote() {
 	local f
 	for f in "$@"; do
-		[ -e "$f" ] || { echo "not written: $f" >&2; exit 70; }
+		[ ! -e "$f" ] || continue
+		if [ -e "$f/STOP" ] || [ -e "${f%/*}/STOP" ]; then
+			echo "stopped by a file STOP beside $f; remove it and submit again to go on" >&2
+			exit 0
+		fi
+		echo "not written: $f" >&2
+		exit 70
 	done
 }

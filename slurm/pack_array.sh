@@ -19,7 +19,6 @@ shift 3
 options=("$@")
 mkdir -p "$out"
 task() {
-	lwm_job 1 lwm-pack --task "$1" --tasks "$2" --seq-length "$seq" \
-		--output "$out/rows-$(printf %05d "$1").rows.h5" "${options[@]}" "$input"
+	lwm_job 1 lwm-pack --task "$1" --tasks "$2" --seq-length "$seq" --output "$out" "${options[@]}" "$input"
 }
 lwm_array task

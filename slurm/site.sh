@@ -7,11 +7,13 @@
 # export SBATCH_ACCOUNT=myproject
 # export SBATCH_PARTITION=gpu
 
-# What starts the ranks inside a job. Open MPI from Debian and most sites: PMIx.
-export LWM_LAUNCH="${LWM_LAUNCH:-srun --mpi=pmix}"
+# What starts the ranks inside a job, where it is not srun --mpi=pmix --kill-on-bad-exit=1. Not outside: there mpirun does.
+# [ -z "${SLURM_JOB_ID:-}" ] || export LWM_LAUNCH="srun --mpi=pmi2 --kill-on-bad-exit=1"
 
 # Where the programs are, when they are not in the source tree's bin/.
 # PATH=/opt/lwm/bin:$PATH
 
 # How often a job that saved before its time limit is put back into the queue.
 export LWM_MAX_REQUEUES="${LWM_MAX_REQUEUES:-200}"
+# And one that lost a rank within its first hour.
+export LWM_MAX_LOSSES="${LWM_MAX_LOSSES:-3}"

@@ -49,6 +49,31 @@ finish() { # finish SECONDS: until no job is left
 	done
 }
 
+# Stage 32k on its own mesh: rows in runs/rows, a model of nano size. LWM_CHECKPOINT_EVERY and LWM_PIPELINE are the caller's.
+small_stage() {
+	words 400 >book.txt
+	mkdir -p runs/rows
+	ok lwm-tokenize -q --tokenizer bytes -o book.docs.h5 book.txt
+	ok lwm-pack -q --seq-length 64 -o runs/rows/32k.rows.h5 book.docs.h5
+	export LWM_OUT=runs LWM_MODEL=nano LWM_SEQ_LENGTH=64 LWM_TOKENS_PER_BATCH=1024
+	export LWM_TOKENIZER=bytes LWM_START_FROM=random LWM_CHECKPOINT_EVERY=0 LWM_WARMUP_STEPS=2 LWM_THREADS=1
+	ranks=(--nodes=2 --ntasks-per-node=1 --gpus-per-node=0 --cpus-per-task=1 --mem=1000)
+}
+
+# The number of the last step that a run has written down; steps: each with its loss.
+last_step() { grep -o '"event":"step","step":[0-9]*' "$1/train/32k/metrics.jsonl" 2>/dev/null | tail -1 | grep -o '[0-9]*$'; }
+steps() { grep -o '"step":[0-9]*,.*"loss_hex":"[^"]*"' "$1/train/32k/metrics.jsonl" | sed 's/,.*loss_hex/ /'; }
+
+until_log() { # LOG TEXT
+	local i
+	for ((i = 0; i < 400; i++)); do
+		! grep -qs -- "$2" "$1" || return 0
+		sleep 0.2
+	done
+	cat "$1"
+	return 1
+}
+
 @test "an array with a failed task, and its rerun" {
 	mkdir in
 	for i in 0 1 2 3; do words $((20 + i)) >in/book$i.txt; done
@@ -74,22 +99,13 @@ finish() { # finish SECONDS: until no job is left
 }
 
 @test "a stage saves before its time limit, is requeued and completes" {
-	words 400 >book.txt
-	mkdir -p runs/rows
-	ok lwm-tokenize -q --tokenizer bytes -o book.docs.h5 book.txt
-	ok lwm-pack -q --seq-length 64 -o runs/rows/32k.rows.h5 book.docs.h5
-	export LWM_OUT=runs LWM_MODEL=nano LWM_SEQ_LENGTH=64 LWM_TOKENS_PER_BATCH=1024 LWM_MESH_DIM=-1,1,1,1
-	export LWM_TOKENIZER=bytes LWM_START_FROM=random LWM_CHECKPOINT_EVERY=0 LWM_WARMUP_STEPS=2 LWM_THREADS=1
+	small_stage
 	# more steps than fit into the first run's minute; a few more than it made for the second
 	export LWM_PIPELINE=$PWD/text.yaml
 	sed 's/steps: 1200$/steps: 1000000/' "$ROOT/pipelines/text.yaml" >text.yaml
-	job=$(submit --nodes=2 --ntasks-per-node=1 --gpus-per-node=0 --cpus-per-task=1 --mem=1000 --time=1 \
-		--signal=USR1@50 "$ROOT/pipelines/stage_32k.sh")
-	for _ in {1..300}; do
-		! grep -qs 'back into the queue' lwm-text-32k-"$job".log || break
-		sleep 0.2
-	done
-	last=$(grep -o '"event":"step","step":[0-9]*' runs/train/32k/metrics.jsonl | tail -1 | grep -o '[0-9]*$')
+	job=$(submit "${ranks[@]}" --time=1 --signal=USR1@50 "$ROOT/pipelines/stage_32k.sh")
+	until_log lwm-text-32k-"$job".log 'back into the queue'
+	last=$(last_step runs)
 	sed -i "s/steps: 1000000/steps: $((last + 20))/" text.yaml
 	finish 120
 	[ "$(state "$job")" = 'COMPLETED=1' ]
@@ -100,8 +116,7 @@ finish() { # finish SECONDS: until no job is left
 	LWM_OUT=whole
 	mkdir -p whole
 	ln -s ../runs/rows whole/rows
-	ok env OMPI_ALLOW_RUN_AS_ROOT=1 LWM_RANKS=2 "$ROOT/pipelines/stage_32k.sh"
-	steps() { grep -o '"step":[0-9]*,.*"loss_hex":"[^"]*"' "$1/train/32k/metrics.jsonl" | sed 's/,.*loss_hex/ /'; }
+	ok env LWM_RANKS=2 "$ROOT/pipelines/stage_32k.sh"
 	[ "$(steps runs | wc -l)" = $((last + 20)) ]
 	[ "$(steps runs)" = "$(steps whole)" ]
 }
@@ -127,4 +142,117 @@ finish() { # finish SECONDS: until no job is left
 	# nothing left to submit
 	ok lwm-run --slurm "${sets[@]}" "$ROOT/pipelines/text.yaml"
 	has 'nothing to submit'
+}
+
+@test "a rank that is killed: the job is requeued within a minute and completes with the same steps" {
+	small_stage
+	export LWM_PIPELINE=$PWD/text.yaml LWM_CHECKPOINT_EVERY=20
+	sed 's/steps: 1200$/steps: 1000000/' "$ROOT/pipelines/text.yaml" >text.yaml
+	job=$(submit "${ranks[@]}" --comment='a word of mine' "$ROOT/pipelines/stage_32k.sh")
+	for _ in {1..300}; do
+		[ "$(last_step runs || echo 0)" -lt 30 ] 2>/dev/null || break
+		sleep 0.2
+	done
+	[ "$(last_step runs)" -ge 30 ]
+	# one of the two, whichever is found first
+	kill -9 "$(pgrep -f "lwm-train-stage.* --output runs/train/32k" | while read -r p; do
+		! grep -qz '^PMIX_RANK=1$' "/proc/$p/environ" || [ "$(cat "/proc/$p/comm")" != lwm-train-stage ] || echo "$p"
+	done | head -1)"
+	t0=$SECONDS
+	until_log lwm-text-32k-"$job".log 'lost a rank (exit 76), back into the queue (1 of 3)'
+	[ $((SECONDS - t0)) -lt 60 ]
+	scontrol show job "$job" | grep -q 'Comment=a word of mine lwm-losses=1'
+	last=$(last_step runs)
+	sed -i "s/steps: 1000000/steps: $((last + 40))/" text.yaml
+	finish 120
+	[ "$(state "$job")" = 'COMPLETED=1' ]
+	[ "$(scontrol show job -o "$job" | grep -oE 'Restarts=[0-9]+')" = Restarts=1 ]
+	LWM_OUT=whole
+	mkdir -p whole
+	ln -s ../runs/rows whole/rows
+	ok env LWM_RANKS=2 "$ROOT/pipelines/stage_32k.sh"
+	[ "$(steps runs)" = "$(steps whole)" ]
+}
+
+@test "a rank that is always lost is given up; a cancelled job stays cancelled" {
+	cat >lost.sh <<-'S'
+		#!/bin/bash
+		#SBATCH --nodes=2 --ntasks-per-node=1 --mem=200 --requeue --open-mode=append --output=%x-%j.log
+		. "$LWM_HOME/slurm/job.sh"
+		lwm_job 2 bash -c 'kill -KILL $$'
+	S
+	job=$(LWM_MAX_LOSSES=1 submit lost.sh)
+	finish 90
+	[ "$(state "$job")" = 'FAILED=1' ]
+	[ "$(scontrol show job -o "$job" | grep -oE 'Restarts=[0-9]+')" = Restarts=1 ]
+	grep -q 'lost a rank (exit 137), back into the queue (1 of 1)' lost.sh-"$job".log
+	grep -q 'given up' lost.sh-"$job".log
+	small_stage
+	job=$(LWM_STEPS=1000000 submit "${ranks[@]}" "$ROOT/pipelines/stage_32k.sh")
+	for _ in {1..300}; do
+		[ -z "$(last_step runs)" ] || break
+		sleep 0.2
+	done
+	scancel "$job"
+	finish 60
+	[ "$(state "$job")" = 'CANCELLED=1' ]
+}
+
+@test "STOP ends a job well and for good; without it the next one goes on" {
+	small_stage
+	export LWM_STEPS=1000000
+	job=$(submit "${ranks[@]}" "$ROOT/pipelines/stage_32k.sh")
+	for _ in {1..300}; do
+		[ -z "$(last_step runs)" ] || break
+		sleep 0.2
+	done
+	touch runs/train/32k/STOP
+	finish 60
+	[ "$(state "$job")" = 'COMPLETED=1' ]
+	[ "$(scontrol show job -o "$job" | grep -oE 'Restarts=[0-9]+')" = Restarts=0 ]
+	last=$(last_step runs)
+	[ -e "runs/train/32k/step_$(printf %08d "$last")" ]
+	gone runs/train/32k/summary.json runs/models/32k
+	rm runs/train/32k/STOP
+	job=$(LWM_STEPS=$((last + 5)) submit "${ranks[@]}" "$ROOT/pipelines/stage_32k.sh")
+	finish 90
+	[ "$(state "$job")" = 'COMPLETED=1' ]
+	[ "$(last_step runs)" = $((last + 5)) ]
+	[ -e runs/models/32k/config.json ]
+}
+
+@test "arrays: packed by several tasks; told to stop, they save, are requeued and complete" {
+	mkdir in
+	words 120000 >book.txt
+	for i in {0..19}; do sed "s/sea/sea $i/" book.txt >in/book$i.txt; done
+	job=$(submit --array=0-1 --mem=500 "$ROOT/slurm/tokenize_array.sh" in docs --tokenizer bytes)
+	for _ in {1..300}; do
+		! compgen -G 'docs/*.docs.h5' >/dev/null || break
+		sleep 0.05
+	done
+	scancel --signal=USR1 "$job"
+	finish 120
+	[ "$(state "$job")" = 'COMPLETED=2' ]
+	cat lwm-tokenize-"$job"_*.log | grep -q 'back into the queue'
+	[ "$(find docs -name '*.docs.h5' | wc -l)" = 20 ]
+	job=$(submit --array=0-2 --mem=500 "$ROOT/slurm/pack_array.sh" docs rows 64 --rows-per-shard 1000)
+	finish 120
+	[ "$(state "$job")" = 'COMPLETED=3' ]
+	# the same without Slurm
+	ok "$ROOT/slurm/tokenize_array.sh" in direct --tokenizer bytes
+	for i in {0..19}; do same docs/book$i.docs.h5 direct/book$i.docs.h5; done
+	LWM_TASKS=3 ok "$ROOT/slurm/pack_array.sh" direct rows2 64 --rows-per-shard 1000
+	[ "$(ls rows)" = "$(ls rows2)" ]
+	for f in rows/*.rows.h5; do same "$f" "rows2/${f#*/}"; done
+}
+
+@test "the commands that the README shows are ones that Slurm takes" {
+	mkdir books
+	cd "$ROOT"
+	n=0
+	while read -r array; do
+		ok sbatch --test-only "$array" --mem=100 "$ROOT/slurm/tokenize_array.sh" books tokens
+		n=$((n + 1))
+	done < <(grep -oh -- '--array=[0-9%,-]*' slurm/README.md slurm/*.sh README.md pipelines/README.md | sort -u)
+	[ $n -ge 2 ]
 }
