@@ -53,6 +53,9 @@ struct lwm_opt {
 #define LWM_OPT_MARKS(no_bos, no_eos) \
 	LWM_OPT_FLAG(0, "no-bos", no_bos, "no <s> at the start of documents"), \
 	LWM_OPT_FLAG(0, "no-eos", no_eos, "no </s> at their end")
+/* For tools that read pictures and videos. */
+#define LWM_OPT_MAX_PIXELS(n) \
+	LWM_OPT_INT(0, "max-pixels", n, 1, 1 << 30, "N", "of a frame that is read; larger ones are refused before they are decoded", 0)
 #define LWM_OPT_HEAD(h) { LWM_T_HEAD, 0, 0, 0, 0, h, 0, 0, 0, 0 }
 #define LWM_OPT_END { LWM_T_END, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
