@@ -411,12 +411,13 @@ static void index_of_millions(void **state)
 	takes(&w, 100 * MIB);
 }
 
-static bool run_ffmpeg(const char *codec, const char *out)
+static bool run_ffmpeg(const char *codec, int side, const char *out)
 {
-	const char *const argv[] = { "ffmpeg", "-v", "quiet", "-y", "-f", "lavfi", "-i", "color=s=4096x4096:r=5:d=2", "-c:v", codec,
-				     "-strict", "-1", out, NULL };
+	char source[64];
+	const char *const argv[] = { "ffmpeg", "-v", "quiet", "-y", "-f", "lavfi", "-i", source, "-c:v", codec, out, NULL };
 	pid_t pid;
 	int status;
+	snprintf(source, sizeof source, "color=s=%dx%d:r=25:d=0.1", side, side);
 	return posix_spawnp(&pid, "ffmpeg", NULL, NULL, (char *const *)(uintptr_t)argv, environ) == 0 &&
 	       waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
@@ -424,15 +425,20 @@ static bool run_ffmpeg(const char *codec, const char *out)
 /* Containers without a header: their streams turn up while FFmpeg looks at the first packets, and must be held to the limit too. */
 static void streams_that_turn_up(void **state)
 {
-	static const char *const t[][2] = { { "flv", "late.flv" }, { "mpeg2video", "late.mpg" }, { "mpeg2video", "late.ts" } };
+	static const struct {
+		const char *codec, *name;
+		int side;
+	} t[] = { { "flv", "late.flv", 7000 }, { "mpeg2video", "late.mpg", 4000 }, { "mpeg2video", "late.ts", 4000 } };
+	char says[80];
 	(void)state;
 	for (int i = 0; i < 3; i++) {
-		if (!run_ffmpeg(t[i][0], in_dir(t[i][1]))) {
+		if (!run_ffmpeg(t[i].codec, t[i].side, in_dir(t[i].name))) {
 			print_message("the ffmpeg program is not installed: nothing to read\n");
 			skip();
 		}
-		struct work w = { .path = in_dir(t[i][1]), .o = { .max_pixels = 1 << 20, .width = 16, .height = 16 }, .rc = -LWM_EDATA,
-				  .says = "4096 x 4096 pixels are more than the limit of 1048576" };
+		snprintf(says, sizeof says, "%d x %d pixels are more than the limit of 1048576", t[i].side, t[i].side);
+		struct work w = { .path = in_dir(t[i].name), .o = { .max_pixels = 1 << 20, .width = 16, .height = 16 }, .rc = -LWM_EDATA,
+				  .says = says };
 		takes(&w, 30 * MIB);
 	}
 }
