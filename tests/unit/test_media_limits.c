@@ -437,8 +437,8 @@ static void streams_that_turn_up(void **state)
 			skip();
 		}
 		snprintf(says, sizeof says, "%d x %d pixels are more than the limit of 1048576", t[i].side, t[i].side);
-		struct work w = { .path = in_dir(t[i].name), .o = { .max_pixels = 1 << 20, .width = 16, .height = 16 }, .rc = -LWM_EDATA,
-				  .says = says };
+		struct work w = { .path = in_dir(t[i].name), .o = { .max_pixels = 1 << 20, .width = 16, .height = 16 },
+				  .rc = -LWM_EDATA, .says = says };
 		takes(&w, 30 * MIB);
 	}
 }
