@@ -6,8 +6,9 @@
 #include "common/base/outfile.h"
 #include "common/config/opt.h"
 #include "common/eval/run_report.h"
+#include "common/media/frames.h"
 
-static struct lwm_run_report r = { .title = "Run report" };
+static struct lwm_run_report r = { .title = "Run report", .max_pixels = LWM_MEDIA_MAX_PIXELS };
 static const char *output;
 
 static const struct lwm_opt opts[] = {
@@ -16,6 +17,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_LIST(0, "check", &r.checks, "SPEC", "'NAME: FILE#key.key >= X' or '<= X * FILE#key'", 0),
 	LWM_OPT_LIST(0, "stage", &r.stages, "NAME=DIR", "output folder of lwm-train-stage", 0),
 	LWM_OPT_LIST(0, "picture", &r.pictures, "CAPTION=FILE", ".png, .jpg, .svg, or the frames of an .mp4", 0),
+	LWM_OPT_MAX_PIXELS(&r.max_pixels),
 	LWM_OPT_LIST(0, "text", &r.texts, "CAPTION=FILE", "shown as it is", 0),
 	LWM_OPT_STR(0, "timing", &r.timing, "FILE", "timing.jsonl of lwm-run", 0),
 	LWM_OPT_END,

@@ -20,11 +20,11 @@ static const char *const modes[] = { "text", "chat", "image", "video", "ask", NU
 static struct {
 	const char *model, *tokenizer, *vqgan, *device, *prompt, *prompt_file, *input, *output;
 	int mode, cache;
-	int64_t samples, max_tokens, context, chunk, frames, max_frames, size;
+	int64_t samples, max_tokens, context, chunk, frames, max_frames, max_pixels, size;
 	struct lwm_sampler text, image, video;
 	double guide_image, guide_video, fps;
 	bool raw, older_ok;
-} o = { .device = "auto", .samples = 1, .max_tokens = 128, .chunk = 1024, .frames = 8, .max_frames = 8, .fps = 4,
+} o = { .device = "auto", .samples = 1, .max_tokens = 128, .chunk = 1024, .frames = 8, .max_frames = 8, .fps = 4, .max_pixels = LWM_MEDIA_MAX_PIXELS,
 	.text = { .temperature = 0.7, .top_k = 50, .top_p = 1 }, .image = { .temperature = 1, .top_p = 1 },
 	.video = { .temperature = 1, .top_k = 1000, .top_p = 1 }, .guide_image = 1, .guide_video = 1 };
 
@@ -54,6 +54,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_DOUBLE(0, "fps", &o.fps, 0.01, 240, "X", "video: frames a second", 0),
 	LWM_OPT_INT(0, "size", &o.size, 0, 1 << 14, "N", "height and width; default: the frame tokenizer's", 0),
 	LWM_OPT_INT(0, "max-frames", &o.max_frames, 1, 1 << 20, "N", "ask: frames of a video, evenly spread", 0),
+	LWM_OPT_MAX_PIXELS(&o.max_pixels),
 	LWM_OPT_DOUBLE(0, "temperature-image", &o.image.temperature, 0, 100, "X", "of the first frame", 0),
 	LWM_OPT_DOUBLE(0, "temperature-video", &o.video.temperature, 0, 100, "X", "of the frames behind it", 0),
 	LWM_OPT_INT(0, "top-k-image", &o.image.top_k, 0, 1 << 24, "K", "0 = all codes", 0),
@@ -463,7 +464,8 @@ out:
 
 static int run_ask(const struct session *s, const char *question, struct lwm_err *e)
 {
-	struct lwm_frames_opts how = { .sample_frames = o.max_frames, .width = (int)s->size, .height = (int)s->size };
+	struct lwm_frames_opts how = { .sample_frames = o.max_frames, .width = (int)s->size, .height = (int)s->size,
+				       .max_pixels = o.max_pixels };
 	struct lwm_ids ids = { 0 };
 	uint8_t *rgb = NULL;
 	int32_t *codes = NULL;

@@ -85,6 +85,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "frames-per-pass", &s.frames_per_pass, 1, 1 << 20, "N", "frames in memory at once", 0),
 	LWM_OPT_INT(0, "holdout", &s.holdout, 0, 1 << 30, "N", "every N-th clip is held out; 0: none", 0),
 	LWM_OPT_INT(0, "cache-mib", &s.cache_mib, 1, 1 << 24, "N", "memory for decoded frames", 0),
+	LWM_OPT_MAX_PIXELS(&s.max_pixels),
 	LWM_OPT_DOUBLE(0, "fps", &s.fps, 0, 1000, "X", "frames a second that are taken; 0: all", 0),
 	LWM_OPT_DOUBLE(0, "l1", &s.l1, 0, 1e6, "X", "weight of |x - t|", 0),
 	LWM_OPT_DOUBLE(0, "l2", &s.l2, 0, 1e6, "X", "weight of (x - t)^2", 0),

@@ -14,10 +14,10 @@
 
 static struct {
 	const char *output, *model, *device, *beside;
-	int64_t doc, width, height, first, count, columns, zoom, per_pass, quality;
+	int64_t doc, width, height, first, count, max_pixels, columns, zoom, per_pass, quality;
 	double fps, beside_fps;
 	bool older_ok;
-} a = { .device = "auto", .fps = 4, .columns = 8, .zoom = 1, .per_pass = 8 };
+} a = { .device = "auto", .fps = 4, .max_pixels = LWM_MEDIA_MAX_PIXELS, .columns = 8, .zoom = 1, .per_pass = 8 };
 
 static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('o', "output", &a.output, "FILE", "clip: .mp4 .mkv; picture or contact sheet: .png .jpg .ppm",
@@ -36,6 +36,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_DOUBLE(0, "fps", &a.fps, 0.01, 240, "X", "of a clip", 0),
 	LWM_OPT_STR(0, "beside", &a.beside, "CLIP", "the original: its frames above the decoded ones, and PSNR", 0),
 	LWM_OPT_DOUBLE(0, "beside-fps", &a.beside_fps, 0, 1000, "X", "at which the original is taken; 0: every frame", 0),
+	LWM_OPT_MAX_PIXELS(&a.max_pixels),
 	LWM_OPT_INT(0, "columns", &a.columns, 1, 1000, "N", "of a sheet", 0),
 	LWM_OPT_INT(0, "zoom", &a.zoom, 1, 64, "N", "pixels of a sheet are repeated N times", 0),
 	LWM_OPT_INT(0, "quality", &a.quality, 0, 100, "Q", "of a jpg; 0: 90", 0),
@@ -168,7 +169,7 @@ static int decode(struct job *j, struct lwm_err *e)
 static int load_original(struct job *j, struct lwm_err *e)
 {
 	struct lwm_frames_opts o = { .fps = a.beside_fps, .width = (int)j->w, .height = (int)j->h,
-				     .max_frames = a.first + j->frames };
+				     .max_frames = a.first + j->frames, .max_pixels = a.max_pixels };
 	int64_t n, one = j->w * j->h * 3;
 	uint8_t *all;
 	double sum = 0;

@@ -21,7 +21,7 @@ static struct {
 	struct lwm_frames_opts frames;
 	int64_t width, height, per_pass, task, tasks, max_bad;
 	bool older_ok, folders, no_bos, no_eos;
-} a = { .device = "auto", .per_pass = 8, .tasks = 1, .max_bad = 100 };
+} a = { .device = "auto", .per_pass = 8, .tasks = 1, .max_bad = 100, .frames.max_pixels = LWM_MEDIA_MAX_PIXELS };
 
 static const struct lwm_opt opts[] = {
 	LWM_OPT_HEAD("Input and output"),
@@ -43,6 +43,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "sample-frames", &a.frames.sample_frames, 0, 1e9, "N", "at most N, evenly over the clip; 0: all", 0),
 	LWM_OPT_DOUBLE(0, "start", &a.frames.start, 0, 1e9, "SEC", "take each clip from here", 0),
 	LWM_OPT_DOUBLE(0, "end", &a.frames.end, 0, 1e9, "SEC", "to here; 0: to its end", 0),
+	LWM_OPT_MAX_PIXELS(&a.frames.max_pixels),
 	LWM_OPT_FLAG(0, "damaged-ok", &a.frames.damaged_ok, "use what can be decoded of damaged clips"),
 	LWM_OPT_INT(0, "frames-per-pass", &a.per_pass, 1, 1 << 16, "N", "frames in device memory at once", 0),
 	LWM_OPT_HEAD("Documents"),
@@ -164,6 +165,9 @@ static int settings(struct job *j, int64_t seed, struct lwm_err *e)
 			      a.frames.start, "end", a.frames.end, "max_frames", (json_int_t)a.frames.max_frames,
 			      "sample_frames", (json_int_t)a.frames.sample_frames, "damaged_ok", a.frames.damaged_ok,
 			      "no_bos", a.no_bos, "no_eos", a.no_eos, "seed", (json_int_t)seed);
+	/* another limit may reject other clips; shards made before there was one were made under this one */
+	if (o && a.frames.max_pixels != LWM_MEDIA_MAX_PIXELS)
+		json_object_set_new(o, "max_pixels", json_integer(a.frames.max_pixels));
 	j->config = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
 	json_decref(o);
 	return j->config ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");

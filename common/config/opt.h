@@ -55,6 +55,9 @@ struct lwm_opt {
 	LWM_OPT_FLAG(0, "no-eos", no_eos, "no </s> at their end")
 #define LWM_OPT_OLDER(d) \
 	LWM_OPT_FLAG(0, "older-ok", d, "of a folder of checkpoints take an older one where the newest is damaged")
+/* For tools that read pictures and videos. */
+#define LWM_OPT_MAX_PIXELS(n) \
+	LWM_OPT_INT(0, "max-pixels", n, 1, 1 << 30, "N", "of a frame that is read; larger ones are refused before they are decoded", 0)
 #define LWM_OPT_HEAD(h) { LWM_T_HEAD, 0, 0, 0, 0, h, 0, 0, 0, 0 }
 #define LWM_OPT_END { LWM_T_END, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 

@@ -197,9 +197,9 @@ static int timing(struct lwm_str *b, const char *path, struct lwm_err *e)
 }
 
 /* A clip as a strip of its first frames. */
-static int strip(struct lwm_str *b, const char *path, const char *caption, struct lwm_err *e)
+static int strip(struct lwm_str *b, const char *path, const char *caption, int64_t max_pixels, struct lwm_err *e)
 {
-	struct lwm_frames_opts opts = { .max_frames = STRIP };
+	struct lwm_frames_opts opts = { .max_frames = STRIP, .max_pixels = max_pixels };
 	struct lwm_frames_info info;
 	struct lwm_sheet sheet = { 0 };
 	struct lwm_str png = { 0 };
@@ -235,12 +235,12 @@ static int still(struct lwm_str *b, const char *path, const char *caption, struc
 	return rc;
 }
 
-static int picture(struct lwm_str *b, const char *spec, struct lwm_err *e)
+static int picture(struct lwm_str *b, const char *spec, int64_t max_pixels, struct lwm_err *e)
 {
 	char *caption;
 	const char *path;
 	LWM_TRY(split(spec, &caption, &path, e));
-	int rc = is_clip(path) ? strip(b, path, caption, e) : still(b, path, caption, e);
+	int rc = is_clip(path) ? strip(b, path, caption, max_pixels, e) : still(b, path, caption, e);
 	free(caption);
 	return rc;
 }
@@ -275,7 +275,7 @@ int lwm_run_report_make(const struct lwm_run_report *r, struct lwm_str *out, str
 	if (r->pictures.n)
 		lwm_html_heading(out, 2, "Pictures");
 	for (int64_t i = 0; i < r->pictures.n; i++)
-		LWM_TRY(picture(out, r->pictures.v[i], e));
+		LWM_TRY(picture(out, r->pictures.v[i], r->max_pixels, e));
 	if (r->texts.n)
 		lwm_html_heading(out, 2, "Samples");
 	for (int64_t i = 0; i < r->texts.n; i++)

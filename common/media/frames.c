@@ -47,12 +47,16 @@ static bool all_given(const struct lwm_frames *f)
 
 static int check_opts(const struct lwm_frames_opts *o, const char *path, struct lwm_err *e)
 {
-	if ((o->width == 0) != (o->height == 0) || o->width < 0 || o->height < 0 ||
-	    (int64_t)o->width * o->height > LWM_MEDIA_MAX_PIXELS)
+	int64_t limit = lwm_media_limit(o->max_pixels);
+	if ((o->width == 0) != (o->height == 0) || o->width < 0 || o->height < 0)
 		return lwm_fail(e, LWM_EUSAGE, "%s: frame size %d x %d is not possible", path, o->width, o->height);
+	if (o->max_pixels < 0 || limit > 1 << 30 || (int64_t)o->width * o->height > limit)
+		return lwm_fail(e, LWM_EUSAGE, "%s: frames of %d x %d under a limit of %lld pixels are not possible (--max-pixels)",
+				path, o->width, o->height, (long long)limit);
 	if (!(o->fps >= 0 && o->fps <= 1000))
 		return lwm_fail(e, LWM_EUSAGE, "%s: %g frames a second are not between 0 and 1000", path, o->fps);
-	if (!(o->start >= 0) || !(o->end >= 0) || (o->end > 0 && o->end <= o->start))
+	if (!(o->start >= 0 && o->start <= LWM_SECONDS_MOST) || !(o->end >= 0 && o->end <= LWM_SECONDS_MOST) ||
+	    (o->end > 0 && o->end <= o->start))
 		return lwm_fail(e, LWM_EUSAGE, "%s: from %g s to %g s is not a piece of time", path, o->start, o->end);
 	if (o->max_frames < 0 || o->sample_frames < 0 || o->sample_frames > 1 << 30 || o->multiple < 0)
 		return lwm_fail(e, LWM_EUSAGE, "%s: impossible number of frames or block size", path);
@@ -107,7 +111,7 @@ static int reopen(struct lwm_frames *f, const char *path, struct lwm_err *e)
 	f->fed_end = false;
 	f->seen = 0;
 	lwm_av_forget();
-	LWM_TRY(lwm_decoder_open(&f->d, path, e));
+	LWM_TRY(lwm_decoder_open(&f->d, path, f->o.max_pixels, e));
 	return lwm_decoder_seek(f->d, f->o.start, e);
 }
 
@@ -145,6 +149,12 @@ static int count_frames(struct lwm_frames *f, struct lwm_err *e)
 	return reopen(f, f->path, e);
 }
 
+/* A number of frames, -1 where a header's numbers give none. */
+static int64_t whole(double frames)
+{
+	return frames >= 0 && frames < 9e15 ? (int64_t)(frames + 0.5) : -1;
+}
+
 static void estimate(struct lwm_frames *f)
 {
 	struct lwm_frames_info *n = &f->info;
@@ -158,11 +168,11 @@ static void estimate(struct lwm_frames *f)
 			t = f->o.end;
 		t -= f->o.start;
 		if (f->o.fps > 0 && t > 0)
-			n->frames = (int64_t)(t * f->o.fps + 0.5);
+			n->frames = whole(t * f->o.fps);
 		else if (f->d->st->nb_frames > 0 && f->o.start <= 0 && f->o.end <= 0)
 			n->frames = f->d->st->nb_frames;
 		else
-			n->frames = n->fps > 0 && t > 0 ? (int64_t)(t * n->fps + 0.5) : -1;
+			n->frames = n->fps > 0 && t > 0 ? whole(t * n->fps) : -1;
 	}
 	if (f->total >= 0)
 		n->frames = f->total;

@@ -20,9 +20,10 @@
  * the decoder's corruption marks, lwm_frames_next returns -LWM_EDATA in place of the end, and the sentence says how many
  * frames came of how many; with opts.damaged_ok it returns 0 and lwm_frames_damage tells.
  *
- * Only local files are opened (protocol whitelist), at most LWM_MEDIA_MAX_PIXELS a frame. Local calls; one thread per
- * struct lwm_frames. Errors: -LWM_ENOINPUT no such file, -LWM_EDATA not readable as media, no video stream, no frames,
- * -LWM_EUSAGE impossible options, -LWM_EMEMORY.
+ * Only local files are opened (protocol whitelist), at most opts.max_pixels a frame: what headers claim is held to it before
+ * anything is decoded, and a size that changes in the middle too; nothing else that FFmpeg makes by a header's numbers is
+ * larger than such frames. Local calls; one thread per struct lwm_frames. Errors: -LWM_ENOINPUT no such file, -LWM_EDATA not
+ * readable as media, no video stream, no frames, too many pixels, -LWM_EUSAGE impossible options, -LWM_EMEMORY.
  */
 #ifndef LWM_MEDIA_FRAMES_H
 #define LWM_MEDIA_FRAMES_H
@@ -32,7 +33,7 @@
 
 #include "common/base/err.h"
 
-#define LWM_MEDIA_MAX_PIXELS (64LL << 20)
+#define LWM_MEDIA_MAX_PIXELS (64LL << 20) /* default of opts.max_pixels, and limit of what is written */
 
 struct lwm_frames_opts {
 	double fps;            /* resample to so many frames a second; 0: every frame of the file */
@@ -42,6 +43,8 @@ struct lwm_frames_opts {
 				* spread evenly over the whole clip; 0: take all. Decodes the clip twice. */
 	int width, height;     /* of the output: resize the short side, centre crop; 0,0: the file's own size */
 	int multiple;          /* with width = height = 0: centre crop down to a multiple of this (16), 0 or 1: no crop */
+	int64_t max_pixels;    /* of a frame of the file, and of one on its way to width x height; more is -LWM_EDATA, before
+				* memory is taken for it. A frame takes up to 8 bytes a pixel, decoders hold several. 0: 64 Mi */
 	bool damaged_ok;
 };
 

@@ -28,6 +28,19 @@ int lwm_graph_size(const struct lwm_frames_opts *o, int src_width, int src_heigh
 	return 0;
 }
 
+/* The short side gets its size first, and what is cropped from the long one was there before: of a thin picture that is a lot. */
+static int check_scaled(const struct lwm_decoder *d, int64_t sw, int64_t sh, int64_t w, int64_t h, struct lwm_err *e)
+{
+	bool tall = w * sh >= h * sw;
+	double long_side = tall ? (double)sh * (double)w / (double)sw : (double)sw * (double)h / (double)sh;
+	double pixels = long_side * (double)(tall ? w : h);
+	if (pixels <= (double)d->limit)
+		return 0;
+	return lwm_fail(e, LWM_EDATA, "%s: %lld x %lld pixels, made to cover %lld x %lld, are more than the limit of %lld "
+			"(--max-pixels raises it)", d->path, (long long)sw, (long long)sh, (long long)w, (long long)h,
+			(long long)d->limit);
+}
+
 /* The filter string of frames.h. */
 static int filters(char *s, size_t n, const struct lwm_decoder *d, const AVFrame *first,
 		   const struct lwm_frames_opts *o, bool count_only, struct lwm_err *e)
@@ -49,8 +62,10 @@ static int filters(char *s, size_t n, const struct lwm_decoder *d, const AVFrame
 		snprintf(s + at, n - (size_t)at, "null");
 		return 0;
 	}
-	LWM_TRY(lwm_graph_size(o, turned ? first->height : first->width, turned ? first->width : first->height, &w, &h,
-			       d->path, e));
+	int64_t sw = turned ? first->height : first->width, sh = turned ? first->width : first->height;
+	LWM_TRY(lwm_graph_size(o, (int)sw, (int)sh, &w, &h, d->path, e));
+	if (o->width)
+		LWM_TRY(check_scaled(d, sw, sh, w, h, e));
 	at += snprintf(s + at, n - (size_t)at, "%s", turn[d->rotate / 90]);
 	if (o->width)
 		at += snprintf(s + at, n - (size_t)at, "scale=w=%d:h=%d:force_original_aspect_ratio=increase:%s,", w, h,

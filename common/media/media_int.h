@@ -15,6 +15,16 @@ const char *lwm_av_reason(void);      /* this thread's lines since then, one lin
 /* lwm_fail with ": FFmpeg's error text (its log lines)" behind the sentence. */
 int lwm_av_fail(struct lwm_err *e, int code, int av, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
+/* ---- limits ---- */
+
+int64_t lwm_media_limit(int64_t max_pixels); /* of opts: 0 is the default */
+/* No allocation of FFmpeg's own is larger than pictures of so many pixels need: indexes and tables by the count in a header. */
+void lwm_av_room(int64_t pixels);
+/* -LWM_EDATA: the size, the limit, and how to raise it. */
+int lwm_media_too_large(const char *path, int64_t width, int64_t height, int64_t limit, struct lwm_err *e);
+/* Was it a picture's size that FFmpeg would not take, as its log lines say? Then `text` (n bytes) says which and why. */
+bool lwm_media_refused(int64_t limit, char *text, size_t n);
+
 /* ---- one file, demuxed and decoded ---- */
 
 struct lwm_decoder {
@@ -23,6 +33,8 @@ struct lwm_decoder {
 	AVCodecContext *dec;
 	AVStream *st;
 	AVPacket *pkt;
+	AVFrame *first;          /* decoded when the file was opened and not given yet, or NULL */
+	int64_t limit;           /* pixels of a frame */
 	bool still, draining;
 	int rotate;              /* 0, 90, 180, 270: clockwise turn to be applied, from the display matrix */
 	int64_t packets, frames; /* of the video stream so far */
@@ -31,7 +43,7 @@ struct lwm_decoder {
 	int64_t last_end;        /* end of the last video packet, st->time_base, from its start */
 	double any_end;          /* end of the last packet of any stream, seconds */
 };
-int lwm_decoder_open(struct lwm_decoder **out, const char *path, struct lwm_err *e);
+int lwm_decoder_open(struct lwm_decoder **out, const char *path, int64_t max_pixels, struct lwm_err *e);
 int lwm_decoder_seek(struct lwm_decoder *d, double seconds, struct lwm_err *e); /* to a key frame at or before */
 /* 1: *frame holds a frame (unref it), pts counted from the file's start; 0: end of the stream. */
 int lwm_decoder_next(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e);

@@ -90,6 +90,7 @@ static int encode_one(struct lwm_str *out, enum AVCodecID id, enum AVPixelFormat
 	AVCodecContext *c = codec ? avcodec_alloc_context3(codec) : NULL;
 	lwm_av_quiet();
 	lwm_av_forget();
+	lwm_av_room((int64_t)width * height);
 	if (!codec)
 		LWM_GO(lwm_fail(e, LWM_EUNAVAIL, "this FFmpeg has no %s encoder", avcodec_get_name(id)));
 	if (!c || !pkt)

@@ -95,6 +95,7 @@ int lwm_video_open(struct lwm_video **out, const char *path, int width, int heig
 	v->height = height;
 	lwm_av_quiet();
 	lwm_av_forget();
+	lwm_av_room((int64_t)width * height);
 	LWM_GO(lwm_outfile_open(&v->file, path, force, e));
 	if (asprintf(&v->url, "file:%s", v->file->tmp) < 0) {
 		v->url = NULL;

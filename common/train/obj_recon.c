@@ -86,6 +86,7 @@ static int configure(struct recon *r, struct lwm_err *e)
 	r->cfg.eval_inputs = r->held_out.n ? &r->held_out : NULL;
 	r->cfg.holdout = s->holdout;
 	r->cfg.fps = s->fps;
+	r->cfg.max_pixels = s->max_pixels;
 	r->cfg.cache_bytes = s->cache_mib << 20;
 	r->cfg.quantize_from = s->quantize_from;
 	r->cfg.revive_every = s->revive_every;

@@ -45,35 +45,48 @@ void lwm_recon_defaults(struct lwm_recon_cfg *c)
 
 /* ---- cache ---- */
 
-static int append(struct lwm_recon *r, const uint8_t *rgb, int64_t frames, const char *path, struct lwm_err *e)
+/* Room for one frame behind the `have` that are there: one more than the cache may hold, so that the end of a clip can be seen
+ * when it is full. */
+static int make_room(struct lwm_recon *r, int64_t have, struct lwm_err *e)
 {
-	int64_t want = r->n + r->held + frames, bytes;
-	if (lwm_mul(want, r->one, &bytes) || bytes > r->c.cache_bytes)
-		return lwm_fail(e, LWM_EMEMORY, "%s: %lld frames of %lld bytes do not fit into the cache of %lld bytes: lower "
-				"fps or frames per clip, or give it more", path, (long long)want, (long long)r->one,
-				(long long)r->c.cache_bytes);
-	if (want > r->cap) {
-		int64_t most = r->c.cache_bytes / r->one, cap = r->cap * 2 > want ? r->cap * 2 : want;
-		cap = cap < most ? cap : most;
-		uint8_t *p = realloc(r->frames, (size_t)(cap * r->one));
-		if (!p)
-			return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %lld frames", (long long)cap);
-		r->frames = p;
-		r->cap = cap;
-	}
-	memcpy(r->frames + (r->n + r->held) * r->one, rgb, (size_t)(frames * r->one));
+	int64_t most = r->c.cache_bytes / r->one + 1, cap = r->cap ? r->cap * 2 : 64;
+	if (have < r->cap)
+		return 0;
+	cap = cap < most ? cap : most;
+	uint8_t *p = realloc(r->frames, (size_t)(cap * r->one));
+	if (!p)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %lld frames", (long long)cap);
+	r->frames = p;
+	r->cap = cap;
 	return 0;
+}
+
+/* Decodes into the cache itself: there is no second copy of a clip. */
+static int add_frames(struct lwm_recon *r, struct lwm_frames *f, const char *path, int64_t *count, struct lwm_err *e)
+{
+	for (;;) {
+		int64_t have = r->n + r->held + *count;
+		LWM_TRY(make_room(r, have, e));
+		int rc = lwm_frames_next(f, r->frames + have * r->one, NULL, e);
+		if (rc <= 0)
+			return rc;
+		if (have + 1 > r->c.cache_bytes / r->one)
+			return lwm_fail(e, LWM_EMEMORY, "%s: %lld frames of %lld bytes do not fit into the cache of %lld bytes: lower "
+					"fps or frames per clip, or give it more", path, (long long)have + 1, (long long)r->one,
+					(long long)r->c.cache_bytes);
+		++*count;
+	}
 }
 
 static int add_clip(struct lwm_recon *r, const char *path, bool held_out, struct lwm_err *e)
 {
 	struct lwm_frames_opts o = { .fps = r->c.fps, .width = (int)r->c.width, .height = (int)r->c.height,
-				     .sample_frames = r->c.max_frames_per_clip };
-	uint8_t *rgb;
-	int64_t frames;
-	LWM_TRY(lwm_frames_read(path, &o, r->c.cache_bytes, &rgb, &frames, NULL, e));
-	int rc = append(r, rgb, frames, path, e);
-	free(rgb);
+				     .sample_frames = r->c.max_frames_per_clip, .max_pixels = r->c.max_pixels };
+	struct lwm_frames *f;
+	int64_t frames = 0;
+	LWM_TRY(lwm_frames_open(&f, path, &o, e));
+	int rc = add_frames(r, f, path, &frames, e);
+	lwm_frames_close(f);
 	if (rc == 0)
 		*(held_out ? &r->held : &r->n) += frames;
 	return rc;

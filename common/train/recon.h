@@ -33,6 +33,7 @@ struct lwm_recon_cfg {
 	double fps;                         /* of the frames taken; 0: all */
 	int64_t width, height;              /* of the frames; 0: model.resolution */
 	int64_t max_frames_per_clip;        /* spread evenly; 0: all */
+	int64_t max_pixels;                 /* of a frame of the media; 0: the default of common/media */
 	int64_t cache_bytes;                /* limit of the cache; clips that do not fit any more are -LWM_EMEMORY */
 	int64_t batch, frames_per_pass;     /* frames a step over all ranks; frames in device memory at once */
 	int64_t quantize_from, revive_every, revive_until, probe_frames;

@@ -66,7 +66,7 @@ struct lwm_stage {
 
 	/* reconstruction */
 	int64_t resolution, hidden, z_channels, codes, res_blocks, groups, batch_frames, frames_per_pass, holdout,
-		cache_mib, quantize_from, revive_every, revive_until, probe_frames;
+		cache_mib, max_pixels, quantize_from, revive_every, revive_until, probe_frames;
 	const char *channel_mult; /* "1,2,2,4" */
 	double fps, l1, l2, codebook_weight, commit_weight;
 };

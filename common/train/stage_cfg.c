@@ -1,6 +1,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/media/frames.h"
 #include "common/train/stage.h"
 
 const char *const lwm_schedule_names[] = { "constant", "cosine", "linear", NULL };
@@ -35,6 +36,7 @@ void lwm_stage_defaults(struct lwm_stage *s)
 	s->frames_per_pass = 16;
 	s->holdout = 10;
 	s->cache_mib = 1024;
+	s->max_pixels = LWM_MEDIA_MAX_PIXELS;
 	s->revive_every = 50;
 	s->revive_until = 1000;
 	s->probe_frames = 128;

@@ -48,7 +48,7 @@ canary='touch pwned'
 printable=("\$($canary)" "\`$canary\`" "; $canary #" "'; $canary; '" "\" ; $canary ; \"" "& $canary" "&& $canary" "| $canary"
 	"'\"'\"'; $canary" "\\'; $canary" '*' '?' 'x[a]' 'x{a,b}' '~' '~root' '!!' '!$' '\' '\\' "a\\nb" '<in' '>pwned' '2>pwned' '#' '##'
 	' ' '  two  blanks  ' '$' '$$' "\$'\\ntouch pwned'" '${HOME}' '$HOME' '(' ')' '((' 'a=b' '-' '--' '-n' '--help' '-rf' '%x' '%%'
-	'@a' '=' ':' ',' '+' '^' "\"" "'" "''" '""' '`' 'ü漢🙂' "o’clock “q”" '#SBATCH --wrap=x' 'if' 'done' '))' ';;' 'EOF')
+	'@a' '=' ':' ',' '+' '^' "\"" "'" "''" '""' '`' 'ü漢🙂' $'o\xe2\x80\x99clock \xe2\x80\x9cq\xe2\x80\x9d' '#SBATCH --wrap=x' 'if' 'done' '))' ';;' 'EOF')
 ctrl=($'\n' $'\r' $'\t' $'\x01' $'\x1b' $'\x7f')
 shown=('\n' '\r' '\t' '\x01' '\x1b' '\x7f')
 

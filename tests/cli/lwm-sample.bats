@@ -86,6 +86,10 @@ setup() { cd "$BATS_TEST_TMPDIR"; }
 	has '{"sample":0,"output":"a.mp4","frames":3}'
 	ok draw --mode ask -i a.mp4 -p 'What is it?' --max-tokens 4
 	ok draw --mode ask -i a.png -p 'What is it?' --max-tokens 4 --raw
+	{ printf 'P6\n64 64\n255\n' && head -c 12288 /dev/zero; } >big.ppm
+	code 65 draw --mode ask -i big.ppm -p 'What is it?' --max-pixels 4095
+	err_has 'big.ppm: 64 x 64 pixels are more than the limit of 4095 (--max-pixels raises it)'
+	ok draw --mode ask -i big.ppm -p 'What is it?' --max-pixels 4096 --max-tokens 4
 	code 78 draw --mode video -p 'a ball' --frames 100 -o c.mp4
 	err_has 'tokens are needed'
 	gone c.mp4

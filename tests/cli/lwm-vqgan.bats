@@ -250,3 +250,37 @@ tokens() {
 	ok "${enc[@]}" "$out/in" -o "$out/c.h5" --max-bad 1
 	same "$out/b.h5" "$out/c.h5"
 }
+
+@test "frames larger than --max-pixels are refused, named, and counted" {
+	cp -r clips "$out/in"
+	printf 'P6\n60000 60000\n255\n' >"$out/in/z.ppm"
+	ok "${enc[@]}" "$out/in" -o "$out/a.h5" --json
+	has '"documents":4'
+	has '"rejected":1'
+	err_has 'z.ppm: 60000 x 60000 pixels are more than the limit of 67108864 (--max-pixels raises it)'
+	# 16 x 16 is just the limit, or one too many
+	ok "${enc[@]}" clips -o "$out/b.h5" --max-pixels 256 --json
+	has '"documents":4'
+	code 65 "${enc[@]}" clips -o "$out/c.h5" --width 4 --height 4 --max-pixels 255
+	err_has '16 x 16 pixels are more than the limit of 255'
+	gone "$out/c.h5"
+	# the usual limit is no new setting for shards that were made before there was one; another one is
+	ok lwm-inspect "$out/a.h5" --json
+	lacks max_pixels
+	ok lwm-inspect "$out/b.h5" --json
+	has max_pixels
+	code 64 "${dec[@]}" "$out/a.h5" --doc 0 --beside clips/clip-00000.mp4 --max-pixels 255 -o "$out/x.png"
+	err_has 'frames of 16 x 16 under a limit of 255 pixels are not possible (--max-pixels)'
+	ok "${dec[@]}" "$out/a.h5" --doc 0 --beside clips/clip-00000.mp4 --max-pixels 256 -o "$out/x.png"
+	code 65 lwm-train-stage --objective reconstruction --model tiny --hidden 4 --groups 2 --channel-mult 1,2,2 --codes 16 \
+		--resolution 8 --data clips --steps 1 --batch-frames 4 --device cpu -o "$out/t" -q --max-pixels 255
+	err_has '16 x 16 pixels are more than the limit of 255'
+	code 65 lwm-report -o "$out/r.html" --picture p=clips/clip-00000.mp4 --max-pixels 255
+	err_has '16 x 16 pixels are more than the limit of 255'
+	for t in lwm-vqgan-encode lwm-vqgan-decode lwm-train-stage lwm-sample lwm-report; do
+		ok $t --help-all
+		has '--max-pixels N'
+		has '64M'
+		code 64 $t --max-pixels 0
+	done
+}

@@ -13,6 +13,7 @@
 #include "common/media/picture.h"
 #include "common/train/clipdoc.h"
 #include "common/train/recon.h"
+#include "tests/unit/peak.h"
 
 static char dir[] = "/tmp/lwm_recon_XXXXXX";
 static struct lwm_paths clips;
@@ -117,6 +118,46 @@ static void cache_and_holdout(void **state)
 	c.holdout = 1;
 	assert_int_equal(lwm_recon_new(&r, g.dev, &c, g.flat, &e), -LWM_ECONFIG);
 	close_rig(&g);
+}
+
+enum { LONG = 400, SHORT = 40, SIDE = 256 };
+
+/* A clip of so many frames in the cache, each made SIDE x SIDE. */
+static bool fill_cache(void *frames)
+{
+	static uint8_t rgb[LONG * 16 * 16 * 3];
+	char name[64], *list[] = { name };
+	struct lwm_paths one = { list, 1, 1 };
+	struct lwm_err e = { 0 };
+	struct lwm_recon *r;
+	struct rig g;
+	int64_t n = *(int64_t *)frames;
+	snprintf(name, sizeof name, "%s/n%lld.mp4", dir, (long long)n);
+	if (lwm_video_write(name, rgb, n, 16, 16, 4, true, &e) < 0)
+		return false;
+	open_rig(&g, 0);
+	struct lwm_recon_cfg c = g.c;
+	c.inputs = &one;
+	c.holdout = 0;
+	c.width = c.height = SIDE;
+	c.frames_per_pass = 1;
+	c.cache_bytes = n * SIDE * SIDE * 3; /* just so many */
+	if (lwm_recon_new(&r, g.dev, &c, g.flat, &e) < 0 || lwm_recon_frames(r, false) != n)
+		return false;
+	lwm_recon_free(r);
+	c.cache_bytes--;
+	return lwm_recon_new(&r, g.dev, &c, g.flat, &e) == -LWM_EMEMORY && strstr(e.msg, "do not fit into the cache");
+}
+
+/* A clip is decoded into the cache; it does not lie beside it first. */
+static void one_copy_of_a_clip(void **state)
+{
+	int64_t few = SHORT, many = LONG, cache = (int64_t)(LONG - SHORT) * SIDE * SIDE * 3;
+	(void)state;
+	int64_t a = peak_bytes(fill_cache, &few), b = peak_bytes(fill_cache, &many);
+	assert_true(a >= 0 && b >= 0);
+	if (PEAK_COUNTS && (b - a < cache / 2 || b - a > cache + cache / 2))
+		fail_msg("%lld bytes more for %lld of frames", (long long)(b - a), (long long)cache);
 }
 
 static void ranks_share_a_batch(void **state)
@@ -285,7 +326,7 @@ static void a_name_is_of_the_net_alone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(cache_and_holdout), cmocka_unit_test(ranks_share_a_batch),
+		cmocka_unit_test(one_copy_of_a_clip), cmocka_unit_test(cache_and_holdout), cmocka_unit_test(ranks_share_a_batch),
 		cmocka_unit_test(no_state_between_steps), cmocka_unit_test(it_learns),
 		cmocka_unit_test(a_name_is_of_the_net_alone),
 	};
