@@ -162,6 +162,9 @@ loose_ends() {
 	grep -nE '/work/(shared|main|notes)' $(files '*') 
 }
 
+# Each deliberate mistake of tests/mutate can be made in the code as it is, and in one place only.
+mutations() { tests/mutate.sh --check; }
+
 # Every tool answers --help: exit 0, nothing on standard error, at most 60 lines, with examples.
 help_texts() {
 	local src name n
@@ -193,6 +196,7 @@ if command -v cppcheck >/dev/null; then check 'cppcheck' lint; else skip cppchec
 check 'README in each folder' folders
 check 'no loose ends' loose_ends
 check 'every tool helps' help_texts
+check 'edits of tests/mutate fit' mutations
 if ! ls build/cuda/*.ptxas >/dev/null 2>&1; then
 	skip 'registers and spills' 'liblwm_cuda.so was not built here'
 elif ! tests/gpu/resources.sh --compiler; then

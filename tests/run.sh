@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test that was built; `make test` calls it. The last line is "N passed, N failed, N skipped".
 #
-#   SAN=... B=build/rel BIN=.../bin tests/run.sh [PATTERN...]     only suites whose name contains a PATTERN
+#   SAN=... B=build/rel BIN=.../bin tests/run.sh [PATTERN...]     only suites whose name contains a PATTERN ("NAME$": is NAME)
 #
 # A suite is a cmocka program (tests/unit, the ones named mpi_* under mpirun with 2 and 4 ranks), the kernel case table,
 # a bats file (tests/build, tests/cli, tests/slurm) or a fuzz target replaying its corpus. What a suite prints is shown when it fails.
@@ -26,6 +26,7 @@ wanted() {
 	local p
 	[ ${#patterns[@]} -gt 0 ] || return 0
 	for p in "${patterns[@]}"; do
+		[[ $p != *'$' || $1 != "${p%\$}" ]] || return 0
 		[[ $1 != *"$p"* ]] || return 0
 	done
 	return 1

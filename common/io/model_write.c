@@ -406,16 +406,19 @@ static int make_box(const struct lwm_model_writer *w, char **box, char **inside,
 }
 
 /* Where a file system cannot exchange two folders there is a moment without either: after a kill in it the old one lies in the box. */
-static int replace_in_two(struct lwm_model_writer *w, struct lwm_err *e)
+static int replace_in_two(struct lwm_model_writer *w, const char *parent, struct lwm_err *e)
 {
 	char *box = NULL, *inside = NULL;
 	int rc = make_box(w, &box, &inside, e);
 
-	if (rc == 0 && rename(w->dir, inside))
+	if (rc == 0 && rename(w->dir, inside)) {
 		rc = lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot be moved away", w->dir);
-	if (rc == 0 && rename(w->tmp, w->dir)) {
-		rc = lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it", w->dir);
-		if (rename(inside, w->dir)) /* then the box keeps it */
+	} else if (rc == 0) {
+		if (rename(w->tmp, w->dir))
+			rc = lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it", w->dir);
+		else if ((rc = lwm_fsync_dir(parent, e)) < 0)
+			rename(w->dir, w->tmp);
+		if (rc < 0 && rename(inside, w->dir)) /* then the box keeps it */
 			box[0] = 0;
 	}
 	if (box && box[0])
@@ -425,17 +428,19 @@ static int replace_in_two(struct lwm_model_writer *w, struct lwm_err *e)
 	return rc;
 }
 
-/* The new folder takes the name at once; an old one is exchanged for it and removed. */
-static int take_name(struct lwm_model_writer *w, struct lwm_err *e)
+/* The new folder takes the name at once; an old one is exchanged for it, and removed when that is sure to last. */
+static int take_name(struct lwm_model_writer *w, const char *parent, struct lwm_err *e)
 {
-	if (!lwm_path_exists(w->dir)) {
-		if (rename(w->tmp, w->dir))
-			return lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it", w->dir);
-		return 0;
-	}
-	if (renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->dir, RENAME_EXCHANGE))
-		return replace_in_two(w, e);
-	return lwm_remove_tree(w->tmp, e);
+	bool old = lwm_path_exists(w->dir);
+
+	if (old && renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->dir, RENAME_EXCHANGE))
+		return replace_in_two(w, parent, e);
+	if (!old && rename(w->tmp, w->dir))
+		return lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot rename the finished folder to it", w->dir);
+	int rc = lwm_fsync_dir(parent, e);
+	if (old && rc < 0) /* the old one stands again */
+		renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->dir, RENAME_EXCHANGE);
+	return rc == 0 && old ? lwm_remove_tree(w->tmp, e) : rc;
 }
 
 static int publish(struct lwm_model_writer *w, struct lwm_err *e)
@@ -448,9 +453,7 @@ static int publish(struct lwm_model_writer *w, struct lwm_err *e)
 	if (rc == 0)
 		rc = lwm_fsync_dir(w->tmp, e);
 	if (rc == 0)
-		rc = take_name(w, e);
-	if (rc == 0)
-		rc = lwm_fsync_dir(parent, e);
+		rc = take_name(w, parent, e);
 	free(lock);
 	free(parent);
 	return rc;

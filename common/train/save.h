@@ -6,10 +6,10 @@
 
 /* What a run must remember beside weights and moments. Everything else is a function of seed and step. */
 struct lwm_progress_state {
-	int64_t step;         /* updates done */
+	int64_t step;         /* steps done, with those that were skipped */
 	int64_t skipped;      /* updates left out by a guard */
 	double units;         /* tokens or frames trained on */
-	double recent[64];    /* gradient norms of the last good steps, for the spike guard: [step % 64] */
+	double recent[64];    /* gradient norms of the last updates made, for the spike guard: [(step - skipped) % 64] */
 	int64_t nrecent;
 	int64_t skips_in_row; /* updates left out since the last good one */
 	double loss;          /* of the last step, for the summary of a run that was stopped behind it */

@@ -126,9 +126,10 @@ static int skip(struct run *r, double loss, double norm, struct lwm_err *e)
 	return 0;
 }
 
+/* The window goes round by updates done, not by steps: one that was skipped would leave a hole in it. */
 static void remember(struct run *r, double norm)
 {
-	r->st.recent[r->st.step % SPIKE_WINDOW] = norm;
+	r->st.recent[(r->st.step - r->st.skipped) % SPIKE_WINDOW] = norm;
 	if (r->st.nrecent < SPIKE_WINDOW)
 		r->st.nrecent++;
 	r->st.skips_in_row = 0;

@@ -179,6 +179,18 @@ edit() { sed -i "$1" p.yaml; }
 	[ "$(cat out/copied/a.txt)" = other ]
 }
 
+@test "an input that was not known of before makes no resuming program begin anew" {
+	rm 'in/b c.txt'
+	echo '  resumes: true' >>p.yaml
+	ok lwm-run p.yaml
+	echo more >more.txt
+	echo '  inputs: more.txt' >>p.yaml
+	ok lwm-run --plan p.yaml
+	has 'new input: more.txt'
+	ok lwm-run p.yaml
+	gone out/copied/a.txt.old-1
+}
+
 @test "tasks side by side" {
 	for i in 1 2 3 4 5 6; do echo $i >in/$i.txt; done
 	ok lwm-run -j 4 p.yaml
@@ -269,6 +281,25 @@ edit() { sed -i "$1" p.yaml; }
 	has '0 to run, 5 complete'
 	ok lwm-run --slurm --print p.yaml
 	[ -z "$output" ] || has 'nothing to submit'
+}
+
+@test "links of the chain wait for those they need, however these end" {
+	mkdir bin
+	printf '#!/bin/bash\necho "$*" >>calls\necho $((100 + $(wc -l <calls)))\n' >bin/sbatch
+	chmod +x bin/sbatch
+	PATH=$PWD/bin:$PATH ok lwm-run --slurm p.yaml
+	[ "$(wc -l <calls)" = 3 ]
+	[[ $(sed -n 1p calls) != *dependency* ]]
+	[[ $(sed -n 2p calls) == *--dependency=afterany:101\ * ]]
+	[[ $(sed -n 3p calls) == *--dependency=afterany:102\ * ]]
+}
+
+@test "the time of a batch job is rounded up to minutes" {
+	local t
+	for t in '90s 0:02:00' '60s 0:01:00' '1:30:00 1:30:00' '2d 48:00:00' '3601s 1:01:00'; do
+		ok lwm-run --slurm --print p.yaml --only copy --set "stages.copy.resources={time: ${t% *}}"
+		has "#SBATCH --time=${t#* }"
+	done
 }
 
 @test "a batch script ends when what it needs is not there, and goes on after exit 75" {

@@ -44,12 +44,49 @@ static inline int case_scatter(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	(void)arg;
 	NEED(p && mine);
 	for (int64_t i = 0; i < slice * n; i++)
-		p[i] = (float)(i % 512 + me);
+		p[i] = (float)(i % 509 + me); /* no period that fits the pieces it is done in */
 	LWM_TRY(lwm_comm_reduce_scatter_f32(c, p, mine, slice * n, e));
 	for (int64_t i = 0; i < slice; i++)
-		NEED(mine[i] == (float)((me * slice + i) % 512 * n + n * (n - 1) / 2));
+		NEED(mine[i] == (float)((me * slice + i) % 509 * n + n * (n - 1) / 2));
 	free(p);
 	free(mine);
+	return 0;
+}
+
+/* What rank r adds at place i: numbers of which any other order of adding gives another sum. */
+static inline double awkward(int r, int64_t i, double large)
+{
+	static const double times[] = { 1, 3, -4 };
+	int at = (int)((r + i) % 4);
+	return at == 3 ? 1 : times[at] * large;
+}
+
+/* Sums are formed in rank order, to the bit: this is what makes a run repeatable. */
+static inline int case_rank_order(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	enum { LEN = 1203 }; /* no multiple of any number of ranks but 3 */
+	int n = lwm_comm_size(c), me = lwm_comm_rank(c), slice = LEN / n;
+	float f[LEN], in[LEN], mine[LEN];
+	double d[LEN];
+	(void)arg;
+	for (int i = 0; i < LEN; i++) {
+		in[i] = f[i] = (float)awkward(me, i, 1e8);
+		d[i] = awkward(me, i, 1e17);
+	}
+	LWM_TRY(lwm_comm_sum_f32(c, f, LEN, e));
+	LWM_TRY(lwm_comm_sum_f64(c, d, LEN, e));
+	LWM_TRY(lwm_comm_reduce_scatter_f32(c, in, mine, (int64_t)slice * n, e));
+	for (int i = 0; i < LEN; i++) {
+		volatile float wf = (float)awkward(0, i, 1e8), ws = (float)awkward(0, me * slice + i, 1e8);
+		volatile double wd = awkward(0, i, 1e17);
+		for (int r = 1; r < n; r++) {
+			wf = wf + (float)awkward(r, i, 1e8);
+			wd = wd + awkward(r, i, 1e17);
+			ws = ws + (float)awkward(r, me * slice + i, 1e8);
+		}
+		NEED(f[i] == wf && d[i] == wd);
+		NEED(i >= slice || mine[i] == ws);
+	}
 	return 0;
 }
 
@@ -93,6 +130,9 @@ static inline int case_split(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	for (int i = 1; i < size; i++)
 		NEED(all[i] == all[i - 1] - 2);
 	lwm_comm_free(half);
+	LWM_TRY(lwm_comm_split(c, me % 2, 0, &half, e)); /* equal keys: in the order they were */
+	NEED(lwm_comm_rank(half) == me / 2);
+	lwm_comm_free(half);
 	LWM_TRY(lwm_comm_split(c, me == 0 ? -1 : 0, 0, &half, e));
 	NEED((half == NULL) == (me == 0));
 	lwm_comm_free(half);
@@ -117,9 +157,18 @@ static inline int case_agree(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	NEED(rc == -LWM_EDATA && mine.who == (me == n - 1 ? LWM_ERR_SHARED : LWM_ERR_HEARD));
 	NEED(!strstr(mine.msg, "rank ") || !strstr(strstr(mine.msg, "rank ") + 1, "rank "));
 	lwm_err_clear(&mine);
+	if (n > 2) { /* of equal failures the lowest rank's is told */
+		rc = me == 1 || me == n - 1 ? lwm_fail(&mine, LWM_EDATA, "of %d", me) : 0;
+		NEED(lwm_agree(c, rc, &mine) == -LWM_EDATA && strstr(mine.msg, "of 1"));
+		NEED(mine.who == (me == 1 ? LWM_ERR_SHARED : LWM_ERR_HEARD));
+		lwm_err_clear(&mine);
+	}
 	rc = lwm_fail(&mine, LWM_EDATA, "mine");
 	mine.who = LWM_ERR_ALONE;
 	NEED(me || lwm_agree(c, rc, &mine) == -LWM_EDATA); /* comes back with nobody else there */
+	lwm_err_clear(&mine);
+	rc = lwm_fail(&mine, LWM_ERANK, "nobody there");
+	NEED(me || lwm_agree(c, rc, &mine) == -LWM_ERANK); /* and so does the loss of a rank */
 	NEED(lwm_comm_barrier(c, e) == 0);
 	return 0;
 }
@@ -141,6 +190,7 @@ static const struct {
 	lwm_rank_fn *fn;
 	int even, many; /* wants an even number of ranks, wants at least two */
 } comm_cases[] = { { "sums", case_sums, 0, 0 },	  { "reduce-scatter", case_scatter, 0, 0 },
+		   { "rank order", case_rank_order, 0, 0 },
 		   { "ring", case_ring, 0, 0 },	  { "split", case_split, 0, 1 },
 		   { "agree", case_agree, 0, 1 }, { "mesh", case_mesh, 1, 1 } };
 enum { N_COMM_CASES = sizeof comm_cases / sizeof *comm_cases };

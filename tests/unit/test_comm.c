@@ -38,6 +38,33 @@ static void test_rank_leaves(void **state)
 	assert_string_equal(e.msg, "rank 1: disk full");
 }
 
+/* dp 2 x fsdp 2 x sp 2, row-major: ranks 2i and 2i + 1 share rows, those of equal parity hold different ones. */
+static int cube(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	int me = lwm_comm_rank(c), all[8];
+	struct lwm_mesh m;
+	(void)arg;
+	LWM_TRY(lwm_mesh_new(&m, "2,2,1,2", c, e));
+	NEED(m.coord[LWM_DP] == me / 4 && m.coord[LWM_FSDP] == me / 2 % 2 && m.coord[LWM_SP] == me % 2);
+	NEED(lwm_mesh_row_ranks(&m) == 4 && lwm_mesh_row_rank(&m) == me / 2);
+	NEED(lwm_comm_size(m.sp) == 2 && lwm_comm_size(m.data) == 4 && lwm_comm_size(m.grad) == 8);
+	LWM_TRY(lwm_comm_allgather(m.sp, &me, sizeof me, all, e));
+	NEED(all[0] == me / 2 * 2 && all[1] == me / 2 * 2 + 1);
+	LWM_TRY(lwm_comm_allgather(m.data, &me, sizeof me, all, e));
+	for (int i = 0; i < 4; i++)
+		NEED(all[i] == 2 * i + me % 2);
+	lwm_mesh_release(&m);
+	return 0;
+}
+
+static void test_cube(void **state)
+{
+	struct lwm_err e = { 0 };
+	(void)state;
+	if (lwm_comm_threads(8, cube, NULL, &e))
+		fail_msg("%s", e.msg);
+}
+
 static void mesh_is(const char *text, int ranks, int a, int b, int c, int d)
 {
 	struct lwm_err e = { 0 };
@@ -96,13 +123,24 @@ static void test_layouts(void **state)
 				assert_true(work[r] == work[0]);
 		}
 	}
+	/* as mesh.h says them: a row of 12 on 3 ranks, rank by rank */
+	static const int64_t places[3][12] = { { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 },
+					       { 0, 1, 10, 11, 2, 3, 8, 9, 4, 5, 6, 7 },
+					       { 0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11 } };
+	for (int layout = 0; layout < 3; layout++)
+		for (int i = 0; i < 12; i++)
+			assert_int_equal(lwm_ring_global(layout, 12, 3, i / 4, i % 4), places[layout][i]);
 	struct lwm_err e = { 0 };
 	assert_int_equal(lwm_ring_check(LWM_RING_ZIGZAG, 100, 8, &e), -LWM_ECONFIG);
+	assert_int_equal(lwm_ring_check(LWM_RING_ZIGZAG, 24, 8, NULL), -LWM_ECONFIG); /* two chunks a rank */
+	assert_int_equal(lwm_ring_check(LWM_RING_STRIPED, 24, 8, NULL), 0);
+	assert_int_equal(lwm_ring_check(LWM_RING_STRIPED, 25, 8, NULL), -LWM_ECONFIG);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_threads), cmocka_unit_test(test_rank_leaves),
+					    cmocka_unit_test(test_cube),
 					    cmocka_unit_test(test_mesh_text), cmocka_unit_test(test_layouts) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

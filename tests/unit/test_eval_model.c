@@ -332,6 +332,18 @@ static void test_report(void **state)
 	assert_string_equal(text, "{\"accuracy\":0.500000,\"worst_length_accuracy\":0.500000,"
 				  "\"by_length\":{\"400\":0.500000}}\n");
 	free(text);
+	/* a cell that was not run is not a cell of 0 */
+	char map[300], *before, *after;
+	snprintf(map, sizeof map, "%s/heatmap.svg", out);
+	before = fx_read(map);
+	lwm_str_puts(&half, "{\"context_length\":500,\"depth_percent\":100,\"round\":0,\"score\":0,\"run\":\"x\"}\n");
+	write_results(out, half.s, half.len);
+	OK(lwm_needle_report_write(&r, &mean, &worst, err));
+	assert_true(fabs(mean - 1.0 / 3) < 1e-12 && worst == 0);
+	after = fx_read(map);
+	assert_string_not_equal(before, after);
+	free(before);
+	free(after);
 	write_results(out, "", 0);
 	OK(lwm_needle_report_write(&r, &mean, &worst, err));
 	assert_true(isnan(mean) && isnan(worst));
@@ -505,6 +517,16 @@ static void test_pairs_written(void **state)
 	for (int64_t i = 0; i < lwm_docs_count(d); i++)
 		check_pairs(d, i, q.target_tokens, tok, &pairs);
 	assert_true(st.docs_short ? pairs < st.pairs : pairs == st.pairs);
+	lwm_docs_close(d);
+	/* fewer pairs than are wanted make no document */
+	q.min_pairs = 1000;
+	memset(&st, 0, sizeof st);
+	OK(lwm_docs_open(&d, fx_path("long.docs.h5"), err));
+	OK(lwm_docs_create(&w, fx_path("few.h5"), &m, true, err));
+	OK(lwm_qa_document(&q, d, 0, w, &st, err));
+	assert_int_equal(lwm_docs_written(w, NULL), 0);
+	assert_true(st.docs_out == 0 && st.docs_short > 2 && st.pairs == st.chunks);
+	lwm_docs_discard(w);
 	lwm_docs_close(d);
 	lwm_gen_free(g);
 	lk_dev_close(dev);

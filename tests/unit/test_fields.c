@@ -195,6 +195,36 @@ static void test_refused_records(void **state)
 	}
 }
 
+static int some_codes(void *user, const char *key, struct lwm_field_value *out, struct lwm_err *e)
+{
+	(void)key;
+	(void)e;
+	*out = (struct lwm_field_value){ .codes = user, .ncodes = 2 };
+	return 0;
+}
+
+/* Codes that come from the encoder, not from JSON: the largest is one below the size of the codebook. */
+static void test_codes_by_callback(void **state)
+{
+	(void)state;
+	const char *f = "vision";
+	struct lwm_fields_cfg cfg = { .fields = &f, .nfields = 1, .index = -1, .frame_codes = 2, .vision_codes = 16 };
+	static const struct {
+		int32_t codes[2];
+		int rc;
+	} t[] = { { { 0, 15 }, 0 }, { { 0, 16 }, -LWM_EDATA }, { { -1, 0 }, -LWM_EDATA } };
+	struct lwm_fields *h;
+	struct lwm_docbuf d = { 0 };
+	OK(lwm_fields_open(&h, &cfg, bytes, &err));
+	for (int i = 0; i < 3; i++) {
+		int32_t codes[2] = { t[i].codes[0], t[i].codes[1] };
+		lwm_err_clear(&err);
+		assert_int_equal(lwm_fields_build_from(h, some_codes, codes, 0, &d, &err), t[i].rc);
+	}
+	lwm_fields_free(h);
+	lwm_docbuf_release(&d);
+}
+
 static void test_refused_layouts(void **state)
 {
 	(void)state;
@@ -223,6 +253,13 @@ static void test_plain_text(void **state)
 	assert_int_equal(d.ids.n, 6);
 	assert_int_equal(lwm_docbuf_loss_tokens(&d), 5);
 	lwm_fields_free(h);
+	cfg.no_bos = true; /* nothing predicts the first token, whatever its mark */
+	OK(lwm_fields_open(&h, &cfg, bytes, &err));
+	OK(lwm_fields_text(h, "abcd", 4, 0, &d, &err));
+	assert_int_equal(d.ids.n, 5);
+	assert_int_equal(lwm_docbuf_loss_tokens(&d), 4);
+	lwm_fields_free(h);
+	cfg.no_bos = false;
 	cfg.fields = &g;
 	OK(lwm_fields_open(&h, &cfg, bytes, &err));
 	lwm_err_clear(&err);
@@ -238,7 +275,7 @@ int main(void)
 		cmocka_unit_test(test_vision),          cmocka_unit_test(test_frame_limit),
 		cmocka_unit_test(test_alternatives),    cmocka_unit_test(test_fields_from_record),
 		cmocka_unit_test(test_refused_records), cmocka_unit_test(test_refused_layouts),
-		cmocka_unit_test(test_plain_text),
+		cmocka_unit_test(test_plain_text),      cmocka_unit_test(test_codes_by_callback),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

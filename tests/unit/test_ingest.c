@@ -46,6 +46,9 @@ static void test_lines(void **state)
 	static const char *const none[] = { NULL }, *const blank[] = { "", NULL };
 	put("l.txt", text, sizeof text - 1);
 	expect_lines("l.txt", 10, want);
+	static const char *const just[] = { "0123456789", "(too long)", "0123456789", NULL };
+	put("l.txt", "0123456789\n0123456789a\n0123456789\r\n", 34);
+	expect_lines("l.txt", 10, just);
 	put("l.txt", "", 0);
 	expect_lines("l.txt", 10, none);
 	put("l.txt", "\n", 1);
@@ -189,6 +192,8 @@ static void test_reasons(void **state)
 	assert_int_equal(r.st.out, 2);
 	assert_int_equal(r.st.malformed, 5);
 	assert_int_equal(r.st.filtered, 3);
+	assert_int_equal(r.st.tokens, 6 + 11); /* bytes, and one mark at each end */
+	assert_int_equal(r.st.loss_tokens, 5 + 10);
 	assert_int_equal(rejected("r.h5", "bad json"), 1);
 	assert_int_equal(rejected("r.h5", "missing key"), 1);
 	assert_int_equal(rejected("r.h5", "wrong type"), 1);

@@ -253,6 +253,62 @@ static void pixels_are_the_programs(void **state)
 	}
 }
 
+/* Puts a turn of so many degrees clockwise into the track header of an mp4, as telephones write it. */
+static void turn_mp4(const char *from, const char *to, int degrees, int w, int h)
+{
+	enum { MATRIX = 4 + 40 }; /* behind the letters: the fields before it in version 0 */
+	const int32_t one = 0x10000, m[4][9] = { { one, 0, 0, 0, one, 0, 0, 0, 1 << 30 },
+						 { 0, one, 0, -one, 0, 0, h * one, 0, 1 << 30 },
+						 { -one, 0, 0, 0, -one, 0, w * one, h * one, 1 << 30 },
+						 { 0, -one, 0, one, 0, 0, 0, w * one, 1 << 30 } };
+	struct lwm_err e = { 0 };
+	char *p, *at;
+	size_t n;
+	assert_int_equal(lwm_read_file(from, 1 << 28, &p, &n, &e), 0);
+	at = memmem(p, n, "tkhd", 4);
+	assert_non_null(at);
+	assert_int_equal(at[4], 0);
+	for (int i = 0; i < 9; i++)
+		for (int k = 0; k < 4; k++)
+			at[MATRIX + 4 * i + k] = (char)((uint32_t)m[degrees / 90][i] >> (24 - 8 * k));
+	assert_int_equal(lwm_write_file(to, p, n, true, &e), 0);
+	free(p);
+}
+
+/* Where pixel (x, y) of a picture that was turned stood before; w, h: before. */
+static size_t before_turn(int degrees, int x, int y, int w, int h)
+{
+	int u = degrees == 90 ? y : degrees == 180 ? w - 1 - x : w - 1 - y;
+	int v = degrees == 90 ? h - 1 - x : degrees == 180 ? h - 1 - y : x;
+	return ((size_t)v * (size_t)w + (size_t)u) * 3;
+}
+
+static void clips_of_telephones_stand_upright(void **state)
+{
+	enum { W = 64, H = 32 };
+	uint8_t *plain, *turned;
+	struct lwm_frames_info info;
+	(void)state;
+	make_clip(in_dir("flat.mp4"), W, H, 3, 10);
+	assert_int_equal(read_clip(in_dir("flat.mp4"), NULL, &plain, NULL), 3);
+	for (int degrees = 90; degrees < 360; degrees += 90) {
+		double sum = 0;
+		turn_mp4(in_dir("flat.mp4"), in_dir("turned.mp4"), degrees, W, H);
+		assert_int_equal(read_clip(in_dir("turned.mp4"), NULL, &turned, &info), 3);
+		assert_int_equal(info.width, degrees == 180 ? W : H);
+		assert_int_equal(info.height, degrees == 180 ? H : W);
+		for (int y = 0; y < info.height; y++)
+			for (int x = 0; x < info.width; x++)
+				for (int c = 0; c < 3; c++)
+					sum += abs(turned[((size_t)y * (size_t)info.width + (size_t)x) * 3 + (size_t)c] -
+						   plain[before_turn(degrees, x, y, W, H) + (size_t)c]);
+		if (!(sum / (W * H * 3) < 4)) /* colours are kept at half the size, and are turned like that */
+			fail_msg("turned by %d: differs by %g a value", degrees, sum / (W * H * 3));
+		free(turned);
+	}
+	free(plain);
+}
+
 static void folder_is_a_clip(void **state)
 {
 	struct lwm_err e = { 0 };
@@ -460,7 +516,7 @@ int main(void)
 		cmocka_unit_test(folder_is_a_clip),        cmocka_unit_test(a_cut_clip_is_not_a_short_one),
 		cmocka_unit_test(damage_of_any_kind),      cmocka_unit_test(foreign_files),
 		cmocka_unit_test(names_are_names),         cmocka_unit_test(nothing_half_written),
-		cmocka_unit_test(sheets),
+		cmocka_unit_test(sheets),                  cmocka_unit_test(clips_of_telephones_stand_upright),
 	};
 	return cmocka_run_group_tests_name("media", tests, group_setup, group_teardown);
 }

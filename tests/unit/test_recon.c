@@ -160,6 +160,23 @@ static void one_copy_of_a_clip(void **state)
 		fail_msg("%lld bytes more for %lld of frames", (long long)(b - a), (long long)cache);
 }
 
+/* The last of every three, not the first: of eight the third and the sixth. */
+static void every_third_clip(void **state)
+{
+	struct rig g;
+	struct lwm_err e = { 0 };
+	struct lwm_recon *r;
+	(void)state;
+	open_rig(&g, 0);
+	struct lwm_recon_cfg c = g.c;
+	c.holdout = 3;
+	assert_int_equal(lwm_recon_new(&r, g.dev, &c, g.flat, &e), 0);
+	assert_int_equal(lwm_recon_frames(r, false), 6 * 4);
+	assert_int_equal(lwm_recon_frames(r, true), 2 * 4);
+	lwm_recon_free(r);
+	close_rig(&g);
+}
+
 static void ranks_share_a_batch(void **state)
 {
 	struct rig g;
@@ -326,7 +343,8 @@ static void a_name_is_of_the_net_alone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(one_copy_of_a_clip), cmocka_unit_test(cache_and_holdout), cmocka_unit_test(ranks_share_a_batch),
+		cmocka_unit_test(one_copy_of_a_clip), cmocka_unit_test(cache_and_holdout), cmocka_unit_test(every_third_clip),
+		cmocka_unit_test(ranks_share_a_batch),
 		cmocka_unit_test(no_state_between_steps), cmocka_unit_test(it_learns),
 		cmocka_unit_test(a_name_is_of_the_net_alone),
 	};

@@ -287,6 +287,26 @@ static void rewinding_forgets(void **state)
 	engine_free(&x);
 }
 
+/* What does not fit is refused before a part of it has been fed. */
+static void too_much_changes_nothing(void **state)
+{
+	struct engine x = engine_new("cpu", 8, 1);
+	struct lwm_cache *c = cache_new(&x, 40);
+	int32_t ids[40];
+	struct lwm_err e = { 0 };
+
+	(void)state;
+	for (int i = 0; i < 40; i++)
+		ids[i] = i % 37;
+	assert_int_equal(lwm_gen_feed(x.g, c, ids, 20, NULL), 0);
+	assert_int_equal(lwm_gen_feed(x.g, c, ids, 21, &e), -LWM_ECONFIG);
+	assert_non_null(strstr(e.msg, "21 more tokens do not fit: the context holds 40, 20 are used"));
+	assert_int_equal(lwm_cache_length(c), 20);
+	assert_int_equal(lwm_gen_feed(x.g, c, ids, 20, NULL), 0);
+	lwm_cache_free(c);
+	engine_free(&x);
+}
+
 /* ---- draws ---- */
 
 static int64_t pick(const struct lwm_sampler *s, const float *l, int64_t first, int64_t last, uint64_t step)
@@ -414,6 +434,7 @@ int main(void)
 		cmocka_unit_test(streams_do_not_see_each_other),
 		cmocka_unit_test(ranks_share_a_context),
 		cmocka_unit_test(rewinding_forgets),
+		cmocka_unit_test(too_much_changes_nothing),
 		cmocka_unit_test(greedy_takes_the_first_largest),
 		cmocka_unit_test(frequencies_follow_the_softmax),
 		cmocka_unit_test(limits_leave_only_the_best),

@@ -114,6 +114,23 @@ static void test_model_round_trip(void **state)
 	lwm_tokenizer_free(t);
 }
 
+/* The space that stands for the start of a text is dropped once, also behind <s>; later ones stay. */
+static void test_first_space(void **state)
+{
+	(void)state;
+	struct lwm_tokenizer *t = open_spec(in_scratch("m.model"));
+	struct lwm_ids ids = { 0 };
+	struct lwm_str back = { 0 };
+	const int32_t bos = lwm_tokenizer_bos(t);
+	OK(lwm_ids_add(&ids, &bos, 1, &err));
+	OK(lwm_tokenizer_encode(t, "the sea", 7, &ids, &err));
+	lwm_tokenizer_decode(t, ids.v, ids.n, &back);
+	assert_string_equal(lwm_str_get(&back), "the sea");
+	lwm_ids_release(&ids);
+	lwm_str_release(&back);
+	lwm_tokenizer_free(t);
+}
+
 static void test_symbols_are_one_piece(void **state)
 {
 	(void)state;
@@ -246,6 +263,21 @@ static void test_threads(void **state)
 	lwm_tokenizer_free(t);
 }
 
+/* A file of the same size that holds something else stays, and is an error. */
+static void check_not_over_another(struct lwm_tokenizer *t, const char *dir)
+{
+	char path[64], *text;
+	size_t n;
+	snprintf(path, sizeof path, "%s/tokenizer.%s", dir, lwm_tokenizer_is_bytes(t) ? "txt" : "model");
+	OK(lwm_read_file(in_scratch(path), 1 << 20, &text, &n, &err));
+	text[n / 2] ^= 1;
+	OK(lwm_write_file(in_scratch(path), text, n, true, &err));
+	assert_int_equal(lwm_tokenizer_copy_to(t, in_scratch(dir), false, &err), -LWM_ECANTCREATE);
+	lwm_err_clear(&err);
+	OK(lwm_tokenizer_copy_to(t, in_scratch(dir), true, &err));
+	free(text);
+}
+
 static void check_copy(const char *spec, const char *dir)
 {
 	struct lwm_tokenizer *a = open_spec(spec), *b;
@@ -255,6 +287,7 @@ static void check_copy(const char *spec, const char *dir)
 	b = open_spec(in_scratch(dir));
 	assert_string_equal(lwm_tokenizer_hash(a)->hex, lwm_tokenizer_hash(b)->hex);
 	assert_int_equal(lwm_tokenizer_vocab(a), lwm_tokenizer_vocab(b));
+	check_not_over_another(a, dir);
 	lwm_tokenizer_free(a);
 	lwm_tokenizer_free(b);
 }
@@ -288,6 +321,24 @@ static void test_hostile_models(void **state)
 	free(model);
 }
 
+static void test_no_document_start(void **state)
+{
+	(void)state;
+	struct lwm_tokenizer *t;
+	char *model, *at;
+	size_t n;
+	OK(lwm_read_file(in_scratch("m.model"), 1 << 20, &model, &n, &err));
+	at = memmem(model, n, "<s>", 3); /* the piece; its name also stands among the settings at the end */
+	assert_non_null(at);
+	at[1] = 'q';
+	OK(lwm_write_file(in_scratch("no-bos.model"), model, n, true, &err));
+	assert_int_equal(lwm_tokenizer_open(&t, in_scratch("no-bos.model"), &err), -LWM_ECONFIG);
+	assert_non_null(strstr(err.msg, "has no <s> or no </s>"));
+	assert_null(t);
+	lwm_err_clear(&err);
+	free(model);
+}
+
 /* The same lines give the same model. */
 static void test_training_repeats(void **state)
 {
@@ -313,7 +364,8 @@ int main(void)
 		cmocka_unit_test(test_symbols_are_one_piece), cmocka_unit_test(test_rest),
 		cmocka_unit_test(test_against_spm_encode), cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_copies),      cmocka_unit_test(test_hostile_models),
-		cmocka_unit_test(test_training_repeats),
+		cmocka_unit_test(test_training_repeats), cmocka_unit_test(test_first_space),
+		cmocka_unit_test(test_no_document_start),
 	};
 	return cmocka_run_group_tests(tests, make_models, scratch_remove);
 }

@@ -198,6 +198,8 @@ static void set_paths(void **state)
 	assert_int_equal(lwm_node_get(n->child[1], "list")->n, 2);
 	assert_int_equal(lwm_yaml_set(y, "stages.7.x=1", "--set", &e), -LWM_EUSAGE);
 	lwm_err_clear(&e);
+	assert_int_equal(lwm_yaml_set(y, "stages.2.x=1", "--set", &e), -LWM_EUSAGE); /* one behind the last */
+	lwm_err_clear(&e);
 	assert_int_equal(lwm_yaml_set(y, "vars.a.b=1", "--set", &e), -LWM_EUSAGE);
 	lwm_err_clear(&e);
 	assert_int_equal(lwm_yaml_set(y, "=1", "--set", &e), -LWM_EUSAGE);
@@ -220,8 +222,10 @@ static void files(void **state)
 
 static void nearest(void **state)
 {
-	static const char *const names[] = { "seq-length", "output", "threads" };
+	static const char *const names[] = { "seq-length", "output", "threads" }, *const up = "up";
 	(void)state;
+	assert_string_equal(lwm_nearest("pu", &up, 1), "up"); /* two letters in the wrong order are one mistake */
+	assert_null(lwm_nearest("po", &up, 1));
 	assert_string_equal(lwm_nearest("seq-lenght", names, 3), "seq-length");
 	assert_string_equal(lwm_nearest("ouput", names, 3), "output");
 	assert_null(lwm_nearest("zzzzzz", names, 3));

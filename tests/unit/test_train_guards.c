@@ -1,0 +1,437 @@
+/* Steps that must not be taken: a NaN, an infinity or a spike at a chosen step and rank leaves everything as it was.
+ *
+ * objective.c is replaced at link time: this program defines lwm_objective_new itself. It hands out the real objective of
+ * text with its step wrapped, so that gradients and sums can be spoilt, or given a norm, exactly where a case says so.
+ * Everything else is the stage as shipped. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <unistd.h>
+
+#include "common/base/log.h"
+#include "common/train/objective.h"
+#include "tests/unit/train_probe.h"
+
+static char root[128], rows[160];
+
+/* ---- the wrapped objective ---- */
+
+enum poison { NOTHING, NAN_GRADIENT, INF_GRADIENT, MINUS_INF_GRADIENT, NAN_LOSS, INF_LOSS };
+enum { LONGEST = 1100, PLACE = 77 };
+
+static struct {
+	enum poison at[LONGEST];
+	double norm[LONGEST]; /* of the gradient; 0: as it comes */
+	int rank;             /* the one that is spoilt */
+} script;
+
+const char *const lwm_objective_names[] = { "next-token", "reconstruction", NULL };
+static const struct lwm_objective_ops *real;
+static struct lwm_objective_ops wrapped;
+
+static double length(const float *g, int64_t n)
+{
+	double sum = 0;
+	for (int64_t i = 0; i < n; i++)
+		sum += (double)g[i] * (double)g[i];
+	return sqrt(sum);
+}
+
+static void spoil(enum poison how, float *grads, double *sums)
+{
+	switch (how) {
+	case NAN_GRADIENT: grads[PLACE] = NAN; break;
+	case INF_GRADIENT: grads[PLACE] = INFINITY; break;
+	case MINUS_INF_GRADIENT: grads[PLACE] = -INFINITY; break;
+	case NAN_LOSS: sums[3] = NAN; break; /* the loss of text */
+	case INF_LOSS: sums[3] = INFINITY; break;
+	default: break;
+	}
+}
+
+static int step(struct lwm_objective *o, int64_t at, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	LWM_TRY(real->step(o, at, grads, sums, e));
+	assert_true(at < LONGEST);
+	if (script.norm[at] > 0) { /* on one rank alone: the gradient of the step is sums' divisor times what is wanted */
+		float by = (float)(script.norm[at] * real->norm(sums) / length(grads, o->floats));
+		for (int64_t i = 0; i < o->floats; i++)
+			grads[i] *= by;
+	}
+	if (lwm_comm_rank(o->mesh->world) == script.rank)
+		spoil(script.at[at], grads, sums);
+	return 0;
+}
+
+int lwm_objective_new(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m, struct lk_dev *dev,
+		      struct lwm_err *e)
+{
+	LWM_TRY(lwm_objective_tokens(out, s, m, dev, e));
+	(*out)->ops = &wrapped;
+	return 0;
+}
+
+int lwm_objective_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	return lwm_objective_tokens_check(s, m, e);
+}
+
+void lwm_objective_free(struct lwm_objective *o)
+{
+	if (o)
+		o->ops->free(o);
+}
+
+/* The real table, from an objective that is thrown away. */
+static int learn_table(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	struct lwm_objective *o;
+	struct lwm_mesh m;
+	struct lk_dev *dev;
+	char why[256];
+	if (lk_dev_open(&dev, "cpu", 1, why, sizeof why))
+		return lwm_fail(e, LWM_EUNAVAIL, "%s", why);
+	LWM_TRY(lwm_mesh_new(&m, "1,1,1,1", c, e));
+	LWM_TRY(lwm_objective_tokens(&o, arg, &m, dev, e));
+	real = o->ops;
+	wrapped = *real;
+	wrapped.step = step;
+	lwm_objective_free(o);
+	lwm_mesh_release(&m);
+	lk_dev_close(dev);
+	return 0;
+}
+
+/* ---- runs ---- */
+
+static void must(int rc, const struct lwm_err *e)
+{
+	if (rc < 0)
+		fail_msg("%s", e->msg);
+}
+
+static void stage(struct lwm_stage *s, const char *name, char *out, size_t size)
+{
+	struct lwm_err e = { 0 };
+	snprintf(out, size, "%s/%s", root, name);
+	must(fx_stage(s, rows, out, &e), &e);
+	s->layers = 1;
+	s->tokens_per_batch = 4 * FX_SEQ;
+	s->checkpoint_every = 1;
+	s->keep = 1000;
+	memset(&script, 0, sizeof script);
+}
+
+static int set_up(void **state)
+{
+	struct lwm_err e = { 0 };
+	struct lwm_stage s;
+	char out[256];
+	(void)state;
+	lwm_log_init("test_train_guards", LWM_ERROR);
+	snprintf(root, sizeof root, "/tmp/lwm-test-guards-%ld", (long)getpid());
+	snprintf(rows, sizeof rows, "%s/rows.h5", root);
+	if (lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0)
+		return -1;
+	stage(&s, "table", out, sizeof out);
+	int rc = lwm_comm_threads(1, learn_table, &s, &e);
+	lwm_paths_release(&s.data);
+	return rc;
+}
+
+static int tear_down(void **state)
+{
+	struct lwm_err e = { 0 };
+	(void)state;
+	return lwm_remove_tree(root, &e);
+}
+
+static int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	return lwm_stage_run(arg, c, e);
+}
+
+static int run(struct lwm_stage *s, int ranks, struct lwm_err *e)
+{
+	lwm_err_clear(e);
+	return lwm_comm_threads(ranks, run_on, s, e);
+}
+
+/* "..s." for steps 1 to 4, where step 3 was skipped. */
+static void decisions(const char *out, char *text, size_t size)
+{
+	json_t *list = probe_events(out, "step");
+	size_t n = json_array_size(list);
+	assert_true(n < size);
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(json_integer_value(json_object_get(json_array_get(list, i), "step")), i + 1);
+		text[i] = json_is_true(json_object_get(json_array_get(list, i), "skipped")) ? 's' : '.';
+	}
+	text[n] = 0;
+	json_decref(list);
+}
+
+/* ---- what is not a number ---- */
+
+/* Steps k and k + 1 are the same but for the numbers of steps done and skipped. */
+static void nothing_moved(const char *name, const char *out, int64_t k)
+{
+	struct probe a, b;
+	struct lwm_err e = { 0 };
+	must(probe_step(&a, out, k, &e), &e);
+	must(probe_step(&b, out, k + 1, &e), &e);
+	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+		if (memcmp(a.v[g], b.v[g], (size_t)a.n * sizeof **a.v))
+			fail_msg("%s: %s changed in a step that was skipped", name, lwm_ckpt_group_names[g]);
+	assert_int_equal(json_integer_value(json_object_get(a.state, "skipped")), 0);
+	assert_int_equal(json_integer_value(json_object_get(b.state, "skipped")), 1);
+	assert_int_equal(json_integer_value(json_object_get(b.state, "step")), k + 1);
+	assert_true(json_equal(json_object_get(a.state, "recent"), json_object_get(b.state, "recent")));
+	probe_free(&a);
+	probe_free(&b);
+	must(probe_step(&b, out, k + 2, &e), &e); /* and the run goes on in good health */
+	for (int64_t i = 0; i < b.n; i++)
+		assert_true(isfinite(b.v[0][i]) && isfinite(b.v[1][i]) && isfinite(b.v[2][i]));
+	probe_free(&b);
+}
+
+static void test_not_finite(void **state)
+{
+	static const char *const kinds[] = { "", "NaN", "Inf", "-Inf", "NaN loss", "Inf loss" };
+	static const struct {
+		const char *mesh;
+		int ranks, rank;
+	} m[] = { { "1,1,1,1", 1, 0 }, { "2,1,1,1", 2, 1 }, { "1,2,1,1", 2, 0 }, { "1,1,1,2", 2, 1 }, { "2,1,1,2", 4, 2 } };
+	struct lwm_err e = { 0 };
+	(void)state;
+	for (int how = NAN_GRADIENT; how <= INF_LOSS; how++) {
+		for (int i = 0; i < 5; i++) {
+			struct lwm_stage s;
+			char name[64], out[256], seen[LONGEST];
+			snprintf(name, sizeof name, "%s at rank %d of %s", kinds[how], m[i].rank, m[i].mesh);
+			stage(&s, name, out, sizeof out);
+			s.mesh_dim = m[i].mesh;
+			s.steps = 5;
+			script.rank = m[i].rank;
+			script.at[2] = (enum poison)how;
+			must(run(&s, m[i].ranks, &e), &e);
+			decisions(out, seen, sizeof seen);
+			assert_string_equal(seen, "..s..");
+			nothing_moved(name, out, 2);
+			lwm_paths_release(&s.data);
+		}
+	}
+}
+
+/* ---- how many may be skipped ---- */
+
+static void bad_from(int64_t first, int64_t n)
+{
+	for (int64_t i = 0; i < n; i++)
+		script.at[first + i] = NAN_GRADIENT;
+}
+
+static void test_ten_in_a_row(void **state)
+{
+	struct lwm_stage s;
+	struct lwm_err e = { 0 };
+	char out[256], seen[LONGEST];
+	(void)state;
+	stage(&s, "nine", out, sizeof out);
+	s.steps = 24;
+	bad_from(3, 9);
+	bad_from(13, 9);
+	must(run(&s, 1, &e), &e);
+	decisions(out, seen, sizeof seen);
+	assert_string_equal(seen, "...sssssssss.sssssssss..");
+	lwm_paths_release(&s.data);
+	for (int ranks = 1; ranks <= 2; ranks++) {
+		stage(&s, ranks == 1 ? "ten" : "ten of two", out, sizeof out);
+		s.steps = 24;
+		bad_from(3, 10);
+		assert_int_equal(run(&s, ranks, &e), -LWM_ENUMERIC);
+		assert_non_null(strstr(e.msg, "step 12"));
+		assert_non_null(strstr(e.msg, "10 updates were skipped"));
+		lwm_paths_release(&s.data);
+	}
+}
+
+/* Twenty are allowed early; the next must be fewer than one in fifty. */
+static void test_one_in_fifty(void **state)
+{
+	static const struct {
+		int skips, apart, steps;
+		const char *ends; /* NULL: it does not */
+	} t[] = { { 20, 4, 120, NULL }, { 21, 4, 120, "step 82" }, { 21, 8, 170, "step 162" }, { 21, 53, 1070, NULL } };
+	struct lwm_stage s;
+	struct lwm_err e = { 0 };
+	char out[256], name[16];
+	(void)state;
+	for (size_t k = 0; k < sizeof t / sizeof *t; k++) {
+		snprintf(name, sizeof name, "fifty%d", (int)k);
+		stage(&s, name, out, sizeof out);
+		s.checkpoint_every = 0;
+		s.layers = 1;
+		s.steps = t[k].steps;
+		for (int i = 0; i < t[k].skips; i++)
+			script.at[2 + t[k].apart * i] = NAN_GRADIENT;
+		lwm_err_clear(&e);
+		int rc = run(&s, 1, &e);
+		assert_int_equal(rc, t[k].ends ? -LWM_ENUMERIC : 0);
+		if (t[k].ends)
+			assert_non_null(strstr(e.msg, t[k].ends));
+		lwm_paths_release(&s.data);
+	}
+}
+
+/* ---- spikes ---- */
+
+/* Norms 1, 3, 2 and so on: their median is 2, and 40 spikes of 2 * factor would move it. */
+static void usual_norms(void)
+{
+	for (int i = 0; i < LONGEST; i++)
+		script.norm[i] = i % 4 == 0 ? 1 : i % 4 == 1 ? 3 : 2;
+}
+
+static void spike_case(const char *name, double factor, int64_t at, double norm, int64_t steps, bool skipped)
+{
+	struct lwm_stage s;
+	struct lwm_err e = { 0 };
+	char out[256], seen[LONGEST], want[LONGEST];
+	stage(&s, name, out, sizeof out);
+	s.checkpoint_every = 0;
+	s.steps = steps;
+	s.spike_factor = factor;
+	usual_norms();
+	script.norm[at] = norm;
+	must(run(&s, 1, &e), &e);
+	decisions(out, seen, sizeof seen);
+	memset(want, '.', (size_t)steps);
+	want[steps] = 0;
+	want[at] = skipped ? 's' : '.';
+	if (strcmp(seen, want))
+		fail_msg("%s: %s, expected %s", name, seen, want);
+	lwm_paths_release(&s.data);
+}
+
+static void test_spikes(void **state)
+{
+	(void)state;
+	spike_case("above", 5, 66, 10.1, 70, true); /* the median of the window is 2 */
+	spike_case("below", 5, 66, 9.9, 70, false);
+	spike_case("first of a full window", 5, 64, 10.1, 70, true);
+	spike_case("window not full", 5, 63, 10.1, 70, false);
+	spike_case("off", 0, 66, 1000, 70, false);
+	spike_case("late", 5, 150, 10.1, 160, true);
+}
+
+/* The window holds the last 64 and nothing older: after a change of level the median follows when half have been seen. */
+static void test_window_moves(void **state)
+{
+	struct lwm_stage s;
+	struct lwm_err e = { 0 };
+	char out[256], seen[LONGEST];
+	(void)state;
+	stage(&s, "moves", out, sizeof out);
+	s.checkpoint_every = 0;
+	s.spike_factor = 10;
+	s.steps = 140;
+	for (int i = 0; i < LONGEST; i++)
+		script.norm[i] = i < 64 ? 1 : 8; /* 8 is no spike beside 1, 50 is one beside 1 and none beside 8 */
+	script.norm[64 + 31] = 50; /* the window: 33 of 1, 31 of 8 */
+	script.norm[64 + 33] = 50; /* the window: 32 of 1, 32 of 8, and the upper middle counts */
+	must(run(&s, 1, &e), &e);
+	decisions(out, seen, sizeof seen);
+	assert_int_equal(seen[64 + 31], 's');
+	assert_int_equal(seen[64 + 33], '.');
+	assert_int_equal(strlen(seen), 140);
+	assert_ptr_equal(strchr(seen, 's'), strrchr(seen, 's'));
+	lwm_paths_release(&s.data);
+}
+
+/* ---- interrupted ---- */
+
+static void hard_times(struct lwm_stage *s)
+{
+	s->spike_factor = 5;
+	s->steps = 84;
+	s->checkpoint_every = 0;
+	s->keep = 1;
+	usual_norms();
+	script.at[0] = script.at[5] = NAN_GRADIENT; /* steps that leave no norm behind */
+	script.at[40] = INF_GRADIENT;
+	for (int i = 60; i < 84; i += 2)
+		script.norm[i] = 8.2; /* near the limit: whether these are spikes depends on what fills the window */
+	script.norm[67] = script.norm[71] = script.norm[80] = 10.5;
+	for (int i = 0; i < 64; i += 3)
+		script.norm[i] = 1.7;
+}
+
+/* Stopped after every k-th step and gone on with: the same decisions, norms and final state as without a stop. */
+static void test_resume_decides_the_same(void **state)
+{
+	static const int every[] = { 0, 1, 7, 63, 64, 66, 68 };
+	struct lwm_stage s;
+	struct lwm_err e = { 0 };
+	struct lwm_hash whole, parts;
+	char out[256], want[LONGEST], seen[LONGEST], name[32];
+	(void)state;
+	for (size_t i = 0; i < sizeof every / sizeof *every; i++) {
+		int rc, runs = 0;
+		snprintf(name, sizeof name, "resume%d", every[i]);
+		stage(&s, name, out, sizeof out);
+		hard_times(&s);
+		s.stop_after = every[i];
+		while ((rc = run(&s, 1, &e)) == -LWM_ESAVED && runs++ < 100)
+			;
+		must(rc, &e);
+		decisions(out, seen, sizeof seen);
+		must(fx_state(out, &parts, &e), &e);
+		if (i == 0) {
+			memcpy(want, seen, sizeof want);
+			whole = parts;
+			assert_true(want[0] == 's' && want[5] == 's' && want[40] == 's' && strchr(want + 60, 's'));
+		}
+		if (strcmp(seen, want))
+			fail_msg("stopped every %d steps: %s, without a stop %s", every[i], seen, want);
+		assert_string_equal(parts.hex, whole.hex);
+		lwm_paths_release(&s.data);
+	}
+}
+
+/* Ten in a row are ten in a row, however often the run was stopped between them. */
+static void test_row_of_skips_survives_a_stop(void **state)
+{
+	struct lwm_stage s;
+	struct lwm_err e = { 0 };
+	char out[256], name[32];
+	(void)state;
+	for (int every = 1; every <= 8; every += 3) {
+		int rc, runs = 0;
+		snprintf(name, sizeof name, "row%d", every);
+		stage(&s, name, out, sizeof out);
+		s.checkpoint_every = 0;
+		s.steps = 40;
+		bad_from(3, 30);
+		s.stop_after = every;
+		while ((rc = run(&s, 1, &e)) == -LWM_ESAVED && runs++ < 50)
+			;
+		assert_int_equal(rc, -LWM_ENUMERIC);
+		if (!strstr(e.msg, "step 12"))
+			fail_msg("stopped every %d steps: %s", every, e.msg);
+		lwm_paths_release(&s.data);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_not_finite),
+					    cmocka_unit_test(test_ten_in_a_row),
+					    cmocka_unit_test(test_one_in_fifty),
+					    cmocka_unit_test(test_spikes),
+					    cmocka_unit_test(test_window_moves),
+					    cmocka_unit_test(test_resume_decides_the_same),
+					    cmocka_unit_test(test_row_of_skips_survives_a_stop) };
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}

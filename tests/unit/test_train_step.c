@@ -1,0 +1,339 @@
+/* What one step of a stage does to every weight, against AdamW worked out here in double precision; and that meshes agree. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <unistd.h>
+
+#include "common/base/log.h"
+#include "common/data/loader.h"
+#include "common/model/llama.h"
+#include "tests/unit/train_probe.h"
+
+enum { STEPS = 3, MICRO = 2, PER_STEP = 8, LOCAL = MICRO * FX_SEQ };
+static char root[128], rows[160];
+
+static int set_up(void **state)
+{
+	struct lwm_err e = { 0 };
+	(void)state;
+	lwm_log_init("test_train_step", LWM_ERROR);
+	snprintf(root, sizeof root, "/tmp/lwm-test-step-%ld", (long)getpid());
+	snprintf(rows, sizeof rows, "%s/rows.h5", root);
+	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0;
+}
+
+static int tear_down(void **state)
+{
+	struct lwm_err e = { 0 };
+	(void)state;
+	return lwm_remove_tree(root, &e);
+}
+
+static void must(int rc, const struct lwm_err *e)
+{
+	if (rc < 0)
+		fail_msg("%s", e->msg);
+}
+
+/* A stage of which no number is a default, so that one that is not handed on shows. */
+static void stage(struct lwm_stage *s, const char *name, char *out, size_t size)
+{
+	struct lwm_err e = { 0 };
+	snprintf(out, size, "%s/%s", root, name);
+	must(fx_stage(s, rows, out, &e), &e);
+	s->steps = STEPS;
+	s->lr = 0.01;
+	s->warmup_steps = 5;
+	s->beta1 = 0.8;
+	s->beta2 = 0.9;
+	s->eps = 1e-3;
+	s->weight_decay = 0.3;
+	s->theta = 500;
+	s->micro_rows = MICRO;
+	s->tokens_per_batch = PER_STEP * FX_SEQ;
+	s->checkpoint_every = 1;
+	s->keep = 100;
+}
+
+static int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	return lwm_stage_run(arg, c, e);
+}
+
+static void run(struct lwm_stage *s, int ranks)
+{
+	struct lwm_err e = { 0 };
+	must(lwm_comm_threads(ranks, run_on, s, &e), &e);
+	lwm_paths_release(&s->data);
+}
+
+/* ---- by hand ---- */
+
+struct hand { /* of one step: gradient of the summed loss, its divisor, the sum */
+	float *grad;
+	double norm, loss;
+};
+
+static void model_of(struct lwm_llama_cfg *c, const struct lwm_stage *s)
+{
+	*c = (struct lwm_llama_cfg){ .vocab_text = FX_VOCAB, .dim = 32, .ffn = 48, .layers = 2, .heads = 4, .kv_heads = 2,
+				     .max_seq = FX_SEQ, .rope_theta = s->theta, .rms_eps = 1e-6, .init_std = 0.02,
+				     .tie_embeddings = true };
+}
+
+/* Targets, weights and the divisor from tokens and segments alone: every token but the first of its segment is predicted. */
+static double label(const struct lwm_batch *b, int weighting, int32_t *target, float *weight)
+{
+	double norm = 0;
+	for (int64_t i = 0, end; i < b->rows * b->seq; i = end) {
+		for (end = i + 1; end % b->seq && b->segments[end] == b->segments[i];)
+			end++;
+		int64_t n = b->segments[i] < 0 ? 0 : end - i - 1;
+		for (int64_t t = i; t < end; t++) {
+			bool has = n && t + 1 < end;
+			target[t] = has ? b->tokens[t + 1] : -1;
+			weight[t] = !has ? 0 : weighting == LWM_PER_TOKEN ? 1 : 1.0f / (float)n;
+		}
+		norm += weighting == LWM_PER_TOKEN ? (double)n : n > 0;
+	}
+	return norm;
+}
+
+static void hand_batch(struct lwm_llama *m, const struct lwm_batch *b, int weighting, const float *w, struct hand *h)
+{
+	int32_t target[LOCAL];
+	float weight[LOCAL];
+	struct lwm_err e = { 0 };
+	struct lwm_llama_stats st;
+	h->norm += label(b, weighting, target, weight);
+	struct lwm_llama_batch in = { LOCAL, b->tokens, target, weight, b->segments, b->positions };
+	struct lwm_llama_weights lw = { w, h->grad };
+	must(lwm_llama_step(m, &in, &lw, &st, &e), &e);
+	h->loss += st.loss[LWM_TEXT];
+}
+
+/* The gradient at weights w of the rows of a step. */
+static struct hand hand_gradient(const struct lwm_stage *s, int64_t step, const float *w, int64_t n)
+{
+	struct lwm_loader_source src = { .name = "x" };
+	struct lwm_llama_run how = { .tokens = LOCAL, .train = true, .recompute = true };
+	struct hand h = { .grad = calloc((size_t)n, sizeof *h.grad) };
+	struct lwm_err e = { 0 };
+	struct lwm_llama_cfg c;
+	struct lwm_loader *l;
+	struct lwm_llama *m;
+	struct lk_dev *dev;
+	char why[256];
+	model_of(&c, s);
+	assert_int_equal(lwm_llama_count(&c), n);
+	assert_int_equal(lk_dev_open(&dev, "cpu", 1, why, sizeof why), 0);
+	must(lwm_paths_add(&src.shards, rows, &e), &e);
+	struct lwm_loader_cfg lc = { .source = &src, .nsources = 1, .seed = (uint64_t)s->seed, .rows_per_step = PER_STEP,
+				     .ranks = 1, .micro_rows = MICRO, .seq_length = FX_SEQ };
+	must(lwm_loader_open(&l, &lc, &e), &e);
+	must(lwm_llama_new(&m, dev, &c, &how, &e), &e);
+	for (int64_t i = 0; i < PER_STEP / MICRO; i++) {
+		struct lwm_batch *b;
+		must(lwm_loader_get(l, step, i, &b, &e), &e);
+		hand_batch(m, b, s->weighting, w, &h);
+	}
+	lwm_llama_free(m);
+	lwm_loader_close(l);
+	lwm_paths_release(&src.shards);
+	lk_dev_close(dev);
+	return h;
+}
+
+static void first_weights(struct probe *p, const struct lwm_stage *s)
+{
+	struct lwm_llama_cfg c;
+	struct lwm_params table;
+	memset(p, 0, sizeof *p);
+	model_of(&c, s);
+	assert_int_equal(lwm_llama_params(&table, &c, NULL), 0);
+	p->n = table.total;
+	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+		p->v[g] = calloc((size_t)p->n, sizeof **p->v);
+	lwm_params_init(&table, (uint64_t)s->seed, 0, p->n, p->v[LWM_CKPT_PARAMS]);
+	lwm_params_release(&table);
+}
+
+static bool decays(const struct lwm_params *table, int64_t i)
+{
+	return !strstr(lwm_params_at(table, i)->name, "norm.weight");
+}
+
+struct adam {
+	double p, m, v;
+};
+
+static struct adam hand_adamw(const struct lwm_stage *s, int64_t step, double p, double m, double v, double g, bool decay)
+{
+	double n = (double)(step + 1), lr = s->lr * n / (double)s->warmup_steps;
+	struct adam a = { 0, s->beta1 * m + (1 - s->beta1) * g, s->beta2 * v + (1 - s->beta2) * g * g };
+	double mh = a.m / (1 - pow(s->beta1, n)), vh = a.v / (1 - pow(s->beta2, n));
+	a.p = p - lr * (mh / (sqrt(vh) + s->eps) + (decay ? s->weight_decay * p : 0));
+	return a;
+}
+
+static void near(const char *what, int64_t step, int64_t i, double got, double want, double slack)
+{
+	if (!(fabs(got - want) <= slack))
+		fail_msg("step %d, %s of weight %d: %.9g, by hand %.9g", (int)step, what, (int)i, got, want);
+}
+
+/* Every weight and moment of a step from those before it; metrics too. tol: what fp32 may do to a gradient on this mesh. */
+static void check_step(const struct lwm_stage *s, int64_t step, const struct probe *before, const struct probe *after,
+		       json_t *lines, double tol)
+{
+	struct hand h = hand_gradient(s, step, before->v[LWM_CKPT_PARAMS], before->n);
+	struct lwm_llama_cfg c;
+	struct lwm_params table;
+	double sum = 0, scale = 1 / h.norm, gnorm, worst = 0;
+	model_of(&c, s);
+	assert_int_equal(lwm_llama_params(&table, &c, NULL), 0);
+	for (int64_t i = 0; i < before->n; i++) {
+		sum += scale * scale * (double)h.grad[i] * (double)h.grad[i];
+		worst = fmax(worst, scale * fabs((double)h.grad[i]));
+	}
+	gnorm = sqrt(sum);
+	near("loss", step, 0, probe_number(lines, (size_t)step, "loss"), h.loss / h.norm, tol * h.loss / h.norm);
+	near("gradient norm", step, 0, probe_number(lines, (size_t)step, "grad_norm"), gnorm, tol * gnorm);
+	near("learning rate", step, 0, probe_number(lines, (size_t)step, "lr"), s->lr * (double)(step + 1) / 5, 1e-9);
+	if (s->clip > 0 && gnorm > s->clip)
+		scale *= s->clip / gnorm;
+	worst *= s->clip > 0 && gnorm > s->clip ? s->clip / gnorm : 1;
+	for (int64_t i = 0; i < before->n; i++) {
+		double p = (double)before->v[0][i], m = (double)before->v[1][i], v = (double)before->v[2][i];
+		double g = scale * (double)h.grad[i], dg = tol * worst;
+		struct adam want = hand_adamw(s, step, p, m, v, g, decays(&table, i));
+		near("params", step, i, (double)after->v[0][i], want.p, 1e-6 * (fabs(want.p) + s->lr) + s->lr * dg / s->eps);
+		near("adam_m", step, i, (double)after->v[1][i], want.m, 1e-6 * (fabs(want.m) + fabs(m)) + dg);
+		near("adam_v", step, i, (double)after->v[2][i], want.v, 1e-6 * (want.v + v) + 2 * fabs(g) * dg + dg * dg);
+	}
+	free(h.grad);
+	lwm_params_release(&table);
+}
+
+static double check_run(const char *name, const char *mesh, int ranks, double clip, int weighting, double tol)
+{
+	struct lwm_stage s;
+	struct lwm_err e = { 0 };
+	struct probe before, after;
+	char out[256];
+	stage(&s, name, out, sizeof out);
+	s.mesh_dim = mesh;
+	s.clip = clip;
+	s.weighting = weighting;
+	run(&s, ranks);
+	json_t *lines = probe_events(out, "step");
+	assert_int_equal(json_array_size(lines), STEPS);
+	first_weights(&before, &s);
+	for (int64_t step = 0; step < STEPS; step++) {
+		must(probe_step(&after, out, step + 1, &e), &e);
+		assert_int_equal(after.n, before.n);
+		check_step(&s, step, &before, &after, lines, tol);
+		probe_free(&before);
+		before = after;
+	}
+	probe_free(&before);
+	double gnorm = probe_number(lines, 0, "grad_norm");
+	json_decref(lines);
+	return gnorm;
+}
+
+static void test_clipped(void **state)
+{
+	(void)state;
+	double norm = check_run("clipped", "1,1,1,1", 1, 0.05, LWM_PER_EXAMPLE, 1e-9);
+	assert_true(norm > 0.1); /* or nothing was clipped */
+}
+
+static void test_not_clipped(void **state)
+{
+	(void)state;
+	double norm = check_run("below", "1,1,1,1", 1, 1e3, LWM_PER_EXAMPLE, 1e-9);
+	assert_true(norm < 1e3);
+	check_run("off", "1,1,1,1", 1, 0, LWM_PER_EXAMPLE, 1e-9);
+}
+
+static void test_per_token(void **state)
+{
+	(void)state;
+	double token = check_run("token", "1,1,1,1", 1, 0.05, LWM_PER_TOKEN, 1e-9);
+	double example = check_run("example", "1,1,1,1", 1, 0.05, LWM_PER_EXAMPLE, 1e-9);
+	assert_true(fabs(token - example) > 1e-3 * example); /* or they would be no two things */
+}
+
+static void test_on_meshes(void **state)
+{
+	static const struct {
+		const char *mesh;
+		int ranks;
+	} m[] = { { "2,1,1,1", 2 }, { "1,2,1,1", 2 }, { "1,1,1,2", 2 }, { "2,1,1,2", 4 }, { "1,2,1,2", 4 }, { "4,1,1,1", 4 } };
+	char name[32];
+	(void)state;
+	for (int i = 0; i < 6; i++) {
+		snprintf(name, sizeof name, "hand%d", i);
+		check_run(name, m[i].mesh, m[i].ranks, 0.05, LWM_PER_EXAMPLE, 1e-5);
+	}
+}
+
+/* ---- meshes ---- */
+
+static void part_is_the_same(const char *a, const char *b, int step, int part)
+{
+	char path[2][512], *text[2];
+	struct lwm_err e = { 0 };
+	size_t n[2];
+	for (int i = 0; i < 2; i++) {
+		snprintf(path[i], sizeof path[i], "%s/step_%08d/part_%05d.h5", i ? b : a, step, part);
+		must(lwm_read_file(path[i], 1 << 24, &text[i], &n[i], &e), &e);
+	}
+	if (n[0] != n[1] || memcmp(text[0], text[1], n[0]))
+		fail_msg("%s and %s differ", path[0], path[1]);
+	free(text[0]);
+	free(text[1]);
+}
+
+/* The same mesh twice: the same bits in every norm, loss and file. Sums in another order would show at times only, so their
+ * order is pinned in comm_cases.h; here it is seen that nothing else of a run depends on time. */
+static void test_same_mesh_same_bits(void **state)
+{
+	static const struct {
+		const char *mesh;
+		int ranks;
+	} m[] = { { "1,1,1,1", 1 }, { "3,1,1,1", 3 }, { "1,2,1,2", 4 } };
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		char out[2][256], name[32];
+		json_t *line[2];
+		for (int k = 0; k < 2; k++) {
+			struct lwm_stage s;
+			snprintf(name, sizeof name, "twice%d-%d", i, k);
+			stage(&s, name, out[k], sizeof out[k]);
+			s.mesh_dim = m[i].mesh;
+			s.tokens_per_batch = 12 * FX_SEQ;
+			run(&s, m[i].ranks);
+			line[k] = probe_events(out[k], "step");
+			assert_int_equal(json_array_size(line[k]), STEPS);
+		}
+		for (size_t k = 0; k < STEPS; k++) {
+			assert_true(probe_number(line[0], k, "loss") == probe_number(line[1], k, "loss"));
+			assert_true(probe_number(line[0], k, "grad_norm") == probe_number(line[1], k, "grad_norm"));
+		}
+		for (int p = 0; p < m[i].ranks; p++)
+			part_is_the_same(out[0], out[1], STEPS, p);
+		json_decref(line[0]);
+		json_decref(line[1]);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_clipped),   cmocka_unit_test(test_not_clipped),
+					    cmocka_unit_test(test_per_token), cmocka_unit_test(test_on_meshes),
+					    cmocka_unit_test(test_same_mesh_same_bits) };
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,125 @@
+/* The frame tokenizer against numbers of a second program (tests/golden/vqgan-1/make.py): where zeros stand around a picture,
+ * the order of norms and activations, and what pixels mean are the same in all of our backends, right or wrong. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/model/vqgan.h"
+
+enum { H = 8, W = 12, EMBED = 5, CODES = (H / 4) * (W / 4) };
+
+static const struct golden {
+	const char *name;
+	int unit;                   /* pixels of [0,1] */
+	double margin, l1, l2, vq;  /* margin: by how much the nearest row of the codebook is nearer */
+	int32_t code[CODES];
+	double z[CODES * EMBED], pixel[H * W * 3];
+} golden[] = {
+#include "tests/golden/vqgan-1/values.inc"
+};
+
+/* As numbers() of make.py. */
+static void numbers(const char *name, int64_t n, float *out)
+{
+	uint32_t x = 2166136261u;
+	for (const char *p = name; *p; p++)
+		x = (x ^ (unsigned char)*p) * 16777619u;
+	for (int64_t i = 0; i < n; i++) {
+		x = x * 1664525u + 1013904223u;
+		out[i] = (float)(x >> 16) / 65536.0f - 0.5f;
+	}
+}
+
+static int weight(void *ctx, const struct lwm_vqgan_param *p, float *dst, struct lwm_err *e)
+{
+	(void)ctx;
+	(void)e;
+	numbers(p->name, p->count, dst);
+	for (int64_t i = 0; i < p->count; i++)
+		dst[i] = p->kind == LWM_VQ_SCALE      ? 1 + dst[i] / 2
+			 : p->kind == LWM_VQ_BIAS     ? dst[i] / 2
+			 : p->kind == LWM_VQ_CODEBOOK ? 2 * dst[i]
+						      : dst[i];
+	return 0;
+}
+
+static void picture(uint8_t *rgb)
+{
+	float v[3 * H * W];
+	numbers("pixels", 3 * H * W, v); /* channels first */
+	for (int c = 0; c < 3; c++)
+		for (int i = 0; i < H * W; i++)
+			rgb[i * 3 + c] = (uint8_t)((v[c * H * W + i] + 0.5f) * 256);
+}
+
+static void near(const struct golden *g, const char *dev, const char *what, double got, double want, double slack)
+{
+	if (!(fabs(got - want) <= slack))
+		fail_msg("%s on %s: %s is %.9g, expected %.9g", g->name, dev, what, got, want);
+}
+
+static void check_net(const struct golden *g, const char *dev, struct lwm_vqgan *m)
+{
+	static const struct lwm_vqgan_loss how = { 1, 0.5f, 0.75f, 0.25f, false };
+	struct lwm_vqgan_stats st = { 0 };
+	struct lwm_err e = { 0 };
+	uint8_t rgb[H * W * 3], back[H * W * 3];
+	int32_t codes[CODES];
+	float z[CODES * EMBED];
+	picture(rgb);
+	assert_int_equal(lwm_vqgan_latents(m, rgb, 1, H, W, codes, z, &e), 0);
+	for (int i = 0; i < CODES * EMBED; i++)
+		near(g, dev, "a latent", (double)z[i], g->z[i], 1e-5);
+	assert_memory_equal(codes, g->code, sizeof codes);
+	assert_int_equal(lwm_vqgan_decode(m, codes, 1, H, W, back, &e), 0);
+	for (int i = 0; i < H * W * 3; i++) /* what is behind the point is cut off */
+		near(g, dev, "a pixel", back[i] + (g->pixel[i] < 255 ? 0.5 : 0), g->pixel[i], 0.51);
+	assert_int_equal(lwm_vqgan_train(m, rgb, 1, H, W, &how, 1, NULL, NULL, &st, &e), 0);
+	near(g, dev, "the mean difference", st.l1, g->l1, 1e-5);
+	near(g, dev, "the mean square", st.l2, g->l2, 1e-5);
+	near(g, dev, "the distance from the codebook", st.vq, g->vq, 1e-5);
+	near(g, dev, "the loss", st.loss, g->l1 + 0.5 * g->l2 + g->vq, 3e-5);
+}
+
+static void latents_codes_and_pixels(void **state)
+{
+	static const char *const devices[] = { "ref", "cpu" };
+	struct lwm_vqgan_cfg c = { .resolution = 8, .hidden = 4, .levels = 3, .mult = { 1, 2, 2 }, .res_blocks = 1,
+				   .z_channels = 6, .embed_dim = EMBED, .num_embeddings = 12, .groups = 2 };
+	(void)state;
+	for (size_t i = 0; i < 2 * sizeof golden / sizeof *golden; i++) {
+		const struct golden *g = &golden[i / 2];
+		struct lwm_vqgan_params p;
+		struct lwm_vqgan *m;
+		struct lwm_err e = { 0 };
+		struct lk_dev *dev;
+		char why[256];
+		void *flat;
+		c.unit_pixels = g->unit;
+		assert_int_equal(lk_dev_open(&dev, devices[i % 2], 1, why, sizeof why), 0);
+		assert_int_equal(lwm_vqgan_params_init(&p, &c, &e), 0);
+		float *host = malloc((size_t)p.floats * sizeof *host);
+		assert_int_equal(lwm_vqgan_import(&p, host, weight, NULL, &e), 0);
+		assert_int_equal(lk_mem_alloc(dev, (size_t)p.floats * 4, &flat), 0);
+		assert_int_equal(lk_upload(dev, flat, host, (size_t)p.floats * 4), 0);
+		assert_int_equal(lwm_vqgan_new(&m, dev, &c, flat, 1, &e), 0);
+		check_net(g, devices[i % 2], m);
+		lwm_vqgan_free(m);
+		lk_mem_free(dev, flat);
+		lk_dev_close(dev);
+		lwm_vqgan_params_release(&p);
+		free(host);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(latents_codes_and_pixels) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
