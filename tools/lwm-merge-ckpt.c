@@ -54,7 +54,8 @@ static const struct lwm_tool tool = {
 		   "layout (diffusers for a VQGAN), manifest.json and the tokenizer. Nothing else than\n"
 		   "weights is kept. With --ranks or --mesh the output is a checkpoint again, optimizer\n"
 		   "state included; training goes on from a checkpoint of any mesh, so this is needed\n"
-		   "only to spread the reading. Every block read is checked.\n",
+		   "only to spread the reading. Every block read is checked. Run again it says that the output is complete, or makes a\n"
+		   "damaged one again; one of another origin is replaced only with --force.\n",
 	.examples = "lwm-merge-ckpt run/ckpt -o model/ --verify\n"
 		    "lwm-merge-ckpt run/ckpt/step_00001200 -o model/ --dtype fp32\n"
 		    "lwm-merge-ckpt run/ckpt -o run8/ckpt --ranks 8\n",
@@ -118,20 +119,24 @@ static int64_t total_values(const struct lwm_ckpt *c)
 	return n;
 }
 
-static int report(const struct lwm_ckpt *c, const char *what, int64_t bytes, double seconds, bool json,
+static int report(const struct lwm_ckpt *c, const char *what, int64_t bytes, double seconds, bool was_there, bool json,
 		  struct lwm_err *e)
 {
 	char size[32], speed[32];
-	lwm_log(LWM_INFO, "%s: step %" PRId64 ", %" PRId64 " tensors, %s in %.2f s (%s/s)%s", a.output,
+	if (was_there)
+		lwm_log(LWM_INFO, "%s: step %" PRId64 " is complete%s, nothing to do", a.output, lwm_ckpt_meta(c)->step,
+			a.verify ? " and verified" : "");
+	else
+		lwm_log(LWM_INFO, "%s: step %" PRId64 ", %" PRId64 " tensors, %s in %.2f s (%s/s)%s", a.output,
 		lwm_ckpt_meta(c)->step, lwm_ckpt_count(c), lwm_bytes_text((double)bytes, size, sizeof size), seconds,
 		lwm_bytes_text((double)bytes / (seconds > 0 ? seconds : 1), speed, sizeof speed),
 		a.verify ? ", verified" : "");
 	if (!json)
 		return 0;
-	json_t *o = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:f,s:b}", "output", a.output, "what", what, "step",
+	json_t *o = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:f,s:b,s:b}", "output", a.output, "what", what, "step",
 			      (json_int_t)lwm_ckpt_meta(c)->step, "tensors", (json_int_t)lwm_ckpt_count(c), "values",
 			      (json_int_t)total_values(c), "bytes", (json_int_t)bytes, "seconds", seconds, "verified",
-			      a.verify);
+			      a.verify, "skipped", was_there);
 	return lwm_tool_json(o, e);
 }
 
@@ -144,6 +149,7 @@ static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	struct lwm_progress p;
 	int64_t values = total_values(c);
 	double start = lwm_now();
+	bool there;
 	int rc = open_tokenizer(&t, m, e);
 	if (rc < 0 || o->plan)
 		goto out;
@@ -153,13 +159,14 @@ static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	lwm_progress_begin(&p, "merge", "bytes", values * 4);
 	rc = lwm_merge_model(c, a.output, &spec, o->force, &p, e);
 	lwm_progress_end(&p);
-	if (rc == 0 && a.verify) {
+	there = rc == 1;
+	if (rc >= 0 && a.verify) {
 		lwm_progress_begin(&p, "verify", "bytes", values * 4);
 		rc = lwm_merge_verify_model(c, a.output, spec.dtype, &p, e);
 		lwm_progress_end(&p);
 	}
-	if (rc == 0)
-		rc = report(c, "model", values * (bf16 ? 2 : 4), lwm_now() - start, o->json, e);
+	if (rc >= 0)
+		rc = report(c, "model", values * (bf16 ? 2 : 4), lwm_now() - start, there, o->json, e);
 out:
 	if (rc == 0 && o->plan)
 		printf("%s step %" PRId64 ", %" PRId64 " values -> %s, %s, %s tokenizer\n", m->kind, m->step, values,
@@ -221,12 +228,13 @@ static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	lwm_progress_begin(&p, "cut", "bytes", bytes);
 	int rc = lwm_merge_recut(c, a.output, (int)ranks, mesh, o->force, &p, e);
 	lwm_progress_end(&p);
-	if (rc == 0 && a.verify) {
+	bool there = rc == 1;
+	if (rc >= 0 && a.verify) {
 		lwm_progress_begin(&p, "verify", "bytes", bytes);
 		rc = verify_recut(c, &p, e);
 		lwm_progress_end(&p);
 	}
-	return rc < 0 ? rc : report(c, "checkpoint", bytes, lwm_now() - start, o->json, e);
+	return rc < 0 ? rc : report(c, "checkpoint", bytes, lwm_now() - start, there, o->json, e);
 }
 
 static int run(const struct lwm_args *args, struct lwm_err *e)

@@ -4,9 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/hash.h"
 #include "common/base/json.h"
+#include "common/base/log.h"
 #include "common/base/path.h"
 #include "common/base/stop.h"
+#include "common/base/str.h"
+#include "common/io/model_int.h"
 
 enum { PIECE = 1 << 18 }; /* values compared at a time */
 
@@ -60,11 +64,65 @@ static int config_of(json_t **out, const json_t *config, enum lwm_st_dtype dtype
 	return 0;
 }
 
+/* What a model is made of, as its manifest says it: the record of the checkpoint, which names every byte of it, and the rest. */
+static int source_of(const struct lwm_ckpt *c, const struct lwm_model_spec *s, struct lwm_str *out, struct lwm_err *e)
+{
+	struct lwm_hash h;
+	char *record = lwm_path_join(lwm_ckpt_path(c), "COMMIT.json");
+	int rc = record ? lwm_hash_file(record, &h, NULL, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+
+	free(record);
+	LWM_TRY(rc);
+	lwm_str_printf(out, "checkpoint %s, %s, files of %" PRId64 " bytes, %s tokenizer %s", h.hex, lwm_st_dtype_name(s->dtype),
+		       s->max_file_bytes, s->extra ? "with" : "without", s->tokenizer);
+	return lwm_str_ok(out, e);
+}
+
+/* 1: the folder is this model, every byte of it verified; 0: it is to be made (*replace: in the place of a damaged one). Anything else
+ * of that name is left to lwm_model_create, which refuses it. */
+static int done(const char *dir, const char *source, bool *replace, struct lwm_err *e)
+{
+	struct lwm_model_record r = { 0 };
+	struct lwm_model *m = NULL;
+	struct lwm_err why = { 0 };
+	const char *of = NULL;
+	int rc = lwm_path_there(dir, e);
+
+	if (rc <= 0)
+		return rc;
+	rc = lwm_record_read(&r, dir, &why);
+	if (rc == 0 && r.record)
+		of = json_string_value(json_object_get(r.record, "source"));
+	bool same = of && !strcmp(of, source);
+	bool damaged = rc == -LWM_EDATA && lwm_record_is_ours(dir);
+	lwm_record_release(&r);
+	if (rc == 0 && same) {
+		rc = lwm_model_open(&m, dir, &why);
+		if (rc == 0)
+			rc = lwm_model_check(m, &why);
+		lwm_model_close(m);
+		if (rc == 0)
+			return 1;
+		damaged = rc == -LWM_EDATA || rc == -LWM_ENOINPUT;
+	}
+	if (damaged) {
+		lwm_log(LWM_WARN, "%s; it is made again", why.msg);
+		*replace = true;
+		return 0;
+	}
+	if (rc >= 0 || rc == -LWM_EDATA)
+		return 0;
+	if (e && !e->code)
+		*e = why;
+	return rc;
+}
+
 int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_spec *spec, bool force,
 		    struct lwm_progress *p, struct lwm_err *e)
 {
 	const struct lwm_ckpt_meta *meta = lwm_ckpt_meta(c);
 	struct lwm_model_spec s = *spec;
+	struct lwm_str source = { 0 };
 	json_t *config = NULL;
 	struct lwm_model_writer *w = NULL;
 	struct source from = { c, 0, 0, p };
@@ -75,6 +133,12 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 	s.kind = s.kind ? s.kind : meta->kind;
 	s.config = s.config ? s.config : json_object_get(meta->config, "model");
 	s.tokenizer = s.tokenizer ? s.tokenizer : meta->tokenizer;
+	LWM_GO(source_of(c, &s, &source, e));
+	s.source = source.s;
+	if (!force)
+		LWM_GO(done(dir, s.source, &force, e));
+	if (rc == 1)
+		goto out;
 	LWM_GO(config_of(&config, s.config, s.dtype, e));
 	s.config = config;
 	LWM_GO(lwm_ckpt_covers(c, e));
@@ -86,6 +150,7 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 out:
 	lwm_model_discard(w);
 	json_decref(config);
+	lwm_str_release(&source);
 	free(t);
 	return rc;
 }
@@ -268,8 +333,26 @@ static int write_parts(struct recut *x, const char *dir, int ranks, const struct
 	return 0;
 }
 
-/* A folder without a record was never finished and may go; the one that is being read may not. */
-static int check_target(const struct lwm_ckpt *c, const char *dir, bool force, struct lwm_err *e)
+/* 1: the same checkpoint in the same number of parts, for the same mesh. */
+static int same_cut(struct lwm_ckpt *c, const char *dir, int ranks, const char *mesh, struct lwm_err *e)
+{
+	struct lwm_ckpt *there = NULL;
+	struct lwm_err why = { 0 };
+	int rc = lwm_ckpt_open(&there, dir, &why);
+
+	if (rc == 0)
+		rc = lwm_ckpt_meta(there)->ranks == ranks && !strcmp(lwm_ckpt_meta(there)->mesh, mesh) &&
+				     lwm_ckpt_meta(there)->groups == lwm_ckpt_meta(c)->groups ?
+			     lwm_merge_verify_ckpt(c, there, NULL, &why) :
+			     lwm_fail(&why, LWM_ENO, "%s: for other ranks", dir);
+	lwm_ckpt_close(there);
+	if (rc == 0)
+		return 1;
+	return lwm_fail(e, rc == -LWM_EMEMORY ? LWM_EMEMORY : LWM_ECANTCREATE, "%s: exists (use --force to replace it): %s", dir, why.msg);
+}
+
+/* 1: it is there. A folder without a record was never finished and may go; the one that is being read may not. */
+static int check_target(struct lwm_ckpt *c, const char *dir, int ranks, const char *mesh, bool force, struct lwm_err *e)
 {
 	if (!lwm_path_exists(dir))
 		return 0;
@@ -281,11 +364,11 @@ static int check_target(const struct lwm_ckpt *c, const char *dir, bool force, s
 	else if (!strcmp(from, to))
 		rc = lwm_fail(e, LWM_ECANTCREATE, "%s: is the checkpoint that is being read", dir);
 	else if (!force && lwm_path_exists(record))
-		rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", dir);
+		rc = same_cut(c, dir, ranks, mesh, e);
 	free(from);
 	free(to);
 	free(record);
-	return rc < 0 ? rc : lwm_remove_tree(dir, e);
+	return rc ? rc : lwm_remove_tree(dir, e);
 }
 
 int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char *mesh, bool force,
@@ -301,7 +384,9 @@ int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char 
 		goto out;
 	LWM_GO(lwm_ckpt_covers(c, e));
 	LWM_GO(no_states(c, e));
-	LWM_GO(check_target(c, dir, force, e));
+	LWM_GO(check_target(c, dir, ranks, mesh, force, e));
+	if (rc == 1)
+		goto out;
 	LWM_GO(write_parts(&x, dir, ranks, t, part, e));
 	meta.ranks = ranks;
 	meta.mesh = mesh;

@@ -7,7 +7,9 @@
 #include "common/io/model.h"
 
 /* All params of an open checkpoint into the model folder `dir`. spec: kind, config and tokenizer may be NULL: those of the
- * checkpoint (config is "model" of its configuration). p counts bytes of fp32 values; may be NULL. */
+ * checkpoint (config is "model" of its configuration). p counts bytes of fp32 values; may be NULL. 1: the folder is there, made from
+ * the same and every byte of it verified; nothing was written. A damaged one of the same origin is made again; another is
+ * -LWM_ECANTCREATE without force. */
 int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_spec *spec, bool force,
 		    struct lwm_progress *p, struct lwm_err *e);
 /* Reads a model back and compares every value with the checkpoint's, rounded to the model's type. -LWM_ENO: they
@@ -15,7 +17,7 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 int lwm_merge_verify_model(struct lwm_ckpt *c, const char *dir, enum lwm_st_dtype dtype, struct lwm_progress *p,
 			   struct lwm_err *e);
 /* The same checkpoint in `ranks` parts of equal size under root/step_XXXXXXXX; `mesh` goes into its record. A
- * checkpoint whose ranks stored state of their own is -LWM_ECONFIG. */
+ * checkpoint whose ranks stored state of their own is -LWM_ECONFIG. 1: it is there with the same values, nothing was written. */
 int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char *mesh, bool force,
 		    struct lwm_progress *p, struct lwm_err *e);
 /* Every value of every group. -LWM_ENO: they differ. */

@@ -62,6 +62,7 @@ struct lwm_model_spec {
 	int (*extra)(void *ctx, const char *dir, struct lwm_err *e);
 	void *ctx;
 	const char *tokenizer; /* lwm_tokenizer_hash of the one the model was trained with; NULL, "": unknown */
+	const char *source;    /* what it is made of, for the manifest; NULL: not told */
 };
 
 struct lwm_model_writer;

@@ -27,6 +27,8 @@ const char *lwm_record_hash(const struct lwm_model_record *r, const char *name);
 int lwm_record_check(const struct lwm_model_record *r, const char *name, const char *text, size_t n, struct lwm_err *e);
 /* The named file in dir; not there is -LWM_EDATA too. */
 int lwm_record_check_file(const struct lwm_model_record *r, const char *dir, const char *name, struct lwm_err *e);
+/* Did a program of ours write the folder's manifest, however damaged it may be? */
+bool lwm_record_is_ours(const char *dir);
 bool lwm_is_safetensors(const char *name);
 
 /* ---- layouts ---- */

@@ -7,6 +7,8 @@
 #include "common/io/model_int.h"
 #include "common/io/seal.h"
 
+#define MANIFEST_LIMIT (64LL << 20)
+
 bool lwm_is_safetensors(const char *name)
 {
 	return lwm_path_has_suffix(name, ".safetensors");
@@ -127,4 +129,15 @@ int lwm_model_check_file(const char *path, struct lwm_err *e)
 	lwm_record_release(&r);
 	free(dir);
 	return rc;
+}
+
+bool lwm_record_is_ours(const char *dir)
+{
+	char *path = lwm_path_join(dir, LWM_MODEL_MANIFEST), *text = NULL;
+	size_t n;
+	bool yes = path && lwm_read_file(path, MANIFEST_LIMIT, &text, &n, NULL) == 0 && strstr(text, LWM_MODEL_SCHEMA);
+
+	free(path);
+	free(text);
+	return yes;
 }

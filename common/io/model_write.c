@@ -30,6 +30,7 @@ struct out_tensor {
 struct lwm_model_writer {
 	char *dir, *tmp;        /* tmp: the folder while it is being filled, NULL before it is made */
 	char *tokenizer;        /* hash, "" unknown */
+	char *source;           /* "" not told */
 	int lock;               /* says that its writer lives; -1 */
 	json_t *config, *files; /* files: name -> identity, or hash of its bytes */
 	int (*extra)(void *ctx, const char *dir, struct lwm_err *e);
@@ -53,6 +54,7 @@ static void release(struct lwm_model_writer *w)
 	free(w->dir);
 	free(w->tmp);
 	free(w->tokenizer);
+	free(w->source);
 	json_decref(w->config);
 	json_decref(w->files);
 	free(w);
@@ -167,7 +169,7 @@ static int check_target(const char *dir, bool force, struct lwm_err *e)
 	if (!force)
 		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", dir);
 	char *path = lwm_path_join(dir, LWM_MODEL_CONFIG);
-	bool model = path && lwm_path_exists(path);
+	bool model = path && (lwm_path_exists(path) || lwm_record_is_ours(dir));
 	free(path);
 	return model ? 0
 		     : lwm_fail(e, LWM_ECANTCREATE, "%s: exists and is not a model folder; it is not replaced", dir);
@@ -186,13 +188,14 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	w->dir = strndup(dir, len);
 	w->tokenizer = strdup(spec->tokenizer ? spec->tokenizer : "");
+	w->source = strdup(spec->source ? spec->source : "");
 	w->config = json_deep_copy(spec->config);
 	w->files = json_object();
 	w->extra = spec->extra;
 	w->ctx = spec->ctx;
 	w->tensor = calloc((size_t)n + 1, sizeof *w->tensor);
 	w->lock = -1;
-	if (!w->dir || !w->tokenizer || !w->config || !w->files || !w->tensor) {
+	if (!w->dir || !w->tokenizer || !w->source || !w->config || !w->files || !w->tensor) {
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 		goto out;
 	}
@@ -387,6 +390,8 @@ static int write_manifest(const struct lwm_model_writer *w, struct lwm_err *e)
 	lwm_put(o, "dtype", json_string(lwm_st_dtype_name(w->dtype)), &failed);
 	lwm_put(o, "bytes", json_integer(w->bytes), &failed);
 	lwm_put(o, "tokenizer", json_string(w->tokenizer), &failed);
+	if (*w->source)
+		lwm_put(o, "source", json_string(w->source), &failed);
 	lwm_put(o, "files", json_incref(w->files), &failed);
 	int rc = failed || !path ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir) : lwm_seal_write(o, path, e);
 	json_decref(o);

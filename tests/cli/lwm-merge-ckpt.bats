@@ -39,7 +39,8 @@ setup() {
 
 @test "nothing is replaced without --force, and only models" {
 	ok lwm-merge-ckpt -q run -o model
-	code 73 lwm-merge-ckpt -q run -o model
+	code 73 lwm-merge-ckpt -q run -o model --dtype fp32
+	code 73 lwm-merge-ckpt -q run/step_00000001 -o model
 	ok lwm-merge-ckpt -q run -o model --force --dtype fp32
 	ok lwm-inspect --check model
 	mkdir mine
@@ -47,6 +48,40 @@ setup() {
 	code 73 lwm-merge-ckpt -q run -o mine --force
 	ok test -e mine/letter
 	gone model.tmp.* mine.tmp.*
+}
+
+@test "run again: what is complete is verified, what is damaged is made again" {
+	ok lwm-merge-ckpt -q run -o model
+	cp -r model first
+	ok lwm-merge-ckpt --json run -o model
+	has '"skipped":true'
+	err_has 'step 2 is complete, nothing to do'
+	for f in model.safetensors config.json tokenizer.txt manifest.json; do
+		printf 'x' | dd of=model/$f bs=1 seek=20 conv=notrunc status=none
+		ok lwm-merge-ckpt --json run -o model
+		has '"skipped":false'
+		err_has 'it is made again'
+		same first/$f model/$f
+	done
+	rm model/config.json
+	ok lwm-merge-ckpt -q run -o model
+	same first/config.json model/config.json
+	# another program's model is not ours to replace
+	cp -r first theirs
+	echo '{"made": "elsewhere"}' >theirs/manifest.json
+	code 73 lwm-merge-ckpt -q run -o theirs
+	# cut for ranks
+	ok lwm-merge-ckpt -q run -o cut --ranks 2
+	cp cut/step_00000002/COMMIT.json record
+	ok lwm-merge-ckpt --json run -o cut --ranks 2
+	has '"skipped":true'
+	same record cut/step_00000002/COMMIT.json
+	code 73 lwm-merge-ckpt run -o cut --ranks 3
+	printf 'x' | dd of=cut/step_00000002/part_00001.h5 bs=1 seek=100000 conv=notrunc status=none
+	code 73 lwm-merge-ckpt run -o cut --ranks 2
+	err_has 'damaged'
+	ok lwm-merge-ckpt -q run -o cut --ranks 2 --force
+	same record cut/step_00000002/COMMIT.json
 }
 
 @test "the wrong tokenizer is refused" {
