@@ -11,6 +11,7 @@
 #include "common/base/outfile.h"
 #include "common/base/rng.h"
 #include "common/base/str.h"
+#include "common/base/tmpname.h"
 #include "common/base/utf8.h"
 
 /* ---- random numbers ---- */
@@ -381,6 +382,20 @@ static void failures(void **state)
 	assert_int_equal(lwm_fail(NULL, LWM_ENO, "x"), -LWM_ENO);
 }
 
+/* What is swept away when it seems to have no writer. */
+static void temporary_names(void **state)
+{
+	static const char *const ours[] = { "a.tmp.host-abcdefgh", "a.h5.tmp.node_17-22334455", "a.tmp.b.tmp.host-zzzz7777",
+					    ".tmp._-abcdefgh" };
+	static const char *const not_ours[] = { "a.tmp.host-abcdefg", "a.tmp.host-abcdefghi", "a.tmp.host-abcdefg1", "a.tmp.-abcdefgh",
+						"a.tmp.ho.st-abcdefgh", "a-abcdefgh", "a.tmp.host-abcdefgh.h5", "a.tmp.host", "a.tmp.", "" };
+	(void)state;
+	for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+		assert_true(lwm_tmp_is(ours[i]));
+	for (size_t i = 0; i < sizeof not_ours / sizeof *not_ours; i++)
+		assert_false(lwm_tmp_is(not_ours[i]));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -388,7 +403,7 @@ int main(void)
 		cmocka_unit_test(whole_numbers),  cmocka_unit_test(other_numbers),              cmocka_unit_test(utf8),
 		cmocka_unit_test(strings),        cmocka_unit_test(arenas),                     cmocka_unit_test(hashes),
 		cmocka_unit_test(names),          cmocka_unit_test(folders),                    cmocka_unit_test(whole_files),
-		cmocka_unit_test(failures),
+		cmocka_unit_test(failures),       cmocka_unit_test(temporary_names),
 	};
 	return cmocka_run_group_tests_name("base", tests, scratch_make, scratch_remove);
 }

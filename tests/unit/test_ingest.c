@@ -202,6 +202,14 @@ static void test_reasons(void **state)
 	assert_int_equal(rejected("r.h5", "empty"), 1);
 	assert_int_equal(rejected("r.h5", "too short"), 1);
 	assert_int_equal(rejected("r.h5", "too long"), 1);
+	/* a shard that is there is held to the limit of today */
+	r.cfg.force = false;
+	for (r.cfg.max_bad = 4; r.cfg.max_bad <= 5; r.cfg.max_bad++) {
+		lwm_err_clear(&err);
+		assert_int_equal(lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err), r.cfg.max_bad < 5 ? -LWM_EDATA : 0);
+	}
+	assert_int_equal(r.st.skipped, 1);
+	r.cfg.force = true;
 	r.cfg.max_bad = 4;
 	lwm_err_clear(&err);
 	assert_int_equal(lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err), -LWM_EDATA);

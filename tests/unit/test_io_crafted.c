@@ -2,6 +2,7 @@
  * wants trouble. Flipped bits (test_io_shard, test_io_ckpt) stop at the sums; these reach the checks behind them. */
 #include "tests/unit/io_fault.h"
 
+#include "common/base/outfile.h"
 #include "common/io/ckpt_int.h"
 #include "common/io/merge.h"
 #include "common/io/rowshard.h"
@@ -366,7 +367,9 @@ static void slices_that_do_not_cover(void **state)
 	static const struct lwm_ckpt_tensor one = { "model.norm.weight", 1, { 30 } };
 	float v[30] = { 0 };
 	char *dir = lwm_ckpt_dir(at("ck-holes"), 1);
-	struct lwm_ckpt_slice s[3] = { { 0, 0, 10, 1, 0, { v, v, v } }, { 0, 11, 19, 1, 0, { v, v, v } }, { 0, 20, 1, 1, 0, { v, v, v } } };
+	struct lwm_ckpt_slice s[3] = { { 0, 0, 10, 1, 0, { v, v, v } },
+				       { 0, 11, 19, 1, 0, { v, v, v } },
+				       { 0, 20, 1, 1, 0, { v, v, v } } };
 	struct lwm_ckpt_out o = { dir, 0, &one, 1, s, 3, LWM_CKPT_ALL, NULL, NULL, NULL };
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 8, "num_attention_heads", 2);
 	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,1,1", 1, config, NULL, "", "", LWM_CKPT_ALL };
@@ -381,6 +384,16 @@ static void slices_that_do_not_cover(void **state)
 	assert_int_equal(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 5, 8, v, NULL), -LWM_EDATA); /* across the hole */
 	assert_int_equal(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 15, 8, v, NULL), -LWM_EDATA); /* across the double one */
 	lwm_ckpt_close(c);
+	/* ten of thirty values */
+	char *lacking = lwm_ckpt_dir(at("ck-lacking"), 1);
+	o.dir = lacking;
+	lwm_err_clear(&e);
+	o.nslice = 1;
+	must(lwm_ckpt_write_part(&o, &part, &e), &e);
+	must(lwm_ckpt_commit(lacking, &m, &one, 1, &part, 1, &e), &e);
+	assert_int_equal(lwm_ckpt_open(&c, lacking, &e), -LWM_EDATA);
+	assert_non_null(strstr(e.msg, "10 of the 30 values"));
+	free(lacking);
 	/* and those that are no slices at all are not written */
 	static const struct lwm_ckpt_slice bad[] = { { 0, 0, 5, 2, 3, { 0 } }, { 0, 26, 5, 1, 0, { 0 } }, { 0, 0, 5, 3, 13, { 0 } },
 						     { 0, 1, 5, 2, 25, { 0 } }, { 0, -1, 5, 1, 0, { 0 } }, { 0, 0, 0, 1, 0, { 0 } },
@@ -389,11 +402,27 @@ static void slices_that_do_not_cover(void **state)
 		struct lwm_ckpt_slice x = bad[i];
 		x.data[0] = x.data[1] = x.data[2] = v;
 		o.slice = &x;
-		o.nslice = 1;
 		if (lwm_ckpt_write_part(&o, &part, NULL) >= 0)
 			fail_msg("slice %zu was written", i);
 	}
 	json_decref(config);
+	free(dir);
+}
+
+/* A save that was killed is no checkpoint to keep, whatever its step. */
+static void what_was_never_finished_goes(void **state)
+{
+	char *dir = checkpoint(at("ck-keep"), table);
+	struct lwm_ckpt_keeper *k;
+	struct lwm_err e = { 0 };
+	(void)state;
+	must(lwm_mkdirs(at("ck-keep/step_00000002"), &e), &e);
+	must(lwm_write_file(at("ck-keep/step_00000002/part_00000.h5"), "x", 1, false, &e), &e);
+	must(lwm_ckpt_keeper_new(&k, at("ck-keep"), 1, 2, &e), &e);
+	must(lwm_ckpt_keeper_saved(k, 3, &e), &e);
+	assert_false(lwm_path_exists(at("ck-keep/step_00000002")));
+	assert_true(lwm_path_exists(dir));
+	lwm_ckpt_keeper_free(k);
 	free(dir);
 }
 
@@ -441,7 +470,7 @@ int main(void)
 		cmocka_unit_test(a_table_of_sums_that_was_touched), cmocka_unit_test(values_outside_of_a_vector),
 		cmocka_unit_test(a_checkpoint_of_other_tensors), cmocka_unit_test(a_part_of_another_size),
 		cmocka_unit_test(another_mesh_holds_the_same_values), cmocka_unit_test(slices_that_do_not_cover),
-		cmocka_unit_test(two_bytes_hold_65536_ids),
+		cmocka_unit_test(two_bytes_hold_65536_ids),      cmocka_unit_test(what_was_never_finished_goes),
 	};
 	return cmocka_run_group_tests_name("io_crafted", tests, scratch_make, scratch_remove);
 }

@@ -17,6 +17,7 @@
 #include "common/base/log.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
+#include "common/base/tmpname.h"
 #include "common/io/ckpt.h"
 #include "common/io/docshard.h"
 #include "common/io/merge.h"
@@ -265,6 +266,10 @@ static void note_removal(const char *path)
 	if (!watching || !counts(path))
 		return;
 	mark(path, false, false);
+	if (ends(path, "/" LWM_TMP_LOCK)) { /* it would stand in the finished folder */
+		folder_of(path, above);
+		mark(above, true, true);
+	}
 	snprintf(above, sizeof above, "%s", path);
 	tmp = strstr(above, ".tmp.");
 	if (!tmp || !strchr(tmp, '/')) /* not below it */

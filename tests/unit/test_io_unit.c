@@ -7,6 +7,7 @@
 #include "common/base/log.h"
 #include "common/base/rng.h"
 #include "common/io/docshard.h"
+#include "common/io/manifest.h"
 
 enum { UNITS = 12 };
 
@@ -73,6 +74,12 @@ static void whole(const char *path)
 		put_unit(w, u, &made);
 	assert_int_equal(made, UNITS);
 	must(lwm_docs_commit(w, &e), &e);
+	struct lwm_manifest m;
+	must(lwm_manifest_read(&m, path, &e), &e);
+	assert_int_equal(m.ninput, UNITS);
+	for (int u = 0; u < UNITS; u++)
+		assert_int_equal(m.input[u].malformed, u % 4 ? 0 : u + 1);
+	lwm_manifest_release(&m);
 }
 
 static void same_files(const char *a, const char *b)
@@ -189,9 +196,19 @@ static void only_the_same_is_taken(void **state)
 	assert_int_equal(keys.n, 1);
 	assert_string_equal(keys.v[0], "unit 3");
 	lwm_paths_release(&keys);
-	other.config = "{\"other\":1}";
-	must(lwm_docs_aside_keys(at("x.h5"), &other, &keys, &e), &e);
-	assert_int_equal(keys.n, 0);
+	for (int i = 0; i < 6; i++) {
+		other = meta;
+		switch (i) {
+		case 0: other.vocab_text++; break;
+		case 1: other.vocab_vision++; break;
+		case 2: other.tokenizer = "other"; break;
+		case 3: other.tool = "other 1"; break;
+		case 4: other.policy = "bos"; break;
+		default: other.config = "{\"other\":1}"; break;
+		}
+		must(lwm_docs_aside_keys(at("x.h5"), &other, &keys, &e), &e);
+		assert_int_equal(keys.n, 0);
+	}
 	must(lwm_docs_create(&w, at("x.h5"), &other, false, &e), &e);
 	assert_int_equal(lwm_docs_take(w, "unit 3", stats, &e), 0);
 	lwm_docs_discard(w);

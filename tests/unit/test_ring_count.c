@@ -213,7 +213,7 @@ static void counts_follow_from_who_sees_whom(void **state)
 					bytes[1] += t.of[q].sent_bytes - t.after_fwd[q].sent_bytes;
 					hops += reach(&table[i], n, layout, q);
 				}
-				/* forward: keys and values. Backward: these again, and as many gradients: last - 1 on the way, 1 home. */
+				/* forward: keys and values. Backward: these again, and as many gradients, the last one home */
 				if (sent[0] != hops || sent[1] != 2 * hops)
 					fail_msg("%s, %s, %d ranks: %d and %d messages, by hand %d and %d", table[i].name,
 						 lwm_ring_layouts[layout], n, sent[0], sent[1], hops, 2 * hops);

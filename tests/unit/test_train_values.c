@@ -257,12 +257,13 @@ static void learning_rates(void **state)
 		int64_t n;
 		double want;
 	} t[] = {
-		{ LWM_CONSTANT, 0, 2e-4 },    { LWM_CONSTANT, 4, 1e-3 },     { LWM_CONSTANT, 9, 2e-3 },   { LWM_CONSTANT, 10, 2e-3 },
-		{ LWM_CONSTANT, 500, 2e-3 },  { LWM_COSINE, 0, 2e-4 },       { LWM_COSINE, 9, 2e-3 },     { LWM_COSINE, 10, 2e-3 },
-		{ LWM_COSINE, 35, 1.7217514421272202e-3 }, { LWM_COSINE, 60, 1.05e-3 }, { LWM_COSINE, 85, 3.782485578727798e-4 },
-		{ LWM_COSINE, 110, 1e-4 },    { LWM_COSINE, 400, 1e-4 },     { LWM_LINEAR, 3, 8e-4 },     { LWM_LINEAR, 10, 2e-3 },
-		{ LWM_LINEAR, 11, 1.981e-3 }, { LWM_LINEAR, 60, 1.05e-3 },   { LWM_LINEAR, 109, 1.19e-4 }, { LWM_LINEAR, 110, 1e-4 },
-		{ LWM_LINEAR, 400, 1e-4 },
+		{ LWM_CONSTANT, 0, 2e-4 }, { LWM_CONSTANT, 4, 1e-3 }, { LWM_CONSTANT, 9, 2e-3 }, { LWM_CONSTANT, 10, 2e-3 },
+		{ LWM_CONSTANT, 500, 2e-3 },
+		{ LWM_COSINE, 0, 2e-4 }, { LWM_COSINE, 9, 2e-3 }, { LWM_COSINE, 10, 2e-3 },
+		{ LWM_COSINE, 35, 1.7217514421272202e-3 }, { LWM_COSINE, 60, 1.05e-3 },
+		{ LWM_COSINE, 85, 3.782485578727798e-4 }, { LWM_COSINE, 110, 1e-4 }, { LWM_COSINE, 400, 1e-4 },
+		{ LWM_LINEAR, 3, 8e-4 }, { LWM_LINEAR, 10, 2e-3 }, { LWM_LINEAR, 11, 1.981e-3 }, { LWM_LINEAR, 60, 1.05e-3 },
+		{ LWM_LINEAR, 109, 1.19e-4 }, { LWM_LINEAR, 110, 1e-4 }, { LWM_LINEAR, 400, 1e-4 },
 	};
 	struct lwm_stage s;
 	(void)state;
@@ -406,8 +407,9 @@ static void weights_of_losses(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(a_checkpoint),   cmocka_unit_test(start_from),     cmocka_unit_test(held_out_rows),
-					    cmocka_unit_test(learning_rates), cmocka_unit_test(defaults),
-					    cmocka_unit_test(order_of_rows), cmocka_unit_test(weights_of_losses) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(a_checkpoint),  cmocka_unit_test(start_from),
+					    cmocka_unit_test(held_out_rows), cmocka_unit_test(learning_rates),
+					    cmocka_unit_test(defaults),      cmocka_unit_test(order_of_rows),
+					    cmocka_unit_test(weights_of_losses) };
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
