@@ -111,6 +111,7 @@ mkdir -p "$copy" || exit 73
 	find . \( -path ./build -o -path ./bin -o -path ./lib -o -path ./runs -o -path ./.git \) -prune -o -type f -print0; } |
 	tar -c --null --no-recursion --files-from=- --ignore-failed-read 2>/dev/null | tar -x -C "$copy" || exit 73
 cd "$copy" || exit 73
+copy=$PWD
 for f in "${file[@]}"; do # a kept copy may hold objects of an edit
 	[ ! -f "$f" ] || touch "$f"
 done
@@ -144,6 +145,16 @@ run_suites() { # SUITE...
 		esac
 	done
 	LWM_TEST_LIMIT=${LWM_TEST_LIMIT:-180} B=$B BIN=$copy/bin bash tests/run.sh "${names[@]}" >"$log" 2>&1
+}
+
+# What an edit made endless outlives the limit of its suite.
+end_leftovers() {
+	local p
+	for p in /proc/[0-9]*/exe; do
+		[[ $(readlink "$p" 2>/dev/null) == "$copy"/* ]] || continue
+		p=${p#/proc/}
+		kill -9 "${p%/exe}" 2>/dev/null
+	done
 }
 
 run_all() {
@@ -210,6 +221,7 @@ for ((i = 0; i < total; i++)); do
 		missed=$((missed + 1))
 		say MISSED "$i" "${suites[i]}"
 	fi
+	end_leftovers
 	restore "${file[i]}"
 done
 echo "$caught caught, $missed missed, $unfit not applicable"
