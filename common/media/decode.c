@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/arena.h"
 #include "common/base/path.h"
 
 /* Demuxers that read one file and nothing else: no playlists, no file name patterns, no network. */
@@ -18,6 +19,12 @@ static const char demuxers[] =
 	"wav,mp3,flac,aac,yuv4mpegpipe,nut,mxf,obu,av1,rm,dv,mjpeg,vc1,image2,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,"
 	"ppm_pipe,pgm_pipe,pbm_pipe,pam_pipe,qoi_pipe,jpegxl_pipe,jpegls_pipe,j2k_pipe,gem_pipe,sgi_pipe,"
 	"sunrast_pipe,svg_pipe,exr_pipe,dpx_pipe,pcx_pipe,psd_pipe,pgmyuv_pipe,xbm_pipe,xpm_pipe,xwd_pipe";
+
+int lwm_media_room(const char *path, int64_t pixels, bool still, struct lwm_err *e)
+{
+	enum { FIXED = 48 << 20, STILL = 6, FILM = 20 /* frames: a decoder keeps up to 16 for those to come */ };
+	return lwm_memory_room(FIXED + (size_t)pixels * 4 * (still ? STILL : FILM), path, e);
+}
 
 static int check_file(const char *path, struct lwm_err *e)
 {
@@ -41,11 +48,14 @@ static int open_container(struct lwm_decoder *d, struct lwm_err *e)
 	if (!url)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);
 	snprintf(url, strlen(d->path) + 6, "file:%s", d->path);
-	av_dict_set(&opts, "protocol_whitelist", "file", 0);
-	av_dict_set(&opts, "format_whitelist", demuxers, 0);
-	av_dict_set(&opts, "pattern_type", "none", 0);
+	int av = av_dict_set(&opts, "protocol_whitelist", "file", 0);
+	if (av >= 0)
+		av = av_dict_set(&opts, "format_whitelist", demuxers, 0);
+	if (av >= 0)
+		av = av_dict_set(&opts, "pattern_type", "none", 0);
 	lwm_av_forget();
-	int av = avformat_open_input(&d->fmt, url, NULL, &opts);
+	if (av >= 0) /* not without any of these */
+		av = avformat_open_input(&d->fmt, url, NULL, &opts);
 	av_dict_free(&opts);
 	free(url);
 	return av < 0 ? lwm_av_fail(e, LWM_EDATA, av, "%s: cannot be read as video or image", d->path) : 0;
@@ -58,9 +68,11 @@ static int probe_streams(struct lwm_decoder *d, struct lwm_err *e)
 	AVDictionary **opts = calloc(n ? n : 1, sizeof *opts);
 	if (!opts)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);
-	for (unsigned i = 0; i < n; i++)
-		av_dict_set_int(&opts[i], "max_pixels", LWM_MEDIA_MAX_PIXELS, 0);
-	int av = avformat_find_stream_info(d->fmt, opts);
+	int av = 0;
+	for (unsigned i = 0; i < n && av >= 0; i++)
+		av = av_dict_set_int(&opts[i], "max_pixels", LWM_MEDIA_MAX_PIXELS, 0);
+	if (av >= 0)
+		av = avformat_find_stream_info(d->fmt, opts);
 	for (unsigned i = 0; i < n; i++)
 		av_dict_free(&opts[i]);
 	free(opts);
@@ -74,6 +86,12 @@ static int turn_of(AVStream *st)
 		return 0;
 	double deg = -av_display_rotation_get((const int32_t *)(const void *)m);
 	return isfinite(deg) ? (((int)lround(deg / 90) * 90) % 360 + 360) % 360 : 0;
+}
+
+static bool is_still(const AVFormatContext *fmt)
+{
+	const char *name = fmt->iformat->name;
+	return strcmp(name, "image2") == 0 || lwm_path_has_suffix(name, "_pipe");
 }
 
 static int open_codec(struct lwm_decoder *d, struct lwm_err *e)
@@ -93,6 +111,7 @@ static int open_codec(struct lwm_decoder *d, struct lwm_err *e)
 	if ((int64_t)par->width * par->height > LWM_MEDIA_MAX_PIXELS)
 		return lwm_fail(e, LWM_EDATA, "%s: %d x %d pixels are more than the limit of %lld", d->path,
 				par->width, par->height, LWM_MEDIA_MAX_PIXELS);
+	LWM_TRY(lwm_media_room(d->path, (int64_t)par->width * par->height, is_still(d->fmt), e));
 	d->dec = avcodec_alloc_context3(codec);
 	d->pkt = av_packet_alloc();
 	if (!d->dec || !d->pkt)
@@ -109,12 +128,6 @@ static int open_codec(struct lwm_decoder *d, struct lwm_err *e)
 	return 0;
 }
 
-static bool is_still(const AVFormatContext *fmt)
-{
-	const char *name = fmt->iformat->name;
-	return strcmp(name, "image2") == 0 || lwm_path_has_suffix(name, "_pipe");
-}
-
 int lwm_decoder_open(struct lwm_decoder **out, const char *path, struct lwm_err *e)
 {
 	int rc;
@@ -126,6 +139,7 @@ int lwm_decoder_open(struct lwm_decoder **out, const char *path, struct lwm_err 
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
 	lwm_av_quiet();
+	LWM_GO(lwm_media_room(path, 0, true, e));
 	LWM_GO(open_container(d, e));
 	LWM_GO(probe_streams(d, e));
 	LWM_GO(open_codec(d, e));
@@ -194,8 +208,8 @@ static int feed(struct lwm_decoder *d, struct lwm_err *e)
 	int av = av_read_frame(d->fmt, d->pkt);
 	if (av == AVERROR_EOF) {
 		d->draining = true;
-		avcodec_send_packet(d->dec, NULL);
-		return 0;
+		av = avcodec_send_packet(d->dec, NULL);
+		return av == AVERROR(ENOMEM) ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path) : 0;
 	}
 	if (av < 0)
 		return lwm_av_fail(e, av == AVERROR(EIO) ? LWM_EIO : LWM_EDATA, av, "%s: reading failed after %lld frames",
@@ -234,6 +248,8 @@ int lwm_decoder_next(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
 {
 	int av;
 	while ((av = avcodec_receive_frame(d->dec, frame)) < 0) {
+		if (av == AVERROR(ENOMEM)) /* no damage */
+			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for frame %lld", d->path, (long long)d->frames);
 		/* After an error the decoder goes on with the next packet; at the end it may repeat the error for ever. */
 		if (av != AVERROR(EAGAIN) && av != AVERROR_EOF)
 			d->bad_packets++;

@@ -15,6 +15,10 @@ const char *lwm_av_reason(void);      /* this thread's lines since then, one lin
 /* lwm_fail with ": FFmpeg's error text (its log lines)" behind the sentence. */
 int lwm_av_fail(struct lwm_err *e, int code, int av, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
+/* Is there memory for a decoder, filters and frames of so many pixels? FFmpeg goes on without what it could not allocate: a
+ * filter loses an option, a file its index, and whole clips look damaged. */
+int lwm_media_room(const char *path, int64_t pixels, bool still, struct lwm_err *e);
+
 /* ---- one file, demuxed and decoded ---- */
 
 struct lwm_decoder {
