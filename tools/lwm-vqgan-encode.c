@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/base/progress.h"
@@ -140,20 +141,18 @@ static int frame_size(const struct lwm_vqgan_cfg *c, struct lwm_err *e)
 /* Everything but the inputs that decides a byte of the output. */
 static int settings(struct job *j, int64_t seed, struct lwm_err *e)
 {
-	json_t *fields = json_array();
 	char hash[33];
 	LWM_TRY(lwm_vqgan_hash(j->dev, &j->cfg, j->flat, hash, e));
-	for (int64_t i = 0; i < a.fields.n; i++)
-		json_array_append_new(fields, json_string(a.fields.v[i]));
+	json_t *fields = lwm_json_strings(a.fields.v, a.fields.n);
 	json_t *o = json_pack("{s:s,s:s,s:o,s:i,s:i,s:i,s:f,s:f,s:f,s:I,s:I,s:b,s:b,s:b,s:I}", "vqgan", hash, "tokenizer",
 			      lwm_tokenizer_hash(j->tok)->hex, "fields", fields, "width", a.frames.width, "height",
 			      a.frames.height, "codes", j->cfg.num_embeddings, "fps", a.frames.fps, "start",
 			      a.frames.start, "end", a.frames.end, "max_frames", (json_int_t)a.frames.max_frames,
 			      "sample_frames", (json_int_t)a.frames.sample_frames, "damaged_ok", a.frames.damaged_ok,
 			      "no_bos", a.no_bos, "no_eos", a.no_eos, "seed", (json_int_t)seed);
-	j->config = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	int rc = lwm_json_dump(o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", &j->config, e);
 	json_decref(o);
-	return j->config ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
+	return rc;
 }
 
 static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *e)

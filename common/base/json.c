@@ -9,15 +9,6 @@
 #include "common/base/outfile.h"
 #include "common/base/path.h"
 
-int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e)
-{
-	json_error_t je;
-	*out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
-	if (!*out)
-		return lwm_fail(e, LWM_EDATA, "%s:%d:%d: %s", name, je.line, je.column, je.text);
-	return 0;
-}
-
 int lwm_json_read(json_t **out, const char *path, int64_t limit, struct lwm_err *e)
 {
 	char *text;
@@ -68,9 +59,8 @@ int lwm_json_str(const json_t *o, const char *key, const char **out, const char 
 
 int lwm_json_text(const json_t *v, struct lwm_str *text, struct lwm_err *e)
 {
-	char *s = json_dumps(v, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
-	if (!s)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for a JSON text");
+	char *s;
+	LWM_TRY(lwm_json_dump(v, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17), "a file", &s, e));
 	lwm_str_puts(text, s);
 	lwm_str_putc(text, '\n');
 	free(s);

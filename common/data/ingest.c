@@ -8,9 +8,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/base/arena.h"
 #include "common/data/ingest_int.h"
 
-enum { BATCH = 4096, BATCH_BYTES = 8 << 20 /* per thread */, WARNINGS = 5 };
+enum { BATCH = 4096, BATCH_BYTES = 8 << 20 /* per thread */, WARNINGS = 5, TEAM = 1 << 16 /* per thread */ };
 
 struct slot {
 	struct lwm_record rec;
@@ -69,8 +70,9 @@ static int done(const struct work *k, int64_t first, int64_t last, struct lwm_er
 {
 	const char *out = k->out->v[first];
 	struct lwm_manifest m = { 0 };
-	if (k->c->force || !lwm_manifest_done(out, "docs"))
-		return 0;
+	int there = k->c->force ? 0 : lwm_manifest_done(out, "docs", e);
+	if (there <= 0)
+		return there;
 	LWM_TRY(lwm_manifest_read(&m, out, e));
 	struct lwm_hash h = lwm_hash_bytes(k->c->config, strlen(k->c->config));
 	bool same = !strcmp(h.hex, m.config_hash) && m.ninput == last - first;
@@ -206,6 +208,7 @@ static int turn(struct work *k, struct batch *now, struct batch *other, struct l
 {
 	int written = 0, encoded = 0;
 	struct lwm_err why = { 0 };
+	LWM_TRY(lwm_memory_room((size_t)TEAM * (size_t)k->c->threads, "a team of threads", e)); /* libgomp ends the program */
 	atomic_int ended = 0; /* says what the barrier of the region says, for the thread sanitizer, which cannot see that one */
 #pragma omp parallel num_threads(k->c->threads)
 	{

@@ -245,12 +245,16 @@ int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full
 	return 0;
 }
 
-bool lwm_manifest_done(const char *path, const char *kind)
+int lwm_manifest_done(const char *path, const char *kind, struct lwm_err *e)
 {
 	struct lwm_manifest m;
+	struct lwm_err why = { 0 };
 	struct stat st;
-	if (lwm_manifest_read(&m, path, NULL) < 0)
-		return false;
+	int rc = lwm_manifest_read(&m, path, &why);
+	if (rc == -LWM_EMEMORY || rc == -LWM_EIO)
+		return lwm_fail(e, -rc, "%s", why.msg);
+	if (rc < 0)
+		return 0;
 	bool ok = !strcmp(m.kind, kind) && stat(path, &st) == 0 && (int64_t)st.st_size == m.bytes;
 	lwm_manifest_release(&m);
 	return ok;

@@ -47,8 +47,9 @@ int lwm_manifest_read(struct lwm_manifest *m, const char *path, struct lwm_err *
 int lwm_manifest_write(const struct lwm_manifest *m, const char *path, struct lwm_err *e);
 /* Is the file the one the manifest speaks of? full: hash it all whatever its size. -LWM_EDATA when not. */
 int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full, struct lwm_err *e);
-/* True when `path` and a manifest whose size and kind fit are there: an array task has nothing left to do. */
-bool lwm_manifest_done(const char *path, const char *kind);
+/* 1 when `path` and a manifest whose size and kind fit are there: an array task has nothing left to do. 0: they are not, or
+ * not whole. What cannot be told (memory, a failing disk) is an error. */
+int lwm_manifest_done(const char *path, const char *kind, struct lwm_err *e);
 int lwm_manifest_add_input(struct lwm_manifest *m, const char *path, int64_t bytes, const char *hash,
 			   struct lwm_err *e);
 int lwm_manifest_add_reject(struct lwm_manifest *m, const char *reason, int64_t count, struct lwm_err *e);

@@ -325,9 +325,10 @@ int lwm_tokenizer_copy_to(const struct lwm_tokenizer *t, const char *dir, bool f
 	char *path = lwm_path_join(dir, t->rest ? "tokenizer.model" : "tokenizer.txt"), *have = NULL;
 	bool same = false;
 	int rc = path ? lwm_path_there(path, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
-	if (rc > 0 && !force) {
-		rc = lwm_read_file(path, MODEL_LIMIT, &have, &have_n, e);
+	if (rc > 0) {
+		rc = lwm_read_file(path, MODEL_LIMIT, &have, &have_n, force ? NULL : e);
 		same = rc == 0 && have_n == n && !memcmp(have, want, n);
+		rc = force ? 0 : rc;
 	}
 	if (rc >= 0 && !same)
 		rc = lwm_write_file(path, want, n, force, e);

@@ -223,7 +223,8 @@ int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_
 	int rc = 0;
 	if (!lwm_path_exists(shard))
 		return 0;
-	if (!lwm_manifest_done(shard, "docs"))
+	LWM_GO(lwm_manifest_done(shard, "docs", e));
+	if (rc == 0)
 		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists without a manifest that fits (use --force to replace it)",
 				shard);
 	LWM_GO(lwm_manifest_read(&m, shard, e));
@@ -245,10 +246,10 @@ static int add_settings(struct lwm_hasher *h, const struct lwm_vqgan_cfg *c, str
 {
 	json_t *o;
 	LWM_TRY(lwm_vqgan_cfg_to_json(c, &o, e));
-	char *text = json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT);
+	char *text;
+	int rc = lwm_json_dump(o, JSON_SORT_KEYS | JSON_COMPACT, "the settings of a VQGAN", &text, e);
 	json_decref(o);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings of a VQGAN");
+	LWM_TRY(rc);
 	lwm_hasher_add(h, text, strlen(text) + 1);
 	free(text);
 	return 0;

@@ -325,7 +325,7 @@ static void test_unread_input(void **state)
 	assert_int_equal(lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err), -LWM_ENOINPUT);
 	assert_int_equal(r.st.shards, 1);
 	assert_int_equal(r.st.out, 2);
-	assert_true(lwm_manifest_done(r.out.v[0], "docs"));
+	assert_int_equal(lwm_manifest_done(r.out.v[0], "docs", NULL), 1);
 	assert_false(lwm_path_exists(r.out.v[1]));
 	stop(&r);
 }
