@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/path.h"
 #include "common/base/str.h"
@@ -166,9 +167,8 @@ static void print_object(json_t *o, int depth)
 static int print(json_t *o, bool json, struct lwm_err *e)
 {
 	if (json) {
-		char *text = json_dumps(o, JSON_COMPACT);
-		if (!text)
-			return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		char *text;
+		LWM_TRY(lwm_json_dump(o, JSON_COMPACT, "the description", &text, e));
 		puts(text);
 		free(text);
 		return 0;
@@ -185,7 +185,10 @@ static json_t *numbers(const int32_t *v, int64_t n)
 {
 	json_t *list = json_array();
 	for (int64_t i = 0; i < n; i++)
-		json_array_append_new(list, json_integer(v[i]));
+		if (json_array_append_new(list, json_integer(v[i]))) {
+			json_decref(list);
+			return NULL;
+		}
 	return list;
 }
 
@@ -245,9 +248,10 @@ static int show_doc(const char *path, bool json, struct lwm_err *e)
 	}
 	LWM_GO(lwm_docs_read(d, a.doc, 0, shown(doc.n), v, e));
 	for (int64_t i = 0; i < doc.nruns; i++)
-		json_array_append_new(runs, json_pack("{s:I,s:I,s:b}", "from", (json_int_t)doc.runs[i].start, "to",
-						      (json_int_t)(i + 1 < doc.nruns ? doc.runs[i + 1].start : doc.n),
-						      "loss", doc.runs[i].loss));
+		if (json_array_append_new(runs, json_pack("{s:I,s:I,s:b}", "from", (json_int_t)doc.runs[i].start, "to",
+							  (json_int_t)(i + 1 < doc.nruns ? doc.runs[i + 1].start : doc.n),
+							  "loss", doc.runs[i].loss)))
+			LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
 	o = json_pack("{s:s,s:s,s:I,s:s?,s:s?,s:I,s:O,s:o}", "path", path, "kind", "document", "document",
 		      (json_int_t)a.doc, "id", doc.id, "source", doc.source, "length", (json_int_t)doc.n, "runs",
 		      runs, "tokens", numbers(v, shown(doc.n)));
@@ -282,10 +286,11 @@ static int show_row(const char *path, bool json, struct lwm_err *e)
 	}
 	LWM_GO(lwm_rows_read(r, a.row, &row, e));
 	for (int64_t i = 0; i < row.nseg; i++)
-		json_array_append_new(segs,
-				      json_pack("{s:I,s:I,s:I,s:I}", "start", (json_int_t)row.seg[i].start, "length",
-						(json_int_t)row.seg[i].len, "labels", (json_int_t)row.seg[i].n_loss,
-						"document", (json_int_t)row.seg[i].doc));
+		if (json_array_append_new(segs, json_pack("{s:I,s:I,s:I,s:I}", "start", (json_int_t)row.seg[i].start, "length",
+							  (json_int_t)row.seg[i].len, "labels",
+							  (json_int_t)row.seg[i].n_loss, "document",
+							  (json_int_t)row.seg[i].doc)))
+			LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
 	o = json_pack("{s:s,s:s,s:I,s:I,s:O,s:o}", "path", path, "kind", "row", "row", (json_int_t)a.row,
 		      "seq_length", (json_int_t)row.seq, "segments", segs, "tokens",
 		      numbers(row.tokens, shown(row.seq)));

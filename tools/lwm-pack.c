@@ -153,7 +153,7 @@ static void say(const struct lwm_pack_stats *s, double seconds)
 
 static int print_json(json_t *report, double seconds, struct lwm_err *e)
 {
-	json_t *o = report ? json_deep_copy(report) : json_object();
+	json_t *o = report ? lwm_json_copy(report) : json_object();
 	bool ok = o && json_object_set_new(o, "complete_before", json_boolean(!report)) == 0 &&
 		  json_object_set_new(o, "seconds", json_real(seconds)) == 0;
 	if (!ok) {

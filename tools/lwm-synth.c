@@ -156,16 +156,16 @@ static int clips(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
 	return rc;
 }
 
-static char *settings(int64_t seed)
+static int settings(int64_t seed, char **out, struct lwm_err *e)
 {
 	json_t *o = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:s}", "kind", kinds[a.kind],
 			      "seed", (json_int_t)seed,
 			      "count", (json_int_t)a.count, "first", (json_int_t)a.first, "sentences",
 			      (json_int_t)a.sentences, "facts", (json_int_t)a.facts, "size", (json_int_t)a.size,
 			      "frames", (json_int_t)a.frames, "fps", a.fps, "store", stores[a.store]);
-	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	int rc = lwm_json_dump(o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);
 	json_decref(o);
-	return text;
+	return rc;
 }
 
 /* A folder is complete when its synth.json says so. 1: nothing to do. */
@@ -187,8 +187,10 @@ static int folder_done(const char *record, const char *want, bool force, struct 
 static int folder(const struct lwm_common *c, struct lwm_err *e)
 {
 	struct lwm_progress p;
-	char *want = settings(c->seed), *record = lwm_path_join(a.output, "synth.json");
-	int rc = want && record ? folder_done(record, want, c->force, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	char *want, *record = lwm_path_join(a.output, "synth.json");
+	int rc = settings(c->seed, &want, e);
+	if (rc == 0)
+		rc = record ? folder_done(record, want, c->force, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc == 1)
 		lwm_log(LWM_INFO, "%s: complete, nothing to do", a.output);
 	if (rc == 0) {

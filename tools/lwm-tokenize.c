@@ -106,11 +106,9 @@ static int outputs(const struct lwm_paths *in, struct lwm_paths *out, struct lwm
 }
 
 /* Everything but the inputs that decides a byte of the output. */
-static char *config_text(const struct lwm_tokenizer *t, int64_t seed)
+static int config_text(const struct lwm_tokenizer *t, int64_t seed, char **out, struct lwm_err *e)
 {
-	json_t *fields = json_array();
-	for (int64_t i = 0; i < a.fields.n; i++)
-		json_array_append_new(fields, json_string(a.fields.v[i]));
+	json_t *fields = lwm_json_strings(a.fields.v, a.fields.n);
 	json_t *o = json_pack("{s:s,s:o,s:s?,s:I,s:s,s:s?,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:s?,s:I,s:b,s:s,s:I,s:I}",
 			      "tokenizer", lwm_tokenizer_hash(t)->hex, "fields", fields, "fields_key", a.fields_key,
 			      "fields_index", (json_int_t)a.fields_index, "join", a.join, "prepend", a.prepend,
@@ -120,9 +118,9 @@ static char *config_text(const struct lwm_tokenizer *t, int64_t seed)
 			      "split_at", a.split_at, "max_bytes", (json_int_t)a.max_bytes, "replace_bad_utf8",
 			      a.replace, "format", formats[a.format], "seed", (json_int_t)seed,
 			      "vision_codes", (json_int_t)a.vision_codes);
-	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	int rc = lwm_json_dump(o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);
 	json_decref(o);
-	return text;
+	return rc;
 }
 
 static int open_fields(struct lwm_fields **out, struct lwm_tokenizer *t, int64_t seed, struct lwm_err *e)
@@ -180,10 +178,9 @@ static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const 
 {
 	struct lwm_progress progress;
 	struct lwm_ingest_stats stats;
-	char *config = config_text(t, args->common.seed);
+	char *config;
 	double start = lwm_now();
-	if (!config)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
+	LWM_TRY(config_text(t, args->common.seed, &config, e));
 	const struct lwm_ingest_cfg cfg = {
 		.tokenizer = t, .fields = f, .format = (enum lwm_text_format)a.format,
 		.vision_table = lwm_fields_has_vision(f) ? a.vision_codes + 2 : 0,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/base/progress.h"
@@ -154,11 +155,9 @@ static int frame_size(const struct lwm_vqgan_cfg *c, struct lwm_err *e)
 /* Everything but the inputs that decides a byte of the output. */
 static int settings(struct job *j, int64_t seed, struct lwm_err *e)
 {
-	json_t *fields = json_array();
 	char hash[33];
 	LWM_TRY(lwm_vqgan_hash(j->dev, &j->cfg, j->flat, hash, e));
-	for (int64_t i = 0; i < a.fields.n; i++)
-		json_array_append_new(fields, json_string(a.fields.v[i]));
+	json_t *fields = lwm_json_strings(a.fields.v, a.fields.n);
 	json_t *o = json_pack("{s:s,s:s,s:o,s:i,s:i,s:i,s:f,s:f,s:f,s:I,s:I,s:b,s:b,s:b,s:I}", "vqgan", hash, "tokenizer",
 			      lwm_tokenizer_hash(j->tok)->hex, "fields", fields, "width", a.frames.width, "height",
 			      a.frames.height, "codes", j->cfg.num_embeddings, "fps", a.frames.fps, "start",
@@ -166,11 +165,11 @@ static int settings(struct job *j, int64_t seed, struct lwm_err *e)
 			      "sample_frames", (json_int_t)a.frames.sample_frames, "damaged_ok", a.frames.damaged_ok,
 			      "no_bos", a.no_bos, "no_eos", a.no_eos, "seed", (json_int_t)seed);
 	/* another limit may reject other clips; shards made before there was one were made under this one */
-	if (o && a.frames.max_pixels != LWM_MEDIA_MAX_PIXELS)
-		json_object_set_new(o, "max_pixels", json_integer(a.frames.max_pixels));
-	j->config = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	bool lost = o && a.frames.max_pixels != LWM_MEDIA_MAX_PIXELS &&
+		    json_object_set_new(o, "max_pixels", json_integer(a.frames.max_pixels)) < 0;
+	int rc = lwm_json_dump(lost ? NULL : o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", &j->config, e);
 	json_decref(o);
-	return j->config ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
+	return rc;
 }
 
 static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *e)

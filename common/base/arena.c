@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct lwm_arena {
 	struct lwm_arena *next;
@@ -63,4 +64,14 @@ void lwm_arena_free(struct lwm_arena **a)
 		free(*a);
 		*a = next;
 	}
+}
+
+int lwm_memory_room(size_t bytes, const char *what, struct lwm_err *e)
+{
+	/* not malloc: what that gives and takes back changes where it puts everything later */
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", what);
+	munmap(p, bytes);
+	return 0;
 }

@@ -1,8 +1,10 @@
-/* arena.h - memory by lifetime: many small allocations, one free. Not thread-safe. */
+/* arena.h - memory by lifetime: many small allocations, one free. Not thread-safe. And a look whether there is any. */
 #ifndef LWM_BASE_ARENA_H
 #define LWM_BASE_ARENA_H
 
 #include <stddef.h>
+
+#include "common/base/err.h"
 
 struct lwm_arena; /* NULL is an empty arena: struct lwm_arena *a = NULL; lwm_arena_alloc(&a, n) */
 
@@ -11,5 +13,9 @@ void *lwm_arena_alloc(struct lwm_arena **a, size_t bytes);
 char *lwm_arena_strdup(struct lwm_arena **a, const char *s);
 char *lwm_arena_printf(struct lwm_arena **a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void lwm_arena_free(struct lwm_arena **a);
+
+/* Asks the system for so many bytes and gives them back untouched: 0, or -LWM_EMEMORY. Before calls into libraries that, when
+ * an allocation of theirs fails, end the program, break, or go on without: so want of memory is met here. */
+int lwm_memory_room(size_t bytes, const char *what, struct lwm_err *e);
 
 #endif

@@ -12,37 +12,6 @@
 #include "common/base/outfile.h"
 #include "common/base/path.h"
 
-enum { CHECKED = 8 << 20, VALUE = 48, MEMBER = 160 }; /* bytes of a text that is looked at; of memory, about */
-#define JSON_MOST (1LL << 30)
-
-/* Memory that the values of a text would take, at least: "0," is two bytes in a file and a value in a list. */
-static int64_t memory_of(const char *s, size_t n)
-{
-	int64_t bytes = 0;
-	for (size_t i = 0; i < n; i++) {
-		if (s[i] == ',' || s[i] == '[' || s[i] == '{')
-			bytes += VALUE;
-		else if (s[i] == ':')
-			bytes += MEMBER - VALUE;
-		else if (s[i] == '"')
-			for (i++; i < n && s[i] != '"'; i++)
-				i += s[i] == '\\';
-	}
-	return bytes;
-}
-
-int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e)
-{
-	json_error_t je;
-	*out = NULL;
-	if (n > CHECKED && memory_of(text, n) > JSON_MOST)
-		return lwm_fail(e, LWM_EDATA, "%s: has more values than fit into %lld bytes of memory", name, JSON_MOST);
-	*out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
-	if (!*out)
-		return lwm_fail(e, LWM_EDATA, "%s:%d:%d: %s", name, je.line, je.column, je.text);
-	return 0;
-}
-
 int lwm_json_read(json_t **out, const char *path, int64_t limit, struct lwm_err *e)
 {
 	char *text;
@@ -93,9 +62,8 @@ int lwm_json_str(const json_t *o, const char *key, const char **out, const char 
 
 int lwm_json_text(const json_t *v, struct lwm_str *text, struct lwm_err *e)
 {
-	char *s = json_dumps(v, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
-	if (!s)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for a JSON text");
+	char *s;
+	LWM_TRY(lwm_json_dump(v, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17), "a file", &s, e));
 	lwm_str_puts(text, s);
 	lwm_str_putc(text, '\n');
 	free(s);

@@ -1,4 +1,9 @@
-/* json.h - reading JSON safely (jansson: duplicates refused, depth limited) and appending JSON lines durably. */
+/* json.h - reading JSON safely (jansson: duplicates refused, depth limited) and appending JSON lines durably.
+ *
+ * Memory is never data: what jansson read or wrote while an allocation of its own failed is thrown away, and the failure is
+ * -LWM_EMEMORY. Values are built with jansson's own functions, whose results say whether anything was lost; but jansson's
+ * json_load..., json_dump... and json_deep_copy do not say it: use the functions below.
+ */
 #ifndef LWM_BASE_JSON_H
 #define LWM_BASE_JSON_H
 
@@ -18,6 +23,12 @@ int lwm_json_int(const json_t *o, const char *key, int64_t *out, const char *nam
 int lwm_json_double(const json_t *o, const char *key, double *out, const char *name, struct lwm_err *e);
 int lwm_json_str(const json_t *o, const char *key, const char **out, const char *name, struct lwm_err *e);
 int lwm_json_get(const json_t *o, const char *key, json_type type, json_t **out, const char *name, struct lwm_err *e);
+/* A deep copy; NULL: out of memory. */
+json_t *lwm_json_copy(const json_t *v);
+/* An array of strings; NULL: out of memory, or a string that is not UTF-8 (lwm_json_dump tells which). */
+json_t *lwm_json_strings(char *const *v, int64_t n);
+/* json_dumps; *out is malloc'ed. v NULL: it could not be built. -LWM_EMEMORY, or -LWM_EDATA: a text in it is not UTF-8. */
+int lwm_json_dump(const json_t *v, size_t flags, const char *name, char **out, struct lwm_err *e);
 /* Sorted keys, two-space indent, newline at the end: the same value gives the same bytes. `text` is appended to. */
 int lwm_json_text(const json_t *v, struct lwm_str *text, struct lwm_err *e);
 int lwm_json_write(const json_t *v, const char *path, bool force, struct lwm_err *e);

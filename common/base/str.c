@@ -57,6 +57,8 @@ void lwm_str_printf(struct lwm_str *b, const char *fmt, ...)
 	va_start(ap, fmt);
 	int n = vsnprintf(NULL, 0, fmt, ap);
 	va_end(ap);
+	if (n < 0)
+		b->failed = true;
 	if (n < 0 || !room(b, (size_t)n))
 		return;
 	va_start(ap, fmt);

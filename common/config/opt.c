@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/base/json.h"
 #include "common/base/launch.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
@@ -480,10 +481,10 @@ int lwm_tool_tasks(int64_t task, int64_t tasks, struct lwm_err *e)
 
 int lwm_tool_json(json_t *o, struct lwm_err *e)
 {
-	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	char *text;
+	int rc = lwm_json_dump(o, JSON_SORT_KEYS | JSON_COMPACT, "the report", &text, e);
 	json_decref(o);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the report");
+	LWM_TRY(rc);
 	puts(text);
 	free(text);
 	return 0;

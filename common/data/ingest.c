@@ -8,11 +8,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/base/arena.h"
 #include "common/base/clock.h"
 #include "common/base/stop.h"
 #include "common/data/ingest_int.h"
 
-enum { BATCH = 4096, BATCH_BYTES = 8 << 20 /* per thread */ };
+enum { BATCH = 4096, BATCH_BYTES = 8 << 20 /* per thread */, TEAM = 1 << 16 /* per thread */ };
 
 struct batch {
 	struct lwm_slot *slot; /* BATCH of them */
@@ -191,6 +192,7 @@ static int turn(struct work *k, struct batch *now, struct batch *other, struct l
 {
 	int written = 0, encoded = 0;
 	struct lwm_err why = { 0 };
+	LWM_TRY(lwm_memory_room((size_t)TEAM * (size_t)k->c->threads, "a team of threads", e)); /* libgomp ends the program */
 	atomic_int ended = 0; /* says what the barrier of the region says, for the thread sanitizer, which cannot see that one */
 #pragma omp parallel num_threads(k->c->threads)
 	{

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 enum { RAW = 1 << 17 };
 #define MOST (SIZE_MAX / 8) /* no file has such a line; sums with it are in range */
@@ -59,6 +60,8 @@ static int step_gzip(struct lwm_lines *l, char *out, size_t room, size_t *made, 
 	int r = inflate(&l->z, Z_NO_FLUSH);
 	l->raw_at = l->raw_n - l->z.avail_in;
 	*made = before - l->z.avail_out;
+	if (r == Z_MEM_ERROR)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for decompressing", l->path);
 	if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR)
 		return broken(l, "its gzip data is damaged", e);
 	l->inside = r != Z_STREAM_END;
@@ -72,6 +75,8 @@ static int step_zstd(struct lwm_lines *l, char *out, size_t room, size_t *made, 
 	ZSTD_inBuffer in = { l->raw, l->raw_n, l->raw_at };
 	ZSTD_outBuffer o = { out, room, 0 };
 	size_t r = ZSTD_decompressStream(l->zd, &o, &in);
+	if (ZSTD_isError(r) && ZSTD_getErrorCode(r) == ZSTD_error_memory_allocation)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for decompressing", l->path);
 	if (ZSTD_isError(r))
 		return broken(l, "its zstd data is damaged", e);
 	l->raw_at = in.pos;

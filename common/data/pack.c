@@ -309,13 +309,20 @@ static void finish_stats(struct packer *k)
 static json_t *make_report(struct packer *k)
 {
 	const struct lwm_pack_stats *st = k->out.st;
-	json_t *sources = json_array(), *settings = json_loads(k->out.config, 0, NULL);
+	json_t *sources = json_array(), *settings = NULL;
+	bool lost = lwm_json_parse(&settings, k->out.config, strlen(k->out.config), "the settings", NULL) < 0;
 	for (int64_t i = 0; i < k->c->nsources; i++) {
 		const struct lwm_mix_source *s = &k->mix.source[i];
-		json_array_append_new(sources, json_pack("{s:s,s:I,s:I,s:I,s:I}", "name", k->c->source[i].name,
-							 "documents_in", (json_int_t)s->docs_in, "documents_used",
-							 (json_int_t)s->docs_used, "tokens_usable",
-							 (json_int_t)s->usable, "tokens_used", (json_int_t)s->drawn));
+		lost |= json_array_append_new(sources, json_pack("{s:s,s:I,s:I,s:I,s:I}", "name", k->c->source[i].name,
+								 "documents_in", (json_int_t)s->docs_in, "documents_used",
+								 (json_int_t)s->docs_used, "tokens_usable",
+								 (json_int_t)s->usable, "tokens_used",
+								 (json_int_t)s->drawn)) < 0;
+	}
+	if (lost) {
+		json_decref(sources);
+		json_decref(settings);
+		return NULL;
 	}
 	return json_pack("{s:o,s:o,s:O,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f}",
 			 "settings", settings, "sources", sources, "shards", k->out.files,
@@ -370,10 +377,10 @@ int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, j
 		*report = NULL;
 	k.out = (struct lwm_pack_out){ .cfg = cfg, .mix = &k.mix, .st = stats };
 	LWM_GO(check_cfg(cfg, e));
-	k.out.config = lwm_pack_config_text(cfg);
+	LWM_GO(lwm_pack_config_text(cfg, &k.out.config, e));
 	k.out.files = json_array();
 	k.row.tokens = malloc((size_t)cfg->seq_length * sizeof *k.row.tokens);
-	if (!k.out.config || !k.out.files || !k.row.tokens) {
+	if (!k.out.files || !k.row.tokens) {
 		rc = no_memory(e);
 		goto out;
 	}

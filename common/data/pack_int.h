@@ -70,8 +70,8 @@ int lwm_pack_out_finish(struct lwm_pack_out *o, struct lwm_err *e);
 void lwm_pack_out_release(struct lwm_pack_out *o);
 /* Several files in a folder, of shards or of tasks. */
 bool lwm_pack_in_folder(const struct lwm_pack_cfg *c);
-/* Settings that with the inputs decide every byte. NULL: out of memory. */
-char *lwm_pack_config_text(const struct lwm_pack_cfg *cfg);
+/* Settings that with the inputs decide every byte, malloc'ed. */
+int lwm_pack_config_text(const struct lwm_pack_cfg *cfg, char **out, struct lwm_err *e);
 /* Is the output there, whole? 1 from these inputs and settings, 0 no, negative: from others (and no force). */
 int lwm_pack_done(const struct lwm_pack_cfg *cfg, const char *config, struct lwm_err *e);
 /* malloc'ed; NULL: out of memory. */

@@ -44,15 +44,16 @@ char *lwm_pack_report_path(const struct lwm_pack_cfg *c)
 	return n < 0 ? NULL : p;
 }
 
-char *lwm_pack_config_text(const struct lwm_pack_cfg *c)
+int lwm_pack_config_text(const struct lwm_pack_cfg *c, char **out, struct lwm_err *e)
 {
 	static const char *const modes[] = { "masked", "concat", "padded" };
 	static const char *const longs[] = { "split", "drop", "truncate" };
 	json_t *sources = json_array();
+	bool lost = false;
 	for (int64_t i = 0; i < c->nsources; i++)
-		json_array_append_new(sources, json_pack("{s:s,s:f,s:I}", "name", c->source[i].name, "weight",
-							 c->source[i].weight, "shards",
-							 (json_int_t)c->source[i].shards.n));
+		lost |= json_array_append_new(sources, json_pack("{s:s,s:f,s:I}", "name", c->source[i].name, "weight",
+								 c->source[i].weight, "shards",
+								 (json_int_t)c->source[i].shards.n)) < 0;
 	json_t *o = json_pack("{s:o,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:I}", "sources", sources,
 			      "mode", modes[c->mode], "long", longs[c->longer], "seq_length", (json_int_t)c->seq_length,
 			      "min_tokens", (json_int_t)c->min_tokens, "window", (json_int_t)c->window,
@@ -60,9 +61,9 @@ char *lwm_pack_config_text(const struct lwm_pack_cfg *c)
 			      "seed", (json_int_t)c->seed, "shuffle", c->shuffle, "drop_lossless", c->drop_lossless,
 			      "rows_per_shard", (json_int_t)c->rows_per_shard, "task", (json_int_t)c->task,
 			      "tasks", (json_int_t)c->tasks);
-	char *text = o ? json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+	int rc = lwm_json_dump(lost ? NULL : o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);
 	json_decref(o);
-	return text;
+	return rc;
 }
 
 static int64_t input_count(const struct lwm_pack_cfg *c)

@@ -13,6 +13,20 @@ static cairo_status_t collect(void *closure, const unsigned char *data, unsigned
 	return out->failed ? CAIRO_STATUS_NO_MEMORY : CAIRO_STATUS_SUCCESS;
 }
 
+/* What cairo refuses, as our codes: a title that is no text is the user's. */
+static int code_of(cairo_status_t st)
+{
+	switch (st) {
+	case CAIRO_STATUS_NO_MEMORY:
+	case CAIRO_STATUS_INVALID_SIZE: /* more pixels than it can address */
+		return LWM_EMEMORY;
+	case CAIRO_STATUS_INVALID_STRING:
+		return LWM_EUSAGE;
+	default:
+		return LWM_EINTERNAL;
+	}
+}
+
 int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, double height, enum lwm_plot_format f,
 		     struct lwm_err *e)
 {
@@ -21,11 +35,11 @@ int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, do
 					 cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)ceil(width), (int)ceil(height));
 	c->cr = cairo_create(c->surface);
 	if (cairo_status(c->cr)) {
-		lwm_fail(e, LWM_EMEMORY, "cannot draw a picture of %g x %g: %s", width, height,
-			 cairo_status_to_string(cairo_status(c->cr)));
+		int rc = lwm_fail(e, code_of(cairo_status(c->cr)), "cannot draw a picture of %g x %g: %s", width, height,
+				  cairo_status_to_string(cairo_status(c->cr)));
 		cairo_destroy(c->cr);
 		cairo_surface_destroy(c->surface);
-		return -LWM_EMEMORY;
+		return rc;
 	}
 	cairo_set_source_rgb(c->cr, 1, 1, 1);
 	cairo_paint(c->cr);
@@ -55,7 +69,7 @@ int lwm_canvas_end(struct lwm_canvas *c, struct lwm_err *e)
 	cairo_surface_destroy(c->surface);
 	if (!st && c->format == LWM_PLOT_SVG)
 		drop_surface_id(c->out, c->from);
-	return st ? lwm_fail(e, LWM_EMEMORY, "cannot finish a picture: %s", cairo_status_to_string(st)) : 0;
+	return st ? lwm_fail(e, code_of(st), "cannot finish a picture: %s", cairo_status_to_string(st)) : 0;
 }
 
 /* cairo takes well-formed UTF-8 only; what is none, and controls, become U+FFFD. */

@@ -118,8 +118,8 @@ int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct
 	lwm_put(o, "step", json_integer(m->step), &failed);
 	lwm_put(o, "mesh", json_string(m->mesh), &failed);
 	lwm_put(o, "ranks", json_integer(m->ranks), &failed);
-	lwm_put(o, "config", json_deep_copy(m->config), &failed);
-	lwm_put(o, "state", m->state ? json_deep_copy(m->state) : json_object(), &failed);
+	lwm_put(o, "config", lwm_json_copy(m->config), &failed);
+	lwm_put(o, "state", m->state ? lwm_json_copy(m->state) : json_object(), &failed);
 	lwm_put(o, "tokenizer", json_string(m->tokenizer ? m->tokenizer : ""), &failed);
 	lwm_put(o, "tokenizer_path", json_string(m->tokenizer_path ? m->tokenizer_path : ""), &failed);
 	lwm_put(o, "groups", groups_json(m->groups, &failed), &failed);

@@ -2,21 +2,61 @@
 
 #include <fcntl.h>
 #include <hdf5.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "common/base/arena.h"
 #include "common/io/h5_mem.h"
 
-/* The stack of messages belongs to the thread; plug-ins could run foreign code for a filter named in a file. */
-static void quiet(void)
+enum { ROOM = 4 << 20 }; /* bytes; what is done here takes well below one MiB */
+
+static _Thread_local bool starved; /* a call on this thread failed for want of memory */
+
+static herr_t seek_want(unsigned n, const H5E_error2_t *d, void *ctx)
 {
-	static _Thread_local bool done;
-	if (done)
-		return;
-	done = true;
-	H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-	H5PLset_loading_state(0);
+	(void)n;
+	(void)ctx;
+	starved = starved || d->min_num == H5E_NOSPACE_g || d->min_num == H5E_CANTALLOC_g; /* without _g: calls the library */
+	return 0;
+}
+
+/* Called where a call fails, before another one wipes the messages away. */
+static herr_t note(hid_t stack, void *ctx)
+{
+	H5Ewalk2(stack, H5E_WALK_UPWARD, seek_want, ctx);
+	return 0;
+}
+
+/* Nothing of ours is open at the end of a program; a library that found no memory would not come to its own end. */
+static void no_farewell(void)
+{
+	H5dont_atexit();
+}
+
+static int rehearse(struct lwm_err *e);
+
+/* Before each use of the library. The stack of messages belongs to the thread; plug-ins could run foreign code for a filter
+ * named in a file. HDF5 may crash when it gets no memory, so that is asked for here; and the first time everything is done
+ * once without a file, for what it did not get to begin with makes it find fault with every file after that. */
+static int enter(const char *path, struct lwm_err *e)
+{
+	static _Thread_local bool quiet;
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	static atomic_bool ready;
+	starved = false;
+	LWM_TRY(lwm_memory_room(ROOM, path, e));
+	pthread_once(&once, no_farewell);
+	if (!quiet && (H5Eset_auto2(H5E_DEFAULT, note, NULL) < 0 || H5PLset_loading_state(0) < 0))
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for HDF5 to begin with", path);
+	quiet = true;
+	if (!ready)
+		LWM_TRY(rehearse(e));
+	ready = true;
+	return 0;
 }
 
 static herr_t innermost(unsigned n, const H5E_error2_t *d, void *ctx)
@@ -139,7 +179,7 @@ int lwm_h5_create(int fd, const char *path, const char *schema, const struct lwm
 		  int64_t *bytes, struct lwm_err *e)
 {
 	struct lwm_mem_file m = { 0 };
-	quiet();
+	LWM_TRY(enter(path, e));
 	int rc = create_structure(&m, path, schema, v, nv, at, e);
 	if (rc == 0)
 		rc = lwm_mem_copy(&m, fd, path, e);
@@ -156,13 +196,16 @@ static int open_file(hid_t *file, const char *path, struct lwm_err *e)
 		return lwm_fail(e, LWM_ENOINPUT, "%s: there is no such file", path);
 	if (!S_ISREG(st.st_mode))
 		return lwm_fail(e, LWM_EDATA, "%s: not a regular file", path);
-	quiet();
 	hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
-	if (fapl < 0 || H5Pset_file_locking(fapl, false, true) < 0)
-		return fail(e, LWM_EINTERNAL, path, "cannot set up HDF5");
+	/* strong: closing leaves nothing of it in memory, whatever went wrong before; the driver is the default one, named in case
+	 * that found no memory when HDF5 began */
+	if (fapl < 0 || H5Pset_fapl_sec2(fapl) < 0 || H5Pset_file_locking(fapl, false, true) < 0 ||
+	    H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) < 0)
+		return fail(e, LWM_EMEMORY, path, "cannot set up HDF5");
 	*file = H5Fopen(path, H5F_ACC_RDONLY, fapl);
+	int rc = *file < 0 ? fail(e, LWM_EDATA, path, "not a readable HDF5 file") : 0;
 	H5Pclose(fapl);
-	return *file < 0 ? fail(e, LWM_EDATA, path, "not a readable HDF5 file") : 0;
+	return rc;
 }
 
 static int read_schema(hid_t file, char out[64])
@@ -267,13 +310,13 @@ static int own_fd(hid_t file, int64_t *bytes)
 	return fd;
 }
 
-int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv, int64_t *at, int *fd,
-		struct lwm_err *e)
+static int open_once(const char *path, const char *schema, struct lwm_vec *v, int nv, int64_t *at, int *fd,
+		     struct lwm_err *e)
 {
 	char have[64];
 	int64_t bytes = 0;
 	int rc = 0;
-	hid_t file;
+	hid_t file = -1;
 	*fd = -1;
 	LWM_TRY(open_file(&file, path, e));
 	if (read_schema(file, have) < 0) {
@@ -289,13 +332,100 @@ int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv,
 				      schema);
 	H5Fclose(file);
 	H5Eclear2(H5E_DEFAULT);
+	if (rc < 0 && *fd >= 0) {
+		close(*fd);
+		*fd = -1;
+	}
 	return rc;
 }
 
-int lwm_h5_schema(const char *path, char **schema, struct lwm_err *e)
+static bool reads_back(struct lwm_mem_file *m, struct lwm_vec *v, int nv)
 {
 	char have[64];
-	hid_t file;
+	int64_t at;
+	hid_t fapl = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+	if (fapl >= 0 && lwm_mem_reopen(fapl, m) >= 0)
+		file = H5Fopen("rehearsal", H5F_ACC_RDONLY, fapl);
+	bool ok = file >= 0 && read_schema(file, have) == 0;
+	for (int i = 0; i < nv && ok; i++)
+		ok = get_vec(file, &v[i], &at, m->size) == 0;
+	if (file >= 0 && H5Fclose(file) < 0)
+		ok = false;
+	if (fapl >= 0)
+		H5Pclose(fapl);
+	return ok;
+}
+
+/* Writes and reads a file that is nowhere but in memory. */
+static int rehearse(struct lwm_err *e)
+{
+	static const char name[] = "HDF5 to begin with";
+	struct lwm_vec v[] = { { "u8", LWM_V_U8, 3 },   { "u16", LWM_V_U16, 3 }, { "u32", LWM_V_U32, 3 }, { "i64", LWM_V_I64, 3 },
+			       { "u64", LWM_V_U64, 3 }, { "f32", LWM_V_F32, 3 }, { "text", LWM_V_TEXT, 3 } };
+	enum { N = sizeof v / sizeof *v };
+	struct lwm_mem_file m = { 0 };
+	int64_t at[N];
+	int rc = create_structure(&m, name, "lwm-rehearsal", v, N, at, e);
+	if (rc == 0 && !reads_back(&m, v, N))
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for %s", name);
+	lwm_mem_release(&m);
+	return rc;
+}
+
+/* Two looks at a file: what seems to be damage may be want of memory for a moment, which HDF5 may have had no memory to say.
+ * Want that lasts is met by the room that is asked for; a damaged file may itself ask for more memory than there is, and does
+ * so both times. */
+struct looks {
+	struct lwm_err why;
+	int n;
+	bool starved; /* at the first one */
+};
+
+/* HDF5 was once short of memory, through no fault of the file: from then on it may find fault with whole files. */
+static atomic_bool unsound;
+
+static bool another(struct looks *l, int rc)
+{
+	if (l->n++ == 0 && rc == -LWM_EDATA) {
+		l->starved = starved;
+		lwm_err_clear(&l->why);
+		starved = false;
+		return true;
+	}
+	return false;
+}
+
+static int verdict(const struct looks *l, int rc, const char *path, struct lwm_err *e)
+{
+	if (l->starved && !starved)
+		unsound = true;
+	if (rc == -LWM_EDATA && unsound)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for reading it with HDF5", path);
+	return rc < 0 ? lwm_fail(e, -rc, "%s", l->why.msg) : rc;
+}
+
+int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv, int64_t *at, int *fd,
+		struct lwm_err *e)
+{
+	struct lwm_vec asked[LWM_VF_MAX + 1];
+	struct looks l = { 0 };
+	int rc;
+	LWM_BUG_ON(nv > LWM_VF_MAX + 1);
+	memcpy(asked, v, (size_t)nv * sizeof *v);
+	do {
+		memcpy(v, asked, (size_t)nv * sizeof *v); /* a look at the file sets sizes and types */
+		*fd = -1;
+		rc = enter(path, &l.why);
+		if (rc == 0)
+			rc = open_once(path, schema, v, nv, at, fd, &l.why);
+	} while (another(&l, rc));
+	return verdict(&l, rc, path, e);
+}
+
+static int schema_once(const char *path, char **schema, struct lwm_err *e)
+{
+	char have[64];
+	hid_t file = -1;
 	int rc = 0;
 	*schema = NULL;
 	LWM_TRY(open_file(&file, path, e));
@@ -306,4 +436,17 @@ int lwm_h5_schema(const char *path, char **schema, struct lwm_err *e)
 	H5Fclose(file);
 	H5Eclear2(H5E_DEFAULT);
 	return rc;
+}
+
+int lwm_h5_schema(const char *path, char **schema, struct lwm_err *e)
+{
+	struct looks l = { 0 };
+	int rc;
+	*schema = NULL;
+	do {
+		rc = enter(path, &l.why);
+		if (rc == 0)
+			rc = schema_once(path, schema, &l.why);
+	} while (another(&l, rc));
+	return verdict(&l, rc, path, e);
 }

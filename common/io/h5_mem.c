@@ -162,6 +162,11 @@ herr_t lwm_mem_set(hid_t fapl, struct lwm_mem_file *m)
 	return driver < 0 || !m->page ? -1 : H5Pset_driver(fapl, driver, &m);
 }
 
+herr_t lwm_mem_reopen(hid_t fapl, struct lwm_mem_file *m)
+{
+	return H5Pset_driver(fapl, driver, &m);
+}
+
 int lwm_mem_copy(const struct lwm_mem_file *m, int fd, const char *path, struct lwm_err *e)
 {
 	if (ftruncate(fd, (off_t)m->size))

@@ -19,6 +19,8 @@ struct lwm_mem_file {
 
 /* Makes files of this access list go to *m. -1: HDF5 refuses, or out of memory. The caller releases *m in any case. */
 herr_t lwm_mem_set(hid_t fapl, struct lwm_mem_file *m);
+/* The same for a file that is there already, to be read. */
+herr_t lwm_mem_reopen(hid_t fapl, struct lwm_mem_file *m);
 /* Writes pages and size to an empty file. */
 int lwm_mem_copy(const struct lwm_mem_file *m, int fd, const char *path, struct lwm_err *e);
 void lwm_mem_release(struct lwm_mem_file *m);

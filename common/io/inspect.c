@@ -41,19 +41,26 @@ static enum lwm_thing of_folder(const char *dir)
 	return LWM_THING_OTHER;
 }
 
+/* A failure that says something of the file, as opposed to one to read it. */
+static bool is_verdict(int rc)
+{
+	return rc == -LWM_EDATA || rc == -LWM_ENOINPUT;
+}
+
 /* A damaged shard may no longer say what it is; the manifest beside it still does. */
-static enum lwm_thing of_manifest(const char *path)
+static int of_manifest(const char *path, enum lwm_thing *out, struct lwm_err *e)
 {
 	struct lwm_manifest m;
-	enum lwm_thing t = LWM_THING_OTHER;
-	if (lwm_manifest_read(&m, path, NULL) < 0)
-		return t;
+	struct lwm_err why = { 0 };
+	int rc = lwm_manifest_read(&m, path, &why);
+	if (rc < 0)
+		return is_verdict(rc) ? 0 : lwm_fail(e, -rc, "%s", why.msg);
 	if (!strcmp(m.kind, "docs"))
-		t = LWM_THING_DOCS;
+		*out = LWM_THING_DOCS;
 	else if (!strcmp(m.kind, "rows"))
-		t = LWM_THING_ROWS;
+		*out = LWM_THING_ROWS;
 	lwm_manifest_release(&m);
-	return t;
+	return 0;
 }
 
 int lwm_thing_of(const char *path, enum lwm_thing *out, struct lwm_err *e)
@@ -70,9 +77,11 @@ int lwm_thing_of(const char *path, enum lwm_thing *out, struct lwm_err *e)
 		*out = LWM_THING_ST;
 		return 0;
 	}
-	if (lwm_vf_schema(path, &schema, NULL) < 0)
-		*out = of_manifest(path);
-	else if (!strcmp(schema, "lwm-docs-1"))
+	struct lwm_err why = { 0 };
+	int rc = lwm_vf_schema(path, &schema, &why);
+	if (rc < 0)
+		return is_verdict(rc) ? of_manifest(path, out, e) : lwm_fail(e, -rc, "%s", why.msg);
+	if (!strcmp(schema, "lwm-docs-1"))
 		*out = LWM_THING_DOCS;
 	else if (!strcmp(schema, "lwm-rows-1"))
 		*out = LWM_THING_ROWS;
@@ -87,8 +96,8 @@ int lwm_thing_of(const char *path, enum lwm_thing *out, struct lwm_err *e)
 /* Texts that are JSON are shown as such. */
 static json_t *text_or_json(const char *text)
 {
-	json_t *v = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	return v ? v : json_string(text);
+	json_t *v;
+	return lwm_json_parse(&v, text, strlen(text), "text", NULL) < 0 ? json_string(text) : v;
 }
 
 static void put_manifest(json_t *o, const struct lwm_manifest *m, bool *failed)
@@ -152,7 +161,10 @@ static json_t *shape_json(int ndim, const int64_t *shape)
 {
 	json_t *s = json_array();
 	for (int d = 0; d < ndim; d++)
-		json_array_append_new(s, json_integer(shape[d]));
+		if (json_array_append_new(s, json_integer(shape[d]))) {
+			json_decref(s);
+			return NULL;
+		}
 	return s;
 }
 
@@ -190,8 +202,8 @@ static int describe_ckpt(const char *path, bool tensors, json_t *o, bool *failed
 	lwm_put(o, "values", json_integer(values), failed);
 	lwm_put(o, "tokenizer", json_string(m->tokenizer), failed);
 	lwm_put(o, "tokenizer_path", json_string(m->tokenizer_path), failed);
-	lwm_put(o, "config", json_deep_copy(m->config), failed);
-	lwm_put(o, "state", json_deep_copy(m->state), failed);
+	lwm_put(o, "config", lwm_json_copy(m->config), failed);
+	lwm_put(o, "state", lwm_json_copy(m->state), failed);
 	if (tensors)
 		lwm_put(o, "shapes", json_incref(list), failed);
 	json_decref(list);
@@ -225,7 +237,7 @@ static int describe_model(const char *path, bool tensors, json_t *o, bool *faile
 		failed);
 	lwm_put(o, "tokenizer_hash", json_string(lwm_model_tokenizer_hash(m)), failed);
 	lwm_put(o, "manifest", json_boolean(lwm_model_manifest(m)), failed);
-	lwm_put(o, "config", json_deep_copy(lwm_model_config(m)), failed);
+	lwm_put(o, "config", lwm_json_copy(lwm_model_config(m)), failed);
 	if (tensors)
 		lwm_put(o, "shapes", json_incref(list), failed);
 	json_decref(list);

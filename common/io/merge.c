@@ -54,7 +54,7 @@ static int config_of(json_t **out, const json_t *config, enum lwm_st_dtype dtype
 {
 	if (!json_is_object(config))
 		return lwm_fail(e, LWM_EDATA, "the record of the checkpoint has no 'model' in its configuration");
-	*out = json_deep_copy(config);
+	*out = lwm_json_copy(config);
 	json_t *type = json_string(dtype == LWM_ST_BF16 ? "bfloat16" : "float32");
 	if (!*out || !type || (json_object_get(*out, "torch_dtype") && json_object_set(*out, "torch_dtype", type))) {
 		json_decref(type);

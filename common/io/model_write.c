@@ -189,7 +189,7 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	w->dir = strndup(dir, len);
 	w->tokenizer = strdup(spec->tokenizer ? spec->tokenizer : "");
 	w->source = strdup(spec->source ? spec->source : "");
-	w->config = json_deep_copy(spec->config);
+	w->config = lwm_json_copy(spec->config);
 	w->files = json_object();
 	w->extra = spec->extra;
 	w->ctx = spec->ctx;

@@ -19,9 +19,8 @@ void lwm_put(json_t *object, const char *key, json_t *value, bool *failed)
 static int self_hash(json_t *record, struct lwm_hash *out, const char *path, struct lwm_err *e)
 {
 	json_object_del(record, "self");
-	char *text = json_dumps(record, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	char *text;
+	LWM_TRY(lwm_json_dump(record, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17), path, &text, e));
 	*out = lwm_hash_bytes(text, strlen(text));
 	free(text);
 	return 0;

@@ -1,8 +1,8 @@
 #include "common/io/shard.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -29,10 +29,10 @@ static bool in_the_way(const char *path, bool force)
 		return true;
 	if (force)
 		return false;
-	FILE *f = fopen(path, "rb");
-	bool ours = f && fread(head, 1, sizeof head, f) == sizeof head && !memcmp(head, magic, sizeof head);
-	if (f)
-		fclose(f);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool ours = fd >= 0 && read(fd, head, sizeof head) == sizeof head && !memcmp(head, magic, sizeof head);
+	if (fd >= 0)
+		close(fd);
 	return !ours;
 }
 
@@ -77,12 +77,12 @@ void lwm_shard_release(struct lwm_shard_out *s)
 	memset(s, 0, sizeof *s);
 }
 
-/* The text of meta; with every content hash it has the same length. */
-static char *meta_text(struct lwm_shard_out *s, const char *content)
+/* The text of meta, malloc'ed; with every content hash it has the same length. */
+static int meta_text(struct lwm_shard_out *s, const char *content, char **out, struct lwm_err *e)
 {
 	bool failed = s->failed;
 	lwm_put(s->meta, "content", json_string(content), &failed);
-	return failed ? NULL : json_dumps(s->meta, JSON_INDENT(1) | JSON_SORT_KEYS);
+	return lwm_json_dump(failed ? NULL : s->meta, JSON_INDENT(1) | JSON_SORT_KEYS, s->path, out, e);
 }
 
 /* Content id: everything but itself. */
@@ -125,9 +125,8 @@ static int fill(struct lwm_shard_out *s, struct lwm_vfw *w, const struct lwm_vec
 	for (int i = 0; i < nv; i++)
 		LWM_TRY(lwm_spool_copy(&spool[i], w, i, lwm_vtype_bytes(v[i].type), s->path, e));
 	LWM_TRY(content(w, nv, blank, s->manifest.content, e));
-	char *text = meta_text(s, s->manifest.content);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", s->path);
+	char *text;
+	LWM_TRY(meta_text(s, s->manifest.content, &text, e));
 	int rc = lwm_vfw_put(w, nv, text, (int64_t)strlen(text), e);
 	free(text);
 	LWM_TRY(rc);
@@ -141,12 +140,9 @@ int lwm_shard_commit(struct lwm_shard_out *s, const char *schema, struct lwm_vec
 {
 	struct lwm_vec all[LWM_VF_MAX];
 	struct lwm_vfw *w = NULL;
+	char *blank;
 	int rc = 0;
-	char *blank = meta_text(s, NO_CONTENT);
-	if (!blank)
-		return lwm_fail(e, LWM_EDATA,
-				"%s: its description cannot be written (memory, or a text that is not UTF-8)",
-				s->path);
+	LWM_TRY(meta_text(s, NO_CONTENT, &blank, e));
 	for (int i = 0; i < nv; i++) {
 		v[i].n = lwm_spool_bytes(&spool[i]) / lwm_vtype_bytes(v[i].type);
 		all[i] = v[i];

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/base/hash.h"
+#include "common/base/json.h"
 #include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
@@ -71,10 +72,8 @@ static int tensor_size(const struct lwm_st_tensor *t, int64_t *size, const char 
 /* The JSON text, padded with spaces so that the data begin at a multiple of 8. */
 static int build_header(struct lwm_st_writer *w, const json_t *header, struct lwm_err *e)
 {
-	char *text = json_dumps(header, JSON_COMPACT);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "%s: cannot build the header (memory, or a name that is not UTF-8)",
-				w->o->path);
+	char *text;
+	LWM_TRY(lwm_json_dump(header, JSON_COMPACT, w->o->path, &text, e));
 	int64_t n = (int64_t)strlen(text);
 	w->header_bytes = (n + 7) / 8 * 8;
 	w->header = realloc(text, (size_t)w->header_bytes + 1);

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/arena.h"
 #include "common/base/path.h"
 
 /* Demuxers that read one file and nothing else: no playlists, no file name patterns, no network. */
@@ -19,6 +20,12 @@ static const char demuxers[] =
 	"wav,mp3,flac,aac,yuv4mpegpipe,nut,mxf,obu,av1,rm,dv,mjpeg,vc1,image2,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,"
 	"ppm_pipe,pgm_pipe,pbm_pipe,pam_pipe,qoi_pipe,jpegxl_pipe,jpegls_pipe,j2k_pipe,gem_pipe,sgi_pipe,"
 	"sunrast_pipe,exr_pipe,dpx_pipe,pcx_pipe,psd_pipe,pgmyuv_pipe,xbm_pipe,xpm_pipe,xwd_pipe";
+
+int lwm_media_room(const char *path, int64_t pixels, bool still, struct lwm_err *e)
+{
+	enum { FIXED = 48 << 20, STILL = 6, FILM = 20 /* frames: a decoder keeps up to 16 for those to come */ };
+	return lwm_memory_room(FIXED + (size_t)pixels * 4 * (still ? STILL : FILM), path, e);
+}
 
 static int check_file(const char *path, struct lwm_err *e)
 {
@@ -48,11 +55,14 @@ static int open_container(struct lwm_decoder *d, struct lwm_err *e)
 	if (!url)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);
 	snprintf(url, strlen(d->path) + 6, "file:%s", d->path);
-	av_dict_set(&opts, "protocol_whitelist", "file", 0);
-	av_dict_set(&opts, "format_whitelist", demuxers, 0);
-	av_dict_set(&opts, "pattern_type", "none", 0);
+	int av = av_dict_set(&opts, "protocol_whitelist", "file", 0);
+	if (av >= 0)
+		av = av_dict_set(&opts, "format_whitelist", demuxers, 0);
+	if (av >= 0)
+		av = av_dict_set(&opts, "pattern_type", "none", 0);
 	lwm_av_forget();
-	int av = avformat_open_input(&d->fmt, url, NULL, &opts);
+	if (av >= 0) /* not without any of these */
+		av = avformat_open_input(&d->fmt, url, NULL, &opts);
 	av_dict_free(&opts);
 	free(url);
 	LWM_TRY(av < 0 ? size_refused(d, e) : 0);
@@ -80,9 +90,11 @@ static int probe_streams(struct lwm_decoder *d, struct lwm_err *e)
 		free(opts);
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);
 	}
-	for (unsigned i = 0; i < n; i++)
-		av_dict_set_int(&opts[i], "max_pixels", d->limit / (videos ? videos : 1) + BLOCKS, 0);
-	int av = avformat_find_stream_info(d->fmt, opts);
+	int av = 0;
+	for (unsigned i = 0; i < n && av >= 0; i++)
+		av = av_dict_set_int(&opts[i], "max_pixels", d->limit / (videos ? videos : 1) + BLOCKS, 0);
+	if (av >= 0)
+		av = avformat_find_stream_info(d->fmt, opts);
 	for (unsigned i = 0; i < n; i++)
 		av_dict_free(&opts[i]);
 	free(opts);
@@ -129,6 +141,7 @@ static int open_codec(struct lwm_decoder *d, struct lwm_err *e)
 	d->st = d->fmt->streams[i];
 	const AVCodecParameters *par = d->st->codecpar;
 	LWM_TRY(check_size(d, par, e));
+	LWM_TRY(lwm_media_room(d->path, (int64_t)par->width * par->height, d->still, e));
 	d->dec = avcodec_alloc_context3(codec);
 	d->pkt = av_packet_alloc();
 	if (!d->dec || !d->pkt)
@@ -207,8 +220,8 @@ static int feed(struct lwm_decoder *d, struct lwm_err *e)
 	int av = av_read_frame(d->fmt, d->pkt);
 	if (av == AVERROR_EOF) {
 		d->draining = true;
-		avcodec_send_packet(d->dec, NULL);
-		return 0;
+		av = avcodec_send_packet(d->dec, NULL);
+		return av == AVERROR(ENOMEM) ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path) : 0;
 	}
 	if (av < 0)
 		return lwm_av_fail(e, av == AVERROR(EIO) ? LWM_EIO : LWM_EDATA, av, "%s: reading failed after %lld frames",
@@ -247,6 +260,8 @@ static int decode(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
 {
 	int av;
 	while ((av = avcodec_receive_frame(d->dec, frame)) < 0) {
+		if (av == AVERROR(ENOMEM)) /* no damage */
+			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for frame %lld", d->path, (long long)d->frames);
 		/* After an error the decoder goes on with the next packet; at the end it may repeat the error for ever. */
 		if (av != AVERROR(EAGAIN) && av != AVERROR_EOF)
 			d->bad_packets++;
@@ -314,6 +329,7 @@ int lwm_decoder_open(struct lwm_decoder **out, const char *path, int64_t max_pix
 	d->limit = lwm_media_limit(max_pixels);
 	lwm_av_quiet();
 	lwm_av_room(d->limit);
+	LWM_GO(lwm_media_room(path, 0, true, e));
 	LWM_GO(open_container(d, e));
 	d->still = is_still(d->fmt);
 	LWM_GO(probe_streams(d, e));

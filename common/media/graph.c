@@ -96,6 +96,9 @@ static int build(struct lwm_graph *g, const struct lwm_decoder *d, const AVFrame
 		goto end;
 	*out = (AVFilterInOut){ .name = av_strdup("in"), .filter_ctx = g->src };
 	*in = (AVFilterInOut){ .name = av_strdup("out"), .filter_ctx = g->sink };
+	av = AVERROR(ENOMEM);
+	if (!out->name || !in->name)
+		goto end;
 	av = avfilter_graph_parse_ptr(g->g, chain, &in, &out, NULL);
 	if (av >= 0)
 		av = avfilter_graph_config(g->g, NULL);
@@ -111,6 +114,7 @@ int lwm_graph_open(struct lwm_graph **out, const struct lwm_decoder *d, const AV
 	char chain[512];
 	*out = NULL;
 	LWM_TRY(filters(chain, sizeof chain, d, first, o, count_only, e));
+	LWM_TRY(lwm_media_room(d->path, (int64_t)first->width * first->height, d->still, e));
 	struct lwm_graph *g = calloc(1, sizeof *g);
 	if (!g)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);

@@ -24,6 +24,9 @@ void lwm_av_room(int64_t pixels);
 int lwm_media_too_large(const char *path, int64_t width, int64_t height, int64_t limit, struct lwm_err *e);
 /* Was it a picture's size that FFmpeg would not take, as its log lines say? Then `text` (n bytes) says which and why. */
 bool lwm_media_refused(int64_t limit, char *text, size_t n);
+/* Is there memory for a decoder, filters and frames of so many pixels? FFmpeg goes on without what it could not allocate: a
+ * filter loses an option, a file its index, and whole clips look damaged. */
+int lwm_media_room(const char *path, int64_t pixels, bool still, struct lwm_err *e);
 
 /* ---- one file, demuxed and decoded ---- */
 

@@ -45,7 +45,8 @@ static int convert(AVFrame *f, const uint8_t *src, struct lwm_err *e)
 					      (enum AVPixelFormat)f->format,
 					      SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT, NULL, NULL, NULL);
 	if (!s)
-		return lwm_fail(e, LWM_EUNAVAIL, "swscale cannot convert from RGB");
+		return lwm_fail(e, sws_isSupportedOutput((enum AVPixelFormat)f->format) ? LWM_EMEMORY : LWM_EUNAVAIL,
+				"swscale cannot convert from RGB");
 	sws_scale(s, plane, stride, 0, f->height, f->data, f->linesize);
 	sws_freeContext(s);
 	return 0;

@@ -26,6 +26,7 @@ static int open_encoder(struct lwm_video *v, double fps, struct lwm_err *e)
 	const AVCodec *codec = avcodec_find_encoder_by_name("libx264");
 	AVDictionary *opts = NULL;
 	bool x264 = codec != NULL;
+	int av = 0;
 	if (!codec)
 		codec = avcodec_find_encoder(AV_CODEC_ID_MPEG4);
 	if (!codec)
@@ -43,14 +44,17 @@ static int open_encoder(struct lwm_video *v, double fps, struct lwm_err *e)
 	if (v->fmt->oformat->flags & AVFMT_GLOBALHEADER)
 		v->enc->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
 	if (x264) {
-		av_dict_set(&opts, "crf", "18", 0);
-		av_dict_set(&opts, "preset", "medium", 0);
-		av_dict_set(&opts, "mbtree", "0", 0); // it reads memory that x264 never wrote: other bytes now and then
+		av = av_dict_set(&opts, "crf", "18", 0);
+		if (av >= 0)
+			av = av_dict_set(&opts, "preset", "medium", 0);
+		if (av >= 0) // it reads memory that x264 never wrote: other bytes now and then
+			av = av_dict_set(&opts, "mbtree", "0", 0);
 	} else {
 		v->enc->flags |= AV_CODEC_FLAG_QSCALE;
 		v->enc->global_quality = 3 * FF_QP2LAMBDA;
 	}
-	int av = avcodec_open2(v->enc, codec, &opts);
+	if (av >= 0)
+		av = avcodec_open2(v->enc, codec, &opts);
 	av_dict_free(&opts);
 	return av < 0 ? lwm_av_fail(e, LWM_EUNAVAIL, av, "%s: encoder %s does not open", v->file->path, codec->name) : 0;
 }
@@ -71,8 +75,9 @@ static int open_container(struct lwm_video *v, struct lwm_err *e)
 	if (av < 0)
 		return lwm_av_fail(e, LWM_ECANTCREATE, av, "%s: cannot be created", v->file->path);
 	v->open = true;
-	av_dict_set(&opts, "movflags", "+faststart", 0);
-	av = avformat_write_header(v->fmt, &opts);
+	av = av_dict_set(&opts, "movflags", "+faststart", 0);
+	if (av >= 0)
+		av = avformat_write_header(v->fmt, &opts);
 	av_dict_free(&opts);
 	return av < 0 ? lwm_av_fail(e, LWM_EIO, av, "%s: header cannot be written", v->file->path) : 0;
 }
@@ -101,8 +106,9 @@ int lwm_video_open(struct lwm_video **out, const char *path, int width, int heig
 		v->url = NULL;
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path));
 	}
-	if (avformat_alloc_output_context2(&v->fmt, NULL, mp4 ? "mp4" : "matroska", v->url) < 0)
-		LWM_GO(lwm_fail(e, LWM_EUNAVAIL, "%s: this FFmpeg writes no %s", path, mp4 ? "mp4" : "mkv"));
+	int av = avformat_alloc_output_context2(&v->fmt, NULL, mp4 ? "mp4" : "matroska", v->url);
+	if (av < 0)
+		LWM_GO(lwm_av_fail(e, LWM_EUNAVAIL, av, "%s: this FFmpeg writes no %s", path, mp4 ? "mp4" : "mkv"));
 	LWM_GO(open_encoder(v, fps, e));
 	LWM_GO(open_container(v, e));
 	*out = v;

@@ -11,19 +11,21 @@ extern "C" {
 
 struct lwm_sp;
 
-/* From a serialised model. NULL on failure, with a message. */
-struct lwm_sp *lwm_sp_open(const char *model, size_t n, char *msg, size_t msg_size);
+/* What failures return: the library's own sentence is in msg; or there was no memory, and msg is empty. */
+enum { LWM_SP_FAILED = -1, LWM_SP_NO_MEMORY = -2 };
+
+/* From a serialised model. */
+int lwm_sp_open(struct lwm_sp **out, const char *model, size_t n, char *msg, size_t msg_size);
 void lwm_sp_close(struct lwm_sp *sp);
-/* Number of ids, or -1 with a message. *ids lives until this thread's next call. Thread-safe. */
-int64_t lwm_sp_encode(const struct lwm_sp *sp, const char *text, size_t n, const int32_t **ids, char *msg,
-		      size_t msg_size);
+/* Number of ids; *ids is malloc'ed. Thread-safe. */
+int64_t lwm_sp_encode(const struct lwm_sp *sp, const char *text, size_t n, int32_t **ids, char *msg, size_t msg_size);
 int32_t lwm_sp_bos(const struct lwm_sp *sp);
 int32_t lwm_sp_eos(const struct lwm_sp *sp);
 int32_t lwm_sp_unk(const struct lwm_sp *sp);
 
 /* Gives the next line (without its end) or NULL; the pointer lives until the next call. */
 typedef const char *lwm_sp_line(void *user, size_t *n);
-/* args: "name", "value", ..., NULL. *model is malloc'ed. 0, or -1 with a message. */
+/* args: "name", "value", ..., NULL. *model is malloc'ed. */
 int lwm_sp_train(const char *const *args, lwm_sp_line *next, void *user, char **model, size_t *n, char *msg,
 		 size_t msg_size);
 

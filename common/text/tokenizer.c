@@ -53,12 +53,14 @@ static int model_pieces(struct lwm_tokenizer *t, const char *path, struct lwm_er
 	char *plain = lwm_sp_model_without_prefix(t->file, t->nfile, &n);
 	if (!plain)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for the model", path);
-	t->rest = lwm_sp_open(plain, n, msg, sizeof msg);
+	int rc = lwm_sp_open(&t->rest, plain, n, msg, sizeof msg);
 	free(plain);
 	/* A model that strips spaces would strip the one we put in place of its dummy prefix. */
-	if (t->rest && (t->m.remove_spaces || t->m.charsmap || t->m.suffix || !t->m.escape_spaces))
-		t->whole = lwm_sp_open(t->file, t->nfile, msg, sizeof msg);
-	if (!t->rest || *msg)
+	if (rc == 0 && (t->m.remove_spaces || t->m.charsmap || t->m.suffix || !t->m.escape_spaces))
+		rc = lwm_sp_open(&t->whole, t->file, t->nfile, msg, sizeof msg);
+	if (rc == LWM_SP_NO_MEMORY)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for the model", path);
+	if (rc < 0)
 		return lwm_fail(e, LWM_EDATA, "%s: not a SentencePiece model (%s)", path, msg);
 	lwm_cuts_init(&t->cuts, &t->m);
 	t->bos = lwm_sp_bos(t->rest);
@@ -80,9 +82,11 @@ static int find_file(const char *spec, char **path, bool *bytes, struct lwm_err 
 	if (!lwm_path_is_dir(spec)) {
 		*path = strdup(spec);
 	} else {
-		*path = lwm_path_join(spec, "tokenizer.txt");
-		*bytes = *path && lwm_path_exists(*path);
-		free(*path);
+		char *plain = lwm_path_join(spec, "tokenizer.txt");
+		if (!plain)
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
+		*bytes = lwm_path_exists(plain);
+		free(plain);
 		*path = lwm_path_join(spec, "tokenizer.model");
 		if (*path && *bytes && lwm_path_exists(*path)) {
 			free(*path);
@@ -159,14 +163,29 @@ static void give_words(struct lwm_tokenizer *t, struct lwm_words *w)
 	lwm_words_free(w);
 }
 
-static int encode_sp(const struct lwm_sp *sp, const char *text, size_t n, const int32_t **v, int64_t *count,
-		     struct lwm_err *e)
+/* *v is malloc'ed. */
+static int encode_sp(const struct lwm_sp *sp, const char *text, size_t n, int32_t **v, int64_t *count, struct lwm_err *e)
 {
 	char msg[512] = "";
 	*count = lwm_sp_encode(sp, text, n, v, msg, sizeof msg);
+	if (*count == LWM_SP_NO_MEMORY)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the tokens of %zu bytes of text", n);
 	if (*count < 0)
 		return lwm_fail(e, LWM_EDATA, "SentencePiece could not encode %zu bytes of text: %s", n, msg);
 	return 0;
+}
+
+/* A part that is new: encoded, appended and remembered. */
+static int encode_part(struct lwm_tokenizer *t, struct lwm_words *w, const char *text, size_t n, uint64_t hash,
+		       struct lwm_ids *ids, struct lwm_err *e)
+{
+	int32_t *v;
+	int64_t count;
+	LWM_TRY(encode_sp(t->rest, text, n, &v, &count, e));
+	lwm_words_put(w, text, n, hash, v, count);
+	int rc = lwm_ids_add(ids, v, count, e);
+	free(v);
+	return rc;
 }
 
 static int encode_parts(struct lwm_tokenizer *t, struct lwm_words *w, const char *text, size_t n, struct lwm_ids *ids,
@@ -177,11 +196,7 @@ static int encode_parts(struct lwm_tokenizer *t, struct lwm_words *w, const char
 		int64_t count;
 		b = lwm_cuts_next(&t->cuts, text, a, n);
 		const int32_t *v = lwm_words_find(w, text + a, b - a, &hash, &count);
-		if (!v) {
-			LWM_TRY(encode_sp(t->rest, text + a, b - a, &v, &count, e));
-			lwm_words_put(w, text + a, b - a, hash, v, count);
-		}
-		LWM_TRY(lwm_ids_add(ids, v, count, e));
+		LWM_TRY(v ? lwm_ids_add(ids, v, count, e) : encode_part(t, w, text + a, b - a, hash, ids, e));
 	}
 	return 0;
 }
@@ -222,10 +237,12 @@ static int encode(struct lwm_tokenizer *t, bool prefix, const char *text, size_t
 	if (n == 0)
 		return 0;
 	if (prefix && t->whole) {
-		const int32_t *v;
+		int32_t *v;
 		int64_t count;
 		LWM_TRY(encode_sp(t->whole, text, n, &v, &count, e));
-		return lwm_ids_add(ids, v, count, e);
+		int rc = lwm_ids_add(ids, v, count, e);
+		free(v);
+		return rc;
 	}
 	struct lwm_words *w = take_words(t);
 	if (!w)
@@ -306,12 +323,14 @@ int lwm_tokenizer_copy_to(const struct lwm_tokenizer *t, const char *dir, bool f
 	const char *want = t->rest ? t->file : bytes_file;
 	size_t n = t->rest ? t->nfile : strlen(bytes_file), have_n;
 	char *path = lwm_path_join(dir, t->rest ? "tokenizer.model" : "tokenizer.txt"), *have = NULL;
-	int rc = 0;
-	if (!path)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
-	bool same = lwm_path_exists(path) && lwm_read_file(path, MODEL_LIMIT, &have, &have_n, NULL) == 0 &&
-		    have_n == n && !memcmp(have, want, n);
-	if (!same)
+	bool same = false;
+	int rc = path ? lwm_path_there(path, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
+	if (rc > 0) {
+		rc = lwm_read_file(path, MODEL_LIMIT, &have, &have_n, force ? NULL : e);
+		same = rc == 0 && have_n == n && !memcmp(have, want, n);
+		rc = force ? 0 : rc;
+	}
+	if (rc >= 0 && !same)
 		rc = lwm_write_file(path, want, n, force, e);
 	free(have);
 	free(path);

@@ -122,6 +122,9 @@ int lwm_tokenizer_train(const struct lwm_tokenizer_train *how, const char *path,
 	rc = lwm_sp_train(args, feed_line, &d, &model, &n, msg, sizeof msg);
 	if (feed_check(&d, e) < 0)
 		rc = e ? e->code : -LWM_EIO;
+	else if (rc == LWM_SP_NO_MEMORY)
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for training %s pieces on %lld lines", vocab,
+			      (long long)(lines / d.step));
 	else if (rc < 0)
 		rc = lwm_fail(e, LWM_EDATA, "SentencePiece could not train %s pieces on %lld lines: %s", vocab,
 			      (long long)(lines / d.step), msg);

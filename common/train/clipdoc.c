@@ -273,10 +273,10 @@ static int add_settings(struct lwm_hasher *h, const struct lwm_vqgan_cfg *c, str
 {
 	json_t *o;
 	LWM_TRY(lwm_vqgan_cfg_to_json(c, &o, e));
-	char *text = json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT);
+	char *text;
+	int rc = lwm_json_dump(o, JSON_SORT_KEYS | JSON_COMPACT, "the settings of a VQGAN", &text, e);
 	json_decref(o);
-	if (!text)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings of a VQGAN");
+	LWM_TRY(rc);
 	lwm_hasher_add(h, text, strlen(text) + 1);
 	free(text);
 	return 0;

@@ -24,14 +24,15 @@ int lwm_llama_to_json(const struct lwm_llama_cfg *c, json_t **out, struct lwm_er
 			 "rope_theta", c->rope_theta, "rms_norm_eps", c->rms_eps, "initializer_range", c->init_std,
 			 "tie_word_embeddings", (int)c->tie_embeddings, "hidden_act", "silu", "bos_token_id", 1,
 			 "eos_token_id", 2, "torch_dtype", "float32", "attention_bias", 0, "mlp_bias", 0);
-	if (!*out)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for a model configuration");
-	if (c->vision_rows)
-		json_object_set_new(*out, "lwm",
-				    json_pack("{s:I s:I s:I s:I}", "vision_vocab", (json_int_t)c->vision_rows, "codes",
-					      (json_int_t)c->vision_codes, "eof", (json_int_t)c->vision_codes, "eov",
-					      (json_int_t)(c->vision_codes + 1)));
-	return 0;
+	if (*out && (!c->vision_rows ||
+		     !json_object_set_new(*out, "lwm",
+					  json_pack("{s:I s:I s:I s:I}", "vision_vocab", (json_int_t)c->vision_rows, "codes",
+						    (json_int_t)c->vision_codes, "eof", (json_int_t)c->vision_codes, "eov",
+						    (json_int_t)(c->vision_codes + 1)))))
+		return 0;
+	json_decref(*out);
+	*out = NULL;
+	return lwm_fail(e, LWM_EMEMORY, "out of memory for a model configuration");
 }
 
 static int optional_int(const json_t *o, const char *key, int64_t *out, const char *name, struct lwm_err *e)
@@ -268,9 +269,11 @@ static int name_it(struct lwm_loaded *m, const struct source *s, const json_t *c
 {
 	struct lwm_str all = { 0 };
 	struct lwm_hash h;
-	char *text = json_dumps(config, JSON_SORT_KEYS | JSON_COMPACT), *record = NULL;
+	char *text, *record = NULL;
+	int rc = lwm_json_dump(config, JSON_SORT_KEYS | JSON_COMPACT, s->dir, &text, e);
 	const char *path = s->model ? lwm_model_manifest(s->model) : (record = lwm_path_join(s->dir, "COMMIT.json"));
-	int rc = text && (path || s->model) ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", s->dir);
+	if (rc == 0 && !path && !s->model)
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", s->dir);
 	if (rc == 0)
 		lwm_str_puts(&all, text);
 	if (rc == 0 && path)

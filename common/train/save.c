@@ -87,7 +87,10 @@ static json_t *state_json(const struct lwm_progress_state *st, const struct lwm_
 	json_t *recent = json_array();
 	char loss[40];
 	for (int64_t i = 0; i < st->nrecent; i++)
-		json_array_append_new(recent, json_real(st->recent[i]));
+		if (json_array_append_new(recent, json_real(st->recent[i]))) {
+			json_decref(recent);
+			return NULL;
+		}
 	snprintf(loss, sizeof loss, "%a", st->loss);
 	return json_pack("{s:I s:I s:f s:I s:o s:I s:{s:s s:s}}", "step", (json_int_t)st->step, "skipped",
 			 (json_int_t)st->skipped, "units", st->units, "seed", (json_int_t)s->seed, "recent", recent,

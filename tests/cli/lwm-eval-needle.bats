@@ -94,6 +94,12 @@ timeless() { sed -E 's/"seconds":[0-9.]+/"seconds":0/; s/,"check":"[0-9a-f]{16}"
 	[ -e out/report.html ]
 }
 
+@test "a title that is no text is told as such" {
+	ok lwm-eval-needle "${sweep[@]}" -o out
+	code 64 lwm-eval-needle "${sweep[@]}" -o out --report-only --title "$(printf 'a \377 b')"
+	err_has 'UTF-8'
+}
+
 @test "a plan" {
 	ok lwm-eval-needle "${sweep[@]}" -o out --plan
 	has 'trials   6, 0 of them done'

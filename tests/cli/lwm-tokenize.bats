@@ -23,6 +23,12 @@ setup() {
 	gone x.h5 dir
 }
 
+@test "settings that are no text are refused, not left out" {
+	code 65 lwm-tokenize -t bytes -f "$(printf '[que\377],answer')" qa.jsonl -o x.h5
+	err_has 'UTF-8'
+	gone x.h5
+}
+
 @test "one shard from several inputs, again is nothing to do, other settings need --force" {
 	ok lwm-tokenize -t bytes --split-lines 1 a.txt b.txt -o all.docs.h5 --json
 	has '"documents_in":65'
