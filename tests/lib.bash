@@ -7,6 +7,8 @@
 #	same A B                   two files of the same bytes
 #	need_mpi                   skips the test where ranks cannot be started
 #	gone FILE...               none exists     words N    N lines of made-up text on standard output
+#	with_fault FAULT PATH CMD  the command with something happening at one of its calls to a file, or files below a folder
+#	count_calls PATH CMD       how many there are: $calls (tests/faults/fault.c)
 bats_require_minimum_version 1.5.0
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -72,4 +74,24 @@ words() {
 	for ((i = 0; i < $1; i++)); do
 		echo "Line $i: ${w[i % 15]} ${w[(i * 7 + 3) % 15]} ${w[(i * 11 + 5) % 15]} ${w[(i / 15) % 15]}."
 	done
+}
+
+preload() {
+	local opts=()
+	fault_so=$BATS_FILE_TMPDIR/fault.so
+	[ -z "${SAN:-}" ] || opts=(-DFAULT_NO_MEMORY)
+	[ -e "$fault_so" ] || ${CC:-cc} -shared -fPIC -O1 "${opts[@]}" -o "$fault_so" "$ROOT/tests/faults/fault.c" -ldl
+}
+
+with_fault() { # FAULT PATH COMMAND...
+	local root
+	root=$(realpath "$2")
+	[ ! -d "$root" ] || root=$root/
+	preload
+	FAULT=$1 FAULT_ROOT=$root ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-} LD_PRELOAD=$fault_so "${@:3}"
+}
+
+count_calls() { # PATH COMMAND...
+	FAULT_COUNT=$BATS_TEST_TMPDIR/calls with_fault '' "$@"
+	calls=$(cat "$BATS_TEST_TMPDIR/calls")
 }

@@ -4,7 +4,7 @@
 #   SAN=... B=build/rel BIN=.../bin tests/run.sh [PATTERN...]     only suites whose name contains a PATTERN ("NAME$": is NAME)
 #
 # A suite is a cmocka program (tests/unit, the ones named mpi_* under mpirun with 2 and 4 ranks), the kernel case table,
-# a bats file (tests/build, tests/cli, tests/slurm) or a fuzz target replaying its corpus. What a suite prints is shown when it fails.
+# a bats file (tests/build, tests/cli, tests/slurm), a fuzz target replaying its corpus or the faults of tests/faults. What a suite prints is shown when it fails.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 70
 B=${B:-build/rel} BIN=${BIN:-$PWD/bin} SAN=${SAN:-}
@@ -160,12 +160,22 @@ gpu_programs() {
 	run_program gpu/large "$B/tests/gpu/large" cpu --dry
 }
 
+# Every program interrupted on purpose at a few places; tests/faults/run.sh by itself tries them all.
+faults() {
+	if [ -n "$SAN" ]; then
+		skip_suite faults/run 'a sanitizer has a malloc of its own'
+		return
+	fi
+	run_program faults/run tests/faults/run.sh --tries 1
+}
+
 patterns=("$@")
 unit_tests
 [ ! -x "$BIN/lwm-kernel-ops" ] || run_program kernels/ops "$BIN/lwm-kernel-ops"
 emulated
 gpu_programs
 fuzz_replays
+faults
 for t in tests/build/*.bats tests/cli/*.bats tests/slurm/*.bats; do
 	[ -e "$t" ] || continue
 	if [ -n "$SAN" ] && [[ $t == tests/slurm/* ]]; then

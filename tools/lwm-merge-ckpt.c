@@ -71,10 +71,11 @@ static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
 static int open_input(struct lwm_ckpt **out, const char *path, struct lwm_err *e)
 {
 	char *dir = NULL, *record = lwm_path_join(path, "COMMIT.json");
-	int rc = record ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int there = record ? lwm_path_there(record, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = there < 0 ? there : 0;
 	if (rc == 0 && !lwm_path_exists(path))
 		rc = lwm_fail(e, LWM_ENOINPUT, "%s: there is no such folder", path);
-	else if (rc == 0 && !lwm_path_exists(record) && strncmp(lwm_path_base(path), "step_", 5))
+	else if (rc == 0 && !there && strncmp(lwm_path_base(path), "step_", 5))
 		rc = lwm_ckpt_latest(&dir, path, a.older_ok, LWM_CKPT_FULL, passed_over, NULL, e);
 	else if (rc == 0 && !(dir = strdup(path)))
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");

@@ -366,6 +366,8 @@ static int look_aside(struct job *j, const struct lwm_docs_meta *meta, struct lw
 		j->which[j->ntodo] = i;
 		j->todo[j->ntodo++] = j->in.v[i];
 	}
+	if (j->ntodo < j->in.n)
+		lwm_log(LWM_INFO, "%s: an earlier run had finished %" PRId64 " of its clips", j->out, j->in.n - j->ntodo);
 out:
 	lwm_paths_release(&keys);
 	return rc;

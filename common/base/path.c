@@ -71,7 +71,10 @@ static int add_dir(struct lwm_paths *p, const char *dir, const char *const *suff
 		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot list the folder", dir);
 	for (int i = 0; i < n; i++) {
 		char *path = rc < 0 ? NULL : lwm_path_join(dir, list[i]->d_name);
-		if (path && lwm_path_is_dir(path))
+		int folder = path ? lwm_path_folder(path, e) : 0;
+		if (folder < 0)
+			rc = folder;
+		else if (folder)
 			rc = add_dir(p, path, suffixes, depth + 1, e);
 		else if (path && wanted(list[i]->d_name, suffixes))
 			rc = lwm_paths_add(p, path, e);
@@ -98,9 +101,11 @@ static int add_list(struct lwm_paths *p, const char *file, struct lwm_err *e)
 int lwm_paths_expand(struct lwm_paths *p, const char *path, const char *const *suffixes, struct lwm_err *e)
 {
 	int64_t before = p->n;
+	int folder = path[0] == '@' ? 0 : lwm_path_folder(path, e);
+	LWM_TRY(folder);
 	if (path[0] == '@') {
 		LWM_TRY(add_list(p, path + 1, e));
-	} else if (lwm_path_is_dir(path)) {
+	} else if (folder) {
 		LWM_TRY(add_dir(p, path, suffixes, 0, e));
 	} else {
 		if (strcmp(path, "-") && access(path, R_OK))
@@ -114,7 +119,18 @@ int lwm_paths_expand(struct lwm_paths *p, const char *path, const char *const *s
 
 bool lwm_path_exists(const char *path)
 {
-	return access(path, F_OK) == 0;
+	return access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
+int lwm_path_folder(const char *path, struct lwm_err *e)
+{
+	struct stat st;
+	if (stat(path, &st) == 0)
+		return S_ISDIR(st.st_mode);
+	/* what the name itself forbids is said by whoever opens it, as of any file */
+	if (errno == ENOENT || errno == ENOTDIR || errno == EACCES || errno == ELOOP || errno == ENAMETOOLONG)
+		return 0;
+	return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot be looked at", path);
 }
 
 bool lwm_path_is_dir(const char *path)

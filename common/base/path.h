@@ -19,8 +19,10 @@ void lwm_paths_release(struct lwm_paths *p);
  * paths listed in FILE, one a line, # comments, relative to the working folder. Nothing found is -LWM_ENOINPUT. */
 int lwm_paths_expand(struct lwm_paths *p, const char *path, const char *const *suffixes, struct lwm_err *e);
 
-bool lwm_path_exists(const char *path);
+bool lwm_path_exists(const char *path); /* or it cannot be told (a failing disk): what opens it then says why */
 bool lwm_path_is_dir(const char *path);
+/* 1 a folder, 0 something else or nothing; negative: a failing disk does not tell. */
+int lwm_path_folder(const char *path, struct lwm_err *e);
 const char *lwm_path_base(const char *path);                 /* behind the last slash */
 bool lwm_path_has_suffix(const char *path, const char *suffix); /* case ignored */
 char *lwm_path_join(const char *dir, const char *name);      /* malloc'ed; NULL = out of memory */

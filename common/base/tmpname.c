@@ -111,6 +111,7 @@ int lwm_tmp_file(const char *path, char **name, int *fd, struct lwm_err *e)
 		if (*fd >= 0 && held(*fd))
 			return 0;
 		if (*fd >= 0) {
+			unlink(*name); /* where it is not gone: its state could not be told */
 			close(*fd);
 			err = EEXIST;
 		}
@@ -119,6 +120,49 @@ int lwm_tmp_file(const char *path, char **name, int *fd, struct lwm_err *e)
 	*name = NULL;
 	*fd = -1;
 	return failed(path, err, e);
+}
+
+int lwm_tmp_hold(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
+		int err = errno;
+		close(fd);
+		errno = err;
+		return -1;
+	}
+	return fd;
+}
+
+/* The folder and its lock, or why not; EEXIST: the name is taken, or a sweep was faster than we. */
+static int make_locked(const char *dir, int *fd)
+{
+	int err = 0, hold;
+	char *lock;
+
+	if (mkdir(dir, 0777))
+		return errno;
+	hold = lwm_tmp_hold(dir); /* until the lock is there */
+	if (hold < 0 && (errno == EWOULDBLOCK || errno == ENOENT))
+		return EEXIST;
+	lock = lwm_path_join(dir, LWM_TMP_LOCK);
+	*fd = lock ? open(lock, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666) : -1;
+	if (*fd < 0)
+		err = lock ? errno : ENOMEM;
+	else if (!held(*fd))
+		err = EEXIST;
+	if (err && *fd >= 0) {
+		unlink(lock);
+		close(*fd);
+		*fd = -1;
+	}
+	if (err)
+		rmdir(dir);
+	if (hold >= 0)
+		close(hold);
+	free(lock);
+	return err;
 }
 
 int lwm_tmp_dir(const char *path, char **name, int *fd, struct lwm_err *e)
@@ -130,28 +174,13 @@ int lwm_tmp_dir(const char *path, char **name, int *fd, struct lwm_err *e)
 		*name = make_name(path);
 		if (!*name)
 			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
-		err = mkdir(*name, 0777) ? errno : 0;
-		if (err == EEXIST)
-			free(*name);
-	}
-	char *lock = err ? NULL : lwm_path_join(*name, LWM_TMP_LOCK);
-	if (lock)
-		*fd = open(lock, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
-	if (lock && *fd < 0)
-		err = errno;
-	free(lock);
-	if (*fd >= 0) {
-		flock(*fd, LOCK_EX | LOCK_NB);
-		return 0;
-	}
-	if (!err)
-		lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
-	if (err != EEXIST) {
-		rmdir(*name);
+		err = make_locked(*name, fd);
+		if (!err)
+			return 0;
 		free(*name);
 	}
 	*name = NULL;
-	return err ? failed(path, err, e) : -LWM_EMEMORY;
+	return failed(path, err, e);
 }
 
 /* ---- sweeping ---- */
@@ -186,13 +215,17 @@ static bool idle(const struct stat *st)
 	return time(NULL) - st->st_mtime > IDLE;
 }
 
-/* A folder between its making and its lock, or between its lock's removal and its last name, is young. */
+/* A folder without its lock is held itself, by who finishes it; where folders cannot be locked it is young. */
 static void sweep_dir(const char *path, const struct stat *st)
 {
 	char *lock = lwm_path_join(path, LWM_TMP_LOCK);
 	int fd = lock ? open(lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : -1;
-	bool dead = fd >= 0 ? flock(fd, LOCK_EX | LOCK_NB) == 0 : lock && errno == ENOENT && idle(st);
+	bool dead = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
 
+	if (fd < 0 && lock && errno == ENOENT) {
+		fd = lwm_tmp_hold(path);
+		dead = fd >= 0 ? access(lock, F_OK) && errno == ENOENT : errno != EWOULDBLOCK && idle(st);
+	}
 	if (dead && lwm_remove_tree(path, NULL) == 0)
 		lwm_log(LWM_DEBUG, "removed what a killed writer left: %s", path);
 	if (fd >= 0)

@@ -20,6 +20,9 @@ int lwm_tmp_dir(const char *path, char **name, int *fd, struct lwm_err *e);
  * a node) only those of this host and those that nobody has touched for an hour. Looks at a folder once in a process's life. What
  * cannot be removed stays: never an error. */
 void lwm_tmp_sweep(const char *dir);
+/* Keeps a folder whose lock file is about to go from being swept until the descriptor is closed. -1: the file system cannot; then
+ * its age does for an hour. */
+int lwm_tmp_hold(const char *dir);
 /* Is it the name of a temporary? The last component of a path. */
 bool lwm_tmp_is(const char *name);
 

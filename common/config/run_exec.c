@@ -110,7 +110,7 @@ static int move_aside(const struct lwm_pipe_task *t, struct lwm_err *e)
 			free(old);
 			if (asprintf(&old, "%s.old-%d", path, ++n) < 0)
 				return lwm_fail(e, LWM_EMEMORY, "out of memory");
-		} while (lwm_path_exists(old));
+		} while (lwm_path_exists(old) && n < 10000);
 		lwm_log(LWM_WARN, "%s: moved to %s", path, old);
 		if (rename(path, old))
 			rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot move aside", path);

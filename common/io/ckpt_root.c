@@ -130,10 +130,11 @@ int lwm_ckpt_latest(char **dir, const char *root, bool older_ok, enum lwm_ckpt_c
 
 int lwm_ckpt_set_aside(const char *root, const char *path, struct lwm_err *e)
 {
+	enum { NAMES = 10000 };
 	char *box = lwm_path_join(root, "damaged"), *to = NULL;
 	int rc = box ? lwm_mkdirs(box, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 
-	for (int n = 0; rc == 0 && (!to || lwm_path_exists(to)); n++) {
+	for (int n = 0; rc == 0 && (!to || lwm_path_exists(to)) && n < NAMES; n++) {
 		free(to);
 		if (asprintf(&to, n ? "%s/%s.%d" : "%s/%s", box, lwm_path_base(path), n) < 0) {
 			to = NULL;

@@ -141,14 +141,14 @@ static int open_files(struct lwm_model *m, struct lwm_err *e)
 		char *path = lwm_path_join(m->dir, name);
 		if (!path)
 			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
-		bool index = lwm_path_exists(path);
-		int rc = index ? open_index(m, name, path, e) : 0;
+		int index = lwm_path_there(path, e);
+		int rc = index > 0 ? open_index(m, name, path, e) : index;
 		name[strlen(name) - strlen(".index.json")] = 0;
 		path[strlen(path) - strlen(".index.json")] = 0;
-		bool single = !index && lwm_path_exists(path);
+		int single = index ? 0 : lwm_path_there(path, e);
 		free(path);
 		if (single)
-			rc = open_file(m, name, e);
+			rc = single > 0 ? open_file(m, name, e) : single;
 		if (index || single)
 			return rc;
 	}

@@ -169,9 +169,10 @@ static int check_target(const char *dir, bool force, struct lwm_err *e)
 	if (!force)
 		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", dir);
 	char *path = lwm_path_join(dir, LWM_MODEL_CONFIG);
-	bool model = path && (lwm_path_exists(path) || lwm_record_is_ours(dir));
+	int model = path ? lwm_path_there(path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	free(path);
-	return model ? 0
+	LWM_TRY(model);
+	return model || lwm_record_is_ours(dir) ? 0
 		     : lwm_fail(e, LWM_ECANTCREATE, "%s: exists and is not a model folder; it is not replaced", dir);
 }
 
@@ -399,13 +400,10 @@ static int write_manifest(const struct lwm_model_writer *w, struct lwm_err *e)
 	return rc;
 }
 
-/* A place under a temporary name where the old folder can wait: *box the temporary, *inside the old folder in it. */
-static int make_box(const struct lwm_model_writer *w, char **box, char **inside, struct lwm_err *e)
+/* A place under a temporary name where the old folder can wait: *box the temporary, *inside the old folder in it, *lock keeps it. */
+static int make_box(const struct lwm_model_writer *w, char **box, char **inside, int *lock, struct lwm_err *e)
 {
-	int lock;
-
-	LWM_TRY(lwm_tmp_dir(w->dir, box, &lock, e));
-	close(lock);
+	LWM_TRY(lwm_tmp_dir(w->dir, box, lock, e));
 	*inside = lwm_path_join(*box, lwm_path_base(w->dir));
 	return *inside ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
 }
@@ -414,7 +412,7 @@ static int make_box(const struct lwm_model_writer *w, char **box, char **inside,
 static int replace_in_two(struct lwm_model_writer *w, const char *parent, struct lwm_err *e)
 {
 	char *box = NULL, *inside = NULL;
-	int rc = make_box(w, &box, &inside, e);
+	int lock = -1, rc = make_box(w, &box, &inside, &lock, e);
 
 	if (rc == 0 && rename(w->dir, inside)) {
 		rc = lwm_fail_errno(e, LWM_ECANTCREATE, errno, "%s: cannot be moved away", w->dir);
@@ -428,6 +426,8 @@ static int replace_in_two(struct lwm_model_writer *w, const char *parent, struct
 	}
 	if (box && box[0])
 		lwm_remove_tree(box, NULL);
+	if (lock >= 0)
+		close(lock);
 	free(box);
 	free(inside);
 	return rc;
@@ -452,6 +452,7 @@ static int publish(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char *lock = lwm_path_join(w->tmp, LWM_TMP_LOCK), *parent = lwm_path_dir(w->dir);
 	int rc = lock && parent ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	int held = rc == 0 ? lwm_tmp_hold(w->tmp) : -1;
 
 	if (rc == 0 && unlink(lock))
 		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot be removed", lock);
@@ -459,6 +460,8 @@ static int publish(struct lwm_model_writer *w, struct lwm_err *e)
 		rc = lwm_fsync_dir(w->tmp, e);
 	if (rc == 0)
 		rc = take_name(w, parent, e);
+	if (held >= 0)
+		close(held);
 	free(lock);
 	free(parent);
 	return rc;

@@ -61,6 +61,9 @@ static int open_container(struct lwm_decoder *d, struct lwm_err *e)
 	if (av >= 0)
 		av = av_dict_set(&opts, "pattern_type", "none", 0);
 	lwm_av_forget();
+	d->fmt = avformat_alloc_context();
+	if (av >= 0)
+		av = d->fmt ? lwm_av_source_open(&d->source, d->fmt) : AVERROR(ENOMEM);
 	if (av >= 0) /* not without any of these */
 		av = avformat_open_input(&d->fmt, url, NULL, &opts);
 	av_dict_free(&opts);
@@ -158,6 +161,14 @@ static int open_codec(struct lwm_decoder *d, struct lwm_err *e)
 	return 0;
 }
 
+/* What came of it, unless the disk failed meanwhile: demuxers take that for the end of the file or for damage. */
+static int unless_unread(const struct lwm_decoder *d, int rc, struct lwm_err *e)
+{
+	if (!d->source.error || (rc < 0 && rc != -LWM_EDATA))
+		return rc;
+	return lwm_fail_errno(e, LWM_EIO, d->source.error, "%s: reading failed after %lld frames", d->path, (long long)d->frames);
+}
+
 int lwm_decoder_seek(struct lwm_decoder *d, double seconds, struct lwm_err *e)
 {
 	int64_t base = d->fmt->start_time == AV_NOPTS_VALUE ? 0 : d->fmt->start_time;
@@ -167,7 +178,7 @@ int lwm_decoder_seek(struct lwm_decoder *d, double seconds, struct lwm_err *e)
 	if (av < 0)
 		av = av_seek_frame(d->fmt, -1, base, AVSEEK_FLAG_BACKWARD); // decode from the start instead
 	if (av < 0)
-		return lwm_av_fail(e, LWM_EDATA, av, "%s: cannot seek", d->path);
+		return unless_unread(d, lwm_av_fail(e, LWM_EDATA, av, "%s: cannot seek", d->path), e);
 	avcodec_flush_buffers(d->dec);
 	av_frame_free(&d->first);
 	d->packets = d->frames = d->bad_packets = d->bad_frames = d->next_pts = d->last_end = 0;
@@ -224,8 +235,7 @@ static int feed(struct lwm_decoder *d, struct lwm_err *e)
 		return av == AVERROR(ENOMEM) ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path) : 0;
 	}
 	if (av < 0)
-		return lwm_av_fail(e, av == AVERROR(EIO) ? LWM_EIO : LWM_EDATA, av, "%s: reading failed after %lld frames",
-				   d->path, (long long)d->frames);
+		return lwm_av_fail(e, LWM_EDATA, av, "%s: reading failed after %lld frames", d->path, (long long)d->frames);
 	note_packet(d);
 	if (d->pkt->stream_index == d->st->index) {
 		av = avcodec_send_packet(d->dec, d->pkt);
@@ -281,7 +291,7 @@ static int decode(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
 int lwm_decoder_next(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
 {
 	if (!d->first)
-		return decode(d, frame, e);
+		return unless_unread(d, decode(d, frame, e), e);
 	av_frame_move_ref(frame, d->first);
 	av_frame_free(&d->first);
 	return 1;
@@ -327,6 +337,7 @@ int lwm_decoder_open(struct lwm_decoder **out, const char *path, int64_t max_pix
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
 	d->limit = lwm_media_limit(max_pixels);
+	d->source.path = d->path;
 	lwm_av_quiet();
 	lwm_av_room(d->limit);
 	LWM_GO(lwm_media_room(path, 0, true, e));
@@ -335,9 +346,11 @@ int lwm_decoder_open(struct lwm_decoder **out, const char *path, int64_t max_pix
 	LWM_GO(probe_streams(d, e));
 	LWM_GO(open_codec(d, e));
 	LWM_GO(meet(d, e));
+	LWM_GO(unless_unread(d, 0, e));
 	*out = d;
 	return 0;
 out:
+	rc = unless_unread(d, rc, e);
 	lwm_decoder_close(d);
 	return rc;
 }
@@ -395,6 +408,7 @@ void lwm_decoder_close(struct lwm_decoder *d)
 	av_packet_free(&d->pkt);
 	avcodec_free_context(&d->dec);
 	avformat_close_input(&d->fmt);
+	lwm_av_source_close(&d->source);
 	free(d->path);
 	free(d);
 }

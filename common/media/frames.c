@@ -214,7 +214,8 @@ int lwm_frames_open(struct lwm_frames **out, const char *path, const struct lwm_
 	if (!f->path || !f->in || !f->out)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path));
 	LWM_GO(check_opts(&f->o, path, e));
-	if (lwm_path_is_dir(path)) {
+	LWM_GO(lwm_path_folder(path, e));
+	if (rc > 0) {
 		LWM_GO(lwm_paths_expand(&f->images, path, lwm_image_suffixes, e));
 		f->total = f->images.n;
 	}

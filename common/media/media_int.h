@@ -28,10 +28,22 @@ bool lwm_media_refused(int64_t limit, char *text, size_t n);
  * filter loses an option, a file its index, and whole clips look damaged. */
 int lwm_media_room(const char *path, int64_t pixels, bool still, struct lwm_err *e);
 
+/* ---- how it is read (source.c) ---- */
+
+struct lwm_av_source {
+	const char *path; /* the only file that may be opened */
+	AVIOContext *pb;
+	int error;        /* errno of the last read that failed, 0: none did */
+};
+/* For fmt as avformat_alloc_context gives it; an AVERROR or 0. Close it behind fmt. */
+int lwm_av_source_open(struct lwm_av_source *src, AVFormatContext *fmt);
+void lwm_av_source_close(struct lwm_av_source *src); /* one that is not open too */
+
 /* ---- one file, demuxed and decoded ---- */
 
 struct lwm_decoder {
 	char *path;
+	struct lwm_av_source source;
 	AVFormatContext *fmt;
 	AVCodecContext *dec;
 	AVStream *st;

@@ -79,7 +79,9 @@ static int find_file(const char *spec, char **path, bool *bytes, struct lwm_err 
 	*path = NULL;
 	if (*bytes)
 		return 0;
-	if (!lwm_path_is_dir(spec)) {
+	int folder = lwm_path_folder(spec, e);
+	LWM_TRY(folder);
+	if (!folder) {
 		*path = strdup(spec);
 	} else {
 		char *plain = lwm_path_join(spec, "tokenizer.txt");

@@ -63,7 +63,9 @@ static int find(const char *path, const char *suffix, char **out, struct lwm_err
 	const char *base = lwm_path_base(path), *dot = strrchr(base, '.');
 	while (n > 1 && path[n - 1] == '/')
 		n--;
-	if (dot && dot > base && !lwm_path_is_dir(path))
+	int folder = lwm_path_folder(path, e);
+	LWM_TRY(folder);
+	if (dot && dot > base && !folder)
 		n = (size_t)(dot - path);
 	char *p = malloc(n + strlen(suffix) + 1);
 	*out = NULL;
@@ -71,11 +73,12 @@ static int find(const char *path, const char *suffix, char **out, struct lwm_err
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a name");
 	memcpy(p, path, n);
 	memcpy(p + n, suffix, strlen(suffix) + 1);
-	if (lwm_path_exists(p))
+	int there = lwm_path_there(p, e);
+	if (there > 0)
 		*out = p;
 	else
 		free(p);
-	return 0;
+	return there < 0 ? there : 0;
 }
 
 static bool is_space(char c)
@@ -175,7 +178,9 @@ int lwm_clip_codes(const int32_t *tokens, int64_t n, int64_t vocab_text, int64_t
 static int files_of(const char *path, struct lwm_paths *out, struct lwm_err *e)
 {
 	static const char *const beside[] = { ".txt", ".json" };
-	LWM_TRY(lwm_path_is_dir(path) ? lwm_paths_expand(out, path, lwm_image_suffixes, e) : lwm_paths_add(out, path, e));
+	int folder = lwm_path_folder(path, e);
+	LWM_TRY(folder);
+	LWM_TRY(folder ? lwm_paths_expand(out, path, lwm_image_suffixes, e) : lwm_paths_add(out, path, e));
 	for (int i = 0; i < 2; i++) {
 		char *name;
 		LWM_TRY(find(path, beside[i], &name, e));
@@ -189,8 +194,9 @@ static int files_of(const char *path, struct lwm_paths *out, struct lwm_err *e)
 /* A file that is not there is part of the record too: it was rejected. */
 static int add_file(struct lwm_manifest *book, const char *path, struct lwm_err *e)
 {
-	struct stat s;
-	if (stat(path, &s))
+	int there = lwm_path_there(path, e);
+	LWM_TRY(there);
+	if (!there)
 		return lwm_manifest_add_input(book, path, 0, "00000000000000000000000000000000", e);
 	return lwm_manifest_add_input(book, path, -1, NULL, e);
 }

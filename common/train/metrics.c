@@ -29,8 +29,9 @@ struct lwm_metrics {
 	bool trained; /* a step was made in this run */
 };
 
-/* Keeps the lines up to the step that is gone on from; a run that begins anew begins a new file. */
-static int cut_after(const char *path, int64_t step, struct lwm_err *e)
+/* Keeps the lines up to the step that is gone on from; a run that begins anew begins a new file. The last evaluation of a run that
+ * was killed before its summary is made again. */
+static int cut_after(const char *path, int64_t step, bool evaluates_again, struct lwm_err *e)
 {
 	char *text = NULL, *p, *end;
 	size_t n;
@@ -42,7 +43,8 @@ static int cut_after(const char *path, int64_t step, struct lwm_err *e)
 	LWM_GO(lwm_read_fd(fd, path, (int64_t)1 << 32, &text, &n, e));
 	for (p = text; (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
 		const char *at = memmem(p, (size_t)(end - p), "\"step\":", 7);
-		if (at && strtoll(at + 7, NULL, 10) > step)
+		int64_t of = at ? strtoll(at + 7, NULL, 10) : 0;
+		if (of > step || (of == step && evaluates_again && memmem(p, (size_t)(end - p), "\"event\":\"eval\"", 14)))
 			break;
 	}
 	keep = step == 0 ? 0 : (off_t)(p - text);
@@ -85,7 +87,7 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 	m->summary = lwm_path_join(s->out, "summary.json");
 	if (!m->summary)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
-	LWM_GO(cut_after(path, step, e));
+	LWM_GO(cut_after(path, step, step == s->steps && !lwm_path_exists(m->summary), e));
 	LWM_GO(lwm_jsonl_open(&m->file, path, e));
 	lwm_str_printf(&line, "{\"event\":\"start\",\"step\":%" PRId64 ",\"steps\":%" PRId64 ",\"kind\":\"%s\",\"unit\":\"%s\",\"device\":",
 		       step, s->steps, o->kind, o->unit);

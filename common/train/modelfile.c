@@ -87,8 +87,9 @@ static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
 static int step_folder(char **dir, const char *path, bool older_ok, struct lwm_err *e)
 {
 	char *record = lwm_path_join(path, "COMMIT.json");
-	bool is_step = record && lwm_path_exists(record);
+	int is_step = record ? lwm_path_there(record, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	free(record);
+	LWM_TRY(is_step);
 	if (is_step) {
 		*dir = strdup(path);
 		return *dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
@@ -340,7 +341,9 @@ static int check_spec(const char *spec, struct lwm_err *e)
 	static const char *const name[] = { "tokenizer.model", "tokenizer.txt" };
 	if (!strcmp(spec, "bytes"))
 		return 0;
-	if (!lwm_path_is_dir(spec))
+	int folder = lwm_path_folder(spec, e);
+	LWM_TRY(folder);
+	if (!folder)
 		return lwm_model_check_file(spec, e);
 	for (int i = 0; i < 2; i++) {
 		char *path = lwm_path_join(spec, name[i]);

@@ -133,8 +133,7 @@ static int commit(const struct lwm_objective *o, const struct lwm_progress_state
 	return rc;
 }
 
-/* What is too many goes; that this failed is said, and is no failure of the save. */
-static void retire(struct lwm_ckpt_keeper *keeper, int64_t step)
+void lwm_retire(struct lwm_ckpt_keeper *keeper, int64_t step)
 {
 	struct lwm_err why = { 0 };
 	if (keeper && lwm_ckpt_keeper_saved(keeper, step, &why) < 0)
@@ -156,7 +155,7 @@ int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct 
 	if (lwm_comm_rank(c) == 0 && rc < 0)
 		lwm_ckpt_take_back(dir, "COMMIT.json");
 	LWM_GO(lwm_agree(c, rc, e)); /* nobody goes on before the record stands */
-	retire(keeper, st->step);
+	lwm_retire(keeper, st->step);
 out:
 	if (rc < 0 && rc != -LWM_ERANK && dir)
 		lwm_ckpt_take_back(dir, mine.name);
@@ -272,7 +271,9 @@ static int newest(struct lwm_comm *c, const struct lwm_stage *s, char *dir, size
 	char *found = NULL;
 	int rc = 0;
 	memset(dir, 0, size);
-	if (lwm_comm_rank(c) == 0 && lwm_path_is_dir(s->out))
+	if (lwm_comm_rank(c) == 0)
+		rc = lwm_path_folder(s->out, e);
+	if (rc > 0)
 		rc = lwm_ckpt_latest(&found, s->out, true, LWM_CKPT_FULL, passed_over, NULL, e);
 	if (rc == -LWM_EDATA && s->start_over) {
 		lwm_log(LWM_WARN, "beginning at step 0, as --start-over says");

@@ -197,8 +197,11 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 {
 	struct lwm_err mine = { 0 };
 	double t0 = lwm_now();
-	if (r->saved_step == r->st.step)
+	if (r->saved_step == r->st.step) {
+		if (last) /* it may be an earlier run's, which was killed before it came to this */
+			lwm_retire(r->keeper, r->st.step);
 		return 0;
+	}
 	lwm_watchdog_pet("checkpoint");
 	if (r->metrics)
 		lwm_metrics_sync(r->metrics);

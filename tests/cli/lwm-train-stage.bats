@@ -416,6 +416,7 @@ flip() { # flip FILE OFFSET: one bit
 	rm out/summary.json
 	ok train -o out --steps 6 --eval-data "$rows" --eval-rows 8
 	same whole.json out/summary.json
+	[ "$(grep -c '"event":"eval"' out/metrics.jsonl)" = 1 ]
 	rm out/summary.json
 	ok train -o out --steps 6 # without held-out data: all but that
 	[[ $(cat whole.json) == "$(sed 's/}$//' out/summary.json)"* ]]

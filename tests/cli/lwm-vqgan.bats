@@ -190,21 +190,11 @@ tokens() {
 }
 
 @test "stopped: finished clips are kept, the next run resumes behind them and the bytes are the same" {
-	ok lwm-synth images -n 400 --size 16 -o "$out/many" -q
-	local slow=(-m vq -t bytes --device ref -q --frames-per-pass 1 -f '[vision],caption' "$out/many") rc=0
-	ok lwm-vqgan-encode "${slow[@]}" -o "$out/want.h5"
-	env --block-signal=USR1,USR2 lwm-vqgan-encode "${slow[@]}" -o "$out/x.h5" 2>"$out/err" &
-	job=$!
-	until grep -qs ^lwm "/proc/$job/comm"; do sleep 0.01; done # env holds signals back from here on
-	# asked to save until it did, then to stop
-	until compgen -G "$out/x.h5.aside.*.manifest.json" >/dev/null; do
-		kill -USR2 $job || { echo 'it ended before it could be stopped'; false; }
-		sleep 0.01
-	done
-	kill -USR1 $job
-	wait $job || rc=$?
-	[ "$rc" = 75 ]
-	grep -E 'stopped \(SIGUSR1\) after [1-9][0-9]* of 400 clips' "$out/err"
+	ok lwm-synth images -n 60 --size 16 -o "$out/many" -q
+	local slow=(-m vq -t bytes --device ref --frames-per-pass 1 -f '[vision],caption' "$out/many")
+	count_calls "$out/many" lwm-vqgan-encode "${slow[@]}" -o "$out/want.h5"
+	code 75 with_fault stop@$((calls / 2)) "$out/many" lwm-vqgan-encode "${slow[@]}" -o "$out/x.h5"
+	[[ $stderr =~ 'stopped (SIGUSR1) after '[1-9][0-9]*' of 60 clips' ]]
 	gone "$out/x.h5"
 	ok lwm-vqgan-encode "${slow[@]}" -o "$out/x.h5"
 	err_lacks warning
@@ -212,15 +202,28 @@ tokens() {
 	same "$out/want.h5.manifest.json" "$out/x.h5.manifest.json"
 	gone "$out"/x.h5.aside.*
 	# killed: what was put aside before is there
-	env --block-signal=USR2 lwm-vqgan-encode "${slow[@]}" -o "$out/y.h5" 2>/dev/null &
-	job=$!
-	until grep -qs ^lwm "/proc/$job/comm"; do sleep 0.01; done
-	until compgen -G "$out/y.h5.aside.*.manifest.json" >/dev/null; do kill -USR2 $job; sleep 0.01; done
-	kill -9 $job
-	wait $job || true
-	ok lwm-vqgan-encode -v "${slow[@]}" -o "$out/y.h5"
+	code 137 with_fault save@$((calls / 3)),kill@$((calls * 3 / 4)) "$out/many" lwm-vqgan-encode "${slow[@]}" -o "$out/y.h5"
+	compgen -G "$out/y.h5.aside.*.manifest.json"
+	ok lwm-vqgan-encode "${slow[@]}" -o "$out/y.h5"
+	err_has 'an earlier run had finished'
 	same "$out/want.h5" "$out/y.h5"
 	gone "$out"/y.h5.*.tmp.* "$out"/y.h5.aside.*
+}
+
+@test "a disk that fails is no bad input, wherever it fails" {
+	cp -r clips "$out/in"
+	local f k
+	for f in "$out"/in/clip-00001.{mp4,txt,json}; do
+		rm -rf "$out/want"
+		mkdir -p "$out/want"
+		count_calls "$f" "${enc[@]}" -f '[vision],caption' "$out/in" -o "$out/want/x.h5"
+		[ "$calls" -gt 2 ]
+		for ((k = 1; k <= calls; k++)); do
+			rm -f "$out/x.h5"*
+			run --separate-stderr with_fault 5@$k "$f" "${enc[@]}" -f '[vision],caption' "$out/in" -o "$out/x.h5"
+			[ "$status" = 74 ] || [ "$status" = 66 ] || same "$out/want/x.h5.manifest.json" "$out/x.h5.manifest.json"
+		done
+	done
 }
 
 @test "complete means verified: other content, damage and what was borne are seen; leftovers of a kill are replaced" {
