@@ -15,6 +15,7 @@ set -uo pipefail
 
 # lwm_stage STAGE...: stages of the text curriculum (LWM_PIPELINE: of another file), with the ranks this job has.
 # LWM_OUT: where; LWM_NAME stands over the file's value for the programs' --name, as LWM_MODEL, LWM_STEPS, LWM_MESH_DIM.
+# LWM_RANKS: how many ranks, without Slurm.
 lwm_stage() {
 	local s args=(--ranks "${SLURM_NTASKS:-${LWM_RANKS:-1}}")
 	for s in "$@"; do args+=(--only "$s"); done

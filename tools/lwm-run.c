@@ -113,6 +113,7 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	struct lwm_pipeline *p = NULL;
 	char *bin;
 	int rc;
+	unsetenv("LWM_RANKS"); /* ours by now; to lwm-merge-ckpt it would be the ranks to cut a checkpoint for */
 	LWM_TRY(own_folder(&bin, e));
 	LWM_GO(lwm_pipeline_load(&p, a->operand[0], bin, a->set, e));
 	LWM_GO(lwm_pipeline_select(p, &only, from, until, e));

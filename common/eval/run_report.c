@@ -187,7 +187,7 @@ static int timing(struct lwm_str *b, const char *path, struct lwm_err *e)
 			lwm_str_puts(b, "<tr><td>");
 			lwm_html_text(b, name);
 			lwm_str_printf(b, "</td><td>%.1f</td><td>%s</td></tr>\n", s,
-				       lwm_bytes_text(json_number_value(json_object_get(o, "max_rss")), mem, sizeof mem));
+				       lwm_bytes_text(json_number_value(json_object_get(o, "max_rss_bytes")), mem, sizeof mem));
 		}
 		json_decref(o);
 	}

@@ -10,7 +10,7 @@ setup() {
 	echo '{"eval": {"psnr": 25.5, "list": [1, 2]}}' >s.json
 	echo '<svg width="1"></svg>' >p.svg
 	echo 'a < b' >t.txt
-	echo '{"stage":"say","seconds":1.5,"max_rss":1048576}' >timing.jsonl
+	echo '{"stage":"say","seconds":1.5,"max_rss_bytes":1048576}' >timing.jsonl
 }
 
 teardown() {
@@ -24,6 +24,7 @@ teardown() {
 	grep -q 'A &amp; B' r.html
 	grep -q 'a &lt; b' r.html
 	[ "$(sed -nE 's|.*"drawn" src="data:image/svg\+xml;base64,([^"]*)".*|\1|p' r.html | base64 -d)" = "$(cat p.svg)" ]
+	grep -q '<td>1.5</td><td>1.0 MiB</td>' r.html
 	[ "$(grep -o '>holds<' r.html | wc -l)" = 2 ]
 	run grep -cE '(src|href)="(https?:|//)|<script' r.html
 	[ "$output" = 0 ]

@@ -386,3 +386,127 @@ until_seen() { # FILE TEXT: waits for it, then lets the task end
 	[ "$(grep -c 'what fits into one line' lines)" = 0 ] # it would wrap
 	grep -qE $'^\033\\[K[0-9:]+ lwm-run: copy-a-[0-9a-f]+: done' <(sed 's/^\x1b\[K\x1b\[K/\x1b[K/' lines)
 }
+
+@test "asked to stop while the task does not listen yet: 75, and what stands is said" {
+	cat >deaf <<-'S'
+		#!/bin/bash
+		touch started
+		[ -e once ] && exec cp "$1" "$2"
+		touch once
+		exec sleep 20
+	S
+	chmod +x deaf
+	edit 's/tool: cp/tool: ".\/deaf"/'
+	lwm-run --jobs 1 p.yaml 2>err &
+	pid=$!
+	until [ -e started ]; do sleep 0.02; done
+	kill -USR1 $pid
+	rc=0
+	wait $pid || rc=$?
+	[ $rc = 75 ]
+	grep 'copy.*: ended without a save' err
+	grep 'copy (2 of 2 tasks left)' err
+	grep 'p.yaml: stopped by SIGUSR1: run again to go on' err
+	ok lwm-run p.yaml
+	[ -e out/say.txt ]
+}
+
+@test "Ctrl-C: the task is asked to save; a second one ends it" {
+	cat >stubborn <<-'S'
+		#!/bin/bash
+		trap 'touch asked' USR1
+		trap '' TERM INT
+		touch started
+		while :; do sleep 0.05; done
+	S
+	chmod +x stubborn
+	edit 's/tool: cp/tool: ".\/stubborn"/'
+	lwm-run --jobs 1 p.yaml 2>err &
+	pid=$!
+	until [ -e started ]; do sleep 0.02; done
+	kill -INT $pid
+	until [ -e asked ]; do sleep 0.02; done
+	kill -0 $pid
+	kill -INT $pid
+	rc=0
+	wait $pid || rc=$?
+	[ $rc = 75 ]
+	grep 'press Ctrl-C again' err
+	run pgrep -f "$PWD/stubborn|./stubborn in"
+	[ -z "$output" ]
+}
+
+@test "a stop file in OUT: asked to save, exit 0, and nothing more while it stands" {
+	cat >listens <<-'S'
+		#!/bin/bash
+		trap 'exit 75' USR1
+		[ -e go ] && exec cp "$1" "$2"
+		touch started
+		while :; do sleep 0.05; done
+	S
+	chmod +x listens
+	edit 's/tool: cp/tool: ".\/listens"/'
+	lwm-run --jobs 1 p.yaml 2>err &
+	pid=$!
+	until [ -e started ]; do sleep 0.02; done
+	touch out/STOP
+	wait $pid # 0: nobody puts this back into a queue
+	grep 'out/STOP stands there' err
+	rm started
+	ok lwm-run p.yaml
+	err_has 'out/STOP stands there'
+	gone started out/say.txt
+	rm out/STOP
+	touch go
+	ok lwm-run p.yaml
+	[ -e out/say.txt ]
+}
+
+@test "a stop file of a training stage ends what needs it too, with exit 0" {
+	words 200 >in/text
+	cat >t.yaml <<-'Y'
+		name: t
+		out: out
+		stages:
+		- {name: tokens, tool: lwm-tokenize, operands: in/text, outputs: out/t.docs.h5, args: {tokenizer: bytes, output: out/t.docs.h5}}
+		- {name: rows, tool: lwm-pack, needs: tokens, operands: out/t.docs.h5, outputs: out/t.rows.h5, args: {seq-length: 64, output: out/t.rows.h5}}
+		- name: train
+		  tool: lwm-train-stage
+		  needs: rows
+		  args: {model: nano, data: out/t.rows.h5, tokenizer: bytes, seq-length: 64, tokens-per-batch: 256, steps: 1000000,
+		         checkpoint-every: 0, output: out/train, device: cpu, warmup-steps: 1, lr: 1e-3}
+		  outputs: [out/train/summary.json]
+		- {name: merge, tool: lwm-merge-ckpt, needs: train, operands: out/train, outputs: out/model, args: {output: out/model}}
+	Y
+	lwm-run t.yaml 2>err &
+	pid=$!
+	until grep -qs '"event":"step"' out/train/metrics.jsonl; do kill -0 $pid; sleep 0.05; done
+	touch out/train/STOP
+	wait $pid
+	grep 'train: stopped, .*out/train/STOP stands there' err
+	gone out/model
+	compgen -G 'out/train/step_*/COMMIT.json'
+	rm out/train/STOP
+	last=$(compgen -G 'out/train/step_*' | tail -1)
+	sed -i "s/steps: 1000000/steps: $((10#${last##*_} + 2))/" t.yaml
+	ok lwm-run t.yaml
+	[ -e out/model/config.json ]
+}
+
+@test "a lost rank ends the task and the run with 76" {
+	need_mpi
+	cat >r.yaml <<-'Y'
+		name: r
+		out: out
+		stages:
+		- {name: ranks, tool: ./rank, ranks: 2, operands: [x], outputs: out/never}
+	Y
+	cat >rank <<-'S'
+		#!/bin/bash
+		[ "$OMPI_COMM_WORLD_RANK" = 0 ] || kill -KILL $$
+		sleep 30
+	S
+	chmod +x rank
+	code 76 lwm-run r.yaml
+	err_has 'a rank was lost'
+}

@@ -37,7 +37,7 @@ done
 for v in $(compgen -e LWM_); do unset "$v"; done
 
 W=$(mktemp -d "${TMPDIR:-/tmp}/lwm-faults.XXXXXX")
-trap 'rm -rf "$W"' EXIT
+trap '[ $BASHPID != $$ ] || rm -rf "$W"' EXIT # a child that is signalled before it is the program would run it too
 cd "$W" || exit 70
 ${CC:-cc} -shared -fPIC -O1 -o fault.so "$here/fault.c" -ldl || exit 70
 passed=0 failed=0 skipped=0

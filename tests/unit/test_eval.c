@@ -535,7 +535,7 @@ static void test_run_report(void **state)
 	OK(lwm_paths_add(&r.checks, spec, err));
 	snprintf(spec, sizeof spec, "what it said=%s", fx_write("said.txt", "1 < 2 & 3\n"));
 	OK(lwm_paths_add(&r.texts, spec, err));
-	r.timing = fx_write("timing.jsonl", "{\"stage\":\"say\",\"seconds\":1.5,\"max_rss\":1048576}\n");
+	r.timing = fx_write("timing.jsonl", "{\"stage\":\"say\",\"seconds\":1.5,\"max_rss_bytes\":1048576}\n");
 	OK(lwm_run_report_make(&r, &page, &failures, &failed, err));
 	assert_int_equal(failed, 1);
 	assert_string_equal(failures.s, "missed: 2, wanted <= 1\n");
