@@ -422,6 +422,13 @@ flip() { # flip FILE OFFSET: one bit
 	[[ $(cat whole.json) == "$(sed 's/}$//' out/summary.json)"* ]]
 }
 
+@test "a run that is complete keeps no more checkpoints than it is told to" {
+	ok train -o out --steps 6 --checkpoint-every 2 --keep 3
+	[ "$(compgen -G 'out/step_*' | wc -l)" = 3 ]
+	ok train -o out --steps 6 --checkpoint-every 2 --keep 1 # as after a kill behind the last save
+	[ "$(compgen -G 'out/step_*')" = out/step_00000006 ]
+}
+
 @test "what dead writers left is swept at the next commit" {
 	ok train -o out --steps 2
 	mkdir -p out/step_00000001 out/step_00000077 out/.trash-step_00000001

@@ -326,6 +326,15 @@ static void folders(void **state)
 	must(lwm_remove_tree(at("in"), NULL), &e);
 	assert_false(lwm_path_exists(at("in")));
 	assert_int_equal(lwm_remove_tree(at("in"), NULL), 0);
+	/* what cannot be told is not absent, and no folder either */
+	assert_int_equal(symlink(at("loop"), at("loop")), 0);
+	assert_true(lwm_path_exists(at("loop")));
+	assert_int_equal(lwm_path_there(at("loop"), &e), -LWM_ENOINPUT);
+	lwm_err_clear(&e);
+	assert_int_equal(lwm_path_folder(at("loop"), &e), 0);
+	assert_int_equal(lwm_path_folder(at("none"), &e), 1);
+	assert_int_equal(lwm_path_folder(at("list"), &e), 0);
+	assert_int_equal(lwm_path_folder(at("list/below"), &e), 0);
 }
 
 static void whole_files(void **state)
