@@ -93,5 +93,6 @@ with_fault() { # FAULT PATH COMMAND...
 
 count_calls() { # PATH COMMAND...
 	FAULT_COUNT=$BATS_TEST_TMPDIR/calls with_fault '' "$@"
+	# shellcheck disable=SC2034  # for the caller
 	calls=$(cat "$BATS_TEST_TMPDIR/calls")
 }

@@ -295,7 +295,8 @@ static int begin_clip(struct job *j, int64_t i, struct lwm_err *e)
 static int end_clip(struct job *j, int64_t i, struct lwm_err *e)
 {
 	const struct tally *t = &j->t, *b = &j->before;
-	const int64_t s[LWM_UNIT_STATS] = { t->out - b->out, t->rejected - b->rejected, t->frames - b->frames, t->tokens - b->tokens };
+	const int64_t s[LWM_UNIT_STATS] = { t->out - b->out, t->rejected - b->rejected, t->frames - b->frames,
+					    t->tokens - b->tokens };
 	LWM_TRY(lwm_clip_inputs(j->w, j->in.v[i], j->number[i], &j->key, e));
 	LWM_TRY(lwm_docs_unit_end(j->w, lwm_str_get(&j->key), s, e));
 	j->at = i + 1;

@@ -10,8 +10,8 @@
  *
  * Values come, weakest first, from the defaults in the destinations, --config FILE (a YAML map of option names; a key
  * named like the tool may hold the map), the environment (LWM_SEQ_LENGTH), --set name=value, the command line.
- * --print-config shows each value and where it came from, --check-options only says whether the program would take them. Every tool has: --help --version --config --set
- * --print-config --plan --json --quiet --verbose --threads --seed --force. They are in struct lwm_common. --help-man
+ * --print-config shows each value and where it came from, --check-options only says whether the program would take them. Every
+ * tool has: --help --version --config --set --print-config --plan --json --quiet --verbose --threads --seed --force. They are in struct lwm_common. --help-man
  * and --help-completion print what `make install` installs. A list from a stronger source replaces the weaker one's.
  * "_" and "-" in names are the same.
  */

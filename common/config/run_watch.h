@@ -1,6 +1,7 @@
 /* run_watch.h - inside common/config: what lwm-run says about tasks while they run.
  *
- * On a terminal one line at the bottom, drawn again every second; elsewhere a plain line for each task every `every` seconds (0: never).
+ * On a terminal one line at the bottom, drawn again every second; elsewhere a plain line for each task every `every` seconds (0:
+ * never).
  * LWM_PROGRESS=line asks for plain lines on a terminal too, LWM_PROGRESS=none and --quiet for none.
  */
 #ifndef LWM_CONFIG_RUN_WATCH_H

@@ -44,8 +44,8 @@ struct lwm_slot {
 	struct lwm_err why; /* of an end: why it goes no further; code 0: it was read whole */
 };
 
-/* Each input is a unit of its shard (docshard.h): one that turns out to be bad costs itself alone, and a shard that is stopped or lacks
- * an input keeps the others aside for the next run. */
+/* Each input is a unit of its shard (docshard.h): one that turns out to be bad costs itself alone, and a shard that is stopped or
+ * lacks an input keeps the others aside for the next run. */
 struct lwm_ingest_out {
 	const struct lwm_ingest_cfg *c;
 	const struct lwm_paths *in, *out;

@@ -225,7 +225,7 @@ static int end_input(struct lwm_ingest_out *o, const struct lwm_slot *x, struct 
 	return close_input(o, x->input, e);
 }
 
-/* The key was among those that lay aside; what is damaged there is not: this run lacks the input then, and the next one makes it. */
+/* The key was among those that lay aside; damaged there, this run lacks the input, and the next one makes it. */
 static int take_input(struct lwm_ingest_out *o, struct lwm_slot *x, struct lwm_err *e)
 {
 	int64_t counts[LWM_UNIT_STATS];

@@ -73,8 +73,8 @@ struct lwm_pack_stats {
 	double fill;          /* tokens_out / (rows * seq_length) */
 };
 
-/* Writes the row shards, each whole or not at all. Stopped (-LWM_ESAVED, common/base/stop.h) it leaves the shards that are finished,
- * and run again it does not write those again. *report (may be NULL) gets a new object: settings, stats, sources;
+/* Writes the row shards, each whole or not at all. Stopped (-LWM_ESAVED, common/base/stop.h) it leaves those that are finished, and
+ * run again it does not write those again. *report (may be NULL) gets a new object: settings, stats, sources;
  * it is the same for the same run. With rows_per_shard it is also written to output/rows[-TTTTT].report.json, last.
  * */
 int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, json_t **report, struct lwm_err *e);

@@ -232,7 +232,8 @@ static int64_t length(const struct lwm_docs *d, int vec)
 static int check_shape(struct lwm_docs *d, struct lwm_err *e)
 {
 	static const int pairs[][2] = {
-		{ LWM_DOC_OFFSET, LWM_DOC_TOKENS }, { LWM_DOC_RUN, LWM_DOC_RUN_START }, { LWM_DOC_ID_OFFSET, LWM_DOC_ID_BYTES }, { LWM_DOC_SRC_OFFSET, LWM_DOC_SRC_BYTES }
+		{ LWM_DOC_OFFSET, LWM_DOC_TOKENS }, { LWM_DOC_RUN, LWM_DOC_RUN_START },
+		{ LWM_DOC_ID_OFFSET, LWM_DOC_ID_BYTES }, { LWM_DOC_SRC_OFFSET, LWM_DOC_SRC_BYTES },
 	};
 	int64_t last;
 	d->tokens = length(d, LWM_DOC_TOKENS);

@@ -1,7 +1,7 @@
 /* Units of a document shard that is not finished: kept beside it by one run, taken up by the next.
  *
- * They lie in a shard of their own under one of two names, whose description lists them; a save writes the other name and then removes
- * the old one, so that a kill at any moment leaves one of them whole.
+ * They lie in a shard of their own under one of two names, whose description lists them; a save writes the other name and then
+ * removes the old one, so that a kill at any moment leaves one of them whole.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -78,8 +78,8 @@ static int source_of(const struct lwm_ckpt *c, const struct lwm_model_spec *s, s
 	return lwm_str_ok(out, e);
 }
 
-/* 1: the folder is this model, every byte of it verified; 0: it is to be made (*replace: in the place of a damaged one). Anything else
- * of that name is left to lwm_model_create, which refuses it. */
+/* 1: the folder is this model, every byte of it verified; 0: it is to be made (*replace: in the place of a damaged one). Anything
+ * else of that name is left to lwm_model_create, which refuses it. */
 static int done(const char *dir, const char *source, bool *replace, struct lwm_err *e)
 {
 	struct lwm_model_record r = { 0 };

@@ -400,7 +400,7 @@ static int write_manifest(const struct lwm_model_writer *w, struct lwm_err *e)
 	return rc;
 }
 
-/* A place under a temporary name where the old folder can wait: *box the temporary, *inside the old folder in it, *lock keeps it. */
+/* Where the old folder can wait: *box, a temporary that *lock keeps, and *inside, the old folder in it. */
 static int make_box(const struct lwm_model_writer *w, char **box, char **inside, int *lock, struct lwm_err *e)
 {
 	LWM_TRY(lwm_tmp_dir(w->dir, box, lock, e));

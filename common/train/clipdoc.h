@@ -19,7 +19,7 @@ int lwm_clip_document(const struct lwm_fields *f, const char *path, const struct
  * is no code. Documents without vision give none. */
 int lwm_clip_codes(const int32_t *tokens, int64_t n, int64_t vocab_text, int64_t vision_codes, int64_t per,
 		   struct lwm_ids *codes, struct lwm_err *e);
-/* What names a clip as a unit of a shard (docshard.h): its number and name, size and content of its files (a folder has several). */
+/* What names a clip as a unit of a shard (docshard.h): its number; name, size and content of its files (a folder has several). */
 int lwm_clip_key(const char *path, int64_t number, struct lwm_str *key, struct lwm_err *e);
 /* The same, and the files go into the manifest. */
 int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, int64_t number, struct lwm_str *key, struct lwm_err *e);

@@ -28,8 +28,8 @@ struct lwm_resumed {
 	char dir[4096];    /* "": there was nothing to resume from */
 	json_t *settings;  /* as the checkpoint recorded them; the caller's to decref */
 };
-/* COLLECTIVE. Resumes from the newest whole checkpoint in stage->out. Damaged ones are reported on the log and passed over; when none
- * of them is whole it is -LWM_EDATA, unless stage->start_over. A model that differs is -LWM_ECONFIG naming both values. */
+/* COLLECTIVE. Resumes from the newest whole checkpoint in stage->out. Damaged ones are reported on the log and passed over; when
+ * none of them is whole it is -LWM_EDATA, unless stage->start_over. A model that differs is -LWM_ECONFIG naming both values. */
 int lwm_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, struct lwm_ckpt_keeper *keeper,
 	       struct lwm_resumed *found, struct lwm_err *e);
 /* Local, rank 0: once the run is known to go on, what is damaged and newer is moved to OUT/damaged; with stage->start_over and

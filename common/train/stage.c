@@ -192,7 +192,7 @@ static int evaluate(struct run *r, struct lwm_err *e)
 	return lwm_agree(r->world, rc, e);
 }
 
-/* A save that fails is not the end of the run: what stands already stays, and the next one tries again. Only the last one must stand. */
+/* A save that fails is not the end of the run: what stands stays, and the next one tries again. Only the last one must stand. */
 static int save(struct run *r, bool last, struct lwm_err *e)
 {
 	struct lwm_err mine = { 0 };

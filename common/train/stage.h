@@ -76,8 +76,8 @@ void lwm_stage_defaults(struct lwm_stage *s);
  * cosine or linear down to min_lr at `steps`. */
 double lwm_stage_lr(const struct lwm_stage *s, int64_t n);
 
-/* Local. Can these settings work on `ranks` ranks at all? The one judge for a run, a plan and a check; looks at no file. -LWM_EUSAGE
- * or -LWM_ECONFIG. */
+/* Local. Can these settings work on `ranks` ranks at all? The one judge for a run, a plan and a check; looks at no file.
+ * -LWM_EUSAGE or -LWM_ECONFIG. */
 int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e);
 /* COLLECTIVE over world. -LWM_ESAVED after a stop that was asked for; 0 when it is complete, or stopped by the file STOP. */
 int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e);

@@ -87,7 +87,7 @@ standin_tree() {
 bare_path() {
 	local p
 	mkdir "$bare"
-	find -L /usr/bin /bin -maxdepth 1 -type f -executable 2>/dev/null | xargs ln -st "$bare" 2>/dev/null || true
+	find -L /usr/bin /bin -maxdepth 1 -type f -executable -print0 2>/dev/null | xargs -0 ln -st "$bare" 2>/dev/null || true
 	rm -f "$bare"/{h5cc,h5pcc,mpicc,apt-get,sudo,dpkg-query}
 	mkdir "$BATS_FILE_TMPDIR/pc"
 	for p in libavformat libavcodec libavfilter libavutil libswscale yaml-0.1 sentencepiece jansson libxxhash cairo libzstd zlib cmocka ompi-c; do

@@ -390,9 +390,8 @@ until_seen() { # FILE TEXT: waits for it, then lets the task end
 @test "asked to stop while the task does not listen yet: 75, and what stands is said" {
 	cat >deaf <<-'S'
 		#!/bin/bash
-		touch started
 		[ -e once ] && exec cp "$1" "$2"
-		touch once
+		touch once started
 		exec sleep 20
 	S
 	chmod +x deaf

@@ -11,7 +11,7 @@
  *	FAULT_RANK=R      only in that rank of an MPI job
  *	FAULT_COUNT=FILE  gets the number of calls seen, at the end
  *
- *	cc -shared -fPIC -O1 -o fault.so fault.c -ldl            (-DFAULT_NO_MEMORY: under a sanitizer, which has a malloc of its own)
+ *	cc -shared -fPIC -O1 -o fault.so fault.c -ldl      (-DFAULT_NO_MEMORY: under a sanitizer, which has a malloc of its own)
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -72,8 +72,8 @@ static void read_faults(const char *s)
 		if (!at)
 			abort(); /* a test that asks for nothing proves nothing */
 		f->how = how_of(s, (size_t)(at - s));
-		f->error = f->how == ERRNO ? atoi(s) : 0;
-		f->at = atol(at + 1);
+		f->error = f->how == ERRNO ? (int)strtol(s, NULL, 10) : 0;
+		f->at = strtol(at + 1, NULL, 10);
 		g.memory |= f->how == MEMORY;
 		s = strchr(at, ',');
 		s += s != NULL;

@@ -1,108 +1,12 @@
-/* Checkpoints: any cut over ranks reads back as the same tensors; unfinished and damaged ones are never taken;
- * retention never removes the last good one. */
-#include "tests/unit/io_fault.h"
+/* Checkpoints: any cut over ranks reads back as the same tensors; unfinished and damaged ones are never taken. */
+#include "tests/unit/ckpt_fixture.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "common/base/log.h"
 #include "common/base/rng.h"
-#include "common/io/ckpt.h"
-
-enum { ROWS = 24, COLS = 40, LONG = 70000 };
-static const struct lwm_ckpt_tensor table[] = {
-	{ "model.norm.weight", 1, { COLS } },
-	{ "model.layers.0.mlp.down_proj.weight", 2, { ROWS, COLS } },
-	{ "encoder.conv_in.weight", 4, { 3, 3, 3, 16 } },
-	{ "model.embed_tokens.weight", 2, { LONG / 7, 7 } },
-};
-enum { TENSORS = 4 };
-static const int64_t sizes[TENSORS] = { COLS, ROWS *COLS, 432, LONG };
-
-static float value(int g, int64_t tensor, int64_t i, int64_t step)
-{
-	return (float)(g * 1000000 + tensor * 100003 + i) + (float)step * 0.5f;
-}
-
-/* The values of a slice, packed. */
-static float *gather(int g, const struct lwm_ckpt_slice *s, int64_t step)
-{
-	float *v = malloc((size_t)(s->run * s->count) * sizeof *v);
-	for (int64_t k = 0; k < s->count; k++)
-		for (int64_t j = 0; j < s->run; j++)
-			v[k * s->run + j] = value(g, s->tensor, s->offset + k * s->stride + j, step);
-	return v;
-}
-
-/* Rank r of n: a plain range of each tensor; with tp, columns of the matrix, cut again by rows in odd places. */
-static int64_t cut(struct lwm_ckpt_slice *s, int r, int n, bool tp)
-{
-	int64_t k = 0;
-	for (int64_t t = 0; t < TENSORS; t++) {
-		if (t == 1 && tp) {
-			int64_t w = COLS / n;
-			s[k++] = (struct lwm_ckpt_slice){ t, r * w, w, ROWS / 2 - 1, COLS, { 0 } };
-			s[k++] = (struct lwm_ckpt_slice){ t, r * w + (ROWS / 2 - 1) * COLS, w - 3, 1, 0, { 0 } };
-			s[k++] = (struct lwm_ckpt_slice){ t, r * w + (ROWS / 2 - 1) * COLS + w - 3, 3, 1, 0, { 0 } };
-			s[k++] = (struct lwm_ckpt_slice){ t, r * w + ROWS / 2 * COLS, w, ROWS / 2, COLS, { 0 } };
-			continue;
-		}
-		int64_t a = sizes[t] * r / n, b = sizes[t] * (r + 1) / n;
-		if (b > a)
-			s[k++] = (struct lwm_ckpt_slice){ t, a, b - a, 1, 0, { 0 } };
-	}
-	return k;
-}
-
-static int fill(void *ctx, int g, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e)
-{
-	const struct lwm_ckpt_slice *s = (const struct lwm_ckpt_slice *)ctx + slice;
-	(void)e;
-	for (int64_t i = first; i < first + n; i++)
-		out[i - first] = value(g, s->tensor, s->offset + i / s->run * s->stride + i % s->run, 7);
-	return 0;
-}
-
-static void write_parts(const char *dir, int n, bool tp, int64_t step, struct lwm_ckpt_part *part)
-{
-	struct lwm_err e = { 0 };
-	for (int r = 0; r < n; r++) {
-		struct lwm_ckpt_slice s[16];
-		struct lwm_ckpt_out o = { dir,          r,           table, TENSORS, s, cut(s, r, n, tp),
-					  LWM_CKPT_ALL, "{\"r\":1}", NULL,  s };
-		if (step == 7 && r == 1)
-			o.fill = fill;
-		for (int64_t i = 0; i < o.nslice; i++)
-			for (int g = 0; g < 3 && !o.fill; g++)
-				s[i].data[g] = gather(g, &s[i], step);
-		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
-		for (int64_t i = 0; i < o.nslice; i++)
-			for (int g = 0; g < 3; g++)
-				free((void *)(uintptr_t)s[i].data[g]);
-	}
-}
-
-static void commit(const char *dir, int n, int64_t step, const struct lwm_ckpt_part *part)
-{
-	struct lwm_err e = { 0 };
-	json_t *config = json_pack("{s:{s:i}}", "model", "hidden_size", COLS);
-	struct lwm_ckpt_meta m = {
-		"lwm", step, "1,-1,1,1", n, config, NULL, "abc", "/x/tokenizer.model", LWM_CKPT_ALL
-	};
-	must(lwm_ckpt_commit(dir, &m, table, TENSORS, part, n, &e), &e);
-	json_decref(config);
-}
-
-static void save(const char *root, int64_t step, int n, bool tp)
-{
-	struct lwm_ckpt_part part[8];
-	char *dir = lwm_ckpt_dir(root, step);
-	write_parts(dir, n, tp, step, part);
-	commit(dir, n, step, part);
-	free(dir);
-}
 
 /* 1: every value is right, 0: refused cleanly. A wrong value fails the test. */
 static int try_read(const char *dir, int64_t step)
@@ -287,43 +191,6 @@ static void when_none_is_whole(void **state)
 	}
 }
 
-/* What cannot be read is not bad: neither passed over nor dropped. */
-static void unreadable_is_not_damaged(void **state)
-{
-	(void)state;
-	struct lwm_err e = { 0 };
-	struct lwm_ckpt_keeper *k;
-	char part[160], *dir;
-	for (int64_t step = 1; step <= 3; step++)
-		save(at("eio"), step, 1, false);
-	snprintf(part, sizeof part, "%s", at("eio/step_00000002/part_00000.h5"));
-	/* a folder in the file's place of the same size cannot be read: EISDIR, for root as well */
-	struct stat st;
-	assert_int_equal(stat(part, &st), 0);
-	assert_int_equal(rename(part, at("eio/kept")), 0);
-	assert_int_equal(symlink("part_00000.h5", part), 0); /* ELOOP */
-	assert_int_equal(lwm_ckpt_verify(at("eio/step_00000002"), LWM_CKPT_FULL, &e), -LWM_EIO);
-	must(lwm_remove_tree(at("eio/step_00000003"), &e), &e);
-	lwm_err_clear(&e);
-	assert_int_equal(lwm_ckpt_latest(&dir, at("eio"), true, LWM_CKPT_FULL, NULL, NULL, &e), -LWM_EIO);
-	lwm_err_clear(&e);
-	must(lwm_ckpt_keeper_new(&k, at("eio"), 1, 0, &e), &e);
-	save(at("eio"), 4, 1, false);
-	must(lwm_ckpt_keeper_saved(k, 4, &e), &e);
-	assert_false(lwm_path_exists(at("eio/step_00000001")));
-	assert_false(lwm_path_exists(at("eio/step_00000002"))); /* one is kept, and that is the new one */
-	lwm_ckpt_keeper_free(k);
-	must(lwm_ckpt_keeper_new(&k, at("eio"), 2, 0, &e), &e);
-	save(at("eio"), 5, 1, false);
-	assert_int_equal(unlink(at("eio/step_00000004/part_00000.h5")), 0);
-	assert_int_equal(symlink("part_00000.h5", at("eio/step_00000004/part_00000.h5")), 0);
-	save(at("eio"), 3, 1, false);
-	must(lwm_ckpt_keeper_saved(k, 5, &e), &e);
-	assert_true(lwm_path_exists(at("eio/step_00000004"))); /* left, and not counted: */
-	assert_true(lwm_path_exists(at("eio/step_00000003")));
-	lwm_ckpt_keeper_free(k);
-}
-
 static void the_record_is_that_of_its_folder(void **state)
 {
 	(void)state;
@@ -394,119 +261,6 @@ static void damage_is_never_read(void **state)
 		free(s);
 	}
 	assert_int_equal(try_read(dir, 3), 1);
-}
-
-static bool whole(const char *root, int64_t step)
-{
-	char *dir = lwm_ckpt_dir(root, step);
-	bool ok = lwm_ckpt_verify(dir, LWM_CKPT_FULL, NULL) == 0;
-	free(dir);
-	return ok;
-}
-
-/* Random saves, damage and retention by several runs: the step just saved always stands, whole; of the older ones just those whole ones
- * that are wanted. */
-static void retention_keeps_a_good_one(void **state)
-{
-	(void)state;
-	struct lwm_err e = { 0 };
-	char root[128], part[160];
-	struct lwm_ckpt_keeper *k = NULL;
-	int64_t step = 0, keep = 1, every = 0;
-	bool want[400];
-	snprintf(root, sizeof root, "%s", at("keep"));
-	for (uint64_t round = 0; round < 60; round++) {
-		struct lwm_rng r = lwm_rng_at(5, LWM_RNG_TEST, 1, round);
-		int64_t kept = 1;
-		if (lwm_rng_below(&r, 3) == 0 || !k) { /* another run */
-			keep = lwm_rng_below(&r, 4);
-			every = lwm_rng_below(&r, 2) * 20;
-			lwm_ckpt_keeper_free(k);
-			must(lwm_ckpt_keeper_new(&k, root, keep, every, &e), &e);
-		}
-		step += 1 + lwm_rng_below(&r, 5);
-		save(root, step, 1, false);
-		for (int64_t s = step - 1; s >= 0; s--) { /* some of the older ones are damaged behind its back */
-			snprintf(part, sizeof part, "%s/step_%08d/part_00000.h5", root, (int)s);
-			if (lwm_path_exists(part) && lwm_rng_below(&r, 4) == 0)
-				flip(part, (size_t)lwm_rng_below(&r, 100000), 4);
-			want[s] = whole(root, s) && (kept < keep || (every && s % every == 0));
-			kept += want[s];
-		}
-		must(lwm_ckpt_keeper_saved(k, step, &e), &e);
-		assert_true(whole(root, step));
-		for (int64_t s = 0; s < step; s++)
-			assert_int_equal(whole(root, s), want[s]);
-	}
-	lwm_ckpt_keeper_free(k);
-}
-
-/* One byte of the newest checkpoint is damaged and one checkpoint is to be kept: what is saved after it stays. */
-static void the_step_just_saved_is_never_dropped(void **state)
-{
-	(void)state;
-	struct lwm_err e = { 0 };
-	struct lwm_ckpt_keeper *k;
-	save(at("just"), 40, 1, false);
-	flip(at("just/step_00000040/part_00000.h5"), 5000, 1);
-	for (int64_t step = 10; step <= 30; step += 10) {
-		must(lwm_ckpt_keeper_new(&k, at("just"), 1, 0, &e), &e);
-		save(at("just"), step, 1, false);
-		must(lwm_ckpt_keeper_saved(k, step, &e), &e);
-		char *dir = lwm_ckpt_dir(at("just"), step);
-		must(lwm_ckpt_verify(dir, LWM_CKPT_FULL, &e), &e);
-		free(dir);
-		lwm_ckpt_keeper_free(k);
-	}
-	/* and the damaged one is set aside, not deleted, when a run goes on below it */
-	must(lwm_ckpt_set_aside_newer(at("just"), 30, &e), &e);
-	assert_false(lwm_path_exists(at("just/step_00000040")));
-	assert_true(lwm_path_exists(at("just/damaged/step_00000040/COMMIT.json")));
-	save(at("just"), 40, 1, false);
-	must(lwm_ckpt_set_aside_newer(at("just"), 30, &e), &e);
-	assert_true(lwm_path_exists(at("just/damaged/step_00000040.1/COMMIT.json")));
-}
-
-/* Damage to one that was kept is seen even though it was whole before: what does not verify does not count as kept. */
-static void a_damaged_one_does_not_count_as_kept(void **state)
-{
-	(void)state;
-	struct lwm_err e = { 0 };
-	struct lwm_ckpt_keeper *k;
-	must(lwm_ckpt_keeper_new(&k, at("count"), 2, 0, &e), &e);
-	for (int64_t step = 1; step <= 3; step++) {
-		save(at("count"), step, 1, false);
-		if (step == 3)
-			flip(at("count/step_00000002/part_00000.h5"), 3000, 2);
-		must(lwm_ckpt_keeper_saved(k, step, &e), &e);
-	}
-	assert_true(lwm_path_exists(at("count/step_00000003")));
-	assert_false(lwm_path_exists(at("count/step_00000002")));
-	assert_true(lwm_path_exists(at("count/step_00000001")));
-	lwm_ckpt_keeper_free(k);
-}
-
-static void retention_keeps_what_was_asked(void **state)
-{
-	(void)state;
-	struct lwm_err e = { 0 };
-	struct lwm_ckpt_keeper *k;
-	for (int64_t step = 5; step <= 40; step += 5)
-		save(at("ask"), step, 1, false);
-	unlink(at("ask/step_00000015/COMMIT.json"));
-	assert_int_equal(mkdir(at("ask/step_00000099"), 0777), 0); /* a save that was killed, further on */
-	assert_int_equal(mkdir(at("ask/.trash-step_00000001"), 0777), 0); /* left by a kill */
-	must(lwm_ckpt_keeper_new(&k, at("ask"), 2, 20, &e), &e);
-	must(lwm_ckpt_keeper_saved(k, 40, &e), &e);
-	lwm_ckpt_keeper_free(k);
-	static const int kept[] = { 0, 0, 0, 1, 0, 0, 1, 1 };
-	for (int s = 0; s < 8; s++) {
-		char *dir = lwm_ckpt_dir(at("ask"), 5 + 5 * s);
-		assert_int_equal(lwm_path_exists(dir), kept[s]);
-		free(dir);
-	}
-	assert_false(lwm_path_exists(at("ask/.trash-step_00000001")));
-	assert_false(lwm_path_exists(at("ask/step_00000099")));
 }
 
 /* Killed at any moment of a save, the previous checkpoint is the newest good one or the new one is whole. */
@@ -632,14 +386,9 @@ int main(void)
 		cmocka_unit_test(holes_and_overlaps),
 		cmocka_unit_test(the_newest_good_one),
 		cmocka_unit_test(when_none_is_whole),
-		cmocka_unit_test(unreadable_is_not_damaged),
 		cmocka_unit_test(the_record_is_that_of_its_folder),
 		cmocka_unit_test(a_commit_sweeps_its_folder),
 		cmocka_unit_test(damage_is_never_read),
-		cmocka_unit_test(retention_keeps_a_good_one),
-		cmocka_unit_test(the_step_just_saved_is_never_dropped),
-		cmocka_unit_test(a_damaged_one_does_not_count_as_kept),
-		cmocka_unit_test(retention_keeps_what_was_asked),
 		cmocka_unit_test(killed_while_saving),
 		cmocka_unit_test(ranks_may_be_threads),
 		cmocka_unit_test(watchers_see_whole_ones),
