@@ -185,8 +185,8 @@ until_log() { # LOG TEXT
 	finish 90
 	[ "$(state "$job")" = 'FAILED=1' ]
 	[ "$(scontrol show job -o "$job" | grep -oE 'Restarts=[0-9]+')" = Restarts=1 ]
-	# killed itself, or was ended with the other: 137, 143 (srun says the highest)
-	grep -E 'lost a rank \(exit 1[34][0-9]\), back into the queue \(1 of 1\)' lost.sh-"$job".log || { cat lost.sh-"$job".log; false; }
+	# killed itself, or was ended with the other: srun says the highest code
+	grep -E 'lost a rank \(exit 1[2-5][0-9]\), back into the queue \(1 of 1\)' lost.sh-"$job".log || { cat lost.sh-"$job".log; false; }
 	grep 'given up' lost.sh-"$job".log || { cat lost.sh-"$job".log; false; }
 	small_stage
 	job=$(LWM_STEPS=1000000 submit "${ranks[@]}" "$ROOT/pipelines/stage_32k.sh")
