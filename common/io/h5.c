@@ -1,5 +1,6 @@
 #include "common/io/h5.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <hdf5.h>
 #include <pthread.h>
@@ -193,7 +194,8 @@ static int open_file(hid_t *file, const char *path, struct lwm_err *e)
 {
 	struct stat st;
 	if (stat(path, &st))
-		return lwm_fail(e, LWM_ENOINPUT, "%s: there is no such file", path);
+		return errno == ENOENT ? lwm_fail(e, LWM_ENOINPUT, "%s: there is no such file", path)
+				       : lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot be looked at", path);
 	if (!S_ISREG(st.st_mode))
 		return lwm_fail(e, LWM_EDATA, "%s: not a regular file", path);
 	hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
