@@ -566,6 +566,7 @@ int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn
 		lwm_stop_hold();
 	lwm_threads_settle(argv);
 	signal(SIGPIPE, SIG_DFL); /* `lwm-inspect x | head` ends quietly */
+	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow (ulimit -f) is a failed write like a full disk */
 	memset(&p, 0, sizeof p);
 	memset(&common, 0, sizeof common);
 	p.tool = tool;

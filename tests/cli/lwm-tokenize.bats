@@ -179,6 +179,15 @@ setup() {
 	err_has 'nothing to do'
 }
 
+@test "a limit on the size of files is a failed write" {
+	words 2000 >big.txt
+	# shellcheck disable=SC2016
+	code 74 bash -c 'ulimit -f 4; exec lwm-tokenize -t bytes big.txt -o big.h5'
+	err_has 'File too large'
+	run compgen -G 'big.h5*'
+	[ -z "$output" ]
+}
+
 @test "stopped: finished inputs are kept, the next run resumes behind them and the bytes are the same" {
 	words 9000 >big.txt # more than the program holds at once, so that a.txt is written before c.txt is opened
 	cat a.txt b.txt >c.txt
