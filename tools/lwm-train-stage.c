@@ -38,6 +38,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "vision-codes", &s.vision_codes, 0, 1 << 20, "N", "image codes; 0: what the rows say", 0),
 	LWM_OPT_FLAG(0, "tie", &s.tie, "head and embedding share one table"),
 	LWM_OPT_DOUBLE(0, "theta", &s.theta, 1, 1e15, "X", "base of the rotary angles", 0),
+	LWM_OPT_DOUBLE(0, "norm-eps", &s.norm_eps, 0, 1, "X", "of RMSNorm; 0: what --start-from says, else the preset's", 0),
 	LWM_OPT_DOUBLE(0, "init-std", &s.init_std, 0, 10, "X", "of first weights; 0: the preset's (0.02; small models: 1/sqrt(dim))", 0),
 	LWM_OPT_HEAD("Schedule"),
 	LWM_OPT_INT(0, "steps", &s.steps, 1, 1 << 30, "N", "updates of the whole stage", 0),

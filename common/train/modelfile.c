@@ -14,68 +14,6 @@
 #include "common/model/device.h"
 #include "common/train/objective.h"
 
-int lwm_llama_to_json(const struct lwm_llama_cfg *c, json_t **out, struct lwm_err *e)
-{
-	*out = json_pack("{s:[s] s:s s:I s:I s:I s:I s:I s:I s:I s:f s:f s:f s:b s:s s:i s:i s:s s:b s:b}", "architectures",
-			 "LlamaForCausalLM", "model_type", "llama", "hidden_size", (json_int_t)c->dim,
-			 "intermediate_size", (json_int_t)c->ffn, "num_hidden_layers", (json_int_t)c->layers,
-			 "num_attention_heads", (json_int_t)c->heads, "num_key_value_heads", (json_int_t)c->kv_heads,
-			 "vocab_size", (json_int_t)c->vocab_text, "max_position_embeddings", (json_int_t)c->max_seq,
-			 "rope_theta", c->rope_theta, "rms_norm_eps", c->rms_eps, "initializer_range", c->init_std,
-			 "tie_word_embeddings", (int)c->tie_embeddings, "hidden_act", "silu", "bos_token_id", 1,
-			 "eos_token_id", 2, "torch_dtype", "float32", "attention_bias", 0, "mlp_bias", 0);
-	if (*out && (!c->vision_rows ||
-		     !json_object_set_new(*out, "lwm",
-					  json_pack("{s:I s:I s:I s:I}", "vision_vocab", (json_int_t)c->vision_rows, "codes",
-						    (json_int_t)c->vision_codes, "eof", (json_int_t)c->vision_codes, "eov",
-						    (json_int_t)(c->vision_codes + 1)))))
-		return 0;
-	json_decref(*out);
-	*out = NULL;
-	return lwm_fail(e, LWM_EMEMORY, "out of memory for a model configuration");
-}
-
-static int optional_int(const json_t *o, const char *key, int64_t *out, const char *name, struct lwm_err *e)
-{
-	return json_object_get(o, key) ? lwm_json_int(o, key, out, name, e) : 0;
-}
-
-static int optional_double(const json_t *o, const char *key, double *out, const char *name, struct lwm_err *e)
-{
-	return json_object_get(o, key) ? lwm_json_double(o, key, out, name, e) : 0;
-}
-
-int lwm_llama_from_json(struct lwm_llama_cfg *c, const json_t *o, const char *name, struct lwm_err *e)
-{
-	const json_t *scaling = json_object_get(o, "rope_scaling"), *vision = json_object_get(o, "lwm");
-	memset(c, 0, sizeof *c);
-	LWM_TRY(lwm_json_int(o, "hidden_size", &c->dim, name, e));
-	LWM_TRY(lwm_json_int(o, "intermediate_size", &c->ffn, name, e));
-	LWM_TRY(lwm_json_int(o, "num_hidden_layers", &c->layers, name, e));
-	LWM_TRY(lwm_json_int(o, "num_attention_heads", &c->heads, name, e));
-	LWM_TRY(lwm_json_int(o, "vocab_size", &c->vocab_text, name, e));
-	c->kv_heads = c->heads;
-	c->max_seq = 4096;
-	c->rope_theta = 10000;
-	c->rms_eps = 1e-6;
-	c->init_std = 0.02;
-	LWM_TRY(optional_int(o, "num_key_value_heads", &c->kv_heads, name, e));
-	LWM_TRY(optional_int(o, "max_position_embeddings", &c->max_seq, name, e));
-	LWM_TRY(optional_double(o, "rope_theta", &c->rope_theta, name, e));
-	LWM_TRY(optional_double(o, "rms_norm_eps", &c->rms_eps, name, e));
-	LWM_TRY(optional_double(o, "initializer_range", &c->init_std, name, e));
-	c->tie_embeddings = json_is_true(json_object_get(o, "tie_word_embeddings"));
-	if (scaling && !json_is_null(scaling))
-		return lwm_fail(e, LWM_ECONFIG, "%s: rope_scaling is not supported (theta alone extends the context)", name);
-	if (vision) {
-		LWM_TRY(lwm_json_int(vision, "vision_vocab", &c->vision_rows, name, e));
-		LWM_TRY(lwm_json_int(vision, "codes", &c->vision_codes, name, e));
-	}
-	if (lwm_llama_check(c, e) < 0)
-		return lwm_context(e, "%s", name);
-	return 0;
-}
-
 static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
 {
 	(void)ctx;
@@ -155,6 +93,31 @@ static int source_read(struct source *s, const struct lwm_tensor *t, bool may_la
 	return lwm_ckpt_read(s->ckpt, LWM_CKPT_PARAMS, i, offset, n, out, e);
 }
 
+/* Parts of other programs' files that hold no weights: tables of angles, masks; and a head that is the embedding again. */
+static bool is_no_weight(const char *name, bool tied)
+{
+	return lwm_path_has_suffix(name, ".rotary_emb.inv_freq") || lwm_path_has_suffix(name, ".masked_bias") ||
+	       (tied && !strcmp(name, "lm_head.weight"));
+}
+
+/* Every tensor of the source has a place among t[0..n): what is left out would be lost in silence. */
+static int all_have_places(const struct source *s, const struct lwm_tensor *t, int64_t n, struct lwm_err *e)
+{
+	int64_t count = s->model ? lwm_model_count(s->model) : lwm_ckpt_count(s->ckpt);
+	bool tied = true;
+	for (int64_t i = 0; i < n && tied; i++)
+		tied = strcmp(t[i].name, "lm_head.weight") != 0;
+	for (int64_t k = 0; k < count; k++) {
+		const char *name = (s->model ? lwm_model_tensor(s->model, k) : lwm_ckpt_tensor(s->ckpt, k))->name;
+		bool known = is_no_weight(name, tied);
+		for (int64_t i = 0; i < n && !known; i++)
+			known = !strcmp(t[(i + k) % n].name, name);
+		if (!known)
+			return lwm_fail(e, LWM_ECONFIG, "%s: has a tensor '%s' that this model has no place for", s->dir, name);
+	}
+	return 0;
+}
+
 /* What a source records: a hash of the tokenizer, "" when it does not say. */
 static const char *tokenizer_of(const struct source *s)
 {
@@ -178,6 +141,8 @@ int lwm_weights_read(const char *source, bool older_ok, const char *tokenizer, c
 	int rc = source_open(&s, source, older_ok, e);
 	if (rc == 0)
 		rc = same_tokenizer(&s, tokenizer, e);
+	if (rc == 0)
+		rc = all_have_places(&s, t, n, e);
 	for (int64_t i = 0; rc == 0 && i < n; i++) {
 		int64_t a = t[i].offset > first ? t[i].offset : first;
 		int64_t b = t[i].offset + t[i].count < first + count ? t[i].offset + t[i].count : first + count;
@@ -185,6 +150,23 @@ int lwm_weights_read(const char *source, bool older_ok, const char *tokenizer, c
 			rc = source_read(&s, &t[i], may_lack_vision && t[i].vision, a - t[i].offset, b - a,
 					 host_out + (a - first), e);
 	}
+	source_close(&s);
+	return rc;
+}
+
+static const json_t *config_of(const struct source *s)
+{
+	return s->model ? lwm_model_config(s->model) : json_object_get(lwm_ckpt_meta(s->ckpt)->config, "model");
+}
+
+int lwm_source_config(struct lwm_llama_cfg *c, const char *source, bool older_ok, struct lwm_err *e)
+{
+	struct source s;
+	int rc = source_open(&s, source, older_ok, e);
+	if (rc == 0 && !config_of(&s))
+		rc = lwm_fail(e, LWM_EDATA, "%s: its record holds no model configuration", s.dir);
+	if (rc == 0)
+		rc = lwm_llama_from_json(c, config_of(&s), s.dir, e);
 	source_close(&s);
 	return rc;
 }
@@ -209,12 +191,28 @@ static int upload(struct lk_dev *dev, char *weights, int64_t at, const float *ho
 	return lwm_dev_check(dev, rc, e);
 }
 
+/* The table of a model as tensors in files. */
+static struct lwm_tensor *tensors_of(const struct lwm_params *p)
+{
+	struct lwm_tensor *t = calloc((size_t)p->n, sizeof *t);
+	for (int64_t i = 0; t && i < p->n; i++) {
+		t[i] = (struct lwm_tensor){ .ndim = p->list[i].ndim, .offset = p->list[i].offset, .count = p->list[i].count };
+		snprintf(t[i].name, sizeof t[i].name, "%s", p->list[i].name);
+		memcpy(t[i].shape, p->list[i].shape, sizeof t[i].shape);
+	}
+	return t;
+}
+
 static int fill_device(struct lwm_loaded *m, struct source *s, const struct lwm_params *p, struct lwm_err *e)
 {
 	int64_t most = 0;
 	float *host = NULL;
 	void *stage = NULL;
 	int rc = 0;
+	struct lwm_tensor *t = tensors_of(p);
+	if (!t)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", s->dir);
+	LWM_GO(all_have_places(s, t, p->n, e));
 	for (int64_t i = 0; i < p->n; i++)
 		if (p->list[i].count > most)
 			most = p->list[i].count;
@@ -225,16 +223,14 @@ static int fill_device(struct lwm_loaded *m, struct source *s, const struct lwm_
 		goto out;
 	}
 	for (int64_t i = 0; i < p->n; i++) {
-		struct lwm_tensor t = { .ndim = p->list[i].ndim, .offset = p->list[i].offset, .count = p->list[i].count };
-		snprintf(t.name, sizeof t.name, "%s", p->list[i].name);
-		memcpy(t.shape, p->list[i].shape, sizeof t.shape);
-		LWM_GO(source_read(s, &t, false, 0, t.count, host, e));
-		LWM_GO(upload(m->dev, m->weights, t.offset, host, stage, t.count, e));
+		LWM_GO(source_read(s, &t[i], false, 0, t[i].count, host, e));
+		LWM_GO(upload(m->dev, m->weights, t[i].offset, host, stage, t[i].count, e));
 	}
 	rc = lwm_dev_check(m->dev, lk_sync(m->dev), e);
 out:
 	lk_mem_free(m->dev, stage);
 	free(host);
+	free(t);
 	return rc;
 }
 
@@ -261,7 +257,7 @@ static int open_either(struct source *s, const char *dir, bool older_ok, const j
 	lwm_str_release(&text);
 	if (rc < 0)
 		return rc;
-	*config = s->model ? lwm_model_config(s->model) : json_object_get(lwm_ckpt_meta(s->ckpt)->config, "model");
+	*config = config_of(s);
 	return *config ? 0 : lwm_fail(e, LWM_EDATA, "%s: its record holds no model configuration", s->dir);
 }
 

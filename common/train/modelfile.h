@@ -10,7 +10,9 @@
 #include "common/text/tokenizer.h"
 #include "kernels/kernels.h"
 
-/* Hugging Face's LlamaForCausalLM config.json plus our "lwm" object. *out is decref'ed by the caller. */
+/* Hugging Face's LlamaForCausalLM config.json plus our "lwm" object. *out is decref'ed by the caller. Reading takes what versions 4
+ * and 5 of transformers write; another family, a window, biases, another activation, scaled rotation, heads of another size or
+ * quantized weights are -LWM_ECONFIG naming the key and its value. */
 int lwm_llama_to_json(const struct lwm_llama_cfg *c, json_t **out, struct lwm_err *e);
 int lwm_llama_from_json(struct lwm_llama_cfg *c, const json_t *o, const char *name, struct lwm_err *e);
 
@@ -18,9 +20,12 @@ struct lwm_tensor; /* objective.h */
 /* Where weights come from: "checkpoint:ROOT" or "checkpoint:ROOT/step_N", "model:DIR". Values of tensors t[0..n) that lie in
  * flat [first, first+count) go to host_out. vision tensors that are missing stay as they are when may_lack_vision.
  * older_ok: as in lwm_ckpt_latest. tokenizer: hash of the one the data were made with, NULL or "": none; a source that records
- * another one is -LWM_ECONFIG naming both. Local. */
+ * another one is -LWM_ECONFIG naming both, as is one with a tensor that is not among t. Local. */
 int lwm_weights_read(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n,
 		     bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e);
+
+/* The configuration of a language model that weights may come from, as above; -LWM_ENOINPUT: nothing is there. Local. */
+int lwm_source_config(struct lwm_llama_cfg *c, const char *source, bool older_ok, struct lwm_err *e);
 
 /* A whole language model for inference: configuration and weights in compute dtype on dev. */
 struct lwm_loaded {

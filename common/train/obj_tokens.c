@@ -182,7 +182,40 @@ static int shape(struct lwm_llama_cfg *c, const struct lwm_stage *s, struct lwm_
 	c->rope_theta = s->theta;
 	if (s->init_std > 0)
 		c->init_std = s->init_std;
+	if (s->norm_eps > 0)
+		c->rms_eps = s->norm_eps;
 	return lwm_llama_check(c, e);
+}
+
+/* The model that training starts from has this one's sizes, or another model would be trained than that; its norms' epsilon is
+ * taken over. One that is not there or damaged is told when its weights are wanted; a run that is resumed wants none. */
+static int match_source(struct lwm_llama_cfg *c, const struct lwm_stage *s, struct lwm_err *e)
+{
+	const char *from = !strncmp(s->start_from, "text-", 5) ? s->start_from + 5 : s->start_from;
+	struct lwm_llama_cfg have;
+	struct lwm_err why = { 0 };
+	if (!strcmp(from, "random") || s->planning)
+		return 0;
+	int rc = lwm_source_config(&have, from, s->older_ok, &why);
+	if (rc == -LWM_ENOINPUT || rc == -LWM_EDATA)
+		return 0;
+	if (rc < 0) {
+		*e = why;
+		return rc;
+	}
+	const struct {
+		const char *name;
+		int64_t theirs, ours;
+	} size[] = { { "dim", have.dim, c->dim }, { "ffn", have.ffn, c->ffn }, { "layers", have.layers, c->layers },
+		     { "heads", have.heads, c->heads }, { "kv-heads", have.kv_heads, c->kv_heads },
+		     { "tie", have.tie_embeddings, c->tie_embeddings } };
+	for (size_t i = 0; i < sizeof size / sizeof *size; i++)
+		if (size[i].theirs != size[i].ours)
+			return lwm_fail(e, LWM_ECONFIG, "--start-from %s: has --%s %" PRId64 ", this stage %" PRId64, s->start_from,
+					size[i].name, size[i].theirs, size[i].ours);
+	if (!(s->norm_eps > 0))
+		c->rms_eps = have.rms_eps;
+	return 0;
 }
 
 int lwm_objective_tokens_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
@@ -210,6 +243,7 @@ static int configure(struct tokens *t, struct lwm_err *e)
 	if (t->info.vocab > lwm_llama_ids(c))
 		return lwm_fail(e, LWM_ECONFIG, "the rows hold ids up to %" PRId64 ", the model has room for %" PRId64,
 				t->info.vocab - 1, lwm_llama_ids(c));
+	LWM_TRY(match_source(c, s, e));
 	LWM_TRY(lwm_llama_check(c, e));
 	LWM_TRY(lwm_llama_params(&t->params, c, e));
 	return lwm_llama_to_json(c, &t->base.config, e);

@@ -41,6 +41,7 @@ static const struct setting {
 	S("tie", FLAG, MODEL, tie),
 	S("theta", DOUBLE, FIXED, theta),
 	S("init-std", DOUBLE, MODEL, init_std),
+	S("norm-eps", DOUBLE, MODEL, norm_eps),
 	S("seq-length", INT, FIXED, seq_length),
 	S("tokens-per-batch", INT, FIXED, tokens_per_batch),
 	S("micro-rows", INT, FREE, micro_rows),

@@ -37,7 +37,7 @@ struct lwm_stage {
 	const char *model;
 	int64_t dim, ffn, layers, heads, kv_heads, vocab, vision_codes;
 	bool tie;
-	double theta, init_std; /* init_std 0: the preset's */
+	double theta, init_std, norm_eps; /* 0: the preset's; norm_eps 0: that of start_from, else the preset's */
 
 	/* data: "PATH" or "PATH=weight", a row shard or a folder of them; media files for reconstruction */
 	struct lwm_paths data, eval_data;

@@ -455,6 +455,28 @@ flip() { # flip FILE OFFSET: one bit
 	awk -v a="$a" -v b="$b" 'BEGIN { exit !(b < a + 0.7) }' # far below the 5.6 of random weights
 }
 
+@test "a stage starts from the model that it says, or not at all" {
+	ok train -o first --steps 2 --norm-eps 1e-4
+	ok lwm-merge-ckpt -q first -o model
+	# the epsilon is the source's, and is kept when the run is resumed
+	code 75 train -o next --steps 4 --stop-after 2 --start-from model:model
+	ok train -o next --steps 4 --start-from model:model
+	ok lwm-merge-ckpt -q next -o again
+	grep -q '"rms_norm_eps": 0.0001' again/config.json
+	# heads, key heads and layers of another number give other answers from the same tensors, or drop some
+	code 78 train -o bad --steps 2 --start-from model:model --heads 8
+	err_has '--start-from model:model: has --heads 4, this stage 8'
+	code 78 train -o bad --steps 2 --start-from checkpoint:first --layers 1
+	err_has 'has --layers 2, this stage 1'
+	# so does a tensor that nobody asked for
+	sed 's/"attention_bias": false/"attention_bias": true/' model/config.json >model/config.new
+	rm model/manifest.json
+	mv model/config.new model/config.json
+	code 78 train -o bad --steps 2 --start-from model:model
+	err_has 'attention_bias is true'
+	gone bad/step_*
+}
+
 @test "held-out rows are measured" {
 	ok train -o out --steps 4 --eval-data "$rows" --eval-rows 8 --eval-every 2
 	[ "$(grep -c '"event":"eval"' out/metrics.jsonl)" = 2 ]

@@ -115,6 +115,7 @@ refuses() { # refuses CODE COMMAND...: and names both hashes, when they contradi
 	sed -i 's/"num_hidden_layers": 2/"num_hidden_layers": 1/' model/config.json
 	code 65 "${sample[@]}" -m model
 	err_has 'config.json'
-	rm model/manifest.json # as if made by another program, whose folders say no more
-	ok "${sample[@]}" -m model
+	rm model/manifest.json # as if made by another program, whose folders say no more: then by what is left over
+	code 78 "${sample[@]}" -m model
+	err_has "has a tensor 'model.layers.1."
 }
