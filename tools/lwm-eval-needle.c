@@ -36,7 +36,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('m', "model", &o.model, "DIR", "merged model, or a checkpoint folder", LWM_OPT_REQUIRED),
 	LWM_OPT_STR('o', "output", &o.sweep.out, "DIR", "results.jsonl, summary.csv/json, heatmap.svg/png, report.html",
 		    LWM_OPT_REQUIRED),
-	LWM_OPT_LIST(0, "haystack", &o.haystack, "FILE", "text to hide in: .txt, or .jsonl with key \"text\"", 0),
+	LWM_OPT_LIST(0, "haystack", &o.haystack, "FILE", "text to hide in: .txt, or .jsonl with key \"text\"; .gz and .zst too", 0),
 	LWM_OPT_OLDER(&o.older_ok),
 	LWM_OPT_STR(0, "tokenizer", &o.tokenizer, "SPEC", "the model's own, wherever it lies; default: the one beside it", 0),
 	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),

@@ -1,3 +1,4 @@
+#include <string.h>
 #include "common/base/utf8.h"
 
 static int cont(unsigned char c)
@@ -38,5 +39,15 @@ size_t lwm_utf8_check(const char *s, size_t n)
 			return i;
 		i += k;
 	}
+	return n;
+}
+
+size_t lwm_text_check(const char *s, size_t n)
+{
+	static const char fine[] = "\a\b\t\n\v\f\r\x1b";
+
+	for (size_t i = 0; i < n; i++)
+		if (((unsigned char)s[i] < ' ' && !memchr(fine, s[i], sizeof fine - 1)) || s[i] == 0x7f)
+			return i;
 	return n;
 }

@@ -190,7 +190,13 @@ int lwm_record_encode(struct lwm_record *rec, const struct lwm_ingest_cfg *c, co
 {
 	if (rec->fault)
 		return 0;
-	size_t n = rec->text.len;
+	size_t n = rec->text.len, odd = rec->json ? n : lwm_text_check(lwm_str_get(&rec->text), n);
+	if (odd < n) {
+		refuse(rec, "not text");
+		lwm_fail(&rec->why, LWM_EDATA, "%s: byte 0x%02x in the record at line %" PRId64 ", byte %zu of it: this is no text", path,
+			 (unsigned)(unsigned char)rec->text.s[odd], rec->line, odd);
+		return 0;
+	}
 	bool any_bytes = !rec->json && lwm_tokenizer_is_bytes(c->tokenizer);
 	size_t bad = any_bytes ? n : lwm_utf8_check(lwm_str_get(&rec->text), n);
 	if (bad < n && c->replace_bad_utf8) {

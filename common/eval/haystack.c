@@ -3,50 +3,64 @@
 #include <string.h>
 
 #include "common/base/json.h"
+#include "common/base/utf8.h"
+#include "common/data/lines.h"
 #include "common/eval/needle_eval.h"
 
-enum { MAX_FILE = 1 << 30 };
+enum { MAX_FILE = 1 << 30 }; /* bytes of all files together, decompressed */
 
-static int add_jsonl(struct lwm_str *text, const char *path, char *data, size_t n, struct lwm_err *e)
+static int add_json(struct lwm_str *text, const char *path, const char *line, size_t n, struct lwm_err *e)
 {
-	int64_t line = 0;
-	for (char *p = data, *end; p < data + n; p = end + 1) {
-		json_t *o;
-		const char *s;
-		end = memchr(p, '\n', n - (size_t)(p - data));
-		if (!end)
-			end = data + n;
-		line++;
-		if (end == p)
-			continue;
-		int rc = lwm_json_parse(&o, p, (size_t)(end - p), path, e);
-		if (rc < 0)
-			return lwm_context(e, "line %" PRId64, line);
+	json_t *o;
+	const char *s;
+	if (n == 0)
+		return 0;
+	int rc = lwm_json_parse(&o, line, n, path, e);
+	if (rc == 0)
 		rc = lwm_json_str(o, "text", &s, path, e);
-		if (rc == 0) {
-			lwm_str_puts(text, s);
-			lwm_str_putc(text, '\n');
-		}
-		json_decref(o);
-		if (rc < 0)
-			return lwm_context(e, "line %" PRId64, line);
+	if (rc == 0) {
+		lwm_str_puts(text, s);
+		lwm_str_putc(text, '\n');
 	}
+	json_decref(o);
+	return rc;
+}
+
+static int add_text(struct lwm_str *text, const char *path, const char *line, size_t n, struct lwm_err *e)
+{
+	size_t odd = lwm_text_check(line, n);
+	if (odd < n)
+		return lwm_fail(e, LWM_EDATA, "%s: byte 0x%02x, %zu behind the start of the line: this is no text", path,
+				(unsigned)(unsigned char)line[odd], odd);
+	lwm_str_add(text, line, n);
+	lwm_str_putc(text, '\n');
 	return 0;
 }
 
 static int add_file(struct lwm_str *text, const char *path, struct lwm_err *e)
 {
-	char *data;
+	static const char *const json[] = { ".jsonl", ".jsonl.gz", ".jsonl.zst" };
+	struct lwm_lines *l;
+	const char *line;
 	size_t n;
-	int rc = 0;
-	LWM_TRY(lwm_read_file(path, MAX_FILE, &data, &n, e));
-	if (lwm_path_has_suffix(path, ".jsonl")) {
-		rc = add_jsonl(text, path, data, n, e);
-	} else {
-		lwm_str_add(text, data, n);
-		lwm_str_putc(text, '\n');
+	bool too_long, is_json = false;
+	int64_t number = 0;
+	int rc;
+	for (size_t i = 0; i < sizeof json / sizeof *json; i++)
+		is_json = is_json || lwm_path_has_suffix(path, json[i]);
+	LWM_TRY(lwm_lines_open(&l, path, MAX_FILE, e));
+	while ((rc = lwm_lines_next(l, &line, &n, &too_long, e)) > 0) {
+		number++;
+		if (too_long || text->len + n > MAX_FILE)
+			rc = lwm_fail(e, LWM_EDATA, "%s: more than %d bytes of text", path, MAX_FILE);
+		else
+			rc = (is_json ? add_json : add_text)(text, path, line, n, e);
+		if (rc < 0) {
+			rc = lwm_context(e, "line %" PRId64, number);
+			break;
+		}
 	}
-	free(data);
+	lwm_lines_close(l);
 	return rc < 0 ? rc : lwm_str_ok(text, e);
 }
 
@@ -111,7 +125,7 @@ static int cut(struct lwm_haystack *h, struct lwm_tokenizer *t, struct lwm_err *
 
 int lwm_haystack_read(struct lwm_haystack *h, const struct lwm_paths *files, struct lwm_tokenizer *t, struct lwm_err *e)
 {
-	static const char *const suffixes[] = { ".txt", ".jsonl", NULL };
+	static const char *const suffixes[] = { ".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", NULL };
 	struct lwm_paths found = { 0 };
 	int rc = 0;
 	memset(h, 0, sizeof *h);

@@ -79,6 +79,16 @@ timeless() { sed -E 's/"seconds":[0-9.]+/"seconds":0/; s/,"check":"[0-9a-f]{16}"
 	[ "$(wc -l <out/results.jsonl)" = 6 ]
 }
 
+@test "a compressed haystack is the same haystack, an archive is none" {
+	gzip -c "$BATS_FILE_TMPDIR/words.txt" >words.txt.gz
+	ok lwm-eval-needle "${sweep[@]}" -o out
+	ok lwm-eval-needle "${grid[@]}" --haystack words.txt.gz -o out --plan
+	has 'trials   6, 6 of them done'
+	tar -cf words.txt -C "$BATS_FILE_TMPDIR" words.txt
+	code 65 lwm-eval-needle "${grid[@]}" --haystack words.txt -o other
+	err_has 'this is no text'
+}
+
 @test "several needles" {
 	ok lwm-eval-needle "${sweep[@]}" -o out --context-lengths-min 700 --context-lengths-max 800 --n-needles-total 3 \
 		--n-needles-retrieve 2

@@ -415,14 +415,14 @@ until_seen() { # FILE TEXT: waits for it, then lets the task end
 		#!/bin/bash
 		trap 'touch asked' USR1
 		trap '' TERM INT
-		touch started
+		echo $$ >started
 		while :; do sleep 0.05; done
 	S
 	chmod +x stubborn
 	edit 's/tool: cp/tool: ".\/stubborn"/'
 	lwm-run --jobs 1 p.yaml 2>err &
 	pid=$!
-	until [ -e started ]; do sleep 0.02; done
+	until [ -s started ]; do sleep 0.02; done
 	kill -INT $pid
 	until [ -e asked ]; do sleep 0.02; done
 	kill -0 $pid
@@ -431,8 +431,8 @@ until_seen() { # FILE TEXT: waits for it, then lets the task end
 	wait $pid || rc=$?
 	[ $rc = 75 ]
 	grep 'press Ctrl-C again' err
-	run pgrep -f "$PWD/stubborn|./stubborn in"
-	[ -z "$output" ]
+	run kill -0 "$(cat started)"
+	[ "$status" != 0 ]
 }
 
 @test "a stop file in OUT: asked to save, exit 0, and nothing more while it stands" {

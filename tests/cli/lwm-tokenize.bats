@@ -179,6 +179,18 @@ setup() {
 	err_has 'nothing to do'
 }
 
+@test "what is no text is refused, with the byte that says so" {
+	cp "$(type -P ls)" program.txt
+	iconv -f UTF-8 -t UTF-16 a.txt >wide.txt
+	for f in program wide; do
+		code 65 lwm-tokenize -t bytes $f.txt -o x.h5
+		err_has "$f.txt: byte 0x"
+		err_has 'this is no text'
+	done
+	printf 'caf\351, na\357ve\f\033[1m\n' >latin1.txt # text all the same
+	ok lwm-tokenize -t bytes latin1.txt -o x.h5
+}
+
 @test "a limit on the size of files is a failed write" {
 	words 2000 >big.txt
 	# shellcheck disable=SC2016

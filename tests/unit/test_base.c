@@ -191,6 +191,18 @@ static void utf8(void **state)
 			fail_msg("text %zu: %zu good bytes, expected %zu", i, lwm_utf8_check(t[i].text, t[i].n), t[i].good);
 }
 
+/* Every byte but the control characters that texts do not have: as file(1) judges. */
+static void what_is_text(void **state)
+{
+	(void)state;
+	for (int b = 0; b < 256; b++) {
+		const char s[3] = { 'a', (char)b, 'b' };
+		bool control = b < 32 || b == 127, fine = (b >= 7 && b <= 13) || b == 27;
+		assert_int_equal(lwm_text_check(s, 3), control && !fine ? 1 : 3);
+	}
+	assert_int_equal(lwm_text_check("", 0), 0);
+}
+
 static void strings(void **state)
 {
 	struct lwm_str s = { 0 };
@@ -410,7 +422,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_numbers), cmocka_unit_test(permutations_of_any_length), cmocka_unit_test(numbers_below),
 		cmocka_unit_test(whole_numbers),  cmocka_unit_test(other_numbers),              cmocka_unit_test(utf8),
-		cmocka_unit_test(strings),        cmocka_unit_test(arenas),                     cmocka_unit_test(hashes),
+		cmocka_unit_test(what_is_text), cmocka_unit_test(strings),        cmocka_unit_test(arenas),                     cmocka_unit_test(hashes),
 		cmocka_unit_test(names),          cmocka_unit_test(folders),                    cmocka_unit_test(whole_files),
 		cmocka_unit_test(failures),       cmocka_unit_test(temporary_names),
 	};

@@ -36,7 +36,7 @@ static void test_cutting(void **state)
 	cut_into("One. Two!  Three?\n\nFour.", (const char *const[]){ "One. ", "Two!  ", "Three?\n\n", "Four.\n" }, 4);
 	/* no end inside of numbers and dots; blanks belong to the sentence before them */
 	cut_into("Pi is 3.14... or so. v1.2 is out", (const char *const[]){ "Pi is 3.14... ", "or so. ", "v1.2 is out\n" }, 3);
-	cut_into("A.\r\n\tB", (const char *const[]){ "A.\r\n\t", "B\n" }, 2);
+	cut_into("A.\r\n\tB", (const char *const[]){ "A.\n\t", "B\n" }, 2);
 }
 
 static void test_haystack_files(void **state)
@@ -64,6 +64,9 @@ static void test_haystack_files(void **state)
 	lwm_paths_release(&p);
 	OK(lwm_paths_add(&p, fx_path("absent.txt"), err));
 	FAILS(lwm_haystack_read(&h, &p, t, err), LWM_ENOINPUT, "absent.txt");
+	lwm_paths_release(&p);
+	OK(lwm_paths_add(&p, fx_write("e.txt", "One.\nTwo\x01.\n"), err));
+	FAILS(lwm_haystack_read(&h, &p, t, err), LWM_EDATA, "byte 0x01, 3 behind the start of the line: this is no text");
 	lwm_paths_release(&p);
 	lwm_tokenizer_free(t);
 }
