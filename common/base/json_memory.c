@@ -32,12 +32,15 @@ static bool hold(size_t n)
 {
 	if (spare.size >= n)
 		return true;
-	give_up();
 	pthread_mutex_lock(&spare.lock);
-	if (!spare.block && (spare.block = malloc(n)))
-		spare.size = n;
+	if (spare.size < n) { /* another thread may have been faster */
+		free(spare.block);
+		spare.block = malloc(n);
+		spare.size = spare.block ? n : 0;
+	}
+	bool held = spare.size >= n;
 	pthread_mutex_unlock(&spare.lock);
-	return spare.size >= n;
+	return held;
 }
 
 static void *give(size_t n)
