@@ -11,9 +11,9 @@
  * Values come, weakest first, from the defaults in the destinations, --config FILE (a YAML map of option names; a key
  * named like the tool may hold the map), the environment (LWM_SEQ_LENGTH), --set name=value, the command line.
  * --print-config shows each value and where it came from, --check-options only says whether the program would take them. Every
- * tool has: --help --version --config --set --print-config --plan --json --quiet --verbose --threads --seed --force. They are in struct lwm_common. --help-man
- * and --help-completion print what `make install` installs. A list from a stronger source replaces the weaker one's.
- * "_" and "-" in names are the same.
+ * tool has: --help --version --config --set --print-config --plan --json --quiet --verbose --threads --seed --force. They are in
+ * struct lwm_common. --help-man and --help-completion print what `make install` installs. A list from a stronger source replaces
+ * the weaker one's. "_" and "-" in names are the same.
  */
 #ifndef LWM_CONFIG_OPT_H
 #define LWM_CONFIG_OPT_H
@@ -74,7 +74,7 @@ struct lwm_tool {
 	bool ranks;   /* made to be started as many ranks: of what is wrong before they know each other, the first one speaks */
 	bool stops;   /* signals are requests (common/base/stop.h) from the first moment on */
 	bool stops_others; /* and a second Ctrl-C is reported: it has processes to end first */
-	/* What can be said of the options without looking at a file: called before run, and alone by --check-options. May be NULL. */
+	/* What can be said of the options without looking at a file: before run, and alone by --check-options. May be NULL. */
 	int (*check)(const struct lwm_args *a, struct lwm_err *e);
 	bool own_set; /* --set changes a file that the tool itself reads: it gets them in lwm_args.set */
 };

@@ -67,8 +67,8 @@ int lwm_ingest_put(struct lwm_ingest_out *o, struct lwm_slot *x, struct lwm_err 
 /* What is finished of an open shard is put aside. *units: how much. */
 int lwm_ingest_suspend(struct lwm_ingest_out *o, int64_t *units, struct lwm_err *e);
 
-/* Is the shard of inputs first .. last-1 there, whole, from this configuration and these inputs? 1 yes, 0 it is to be made (*replace:
- * in the place of a damaged one), negative: another one is there, or it cannot be told. */
+/* Is the shard of inputs first .. last-1 there, whole, from this configuration and these inputs? 1 yes, 0 it is to be made
+ * (*replace: in the place of a damaged one), negative: another one is there, or it cannot be told. */
 int lwm_ingest_done(const struct lwm_ingest_cfg *c, const struct lwm_paths *in, const char *out, int64_t first, int64_t last,
 		    bool *replace, struct lwm_err *e);
 void lwm_ingest_meta(const struct lwm_ingest_cfg *c, struct lwm_docs_meta *m); /* of every shard of the run */

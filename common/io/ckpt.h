@@ -131,8 +131,8 @@ void lwm_ckpt_keeper_free(struct lwm_ckpt_keeper *k); /* NULL is fine */
 /* Step was seen whole; until somebody touches its files it need not be hashed again. */
 int lwm_ckpt_keeper_seen(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err *e);
 /* After lwm_ckpt_commit of `step`, which is never dropped. Others count as kept only when they are whole, by their hashes; what is
- * too many, what was never finished and what is damaged goes (a folder is renamed to .trash-NAME first). What cannot be read now stays
- * and counts for nothing. */
+ * too many, what was never finished and what is damaged goes (a folder is renamed to .trash-NAME first). What cannot be read now
+ * stays and counts for nothing. */
 int lwm_ckpt_keeper_saved(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err *e);
 
 /* Moves ROOT/NAME to ROOT/damaged/NAME, NAME.1, ...: nothing is deleted that was ever finished. */

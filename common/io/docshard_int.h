@@ -1,4 +1,4 @@
-/* docshard_int.h - inside common/io: the writer of document shards, shared by what writes documents and what keeps units of them. */
+/* docshard_int.h - inside common/io: the writer of document shards, for what writes documents and what keeps units of them. */
 #ifndef LWM_IO_DOCSHARD_INT_H
 #define LWM_IO_DOCSHARD_INT_H
 

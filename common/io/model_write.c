@@ -408,7 +408,7 @@ static int make_box(const struct lwm_model_writer *w, char **box, char **inside,
 	return *inside ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
 }
 
-/* Where a file system cannot exchange two folders there is a moment without either: after a kill in it the old one lies in the box. */
+/* Where a file system cannot exchange two folders there is a moment without either. */
 static int replace_in_two(struct lwm_model_writer *w, const char *parent, struct lwm_err *e)
 {
 	char *box = NULL, *inside = NULL;

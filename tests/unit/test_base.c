@@ -422,9 +422,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_numbers), cmocka_unit_test(permutations_of_any_length), cmocka_unit_test(numbers_below),
 		cmocka_unit_test(whole_numbers),  cmocka_unit_test(other_numbers),              cmocka_unit_test(utf8),
-		cmocka_unit_test(what_is_text), cmocka_unit_test(strings),        cmocka_unit_test(arenas),                     cmocka_unit_test(hashes),
+		cmocka_unit_test(strings),        cmocka_unit_test(arenas),                     cmocka_unit_test(hashes),
 		cmocka_unit_test(names),          cmocka_unit_test(folders),                    cmocka_unit_test(whole_files),
-		cmocka_unit_test(failures),       cmocka_unit_test(temporary_names),
+		cmocka_unit_test(failures),       cmocka_unit_test(temporary_names),            cmocka_unit_test(what_is_text),
 	};
 	return cmocka_run_group_tests_name("base", tests, scratch_make, scratch_remove);
 }

@@ -1,4 +1,4 @@
-/* A disk that fails under a clip: whichever read it is, and whatever FFmpeg makes of it, that is no damage and no end of the clip. */
+/* A disk that fails under a clip: whichever read it is, and whatever FFmpeg makes of it, that is no damage and no end. */
 #include <errno.h>
 
 #include "tests/unit/io_fault.h"
