@@ -22,7 +22,7 @@ static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
 }
 
 /* "checkpoint:ROOT" -> the step folder to read, malloc'ed. */
-static int step_folder(char **dir, const char *path, bool older_ok, struct lwm_err *e)
+static int step_folder(char **dir, const char *path, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
 {
 	char *record = lwm_path_join(path, "COMMIT.json");
 	int is_step = record ? lwm_path_there(record, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
@@ -32,7 +32,7 @@ static int step_folder(char **dir, const char *path, bool older_ok, struct lwm_e
 		*dir = strdup(path);
 		return *dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
-	LWM_TRY(lwm_ckpt_latest(dir, path, older_ok, LWM_CKPT_FULL, passed_over, NULL, e));
+	LWM_TRY(lwm_ckpt_latest(dir, path, older_ok, how, passed_over, NULL, e));
 	return *dir ? 0 : lwm_fail(e, LWM_ENOINPUT, "%s: no checkpoint in it", path);
 }
 
@@ -50,11 +50,11 @@ struct source {
 	char *dir;
 };
 
-static int source_open(struct source *s, const char *text, bool older_ok, struct lwm_err *e)
+static int source_open(struct source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
 {
 	memset(s, 0, sizeof *s);
 	if (!strncmp(text, "checkpoint:", 11)) {
-		LWM_TRY(step_folder(&s->dir, text + 11, older_ok, e));
+		LWM_TRY(step_folder(&s->dir, text + 11, older_ok, how, e));
 		return lwm_ckpt_open(&s->ckpt, s->dir, e);
 	}
 	if (!strncmp(text, "model:", 6)) {
@@ -138,7 +138,7 @@ int lwm_weights_read(const char *source, bool older_ok, const char *tokenizer, c
 		     bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
 {
 	struct source s;
-	int rc = source_open(&s, source, older_ok, e);
+	int rc = source_open(&s, source, older_ok, LWM_CKPT_FULL, e);
 	if (rc == 0)
 		rc = same_tokenizer(&s, tokenizer, e);
 	if (rc == 0)
@@ -162,7 +162,7 @@ static const json_t *config_of(const struct source *s)
 int lwm_source_config(struct lwm_llama_cfg *c, const char *source, bool older_ok, struct lwm_err *e)
 {
 	struct source s;
-	int rc = source_open(&s, source, older_ok, e);
+	int rc = source_open(&s, source, older_ok, LWM_CKPT_QUICK, e); /* whoever wants the weights looks at all of them */
 	if (rc == 0 && !config_of(&s))
 		rc = lwm_fail(e, LWM_EDATA, "%s: its record holds no model configuration", s.dir);
 	if (rc == 0)
@@ -253,7 +253,7 @@ static int open_either(struct source *s, const char *dir, bool older_ok, const j
 		rc = lwm_str_ok(&text, e);
 	}
 	if (rc == 0)
-		rc = source_open(s, text.s, older_ok, e);
+		rc = source_open(s, text.s, older_ok, LWM_CKPT_FULL, e);
 	lwm_str_release(&text);
 	if (rc < 0)
 		return rc;
