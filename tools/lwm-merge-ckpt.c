@@ -90,9 +90,28 @@ static int open_input(struct lwm_ckpt **out, const char *path, struct lwm_err *e
 
 /* ---- the tokenizer beside a model ---- */
 
+struct beside {
+	const struct lwm_tokenizer *t;
+	int64_t context;
+};
+
 static int put_tokenizer(void *ctx, const char *dir, struct lwm_err *e)
 {
-	return lwm_tokenizer_copy_to(ctx, dir, false, e);
+	const struct beside *b = ctx;
+	LWM_TRY(lwm_tokenizer_copy_to(b->t, dir, false, e));
+	int rc = lwm_tokenizer_write_hf(b->t, dir, b->context, e);
+	return rc < 0 ? rc : 0;
+}
+
+/* The checkpoint's, with the ids of <s> and </s> that its tokenizer has. NULL: out of memory, or there is none. */
+static json_t *config_with(const struct lwm_ckpt_meta *m, const struct lwm_tokenizer *t)
+{
+	json_t *o = lwm_json_copy(json_object_get(m->config, "model"));
+	if (o && !json_object_set_new(o, "bos_token_id", json_integer(lwm_tokenizer_bos(t))) &&
+	    !json_object_set_new(o, "eos_token_id", json_integer(lwm_tokenizer_eos(t))))
+		return o;
+	json_decref(o);
+	return NULL;
 }
 
 /* NULL when there is none to put. One that the model was not trained with is refused. */
@@ -147,15 +166,20 @@ static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	bool bf16 = a.dtype == 1 || (a.dtype == 0 && strcmp(m->kind, "vqgan"));
 	struct lwm_model_spec spec = { .dtype = bf16 ? LWM_ST_BF16 : LWM_ST_F32, .max_file_bytes = a.max_file };
 	struct lwm_tokenizer *t = NULL;
+	struct beside b;
 	struct lwm_progress p;
+	json_t *config = NULL;
 	int64_t values = total_values(c);
 	double start = lwm_now();
 	bool there;
 	int rc = open_tokenizer(&t, m, e);
 	if (rc < 0 || o->plan)
 		goto out;
+	config = t ? config_with(m, t) : NULL;
+	b = (struct beside){ t, json_integer_value(json_object_get(config, "max_position_embeddings")) };
+	spec.config = config;
 	spec.extra = t ? put_tokenizer : NULL;
-	spec.ctx = t;
+	spec.ctx = &b;
 	spec.tokenizer = t ? lwm_tokenizer_hash(t)->hex : m->tokenizer;
 	lwm_progress_begin(&p, "merge", "bytes", values * 4);
 	rc = lwm_merge_model(c, a.output, &spec, o->force, &p, e);
@@ -173,6 +197,7 @@ out:
 		printf("%s step %" PRId64 ", %" PRId64 " values -> %s, %s, %s tokenizer\n", m->kind, m->step, values,
 		       a.output, bf16 ? "bf16" : "fp32", t ? "with" : "no");
 	lwm_tokenizer_free(t);
+	json_decref(config);
 	return rc;
 }
 

@@ -109,6 +109,8 @@ static int add_piece(struct lwm_sp_model *m, const char *p, size_t n, const char
 	while ((r = next_field(&p, end, &f)) > 0) {
 		if (f.number == 1)
 			text = f;
+		else if (f.number == 2 && f.n == sizeof x.score)
+			memcpy(&x.score, f.p, sizeof x.score); /* little-endian, as we are */
 		else if (f.number == 3)
 			x.type = (int)f.value;
 	}

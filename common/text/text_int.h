@@ -9,7 +9,7 @@
 
 /* What we read ourselves from a serialised SentencePiece ModelProto:
  *
- *	1 pieces { 1 piece, 3 type }     2 trainer_spec { 3 model_type, 24 treat_whitespace_as_suffix, 35
+ *	1 pieces { 1 piece, 2 score, 3 type }     2 trainer_spec { 3 model_type, 24 treat_whitespace_as_suffix, 35
  * byte_fallback }
  *	3 normalizer_spec { 2 precompiled_charsmap, 3 add_dummy_prefix, 4 remove_extra_whitespaces,
  *	                    5 escape_whitespaces }      4 self_test_data
@@ -20,6 +20,7 @@ struct lwm_piece {
 	char *name;       /* as in the model, 0-terminated */
 	char *bytes;      /* what it stands for */
 	size_t nname, nbytes;
+	float score;
 	int type;
 };
 struct lwm_sp_model {

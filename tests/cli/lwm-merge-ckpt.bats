@@ -84,6 +84,22 @@ setup() {
 	same record cut/step_00000002/COMMIT.json
 }
 
+@test "a SentencePiece tokenizer lies there in the form of other programs too, named by the manifest" {
+	ok lwm-tokenizer-train -q --vocab 400 -o t.model "$BATS_FILE_TMPDIR/book.txt"
+	ok lwm-tokenize -q -t t.model -o t.docs.h5 "$BATS_FILE_TMPDIR/book.txt"
+	ok lwm-pack -q -n 64 -o t.rows.h5 t.docs.h5
+	ok lwm-train-stage -q --model nano --seq-length 64 --tokens-per-batch 128 --steps 1 --warmup-steps 1 --data t.rows.h5 --tokenizer t.model \
+		--device cpu -o trun
+	ok lwm-merge-ckpt -q trun -o tmodel --verify
+	grep -q '"bos_token_id": 1' tmodel/config.json
+	grep -q '"tokenizer_class": "PreTrainedTokenizerFast"' tmodel/tokenizer_config.json
+	grep -q '"byte_fallback": true' tmodel/tokenizer.json
+	ok lwm-inspect --check tmodel
+	printf 'x' | dd of=tmodel/tokenizer.json bs=1 seek=200 conv=notrunc status=none
+	code 65 lwm-inspect --check tmodel
+	gone model/tokenizer.json # not beside the byte tokenizer, which it cannot say
+}
+
 @test "the wrong tokenizer is refused" {
 	ok lwm-tokenizer-train -q --vocab 400 -o t.model "$BATS_FILE_TMPDIR/book.txt"
 	code 78 lwm-merge-ckpt -q run -o model -t t.model

@@ -191,6 +191,13 @@ setup() {
 	ok lwm-tokenize -t bytes latin1.txt -o x.h5
 }
 
+@test "many threads that parse at once: none of them takes another's memory for a lack of it" {
+	for i in {1..300}; do printf '{"prompt": "%s", "answer": "%d"}\n' "$(head -c $((i * 7)) /dev/zero | tr '\0' x)" $i; done >many.jsonl
+	for i in {1..8}; do
+		ok lwm-tokenize -q --threads 8 --force -t bytes -f '[prompt],answer' many.jsonl -o many.h5
+	done
+}
+
 @test "a limit on the size of files is a failed write" {
 	words 2000 >big.txt
 	# shellcheck disable=SC2016
