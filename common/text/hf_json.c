@@ -18,7 +18,8 @@
 
 static bool can_be_said(const struct lwm_sp_model *m)
 {
-	if (m->model_type != 2 || !m->byte_fallback || m->suffix || m->charsmap || !m->dummy_prefix || m->remove_spaces || !m->escape_spaces)
+	if (m->model_type != 2 || !m->byte_fallback || m->suffix || m->charsmap || !m->dummy_prefix || m->remove_spaces ||
+	    !m->escape_spaces)
 		return false;
 	for (int64_t i = 0; i < m->n; i++)
 		if (m->piece[i].type == LWM_PIECE_USER || lwm_utf8_check(m->piece[i].name, m->piece[i].nname) < m->piece[i].nname)

@@ -44,7 +44,7 @@ static int64_t rank_of(const json_t *ranks, const char *a, const char *b)
 	return v ? json_integer_value(v) : -1;
 }
 
-/* Prepend, replace; characters, or their bytes where the vocabulary lacks one; then the best merge, leftmost, while there is one. */
+/* Prepend, replace; characters, or bytes of those the vocabulary lacks; then the best merge, leftmost, while there is one. */
 static int64_t apply(const json_t *vocab, const json_t *ranks, const char *text, size_t n, int32_t *ids)
 {
 	static char piece[4000][160];
