@@ -65,8 +65,8 @@ void lwm_docs_discard(struct lwm_docs_writer *w); /* NULL is fine */
  *
  * A shard that cannot be finished now is suspended: its finished units lie beside it (PATH.aside.0 or .1, a shard of its own kind)
  * and a later run of the same settings takes them from there, in whatever order, instead of making them anew. The finished shard
- * has the bytes it would have had. Commit removes what was put aside. key names a unit with its content: a hash of the input is part
- * of it. stats are the caller's own counts, given back with the unit. Not every document need be in a unit.
+ * has the bytes it would have had. Commit removes what was put aside. key names a unit with its content: a hash of the input is
+ * part of it. stats are the caller's own counts, given back with the unit. Not every document need be in a unit.
  */
 enum { LWM_UNIT_STATS = 8 };
 void lwm_docs_unit_begin(struct lwm_docs_writer *w);

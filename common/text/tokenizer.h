@@ -65,8 +65,8 @@ const struct lwm_hash *lwm_tokenizer_hash(const struct lwm_tokenizer *t);
  * reads it. An equal file is left alone; another one is -LWM_ECANTCREATE without force. */
 int lwm_tokenizer_copy_to(const struct lwm_tokenizer *t, const char *dir, bool force, struct lwm_err *e);
 /* tokenizer.json and tokenizer_config.json into `dir`, where neither is yet: with them AutoTokenizer of transformers 4 and 5 gives
- * our ids behind <s>. context: most tokens of the model beside it. 1 written; 0 not, because that format would give other ids (the byte
- * tokenizer; models other than BPE with byte fallback, with a map of characters or symbols of the user's). */
+ * our ids behind <s>. context: most tokens of the model beside it. 1 written; 0 not, because that format would give other ids (the
+ * byte tokenizer; models other than BPE with byte fallback, with a map of characters or symbols of the user's). */
 int lwm_tokenizer_write_hf(const struct lwm_tokenizer *t, const char *dir, int64_t context, struct lwm_err *e);
 
 /* Trains a BPE model (identity normalisation, byte fallback, digits split, whitespace kept) and writes it. */

@@ -24,8 +24,8 @@ int lwm_clip_key(const char *path, int64_t number, struct lwm_str *key, struct l
 /* The same, and the files go into the manifest. */
 int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, int64_t number, struct lwm_str *key, struct lwm_err *e);
 /* 1: the shard is there, every byte of it verified, and made from the content of these inputs and this configuration; 0: it is to
- * be made (*replace: in the place of a damaged one). -LWM_ECANTCREATE: it is another one; -LWM_EDATA: made without more than max_bad
- * inputs (negative: any number). */
+ * be made (*replace: in the place of a damaged one). -LWM_ECANTCREATE: it is another one; -LWM_EDATA: made without more than
+ * max_bad inputs (negative: any number). */
 int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_paths *in, int64_t max_bad, bool *replace,
 			struct lwm_err *e);
 /* Hash of the configuration (as the text of its config.json) and of the weights (device memory): names the VQGAN that made
