@@ -60,6 +60,7 @@ static void what_is_refused_is_named(void **state)
 		{ "\"model_type\":\"mistral\"", "no sliding_window, which means 4096" },
 		{ "\"model_type\":\"mistral\",\"sliding_window\":4096", "sliding_window is 4096" },
 		{ LLAMA "\"sliding_window\":1024", "sliding_window is 1024" },
+		{ LLAMA "\"use_sliding_window\":true,\"sliding_window\":4096", "sliding_window is 4096" },
 		{ LLAMA "\"hidden_act\":\"gelu\"", "hidden_act is \"gelu\"" },
 		{ LLAMA "\"attention_bias\":true", "attention_bias is true" },
 		{ LLAMA "\"mlp_bias\":true", "mlp_bias is true" },
