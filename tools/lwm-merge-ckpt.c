@@ -103,7 +103,7 @@ static int put_tokenizer(void *ctx, const char *dir, struct lwm_err *e)
 	return rc < 0 ? rc : 0;
 }
 
-/* The checkpoint's, with the ids of <s> and </s> that its tokenizer has. NULL: out of memory, or there is none. */
+/* The checkpoint's, with the ids of <s> and </s> that its tokenizer has. NULL: out of memory, or it has none. */
 static json_t *config_with(const struct lwm_ckpt_meta *m, const struct lwm_tokenizer *t)
 {
 	json_t *o = lwm_json_copy(json_object_get(m->config, "model"));
@@ -176,6 +176,10 @@ static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	if (rc < 0 || o->plan)
 		goto out;
 	config = t ? config_with(m, t) : NULL;
+	if (t && !config && json_object_get(m->config, "model")) {
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for the configuration");
+		goto out;
+	}
 	b = (struct beside){ t, json_integer_value(json_object_get(config, "max_position_embeddings")) };
 	spec.config = config;
 	spec.extra = t ? put_tokenizer : NULL;

@@ -111,9 +111,12 @@ static int move_aside(const struct lwm_pipe_task *t, struct lwm_err *e)
 			if (asprintf(&old, "%s.old-%d", path, ++n) < 0)
 				return lwm_fail(e, LWM_EMEMORY, "out of memory");
 		} while (lwm_path_exists(old) && n < 10000);
-		lwm_log(LWM_WARN, "%s: moved to %s", path, old);
-		if (rename(path, old))
+		if (lwm_path_exists(old))
+			rc = lwm_fail(e, LWM_ECANTCREATE, "%s: is there, as are all names before it; %s is not moved", old, path);
+		else if (rename(path, old))
 			rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot move aside", path);
+		else
+			lwm_log(LWM_WARN, "%s: moved to %s", path, old);
 		free(old);
 		LWM_TRY(rc);
 	}

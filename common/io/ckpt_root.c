@@ -141,6 +141,8 @@ int lwm_ckpt_set_aside(const char *root, const char *path, struct lwm_err *e)
 			rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 		}
 	}
+	if (rc == 0 && lwm_path_exists(to)) /* nothing that was set aside is written over */
+		rc = lwm_fail(e, LWM_ECANTCREATE, "%s: is there, as are all names before it; %s is not moved", to, path);
 	if (rc == 0 && rename(path, to))
 		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot be moved to %s", path, to);
 	if (rc == 0)
