@@ -105,6 +105,7 @@ struct job {
 	struct lwm_str key;
 	struct tally t, before; /* before: without the clip at hand */
 	double saved, began;    /* when clips were put aside last; when the clip at hand began */
+	bool save_asked;        /* SIGUSR2 since then */
 	struct lwm_progress progress;
 };
 
@@ -302,9 +303,10 @@ static int end_clip(struct job *j, int64_t i, struct lwm_err *e)
 	j->at = i + 1;
 	j->t.in++;
 	LWM_TRY(too_many_rejected(j, e));
-	if (lwm_now() - j->saved < SAVE_SECONDS && lwm_stop_wanted() != LWM_STOP_SAVE)
+	if (lwm_now() - j->saved < SAVE_SECONDS && !j->save_asked)
 		return 0;
 	j->saved = lwm_now();
+	j->save_asked = false;
 	return lwm_docs_save(j->w, e);
 }
 
@@ -322,10 +324,12 @@ static int encode_clips(struct job *j, struct lwm_err *e)
 	int rc;
 	LWM_TRY(lwm_feed_open(&feed, j->todo, j->ntodo, &a.frames, a.per_pass, e));
 	for (;;) {
-		if (lwm_stop_wanted() >= LWM_STOP_END) {
+		enum lwm_stop wish = lwm_stop_wanted();
+		if (wish >= LWM_STOP_END) {
 			rc = stopped(j, e);
 			break;
 		}
+		j->save_asked |= wish == LWM_STOP_SAVE; /* reported once: kept until the clip at hand is whole */
 		if ((rc = lwm_feed_next(feed, &b, e)) != 1)
 			break;
 		int64_t i = j->which[b.clip];
