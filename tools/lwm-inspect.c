@@ -104,9 +104,9 @@ static bool plain_list(const json_t *v)
 }
 
 /* What a file says must not steer the terminal. */
-static void print_text(const char *s)
+static void print_text(const char *s, size_t n)
 {
-	for (; *s; s++)
+	for (const char *end = s + n; s < end; s++)
 		putchar(((unsigned char)*s < 0x20 && *s != '\n' && *s != '\t') || *s == 0x7f ? '?' : *s);
 }
 
@@ -115,7 +115,7 @@ static void print_value(const json_t *v)
 	size_t i;
 	json_t *x;
 	if (json_is_string(v)) {
-		print_text(json_string_value(v));
+		print_text(json_string_value(v), json_string_length(v));
 	} else if (json_is_integer(v)) {
 		printf("%" JSON_INTEGER_FORMAT, json_integer_value(v));
 	} else if (json_is_real(v)) {
@@ -212,7 +212,7 @@ static int put_text(json_t *o, const int32_t *v, int64_t n, int64_t vocab_text, 
 	lwm_tokenizer_free(t);
 	struct lwm_str quoted = { 0 };
 	lwm_str_json(&quoted, lwm_str_get(&s), s.len); /* malformed bytes become U+FFFD */
-	json_t *text = quoted.s ? json_loads(quoted.s, JSON_DECODE_ANY, NULL) : NULL;
+	json_t *text = quoted.s ? json_loads(quoted.s, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
 	int rc = text && !json_object_set_new(o, "text", text) ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	lwm_str_release(&quoted);
 	lwm_str_release(&s);

@@ -159,8 +159,8 @@ static int settings(struct job *j, int64_t seed, struct lwm_err *e)
 	char hash[33];
 	LWM_TRY(lwm_vqgan_hash(j->dev, &j->cfg, j->flat, hash, e));
 	json_t *fields = lwm_json_strings(a.fields.v, a.fields.n);
-	json_t *o = json_pack("{s:s,s:s,s:o,s:i,s:i,s:i,s:f,s:f,s:f,s:I,s:I,s:b,s:b,s:b,s:I}", "vqgan", hash, "tokenizer",
-			      lwm_tokenizer_hash(j->tok)->hex, "fields", fields, "width", a.frames.width, "height",
+	json_t *o = json_pack("{s:s,s:s,s:s,s:o,s:i,s:i,s:i,s:f,s:f,s:f,s:I,s:I,s:b,s:b,s:b,s:I}", "vqgan", hash, "resize",
+			      LWM_FRAMES_RESIZE, "tokenizer", lwm_tokenizer_hash(j->tok)->hex, "fields", fields, "width", a.frames.width, "height",
 			      a.frames.height, "codes", j->cfg.num_embeddings, "fps", a.frames.fps, "start",
 			      a.frames.start, "end", a.frames.end, "max_frames", (json_int_t)a.frames.max_frames,
 			      "sample_frames", (json_int_t)a.frames.sample_frames, "damaged_ok", a.frames.damaged_ok,

@@ -18,6 +18,8 @@
  * 1 GiB (some 20 million) is -LWM_EDATA. The caller json_decref()s *out. */
 int lwm_json_read(json_t **out, const char *path, int64_t limit, struct lwm_err *e);
 int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e);
+/* The same of a record of a corpus, whose texts may hold \u0000, which is refused elsewhere: they end at json_string_length. */
+int lwm_json_parse_record(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e);
 /* Members of an object; absent or of another type is -LWM_EDATA naming file and key. Borrowed. */
 int lwm_json_int(const json_t *o, const char *key, int64_t *out, const char *name, struct lwm_err *e);
 int lwm_json_double(const json_t *o, const char *key, double *out, const char *name, struct lwm_err *e);

@@ -99,7 +99,12 @@ static size_t next_piece(void *buffer, size_t size, void *ctx)
 	return n;
 }
 
-int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e)
+static const char *fault_of(const json_error_t *je)
+{
+	return json_error_code(je) == json_error_null_character ? "a text with \\u0000 cannot stand here" : je->text;
+}
+
+static int parse(json_t **out, const char *text, size_t n, size_t flags, const char *name, struct lwm_err *e)
 {
 	enum { PIECE = 1 << 18 /* what one piece may take, and more */, KEPT = 1 << 20 };
 	struct text t = { text, n };
@@ -111,7 +116,7 @@ int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, s
 	if (n > SIZE_MAX / 8 || !hold(PIECE + 4 * n)) /* the string being read doubles its room */
 		return out_of_memory(name, e);
 	starved = false;
-	*out = json_load_callback(next_piece, &t, JSON_REJECT_DUPLICATES, &je);
+	*out = json_load_callback(next_piece, &t, JSON_REJECT_DUPLICATES | flags, &je);
 	bool lost = starved || (!*out && json_error_code(&je) == json_error_out_of_memory);
 	starved = before;
 	if (spare.size > KEPT)
@@ -120,7 +125,18 @@ int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, s
 		return 0;
 	json_decref(*out);
 	*out = NULL;
-	return lost ? out_of_memory(name, e) : lwm_fail(e, LWM_EDATA, "%s:%d:%d: %s", name, je.line, je.column, je.text);
+	return lost ? out_of_memory(name, e) : lwm_fail(e, LWM_EDATA, "%s:%d:%d: %s", name, je.line, je.column,
+							fault_of(&je));
+}
+
+int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e)
+{
+	return parse(out, text, n, 0, name, e);
+}
+
+int lwm_json_parse_record(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e)
+{
+	return parse(out, text, n, JSON_ALLOW_NUL, name, e);
 }
 
 json_t *lwm_json_copy(const json_t *v)

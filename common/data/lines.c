@@ -217,7 +217,7 @@ int lwm_lines_next(struct lwm_lines *l, const char **line, size_t *n, bool *too_
 			return 0;
 		*line = l->buf + l->at;
 		*n = stop - l->at;
-		if (*n && (*line)[*n - 1] == '\r')
+		if (end && *n && (*line)[*n - 1] == '\r')
 			--*n;
 		*too_long = l->skipping || *n > l->max_line;
 		if (*too_long)

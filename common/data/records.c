@@ -162,7 +162,7 @@ static int build(struct lwm_record *rec, const struct lwm_ingest_cfg *c, const c
 	json_t *o;
 	if (!rec->json)
 		return lwm_fields_text(c->fields, text, rec->text.len, number, &rec->doc, e);
-	int rc = lwm_json_parse(&o, text, rec->text.len, "JSON", e);
+	int rc = lwm_json_parse_record(&o, text, rec->text.len, "JSON", e);
 	if (rc < 0) {
 		rec->doc.fault = "bad json";
 		return rc;

@@ -9,9 +9,10 @@
  *
  * The pixels are those of the ffmpeg program with the filters (each part only where it is asked for)
  *	trim=start=S:end=E,setpts=PTS-STARTPTS,fps=F,
- *	scale=w=W:h=H:force_original_aspect_ratio=increase:flags=bicubic+accurate_rnd+full_chroma_int+bitexact,
- *	crop=W:H,setsar=1,format=rgb24
- * that is: short side resized, centre cropped (the published preprocessing: bicubic, short side 256, centre crop). The
+ *	scale=w=SW:h=SH:flags=bicubic+accurate_rnd+full_chroma_int+bitexact,crop=W:H:X:Y,setsar=1,format=rgb24
+ * that is: short side resized, centre cropped, as lwm/vision_chat.py of the release does it: bicubic, the long side
+ * truncated to SW or SH, the crop from X = (SW - W) / 2 and Y, halves to the even pixel. It resizes with
+ * Pillow: on a photograph of 640 x 480 made 170 x 128, 83 % of the values are the same, the others differ by 1 to 4 of 255. The
  * flags make the result the same on every CPU. A still image has no clock and skips trim and fps.
  *
  * A folder is a clip of the images in it, in order of their names; it has no clock either (time = frame number).
@@ -33,6 +34,7 @@
 
 #include "common/base/err.h"
 
+#define LWM_FRAMES_RESIZE "bicubic, long side truncated" /* of the filters above: what frames of other pixels would have to change */
 #define LWM_MEDIA_MAX_PIXELS (64LL << 20) /* default of opts.max_pixels, and limit of what is written */
 
 struct lwm_frames_opts {

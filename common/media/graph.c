@@ -28,16 +28,36 @@ int lwm_graph_size(const struct lwm_frames_opts *o, int src_width, int src_heigh
 	return 0;
 }
 
-/* The short side gets its size first, and what is cropped from the long one was there before: of a thin picture that is a lot. */
-static int check_scaled(const struct lwm_decoder *d, int64_t sw, int64_t sh, int64_t w, int64_t h, struct lwm_err *e)
+/* Where a picture of sw x sh is scaled to before w x h are cut from its middle: as published, the long side is truncated, and
+ * half a pixel goes to the even one. */
+struct cover {
+	int64_t w, h, x, y;
+};
+
+static int64_t half_to_even(int64_t d)
 {
-	bool tall = w * sh >= h * sw;
-	double long_side = tall ? (double)sh * (double)w / (double)sw : (double)sw * (double)h / (double)sh;
-	double pixels = long_side * (double)(tall ? w : h);
-	if (pixels <= (double)d->limit)
+	return d / 2 + (d & d / 2 & 1);
+}
+
+static struct cover cover(int64_t sw, int64_t sh, int64_t w, int64_t h)
+{
+	struct cover c = { w, h, 0, 0 };
+	if (w * sh >= h * sw)
+		c.h = w * sh / sw;
+	else
+		c.w = h * sw / sh;
+	c.x = half_to_even(c.w - w);
+	c.y = half_to_even(c.h - h);
+	return c;
+}
+
+/* What is cropped from the long side was there before: of a thin picture that is a lot. */
+static int check_scaled(const struct lwm_decoder *d, const struct cover *c, int64_t sw, int64_t sh, struct lwm_err *e)
+{
+	if ((double)c->w * (double)c->h <= (double)d->limit)
 		return 0;
-	return lwm_fail(e, LWM_EDATA, "%s: %lld x %lld pixels, made to cover %lld x %lld, are more than the limit of %lld "
-			"(--max-pixels raises it)", d->path, (long long)sw, (long long)sh, (long long)w, (long long)h,
+	return lwm_fail(e, LWM_EDATA, "%s: %lld x %lld pixels, made %lld x %lld, are more than the limit of %lld "
+			"(--max-pixels raises it)", d->path, (long long)sw, (long long)sh, (long long)c->w, (long long)c->h,
 			(long long)d->limit);
 }
 
@@ -64,15 +84,15 @@ static int filters(char *s, size_t n, const struct lwm_decoder *d, const AVFrame
 	}
 	int64_t sw = turned ? first->height : first->width, sh = turned ? first->width : first->height;
 	LWM_TRY(lwm_graph_size(o, (int)sw, (int)sh, &w, &h, d->path, e));
-	if (o->width)
-		LWM_TRY(check_scaled(d, sw, sh, w, h, e));
 	at += snprintf(s + at, n - (size_t)at, "%s", turn[d->rotate / 90]);
-	if (o->width)
-		at += snprintf(s + at, n - (size_t)at, "scale=w=%d:h=%d:force_original_aspect_ratio=increase:%s,", w, h,
-			       flags);
-	else
-		at += snprintf(s + at, n - (size_t)at, "scale=%s,", flags);
-	snprintf(s + at, n - (size_t)at, "crop=%d:%d,setsar=1,format=rgb24", w, h);
+	if (o->width) {
+		struct cover c = cover(sw, sh, w, h);
+		LWM_TRY(check_scaled(d, &c, sw, sh, e));
+		snprintf(s + at, n - (size_t)at, "scale=w=%d:h=%d:%s,crop=%d:%d:%d:%d,setsar=1,format=rgb24", (int)c.w, (int)c.h,
+			 flags, w, h, (int)c.x, (int)c.y);
+	} else {
+		snprintf(s + at, n - (size_t)at, "scale=%s,crop=%d:%d,setsar=1,format=rgb24", flags, w, h);
+	}
 	return 0;
 }
 

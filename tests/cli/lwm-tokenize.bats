@@ -234,3 +234,27 @@ setup() {
 	code 75 env --block-signal=USR1 bash -c 'kill -USR1 $$; exec lwm-tokenize "$@"' held -t bytes a.txt b.txt -d dir
 	err_has '0 shards are complete, 0 inputs'
 }
+
+@test "what of a file is its text: all but byte order mark, CR of CR LF, newline at the end; JSON texts whole" {
+	text_of() { # FILE
+		rm -f t.h5*
+		ok lwm-tokenize -t bytes "$1" -o t.h5
+		ok lwm-inspect --doc 0 -t bytes --json t.h5
+	}
+	printf '\xef\xbb\xbfone\r\n\r\ntwo\r three \n\n' >a.txt
+	text_of a.txt
+	has '"text":"one\n\ntwo\r three \n"'
+	printf 'one\r' >a.txt
+	text_of a.txt
+	has '"text":"one\r"'
+	printf '{"text": "\\ufeffa\\u0000b\\r\\n"}\n' >a.jsonl
+	text_of a.jsonl
+	has '"text":"'$'\xef\xbb\xbf''a\u0000b\r\n"'
+	ok lwm-inspect --doc 0 -t bytes t.h5
+	has 'a?b'
+	# where a text names something, it cannot have one
+	printf '{"a\\u0000": "b"}\n' >bad.jsonl
+	code 65 lwm-tokenize -t bytes bad.jsonl -o bad.h5
+	err_has 'u0000'
+	err_lacks JSON_ALLOW
+}

@@ -225,10 +225,15 @@ static void pixels_are_the_programs(void **state)
 		const char *filters;
 	} cases[] = {
 #define FLAGS "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+		/* 64 x 48: the long side is truncated, not rounded to 43 */
 		{ { .fps = 4, .width = 32, .height = 32 },
-		  "fps=4,scale=w=32:h=32:force_original_aspect_ratio=increase:" FLAGS ",crop=32:32,setsar=1,format=rgb24" },
+		  "fps=4,scale=w=42:h=32:" FLAGS ",crop=32:32:5:0,setsar=1,format=rgb24" },
 		{ { .fps = 25, .width = 80, .height = 96 },
-		  "fps=25,scale=w=80:h=96:force_original_aspect_ratio=increase:" FLAGS ",crop=80:96,setsar=1,format=rgb24" },
+		  "fps=25,scale=w=128:h=96:" FLAGS ",crop=80:96:24:0,setsar=1,format=rgb24" },
+		/* half a pixel: to the even one */
+		{ { .width = 45, .height = 36 }, "scale=w=48:h=36:" FLAGS ",crop=45:36:2:0,setsar=1,format=rgb24" },
+		{ { .width = 47, .height = 36 }, "scale=w=48:h=36:" FLAGS ",crop=47:36:0:0,setsar=1,format=rgb24" },
+		{ { .width = 64, .height = 45 }, "scale=w=64:h=48:" FLAGS ",crop=64:45:0:2,setsar=1,format=rgb24" },
 		{ { .multiple = 16 }, "scale=" FLAGS ",crop=64:48,setsar=1,format=rgb24" },
 		{ { .start = 0.5, .end = 2.2, .multiple = 1 },
 		  "trim=start=0.5,trim=end=2.2,setpts=PTS-STARTPTS,scale=" FLAGS ",format=rgb24" },
