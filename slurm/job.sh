@@ -14,7 +14,7 @@ PATH=$LWM_HOME/bin:$PATH
 set -uo pipefail
 
 # lwm_stage STAGE...: stages of the text curriculum (LWM_PIPELINE: of another file), with the ranks this job has.
-# LWM_OUT: where; LWM_NAME stands over the file's value for the programs' --name, as LWM_MODEL, LWM_STEPS, LWM_MESH_DIM.
+# LWM_OUT: where; LWM_STEPS, LWM_MODEL, LWM_MESH_DIM and so on stand over what the file says of the programs' options.
 # LWM_RANKS: how many ranks, without Slurm.
 lwm_stage() {
 	local s args=(--ranks "${SLURM_NTASKS:-${LWM_RANKS:-1}}")

@@ -40,6 +40,9 @@ files() { # files PATTERN...: those of the project, whether committed yet or not
 	done
 }
 
+# shellcheck source=tests/names.bash
+. tests/names.bash
+
 tests/deps.sh --find "$out.deps"
 read -ra pkg < <(sed -n 's/^PKG_CFLAGS := //p' "$out.deps")
 rm -f "$out.deps" "$out.deps.txt"
@@ -196,6 +199,9 @@ if command -v cppcheck >/dev/null; then check 'cppcheck' lint; else skip cppchec
 check 'README in each folder' folders
 check 'no loose ends' loose_ends
 check 'every tool helps' help_texts
+check 'options that are named exist' named_options
+check 'files that are named exist' named_files
+check 'functions that are named exist' named_functions
 check 'edits of tests/mutate fit' mutations
 if ! ls build/cuda/*.ptxas >/dev/null 2>&1; then
 	skip 'registers and spills' 'liblwm_cuda.so was not built here'

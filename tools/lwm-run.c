@@ -43,8 +43,8 @@ static const struct lwm_tool tool = {
 		"--set NAME=VALUE sets a variable of the file, its `out`, or any value by its path (stages.pack.args.fill=0.9).\n"
 		"--plan prints each command and why it would run. A task is complete when its outputs exist, verify, and were\n"
 		"made by the same command from the same inputs. Logs are in OUT/logs, times in OUT/timing.jsonl.\n"
-		"LWM_NAME in the environment is stronger than the file's value for --name. Names with control characters are\n"
-		"refused; everything else reaches the programs as it is, in batch scripts too.",
+		"LWM_STEPS in the environment is stronger than what the file says of steps, and so for every option. Names with\n"
+		"control characters are refused; everything else reaches the programs as it is, in batch scripts too.",
 	.examples = "  lwm-run pipelines/demo.yaml\n"
 		    "  lwm-run --plan pipelines/quickstart.yaml --set books=DIR --set videos=DIR --set out=runs/mine\n"
 		    "  lwm-run --slurm --print pipelines/text.yaml | less\n",

@@ -155,6 +155,18 @@ static int left_width(const struct lwm_parse *p)
 	return width;
 }
 
+/* Those that every program has, explained. */
+static void common_options(const struct lwm_parse *p, int width, struct lwm_str *out)
+{
+	lwm_str_puts(out, "Common to all programs\n");
+	for (int i = p->ntool; i < p->n; i++)
+		help_line(p->st[i].opt, width, out);
+	for (size_t i = 0; i < sizeof extra / sizeof extra[0]; i++) {
+		struct lwm_opt o = { .name = extra[i].name, .arg = extra[i].arg, .help = extra[i].help, .type = LWM_T_HEAD };
+		help_line(&o, width, out);
+	}
+}
+
 static void ensure_newline(struct lwm_str *out)
 {
 	if (out->len && out->s[out->len - 1] != '\n')
@@ -186,8 +198,8 @@ static void short_section(const struct lwm_parse *p, int from, struct lwm_str *o
 	lwm_str_release(&names);
 }
 
-/* Sections from `brief` on only name their options. */
-static void help_text(const struct lwm_parse *p, int brief, struct lwm_str *out)
+/* Sections from `brief` on only name their options, as do those common to all programs. all: nothing is only named. */
+static void help_text(const struct lwm_parse *p, int brief, bool all, struct lwm_str *out)
 {
 	const struct lwm_tool *t = p->tool;
 	int width = left_width(p);
@@ -204,7 +216,10 @@ static void help_text(const struct lwm_parse *p, int brief, struct lwm_str *out)
 			help_line(p->st[i].opt, width, out);
 		}
 	}
-	lwm_str_puts(out, common_help);
+	if (all)
+		common_options(p, width, out);
+	else
+		lwm_str_puts(out, common_help);
 	if (t->details) {
 		lwm_str_printf(out, "\n%s", t->details);
 		ensure_newline(out);
@@ -222,7 +237,7 @@ void lwm_opt_help(const struct lwm_parse *p, bool all, struct lwm_str *out)
 		if (brief < p->ntool && p->st[brief].opt->type != LWM_T_HEAD)
 			continue;
 		lwm_str_reset(out);
-		help_text(p, brief, out);
+		help_text(p, brief, all, out);
 		for (size_t i = 0; i < out->len; i++)
 			lines += out->s[i] == '\n';
 		if (all || lines <= 60)

@@ -4,7 +4,7 @@
  *
  *	<s> chunk chunk ... chunk  USER: question  ASSISTANT: answer </s>  USER: question ...
  *
- * The model is asked with the words of lwm_qa_prompt and has to say "Question: ... Answer: ...". What it says otherwise is
+ * The model is asked with the words of lwm_qa_prompt_head and lwm_qa_prompt_tail, and has to say "Question: ... Answer: ...". What it says otherwise is
  * left out and counted.
  */
 #ifndef LWM_EVAL_QA_H

@@ -11,7 +11,7 @@
 struct lwm_run_report {
 	const char *title, *timing; /* timing: timing.jsonl of lwm-run, may be NULL */
 	struct lwm_paths stages;    /* "NAME=DIR": folders of lwm-train-stage */
-	struct lwm_paths checks;    /* see lwm_check_parse */
+	struct lwm_paths checks;    /* see lwm_check_read */
 	struct lwm_paths pictures;  /* "CAPTION=FILE" .png, .jpg, .svg; .mp4 or .mkv: its first frames side by side */
 	int64_t max_pixels;         /* of a frame of a clip; 0: the default of common/media */
 	struct lwm_paths texts;     /* "CAPTION=FILE": shown as they are (control characters as pictures), at most 64 KiB each */

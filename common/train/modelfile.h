@@ -57,7 +57,7 @@ int lwm_loaded_open_text(struct lwm_loaded *m, struct lwm_tokenizer **tok, const
 
 /* The VQGAN's table entry as a tensor in memory layout. */
 void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p);
-/* A VQGAN likewise; *flat is device memory that the caller lk_mem_frees after the net. */
+/* A VQGAN likewise; *flat is device memory that the caller gives to lk_mem_free after the net. */
 int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool older_ok, struct lk_dev *dev,
 		   struct lwm_err *e);
 

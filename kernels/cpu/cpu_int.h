@@ -17,7 +17,7 @@ enum lk_isa { LK_ISA_BASE, LK_ISA_AVX2, LK_ISA_AVX512, LK_ISA_COUNT };
 #define LK_ISA_NAME(f) LK_CAT(f, LK_ISA)
 #endif
 
-/* The body of `f` for this isa: LK_PICK(lk_swiglu, cpu->isa) with lk_swiglu_base, _avx2, _avx512 declared. */
+/* The body of `f` for this isa: LK_PICK(NAME, cpu->isa), with NAME_base, NAME_avx2, NAME_avx512 declared. */
 #if defined(__x86_64__)
 #define LK_PICK(f, isa) ((isa) == LK_ISA_AVX512 ? f##_avx512 : (isa) == LK_ISA_AVX2 ? f##_avx2 : f##_base)
 #else

@@ -102,14 +102,14 @@ double ops_uniform(struct ops_run *r);   /* [0,1) */
 
 /* OPS_GRAD, only on ref, LK_F32:
  *
- *	struct lk_view g = ops_var(r, "g", 2, 5, 8), y = ops_out(r, "y", LK_F32, 2, 5, 8);
+ *	struct lk_view g = ops_var(r, "g", 2, 5, 8), u = ops_in(r, LK_F32, 2, 5, 8), y = ops_out(r, "y", LK_F32, 2, 5, 8);
  *	struct lk_view dy = ops_in(r, LK_F32, 2, 5, 8);                     any fixed cotangent
- *	int rc = lk_forward(r->dev, &y, &g);
+ *	int rc = lk_swiglu_fwd(r->dev, &y, &g, &u);
  *
  *	ops_loss(r, &y, &dy);                                               loss += sum(y * dy), in fp64
  *	if (!rc && r->want_grad) {
- *		struct lk_view dg = ops_out(r, "dg", LK_F32, 2, 5, 8);      ops_zeros for gradients that are added into
- *		rc = lk_backward(r->dev, &dg, &dy, &g);
+ *		struct lk_view dg = ops_out(r, "dg", LK_F32, 2, 5, 8), du = ...     ops_zeros for gradients that are added into
+ *		rc = lk_swiglu_bwd(r->dev, &dg, &du, &dy, &g, &u);
  *		ops_grad(r, "g", &dg);
  *	}
  *	return rc;
