@@ -26,7 +26,9 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "seq-length", &s.seq_length, 2, 1 << 30, "N", "tokens in a row", 0),
 	LWM_OPT_INT(0, "tokens-per-batch", &s.tokens_per_batch, 1, 1 << 30, "N", "tokens in a step, all ranks together", 0),
 	LWM_OPT_INT(0, "micro-rows", &s.micro_rows, 0, 1 << 20, "N", "rows at a time on a rank; 0: about 16K tokens", 0),
-	LWM_OPT_CHOICE(0, "loss-weighting", &s.weighting, lwm_weighting_names, "every example weighs the same, or every token", 0),
+	LWM_OPT_CHOICE(0, "loss-weighting", &s.weighting, lwm_weighting_names, "every example weighs the same, every token, or every row", 0),
+	LWM_OPT_DOUBLE(0, "text-weight", &s.text_weight, 0, 1e6, "X", "of the loss of text, beside --vision-weight; see below", 0),
+	LWM_OPT_DOUBLE(0, "vision-weight", &s.vision_weight, 0, 1e6, "X", "of the loss of vision; both 0: one loss (published: 0.5 each)", 0),
 	LWM_OPT_HEAD("Model"),
 	LWM_OPT_STR(0, "model", &s.model, "NAME", "preset: nano micro 124m debug 200m 1b 3b 7b ...; VQGAN: tiny small lwm", 0),
 	LWM_OPT_INT(0, "dim", &s.dim, 0, 1 << 20, "N", "width, over the preset", 0),
@@ -117,7 +119,13 @@ static const struct lwm_tool tool = {
 	.check = check,
 	.details = "Started under mpirun or srun its ranks share the work as --mesh-dim says; with --device cuda or auto each takes the\n"
 		   "GPU of its number on the node. SIGUSR1, SIGTERM and the time limit end it after a clean save with exit code 75: run\n"
-		   "it again. A file STOP in the output folder ends it with 0, for good. A second run in the same folder is refused (73).",
+		   "it again. A file STOP in the output folder ends it with 0, for good. A second run in the same folder is refused (73).\n"
+		   "\n"
+		   "--loss-weighting: the loss of an example (a segment of a row) is the mean over its labels, that of a step the mean over\n"
+		   "its examples (per_example); or the mean over all labels (per_token); or, as in the released code, the mean over rows,\n"
+		   "those without a label among them (published). With --text-weight T --vision-weight V, or as published, the loss of an\n"
+		   "example or row is T times the mean over its text labels plus V times that over its vision labels; with per_token a\n"
+		   "label weighs T or V. Rows of one example each, per_example and 0.5 each is the published loss too.\n",
 	.examples = "  lwm-train-stage -o runs/32k --model nano --data rows/32k --seq-length 32K --theta 1e6\n"
 		    "  mpirun -n 4 lwm-train-stage --config stage.yaml -o runs/1m --mesh-dim 1,1,1,-1",
 };

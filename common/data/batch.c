@@ -3,8 +3,13 @@
 
 #include "common/data/loader_int.h"
 
-/* Labels and weights of one row. The mask belongs to the target (rowshard.h); the last token of a segment has none.
- * */
+static bool is_vision(const struct lwm_loader *l, int32_t target)
+{
+	return target >= l->info.vocab_text;
+}
+
+/* Targets of one row, and weight 1 where they count. The mask belongs to the target (rowshard.h); the last token of a segment has
+ * none. */
 static void labels(const struct lwm_loader *l, const struct lwm_row *r, struct lwm_batch *b, int64_t at)
 {
 	int32_t *target = b->targets + at;
@@ -13,12 +18,31 @@ static void labels(const struct lwm_loader *l, const struct lwm_row *r, struct l
 	for (int64_t t = 0; t < seq; t++) {
 		bool has = t + 1 < seq && r->segment[t] >= 0 && r->segment[t + 1] == r->segment[t];
 		target[t] = has ? r->tokens[t + 1] : -1;
-		weight[t] = 0;
-		if (!has || !r->mask[t + 1])
-			continue;
-		weight[t] = l->cfg.weighting == LWM_PER_TOKEN ? 1.0f : 1.0f / (float)r->seg[r->segment[t]].n_loss;
-		*(target[t] >= l->info.vocab_text ? &b->loss_vision : &b->loss_text) += 1;
+		weight[t] = has && r->mask[t + 1];
+		if (weight[t] > 0)
+			*(is_vision(l, target[t]) ? &b->loss_vision : &b->loss_text) += 1;
 	}
+}
+
+/* Weights of one unit, positions [at, at + n): a segment, or a row. */
+static void weigh(const struct lwm_loader *l, struct lwm_batch *b, int64_t at, int64_t n)
+{
+	const int32_t *target = b->targets + at;
+	float *weight = b->weights + at, each[2];
+	int64_t count[2] = { 0, 0 };
+	for (int64_t t = 0; t < n; t++)
+		if (weight[t] > 0)
+			count[l->apart && is_vision(l, target[t])]++;
+	for (int m = 0; m < 2; m++)
+		each[m] = (float)(l->cfg.weighting == LWM_PER_TOKEN || !count[m] ? l->modality[m]
+										 : l->modality[m] / (double)count[m]);
+	for (int64_t t = 0; t < n; t++)
+		if (weight[t] > 0)
+			weight[t] = each[l->apart && is_vision(l, target[t])];
+	if (l->cfg.weighting == LWM_PER_TOKEN)
+		b->norm += l->modality[0] * (double)count[0] + l->modality[1] * (double)count[1];
+	else
+		b->norm += l->cfg.weighting == LWM_PUBLISHED || count[0] + count[1] > 0;
 }
 
 static void add_row(const struct lwm_loader *l, const struct lwm_row *r, struct lwm_batch *b, int64_t at)
@@ -30,9 +54,11 @@ static void add_row(const struct lwm_loader *l, const struct lwm_row *r, struct 
 	labels(l, r, b, at);
 	for (int64_t i = 0; i < r->nseg; i++) {
 		b->tokens_n += r->seg[i].len;
-		if (r->seg[i].n_loss > 0)
-			b->norm += l->cfg.weighting == LWM_PER_TOKEN ? (double)r->seg[i].n_loss : 1.0;
+		if (l->cfg.weighting == LWM_PER_EXAMPLE)
+			weigh(l, b, at + r->seg[i].start, r->seg[i].len);
 	}
+	if (l->cfg.weighting != LWM_PER_EXAMPLE)
+		weigh(l, b, at, r->seq);
 	b->segments_n += r->nseg;
 }
 

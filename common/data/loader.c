@@ -84,6 +84,21 @@ static int check_cfg(const struct lwm_loader_cfg *c, struct lwm_err *e)
 	return 0;
 }
 
+/* The weights of the modalities, as far as they are given. */
+static int set_modalities(struct lwm_loader *l, struct lwm_err *e)
+{
+	const struct lwm_loader_cfg *c = &l->cfg;
+	double text = c->text_weight, vision = c->vision_weight;
+	if (!(text >= 0 && text < 1e300 && vision >= 0 && vision < 1e300))
+		return lwm_fail(e, LWM_ECONFIG, "the weights of text and vision must be 0 or more");
+	l->apart = text > 0 || vision > 0 || c->weighting == LWM_PUBLISHED;
+	if (text == 0 && vision == 0)
+		text = vision = c->weighting == LWM_PUBLISHED && (c->vision || l->info.vocab > l->info.vocab_text) ? 0.5 : 1;
+	l->modality[0] = text;
+	l->modality[1] = vision;
+	return 0;
+}
+
 static int alloc_batch(struct lwm_loader *l, struct lwm_batch *b, struct lwm_err *e)
 {
 	int64_t n;
@@ -122,6 +137,7 @@ int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, s
 					    .vocab_text = l->set.vocab_text,
 					    .vocab = l->set.vocab_text + l->set.vocab_vision,
 					    .tokenizer = l->set.tokenizer, .content = l->set.content };
+	LWM_GO(set_modalities(l, e));
 	LWM_GO(alloc_batch(l, &l->slot[0].b, e));
 	LWM_GO(alloc_batch(l, &l->slot[1].b, e));
 	if (cfg->prefetch && pthread_create(&l->thread, NULL, prefetch, l)) {

@@ -26,9 +26,14 @@
 #include "common/base/hash.h"
 #include "common/base/path.h"
 
+/* What a label weighs. w_m: the weight of its modality m, text or vision; M_m, n_im: labels of m, in all and in unit i.
+ * Where modalities are not told apart (no weights), w_m is 1 and every label counts as one of the same kind. */
 enum lwm_weighting {
-	LWM_PER_EXAMPLE, /* L = 1/N sum_i 1/n_i sum_t nll_it: N segments with loss, n_i the loss tokens of segment i */
-	LWM_PER_TOKEN    /* L = 1/M sum_t nll_t: M loss tokens */
+	LWM_PER_EXAMPLE, /* L = 1/N sum_i sum_m w_m/n_im sum_t nll_imt: i the N segments that have labels */
+	LWM_PER_TOKEN,   /* L = sum_m w_m sum_t nll_mt / sum_m w_m M_m */
+	LWM_PUBLISHED    /* as per example, but i are all N rows, those without a label too: the loss of the released trainer
+			  * (LWM lwm/train.py with tux cross_entropy_loss_and_accuracy). Without weights: w_m is 1/2 where there is
+			  * vision, in rows or model, else 1; a modality that a row has no label of adds 0 for that row. */
 };
 
 struct lwm_loader_source {
@@ -45,6 +50,8 @@ struct lwm_loader_cfg {
 	int rank, ranks;       /* data rank: dp x fsdp */
 	int64_t micro_rows;    /* rows of this rank in one micro batch; divides rows_per_step / ranks */
 	enum lwm_weighting weighting;
+	double text_weight, vision_weight; /* w_m; both 0: no weights */
+	bool vision;           /* the model has a vision head, whatever these rows hold */
 	int64_t seq_length;    /* 0: whatever the shards hold; else they must agree */
 	bool prefetch;         /* read the next micro batch on another thread */
 };
@@ -56,10 +63,10 @@ struct lwm_batch {
 	int32_t *targets;   /* (rows, seq) next token of its segment, -1 where there is none; shifted before splits */
 	int32_t *segments;  /* (rows, seq) number of the segment, counted through the batch; -1 in padding */
 	int32_t *positions; /* (rows, seq) from 0 in each segment, pieces of a split document too; 0 in padding */
-	float *weights;     /* (rows, seq) of the target; 0 where no loss. per example: 1 / n_i; per token: 1 */
+	float *weights;     /* (rows, seq) of the target: its factor in L * norm; 0 where no loss */
 	/* Sums over this batch, in double; the trainer adds them over ranks and micro batches. loss = sum w nll /
 	 * norm. */
-	double norm;                      /* per example: segments with loss (N); per token: M */
+	double norm;                      /* N; per token: sum_m w_m M_m */
 	int64_t segments_n;               /* segments, padding not counted */
 	int64_t loss_text, loss_vision;   /* targets with loss, by modality (vision: id >= V_text) */
 	int64_t tokens_n;                 /* tokens that are not padding */

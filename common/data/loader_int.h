@@ -43,6 +43,8 @@ struct lwm_loader {
 	struct lwm_loader_cfg cfg; /* source is NULL */
 	struct lwm_loader_info info;
 	struct lwm_rowset set;
+	double modality[2]; /* w_m of text and vision */
+	bool apart;         /* text and vision are told apart */
 	int64_t *slots; /* [nsources] draws of each source in a block of LWM_MIX_BLOCK; NULL: one pool of all rows */
 	struct lwm_row row;
 	struct lwm_loader_slot slot[2];

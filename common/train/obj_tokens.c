@@ -76,6 +76,9 @@ static int open_loader(struct tokens *t, const struct lwm_paths *data, int64_t r
 					      .ranks = lwm_mesh_row_ranks(t->base.mesh),
 					      .micro_rows = t->cut.micro_rows,
 					      .weighting = (enum lwm_weighting)s->weighting,
+					      .text_weight = s->text_weight,
+					      .vision_weight = s->vision_weight,
+					      .vision = s->vision_codes || t->info.vocab > t->info.vocab_text,
 					      .seq_length = s->seq_length,
 					      .prefetch = prefetch };
 		rc = lwm_loader_open(out, &cfg, e);

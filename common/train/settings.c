@@ -46,6 +46,8 @@ static const struct setting {
 	S("tokens-per-batch", INT, FIXED, tokens_per_batch),
 	S("micro-rows", INT, FREE, micro_rows),
 	C("loss-weighting", FIXED, weighting, lwm_weighting_names),
+	S("text-weight", DOUBLE, FIXED, text_weight),
+	S("vision-weight", DOUBLE, FIXED, vision_weight),
 	S("steps", INT, CURVED, steps),
 	C("schedule", FIXED, schedule, lwm_schedule_names),
 	S("lr", DOUBLE, FIXED, lr),
@@ -177,21 +179,30 @@ static void compare(struct differences *d, const struct lwm_stage *s, const char
 {
 	const json_t *was = json_object_get(before, name), *is = json_object_get(now, name);
 
-	if (was && !equal(was, is))
+	if (!equal(was, is))
 		add_difference(d, allowed(s, name), name, was, is);
 }
 
 int lwm_settings_same(const struct lwm_stage *s, const json_t *before, const json_t *now, const char *where, struct lwm_err *e)
 {
 	struct differences d = { 0 };
+	struct lwm_stage plain;
 	const char *data = json_string_value(json_object_get(before, data_key));
+	json_t *then;
 	int rc;
 
+	lwm_stage_defaults(&plain);
+	then = lwm_settings_json(&plain, "");
+	if (!then || json_object_update(then, (json_t *)before)) {
+		json_decref(then);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
+	}
 	for (int i = 0; i < SETTINGS; i++)
-		if (decides(&table[i], before, now))
-			compare(&d, s, table[i].name, before, now);
+		if (decides(&table[i], then, now))
+			compare(&d, s, table[i].name, then, now);
 	if (data && *data)
 		compare(&d, s, data_key, before, now);
+	json_decref(then);
 	rc = lwm_str_ok(&d.refused, e);
 	if (rc == 0 && d.taken.len && !d.refused.len)
 		lwm_log(LWM_WARN, "%s: going on with other settings, as allowed: %s", where, lwm_str_get(&d.taken));

@@ -26,7 +26,7 @@ enum lwm_schedule { LWM_CONSTANT, LWM_COSINE, LWM_LINEAR };
 extern const char *const lwm_schedule_names[];
 enum lwm_offload_when { LWM_OFFLOAD_AUTO, LWM_OFFLOAD_TRUE, LWM_OFFLOAD_FALSE }; /* auto: where the device is too small */
 extern const char *const lwm_offload_names[];
-extern const char *const lwm_weighting_names[]; /* per_example per_token: enum lwm_weighting of the loader */
+extern const char *const lwm_weighting_names[]; /* per_example per_token published: enum lwm_weighting of the loader */
 
 struct lwm_stage {
 	const char *out, *device, *start_from, *tokenizer;
@@ -43,6 +43,7 @@ struct lwm_stage {
 	struct lwm_paths data, eval_data;
 	int64_t seq_length, tokens_per_batch, micro_rows;
 	int weighting;
+	double text_weight, vision_weight; /* both 0: as loader.h says */
 
 	int64_t steps;
 	int schedule;

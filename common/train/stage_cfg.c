@@ -6,7 +6,7 @@
 
 const char *const lwm_schedule_names[] = { "constant", "cosine", "linear", NULL };
 const char *const lwm_offload_names[] = { "auto", "true", "false", NULL };
-const char *const lwm_weighting_names[] = { "per_example", "per_token", NULL };
+const char *const lwm_weighting_names[] = { "per_example", "per_token", "published", NULL };
 
 void lwm_stage_defaults(struct lwm_stage *s)
 {

@@ -365,6 +365,9 @@ flip() { # flip FILE OFFSET: one bit
 	err_has 'clip'
 	err_lacks 'lr 1.0'
 	code 78 train -o out --steps 6 --loss-weighting per_token
+	code 78 train -o out --steps 6 --loss-weighting published
+	code 78 train -o out --steps 6 --text-weight 0.5 --vision-weight 0.25
+	for part in 'text-weight 0.5, was 0.0' 'vision-weight 0.25, was 0.0'; do err_has "$part"; done
 	code 78 train -o out --steps 6 --schedule cosine
 	code 78 train -o out --steps 6 --warmup-steps 3
 	[ "$(losses out | wc -l)" = 4 ]

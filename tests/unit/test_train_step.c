@@ -10,8 +10,8 @@
 #include "common/model/llama.h"
 #include "tests/unit/train_probe.h"
 
-enum { STEPS = 3, MICRO = 2, PER_STEP = 8, LOCAL = MICRO * FX_SEQ };
-static char root[128], rows[160];
+enum { STEPS = 3, MICRO = 2, PER_STEP = 8, LOCAL = MICRO * FX_SEQ, MIXED_TEXT = 24 };
+static char root[128], rows[160], mixed[160];
 
 static int set_up(void **state)
 {
@@ -20,7 +20,8 @@ static int set_up(void **state)
 	lwm_log_init("test_train_step", LWM_ERROR);
 	snprintf(root, sizeof root, "/tmp/lwm-test-step-%ld", (long)getpid());
 	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0;
+	snprintf(mixed, sizeof mixed, "%s/mixed.h5", root);
+	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0 || fx_rows_of(mixed, MIXED_TEXT, &e) < 0;
 }
 
 static int tear_down(void **state)
@@ -37,11 +38,11 @@ static void must(int rc, const struct lwm_err *e)
 }
 
 /* A stage of which no number is a default, so that one that is not handed on shows. */
-static void stage(struct lwm_stage *s, const char *name, char *out, size_t size)
+static void stage(struct lwm_stage *s, const char *name, const char *data, char *out, size_t size)
 {
 	struct lwm_err e = { 0 };
 	snprintf(out, size, "%s/%s", root, name);
-	must(fx_stage(s, rows, out, &e), &e);
+	must(fx_stage(s, data, out, &e), &e);
 	s->steps = STEPS;
 	s->lr = 0.01;
 	s->warmup_steps = 5;
@@ -70,51 +71,92 @@ static void run(struct lwm_stage *s, int ranks)
 
 /* ---- by hand ---- */
 
+struct how { /* a run */
+	const char *name, *mesh;
+	int ranks, weighting;
+	bool mixed;
+	double clip, text, vision, tol;
+};
+
 struct hand { /* of one step: gradient of the summed loss, its divisor, the sum */
 	float *grad;
 	double norm, loss;
 };
 
-static void model_of(struct lwm_llama_cfg *c, const struct lwm_stage *s)
+static void model_of(struct lwm_llama_cfg *c, const struct lwm_stage *s, bool vision)
 {
-	*c = (struct lwm_llama_cfg){ .vocab_text = FX_VOCAB, .dim = 32, .ffn = 48, .layers = 2, .heads = 4, .kv_heads = 2,
+	*c = (struct lwm_llama_cfg){ .vocab_text = vision ? MIXED_TEXT : FX_VOCAB, .dim = 32, .ffn = 48, .layers = 2, .heads = 4, .kv_heads = 2,
 				     .max_seq = FX_SEQ, .rope_theta = s->theta, .rms_eps = 1e-6, .init_std = 0.02,
 				     .tie_embeddings = true };
+	if (vision)
+		lwm_llama_add_vision(c, FX_VOCAB - MIXED_TEXT - 2);
 }
 
-/* Targets, weights and the divisor from tokens and segments alone: every token but the first of its segment is predicted. */
-static double label(const struct lwm_batch *b, int weighting, int32_t *target, float *weight)
+/* Targets from tokens and segments alone: every token but the first of its segment is predicted. The end of the segment. */
+static int64_t hand_targets(const struct lwm_batch *b, int64_t i, int32_t *target)
 {
+	int64_t end = i + 1;
+	while (end % b->seq && b->segments[end] == b->segments[i])
+		end++;
+	for (int64_t t = i; t < end; t++)
+		target[t] = b->segments[i] >= 0 && t + 1 < end ? b->tokens[t + 1] : -1;
+	return end;
+}
+
+/* Each of the targets [i, end) of one modality (-1: of any) weighs w; mean: all of them together. How many there are. */
+static int64_t hand_weigh(const int32_t *target, int64_t i, int64_t end, int vision, double w, bool mean, float *weight)
+{
+	int64_t n = 0;
+	for (int64_t t = i; t < end; t++)
+		n += target[t] >= 0 && (vision < 0 || vision == (target[t] >= MIXED_TEXT));
+	for (int64_t t = i; t < end; t++)
+		if (target[t] >= 0 && (vision < 0 || vision == (target[t] >= MIXED_TEXT)))
+			weight[t] = (float)(mean ? w / (double)n : w);
+	return n;
+}
+
+/* Targets, weights and the divisor. */
+static double label(const struct lwm_batch *b, const struct how *x, int32_t *target, float *weight)
+{
+	bool apart = x->text + x->vision > 0;
 	double norm = 0;
+	memset(weight, 0, (size_t)(b->rows * b->seq) * sizeof *weight);
 	for (int64_t i = 0, end; i < b->rows * b->seq; i = end) {
-		for (end = i + 1; end % b->seq && b->segments[end] == b->segments[i];)
-			end++;
-		int64_t n = b->segments[i] < 0 ? 0 : end - i - 1;
-		for (int64_t t = i; t < end; t++) {
-			bool has = n && t + 1 < end;
-			target[t] = has ? b->tokens[t + 1] : -1;
-			weight[t] = !has ? 0 : weighting == LWM_PER_TOKEN ? 1 : 1.0f / (float)n;
+		end = hand_targets(b, i, target);
+		if (x->weighting == LWM_PER_TOKEN) {
+			int64_t text = hand_weigh(target, i, end, 0, apart ? x->text : 1, false, weight);
+			int64_t vision = hand_weigh(target, i, end, 1, apart ? x->vision : 1, false, weight);
+			norm += apart ? x->text * (double)text + x->vision * (double)vision : (double)(text + vision);
+		} else if (x->weighting == LWM_PER_EXAMPLE) {
+			int64_t n = hand_weigh(target, i, end, -1, 1, true, weight);
+			if (apart) {
+				hand_weigh(target, i, end, 0, x->text, true, weight);
+				hand_weigh(target, i, end, 1, x->vision, true, weight);
+			}
+			norm += n > 0;
 		}
-		norm += weighting == LWM_PER_TOKEN ? (double)n : n > 0;
 	}
+	for (int64_t r = 0; x->weighting == LWM_PUBLISHED && r < b->rows; r++, norm++)
+		for (int v = 0; v < 2; v++)
+			hand_weigh(target, r * b->seq, (r + 1) * b->seq, v, apart ? (v ? x->vision : x->text) : 0.5, true, weight);
 	return norm;
 }
 
-static void hand_batch(struct lwm_llama *m, const struct lwm_batch *b, int weighting, const float *w, struct hand *h)
+static void hand_batch(struct lwm_llama *m, const struct lwm_batch *b, const struct how *x, const float *w, struct hand *h)
 {
 	int32_t target[LOCAL];
 	float weight[LOCAL];
 	struct lwm_err e = { 0 };
 	struct lwm_llama_stats st;
-	h->norm += label(b, weighting, target, weight);
+	h->norm += label(b, x, target, weight);
 	struct lwm_llama_batch in = { LOCAL, b->tokens, target, weight, b->segments, b->positions };
 	struct lwm_llama_weights lw = { w, h->grad };
 	must(lwm_llama_step(m, &in, &lw, &st, &e), &e);
-	h->loss += st.loss[LWM_TEXT];
+	h->loss += st.loss[LWM_TEXT] + st.loss[LWM_VISION];
 }
 
 /* The gradient at weights w of the rows of a step. */
-static struct hand hand_gradient(const struct lwm_stage *s, int64_t step, const float *w, int64_t n)
+static struct hand hand_gradient(const struct lwm_stage *s, const struct how *x, int64_t step, const float *w, int64_t n)
 {
 	struct lwm_loader_source src = { .name = "x" };
 	struct lwm_llama_run how = { .tokens = LOCAL, .train = true, .recompute = true };
@@ -125,10 +167,10 @@ static struct hand hand_gradient(const struct lwm_stage *s, int64_t step, const 
 	struct lwm_llama *m;
 	struct lk_dev *dev;
 	char why[256];
-	model_of(&c, s);
+	model_of(&c, s, x->mixed);
 	assert_int_equal(lwm_llama_count(&c), n);
 	assert_int_equal(lk_dev_open(&dev, "cpu", 1, why, sizeof why), 0);
-	must(lwm_paths_add(&src.shards, rows, &e), &e);
+	must(lwm_paths_add(&src.shards, x->mixed ? mixed : rows, &e), &e);
 	struct lwm_loader_cfg lc = { .source = &src, .nsources = 1, .seed = (uint64_t)s->seed, .rows_per_step = PER_STEP,
 				     .ranks = 1, .micro_rows = MICRO, .seq_length = FX_SEQ };
 	must(lwm_loader_open(&l, &lc, &e), &e);
@@ -136,7 +178,7 @@ static struct hand hand_gradient(const struct lwm_stage *s, int64_t step, const 
 	for (int64_t i = 0; i < PER_STEP / MICRO; i++) {
 		struct lwm_batch *b;
 		must(lwm_loader_get(l, step, i, &b, &e), &e);
-		hand_batch(m, b, s->weighting, w, &h);
+		hand_batch(m, b, x, w, &h);
 	}
 	lwm_llama_free(m);
 	lwm_loader_close(l);
@@ -145,12 +187,12 @@ static struct hand hand_gradient(const struct lwm_stage *s, int64_t step, const 
 	return h;
 }
 
-static void first_weights(struct probe *p, const struct lwm_stage *s)
+static void first_weights(struct probe *p, const struct lwm_stage *s, bool vision)
 {
 	struct lwm_llama_cfg c;
 	struct lwm_params table;
 	memset(p, 0, sizeof *p);
-	model_of(&c, s);
+	model_of(&c, s, vision);
 	assert_int_equal(lwm_llama_params(&table, &c, NULL), 0);
 	p->n = table.total;
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
@@ -184,14 +226,14 @@ static void near(const char *what, int64_t step, int64_t i, double got, double w
 }
 
 /* Every weight and moment of a step from those before it; metrics too. tol: what fp32 may do to a gradient on this mesh. */
-static void check_step(const struct lwm_stage *s, int64_t step, const struct probe *before, const struct probe *after,
-		       json_t *lines, double tol)
+static void check_step(const struct lwm_stage *s, const struct how *x, int64_t step, const struct probe *before,
+		       const struct probe *after, json_t *lines)
 {
-	struct hand h = hand_gradient(s, step, before->v[LWM_CKPT_PARAMS], before->n);
+	struct hand h = hand_gradient(s, x, step, before->v[LWM_CKPT_PARAMS], before->n);
 	struct lwm_llama_cfg c;
 	struct lwm_params table;
-	double sum = 0, scale = 1 / h.norm, gnorm, worst = 0;
-	model_of(&c, s);
+	double sum = 0, scale = 1 / h.norm, gnorm, worst = 0, tol = x->tol;
+	model_of(&c, s, x->mixed);
 	assert_int_equal(lwm_llama_params(&table, &c, NULL), 0);
 	for (int64_t i = 0; i < before->n; i++) {
 		sum += scale * scale * (double)h.grad[i] * (double)h.grad[i];
@@ -216,24 +258,26 @@ static void check_step(const struct lwm_stage *s, int64_t step, const struct pro
 	lwm_params_release(&table);
 }
 
-static double check_run(const char *name, const char *mesh, int ranks, double clip, int weighting, double tol)
+static double check_run(struct how x)
 {
 	struct lwm_stage s;
 	struct lwm_err e = { 0 };
 	struct probe before, after;
 	char out[256];
-	stage(&s, name, out, sizeof out);
-	s.mesh_dim = mesh;
-	s.clip = clip;
-	s.weighting = weighting;
-	run(&s, ranks);
+	stage(&s, x.name, x.mixed ? mixed : rows, out, sizeof out);
+	s.mesh_dim = x.mesh;
+	s.clip = x.clip;
+	s.weighting = x.weighting;
+	s.text_weight = x.text;
+	s.vision_weight = x.vision;
+	run(&s, x.ranks);
 	json_t *lines = probe_events(out, "step");
 	assert_int_equal(json_array_size(lines), STEPS);
-	first_weights(&before, &s);
+	first_weights(&before, &s, x.mixed);
 	for (int64_t step = 0; step < STEPS; step++) {
 		must(probe_step(&after, out, step + 1, &e), &e);
 		assert_int_equal(after.n, before.n);
-		check_step(&s, step, &before, &after, lines, tol);
+		check_step(&s, &x, step, &before, &after, lines);
 		probe_free(&before);
 		before = after;
 	}
@@ -246,24 +290,41 @@ static double check_run(const char *name, const char *mesh, int ranks, double cl
 static void test_clipped(void **state)
 {
 	(void)state;
-	double norm = check_run("clipped", "1,1,1,1", 1, 0.05, LWM_PER_EXAMPLE, 1e-9);
+	double norm = check_run((struct how){ .name = "clipped", .mesh = "1,1,1,1", .ranks = 1, .clip = 0.05, .tol = 1e-9 });
 	assert_true(norm > 0.1); /* or nothing was clipped */
 }
 
 static void test_not_clipped(void **state)
 {
 	(void)state;
-	double norm = check_run("below", "1,1,1,1", 1, 1e3, LWM_PER_EXAMPLE, 1e-9);
+	double norm = check_run((struct how){ .name = "below", .mesh = "1,1,1,1", .ranks = 1, .clip = 1e3, .tol = 1e-9 });
 	assert_true(norm < 1e3);
-	check_run("off", "1,1,1,1", 1, 0, LWM_PER_EXAMPLE, 1e-9);
+	check_run((struct how){ .name = "off", .mesh = "1,1,1,1", .ranks = 1, .tol = 1e-9 });
 }
 
-static void test_per_token(void **state)
+/* Every weighting of rows with text and vision; any two of them differ. */
+static void test_weightings(void **state)
 {
+	static const struct how kind[] = { { .name = "example" },
+					   { .name = "token", .weighting = LWM_PER_TOKEN },
+					   { .name = "published", .weighting = LWM_PUBLISHED },
+					   { .name = "published-1-3", .weighting = LWM_PUBLISHED, .text = 1, .vision = 3 },
+					   { .name = "example-1-3", .text = 1, .vision = 3 },
+					   { .name = "token-1-3", .weighting = LWM_PER_TOKEN, .text = 1, .vision = 3 } };
+	enum { KINDS = sizeof kind / sizeof *kind };
+	double norm[KINDS];
 	(void)state;
-	double token = check_run("token", "1,1,1,1", 1, 0.05, LWM_PER_TOKEN, 1e-9);
-	double example = check_run("example", "1,1,1,1", 1, 0.05, LWM_PER_EXAMPLE, 1e-9);
-	assert_true(fabs(token - example) > 1e-3 * example); /* or they would be no two things */
+	for (int i = 0; i < KINDS; i++) {
+		struct how x = kind[i];
+		x.mesh = "1,1,1,1";
+		x.ranks = 1;
+		x.mixed = true;
+		x.clip = 0.05;
+		x.tol = 1e-9;
+		norm[i] = check_run(x);
+		for (int k = 0; k < i; k++)
+			assert_true(fabs(norm[i] - norm[k]) > 1e-3 * norm[k]);
+	}
 }
 
 static void test_on_meshes(void **state)
@@ -275,8 +336,13 @@ static void test_on_meshes(void **state)
 	char name[32];
 	(void)state;
 	for (int i = 0; i < 6; i++) {
+		struct how x = { .name = name, .mesh = m[i].mesh, .ranks = m[i].ranks, .clip = 0.05, .tol = 1e-5 };
 		snprintf(name, sizeof name, "hand%d", i);
-		check_run(name, m[i].mesh, m[i].ranks, 0.05, LWM_PER_EXAMPLE, 1e-5);
+		check_run(x);
+		snprintf(name, sizeof name, "rows%d", i);
+		x.mixed = true;
+		x.weighting = LWM_PUBLISHED;
+		check_run(x);
 	}
 }
 
@@ -312,7 +378,7 @@ static void test_same_mesh_same_bits(void **state)
 		for (int k = 0; k < 2; k++) {
 			struct lwm_stage s;
 			snprintf(name, sizeof name, "twice%d-%d", i, k);
-			stage(&s, name, out[k], sizeof out[k]);
+			stage(&s, name, rows, out[k], sizeof out[k]);
 			s.mesh_dim = m[i].mesh;
 			s.tokens_per_batch = 12 * FX_SEQ;
 			run(&s, m[i].ranks);
@@ -333,7 +399,7 @@ static void test_same_mesh_same_bits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_clipped),   cmocka_unit_test(test_not_clipped),
-					    cmocka_unit_test(test_per_token), cmocka_unit_test(test_on_meshes),
+					    cmocka_unit_test(test_weightings), cmocka_unit_test(test_on_meshes),
 					    cmocka_unit_test(test_same_mesh_same_bits) };
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

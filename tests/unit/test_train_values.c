@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/data/loader.h"
 #include "common/io/ckpt_int.h"
+#include "common/train/settings.h"
 #include "tests/unit/train_probe.h"
 
 static char root[128], rows[160];
@@ -296,6 +297,25 @@ static void defaults(void **state)
 	assert_true(s.checkpoint_every == 200 && s.keep == 2 && s.keep_every == 0);
 }
 
+/* A record of an older version lacks the settings that were added since: they had their defaults. */
+static void older_settings(void **state)
+{
+	struct lwm_stage s;
+	struct lwm_err e = { 0 };
+	(void)state;
+	lwm_stage_defaults(&s);
+	json_t *before = lwm_settings_json(&s, "");
+	assert_int_equal(json_object_del(before, "vision-weight") | json_object_del(before, "text-weight"), 0);
+	for (int i = 0; i < 2; i++) {
+		s.vision_weight = i ? 0.5 : 0;
+		json_t *now = lwm_settings_json(&s, "");
+		assert_int_equal(lwm_settings_same(&s, before, now, "older", &e), i ? -LWM_ECONFIG : 0);
+		json_decref(now);
+	}
+	assert_non_null(strstr(e.msg, "vision-weight 0.5, was 0.0"));
+	json_decref(before);
+}
+
 /* ---- rows ---- */
 
 static void shard_of(const char *path, int64_t n)
@@ -410,6 +430,7 @@ int main(void)
 	const struct CMUnitTest tests[] = { cmocka_unit_test(a_checkpoint),  cmocka_unit_test(start_from),
 					    cmocka_unit_test(held_out_rows), cmocka_unit_test(learning_rates),
 					    cmocka_unit_test(defaults),      cmocka_unit_test(order_of_rows),
+					    cmocka_unit_test(older_settings),
 					    cmocka_unit_test(weights_of_losses) };
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -16,11 +16,11 @@
 
 enum { FX_SEQ = 64, FX_ROWS = 48, FX_VOCAB = 40 };
 
-/* Rows of several documents each that count upwards, so that there is something to learn. */
-static inline int fx_rows(const char *path, struct lwm_err *e)
+/* Rows of several documents each that count upwards, so that there is something to learn. Ids from vocab_text on are vision. */
+static inline int fx_rows_of(const char *path, int64_t vocab_text, struct lwm_err *e)
 {
-	struct lwm_rows_meta m = { .seq = FX_SEQ, .vocab_text = FX_VOCAB, .tokenizer = "", .tool = "test", .config = "",
-				   .weighting = "per_example" };
+	struct lwm_rows_meta m = { .seq = FX_SEQ, .vocab_text = vocab_text, .vocab_vision = FX_VOCAB - vocab_text,
+				   .tokenizer = "", .tool = "test", .config = "", .weighting = "per_example" };
 	struct lwm_rows_writer *w;
 	LWM_TRY(lwm_rows_create(&w, path, &m, true, e));
 	for (int64_t r = 0; r < FX_ROWS; r++) {
@@ -46,6 +46,11 @@ static inline int fx_rows(const char *path, struct lwm_err *e)
 		}
 	}
 	return lwm_rows_commit(w, e);
+}
+
+static inline int fx_rows(const char *path, struct lwm_err *e)
+{
+	return fx_rows_of(path, FX_VOCAB, e);
 }
 
 static inline int fx_stage(struct lwm_stage *s, const char *rows, const char *out, struct lwm_err *e)
