@@ -13,6 +13,7 @@ enum rule {
 	FREE,   /* speed, memory, records: never what is computed beyond rounding */
 	FIXED,  /* decides what is computed */
 	CURVED, /* decides it when the learning rate is not constant */
+	LENGTH, /* the same, where no --decay-steps stand for it */
 	MODEL   /* of the model: the configuration itself is compared (save.c) */
 };
 
@@ -48,12 +49,16 @@ static const struct setting {
 	C("loss-weighting", FIXED, weighting, lwm_weighting_names),
 	S("text-weight", DOUBLE, FIXED, text_weight),
 	S("vision-weight", DOUBLE, FIXED, vision_weight),
-	S("steps", INT, CURVED, steps),
+	S("steps", INT, LENGTH, steps),
 	C("schedule", FIXED, schedule, lwm_schedule_names),
 	S("lr", DOUBLE, FIXED, lr),
 	S("min-lr", DOUBLE, CURVED, min_lr),
 	S("warmup-steps", INT, FIXED, warmup_steps),
+	C("warmup-from", FIXED, warmup_from, lwm_warmup_names),
+	S("init-lr", DOUBLE, FIXED, init_lr),
+	S("decay-steps", INT, CURVED, decay_steps),
 	S("weight-decay", DOUBLE, FIXED, weight_decay),
+	S("decay-all", FLAG, FIXED, decay_all),
 	S("beta1", DOUBLE, FIXED, beta1),
 	S("beta2", DOUBLE, FIXED, beta2),
 	S("eps", DOUBLE, FIXED, eps),
@@ -149,8 +154,10 @@ static bool decides(const struct setting *x, const json_t *before, const json_t 
 {
 	static const char key[] = "schedule";
 
-	if (x->rule != CURVED)
+	if (x->rule != CURVED && x->rule != LENGTH)
 		return x->rule == FIXED;
+	if (x->rule == LENGTH && json_integer_value(json_object_get(now, "decay-steps")))
+		return false;
 	return strcmp(json_string_value(json_object_get(now, key)), "constant") || !equal(json_object_get(now, key),
 											  json_object_get(before, key));
 }
@@ -221,7 +228,7 @@ int lwm_settings_check(const struct lwm_stage *s, struct lwm_err *e)
 	int n = 0;
 
 	for (int i = 0; i < SETTINGS; i++)
-		if (table[i].rule == FIXED || table[i].rule == CURVED)
+		if (table[i].rule == FIXED || table[i].rule == CURVED || table[i].rule == LENGTH)
 			names[n++] = table[i].name;
 	names[n++] = data_key;
 	for (int64_t i = 0; i < s->allow_change.n; i++) {

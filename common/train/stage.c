@@ -304,6 +304,9 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
 	if (s->objective == LWM_NEXT_TOKEN && s->eval_every && !s->eval_data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--eval-every needs --eval-data");
+	if (s->decay_steps && s->decay_steps <= s->warmup_steps)
+		return lwm_fail(e, LWM_EUSAGE, "--decay-steps %" PRId64 " end before the warm-up of %" PRId64 " steps does: they are "
+				"counted from step 0", s->decay_steps, s->warmup_steps);
 	LWM_TRY(lwm_settings_check(s, e));
 	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, m.dim, e));
 	if (m.dim[LWM_TP] > 1)

@@ -24,6 +24,8 @@ enum lwm_objective_kind { LWM_NEXT_TOKEN, LWM_RECONSTRUCTION };
 extern const char *const lwm_objective_names[];
 enum lwm_schedule { LWM_CONSTANT, LWM_COSINE, LWM_LINEAR };
 extern const char *const lwm_schedule_names[];
+enum lwm_warmup_from { LWM_FROM_ONE, LWM_FROM_ZERO }; /* what the first of W warm-up updates uses: 1/W of the way, or nothing */
+extern const char *const lwm_warmup_names[];
 enum lwm_offload_when { LWM_OFFLOAD_AUTO, LWM_OFFLOAD_TRUE, LWM_OFFLOAD_FALSE }; /* auto: where the device is too small */
 extern const char *const lwm_offload_names[];
 extern const char *const lwm_weighting_names[]; /* per_example per_token published: enum lwm_weighting of the loader */
@@ -47,9 +49,11 @@ struct lwm_stage {
 
 	int64_t steps;
 	int schedule;
-	double lr, min_lr;
-	int64_t warmup_steps;
+	double lr, min_lr, init_lr; /* init_lr: where the warm-up starts */
+	int64_t warmup_steps, decay_steps; /* decay_steps: updates until min_lr, the warm-up among them; 0: steps */
+	int warmup_from;                   /* enum lwm_warmup_from */
 	double weight_decay, beta1, beta2, eps, clip, spike_factor;
+	bool decay_all; /* norms and biases decay too */
 
 	const char *mesh_dim;
 	int ring_layout;
@@ -73,8 +77,9 @@ struct lwm_stage {
 };
 
 void lwm_stage_defaults(struct lwm_stage *s);
-/* Learning rate of update n (from 0): linear from 0 over warmup, where update n uses (n+1)/warmup, then constant, or
- * cosine or linear down to min_lr at `steps`. */
+/* Learning rate of update n (from 0): over warmup linear from init_lr to lr, of which update n has gone (n+1)/warmup, or n/warmup
+ * (warmup_from zero); then constant, or cosine or linear down to min_lr at `decay_steps`. From zero with cosine it is optax's
+ * warmup_cosine_decay_schedule(init_lr, lr, warmup_steps, decay_steps, min_lr). */
 double lwm_stage_lr(const struct lwm_stage *s, int64_t n);
 
 /* Local. Can these settings work on `ranks` ranks at all? The one judge for a run, a plan and a check; looks at no file.

@@ -5,6 +5,7 @@
 #include "common/train/stage.h"
 
 const char *const lwm_schedule_names[] = { "constant", "cosine", "linear", NULL };
+const char *const lwm_warmup_names[] = { "one", "zero", NULL };
 const char *const lwm_offload_names[] = { "auto", "true", "false", NULL };
 const char *const lwm_weighting_names[] = { "per_example", "per_token", "published", NULL };
 
@@ -48,9 +49,9 @@ void lwm_stage_defaults(struct lwm_stage *s)
 
 double lwm_stage_lr(const struct lwm_stage *s, int64_t n)
 {
-	double span = (double)(s->steps - s->warmup_steps), x;
+	double span = (double)((s->decay_steps ? s->decay_steps : s->steps) - s->warmup_steps), x;
 	if (n < s->warmup_steps)
-		return s->lr * (double)(n + 1) / (double)s->warmup_steps;
+		return s->init_lr + (s->lr - s->init_lr) * (double)(n + (s->warmup_from == LWM_FROM_ONE)) / (double)s->warmup_steps;
 	x = span > 0 ? (double)(n - s->warmup_steps) / span : 1;
 	if (x > 1)
 		x = 1;

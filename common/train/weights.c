@@ -157,7 +157,7 @@ int lwm_weights_update(struct lwm_weights *w, const struct lwm_objective *o, con
 			hi = w->count;
 		if (lo >= hi)
 			continue;
-		a.weight_decay = t->no_decay ? 0 : (float)s->weight_decay;
+		a.weight_decay = t->no_decay && !s->decay_all ? 0 : (float)s->weight_decay;
 		void *copy = w->dtype == LK_F32 ? NULL : (char *)w->compute + (size_t)(w->first + lo) * size;
 		LWM_TRY(lwm_dev_check(w->dev, lk_adamw(w->dev, w->master + lo, w->m + lo, w->v + lo, w->slice + lo, copy,
 						       hi - lo, &a), e));

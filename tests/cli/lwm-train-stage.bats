@@ -368,6 +368,8 @@ flip() { # flip FILE OFFSET: one bit
 	code 78 train -o out --steps 6 --loss-weighting published
 	code 78 train -o out --steps 6 --text-weight 0.5 --vision-weight 0.25
 	for part in 'text-weight 0.5, was 0.0' 'vision-weight 0.25, was 0.0'; do err_has "$part"; done
+	code 78 train -o out --steps 6 --warmup-from zero --init-lr 1e-4 --decay-all
+	for part in 'warmup-from "zero", was "one"' 'init-lr 0.0001, was 0.0' 'decay-all true, was false'; do err_has "$part"; done
 	code 78 train -o out --steps 6 --schedule cosine
 	code 78 train -o out --steps 6 --warmup-steps 3
 	[ "$(losses out | wc -l)" = 4 ]
@@ -389,6 +391,13 @@ flip() { # flip FILE OFFSET: one bit
 	ok train -o cosine --steps 4 --schedule cosine
 	code 78 train -o cosine --steps 6 --schedule cosine
 	err_has 'steps 6, was 4'
+	# where --decay-steps say how long the rate falls, it does not depend on the number of steps
+	ok train -o decay --steps 4 --schedule cosine --decay-steps 9
+	ok train -o decay --steps 6 --schedule cosine --decay-steps 9
+	code 78 train -o decay --steps 7 --schedule cosine --decay-steps 10
+	err_has 'decay-steps 10, was 9'
+	code 64 train -o short --schedule cosine --warmup-steps 5 --decay-steps 5
+	err_has '--decay-steps 5 end before the warm-up of 5 steps'
 }
 
 @test "a full disk while training: the run goes on, no line and no step is lost" {

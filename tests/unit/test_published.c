@@ -6,6 +6,7 @@
 
 #include "common/data/loader.h"
 #include "common/io/rowshard.h"
+#include "common/train/weights.h"
 
 enum { TEXT = 40, VISION = 18, DOCS = 8, MAX_DOC = 300, MAX_ROWS = 8 };
 
@@ -316,6 +317,94 @@ static void vision_model(void **state)
 	lwm_paths_release(&src.shards);
 }
 
+/* ---- rates and updates ---- */
+
+static void rates(void **state)
+{
+	static const struct {
+		double init, peak, end;
+		int64_t warm, decay, n;
+		double lr;
+	} want[] = {
+#include "tests/golden/published-1/rates.inc"
+	};
+	struct lwm_stage s;
+	(void)state;
+	lwm_stage_defaults(&s);
+	s.schedule = LWM_COSINE;
+	s.warmup_from = LWM_FROM_ZERO;
+	for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+		s.init_lr = want[i].init;
+		s.lr = want[i].peak;
+		s.min_lr = want[i].end;
+		s.warmup_steps = want[i].warm;
+		s.decay_steps = want[i].decay;
+		double got = lwm_stage_lr(&s, want[i].n);
+		if (!(fabs(got - want[i].lr) <= 1e-12 * want[i].peak))
+			fail_msg("update %d of warm-up %d, decay %d: %.15g, expected %.15g", (int)want[i].n, (int)want[i].warm,
+				 (int)want[i].decay, got, want[i].lr);
+	}
+}
+
+enum { NORM = 3, MATRIX = 5, ALL = NORM + MATRIX, UPDATES = 14 };
+
+/* A norm and a matrix, end to end. */
+static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct lwm_stage *s, const double want[UPDATES][ALL])
+{
+	static const float first[ALL] = { 1, 1.1f, 0.9f, 0.5f, -0.25f, 0.125f, 2, -1.5f };
+	struct lwm_tensor t[2] = { { .count = NORM, .no_decay = true }, { .offset = NORM, .count = MATRIX } };
+	struct lwm_objective o = { .dev = dev, .dtype = LK_F32, .tensor = t, .ntensor = 2, .params = ALL, .floats = ALL };
+	struct lwm_devcomm *dc;
+	struct lwm_weights w;
+	OK(lwm_devcomm_new(&dc, dev, comm, &err));
+	OK(lwm_weights_new(&w, &o, dc, &err));
+	assert_true(w.count >= ALL && w.count <= 64);
+	float host[64] = { 0 };
+	memcpy(host, first, sizeof first);
+	OK(lwm_weights_put(&w, LWM_CKPT_PARAMS, host, &err));
+	for (int n = 0; n < UPDATES; n++) {
+		double norm;
+		for (int i = 0; i < ALL; i++)
+			host[i] = (float)(0.4 * sin(1.3 * n + 0.9 * i) + 0.05 * i);
+		assert_int_equal(lk_upload(dev, w.grad, host, (size_t)w.count * sizeof *host), 0);
+		OK(lwm_weights_reduce(&w, 1, &norm, &err));
+		OK(lwm_weights_update(&w, &o, s, n, lwm_stage_lr(s, n), norm > s->clip ? s->clip / norm : 1, &err));
+		OK(lwm_weights_take(&w, LWM_CKPT_PARAMS, host, &err));
+		for (int i = 0; i < ALL; i++)
+			if (!(fabs((double)host[i] - want[n][i]) <= 2e-6))
+				fail_msg("update %d, weight %d: %.9g, expected %.9g", n, i, (double)host[i], want[n][i]);
+		memset(host + ALL, 0, sizeof host - ALL * sizeof *host);
+	}
+	lwm_weights_release(&w);
+	lwm_devcomm_free(dc);
+}
+
+/* optax.chain(clip_by_global_norm, adamw) with the rates above and an empty list of exclusions. */
+static void updates(void **state)
+{
+	static const double want[UPDATES][ALL] = {
+#include "tests/golden/published-1/updates.inc"
+	};
+	struct lwm_stage s;
+	struct lwm_comm *comm;
+	struct lk_dev *dev;
+	char why[256];
+	(void)state;
+	lwm_stage_defaults(&s);
+	s.schedule = LWM_COSINE;
+	s.warmup_from = LWM_FROM_ZERO;
+	s.lr = 0.02;
+	s.min_lr = 0.004;
+	s.warmup_steps = 4;
+	s.decay_steps = 12;
+	s.decay_all = true;
+	assert_int_equal(lk_dev_open(&dev, "cpu", 1, why, sizeof why), 0);
+	OK(lwm_comm_self(&comm, &err));
+	updates_on(dev, comm, &s, want);
+	lwm_comm_free(comm);
+	lk_dev_close(dev);
+}
+
 static int set_up(void **state)
 {
 	make_docs();
@@ -325,6 +414,7 @@ static int set_up(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(released_loss), cmocka_unit_test(released_loss_of_examples),
-					    cmocka_unit_test(one_loss), cmocka_unit_test(shares), cmocka_unit_test(vision_model) };
+					    cmocka_unit_test(one_loss), cmocka_unit_test(shares), cmocka_unit_test(vision_model),
+					    cmocka_unit_test(rates), cmocka_unit_test(updates) };
 	return cmocka_run_group_tests(tests, set_up, scratch_remove);
 }

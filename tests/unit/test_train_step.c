@@ -74,7 +74,7 @@ static void run(struct lwm_stage *s, int ranks)
 struct how { /* a run */
 	const char *name, *mesh;
 	int ranks, weighting;
-	bool mixed;
+	bool mixed, released; /* released: its warm-up and weight decay */
 	double clip, text, vision, tol;
 };
 
@@ -85,8 +85,8 @@ struct hand { /* of one step: gradient of the summed loss, its divisor, the sum 
 
 static void model_of(struct lwm_llama_cfg *c, const struct lwm_stage *s, bool vision)
 {
-	*c = (struct lwm_llama_cfg){ .vocab_text = vision ? MIXED_TEXT : FX_VOCAB, .dim = 32, .ffn = 48, .layers = 2, .heads = 4, .kv_heads = 2,
-				     .max_seq = FX_SEQ, .rope_theta = s->theta, .rms_eps = 1e-6, .init_std = 0.02,
+	*c = (struct lwm_llama_cfg){ .vocab_text = vision ? MIXED_TEXT : FX_VOCAB, .dim = 32, .ffn = 48, .layers = 2,
+				     .heads = 4, .kv_heads = 2, .max_seq = FX_SEQ, .rope_theta = s->theta, .rms_eps = 1e-6, .init_std = 0.02,
 				     .tie_embeddings = true };
 	if (vision)
 		lwm_llama_add_vision(c, FX_VOCAB - MIXED_TEXT - 2);
@@ -212,7 +212,7 @@ struct adam {
 
 static struct adam hand_adamw(const struct lwm_stage *s, int64_t step, double p, double m, double v, double g, bool decay)
 {
-	double n = (double)(step + 1), lr = s->lr * n / (double)s->warmup_steps;
+	double n = (double)(step + 1), lr = s->lr * (s->warmup_from == LWM_FROM_ZERO ? n - 1 : n) / (double)s->warmup_steps;
 	struct adam a = { 0, s->beta1 * m + (1 - s->beta1) * g, s->beta2 * v + (1 - s->beta2) * g * g };
 	double mh = a.m / (1 - pow(s->beta1, n)), vh = a.v / (1 - pow(s->beta2, n));
 	a.p = p - lr * (mh / (sqrt(vh) + s->eps) + (decay ? s->weight_decay * p : 0));
@@ -242,14 +242,14 @@ static void check_step(const struct lwm_stage *s, const struct how *x, int64_t s
 	gnorm = sqrt(sum);
 	near("loss", step, 0, probe_number(lines, (size_t)step, "loss"), h.loss / h.norm, tol * h.loss / h.norm);
 	near("gradient norm", step, 0, probe_number(lines, (size_t)step, "grad_norm"), gnorm, tol * gnorm);
-	near("learning rate", step, 0, probe_number(lines, (size_t)step, "lr"), s->lr * (double)(step + 1) / 5, 1e-9);
+	near("learning rate", step, 0, probe_number(lines, (size_t)step, "lr"), s->lr * (double)(step + !x->released) / 5, 1e-9);
 	if (s->clip > 0 && gnorm > s->clip)
 		scale *= s->clip / gnorm;
 	worst *= s->clip > 0 && gnorm > s->clip ? s->clip / gnorm : 1;
 	for (int64_t i = 0; i < before->n; i++) {
 		double p = (double)before->v[0][i], m = (double)before->v[1][i], v = (double)before->v[2][i];
 		double g = scale * (double)h.grad[i], dg = tol * worst;
-		struct adam want = hand_adamw(s, step, p, m, v, g, decays(&table, i));
+		struct adam want = hand_adamw(s, step, p, m, v, g, s->decay_all || decays(&table, i));
 		near("params", step, i, (double)after->v[0][i], want.p, 1e-6 * (fabs(want.p) + s->lr) + s->lr * dg / s->eps);
 		near("adam_m", step, i, (double)after->v[1][i], want.m, 1e-6 * (fabs(want.m) + fabs(m)) + dg);
 		near("adam_v", step, i, (double)after->v[2][i], want.v, 1e-6 * (want.v + v) + 2 * fabs(g) * dg + dg * dg);
@@ -268,6 +268,8 @@ static double check_run(struct how x)
 	s.mesh_dim = x.mesh;
 	s.clip = x.clip;
 	s.weighting = x.weighting;
+	s.warmup_from = x.released ? LWM_FROM_ZERO : LWM_FROM_ONE;
+	s.decay_all = x.released;
 	s.text_weight = x.text;
 	s.vision_weight = x.vision;
 	run(&s, x.ranks);
@@ -300,6 +302,13 @@ static void test_not_clipped(void **state)
 	double norm = check_run((struct how){ .name = "below", .mesh = "1,1,1,1", .ranks = 1, .clip = 1e3, .tol = 1e-9 });
 	assert_true(norm < 1e3);
 	check_run((struct how){ .name = "off", .mesh = "1,1,1,1", .ranks = 1, .tol = 1e-9 });
+}
+
+/* As released: the first update has a rate of 0, and norms decay like everything else. */
+static void test_released(void **state)
+{
+	(void)state;
+	check_run((struct how){ .name = "released", .mesh = "1,1,1,1", .ranks = 1, .clip = 0.05, .released = true, .tol = 1e-9 });
 }
 
 /* Every weighting of rows with text and vision; any two of them differ. */
@@ -399,7 +408,7 @@ static void test_same_mesh_same_bits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_clipped),   cmocka_unit_test(test_not_clipped),
-					    cmocka_unit_test(test_weightings), cmocka_unit_test(test_on_meshes),
+					    cmocka_unit_test(test_weightings), cmocka_unit_test(test_released), cmocka_unit_test(test_on_meshes),
 					    cmocka_unit_test(test_same_mesh_same_bits) };
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
