@@ -11,10 +11,14 @@
  *	                state                    uint8: JSON text of this rank
  *	                sums                     uint64: XXH3-64 of each 64 KiB of the vectors above, and one over these
  *	COMMIT.json:    schema, kind, step, mesh, ranks, config, state, tokenizer, tensors, groups, files (name, bytes,
- *	                XXH3-128), and the hash of the record itself
+ *	                XXH3-128, slices), and the hash of the record itself
+ *
+ * The record says which slices lie in which part: only parts that are read from are opened. Records of lwm-checkpoint-1 lack
+ * that, and opening one of these opens all of its parts.
  *
  * Every call is local. Saving: all ranks lwm_ckpt_write_part, the caller gathers struct lwm_ckpt_part (plain bytes) and
- * agrees that all went well, rank 0 calls lwm_ckpt_commit, then lwm_ckpt_keeper_saved.
+ * agrees that all went well, rank 0 calls lwm_ckpt_commit, then lwm_ckpt_keeper_saved. Reading by many ranks: one calls
+ * lwm_ckpt_open_record and lwm_ckpt_pack, the others lwm_ckpt_unpack; each checks some parts with lwm_ckpt_check_part.
  */
 #ifndef LWM_IO_CKPT_H
 #define LWM_IO_CKPT_H
@@ -44,7 +48,7 @@ struct lwm_ckpt_slice {
 struct lwm_ckpt_part { /* to be gathered as bytes; name "" = this rank owns nothing */
 	char name[32];
 	char hash[33];
-	int64_t bytes;
+	int64_t bytes, nslice;
 };
 
 /* Values may also come from a callback in order, n at a time, when a slice's data[g] is NULL: g, slice, first value,
@@ -80,13 +84,19 @@ struct lwm_ckpt_meta {
 	unsigned groups;
 };
 
-/* Removes whatever lies in the folder beside the parts (of a save that was killed), then writes the record. */
+/* Removes whatever lies in the folder beside the parts (of a save that was killed), then writes the record. slice: those of part
+ * 0, of part 1, ... end to end, as the parts were written with; their data are not looked at. */
 int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor,
-		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, struct lwm_err *e);
+		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, const struct lwm_ckpt_slice *slice,
+		    struct lwm_err *e);
 /* "ROOT/step_00000120", malloc'ed */
 char *lwm_ckpt_dir(const char *root, int64_t step);
 
-enum lwm_ckpt_check { LWM_CKPT_QUICK /* record and file sizes */, LWM_CKPT_FULL /* and the hash of every file */ };
+enum lwm_ckpt_check {
+	LWM_CKPT_SEAL,  /* the record alone: no other file is looked at */
+	LWM_CKPT_QUICK, /* and the sizes of files */
+	LWM_CKPT_FULL   /* and the hash of every file */
+};
 /* -LWM_EDATA: unfinished, damaged, or not the step that the folder's name says. -LWM_EIO: it cannot be read now, which says nothing
  * of what is in it. */
 int lwm_ckpt_verify(const char *dir, enum lwm_ckpt_check how, struct lwm_err *e);
@@ -101,11 +111,26 @@ typedef void lwm_ckpt_bad_fn(void *ctx, const char *dir, const struct lwm_err *w
 int lwm_ckpt_latest(char **dir, const char *root, bool older_ok, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad, void *ctx,
 		    struct lwm_err *e);
 
+/* The same with a judge of the caller's: 0 whole, -LWM_EDATA not, anything else: it cannot be told. ctx is that of both. */
+typedef int lwm_ckpt_look_fn(void *ctx, const char *dir, struct lwm_err *e);
+int lwm_ckpt_search(char **dir, const char *root, bool older_ok, lwm_ckpt_look_fn *look, lwm_ckpt_bad_fn *bad, void *ctx,
+		    struct lwm_err *e);
+
 struct lwm_ckpt;
 
 /* Checks as LWM_CKPT_QUICK does, and that the slices add up. */
 int lwm_ckpt_open(struct lwm_ckpt **out, const char *dir, struct lwm_err *e);
+/* As LWM_CKPT_SEAL does, and that the slices add up: the parts are the caller's to check. Of lwm-checkpoint-1 all of them are opened
+ * here, and before that checked as `old` says. */
+int lwm_ckpt_open_record(struct lwm_ckpt **out, const char *dir, enum lwm_ckpt_check old, struct lwm_err *e);
 void lwm_ckpt_close(struct lwm_ckpt *c);
+/* What was read of the record, as text for another rank (malloc'ed, 0 behind); and the same checkpoint from it, without opening a
+ * file. */
+int lwm_ckpt_pack(const struct lwm_ckpt *c, char **text, struct lwm_err *e);
+int lwm_ckpt_unpack(struct lwm_ckpt **out, const char *dir, const char *text, size_t n, struct lwm_err *e);
+int lwm_ckpt_parts(const struct lwm_ckpt *c);
+/* Part k by size, or size and hash; as lwm_ckpt_verify. */
+int lwm_ckpt_check_part(const struct lwm_ckpt *c, int k, enum lwm_ckpt_check how, struct lwm_err *e);
 const char *lwm_ckpt_path(const struct lwm_ckpt *c); /* the folder */
 const struct lwm_ckpt_meta *lwm_ckpt_meta(const struct lwm_ckpt *c);
 int64_t lwm_ckpt_count(const struct lwm_ckpt *c);
@@ -118,8 +143,9 @@ int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t 
 /* The state text of a part, by the rank that wrote it; 0 with *text NULL: that rank stored none. malloc'ed. */
 int lwm_ckpt_state(struct lwm_ckpt *c, int rank, char **text, struct lwm_err *e);
 
-/* That the slices cover each tensor exactly once, run by run; open only compares totals. */
-int lwm_ckpt_covers(const struct lwm_ckpt *c, struct lwm_err *e);
+/* That the slices cover each tensor exactly once, run by run, and that each part holds those that the record gives it; open only
+ * compares totals. */
+int lwm_ckpt_covers(struct lwm_ckpt *c, struct lwm_err *e);
 
 /* ---- the folders of a root: for the one run that works in it ---- */
 
@@ -128,6 +154,8 @@ struct lwm_ckpt_keeper;
 int lwm_ckpt_keeper_new(struct lwm_ckpt_keeper **out, const char *root, int64_t keep_last, int64_t keep_every,
 			struct lwm_err *e);
 void lwm_ckpt_keeper_free(struct lwm_ckpt_keeper *k); /* NULL is fine */
+/* Who judges whether a checkpoint is whole; look NULL: lwm_ckpt_verify, LWM_CKPT_FULL. */
+void lwm_ckpt_keeper_look(struct lwm_ckpt_keeper *k, lwm_ckpt_look_fn *look, void *ctx);
 /* Step was seen whole; until somebody touches its files it need not be hashed again. */
 int lwm_ckpt_keeper_seen(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err *e);
 /* After lwm_ckpt_commit of `step`, which is never dropped. Others count as kept only when they are whole, by their hashes; what is

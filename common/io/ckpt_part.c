@@ -63,6 +63,50 @@ void lwm_ckpt_part_name(char out[32], int rank)
 	snprintf(out, 32, "part_%05d.h5", rank);
 }
 
+void lwm_ckpt_slices_text(const struct lwm_ckpt_slice *s, int64_t n, struct lwm_str *out)
+{
+	for (int64_t i = 0; i < n; i++) {
+		lwm_str_printf(out, "%s%" PRId64 ":%" PRId64 "+%" PRId64, i ? " " : "", s[i].tensor, s[i].offset, s[i].run);
+		if (s[i].count > 1)
+			lwm_str_printf(out, "*%" PRId64 "/%" PRId64, s[i].count, s[i].stride);
+	}
+}
+
+/* A number of digits alone, below 2^63, behind `before` (0: nothing). */
+static bool number(const char **text, char before, int64_t *out)
+{
+	const char *p = *text + (before && **text == before);
+	int64_t v = 0;
+	if ((before && p == *text) || *p < '0' || *p > '9')
+		return false;
+	for (; *p >= '0' && *p <= '9'; p++)
+		if (lwm_mul(v, 10, &v) || v > INT64_MAX - (*p - '0'))
+			return false;
+		else
+			v += *p - '0';
+	*text = p;
+	*out = v;
+	return true;
+}
+
+int lwm_ckpt_slice_next(const char **text, int64_t row[LWM_SLICE_COLS])
+{
+	if (!**text)
+		return 0;
+	if (!number(text, 0, &row[LWM_SLICE_TENSOR]) || !number(text, ':', &row[LWM_SLICE_OFFSET]) ||
+	    !number(text, '+', &row[LWM_SLICE_RUN]))
+		return -1;
+	row[LWM_SLICE_COUNT] = 1;
+	row[LWM_SLICE_STRIDE] = row[LWM_SLICE_RUN];
+	if (**text == '*' && (!number(text, '*', &row[LWM_SLICE_COUNT]) || !number(text, '/', &row[LWM_SLICE_STRIDE])))
+		return -1;
+	if (**text == ' ' && (*text)[1])
+		++*text;
+	else if (**text)
+		return -1;
+	return 1;
+}
+
 /* Values of all slices together. */
 static int total_values(const struct lwm_ckpt_out *o, const char *path, int64_t *total, struct lwm_err *e)
 {
@@ -161,6 +205,7 @@ int lwm_ckpt_write_part(const struct lwm_ckpt_out *o, struct lwm_ckpt_part *part
 		return 0;
 	LWM_TRY(lwm_mkdirs(o->dir, e));
 	lwm_ckpt_part_name(part->name, o->rank);
+	part->nslice = o->nslice;
 	char *path = lwm_path_join(o->dir, part->name);
 	int rc = path ? write_file(o, path, part, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", o->dir);
 	free(path);

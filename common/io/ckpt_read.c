@@ -10,7 +10,11 @@
 enum { OPEN_MAX = 64, STATE_LIMIT = 64 << 20 };
 
 struct part {
-	char *path, *name;
+	char *path;
+	const char *hash;  /* the record's */
+	int64_t bytes, values;
+	uint64_t table;    /* XXH3-64 of its rows of `slices`, once these are known */
+	bool has_table, known; /* known: it was open, and is what the record says */
 	struct lwm_vfr *r; /* NULL: not open now */
 };
 
@@ -24,6 +28,7 @@ struct lwm_ckpt {
 	char *dir;
 	json_t *record;
 	struct lwm_ckpt_meta meta;
+	bool told; /* the record says which slices lie in which part */
 	struct lwm_ckpt_tensor *tensor;
 	int64_t *size, *first_slice; /* per tensor; first_slice has one more */
 	int64_t ntensor;
@@ -122,6 +127,77 @@ static int read_tensors(struct lwm_ckpt *c, struct lwm_err *e)
 	return 0;
 }
 
+/* One slice of part k. */
+static int add_slice(struct lwm_ckpt *c, int k, const int64_t *row, struct lwm_err *e)
+{
+	struct slice *x = &c->slice[c->nslice];
+	struct part *p = &c->part[k];
+	int64_t n;
+	if (row[LWM_SLICE_TENSOR] < 0 || row[LWM_SLICE_TENSOR] >= c->ntensor)
+		return lwm_fail(e, LWM_EDATA, "%s: a slice of tensor %" PRId64 ", there are %" PRId64, p->path,
+				row[LWM_SLICE_TENSOR], c->ntensor);
+	x->s = (struct lwm_ckpt_slice){ row[LWM_SLICE_TENSOR], row[LWM_SLICE_OFFSET], row[LWM_SLICE_RUN],
+					row[LWM_SLICE_COUNT],  row[LWM_SLICE_STRIDE], { 0 } };
+	LWM_TRY(lwm_ckpt_slice_check(&x->s, c->size[x->s.tensor], &n, p->path, e));
+	if (n > INT64_MAX / 64 - p->values)
+		return lwm_fail(e, LWM_EDATA, "%s: its slices are too large", p->path);
+	x->part = k;
+	x->first = p->values;
+	p->values += n;
+	c->nslice++;
+	c->first_slice[x->s.tensor + 1]++;
+	return 0;
+}
+
+static int add_slices(struct lwm_ckpt *c, int k, const int64_t *row, int64_t n, struct lwm_err *e)
+{
+	struct slice *grown = realloc(c->slice, (size_t)(c->nslice + n + 1) * sizeof *grown);
+	if (!grown)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	c->slice = grown;
+	c->part[k].table = lwm_hash64(row, (size_t)n * LWM_SLICE_COLS * sizeof *row, 0);
+	c->part[k].has_table = true;
+	for (int64_t i = 0; i < n; i++)
+		LWM_TRY(add_slice(c, k, row + i * LWM_SLICE_COLS, e));
+	return 0;
+}
+
+/* The slices of part k as the record tells them. */
+static int told_slices(struct lwm_ckpt *c, int k, const char *text, struct lwm_err *e)
+{
+	int64_t n = 0, most = (int64_t)strlen(text) / 6 + 2; /* "0:0+1 " */
+	int64_t *row = malloc((size_t)most * LWM_SLICE_COLS * sizeof *row);
+	int rc = 1;
+	if (!row)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	for (; rc == 1 && n < most; n += rc == 1)
+		rc = lwm_ckpt_slice_next(&text, row + n * LWM_SLICE_COLS);
+	rc = rc || *text ? lwm_fail(e, LWM_EDATA, "%s: its record tells the slices of %s in no way that is known here", c->dir,
+				    lwm_path_base(c->part[k].path)) :
+			   add_slices(c, k, row, n, e);
+	free(row);
+	return rc;
+}
+
+static int read_file(struct lwm_ckpt *c, const json_t *o, struct lwm_err *e)
+{
+	struct part *p = &c->part[c->nparts];
+	const char *name, *slices;
+	LWM_TRY(lwm_ckpt_file_entry(o, c->dir, &name, &p->bytes, &p->hash, e));
+	p->path = lwm_path_join(c->dir, name);
+	if (!p->path)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	c->nparts++;
+	if (!c->told)
+		return 0;
+	LWM_TRY(lwm_json_str(o, "slices", &slices, c->dir, e));
+	LWM_TRY(told_slices(c, c->nparts - 1, slices, e));
+	/* what a record claims sizes memory; the file's size is compared with `bytes` */
+	if (p->values > p->bytes / 4 / __builtin_popcount(c->meta.groups))
+		return lwm_fail(e, LWM_EDATA, "%s: %" PRId64 " bytes do not hold the values of its slices", p->path, p->bytes);
+	return 0;
+}
+
 static int read_files(struct lwm_ckpt *c, struct lwm_err *e)
 {
 	json_t *list, *o;
@@ -130,23 +206,56 @@ static int read_files(struct lwm_ckpt *c, struct lwm_err *e)
 	c->part = calloc(json_array_size(list) + 1, sizeof *c->part);
 	if (!c->part)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
-	json_array_foreach(list, i, o) {
-		const char *name;
-		LWM_TRY(lwm_json_str(o, "name", &name, c->dir, e));
-		c->part[c->nparts].path = lwm_path_join(c->dir, name);
-		if (!c->part[c->nparts].path)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
-		c->nparts++;
-	}
+	json_array_foreach(list, i, o)
+		LWM_TRY(read_file(c, o, e));
 	return 0;
 }
 
 /* ---- parts ---- */
 
+static int check_names(struct lwm_ckpt *c, const struct part *p, struct lwm_vfr *r, struct lwm_err *e)
+{
+	int64_t n, have = lwm_vfr_vec(r, LWM_PART_NAMES)->n;
+	char *want = lwm_ckpt_names(c->tensor, c->ntensor, &n), *got = malloc((size_t)have + 1);
+	int rc = 0;
+	if (!want || !got)
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	else
+		rc = lwm_vfr_read(r, LWM_PART_NAMES, 0, have, got, e);
+	if (rc == 0 && (n != have || memcmp(want, got, (size_t)n)))
+		rc = lwm_fail(e, LWM_EDATA, "%s: has other tensors than the commit record", p->path);
+	free(want);
+	free(got);
+	return rc;
+}
+
+/* The slices that part k tells itself; where the record tells them too they are the same. */
+static int own_slices(struct lwm_ckpt *c, int k, struct lwm_vfr *r, struct lwm_err *e)
+{
+	struct part *p = &c->part[k];
+	int64_t n = lwm_vfr_vec(r, LWM_PART_SLICES)->n / LWM_SLICE_COLS;
+	size_t bytes = (size_t)n * LWM_SLICE_COLS * sizeof(int64_t);
+	int64_t *row = malloc(bytes + 1);
+	int rc = row ? lwm_vfr_read(r, LWM_PART_SLICES, 0, n * LWM_SLICE_COLS, row, e) :
+		       lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	if (rc == 0 && !p->has_table)
+		rc = add_slices(c, k, row, n, e);
+	else if (rc == 0 && lwm_hash64(row, bytes, 0) != p->table)
+		rc = lwm_fail(e, LWM_EDATA, "%s: holds other slices than the commit record says", p->path);
+	free(row);
+	LWM_TRY(rc);
+	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+		if (lwm_vfr_vec(r, g)->n != (c->meta.groups >> g & 1 ? p->values : 0))
+			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not hold the values of its slices", p->path,
+					lwm_ckpt_group_names[g]);
+	return 0;
+}
+
 /* Opens part k; when many are open another one is closed, so that the number of ranks does not meet the limit of
  * files. */
 static int use_part(struct lwm_ckpt *c, int k, struct lwm_err *e)
 {
+	struct lwm_vfr *r = NULL;
 	if (c->part[k].r)
 		return 0;
 	while (c->nopen >= OPEN_MAX) {
@@ -157,66 +266,17 @@ static int use_part(struct lwm_ckpt *c, int k, struct lwm_err *e)
 		lwm_vfr_close(v->r);
 		v->r = NULL;
 	}
-	LWM_TRY(lwm_vfr_open(&c->part[k].r, c->part[k].path, lwm_ckpt_part_schema, lwm_part_layout, LWM_PART_VECS,
-			     e));
-	c->nopen++;
-	return 0;
-}
-
-static int check_names(struct lwm_ckpt *c, int k, struct lwm_err *e)
-{
-	struct lwm_vfr *r = c->part[k].r;
-	int64_t n, have = lwm_vfr_vec(r, LWM_PART_NAMES)->n;
-	char *want = lwm_ckpt_names(c->tensor, c->ntensor, &n), *got = malloc((size_t)have + 1);
-	int rc = 0;
-	if (!want || !got)
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
-	else
-		rc = lwm_vfr_read(r, LWM_PART_NAMES, 0, have, got, e);
-	if (rc == 0 && (n != have || memcmp(want, got, (size_t)n)))
-		rc = lwm_fail(e, LWM_EDATA, "%s: has other tensors than the commit record", c->part[k].path);
-	free(want);
-	free(got);
-	return rc;
-}
-
-static int add_slice(struct lwm_ckpt *c, int k, const int64_t *row, int64_t *values, struct lwm_err *e)
-{
-	struct slice *x = &c->slice[c->nslice];
-	int64_t n;
-	if (row[LWM_SLICE_TENSOR] < 0 || row[LWM_SLICE_TENSOR] >= c->ntensor)
-		return lwm_fail(e, LWM_EDATA, "%s: a slice of tensor %" PRId64 ", there are %" PRId64,
-				c->part[k].path, row[LWM_SLICE_TENSOR], c->ntensor);
-	x->s = (struct lwm_ckpt_slice){ row[LWM_SLICE_TENSOR], row[LWM_SLICE_OFFSET], row[LWM_SLICE_RUN],
-					row[LWM_SLICE_COUNT],  row[LWM_SLICE_STRIDE], { 0 } };
-	LWM_TRY(lwm_ckpt_slice_check(&x->s, c->size[x->s.tensor], &n, c->part[k].path, e));
-	if (n > INT64_MAX / 64 - *values)
-		return lwm_fail(e, LWM_EDATA, "%s: its slices are too large", c->part[k].path);
-	x->part = k;
-	x->first = *values;
-	*values += n;
-	c->nslice++;
-	c->first_slice[x->s.tensor + 1]++;
-	return 0;
-}
-
-static int read_slices(struct lwm_ckpt *c, int k, struct lwm_err *e)
-{
-	struct lwm_vfr *r = c->part[k].r;
-	int64_t values = 0, n = lwm_vfr_vec(r, LWM_PART_SLICES)->n / LWM_SLICE_COLS;
-	struct slice *grown = realloc(c->slice, (size_t)(c->nslice + n + 1) * sizeof *grown);
-	if (!grown)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
-	c->slice = grown;
-	for (int64_t i = 0; i < n; i++) {
-		int64_t row[LWM_SLICE_COLS];
-		LWM_TRY(lwm_vfr_read(r, LWM_PART_SLICES, i * LWM_SLICE_COLS, LWM_SLICE_COLS, row, e));
-		LWM_TRY(add_slice(c, k, row, &values, e));
+	LWM_TRY(lwm_vfr_open(&r, c->part[k].path, lwm_ckpt_part_schema, lwm_part_layout, LWM_PART_VECS, e));
+	int rc = c->part[k].known ? 0 : check_names(c, &c->part[k], r, e);
+	if (rc == 0 && !c->part[k].known)
+		rc = own_slices(c, k, r, e);
+	if (rc < 0) {
+		lwm_vfr_close(r);
+		return rc;
 	}
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
-		if (lwm_vfr_vec(r, g)->n != (c->meta.groups >> g & 1 ? values : 0))
-			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not hold the values of its slices",
-					c->part[k].path, lwm_ckpt_group_names[g]);
+	c->part[k].known = true;
+	c->part[k].r = r;
+	c->nopen++;
 	return 0;
 }
 
@@ -247,33 +307,126 @@ static int index_slices(struct lwm_ckpt *c, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_ckpt_open(struct lwm_ckpt **out, const char *dir, struct lwm_err *e)
+/* Takes the record over, whatever comes of it. old: what is to be seen of the parts before they are asked. */
+static int open_with(struct lwm_ckpt **out, const char *dir, json_t *record, enum lwm_ckpt_check old, struct lwm_err *e)
 {
 	int rc;
-	char *path = lwm_path_join(dir, LWM_CKPT_RECORD);
+	const char *schema;
 	struct lwm_ckpt *c = calloc(1, sizeof *c);
 	*out = NULL;
-	if (!path || !c || !(c->dir = strdup(dir))) {
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
-		goto out;
+	if (!c || !(c->dir = strdup(dir))) {
+		json_decref(record);
+		free(c);
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	}
-	LWM_GO(lwm_ckpt_verify(dir, LWM_CKPT_QUICK, e));
-	LWM_GO(lwm_seal_read(&c->record, path, lwm_ckpt_schema, e));
+	c->record = record;
+	LWM_GO(lwm_json_str(record, "schema", &schema, dir, e));
+	c->told = !strcmp(schema, lwm_ckpt_schemas[0]);
 	LWM_GO(read_meta(c, e));
 	LWM_GO(read_tensors(c, e));
 	LWM_GO(read_files(c, e));
-	for (int k = 0; k < c->nparts; k++) {
+	for (int k = 0; !c->told && k < c->nparts; k++)
+		LWM_GO(lwm_ckpt_check_part(c, k, old, e));
+	for (int k = 0; !c->told && k < c->nparts; k++) /* it is left to them to tell their slices */
 		LWM_GO(use_part(c, k, e));
-		LWM_GO(check_names(c, k, e));
-		LWM_GO(read_slices(c, k, e));
-	}
 	LWM_GO(index_slices(c, e));
 	*out = c;
-	c = NULL;
+	return 0;
 out:
-	free(path);
 	lwm_ckpt_close(c);
 	return rc;
+}
+
+int lwm_ckpt_open_record(struct lwm_ckpt **out, const char *dir, enum lwm_ckpt_check old, struct lwm_err *e)
+{
+	json_t *record;
+	*out = NULL;
+	LWM_TRY(lwm_ckpt_record_read(&record, dir, e));
+	return open_with(out, dir, record, old, e);
+}
+
+int lwm_ckpt_open(struct lwm_ckpt **out, const char *dir, struct lwm_err *e)
+{
+	json_t *record;
+	*out = NULL;
+	LWM_TRY(lwm_ckpt_record_read(&record, dir, e));
+	LWM_TRY(open_with(out, dir, record, LWM_CKPT_QUICK, e));
+	int rc = 0;
+	for (int k = 0; rc == 0 && k < (*out)->nparts; k++)
+		rc = lwm_ckpt_check_part(*out, k, LWM_CKPT_QUICK, e);
+	if (rc < 0) {
+		lwm_ckpt_close(*out);
+		*out = NULL;
+	}
+	return rc;
+}
+
+/* ---- for other ranks ---- */
+
+static int by_part(const void *a, const void *b)
+{
+	const struct slice *x = a, *y = b;
+	if (x->part != y->part)
+		return x->part < y->part ? -1 : 1;
+	return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/* An old record gets what its parts told: their slices in the order of their values. */
+static int tell_slices(const struct lwm_ckpt *c, json_t *files, struct lwm_err *e)
+{
+	struct slice *all = malloc((size_t)(c->nslice + 1) * sizeof *all);
+	struct lwm_str text = { 0 };
+	bool failed = !all;
+	int64_t i = 0;
+	for (; all && i < c->nslice; i++)
+		all[i] = c->slice[i];
+	if (i)
+		qsort(all, (size_t)i, sizeof *all, by_part);
+	i = 0;
+	for (int k = 0; !failed && k < c->nparts; k++) {
+		lwm_str_reset(&text);
+		for (bool more = false; i < c->nslice && all[i].part == k; i++, more = true) {
+			lwm_str_puts(&text, more ? " " : "");
+			lwm_ckpt_slices_text(&all[i].s, 1, &text);
+		}
+		lwm_put(json_array_get(files, (size_t)k), "slices", text.failed ? NULL : json_string(lwm_str_get(&text)), &failed);
+	}
+	lwm_str_release(&text);
+	free(all);
+	return failed ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir) : 0;
+}
+
+int lwm_ckpt_pack(const struct lwm_ckpt *c, char **text, struct lwm_err *e)
+{
+	json_t *copy = lwm_json_copy(c->record);
+	*text = NULL;
+	int rc = copy ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	if (rc == 0 && !c->told)
+		rc = tell_slices(c, json_object_get(copy, "files"), e);
+	if (rc == 0 && json_object_set_new(copy, "schema", json_string(lwm_ckpt_schemas[0])))
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	if (rc == 0)
+		rc = lwm_json_dump(copy, JSON_COMPACT | JSON_REAL_PRECISION(17), c->dir, text, e);
+	json_decref(copy);
+	return rc;
+}
+
+int lwm_ckpt_unpack(struct lwm_ckpt **out, const char *dir, const char *text, size_t n, struct lwm_err *e)
+{
+	json_t *record;
+	*out = NULL;
+	LWM_TRY(lwm_json_parse(&record, text, n, dir, e));
+	return open_with(out, dir, record, LWM_CKPT_SEAL, e);
+}
+
+int lwm_ckpt_parts(const struct lwm_ckpt *c)
+{
+	return c->nparts;
+}
+
+int lwm_ckpt_check_part(const struct lwm_ckpt *c, int k, enum lwm_ckpt_check how, struct lwm_err *e)
+{
+	return lwm_ckpt_check_file(c->part[k].path, c->part[k].bytes, c->part[k].hash, how, e);
 }
 
 /* ---- what it holds ---- */
@@ -408,8 +561,10 @@ static int cover_tensor(const struct lwm_ckpt *c, int64_t i, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_ckpt_covers(const struct lwm_ckpt *c, struct lwm_err *e)
+int lwm_ckpt_covers(struct lwm_ckpt *c, struct lwm_err *e)
 {
+	for (int k = 0; k < c->nparts; k++)
+		LWM_TRY(use_part(c, k, e));
 	for (int64_t i = 0; i < c->ntensor; i++)
 		LWM_TRY(cover_tensor(c, i, e));
 	return 0;

@@ -16,7 +16,7 @@
 #include "common/io/ckpt_int.h"
 #include "common/io/seal.h"
 
-const char lwm_ckpt_schema[] = "lwm-checkpoint-1";
+const char *const lwm_ckpt_schemas[] = { "lwm-checkpoint-2", "lwm-checkpoint-1", NULL };
 
 char *lwm_ckpt_dir(const char *root, int64_t step)
 {
@@ -43,16 +43,26 @@ static json_t *tensors_json(const struct lwm_ckpt_tensor *t, int64_t n, bool *fa
 	return list;
 }
 
-static json_t *files_json(const struct lwm_ckpt_part *p, int n, bool *failed)
+static json_t *slices_json(const struct lwm_ckpt_slice *s, int64_t n)
+{
+	struct lwm_str text = { 0 };
+	lwm_ckpt_slices_text(s, n, &text);
+	json_t *v = lwm_str_ok(&text, NULL) == 0 ? json_string(lwm_str_get(&text)) : NULL;
+	lwm_str_release(&text);
+	return v;
+}
+
+static json_t *files_json(const struct lwm_ckpt_part *p, int n, const struct lwm_ckpt_slice *s, bool *failed)
 {
 	json_t *list = json_array();
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; s += p[i++].nslice) {
 		if (!p[i].name[0])
 			continue;
 		json_t *o = json_object();
 		lwm_put(o, "name", json_string(p[i].name), failed);
 		lwm_put(o, "bytes", json_integer(p[i].bytes), failed);
 		lwm_put(o, "xxh3", json_string(p[i].hash), failed);
+		lwm_put(o, "slices", slices_json(s, p[i].nslice), failed);
 		if (json_array_append_new(list, o))
 			*failed = true;
 	}
@@ -108,12 +118,13 @@ void lwm_ckpt_take_back(const char *dir, const char *part)
 }
 
 int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor,
-		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, struct lwm_err *e)
+		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, const struct lwm_ckpt_slice *slice,
+		    struct lwm_err *e)
 {
 	bool failed = false;
 	json_t *o = json_object();
 	char *path = lwm_path_join(dir, LWM_CKPT_RECORD), *root = lwm_path_dir(dir);
-	lwm_put(o, "schema", json_string(lwm_ckpt_schema), &failed);
+	lwm_put(o, "schema", json_string(lwm_ckpt_schemas[0]), &failed);
 	lwm_put(o, "kind", json_string(m->kind), &failed);
 	lwm_put(o, "step", json_integer(m->step), &failed);
 	lwm_put(o, "mesh", json_string(m->mesh), &failed);
@@ -124,7 +135,7 @@ int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct
 	lwm_put(o, "tokenizer_path", json_string(m->tokenizer_path ? m->tokenizer_path : ""), &failed);
 	lwm_put(o, "groups", groups_json(m->groups, &failed), &failed);
 	lwm_put(o, "tensors", tensors_json(tensor, ntensor, &failed), &failed);
-	lwm_put(o, "files", files_json(part, nparts, &failed), &failed);
+	lwm_put(o, "files", files_json(part, nparts, slice, &failed), &failed);
 	int rc = failed || !path || !root ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory for the commit record", dir)
 					  : check_sizes(dir, json_object_get(o, "files"), e);
 	if (rc == 0)
@@ -141,8 +152,7 @@ int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct
 
 /* ---- verifying ---- */
 
-static int file_entry(const json_t *o, const char *dir, const char **name, int64_t *bytes, const char **hash,
-		      struct lwm_err *e)
+int lwm_ckpt_file_entry(const json_t *o, const char *dir, const char **name, int64_t *bytes, const char **hash, struct lwm_err *e)
 {
 	LWM_TRY(lwm_json_str(o, "name", name, dir, e));
 	LWM_TRY(lwm_json_int(o, "bytes", bytes, dir, e));
@@ -174,6 +184,12 @@ static int check_hash(const char *path, const char *want, struct lwm_err *e)
 	return 0;
 }
 
+int lwm_ckpt_check_file(const char *path, int64_t bytes, const char *hash, enum lwm_ckpt_check how, struct lwm_err *e)
+{
+	LWM_TRY(check_size(path, bytes, e));
+	return how == LWM_CKPT_FULL ? check_hash(path, hash, e) : 0;
+}
+
 static int check_files(const char *dir, const json_t *files, enum lwm_ckpt_check how, struct lwm_err *e)
 {
 	json_t *o;
@@ -181,11 +197,9 @@ static int check_files(const char *dir, const json_t *files, enum lwm_ckpt_check
 	json_array_foreach(files, i, o) {
 		const char *name, *hash;
 		int64_t bytes;
-		LWM_TRY(file_entry(o, dir, &name, &bytes, &hash, e));
+		LWM_TRY(lwm_ckpt_file_entry(o, dir, &name, &bytes, &hash, e));
 		char *path = lwm_path_join(dir, name);
-		int rc = path ? check_size(path, bytes, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
-		if (rc == 0 && how == LWM_CKPT_FULL)
-			rc = check_hash(path, hash, e);
+		int rc = path ? lwm_ckpt_check_file(path, bytes, hash, how, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 		free(path);
 		LWM_TRY(rc);
 	}
@@ -235,11 +249,12 @@ static int check_name(const char *dir, const json_t *record, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_ckpt_verify(const char *dir, enum lwm_ckpt_check how, struct lwm_err *e)
+int lwm_ckpt_record_read(json_t **out, const char *dir, struct lwm_err *e)
 {
-	json_t *o = NULL, *files;
 	char *path = lwm_path_join(dir, LWM_CKPT_RECORD);
+	json_t *o = NULL;
 	int rc;
+	*out = NULL;
 	if (!path)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	if (!lwm_path_exists(dir))
@@ -247,14 +262,24 @@ int lwm_ckpt_verify(const char *dir, enum lwm_ckpt_check how, struct lwm_err *e)
 	else if (lwm_ckpt_unfinished(dir))
 		rc = lwm_fail(e, LWM_EDATA, "%s: has no %s: saving it was not finished", dir, LWM_CKPT_RECORD);
 	else
-		rc = lwm_seal_read(&o, path, lwm_ckpt_schema, e);
+		rc = lwm_seal_read_any(&o, path, lwm_ckpt_schemas, e);
 	if (rc == 0)
 		rc = check_name(dir, o, e);
-	if (rc == 0)
-		rc = lwm_json_get(o, "files", JSON_ARRAY, &files, path, e);
-	if (rc == 0)
+	if (rc < 0)
+		json_decref(o);
+	else
+		*out = o;
+	free(path);
+	return rc;
+}
+
+int lwm_ckpt_verify(const char *dir, enum lwm_ckpt_check how, struct lwm_err *e)
+{
+	json_t *o, *files;
+	LWM_TRY(lwm_ckpt_record_read(&o, dir, e));
+	int rc = lwm_json_get(o, "files", JSON_ARRAY, &files, dir, e);
+	if (rc == 0 && how > LWM_CKPT_SEAL)
 		rc = check_files(dir, files, how, e);
 	json_decref(o);
-	free(path);
 	return rc;
 }

@@ -61,7 +61,7 @@ static int list_steps(const char *root, struct steps *s, struct lwm_err *e)
 
 struct search {
 	const char *root;
-	enum lwm_ckpt_check how;
+	lwm_ckpt_look_fn *look;
 	lwm_ckpt_bad_fn *bad;
 	void *ctx;
 	int64_t damaged;     /* folders that are finished and not whole */
@@ -73,7 +73,7 @@ static int look_at(struct search *s, const char *dir, struct lwm_err *e)
 {
 	struct lwm_err why = { 0 };
 	bool unfinished = lwm_ckpt_unfinished(dir);
-	int rc = lwm_ckpt_verify(dir, s->how, &why);
+	int rc = s->look(s->ctx, dir, &why);
 
 	if (rc == 0)
 		return 1;
@@ -98,10 +98,10 @@ static int nothing_whole(struct search *s, struct lwm_err *e)
 	return lwm_fail(e, LWM_EDATA, "%s: none of its checkpoints is whole: %s", s->root, lwm_str_get(&s->list));
 }
 
-int lwm_ckpt_latest(char **dir, const char *root, bool older_ok, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad, void *ctx,
+int lwm_ckpt_search(char **dir, const char *root, bool older_ok, lwm_ckpt_look_fn *look, lwm_ckpt_bad_fn *bad, void *ctx,
 		    struct lwm_err *e)
 {
-	struct search s = { .root = root, .how = how, .bad = bad, .ctx = ctx };
+	struct search s = { .root = root, .look = look, .bad = bad, .ctx = ctx };
 	struct steps all;
 	int rc = list_steps(root, &all, e);
 	*dir = NULL;
@@ -124,6 +124,32 @@ int lwm_ckpt_latest(char **dir, const char *root, bool older_ok, enum lwm_ckpt_c
 	lwm_str_release(&s.list);
 	free(all.v);
 	return rc < 0 ? rc : 0;
+}
+
+struct plain { /* a search by lwm_ckpt_verify */
+	enum lwm_ckpt_check how;
+	lwm_ckpt_bad_fn *bad;
+	void *ctx;
+};
+
+static int look_alone(void *ctx, const char *dir, struct lwm_err *e)
+{
+	const struct plain *p = ctx;
+	return lwm_ckpt_verify(dir, p->how, e);
+}
+
+static void bad_alone(void *ctx, const char *dir, const struct lwm_err *why)
+{
+	const struct plain *p = ctx;
+	if (p->bad)
+		p->bad(p->ctx, dir, why);
+}
+
+int lwm_ckpt_latest(char **dir, const char *root, bool older_ok, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad, void *ctx,
+		    struct lwm_err *e)
+{
+	struct plain p = { how, bad, ctx };
+	return lwm_ckpt_search(dir, root, older_ok, look_alone, bad_alone, &p, e);
 }
 
 /* ---- setting aside ---- */
@@ -175,6 +201,8 @@ enum { REMEMBERED = 64 };
 struct lwm_ckpt_keeper {
 	char *root;
 	int64_t keep_last, keep_every;
+	lwm_ckpt_look_fn *look; /* NULL: by lwm_ckpt_verify */
+	void *ctx;
 	struct seen {
 		int64_t step;
 		struct lwm_hash print;
@@ -204,6 +232,12 @@ void lwm_ckpt_keeper_free(struct lwm_ckpt_keeper *k)
 		return;
 	free(k->root);
 	free(k);
+}
+
+void lwm_ckpt_keeper_look(struct lwm_ckpt_keeper *k, lwm_ckpt_look_fn *look, void *ctx)
+{
+	k->look = look;
+	k->ctx = ctx;
 }
 
 /* Names, sizes, times and inodes of a folder's files: what changes when somebody touches them. */
@@ -263,7 +297,7 @@ static int still_whole(struct lwm_ckpt_keeper *k, int64_t step, const char *dir,
 
 	if (s && look_of(dir, &print, NULL) == 0 && !strcmp(print.hex, s->print.hex))
 		return 0;
-	LWM_TRY(lwm_ckpt_verify(dir, LWM_CKPT_FULL, e));
+	LWM_TRY(k->look ? k->look(k->ctx, dir, e) : lwm_ckpt_verify(dir, LWM_CKPT_FULL, e));
 	return lwm_ckpt_keeper_seen(k, step, e);
 }
 

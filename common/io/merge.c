@@ -265,7 +265,7 @@ out:
 
 struct recut {
 	struct lwm_ckpt *c;
-	struct lwm_ckpt_slice *slice;
+	struct lwm_ckpt_slice *all, *slice; /* of all parts; those of the part that is being written */
 	struct lwm_progress *p;
 	int64_t bytes;
 };
@@ -329,6 +329,7 @@ static int write_parts(struct recut *x, const char *dir, int ranks, const struct
 					  .fill = fill,
 					  .ctx = x };
 		LWM_TRY(lwm_ckpt_write_part(&o, &part[r], e));
+		x->slice += o.nslice;
 	}
 	return 0;
 }
@@ -378,10 +379,12 @@ int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char 
 	struct lwm_ckpt_tensor *t = table_of(c, e);
 	struct lwm_ckpt_part *part = calloc((size_t)ranks, sizeof *part);
 	char *dir = lwm_ckpt_dir(root, meta.step);
-	struct recut x = { c, calloc((size_t)lwm_ckpt_count(c) + 1, sizeof *x.slice), p, 0 };
-	int rc = t && part && dir && x.slice ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the table of tensors");
+	/* each border between two parts adds a slice at the most */
+	struct recut x = { .c = c, .all = calloc((size_t)(lwm_ckpt_count(c) + ranks), sizeof *x.all), .p = p };
+	int rc = t && part && dir && x.all ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the table of tensors");
 	if (rc < 0)
 		goto out;
+	x.slice = x.all;
 	LWM_GO(lwm_ckpt_covers(c, e));
 	LWM_GO(no_states(c, e));
 	LWM_GO(check_target(c, dir, ranks, mesh, force, e));
@@ -390,11 +393,11 @@ int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char 
 	LWM_GO(write_parts(&x, dir, ranks, t, part, e));
 	meta.ranks = ranks;
 	meta.mesh = mesh;
-	rc = lwm_ckpt_commit(dir, &meta, t, lwm_ckpt_count(c), part, ranks, e);
+	rc = lwm_ckpt_commit(dir, &meta, t, lwm_ckpt_count(c), part, ranks, x.all, e);
 out:
 	free(t);
 	free(part);
 	free(dir);
-	free(x.slice);
+	free(x.all);
 	return rc;
 }

@@ -13,6 +13,7 @@
 #include "common/io/model.h"
 #include "common/model/device.h"
 #include "common/train/objective.h"
+#include "common/train/share.h"
 
 static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
 {
@@ -55,7 +56,7 @@ static int source_open(struct source *s, const char *text, bool older_ok, enum l
 	memset(s, 0, sizeof *s);
 	if (!strncmp(text, "checkpoint:", 11)) {
 		LWM_TRY(step_folder(&s->dir, text + 11, older_ok, how, e));
-		return lwm_ckpt_open(&s->ckpt, s->dir, e);
+		return how == LWM_CKPT_SEAL ? lwm_ckpt_open_record(&s->ckpt, s->dir, LWM_CKPT_QUICK, e) : lwm_ckpt_open(&s->ckpt, s->dir, e);
 	}
 	if (!strncmp(text, "model:", 6)) {
 		s->dir = strdup(text + 6);
@@ -64,6 +65,17 @@ static int source_open(struct source *s, const char *text, bool older_ok, enum l
 		return lwm_model_open(&s->model, s->dir, e);
 	}
 	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR, text-checkpoint:DIR or text-model:DIR", text);
+}
+
+/* The same on many ranks, a checkpoint with one search for all. Collective. */
+static int source_open_shared(struct source *s, struct lwm_comm *comm, const char *text, bool older_ok, struct lwm_err *e)
+{
+	if (strncmp(text, "checkpoint:", 11))
+		return lwm_agree(comm, source_open(s, text, older_ok, LWM_CKPT_FULL, e), e);
+	memset(s, 0, sizeof *s);
+	LWM_TRY(lwm_share_open(&s->ckpt, comm, text + 11, older_ok, e));
+	s->dir = strdup(lwm_ckpt_path(s->ckpt));
+	return s->dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", text);
 }
 
 static void source_close(struct source *s)
@@ -134,11 +146,11 @@ static int same_tokenizer(const struct source *s, const char *want, struct lwm_e
 			have, want);
 }
 
-int lwm_weights_read(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n,
-		     bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
+int lwm_weights_read(struct lwm_comm *comm, const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t,
+		     int64_t n, bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
 {
 	struct source s;
-	int rc = source_open(&s, source, older_ok, LWM_CKPT_FULL, e);
+	int rc = source_open_shared(&s, comm, source, older_ok, e);
 	if (rc == 0)
 		rc = same_tokenizer(&s, tokenizer, e);
 	if (rc == 0)
@@ -162,7 +174,7 @@ static const json_t *config_of(const struct source *s)
 int lwm_source_config(struct lwm_llama_cfg *c, const char *source, bool older_ok, struct lwm_err *e)
 {
 	struct source s;
-	int rc = source_open(&s, source, older_ok, LWM_CKPT_QUICK, e); /* whoever wants the weights looks at all of them */
+	int rc = source_open(&s, source, older_ok, LWM_CKPT_SEAL, e); /* whoever wants the weights looks at them */
 	if (rc == 0 && !config_of(&s))
 		rc = lwm_fail(e, LWM_EDATA, "%s: its record holds no model configuration", s.dir);
 	if (rc == 0)

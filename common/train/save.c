@@ -11,6 +11,7 @@
 #include "common/base/log.h"
 #include "common/train/modelfile.h"
 #include "common/train/settings.h"
+#include "common/train/share.h"
 
 static struct lwm_ckpt_tensor *table_of(const struct lwm_objective *o, struct lwm_err *e)
 {
@@ -27,27 +28,28 @@ static struct lwm_ckpt_tensor *table_of(const struct lwm_objective *o, struct lw
 	return t;
 }
 
-/* The part of tensor i that lies in the rank's slice: false when there is none. */
-static bool overlap(const struct lwm_weights *w, const struct lwm_tensor *t, int64_t *from, int64_t *n)
+/* The part of a tensor that lies in [first, first + count) of the flat vector: false when there is none. */
+static bool overlap(int64_t first, int64_t count, const struct lwm_tensor *t, int64_t *from, int64_t *n)
 {
-	int64_t a = t->offset > w->first ? t->offset : w->first, b = t->offset + t->count;
-	if (b > w->first + w->count)
-		b = w->first + w->count;
+	int64_t a = t->offset > first ? t->offset : first, b = t->offset + t->count;
+	if (b > first + count)
+		b = first + count;
 	*from = a;
 	*n = b - a;
 	return a < b;
 }
 
-static int64_t slices_of(const struct lwm_objective *o, const struct lwm_weights *w, float *const host[],
+/* Those of a rank; host NULL: without their values. */
+static int64_t slices_of(const struct lwm_objective *o, int64_t first, int64_t count, float *const host[],
 			 struct lwm_ckpt_slice *out)
 {
 	int64_t n = 0, from, len;
 	for (int64_t i = 0; i < o->ntensor; i++) {
-		if (!overlap(w, &o->tensor[i], &from, &len))
+		if (!overlap(first, count, &o->tensor[i], &from, &len))
 			continue;
 		out[n] = (struct lwm_ckpt_slice){ .tensor = i, .offset = from - o->tensor[i].offset, .run = len, .count = 1 };
-		for (int g = 0; g < LWM_CKPT_GROUPS; g++)
-			out[n].data[g] = host[g] + (from - w->first);
+		for (int g = 0; host && g < LWM_CKPT_GROUPS; g++)
+			out[n].data[g] = host[g] + (from - first);
 		n++;
 	}
 	return n;
@@ -71,7 +73,7 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 					    .tensor = table,
 					    .ntensor = o->ntensor,
 					    .slice = slice,
-					    .nslice = slices_of(o, w, host, slice),
+					    .nslice = slices_of(o, w->first, w->count, host, slice),
 					    .groups = LWM_CKPT_ALL };
 		rc = lwm_ckpt_write_part(&out, part, e);
 	}
@@ -106,14 +108,31 @@ static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
 	return j;
 }
 
-static int commit(const struct lwm_objective *o, const struct lwm_progress_state *st, const char *dir,
+/* The slices of all ranks end to end, as the ranks themselves cut them: each border between two adds one at the most. */
+static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const struct lwm_weights *w, const struct lwm_ckpt_part *parts,
+					 int n, struct lwm_err *e)
+{
+	struct lwm_ckpt_slice *all = calloc((size_t)(o->ntensor + n), sizeof *all);
+	int64_t k = 0;
+	if (!all)
+		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
+	for (int r = 0; all && r < n; r++) {
+		int64_t have = slices_of(o, w->count * r, w->count, NULL, all + k);
+		LWM_BUG_ON(have != parts[r].nslice);
+		k += have;
+	}
+	return all;
+}
+
+static int commit(const struct lwm_objective *o, const struct lwm_weights *w, const struct lwm_progress_state *st, const char *dir,
 		  const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
 {
 	struct lwm_ckpt_tensor *table = table_of(o, e);
+	struct lwm_ckpt_slice *slice = all_slices(o, w, parts, n, e);
 	const int *d = o->mesh->dim;
 	char mesh[64];
 	json_t *config = config_json(o, e), *state = state_json(st, o->stage);
-	int rc = table && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
+	int rc = table && slice && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
 	snprintf(mesh, sizeof mesh, "%d,%d,%d,%d", d[LWM_DP], d[LWM_FSDP], d[LWM_TP], d[LWM_SP]);
 	if (rc == 0) {
 		struct lwm_ckpt_meta m = { .kind = o->kind,
@@ -125,19 +144,13 @@ static int commit(const struct lwm_objective *o, const struct lwm_progress_state
 					   .tokenizer = o->tokenizer_hash,
 					   .tokenizer_path = o->stage->tokenizer ? o->stage->tokenizer : "",
 					   .groups = LWM_CKPT_ALL };
-		rc = lwm_ckpt_commit(dir, &m, table, o->ntensor, parts, n, e);
+		rc = lwm_ckpt_commit(dir, &m, table, o->ntensor, parts, n, slice, e);
 	}
 	json_decref(config);
 	json_decref(state);
+	free(slice);
 	free(table);
 	return rc;
-}
-
-void lwm_retire(struct lwm_ckpt_keeper *keeper, int64_t step)
-{
-	struct lwm_err why = { 0 };
-	if (keeper && lwm_ckpt_keeper_saved(keeper, step, &why) < 0)
-		lwm_log(LWM_WARN, "old checkpoints stay: %s", why.msg);
 }
 
 int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress_state *st,
@@ -151,11 +164,13 @@ int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct 
 	LWM_GO(lwm_agree(c, rc, e));
 	LWM_GO(lwm_comm_allgather(c, &mine, sizeof mine, parts, e));
 	if (lwm_comm_rank(c) == 0)
-		rc = commit(o, st, dir, parts, n, e);
+		rc = commit(o, w, st, dir, parts, n, e);
 	if (lwm_comm_rank(c) == 0 && rc < 0)
 		lwm_ckpt_take_back(dir, "COMMIT.json");
 	LWM_GO(lwm_agree(c, rc, e)); /* nobody goes on before the record stands */
-	lwm_retire(keeper, st->step);
+	free(parts);
+	free(dir);
+	return lwm_share_retire(c, keeper, st->step, e);
 out:
 	if (rc < 0 && rc != -LWM_ERANK && dir)
 		lwm_ckpt_take_back(dir, mine.name);
@@ -165,13 +180,6 @@ out:
 }
 
 /* ---- back in ---- */
-
-static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
-{
-	(void)ctx;
-	(void)dir;
-	lwm_log(LWM_WARN, "passing over %s", why->msg);
-}
 
 static int read_group(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_ckpt *c, enum lwm_ckpt_group g,
 		      float *host, struct lwm_err *e)
@@ -184,7 +192,7 @@ static int read_group(const struct lwm_objective *o, struct lwm_weights *w, stru
 		if (k < 0 || lwm_ckpt_size(c, k) != t->count)
 			return lwm_fail(e, LWM_ECONFIG, "tensor '%s' of %" PRId64 " values is not in the checkpoint so", t->name,
 					t->count);
-		if (overlap(w, t, &from, &n))
+		if (overlap(w->first, w->count, t, &from, &n))
 			LWM_TRY(lwm_ckpt_read(c, g, k, from - t->offset, n, host + (from - w->first), e));
 	}
 	return lwm_weights_put(w, g, host, e);
@@ -245,59 +253,59 @@ static int same_run(const struct lwm_objective *o, const struct lwm_ckpt_meta *m
 	return 0;
 }
 
-static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, struct lwm_resumed *found,
-		    struct lwm_err *e)
+static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, struct lwm_ckpt *c,
+		    struct lwm_resumed *found, struct lwm_err *e)
 {
 	const char *dir = found->dir;
-	struct lwm_ckpt *c = NULL;
 	float *host = malloc((size_t)w->count * sizeof *host);
-	int rc = host ? lwm_ckpt_open(&c, dir, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
-	if (rc == 0)
-		rc = same_run(o, lwm_ckpt_meta(c), dir, e);
+	int rc = host ? same_run(o, lwm_ckpt_meta(c), dir, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++)
 		rc = read_group(o, w, c, (enum lwm_ckpt_group)g, host, e);
 	if (rc == 0)
 		rc = read_state(lwm_ckpt_meta(c)->state, st, dir, e);
 	if (rc == 0)
 		found->settings = json_incref(json_object_get(lwm_ckpt_meta(c)->config, "stage"));
-	lwm_ckpt_close(c);
 	free(host);
 	return rc;
 }
 
-/* Rank 0 looks, everyone reads what it found. */
-static int newest(struct lwm_comm *c, const struct lwm_stage *s, char *dir, size_t size, struct lwm_err *e)
+/* *ckpt NULL: there is nothing to resume from. */
+static int newest(struct lwm_comm *c, const struct lwm_stage *s, struct lwm_ckpt **ckpt, struct lwm_err *e)
 {
-	char *found = NULL;
+	int64_t there = 0;
 	int rc = 0;
-	memset(dir, 0, size);
+	*ckpt = NULL;
 	if (lwm_comm_rank(c) == 0)
 		rc = lwm_path_folder(s->out, e);
-	if (rc > 0)
-		rc = lwm_ckpt_latest(&found, s->out, true, LWM_CKPT_FULL, passed_over, NULL, e);
+	there = rc > 0;
+	LWM_TRY(lwm_agree(c, rc < 0 ? rc : 0, e));
+	LWM_TRY(lwm_comm_max_i64(c, &there, 1, e));
+	if (!there)
+		return 0;
+	rc = lwm_share_newest(ckpt, c, s->out, true, e);
 	if (rc == -LWM_EDATA && s->start_over) {
-		lwm_log(LWM_WARN, "beginning at step 0, as --start-over says");
+		if (lwm_comm_rank(c) == 0)
+			lwm_log(LWM_WARN, "beginning at step 0, as --start-over says");
 		lwm_err_clear(e);
-		rc = 0;
-	} else if (rc == -LWM_EDATA) {
-		lwm_context(e, "nothing to resume from (--start-over sets these aside and begins at step 0)");
+		return 0;
 	}
-	if (rc == 0 && found && snprintf(dir, size, "%s", found) >= (int)size)
-		rc = lwm_fail(e, LWM_EUSAGE, "%s: name too long", found);
-	free(found);
-	LWM_TRY(lwm_agree(c, rc, e));
-	return lwm_comm_bcast(c, dir, size, 0, e);
+	return rc == -LWM_EDATA ? lwm_context(e, "nothing to resume from (--start-over sets these aside and begins at step 0)") : rc;
 }
 
 int lwm_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, struct lwm_ckpt_keeper *keeper,
 	       struct lwm_resumed *found, struct lwm_err *e)
 {
+	struct lwm_ckpt *c;
+	int rc;
 	memset(st, 0, sizeof *st);
 	memset(found, 0, sizeof *found);
-	LWM_TRY(newest(w->grad_comm, o->stage, found->dir, sizeof found->dir, e));
-	if (!found->dir[0])
+	LWM_TRY(newest(w->grad_comm, o->stage, &c, e));
+	if (!c)
 		return 0;
-	LWM_TRY(lwm_agree(w->grad_comm, read_all(o, w, st, found, e), e));
+	snprintf(found->dir, sizeof found->dir, "%s", lwm_ckpt_path(c));
+	rc = read_all(o, w, st, c, found, e);
+	lwm_ckpt_close(c);
+	LWM_TRY(lwm_agree(w->grad_comm, rc, e));
 	LWM_TRY(lwm_weights_gather(w, e));
 	lwm_log(LWM_INFO, "resuming from %s", found->dir);
 	if (keeper) /* its hashes were compared just now */
@@ -327,9 +335,10 @@ int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 	float *host = malloc((size_t)w->count * sizeof *host);
 	int rc = host ? o->ops->init(o, (uint64_t)o->stage->seed, w->first, w->count, host, e) :
 			lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " weights", w->count);
+	rc = lwm_agree(w->grad_comm, rc, e);
 	if (rc == 0 && strcmp(from, "random"))
-		rc = lwm_weights_read(text ? from + 5 : from, o->stage->older_ok, o->tokenizer_hash, o->tensor, o->ntensor, text,
-				      w->first, w->count, host, e);
+		rc = lwm_weights_read(w->grad_comm, text ? from + 5 : from, o->stage->older_ok, o->tokenizer_hash, o->tensor,
+				      o->ntensor, text, w->first, w->count, host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_CKPT_PARAMS, host, e);
 	free(host);

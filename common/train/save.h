@@ -16,13 +16,10 @@ struct lwm_progress_state {
 	char more[1024];      /* what else the objective said of it: ,"key":value... */
 };
 
-/* COLLECTIVE over the world. Writes, agrees, commits; rank 0 retires old ones by keeper (NULL on the other ranks). What fails is
- * this save alone: its own parts are removed again, and what stood before stands. data: the hash of the data. */
+/* COLLECTIVE over the world. Writes, agrees, commits; old ones go by rank 0's keeper (NULL on the other ranks). What fails is this
+ * save alone: its own parts are removed again, and what stood before stands. */
 int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress_state *st,
 	     struct lwm_ckpt_keeper *keeper, struct lwm_err *e);
-/* Checkpoints that are too many go, now that the one of `step` is whole. That this failed is said, and is no failure of a save.
- * keeper NULL (all ranks but one): nothing. */
-void lwm_retire(struct lwm_ckpt_keeper *keeper, int64_t step);
 
 struct lwm_resumed {
 	char dir[4096];    /* "": there was nothing to resume from */

@@ -16,6 +16,7 @@
 #include "common/train/metrics.h"
 #include "common/train/save.h"
 #include "common/train/settings.h"
+#include "common/train/share.h"
 
 enum { MAX_SKIPS = 10, SPIKE_WINDOW = 64, LOCK_SECONDS = 100 /* an NFS server forgets a dead node within 90 */ };
 
@@ -199,7 +200,7 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 	double t0 = lwm_now();
 	if (r->saved_step == r->st.step) {
 		if (last) /* it may be an earlier run's, which was killed before it came to this */
-			lwm_retire(r->keeper, r->st.step);
+			return lwm_share_retire(r->w.grad_comm, r->keeper, r->st.step, e);
 		return 0;
 	}
 	lwm_watchdog_pet("checkpoint");

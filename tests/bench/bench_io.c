@@ -44,8 +44,9 @@ static int save(void *arg)
 	struct lwm_ckpt_part part[RANKS];
 	int rc = 0;
 	(void)arg;
+	struct lwm_ckpt_slice all[RANKS * TENSORS];
 	for (int r = 0; rc == 0 && r < RANKS; r++) {
-		struct lwm_ckpt_slice s[TENSORS];
+		struct lwm_ckpt_slice *s = all + r * TENSORS;
 		int64_t n = b.side * b.side, w = b.side / RANKS;
 		for (int i = 0; i < TENSORS; i++) /* every fourth one cut by columns */
 			s[i] = i % 4 ? (struct lwm_ckpt_slice){ i, n / RANKS * r, n / RANKS, 1, 0, { b.values } }
@@ -56,7 +57,7 @@ static int save(void *arg)
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 1024, "num_attention_heads", 8);
 	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,4,1", RANKS, config, NULL, "", "", 1 };
 	if (rc == 0)
-		rc = lwm_ckpt_commit(b.step, &m, b.tensor, TENSORS, part, RANKS, &b.e);
+		rc = lwm_ckpt_commit(b.step, &m, b.tensor, TENSORS, part, RANKS, all, &b.e);
 	json_decref(config);
 	return failed(rc);
 }

@@ -80,14 +80,18 @@ static void write_parts(const char *dir, int n, bool tp, int64_t step, struct lw
 	}
 }
 
-static void commit(const char *dir, int n, int64_t step, const struct lwm_ckpt_part *part)
+static void commit(const char *dir, int n, bool tp, int64_t step, const struct lwm_ckpt_part *part)
 {
 	struct lwm_err e = { 0 };
+	struct lwm_ckpt_slice s[8 * 16];
+	int64_t k = 0;
+	for (int r = 0; r < n; r++)
+		k += cut(s + k, r, n, tp);
 	json_t *config = json_pack("{s:{s:i}}", "model", "hidden_size", COLS);
 	struct lwm_ckpt_meta m = {
 		"lwm", step, "1,-1,1,1", n, config, NULL, "abc", "/x/tokenizer.model", LWM_CKPT_ALL
 	};
-	must(lwm_ckpt_commit(dir, &m, table, TENSORS, part, n, &e), &e);
+	must(lwm_ckpt_commit(dir, &m, table, TENSORS, part, n, s, &e), &e);
 	json_decref(config);
 }
 
@@ -96,7 +100,7 @@ static void save(const char *root, int64_t step, int n, bool tp)
 	struct lwm_ckpt_part part[8];
 	char *dir = lwm_ckpt_dir(root, step);
 	write_parts(dir, n, tp, step, part);
-	commit(dir, n, step, part);
+	commit(dir, n, tp, step, part);
 	free(dir);
 }
 

@@ -103,7 +103,7 @@ static void holes_and_overlaps(void **state)
 	json_t *config = json_object();
 	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,1,1", 1, config, NULL, "", "", 1 };
 	must(lwm_ckpt_write_part(&o, &part, &e), &e);
-	must(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, &e), &e);
+	must(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, s, &e), &e);
 	must(lwm_ckpt_open(&c, o.dir, &e), &e); /* 30 values in all */
 	assert_int_equal(lwm_ckpt_covers(c, NULL), -LWM_EDATA);
 	assert_int_equal(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 14, 5, v, NULL), -LWM_EDATA);
@@ -112,7 +112,7 @@ static void holes_and_overlaps(void **state)
 	o.nslice = 2;
 	o.dir = at("h/step_00000002");
 	must(lwm_ckpt_write_part(&o, &part, &e), &e);
-	must(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, &e), &e);
+	must(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, s, &e), &e);
 	assert_int_equal(lwm_ckpt_open(&c, o.dir, NULL), -LWM_EDATA);
 	s[0].offset = 25; /* leaves the tensor */
 	assert_int_equal(lwm_ckpt_write_part(&o, &part, NULL), -LWM_EDATA);
@@ -220,7 +220,7 @@ static void a_commit_sweeps_its_folder(void **state)
 	write_parts(kept, 4, false, 1, part);
 	spill(at("sweep/step_00000001/part_00000.h5.tmp.elsewhere-abcdefgh"), "x", 1);
 	write_parts(kept, 2, false, 1, part);
-	commit(kept, 2, 1, part);
+	commit(kept, 2, false, 1, part);
 	assert_false(lwm_path_exists(at("sweep/step_00000001/part_00003.h5")));
 	assert_false(lwm_path_exists(at("sweep/step_00000001/part_00000.h5.tmp.elsewhere-abcdefgh")));
 	assert_int_equal(try_read(kept, 1), 1);
@@ -342,7 +342,7 @@ static void ranks_may_be_threads(void **state)
 	(void)state;
 	snprintf(shared.dir, sizeof shared.dir, "%s", at("threads/step_00000007"));
 	run_four(write_one);
-	commit(shared.dir, 4, 7, shared.part);
+	commit(shared.dir, 4, true, 7, shared.part);
 	assert_int_equal(try_read(shared.dir, 7), 1);
 	run_four(read_one);
 }

@@ -322,15 +322,14 @@ static char *checkpoint(const char *root, const struct lwm_ckpt_tensor *claimed)
 	for (int g = 0; g < 3; g++)
 		for (int i = 0; i < 35; i++)
 			v[g][i] = (float)(100 * g + i);
+	struct lwm_ckpt_slice s[4];
 	for (int r = 0; r < 2; r++) {
-		struct lwm_ckpt_slice s[2] = {
-			{ 0, r ? 11 : 0, r ? 19 : 11, 1, 0, { v[0] + r, v[1] + r, v[2] + r } },
-			{ 1, r ? 3 : 0, r ? 2 : 3, 7, 5, { v[0] + 3, v[1] + 3, v[2] + 3 } } /* columns */
-		};
-		struct lwm_ckpt_out o = { dir, r, table, 2, s, 2, LWM_CKPT_ALL, NULL, NULL, NULL };
+		s[2 * r] = (struct lwm_ckpt_slice){ 0, r ? 11 : 0, r ? 19 : 11, 1, 0, { v[0] + r, v[1] + r, v[2] + r } };
+		s[2 * r + 1] = (struct lwm_ckpt_slice){ 1, r ? 3 : 0, r ? 2 : 3, 7, 5, { v[0] + 3, v[1] + 3, v[2] + 3 } }; /* columns */
+		struct lwm_ckpt_out o = { dir, r, table, 2, s + 2 * r, 2, LWM_CKPT_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}
-	must(lwm_ckpt_commit(dir, &m, claimed, 2, part, 2, &e), &e);
+	must(lwm_ckpt_commit(dir, &m, claimed, 2, part, 2, s, &e), &e);
 	json_decref(config);
 	return dir;
 }
@@ -340,9 +339,13 @@ static void a_checkpoint_of_other_tensors(void **state)
 	char *dir = checkpoint(at("ck-other"), others);
 	struct lwm_ckpt *c;
 	struct lwm_err e = { 0 };
+	float v[4];
 	(void)state;
-	assert_int_equal(lwm_ckpt_open(&c, dir, &e), -LWM_EDATA);
+	must(lwm_ckpt_open(&c, dir, &e), &e); /* which opens no part */
+	assert_int_equal(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 0, 4, v, &e), -LWM_EDATA);
 	assert_non_null(strstr(e.msg, "other tensors"));
+	assert_int_equal(lwm_ckpt_covers(c, NULL), -LWM_EDATA);
+	lwm_ckpt_close(c);
 	free(dir);
 }
 
@@ -378,7 +381,7 @@ static void slices_that_do_not_cover(void **state)
 	struct lwm_err e = { 0 };
 	(void)state;
 	must(lwm_ckpt_write_part(&o, &part, &e), &e);
-	must(lwm_ckpt_commit(dir, &m, &one, 1, &part, 1, &e), &e);
+	must(lwm_ckpt_commit(dir, &m, &one, 1, &part, 1, s, &e), &e);
 	must(lwm_ckpt_open(&c, dir, &e), &e);
 	assert_int_equal(lwm_ckpt_covers(c, &e), -LWM_EDATA);
 	assert_int_equal(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 5, 8, v, NULL), -LWM_EDATA); /* across the hole */
@@ -390,7 +393,7 @@ static void slices_that_do_not_cover(void **state)
 	lwm_err_clear(&e);
 	o.nslice = 1;
 	must(lwm_ckpt_write_part(&o, &part, &e), &e);
-	must(lwm_ckpt_commit(lacking, &m, &one, 1, &part, 1, &e), &e);
+	must(lwm_ckpt_commit(lacking, &m, &one, 1, &part, 1, s, &e), &e);
 	assert_int_equal(lwm_ckpt_open(&c, lacking, &e), -LWM_EDATA);
 	assert_non_null(strstr(e.msg, "10 of the 30 values"));
 	free(lacking);

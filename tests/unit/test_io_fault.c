@@ -123,7 +123,7 @@ static int save_step(int64_t step, struct lwm_err *e)
 	struct lwm_ckpt_meta m = { "lwm", step, "1,1,1,1", 1, config, NULL, "", "", LWM_CKPT_ALL };
 	int rc = lwm_ckpt_write_part(&o, &part, e);
 	if (rc == 0)
-		rc = lwm_ckpt_commit(dir, &m, &tensor, 1, &part, 1, e);
+		rc = lwm_ckpt_commit(dir, &m, &tensor, 1, &part, 1, &s, e);
 	json_decref(config);
 	free(dir);
 	return rc;

@@ -368,15 +368,16 @@ static void save_step(int64_t step)
 	static float v[50000];
 	char *dir = lwm_ckpt_dir(at("ck"), step);
 	struct lwm_ckpt_part part[2];
+	struct lwm_ckpt_slice s[2];
 	struct lwm_err e = { 0 };
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 8, "num_attention_heads", 2);
 	struct lwm_ckpt_meta m = { "lwm", step, "2,1,1,1", 2, config, NULL, "", "", LWM_CKPT_ALL };
 	for (int r = 0; r < 2; r++) {
-		struct lwm_ckpt_slice s = { r, 0, tensors[r].shape[0], 1, 0, { v, v, v } };
-		struct lwm_ckpt_out o = { dir, r, tensors, 2, &s, 1, LWM_CKPT_ALL, NULL, NULL, NULL };
+		s[r] = (struct lwm_ckpt_slice){ r, 0, tensors[r].shape[0], 1, 0, { v, v, v } };
+		struct lwm_ckpt_out o = { dir, r, tensors, 2, &s[r], 1, LWM_CKPT_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}
-	must(lwm_ckpt_commit(dir, &m, tensors, 2, part, 2, &e), &e);
+	must(lwm_ckpt_commit(dir, &m, tensors, 2, part, 2, s, &e), &e);
 	json_decref(config);
 	free(dir);
 }

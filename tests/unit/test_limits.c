@@ -360,7 +360,7 @@ static void test_checkpoint(void **state)
 	struct lwm_ckpt *c;
 	(void)state;
 	OK(lwm_ckpt_write_part(&o, &part, &err));
-	OK(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, &err));
+	OK(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, &s, &err));
 	says(lwm_ckpt_open(&c, o.dir, &err), LWM_EDATA, "no group of values");
 	json_decref(config);
 }
