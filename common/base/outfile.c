@@ -34,18 +34,23 @@ static void sweep_beside(const char *path)
 
 int lwm_outfile_open(struct lwm_outfile **out, const char *path, bool force, struct lwm_err *e)
 {
-	struct lwm_outfile *o;
-	int rc;
-
 	*out = NULL;
 	if (!force && lwm_path_exists(path))
 		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", path);
-	o = calloc(1, sizeof *o);
+	sweep_beside(path);
+	return lwm_outfile_open_among(out, path, e);
+}
+
+int lwm_outfile_open_among(struct lwm_outfile **out, const char *path, struct lwm_err *e)
+{
+	struct lwm_outfile *o = calloc(1, sizeof *o);
+	int rc;
+
+	*out = NULL;
 	if (!o)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	o->fd = -1;
 	o->path = strdup(path);
-	sweep_beside(path);
 	rc = o->path ? lwm_tmp_file(path, &o->tmp, &o->fd, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	if (rc < 0)
 		release(o);

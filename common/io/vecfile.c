@@ -100,7 +100,7 @@ static int make(struct lwm_vfw *w, const char *schema, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char *schema, const struct lwm_vec *v,
+int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool among, const char *schema, const struct lwm_vec *v,
 		 int nv, struct lwm_err *e)
 {
 	int64_t total = 0;
@@ -110,7 +110,7 @@ int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char 
 	LWM_BUG_ON(nv > LWM_VF_MAX);
 	if (!w)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
-	LWM_GO(lwm_outfile_open(&w->o, path, force, e));
+	LWM_GO(among ? lwm_outfile_open_among(&w->o, path, e) : lwm_outfile_open(&w->o, path, true, e));
 	LWM_GO(plan(w, v, nv, &total, e));
 	LWM_GO(check_room(path, total, e));
 	LWM_GO(make(w, schema, e));

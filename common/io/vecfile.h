@@ -37,8 +37,9 @@ struct lwm_vec {
 };
 
 struct lwm_vfw; /* writer */
-/* Writes a temporary beside PATH; all sizes are known. Fails when the file system says that it has no room. */
-int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool force, const char *schema, const struct lwm_vec *v,
+/* Writes a temporary beside PATH, over what may stand there in the end; all sizes are known. Fails when the file system says that it
+ * has no room. among: many writers fill the folder at a time (lwm_outfile_open_among). */
+int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool among, const char *schema, const struct lwm_vec *v,
 		 int nv, struct lwm_err *e);
 /* The next n values of a vector. */
 int lwm_vfw_put(struct lwm_vfw *w, int vec, const void *p, int64_t n, struct lwm_err *e);

@@ -10,6 +10,7 @@
  *	FAULT_OPS=change  only calls that change something (write, sync, rename, ...); default: all, opening and reading too
  *	FAULT_RANK=R      only in that rank of an MPI job
  *	FAULT_COUNT=FILE  gets the number of calls seen, at the end
+ *	FAULT_LOG=DIR     DIR/RANK (0 without MPI) gets a line for each call: what, bytes moved, path
  *
  *	cc -shared -fPIC -O1 -o fault.so fault.c -ldl      (-DFAULT_NO_MEMORY: under a sanitizer, which has a malloc of its own)
  */
@@ -27,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -36,6 +38,7 @@ enum { FAULTS = 4 };
 
 static struct {
 	bool ready, memory, changes_only;
+	int log; /* 0: none */
 	char root[2048], count_to[2048];
 	struct fault {
 		enum how how;
@@ -91,7 +94,22 @@ __attribute__((constructor)) static void setup(void)
 	snprintf(g.count_to, sizeof g.count_to, "%s", count ? count : "");
 	read_faults(getenv("FAULT"));
 	g.changes_only = ops && !strcmp(ops, "change");
+	if (getenv("FAULT_LOG")) {
+		char path[2100];
+		snprintf(path, sizeof path, "%s/%s", getenv("FAULT_LOG"), mine ? mine : "0");
+		g.log = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+		if (g.log < 0)
+			abort();
+	}
 	g.ready = true;
+}
+
+static void record(const char *what, ssize_t bytes, const char *path)
+{
+	char line[8300];
+	int n = snprintf(line, sizeof line, "%s %zd %s\n", what, bytes < 0 ? 0 : bytes, path);
+	if (g.log && syscall(SYS_write, g.log, line, (size_t)n) != n)
+		abort();
 }
 
 __attribute__((destructor)) static void say(void)
@@ -134,7 +152,8 @@ static enum how turn(void)
 	return NONE;
 }
 
-static enum how at_path(enum op op, int dir, const char *path)
+/* what NULL: data, which are recorded when they have moved */
+static enum how at_path(const char *what, enum op op, int dir, const char *path)
 {
 	char full[8192], link[64];
 	size_t n = 0;
@@ -151,24 +170,43 @@ static enum how at_path(enum op op, int dir, const char *path)
 		full[n++] = '/';
 	}
 	snprintf(full + n, sizeof full - n, "%s", path);
-	return strncmp(full, g.root, strlen(g.root)) ? NONE : turn();
+	if (strncmp(full, g.root, strlen(g.root)))
+		return NONE;
+	if (what)
+		record(what, 0, full);
+	return turn();
 }
 
-static enum how at_fd(enum op op, int fd)
+/* The file behind a descriptor: false for a socket, a pipe. */
+static bool name_of(int fd, char path[4096])
 {
-	char link[64], path[4096];
+	char link[64];
 	ssize_t n;
 
-	if (!g.ready || g.memory || fd < 3 || (g.changes_only && op == READ))
-		return NONE;
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof path - 1);
-	if (n < 0)
+	n = readlink(link, path, 4095);
+	path[n < 0 ? 0 : n] = 0;
+	return path[0] == '/';
+}
+
+static enum how at_fd(const char *what, enum op op, int fd)
+{
+	char path[4096];
+
+	if (!g.ready || g.memory || fd < 3 || (g.changes_only && op == READ) || !name_of(fd, path))
 		return NONE;
-	path[n] = 0;
-	if (path[0] != '/') /* a socket, a pipe */
-		return NONE;
-	return at_path(op, AT_FDCWD, path);
+	return at_path(what, op, AT_FDCWD, path);
+}
+
+static ssize_t moved(const char *what, int fd, ssize_t bytes)
+{
+	char path[4096];
+	int why = errno;
+
+	if (g.log && g.ready && fd > 2 && name_of(fd, path) && !strncmp(path, g.root, strlen(g.root)))
+		record(what, bytes, path);
+	errno = why;
+	return bytes;
 }
 
 static size_t half(size_t n)
@@ -181,15 +219,15 @@ static size_t half(size_t n)
 ssize_t read(int fd, void *p, size_t n)
 {
 	REAL(ssize_t, "read", (int, void *, size_t));
-	enum how how = at_fd(READ, fd);
-	return how == ERRNO ? -1 : real(fd, p, how == SHORT ? half(n) : n);
+	enum how how = at_fd(NULL, READ, fd);
+	return how == ERRNO ? -1 : moved("read", fd, real(fd, p, how == SHORT ? half(n) : n));
 }
 
 ssize_t pread(int fd, void *p, size_t n, off_t at)
 {
 	REAL(ssize_t, "pread64", (int, void *, size_t, off_t));
-	enum how how = at_fd(READ, fd);
-	return how == ERRNO ? -1 : real(fd, p, how == SHORT ? half(n) : n, at);
+	enum how how = at_fd(NULL, READ, fd);
+	return how == ERRNO ? -1 : moved("read", fd, real(fd, p, how == SHORT ? half(n) : n, at));
 }
 
 ssize_t pread64(int fd, void *p, size_t n, off64_t at)
@@ -200,15 +238,15 @@ ssize_t pread64(int fd, void *p, size_t n, off64_t at)
 ssize_t write(int fd, const void *p, size_t n)
 {
 	REAL(ssize_t, "write", (int, const void *, size_t));
-	enum how how = at_fd(CHANGE, fd);
-	return how == ERRNO ? -1 : real(fd, p, how == SHORT ? half(n) : n);
+	enum how how = at_fd(NULL, CHANGE, fd);
+	return how == ERRNO ? -1 : moved("write", fd, real(fd, p, how == SHORT ? half(n) : n));
 }
 
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
 {
 	REAL(ssize_t, "pwrite64", (int, const void *, size_t, off_t));
-	enum how how = at_fd(CHANGE, fd);
-	return how == ERRNO ? -1 : real(fd, p, how == SHORT ? half(n) : n, at);
+	enum how how = at_fd(NULL, CHANGE, fd);
+	return how == ERRNO ? -1 : moved("write", fd, real(fd, p, how == SHORT ? half(n) : n, at));
 }
 
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
@@ -220,7 +258,7 @@ ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at)
 	int name args                          \
 	{                                      \
 		REAL(int, #name, args);        \
-		if (at_fd(op, fd) == ERRNO) \
+		if (at_fd(#name, op, fd) == ERRNO) \
 			return -1;             \
 		return real call;              \
 	}
@@ -235,7 +273,7 @@ BY_FD(fstat64, READ, (int fd, struct stat64 *st), (fd, st))
 int close(int fd)
 {
 	REAL(int, "close", (int));
-	bool hit = at_fd(CHANGE, fd) == ERRNO;
+	bool hit = at_fd("close", CHANGE, fd) == ERRNO;
 	int why = errno, rc = real(fd); /* it is closed even so */
 
 	if (hit)
@@ -249,7 +287,7 @@ int close(int fd)
 	int name args                                        \
 	{                                                    \
 		REAL(int, #name, args);                      \
-		if (at_path(op, dir, path) == ERRNO) \
+		if (at_path(#name, op, dir, path) == ERRNO) \
 			return -1;                           \
 		return real call;                            \
 	}
@@ -270,7 +308,7 @@ BY_NAME(lstat64, READ, AT_FDCWD, p, (const char *p, struct stat64 *st), (p, st))
 DIR *opendir(const char *p)
 {
 	REAL(DIR *, "opendir", (const char *));
-	if (at_path(READ, AT_FDCWD, p) == ERRNO)
+	if (at_path("opendir", READ, AT_FDCWD, p) == ERRNO)
 		return NULL;
 	return real(p);
 }
@@ -278,7 +316,7 @@ DIR *opendir(const char *p)
 static int open_it(int dir, const char *path, int flags, mode_t mode)
 {
 	REAL(int, "openat64", (int, const char *, int, ...));
-	if (at_path((flags & O_ACCMODE) == O_RDONLY ? READ : CHANGE, dir, path) == ERRNO)
+	if (at_path("open", (flags & O_ACCMODE) == O_RDONLY ? READ : CHANGE, dir, path) == ERRNO)
 		return -1;
 	return real(dir, path, flags, mode);
 }
