@@ -9,6 +9,7 @@
 #	gone FILE...               none exists     words N    N lines of made-up text on standard output
 #	with_fault FAULT PATH CMD  the command with something happening at one of its calls to a file, or files below a folder
 #	count_calls PATH CMD       how many there are: $calls (tests/faults/fault.c)
+#	log_calls LOG PATH CMD     what they are: LOG/RANK, a line for each
 bats_require_minimum_version 1.5.0
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -89,6 +90,12 @@ with_fault() { # FAULT PATH COMMAND...
 	[ ! -d "$root" ] || root=$root/
 	preload
 	FAULT=$1 FAULT_ROOT=$root ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-} LD_PRELOAD=$fault_so "${@:3}"
+}
+
+log_calls() { # LOG PATH COMMAND...
+	rm -rf "$1"
+	mkdir -p "$1"
+	FAULT_LOG=$(realpath "$1") with_fault '' "${@:2}"
 }
 
 count_calls() { # PATH COMMAND...

@@ -12,7 +12,7 @@ static struct lwm_paths only;
 static const char *from, *until, *launch;
 static int64_t jobs = 1, restarts = 100, ranks;
 static double say_every = 60;
-static bool check, slurm, print;
+static bool check, slurm, print, verify;
 
 static const struct lwm_opt opts[] = {
 	LWM_OPT_LIST(0, "only", &only, "STAGE", "this stage alone (may be repeated)", 0),
@@ -24,6 +24,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "restarts", &restarts, 0, 1000000, "N", "how often a task that saved and stopped goes on", 0),
 	LWM_OPT_SECONDS(0, "say-every", &say_every, "TIME", "how often to say how far tasks are; 0: never; a terminal shows it always", 0),
 	LWM_OPT_FLAG(0, "check", &check, "only check the file and that the programs would take their options; other modes do so first"),
+	LWM_OPT_FLAG(0, "verify", &verify, "read and check all finished outputs again, also those that look as they did"),
 	LWM_OPT_FLAG(0, "slurm", &slurm, "submit as a chain of batch jobs"),
 	LWM_OPT_FLAG(0, "print", &print, "with --slurm: print the scripts instead"),
 	LWM_OPT_END
@@ -42,7 +43,8 @@ static const struct lwm_tool tool = {
 	.details =
 		"--set NAME=VALUE sets a variable of the file, its `out`, or any value by its path (stages.pack.args.fill=0.9).\n"
 		"--plan prints each command and why it would run. A task is complete when its outputs exist, verify, and were\n"
-		"made by the same command from the same inputs. Logs are in OUT/logs, times in OUT/timing.jsonl.\n"
+		"made by the same command from the same inputs. Outputs are verified when a task ends; files that still have the\n"
+		"same size, times and inode count as the same, until --verify. Logs are in OUT/logs, times in OUT/timing.jsonl.\n"
 		"LWM_STEPS in the environment is stronger than what the file says of steps, and so for every option. Names with\n"
 		"control characters are refused; everything else reaches the programs as it is, in batch scripts too.",
 	.examples = "  lwm-run pipelines/demo.yaml\n"
@@ -109,7 +111,8 @@ static int plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_
 static int run(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_run_cfg c = { .force = a->common.force, .json = a->common.json, .jobs = jobs, .restarts = restarts,
-				 .ranks = ranks, .launch = launch, .say_every = say_every };
+				 .ranks = ranks, .launch = launch, .say_every = say_every,
+				 .verify = verify, .threads = a->common.threads };
 	struct lwm_pipeline *p = NULL;
 	char *bin;
 	int rc;

@@ -2,6 +2,7 @@
  *
  * A task is complete when its outputs exist and verify, and its record in OUT/.lwm-run/LABEL.json names the same command and
  * inputs of the same content; without a record (made by a batch script or by hand), when its outputs are newer than its inputs.
+ * What was hashed or verified once and looks the same is taken as it was (run_seen.h).
  * Running: OUT/logs/LABEL.log takes what a task says, OUT/timing.jsonl a line for each that ran. Local calls; one runner a
  * process.
  */
@@ -15,6 +16,8 @@
 
 struct lwm_run_cfg {
 	bool force;        /* selected tasks run even when complete */
+	bool verify;       /* files that look as they did when they were verified are hashed all the same */
+	int64_t threads;   /* tasks that are looked at at a time; 0: as many as there are processors */
 	bool json;         /* the plan as JSON */
 	int64_t jobs;      /* tasks at a time */
 	int64_t restarts;  /* how often a task that exits 75 is started again */
@@ -29,10 +32,14 @@ struct lwm_verdict {
 	char why[600];     /* one phrase: "output missing: x.h5" */
 };
 
-/* Local. Starts lwm-inspect (or the stage's own check) on the outputs. */
+/* Local. Starts lwm-inspect (or the stage's own check) on the outputs, unless these were verified and look as they did then. Tasks
+ * may be judged by several threads. */
 int lwm_run_judge(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
 		  struct lwm_verdict *v, struct lwm_err *e);
-/* Do the outputs exist and verify? *why gets the phrase. 0 yes, 1 no. */
+/* All tasks of a stage, v[0 .. ntask), by several threads. */
+int lwm_run_judge_stage(struct lwm_pipeline *p, const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c, struct lwm_verdict *v,
+			struct lwm_err *e);
+/* Do the outputs exist and verify? They are looked at in any case. *why gets the phrase. 0 yes, 1 no. */
 int lwm_run_verify(struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size, struct lwm_err *e);
 int lwm_run_record(struct lwm_pipeline *p, const struct lwm_pipe_task *t, bool done, struct lwm_err *e);
 /* The whole command: launcher, program with its folder, arguments. */

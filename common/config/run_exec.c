@@ -351,21 +351,24 @@ static int open_stage(struct runner *r, int i, struct lwm_err *e)
 	struct lwm_pipe_stage *st = &r->p->stage[i];
 	struct job **tail = &r->queue;
 	int64_t complete = 0;
+	int rc;
 	LWM_TRY(lwm_pipeline_expand(r->p, i, e));
+	struct lwm_verdict *v = calloc((size_t)st->ntask + 1, sizeof *v);
 	while (*tail)
 		tail = &(*tail)->next;
 	r->state[i] = RUNNING;
 	r->left[i] = st->ntask;
-	for (int64_t k = 0; k < st->ntask; k++) {
-		struct lwm_verdict v;
-		LWM_TRY(lwm_run_judge(r->p, &st->task[k], r->c, &v, e));
-		if (v.complete) {
+	rc = v ? lwm_run_judge_stage(r->p, st, r->c, v, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	for (int64_t k = 0; k < st->ntask && rc == 0; k++) {
+		if (v[k].complete) {
 			complete++;
 			r->left[i]--;
 		} else {
-			LWM_TRY(enqueue(r, &st->task[k], &v, &tail, e));
+			rc = enqueue(r, &st->task[k], &v[k], &tail, e);
 		}
 	}
+	free(v);
+	LWM_TRY(rc);
 	r->complete += complete;
 	if (complete)
 		lwm_log(LWM_INFO, "%s: %s%" PRId64 " of %" PRId64 " complete", st->name, st->ntask > 1 ? "" : "all, ",

@@ -6,11 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "common/base/hash.h"
 #include "common/base/json.h"
 #include "common/base/show.h"
-#include "common/config/run.h"
+#include "common/base/threads.h"
+#include "common/config/run_seen.h"
 
 enum { MAX_HASHED = 64 << 20 }; /* larger files are told apart by size and time */
 
@@ -33,13 +35,11 @@ static double newest(const char *path)
 	return t;
 }
 
-static int file_print(struct lwm_hasher *h, const char *path, const struct stat *st, struct lwm_err *e)
+static int file_print(struct lwm_run_seen *s, struct lwm_hasher *h, const char *path, const struct stat *st, struct lwm_err *e)
 {
-	struct lwm_hash hash;
 	char text[128];
 	if (st->st_size <= MAX_HASHED) {
-		LWM_TRY(lwm_hash_file(path, &hash, NULL, e));
-		snprintf(text, sizeof text, "%s", hash.hex);
+		LWM_TRY(lwm_run_seen_hash(s, path, st, text, e));
 	} else {
 		snprintf(text, sizeof text, "%lld %lld.%09ld", (long long)st->st_size, (long long)st->st_mtim.tv_sec,
 			 st->st_mtim.tv_nsec);
@@ -64,7 +64,7 @@ static char *stand_in(const char *path, bool dir)
 	return m;
 }
 
-static int tree_print(struct lwm_hasher *h, const char *path, struct lwm_err *e)
+static int tree_print(struct lwm_run_seen *s, struct lwm_hasher *h, const char *path, struct lwm_err *e)
 {
 	struct lwm_paths files = { 0 };
 	struct stat st;
@@ -77,7 +77,7 @@ static int tree_print(struct lwm_hasher *h, const char *path, struct lwm_err *e)
 	record = stand_in(path, S_ISDIR(st.st_mode));
 	if (record || !S_ISDIR(st.st_mode)) {
 		if (!record || stat(record, &st) == 0)
-			rc = file_print(h, record ? record : path, &st, e);
+			rc = file_print(s, h, record ? record : path, &st, e);
 		free(record);
 		return rc;
 	}
@@ -85,18 +85,18 @@ static int tree_print(struct lwm_hasher *h, const char *path, struct lwm_err *e)
 	if (lwm_paths_expand(&files, path, NULL, NULL) == 0)
 		for (int64_t i = 0; i < files.n && rc == 0; i++)
 			if (!lwm_path_has_suffix(files.v[i], ".log") && stat(files.v[i], &st) == 0)
-				rc = file_print(h, files.v[i], &st, e);
+				rc = file_print(s, h, files.v[i], &st, e);
 	lwm_paths_release(&files);
 	return rc;
 }
 
-static int fingerprint(const char *path, char hex[33], struct lwm_err *e)
+static int fingerprint(struct lwm_run_seen *s, const char *path, char hex[33], struct lwm_err *e)
 {
 	struct lwm_hasher *h = lwm_hasher_new();
 	int rc;
 	if (!h)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
-	rc = tree_print(h, path, e);
+	rc = tree_print(s, h, path, e);
 	memcpy(hex, lwm_hasher_end(h).hex, 33);
 	return rc;
 }
@@ -122,10 +122,11 @@ int lwm_run_record(struct lwm_pipeline *p, const struct lwm_pipe_task *t, bool d
 {
 	char *path = record_path(p, t), *dir = path ? lwm_path_dir(path) : NULL, hex[33];
 	json_t *inputs = json_object(), *o = NULL;
-	int rc = 0;
+	struct lwm_run_seen seen;
+	int rc = lwm_run_seen_open(&seen, p, t, false, e);
 	bool bad = !dir || !inputs;
 	for (int64_t i = 0; i < t->inputs.n && !bad && rc == 0; i++) {
-		rc = fingerprint(t->inputs.v[i], hex, e);
+		rc = fingerprint(&seen, t->inputs.v[i], hex, e);
 		bad = rc == 0 && json_object_set_new_nocheck(inputs, t->inputs.v[i], json_string(hex));
 	}
 	if (!bad && rc == 0) {
@@ -139,6 +140,7 @@ int lwm_run_record(struct lwm_pipeline *p, const struct lwm_pipe_task *t, bool d
 		rc = lwm_mkdirs(dir, e);
 	if (rc == 0)
 		rc = lwm_json_write(o, path, true, e);
+	lwm_run_seen_close(&seen);
 	json_decref(o);
 	json_decref(inputs);
 	free(dir);
@@ -213,7 +215,7 @@ out:
 	return rc;
 }
 
-int lwm_run_verify(struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size, struct lwm_err *e)
+static int check_outputs(struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size, struct lwm_err *e)
 {
 	struct lwm_paths ours = { 0 };
 	int rc = 0;
@@ -236,15 +238,54 @@ out:
 	return rc;
 }
 
+/* Verifies, and notes down what was whole. */
+static int verify(struct lwm_run_seen *s, struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size,
+		  struct lwm_err *e)
+{
+	struct lwm_run_look before;
+	int64_t began;
+	int rc;
+
+	lwm_run_look(t, (int)p->stage[t->stage].check, &before);
+	began = lwm_run_wall();
+	if (*before.hex && !before.coarse && before.settled > began && before.settled - began < 1000000000) {
+		const struct timespec grain = { 0, before.settled - began };
+		nanosleep(&grain, NULL); /* written just now: a change would show from then on */
+		began = lwm_run_wall();
+	}
+	rc = check_outputs(p, t, why, size, e);
+	if (rc == 0)
+		lwm_run_seen_verified(s, &before, began);
+	return rc;
+}
+
+int lwm_run_verify(struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size, struct lwm_err *e)
+{
+	struct lwm_run_seen seen;
+	LWM_TRY(lwm_run_seen_open(&seen, p, t, false, e));
+	int rc = verify(&seen, p, t, why, size, e);
+	lwm_run_seen_close(&seen);
+	return rc;
+}
+
+/* The same, unless they were verified before. */
+static int still_whole(struct lwm_run_seen *s, struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size,
+		       struct lwm_err *e)
+{
+	struct lwm_run_look now;
+	lwm_run_look(t, (int)p->stage[t->stage].check, &now);
+	return lwm_run_seen_whole(s, &now) ? 0 : verify(s, p, t, why, size, e);
+}
+
 /* ---- the verdict ---- */
 
-static int compare_inputs(const struct lwm_pipe_task *t, json_t *inputs, bool resumes, struct lwm_verdict *v,
+static int compare_inputs(struct lwm_run_seen *s, const struct lwm_pipe_task *t, json_t *inputs, bool resumes, struct lwm_verdict *v,
 			  struct lwm_err *e)
 {
 	char hex[33];
 	for (int64_t i = 0; i < t->inputs.n; i++) {
 		const char *was = json_string_value(json_object_get(inputs, t->inputs.v[i]));
-		LWM_TRY(fingerprint(t->inputs.v[i], hex, e));
+		LWM_TRY(fingerprint(s, t->inputs.v[i], hex, e));
 		if (was && !strcmp(was, hex))
 			continue;
 		snprintf(v->why, sizeof v->why, "%s: %s", was ? "changed input" : "new input", t->inputs.v[i]);
@@ -256,13 +297,13 @@ static int compare_inputs(const struct lwm_pipe_task *t, json_t *inputs, bool re
 }
 
 /* Compares with the record of the last run; leaves v->why empty when nothing changed. */
-static int compare_record(struct lwm_pipeline *p, const struct lwm_pipe_task *t, json_t *record, struct lwm_verdict *v,
-			  struct lwm_err *e)
+static int compare_record(struct lwm_run_seen *s, struct lwm_pipeline *p, const struct lwm_pipe_task *t, json_t *record,
+			  struct lwm_verdict *v, struct lwm_err *e)
 {
 	json_t *now = command_json(t), *inputs = json_object_get(record, "inputs");
 	bool same = now && json_equal(now, json_object_get(record, "command"));
 	json_decref(now);
-	LWM_TRY(compare_inputs(t, inputs, p->stage[t->stage].resumes, v, e));
+	LWM_TRY(compare_inputs(s, t, inputs, p->stage[t->stage].resumes, v, e));
 	if (!*v->why && !same) {
 		snprintf(v->why, sizeof v->why, "changed command");
 		v->stale = !p->stage[t->stage].resumes;
@@ -299,10 +340,13 @@ int lwm_run_judge(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const s
 	char *path = record_path(p, t);
 	json_t *record = NULL;
 	bool done = false, left = any_exists(&t->outputs), resumes = p->stage[t->stage].resumes;
-	int rc = 0;
+	struct lwm_run_seen seen = { 0 };
+	int rc = path ? lwm_run_seen_open(&seen, p, t, c->verify, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	memset(v, 0, sizeof *v);
-	if (!path)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (rc < 0) {
+		free(path);
+		return rc;
+	}
 	/* a record that cannot be read is as good as none */
 	if (lwm_path_exists(path) && lwm_json_read(&record, path, 1 << 26, NULL) == 0)
 		done = json_is_true(json_object_get(record, "done"));
@@ -311,18 +355,39 @@ int lwm_run_judge(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const s
 		v->stale = true;
 	}
 	if (!*v->why && record)
-		rc = compare_record(p, t, record, v, e);
+		rc = compare_record(&seen, p, t, record, v, e);
 	if (rc == 0 && !*v->why)
-		rc = lwm_run_verify(p, t, v->why, sizeof v->why, e);
+		rc = still_whole(&seen, p, t, v->why, sizeof v->why, e);
 	if (rc >= 0 && !*v->why && !record)
 		compare_times(t, v);
 	else if (rc >= 0 && !*v->why && !done && !t->outputs.n)
 		snprintf(v->why, sizeof v->why, "did not finish");
 	v->complete = rc >= 0 && !*v->why;
 	v->stale = left && (v->stale || !resumes);
+	lwm_run_seen_close(&seen);
 	json_decref(record);
 	free(path);
 	return rc < 0 ? rc : 0;
+}
+
+struct jury {
+	struct lwm_pipeline *p;
+	const struct lwm_pipe_stage *st;
+	const struct lwm_run_cfg *c;
+	struct lwm_verdict *v;
+};
+
+static int judge_one(void *ctx, int64_t i, struct lwm_err *e)
+{
+	struct jury *j = ctx;
+	return lwm_run_judge(j->p, &j->st->task[i], j->c, &j->v[i], e);
+}
+
+int lwm_run_judge_stage(struct lwm_pipeline *p, const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c, struct lwm_verdict *v,
+			struct lwm_err *e)
+{
+	struct jury j = { p, st, c, v };
+	return lwm_work(st->ntask, c->threads, judge_one, &j, e);
 }
 
 /* ---- the command ---- */

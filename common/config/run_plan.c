@@ -59,19 +59,17 @@ static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm
 	return rc;
 }
 
-static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, const char *after, struct lwm_err *e)
+static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, struct lwm_verdict *v, const char *after, struct lwm_err *e)
 {
-	struct lwm_verdict v;
-	LWM_TRY(lwm_run_judge(pl->p, t, pl->c, &v, e));
-	if (v.complete && after) {
-		v.complete = false;
-		snprintf(v.why, sizeof v.why, "looked at again behind stage %s", after);
-		v.stale = !pl->p->stage[t->stage].resumes;
+	if (v->complete && after) {
+		v->complete = false;
+		snprintf(v->why, sizeof v->why, "looked at again behind stage %s", after);
+		v->stale = !pl->p->stage[t->stage].resumes;
 	}
-	v.complete ? pl->complete++ : pl->to_run++;
-	if (!v.complete)
+	v->complete ? pl->complete++ : pl->to_run++;
+	if (!v->complete)
 		pl->runs[t->stage] = true;
-	return show(pl, t, &v, e);
+	return show(pl, t, v, e);
 }
 
 static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
@@ -92,8 +90,12 @@ static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
 			lwm_str_printf(pl->out, "%s: its tasks are known when stage %s has run\n", st->name, after);
 		return 0;
 	}
+	LWM_TRY(rc);
+	struct lwm_verdict *v = calloc((size_t)st->ntask + 1, sizeof *v);
+	rc = v ? lwm_run_judge_stage(pl->p, st, pl->c, v, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	for (int64_t k = 0; k < st->ntask && rc >= 0; k++)
-		rc = plan_task(pl, &st->task[k], after, e);
+		rc = plan_task(pl, &st->task[k], &v[k], after, e);
+	free(v);
 	return rc;
 }
 

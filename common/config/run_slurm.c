@@ -309,11 +309,13 @@ static int link_stage(struct chain *ch, struct lwm_pipe_stage *st, bool after, s
 	int rc = 0;
 	if (!t || !v)
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
-	for (int64_t k = 0; k < st->ntask && rc == 0; k++) {
-		rc = lwm_run_judge(ch->p, &st->task[k], ch->c, &v[n], e);
-		if (rc == 0 && (!v[n].complete || after))
+	if (rc == 0)
+		rc = lwm_run_judge_stage(ch->p, st, ch->c, v, e);
+	for (int64_t k = 0; k < st->ntask && rc == 0; k++)
+		if (!v[k].complete || after) {
+			v[n] = v[k];
 			t[n++] = &st->task[k];
-	}
+		}
 	if (rc == 0 && n) {
 		ch->link[st - ch->p->stage].submitted = true;
 		rc = windows(ch, st, t, v, n, e);

@@ -83,6 +83,96 @@ edit() { sed -i "$1" p.yaml; }
 	has 'input newer than the outputs: in/a.txt'
 }
 
+# bytes that the last log_calls saw read of files that match
+read_of() { awk -v path="$1" '$1 == "read" && $3 ~ path { n += $2 } END { print n + 0 }' log/0; }
+
+shards() { # a pipeline of N shards, made and verified
+	mkdir books
+	for ((i = 0; i < $1; i++)); do words 40 >books/$i.txt; done
+	cat >shards.yaml <<-'Y'
+		name: shards
+		out: made
+		stages:
+		- name: docs
+		  tool: lwm-tokenize
+		  foreach: books/*.txt
+		  args: {tokenizer: bytes, split-lines: 5, output: "${out}/${item.stem}.h5"}
+		  operands: ["${item}"]
+		  outputs: "${out}/${item.stem}.h5"
+	Y
+	ok lwm-run -q shards.yaml
+}
+
+@test "what was verified once is looked at, not read, until something touched it" {
+	shards 3
+	ok log_calls log . lwm-run -q shards.yaml
+	[ "$(read_of 'made/[0-9].*h5')" = 0 ]
+	[ "$(read_of 'books/')" = 0 ]
+	ok log_calls log . lwm-run --plan shards.yaml
+	has '0 to run, 3 complete'
+	[ "$(read_of 'made/[0-9].*h5')" = 0 ]
+	[ "$(read_of 'books/')" = 0 ]
+	# all of it on request
+	ok log_calls log . lwm-run --plan --verify shards.yaml
+	has '0 to run, 3 complete'
+	[ "$(read_of 'made/[0-9].h5$')" -ge "$(cat made/[0-9].h5 | wc -c)" ]
+	[ "$(read_of 'books/')" = "$(cat books/*.txt | wc -c)" ]
+	# one touched file is read again, and no other
+	touch made/1.h5
+	ok log_calls log . lwm-run --plan shards.yaml
+	has '0 to run, 3 complete'
+	[ "$(read_of 'made/1.h5$')" -gt 0 ]
+	[ "$(read_of 'made/[02].h5$')" = 0 ]
+	# nothing is lost without the notes
+	rm made/.lwm-run/*.seen.json
+	ok lwm-run --plan shards.yaml
+	has '0 to run, 3 complete'
+}
+
+@test "a change that keeps size and time of modification is seen by the time of change" {
+	shards 2
+	touch -r made/0.h5 before
+	printf '\x7f' | dd of=made/0.h5 bs=1 seek=$(($(stat -c %s made/0.h5) / 2)) conv=notrunc status=none
+	touch -r before made/0.h5
+	ok lwm-run --plan shards.yaml
+	has '1 to run, 1 complete'
+	has 'failed check'
+	touch -r books/1.txt before
+	sed -i 's/sea/bay/' books/1.txt
+	touch -r before books/1.txt
+	ok lwm-run --plan shards.yaml
+	has 'changed input: books/1.txt'
+	ok lwm-run -q shards.yaml
+	ok lwm-run --plan shards.yaml
+	has '0 to run, 2 complete'
+}
+
+@test "a file with a time that is still to come is read again each time" {
+	shards 2
+	touch -d '1 hour' made/0.h5 books/1.txt
+	ok lwm-run -q shards.yaml
+	for again in 1 2; do
+		ok log_calls log . lwm-run --plan shards.yaml
+		has '0 to run, 2 complete'
+		[ "$(read_of 'made/0.h5$')" -gt 0 ]
+		[ "$(read_of 'books/1.txt$')" -gt 0 ]
+		[ "$(read_of 'made/1.h5$')" = 0 ]
+		[ "$(read_of 'books/0.txt$')" = 0 ]
+	done
+}
+
+@test "several threads find what one finds" {
+	shards 5
+	for i in 1 3; do printf '\x7f' | dd of=made/$i.h5 bs=1 seek=$(($(stat -c %s made/$i.h5) / 2)) conv=notrunc status=none; done
+	ok lwm-run --plan --verify --threads 1 shards.yaml
+	one=$output
+	[[ $one == *'2 to run, 3 complete'* ]]
+	ok lwm-run --plan --verify --threads 4 shards.yaml
+	[ "$output" = "$one" ]
+	ok lwm-run -q --verify shards.yaml
+	ok lwm-inspect -q --check made/*.h5
+}
+
 @test "selection" {
 	ok lwm-run --plan --until join p.yaml
 	lacks 'say:'

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 
 #include "common/base/arena.h"
 #include "common/base/hash.h"
@@ -11,6 +12,7 @@
 #include "common/base/outfile.h"
 #include "common/base/rng.h"
 #include "common/base/str.h"
+#include "common/base/threads.h"
 #include "common/base/tmpname.h"
 #include "common/base/utf8.h"
 
@@ -417,9 +419,48 @@ static void temporary_names(void **state)
 		assert_false(lwm_tmp_is(not_ours[i]));
 }
 
+static struct {
+	atomic_int done[300];
+	int64_t bad; /* this one and every 7th behind it fail */
+} pieces;
+
+static int one_piece(void *ctx, int64_t i, struct lwm_err *e)
+{
+	(void)ctx;
+	pieces.done[i]++;
+	if (i < pieces.bad || (i - pieces.bad) % 7)
+		return 0;
+	return lwm_fail(e, LWM_EDATA, "piece %d", (int)i);
+}
+
+static void pieces_of_work(void **state)
+{
+	char want[30];
+	(void)state;
+	for (int threads = 0; threads < 9; threads++) {
+		struct lwm_err e = { 0 };
+		memset(&pieces, 0, sizeof pieces);
+		pieces.bad = 300;
+		must(lwm_work(300, threads, one_piece, NULL, &e), &e);
+		for (int i = 0; i < 300; i++)
+			assert_int_equal(pieces.done[i], 1);
+		must(lwm_work(0, threads, one_piece, NULL, &e), &e);
+		memset(&pieces, 0, sizeof pieces);
+		pieces.bad = threads * 20;
+		snprintf(want, sizeof want, "piece %d", threads * 20);
+		assert_int_equal(lwm_work(300, threads, one_piece, NULL, &e), -LWM_EDATA);
+		assert_string_equal(e.msg, want); /* the lowest, as if they had been done one by one */
+		for (int i = 0; i <= pieces.bad; i++)
+			assert_int_equal(pieces.done[i], 1);
+		if (threads == 1)
+			assert_int_equal(pieces.done[21], 0); /* behind a failure nothing is begun */
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(pieces_of_work),
 		cmocka_unit_test(random_numbers), cmocka_unit_test(permutations_of_any_length), cmocka_unit_test(numbers_below),
 		cmocka_unit_test(whole_numbers),  cmocka_unit_test(other_numbers),              cmocka_unit_test(utf8),
 		cmocka_unit_test(strings),        cmocka_unit_test(arenas),                     cmocka_unit_test(hashes),
