@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "common/base/clock.h"
 #include "common/base/json.h"
@@ -124,17 +123,6 @@ static int sources(const struct lwm_args *args, struct lwm_err *e)
 	return 0;
 }
 
-/* All shards are open at once. */
-static void raise_file_limit(void)
-{
-	struct rlimit r;
-	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
-		r.rlim_cur = r.rlim_max;
-		if (setrlimit(RLIMIT_NOFILE, &r))
-			lwm_log(LWM_DEBUG, "the limit of open files stays as it is");
-	}
-}
-
 static void say(const struct lwm_pack_stats *s, double seconds)
 {
 	char in[32], out[32];
@@ -195,7 +183,6 @@ static int pack(const struct lwm_args *args, struct lwm_err *e)
 static int run(const struct lwm_args *args, struct lwm_err *e)
 {
 	int rc;
-	raise_file_limit();
 	LWM_GO(sources(args, e));
 	if (args->common.plan) {
 		for (int64_t i = 0; i < nsources; i++)

@@ -35,6 +35,8 @@ static int code_of_errno(int code, int errno_value)
 	case EIO:
 		return LWM_EIO;
 	case ENOMEM:
+	case EMFILE:
+	case ENFILE:
 		return LWM_EMEMORY;
 	default:
 		return code;

@@ -41,7 +41,7 @@ struct lwm_err {
 /* Sets *e unless it holds an earlier failure; returns -code. e may be NULL. */
 int lwm_fail(struct lwm_err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* As lwm_fail, with ": " and strerror(errno_value) behind. The code follows errno: ENOENT -> LWM_ENOINPUT, ENOSPC and
- * EDQUOT -> LWM_EIO, ENOMEM -> LWM_EMEMORY, otherwise `code`. */
+ * EDQUOT -> LWM_EIO, ENOMEM, EMFILE and ENFILE -> LWM_EMEMORY, otherwise `code`. */
 int lwm_fail_errno(struct lwm_err *e, int code, int errno_value, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 /* Puts "place: " before the sentence; returns e->code. */

@@ -177,6 +177,7 @@ static int create(struct lwm_pack_out *o, bool replace, struct lwm_err *e)
 				      .tool = o->cfg->tool, .config = o->config,
 				      .weighting = o->cfg->mode == LWM_PACK_CONCAT ? "per_token" : "per_example" };
 	LWM_TRY(lwm_rows_create(&o->w, o->path, &meta, o->cfg->force || replace, e));
+	lwm_rows_documents(o->w, o->mix->docs);
 	return add_inputs(o, e);
 }
 

@@ -184,7 +184,7 @@ static int write_file(const struct lwm_ckpt_out *o, const char *path, struct lwm
 	v[LWM_PART_SLICES].n = o->nslice * LWM_SLICE_COLS;
 	v[LWM_PART_NAMES].n = names_bytes;
 	v[LWM_PART_STATE].n = o->state ? (int64_t)strlen(o->state) : 0;
-	LWM_GO(lwm_vfw_open(&w, path, true, lwm_ckpt_part_schema, v, LWM_PART_VECS, e));
+	LWM_GO(lwm_vfw_open(&w, path, true, lwm_ckpt_part_schema, v, LWM_PART_VECS, false, e));
 	LWM_GO(put_values(w, o, buf, e));
 	LWM_GO(put_tables(w, o, names, names_bytes, e));
 	LWM_GO(lwm_vfw_finish(w, &h, &part->bytes, e));

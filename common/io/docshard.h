@@ -90,7 +90,7 @@ struct lwm_doc {           /* strings and runs belong to the handle and live unt
 	int64_t nruns;
 };
 
-/* Reads metadata only: milliseconds for any size. Files below LWM_MANIFEST_FULL bytes are hashed as well. */
+/* Reads metadata only: milliseconds for any size. */
 int lwm_docs_open(struct lwm_docs **out, const char *path, struct lwm_err *e);
 void lwm_docs_close(struct lwm_docs *d); /* NULL is fine */
 const struct lwm_docs_meta *lwm_docs_meta(const struct lwm_docs *d);

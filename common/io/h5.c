@@ -12,6 +12,7 @@
 
 #include "common/base/arena.h"
 #include "common/io/h5_mem.h"
+#include "common/io/openfile.h"
 
 enum { ROOM = 4 << 20 }; /* bytes; what is done here takes well below one MiB */
 
@@ -204,8 +205,13 @@ static int open_file(hid_t *file, const char *path, struct lwm_err *e)
 	if (fapl < 0 || H5Pset_fapl_sec2(fapl) < 0 || H5Pset_file_locking(fapl, false, true) < 0 ||
 	    H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) < 0)
 		return fail(e, LWM_EMEMORY, path, "cannot set up HDF5");
-	*file = H5Fopen(path, H5F_ACC_RDONLY, fapl);
-	int rc = *file < 0 ? fail(e, LWM_EDATA, path, "not a readable HDF5 file") : 0;
+	int rc = 1;
+	while (rc == 1) {
+		*file = H5Fopen(path, H5F_ACC_RDONLY, fapl);
+		rc = *file < 0 ? lwm_openfile_room(path, e) : 0;
+	}
+	if (rc == 0 && *file < 0)
+		rc = fail(e, LWM_EDATA, path, "not a readable HDF5 file");
 	H5Pclose(fapl);
 	return rc;
 }
@@ -248,6 +254,8 @@ static bool type_fits(hid_t t, struct lwm_vec *v, bool scalar)
 		return false;
 	if (v->type == LWM_V_TOKENS)
 		v->type = H5Tequal(t, H5T_STD_U16LE) > 0 ? LWM_V_U16 : LWM_V_U32;
+	if (v->type == LWM_V_UINT)
+		v->type = H5Tequal(t, H5T_STD_U16LE) > 0 ? LWM_V_U16 : H5Tequal(t, H5T_STD_U32LE) > 0 ? LWM_V_U32 : LWM_V_I64;
 	return H5Tequal(t, file_type(v->type)) > 0;
 }
 
@@ -300,16 +308,22 @@ out:
 }
 
 /* A descriptor of the very file HDF5 has open, whatever the name means by now. */
-static int own_fd(hid_t file, int64_t *bytes)
+static int own_fd(hid_t file, const char *path, int *fd, int64_t *bytes, struct lwm_err *e)
 {
 	struct stat st;
 	void *handle = NULL;
+	int rc = 1;
 	if (H5Fget_vfd_handle(file, H5P_DEFAULT, &handle) < 0 || !handle)
-		return -1;
-	int fd = fcntl(*(int *)handle, F_DUPFD_CLOEXEC, 0);
-	if (fd >= 0 && fstat(fd, &st) == 0)
+		return fail(e, LWM_EIO, path, "cannot take over the open file");
+	while (rc == 1) {
+		*fd = fcntl(*(int *)handle, F_DUPFD_CLOEXEC, 0);
+		rc = *fd < 0 ? lwm_openfile_room(path, e) : 0;
+	}
+	if (rc == 0 && (*fd < 0 || fstat(*fd, &st)))
+		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot take over the open file", path);
+	if (rc == 0)
 		*bytes = (int64_t)st.st_size;
-	return fd;
+	return rc;
 }
 
 static int open_once(const char *path, const char *schema, struct lwm_vec *v, int nv, int64_t *at, int *fd,
@@ -325,8 +339,8 @@ static int open_once(const char *path, const char *schema, struct lwm_vec *v, in
 		rc = lwm_fail(e, LWM_EDATA, "%s: HDF5, but without the schema mark of this system", path);
 	} else if (strcmp(have, schema)) {
 		rc = lwm_fail(e, LWM_EDATA, "%s: holds %s, expected %s", path, have, schema);
-	} else if ((*fd = own_fd(file, &bytes)) < 0) {
-		rc = fail(e, LWM_EIO, path, "cannot take over the open file");
+	} else {
+		rc = own_fd(file, path, fd, &bytes, e);
 	}
 	for (int i = 0; rc == 0 && i < nv; i++)
 		if (get_vec(file, &v[i], &at[i], bytes) < 0)

@@ -83,7 +83,7 @@ int lwm_thing_of(const char *path, enum lwm_thing *out, struct lwm_err *e)
 		return is_verdict(rc) ? of_manifest(path, out, e) : lwm_fail(e, -rc, "%s", why.msg);
 	if (!strcmp(schema, "lwm-docs-1"))
 		*out = LWM_THING_DOCS;
-	else if (!strcmp(schema, "lwm-rows-1"))
+	else if (!strcmp(schema, "lwm-rows-2") || !strcmp(schema, "lwm-rows-1"))
 		*out = LWM_THING_ROWS;
 	else if (!strcmp(schema, lwm_ckpt_part_schema))
 		*out = LWM_THING_PART;

@@ -1,9 +1,8 @@
 /* manifest.h - X.manifest.json beside a shard X: who made it, from what, how much, and its XXH3-128. Written last.
  *
  * Opening a shard compares size and content id (a hash of the payload that the shard itself also carries, so that a
- * stale or swapped neighbour of the same size is seen); files below LWM_MANIFEST_FULL bytes are hashed as well.
- * Larger ones are covered by the checksum of each chunk when it is read, and hashed as a whole by lwm_manifest_check.
- * Local calls.
+ * stale or swapped neighbour of the same size is seen). What is read of it is covered by the sum of each block, all of it is hashed
+ * by lwm_manifest_check. Local calls.
  */
 #ifndef LWM_IO_MANIFEST_H
 #define LWM_IO_MANIFEST_H
@@ -13,8 +12,6 @@
 
 #include "common/base/err.h"
 #include "common/base/hash.h"
-
-#define LWM_MANIFEST_FULL (64LL << 20)
 
 struct lwm_manifest_input {
 	char *path; /* its last component: shards may move between machines */
@@ -46,7 +43,7 @@ struct lwm_manifest {
 /* The manifest beside `path`; absent is -LWM_EDATA: whoever wrote the file did not finish. */
 int lwm_manifest_read(struct lwm_manifest *m, const char *path, struct lwm_err *e);
 int lwm_manifest_write(const struct lwm_manifest *m, const char *path, struct lwm_err *e);
-/* Is the file the one the manifest speaks of? full: hash it all whatever its size. -LWM_EDATA when not. */
+/* Has the file the size of which the manifest speaks, and (full: reads it all) its hash? -LWM_EDATA when not. */
 int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full, struct lwm_err *e);
 /* Is a finished shard of that kind at `path`? 1: yes, every byte of it verified, and *m is filled; 0: no, whatever is there instead
  * was never finished, or is damaged (which is said) and may be replaced; negative: it cannot be told, or it is a shard of another

@@ -1,17 +1,18 @@
 /* rowshard.h - packed rows: every row has exactly `seq` tokens, cut into segments (documents) and padding.
  *
  *	tokens          uint16 or uint32 (as docshard.h), rows * seq end to end; padding holds token 0
- *	row_seg         int64 (rows + 1), index of the first segment of each row
- *	seg_start, seg_len, seg_loss, seg_doc    int64 per segment: first token within the row, tokens, labels, document
- *	                number given by the packer (-1: none)
- *	row_run         int64 (rows + 1), index of the first loss run of each row
- *	run_start       int64 within the row;  run_loss uint8 0 or 1
+ *	row_seg         int64 (rows + 1), index of the first entry of each row
+ *	seg_len         uint16 when seq < 65536, else uint32: tokens of each entry; they follow each other from the row's start
+ *	seg_doc         uint32, int64 where that could be too little: document number of each entry given by the packer; -1 none, -2: it is
+ *	                padding (unsigned: the largest number and the one before). Padding at the end of a row has no entry.
+ *	row_flip        int64 (rows + 1), index of the first flip of each row
+ *	flip_at         as seg_len: where the mask below changes, in the row; at its start it is 0. First tokens and padding are not
+ *	                looked at
  *
  * THE MASK BELONGS TO THE TARGET. mask[t] = 1 says that token t itself is to be predicted. The trainer shifts: the
  * label at position t is token t+1 of the same segment and counts when mask[t+1] = 1; the last token of a segment has
- * no label. So the first token of a segment is never a target: lwm_rows_append clears its mask, and padding's. seg_loss
- * is the number of labels of the segment after this, from which the trainer makes weights: per_token 1, per_example
- * 1 / seg_loss.
+ * no label. So the first token of a segment is never a target: readers clear its mask, and padding's. n_loss is the number of
+ * labels of the segment after this, from which the trainer makes weights: per_token 1, per_example 1 / n_loss.
  *
  * The same rows in the same order give the same bytes. Local calls; one thread per handle at a time.
  */
@@ -35,7 +36,7 @@ struct lwm_rows_meta {
 
 struct lwm_segment {
 	int64_t start, len; /* within the row */
-	int64_t n_loss;     /* labels; computed by append, filled by read */
+	int64_t n_loss;     /* labels; filled by read */
 	int64_t doc;        /* document number, -1 none */
 };
 
@@ -43,6 +44,8 @@ struct lwm_rows_writer;
 
 int lwm_rows_create(struct lwm_rows_writer **out, const char *path, const struct lwm_rows_meta *m, bool force,
 		    struct lwm_err *e);
+/* Before the first row: all document numbers will be below `docs`. Up to 4294967294 they take 4 bytes each then, else 8. */
+void lwm_rows_documents(struct lwm_rows_writer *w, int64_t docs);
 /* One row. tokens: seq values (padding is overwritten with 0). seg: ascending, not overlapping, inside the row; gaps
  * and the rest are padding. runs: ascending starts within the row, first 0, may cross segments; nruns 0: every token
  * counts. */

@@ -148,7 +148,7 @@ int lwm_shard_commit(struct lwm_shard_out *s, const char *schema, struct lwm_vec
 		all[i] = v[i];
 	}
 	all[nv] = (struct lwm_vec){ "meta", LWM_V_TEXT, (int64_t)strlen(blank) };
-	LWM_GO(lwm_vfw_open(&w, s->path, false, schema, all, nv + 1, e));
+	LWM_GO(lwm_vfw_open(&w, s->path, false, schema, all, nv + 1, s->fine, e));
 	LWM_GO(fill(s, w, all, spool, nv, blank, e));
 	rc = publish(s, w, e);
 	w = NULL;

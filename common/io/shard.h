@@ -15,6 +15,7 @@ struct lwm_shard_out {
 	struct lwm_manifest manifest;
 	json_t *meta; /* the caller adds its members until commit */
 	bool failed;  /* out of memory while adding to meta */
+	bool fine;    /* it will be read in small pieces (vecfile.h); false unless the caller sets it */
 };
 
 /* Refuses a finished shard without force; one without manifest was never finished and is replaced. */

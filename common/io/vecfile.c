@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,13 +12,14 @@
 #include "common/base/outfile.h"
 #include "common/base/path.h"
 #include "common/io/h5.h"
+#include "common/io/openfile.h"
 #include "common/io/pio.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "values are moved between memory and file unchanged: a little-endian machine is needed"
 #endif
 
-enum { BLOCK = LWM_VF_BLOCK, BULK = 16 * LWM_VF_BLOCK };
+enum { BULK = 16 * LWM_VF_BLOCK };
 
 int lwm_vtype_bytes(enum lwm_vtype t)
 {
@@ -31,16 +33,16 @@ int lwm_vtype_bytes(enum lwm_vtype t)
 	}
 }
 
-static int64_t blocks_of(int64_t bytes)
+static int64_t blocks_of(int64_t bytes, int64_t block)
 {
-	return (bytes + BLOCK - 1) / BLOCK;
+	return (bytes + block - 1) / block;
 }
 
 struct wvec {
 	struct lwm_vec v;
 	int64_t at, bytes, done; /* place in the file, size, bytes that reached the file */
 	int64_t sum0;            /* index of its first sum */
-	char *part;              /* BLOCK bytes, `have` of them waiting */
+	char *part;              /* a block, `have` bytes of it waiting */
 	int64_t have;
 };
 
@@ -49,7 +51,7 @@ struct lwm_vfw {
 	int nv; /* without `sums` */
 	struct wvec vec[LWM_VF_MAX + 1];
 	uint64_t *sum;
-	int64_t nsum, bytes;
+	int64_t nsum, bytes, block;
 };
 
 static int check_room(const char *path, int64_t need, struct lwm_err *e)
@@ -62,10 +64,19 @@ static int check_room(const char *path, int64_t need, struct lwm_err *e)
 			lwm_bytes_text((double)need, a, sizeof a), lwm_bytes_text((double)room, b, sizeof b));
 }
 
-/* Sizes, sums and buffers of all vectors; the table of sums is the last one. */
-static int plan(struct lwm_vfw *w, const struct lwm_vec *v, int nv, int64_t *total, struct lwm_err *e)
+/* Small blocks for what is read in small pieces, as long as their sums are few. */
+static int64_t fine_block(int64_t bytes)
 {
-	*total = 1 << 16;
+	int64_t block = LWM_VF_FINE;
+	while (block < LWM_VF_BLOCK && blocks_of(bytes, block) > LWM_VF_FINE_SUMS)
+		block *= 2;
+	return block;
+}
+
+/* Sizes, sums and buffers of all vectors; the table of sums is the last one. */
+static int plan(struct lwm_vfw *w, const struct lwm_vec *v, int nv, bool fine, int64_t *total, struct lwm_err *e)
+{
+	*total = 0;
 	w->nv = nv;
 	for (int i = 0; i < nv; i++) {
 		struct wvec *x = &w->vec[i];
@@ -73,15 +84,18 @@ static int plan(struct lwm_vfw *w, const struct lwm_vec *v, int nv, int64_t *tot
 		if (lwm_mul(v[i].n, lwm_vtype_bytes(v[i].type), &x->bytes) || *total > INT64_MAX / 2 - x->bytes)
 			return lwm_fail(e, LWM_EDATA, "%s: '%s' would be too large", w->o->path, v[i].name);
 		*total += x->bytes;
-		x->sum0 = w->nsum;
-		w->nsum += blocks_of(x->bytes);
+	}
+	w->block = fine ? fine_block(*total) : LWM_VF_BLOCK;
+	for (int i = 0; i < nv; i++) {
+		w->vec[i].sum0 = w->nsum;
+		w->nsum += blocks_of(w->vec[i].bytes, w->block);
 	}
 	w->vec[nv].v = (struct lwm_vec){ "sums", LWM_V_U64, w->nsum + 1 };
 	w->vec[nv].bytes = (w->nsum + 1) * 8;
-	*total += w->vec[nv].bytes;
+	*total += w->vec[nv].bytes + (1 << 16);
 	w->sum = calloc((size_t)w->nsum + 1, 8);
 	for (int i = 0; i < nv; i++)
-		w->vec[i].part = malloc(BLOCK);
+		w->vec[i].part = malloc((size_t)w->block);
 	for (int i = 0; i < nv; i++)
 		if (!w->sum || !w->vec[i].part)
 			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->o->path);
@@ -101,7 +115,7 @@ static int make(struct lwm_vfw *w, const char *schema, struct lwm_err *e)
 }
 
 int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool among, const char *schema, const struct lwm_vec *v,
-		 int nv, struct lwm_err *e)
+		 int nv, bool fine, struct lwm_err *e)
 {
 	int64_t total = 0;
 	int rc;
@@ -111,7 +125,7 @@ int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool among, const char 
 	if (!w)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	LWM_GO(among ? lwm_outfile_open_among(&w->o, path, e) : lwm_outfile_open(&w->o, path, true, e));
-	LWM_GO(plan(w, v, nv, &total, e));
+	LWM_GO(plan(w, v, nv, fine, &total, e));
 	LWM_GO(check_room(path, total, e));
 	LWM_GO(make(w, schema, e));
 	*out = w;
@@ -124,9 +138,9 @@ out:
 /* Whole blocks, or the last one of the vector: `done` counts what reached the file. */
 static int put_blocks(struct lwm_vfw *w, struct wvec *x, const char *p, int64_t n, struct lwm_err *e)
 {
-	for (int64_t i = 0; i < n; i += BLOCK) {
-		int64_t len = n - i < BLOCK ? n - i : BLOCK;
-		w->sum[x->sum0 + (x->done + i) / BLOCK] = lwm_hash64(p + i, (size_t)len, 0);
+	for (int64_t i = 0; i < n; i += w->block) {
+		int64_t len = n - i < w->block ? n - i : w->block;
+		w->sum[x->sum0 + (x->done + i) / w->block] = lwm_hash64(p + i, (size_t)len, 0);
 	}
 	LWM_TRY(lwm_pwrite_all(w->o->fd, p, n, x->at + x->done, w->o->path, e));
 	x->done += n;
@@ -136,21 +150,21 @@ static int put_blocks(struct lwm_vfw *w, struct wvec *x, const char *p, int64_t 
 static int put_bytes(struct lwm_vfw *w, struct wvec *x, const char *p, int64_t n, struct lwm_err *e)
 {
 	while (n) {
-		if (x->have == 0 && n >= BLOCK) {
-			int64_t whole = n / BLOCK * BLOCK;
+		if (x->have == 0 && n >= w->block) {
+			int64_t whole = n / w->block * w->block;
 			whole = whole < BULK ? whole : BULK;
 			LWM_TRY(put_blocks(w, x, p, whole, e));
 			p += whole;
 			n -= whole;
 			continue;
 		}
-		int64_t k = BLOCK - x->have < n ? BLOCK - x->have : n;
+		int64_t k = w->block - x->have < n ? w->block - x->have : n;
 		memcpy(x->part + x->have, p, (size_t)k);
 		x->have += k;
 		p += k;
 		n -= k;
-		if (x->have == BLOCK) {
-			LWM_TRY(put_blocks(w, x, x->part, BLOCK, e));
+		if (x->have == w->block) {
+			LWM_TRY(put_blocks(w, x, x->part, w->block, e));
 			x->have = 0;
 		}
 	}
@@ -211,8 +225,8 @@ static int pass(struct readback *b, int64_t end, const struct wvec *x, struct lw
 		int64_t n = end - b->at < BULK ? end - b->at : BULK;
 		LWM_TRY(lwm_pread_all(w->o->fd, b->buf, n, b->at, w->o->path, e));
 		lwm_hasher_add(b->h, b->buf, (size_t)n);
-		for (int64_t i = 0; x && i < n; i += BLOCK) {
-			int64_t len = n - i < BLOCK ? n - i : BLOCK, k = x->sum0 + (b->at - x->at + i) / BLOCK;
+		for (int64_t i = 0; x && i < n; i += w->block) {
+			int64_t len = n - i < w->block ? n - i : w->block, k = x->sum0 + (b->at - x->at + i) / w->block;
 			if (lwm_hash64(b->buf + i, (size_t)len, 0) != w->sum[k])
 				return lwm_fail(e, LWM_EIO,
 						"%s: what was read back differs from what was written, byte %" PRId64
@@ -288,51 +302,112 @@ struct rvec {
 };
 
 struct lwm_vfr {
+	struct lwm_openfile file;
 	char *path;
-	int fd, nv;
+	int nv;
 	struct rvec vec[LWM_VF_MAX];
-	uint64_t *sum;
+	int64_t block, nsum, sums_at;
+	uint64_t *sum;     /* NULL while the file is closed */
+	uint64_t sums_sum; /* the sum over the table, which must be the same whenever it is read again */
 };
 
-static int load_sums(struct lwm_vfr *r, int64_t nsum, int64_t have, int64_t at, struct lwm_err *e)
+static void drop_memory(struct lwm_vfr *r)
 {
-	if (have != nsum + 1)
-		return lwm_fail(e, LWM_EDATA, "%s: 'sums' does not fit the other vectors", r->path);
-	r->sum = malloc((size_t)have * 8);
+	for (int i = 0; i < r->nv; i++) {
+		free(r->vec[i].block);
+		r->vec[i].block = NULL;
+		r->vec[i].block_no = -1;
+	}
+	free(r->sum);
+	r->sum = NULL;
+}
+
+static void parked(struct lwm_openfile *f)
+{
+	drop_memory((struct lwm_vfr *)((char *)f - offsetof(struct lwm_vfr, file)));
+}
+
+static int load_sums(struct lwm_vfr *r, struct lwm_err *e)
+{
+	r->sum = malloc(((size_t)r->nsum + 1) * 8);
 	if (!r->sum)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", r->path);
-	LWM_TRY(lwm_pread_all(r->fd, r->sum, have * 8, at, r->path, e));
-	if (r->sum[nsum] != lwm_hash64(r->sum, (size_t)nsum * 8, 0))
+	LWM_TRY(lwm_pread_all(r->file.fd, r->sum, (r->nsum + 1) * 8, r->sums_at, r->path, e));
+	if (r->sum[r->nsum] != lwm_hash64(r->sum, (size_t)r->nsum * 8, 0))
 		return lwm_fail(e, LWM_EDATA, "%s: its table of checksums is damaged", r->path);
 	return 0;
+}
+
+/* The file is open, its sums are there, until done. */
+static int use(struct lwm_vfr *r, struct lwm_err *e)
+{
+	LWM_TRY(lwm_openfile_use(&r->file, e));
+	if (r->sum)
+		return 0;
+	int rc = load_sums(r, e);
+	if (rc == 0 && r->sum[r->nsum] != r->sums_sum)
+		rc = lwm_fail(e, LWM_EDATA, "%s: is another file than before: it was changed while it was being read", r->path);
+	if (rc < 0) {
+		drop_memory(r);
+		lwm_openfile_done(&r->file);
+	}
+	return rc;
+}
+
+/* The size of the blocks follows from how many sums there are: more blocks of half the size, unless no vector has more than one,
+ * when the sums are the same. */
+static int find_block(struct lwm_vfr *r, int64_t have, struct lwm_err *e)
+{
+	for (r->block = LWM_VF_BLOCK; r->block >= LWM_VF_FINE; r->block /= 2) {
+		r->nsum = 0;
+		for (int i = 0; i < r->nv; i++) {
+			r->vec[i].sum0 = r->nsum;
+			r->nsum += blocks_of(r->vec[i].bytes, r->block);
+		}
+		if (have == r->nsum + 1)
+			return 0;
+	}
+	return lwm_fail(e, LWM_EDATA, "%s: 'sums' does not fit the other vectors", r->path);
+}
+
+static int open_at(struct lwm_vfr *r, const char *schema, struct lwm_vec *v, int64_t *at, struct lwm_err *e)
+{
+	int nv = r->nv, fd;
+	v[nv] = (struct lwm_vec){ "sums", LWM_V_U64, 0 };
+	LWM_TRY(lwm_h5_open(r->path, schema, v, nv + 1, at, &fd, e));
+	LWM_TRY(lwm_openfile_adopt(&r->file, fd, e));
+	for (int i = 0; i < nv; i++)
+		r->vec[i] = (struct rvec){ v[i], at[i], v[i].n * lwm_vtype_bytes(v[i].type), 0, NULL, -1 };
+	r->sums_at = at[nv];
+	LWM_TRY(find_block(r, v[nv].n, e));
+	LWM_TRY(lwm_openfile_use(&r->file, e));
+	int rc = load_sums(r, e);
+	if (rc == 0)
+		r->sums_sum = r->sum[r->nsum];
+	lwm_openfile_done(&r->file);
+	return rc;
 }
 
 int lwm_vfr_open(struct lwm_vfr **out, const char *path, const char *schema, const struct lwm_vec *want, int nv,
 		 struct lwm_err *e)
 {
 	struct lwm_vec v[LWM_VF_MAX + 1];
-	int64_t at[LWM_VF_MAX + 1], nsum = 0;
-	int rc;
+	int64_t at[LWM_VF_MAX + 1];
 	struct lwm_vfr *r = calloc(1, sizeof *r);
 	*out = NULL;
 	if (!r || !(r->path = strdup(path))) {
 		free(r);
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
-	memcpy(v, want, (size_t)nv * sizeof *v);
-	v[nv] = (struct lwm_vec){ "sums", LWM_V_U64, 0 };
-	LWM_GO(lwm_h5_open(path, schema, v, nv + 1, at, &r->fd, e));
 	r->nv = nv;
-	for (int i = 0; i < nv; i++) {
-		int64_t bytes = v[i].n * lwm_vtype_bytes(v[i].type);
-		r->vec[i] = (struct rvec){ v[i], at[i], bytes, nsum, NULL, -1 };
-		nsum += blocks_of(bytes);
-	}
-	LWM_GO(load_sums(r, nsum, v[nv].n, at[nv], e));
-	*out = r;
-	return 0;
-out:
-	lwm_vfr_close(r);
+	r->file.path = r->path;
+	r->file.parked = parked;
+	memcpy(v, want, (size_t)nv * sizeof *v);
+	int rc = open_at(r, schema, v, at, e);
+	if (rc < 0)
+		lwm_vfr_close(r);
+	else
+		*out = r;
 	return rc;
 }
 
@@ -340,11 +415,8 @@ void lwm_vfr_close(struct lwm_vfr *r)
 {
 	if (!r)
 		return;
-	if (r->fd >= 0)
-		close(r->fd);
-	for (int i = 0; i < r->nv; i++)
-		free(r->vec[i].block);
-	free(r->sum);
+	lwm_openfile_close(&r->file);
+	drop_memory(r);
 	free(r->path);
 	free(r);
 }
@@ -357,10 +429,10 @@ const struct lwm_vec *lwm_vfr_vec(const struct lwm_vfr *r, int vec)
 /* Bytes from..from+n-1 of a vector, from at a block boundary, up to one or to the end. */
 static int get_blocks(struct lwm_vfr *r, const struct rvec *x, int64_t from, int64_t n, char *out, struct lwm_err *e)
 {
-	LWM_TRY(lwm_pread_all(r->fd, out, n, x->at + from, r->path, e));
-	for (int64_t i = 0; i < n; i += BLOCK) {
-		int64_t len = n - i < BLOCK ? n - i : BLOCK;
-		if (lwm_hash64(out + i, (size_t)len, 0) != r->sum[x->sum0 + (from + i) / BLOCK])
+	LWM_TRY(lwm_pread_all(r->file.fd, out, n, x->at + from, r->path, e));
+	for (int64_t i = 0; i < n; i += r->block) {
+		int64_t len = n - i < r->block ? n - i : r->block;
+		if (lwm_hash64(out + i, (size_t)len, 0) != r->sum[x->sum0 + (from + i) / r->block])
 			return lwm_fail(e, LWM_EDATA, "%s: '%s' is damaged in its %d bytes from byte %" PRId64,
 					r->path, x->v.name, (int)len, from + i);
 	}
@@ -369,10 +441,10 @@ static int get_blocks(struct lwm_vfr *r, const struct rvec *x, int64_t from, int
 
 static int load_block(struct lwm_vfr *r, struct rvec *x, int64_t k, struct lwm_err *e)
 {
-	int64_t from = k * BLOCK, n = x->bytes - from < BLOCK ? x->bytes - from : BLOCK;
+	int64_t from = k * r->block, n = x->bytes - from < r->block ? x->bytes - from : r->block;
 	if (x->block_no == k)
 		return 0;
-	if (!x->block && !(x->block = malloc(BLOCK)))
+	if (!x->block && !(x->block = malloc((size_t)r->block)))
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", r->path);
 	x->block_no = -1;
 	LWM_TRY(get_blocks(r, x, from, n, x->block, e));
@@ -380,30 +452,37 @@ static int load_block(struct lwm_vfr *r, struct rvec *x, int64_t k, struct lwm_e
 	return 0;
 }
 
-int lwm_vfr_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, void *out, struct lwm_err *e)
+static int read_bytes(struct lwm_vfr *r, struct rvec *x, int64_t a, int64_t b, char *p, struct lwm_err *e)
 {
-	struct rvec *x = &r->vec[vec];
-	int64_t size = lwm_vtype_bytes(x->v.type), a, b;
-	char *p = out;
-	if (first < 0 || n < 0 || first > x->v.n - n)
-		return lwm_fail(e, LWM_EDATA, "%s: values %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64,
-				r->path, first, first + n, x->v.name, x->v.n);
-	a = first * size;
-	b = a + n * size;
 	while (a < b) {
-		int64_t k = a / BLOCK, in = a % BLOCK, whole = (b - a) / BLOCK * BLOCK;
+		int64_t k = a / r->block, in = a % r->block, whole = (b - a) / r->block * r->block;
 		if (in == 0 && whole) {
 			whole = whole < BULK ? whole : BULK;
 			LWM_TRY(get_blocks(r, x, a, whole, p, e));
 		} else {
 			LWM_TRY(load_block(r, x, k, e));
-			whole = BLOCK - in < b - a ? BLOCK - in : b - a;
+			whole = r->block - in < b - a ? r->block - in : b - a;
 			memcpy(p, x->block + in, (size_t)whole);
 		}
 		a += whole;
 		p += whole;
 	}
 	return 0;
+}
+
+int lwm_vfr_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, void *out, struct lwm_err *e)
+{
+	struct rvec *x = &r->vec[vec];
+	int64_t size = lwm_vtype_bytes(x->v.type);
+	if (first < 0 || n < 0 || first > x->v.n - n)
+		return lwm_fail(e, LWM_EDATA, "%s: values %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64,
+				r->path, first, first + n, x->v.name, x->v.n);
+	if (n == 0)
+		return 0;
+	LWM_TRY(use(r, e));
+	int rc = read_bytes(r, x, first * size, (first + n) * size, out, e);
+	lwm_openfile_done(&r->file);
+	return rc;
 }
 
 int lwm_vfr_text(struct lwm_vfr *r, int vec, int64_t limit, char **out, struct lwm_err *e)

@@ -3,8 +3,13 @@
  * HDF5 only makes and reads the structure (newest format of 1.10: its metadata carries checksums). Vectors are
  * contiguous datasets without filters; their values are written and read with pwrite and pread at the place HDF5 gave
  * them, so that a full disk is reported by the call that met it. The dataset `sums` (uint64) holds the XXH3-64 of
- * each LWM_VF_BLOCK bytes of every vector in file order, and behind them one over all of these. Values are
- * little-endian.
+ * each block of every vector in file order, and behind them one over all of these. Values are little-endian.
+ *
+ * A block is LWM_VF_BLOCK bytes; in files that are written `fine`, for being read in small pieces, LWM_VF_FINE, doubled until they
+ * are no more than LWM_VF_FINE_SUMS, up to LWM_VF_BLOCK. How many sums there are tells a reader which it is.
+ *
+ * Any number of files may be open for reading: those not used lately are closed behind the scenes (openfile.h), and nothing of
+ * them is hashed again when they are wanted again but the table of sums.
  */
 #ifndef LWM_IO_VECFILE_H
 #define LWM_IO_VECFILE_H
@@ -23,12 +28,15 @@ enum lwm_vtype {
 	LWM_V_U64,
 	LWM_V_F32,
 	LWM_V_TEXT,  /* one string of n bytes */
-	LWM_V_TOKENS /* reading only: U16 or U32 */
+	LWM_V_TOKENS, /* reading only: U16 or U32 */
+	LWM_V_UINT    /* reading only: U16, U32 or I64 */
 };
 int lwm_vtype_bytes(enum lwm_vtype t);
 
 #define LWM_VF_MAX 12
 #define LWM_VF_BLOCK 65536
+#define LWM_VF_FINE 4096
+#define LWM_VF_FINE_SUMS 16384
 
 struct lwm_vec {
 	const char *name;
@@ -40,7 +48,7 @@ struct lwm_vfw; /* writer */
 /* Writes a temporary beside PATH, over what may stand there in the end; all sizes are known. Fails when the file system says that it
  * has no room. among: many writers fill the folder at a time (lwm_outfile_open_among). */
 int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool among, const char *schema, const struct lwm_vec *v,
-		 int nv, struct lwm_err *e);
+		 int nv, bool fine, struct lwm_err *e);
 /* The next n values of a vector. */
 int lwm_vfw_put(struct lwm_vfw *w, int vec, const void *p, int64_t n, struct lwm_err *e);
 /* Hash over the values put so far into the vectors 0 .. nvec-1, which must be complete. */

@@ -95,6 +95,34 @@ setup() {
 	err_has 'stopped (SIGUSR1) at row 0'
 }
 
+@test "more shards than files may be open" {
+	mkdir in
+	split -l 2 a.txt in/a- --additional-suffix=.txt
+	ok lwm-tokenize -q -t bytes --split-lines 1 -d docs in
+	[ "$(echo docs/*.h5 | wc -w)" = 150 ]
+	ok lwm-pack -n 512 docs -o want.h5
+	ok bash -c 'ulimit -n 24; exec lwm-pack -n 512 docs -o few.h5'
+	same want.h5 few.h5
+	local n said=0
+	for n in {4..16}; do # of the first the linker takes none
+		run --separate-stderr bash -c "ulimit -n $n; lwm-pack -q -n 512 docs -o none.h5 --force; exit \$?"
+		case $status in
+		0) break ;;
+		71)
+			[[ $stderr == *"many files open as it may (ulimit -n: $n)"* || $stderr == *'Too many open files'* ]]
+			gone none.h5
+			said=$((said + 1))
+			;;
+		*) err_has 'error while loading shared libraries' ;;
+		esac
+	done
+	[ $said -gt 0 ]
+	same want.h5 none.h5
+	ok bash -c 'ulimit -n 24; exec lwm-inspect --check docs'
+	ok bash -c 'ulimit -n 24; exec lwm-tokenize -q -t bytes --split-lines 1 -d again in'
+	for f in docs/*; do same "$f" "again/${f#docs/}"; done
+}
+
 @test "bad input" {
 	code 66 lwm-pack -n 512 absent.h5 -o r.h5
 	code 65 lwm-pack -n 512 a.txt -o r.h5

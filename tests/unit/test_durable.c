@@ -320,7 +320,7 @@ static void what_is_read_back_comes_from_the_disk(void **state)
 		skip();
 	}
 	memset(data, 7, BYTES);
-	must(lwm_vfw_open(&w, path, false, "lwm-test-1", &v, 1, &err), &err);
+	must(lwm_vfw_open(&w, path, false, "lwm-test-1", &v, 1, false, &err), &err);
 	must(lwm_vfw_put(w, 0, data, BYTES, &err), &err);
 	before = disk_reads();
 	must(lwm_vfw_finish(w, &h, &bytes, &err), &err);

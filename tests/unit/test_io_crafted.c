@@ -257,7 +257,7 @@ static void write_vectors(int64_t *values)
 	int64_t bytes;
 	for (int64_t i = 0; i < 20000; i++)
 		values[i] = i * i;
-	must(lwm_vfw_open(&w, at("vec.h5"), false, "lwm-test-1", &one_vector, 1, &e), &e);
+	must(lwm_vfw_open(&w, at("vec.h5"), false, "lwm-test-1", &one_vector, 1, false, &e), &e);
 	must(lwm_vfw_put(w, 0, values, 20000, &e), &e);
 	must(lwm_vfw_finish(w, &h, &bytes, &e), &e);
 	must(lwm_vfw_commit(w, &e), &e);

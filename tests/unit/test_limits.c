@@ -301,7 +301,7 @@ static void forge_docs(const char *path, int64_t documents)
 	struct lwm_manifest m = { .kind = (char[]){ "docs" }, .tool = (char[]){ "t" }, .in = 1, .out = 1, .tokens = 1 };
 	v[9].n = snprintf(meta, sizeof meta, "{\"schema\":\"lwm-docs-1\",\"tool\":\"t\",\"config\":\"\",\"content\":\"%s\",\"tokenizer\":"
 			  "\"\",\"policy\":\"\",\"vocab_text\":10,\"vocab_vision\":0,\"documents\":%lld}", hash0, (long long)documents);
-	OK(lwm_vfw_open(&w, path, false, "lwm-docs-1", v, 10, &err));
+	OK(lwm_vfw_open(&w, path, false, "lwm-docs-1", v, 10, false, &err));
 	for (int i = 0; i < 10; i++)
 		OK(lwm_vfw_put(w, i, values[i], v[i].n, &err));
 	OK(lwm_vfw_finish(w, &h, &m.bytes, &err));
