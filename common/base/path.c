@@ -60,6 +60,12 @@ static int byte_order(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
+/* Most file systems say with the name what it is. */
+static int entry_folder(const struct dirent *d, const char *path, struct lwm_err *e)
+{
+	return d->d_type == DT_REG ? 0 : d->d_type == DT_DIR ? 1 : lwm_path_folder(path, e);
+}
+
 static int add_dir(struct lwm_paths *p, const char *dir, const char *const *suffixes, int depth, struct lwm_err *e)
 {
 	struct dirent **list;
@@ -71,7 +77,7 @@ static int add_dir(struct lwm_paths *p, const char *dir, const char *const *suff
 		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot list the folder", dir);
 	for (int i = 0; i < n; i++) {
 		char *path = rc < 0 ? NULL : lwm_path_join(dir, list[i]->d_name);
-		int folder = path ? lwm_path_folder(path, e) : 0;
+		int folder = path ? entry_folder(list[i], path, e) : 0;
 		if (folder < 0)
 			rc = folder;
 		else if (folder)

@@ -121,12 +121,15 @@ static void *prefetch(void *user);
 
 int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, struct lwm_err *e)
 {
-	int rc;
-	*out = NULL;
-	LWM_TRY(check_cfg(cfg, e));
 	struct lwm_loader *l = calloc(1, sizeof *l);
-	if (!l)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the loader");
+	int rc = l ? check_cfg(cfg, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for the loader");
+	*out = NULL;
+	if (cfg->comm)
+		rc = lwm_agree(cfg->comm, rc, e);
+	if (rc < 0) {
+		free(l);
+		return rc;
+	}
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->wake, NULL);
 	l->cfg = *cfg;
@@ -147,8 +150,12 @@ int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, s
 	l->running = cfg->prefetch;
 	*out = l;
 out:
-	if (rc < 0)
+	if (cfg->comm)
+		rc = lwm_agree(cfg->comm, rc, e);
+	if (rc < 0) {
 		lwm_loader_close(l);
+		*out = NULL;
+	}
 	return rc;
 }
 

@@ -14,7 +14,10 @@
  *	lwm_loader_get(l, step, micro, &b, e)      one micro batch; the next is read in the background
  *	lwm_loader_close(l)
  *
- * Local, no communication. One thread may call a loader; each rank has its own.
+ * Local but for lwm_loader_open with a communicator. One thread may call a loader; each rank has its own.
+ *
+ * Opening reads no shard: names, rows and content ids come from the index of the folder or from the manifests (rowindex.h). A shard
+ * is opened when its first row is wanted, must have the content id that was told, and its blocks are checked as they are read.
  */
 #ifndef LWM_DATA_LOADER_H
 #define LWM_DATA_LOADER_H
@@ -25,6 +28,7 @@
 #include "common/base/err.h"
 #include "common/base/hash.h"
 #include "common/base/path.h"
+#include "common/dist/comm.h"
 
 /* What a label weighs. w_m: the weight of its modality m, text or vision; M_m, n_im: labels of m, in all and in unit i.
  * Where modalities are not told apart (no weights), w_m is 1 and every label counts as one of the same kind. */
@@ -38,7 +42,7 @@ enum lwm_weighting {
 
 struct lwm_loader_source {
 	const char *name;        /* for messages and counts */
-	struct lwm_paths shards; /* row shard files, in order; the order is part of the sample order */
+	struct lwm_paths shards; /* row shards: files, folders, @LISTs; their order is part of the sample order */
 	double weight;           /* share of rows, any scale; 0 for all = as many as they have rows */
 };
 
@@ -54,6 +58,9 @@ struct lwm_loader_cfg {
 	bool vision;           /* the model has a vision head, whatever these rows hold */
 	int64_t seq_length;    /* 0: whatever the shards hold; else they must agree */
 	bool prefetch;         /* read the next micro batch on another thread */
+	/* NULL: this rank looks at the files itself. Else lwm_loader_open is collective: the first rank does, and tells the others;
+	 * all return the same. */
+	struct lwm_comm *comm;
 };
 
 /* Rows laid end to end: index row*seq + t. Valid until the next lwm_loader_get or close. */

@@ -7,14 +7,14 @@
 #include "common/data/loader.h"
 #include "common/io/rowshard.h"
 
-enum { LWM_MIX_BLOCK = 10000, LWM_OPEN_SHARDS = 256 };
+enum { LWM_MIX_BLOCK = 10000 };
 
-/* Row shards of all sources in one list. Files are opened when needed and the least recently used ones closed. */
+/* Row shards of all sources in one list. They are opened when a row of theirs is wanted. */
 struct lwm_rowset_shard {
 	char *path;
-	int64_t first, rows; /* rows of the same source before it; its own */
-	struct lwm_rows *h;  /* NULL while closed */
-	int64_t used;        /* tick of the last use */
+	int64_t first;       /* rows of the same source before it */
+	struct lwm_rows_facts facts;
+	struct lwm_rows *h;  /* NULL: not wanted so far */
 };
 struct lwm_rowset_source {
 	char *name;
@@ -23,7 +23,7 @@ struct lwm_rowset_source {
 struct lwm_rowset {
 	struct lwm_rowset_shard *shard;
 	struct lwm_rowset_source *source;
-	int64_t nshards, nsources, rows, nopen, tick, seq, vocab_text, vocab_vision;
+	int64_t nshards, nsources, rows, seq, vocab_text, vocab_vision;
 	struct lwm_hash tokenizer, content;
 };
 int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, struct lwm_err *e);

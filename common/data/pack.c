@@ -387,13 +387,14 @@ int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, j
 	LWM_GO(lwm_pack_done(cfg, k.out.config, e));
 	stats->complete_before = rc > 0;
 	if (stats->complete_before) {
-		rc = 0;
+		rc = lwm_pack_index(cfg, e);
 		goto out;
 	}
 	LWM_GO(lwm_mix_open(&k.mix, cfg, stats, e));
 	LWM_GO(pack(&k, e));
 	finish_stats(&k);
 	LWM_GO(write_report(&k, report, e));
+	LWM_GO(lwm_pack_index(cfg, e));
 out:
 	release(&k);
 	return rc;

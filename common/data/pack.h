@@ -75,8 +75,8 @@ struct lwm_pack_stats {
 
 /* Writes the row shards, each whole or not at all. Stopped (-LWM_ESAVED, common/base/stop.h) it leaves those that are finished, and
  * run again it does not write those again. *report (may be NULL) gets a new object: settings, stats, sources;
- * it is the same for the same run. With rows_per_shard it is also written to output/rows[-TTTTT].report.json, last.
- * */
+ * it is the same for the same run. With rows_per_shard it is also written to output/rows[-TTTTT].report.json. Last comes the index
+ * of the folder (common/io/rowindex.h). */
 int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, json_t **report, struct lwm_err *e);
 
 /* The planning part alone: n pieces of len[i] <= cap tokens into rows. row[i] gets the row of piece i, the return

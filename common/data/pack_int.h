@@ -74,6 +74,8 @@ bool lwm_pack_in_folder(const struct lwm_pack_cfg *c);
 int lwm_pack_config_text(const struct lwm_pack_cfg *cfg, char **out, struct lwm_err *e);
 /* Is the output there, whole? 1 from these inputs and settings, 0 no, negative: from others (and no force). */
 int lwm_pack_done(const struct lwm_pack_cfg *cfg, const char *config, struct lwm_err *e);
+/* The index of the output folder (common/io/rowindex.h), by the run after which no task's part is missing. */
+int lwm_pack_index(const struct lwm_pack_cfg *cfg, struct lwm_err *e);
 /* malloc'ed; NULL: out of memory. */
 char *lwm_pack_shard_path(const struct lwm_pack_cfg *cfg, int64_t shard);
 char *lwm_pack_report_path(const struct lwm_pack_cfg *cfg);

@@ -8,6 +8,7 @@
 
 #include "common/base/json.h"
 #include "common/data/pack_int.h"
+#include "common/io/rowindex.h"
 
 enum { REPORT_LIMIT = 1 << 28 };
 
@@ -159,6 +160,32 @@ int lwm_pack_done(const struct lwm_pack_cfg *c, const char *config, struct lwm_e
 	free(report);
 	free(only);
 	return rc;
+}
+
+/* What a task leaves last. */
+static char *part_mark(const struct lwm_pack_cfg *c, int64_t task)
+{
+	struct lwm_pack_cfg t = *c;
+	t.task = task;
+	if (c->rows_per_shard)
+		return lwm_pack_report_path(&t);
+	char *shard = lwm_pack_shard_path(&t, 0), *mark = shard ? lwm_manifest_path(shard) : NULL;
+	free(shard);
+	return mark;
+}
+
+/* Tasks that end at the same time both write it, and the same. */
+int lwm_pack_index(const struct lwm_pack_cfg *c, struct lwm_err *e)
+{
+	bool whole = true;
+	for (int64_t t = 0; arrayed(c) && t < c->tasks && whole; t++) {
+		char *mark = part_mark(c, t);
+		if (!mark)
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
+		whole = lwm_path_exists(mark);
+		free(mark);
+	}
+	return whole && lwm_pack_in_folder(c) ? lwm_rowindex_update(c->output, e) : 0;
 }
 
 static int add_inputs(struct lwm_pack_out *o, struct lwm_err *e)

@@ -12,11 +12,13 @@
 #include "common/io/ckpt_int.h"
 #include "common/io/docshard.h"
 #include "common/io/model.h"
+#include "common/io/rowindex.h"
 #include "common/io/rowshard.h"
 #include "common/io/seal.h"
 
 const char *const lwm_thing_names[] = { "unknown",         "document shard", "row shard",        "checkpoint",
-					"checkpoint part", "model",          "safetensors file", NULL };
+					"checkpoint part", "model",          "safetensors file",
+					"index of row shards", NULL };
 
 /* ---- what is it ---- */
 
@@ -71,6 +73,10 @@ int lwm_thing_of(const char *path, enum lwm_thing *out, struct lwm_err *e)
 		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot read", path);
 	if (lwm_path_is_dir(path)) {
 		*out = of_folder(path);
+		return 0;
+	}
+	if (!strcmp(lwm_path_base(path), LWM_ROWINDEX_NAME)) {
+		*out = LWM_THING_INDEX;
 		return 0;
 	}
 	if (lwm_path_has_suffix(path, ".safetensors")) {
@@ -285,6 +291,25 @@ static int describe_part(const char *path, json_t *o, bool *failed, struct lwm_e
 	return 0;
 }
 
+static int describe_index(const char *path, json_t *o, bool *failed, struct lwm_err *e)
+{
+	struct lwm_rowindex x;
+	int64_t rows = 0, bytes = 0;
+	char *dir = lwm_path_dir(path);
+	int rc = dir ? lwm_rowindex_read(&x, dir, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	free(dir);
+	LWM_TRY(rc);
+	for (int64_t i = 0; i < x.n; i++) {
+		rows += x.v[i].facts.shape.rows;
+		bytes += x.v[i].facts.bytes;
+	}
+	lwm_put(o, "shards", json_integer(x.n), failed);
+	lwm_put(o, "rows", json_integer(rows), failed);
+	lwm_put(o, "bytes", json_integer(bytes), failed);
+	lwm_rowindex_release(&x);
+	return 0;
+}
+
 int lwm_describe(const char *path, enum lwm_thing what, bool tensors, json_t **out, struct lwm_err *e)
 {
 	bool failed = false;
@@ -300,6 +325,7 @@ int lwm_describe(const char *path, enum lwm_thing what, bool tensors, json_t **o
 	case LWM_THING_PART: rc = describe_part(path, o, &failed, e); break;
 	case LWM_THING_MODEL: rc = describe_model(path, tensors, o, &failed, e); break;
 	case LWM_THING_ST: rc = describe_st(path, tensors, o, &failed, e); break;
+	case LWM_THING_INDEX: rc = describe_index(path, o, &failed, e); break;
 	default: rc = lwm_fail(e, LWM_EDATA, "%s: not a file or folder of this system", path); break;
 	}
 	if (rc == 0 && failed)
@@ -414,6 +440,7 @@ int lwm_check_thing(const char *path, enum lwm_thing what, struct lwm_err *e)
 	case LWM_THING_PART: return check_part(path, e);
 	case LWM_THING_MODEL: return check_model(path, e);
 	case LWM_THING_ST: return check_st(path, e);
+	case LWM_THING_INDEX: return lwm_rowindex_check(path, e);
 	default: return lwm_fail(e, LWM_EDATA, "%s: not a file or folder of this system", path);
 	}
 }

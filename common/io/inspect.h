@@ -14,7 +14,8 @@ enum lwm_thing {
 	LWM_THING_CKPT,
 	LWM_THING_PART,
 	LWM_THING_MODEL,
-	LWM_THING_ST
+	LWM_THING_ST,
+	LWM_THING_INDEX /* of a folder of row shards */
 };
 extern const char *const lwm_thing_names[];
 

@@ -12,7 +12,7 @@
 #include "common/base/path.h"
 #include "common/io/seal.h"
 
-static const char SCHEMA[] = "lwm-manifest-1";
+static const char first_schema[] = "lwm-manifest-1", rows_schema[] = "lwm-manifest-2";
 enum { MOST_REASONS = 1000 }; /* they are looked for one by one; we know a dozen */
 
 char *lwm_manifest_path(const char *path)
@@ -104,12 +104,25 @@ static json_t *documents_json(const struct lwm_manifest *m, bool *failed)
 	return d;
 }
 
+static json_t *rows_json(const struct lwm_manifest_rows *r, bool *failed)
+{
+	json_t *o = json_object();
+	lwm_put(o, "rows", json_integer(r->rows), failed);
+	lwm_put(o, "seq_length", json_integer(r->seq), failed);
+	lwm_put(o, "vocab_text", json_integer(r->vocab_text), failed);
+	lwm_put(o, "vocab_vision", json_integer(r->vocab_vision), failed);
+	lwm_put(o, "tokenizer", json_string(r->tokenizer), failed);
+	return o;
+}
+
 int lwm_manifest_write(const struct lwm_manifest *m, const char *path, struct lwm_err *e)
 {
 	bool failed = false;
 	json_t *o = json_object();
 	char *name = lwm_manifest_path(path);
-	lwm_put(o, "schema", json_string(SCHEMA), &failed);
+	lwm_put(o, "schema", json_string(m->rows.seq ? rows_schema : first_schema), &failed);
+	if (m->rows.seq)
+		lwm_put(o, "rows", rows_json(&m->rows, &failed), &failed);
 	lwm_put(o, "kind", json_string(m->kind), &failed);
 	lwm_put(o, "tool", json_string(m->tool), &failed);
 	lwm_put(o, "config_hash", json_string(m->config_hash), &failed);
@@ -197,6 +210,22 @@ static int get_inputs(struct lwm_manifest *m, const json_t *o, const char *name,
 	return 0;
 }
 
+static int get_rows(struct lwm_manifest_rows *r, const json_t *o, const char *name, struct lwm_err *e)
+{
+	const char *tokenizer;
+	json_t *x;
+	if (!json_object_get(o, "rows"))
+		return 0;
+	LWM_TRY(lwm_json_get(o, "rows", JSON_OBJECT, &x, name, e));
+	LWM_TRY(get_count(x, "rows", &r->rows, name, e));
+	LWM_TRY(get_count(x, "seq_length", &r->seq, name, e));
+	LWM_TRY(get_count(x, "vocab_text", &r->vocab_text, name, e));
+	LWM_TRY(get_count(x, "vocab_vision", &r->vocab_vision, name, e));
+	LWM_TRY(lwm_json_str(x, "tokenizer", &tokenizer, name, e));
+	snprintf(r->tokenizer, sizeof r->tokenizer, "%s", tokenizer);
+	return r->seq > 0 ? 0 : lwm_fail(e, LWM_EDATA, "%s: speaks of rows without tokens", name);
+}
+
 static int from_json(struct lwm_manifest *m, const json_t *o, const char *name, struct lwm_err *e)
 {
 	LWM_TRY(get_text(o, "kind", &m->kind, name, e));
@@ -207,11 +236,13 @@ static int from_json(struct lwm_manifest *m, const json_t *o, const char *name, 
 	LWM_TRY(get_count(o, "bytes", &m->bytes, name, e));
 	LWM_TRY(get_count(o, "tokens", &m->tokens, name, e));
 	LWM_TRY(get_documents(m, o, name, e));
+	LWM_TRY(get_rows(&m->rows, o, name, e));
 	return get_inputs(m, o, name, e);
 }
 
 int lwm_manifest_read(struct lwm_manifest *m, const char *path, struct lwm_err *e)
 {
+	static const char *const known[] = { first_schema, rows_schema, NULL };
 	json_t *o = NULL;
 	char *name = lwm_manifest_path(path);
 	int rc;
@@ -224,7 +255,7 @@ int lwm_manifest_read(struct lwm_manifest *m, const char *path, struct lwm_err *
 		rc = lwm_fail(e, LWM_EDATA, "%s: has no manifest (%s): whoever wrote it did not finish", path,
 			      lwm_path_base(name));
 	} else {
-		rc = lwm_seal_read(&o, name, SCHEMA, e);
+		rc = lwm_seal_read_any(&o, name, known, e);
 	}
 	if (rc == 0)
 		rc = from_json(m, o, name, e);

@@ -1,4 +1,5 @@
-/* manifest.h - X.manifest.json beside a shard X: who made it, from what, how much, and its XXH3-128. Written last.
+/* manifest.h - X.manifest.json beside a shard X: who made it, from what, how much, and its XXH3-128. Written last. Those of row
+ * shards (lwm-manifest-2) say also what a loader must know of them.
  *
  * Opening a shard compares size and content id (a hash of the payload that the shard itself also carries, so that a
  * stale or swapped neighbour of the same size is seen). What is read of it is covered by the sum of each block, all of it is hashed
@@ -25,6 +26,12 @@ struct lwm_manifest_count {
 	int64_t count;
 };
 
+/* What a reader of rows must know of a shard before it opens it. */
+struct lwm_manifest_rows {
+	int64_t rows, seq, vocab_text, vocab_vision;
+	char tokenizer[33];
+};
+
 struct lwm_manifest {
 	char *kind;                /* "docs", "rows" */
 	char *tool;                /* name and version */
@@ -38,6 +45,7 @@ struct lwm_manifest {
 	int64_t ninput;
 	struct lwm_manifest_count *reject;
 	int64_t nreject;
+	struct lwm_manifest_rows rows; /* of a row shard; seq 0: it does not say (lwm-manifest-1, and documents) */
 };
 
 /* The manifest beside `path`; absent is -LWM_EDATA: whoever wrote the file did not finish. */

@@ -96,20 +96,45 @@ static bool is_old(const char *path)
 	return old;
 }
 
+static int open_one(struct lwm_rows *r, const struct lwm_rows_facts *f, const char *schema, const struct lwm_vec *v, int nv,
+		    struct lwm_err *e)
+{
+	if (!f)
+		return lwm_shard_open(&r->s, r->path, lwm_rows_kind, schema, v, nv, e);
+	r->s.manifest.bytes = f->bytes;
+	memcpy(r->s.manifest.content, f->content, sizeof r->s.manifest.content);
+	memcpy(r->s.manifest.hash, f->hash, sizeof r->s.manifest.hash);
+	r->s.manifest.rows = f->shape;
+	return lwm_shard_open_known(&r->s, r->path, schema, v, nv, e);
+}
+
 /* As what it is; a file that is neither is told what is wrong with it as one of today. */
-static int open_shard(struct lwm_rows *r, struct lwm_err *e)
+static int open_shard(struct lwm_rows *r, const struct lwm_rows_facts *f, struct lwm_err *e)
 {
 	struct lwm_err why = { 0 };
-	int rc = lwm_shard_open(&r->s, r->path, lwm_rows_kind, lwm_rows_schema, lwm_rows_layout, LWM_ROW_VECS, &why);
+	int rc = open_one(r, f, lwm_rows_schema, lwm_rows_layout, LWM_ROW_VECS, &why);
 	r->old = rc == -LWM_EDATA && is_old(r->path);
 	if (r->old)
-		return lwm_shard_open(&r->s, r->path, lwm_rows_kind, old_schema, old_layout, OLD_VECS, e);
+		return open_one(r, f, old_schema, old_layout, OLD_VECS, e);
 	if (rc < 0 && e)
 		*e = why;
 	return rc;
 }
 
+static int check_facts(const struct lwm_rows *r, const struct lwm_rows_facts *f, struct lwm_err *e)
+{
+	const struct lwm_manifest_rows *x = &f->shape;
+	if (x->rows == r->rows && x->seq == r->meta.seq && x->vocab_text == r->meta.vocab_text && x->vocab_vision == r->meta.vocab_vision)
+		return 0;
+	return lwm_fail(e, LWM_EDATA, "%s: is not what its manifest or the index of its folder says", r->path);
+}
+
 int lwm_rows_open(struct lwm_rows **out, const char *path, struct lwm_err *e)
+{
+	return lwm_rows_open_as(out, path, NULL, e);
+}
+
+int lwm_rows_open_as(struct lwm_rows **out, const char *path, const struct lwm_rows_facts *facts, struct lwm_err *e)
 {
 	int rc;
 	struct lwm_rows *r = calloc(1, sizeof *r);
@@ -118,8 +143,10 @@ int lwm_rows_open(struct lwm_rows **out, const char *path, struct lwm_err *e)
 		free(r);
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
-	LWM_GO(open_shard(r, e));
+	LWM_GO(open_shard(r, facts, e));
 	LWM_GO(read_meta(r, e));
+	if (facts)
+		LWM_GO(check_facts(r, facts, e));
 	LWM_GO(check_shape(r, e));
 	*out = r;
 	return 0;

@@ -2,6 +2,7 @@
 #include "common/io/rowshard_int.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,6 +68,8 @@ int lwm_rows_create(struct lwm_rows_writer **out, const char *path, const struct
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory for a row of %" PRId64 " tokens", path, m->seq);
 		goto out;
 	}
+	w->s.manifest.rows = (struct lwm_manifest_rows){ .seq = m->seq, .vocab_text = m->vocab_text, .vocab_vision = m->vocab_vision };
+	snprintf(w->s.manifest.rows.tokenizer, sizeof w->s.manifest.rows.tokenizer, "%s", m->tokenizer ? m->tokenizer : "");
 	lwm_put(w->s.meta, "seq_length", json_integer(m->seq), &w->s.failed);
 	lwm_put(w->s.meta, "vocab_text", json_integer(m->vocab_text), &w->s.failed);
 	lwm_put(w->s.meta, "vocab_vision", json_integer(m->vocab_vision), &w->s.failed);
@@ -258,6 +261,7 @@ int lwm_rows_commit(struct lwm_rows_writer *w, struct lwm_err *e)
 	w->s.manifest.out = w->segs;
 	w->s.manifest.in = w->segs + w->s.manifest.rejected;
 	w->s.manifest.tokens = w->tokens;
+	w->s.manifest.rows.rows = w->rows;
 	lwm_put(w->s.meta, "rows", json_integer(w->rows), &w->s.failed);
 	lwm_put(w->s.meta, "segments", json_integer(w->segs), &w->s.failed);
 	lwm_put(w->s.meta, "rejected", json_integer(w->s.manifest.rejected), &w->s.failed);

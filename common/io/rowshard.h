@@ -68,7 +68,17 @@ struct lwm_row { /* buffers owned by the row, grown by lwm_rows_read; zero-initi
 
 struct lwm_rows;
 
+/* What is known of a shard that is not open (rowindex.h). */
+struct lwm_rows_facts {
+	int64_t bytes; /* of the file */
+	struct lwm_manifest_rows shape;
+	char content[33], hash[33];
+};
+
 int lwm_rows_open(struct lwm_rows **out, const char *path, struct lwm_err *e);
+/* The same without reading the manifest: the file is the one of these facts (size, content id, shape), or -LWM_EDATA.
+ * lwm_rows_manifest then knows no more than they do. */
+int lwm_rows_open_as(struct lwm_rows **out, const char *path, const struct lwm_rows_facts *facts, struct lwm_err *e);
 void lwm_rows_close(struct lwm_rows *r);
 const struct lwm_rows_meta *lwm_rows_meta(const struct lwm_rows *r);
 const struct lwm_manifest *lwm_rows_manifest(const struct lwm_rows *r);

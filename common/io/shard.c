@@ -182,10 +182,25 @@ static int read_meta(struct lwm_shard_in *s, int vec, const char *path, struct l
 	return 0;
 }
 
+int lwm_shard_open_known(struct lwm_shard_in *s, const char *path, const char *schema, const struct lwm_vec *v, int nv,
+			 struct lwm_err *e)
+{
+	struct lwm_vec all[LWM_VF_MAX];
+	int rc;
+	LWM_GO(lwm_manifest_check(&s->manifest, path, false, e));
+	memcpy(all, v, (size_t)nv * sizeof *v);
+	all[nv] = (struct lwm_vec){ "meta", LWM_V_TEXT, 0 };
+	LWM_GO(lwm_vfr_open(&s->r, path, schema, all, nv + 1, e));
+	LWM_GO(read_meta(s, nv, path, e));
+	return 0;
+out:
+	lwm_shard_close(s);
+	return rc;
+}
+
 int lwm_shard_open(struct lwm_shard_in *s, const char *path, const char *kind, const char *schema,
 		   const struct lwm_vec *v, int nv, struct lwm_err *e)
 {
-	struct lwm_vec all[LWM_VF_MAX];
 	int rc;
 	memset(s, 0, sizeof *s);
 	LWM_GO(lwm_manifest_read(&s->manifest, path, e));
@@ -193,12 +208,7 @@ int lwm_shard_open(struct lwm_shard_in *s, const char *path, const char *kind, c
 		rc = lwm_fail(e, LWM_EDATA, "%s: is a shard of %s, expected %s", path, s->manifest.kind, kind);
 		goto out;
 	}
-	LWM_GO(lwm_manifest_check(&s->manifest, path, false, e));
-	memcpy(all, v, (size_t)nv * sizeof *v);
-	all[nv] = (struct lwm_vec){ "meta", LWM_V_TEXT, 0 };
-	LWM_GO(lwm_vfr_open(&s->r, path, schema, all, nv + 1, e));
-	LWM_GO(read_meta(s, nv, path, e));
-	return 0;
+	return lwm_shard_open_known(s, path, schema, v, nv, e);
 out:
 	lwm_shard_close(s);
 	return rc;

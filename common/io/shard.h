@@ -32,9 +32,12 @@ struct lwm_shard_in {
 	json_t *meta;
 };
 
-/* v without `meta`. Manifest, size, (small files) hash, content id. */
+/* v without `meta`. The manifest, size and content id. */
 int lwm_shard_open(struct lwm_shard_in *s, const char *path, const char *kind, const char *schema,
 		   const struct lwm_vec *v, int nv, struct lwm_err *e);
+/* The same with bytes and content of s->manifest filled by the caller, who knows them; all else of *s is zero. */
+int lwm_shard_open_known(struct lwm_shard_in *s, const char *path, const char *schema, const struct lwm_vec *v, int nv,
+			 struct lwm_err *e);
 void lwm_shard_close(struct lwm_shard_in *s);
 
 /* Token vectors hold 2 or 4 bytes each. */

@@ -44,7 +44,6 @@ static struct tokens *self(struct lwm_objective *o)
 
 static int add_source(struct lwm_loader_source *s, const char *text, struct lwm_err *e)
 {
-	static const char *const suffixes[] = { ".h5", ".hdf5", NULL };
 	const char *eq = strrchr(text, '=');
 	char *path = eq ? strndup(text, (size_t)(eq - text)) : strdup(text);
 	int rc = 0;
@@ -53,7 +52,7 @@ static int add_source(struct lwm_loader_source *s, const char *text, struct lwm_
 	if (eq)
 		rc = lwm_parse_double(eq + 1, 0, 1e9, &s->weight, text, e);
 	if (rc == 0)
-		rc = lwm_paths_expand(&s->shards, path, suffixes, e);
+		rc = lwm_paths_add(&s->shards, path, e);
 	s->name = text;
 	free(path);
 	return rc;
@@ -80,7 +79,8 @@ static int open_loader(struct tokens *t, const struct lwm_paths *data, int64_t r
 					      .vision_weight = s->vision_weight,
 					      .vision = s->vision_codes || t->info.vocab > t->info.vocab_text,
 					      .seq_length = s->seq_length,
-					      .prefetch = prefetch };
+					      .prefetch = prefetch,
+					      .comm = t->base.mesh->world };
 		rc = lwm_loader_open(out, &cfg, e);
 	}
 	for (int64_t i = 0; src && i < data->n; i++)
