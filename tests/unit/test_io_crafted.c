@@ -31,7 +31,7 @@ static void put(struct lwm_spool *s, const struct content *c, struct lwm_err *e)
 }
 
 /* As the writers do it, but with any values; meta is stolen. */
-static void craft(const char *path, const char *kind, const char *schema, json_t *meta, const struct content *c)
+static void craft(const char *path, const char *kind, const char *schema, json_t *meta, const struct content *c, int vecs)
 {
 	struct lwm_shard_out s;
 	struct lwm_spool spool[VECS] = { { 0 } };
@@ -40,12 +40,12 @@ static void craft(const char *path, const char *kind, const char *schema, json_t
 	must(lwm_shard_begin(&s, path, kind, schema, "test", "", true, &e), &e);
 	json_object_update(s.meta, meta);
 	json_decref(meta);
-	for (int i = 0; i < VECS; i++) {
+	for (int i = 0; i < vecs; i++) {
 		v[i] = (struct lwm_vec){ c[i].name, c[i].type, 0 };
 		put(&spool[i], &c[i], &e);
 	}
-	must(lwm_shard_commit(&s, schema, v, spool, VECS, &e), &e);
-	for (int i = 0; i < VECS; i++)
+	must(lwm_shard_commit(&s, schema, v, spool, vecs, &e), &e);
+	for (int i = 0; i < vecs; i++)
 		lwm_spool_release(&spool[i]);
 	lwm_shard_release(&s);
 }
@@ -67,14 +67,26 @@ static const struct content good_rows[VECS] = {
 	[RUN_LOSS] = { "run_loss", LWM_V_U8, 7, { 0, 1, 0, 1, 0, 0, 1 } },
 };
 
+/* The same as they are written today: places where the mask changes, and a row's padding in its middle. */
+enum { NEW_TOKENS, NEW_SEG, NEW_LEN, NEW_DOC, NEW_FLIP, NEW_FLIP_AT, NEW_VECS };
+static const struct content new_rows[NEW_VECS] = {
+	[NEW_TOKENS] = { "tokens", LWM_V_U16, 12, { 1, 2, 3, 0, 4, 5, 6, 7, 8, 9, 10, 99 } },
+	[NEW_SEG] = { "row_seg", LWM_V_I64, 3, { 0, 3, 4 } },
+	[NEW_LEN] = { "seg_len", LWM_V_U16, 4, { 3, 1, 2, 6 } },
+	[NEW_DOC] = { "seg_doc", LWM_V_I64, 4, { 0, -2, 1, -1 } },
+	[NEW_FLIP] = { "row_flip", LWM_V_I64, 3, { 0, 2, 3 } },
+	[NEW_FLIP_AT] = { "flip_at", LWM_V_U16, 3, { 1, 2, 1 } },
+};
+
 static int read_rows(const struct content *c, int64_t rows)
 {
+	bool old = c[SEG_START].name == good_rows[SEG_START].name;
 	struct lwm_rows *r = NULL;
 	struct lwm_row row = { 0 };
 	struct lwm_err e = { 0 };
 	json_t *meta = json_pack("{s:i s:i s:i s:s s:s s:I s:i s:i}", "seq_length", 6, "vocab_text", 90, "vocab_vision", 10, "tokenizer",
 				 "", "weighting", "per_token", "rows", (json_int_t)rows, "segments", 3, "rejected", 0);
-	craft(at("rows.h5"), "rows", "lwm-rows-1", meta, c);
+	craft(at("rows.h5"), "rows", old ? "lwm-rows-1" : "lwm-rows-2", meta, c, old ? VECS : NEW_VECS);
 	int rc = lwm_rows_open(&r, at("rows.h5"), &e);
 	for (int64_t i = 0; rc == 0 && i < rows; i++)
 		rc = lwm_rows_read(r, i, &row, &e);
@@ -121,6 +133,41 @@ static void rows_that_do_not_add_up(void **state)
 	}
 }
 
+static void new_rows_that_do_not_add_up(void **state)
+{
+	static const struct {
+		const char *what;
+		int vec, i;
+		int64_t v;
+	} t[] = {
+		{ "an empty document", NEW_LEN, 0, 0 },                      { "a document behind the row", NEW_LEN, 2, 3 },
+		{ "one that is longer than the row", NEW_LEN, 3, 7 },        { "a document of no number", NEW_DOC, 2, -3 },
+		{ "a flip behind the row", NEW_FLIP_AT, 2, 7 },              { "flips that do not ascend", NEW_FLIP_AT, 1, 0 },
+		{ "two flips at one place", NEW_FLIP_AT, 1, 1 },             { "segments that do not ascend", NEW_SEG, 1, 5 },
+		{ "segments left over", NEW_SEG, 2, 3 },                     { "flips left over", NEW_FLIP, 2, 2 },
+		{ "flips that do not ascend from row to row", NEW_FLIP, 1, 4 }, { "a row that begins before", NEW_SEG, 0, -1 },
+		{ "an id outside of the vocabulary", NEW_TOKENS, 11, 100 },
+	};
+	(void)state;
+	assert_int_equal(read_rows(new_rows, 2), 0);
+	for (size_t k = 0; k < sizeof t / sizeof *t; k++) {
+		struct content c[NEW_VECS];
+		memcpy(c, new_rows, sizeof c);
+		c[t[k].vec].v[t[k].i] = t[k].v;
+		int rc = read_rows(c, 2);
+		if (rc != -LWM_EDATA)
+			fail_msg("%s: %d", t[k].what, rc);
+	}
+	assert_int_equal(read_rows(new_rows, 3), -LWM_EDATA);
+	assert_int_equal(read_rows(new_rows, 1), -LWM_EDATA);
+	for (int vec = 0; vec < NEW_VECS; vec++) { /* a value too few */
+		struct content c[NEW_VECS];
+		memcpy(c, new_rows, sizeof c);
+		c[vec].n--;
+		assert_int_equal(read_rows(c, 2), -LWM_EDATA);
+	}
+}
+
 /* ---- documents ---- */
 
 enum { DOC_TOKENS, DOC_OFFSET, DOC_RUN, DRUN_START, DRUN_LOSS, ID_BYTES, ID_OFFSET, SRC_BYTES, SRC_OFFSET };
@@ -146,7 +193,7 @@ static int read_docs(const struct content *c)
 	int32_t t[MOST];
 	json_t *meta = json_pack("{s:i s:i s:s s:s s:i s:i}", "vocab_text", 90, "vocab_vision", 10, "tokenizer", "", "policy", "none",
 				 "documents", 2, "rejected", 0);
-	craft(at("docs.h5"), "docs", "lwm-docs-1", meta, c);
+	craft(at("docs.h5"), "docs", "lwm-docs-1", meta, c, VECS);
 	int rc = lwm_docs_open(&d, at("docs.h5"), &e);
 	if (rc == 0)
 		rc = lwm_docs_lengths(d, 0, 2, len, &e);
@@ -467,7 +514,8 @@ static void another_mesh_holds_the_same_values(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(rows_that_do_not_add_up),       cmocka_unit_test(documents_that_do_not_add_up),
+		cmocka_unit_test(rows_that_do_not_add_up),       cmocka_unit_test(new_rows_that_do_not_add_up),
+		cmocka_unit_test(documents_that_do_not_add_up),
 		cmocka_unit_test(a_manifest_of_another_content), cmocka_unit_test(a_record_of_another_kind),
 		cmocka_unit_test(a_manifest_that_does_not_add_up),
 		cmocka_unit_test(a_table_of_sums_that_was_touched), cmocka_unit_test(values_outside_of_a_vector),
