@@ -148,19 +148,24 @@ static int check(struct lwm_err *e)
 static int plan(bool json, struct lwm_err *e)
 {
 	struct lwm_needle_results done = { 0 };
-	int64_t *length = NULL, cells = o.sweep.nlengths * (o.sweep.task.needles > 1 ? 1 : o.sweep.ndepths) * o.sweep.rounds;
+	int64_t *length = NULL, nl = 0, nd = 0;
+	double *depth = NULL;
 	char *path = lwm_path_join(o.sweep.out, "results.jsonl");
 	int rc = path ? lwm_results_read(&done, path, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc == 0)
-		rc = lwm_sweep_lengths(&o.sweep, &length, e);
+		rc = lwm_sweep_lengths(&o.sweep, &length, &nl, e);
+	if (rc == 0)
+		rc = lwm_sweep_depths(&o.sweep, &depth, &nd, e);
 	if (rc == 0) {
 		printf(json ? "{\"trials\":%" PRId64 ",\"done\":%" PRId64 ",\"lengths\":[" :
-			      "trials   %" PRId64 ", %" PRId64 " of them done\nlengths ", cells, done.n);
-		for (int64_t i = 0; i < o.sweep.nlengths; i++)
+			      "trials   %" PRId64 ", %" PRId64 " of them done\nlengths ",
+		       nl * (o.sweep.task.needles > 1 ? 1 : nd) * o.sweep.rounds, done.n);
+		for (int64_t i = 0; i < nl; i++)
 			printf(json ? "%s%" PRId64 : "%s %" PRId64, json && i ? "," : "", length[i]);
 		printf(json ? "]}\n" : "\n");
 	}
 	free(length);
+	free(depth);
 	free(path);
 	lwm_results_release(&done);
 	return rc;

@@ -77,7 +77,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "keep-every", &s.keep_every, 0, 1 << 30, "N", "and every N steps for good; 0: none", 0),
 	LWM_OPT_INT(0, "log-every", &s.log_every, 1, 1 << 30, "N", "steps a line on stderr", 0),
 	LWM_OPT_INT(0, "eval-every", &s.eval_every, 0, 1 << 30, "N", "steps; 0: only at the end", 0),
-	LWM_OPT_INT(0, "eval-rows", &s.eval_rows, 0, 1 << 30, "N", "held-out rows (or frames) an evaluation takes", 0),
+	LWM_OPT_INT(0, "eval-rows", &s.eval_rows, 0, 1 << 30, "N", "held-out rows (or frames) an evaluation takes, each once; all when there are fewer", 0),
 	LWM_OPT_LIST(0, "allow-change", &s.allow_change, "NAME", "a resumed run may have another value of this option (data: other rows)", 0),
 	LWM_OPT_FLAG(0, "start-over", &s.start_over, "begin at step 0 where no checkpoint is whole; what stands is set aside"),
 	LWM_OPT_INT(0, "stop-after", &s.stop_after, 0, 1 << 30, "N", "save and stop (exit 75) after N steps of this run", 0),

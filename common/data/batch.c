@@ -62,6 +62,17 @@ static void add_row(const struct lwm_loader *l, const struct lwm_row *r, struct 
 	b->segments_n += r->nseg;
 }
 
+/* A row of nothing: no sum takes anything from it. */
+static void add_padding(struct lwm_batch *b, int64_t at)
+{
+	memset(b->tokens + at, 0, (size_t)b->seq * sizeof *b->tokens);
+	memset(b->positions + at, 0, (size_t)b->seq * sizeof *b->positions);
+	for (int64_t t = at; t < at + b->seq; t++) {
+		b->segments[t] = b->targets[t] = -1;
+		b->weights[t] = 0;
+	}
+}
+
 int lwm_loader_fill(struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_batch *b, struct lwm_err *e)
 {
 	const struct lwm_loader_cfg *c = &l->cfg;
@@ -69,6 +80,10 @@ int lwm_loader_fill(struct lwm_loader *l, int64_t step, int64_t micro, struct lw
 	b->norm = 0;
 	b->segments_n = b->loss_text = b->loss_vision = b->tokens_n = 0;
 	for (int64_t i = 0; i < b->rows; i++) {
+		if (c->once && b->first_sample + i >= c->once) {
+			add_padding(b, i * b->seq);
+			continue;
+		}
 		struct lwm_sample x = lwm_loader_sample(l, b->first_sample + i);
 		LWM_TRY(lwm_rowset_read(&l->set, x.source, x.row, &l->row, e));
 		add_row(l, &l->row, b, i * b->seq);

@@ -52,16 +52,28 @@ static int share(struct lwm_loader *l, const struct lwm_loader_cfg *cfg, struct 
 	return 0;
 }
 
+/* Which source draw g is of, and its place among the draws of that source in the block. */
+static int64_t source_of(const struct lwm_loader *l, int64_t g, int64_t *place)
+{
+	int64_t source = 0;
+	*place = lwm_rng_permute(l->cfg.seed, LWM_RNG_MIX, (uint64_t)(g / LWM_MIX_BLOCK), LWM_MIX_BLOCK, g % LWM_MIX_BLOCK);
+	while (*place >= l->slots[source])
+		*place -= l->slots[source++];
+	return source;
+}
+
 struct lwm_sample lwm_loader_sample(const struct lwm_loader *l, int64_t g)
 {
 	struct lwm_sample x = { 0, 0, 0 };
 	int64_t k = g, rows = l->info.rows;
-	if (l->slots) {
-		int64_t block = g / LWM_MIX_BLOCK, i = g % LWM_MIX_BLOCK;
-		int64_t p = lwm_rng_permute(l->cfg.seed, LWM_RNG_MIX, (uint64_t)block, LWM_MIX_BLOCK, i);
-		while (p >= l->slots[x.source])
-			p -= l->slots[x.source++];
-		k = block * l->slots[x.source] + p;
+	if (l->held) {
+		x.source = l->held[g].source;
+		k = l->held[g].draw;
+		rows = l->set.source[x.source].rows;
+	} else if (l->slots) {
+		int64_t place;
+		x.source = source_of(l, g, &place);
+		k = g / LWM_MIX_BLOCK * l->slots[x.source] + place;
 		rows = l->set.source[x.source].rows;
 	}
 	x.epoch = k / rows;
@@ -75,10 +87,10 @@ struct lwm_sample lwm_loader_sample(const struct lwm_loader *l, int64_t g)
 
 static int check_cfg(const struct lwm_loader_cfg *c, struct lwm_err *e)
 {
-	if (c->ranks < 1 || c->rank < 0 || c->rank >= c->ranks || c->rows_per_step < 1 || c->micro_rows < 1)
+	if (c->ranks < 1 || c->rank < 0 || c->rank >= c->ranks || (c->rows_per_step < 1 && c->once < 1) || c->micro_rows < 1)
 		return lwm_fail(e, LWM_ECONFIG, "rank %d of %d with %" PRId64 " rows a step, %" PRId64 " at a time: "
 				"not possible", c->rank, c->ranks, c->rows_per_step, c->micro_rows);
-	if (c->rows_per_step % c->ranks || c->rows_per_step / c->ranks % c->micro_rows)
+	if (c->once == 0 && (c->rows_per_step % c->ranks || c->rows_per_step / c->ranks % c->micro_rows))
 		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " rows a step do not divide into %d data ranks with micro "
 				"batches of %" PRId64 " rows", c->rows_per_step, c->ranks, c->micro_rows);
 	return 0;
@@ -97,6 +109,37 @@ static int set_modalities(struct lwm_loader *l, struct lwm_err *e)
 	l->modality[0] = text;
 	l->modality[1] = vision;
 	return 0;
+}
+
+/* Held-out rows of weighted sources: the draws in order, without those of a source that has no row left. */
+static int draw_once(struct lwm_loader *l, struct lwm_err *e)
+{
+	int64_t n = 0, *drawn = calloc((size_t)l->set.nsources, sizeof *drawn);
+	l->held = malloc((size_t)l->cfg.once * sizeof *l->held);
+	if (!drawn || !l->held) {
+		free(drawn);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the order of %" PRId64 " rows", l->cfg.once);
+	}
+	for (int64_t g = 0, place; n < l->cfg.once; g++) {
+		int64_t s = source_of(l, g, &place);
+		if (drawn[s] < l->set.source[s].rows)
+			l->held[n++] = (struct lwm_loader_held){ s, drawn[s]++ };
+	}
+	free(drawn);
+	return 0;
+}
+
+/* One step of whole micro batches on every rank, with room for all that counts. */
+static int hold_out(struct lwm_loader *l, struct lwm_err *e)
+{
+	int64_t unit = l->cfg.ranks * l->cfg.micro_rows, all = 0;
+	if (!l->cfg.once)
+		return 0;
+	for (int64_t i = 0; i < l->set.nsources; i++)
+		all += !l->slots || l->slots[i] ? l->set.source[i].rows : 0;
+	l->cfg.once = l->cfg.once < all ? l->cfg.once : all;
+	l->cfg.rows_per_step = (l->cfg.once + unit - 1) / unit * unit;
+	return l->slots ? draw_once(l, e) : 0;
 }
 
 static int alloc_batch(struct lwm_loader *l, struct lwm_batch *b, struct lwm_err *e)
@@ -141,6 +184,7 @@ int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, s
 					    .vocab = l->set.vocab_text + l->set.vocab_vision,
 					    .tokenizer = l->set.tokenizer, .content = l->set.content };
 	LWM_GO(set_modalities(l, e));
+	LWM_GO(hold_out(l, e));
 	LWM_GO(alloc_batch(l, &l->slot[0].b, e));
 	LWM_GO(alloc_batch(l, &l->slot[1].b, e));
 	if (cfg->prefetch && pthread_create(&l->thread, NULL, prefetch, l)) {
@@ -183,6 +227,7 @@ void lwm_loader_close(struct lwm_loader *l)
 	lwm_row_release(&l->row);
 	lwm_rowset_release(&l->set);
 	free(l->slots);
+	free(l->held);
 	free(l);
 }
 

@@ -10,6 +10,10 @@
  *            once, then all again in another order. A source that is drawn faster than it is long repeats sooner.
  * Data rank r of n gets samples [r*R/n, (r+1)*R/n) of each step's R = rows_per_step.
  *
+ * Held-out rows (once > 0) are that many rows, or all there are: a source whose rows are through is passed over. What else it
+ * takes to fill the batches of all ranks is padding, rows of no segment. So each row counts once, and which rows count depends
+ * neither on the number of ranks nor on micro_rows.
+ *
  *	lwm_loader_open(&l, &cfg, e)
  *	lwm_loader_get(l, step, micro, &b, e)      one micro batch; the next is read in the background
  *	lwm_loader_close(l)
@@ -50,7 +54,9 @@ struct lwm_loader_cfg {
 	const struct lwm_loader_source *source; /* copied as needed; not kept */
 	int64_t nsources;
 	uint64_t seed;
-	int64_t rows_per_step; /* all ranks and micro batches together */
+	int64_t rows_per_step; /* all ranks and micro batches together; with `once` made of it, what is given is not looked at */
+	int64_t once;          /* 0: rows come again in every epoch; else held-out rows, see above: step 0 holds all of them.
+				* The same shard twice, or a copy of it, is -LWM_ECONFIG */
 	int rank, ranks;       /* data rank: dp x fsdp */
 	int64_t micro_rows;    /* rows of this rank in one micro batch; divides rows_per_step / ranks */
 	enum lwm_weighting weighting;

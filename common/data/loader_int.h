@@ -45,6 +45,9 @@ struct lwm_loader {
 	struct lwm_rowset set;
 	double modality[2]; /* w_m of text and vision */
 	bool apart;         /* text and vision are told apart */
+	struct lwm_loader_held {
+		int64_t source, draw;
+	} *held; /* [cfg.once] the rows of an evaluation over weighted sources; NULL otherwise */
 	int64_t *slots; /* [nsources] draws of each source in a block of LWM_MIX_BLOCK; NULL: one pool of all rows */
 	struct lwm_row row;
 	struct lwm_loader_slot slot[2];

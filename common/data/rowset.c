@@ -191,6 +191,17 @@ static int read_table(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, co
 	return rc;
 }
 
+/* A shard that is named twice, by way of its folder say, or a copy of one. */
+static int check_copies(const struct lwm_rowset *s, struct lwm_err *e)
+{
+	for (int64_t i = 0; i < s->nshards; i++)
+		for (int64_t k = 0; k < i && s->shard[i].facts.shape.rows; k++)
+			if (strcmp(s->shard[i].facts.content, s->shard[k].facts.content) == 0)
+				return lwm_fail(e, LWM_ECONFIG, "%s: holds the rows of %s once more: name held-out rows once", s->shard[i].path,
+						s->shard[k].path);
+	return 0;
+}
+
 int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, struct lwm_err *e)
 {
 	struct lwm_str table = { 0 };
@@ -204,6 +215,8 @@ int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, stru
 		rc = read_table(s, cfg, table.s, e);
 	free(table.s);
 	LWM_TRY(rc);
+	if (cfg->once)
+		LWM_TRY(check_copies(s, e));
 	if (cfg->seq_length && cfg->seq_length != s->seq)
 		return lwm_fail(e, LWM_ECONFIG, "%s: rows of %" PRId64 " tokens, the configuration says %" PRId64,
 				s->shard[0].path, s->seq, cfg->seq_length);

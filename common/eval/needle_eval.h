@@ -75,9 +75,10 @@ struct lwm_sweep {
 	int64_t team; /* so many consecutive ranks share a context and work on one trial: the gen was made by
 		       * lwm_gen_new_split over them; 0, 1: each rank for itself */
 };
-/* The grid, malloc'ed: lengths rounded, ascending; depths 0..100. */
-int lwm_sweep_lengths(const struct lwm_sweep *s, int64_t **lengths, struct lwm_err *e);
-int lwm_sweep_depths(const struct lwm_sweep *s, double **depths, struct lwm_err *e);
+/* The grid, malloc'ed: lengths rounded, ascending; depths 0..100. *n of them: those that rounding makes equal are one, so that no
+ * trial is asked or counted twice. */
+int lwm_sweep_lengths(const struct lwm_sweep *s, int64_t **lengths, int64_t *n, struct lwm_err *e);
+int lwm_sweep_depths(const struct lwm_sweep *s, double **depths, int64_t *n, struct lwm_err *e);
 /* COLLECTIVE. Runs what results.jsonl does not hold yet; rank 0 appends in grid order. Results of another model,
  * seed, haystack or task in the file are -LWM_ECONFIG. -LWM_ESAVED after a stop that was asked for. */
 int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_gen *g, const struct lwm_haystack *h, struct lwm_tokenizer *tok,

@@ -48,10 +48,9 @@ static int64_t place_of(const struct table *t, const struct lwm_needle_cell *c)
 static int table_make(struct table *t, const struct lwm_sweep *s, const struct lwm_needle_results *r, struct lwm_err *e)
 {
 	memset(t, 0, sizeof *t);
-	t->nx = s->nlengths;
-	t->ny = s->task.needles > 1 ? 1 : s->ndepths;
-	LWM_TRY(lwm_sweep_lengths(s, &t->length, e));
-	LWM_TRY(lwm_sweep_depths(s, &t->depth, e));
+	LWM_TRY(lwm_sweep_lengths(s, &t->length, &t->nx, e));
+	LWM_TRY(lwm_sweep_depths(s, &t->depth, &t->ny, e));
+	t->ny = s->task.needles > 1 ? 1 : t->ny;
 	size_t n = (size_t)(t->nx * t->ny);
 	t->sum = calloc(n, sizeof *t->sum);
 	t->count = calloc(n, sizeof *t->count);

@@ -15,26 +15,33 @@
 #include "common/eval/generate.h"
 #include "common/eval/needle_eval.h"
 
-int lwm_sweep_lengths(const struct lwm_sweep *s, int64_t **lengths, struct lwm_err *e)
+int lwm_sweep_lengths(const struct lwm_sweep *s, int64_t **lengths, int64_t *n, struct lwm_err *e)
 {
 	double a = (double)s->length_min, b = (double)s->length_max;
 	*lengths = malloc((size_t)s->nlengths * sizeof **lengths);
 	if (!*lengths)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " lengths", s->nlengths);
+	*n = 0;
 	for (int64_t i = 0; i < s->nlengths; i++) {
 		double x = s->nlengths > 1 ? (double)i / (double)(s->nlengths - 1) : 1;
-		(*lengths)[i] = llround(s->log_lengths ? a * pow(b / a, x) : a + (b - a) * x);
+		int64_t length = llround(s->log_lengths ? a * pow(b / a, x) : a + (b - a) * x);
+		if (*n == 0 || length != (*lengths)[*n - 1])
+			(*lengths)[(*n)++] = length;
 	}
 	return 0;
 }
 
-int lwm_sweep_depths(const struct lwm_sweep *s, double **depths, struct lwm_err *e)
+int lwm_sweep_depths(const struct lwm_sweep *s, double **depths, int64_t *n, struct lwm_err *e)
 {
 	*depths = malloc((size_t)s->ndepths * sizeof **depths);
 	if (!*depths)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " depths", s->ndepths);
-	for (int64_t i = 0; i < s->ndepths; i++)
-		(*depths)[i] = s->ndepths > 1 ? (double)llround(100.0 * (double)i / (double)(s->ndepths - 1)) : 50;
+	*n = 0;
+	for (int64_t i = 0; i < s->ndepths; i++) {
+		double depth = s->ndepths > 1 ? (double)llround(100.0 * (double)i / (double)(s->ndepths - 1)) : 50;
+		if (*n == 0 || depth != (*depths)[*n - 1])
+			(*depths)[(*n)++] = depth;
+	}
 	return 0;
 }
 
@@ -250,9 +257,9 @@ out:
 static int list_todo(struct sweep *w, const struct lwm_needle_results *done, struct lwm_err *e)
 {
 	const struct lwm_sweep *s = w->s;
-	int64_t *lengths = NULL, nd = s->task.needles > 1 ? 1 : s->ndepths;
-	LWM_TRY(lwm_sweep_lengths(s, &lengths, e));
-	for (int64_t i = 0; i < s->nlengths * nd * s->rounds; i++) {
+	int64_t *lengths = NULL, nl, nd = s->task.needles > 1 ? 1 : w->task.ndepths;
+	LWM_TRY(lwm_sweep_lengths(s, &lengths, &nl, e));
+	for (int64_t i = 0; i < nl * nd * s->rounds; i++) {
 		struct lwm_needle_cell c = { .length = lengths[i / (nd * s->rounds)],
 					     .depth = s->task.needles > 1 ? -1 : w->task.depths[i / s->rounds % nd],
 					     .round = i % s->rounds };
@@ -316,10 +323,9 @@ int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_gen *g, const struct lwm
 	struct lwm_jsonl *file = NULL;
 	double *depths = NULL;
 	char *path = lwm_path_join(s->out, "results.jsonl");
-	int rc = path ? lwm_sweep_depths(s, &depths, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = path ? lwm_sweep_depths(s, &depths, &w.task.ndepths, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	LWM_GO(lwm_agree(c, rc, e));
 	w.task.depths = depths;
-	w.task.ndepths = s->ndepths;
 	identity(w.id, sizeof w.id, s, h, tok);
 	LWM_GO(find_todo(&w, path, e));
 	if (lwm_comm_rank(c) == 0)

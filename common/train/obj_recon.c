@@ -129,6 +129,24 @@ static int recon_init(struct lwm_objective *o, uint64_t seed, int64_t first, int
 	return 0;
 }
 
+/* A clip that is held out twice, by way of its folder say, would count twice in every evaluation. */
+static int check_copies(const struct lwm_paths *held, struct lwm_err *e)
+{
+	char **real = calloc((size_t)held->n + 1, sizeof *real);
+	int rc = real ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for paths");
+	for (int64_t i = 0; rc == 0 && i < held->n; i++) {
+		real[i] = realpath(held->v[i], NULL); /* NULL: not there, which is told when it is opened */
+		for (int64_t k = 0; rc == 0 && real[i] && k < i; k++)
+			if (real[k] && strcmp(real[i], real[k]) == 0)
+				rc = lwm_fail(e, LWM_ECONFIG, "%s: is held out twice, as %s too: name held-out clips once", held->v[i],
+					      held->v[k]);
+	}
+	for (int64_t i = 0; real && i < held->n; i++)
+		free(real[i]);
+	free(real);
+	return rc;
+}
+
 static int recon_attach(struct lwm_objective *o, void *compute, struct lwm_err *e)
 {
 	LWM_TRY(lwm_recon_new(&self(o)->net, o->dev, &self(o)->cfg, compute, e));
@@ -216,6 +234,7 @@ int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, c
 		LWM_GO(lwm_paths_expand(&r->media, s->data.v[i], lwm_media_suffixes, e));
 	for (int64_t i = 0; i < s->eval_data.n; i++)
 		LWM_GO(lwm_paths_expand(&r->held_out, s->eval_data.v[i], lwm_media_suffixes, e));
+	LWM_GO(check_copies(&r->held_out, e));
 	LWM_GO(configure(r, e));
 	LWM_GO(copy_table(r, e));
 	r->base.tokenizer_hash = "";

@@ -58,8 +58,9 @@ static int add_source(struct lwm_loader_source *s, const char *text, struct lwm_
 	return rc;
 }
 
-static int open_loader(struct tokens *t, const struct lwm_paths *data, int64_t rows, bool prefetch,
-		       struct lwm_loader **out, struct lwm_err *e)
+/* how: what differs from loader to loader. */
+static int open_loader(const struct tokens *t, const struct lwm_paths *data, struct lwm_loader_cfg how, struct lwm_loader **out,
+		       struct lwm_err *e)
 {
 	const struct lwm_stage *s = t->base.stage;
 	struct lwm_loader_source *src = calloc((size_t)data->n, sizeof *src);
@@ -67,26 +68,30 @@ static int open_loader(struct tokens *t, const struct lwm_paths *data, int64_t r
 	for (int64_t i = 0; rc == 0 && i < data->n; i++)
 		rc = add_source(&src[i], data->v[i], e);
 	if (rc == 0) {
-		struct lwm_loader_cfg cfg = { .source = src,
-					      .nsources = data->n,
-					      .seed = (uint64_t)s->seed,
-					      .rows_per_step = rows,
-					      .rank = lwm_mesh_row_rank(t->base.mesh),
-					      .ranks = lwm_mesh_row_ranks(t->base.mesh),
-					      .micro_rows = t->cut.micro_rows,
-					      .weighting = (enum lwm_weighting)s->weighting,
-					      .text_weight = s->text_weight,
-					      .vision_weight = s->vision_weight,
-					      .vision = s->vision_codes || t->info.vocab > t->info.vocab_text,
-					      .seq_length = s->seq_length,
-					      .prefetch = prefetch,
-					      .comm = t->base.mesh->world };
-		rc = lwm_loader_open(out, &cfg, e);
+		how.source = src;
+		how.nsources = data->n;
+		how.seed = (uint64_t)s->seed;
+		how.weighting = (enum lwm_weighting)s->weighting;
+		how.text_weight = s->text_weight;
+		how.vision_weight = s->vision_weight;
+		how.vision = s->vision_codes || t->info.vocab > t->info.vocab_text;
+		how.seq_length = s->seq_length;
+		how.comm = t->base.mesh->world;
+		rc = lwm_loader_open(out, &how, e);
 	}
 	for (int64_t i = 0; src && i < data->n; i++)
 		lwm_paths_release(&src[i].shards);
 	free(src);
 	return rc;
+}
+
+/* This rank's share of the rows of a step. */
+static struct lwm_loader_cfg share_of(const struct tokens *t)
+{
+	return (struct lwm_loader_cfg){ .rows_per_step = t->cut.rows_step,
+					.rank = lwm_mesh_row_rank(t->base.mesh),
+					.ranks = lwm_mesh_row_ranks(t->base.mesh),
+					.micro_rows = t->cut.micro_rows };
 }
 
 /* Rows a step and rows at a time; by default as many rows at a time as make 16K tokens, at least one. */
@@ -145,7 +150,9 @@ static int open_data(struct tokens *t, struct lwm_err *e)
 		t->info.vocab = t->info.vocab_text + (s->vision_codes ? s->vision_codes + 2 : 0);
 		return 0;
 	}
-	LWM_TRY(open_loader(t, &s->data, t->cut.rows_step, !s->planning, &t->train, e));
+	struct lwm_loader_cfg how = share_of(t);
+	how.prefetch = !s->planning;
+	LWM_TRY(open_loader(t, &s->data, how, &t->train, e));
 	t->info = *lwm_loader_info(t->train);
 	return 0;
 }
@@ -401,6 +408,8 @@ static int batches(struct tokens *t, struct lwm_loader *l, int64_t step, float *
 		struct lwm_batch *b = NULL;
 		/* a rank that cannot read its rows must not leave the others waiting in the ring */
 		LWM_TRY(lwm_agree(t->base.mesh->sp, lwm_loader_get(l, step, i, &b, e), e));
+		if (b->tokens_n == 0) /* held-out rows ended before the share of this rank did */
+			continue;
 		take_share(t, b);
 		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos };
 		int rc = lwm_llama_step(t->net, &in, &w, &st, e);
@@ -474,15 +483,21 @@ static double entropy(const int64_t *count, int64_t first, int64_t last)
 	return h;
 }
 
-/* This rank's share of the held-out rows tells enough. */
+/* Of all held-out rows, on the rank that writes the numbers down. */
 static int count_targets(struct tokens *t, struct lwm_err *e)
 {
-	int64_t vocab = t->info.vocab, micros = lwm_loader_micros(t->eval);
-	int64_t *count = calloc((size_t)vocab, sizeof *count);
-	int rc = count ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for counts of %" PRId64 " tokens", vocab);
-	for (int64_t i = 0; rc == 0 && i < micros; i++) {
+	const struct lwm_loader_cfg all = { .once = t->base.stage->eval_rows, .ranks = 1, .micro_rows = 1 };
+	int64_t vocab = t->info.vocab, *count;
+	struct lwm_loader *l;
+	int rc;
+	if (lwm_comm_rank(t->base.mesh->world))
+		return 0;
+	LWM_TRY(open_loader(t, &t->base.stage->eval_data, all, &l, e));
+	count = calloc((size_t)vocab, sizeof *count);
+	rc = count ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for counts of %" PRId64 " tokens", vocab);
+	for (int64_t i = 0; rc == 0 && i < lwm_loader_micros(l); i++) {
 		struct lwm_batch *b = NULL;
-		rc = lwm_loader_get(t->eval, 0, i, &b, e);
+		rc = lwm_loader_get(l, 0, i, &b, e);
 		for (int64_t k = 0; rc == 0 && k < b->rows * b->seq; k++)
 			if (b->weights[k] > 0 && b->targets[k] >= 0 && b->targets[k] < vocab)
 				count[b->targets[k]]++;
@@ -492,18 +507,19 @@ static int count_targets(struct tokens *t, struct lwm_err *e)
 		t->unigram[LWM_VISION] = entropy(count, t->info.vocab_text, vocab);
 	}
 	free(count);
+	lwm_loader_close(l);
 	return rc;
 }
 
-/* Held-out rows: as asked, made divisible among the ranks; never more than there are. */
+/* Held-out rows: as many as asked for, never more than there are, each once. */
 static int open_eval(struct tokens *t, struct lwm_err *e)
 {
 	const struct lwm_stage *s = t->base.stage;
-	int64_t unit = lwm_mesh_row_ranks(t->base.mesh) * t->cut.micro_rows, rows;
-	if (!s->eval_data.n)
+	struct lwm_loader_cfg how = share_of(t);
+	if (!s->eval_data.n || !s->eval_rows)
 		return 0;
-	rows = (s->eval_rows + unit - 1) / unit * unit;
-	LWM_TRY(open_loader(t, &s->eval_data, rows, false, &t->eval, e));
+	how.once = s->eval_rows;
+	LWM_TRY(open_loader(t, &s->eval_data, how, &t->eval, e));
 	return count_targets(t, e);
 }
 

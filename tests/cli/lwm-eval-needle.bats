@@ -89,6 +89,12 @@ timeless() { sed -E 's/"seconds":[0-9.]+/"seconds":0/; s/,"check":"[0-9a-f]{16}"
 	err_has 'this is no text'
 }
 
+@test "lengths that are one length are asked once" {
+	ok lwm-eval-needle "${sweep[@]}" -o out --context-lengths-min 500 --n-document-depth-intervals 1 --n-context-length-intervals 3
+	[ "$(wc -l <out/results.jsonl)" = 1 ]
+	[ "$(wc -l <out/summary.csv)" = 2 ]
+}
+
 @test "several needles" {
 	ok lwm-eval-needle "${sweep[@]}" -o out --context-lengths-min 700 --context-lengths-max 800 --n-needles-total 3 \
 		--n-needles-retrieve 2
@@ -115,6 +121,8 @@ timeless() { sed -E 's/"seconds":[0-9.]+/"seconds":0/; s/,"check":"[0-9a-f]{16}"
 	has 'trials   6, 0 of them done'
 	ok lwm-eval-needle "${sweep[@]}" -o out --plan --json
 	[ "$output" = '{"trials":6,"done":0,"lengths":[400,500]}' ]
+	ok lwm-eval-needle "${sweep[@]}" -o out --plan --json --context-lengths-min 499 --n-context-length-intervals 5
+	[ "$output" = '{"trials":6,"done":0,"lengths":[499,500]}' ]
 	[ ! -e out ]
 	ok lwm-eval-needle --help
 	has '--n-rounds'

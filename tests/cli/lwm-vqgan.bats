@@ -189,6 +189,15 @@ tokens() {
 	code 64 lwm-train-stage --objective reconstruction --data clips -o "$out/bad" --quantize-from -1
 }
 
+@test "training: a clip that is held out twice is refused, it would count twice" {
+	code 78 lwm-train-stage --objective reconstruction --model tiny --hidden 4 --groups 2 --channel-mult 1,2,2 --resolution 16 \
+		--data clips -o "$out/twice" --eval-data clips --eval-data clips/clip-00000.mp4 -q
+	err_has 'is held out twice'
+	[ ! -e "$out/twice/metrics.jsonl" ]
+	recon once --eval-data clips --eval-rows 1000
+	grep -q '"event":"eval".*"frames":32,' "$out/once/metrics.jsonl"
+}
+
 @test "stopped: finished clips are kept, the next run resumes behind them and the bytes are the same" {
 	ok lwm-synth images -n 60 --size 16 -o "$out/many" -q
 	local slow=(-m vq -t bytes --device ref --frames-per-pass 1 -f '[vision],caption' "$out/many")

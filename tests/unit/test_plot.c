@@ -29,27 +29,38 @@ static void test_grids(void **state)
 {
 	static const int64_t even[] = { 1000, 3000, 5000, 7000, 9000 }, twice[] = { 1000, 2000, 4000, 8000, 16000 };
 	struct lwm_sweep s = { .length_min = 1000, .length_max = 9000, .nlengths = 5, .ndepths = 4 };
-	int64_t *lengths;
+	int64_t *lengths, n;
 	double *depths;
 	(void)state;
-	OK(lwm_sweep_lengths(&s, &lengths, err));
+	OK(lwm_sweep_lengths(&s, &lengths, &n, err));
 	assert_memory_equal(lengths, even, sizeof even);
 	free(lengths);
 	s.log_lengths = true;
 	s.length_max = 16000;
-	OK(lwm_sweep_lengths(&s, &lengths, err));
+	OK(lwm_sweep_lengths(&s, &lengths, &n, err));
 	assert_memory_equal(lengths, twice, sizeof twice);
 	free(lengths);
 	s.nlengths = 1;
-	OK(lwm_sweep_lengths(&s, &lengths, err));
+	OK(lwm_sweep_lengths(&s, &lengths, &n, err));
 	assert_int_equal(lengths[0], 16000);
 	free(lengths);
-	OK(lwm_sweep_depths(&s, &depths, err));
+	OK(lwm_sweep_depths(&s, &depths, &n, err));
 	assert_true(depths[0] == 0 && depths[1] == 33 && depths[2] == 67 && depths[3] == 100);
 	free(depths);
 	s.ndepths = 1;
-	OK(lwm_sweep_depths(&s, &depths, err));
-	assert_true(depths[0] == 50);
+	OK(lwm_sweep_depths(&s, &depths, &n, err));
+	assert_true(n == 1 && depths[0] == 50);
+	free(depths);
+	/* what rounding makes equal is asked once */
+	s.log_lengths = false;
+	s.length_max = 1002;
+	s.nlengths = 6;
+	s.ndepths = 301;
+	OK(lwm_sweep_lengths(&s, &lengths, &n, err));
+	assert_true(n == 3 && lengths[0] == 1000 && lengths[1] == 1001 && lengths[2] == 1002);
+	free(lengths);
+	OK(lwm_sweep_depths(&s, &depths, &n, err));
+	assert_true(n == 101 && depths[0] == 0 && depths[50] == 50 && depths[100] == 100);
 	free(depths);
 }
 
