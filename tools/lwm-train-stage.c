@@ -76,6 +76,8 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "keep", &s.keep, 1, 1 << 20, "N", "newest checkpoints that stay", 0),
 	LWM_OPT_INT(0, "keep-every", &s.keep_every, 0, 1 << 30, "N", "and every N steps for good; 0: none", 0),
 	LWM_OPT_INT(0, "log-every", &s.log_every, 1, 1 << 30, "N", "steps a line on stderr", 0),
+	LWM_OPT_DOUBLE(0, "peak-tflops", &s.peak_tflops, 0, 1e9, "X",
+		       "of one rank's device, for MFU; 0: its matrix product is measured once steps have taken 5 s", 0),
 	LWM_OPT_INT(0, "eval-every", &s.eval_every, 0, 1 << 30, "N", "steps; 0: only at the end", 0),
 	LWM_OPT_INT(0, "eval-rows", &s.eval_rows, 0, 1 << 30, "N", "held-out rows (or frames) an evaluation takes, each once; all when there are fewer", 0),
 	LWM_OPT_LIST(0, "allow-change", &s.allow_change, "NAME", "a resumed run may have another value of this option (data: other rows)", 0),

@@ -116,6 +116,18 @@ struct lwm_llama_batch {
 	const int32_t *pos;     /* position in its segment, for rotary angles and causality */
 };
 
+/* What a step has to compute, whatever it computes: sums over all rows, each once. */
+struct lwm_llama_work {
+	double tokens;                /* that are not padding */
+	double pairs;                 /* (query, key) of one segment with the key not behind the query: n (n + 1) / 2 of n tokens */
+	double heads[LWM_MODALITIES]; /* targets that count, by the table they are looked for in */
+};
+/* Pure. Model FLOPs of training on that, forward and backward, two for each multiplication and addition (Chowdhery et al. 2022,
+ * PaLM, appendix B): 6 for each weight of the layers' matrices and each token, 6 D V for each target that counts, and for
+ * attention 12 D for each layer and pair, where the appendix counts T^2 pairs, masked ones too. Embeddings are looked up, norms
+ * and rotation are not counted; nor is what is computed a second time (recomputation), so a rate made of it is MFU, not HFU. */
+double lwm_llama_work_flops(const struct lwm_llama_cfg *cfg, const struct lwm_llama_work *work);
+
 struct lwm_llama_stats { /* local sums per modality, fp64 */
 	double loss[LWM_MODALITIES]; /* sum of weight * nll */
 	double nll[LWM_MODALITIES];  /* sum of nll over counted tokens */

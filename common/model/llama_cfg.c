@@ -184,5 +184,15 @@ int64_t lwm_llama_matmul(const struct lwm_llama_cfg *c)
 
 double lwm_llama_flops(const struct lwm_llama_cfg *c, double seen)
 {
-	return 6.0 * (double)lwm_llama_matmul(c) + 12.0 * (double)c->layers * (double)c->dim * seen;
+	const struct lwm_llama_work one = { .tokens = 1, .pairs = seen, .heads = { 1, 0 } };
+
+	return lwm_llama_work_flops(c, &one);
+}
+
+double lwm_llama_work_flops(const struct lwm_llama_cfg *c, const struct lwm_llama_work *w)
+{
+	double d = (double)c->dim, l = (double)c->layers;
+	double heads = w->heads[LWM_TEXT] * (double)c->vocab_text + w->heads[LWM_VISION] * (double)c->vision_rows;
+
+	return 6 * l * (double)layer_matmul(c) * w->tokens + 6 * d * heads + 12 * l * d * w->pairs;
 }

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/base/clock.h"
 #include "common/base/inplace.h"
 #include "common/base/json.h"
 #include "common/base/log.h"
@@ -22,7 +21,12 @@ struct lwm_metrics {
 	const struct lwm_objective *o;
 	struct lwm_jsonl *file;
 	char *summary;
-	double last_eval, busy; /* busy: seconds since the last log line */
+	double last_eval;
+	struct spent {
+		double seconds, flops; /* of steps */
+	} line, run;             /* since the last log line, and since this run began */
+	double peak;             /* FLOP a second of all ranks; 0 unknown */
+	const char *peak_source;
 	bool evaluated;
 	struct lwm_str eval_more;
 	int64_t since;
@@ -92,10 +96,8 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 	lwm_str_printf(&line, "{\"event\":\"start\",\"step\":%" PRId64 ",\"steps\":%" PRId64 ",\"kind\":\"%s\",\"unit\":\"%s\",\"device\":",
 		       step, s->steps, o->kind, o->unit);
 	lwm_str_json(&line, lk_dev_name(o->dev), strlen(lk_dev_name(o->dev)));
-	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64 ",\"seq_length\":%" PRId64 ",\"theta\":%.9g,\"units_per_step\":%" PRId64
-			      ",\"flops_per_step\":%.6g",
-		       lwm_comm_size(o->mesh->world), o->params, s->seq_length, s->theta, o->tokens_per_step,
-		       o->flops_per_step);
+	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64 ",\"seq_length\":%" PRId64 ",\"theta\":%.9g,\"units_per_step\":%" PRId64,
+		       lwm_comm_size(o->mesh->world), o->params, s->seq_length, s->theta, o->tokens_per_step);
 	LWM_GO(add(m, &line, e));
 out:
 	free(path);
@@ -106,34 +108,65 @@ out:
 	return rc;
 }
 
-static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, double gnorm, double lr)
+double lwm_metrics_seconds(const struct lwm_metrics *m)
 {
-	char eta[32], mfu[32] = "";
-	double rate = m->busy > 0 ? (double)(m->since * m->o->tokens_per_step) / m->busy : 0;
-	long left = m->since ? (long)((double)(m->s->steps - st->step) * m->busy / (double)m->since) : 0;
-	snprintf(eta, sizeof eta, "%ldh%02ldm%02lds", left / 3600, left / 60 % 60, left % 60);
-	if (m->o->flops_per_step > 0 && m->busy > 0)
-		snprintf(mfu, sizeof mfu, " %.1f GFLOP/s", m->o->flops_per_step * (double)m->since / m->busy / 1e9);
-	lwm_log(LWM_INFO, "step %" PRId64 "/%" PRId64 " loss %.4f gnorm %.3g lr %.2e %.4g %s/s%s eta %s", st->step, m->s->steps,
-		st->loss, gnorm, lr, rate, m->o->unit, mfu, eta);
-	m->busy = 0;
+	return m->run.seconds;
+}
+
+static void put_peak(struct lwm_str *line, const struct lwm_metrics *m)
+{
+	lwm_str_printf(line, ",\"peak_tflops\":%.6g,\"peak_source\":\"%s\"", m->peak / 1e12, m->peak_source);
+}
+
+int lwm_metrics_peak(struct lwm_metrics *m, int64_t step, double rate, const char *source, struct lwm_err *e)
+{
+	struct lwm_str line = { 0 };
+	m->peak = rate;
+	m->peak_source = source;
+	lwm_log(LWM_INFO, "peak of all ranks: %.4g TFLOP/s, %s", rate / 1e12, source);
+	lwm_str_printf(&line, "{\"event\":\"peak\",\"step\":%" PRId64, step);
+	put_peak(&line, m);
+	return add(m, &line, e);
+}
+
+static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, const struct lwm_step_figures *f)
+{
+	struct lwm_str work = { 0 };
+	double busy = m->line.seconds, rate = busy > 0 ? (double)(m->since * m->o->tokens_per_step) / busy : 0;
+	long left = m->since ? (long)((double)(m->s->steps - st->step) * busy / (double)m->since) : 0;
+	if (m->line.flops > 0 && busy > 0)
+		lwm_str_printf(&work, " %.4g GFLOP/s", m->line.flops / busy / 1e9);
+	if (m->peak > 0 && m->line.flops > 0 && busy > 0)
+		lwm_str_printf(&work, " MFU %.1f %% of %.4g TFLOP/s %s", 100 * m->line.flops / busy / m->peak, m->peak / 1e12,
+			       m->peak_source);
+	lwm_log(LWM_INFO, "step %" PRId64 "/%" PRId64 " loss %.4f gnorm %.3g lr %.2e %.4g %s/s%s eta %ldh%02ldm%02lds", st->step,
+		m->s->steps, st->loss, f->grad_norm, f->lr, rate, m->o->unit, lwm_str_get(&work), left / 3600, left / 60 % 60,
+		left % 60);
+	lwm_str_release(&work);
+	m->line = (struct spent){ 0, 0 };
 	m->since = 0;
 }
 
-int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, double grad_norm, double lr, double seconds,
-		     bool skipped, struct lwm_err *e)
+int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, const struct lwm_step_figures *f,
+		     struct lwm_err *e)
 {
+	struct spent *spent[] = { &m->line, &m->run };
 	struct lwm_str line = { 0 };
 	lwm_str_printf(&line, "{\"event\":\"step\",\"step\":%" PRId64, st->step);
 	number(&line, "loss", st->loss);
-	number(&line, "grad_norm", grad_norm);
-	lwm_str_printf(&line, ",\"lr\":%.9g,\"seconds\":%.6g,\"seen\":%.17g%s%s", lr, seconds, st->units,
-		       skipped ? ",\"skipped\":true" : "", st->more);
-	m->busy += seconds;
+	number(&line, "grad_norm", f->grad_norm);
+	lwm_str_printf(&line, ",\"lr\":%.9g,\"seconds\":%.6g,\"seen\":%.17g", f->lr, f->seconds, st->units);
+	if (f->flops > 0)
+		lwm_str_printf(&line, ",\"flops\":%.15g", f->flops);
+	lwm_str_printf(&line, "%s%s", f->skipped ? ",\"skipped\":true" : "", st->more);
+	for (int i = 0; i < 2; i++) {
+		spent[i]->seconds += f->seconds;
+		spent[i]->flops += f->flops;
+	}
 	m->since++;
 	m->trained = true;
 	if (st->step % m->s->log_every == 0 || st->step == m->s->steps)
-		talk(m, st, grad_norm, lr);
+		talk(m, st, f);
 	return add(m, &line, e);
 }
 
@@ -172,11 +205,16 @@ bool lwm_metrics_complete(const struct lwm_metrics *m)
 	return lwm_path_exists(m->summary);
 }
 
-int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, struct lwm_err *e)
+int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, double peak_rss,
+		     struct lwm_err *e)
 {
 	struct lwm_str line = { 0 }, sum = { 0 };
 	lwm_str_printf(&line, "{\"event\":\"end\",\"step\":%" PRId64 ",\"seconds\":%.3f,\"peak_rss\":%.0f", st->step, seconds,
-		       lwm_peak_rss());
+		       peak_rss);
+	if (m->peak > 0)
+		put_peak(&line, m);
+	if (m->peak > 0 && m->run.flops > 0 && m->run.seconds > 0)
+		lwm_str_printf(&line, ",\"mfu\":%.6g", m->run.flops / m->run.seconds / m->peak);
 	LWM_TRY(add(m, &line, e));
 	struct lwm_jsonl *file = m->file;
 	m->file = NULL;

@@ -220,7 +220,7 @@ int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, c
 			struct lk_dev *dev, struct lwm_err *e)
 {
 	static const struct lwm_objective_ops ops = { recon_init, recon_attach, recon_step, recon_eval,
-						      recon_norm, recon_render, recon_free };
+						      recon_norm, recon_render, NULL, recon_free };
 	struct recon *r = calloc(1, sizeof *r);
 	int rc = 0;
 	*out = NULL;

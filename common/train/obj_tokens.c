@@ -15,7 +15,7 @@
 #include "common/train/weights.h"
 
 /* Places in the sums. Per modality: loss (weight * nll), nll, hits, tokens. */
-enum { S_NORM, S_TOKENS, S_SEGMENTS, S_FIRST, S_PER = 4 };
+enum { S_NORM, S_TOKENS, S_SEGMENTS, S_PAIRS, S_FIRST, S_PER = 4 };
 
 struct tokens {
 	struct lwm_objective base;
@@ -383,12 +383,27 @@ static void take_share(struct tokens *t, const struct lwm_batch *b)
 	}
 }
 
+/* Pairs of tokens that see each other: the segments of a row are runs, and each token sees those before it and itself. */
+static double visible_pairs(const struct lwm_batch *b)
+{
+	double pairs = 0;
+	for (int64_t row = 0; row < b->rows; row++) {
+		const int32_t *seg = b->segments + row * b->seq;
+		for (int64_t i = 0, n = 0; i < b->seq; i++) {
+			n = i && seg[i] == seg[i - 1] ? n + 1 : 1;
+			pairs += seg[i] < 0 ? 0 : (double)n;
+		}
+	}
+	return pairs;
+}
+
 static void add_stats(double *sums, const struct lwm_batch *b, const struct lwm_llama_stats *st, bool first_of_row)
 {
 	if (first_of_row) { /* every rank of the ring has the same rows: count them once */
 		sums[S_NORM] += b->norm;
 		sums[S_TOKENS] += (double)b->tokens_n;
 		sums[S_SEGMENTS] += (double)b->segments_n;
+		sums[S_PAIRS] += visible_pairs(b);
 	}
 	for (int m = 0; m < LWM_MODALITIES; m++) {
 		double *p = sums + S_FIRST + m * S_PER;
@@ -452,6 +467,24 @@ static double tokens_render(struct lwm_objective *o, const double sums[LWM_SUMS]
 			lwm_str_printf(json, ",\"%s_unigram\":%.6g", name[m], self(o)->unigram[m]);
 	}
 	return loss;
+}
+
+static double tokens_flops(const struct lwm_objective *o, const double sums[LWM_SUMS])
+{
+	struct lwm_llama_work w = { .tokens = sums[S_TOKENS], .pairs = sums[S_PAIRS] };
+	for (int m = 0; m < LWM_MODALITIES; m++)
+		w.heads[m] = sums[S_FIRST + m * S_PER + 3];
+	return lwm_llama_work_flops(&((const struct tokens *)o)->cfg, &w);
+}
+
+/* Of a step whose rows are one document each, with all targets in the larger table. */
+static double most_flops(const struct tokens *t)
+{
+	double seq = (double)t->base.stage->seq_length, rows = (double)t->cut.rows_step;
+	enum lwm_modality head = t->cfg.vision_rows > t->cfg.vocab_text ? LWM_VISION : LWM_TEXT;
+	struct lwm_llama_work w = { .tokens = rows * seq, .pairs = rows * seq * (seq + 1) / 2 };
+	w.heads[head] = rows * seq;
+	return lwm_llama_work_flops(&t->cfg, &w);
 }
 
 static void tokens_free(struct lwm_objective *o)
@@ -527,7 +560,7 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 			 struct lk_dev *dev, struct lwm_err *e)
 {
 	static const struct lwm_objective_ops ops = { tokens_init, tokens_attach, tokens_step, tokens_eval,
-						      tokens_norm, tokens_render, tokens_free };
+						      tokens_norm, tokens_render, tokens_flops, tokens_free };
 	struct tokens *t = calloc(1, sizeof *t);
 	int rc;
 	*out = NULL;
@@ -546,7 +579,7 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 	t->base.tokenizer_hash = t->info.tokenizer.hex;
 	memcpy(t->base.data, t->info.content.hex, sizeof t->base.data);
 	t->base.tokens_per_step = s->tokens_per_batch;
-	t->base.flops_per_step = (double)s->tokens_per_batch * lwm_llama_flops(&t->cfg, (double)s->seq_length / 2);
+	t->base.most_flops = most_flops(t);
 out:
 	if (rc < 0)
 		tokens_free(&t->base);

@@ -39,6 +39,9 @@ struct lwm_objective_ops {
 	double (*norm)(const double sums[LWM_SUMS]);
 	/* Appends ,"key":value... to a JSON object; returns the loss. eval: of an evaluation. */
 	double (*render)(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json);
+	/* Model FLOPs of a step of these sums, over all ranks, without recomputation, counted from what it was trained on. NULL: not
+	 * known, and nothing is said that needs it. Pure. */
+	double (*flops)(const struct lwm_objective *o, const double sums[LWM_SUMS]);
 	void (*free)(struct lwm_objective *o);
 };
 
@@ -54,7 +57,7 @@ struct lwm_objective {
 	char data[33];         /* hash of the training data's content, known at the latest after attach; "" unknown */
 	int64_t tokens_per_step; /* for throughput: tokens, or frames */
 	const char *unit;        /* "tok", "frame" */
-	double flops_per_step;   /* of the model, over all ranks, without recomputation; 0 unknown */
+	double most_flops;       /* of a step as ops->flops counts them, if each row were one document; 0: not known */
 	int64_t memory_bytes;    /* activations on this rank */
 	int64_t host_bytes;      /* of them, in pinned host memory beside the device; 0: none */
 	/* planning: the longest row of one rank, with all on the device, and with activations in host memory; 0: not known */

@@ -11,7 +11,7 @@
 
 struct plan {
 	int64_t weights, activations, per_rank, checkpoint, space, device_free;
-	double tokens, flops;
+	double tokens;
 	const char *verdict;
 	int code;
 };
@@ -53,8 +53,12 @@ static void print_text(struct lwm_str *out, const struct plan *p, const struct l
 	lwm_str_printf(out, "checkpoint     %s, %" PRId64 " kept; %s free\n",
 	       lwm_bytes_text((double)p->checkpoint, a, sizeof a), s->keep,
 	       p->space < 0 ? "unknown" : lwm_bytes_text((double)p->space, b, sizeof b));
-	lwm_str_printf(out, "work           %" PRId64 " steps of %s %ss = %.4g %ss, %.4g FLOP a step, %.4g in all\n", s->steps,
-	       lwm_count_text(o->tokens_per_step, a, sizeof a), o->unit, p->tokens, o->unit, o->flops_per_step, p->flops);
+	lwm_str_printf(out, "work           %" PRId64 " steps of %s %ss = %.4g %ss", s->steps,
+		       lwm_count_text(o->tokens_per_step, a, sizeof a), o->unit, p->tokens, o->unit);
+	if (o->most_flops > 0)
+		lwm_str_printf(out, "; at most %.4g FLOP a step, %.4g in all (if each row were one document)", o->most_flops,
+			       o->most_flops * (double)s->steps);
+	lwm_str_putc(out, '\n');
 	lwm_str_printf(out, "verdict        %s\n", p->verdict);
 }
 
@@ -65,11 +69,13 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
 	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"bytes_host\":%" PRId64 ",\"longest_row\":%" PRId64
 	       ",\"longest_row_offload\":%" PRId64 ",\"device_free\":%" PRId64
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
-	       ",\"units_per_step\":%" PRId64 ",\"flops_per_step\":%.9g,\"flops\":%.9g,\"fits\":%s,\"verdict\":\"%s\"}\n",
+	       ",\"units_per_step\":%" PRId64,
 	       o->kind, o->params, m->dim[0], m->dim[1], m->dim[2], m->dim[3], p->per_rank, p->weights, p->activations,
 	       o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint, p->space, s->steps,
-	       o->tokens_per_step, o->flops_per_step, p->flops,
-	       p->code ? "false" : "true", p->verdict);
+	       o->tokens_per_step);
+	if (o->most_flops > 0)
+		lwm_str_printf(out, ",\"most_flops_per_step\":%.9g", o->most_flops);
+	lwm_str_printf(out, ",\"fits\":%s,\"verdict\":\"%s\"}\n", p->code ? "false" : "true", p->verdict);
 }
 
 int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct lwm_str *out, struct lwm_err *e)
@@ -94,7 +100,6 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	p.space = lwm_space_free(s.out);
 	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;
 	p.tokens = (double)o->tokens_per_step * (double)s.steps;
-	p.flops = o->flops_per_step * (double)s.steps;
 	judge(&p, &s, lwm_path_exists(s.data.n ? s.data.v[0] : ""));
 	json ? print_json(out, &p, &s, o, &m) : print_text(out, &p, &s, o, &m);
 	if (p.code)

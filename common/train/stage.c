@@ -14,6 +14,7 @@
 #include "common/base/stop.h"
 #include "common/model/device.h"
 #include "common/train/metrics.h"
+#include "common/train/peak.h"
 #include "common/train/save.h"
 #include "common/train/settings.h"
 #include "common/train/share.h"
@@ -35,6 +36,7 @@ struct run {
 	double loss, began;
 	double step_seconds, save_seconds; /* as last measured: the time limit has to leave room for both */
 	char *stop_file;
+	bool peak_known; /* or tried in vain; rank 0 */
 };
 
 static int prepare(struct run *r, struct lwm_err *e)
@@ -70,8 +72,11 @@ static int same_settings(const struct run *r, const struct lwm_resumed *found, s
 
 static int open_records(struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
 {
+	double given = r->s->peak_tflops * 1e12 * lwm_comm_size(r->world);
 	LWM_TRY(lwm_resume_settle(r->s, found, r->st.step, e));
-	return lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, e);
+	LWM_TRY(lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, e));
+	r->peak_known = given > 0 || !r->o->ops->flops;
+	return given > 0 && r->o->ops->flops ? lwm_metrics_peak(r->metrics, r->st.step, given, "given", e) : 0;
 }
 
 static int begin(struct run *r, struct lwm_err *e)
@@ -171,8 +176,9 @@ static int one_step(struct run *r, struct lwm_err *e)
 	snprintf(r->st.more, sizeof r->st.more, "%s", lwm_str_get(&json));
 	r->step_seconds = lwm_now() - t0;
 	lwm_watchdog_step(r->step_seconds);
+	struct lwm_step_figures f = { gnorm, lr, r->step_seconds, r->o->ops->flops ? r->o->ops->flops(r->o, sums) : 0, bad };
 	if (rc == 0 && r->metrics)
-		rc = lwm_metrics_step(r->metrics, &r->st, gnorm, lr, r->step_seconds, bad, e);
+		rc = lwm_metrics_step(r->metrics, &r->st, &f, e);
 	lwm_str_release(&json);
 	return lwm_agree(r->world, rc, e);
 }
@@ -222,14 +228,41 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 	return rc;
 }
 
-/* Everyone hears the strongest wish of any rank. */
-static int stop_wanted(struct run *r, int64_t *wish, struct lwm_err *e)
+/* What all ranks can do at most, measured on all of them at once: those of a node may share its cores. The gradient's memory is free
+ * between steps. That a rank has no room for it is said, and no MFU then. */
+static int measure_peak(struct run *r, struct lwm_err *e)
 {
+	struct lwm_err why = { 0 };
+	double rate[2] = { 0 }; /* FLOP a second; ranks that have none */
+	lwm_watchdog_pet("peak");
+	LWM_TRY(lwm_comm_barrier(r->world, e));
+	rate[1] = lwm_peak_measure(r->dev, r->w.grad, (size_t)r->w.total * sizeof *r->w.grad, &rate[0], &why) < 0;
+	if (rate[1] > 0)
+		lwm_log(LWM_WARN, "the peak cannot be measured, so no MFU is said: %s", why.msg);
+	LWM_TRY(lwm_comm_sum_f64(r->world, rate, 2, e));
+	r->peak_known = true;
+	if (!r->metrics || rate[1] > 0)
+		return 0;
+	return lwm_metrics_peak(r->metrics, r->st.step, rate[0], "measured", e);
+}
+
+/* What the ranks wish before a step: everyone hears the strongest wish of any rank. */
+struct wishes {
+	int64_t stop; /* enum lwm_stop */
+	int64_t peak; /* 1: rank 0 wants it measured */
+};
+
+static int wishes_of_all(struct run *r, struct wishes *w, struct lwm_err *e)
+{
+	int64_t v[2];
 	lwm_stop_cost(r->step_seconds, r->save_seconds);
-	*wish = lwm_stop_wanted();
-	if (r->s->stop_after && r->st.step - r->first_step >= r->s->stop_after && r->st.step < r->s->steps && *wish < LWM_STOP_END)
-		*wish = LWM_STOP_END;
-	return lwm_comm_max_i64(r->world, wish, 1, e);
+	v[0] = lwm_stop_wanted();
+	if (r->s->stop_after && r->st.step - r->first_step >= r->s->stop_after && r->st.step < r->s->steps && v[0] < LWM_STOP_END)
+		v[0] = LWM_STOP_END;
+	v[1] = r->metrics && !r->peak_known && lwm_metrics_seconds(r->metrics) >= r->s->peak_after;
+	LWM_TRY(lwm_comm_max_i64(r->world, v, 2, e));
+	*w = (struct wishes){ v[0], v[1] };
+	return 0;
 }
 
 /* Saved or, before the first step of all, with nothing to save. A stop file ends the run for good: that is no failure. */
@@ -255,13 +288,15 @@ static bool due(int64_t every, int64_t step)
 static int loop(struct run *r, bool *done, struct lwm_err *e)
 {
 	for (*done = false; r->st.step < r->s->steps;) {
-		int64_t wish;
-		LWM_TRY(stop_wanted(r, &wish, e));
-		bool end = wish >= LWM_STOP_END;
-		if ((end && r->st.step > 0) || wish == LWM_STOP_SAVE || due(r->s->checkpoint_every, r->st.step))
+		struct wishes w;
+		LWM_TRY(wishes_of_all(r, &w, e));
+		bool end = w.stop >= LWM_STOP_END;
+		if ((end && r->st.step > 0) || w.stop == LWM_STOP_SAVE || due(r->s->checkpoint_every, r->st.step))
 			LWM_TRY(save(r, end, e));
 		if (end)
-			return stopped(r, wish, e);
+			return stopped(r, w.stop, e);
+		if (w.peak)
+			LWM_TRY(measure_peak(r, e));
 		LWM_TRY(one_step(r, e));
 		if (due(r->s->eval_every, r->st.step) && r->s->eval_rows && r->st.step < r->s->steps)
 			LWM_TRY(evaluate(r, e));
@@ -281,7 +316,10 @@ static int finish(struct run *r, struct lwm_err *e)
 	if (evaluates && r->s->eval_rows && fresh)
 		LWM_TRY(evaluate(r, e));
 	LWM_TRY(save(r, true, e));
-	return lwm_agree(r->world, r->metrics ? lwm_metrics_done(r->metrics, &r->st, lwm_now() - r->began, e) : 0, e);
+	int64_t rss = (int64_t)lwm_peak_rss();
+	LWM_TRY(lwm_comm_max_i64(r->world, &rss, 1, e));
+	int rc = r->metrics ? lwm_metrics_done(r->metrics, &r->st, lwm_now() - r->began, (double)rss, e) : 0;
+	return lwm_agree(r->world, rc, e);
 }
 
 static void release(struct run *r)
@@ -328,10 +366,10 @@ static int open_folder(struct run *r, struct lwm_err *e)
 
 static int go(struct run *r, struct lwm_err *e)
 {
-	int64_t wish;
+	struct wishes w;
 	bool done;
-	LWM_TRY(stop_wanted(r, &wish, e));
-	if (wish == LWM_STOP_FILE) { /* before anything is read: it is to do nothing */
+	LWM_TRY(wishes_of_all(r, &w, e));
+	if (w.stop == LWM_STOP_FILE) { /* before anything is read: it is to do nothing */
 		lwm_log(LWM_WARN, "%s/STOP stands there: nothing is done; remove it to train", r->s->out);
 		return 0;
 	}

@@ -67,6 +67,8 @@ struct lwm_stage {
 	bool older_ok;                 /* start_from checkpoint:ROOT may take an older one than the newest, when that is damaged */
 	struct lwm_paths allow_change; /* settings that may differ from those the run was begun with (settings.h) */
 	bool planning; /* only sizes are wanted: data may be missing */
+	double peak_tflops; /* of one rank's device, for MFU; 0: measured (peak.h) */
+	double peak_after;  /* once, when the steps of this run took so many seconds: what is shorter is not made longer */
 	int64_t plan_gib; /* planning for a GPU (bf16) of so much memory; 0: for the device at hand */
 
 	/* reconstruction */

@@ -30,6 +30,7 @@ void lwm_stage_defaults(struct lwm_stage *s)
 	s->checkpoint_every = 200;
 	s->keep = 2;
 	s->log_every = 10;
+	s->peak_after = 5;
 	s->eval_rows = 64;
 	s->grace = 120;
 	s->watchdog = 1800;

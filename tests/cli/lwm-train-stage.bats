@@ -66,6 +66,16 @@ flip() { # flip FILE OFFSET: one bit
 	same out/summary.json before.json
 }
 
+@test "the rate of its work, and what it is of" {
+	ok lwm-train-stage "${tiny[@]}" -o out --steps 2 --peak-tflops 1e-3
+	err_has 'peak of all ranks: 0.001 TFLOP/s, given'
+	[[ $stderr =~ 'step 2/2 loss '.*' tok/s '[0-9.]+' GFLOP/s MFU '[0-9.]+' % of 0.001 TFLOP/s given eta' ]]
+	grep -q '"event":"end".*"peak_tflops":0.001,"peak_source":"given","mfu":' out/metrics.jsonl
+	ok lwm-train-stage "${tiny[@]}" -o short --steps 2 # too short for a measurement: a rate, and nothing that it is of
+	[[ $stderr =~ 'step 2/2 loss '.*' tok/s '[0-9.]+' GFLOP/s eta' ]]
+	code 1 grep -E 'mfu|peak_tflops' short/metrics.jsonl
+}
+
 @test "two runs are the same byte for byte but for times" {
 	ok train -o a --steps 4
 	ok train -o b --steps 4
