@@ -55,17 +55,30 @@ static int64_t slices_of(const struct lwm_objective *o, int64_t first, int64_t c
 	return n;
 }
 
+/* Own slice of a group on the host: where it lies, or a copy of it in *own, the caller's to free. */
+static int on_host(struct lwm_weights *w, enum lwm_ckpt_group g, float **at, float **own, struct lwm_err *e)
+{
+	*own = NULL;
+	*at = lwm_weights_host(w, g);
+	if (*at)
+		return 0;
+	*at = *own = malloc((size_t)w->count * sizeof **own);
+	if (!*own)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " values of weights and state", w->count);
+	return 0;
+}
+
 static int write_part(const struct lwm_objective *o, struct lwm_weights *w, const char *dir, struct lwm_ckpt_part *part,
 		      struct lwm_err *e)
 {
-	float *host[LWM_CKPT_GROUPS] = { 0 };
+	float *host[LWM_CKPT_GROUPS] = { 0 }, *own[LWM_CKPT_GROUPS] = { 0 };
 	struct lwm_ckpt_slice *slice = calloc((size_t)o->ntensor, sizeof *slice);
 	struct lwm_ckpt_tensor *table = table_of(o, e);
 	int rc = slice && table ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
 	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++) {
-		host[g] = malloc((size_t)w->count * sizeof **host);
-		rc = host[g] ? lwm_weights_take(w, (enum lwm_ckpt_group)g, host[g], e) :
-			       lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint of %" PRId64 " values", w->count);
+		rc = on_host(w, (enum lwm_ckpt_group)g, &host[g], &own[g], e);
+		if (rc == 0 && own[g])
+			rc = lwm_weights_take(w, (enum lwm_ckpt_group)g, own[g], e);
 	}
 	if (rc == 0) {
 		struct lwm_ckpt_out out = { .dir = dir,
@@ -78,7 +91,7 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 		rc = lwm_ckpt_write_part(&out, part, e);
 	}
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
-		free(host[g]);
+		free(own[g]);
 	free(slice);
 	free(table);
 	return rc;
@@ -181,7 +194,7 @@ out:
 
 /* ---- back in ---- */
 
-static int read_group(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_ckpt *c, enum lwm_ckpt_group g,
+static int read_slice(const struct lwm_objective *o, const struct lwm_weights *w, struct lwm_ckpt *c, enum lwm_ckpt_group g,
 		      float *host, struct lwm_err *e)
 {
 	int64_t from, n;
@@ -195,7 +208,20 @@ static int read_group(const struct lwm_objective *o, struct lwm_weights *w, stru
 		if (overlap(w->first, w->count, t, &from, &n))
 			LWM_TRY(lwm_ckpt_read(c, g, k, from - t->offset, n, host + (from - w->first), e));
 	}
-	return lwm_weights_put(w, g, host, e);
+	return 0;
+}
+
+static int read_group(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_ckpt *c, enum lwm_ckpt_group g,
+		      struct lwm_err *e)
+{
+	float *host, *own;
+	int rc = on_host(w, g, &host, &own, e);
+	if (rc == 0)
+		rc = read_slice(o, w, c, g, host, e);
+	if (rc == 0)
+		rc = lwm_weights_put(w, g, host, e);
+	free(own);
+	return rc;
 }
 
 /* Records of older versions have neither: then the summary of a run that ended right behind its last save lacks them. */
@@ -257,15 +283,13 @@ static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct
 		    struct lwm_resumed *found, struct lwm_err *e)
 {
 	const char *dir = found->dir;
-	float *host = malloc((size_t)w->count * sizeof *host);
-	int rc = host ? same_run(o, lwm_ckpt_meta(c), dir, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	int rc = same_run(o, lwm_ckpt_meta(c), dir, e);
 	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++)
-		rc = read_group(o, w, c, (enum lwm_ckpt_group)g, host, e);
+		rc = read_group(o, w, c, (enum lwm_ckpt_group)g, e);
 	if (rc == 0)
 		rc = read_state(lwm_ckpt_meta(c)->state, st, dir, e);
 	if (rc == 0)
 		found->settings = json_incref(json_object_get(lwm_ckpt_meta(c)->config, "stage"));
-	free(host);
 	return rc;
 }
 
@@ -332,16 +356,17 @@ int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 {
 	const char *from = o->stage->start_from;
 	bool text = !strncmp(from, "text-", 5); /* text-model:DIR, text-checkpoint:DIR: vision tensors start fresh */
-	float *host = malloc((size_t)w->count * sizeof *host);
-	int rc = host ? o->ops->init(o, (uint64_t)o->stage->seed, w->first, w->count, host, e) :
-			lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " weights", w->count);
+	float *host, *own;
+	int rc = on_host(w, LWM_CKPT_PARAMS, &host, &own, e);
+	if (rc == 0)
+		rc = o->ops->init(o, (uint64_t)o->stage->seed, w->first, w->count, host, e);
 	rc = lwm_agree(w->grad_comm, rc, e);
 	if (rc == 0 && strcmp(from, "random"))
 		rc = lwm_weights_read(w->grad_comm, text ? from + 5 : from, o->stage->older_ok, o->tokenizer_hash, o->tensor,
 				      o->ntensor, text, w->first, w->count, host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_CKPT_PARAMS, host, e);
-	free(host);
+	free(own);
 	LWM_TRY(lwm_agree(w->grad_comm, rc, e));
 	return lwm_weights_gather(w, e);
 }

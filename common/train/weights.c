@@ -89,9 +89,15 @@ static float *group(struct lwm_weights *w, enum lwm_ckpt_group g)
 	return g == LWM_CKPT_PARAMS ? w->master : g == LWM_CKPT_ADAM_M ? w->m : w->v;
 }
 
+float *lwm_weights_host(struct lwm_weights *w, enum lwm_ckpt_group g)
+{
+	return lk_dev_is_host(w->dev) ? group(w, g) : NULL;
+}
+
 int lwm_weights_put(struct lwm_weights *w, enum lwm_ckpt_group g, const float *host, struct lwm_err *e)
 {
-	LWM_TRY(lwm_dev_check(w->dev, lk_upload(w->dev, group(w, g), host, (size_t)w->count * 4), e));
+	if (host != group(w, g))
+		LWM_TRY(lwm_dev_check(w->dev, lk_upload(w->dev, group(w, g), host, (size_t)w->count * 4), e));
 	if (g == LWM_CKPT_PARAMS && w->dtype != LK_F32) {
 		char *dst = (char *)w->compute + (size_t)w->first * lk_dtype_size(w->dtype);
 		struct lk_view y = lk_view1(dst, w->dtype, w->count), x = lk_view1(w->master, LK_F32, w->count);

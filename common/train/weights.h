@@ -27,6 +27,9 @@ int64_t lwm_weights_bytes(int64_t floats, int ranks, int dtype); /* device bytes
 int lwm_weights_new(struct lwm_weights *w, const struct lwm_objective *o, struct lwm_devcomm *grad_dev, struct lwm_err *e);
 void lwm_weights_release(struct lwm_weights *w);
 
+/* Local. Own slice of a group as host memory, to be read and written where it lies; NULL where the device's memory is not the
+ * host's. Behind writing comes lwm_weights_put of the same pointer. */
+float *lwm_weights_host(struct lwm_weights *w, enum lwm_ckpt_group g);
 /* Own slice of a group between host memory and device. Local. */
 int lwm_weights_put(struct lwm_weights *w, enum lwm_ckpt_group g, const float *host, struct lwm_err *e);
 int lwm_weights_take(struct lwm_weights *w, enum lwm_ckpt_group g, float *host, struct lwm_err *e);
