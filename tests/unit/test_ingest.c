@@ -47,8 +47,11 @@ static void test_lines(void **state)
 	put("l.txt", text, sizeof text - 1);
 	expect_lines("l.txt", 10, want);
 	static const char *const just[] = { "0123456789", "(too long)", "0123456789", NULL };
-	put("l.txt", "0123456789\n0123456789a\n0123456789\r\n", 34);
+	static const char ends[] = "0123456789\n0123456789a\n0123456789\r\n";
+	put("l.txt", ends, sizeof ends - 1);
 	expect_lines("l.txt", 10, just);
+	put("l.txt", ends, sizeof ends - 2); /* a CR without LF is a character like others */
+	expect_lines("l.txt", 11, (const char *const[]){ "0123456789", "0123456789a", "0123456789\r", NULL });
 	put("l.txt", "", 0);
 	expect_lines("l.txt", 10, none);
 	put("l.txt", "\n", 1);
