@@ -31,8 +31,9 @@ static const struct lwm_tool tool = {
 	.details =
 		"BPE with byte fallback, no normalisation, digits one by one, spaces kept: the same\n"
 		"kind of model as LLaMA's. Ids: 0 <unk>, 1 <s>, 2 </s>, symbols, 256 bytes, pieces.\n"
-		"Inputs are plain text, read line by line; folders are searched for .txt and .jsonl\n"
-		"(whose lines are read as they stand). The same inputs give the same model.\n",
+		"Inputs are text, plain, .gz or .zst, read line by line; folders are searched for\n"
+		".txt and .jsonl (whose lines are read as they stand). What is no text is refused.\n"
+		"The same inputs give the same model.\n",
 	.examples = "lwm-tokenizer-train --vocab 1024 --symbols symbols.txt -o tokenizer.model books/ chats.jsonl\n",
 };
 
@@ -57,7 +58,7 @@ static int read_symbols(const char *path, struct lwm_paths *out, struct lwm_err 
 
 static int run(const struct lwm_args *args, struct lwm_err *e)
 {
-	static const char *const ends[] = { ".txt", ".jsonl", NULL };
+	static const char *const ends[] = { ".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", NULL };
 	struct lwm_paths in = { 0 };
 	struct lwm_tokenizer *t = NULL;
 	int rc = 0;

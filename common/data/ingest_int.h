@@ -3,7 +3,7 @@
 #define LWM_DATA_INGEST_INT_H
 
 #include "common/data/ingest.h"
-#include "common/data/lines.h"
+#include "common/text/lines.h"
 
 struct lwm_record {
 	struct lwm_str text;

@@ -1,71 +1,75 @@
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/outfile.h"
 #include "common/base/str.h"
+#include "common/base/utf8.h"
+#include "common/text/lines.h"
 #include "common/text/text_int.h"
+
+enum { LONGEST = 1000000 }; /* bytes of a line: the library passes over longer ones */
 
 /* Lines of several files, every `step`-th of them. */
 struct feed {
 	const struct lwm_tokenizer_train *how;
-	int64_t file, line, step;
-	FILE *f;
-	char *buf;
-	size_t cap;
-	int errnum; /* errno of the first failure */
-	int64_t bad; /* file it happened in */
+	int64_t file, line, in_file, step;
+	struct lwm_lines *l;
+	struct lwm_err e; /* the first failure ends the feed */
 };
+
+static int check_text(const struct feed *d, const char *s, size_t n, struct lwm_err *e)
+{
+	size_t odd = lwm_text_check(s, n);
+
+	if (odd == n)
+		return 0;
+	return lwm_fail(e, LWM_EDATA, "%s: byte 0x%02x in line %lld, byte %zu of it: this is no text", d->how->inputs[d->file],
+			(unsigned)(unsigned char)s[odd], (long long)d->in_file, odd);
+}
+
+/* 1 the next line of all files, 0 the end. A line that is too long counts, and is empty. */
+static int next_line(struct feed *d, const char **s, size_t *n, struct lwm_err *e)
+{
+	bool too_long;
+	for (; d->file < d->how->ninputs; d->file++) {
+		if (!d->l) {
+			d->in_file = 0;
+			LWM_TRY(lwm_lines_open(&d->l, d->how->inputs[d->file], LONGEST, e));
+		}
+		int rc = lwm_lines_next(d->l, s, n, &too_long, e);
+		d->in_file++;
+		if (rc > 0)
+			rc = check_text(d, *s, *n, e) < 0 ? -LWM_EDATA : 1;
+		if (rc)
+			return rc;
+		lwm_lines_close(d->l);
+		d->l = NULL;
+	}
+	return 0;
+}
 
 static const char *feed_line(void *user, size_t *n)
 {
 	struct feed *d = user;
-	while (!d->errnum) {
-		if (!d->f) {
-			if (d->file == d->how->ninputs)
-				return NULL;
-			d->f = fopen(d->how->inputs[d->file], "r");
-			if (!d->f)
-				goto fail;
-		}
-		errno = 0;
-		ssize_t len = getline(&d->buf, &d->cap, d->f);
-		if (len < 0) {
-			if (ferror(d->f) || errno)
-				goto fail;
-			fclose(d->f);
-			d->f = NULL;
-			d->file++;
-			continue;
-		}
-		if (d->line++ % d->step)
-			continue;
-		while (len > 0 && (d->buf[len - 1] == '\n' || d->buf[len - 1] == '\r'))
-			len--;
-		*n = (size_t)len;
-		return d->buf;
-	}
-	return NULL;
-fail:
-	d->errnum = errno ? errno : EIO;
-	d->bad = d->file;
+	const char *s;
+	while (!d->e.code && next_line(d, &s, n, &d->e) > 0)
+		if (d->line++ % d->step == 0)
+			return s;
 	return NULL;
 }
 
 static void feed_close(struct feed *d)
 {
-	if (d->f)
-		fclose(d->f);
-	free(d->buf);
-	d->buf = NULL;
-	d->cap = 0;
-	d->f = NULL;
+	lwm_lines_close(d->l);
+	d->l = NULL;
 }
 
 static int feed_check(const struct feed *d, struct lwm_err *e)
 {
-	return d->errnum ? lwm_fail_errno(e, LWM_EIO, d->errnum, "%s: cannot read", d->how->inputs[d->bad]) : 0;
+	if (d->e.code && e)
+		*e = d->e;
+	return d->e.code;
 }
 
 /* How many lines there are decides which ones are taken: evenly spread, the same ones every time. */
@@ -120,8 +124,8 @@ int lwm_tokenizer_train(const struct lwm_tokenizer_train *how, const char *path,
 		how->nsymbols ? "user_defined_symbols" : NULL, lwm_str_get(&symbols), NULL
 	};
 	rc = lwm_sp_train(args, feed_line, &d, &model, &n, msg, sizeof msg);
-	if (feed_check(&d, e) < 0)
-		rc = e ? e->code : -LWM_EIO;
+	if (d.e.code)
+		rc = feed_check(&d, e);
 	else if (rc == LWM_SP_NO_MEMORY)
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for training %s pieces on %lld lines", vocab,
 			      (long long)(lines / d.step));

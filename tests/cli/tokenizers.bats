@@ -119,3 +119,23 @@ refuses() { # refuses CODE COMMAND...: and names both hashes, when they contradi
 	code 78 "${sample[@]}" -m model
 	err_has "has a tensor 'model.layers.1."
 }
+
+@test "training reads text, plain or compressed, and nothing else" {
+	cp "$f/words.txt" a.txt
+	gzip -k a.txt
+	zstd -q a.txt
+	for input in a.txt.gz a.txt.zst; do
+		ok lwm-tokenizer-train -q --vocab 320 -o $input.model $input
+		same a.model $input.model
+	done
+	mkdir books
+	mv a.txt.zst books
+	ok lwm-tokenizer-train -q --vocab 320 -o folder.model books
+	same a.model folder.model
+	printf 'one\ntw\001o\n' >odd.txt
+	code 65 lwm-tokenizer-train -q --vocab 320 -o no.model a.txt odd.txt
+	err_has 'odd.txt: byte 0x01 in line 2, byte 2 of it: this is no text'
+	head -c -9 a.txt.gz >cut.txt.gz
+	code 65 lwm-tokenizer-train -q --vocab 320 -o no.model cut.txt.gz
+	gone no.model
+}

@@ -6,7 +6,7 @@
 
 #include "common/base/outfile.h"
 #include "common/data/ingest.h"
-#include "common/data/lines.h"
+#include "common/text/lines.h"
 
 static void put(const char *name, const char *text, size_t n)
 {

@@ -35,7 +35,7 @@ int main(void)
 #include "common/base/json.h"
 #include "common/config/yaml.h"
 #include "common/data/ingest.h"
-#include "common/data/lines.h"
+#include "common/text/lines.h"
 #include "common/io/inspect.h"
 
 enum { MOST = 1 << 16, WORKERS = 4, ALL_BELOW = 2000, STEP = 37 };

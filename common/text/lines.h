@@ -3,8 +3,8 @@
  * A UTF-8 byte order mark at the start is dropped; lines end in LF or CR LF, which is not part of them; a last line
  * without an end counts. Compressed data that stops in the middle is -LWM_EDATA. One thread per handle.
  */
-#ifndef LWM_DATA_LINES_H
-#define LWM_DATA_LINES_H
+#ifndef LWM_TEXT_LINES_H
+#define LWM_TEXT_LINES_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "common/data/lines.h"
+#include "common/text/lines.h"
 
 #include <errno.h>
 #include <fcntl.h>
