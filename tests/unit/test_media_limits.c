@@ -288,7 +288,8 @@ static void thin(void **state)
 	make_png("flat.png", 60000, 2, 8, 2);
 	for (int i = 0; i < 2; i++) {
 		struct work w = { .path = in_dir(i ? "thin.png" : "flat.png"), .o = { .width = 256, .height = 256 }, .rc = -LWM_EDATA,
-				  .says = "made to cover 256 x 256, are more than the limit of 67108864" };
+				  .says = i ? "made 256 x 7680000, are more than the limit of 67108864" :
+					      "made 7680000 x 256, are more than the limit of 67108864" };
 		takes(&w, 16 * MIB);
 		struct work own = { .path = w.path, .frames = 1 };
 		assert_true(read_all(&own));
