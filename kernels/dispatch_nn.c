@@ -156,6 +156,18 @@ int lk_attn_merge(struct lk_dev *dev, float *o, float *lse, const float *o2, con
 	return LK_CALL(dev, attn_merge, dev, o, lse, o2, lse2, tq, h, d);
 }
 
+int lk_attn_own(struct lk_dev *dev, int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim, int back, struct lk_own *own)
+{
+	struct lk_check k = { dev, "attn_own", 0 };
+
+	*own = (struct lk_own){ 0, 0 };
+	LK_WANT(&k, n > 0 && n <= INT32_MAX && kv_heads > 0 && heads > 0 && heads % kv_heads == 0 && head_dim > 0,
+		"%lld tokens of %lld heads, %lld key heads of %lld", LL(n), LL(heads), LL(kv_heads), LL(head_dim));
+	if (k.rc)
+		return k.rc;
+	return LK_CALL(dev, attn_own, dev, n, heads, kv_heads, head_dim, back, own);
+}
+
 /* ---- convolution ---- */
 
 static void check_geometry(struct lk_check *k, const struct lk_conv_geom *g)
@@ -198,6 +210,18 @@ int lk_conv_new(struct lk_dev *dev, struct lk_conv **out, const struct lk_conv_g
 	}
 	*out = c;
 	return 0;
+}
+
+int lk_conv_own(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n, int64_t h, int64_t w, int back, struct lk_own *own)
+{
+	struct lk_check k = { dev, "conv_own", 0 };
+
+	*own = (struct lk_own){ 0, 0 };
+	check_geometry(&k, g);
+	LK_WANT(&k, n > 0 && h > 0 && w > 0, "%lld images of %lld x %lld", LL(n), LL(w), LL(h));
+	if (k.rc)
+		return k.rc;
+	return LK_CALL(dev, conv_own, dev, g, n, h, w, back, own);
 }
 
 int lk_conv_refresh(struct lk_dev *dev, struct lk_conv *c)

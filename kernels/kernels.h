@@ -116,6 +116,19 @@ int lk_record(struct lk_dev *dev, struct lk_event *ev);
 int lk_wait(struct lk_dev *dev, const struct lk_event *ev); /* later work on dev waits for ev */
 int lk_sync(struct lk_dev *dev);
 
+/* ---- what a device takes for itself, beside the memory of its callers ---- */
+
+struct lk_conv_geom;
+struct lk_own {
+	int64_t kept;    /* bytes that stay: until the device is closed, of a convolution until it is freed */
+	int64_t scratch; /* bytes that all calls share: of several, the most counts */
+};
+/* For attention of n queries and n keys, forward and with `back` backward, and for the angles of lk_rope at as many positions. Only
+ * sizes: nothing is computed. LK_EUNSUP where the backend does not say (all but cpu). */
+int lk_attn_own(struct lk_dev *dev, int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim, int back, struct lk_own *own);
+/* For a convolution of images x (n,h,w,cin); likewise. */
+int lk_conv_own(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n, int64_t h, int64_t w, int back, struct lk_own *own);
+
 /* ---- groups: devices of several ranks that exchange device memory by themselves ----
  *
  * One device a rank, no two ranks on one GPU; on cuda by NCCL. ref and cpu have none. Every call is made by all ranks in the

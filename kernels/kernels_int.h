@@ -12,7 +12,7 @@
 
 #include "kernels/kernels.h"
 
-#define LK_ABI 4 /* of struct lk_ops and struct lk_dev; the cuda object refuses another one */
+#define LK_ABI 5 /* of struct lk_ops and struct lk_dev; the cuda object refuses another one */
 
 struct lk_ops {
 	void (*close)(struct lk_dev *);
@@ -103,6 +103,9 @@ struct lk_ops {
 	int (*group_start)(struct lk_group *, int, const void *, size_t, int, void *, size_t);
 	int (*group_finish)(struct lk_group *);
 	int (*group_settle)(struct lk_group *);
+
+	int (*attn_own)(struct lk_dev *, int64_t, int64_t, int64_t, int64_t, int, struct lk_own *);
+	int (*conv_own)(struct lk_dev *, const struct lk_conv_geom *, int64_t, int64_t, int64_t, int, struct lk_own *);
 };
 
 struct lk_dev {

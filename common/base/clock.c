@@ -1,7 +1,9 @@
 #include "common/base/clock.h"
 
+#include <stdio.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 static double seconds(clockid_t id)
 {
@@ -25,4 +27,14 @@ double lwm_peak_rss(void)
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);
 	return 1024.0 * (double)u.ru_maxrss;
+}
+
+double lwm_rss(void)
+{
+	long pages = 0, resident = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+	int n = f ? fscanf(f, "%ld %ld", &pages, &resident) : 0;
+	if (f)
+		fclose(f);
+	return n == 2 ? (double)resident * (double)sysconf(_SC_PAGESIZE) : 0;
 }

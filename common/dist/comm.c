@@ -83,6 +83,11 @@ int lwm_comm_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void 
 	return bytes ? WAIT(c->ops->allgather(c, mine, bytes, all, e)) : 0;
 }
 
+int64_t lwm_comm_work(int size, int64_t n)
+{
+	return size < 2 ? 0 : 2 * (int64_t)sizeof(float) * (n < LWM_COMM_CHUNK ? n : LWM_COMM_CHUNK);
+}
+
 /* Sums `size` slices of n floats, in rank order. */
 static void sum_slices(float *out, const float *slices, int size, int64_t n)
 {

@@ -36,6 +36,9 @@ int lwm_comm_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out
 /* Local, does not return on MPI: ends every rank of the job with the exit status. For tools only. */
 void lwm_comm_abort(struct lwm_comm *c, int status);
 
+/* Local, pure. Bytes of its own that a group of `size` ranks takes on each for sums and scattered sums of up to n floats. */
+int64_t lwm_comm_work(int size, int64_t n);
+
 int lwm_comm_barrier(struct lwm_comm *c, struct lwm_err *e);
 int lwm_comm_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e);
 /* all: size*bytes. mine may be its own place in all. */

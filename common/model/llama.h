@@ -93,10 +93,15 @@ struct lwm_llama_bytes {
 struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,
 					int ring_size);
 
-/* Pure. The most tokens of one row for which weights, gradients, optimizer state and activations of one rank fit into `bytes`
- * of device memory (and `host_bytes` of host memory); 0: none. */
-int64_t lwm_llama_longest(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype, int64_t bytes,
-			  int64_t host_bytes);
+/* Local. Bytes that dev takes for itself in such steps: angles, packed keys, scratch. 0: it does not say. */
+int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run);
+/* Pure. Host arrays of a step for each of run->tokens, beside the device: positions and targets on their way. */
+int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size);
+
+/* Local. The most tokens of one row for which weights, gradients, optimizer state and activations of one rank fit into `bytes`
+ * of device memory (and `host_bytes` of host memory); 0: none. dev: with what it takes for itself; NULL: without. */
+int64_t lwm_llama_longest(struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,
+			  int64_t bytes, int64_t host_bytes);
 
 struct lwm_llama;
 /* Local. Allocates one block for all activations on dev (borrowed). */

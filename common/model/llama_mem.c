@@ -166,9 +166,23 @@ struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *c, const str
 	return y;
 }
 
+int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_run *run)
+{
+	struct lk_own own;
+	int rc = lk_attn_own(dev, run->tokens, c->heads, c->kv_heads, lwm_llama_head_dim(c), run->train, &own);
+
+	return rc ? 0 : own.kept + own.scratch;
+}
+
+/* lwm_llama.host_i and host_f; of lwm_ring_batch all positions and segments once as they came and once as lk_seq. */
+int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size)
+{
+	return run->tokens * (2 * 4 + 2 * 4 + 8 * (int64_t)ring_size + 8 * ((int64_t)ring_size + 1));
+}
+
 /* bf16 weights have fp32 ones beside them; gradient and two moments are fp32. */
-static bool fits(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int64_t tokens, int64_t bytes,
-		 int64_t host_bytes)
+static bool fits(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int64_t tokens,
+		 int64_t bytes, int64_t host_bytes)
 {
 	int64_t each = (int64_t)lk_dtype_size(dtype) + 12 + (dtype == LK_F32 ? 0 : 4);
 	struct lwm_llama_run r = *run;
@@ -176,18 +190,20 @@ static bool fits(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run,
 
 	r.tokens = tokens;
 	need = lwm_llama_memory(c, &r, dtype, 1);
+	if (dev)
+		need.total += lwm_llama_own(dev, c, &r) + lwm_llama_arrays(&r, 1);
 	return need.total + each * lwm_llama_count(c) <= bytes && need.host <= host_bytes;
 }
 
-int64_t lwm_llama_longest(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int64_t bytes,
-			  int64_t host_bytes)
+int64_t lwm_llama_longest(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype,
+			  int64_t bytes, int64_t host_bytes)
 {
 	int64_t lo = 0, hi = (int64_t)1 << 30;
 
 	while (hi - lo > 1) {
 		int64_t mid = lo + (hi - lo) / 2;
 
-		if (fits(c, run, dtype, mid, bytes, host_bytes))
+		if (fits(dev, c, run, dtype, mid, bytes, host_bytes))
 			lo = mid;
 		else
 			hi = mid;

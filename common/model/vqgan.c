@@ -11,13 +11,7 @@
 
 static int new_conv(struct lwm_vqgan *m, const struct lwm_vq_node *nd, int i, struct lk_conv **out, struct lwm_err *e)
 {
-	bool shortcut = i == 2;
-	int32_t cin = i == 1 ? nd->cout : nd->cin, k = shortcut ? 1 : nd->kernel, p = k / 2;
-	struct lk_conv_geom g = { cin, nd->cout, k, k, 1, p, p, p, p, nd->resize > 0 ? 2 : 1 };
-	if (nd->resize < 0) { // stride 2, one row and column of zeros at the far sides only
-		g.stride = 2;
-		g.pad_top = g.pad_left = 0;
-	}
+	struct lk_conv_geom g = lwm_vq_geom(nd, i);
 	return lwm_dev_check(m->dev, lk_conv_new(m->dev, out, &g, m->flat + nd->conv[i], m->flat + nd->bias[i]), e);
 }
 

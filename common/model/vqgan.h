@@ -98,6 +98,8 @@ int lwm_vqgan_decode(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int64
 		     struct lwm_err *e);
 /* Device bytes that one pass of n frames needs (activations alone); training: forward and backward. */
 int64_t lwm_vqgan_memory(const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training);
+/* Bytes that dev takes for itself in such passes: packed weights of the convolutions, scratch. 0: it does not say. */
+int64_t lwm_vqgan_own(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training);
 
 /* ---- training ----
  * loss = l1 mean|x-t| + l2 mean(x-t)^2 + codebook mean(e - sg[z])^2 + commit mean(z - sg[e])^2, x before clipping;

@@ -62,6 +62,8 @@ static inline int64_t lwm_vq_resized(const struct lwm_vq_node *nd, int64_t size)
 	return nd->resize < 0 ? size / 2 : nd->resize > 0 ? size * 2 : size;
 }
 
+struct lk_conv_geom lwm_vq_geom(const struct lwm_vq_node *nd, int i); /* of conv[i] */
+
 struct lwm_vq_convs {
 	struct lk_conv *c[3];
 };

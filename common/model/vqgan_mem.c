@@ -109,3 +109,50 @@ int64_t lwm_vqgan_memory(const struct lwm_vqgan_cfg *c, int64_t n, int64_t heigh
 	lwm_vq_layout_release(&l);
 	return m.bytes;
 }
+
+struct lk_conv_geom lwm_vq_geom(const struct lwm_vq_node *nd, int i)
+{
+	bool shortcut = i == 2;
+	int32_t cin = i == 1 ? nd->cout : nd->cin, k = shortcut ? 1 : nd->kernel, p = k / 2;
+	struct lk_conv_geom g = { cin, nd->cout, k, k, 1, p, p, p, p, nd->resize > 0 ? 2 : 1 };
+	if (nd->resize < 0) { // stride 2, one row and column of zeros at the far sides only
+		g.stride = 2;
+		g.pad_top = g.pad_left = 0;
+	}
+	return g;
+}
+
+/* Of node i at (n,h,w): kept bytes are added up, of scratch the most counts. */
+static int own_of(struct lk_dev *dev, const struct lwm_vq_layout *l, int64_t i, const int64_t size[3], bool training, struct lk_own *sum)
+{
+	const struct lwm_vq_node *nd = &l->node[i];
+	for (int j = 0; j < 3; j++) {
+		struct lk_own own;
+		if (nd->conv[j] < 0)
+			continue;
+		struct lk_conv_geom g = lwm_vq_geom(nd, j);
+		int rc = lk_conv_own(dev, &g, size[0], size[1], size[2], training, &own);
+		if (rc)
+			return rc;
+		sum->kept += own.kept;
+		sum->scratch = own.scratch > sum->scratch ? own.scratch : sum->scratch;
+	}
+	return 0;
+}
+
+int64_t lwm_vqgan_own(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training)
+{
+	int64_t size[3] = { n, height, width };
+	struct lk_own sum = { 0, 0 };
+	struct lwm_vq_layout l;
+	int rc = 0;
+	if (lwm_vq_layout_init(&l, c, NULL) < 0)
+		return 0;
+	for (int64_t i = 0; !rc && i < l.n; i++) {
+		rc = own_of(dev, &l, i, size, training, &sum);
+		size[1] = lwm_vq_resized(&l.node[i], size[1]);
+		size[2] = lwm_vq_resized(&l.node[i], size[2]);
+	}
+	lwm_vq_layout_release(&l);
+	return rc ? 0 : sum.kept + sum.scratch;
+}

@@ -216,6 +216,60 @@ static void recon_free(struct lwm_objective *o)
 	free(r);
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* The largest pass is one of training, of the held-out frames, which the first rank takes a whole batch at a time, or of the probe. */
+static void size_memory(struct recon *r)
+{
+	const struct lwm_stage *s = r->base.stage;
+	const struct lwm_vqgan_cfg *m = &r->cfg.model;
+	int ranks = r->base.mesh->dim[LWM_DP] * r->base.mesh->dim[LWM_FSDP];
+	int64_t n = least(s->frames_per_pass, s->eval_rows ? s->batch_frames : s->batch_frames / ranks);
+	int64_t probe = least(s->frames_per_pass, s->probe_frames);
+	int64_t train = lwm_vqgan_memory(m, n, m->resolution, m->resolution, true);
+	int64_t look = probe ? lwm_vqgan_memory(m, probe, m->resolution, m->resolution, false) : 0;
+	r->base.memory_bytes = train > look ? train : look;
+	if (s->planning)
+		r->base.own_bytes = lwm_vqgan_own(r->base.dev, m, n, m->resolution, m->resolution, true);
+}
+
+/* Frames of all clips, by the headers of some that are spread over them; -1: they do not tell. */
+static int count_frames(struct recon *r, double *frames, struct lwm_err *e)
+{
+	enum { LOOK_AT = 32 };
+	int64_t n = r->media.n, every = (n + LOOK_AT - 1) / LOOK_AT, seen = 0;
+	struct lwm_frames_opts o = { .fps = r->cfg.fps, .width = (int)r->cfg.model.resolution, .height = (int)r->cfg.model.resolution,
+				     .max_pixels = r->cfg.max_pixels };
+	*frames = 0;
+	for (int64_t i = 0; i < n; i += every, seen++) {
+		struct lwm_frames *f;
+		LWM_TRY(lwm_frames_open(&f, r->media.v[i], &o, e));
+		int64_t have = lwm_frames_info(f).frames;
+		lwm_frames_close(f);
+		if (have < 0)
+			return *frames = -1, 0;
+		*frames += (double)have;
+	}
+	*frames *= seen ? (double)n / (double)seen : 0;
+	return 0;
+}
+
+/* The cache of frames, as many as there are or fit, and what goes with a batch and with the probe (lwm_recon_new). */
+static int size_arrays(struct recon *r, struct lwm_err *e)
+{
+	const struct lwm_recon_cfg *c = &r->cfg;
+	int64_t side = c->model.resolution, one = side * side * 3, codes = lwm_vqgan_codes(&c->model, side, side);
+	int64_t most = c->batch > c->probe_frames ? c->batch : c->probe_frames;
+	double frames;
+	LWM_TRY(count_frames(r, &frames, e));
+	double cache = frames < 0 || frames * (double)one > (double)c->cache_bytes ? (double)c->cache_bytes : frames * (double)one;
+	r->base.array_bytes = (int64_t)cache + most * (one + codes * 4) + c->probe_frames * codes * (c->model.embed_dim + 1) * 4;
+	return 0;
+}
+
 int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
 			struct lk_dev *dev, struct lwm_err *e)
 {
@@ -239,8 +293,9 @@ int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, c
 	LWM_GO(copy_table(r, e));
 	r->base.tokenizer_hash = "";
 	r->base.tokens_per_step = s->batch_frames;
-	r->base.memory_bytes = lwm_vqgan_memory(&r->cfg.model, s->frames_per_pass, r->cfg.model.resolution,
-						r->cfg.model.resolution, true);
+	size_memory(r);
+	if (s->planning)
+		LWM_GO(size_arrays(r, e));
 out:
 	if (rc < 0)
 		recon_free(&r->base);

@@ -15,7 +15,8 @@
 #include "common/train/weights.h"
 
 /* Places in the sums. Per modality: loss (weight * nll), nll, hits, tokens. */
-enum { S_NORM, S_TOKENS, S_SEGMENTS, S_PAIRS, S_FIRST, S_PER = 4 };
+enum { SHARE_BYTES = 20 /* of one token in a batch: id, target, segment, position, weight */ };
+enum { S_NORM, S_TOKENS, S_SEGMENTS, S_FIRST, S_PER = 4, S_PAIRS = S_FIRST + LWM_MODALITIES * S_PER };
 
 struct tokens {
 	struct lwm_objective base;
@@ -306,6 +307,33 @@ static int room_of(struct tokens *t, int64_t *room, struct lwm_err *e)
 	return 0;
 }
 
+/* The loader's two batches, and two more of held-out rows. */
+static int64_t batch_bytes(const struct tokens *t)
+{
+	const struct lwm_stage *s = t->base.stage;
+	return (s->eval_data.n && s->eval_rows ? 4 : 2) * t->cut.micro_rows * s->seq_length * SHARE_BYTES;
+}
+
+/* What else a rank takes, and the longest row: on a host, beside the program itself, and with nowhere else to put activations. */
+static void size_plan(struct tokens *t, const struct lwm_llama_run *how, int64_t room)
+{
+	const struct lwm_stage *s = t->base.stage;
+	bool host = lk_dev_is_host(t->base.dev) && !s->plan_gib;
+	struct lk_dev *dev = host ? t->base.dev : NULL;
+	struct lwm_llama_run run = *how;
+	int sp = t->base.mesh->dim[LWM_SP];
+	t->base.own_bytes = lwm_llama_own(t->base.dev, &t->cfg, &run);
+	t->base.array_bytes = lwm_llama_arrays(&run, sp) + t->cut.local * SHARE_BYTES + batch_bytes(t);
+	run.offload = false;
+	t->base.longest = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
+	if (host)
+		return;
+	run.offload = run.recompute;
+	t->base.longest_offload = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
+	run.tokens = t->base.longest_offload;
+	t->base.longest_host_bytes = run.tokens ? lwm_llama_memory(&t->cfg, &run, t->base.dtype, 1).host : 0;
+}
+
 /* What activations take, and whether they go to the host. auto: where they do not fit beside weights and optimizer state; never
  * where the device's memory is the host's. */
 static int place_activations(struct tokens *t, struct lwm_err *e)
@@ -324,14 +352,8 @@ static int place_activations(struct tokens *t, struct lwm_err *e)
 	need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp);
 	t->base.memory_bytes = need.total;
 	t->base.host_bytes = need.host;
-	if (!s->planning)
-		return 0;
-	run.offload = false;
-	t->base.longest = lwm_llama_longest(&t->cfg, &run, t->base.dtype, room, INT64_MAX);
-	run.offload = run.recompute;
-	t->base.longest_offload = lwm_llama_longest(&t->cfg, &run, t->base.dtype, room, INT64_MAX);
-	run.tokens = t->base.longest_offload;
-	t->base.longest_host_bytes = run.tokens ? lwm_llama_memory(&t->cfg, &run, t->base.dtype, 1).host : 0;
+	if (s->planning)
+		size_plan(t, &run, room);
 	return 0;
 }
 

@@ -59,6 +59,8 @@ struct lwm_objective {
 	const char *unit;        /* "tok", "frame" */
 	double most_flops;       /* of a step as ops->flops counts them, if each row were one document; 0: not known */
 	int64_t memory_bytes;    /* activations on this rank */
+	/* planning: what the device takes for itself in a step, 0: it does not say; host arrays (batches on their way, frames) */
+	int64_t own_bytes, array_bytes;
 	int64_t host_bytes;      /* of them, in pinned host memory beside the device; 0: none */
 	/* planning: the longest row of one rank, with all on the device, and with activations in host memory; 0: not known */
 	int64_t longest, longest_offload, longest_host_bytes;

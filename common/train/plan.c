@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/num.h"
 #include "common/base/path.h"
 #include "common/model/device.h"
@@ -11,6 +12,7 @@
 
 struct plan {
 	int64_t weights, activations, per_rank, checkpoint, space, device_free;
+	int64_t program, own, arrays; /* of a rank too where the device's memory is the host's; else 0 */
 	double tokens;
 	const char *verdict;
 	int code;
@@ -38,16 +40,23 @@ static void print_text(struct lwm_str *out, const struct plan *p, const struct l
 	char a[32], b[32], c[32];
 	lwm_str_printf(out, "model          %s, %s parameters\n", o->kind, lwm_count_text(o->params, a, sizeof a));
 	lwm_str_printf(out, "mesh           dp %d, fsdp %d, tp %d, sp %d\n", m->dim[0], m->dim[1], m->dim[2], m->dim[3]);
-	lwm_str_printf(out, "a rank         %s = %s weights, gradient, optimizer + %s activations\n",
+	lwm_str_printf(out, "a rank         %s = %s weights, gradient, optimizer + %s activations",
 	       lwm_bytes_text((double)p->per_rank, a, sizeof a), lwm_bytes_text((double)p->weights, b, sizeof b),
 	       lwm_bytes_text((double)p->activations, c, sizeof c));
+	if (p->program)
+		lwm_str_printf(out, " + %s kernels + %s batches + %s the program itself", lwm_bytes_text((double)p->own, a, sizeof a),
+			       lwm_bytes_text((double)p->arrays, b, sizeof b), lwm_bytes_text((double)p->program, c, sizeof c));
+	lwm_str_putc(out, '\n');
 	if (o->host_bytes)
 		lwm_str_printf(out, "host memory    %s, pinned, for activations of a rank\n",
 			       lwm_bytes_text((double)o->host_bytes, a, sizeof a));
 	if (o->longest || o->longest_offload)
-		lwm_str_printf(out, "longest row    %" PRId64 " tokens on one rank; %" PRId64 " with activations in %s of host memory\n",
-			       o->longest, o->longest_offload,
+		lwm_str_printf(out, "longest row    %" PRId64 " tokens on one rank", o->longest);
+	if (o->longest_offload)
+		lwm_str_printf(out, "; %" PRId64 " with activations in %s of host memory", o->longest_offload,
 			       lwm_bytes_text((double)o->longest_host_bytes, a, sizeof a));
+	if (o->longest || o->longest_offload)
+		lwm_str_putc(out, '\n');
 	lwm_str_printf(out, "device         %s, %s free\n", s->plan_gib ? "a GPU that is not here" : lk_dev_name(o->dev),
 	       lwm_bytes_text((double)p->device_free, a, sizeof a));
 	lwm_str_printf(out, "checkpoint     %s, %" PRId64 " kept; %s free\n",
@@ -66,16 +75,31 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
 		       const struct lwm_mesh *m)
 {
 	lwm_str_printf(out, "{\"kind\":\"%s\",\"parameters\":%" PRId64 ",\"mesh\":[%d,%d,%d,%d],\"bytes_per_rank\":%" PRId64
-	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"bytes_host\":%" PRId64 ",\"longest_row\":%" PRId64
+	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"bytes_kernels\":%" PRId64
+	       ",\"bytes_batches\":%" PRId64 ",\"bytes_program\":%" PRId64 ",\"bytes_host\":%" PRId64 ",\"longest_row\":%" PRId64
 	       ",\"longest_row_offload\":%" PRId64 ",\"device_free\":%" PRId64
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
 	       ",\"units_per_step\":%" PRId64,
 	       o->kind, o->params, m->dim[0], m->dim[1], m->dim[2], m->dim[3], p->per_rank, p->weights, p->activations,
-	       o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint, p->space, s->steps,
+	       p->own, p->arrays, p->program, o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint, p->space, s->steps,
 	       o->tokens_per_step);
 	if (o->most_flops > 0)
 		lwm_str_printf(out, ",\"most_flops_per_step\":%.9g", o->most_flops);
 	lwm_str_printf(out, ",\"fits\":%s,\"verdict\":\"%s\"}\n", p->code ? "false" : "true", p->verdict);
+}
+
+/* The whole process where the device is the host, else the device's memory. What a rank takes before it allocates anything (libraries,
+ * the BLAS's buffers, files that are open) this process has in it by now as well, but for MPI's part: so it is measured. */
+static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, struct lk_dev *dev, int ranks)
+{
+	p->weights = lwm_weights_bytes(o->floats, ranks, o->dtype);
+	p->activations = o->memory_bytes;
+	if (lk_dev_is_host(dev) && !s->plan_gib) {
+		p->own = o->own_bytes;
+		p->arrays = o->array_bytes + o->host_bytes + lwm_comm_work(ranks, o->floats);
+		p->program = (int64_t)lwm_rss();
+	}
+	p->per_rank = p->weights + p->activations + p->own + p->arrays + p->program;
 }
 
 int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct lwm_str *out, struct lwm_err *e)
@@ -93,9 +117,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	LWM_GO(lwm_device_open(&dev, s.device, s.threads, e));
 	LWM_GO(lwm_objective_new(&o, &s, &m, dev, e));
 	LWM_GO(lwm_dev_check(dev, lk_dev_memory(dev, &mem_free, &mem_total), e));
-	p.weights = lwm_weights_bytes(o->floats, ranks, o->dtype);
-	p.activations = o->memory_bytes;
-	p.per_rank = p.weights + p.activations;
+	size_rank(&p, &s, o, dev, ranks);
 	p.checkpoint = o->params * 12;
 	p.space = lwm_space_free(s.out);
 	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;

@@ -318,6 +318,23 @@ static int attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk
 	return 0;
 }
 
+static int attn_own(struct lk_dev *dev, int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim, int back, struct lk_own *own)
+{
+	struct lk_seq seq = { .n = n };
+	struct lk_attn a = { .q = lk_view3(NULL, LK_F32, n, heads, head_dim), .k = lk_view3(NULL, LK_F32, n, kv_heads, head_dim),
+			     .v = lk_view3(NULL, LK_F32, n, kv_heads, head_dim), .qs = &seq, .ks = &seq, .causal = 1 };
+	size_t most;
+
+	lk_cpu_sizing(dev, &most);
+	if (n > LK_ATTN_ROWS)
+		attn_once(dev, &a, NULL, NULL);
+	if (back)
+		attn_bwd(dev, &a, NULL, NULL, NULL, NULL, NULL, NULL);
+	lk_cpu_sized(dev);
+	*own = (struct lk_own){ .kept = (int64_t)lk_rope_bytes(n, head_dim), .scratch = (int64_t)most };
+	return 0;
+}
+
 /* ---- what needs no tiles ---- */
 
 static float *row3(const struct lk_view *v, int64_t t, int64_t h)
@@ -398,4 +415,5 @@ void lk_cpu_fill_attn(struct lk_dev *dev)
 	dev->ops.attn_delta = attn_delta;
 	dev->ops.attn_bwd = attn_bwd;
 	dev->ops.attn_merge = attn_merge;
+	dev->ops.attn_own = attn_own;
 }

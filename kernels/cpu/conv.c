@@ -99,13 +99,19 @@ static int conv_fwd(struct lk_dev *dev, struct lk_conv *c, const struct lk_view 
 	return lk_conv_direct(dev, &m->fwd, y, x, c->bias, more);
 }
 
+/* Is the gradient of the input one by Winograd too? */
+static int turned_fits(const struct lk_conv_geom *g)
+{
+	struct lk_conv_geom turned = *g;
+	turned.cin = g->cout;
+	turned.cout = g->cin;
+	return lk_conv_wino_fits(&turned) && g->upsample == 1;
+}
+
 static int input_grad(struct lk_dev *dev, struct lk_conv *c, const struct lk_view *dx, const struct lk_view *dy)
 {
 	struct lk_conv_cpu *m = lk_conv_cpu(c);
-	struct lk_conv_geom turned = c->g;
-	turned.cin = c->g.cout;
-	turned.cout = c->g.cin;
-	if (lk_conv_wino_fits(&turned) && c->g.upsample == 1) {
+	if (turned_fits(&c->g)) {
 		int rc = prepare_wino(dev, c);
 		return rc ? rc : lk_conv_wino(dev, m->wino_bwd, dx, dy, NULL, NULL);
 	}
@@ -122,8 +128,61 @@ static int conv_bwd(struct lk_dev *dev, struct lk_conv *c, const struct lk_view 
 	return rc ? rc : lk_conv_grad(dev, c, dw, db, dy, x);
 }
 
+/* ---- sizes: each step below asks for its scratch first, and gets none ---- */
+
+static int64_t wino_bytes(const struct lk_conv_wino *k)
+{
+	return 36 * k->us * (int64_t)sizeof *k->u;
+}
+
+/* What the gradient of the input keeps. */
+static int64_t size_input_grad(struct lk_dev *dev, const struct lk_conv_geom *g, const struct lk_view *x, const struct lk_view *y)
+{
+	int os = lk_conv_plan_steps(g);
+	int64_t kept = 0;
+	if (turned_fits(g)) {
+		struct lk_conv_wino k = lk_conv_wino_shape(dev, g, 1);
+		lk_conv_wino_pack(dev, &k, NULL, 1);
+		lk_conv_wino(dev, &k, x, y, NULL, NULL);
+		return wino_bytes(&k);
+	}
+	for (int i = 0; i < os * os; i++) {
+		struct lk_conv_plan p;
+		lk_conv_plan_bwd(&p, g, i / os, i % os);
+		kept += lk_conv_plan_floats(&p, lk_image_gemm(dev)->nr) * (int64_t)sizeof(float);
+		lk_conv_plan_pack(dev, &p, g, NULL, 1);
+		lk_conv_direct(dev, &p, x, y, NULL, NULL);
+	}
+	return kept;
+}
+
+static int conv_own(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n, int64_t h, int64_t w, int back, struct lk_own *own)
+{
+	int64_t oh = (h * g->upsample + g->pad_top + g->pad_bottom - g->kh) / g->stride + 1;
+	int64_t ow = (w * g->upsample + g->pad_left + g->pad_right - g->kw) / g->stride + 1;
+	struct lk_view x = lk_view4(NULL, LK_F32, n, h, w, g->cin), y = lk_view4(NULL, LK_F32, n, oh, ow, g->cout);
+	struct lk_conv_wino wino = lk_conv_wino_shape(dev, g, 0);
+	struct lk_conv_cpu m = { .wino_fwd = lk_conv_wino_fits(g) ? &wino : NULL };
+	struct lk_conv c = { .dev = dev, .g = *g, .impl = &m };
+	float dw;
+	size_t most;
+
+	lk_conv_plan_fwd(&m.fwd, g);
+	own->kept = m.wino_fwd ? wino_bytes(&wino) : lk_conv_plan_floats(&m.fwd, lk_image_gemm(dev)->nr) * (int64_t)sizeof(float);
+	lk_cpu_sizing(dev, &most);
+	conv_fwd(dev, &c, &y, &x, NULL);
+	if (back) {
+		own->kept += size_input_grad(dev, g, &x, &y);
+		lk_conv_grad(dev, &c, &dw, NULL, &y, &x);
+	}
+	lk_cpu_sized(dev);
+	own->scratch = (int64_t)most;
+	return LK_OK;
+}
+
 void lk_cpu_fill_conv(struct lk_dev *dev)
 {
+	dev->ops.conv_own = conv_own;
 	dev->ops.conv_new = conv_new;
 	dev->ops.conv_refresh = conv_refresh;
 	dev->ops.conv_free = conv_free;

@@ -21,18 +21,25 @@ void lk_conv_wino_free(struct lk_conv_wino *k)
 	free(k);
 }
 
-struct lk_conv_wino *lk_conv_wino_new(struct lk_dev *dev, const struct lk_conv_geom *g, int backward)
+struct lk_conv_wino lk_conv_wino_shape(struct lk_dev *dev, const struct lk_conv_geom *g, int backward)
 {
 	int nr = lk_image_gemm(dev)->nr;
+	struct lk_conv_wino k = { 0 };
+	k.cin = backward ? g->cout : g->cin;
+	k.cout = backward ? g->cin : g->cout;
+	k.fy = backward ? g->pad_top - 2 : -g->pad_top;
+	k.fx = backward ? g->pad_left - 2 : -g->pad_left;
+	k.up = backward ? 1 : g->upsample;
+	k.us = lk_round_up(k.cout, nr) * k.cin;
+	return k;
+}
+
+struct lk_conv_wino *lk_conv_wino_new(struct lk_dev *dev, const struct lk_conv_geom *g, int backward)
+{
 	struct lk_conv_wino *k = calloc(1, sizeof *k);
 	if (!k)
 		return NULL;
-	k->cin = backward ? g->cout : g->cin;
-	k->cout = backward ? g->cin : g->cout;
-	k->fy = backward ? g->pad_top - 2 : -g->pad_top;
-	k->fx = backward ? g->pad_left - 2 : -g->pad_left;
-	k->up = backward ? 1 : g->upsample;
-	k->us = lk_round_up(k->cout, nr) * k->cin;
+	*k = lk_conv_wino_shape(dev, g, backward);
 	k->u = aligned_alloc(64, (size_t)(36 * k->us) * sizeof *k->u);
 	if (k->u)
 		return k;

@@ -109,12 +109,28 @@ void *lk_cpu_scratch(struct lk_dev *dev, size_t bytes)
 
 	if (whole < bytes)
 		return NULL;
+	if (cpu->sizing) {
+		*cpu->sizing = whole > *cpu->sizing ? whole : *cpu->sizing;
+		return NULL;
+	}
 	if (whole > cpu->scratch_bytes) {
 		free(cpu->scratch);
 		cpu->scratch = aligned_alloc(4096, whole);
 		cpu->scratch_bytes = cpu->scratch ? whole : 0;
 	}
 	return cpu->scratch;
+}
+
+void lk_cpu_sizing(struct lk_dev *dev, size_t *most)
+{
+	*most = 0;
+	lk_cpu(dev)->sizing = most;
+}
+
+void lk_cpu_sized(struct lk_dev *dev)
+{
+	lk_cpu(dev)->sizing = NULL;
+	dev->err[0] = 0; // that there was no scratch is no failure here
 }
 
 static int default_threads(void)

@@ -45,6 +45,7 @@ struct lk_cpu {
 	lk_sgemm_fn *sgemm;       /* cblas_sgemm on the calling thread alone, inside or outside of a parallel region */
 	float *scratch;           /* grows, never shrinks; see lk_cpu_scratch */
 	size_t scratch_bytes;
+	size_t *sizing;           /* not NULL: only sizes are wanted, see lk_cpu_sizing */
 	struct lk_rope_table *rope; /* of rope.c: the cosines and sines of the last positions */
 	void *attn, *image;       /* private to their families, freed by their close hooks */
 	void (*attn_close)(void *), (*image_close)(void *);
@@ -64,9 +65,14 @@ int lk_blas_open(lk_sgemm_fn **sgemm, const char **core, char *why, size_t n);
 void lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
 		 int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
+size_t lk_rope_bytes(int64_t n, int64_t d); /* of the table for n positions */
 void lk_rope_free(struct lk_rope_table *t); /* NULL is fine */
 
 /* At least `bytes` of 64-byte aligned memory, valid until the next call on this device; NULL when there is none. */
 void *lk_cpu_scratch(struct lk_dev *dev, size_t bytes);
+/* From here to lk_cpu_sized, lk_cpu_scratch gives nothing and *most becomes the most that was asked for. An op that asks before it
+ * does anything can so be asked for its scratch, with views that have no data; it returns LK_ENOMEM. */
+void lk_cpu_sizing(struct lk_dev *dev, size_t *most);
+void lk_cpu_sized(struct lk_dev *dev);
 
 #endif

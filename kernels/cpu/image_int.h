@@ -117,6 +117,7 @@ struct lk_conv_wino {
 };
 /* The same as lk_conv_direct for the geometries that fit, the backward where upsample is 1. */
 int lk_conv_wino_fits(const struct lk_conv_geom *g);
+struct lk_conv_wino lk_conv_wino_shape(struct lk_dev *dev, const struct lk_conv_geom *g, int backward); /* without memory */
 struct lk_conv_wino *lk_conv_wino_new(struct lk_dev *dev, const struct lk_conv_geom *g, int backward);
 void lk_conv_wino_free(struct lk_conv_wino *k);
 int lk_conv_wino_pack(struct lk_dev *dev, struct lk_conv_wino *k, const float *w, int backward);

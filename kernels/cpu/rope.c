@@ -35,6 +35,11 @@ static int grow(void **p, size_t count, size_t size)
 	return *p ? 0 : LK_ENOMEM;
 }
 
+size_t lk_rope_bytes(int64_t n, int64_t d)
+{
+	return (size_t)n * (sizeof(int32_t) + 2 * (size_t)d * sizeof(float));
+}
+
 /* Room for n positions of d numbers. On failure the table is empty but valid. */
 static int make_room(struct lk_rope_table *t, int64_t n, int64_t d)
 {

@@ -268,15 +268,15 @@ static void the_longest_row_just_fits(void **state)
 	each = 18 * lwm_llama_count(&c);
 	for (int i = 0; i < 2; i++) {
 		run.offload = i;
-		n[i] = lwm_llama_longest(&c, &run, LK_BF16, bytes, host);
+		n[i] = lwm_llama_longest(NULL, &c, &run, LK_BF16, bytes, host);
 		run.tokens = n[i];
 		assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1).total + each <= bytes);
 		run.tokens++;
 		assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1).total + each > bytes);
 	}
 	assert_true(n[1] > 2 * n[0]);
-	assert_int_equal(lwm_llama_longest(&c, &run, LK_BF16, each, host), 0);
-	run.tokens = lwm_llama_longest(&c, &run, LK_BF16, bytes, (int64_t)8 << 30); // little host memory
+	assert_int_equal(lwm_llama_longest(NULL, &c, &run, LK_BF16, each, host), 0);
+	run.tokens = lwm_llama_longest(NULL, &c, &run, LK_BF16, bytes, (int64_t)8 << 30); // little host memory
 	assert_true(run.tokens > 0 && run.tokens < n[1]);
 	assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1).host <= (int64_t)8 << 30);
 }

@@ -1,0 +1,60 @@
+# What a plan says of memory, against the largest resident size of the same stage as it ran.
+load ../lib
+
+setup_file() {
+	cd "$BATS_FILE_TMPDIR" || return 1
+	words 8000 >words.txt
+	lwm-tokenize -q -t bytes --split-lines 20 -o docs.h5 words.txt
+	for n in 64 256 1024 4096; do lwm-pack -q -n $n -o rows$n.h5 docs.h5; done
+	lwm-synth clips -q -n 24 --size 64 --frames 16 -o clips
+}
+
+peak_of() { sed -nE 's/.*"event":"end".*"peak_rss":([0-9]+).*/\1/p' "$1/metrics.jsonl"; }
+
+# compare NAME RANKS OPTION...: one step, and the plan of it; a line of the table; fails beyond 10 %
+compare() {
+	local name=$1 ranks=$2 launch=() all
+	shift 2
+	all=(-q --device cpu --threads $((3 - ranks)) --steps 1 -o "$name" "$@")
+	[ "$ranks" = 1 ] || launch=(mpirun -n "$ranks" --oversubscribe)
+	ok lwm-train-stage "${all[@]}" --plan --plan-ranks "$ranks" --json
+	local plan measured
+	plan=$(sed -nE 's/.*"bytes_per_rank":([0-9]+),.*/\1/p' <<<"$output")
+	ok "${launch[@]}" lwm-train-stage "${all[@]}"
+	measured=$(peak_of "$name")
+	rm -rf "$name"
+	awk -v n="$name" -v p="$plan" -v m="$measured" 'BEGIN {
+		r = m > 0 ? p / m : 0
+		printf "# | %-26s | %6.0f | %6.0f | %.3f |\n", n, p / 2^20, m / 2^20, r
+		exit !(r > 0.9 && r < 1.1) }' | tee -a table >&3
+}
+
+@test "memory as planned is within 10 % of what a rank had at most" {
+	[ -z "${SAN:-}" ] || skip 'a sanitizer has memory of its own'
+	cd "$BATS_FILE_TMPDIR" || return 1
+	set -o pipefail
+	echo '# | what                       | plan, MiB | measured | ratio |' >&3
+	tokens() { compare "$1" "$2" --data "rows$3.h5" --seq-length "$3" --tokens-per-batch "$4" "${@:5}"; }
+	tokens wide 1 64 128 --dim 768 --ffn 2048 --layers 2 --heads 12
+	tokens 'one-long-row' 1 4096 4096 --dim 128 --ffn 352 --layers 12 --heads 4
+	tokens no-recompute 1 1024 6144 --dim 128 --ffn 352 --layers 6 --heads 2 --no-recompute
+	tokens micro-batches 1 1024 8192 --micro-rows 4 --dim 192 --ffn 512 --layers 6 --heads 3
+	tokens gqa-tied 1 256 1024 --dim 512 --ffn 1408 --layers 3 --heads 8 --kv-heads 2 --tie
+	tokens offload 1 1024 8192 --dim 128 --ffn 352 --layers 10 --heads 2 --offload true
+	tokens small-pieces-held-out 1 1024 8192 --dim 192 --ffn 512 --layers 6 --heads 3 --loss-mib 1 --scan-mlp-chunk-size 256 \
+		--eval-data rows1024.h5 --eval-rows 8
+	compare vqgan 1 --objective reconstruction --model tiny --data clips --batch-frames 12 --resolution 64 --eval-rows 4 \
+		--probe-frames 16
+}
+
+@test "and so is that of several ranks" {
+	[ -z "${SAN:-}" ] || skip 'a sanitizer has memory of its own'
+	need_mpi
+	cd "$BATS_FILE_TMPDIR" || return 1
+	set -o pipefail
+	tokens() { compare "$1" "$2" --data "rows$3.h5" --seq-length "$3" --tokens-per-batch "$4" "${@:5}"; }
+	tokens dp2 2 64 128 --mesh-dim 2,1,1,1 --dim 640 --ffn 1728 --layers 3 --heads 10
+	tokens sp2 2 4096 8192 --mesh-dim 1,1,1,2 --dim 192 --ffn 512 --layers 6 --heads 6
+	compare vqgan-dp2 2 --mesh-dim 2,1,1,1 --objective reconstruction --model tiny --data clips --batch-frames 24 --resolution 64 \
+		--probe-frames 16
+}
