@@ -146,15 +146,30 @@ static int same_tokenizer(const struct source *s, const char *want, struct lwm_e
 			have, want);
 }
 
+/* Does what was opened belong to the data and to t[0..n)? */
+static int belongs(const struct source *s, const char *tokenizer, const struct lwm_tensor *t, int64_t n, struct lwm_err *e)
+{
+	LWM_TRY(same_tokenizer(s, tokenizer, e));
+	return all_have_places(s, t, n, e);
+}
+
+int lwm_weights_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n, struct lwm_err *e)
+{
+	struct source s;
+	int rc = source_open(&s, source, older_ok, LWM_CKPT_QUICK, e);
+	if (rc == 0)
+		rc = belongs(&s, tokenizer, t, n, e);
+	source_close(&s);
+	return rc;
+}
+
 int lwm_weights_read(struct lwm_comm *comm, const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t,
 		     int64_t n, bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
 {
 	struct source s;
 	int rc = source_open_shared(&s, comm, source, older_ok, e);
 	if (rc == 0)
-		rc = same_tokenizer(&s, tokenizer, e);
-	if (rc == 0)
-		rc = all_have_places(&s, t, n, e);
+		rc = belongs(&s, tokenizer, t, n, e);
 	for (int64_t i = 0; rc == 0 && i < n; i++) {
 		int64_t a = t[i].offset > first ? t[i].offset : first;
 		int64_t b = t[i].offset + t[i].count < first + count ? t[i].offset + t[i].count : first + count;

@@ -216,6 +216,13 @@ static void recon_free(struct lwm_objective *o)
 	free(r);
 }
 
+static int find_media(struct recon *r, const struct lwm_paths *from, struct lwm_paths *out, struct lwm_err *e)
+{
+	for (int64_t i = 0; i < from->n; i++)
+		LWM_TRY(lwm_objective_absent(&r->base, lwm_paths_expand(out, from->v[i], lwm_media_suffixes, e), e));
+	return 0;
+}
+
 static int64_t least(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
@@ -284,10 +291,8 @@ int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, c
 					  .unit = "frame" };
 	r->base.dtype = LK_F32;
 	LWM_GO(lwm_objective_recon_check(s, m, e));
-	for (int64_t i = 0; i < s->data.n && !(s->planning && !lwm_path_exists(s->data.v[i])); i++)
-		LWM_GO(lwm_paths_expand(&r->media, s->data.v[i], lwm_media_suffixes, e));
-	for (int64_t i = 0; i < s->eval_data.n; i++)
-		LWM_GO(lwm_paths_expand(&r->held_out, s->eval_data.v[i], lwm_media_suffixes, e));
+	LWM_GO(find_media(r, &s->data, &r->media, e));
+	LWM_GO(find_media(r, &s->eval_data, &r->held_out, e));
 	LWM_GO(check_copies(&r->held_out, e));
 	LWM_GO(configure(r, e));
 	LWM_GO(copy_table(r, e));

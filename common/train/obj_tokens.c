@@ -128,33 +128,19 @@ static int cut_step(struct cut *t, const struct lwm_stage *s, const struct lwm_m
 	return 0;
 }
 
-/* A plan may be asked for before the data is made. */
-static bool data_missing(const struct lwm_stage *s)
-{
-	for (int64_t i = 0; i < s->data.n; i++) {
-		char *path = strdup(s->data.v[i]), *eq = path ? strrchr(path, '=') : NULL;
-		if (eq)
-			*eq = 0;
-		bool there = path && lwm_path_exists(path[0] == '@' ? path + 1 : path);
-		free(path);
-		if (!there)
-			return true;
-	}
-	return false;
-}
-
 static int open_data(struct tokens *t, struct lwm_err *e)
 {
 	const struct lwm_stage *s = t->base.stage;
-	if (s->planning && data_missing(s)) {
-		t->info.vocab_text = s->vocab ? s->vocab : 32000;
-		t->info.vocab = t->info.vocab_text + (s->vision_codes ? s->vision_codes + 2 : 0);
-		return 0;
-	}
 	struct lwm_loader_cfg how = share_of(t);
 	how.prefetch = !s->planning;
-	LWM_TRY(open_loader(t, &s->data, how, &t->train, e));
-	t->info = *lwm_loader_info(t->train);
+	LWM_TRY(lwm_objective_absent(&t->base, open_loader(t, &s->data, how, &t->train, e), e));
+	if (t->train) {
+		t->info = *lwm_loader_info(t->train);
+		return 0;
+	}
+	/* a plan may be asked for before the data is made */
+	t->info.vocab_text = s->vocab ? s->vocab : 32000;
+	t->info.vocab = t->info.vocab_text + (s->vision_codes ? s->vision_codes + 2 : 0);
 	return 0;
 }
 
@@ -162,11 +148,12 @@ static int check_tokenizer(const struct tokens *t, struct lwm_err *e)
 {
 	const struct lwm_stage *s = t->base.stage;
 	struct lwm_tokenizer *tok;
-	if (!s->tokenizer || !t->train)
+	if (!s->tokenizer)
 		return 0;
-	LWM_TRY(lwm_tokenizer_open_as(&tok, s->tokenizer, t->info.tokenizer.hex, "a row shard of --data", e));
-	lwm_tokenizer_free(tok);
-	return 0;
+	int rc = lwm_tokenizer_open_as(&tok, s->tokenizer, t->train ? t->info.tokenizer.hex : NULL, "a row shard of --data", e);
+	if (rc == 0)
+		lwm_tokenizer_free(tok);
+	return rc;
 }
 
 /* ---- model ---- */
@@ -205,7 +192,7 @@ static int match_source(struct lwm_llama_cfg *c, const struct lwm_stage *s, stru
 	const char *from = !strncmp(s->start_from, "text-", 5) ? s->start_from + 5 : s->start_from;
 	struct lwm_llama_cfg have;
 	struct lwm_err why = { 0 };
-	if (!strcmp(from, "random") || s->planning)
+	if (!strcmp(from, "random"))
 		return 0;
 	int rc = lwm_source_config(&have, from, s->older_ok, &why);
 	if (rc == -LWM_ENOINPUT || rc == -LWM_EDATA)
@@ -575,7 +562,7 @@ static int open_eval(struct tokens *t, struct lwm_err *e)
 		return 0;
 	how.once = s->eval_rows;
 	LWM_TRY(open_loader(t, &s->eval_data, how, &t->eval, e));
-	return count_targets(t, e);
+	return s->planning ? 0 : count_targets(t, e);
 }
 
 int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
@@ -592,9 +579,8 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 	t->base.dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(dev);
 	LWM_GO(cut_step(&t->cut, s, m, e));
 	LWM_GO(open_data(t, e));
-	if (!s->planning)
-		LWM_GO(open_eval(t, e));
-	LWM_GO(check_tokenizer(t, e));
+	LWM_GO(lwm_objective_absent(&t->base, open_eval(t, e), e));
+	LWM_GO(lwm_objective_absent(&t->base, check_tokenizer(t, e), e));
 	LWM_GO(configure(t, e));
 	LWM_GO(copy_table(t, e));
 	LWM_GO(place_activations(t, e));

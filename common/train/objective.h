@@ -64,6 +64,7 @@ struct lwm_objective {
 	int64_t host_bytes;      /* of them, in pinned host memory beside the device; 0: none */
 	/* planning: the longest row of one rank, with all on the device, and with activations in host memory; 0: not known */
 	int64_t longest, longest_offload, longest_host_bytes;
+	struct lwm_err absent;   /* planning: the first input that is not there, as a run would end; code 0: none */
 	const struct lwm_stage *stage;
 	const struct lwm_mesh *mesh;
 };
@@ -74,6 +75,9 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
 			struct lk_dev *dev, struct lwm_err *e);
 void lwm_objective_free(struct lwm_objective *o); /* NULL is fine */
+/* rc, or while planning 0 for an input that is not there (-LWM_ENOINPUT): o->absent keeps the first, and sizes are worked out
+ * without it. */
+int lwm_objective_absent(struct lwm_objective *o, int rc, struct lwm_err *e);
 /* Local. Do the settings fit each other and the mesh (its dim is all that is looked at)? Reads no file. */
 int lwm_objective_tokens_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e);
 int lwm_objective_recon_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e);

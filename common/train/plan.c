@@ -1,12 +1,14 @@
 /* What a stage would take, before it is queued. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/clock.h"
 #include "common/base/num.h"
 #include "common/base/path.h"
 #include "common/model/device.h"
+#include "common/train/modelfile.h"
 #include "common/train/objective.h"
 #include "common/train/weights.h"
 
@@ -18,7 +20,7 @@ struct plan {
 	int code;
 };
 
-static void judge(struct plan *p, const struct lwm_stage *s, bool data)
+static void judge(struct plan *p, const struct lwm_stage *s, bool complete)
 {
 	int64_t need = p->checkpoint * (s->keep + 1);
 	if (p->per_rank > p->device_free) {
@@ -27,8 +29,8 @@ static void judge(struct plan *p, const struct lwm_stage *s, bool data)
 	} else if (p->space >= 0 && need > p->space) {
 		p->verdict = "does not fit: the checkpoints need more disk than is free at --output";
 		p->code = LWM_ECONFIG;
-	} else if (!data) {
-		p->verdict = "fits; the data is not there yet";
+	} else if (!complete) {
+		p->verdict = "fits; an input is not there";
 	} else {
 		p->verdict = "fits";
 	}
@@ -102,6 +104,23 @@ static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lw
 	p->per_rank = p->weights + p->activations + p->own + p->arrays + p->program;
 }
 
+/* Is there what the first weights come from? A run that goes on from a checkpoint of its own wants none. */
+static int look_at_source(const struct lwm_stage *s, struct lwm_objective *o, struct lwm_err *e)
+{
+	const char *from = !strncmp(s->start_from, "text-", 5) ? s->start_from + 5 : s->start_from;
+	char *own = NULL;
+	int rc = 0;
+	if (!strcmp(from, "random"))
+		return 0;
+	if (lwm_path_folder(s->out, NULL) > 0 && lwm_ckpt_latest(&own, s->out, true, LWM_CKPT_QUICK, NULL, NULL, NULL) == 0 && own)
+		goto out;
+	rc = lwm_weights_look(from, s->older_ok, o->tokenizer_hash, o->tensor, o->ntensor, e);
+	rc = lwm_objective_absent(o, rc, e);
+out:
+	free(own);
+	return rc;
+}
+
 int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct lwm_str *out, struct lwm_err *e)
 {
 	struct lwm_stage s = *given;
@@ -122,10 +141,13 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	p.space = lwm_space_free(s.out);
 	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;
 	p.tokens = (double)o->tokens_per_step * (double)s.steps;
-	judge(&p, &s, lwm_path_exists(s.data.n ? s.data.v[0] : ""));
+	LWM_GO(look_at_source(&s, o, e));
+	judge(&p, &s, !o->absent.code);
 	json ? print_json(out, &p, &s, o, &m) : print_text(out, &p, &s, o, &m);
 	if (p.code)
 		rc = lwm_fail(e, p.code, "the plan %s", p.verdict);
+	else if (o->absent.code)
+		rc = lwm_fail(e, -o->absent.code, "%s", o->absent.msg);
 out:
 	lwm_objective_free(o);
 	lk_dev_close(dev);

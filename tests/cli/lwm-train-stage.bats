@@ -96,15 +96,42 @@ flip() { # flip FILE OFFSET: one bit
 	[ ! -e out ]
 }
 
-@test "a plan needs no data and changes nothing" {
+@test "a plan works out sizes without the data, says what is not there, and changes nothing" {
 	ok train -o out --plan
 	has 'verdict        fits'
 	has 'parameters'
-	ok lwm-train-stage -o out --model micro --data absent.h5 --seq-length 1K --tokens-per-batch 8K --plan --plan-ranks 8 \
+	code 66 lwm-train-stage -o out --model micro --data absent.h5 --seq-length 1K --tokens-per-batch 8K --plan --plan-ranks 8 \
 		--mesh-dim 2,-1,1,2 --threads 1
 	has 'dp 2, fsdp 2, tp 1, sp 2'
-	has 'the data is not there yet'
+	has 'verdict        fits; an input is not there'
+	err_has 'absent.h5'
 	[ ! -e out ]
+	mkdir empty
+	code 66 train -o out --data empty --plan
+	err_has 'empty: no usable files'
+	code 66 train -o out --eval-data absent.h5 --plan
+	err_has 'absent.h5'
+	for from in model checkpoint text-model; do
+		code 66 train -o out --start-from $from:nowhere --plan
+		err_has nowhere
+		has 'a rank '
+	done
+	code 66 train -o out --tokenizer nowhere.model --plan
+	err_has 'nowhere.model'
+	code 66 lwm-train-stage -o out --objective reconstruction --model tiny --data absent --plan
+	err_has 'absent'
+	code 66 lwm-train-stage -o out --objective reconstruction --model tiny --data absent --start-from model:nowhere --plan
+	[ ! -e out ]
+	echo 'this is no row shard' >bad.h5
+	code 65 train -o out --data bad.h5 --plan
+	mkdir damaged
+	echo '{' >damaged/config.json
+	code 65 train -o out --start-from model:damaged --plan
+	err_has 'damaged'
+	[ ! -e out ]
+	# what goes on from its own checkpoint wants nothing to start from
+	ok train -o goes-on --steps 1
+	ok train -o goes-on --steps 1 --start-from model:nowhere --plan
 }
 
 @test "a plan as JSON, and one that does not fit" {
