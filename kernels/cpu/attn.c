@@ -1,5 +1,6 @@
 /* attn.c - attention on the CPU: who works on what. The arithmetic is in attn_*.hot.c, the tiling in attn_plan.c. */
 #include <math.h>
+#include <string.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -9,6 +10,9 @@
 
 /* Bytes of a core's cache that a query tile may fill, and tiles there should be for each thread. */
 enum { FWD_TILE_BYTES = 192 << 10, BWD_TILE_BYTES = 512 << 10, TASKS_PER_THREAD = 8, PACK_ABOVE = 4 };
+
+/* Keys that a share of the backward has at least: fewer until heads and shares make TASKS. And most shares. */
+enum { FEW_KEYS = 512, SHARE_KEYS = 2048, TASKS = 8, MOST_SHARES = 64 };
 
 static const struct lk_attn_fwd_hot *fwd_hot(struct lk_dev *dev)
 {
@@ -86,9 +90,11 @@ struct work {
 	int64_t array;
 	char *room;
 	size_t room_bytes;
+	void *more; /* what else was asked for */
 };
 
-static int prepare(struct lk_dev *dev, struct work *w, int vec, int64_t heads, int arrays, size_t room_bytes)
+static int prepare(struct lk_dev *dev, struct work *w, int vec, int64_t heads, int arrays, size_t room_bytes,
+		   size_t more)
 {
 	const struct lk_attn *a = w->p.a;
 	size_t plan = (size_t)round_up((int64_t)lk_attn_plan_bytes(a, vec), 64), packed, all;
@@ -97,12 +103,13 @@ static int prepare(struct lk_dev *dev, struct work *w, int vec, int64_t heads, i
 	w->array = round_up(LK_ATTN_PACKED(a->ks->n) * w->p.dp, 16);
 	packed = sizeof(float) * (size_t)(heads * arrays * w->array);
 	w->room_bytes = (size_t)round_up((int64_t)room_bytes, 64);
-	all = plan + packed + (size_t)dev->threads * w->room_bytes;
+	all = plan + packed + (size_t)dev->threads * w->room_bytes + more;
 	mem = lk_cpu_scratch(dev, all);
 	if (!mem)
 		return lk_fail(dev, LK_ENOMEM, "attention: no memory for %zu bytes of scratch", all);
 	w->packed = (float *)(void *)(mem + plan);
 	w->room = mem + plan + packed;
+	w->more = w->room + (size_t)dev->threads * w->room_bytes;
 	lk_attn_plan_make(&w->p, vec, mem);
 	return 0;
 }
@@ -151,7 +158,7 @@ static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_
 	// no more heads at a time than keep the threads busy
 	once = TASKS_PER_THREAD * dev->threads * (int64_t)p->tile_groups * hot->gw / (a->qs->n * share) + 1;
 	once = heads_at_once(a, once < nk ? once : nk);
-	rc = prepare(dev, &w, hot->vec, once, 2, hot->room(p));
+	rc = prepare(dev, &w, hot->vec, once, 2, hot->room(p), 0);
 	if (rc)
 		return (int)rc;
 	pack = read_often(p, share);
@@ -196,9 +203,14 @@ static int attn_once(struct lk_dev *dev, const struct lk_attn *a, const struct l
 
 /* ---- backward ---- */
 
-static int64_t gcd(int64_t a, int64_t b)
+/* Shares that queries and keys are cut into: a power of two by the sizes of the problem alone, so that the order of the sums is. */
+static int64_t shares_of(const struct lk_attn *a)
 {
-	return b ? gcd(b, a % b) : a;
+	int64_t n = 1;
+
+	while (n < MOST_SHARES && a->ks->n >= 2 * n * (n * a->k.n[1] < TASKS ? FEW_KEYS : SHARE_KEYS))
+		n *= 2;
+	return n;
 }
 
 /* The c-th of n shares of `count` tiles, as two runs cut from both ends (zigzag): under a causal mask all pairs of a
@@ -215,105 +227,174 @@ static struct share zigzag(int64_t count, int64_t c, int64_t n)
 			       { count * (c + 1) / (2 * n), count * (m + 1) / (2 * n) } };
 }
 
+static int64_t share_at(int64_t count, int64_t tile, int64_t n)
+{
+	int64_t run = ((tile + 1) * 2 * n - 1) / count; // the run r with count r / 2n <= tile < count (r + 1) / 2n, rounded down
+
+	return run < n ? run : 2 * n - 1 - run;
+}
+
+/* Query share (i + s) % n meets key share i in step s. last[t]: the last step in which a query sees key tile t. */
+static void last_steps(const struct lk_attn_plan *p, int64_t n, uint8_t *last)
+{
+	memset(last, 0, (size_t)p->nktiles);
+	for (int64_t q = 0; q < p->nqtiles && n > 1; q++) {
+		int64_t share = share_at(p->nqtiles, q, n);
+
+		for (int64_t k = p->qtiles[q].lo; k < p->qtiles[q].hi; k++) {
+			int64_t s = (share - share_at(p->nktiles, k, n) + n) % n;
+
+			last[k] = s > last[k] ? (uint8_t)s : last[k];
+		}
+	}
+}
+
 /* A share of key tiles on its way: of each run, tiles below next[] are packed, those below done[] added up. */
 struct keys {
-	struct lk_attn_keys mem;
 	struct share of;
 	int64_t next[2], done[2];
 };
 
-static void open_to(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, struct keys *k,
-		    int64_t to)
+/* What the threads of a call share. */
+struct bwd {
+	const struct lk_attn_bwd_hot *hot;
+	const struct lk_attn_grad *g;
+	struct work w;
+	int64_t shares, once; /* of queries and keys; key heads that a team works on at a time */
+	struct keys *keys;    /* (teams, once, shares) */
+	uint8_t *last;        /* (key tiles) */
+};
+
+static void open_to(const struct bwd *b, int64_t hk, struct keys *k, const struct lk_attn_keys *mem, int64_t to)
 {
 	for (int j = 0; j < 2; j++) {
 		int64_t end = to < k->of.to[j] ? to : k->of.to[j];
 
 		if (k->next[j] < end) {
-			hot->open(p, hk, k->next[j], end, &k->mem);
+			b->hot->open(&b->w.p, hk, k->next[j], end, mem);
 			k->next[j] = end;
 		}
 	}
 }
 
-static void shut_to(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, struct keys *k,
-		    int64_t to, const struct lk_attn_grad *g)
+/* Adds up the tiles below `to` that no later step sees. */
+static void shut_to(const struct bwd *b, int64_t hk, struct keys *k, const struct lk_attn_keys *mem, int64_t to, int64_t step)
 {
 	for (int j = 0; j < 2; j++) {
-		int64_t end = to < k->next[j] ? to : k->next[j];
+		int64_t most = to < k->next[j] ? to : k->next[j], end = k->done[j];
 
+		while (end < most && b->last[end] <= step)
+			end++;
 		if (k->done[j] < end) {
-			hot->shut(p, hk, k->done[j], end, &k->mem, g);
+			b->hot->shut(&b->w.p, hk, k->done[j], end, mem, b->g);
 			k->done[j] = end;
 		}
 	}
 }
 
-/* Query share x key share of all heads that use key head hk. Keys are packed right before their first use, and added up
- * after their last in the last block: short documents stay in cache in between. */
-static void block(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, const struct share *q,
-		  struct keys *k, int last, const struct lk_attn_grad *g, float *room)
+/* Query share q x key share k of all heads that use key head hk, in step `step`. Keys are packed right before their first use, and
+ * added up after their last: short documents stay in cache in between. */
+static void block(const struct bwd *b, int64_t hk, const struct share *q, struct keys *k, const struct lk_attn_keys *mem,
+		  int64_t step)
 {
+	const struct lk_attn_plan *p = &b->w.p;
 	int64_t share = p->a->q.n[1] / p->a->k.n[1];
 
 	for (int i = 0; i < 2; i++)
 		for (int64_t t = q->from[i]; t < q->to[i]; t++) {
 			const struct lk_attn_qtile *tile = &p->qtiles[t];
 
-			open_to(hot, p, hk, k, tile->hi);
+			open_to(b, hk, k, mem, tile->hi);
 			for (int64_t h = hk * share; h < (hk + 1) * share; h++)
 				for (int j = 0; j < 2; j++)
-					hot->run(p, tile, h, k->of.from[j], k->of.to[j], &k->mem, g, room);
-			if (last)
-				shut_to(hot, p, hk, k, tile->later, g);
+					b->hot->run(p, tile, h, k->of.from[j], k->of.to[j], mem, b->g, room_of(&b->w));
+			shut_to(b, hk, k, mem, tile->later, step);
 			lk_progress();
 		}
-	if (last)
-		shut_to(hot, p, hk, k, p->nktiles, g);
+	shut_to(b, hk, k, mem, p->nktiles, step);
 }
 
-/* Key head hk by thread i of a team of n. The thread keeps key share i and meets query share (i + s) % n in step s: in
- * no step do two threads add to the same dq, dk or dv, and the order of the sums depends on n alone. */
-static void key_head(const struct lk_attn_bwd_hot *hot, const struct lk_attn_plan *p, int64_t hk, int64_t i, int64_t n,
-		     const struct lk_attn_keys *mem, const struct lk_attn_grad *g, float *room)
+/* Key heads [h0, h0 + heads) by thread i of a team of n. A task is a key share of one head: in step s of as many as there are
+ * shares it meets query share (its own + s) % shares. So in no step do two threads add to the same dq, dk or dv, and all sums
+ * are made in the order of the steps, whoever makes them. */
+static void key_heads(const struct bwd *b, int64_t team, int64_t h0, int64_t heads, int64_t i, int64_t n)
 {
-	struct share of = zigzag(p->nktiles, i, n);
-	struct keys k = { *mem, of, { of.from[0], of.from[1] }, { of.from[0], of.from[1] } };
+	int64_t shares = b->shares, tasks = heads * shares;
+	struct keys *keys = b->keys + team * b->once * shares;
 
-	for (int64_t s = 0; s < n; s++) {
-		struct share q = zigzag(p->nqtiles, (i + s) % n, n);
+	for (int64_t t = i; t < tasks; t += n) {
+		struct share of = zigzag(b->w.p.nktiles, t % shares, shares);
 
-		block(hot, p, hk, &q, &k, s == n - 1, g, room);
+		keys[t] = (struct keys){ of, { of.from[0], of.from[1] }, { of.from[0], of.from[1] } };
+	}
+	for (int64_t s = 0; s < shares; s++) {
+		for (int64_t t = i; t < tasks; t += n) {
+			struct share q = zigzag(b->w.p.nqtiles, (t % shares + s) % shares, shares);
+			struct lk_attn_keys mem = keys_of(&b->w, team * b->once + t / shares, 4);
+
+			block(b, h0 + t / shares, &q, &keys[t], &mem, s);
+		}
 		if (n > 1) {
 #pragma omp barrier
 		}
 	}
 }
 
-/* Each team takes key heads of its own, all teams equally many. */
+/* Teams of equally many threads and heads: as many as memory for packed keys allows. */
+static int64_t teams_for(const struct lk_attn *a, int threads)
+{
+	int64_t nk = a->k.n[1], t = heads_at_once(a, nk < threads ? nk : threads);
+
+	while (nk % t || threads % t)
+		t--;
+	return t;
+}
+
+/* Key heads at a time of a team of n threads with `heads` in all: the number that leaves the fewest of them idle. */
+static int64_t heads_of_team(int64_t heads, int64_t shares, int64_t n, int64_t most)
+{
+	int64_t best = 1, least = INT64_MAX;
+
+	for (int64_t once = 1; once <= heads && once <= most; once++) {
+		int64_t full = heads / once, rest = heads % once;
+		int64_t rounds = full * ((once * shares + n - 1) / n) + (rest * shares + n - 1) / n;
+
+		if (rounds < least) {
+			least = rounds;
+			best = once;
+		}
+	}
+	return best;
+}
+
+/* Scratch for tasks and steps lies behind that of prepare. */
 static int attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk_view *dout, const float *lse,
 		    const float *delta, const struct lk_view *dq, const struct lk_view *dk, const struct lk_view *dv)
 {
-	const struct lk_attn_bwd_hot *hot = bwd_hot(dev);
 	struct lk_attn_grad g = { dout, dq, dk, dv, lse, delta };
-	int64_t d = a->q.n[2], nk = a->k.n[1], both = gcd(nk, dev->threads), teams = heads_at_once(a, both);
-	struct work w = { .p = { .a = a, .bk = hot->bk, .gw = hot->gw, .dp = round_up(d, hot->vec) } };
+	struct bwd b = { .hot = bwd_hot(dev), .g = &g, .shares = shares_of(a) };
+	struct lk_attn_plan *p = &b.w.p;
+	int64_t d = a->q.n[2], nk = a->k.n[1], teams = teams_for(a, dev->threads);
+	size_t tasks;
 	int rc;
 
-	while (both % teams)
-		teams--;
-	w.p.tile_groups = tile_groups(a, hot->gw, (int64_t)sizeof(float) * 5 * hot->gw * (d + 1), BWD_TILE_BYTES,
-				      dev->threads > teams ? 4 * dev->threads / teams : 0);
-	rc = prepare(dev, &w, hot->vec, teams, 4, hot->room(&w.p));
+	*p = (struct lk_attn_plan){ .a = a, .bk = b.hot->bk, .gw = b.hot->gw, .dp = round_up(d, b.hot->vec) };
+	p->tile_groups = tile_groups(a, b.hot->gw, (int64_t)sizeof(float) * 5 * b.hot->gw * (d + 1), BWD_TILE_BYTES, 2 * b.shares);
+	b.once = heads_of_team(nk / teams, b.shares, dev->threads / teams, heads_at_once(a, nk) / teams);
+	tasks = (size_t)(teams * b.once * b.shares) * sizeof *b.keys;
+	rc = prepare(dev, &b.w, b.hot->vec, teams * b.once, 4, b.hot->room(p), tasks + (size_t)(a->ks->n / LK_ATTN_LEAST + 1));
 	if (rc)
 		return rc;
+	b.keys = b.w.more;
+	b.last = (uint8_t *)b.w.more + tasks;
+	last_steps(p, b.shares, b.last);
 #pragma omp parallel num_threads(dev->threads)
 	{
 		int64_t got = thread_count(), t = got < dev->threads ? 1 : teams, n = got / t;
-		int64_t team = thread_id() / n, i = thread_id() % n;
-		struct lk_attn_keys keys = keys_of(&w, team, 4);
+		int64_t team = thread_id() / n, i = thread_id() % n, end = (team + 1) * (nk / t);
 
-		for (int64_t hk = team; hk < nk; hk += t)
-			key_head(hot, &w.p, hk, i, n, &keys, &g, room_of(&w));
+		for (int64_t h = team * (nk / t); h < end; h += b.once)
+			key_heads(&b, team, h, h + b.once < end ? b.once : end - h, i, n);
 	}
 	return 0;
 }

@@ -61,8 +61,8 @@ static inline struct lk_cpu *lk_cpu(struct lk_dev *dev)
 int lk_blas_open(lk_sgemm_fn **sgemm, const char **core, char *why, size_t n);
 
 /* row-major c (m,n) = alpha op(a) op(b) + beta c with all threads of the device; not from inside a parallel region.
- * ta, tb: 0 or 1. Same bits for any number of threads as far as the BLAS keeps one order of summation along k. */
-void lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+ * ta, tb: 0 or 1. Same bits for any number of threads. Uses the device's scratch. 0 or LK_ENOMEM. */
+int lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
 		 int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 size_t lk_rope_bytes(int64_t n, int64_t d); /* of the table for n positions */

@@ -189,6 +189,17 @@ tokens() {
 	code 64 lwm-train-stage --objective reconstruction --data clips -o "$out/bad" --quantize-from -1
 }
 
+@test "training: the number of threads changes no bit" {
+	local n
+	for n in 1 2 3 5; do
+		recon t$n --threads $n --resolution 64 --batch-frames 3 --frames-per-pass 2
+	done
+	for n in 2 3 5; do
+		same "$out/t$n/step_00000004/part_00000.h5" "$out/t1/step_00000004/part_00000.h5"
+	done
+	[ "$(grep -c '"event":"step"' "$out/t1/metrics.jsonl")" = 4 ]
+}
+
 @test "training: a clip that is held out twice is refused, it would count twice" {
 	code 78 lwm-train-stage --objective reconstruction --model tiny --hidden 4 --groups 2 --channel-mult 1,2,2 --resolution 16 \
 		--data clips -o "$out/twice" --eval-data clips --eval-data clips/clip-00000.mp4 -q
