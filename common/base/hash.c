@@ -58,7 +58,7 @@ uint64_t lwm_hash64(const void *p, size_t n, uint64_t seed)
 
 int lwm_hash_file(const char *path, struct lwm_hash *out, int64_t *bytes, struct lwm_err *e)
 {
-	enum { CHUNK = 1 << 20 };
+	enum { CHUNK = 128 << 10 }; /* stays in the second-level cache between read and hash */
 	int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
 	int64_t total = 0;
 	if (fd < 0)

@@ -95,7 +95,7 @@ char *lwm_ckpt_dir(const char *root, int64_t step);
 enum lwm_ckpt_check {
 	LWM_CKPT_SEAL,  /* the record alone: no other file is looked at */
 	LWM_CKPT_QUICK, /* and the sizes of files */
-	LWM_CKPT_FULL   /* and the hash of every file */
+	LWM_CKPT_FULL   /* and the hash of every file, by as many threads as there are processors */
 };
 /* -LWM_EDATA: unfinished, damaged, or not the step that the folder's name says. -LWM_EIO: it cannot be read now, which says nothing
  * of what is in it. */

@@ -13,6 +13,7 @@
 #include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
+#include "common/base/threads.h"
 #include "common/io/ckpt_int.h"
 #include "common/io/seal.h"
 
@@ -190,20 +191,28 @@ int lwm_ckpt_check_file(const char *path, int64_t bytes, const char *hash, enum 
 	return how == LWM_CKPT_FULL ? check_hash(path, hash, e) : 0;
 }
 
+struct check {
+	const char *dir;
+	const json_t *files;
+	enum lwm_ckpt_check how;
+};
+
+static int check_one(void *ctx, int64_t i, struct lwm_err *e)
+{
+	const struct check *c = ctx;
+	const char *name, *hash;
+	int64_t bytes;
+	LWM_TRY(lwm_ckpt_file_entry(json_array_get(c->files, (size_t)i), c->dir, &name, &bytes, &hash, e));
+	char *path = lwm_path_join(c->dir, name);
+	int rc = path ? lwm_ckpt_check_file(path, bytes, hash, c->how, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	free(path);
+	return rc;
+}
+
 static int check_files(const char *dir, const json_t *files, enum lwm_ckpt_check how, struct lwm_err *e)
 {
-	json_t *o;
-	size_t i;
-	json_array_foreach(files, i, o) {
-		const char *name, *hash;
-		int64_t bytes;
-		LWM_TRY(lwm_ckpt_file_entry(o, dir, &name, &bytes, &hash, e));
-		char *path = lwm_path_join(dir, name);
-		int rc = path ? lwm_ckpt_check_file(path, bytes, hash, how, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
-		free(path);
-		LWM_TRY(rc);
-	}
-	return 0;
+	struct check c = { dir, files, how };
+	return lwm_work((int64_t)json_array_size(files), how == LWM_CKPT_FULL ? 0 : 1, check_one, &c, e);
 }
 
 static int check_sizes(const char *dir, const json_t *files, struct lwm_err *e)

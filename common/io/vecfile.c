@@ -19,7 +19,7 @@
 #error "values are moved between memory and file unchanged: a little-endian machine is needed"
 #endif
 
-enum { BULK = 16 * LWM_VF_BLOCK };
+enum { BULK = 16 * LWM_VF_BLOCK, KICK = 8 << 20 };
 
 int lwm_vtype_bytes(enum lwm_vtype t)
 {
@@ -52,6 +52,7 @@ struct lwm_vfw {
 	struct wvec vec[LWM_VF_MAX + 1];
 	uint64_t *sum;
 	int64_t nsum, bytes, block;
+	int64_t kick_from, kick_to; /* written, and the disk not yet asked to begin with it */
 };
 
 static int check_room(const char *path, int64_t need, struct lwm_err *e)
@@ -135,6 +136,18 @@ out:
 	return rc;
 }
 
+/* Lets the disk begin while the next values are made and hashed. Only fsync says what came of it. */
+static void begin_writing(struct lwm_vfw *w, int64_t at, int64_t n)
+{
+	if (at != w->kick_to)
+		w->kick_from = at;
+	w->kick_to = at + n;
+	if (w->kick_to - w->kick_from < KICK)
+		return;
+	sync_file_range(w->o->fd, w->kick_from, w->kick_to - w->kick_from, SYNC_FILE_RANGE_WRITE);
+	w->kick_from = w->kick_to;
+}
+
 /* Whole blocks, or the last one of the vector: `done` counts what reached the file. */
 static int put_blocks(struct lwm_vfw *w, struct wvec *x, const char *p, int64_t n, struct lwm_err *e)
 {
@@ -143,6 +156,7 @@ static int put_blocks(struct lwm_vfw *w, struct wvec *x, const char *p, int64_t 
 		w->sum[x->sum0 + (x->done + i) / w->block] = lwm_hash64(p + i, (size_t)len, 0);
 	}
 	LWM_TRY(lwm_pwrite_all(w->o->fd, p, n, x->at + x->done, w->o->path, e));
+	begin_writing(w, x->at + x->done, n);
 	x->done += n;
 	return 0;
 }

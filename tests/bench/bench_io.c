@@ -5,6 +5,8 @@
  *
  * MIB of fp32 values (512) and a shard of SHARD_MIB (64) of tokens, in the folder TMPDIR, else in /dev/shm where there is
  * one: what the code costs, not the disk. rows_cold opens the shard and reads one row that no cache holds any more.
+ * save_of_cp_sync and save_of_cp_sync_read: copying the parts and syncing them, and reading them back from the disk too, beside
+ * ckpt_save, which does all three and compares. verify_of_cat: cat to /dev/null beside ckpt_verify, of the same warm files.
  * of_cat: processor time of copying the checkpoint in pieces of 128 KiB (as cat does) over that of merging it to fp32.
  */
 #include <fcntl.h>
@@ -27,6 +29,7 @@ static struct {
 	int64_t side; /* tensors are side x side */
 	float *values;
 	enum lwm_st_dtype dtype;
+	bool read_back;
 	struct lwm_ckpt *c;
 	struct lwm_rows *r;
 	struct lwm_err e;
@@ -85,6 +88,44 @@ static int copy_file(const char *from, int out)
 			return -1;
 	close(in);
 	return n < 0 ? -1 : 0;
+}
+
+/* What saving does to the disk, without looking at a byte: written, synced, read back from the disk. */
+static int copy_sync_read(void *arg)
+{
+	static char buf[128 << 10];
+	int rc = 0;
+	(void)arg;
+	for (int r = 0; rc == 0 && r < RANKS; r++) {
+		int fd = open(b.copy, O_RDWR | O_CREAT | O_TRUNC, 0666);
+		char path[320];
+		ssize_t n;
+		snprintf(path, sizeof path, "%s/part_%05d.h5", b.step, r);
+		rc = fd < 0 ? -1 : copy_file(path, fd);
+		if (rc == 0 && b.read_back) {
+			rc = fsync(fd) || posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) || lseek(fd, 0, SEEK_SET);
+			while (rc == 0 && (n = read(fd, buf, sizeof buf)) != 0)
+				rc = n < 0 ? -1 : 0;
+		} else if (rc == 0) {
+			rc = fsync(fd);
+		}
+		close(fd);
+	}
+	return rc;
+}
+
+/* cat to nowhere. */
+static int read_parts(void *arg)
+{
+	int out = open("/dev/null", O_WRONLY), rc = out < 0;
+	(void)arg;
+	for (int r = 0; rc == 0 && r < RANKS; r++) {
+		char path[320];
+		snprintf(path, sizeof path, "%s/part_%05d.h5", b.step, r);
+		rc = copy_file(path, out);
+	}
+	close(out);
+	return rc;
 }
 
 static int cat(void *arg)
@@ -214,8 +255,16 @@ int main(int argc, char **argv)
 	double bytes = (double)(b.side * b.side) * 4 * TENSORS;
 	struct bench_time t = bench_run(save, NULL, 3), c;
 	bad += bench_row("ckpt_save", 1, t, "MBs", bytes / t.best * 1e-6);
-	t = bench_run(verify, NULL, 3);
+	for (int i = 0; i < 2; i++) {
+		b.read_back = i;
+		c = bench_run(copy_sync_read, NULL, 3);
+		bad += bench_row(i ? "save_of_cp_sync_read" : "save_of_cp_sync", 1, c, "percent", 100 * c.best / t.best);
+	}
+	unlink(b.copy);
+	t = bench_run(verify, NULL, 5);
 	bad += bench_row("ckpt_verify", 1, t, "MBs", bytes / t.best * 1e-6);
+	c = bench_run(read_parts, NULL, 5);
+	bad += bench_row("verify_of_cat", 1, c, "percent", 100 * c.best / t.best);
 	bad += failed(lwm_ckpt_open(&b.c, b.step, &b.e));
 	c = bench_run(cat, NULL, 5);
 	bad += bench_row("ckpt_cat", 1, c, "MBs", bytes / c.best * 1e-6);

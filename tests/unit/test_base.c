@@ -433,10 +433,26 @@ static int one_piece(void *ctx, int64_t i, struct lwm_err *e)
 	return lwm_fail(e, LWM_EDATA, "piece %d", (int)i);
 }
 
+/* The first of two fails behind the second. */
+static int second_first(void *ctx, int64_t i, struct lwm_err *e)
+{
+	atomic_bool *failed = ctx;
+	while (i == 0 && !*failed)
+		usleep(1000);
+	if (i == 0)
+		usleep(20000); /* the other one comes home: nothing depends on it but what this would find wrong */
+	*failed = true;
+	return lwm_fail(e, i ? LWM_EIO : LWM_EDATA, "piece %d", (int)i);
+}
+
 static void pieces_of_work(void **state)
 {
+	atomic_bool failed = false;
+	struct lwm_err late = { 0 };
 	char want[30];
 	(void)state;
+	assert_int_equal(lwm_work(2, 2, second_first, &failed, &late), -LWM_EDATA);
+	assert_string_equal(late.msg, "piece 0");
 	for (int threads = 0; threads < 9; threads++) {
 		struct lwm_err e = { 0 };
 		memset(&pieces, 0, sizeof pieces);

@@ -1,5 +1,6 @@
 /* Files written by earlier versions stay readable: what is in tests/golden is never written again, a new format gets a new
- * folder. io-2: the model of io-1 with a manifest that names every file. io-3: rows as lwm-rows-2.
+ * folder. io-2: the model of io-1 with a manifest that names every file. io-3: rows as lwm-rows-2; the checkpoint of io-1 with a
+ * record that tells the slices of each part.
  *
  *	build/rel/tests/unit/test_io_golden --make DIR      writes such a folder
  */
@@ -141,13 +142,15 @@ static void checkpoint_and_model(void **state)
 	struct lwm_err e = { 0 };
 	struct lwm_ckpt *c;
 	float v[48];
-	must(lwm_ckpt_open(&c, golden("step_00000003"), &e), &e);
-	must(lwm_ckpt_read(c, LWM_CKPT_ADAM_M, 1, 0, 48, v, &e), &e);
-	for (int i = 0; i < 48; i++) /* row i / 6; the first three columns are rank 0's */
-		assert_true(v[i] == (float)(i / 6 * 3 + i % 3 + (i % 6 < 3 ? 0 : 24)) * 0.5f);
-	must(lwm_merge_verify_model(c, golden("model"), LWM_ST_BF16, NULL, &e), &e);
-	must(lwm_merge_verify_model(c, golden_of(2, "model"), LWM_ST_BF16, NULL, &e), &e);
-	lwm_ckpt_close(c);
+	for (int number = 1; number <= 3; number += 2) { /* lwm-checkpoint-1 and -2 */
+		must(lwm_ckpt_open(&c, golden_of(number, "step_00000003"), &e), &e);
+		must(lwm_ckpt_read(c, LWM_CKPT_ADAM_M, 1, 0, 48, v, &e), &e);
+		for (int i = 0; i < 48; i++) /* row i / 6; the first three columns are rank 0's */
+			assert_true(v[i] == (float)(i / 6 * 3 + i % 3 + (i % 6 < 3 ? 0 : 24)) * 0.5f);
+		must(lwm_merge_verify_model(c, golden("model"), LWM_ST_BF16, NULL, &e), &e);
+		must(lwm_merge_verify_model(c, golden_of(2, "model"), LWM_ST_BF16, NULL, &e), &e);
+		lwm_ckpt_close(c);
+	}
 }
 
 /* The first manifests of models say nothing about tokenizers. */

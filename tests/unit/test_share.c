@@ -193,6 +193,26 @@ static void slices_that_are_none(void **state)
 	}
 }
 
+/* What a record claims sizes memory: no more than its files can hold. */
+static void a_tensor_larger_than_the_files(void **state)
+{
+	json_t *o;
+	struct lwm_ckpt *c;
+	struct lwm_err e = { 0 };
+	const char *path = at("claim/step_00000001/COMMIT.json");
+	(void)state;
+	save(at("claim"), 1, 2, false);
+	edit(at("claim"), 0, "0:0+1099511627776 1:0+480 2:0+216 3:0+35000");
+	edit(at("claim"), 1, "1:480+480 2:216+216 3:35000+35000");
+	must(lwm_seal_read(&o, path, "lwm-checkpoint-2", &e), &e);
+	json_t *shape = json_object_get(json_array_get(json_object_get(o, "tensors"), 0), "shape");
+	json_array_set_new(shape, 0, json_integer((json_int_t)1 << 40));
+	must(lwm_seal_write(o, path, &e), &e);
+	json_decref(o);
+	assert_int_equal(lwm_ckpt_open(&c, at("claim/step_00000001"), &e), -LWM_EDATA);
+	assert_non_null(strstr(e.msg, "do not hold the values"));
+}
+
 /* As many values of each tensor, and not where the parts have them. */
 static void slices_of_another_part(void **state)
 {
@@ -250,7 +270,7 @@ int main(void)
 		cmocka_unit_test(the_newest_whole_one),    cmocka_unit_test(not_to_know_weighs_more_than_damage),
 		cmocka_unit_test(a_folder_or_a_root),      cmocka_unit_test(a_record_without_slices),
 		cmocka_unit_test(slices_that_are_none),    cmocka_unit_test(slices_of_another_part),
-		cmocka_unit_test(retention_hashes_with_all_ranks),
+		cmocka_unit_test(a_tensor_larger_than_the_files), cmocka_unit_test(retention_hashes_with_all_ranks),
 	};
 	lwm_log_init("test_share", LWM_ERROR);
 	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
