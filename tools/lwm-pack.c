@@ -16,7 +16,7 @@ static struct {
 	const char *output, *report;
 	int64_t seq, min_tokens, window, epochs, max_tokens, rows_per_shard, task, tasks;
 	int mode, longer;
-	bool no_shuffle, drop_lossless;
+	bool no_shuffle, drop_lossless, drop_tail;
 } a = { .epochs = 1, .tasks = 1 };
 
 static const char *const modes[] = { "masked", "concat", "padded", NULL };
@@ -35,6 +35,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_CHOICE('m', "mode", &a.mode, modes, "how documents share rows", 0),
 	LWM_OPT_CHOICE('l', "long", &a.longer, longs, "documents of more than a row", 0),
 	LWM_OPT_INT(0, "min-tokens", &a.min_tokens, 0, 1e12, "N", "shorter documents are rejected", 0),
+	LWM_OPT_FLAG(0, "drop-tail", &a.drop_tail, "concat: leave out a last row that is not full"),
 	LWM_OPT_FLAG(0, "drop-lossless", &a.drop_lossless, "reject documents in which no token has a loss"),
 	LWM_OPT_HEAD("Mixture and order"),
 	LWM_OPT_INT(0, "epochs", &a.epochs, 1, 1e6, "N", "use a document at most N times", 0),
@@ -55,7 +56,8 @@ static const struct lwm_tool tool = {
 	.details =
 		"masked: several documents a row, each attends only to itself, positions restart,\n"
 		"loss weights as in padded training; best fit. concat: documents end\n"
-		"to end, attention crosses them. padded: one document a row.\n"
+		"to end, attention crosses them; a row holds one token more, its last target, with\n"
+		"which the next row begins. padded: one document a row.\n"
 		"\n"
 		"Shards are files, folders and @LIST files, given as operands (one source) or with\n"
 		"--source, several times: -s books=84=books/ -s chat=16=chat.docs.h5. As many tokens\n"
@@ -161,7 +163,7 @@ static int pack(const struct lwm_args *args, struct lwm_err *e)
 		.source = source, .nsources = nsources, .seq_length = a.seq, .mode = (enum lwm_pack_mode)a.mode,
 		.longer = (enum lwm_pack_long)a.longer, .min_tokens = a.min_tokens, .window = a.window,
 		.epochs = a.epochs, .max_tokens = a.max_tokens, .seed = (uint64_t)args->common.seed,
-		.shuffle = !a.no_shuffle, .drop_lossless = a.drop_lossless, .force = args->common.force,
+		.shuffle = !a.no_shuffle, .drop_lossless = a.drop_lossless, .drop_tail = a.drop_tail, .force = args->common.force,
 		.output = a.output, .rows_per_shard = a.rows_per_shard, .task = a.task, .tasks = a.tasks,
 		.tool = "lwm-pack " LWM_VERSION, .progress = &progress
 	};

@@ -9,14 +9,13 @@ static bool is_vision(const struct lwm_loader *l, int32_t target)
 }
 
 /* Targets of one row, and weight 1 where they count. The mask belongs to the target (rowshard.h); the last token of a segment has
- * none. */
+ * none. A row may hold a token more than the batch: the target of the last one. */
 static void labels(const struct lwm_loader *l, const struct lwm_row *r, struct lwm_batch *b, int64_t at)
 {
 	int32_t *target = b->targets + at;
 	float *weight = b->weights + at;
-	int64_t seq = r->seq;
-	for (int64_t t = 0; t < seq; t++) {
-		bool has = t + 1 < seq && r->segment[t] >= 0 && r->segment[t + 1] == r->segment[t];
+	for (int64_t t = 0; t < b->seq; t++) {
+		bool has = t + 1 < r->seq && r->segment[t] >= 0 && r->segment[t + 1] == r->segment[t];
 		target[t] = has ? r->tokens[t + 1] : -1;
 		weight[t] = has && r->mask[t + 1];
 		if (weight[t] > 0)
@@ -47,19 +46,20 @@ static void weigh(const struct lwm_loader *l, struct lwm_batch *b, int64_t at, i
 
 static void add_row(const struct lwm_loader *l, const struct lwm_row *r, struct lwm_batch *b, int64_t at)
 {
-	memcpy(b->tokens + at, r->tokens, (size_t)r->seq * sizeof *r->tokens);
-	memcpy(b->positions + at, r->position, (size_t)r->seq * sizeof *r->position);
-	for (int64_t t = 0; t < r->seq; t++)
+	memcpy(b->tokens + at, r->tokens, (size_t)b->seq * sizeof *r->tokens);
+	memcpy(b->positions + at, r->position, (size_t)b->seq * sizeof *r->position);
+	for (int64_t t = 0; t < b->seq; t++)
 		b->segments[at + t] = r->segment[t] < 0 ? -1 : r->segment[t] + (int32_t)b->segments_n;
 	labels(l, r, b, at);
-	for (int64_t i = 0; i < r->nseg; i++) {
-		b->tokens_n += r->seg[i].len;
+	for (int64_t i = 0; i < r->nseg && r->seg[i].start < b->seq; i++) {
+		int64_t start = r->seg[i].start, room = b->seq - start, n = r->seg[i].len < room ? r->seg[i].len : room;
+		b->segments_n++;
+		b->tokens_n += n;
 		if (l->cfg.weighting == LWM_PER_EXAMPLE)
-			weigh(l, b, at + r->seg[i].start, r->seg[i].len);
+			weigh(l, b, at + start, n);
 	}
 	if (l->cfg.weighting != LWM_PER_EXAMPLE)
-		weigh(l, b, at, r->seq);
-	b->segments_n += r->nseg;
+		weigh(l, b, at, b->seq);
 }
 
 /* A row of nothing: no sum takes anything from it. */

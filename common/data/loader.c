@@ -179,7 +179,8 @@ int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, s
 	l->cfg.source = NULL;
 	LWM_GO(lwm_rowset_open(&l->set, cfg, e));
 	LWM_GO(share(l, cfg, e));
-	l->info = (struct lwm_loader_info){ .seq_length = l->set.seq, .nsources = l->set.nsources, .rows = l->set.rows,
+	l->info = (struct lwm_loader_info){ .seq_length = cfg->seq_length ? cfg->seq_length : l->set.seq,
+					    .nsources = l->set.nsources, .rows = l->set.rows,
 					    .vocab_text = l->set.vocab_text,
 					    .vocab = l->set.vocab_text + l->set.vocab_vision,
 					    .tokenizer = l->set.tokenizer, .content = l->set.content };

@@ -62,7 +62,7 @@ struct lwm_loader_cfg {
 	enum lwm_weighting weighting;
 	double text_weight, vision_weight; /* w_m; both 0: no weights */
 	bool vision;           /* the model has a vision head, whatever these rows hold */
-	int64_t seq_length;    /* 0: whatever the shards hold; else they must agree */
+	int64_t seq_length;    /* S: rows of S tokens, or of S + 1 (pack.h, concat), whose last is a target only; 0: whatever they hold */
 	bool prefetch;         /* read the next micro batch on another thread */
 	/* NULL: this rank looks at the files itself. Else lwm_loader_open is collective: the first rank does, and tells the others;
 	 * all return the same. */
@@ -73,7 +73,7 @@ struct lwm_loader_cfg {
 struct lwm_batch {
 	int64_t rows, seq;
 	int32_t *tokens;    /* (rows, seq) model ids; 0 in padding */
-	int32_t *targets;   /* (rows, seq) next token of its segment, -1 where there is none; shifted before splits */
+	int32_t *targets;   /* (rows, seq) next token of its segment, -1 where there is none; shifted before the row is cut */
 	int32_t *segments;  /* (rows, seq) number of the segment, counted through the batch; -1 in padding */
 	int32_t *positions; /* (rows, seq) from 0 in each segment, pieces of a split document too; 0 in padding */
 	float *weights;     /* (rows, seq) of the target: its factor in L * norm; 0 where no loss */

@@ -24,6 +24,7 @@ struct lwm_rowset {
 	struct lwm_rowset_shard *shard;
 	struct lwm_rowset_source *source;
 	int64_t nshards, nsources, rows, seq, vocab_text, vocab_vision;
+	int64_t wanted; /* tokens of a row, or one less; 0: all have seq */
 	struct lwm_hash tokenizer, content;
 };
 int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, struct lwm_err *e);

@@ -21,6 +21,7 @@ struct row {
 	struct lwm_segment *seg;
 	struct lwm_loss_run *run;
 	int64_t n, nseg, nruns, seg_cap, run_cap;
+	bool carried; /* its first token was the last one of the row before */
 };
 
 struct packer {
@@ -87,16 +88,32 @@ static int push_segment(struct row *r, int64_t start, int64_t len, int64_t doc, 
 	return 0;
 }
 
+int64_t lwm_pack_row_tokens(const struct lwm_pack_cfg *c)
+{
+	return c->seq_length + (c->mode == LWM_PACK_CONCAT);
+}
+
 static int flush_row(struct packer *k, struct lwm_err *e)
 {
 	struct row *r = &k->row;
 	if (!r->n)
 		return 0;
-	if (k->c->mode == LWM_PACK_CONCAT)
-		LWM_TRY(push_segment(r, 0, r->n, -1, e));
 	LWM_TRY(lwm_pack_out_row(&k->out, r->tokens, r->seg, r->nseg, r->run, r->nruns, e));
 	r->n = r->nseg = r->nruns = 0;
 	return 0;
+}
+
+/* concat: what was the last token of a full row is the first of the next. */
+static int flush_stream(struct packer *k, struct lwm_err *e)
+{
+	struct row *r = &k->row;
+	int32_t last = r->tokens[r->n - 1];
+	LWM_TRY(push_segment(r, 0, r->n, -1, e));
+	LWM_TRY(flush_row(k, e));
+	k->out.st->tokens_out -= r->carried; /* once */
+	r->carried = true;
+	r->tokens[r->n++] = last;
+	return push_run(r, 0, 0, e);
 }
 
 static int emit_row(struct packer *k, const int64_t *item, int64_t n, struct lwm_err *e)
@@ -113,18 +130,24 @@ static int emit_row(struct packer *k, const int64_t *item, int64_t n, struct lwm
 static int emit_concat(struct packer *k, bool last, struct lwm_err *e)
 {
 	struct row *r = &k->row;
+	int64_t full = lwm_pack_row_tokens(k->c);
 	for (int64_t i = 0; i < k->w.n; i++) {
 		const struct lwm_piece_at *p = &k->w.piece[i];
 		for (int64_t off = 0, len; off < p->len; off += len) {
-			int64_t room = k->c->seq_length - r->n;
+			int64_t room = full - r->n;
 			len = p->len - off < room ? p->len - off : room;
 			LWM_TRY(push_tokens(r, &k->w, p, off, len, e));
-			if (r->n == k->c->seq_length)
-				LWM_TRY(flush_row(k, e));
+			if (r->n == full)
+				LWM_TRY(flush_stream(k, e));
 		}
 	}
 	k->w.n = 0;
-	return last ? flush_row(k, e) : 0;
+	if (!last || r->n == r->carried)
+		return 0;
+	if (!k->c->drop_tail)
+		return flush_stream(k, e);
+	k->out.st->tokens_cut += r->n - r->carried;
+	return 0;
 }
 
 static int emit_padded(struct packer *k, struct lwm_err *e)
@@ -294,6 +317,8 @@ static int check_cfg(const struct lwm_pack_cfg *c, struct lwm_err *e)
 				"possible", c->seq_length, c->task, tasks);
 	if (tasks > 1 && lwm_path_has_suffix(c->output, ".h5"))
 		return lwm_fail(e, LWM_ECONFIG, "%s: several tasks write into a folder, this is the name of a file", c->output);
+	if (c->drop_tail && c->mode != LWM_PACK_CONCAT)
+		return lwm_fail(e, LWM_ECONFIG, "a tail to drop there is only where documents lie end to end (concat)");
 	return lwm_pack_in_folder(c) ? lwm_mkdirs(c->output, e) : 0;
 }
 
@@ -303,7 +328,7 @@ static void finish_stats(struct packer *k)
 	for (int64_t i = 0; i < k->c->nsources; i++)
 		st->docs_used += k->mix.source[i].docs_used;
 	st->docs_left = st->docs_in - st->docs_used - st->rejected_short - st->rejected_long - st->rejected_lossless;
-	st->fill = st->rows ? (double)st->tokens_out / ((double)st->rows * (double)k->c->seq_length) : 0;
+	st->fill = st->rows ? (double)st->tokens_out / ((double)st->rows * (double)k->c->seq_length + k->row.carried) : 0;
 }
 
 static json_t *make_report(struct packer *k)
@@ -379,7 +404,7 @@ int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, j
 	LWM_GO(check_cfg(cfg, e));
 	LWM_GO(lwm_pack_config_text(cfg, &k.out.config, e));
 	k.out.files = json_array();
-	k.row.tokens = malloc((size_t)cfg->seq_length * sizeof *k.row.tokens);
+	k.row.tokens = malloc((size_t)lwm_pack_row_tokens(cfg) * sizeof *k.row.tokens);
 	if (!k.out.files || !k.row.tokens) {
 		rc = no_memory(e);
 		goto out;

@@ -1,9 +1,10 @@
-/* pack.h - document shards into rows of exactly seq_length tokens.
+/* pack.h - document shards into rows of exactly seq_length tokens (concat: and the one that follows).
  *
  * masked:  several documents a row, each its own segment: attention stays inside, positions restart, the loss is
  *          weighted as if every document were trained alone in a padded row. Best fit inside a window of documents.
  * concat:  documents end to end, cut every seq_length tokens; a row is one segment, attention crosses documents (as
- *          published). The last row is filled up with padding.
+ *          published). A row holds seq_length + 1 tokens: seq_length inputs, each with its target. The last of them begins the
+ *          next row. The last row of all is filled up with padding, or left out (drop_tail).
  * padded:  one document a row.
  *
  * Order: documents are read in chunks of neighbours (at most 256 documents or about 256K tokens). With shuffle the
@@ -55,6 +56,7 @@ struct lwm_pack_cfg {
 	int64_t max_tokens;     /* N at most; 0 = no limit */
 	uint64_t seed;
 	bool shuffle, drop_lossless, force;
+	bool drop_tail;         /* concat: a last row that is not full is left out */
 	const char *output;     /* one file; with rows_per_shard or tasks a folder: rows-00000.rows.h5, ... */
 	int64_t rows_per_shard; /* 0: one file */
 	int64_t task, tasks;    /* tasks 0 = 1; with more, names are rows-TTTTT.rows.h5, or rows-TTTTT-00000.rows.h5 */
@@ -66,11 +68,11 @@ struct lwm_pack_stats {
 	int64_t docs_in, docs_used, docs_left, rejected_short, rejected_long, rejected_lossless;
 	int64_t repeats;    /* uses of a document beyond its first */
 	int64_t docs_split, docs_truncated, pieces;
-	int64_t tokens_in, tokens_out, tokens_cut; /* cut: by truncation */
+	int64_t tokens_in, tokens_out, tokens_cut; /* cut: by truncation; with the tail */
 	int64_t rows, shards;
 	int64_t shards_before; /* of them, those that an earlier run had finished: not written again */
 	bool complete_before; /* nothing was done: the output is there, from the same inputs and settings */
-	double fill;          /* tokens_out / (rows * seq_length) */
+	double fill;          /* tokens_out / (rows * seq_length); of concat the last target counts as well */
 };
 
 /* Writes the row shards, each whole or not at all. Stopped (-LWM_ESAVED, common/base/stop.h) it leaves those that are finished, and

@@ -68,6 +68,8 @@ int lwm_pack_out_row(struct lwm_pack_out *o, const int32_t *tokens, const struct
 		     const struct lwm_loss_run *run, int64_t nruns, struct lwm_err *e);
 int lwm_pack_out_finish(struct lwm_pack_out *o, struct lwm_err *e);
 void lwm_pack_out_release(struct lwm_pack_out *o);
+/* Tokens that a row holds: seq_length; concat: one more, which is its last target and the first token of the next row. */
+int64_t lwm_pack_row_tokens(const struct lwm_pack_cfg *c);
 /* Several files in a folder, of shards or of tasks. */
 bool lwm_pack_in_folder(const struct lwm_pack_cfg *c);
 /* Settings that with the inputs decide every byte, malloc'ed. */

@@ -62,6 +62,10 @@ int lwm_pack_config_text(const struct lwm_pack_cfg *c, char **out, struct lwm_er
 			      "seed", (json_int_t)c->seed, "shuffle", c->shuffle, "drop_lossless", c->drop_lossless,
 			      "rows_per_shard", (json_int_t)c->rows_per_shard, "task", (json_int_t)c->task,
 			      "tasks", (json_int_t)c->tasks);
+	if (c->mode == LWM_PACK_CONCAT) /* only there: the text of other settings is that of earlier versions */
+		lost |= json_object_set_new(o, "row_tokens", json_integer(lwm_pack_row_tokens(c))) < 0;
+	if (c->drop_tail)
+		lost |= json_object_set_new(o, "drop_tail", json_true()) < 0;
 	int rc = lwm_json_dump(lost ? NULL : o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);
 	json_decref(o);
 	return rc;
@@ -199,7 +203,7 @@ static int add_inputs(struct lwm_pack_out *o, struct lwm_err *e)
 
 static int create(struct lwm_pack_out *o, bool replace, struct lwm_err *e)
 {
-	struct lwm_rows_meta meta = { .seq = o->cfg->seq_length, .vocab_text = o->mix->vocab_text,
+	struct lwm_rows_meta meta = { .seq = lwm_pack_row_tokens(o->cfg), .vocab_text = o->mix->vocab_text,
 				      .vocab_vision = o->mix->vocab_vision, .tokenizer = o->mix->tokenizer,
 				      .tool = o->cfg->tool, .config = o->config,
 				      .weighting = o->cfg->mode == LWM_PACK_CONCAT ? "per_token" : "per_example" };

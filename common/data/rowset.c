@@ -128,7 +128,10 @@ static int check_shard(struct lwm_rowset *s, const struct lwm_rowset_shard *x, s
 	}
 	if (m->vocab_vision > s->vocab_vision)
 		s->vocab_vision = m->vocab_vision;
-	if (m->seq != s->seq)
+	if (s->wanted && m->seq != s->wanted && m->seq != s->wanted + 1)
+		return lwm_fail(e, LWM_ECONFIG, "%s: rows of %" PRId64 " tokens, the configuration says %" PRId64, x->path, m->seq,
+				s->wanted);
+	if (!s->wanted && m->seq != s->seq)
 		return lwm_fail(e, LWM_ECONFIG, "%s: rows of %" PRId64 " tokens, %s has %" PRId64, x->path, m->seq,
 				s->shard[0].path, s->seq);
 	if (m->vocab_text != s->vocab_text)
@@ -210,17 +213,13 @@ int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, stru
 		n += cfg->source[i].shards.n;
 	if (n == 0)
 		return lwm_fail(e, LWM_ECONFIG, "no row shards to load");
+	s->wanted = cfg->seq_length;
 	int rc = share_table(&table, cfg, e);
 	if (rc == 0)
 		rc = read_table(s, cfg, table.s, e);
 	free(table.s);
 	LWM_TRY(rc);
-	if (cfg->once)
-		LWM_TRY(check_copies(s, e));
-	if (cfg->seq_length && cfg->seq_length != s->seq)
-		return lwm_fail(e, LWM_ECONFIG, "%s: rows of %" PRId64 " tokens, the configuration says %" PRId64,
-				s->shard[0].path, s->seq, cfg->seq_length);
-	return 0;
+	return cfg->once ? check_copies(s, e) : 0;
 }
 
 void lwm_rowset_release(struct lwm_rowset *s)

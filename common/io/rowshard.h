@@ -12,7 +12,8 @@
  * THE MASK BELONGS TO THE TARGET. mask[t] = 1 says that token t itself is to be predicted. The trainer shifts: the
  * label at position t is token t+1 of the same segment and counts when mask[t+1] = 1; the last token of a segment has
  * no label. So the first token of a segment is never a target: readers clear its mask, and padding's. n_loss is the number of
- * labels of the segment after this, from which the trainer makes weights: per_token 1, per_example 1 / n_loss.
+ * labels of the segment after this, from which the trainer makes weights: per_token 1, per_example 1 / n_loss. A
+ * trainer that reads rows of seq - 1 inputs has a label at each of them (lwm-pack --mode concat makes such rows).
  *
  * The same rows in the same order give the same bytes. Local calls; one thread per handle at a time.
  */

@@ -50,6 +50,28 @@ setup() {
 	has '"rows":3'
 }
 
+@test "documents end to end: a row holds its last target too; a tail can be left out" {
+	ok lwm-pack -n 512 -m concat --no-shuffle a.docs.h5 -o all.h5 --json
+	has '"tokens_cut":0'
+	[[ $output =~ \"rows\":([0-9]+) ]]
+	rows=${BASH_REMATCH[1]}
+	ok lwm-pack -n 512 -m concat --no-shuffle --drop-tail a.docs.h5 -o full.h5 --json
+	has "\"rows\":$((rows - 1))"
+	lacks '"tokens_cut":0'
+	has '"fill":1.0'
+	ok lwm-inspect --json full.h5
+	has '"seq_length":513'
+	code 78 lwm-pack -n 512 --drop-tail a.docs.h5 -o masked.h5
+	err_has 'concat'
+	code 73 lwm-pack -n 512 -m concat --no-shuffle --drop-tail a.docs.h5 -o all.h5
+	train=(lwm-train-stage -q --device cpu --threads 1 --model nano --dim 16 --ffn 16 --layers 1 --heads 1
+		--tokens-per-batch 1K --steps 1)
+	ok "${train[@]}" --data full.h5 --seq-length 512 -o trained
+	grep -q '"tokens":1024,' trained/metrics.jsonl
+	code 78 "${train[@]}" --data full.h5 --seq-length 256 -o other
+	err_has 'rows of 513 tokens'
+}
+
 @test "shares of the tokens" {
 	ok lwm-pack -n 512 -s a=1=a.docs.h5 -s b=1=b.docs.h5 -o mix.h5 --json
 	has '"documents_in":303'

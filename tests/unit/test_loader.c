@@ -6,6 +6,7 @@
 
 #include "common/data/loader.h"
 #include "common/data/pack.h"
+#include "common/io/rowshard.h"
 
 enum { SEQ = 64, DOCS = 500 };
 static struct lwm_loader_source src[2];
@@ -269,6 +270,39 @@ static void test_modalities(void **state)
 	lwm_paths_release(&from.shards);
 }
 
+/* Of a row with a token more than is asked for the last one is a target only; a document that has just this one is none. */
+static void test_one_token_more(void **state)
+{
+	(void)state;
+	static const int32_t tok[5] = { 7, 8, 9, 20, 21 };
+	static const struct lwm_segment seg[2][2] = { { { .start = 0, .len = 3 }, { .start = 3, .len = 2 } },
+						      { { .start = 0, .len = 4 }, { .start = 4, .len = 1 } } };
+	struct lwm_rows_meta m = { .seq = 5, .vocab_text = 100, .tokenizer = "", .tool = "test", .config = "", .weighting = "" };
+	for (int k = 0; k < 2; k++) {
+		struct lwm_loader_source one = { .name = "x" };
+		struct lwm_rows_writer *w;
+		struct lwm_loader *l;
+		struct lwm_batch *b;
+		OK(lwm_rows_create(&w, in_scratch("more.h5"), &m, true, &err));
+		OK(lwm_rows_append(w, tok, seg[k], 2, NULL, 0, &err));
+		OK(lwm_rows_commit(w, &err));
+		OK(lwm_paths_add(&one.shards, in_scratch("more.h5"), &err));
+		struct lwm_loader_cfg cfg = { .source = &one, .nsources = 1, .rows_per_step = 1, .ranks = 1, .micro_rows = 1,
+					      .seq_length = 4 };
+		OK(lwm_loader_open(&l, &cfg, &err));
+		OK(lwm_loader_get(l, 0, 0, &b, &err));
+		assert_int_equal(b->seq, 4);
+		assert_int_equal(b->tokens_n, 4);
+		assert_int_equal(b->segments_n, 2 - k);
+		assert_true(b->norm == 2 - k);
+		assert_int_equal(b->loss_text, 3);
+		assert_int_equal(b->targets[3], k ? -1 : 21);
+		assert_true(b->weights[3] == (k ? 0 : 1));
+		lwm_loader_close(l);
+		lwm_paths_release(&one.shards);
+	}
+}
+
 static void test_refusals(void **state)
 {
 	(void)state;
@@ -285,6 +319,9 @@ static void test_refusals(void **state)
 	cfg.seq_length = 2 * SEQ;
 	lwm_err_clear(&err);
 	assert_int_equal(lwm_loader_open(&l, &cfg, &err), -LWM_ECONFIG);
+	cfg.seq_length = SEQ - 2;
+	lwm_err_clear(&err);
+	assert_int_equal(lwm_loader_open(&l, &cfg, &err), -LWM_ECONFIG);
 	cfg.seq_length = SEQ;
 	OK(lwm_loader_open(&l, &cfg, &err));
 	struct lwm_batch *b;
@@ -299,7 +336,7 @@ int main(void)
 		cmocka_unit_test(test_ranks_and_micro_batches), cmocka_unit_test(test_resume_anywhere),
 		cmocka_unit_test(test_every_row_once),          cmocka_unit_test(test_weighted_sources),
 		cmocka_unit_test(test_labels_and_weights),      cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_modalities),
+		cmocka_unit_test(test_modalities),              cmocka_unit_test(test_one_token_more),
 	};
 	return cmocka_run_group_tests(tests, make_rows, drop_rows);
 }

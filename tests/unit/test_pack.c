@@ -161,15 +161,21 @@ static void see_row(const struct corpus *c, const struct lwm_pack_cfg *cfg, cons
 	assert_int_equal(covered, row->seq);
 }
 
-/* concat: the row is one segment; documents are told apart by their first token following a last one. */
-static void see_concat(const struct corpus *c, const struct lwm_row *row, int64_t *sum, int64_t *tokens)
+/* concat: the row is one segment, and begins with the last token of the row before. */
+static void see_concat(const struct lwm_pack_cfg *cfg, const struct lwm_row *row, int32_t *last, int64_t *sum, int64_t *tokens)
 {
-	(void)c;
+	assert_int_equal(row->seq, cfg->seq_length + 1);
 	assert_int_equal(row->nseg, 1);
 	assert_int_equal(row->seg[0].start, 0);
-	*tokens += row->seg[0].len;
-	for (int64_t t = 0; t < row->seg[0].len; t++)
+	if (*last >= 0) {
+		assert_int_equal(row->tokens[0], *last);
+		assert_true(row->seg[0].len > 1);
+	}
+	for (int64_t t = *last >= 0; t < row->seg[0].len; t++) {
 		*sum += row->tokens[t];
+		++*tokens;
+	}
+	*last = row->tokens[row->seg[0].len - 1];
 }
 
 static bool lossless(int64_t doc, int64_t used)
@@ -208,6 +214,7 @@ static void check_run(const struct corpus *c, const struct lwm_pack_cfg *cfg, co
 	struct lwm_rows *h;
 	struct lwm_row row = { 0 };
 	int64_t count[3] = { 0 }, total = 0, sum = 0, want_sum = 0, tokens = 0, want_tokens = 0, want_used = 0;
+	int32_t last = -1;
 	for (int64_t i = 0; i < c->docs; i++)
 		s.at[i + 1] = s.at[i] + c->len[i];
 	s.times = calloc((size_t)s.at[c->docs] + 1, 1);
@@ -217,7 +224,7 @@ static void check_run(const struct corpus *c, const struct lwm_pack_cfg *cfg, co
 	for (int64_t i = 0; i < st->rows; i++) {
 		OK(lwm_rows_read(h, i, &row, &err));
 		if (cfg->mode == LWM_PACK_CONCAT)
-			see_concat(c, &row, &sum, &tokens);
+			see_concat(cfg, &row, &last, &sum, &tokens);
 		else
 			see_row(c, cfg, &row, &s);
 	}
@@ -236,7 +243,7 @@ static void check_run(const struct corpus *c, const struct lwm_pack_cfg *cfg, co
 	if (cfg->mode == LWM_PACK_CONCAT) {
 		assert_int_equal(sum, want_sum);
 		assert_int_equal(tokens, want_tokens);
-		assert_int_equal(st->rows, (want_tokens + cfg->seq_length - 1) / cfg->seq_length);
+		assert_int_equal(st->rows, want_tokens == 1 ? 1 : (want_tokens + cfg->seq_length - 2) / cfg->seq_length);
 	} else {
 		assert_int_equal(total, want_tokens);
 	}
@@ -264,6 +271,38 @@ static void test_random_corpora(void **state)
 		OK(lwm_pack_run(&cfg, &st, NULL, &err));
 		check_run(&c, &cfg, &st);
 		free_corpus(&c);
+	}
+}
+
+/* Twice ten documents of eight tokens in rows of sixteen: nine rows of sixteen targets, and one of 15 that is left out. */
+static void test_drop_tail(void **state)
+{
+	(void)state;
+	static const struct {
+		int64_t docs, rows, cut;
+		bool drop;
+	} t[] = { { 20, 10, 0, false }, { 20, 9, 15, true }, { 18, 9, 0, false }, { 18, 8, 15, true },
+		  { 2, 1, 0, false }, { 2, 0, 16, true } };
+	for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+		int64_t len[20];
+		struct lwm_pack_source src = { .name = "a" };
+		struct lwm_pack_stats st;
+		for (int d = 0; d < 20; d++)
+			len[d] = 8;
+		fix_shard(in_scratch("tail.h5"), len, t[i].docs, 0);
+		OK(lwm_paths_add(&src.shards, in_scratch("tail.h5"), &err));
+		struct lwm_pack_cfg cfg = { .source = &src, .nsources = 1, .seq_length = 16, .mode = LWM_PACK_CONCAT, .force = true,
+					    .output = in_scratch("tail.rows.h5"), .tool = "test", .drop_tail = t[i].drop };
+		OK(lwm_pack_run(&cfg, &st, NULL, &err));
+		assert_int_equal(st.rows, t[i].rows);
+		assert_int_equal(st.tokens_cut, t[i].cut);
+		assert_int_equal(st.tokens_out, 8 * t[i].docs - t[i].cut);
+		if (t[i].drop && st.rows)
+			assert_true(st.fill == 1);
+		cfg.mode = LWM_PACK_MASKED;
+		lwm_err_clear(&err);
+		assert_int_equal(lwm_pack_run(&cfg, &st, NULL, &err), t[i].drop ? -LWM_ECONFIG : 0);
+		lwm_paths_release(&src.shards);
 	}
 }
 
@@ -360,7 +399,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fit_random),      cmocka_unit_test(test_fit_exact),
 		cmocka_unit_test(test_fit_short_documents), cmocka_unit_test(test_random_corpora),
-		cmocka_unit_test(test_weights),         cmocka_unit_test(test_tasks),
+		cmocka_unit_test(test_drop_tail),       cmocka_unit_test(test_weights),         cmocka_unit_test(test_tasks),
 		cmocka_unit_test(test_same_bytes),
 	};
 	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "common/data/loader.h"
+#include "common/data/pack.h"
 #include "common/io/rowshard.h"
 #include "common/train/weights.h"
 
@@ -317,6 +318,97 @@ static void vision_model(void **state)
 	lwm_paths_release(&src.shards);
 }
 
+/* ---- documents end to end ---- */
+
+enum { STREAM = 48, STREAM_ROWS = 6, STREAM_DOCS = 8 };
+static const int stream_order[STREAM_DOCS] = { 4, 0, 5, 1, 5, 4, 2, 3 };
+
+static void pack_stream(const char *to)
+{
+	struct lwm_docs_meta m = { .vocab_text = TEXT, .vocab_vision = VISION, .tokenizer = "", .tool = "test", .config = "",
+				   .policy = "" };
+	struct lwm_pack_source src = { .name = "x" };
+	struct lwm_pack_stats st;
+	struct lwm_docs_writer *w;
+	OK(lwm_docs_create(&w, in_scratch("stream.docs.h5"), &m, true, &err));
+	for (int k = 0; k < STREAM_DOCS; k++) {
+		const struct doc *d = &docs[stream_order[k]];
+		struct lwm_loss_run run[MAX_DOC];
+		for (int64_t i = 0; i < d->n; i++)
+			run[i] = (struct lwm_loss_run){ i, d->loss[i] };
+		OK(lwm_docs_append(w, "", NULL, d->tok, d->n, run, d->n, &err));
+	}
+	OK(lwm_docs_commit(w, &err));
+	OK(lwm_paths_add(&src.shards, in_scratch("stream.docs.h5"), &err));
+	struct lwm_pack_cfg cfg = { .source = &src, .nsources = 1, .seq_length = STREAM, .mode = LWM_PACK_CONCAT, .force = true,
+				    .output = to, .tool = "test", .drop_tail = true };
+	OK(lwm_pack_run(&cfg, &st, NULL, &err));
+	assert_int_equal(st.rows, STREAM_ROWS);
+	lwm_paths_release(&src.shards);
+}
+
+struct stream_row {
+	int32_t input[STREAM], target[STREAM];
+	char loss[STREAM + 1];
+};
+
+static void check_stream_row(const struct lwm_batch *b, const struct stream_row *want)
+{
+	assert_int_equal(b->seq, STREAM);
+	for (int t = 0; t < STREAM; t++) {
+		assert_int_equal(b->tokens[t], want->input[t]);
+		assert_int_equal(b->targets[t], want->target[t]);
+		assert_int_equal(b->weights[t] > 0, want->loss[t] == '1');
+		assert_int_equal(b->positions[t], t);
+		assert_int_equal(b->segments[t], 0);
+	}
+}
+
+/* Labels of a row, each at the token of the document where it stands. */
+static void add_stream_row(struct sums *s, const struct lwm_batch *b, int64_t row)
+{
+	int64_t first = 0; /* of the document */
+	for (int64_t k = 0; k < STREAM_DOCS; first += docs[stream_order[k++]].n)
+		for (int64_t pos = 0; pos < docs[stream_order[k]].n; pos++) {
+			int64_t t = first + pos - row * STREAM;
+			if (t >= 0 && t < STREAM && b->weights[t] > 0)
+				add_label(s, stream_order[k], pos, b->targets[t], (double)b->weights[t] / STREAM_ROWS);
+		}
+}
+
+/* Token by token the rows of the released loader, each of S inputs with S targets; and their loss, packed by lwm-pack. */
+static void released_stream(void **state)
+{
+	static const struct stream_row want[STREAM_ROWS] = {
+#include "tests/golden/published-1/stream.inc"
+	};
+	struct lwm_loader_source src = { .name = "x" };
+	struct lwm_loader *l;
+	struct lwm_batch *b;
+	struct sums s = { .norm = 0 };
+	(void)state;
+	pack_stream(in_scratch("stream.rows.h5"));
+	OK(lwm_paths_add(&src.shards, in_scratch("stream.rows.h5"), &err));
+	struct lwm_loader_cfg c = { .source = &src, .nsources = 1, .rows_per_step = STREAM_ROWS, .ranks = 1, .micro_rows = 1,
+				    .weighting = LWM_PUBLISHED, .seq_length = STREAM };
+	OK(lwm_loader_open(&l, &c, &err));
+	assert_int_equal(lwm_loader_info(l)->seq_length, STREAM);
+	for (int64_t i = 0; i < STREAM_ROWS; i++) {
+		OK(lwm_loader_get(l, 0, i, &b, &err));
+		check_stream_row(b, &want[lwm_loader_sample(l, i).row]);
+		assert_int_equal(b->tokens_n, STREAM);
+		assert_int_equal(b->segments_n, 1);
+		assert_true(b->norm == 1);
+		add_stream_row(&s, b, lwm_loader_sample(l, i).row);
+	}
+	lwm_loader_close(l);
+	lwm_paths_release(&src.shards);
+	near("stream", "text", s.loss[0], golden("stream")->text / 2);
+	near("stream", "vision", s.loss[1], golden("stream")->vision / 2);
+	for (int j = 0; j < 3; j++)
+		near("stream", "gradient", s.dot[j], golden("stream")->dot[j]);
+}
+
 /* ---- rates and updates ---- */
 
 static void rates(void **state)
@@ -415,6 +507,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(released_loss), cmocka_unit_test(released_loss_of_examples),
 					    cmocka_unit_test(one_loss), cmocka_unit_test(shares), cmocka_unit_test(vision_model),
-					    cmocka_unit_test(rates), cmocka_unit_test(updates) };
+					    cmocka_unit_test(released_stream), cmocka_unit_test(rates), cmocka_unit_test(updates) };
 	return cmocka_run_group_tests(tests, set_up, scratch_remove);
 }

@@ -11,7 +11,28 @@
 #include "tests/unit/train_probe.h"
 
 enum { STEPS = 3, MICRO = 2, PER_STEP = 8, LOCAL = MICRO * FX_SEQ, MIXED_TEXT = 24 };
-static char root[128], rows[160], mixed[160];
+static char root[128], rows[160], mixed[160], stream[160];
+
+/* Rows without end, of a token more than a step reads: they count upwards, so the last target is known from the last token. */
+static int write_stream(struct lwm_err *e)
+{
+	struct lwm_rows_meta m = { .seq = FX_SEQ + 1, .vocab_text = FX_VOCAB, .tokenizer = "", .tool = "test", .config = "",
+				   .weighting = "per_token" };
+	struct lwm_rows_writer *w;
+	LWM_TRY(lwm_rows_create(&w, stream, &m, true, e));
+	for (int32_t r = 0; r < FX_ROWS; r++) {
+		struct lwm_segment seg = { .len = FX_SEQ + 1, .doc = -1 };
+		int32_t tok[FX_SEQ + 1];
+		for (int32_t t = 0; t <= FX_SEQ; t++)
+			tok[t] = (7 * r + t) % FX_VOCAB;
+		int rc = lwm_rows_append(w, tok, &seg, 1, NULL, 0, e);
+		if (rc < 0) {
+			lwm_rows_discard(w);
+			return rc;
+		}
+	}
+	return lwm_rows_commit(w, e);
+}
 
 static int set_up(void **state)
 {
@@ -21,7 +42,8 @@ static int set_up(void **state)
 	snprintf(root, sizeof root, "/tmp/lwm-test-step-%ld", (long)getpid());
 	snprintf(rows, sizeof rows, "%s/rows.h5", root);
 	snprintf(mixed, sizeof mixed, "%s/mixed.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0 || fx_rows_of(mixed, MIXED_TEXT, &e) < 0;
+	snprintf(stream, sizeof stream, "%s/stream.h5", root);
+	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0 || fx_rows_of(mixed, MIXED_TEXT, &e) < 0 || write_stream(&e) < 0;
 }
 
 static int tear_down(void **state)
@@ -74,7 +96,7 @@ static void run(struct lwm_stage *s, int ranks)
 struct how { /* a run */
 	const char *name, *mesh;
 	int ranks, weighting;
-	bool mixed, released; /* released: its warm-up and weight decay */
+	bool mixed, stream, released; /* which rows; released: its warm-up and weight decay */
 	double clip, text, vision, tol;
 };
 
@@ -93,13 +115,15 @@ static void model_of(struct lwm_llama_cfg *c, const struct lwm_stage *s, bool vi
 }
 
 /* Targets from tokens and segments alone: every token but the first of its segment is predicted. The end of the segment. */
-static int64_t hand_targets(const struct lwm_batch *b, int64_t i, int32_t *target)
+static int64_t hand_targets(const struct lwm_batch *b, const struct how *x, int64_t i, int32_t *target)
 {
 	int64_t end = i + 1;
 	while (end % b->seq && b->segments[end] == b->segments[i])
 		end++;
 	for (int64_t t = i; t < end; t++)
 		target[t] = b->segments[i] >= 0 && t + 1 < end ? b->tokens[t + 1] : -1;
+	if (x->stream)
+		target[end - 1] = (b->tokens[end - 1] + 1) % FX_VOCAB;
 	return end;
 }
 
@@ -122,7 +146,7 @@ static double label(const struct lwm_batch *b, const struct how *x, int32_t *tar
 	double norm = 0;
 	memset(weight, 0, (size_t)(b->rows * b->seq) * sizeof *weight);
 	for (int64_t i = 0, end; i < b->rows * b->seq; i = end) {
-		end = hand_targets(b, i, target);
+		end = hand_targets(b, x, i, target);
 		if (x->weighting == LWM_PER_TOKEN) {
 			int64_t text = hand_weigh(target, i, end, 0, apart ? x->text : 1, false, weight);
 			int64_t vision = hand_weigh(target, i, end, 1, apart ? x->vision : 1, false, weight);
@@ -138,7 +162,8 @@ static double label(const struct lwm_batch *b, const struct how *x, int32_t *tar
 	}
 	for (int64_t r = 0; x->weighting == LWM_PUBLISHED && r < b->rows; r++, norm++)
 		for (int v = 0; v < 2; v++)
-			hand_weigh(target, r * b->seq, (r + 1) * b->seq, v, apart ? (v ? x->vision : x->text) : 0.5, true, weight);
+			hand_weigh(target, r * b->seq, (r + 1) * b->seq, x->stream ? -1 : v,
+				   apart ? (v ? x->vision : x->text) : x->stream ? 1 : 0.5, true, weight);
 	return norm;
 }
 
@@ -153,6 +178,11 @@ static void hand_batch(struct lwm_llama *m, const struct lwm_batch *b, const str
 	struct lwm_llama_weights lw = { w, h->grad };
 	must(lwm_llama_step(m, &in, &lw, &st, &e), &e);
 	h->loss += st.loss[LWM_TEXT] + st.loss[LWM_VISION];
+}
+
+static const char *data_of(const struct how *x)
+{
+	return x->mixed ? mixed : x->stream ? stream : rows;
 }
 
 /* The gradient at weights w of the rows of a step. */
@@ -170,7 +200,7 @@ static struct hand hand_gradient(const struct lwm_stage *s, const struct how *x,
 	model_of(&c, s, x->mixed);
 	assert_int_equal(lwm_llama_count(&c), n);
 	assert_int_equal(lk_dev_open(&dev, "cpu", 1, why, sizeof why), 0);
-	must(lwm_paths_add(&src.shards, x->mixed ? mixed : rows, &e), &e);
+	must(lwm_paths_add(&src.shards, data_of(x), &e), &e);
 	struct lwm_loader_cfg lc = { .source = &src, .nsources = 1, .seed = (uint64_t)s->seed, .rows_per_step = PER_STEP,
 				     .ranks = 1, .micro_rows = MICRO, .seq_length = FX_SEQ };
 	must(lwm_loader_open(&l, &lc, &e), &e);
@@ -264,7 +294,7 @@ static double check_run(struct how x)
 	struct lwm_err e = { 0 };
 	struct probe before, after;
 	char out[256];
-	stage(&s, x.name, x.mixed ? mixed : rows, out, sizeof out);
+	stage(&s, x.name, data_of(&x), out, sizeof out);
 	s.mesh_dim = x.mesh;
 	s.clip = x.clip;
 	s.weighting = x.weighting;
@@ -351,6 +381,10 @@ static void test_on_meshes(void **state)
 		snprintf(name, sizeof name, "rows%d", i);
 		x.mixed = true;
 		x.weighting = LWM_PUBLISHED;
+		check_run(x);
+		snprintf(name, sizeof name, "stream%d", i);
+		x.mixed = false;
+		x.stream = true;
 		check_run(x);
 	}
 }
