@@ -23,7 +23,12 @@ load ../lib
 	row() { # STAGE SEQ THETA STEPS WARMUP MESH MIN MAX FROM
 		ok lwm-run --plan --only "train_$1" pipelines/text.yaml
 		has "--seq-length $2 --theta $3 --steps $4 --warmup-steps $5 --mesh-dim $6"
-		has '--tokens-per-batch 4M --schedule constant --lr 4e-5 --min-lr 4e-5 '
+		has '--tokens-per-batch 4M --schedule constant --lr 4e-5 --min-lr 4e-5 --warmup-from zero --weight-decay 0.1 --decay-all '
+		has '--loss-weighting published '
+		ok lwm-run --plan --only "pack_$1" pipelines/text.yaml
+		has "--mode concat --drop-tail "
+		has "--seq-length $2 "
+		ok lwm-run --plan --only "train_$1" pipelines/text.yaml
 		has "--start-from model:$9 "
 		mkdir -p "$BATS_TEST_TMPDIR/books"
 		touch "$BATS_TEST_TMPDIR/books/a.txt"
@@ -43,7 +48,8 @@ load ../lib
 	row() { # STAGE SEQ STEPS WARMUP LR MIN MESH FROM
 		ok lwm-run --plan --only "train_$1" pipelines/vision.yaml
 		has "--seq-length $2 --steps $3 --warmup-steps $4 --lr $5 --min-lr $6 --mesh-dim $7"
-		has '--theta 5e7 --tokens-per-batch 8M --schedule cosine '
+		has '--theta 5e7 --tokens-per-batch 8M --schedule cosine --warmup-from zero --weight-decay 0.1 --decay-all '
+		has '--loss-weighting per_example --text-weight 0.5 --vision-weight 0.5 '
 		has "--start-from $8 "
 	}
 	row 1k 1K 45000 1000 6e-4 6e-5 1,-1,1,1 text-model:runs/text/models/1m
@@ -51,12 +57,19 @@ load ../lib
 	row chat_32k 32K 1200 100 8e-5 8e-5 1,-1,1,2 model:runs/vision/models/8k
 	row chat_128k 128K 450 50 8e-5 8e-5 1,-1,1,8 model:runs/vision/models/chat_32k
 	row chat_1m 1M 50 5 8e-5 8e-5 1,-1,1,64 model:runs/vision/models/chat_128k
-	ok lwm-run --plan --only pack_1k pipelines/vision.yaml
-	has '--source images=84='
-	has '--source text=16='
-	ok lwm-run --plan --only pack_8k pipelines/vision.yaml
-	has '--source images=42='
-	has '--source videos=42='
+	for n in 1k 8k; do
+		ok lwm-run --plan --only "train_$n" pipelines/vision.yaml
+		has "--data runs/vision/rows/$n.rows.h5=84 --data runs/vision/rows/text_$n.rows.h5=16 "
+		ok lwm-run --plan --only "pack_text_$n" pipelines/vision.yaml
+		has '--mode concat'
+		has '--drop-tail'
+		ok lwm-run --plan --only "pack_$n" pipelines/vision.yaml
+		has '--mode masked'
+		has '--long split'
+		lacks 'text'
+	done
+	has '--source images=50='
+	has '--source videos=50='
 	ok lwm-run --plan --only pack_chat_1m pipelines/vision.yaml
 	[ "$(grep -o '=25=' <<<"$output" | wc -l)" = 4 ]
 	mkdir -p "$BATS_TEST_TMPDIR/v/a"
@@ -78,6 +91,11 @@ stages_of() { # FILE: "stage ranks" for each one that trains with ranks
 	words 300 >book.txt
 	ok lwm-tokenize -q --tokenizer bytes -o book.docs.h5 book.txt
 	ok lwm-pack -q --seq-length 128 -o some.rows.h5 book.docs.h5
+	mkdir -p out/vision/rows
+	for n in 1k text_1k 8k text_8k; do # two sources with shares: no LWM_DATA stands over them
+		cp some.rows.h5 "out/vision/rows/$n.rows.h5"
+		cp some.rows.h5.manifest.json "out/vision/rows/$n.rows.h5.manifest.json"
+	done
 	export LWM_TOKENIZER=bytes LWM_MODEL=nano LWM_STEPS=1 LWM_WARMUP_STEPS=0 LWM_START_FROM=random LWM_THREADS=1 OMP_NUM_THREADS=1
 	export LWM_SEQ_LENGTH=128 LWM_TOKENS_PER_BATCH=256 LWM_DATA=$PWD/some.rows.h5
 	n=0
