@@ -10,6 +10,8 @@
 #include <Random123/philox.h>
 #pragma GCC diagnostic pop
 
+enum { ROUNDS = 6, TABLE_BITS = 8 };
+
 static void block(const uint32_t key[2], const uint32_t ctr[4], uint32_t out[4])
 {
 	philox4x32_key_t k = { { key[0], key[1] } };
@@ -69,24 +71,65 @@ int64_t lwm_rng_below(struct lwm_rng *r, int64_t n)
 	return (int64_t)(x % m);
 }
 
+/* Bits of half an index; two halves hold every index below n. */
+static int half_bits(int64_t n)
+{
+	int half = 1;
+	while (half < 31 && (1ULL << (2 * half)) < (uint64_t)n)
+		half++;
+	return half;
+}
+
+static uint32_t scramble(const struct lwm_rng *base, uint32_t round, uint64_t right)
+{
+	uint32_t ctr[4] = { (uint32_t)right, round, 0, 0x6c776d02u }, out[4];
+	block(base->key, ctr, out);
+	return out[0];
+}
+
 int64_t lwm_rng_permute(uint64_t seed, enum lwm_purpose purpose, uint64_t step, int64_t n, int64_t i)
 {
 	struct lwm_rng base = lwm_rng_at(seed, purpose, step, 0);
 	uint64_t x = (uint64_t)i;
-	int half = 1;
-	while (half < 31 && (1ULL << (2 * half)) < (uint64_t)n)
-		half++;
+	int half = half_bits(n);
 	uint64_t mask = (1ULL << half) - 1;
 	do {
 		uint64_t l = x >> half, rgt = x & mask;
-		for (uint32_t round = 0; round < 6; round++) {
-			uint32_t ctr[4] = { (uint32_t)rgt, round, 0, 0x6c776d02u }, out[4];
-			block(base.key, ctr, out);
-			uint64_t t = l ^ (out[0] & mask);
+		for (uint32_t round = 0; round < ROUNDS; round++) {
+			uint64_t t = l ^ (scramble(&base, round, rgt) & mask);
 			l = rgt;
 			rgt = t;
 		}
 		x = l << half | rgt;
 	} while (x >= (uint64_t)n);
 	return (int64_t)x;
+}
+
+/* What a round makes of half an index depends on nothing else: where halves are short it is worked out once for all. */
+void lwm_rng_permutation(uint64_t seed, enum lwm_purpose purpose, uint64_t step, int64_t n, int64_t *out)
+{
+	struct lwm_rng base = lwm_rng_at(seed, purpose, step, 0);
+	uint32_t table[ROUNDS][1 << TABLE_BITS];
+	int half = half_bits(n);
+	uint64_t mask = (1ULL << half) - 1;
+	for (int64_t i = 0; i < n && half > TABLE_BITS; i++)
+		out[i] = lwm_rng_permute(seed, purpose, step, n, i);
+	if (half > TABLE_BITS)
+		return;
+	for (uint32_t round = 0; round < ROUNDS; round++)
+		for (uint32_t k = 0; k <= mask; k++)
+			table[round][k] = scramble(&base, round, k) & (uint32_t)mask;
+	for (int64_t i = 0; i < n; i++) {
+		uint32_t x = (uint32_t)i;
+		do {
+			uint32_t l = x >> half, r = x & (uint32_t)mask;
+			for (int round = 0; round < ROUNDS; round++) {
+				uint32_t t = l ^ table[round][r];
+				l = r;
+				r = t;
+			}
+			x = l << half | r;
+		} while (x >= n);
+		out[i] = x;
+	}
 }

@@ -157,19 +157,18 @@ void lwm_mix_release(struct lwm_mix *m)
 static int read_chunk(struct lwm_mix *m, const struct lwm_mix_chunk *c, struct lwm_window *w, struct lwm_err *e)
 {
 	const struct lwm_mix_shard *x = &m->shard[c->shard];
-	LWM_TRY(grow(&w->piece, &w->cap, w->n + 2 * c->n, sizeof *w->piece, e));
-	for (int64_t i = 0; i < c->n; i++) {
-		struct lwm_doc d;
-		LWM_TRY(lwm_docs_get(x->h, c->first + i, &d, e));
-		LWM_TRY(grow(&w->tokens, &w->tokens_cap, w->ntokens + d.n, sizeof *w->tokens, e));
-		LWM_TRY(grow(&w->runs, &w->runs_cap, w->nruns + d.nruns, sizeof *w->runs, e));
-		LWM_TRY(lwm_docs_read(x->h, c->first + i, 0, d.n, w->tokens + w->ntokens, e));
-		memcpy(w->runs + w->nruns, d.runs, (size_t)d.nruns * sizeof *d.runs);
-		w->piece[w->n + c->n + i] = (struct lwm_piece_at){ .tok = w->ntokens, .len = d.n, .run = w->nruns,
-								   .nruns = d.nruns, .doc = x->base + c->first + i };
-		w->ntokens += d.n;
-		w->nruns += d.nruns;
-	}
+	int64_t token[CHUNK_DOCS + 1], run[CHUNK_DOCS + 1], n = c->n;
+	LWM_TRY(lwm_docs_extents(x->h, c->first, n, token, run, e));
+	LWM_TRY(grow(&w->piece, &w->cap, w->n + 2 * n, sizeof *w->piece, e));
+	LWM_TRY(grow(&w->tokens, &w->tokens_cap, w->ntokens + token[n] - token[0], sizeof *w->tokens, e));
+	LWM_TRY(grow(&w->runs, &w->runs_cap, w->nruns + run[n] - run[0], sizeof *w->runs, e));
+	LWM_TRY(lwm_docs_read_many(x->h, n, token, run, w->tokens + w->ntokens, w->runs + w->nruns, e));
+	for (int64_t i = 0; i < n; i++)
+		w->piece[w->n + n + i] = (struct lwm_piece_at){ .tok = w->ntokens + token[i] - token[0], .len = token[i + 1] - token[i],
+								.run = w->nruns + run[i] - run[0], .nruns = run[i + 1] - run[i],
+								.doc = x->base + c->first + i };
+	w->ntokens += token[n] - token[0];
+	w->nruns += run[n] - run[0];
 	return 0;
 }
 
@@ -229,9 +228,11 @@ int lwm_mix_next(struct lwm_mix *m, struct lwm_window *w, struct lwm_err *e)
 	LWM_TRY(read_chunk(m, &s->chunk[k], w, e));
 	memcpy(doc, w->piece + w->n + n, (size_t)n * sizeof *doc);
 	stream |= (uint64_t)(k + 1) << 32;
+	int64_t order[CHUNK_DOCS];
+	if (c->shuffle)
+		lwm_rng_permutation(c->seed, LWM_RNG_MIX, stream, n, order);
 	for (int64_t i = 0; i < n && s->drawn < s->quota; i++) {
-		int64_t j = c->shuffle ? lwm_rng_permute(c->seed, LWM_RNG_MIX, stream, n, i) : i;
-		const struct lwm_piece_at *d = &doc[j];
+		const struct lwm_piece_at *d = &doc[c->shuffle ? order[i] : i];
 		int64_t used = used_tokens(c, d->len, false, m->st);
 		s->drawn += used;
 		if (used && c->drop_lossless && !has_loss(w, d, used)) {

@@ -8,7 +8,8 @@
 #include "common/base/json.h"
 #include "common/io/seal.h"
 
-const char lwm_docs_schema[] = "lwm-docs-1", lwm_docs_kind[] = "docs";
+const char lwm_docs_schema[] = "lwm-docs-2", lwm_docs_kind[] = "docs";
+static const char old_schema[] = "lwm-docs-1"; /* sums over larger blocks */
 static const struct lwm_vec layout[LWM_DOC_VECS] = {
 	[LWM_DOC_TOKENS] = { "tokens", LWM_V_TOKENS, 0 },
 	[LWM_DOC_OFFSET] = { "doc_offset", LWM_V_I64, 0 },
@@ -204,6 +205,9 @@ struct lwm_docs {
 	struct lwm_shard_in s;
 	struct lwm_docs_meta meta;
 	char *path, *id, *source; /* the last document's */
+	int64_t *start;           /* [cap_many] of loss runs of many documents */
+	uint8_t *loss;
+	int64_t cap_many;
 	struct lwm_loss_run *runs;
 	int64_t docs, tokens, vocab, cap_id, cap_source, cap_runs;
 };
@@ -254,6 +258,17 @@ static int check_shape(struct lwm_docs *d, struct lwm_err *e)
 	return 0;
 }
 
+static int open_shard(struct lwm_docs *d, struct lwm_err *e)
+{
+	struct lwm_err why = { 0 };
+	int rc = lwm_shard_open(&d->s, d->path, lwm_docs_kind, lwm_docs_schema, layout, LWM_DOC_VECS, &why);
+	if (rc == -LWM_EDATA && lwm_shard_holds(d->path, old_schema))
+		return lwm_shard_open(&d->s, d->path, lwm_docs_kind, old_schema, layout, LWM_DOC_VECS, e);
+	if (rc < 0 && e)
+		*e = why;
+	return rc;
+}
+
 int lwm_docs_open(struct lwm_docs **out, const char *path, struct lwm_err *e)
 {
 	int rc;
@@ -263,7 +278,7 @@ int lwm_docs_open(struct lwm_docs **out, const char *path, struct lwm_err *e)
 		free(d);
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
-	LWM_GO(lwm_shard_open(&d->s, path, lwm_docs_kind, lwm_docs_schema, layout, LWM_DOC_VECS, e));
+	LWM_GO(open_shard(d, e));
 	LWM_GO(read_meta(d, e));
 	LWM_GO(check_shape(d, e));
 	*out = d;
@@ -282,6 +297,8 @@ void lwm_docs_close(struct lwm_docs *d)
 	free(d->id);
 	free(d->source);
 	free(d->runs);
+	free(d->start);
+	free(d->loss);
 	free(d);
 }
 
@@ -404,4 +421,53 @@ int lwm_docs_read(struct lwm_docs *d, int64_t i, int64_t a, int64_t b, int32_t *
 				"%s: tokens %" PRId64 " to %" PRId64 " of document %" PRId64 ", which has %" PRId64,
 				d->path, a, b, i, r[1] - r[0]);
 	return lwm_tokens_read(d->s.r, LWM_DOC_TOKENS, r[0] + a, b - a, d->vocab, out, d->path, e);
+}
+
+/* ---- many at once ---- */
+
+static int ascending(struct lwm_docs *d, int vec, int64_t first, int64_t n, int64_t end, int64_t *at, struct lwm_err *e)
+{
+	LWM_TRY(lwm_vfr_read(d->s.r, vec, first, n + 1, at, e));
+	for (int64_t i = 0; i < n; i++)
+		if (at[i] < 0 || at[i + 1] <= at[i] || at[i + 1] > end)
+			return lwm_fail(e, LWM_EDATA, "%s: '%s' is not ascending at document %" PRId64, d->path, layout[vec].name, first + i);
+	return 0;
+}
+
+int lwm_docs_extents(struct lwm_docs *d, int64_t first, int64_t n, int64_t *token, int64_t *run, struct lwm_err *e)
+{
+	if (n < 1 || first < 0 || first > d->docs - n)
+		return lwm_fail(e, LWM_EDATA, "%s: documents %" PRId64 " to %" PRId64 " of %" PRId64, d->path, first, first + n, d->docs);
+	LWM_TRY(ascending(d, LWM_DOC_OFFSET, first, n, d->tokens, token, e));
+	return ascending(d, LWM_DOC_RUN, first, n, length(d, LWM_DOC_RUN_START), run, e);
+}
+
+static int reserve_many(struct lwm_docs *d, int64_t n, struct lwm_err *e)
+{
+	if (n <= d->cap_many)
+		return 0;
+	free(d->start);
+	free(d->loss);
+	d->cap_many = 0;
+	d->start = malloc((size_t)n * sizeof *d->start);
+	d->loss = malloc((size_t)n);
+	if (!d->start || !d->loss)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for %" PRId64 " loss runs", d->path, n);
+	d->cap_many = n;
+	return 0;
+}
+
+int lwm_docs_read_many(struct lwm_docs *d, int64_t n, const int64_t *token, const int64_t *run, int32_t *tokens,
+		       struct lwm_loss_run *runs, struct lwm_err *e)
+{
+	int64_t nruns = run[n] - run[0];
+	LWM_TRY(reserve_many(d, nruns, e));
+	LWM_TRY(lwm_tokens_read(d->s.r, LWM_DOC_TOKENS, token[0], token[n] - token[0], d->vocab, tokens, d->path, e));
+	LWM_TRY(lwm_vfr_read(d->s.r, LWM_DOC_RUN_START, run[0], nruns, d->start, e));
+	LWM_TRY(lwm_vfr_read(d->s.r, LWM_DOC_RUN_LOSS, run[0], nruns, d->loss, e));
+	for (int64_t k = 0; k < nruns; k++)
+		runs[k] = (struct lwm_loss_run){ d->start[k], d->loss[k] };
+	for (int64_t i = 0; i < n; i++)
+		LWM_TRY(check_runs(d->path, runs + (run[i] - run[0]), run[i + 1] - run[i], token[i + 1] - token[i], e));
+	return 0;
 }

@@ -100,6 +100,12 @@ int64_t lwm_docs_tokens(const struct lwm_docs *d); /* of all documents */
 int lwm_docs_get(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct lwm_err *e);
 /* Token counts of documents first .. first+n-1, for packing: no strings are read. */
 int lwm_docs_lengths(struct lwm_docs *d, int64_t first, int64_t n, int64_t *out, struct lwm_err *e);
+/* Many documents without their strings. token, run: n + 1 entries, where the tokens and loss runs of documents first .. first+n-1
+ * begin in the shard, and end. */
+int lwm_docs_extents(struct lwm_docs *d, int64_t first, int64_t n, int64_t *token, int64_t *run, struct lwm_err *e);
+/* With these the tokens and runs themselves, end to end; a run's start is within its document. */
+int lwm_docs_read_many(struct lwm_docs *d, int64_t n, const int64_t *token, const int64_t *run, int32_t *tokens,
+		       struct lwm_loss_run *runs, struct lwm_err *e);
 /* Tokens a .. b-1 of document i; every id is checked against the vocabulary, every chunk against its checksum. */
 int lwm_docs_read(struct lwm_docs *d, int64_t i, int64_t a, int64_t b, int32_t *out, struct lwm_err *e);
 

@@ -87,7 +87,7 @@ int lwm_thing_of(const char *path, enum lwm_thing *out, struct lwm_err *e)
 	int rc = lwm_vf_schema(path, &schema, &why);
 	if (rc < 0)
 		return is_verdict(rc) ? of_manifest(path, out, e) : lwm_fail(e, -rc, "%s", why.msg);
-	if (!strcmp(schema, "lwm-docs-1"))
+	if (!strcmp(schema, "lwm-docs-2") || !strcmp(schema, "lwm-docs-1"))
 		*out = LWM_THING_DOCS;
 	else if (!strcmp(schema, "lwm-rows-2") || !strcmp(schema, "lwm-rows-1"))
 		*out = LWM_THING_ROWS;

@@ -88,14 +88,6 @@ static int check_shape(struct lwm_rows *r, struct lwm_err *e)
 	return check_use(r, ROW_RUN, RUN_START, e);
 }
 
-static bool is_old(const char *path)
-{
-	char *schema;
-	bool old = lwm_vf_schema(path, &schema, NULL) == 0 && !strcmp(schema, old_schema);
-	free(schema);
-	return old;
-}
-
 static int open_one(struct lwm_rows *r, const struct lwm_rows_facts *f, const char *schema, const struct lwm_vec *v, int nv,
 		    struct lwm_err *e)
 {
@@ -113,7 +105,7 @@ static int open_shard(struct lwm_rows *r, const struct lwm_rows_facts *f, struct
 {
 	struct lwm_err why = { 0 };
 	int rc = open_one(r, f, lwm_rows_schema, lwm_rows_layout, LWM_ROW_VECS, &why);
-	r->old = rc == -LWM_EDATA && is_old(r->path);
+	r->old = rc == -LWM_EDATA && lwm_shard_holds(r->path, old_schema);
 	if (r->old)
 		return open_one(r, f, old_schema, old_layout, OLD_VECS, e);
 	if (rc < 0 && e)

@@ -61,7 +61,6 @@ int lwm_rows_create(struct lwm_rows_writer **out, const char *path, const struct
 	w->seq = m->seq;
 	w->vocab = m->vocab_text + m->vocab_vision;
 	w->row = malloc((size_t)m->seq * sizeof *w->row);
-	w->s.fine = true;
 	w->length = m->seq <= UINT16_MAX ? LWM_V_U16 : LWM_V_U32;
 	w->number = LWM_V_I64;
 	if (!w->row) {

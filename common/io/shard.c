@@ -148,7 +148,7 @@ int lwm_shard_commit(struct lwm_shard_out *s, const char *schema, struct lwm_vec
 		all[i] = v[i];
 	}
 	all[nv] = (struct lwm_vec){ "meta", LWM_V_TEXT, (int64_t)strlen(blank) };
-	LWM_GO(lwm_vfw_open(&w, s->path, false, schema, all, nv + 1, s->fine, e));
+	LWM_GO(lwm_vfw_open(&w, s->path, false, schema, all, nv + 1, true, e));
 	LWM_GO(fill(s, w, all, spool, nv, blank, e));
 	rc = publish(s, w, e);
 	w = NULL;
@@ -180,6 +180,14 @@ static int read_meta(struct lwm_shard_in *s, int vec, const char *path, struct l
 	if (strcmp(have, s->manifest.content))
 		return lwm_fail(e, LWM_EDATA, "%s: is not the file its manifest speaks of (stale or swapped)", path);
 	return 0;
+}
+
+bool lwm_shard_holds(const char *path, const char *schema)
+{
+	char *have;
+	bool holds = lwm_vf_schema(path, &have, NULL) == 0 && !strcmp(have, schema);
+	free(have);
+	return holds;
 }
 
 int lwm_shard_open_known(struct lwm_shard_in *s, const char *path, const char *schema, const struct lwm_vec *v, int nv,

@@ -1,5 +1,5 @@
 /* shard.h - inside common/io: what document and row shards share. A shard is a vecfile whose last vector `meta` is JSON
- * text (with `content`, the hash of everything else), and a manifest. */
+ * text (with `content`, the hash of everything else), and a manifest. They are read in small pieces: their blocks are fine (vecfile.h). */
 #ifndef LWM_IO_SHARD_H
 #define LWM_IO_SHARD_H
 
@@ -15,7 +15,6 @@ struct lwm_shard_out {
 	struct lwm_manifest manifest;
 	json_t *meta; /* the caller adds its members until commit */
 	bool failed;  /* out of memory while adding to meta */
-	bool fine;    /* it will be read in small pieces (vecfile.h); false unless the caller sets it */
 };
 
 /* Refuses a finished shard without force; one without manifest was never finished and is replaced. */
@@ -39,6 +38,8 @@ int lwm_shard_open(struct lwm_shard_in *s, const char *path, const char *kind, c
 int lwm_shard_open_known(struct lwm_shard_in *s, const char *path, const char *schema, const struct lwm_vec *v, int nv,
 			 struct lwm_err *e);
 void lwm_shard_close(struct lwm_shard_in *s);
+/* Is it a file of that schema? For formats that have two, after it turned out not to be the first. */
+bool lwm_shard_holds(const char *path, const char *schema);
 
 /* Token vectors hold 2 or 4 bytes each. */
 enum lwm_vtype lwm_token_type(int64_t vocab);

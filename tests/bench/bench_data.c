@@ -5,7 +5,8 @@
  * The text (16 MB) has 60,000 different made-up words, as often as words of a language are (Zipf); the model is
  * trained on a part of it. spm_encode reads the same file line by line, as ours is read, so the ids are the same;
  * of_spm_encode is the ratio of processor times. Packing: TOKENS (64M) tokens in documents of 20 to 400 tokens to
- * rows of 8192, from shard to shard in the folder TMPDIR, checksums, syncs and reading back included.
+ * rows of 8192, and a quarter of them in documents of 14, from shard to shard in the folder TMPDIR, checksums, syncs and reading
+ * back included. MEGABYTES 0: packing alone.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -227,7 +229,7 @@ static int bench_text(int64_t megabytes)
 	return rc;
 }
 
-static void make_docs(int64_t tokens)
+static void make_docs(int64_t tokens, int64_t least, int64_t most)
 {
 	const struct lwm_docs_meta meta = { .vocab_text = 32000, .tokenizer = "", .tool = "bench", .config = "",
 					    .policy = "none" };
@@ -236,7 +238,7 @@ static void make_docs(int64_t tokens)
 	must(lwm_docs_create(&w, in_dir("docs.h5"), &meta, true, &err));
 	for (int64_t n = 0, i = 0; n < tokens; i++) {
 		struct lwm_rng r = lwm_rng_at(1, LWM_RNG_TEST, 0, (uint64_t)i);
-		int64_t len = 20 + lwm_rng_below(&r, 381);
+		int64_t len = least + lwm_rng_below(&r, most - least + 1);
 		for (int64_t k = 0; k < len; k++)
 			tok[k] = (int32_t)((i + k * 7) % 32000);
 		must(lwm_docs_append(w, "d", NULL, tok, len, NULL, 0, &err));
@@ -256,16 +258,19 @@ static int pack_all(void *arg)
 	return lwm_pack_run(&p->cfg, &p->st, NULL, &err);
 }
 
-static int bench_pack(int64_t tokens)
+static int bench_pack(const char *op, int64_t tokens, int64_t least, int64_t most)
 {
+	struct stat file = { 0 };
 	struct lwm_pack_source src = { .name = "docs" };
 	struct packing p = { .cfg = { .source = &src, .nsources = 1, .seq_length = 8192, .shuffle = true, .force = true,
 				      .output = in_dir("rows.h5"), .tool = "bench" } };
-	make_docs(tokens);
+	make_docs(tokens, least, most);
 	must(lwm_paths_add(&src.shards, in_dir("docs.h5"), &err));
 	struct bench_time t = bench_run(pack_all, &p, 3);
-	int rc = bench_row("pack", 1, t, "Mtoks", (double)p.st.tokens_out / t.best * 1e-6);
-	printf("op=pack_fill fill=%.5f documents=%" PRId64 " rows=%" PRId64 "\n", p.st.fill, p.st.docs_used, p.st.rows);
+	int rc = bench_row(op, 1, t, "Mtoks", (double)p.st.tokens_out / t.best * 1e-6);
+	stat(in_dir("rows.h5"), &file);
+	printf("op=%s_fill fill=%.5f documents=%" PRId64 " rows=%" PRId64 " Mtoks_cpu=%.1f bytes_per_token=%.2f\n", op, p.st.fill,
+	       p.st.docs_used, p.st.rows, (double)p.st.tokens_out / t.cpu * 1e-6, (double)file.st_size / (double)p.st.tokens_out);
 	lwm_paths_release(&src.shards);
 	return rc;
 }
@@ -280,7 +285,8 @@ int main(int argc, char **argv)
 		perror(dir);
 		return 1;
 	}
-	int rc = bench_text(megabytes) | bench_pack(tokens);
+	int rc = megabytes ? bench_text(megabytes) : 0;
+	rc |= bench_pack("pack", tokens, 20, 400) | bench_pack("pack_short", tokens / 4, 14, 14);
 	lwm_remove_tree(dir, NULL);
 	return rc;
 }

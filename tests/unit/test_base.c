@@ -71,6 +71,15 @@ static void permutations_of_any_length(void **state)
 			seen[to] = true;
 		}
 	}
+	static const int64_t sizes[] = { 1, 2, 3, 4, 5, 63, 64, 65, 255, 256, 257, 4097, 65536, 65537 };
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		int64_t n = sizes[i], *all = malloc((size_t)n * sizeof *all);
+		assert_non_null(all);
+		lwm_rng_permutation(7, LWM_RNG_TEST, 11, n, all);
+		for (int64_t k = 0; k < n; k += n > 5000 ? 97 : 1)
+			assert_int_equal(all[k], lwm_rng_permute(7, LWM_RNG_TEST, 11, n, k));
+		free(all);
+	}
 }
 
 static void numbers_below(void **state)
