@@ -409,13 +409,16 @@ int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, j
 		rc = no_memory(e);
 		goto out;
 	}
-	LWM_GO(lwm_pack_done(cfg, k.out.config, e));
+	LWM_GO(lwm_pack_inputs(&k.out, e));
+	LWM_GO(lwm_pack_done(&k.out, e));
 	stats->complete_before = rc > 0;
 	if (stats->complete_before) {
+		LWM_GO(lwm_pack_share(&k.out, e));
 		rc = lwm_pack_index(cfg, e);
 		goto out;
 	}
 	LWM_GO(lwm_mix_open(&k.mix, cfg, stats, e));
+	LWM_GO(lwm_pack_inputs_stand(&k.out, e));
 	LWM_GO(pack(&k, e));
 	finish_stats(&k);
 	LWM_GO(write_report(&k, report, e));

@@ -62,6 +62,9 @@ struct lwm_pack_out {
 	bool open;
 	int64_t in_shard, there; /* rows of the open shard so far; that it holds already */
 	char *path;        /* of the open shard */
+	struct lwm_manifest book;      /* the inputs of all sources, in order */
+	struct lwm_manifest_list list; /* they together */
+	bool shared;                   /* the list lies in the folder */
 	json_t *files;     /* names of the shards, in order */
 };
 int lwm_pack_out_row(struct lwm_pack_out *o, const int32_t *tokens, const struct lwm_segment *seg, int64_t nseg,
@@ -74,8 +77,14 @@ int64_t lwm_pack_row_tokens(const struct lwm_pack_cfg *c);
 bool lwm_pack_in_folder(const struct lwm_pack_cfg *c);
 /* Settings that with the inputs decide every byte, malloc'ed. */
 int lwm_pack_config_text(const struct lwm_pack_cfg *cfg, char **out, struct lwm_err *e);
+/* What the inputs are, from their manifests: o->book, o->list. */
+int lwm_pack_inputs(struct lwm_pack_out *o, struct lwm_err *e);
+/* The shards that were opened are the inputs that will be written down. */
+int lwm_pack_inputs_stand(const struct lwm_pack_out *o, struct lwm_err *e);
+/* The list of inputs in the output folder, where there is one. */
+int lwm_pack_share(struct lwm_pack_out *o, struct lwm_err *e);
 /* Is the output there, whole? 1 from these inputs and settings, 0 no, negative: from others (and no force). */
-int lwm_pack_done(const struct lwm_pack_cfg *cfg, const char *config, struct lwm_err *e);
+int lwm_pack_done(const struct lwm_pack_out *o, struct lwm_err *e);
 /* The index of the output folder (common/io/rowindex.h), by the run after which no task's part is missing. */
 int lwm_pack_index(const struct lwm_pack_cfg *cfg, struct lwm_err *e);
 /* malloc'ed; NULL: out of memory. */

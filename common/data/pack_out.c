@@ -71,27 +71,45 @@ int lwm_pack_config_text(const struct lwm_pack_cfg *c, char **out, struct lwm_er
 	return rc;
 }
 
-static int64_t input_count(const struct lwm_pack_cfg *c)
+int lwm_pack_inputs(struct lwm_pack_out *o, struct lwm_err *e)
 {
-	int64_t n = 0;
-	for (int64_t i = 0; i < c->nsources; i++)
-		n += c->source[i].shards.n;
-	return n;
+	for (int64_t i = 0; i < o->cfg->nsources; i++)
+		for (int64_t k = 0; k < o->cfg->source[i].shards.n; k++) {
+			const char *path = o->cfg->source[i].shards.v[k];
+			struct lwm_manifest m;
+			LWM_TRY(lwm_manifest_read(&m, path, e));
+			int rc = lwm_manifest_add_input(&o->book, path, m.bytes, m.hash, e);
+			lwm_manifest_release(&m);
+			LWM_TRY(rc);
+		}
+	return lwm_manifest_list(&o->book, &o->list, e);
 }
 
-/* Do the inputs of an earlier run have the hashes they have now? */
-static int same_inputs(const struct lwm_pack_cfg *c, const struct lwm_manifest *m, bool *same, struct lwm_err *e)
+int lwm_pack_inputs_stand(const struct lwm_pack_out *o, struct lwm_err *e)
 {
-	int64_t k = 0;
-	*same = m->ninput == input_count(c);
-	for (int64_t i = 0; i < c->nsources && *same; i++)
-		for (int64_t j = 0; j < c->source[i].shards.n && *same; j++, k++) {
-			struct lwm_manifest now = { 0 };
-			LWM_TRY(lwm_manifest_read(&now, c->source[i].shards.v[j], e));
-			*same = !strcmp(now.hash, m->input[k].hash);
-			lwm_manifest_release(&now);
-		}
+	for (int64_t i = 0; i < o->mix->nshards; i++)
+		if (strcmp(lwm_docs_manifest(o->mix->shard[i].h)->hash, o->book.input[i].hash))
+			return lwm_fail(e, LWM_EDATA, "%s: was replaced while it was being read", o->mix->shard[i].path);
 	return 0;
+}
+
+int lwm_pack_share(struct lwm_pack_out *o, struct lwm_err *e)
+{
+	if (!o->shared && lwm_pack_in_folder(o->cfg))
+		LWM_TRY(lwm_manifest_share(&o->book, o->cfg->output, e));
+	o->shared = true;
+	return 0;
+}
+
+/* Had the inputs of an earlier run the hashes they have now? */
+static bool same_inputs(const struct lwm_pack_out *o, const struct lwm_manifest *m)
+{
+	bool same = m->ninput == o->book.ninput;
+	if (m->list.count)
+		return m->list.count == o->list.count && !strcmp(m->list.hash, o->list.hash);
+	for (int64_t i = 0; same && i < m->ninput; i++)
+		same = !strcmp(m->input[i].hash, o->book.input[i].hash);
+	return same;
 }
 
 static int count_rows(const char *path, int64_t *rows, struct lwm_err *e)
@@ -104,19 +122,15 @@ static int count_rows(const char *path, int64_t *rows, struct lwm_err *e)
 }
 
 /* A shard from these inputs and settings, every byte of it verified: 1; 0: it is to be made (*replace: where something stands). */
-static int shard_done(const struct lwm_pack_cfg *c, const char *config, const char *path, bool *replace, int64_t *rows,
-		      struct lwm_err *e)
+static int shard_done(const struct lwm_pack_out *o, const char *path, bool *replace, int64_t *rows, struct lwm_err *e)
 {
 	struct lwm_manifest m;
-	struct lwm_hash h = lwm_hash_bytes(config, strlen(config));
-	bool same = false;
+	struct lwm_hash h = lwm_hash_bytes(o->config, strlen(o->config));
 	int rc = lwm_manifest_done(path, "rows", &m, replace, e);
 	if (rc != 1)
 		return rc;
-	if (!strcmp(h.hex, m.config_hash))
-		rc = same_inputs(c, &m, &same, e);
+	bool same = !strcmp(h.hex, m.config_hash) && same_inputs(o, &m);
 	lwm_manifest_release(&m);
-	LWM_TRY(rc < 0 ? rc : 0);
 	if (same)
 		LWM_TRY(count_rows(path, rows, e));
 	return same ? 1 : lwm_fail(e, LWM_ECANTCREATE, "%s: exists, made from other inputs or settings (use --force to replace it)",
@@ -124,7 +138,7 @@ static int shard_done(const struct lwm_pack_cfg *c, const char *config, const ch
 }
 
 /* The shards that a finished report names. */
-static int listed_done(const struct lwm_pack_cfg *c, const char *config, const char *report, struct lwm_err *e)
+static int listed_done(const struct lwm_pack_out *out, const char *report, struct lwm_err *e)
 {
 	json_t *o = NULL, *files;
 	struct lwm_err why = { 0 };
@@ -138,8 +152,8 @@ static int listed_done(const struct lwm_pack_cfg *c, const char *config, const c
 		return 0;
 	}
 	for (size_t i = 0; rc == 0 && i < json_array_size(files); i++) {
-		char *path = lwm_pack_shard_path(c, (int64_t)i);
-		rc = path ? shard_done(c, config, path, &replace, &rows, &why) : lwm_fail(&why, LWM_EMEMORY, "out of memory");
+		char *path = lwm_pack_shard_path(out->cfg, (int64_t)i);
+		rc = path ? shard_done(out, path, &replace, &rows, &why) : lwm_fail(&why, LWM_EMEMORY, "out of memory");
 		free(path);
 		rc = rc == 1 ? 0 : rc == 0 ? 2 : rc; /* 2: one of them is to be made */
 	}
@@ -149,17 +163,18 @@ static int listed_done(const struct lwm_pack_cfg *c, const char *config, const c
 	return rc < 0 ? rc : rc == 0;
 }
 
-int lwm_pack_done(const struct lwm_pack_cfg *c, const char *config, struct lwm_err *e)
+int lwm_pack_done(const struct lwm_pack_out *o, struct lwm_err *e)
 {
+	const struct lwm_pack_cfg *c = o->cfg;
 	char *report = lwm_pack_report_path(c), *only = lwm_pack_shard_path(c, 0);
 	int64_t rows;
 	bool replace;
 	int rc = report && only ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
 	if (rc == 0 && !c->force) {
 		if (!c->rows_per_shard)
-			rc = shard_done(c, config, only, &replace, &rows, e);
+			rc = shard_done(o, only, &replace, &rows, e);
 		else if (lwm_path_exists(report))
-			rc = listed_done(c, config, report, e);
+			rc = listed_done(o, report, e);
 	}
 	free(report);
 	free(only);
@@ -194,10 +209,13 @@ int lwm_pack_index(const struct lwm_pack_cfg *c, struct lwm_err *e)
 
 static int add_inputs(struct lwm_pack_out *o, struct lwm_err *e)
 {
-	for (int64_t i = 0; i < o->mix->nshards; i++) {
-		const struct lwm_manifest *m = lwm_docs_manifest(o->mix->shard[i].h);
-		LWM_TRY(lwm_rows_input(o->w, o->mix->shard[i].path, m->bytes, m->hash, e));
+	if (lwm_pack_in_folder(o->cfg)) {
+		LWM_TRY(lwm_pack_share(o, e));
+		lwm_rows_inputs(o->w, &o->list);
+		return 0;
 	}
+	for (int64_t i = 0; i < o->book.ninput; i++)
+		LWM_TRY(lwm_rows_input(o->w, o->book.input[i].path, o->book.input[i].bytes, o->book.input[i].hash, e));
 	return 0;
 }
 
@@ -221,7 +239,7 @@ static int open_shard(struct lwm_pack_out *o, struct lwm_err *e)
 	if (!o->path)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
 	if (!o->cfg->force)
-		rc = shard_done(o->cfg, o->config, o->path, &replace, &o->there, e);
+		rc = shard_done(o, o->path, &replace, &o->there, e);
 	LWM_TRY(rc);
 	o->in_shard = 0;
 	o->open = true;
@@ -307,6 +325,7 @@ int lwm_pack_out_finish(struct lwm_pack_out *o, struct lwm_err *e)
 void lwm_pack_out_release(struct lwm_pack_out *o)
 {
 	lwm_rows_discard(o->w);
+	lwm_manifest_release(&o->book);
 	json_decref(o->files);
 	free(o->path);
 	free(o->config);

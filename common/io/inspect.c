@@ -18,7 +18,7 @@
 
 const char *const lwm_thing_names[] = { "unknown",         "document shard", "row shard",        "checkpoint",
 					"checkpoint part", "model",          "safetensors file",
-					"index of row shards", NULL };
+					"index of row shards", "list of inputs", NULL };
 
 /* ---- what is it ---- */
 
@@ -79,6 +79,10 @@ int lwm_thing_of(const char *path, enum lwm_thing *out, struct lwm_err *e)
 		*out = LWM_THING_INDEX;
 		return 0;
 	}
+	if (!strncmp(lwm_path_base(path), "inputs-", 7) && lwm_path_has_suffix(path, ".json")) {
+		*out = LWM_THING_INPUTS;
+		return 0;
+	}
 	if (lwm_path_has_suffix(path, ".safetensors")) {
 		*out = LWM_THING_ST;
 		return 0;
@@ -118,6 +122,8 @@ static void put_manifest(json_t *o, const struct lwm_manifest *m, bool *failed)
 	lwm_put(o, "rejected", json_integer(m->rejected), failed);
 	lwm_put(o, "reasons", why, failed);
 	lwm_put(o, "inputs", in, failed);
+	if (m->list.count)
+		lwm_put(o, "inputs_list", json_pack("{s:I,s:s}", "count", (json_int_t)m->list.count, "xxh3", m->list.hash), failed);
 	lwm_put(o, "bytes", json_integer(m->bytes), failed);
 	lwm_put(o, "xxh3", json_string(m->hash), failed);
 }
@@ -310,6 +316,14 @@ static int describe_index(const char *path, json_t *o, bool *failed, struct lwm_
 	return 0;
 }
 
+static int describe_inputs(const char *path, json_t *o, bool *failed, struct lwm_err *e)
+{
+	int64_t n;
+	LWM_TRY(lwm_manifest_check_list(path, &n, e));
+	lwm_put(o, "inputs", json_integer(n), failed);
+	return 0;
+}
+
 int lwm_describe(const char *path, enum lwm_thing what, bool tensors, json_t **out, struct lwm_err *e)
 {
 	bool failed = false;
@@ -326,6 +340,7 @@ int lwm_describe(const char *path, enum lwm_thing what, bool tensors, json_t **o
 	case LWM_THING_MODEL: rc = describe_model(path, tensors, o, &failed, e); break;
 	case LWM_THING_ST: rc = describe_st(path, tensors, o, &failed, e); break;
 	case LWM_THING_INDEX: rc = describe_index(path, o, &failed, e); break;
+	case LWM_THING_INPUTS: rc = describe_inputs(path, o, &failed, e); break;
 	default: rc = lwm_fail(e, LWM_EDATA, "%s: not a file or folder of this system", path); break;
 	}
 	if (rc == 0 && failed)
@@ -441,6 +456,7 @@ int lwm_check_thing(const char *path, enum lwm_thing what, struct lwm_err *e)
 	case LWM_THING_MODEL: return check_model(path, e);
 	case LWM_THING_ST: return check_st(path, e);
 	case LWM_THING_INDEX: return lwm_rowindex_check(path, e);
+	case LWM_THING_INPUTS: return lwm_manifest_check_list(path, NULL, e);
 	default: return lwm_fail(e, LWM_EDATA, "%s: not a file or folder of this system", path);
 	}
 }

@@ -15,7 +15,8 @@ enum lwm_thing {
 	LWM_THING_PART,
 	LWM_THING_MODEL,
 	LWM_THING_ST,
-	LWM_THING_INDEX /* of a folder of row shards */
+	LWM_THING_INDEX, /* of a folder of row shards */
+	LWM_THING_INPUTS /* list of inputs that they share */
 };
 extern const char *const lwm_thing_names[];
 

@@ -104,6 +104,14 @@ static json_t *documents_json(const struct lwm_manifest *m, bool *failed)
 	return d;
 }
 
+static json_t *list_json(const struct lwm_manifest_list *l, bool *failed)
+{
+	json_t *o = json_object();
+	lwm_put(o, "count", json_integer(l->count), failed);
+	lwm_put(o, "xxh3", json_string(l->hash), failed);
+	return o;
+}
+
 static json_t *rows_json(const struct lwm_manifest_rows *r, bool *failed)
 {
 	json_t *o = json_object();
@@ -121,6 +129,8 @@ int lwm_manifest_write(const struct lwm_manifest *m, const char *path, struct lw
 	json_t *o = json_object();
 	char *name = lwm_manifest_path(path);
 	lwm_put(o, "schema", json_string(m->rows.seq ? rows_schema : first_schema), &failed);
+	if (m->list.count)
+		lwm_put(o, "inputs_list", list_json(&m->list, &failed), &failed);
 	if (m->rows.seq)
 		lwm_put(o, "rows", rows_json(&m->rows, &failed), &failed);
 	lwm_put(o, "kind", json_string(m->kind), &failed);
@@ -210,6 +220,16 @@ static int get_inputs(struct lwm_manifest *m, const json_t *o, const char *name,
 	return 0;
 }
 
+static int get_list(struct lwm_manifest_list *l, const json_t *o, const char *name, struct lwm_err *e)
+{
+	json_t *x;
+	if (!json_object_get(o, "inputs_list"))
+		return 0;
+	LWM_TRY(lwm_json_get(o, "inputs_list", JSON_OBJECT, &x, name, e));
+	LWM_TRY(get_count(x, "count", &l->count, name, e));
+	return get_hash(x, "xxh3", l->hash, name, e);
+}
+
 static int get_rows(struct lwm_manifest_rows *r, const json_t *o, const char *name, struct lwm_err *e)
 {
 	const char *tokenizer;
@@ -237,6 +257,7 @@ static int from_json(struct lwm_manifest *m, const json_t *o, const char *name, 
 	LWM_TRY(get_count(o, "tokens", &m->tokens, name, e));
 	LWM_TRY(get_documents(m, o, name, e));
 	LWM_TRY(get_rows(&m->rows, o, name, e));
+	LWM_TRY(get_list(&m->list, o, name, e));
 	return get_inputs(m, o, name, e);
 }
 
@@ -263,6 +284,72 @@ int lwm_manifest_read(struct lwm_manifest *m, const char *path, struct lwm_err *
 		lwm_manifest_release(m);
 	json_decref(o);
 	free(name);
+	return rc;
+}
+
+/* ---- lists of inputs that shards share ---- */
+
+static const char list_schema[] = "lwm-inputs-1";
+
+int lwm_manifest_list(const struct lwm_manifest *m, struct lwm_manifest_list *out, struct lwm_err *e)
+{
+	struct lwm_hasher *h = lwm_hasher_new();
+	char bytes[32];
+	if (!h)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a hash");
+	for (int64_t i = 0; i < m->ninput; i++) {
+		lwm_hasher_add(h, bytes, (size_t)snprintf(bytes, sizeof bytes, "%" PRId64 " ", m->input[i].bytes));
+		lwm_hasher_add(h, m->input[i].hash, strlen(m->input[i].hash));
+		lwm_hasher_add(h, "\n", 1);
+	}
+	struct lwm_hash all = lwm_hasher_end(h);
+	memcpy(out->hash, all.hex, sizeof out->hash);
+	out->count = m->ninput;
+	return 0;
+}
+
+int lwm_manifest_check_list(const char *path, int64_t *inputs, struct lwm_err *e)
+{
+	struct lwm_manifest m = { 0 };
+	struct lwm_manifest_list list;
+	json_t *o;
+	char name[40];
+	LWM_TRY(lwm_seal_read(&o, path, list_schema, e));
+	int rc = get_inputs(&m, o, path, e);
+	json_decref(o);
+	if (rc == 0)
+		rc = lwm_manifest_list(&m, &list, e);
+	if (inputs)
+		*inputs = m.ninput;
+	lwm_manifest_release(&m);
+	LWM_TRY(rc);
+	snprintf(name, sizeof name, "inputs-%.16s.json", list.hash);
+	return strcmp(name, lwm_path_base(path)) ? lwm_fail(e, LWM_EDATA, "%s: holds the list %s", path, name) : 0;
+}
+
+static int write_list(const struct lwm_manifest *m, const char *path, struct lwm_err *e)
+{
+	bool failed = false;
+	json_t *o = json_object();
+	lwm_put(o, "schema", json_string(list_schema), &failed);
+	lwm_put(o, "inputs", inputs_json(m, &failed), &failed);
+	int rc = failed ? lwm_fail(e, LWM_EMEMORY, "%s: cannot build it (memory, or a name that is not UTF-8)", path)
+			: lwm_seal_write(o, path, e);
+	json_decref(o);
+	return rc;
+}
+
+int lwm_manifest_share(const struct lwm_manifest *m, const char *dir, struct lwm_err *e)
+{
+	struct lwm_manifest_list list;
+	char name[40];
+	LWM_TRY(lwm_manifest_list(m, &list, e));
+	snprintf(name, sizeof name, "inputs-%.16s.json", list.hash);
+	char *path = lwm_path_join(dir, name);
+	int rc = path ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	if (rc == 0 && lwm_manifest_check_list(path, NULL, NULL) < 0)
+		rc = write_list(m, path, e);
+	free(path);
 	return rc;
 }
 

@@ -32,6 +32,13 @@ struct lwm_manifest_rows {
 	char tokenizer[33];
 };
 
+/* Inputs that many shards have in common are listed in a file of their own in the folder of these shards: inputs-H.json, H the first
+ * 16 digits of the hash of the list. */
+struct lwm_manifest_list {
+	char hash[33];  /* XXH3-128 of "BYTES XXH3" of each input, a line each: names may change */
+	int64_t count;  /* 0: there is no such list, the manifest names its inputs itself */
+};
+
 struct lwm_manifest {
 	char *kind;                /* "docs", "rows" */
 	char *tool;                /* name and version */
@@ -43,6 +50,7 @@ struct lwm_manifest {
 	int64_t tokens;
 	struct lwm_manifest_input *input;
 	int64_t ninput;
+	struct lwm_manifest_list list;
 	struct lwm_manifest_count *reject;
 	int64_t nreject;
 	struct lwm_manifest_rows rows; /* of a row shard; seq 0: it does not say (lwm-manifest-1, and documents) */
@@ -60,6 +68,12 @@ int lwm_manifest_done(const char *path, const char *kind, struct lwm_manifest *m
 int lwm_manifest_add_input(struct lwm_manifest *m, const char *path, int64_t bytes, const char *hash,
 			   struct lwm_err *e);
 int lwm_manifest_add_reject(struct lwm_manifest *m, const char *reason, int64_t count, struct lwm_err *e);
+/* The hash of the inputs of m. */
+int lwm_manifest_list(const struct lwm_manifest *m, struct lwm_manifest_list *out, struct lwm_err *e);
+/* The inputs of m as a list in `dir`, unless it is there already. */
+int lwm_manifest_share(const struct lwm_manifest *m, const char *dir, struct lwm_err *e);
+/* Is the list at `path` whole, and that of its name? -LWM_EDATA when not. *inputs (may be NULL): how many. */
+int lwm_manifest_check_list(const char *path, int64_t *inputs, struct lwm_err *e);
 void lwm_manifest_release(struct lwm_manifest *m);
 char *lwm_manifest_path(const char *path); /* malloc'ed; NULL = out of memory */
 

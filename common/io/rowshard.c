@@ -240,6 +240,11 @@ int lwm_rows_input(struct lwm_rows_writer *w, const char *path, int64_t bytes, c
 	return lwm_manifest_add_input(&w->s.manifest, path, bytes, hash, e);
 }
 
+void lwm_rows_inputs(struct lwm_rows_writer *w, const struct lwm_manifest_list *list)
+{
+	w->s.manifest.list = *list;
+}
+
 int lwm_rows_reject(struct lwm_rows_writer *w, const char *reason, int64_t count, struct lwm_err *e)
 {
 	return lwm_manifest_add_reject(&w->s.manifest, reason, count, e);

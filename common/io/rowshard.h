@@ -53,6 +53,8 @@ void lwm_rows_documents(struct lwm_rows_writer *w, int64_t docs);
 int lwm_rows_append(struct lwm_rows_writer *w, const int32_t *tokens, const struct lwm_segment *seg, int64_t nseg,
 		    const struct lwm_loss_run *runs, int64_t nruns, struct lwm_err *e);
 int lwm_rows_input(struct lwm_rows_writer *w, const char *path, int64_t bytes, const char *hash, struct lwm_err *e);
+/* All inputs at once, as a list that other shards share (lwm_manifest_share). */
+void lwm_rows_inputs(struct lwm_rows_writer *w, const struct lwm_manifest_list *list);
 int lwm_rows_reject(struct lwm_rows_writer *w, const char *reason, int64_t count, struct lwm_err *e);
 int64_t lwm_rows_written(const struct lwm_rows_writer *w);
 int lwm_rows_commit(struct lwm_rows_writer *w, struct lwm_err *e); /* w is gone either way */

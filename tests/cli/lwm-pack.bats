@@ -145,6 +145,52 @@ setup() {
 	for f in docs/*; do same "$f" "again/${f#docs/}"; done
 }
 
+@test "a folder of rows: shards share their list of inputs, an index names them" {
+	mkdir in
+	split -l 10 a.txt in/a- --additional-suffix=.txt
+	ok lwm-tokenize -q -t bytes --split-lines 1 -d docs in
+	local t f
+	for t in 0 1 2; do
+		[ ! -e rows/rows.index.json ] # made by the task after which none is missing
+		ok lwm-pack -q -n 256 --rows-per-shard 4 --task $t --tasks 3 docs -o rows
+	done
+	[ "$(grep -c '"content"' rows/rows.index.json)" = "$(echo rows/*.h5 | wc -w)" ]
+	[ "$(echo rows/inputs-*.json | wc -w)" = 1 ]
+	[ "$(grep -c '"name"' rows/inputs-*.json)" = 30 ]
+	for f in rows/*.manifest.json; do
+		[ "$(stat -c %s "$f")" -lt 1200 ] # however many inputs there are
+		grep -q "\"xxh3\": \"$(basename rows/inputs-*.json .json | cut -c 8-)" "$f"
+	done
+	ok lwm-inspect --check rows
+	ok lwm-inspect rows/rows.index.json
+	has 'index of row shards'
+	ok lwm-inspect rows/inputs-*.json
+	has 'inputs           30'
+	cp -r rows keep
+	# what is gone, damaged or stale of them comes back, and nothing else is written
+	local before
+	before=$(stat -c %i rows/rows-00001-00000.rows.h5)
+	rm rows/rows.index.json
+	sed -i 's/a-ab/a-xx/' rows/inputs-*.json
+	code 65 lwm-inspect --check rows
+	err_has 'inputs-'
+	ok lwm-pack -n 256 --rows-per-shard 4 --task 1 --tasks 3 docs -o rows
+	err_has 'nothing to do'
+	[ "$(stat -c %i rows/rows-00001-00000.rows.h5)" = "$before" ]
+	for f in keep/*; do same "$f" "rows/${f#keep/}"; done
+	sed -i 's/"rows": 4/"rows": 5/' rows/rows.index.json
+	code 65 lwm-inspect --check rows
+	err_has 'rows.index.json'
+	ok lwm-pack -q -n 256 --rows-per-shard 4 --task 2 --tasks 3 docs -o rows
+	for f in keep/*; do same "$f" "rows/${f#keep/}"; done
+	# other inputs are other rows
+	ok lwm-tokenize -q -t bytes --split-lines 1 -o docs/z.docs.h5 b.txt
+	code 73 lwm-pack -q -n 256 --rows-per-shard 4 --task 1 --tasks 3 docs -o rows
+	rm docs/z*
+	ok lwm-tokenize -q -t bytes --split-lines 2 --force -o docs/a-ab.docs.h5 in/a-ab.txt
+	code 73 lwm-pack -q -n 256 --rows-per-shard 4 --task 1 --tasks 3 docs -o rows
+}
+
 @test "bad input" {
 	code 66 lwm-pack -n 512 absent.h5 -o r.h5
 	code 65 lwm-pack -n 512 a.txt -o r.h5
