@@ -219,7 +219,9 @@ int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, stru
 		rc = read_table(s, cfg, table.s, e);
 	free(table.s);
 	LWM_TRY(rc);
-	return cfg->once ? check_copies(s, e) : 0;
+	if (cfg->once)
+		LWM_TRY(check_copies(s, e));
+	return 0;
 }
 
 void lwm_rowset_release(struct lwm_rowset *s)
