@@ -77,7 +77,6 @@ static int open_loader(const struct tokens *t, const struct lwm_paths *data, str
 		how.vision_weight = s->vision_weight;
 		how.vision = s->vision_codes || t->info.vocab > t->info.vocab_text;
 		how.seq_length = s->seq_length;
-		how.comm = t->base.mesh->world;
 		rc = lwm_loader_open(out, &how, e);
 	}
 	for (int64_t i = 0; src && i < data->n; i++)
@@ -86,13 +85,14 @@ static int open_loader(const struct tokens *t, const struct lwm_paths *data, str
 	return rc;
 }
 
-/* This rank's share of the rows of a step. */
+/* This rank's share of the rows of a step; all ranks open it. */
 static struct lwm_loader_cfg share_of(const struct tokens *t)
 {
 	return (struct lwm_loader_cfg){ .rows_per_step = t->cut.rows_step,
 					.rank = lwm_mesh_row_rank(t->base.mesh),
 					.ranks = lwm_mesh_row_ranks(t->base.mesh),
-					.micro_rows = t->cut.micro_rows };
+					.micro_rows = t->cut.micro_rows,
+					.comm = t->base.mesh->world };
 }
 
 /* Rows a step and rows at a time; by default as many rows at a time as make 16K tokens, at least one. */
