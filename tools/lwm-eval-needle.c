@@ -144,7 +144,17 @@ static int check(struct lwm_err *e)
 	return 0;
 }
 
-/* What is there and what is left; reads no model. */
+/* Is there what the trials need? A report alone needs none of it. */
+static int look_at_inputs(struct lwm_err *e)
+{
+	if (o.report_only)
+		return 0;
+	for (int64_t i = 0; i < o.haystack.n; i++)
+		LWM_TRY(lwm_path_want(o.haystack.v[i], e));
+	return lwm_loaded_look(o.model, o.older_ok, o.tokenizer, e);
+}
+
+/* What is there and what is left; of the model only its record. */
 static int plan(bool json, struct lwm_err *e)
 {
 	struct lwm_needle_results done = { 0 };
@@ -179,6 +189,7 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	o.sweep.task.seed = (uint64_t)a->common.seed;
 	if (a->common.plan) {
 		LWM_TRY(check(e));
+		LWM_TRY(look_at_inputs(e));
 		return plan(a->common.json, e);
 	}
 	LWM_TRY(lwm_comm_mpi(&c, NULL, NULL, e));

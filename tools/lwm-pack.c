@@ -10,6 +10,7 @@
 #include "common/base/stop.h"
 #include "common/config/opt.h"
 #include "common/data/pack.h"
+#include "common/io/docshard.h"
 
 static struct {
 	struct lwm_paths sources;
@@ -182,14 +183,24 @@ static int pack(const struct lwm_args *args, struct lwm_err *e)
 	return rc;
 }
 
+static int plan(struct lwm_err *e)
+{
+	for (int64_t i = 0; i < nsources; i++)
+		for (int64_t k = 0; k < source[i].shards.n; k++) {
+			struct lwm_docs *d;
+			LWM_TRY(lwm_docs_open(&d, source[i].shards.v[k], e)); /* is it one? */
+			lwm_docs_close(d);
+			printf("%s %g %s\n", source[i].name, source[i].weight, source[i].shards.v[k]);
+		}
+	return 0;
+}
+
 static int run(const struct lwm_args *args, struct lwm_err *e)
 {
 	int rc;
 	LWM_GO(sources(args, e));
 	if (args->common.plan) {
-		for (int64_t i = 0; i < nsources; i++)
-			for (int64_t k = 0; k < source[i].shards.n; k++)
-				printf("%s %g %s\n", source[i].name, source[i].weight, source[i].shards.v[k]);
+		LWM_GO(plan(e));
 	} else {
 		LWM_GO(pack(args, e));
 	}

@@ -305,6 +305,7 @@ static int check(struct lwm_err *e)
 
 static int plan(const struct lwm_paths *in, const struct lwm_args *a, struct lwm_err *e)
 {
+	LWM_TRY(lwm_loaded_look(o.model, o.older_ok, o.tokenizer, e));
 	for (int64_t i = o.task; i < in->n; i += o.tasks) {
 		char *path = output_name(in->v[i]);
 		if (!path)

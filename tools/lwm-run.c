@@ -42,11 +42,12 @@ static const struct lwm_tool tool = {
 	.stops_others = true,
 	.details =
 		"--set NAME=VALUE sets a variable of the file, its `out`, or any value by its path (stages.pack.args.fill=0.9).\n"
-		"--plan prints each command and why it would run. A task is complete when its outputs exist, verify, and were\n"
-		"made by the same command from the same inputs. Outputs are verified when a task ends; files that still have the\n"
-		"same size, times and inode count as the same, until --verify. Logs are in OUT/logs, times in OUT/timing.jsonl.\n"
-		"LWM_STEPS in the environment is stronger than what the file says of steps, and so for every option. Names with\n"
-		"control characters are refused; everything else reaches the programs as it is, in batch scripts too.",
+		"--plan prints each command and why it would run, and ends with 66 where an input is neither there nor made by a stage:\n"
+		"of what `inputs` names, and of what a program reads that nothing comes before. A task is complete when its outputs\n"
+		"exist, verify, and were made by the same command from the same inputs. Outputs are verified when a task ends; files\n"
+		"that still have the same size, times and inode count as the same, until --verify. Logs are in OUT/logs, times in\n"
+		"OUT/timing.jsonl. LWM_STEPS in the environment is stronger than what the file says of steps, and so for every option.\n"
+		"Names with control characters are refused; everything else reaches the programs as it is, in batch scripts too.",
 	.examples = "  lwm-run pipelines/demo.yaml\n"
 		    "  lwm-run --plan pipelines/quickstart.yaml --set books=DIR --set videos=DIR --set out=runs/mine\n"
 		    "  lwm-run --slurm --print pipelines/text.yaml | less\n",

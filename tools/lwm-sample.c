@@ -568,6 +568,10 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 
 	LWM_TRY(check_options(e));
 	LWM_TRY(check_outputs(a->common.force, e));
+	if (o.prompt_file && strcmp(o.prompt_file, "-")) /* before the model is read */
+		LWM_TRY(lwm_path_want(o.prompt_file, e));
+	if (o.input)
+		LWM_TRY(lwm_path_want(o.input, e));
 	o.text.seed = o.image.seed = o.video.seed = (uint64_t)a->common.seed;
 	rc = open_all(&s, e);
 	if (rc == 0)

@@ -312,3 +312,9 @@ int64_t lwm_space_free(const char *path)
 	free(dir);
 	return out;
 }
+
+int lwm_path_want(const char *path, struct lwm_err *e)
+{
+	int rc = lwm_path_there(path, e);
+	return rc ? rc < 0 ? rc : 0 : lwm_fail(e, LWM_ENOINPUT, "%s: there is no such file or folder", path);
+}

@@ -38,6 +38,7 @@ int lwm_read_fd(int fd, const char *name, int64_t limit, char **out, size_t *n, 
 /* 1 there is something of this name, 0 there is not. What cannot be told (a folder that cannot be searched, a failing
  * disk) is an error: a file that cannot be read is not one that is absent. */
 int lwm_path_there(const char *path, struct lwm_err *e);
+int lwm_path_want(const char *path, struct lwm_err *e); /* -LWM_ENOINPUT naming it when there is nothing */
 /* Bytes free to us on the file system that holds path (or its nearest existing parent); -1 unknown. */
 int64_t lwm_space_free(const char *path);
 

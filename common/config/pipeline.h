@@ -25,6 +25,7 @@ struct lwm_pipe_task {
 	const char *to;        /* file that gets standard output; NULL: the log */
 	struct lwm_paths argv; /* without launcher; [0] is the tool's name */
 	struct lwm_paths inputs, outputs, check; /* check: argv, when the stage has its own */
+	int64_t given, ngiven; /* of the inputs those that the key `inputs` names: files and folders, where operands may be words */
 };
 
 struct lwm_pipe_stage {

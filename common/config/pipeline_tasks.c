@@ -189,7 +189,9 @@ static int add_inputs(const struct lwm_pipe_scope *s, struct lwm_pipe_stage *st,
 {
 	struct lwm_node *f = lwm_node_get(st->node, "foreach");
 	int of = f && f->kind == LWM_MAP ? lwm_pipeline_find(s->p, lwm_node_get(f, "stage")->text) : -1;
+	t->given = t->inputs.n;
 	LWM_TRY(texts(s, lwm_node_get(st->node, "inputs"), &t->inputs, e));
+	t->ngiven = t->inputs.n - t->given;
 	if (s->item)
 		LWM_TRY(lwm_paths_add(&t->inputs, s->item, e));
 	for (int i = 0; i < st->nneed; i++) {

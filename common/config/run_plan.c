@@ -13,6 +13,7 @@ struct plan {
 	struct lwm_str *out;
 	bool *runs; /* of each stage: something in it will run */
 	int64_t complete, to_run, later;
+	struct lwm_err missing; /* the first input that is not there and that no stage will make */
 	const char *sep;
 };
 
@@ -59,6 +60,104 @@ static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm
 	return rc;
 }
 
+/* Asks the stage's program about the command, with the ranks it would have: --check-options, --plan. Its exit code, and the first line
+ * it says. *status 0 also of programs that are not ours: they do not know the question. */
+static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, const char *question, int *status,
+	       char *text, size_t size, struct lwm_err *e)
+{
+	static const char variable[] = "LWM_PLAN_RANKS";
+	struct lwm_pipe_stage *st = &p->stage[t->stage];
+	int64_t ranks = st->ranks;
+	struct lwm_paths argv = { 0 };
+	char n[32];
+	int rc;
+
+	*status = 0;
+	st->ranks = 0; /* one process can answer */
+	rc = lwm_run_command(p, t, c, NULL, &argv, e);
+	st->ranks = ranks;
+	if (rc == 0 && !strncmp(lwm_path_base(argv.v[0]), "lwm-", 4)) {
+		snprintf(n, sizeof n, "%" PRId64, ranks ? c->ranks ? c->ranks : ranks : (int64_t)1);
+		rc = lwm_paths_add(&argv, "--quiet", e);
+		if (rc == 0)
+			rc = lwm_paths_add(&argv, question, e);
+		if (rc == 0 && setenv(variable, n, 1))
+			rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		if (rc == 0)
+			rc = lwm_spawn_wait(&argv, 2, status, text, size, e);
+		unsetenv(variable);
+		text[rc == 0 ? strcspn(text, "\n") : 0] = 0;
+	}
+	lwm_paths_release(&argv);
+	return rc;
+}
+
+static int ask_options(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, struct lwm_err *e)
+{
+	const struct lwm_pipe_stage *st = &p->stage[t->stage];
+	char text[600];
+	int status;
+
+	LWM_TRY(ask(p, t, c, "--check-options", &status, text, sizeof text, e));
+	if (status)
+		return lwm_node_fail(st->node, status >= 64 && status < 80 ? status : LWM_EUSAGE, e, "stage %s: %s", st->name, text);
+	return 0;
+}
+
+/* ---- inputs that are not there, and that no stage will make ---- */
+
+static bool same_or_below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+	while (n > 1 && dir[n - 1] == '/')
+		n--;
+	return !strncmp(path, dir, n) && (!path[n] || path[n] == '/');
+}
+
+/* Is it an output of a selected stage, in a folder that is one, or a folder around one? Stages that come later are not asked: they are
+ * not what this one waits for. */
+static bool is_made(const struct plan *pl, int stage, const char *path)
+{
+	for (int o = 0; o < pl->p->nstage && pl->p->order[o] != stage; o++) {
+		const struct lwm_pipe_stage *st = &pl->p->stage[pl->p->order[o]];
+		for (int64_t k = 0; st->selected && k < st->ntask; k++)
+			for (int64_t i = 0; i < st->task[k].outputs.n; i++)
+				if (same_or_below(path, st->task[k].outputs.v[i]) || same_or_below(st->task[k].outputs.v[i], path))
+					return true;
+	}
+	return false;
+}
+
+static void miss(struct plan *pl, const struct lwm_pipe_task *t, const char *what)
+{
+	if (!pl->c->json) {
+		lwm_str_puts(pl->out, "    ");
+		lwm_show_add(pl->out, what);
+		lwm_str_putc(pl->out, '\n');
+	}
+	lwm_fail(&pl->missing, LWM_ENOINPUT, "stage %s: %s", pl->p->stage[t->stage].name, what);
+}
+
+/* What the key `inputs` names; and where nothing before it will run, the program's own plan knows all that it reads. Of many tasks
+ * the first is asked: they differ in names. */
+static int look_at_inputs(struct plan *pl, const struct lwm_pipe_task *t, const char *after, struct lwm_err *e)
+{
+	char text[600];
+	int status = 0;
+	for (int64_t i = t->given; i < t->given + t->ngiven && !pl->later; i++)
+		if (!lwm_path_exists(t->inputs.v[i]) && !is_made(pl, t->stage, t->inputs.v[i])) {
+			snprintf(text, sizeof text, "%s: is not there, and no stage makes it", t->inputs.v[i]);
+			miss(pl, t, text);
+			return 0;
+		}
+	if (after || t->index)
+		return 0;
+	LWM_TRY(ask(pl->p, t, pl->c, "--plan", &status, text, sizeof text, e));
+	if (status == LWM_ENOINPUT)
+		miss(pl, t, text);
+	return 0;
+}
+
 static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, struct lwm_verdict *v, const char *after, struct lwm_err *e)
 {
 	if (v->complete && after) {
@@ -69,7 +168,8 @@ static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, struct lwm_
 	v->complete ? pl->complete++ : pl->to_run++;
 	if (!v->complete)
 		pl->runs[t->stage] = true;
-	return show(pl, t, v, e);
+	LWM_TRY(show(pl, t, v, e));
+	return v->complete ? 0 : look_at_inputs(pl, t, after, e);
 }
 
 static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
@@ -112,6 +212,8 @@ int lwm_run_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm
 		if (p->stage[p->order[o]].selected)
 			rc = plan_stage(&pl, p->order[o], e);
 	free(pl.runs);
+	if (rc >= 0 && pl.missing.code)
+		rc = lwm_fail(e, LWM_ENOINPUT, "%s", pl.missing.msg);
 	if (c->json) {
 		lwm_str_puts(out, "\n]\n");
 		return rc;
@@ -121,36 +223,6 @@ int lwm_run_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm
 		lwm_str_printf(out, ", %" PRId64 " stages known later", pl.later);
 	lwm_str_putc(out, '\n');
 	return rc < 0 ? rc : lwm_str_ok(out, e);
-}
-
-/* The stage's program itself says whether it would take the command, with the ranks it would have. */
-static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, struct lwm_err *e)
-{
-	static const char variable[] = "LWM_PLAN_RANKS";
-	struct lwm_pipe_stage *st = &p->stage[t->stage];
-	int64_t ranks = st->ranks;
-	struct lwm_paths argv = { 0 };
-	char text[600], n[32];
-	int rc, status = 0;
-
-	st->ranks = 0; /* one process can answer */
-	rc = lwm_run_command(p, t, c, NULL, &argv, e);
-	st->ranks = ranks;
-	/* only our programs know the question */
-	if (rc == 0 && !strncmp(lwm_path_base(argv.v[0]), "lwm-", 4)) {
-		snprintf(n, sizeof n, "%" PRId64, ranks ? c->ranks ? c->ranks : ranks : (int64_t)1);
-		rc = lwm_paths_add(&argv, "--check-options", e);
-		if (rc == 0 && setenv(variable, n, 1))
-			rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
-		if (rc == 0)
-			rc = lwm_spawn_wait(&argv, 2, &status, text, sizeof text, e);
-		unsetenv(variable);
-		text[rc == 0 ? strcspn(text, "\n") : 0] = 0;
-		if (rc == 0 && status)
-			rc = lwm_node_fail(st->node, status >= 64 && status < 80 ? status : LWM_EUSAGE, e, "stage %s: %s", st->name, text);
-	}
-	lwm_paths_release(&argv);
-	return rc;
 }
 
 int lwm_run_check(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
@@ -165,7 +237,7 @@ int lwm_run_check(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lw
 		rc = lwm_pipeline_expand(p, p->order[o], e);
 		/* the tasks of one stage differ in names of files only */
 		if (rc == 0 && st->ntask)
-			rc = ask(p, &st->task[0], c, e);
+			rc = ask_options(p, &st->task[0], c, e);
 	}
 	p->pretend = false;
 	for (int i = 0; i < p->nstage; i++)

@@ -270,7 +270,8 @@ static int is_model_folder(const char *dir, struct lwm_err *e)
 	return rc;
 }
 
-static int open_either(struct source *s, const char *dir, bool older_ok, const json_t **config, struct lwm_err *e)
+static int open_either(struct source *s, const char *dir, bool older_ok, enum lwm_ckpt_check how, const json_t **config,
+		       struct lwm_err *e)
 {
 	struct lwm_str text = { 0 };
 	int rc = is_model_folder(dir, e);
@@ -280,7 +281,7 @@ static int open_either(struct source *s, const char *dir, bool older_ok, const j
 		rc = lwm_str_ok(&text, e);
 	}
 	if (rc == 0)
-		rc = source_open(s, text.s, older_ok, LWM_CKPT_FULL, e);
+		rc = source_open(s, text.s, older_ok, how, e);
 	lwm_str_release(&text);
 	if (rc < 0)
 		return rc;
@@ -331,7 +332,7 @@ int lwm_loaded_open(struct lwm_loaded *m, const char *dir, bool older_ok, struct
 	struct lwm_params p = { 0 };
 	memset(m, 0, sizeof *m);
 	m->dev = dev;
-	int rc = open_either(&s, dir, older_ok, &config, e);
+	int rc = open_either(&s, dir, older_ok, LWM_CKPT_FULL, &config, e);
 	if (rc < 0)
 		goto out;
 	LWM_GO(lwm_llama_from_json(&m->cfg, config, dir, e));
@@ -423,6 +424,25 @@ int lwm_loaded_open_text(struct lwm_loaded *m, struct lwm_tokenizer **tok, const
 	return rc;
 }
 
+int lwm_loaded_look(const char *dir, bool older_ok, const char *spec, struct lwm_err *e)
+{
+	struct lwm_loaded m = { .step = -1 };
+	struct lwm_tokenizer *tok = NULL;
+	struct source s;
+	const json_t *config;
+	int rc = open_either(&s, dir, older_ok, LWM_CKPT_QUICK, &config, e);
+	if (rc == 0)
+		rc = lwm_llama_from_json(&m.cfg, config, dir, e);
+	if (rc == 0)
+		rc = take_records(&m, &s, dir, e);
+	if (rc == 0)
+		rc = open_tokenizer(&m, &tok, spec, e);
+	lwm_tokenizer_free(tok);
+	lwm_loaded_free(&m);
+	source_close(&s);
+	return rc;
+}
+
 /* The VQGAN's own table speaks of file layout; files and checkpoints are read in memory layout (kh,kw,cin,cout). */
 void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p)
 {
@@ -450,7 +470,7 @@ int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool 
 	float *host = NULL;
 	void *mem = NULL;
 	*flat = NULL;
-	int rc = open_either(&s, dir, older_ok, &config, e);
+	int rc = open_either(&s, dir, older_ok, LWM_CKPT_FULL, &config, e);
 	if (rc < 0)
 		goto out;
 	LWM_GO(lwm_vqgan_cfg_from_json(c, config, dir, e));
@@ -474,6 +494,18 @@ out:
 	}
 	free(host);
 	lwm_vqgan_params_release(&p);
+	source_close(&s);
+	return rc;
+}
+
+int lwm_vqgan_look(const char *dir, bool older_ok, struct lwm_err *e)
+{
+	struct lwm_vqgan_cfg c;
+	struct source s;
+	const json_t *config;
+	int rc = open_either(&s, dir, older_ok, LWM_CKPT_QUICK, &config, e);
+	if (rc == 0)
+		rc = lwm_vqgan_cfg_from_json(&c, config, dir, e);
 	source_close(&s);
 	return rc;
 }

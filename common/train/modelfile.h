@@ -60,11 +60,14 @@ int lwm_tokenizer_open_as(struct lwm_tokenizer **out, const char *spec, const ch
  * model was not trained with, or of another number of pieces, is -LWM_ECONFIG. On failure nothing is left to free. */
 int lwm_loaded_open_text(struct lwm_loaded *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok,
 			 const char *spec, struct lk_dev *dev, struct lwm_err *e);
+/* Local, for plans: would lwm_loaded_open_text take this model and tokenizer? Weights are not looked at. */
+int lwm_loaded_look(const char *dir, bool older_ok, const char *spec, struct lwm_err *e);
 
 /* The VQGAN's table entry as a tensor in memory layout. */
 void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p);
 /* A VQGAN likewise; *flat is device memory that the caller gives to lk_mem_free after the net. */
 int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool older_ok, struct lk_dev *dev,
 		   struct lwm_err *e);
+int lwm_vqgan_look(const char *dir, bool older_ok, struct lwm_err *e); /* likewise */
 
 #endif
