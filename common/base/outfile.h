@@ -23,8 +23,8 @@ struct lwm_outfile {
 
 /* A library that wants a name (FFmpeg) may write o->tmp; it must not make a new file of that name. */
 int lwm_outfile_open(struct lwm_outfile **out, const char *path, bool force, struct lwm_err *e);
-/* The same over what may stand there, in a folder that many writers fill at a time: each would open the temporaries of all others to
- * see whether they live. Who finishes the folder removes what dead ones left. */
+/* The same over what may stand there, in a folder that many writers fill at a time: each would open the temporaries of all others
+ * to see whether they live. Who finishes the folder removes what dead ones left. */
 int lwm_outfile_open_among(struct lwm_outfile **out, const char *path, struct lwm_err *e);
 int lwm_outfile_write(struct lwm_outfile *o, const void *p, size_t n, struct lwm_err *e); /* finishes short writes */
 int lwm_outfile_commit(struct lwm_outfile *o, struct lwm_err *e);

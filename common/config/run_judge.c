@@ -279,8 +279,8 @@ static int still_whole(struct lwm_run_seen *s, struct lwm_pipeline *p, const str
 
 /* ---- the verdict ---- */
 
-static int compare_inputs(struct lwm_run_seen *s, const struct lwm_pipe_task *t, json_t *inputs, bool resumes, struct lwm_verdict *v,
-			  struct lwm_err *e)
+static int compare_inputs(struct lwm_run_seen *s, const struct lwm_pipe_task *t, json_t *inputs, bool resumes,
+			  struct lwm_verdict *v, struct lwm_err *e)
 {
 	char hex[33];
 	for (int64_t i = 0; i < t->inputs.n; i++) {

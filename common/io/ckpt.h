@@ -120,12 +120,12 @@ struct lwm_ckpt;
 
 /* Checks as LWM_CKPT_QUICK does, and that the slices add up. */
 int lwm_ckpt_open(struct lwm_ckpt **out, const char *dir, struct lwm_err *e);
-/* As LWM_CKPT_SEAL does, and that the slices add up: the parts are the caller's to check. Of lwm-checkpoint-1 all of them are opened
- * here, and before that checked as `old` says. */
+/* As LWM_CKPT_SEAL does, and that the slices add up: the parts are the caller's to check. Of lwm-checkpoint-1 all of them are
+ * opened here, and before that checked as `old` says. */
 int lwm_ckpt_open_record(struct lwm_ckpt **out, const char *dir, enum lwm_ckpt_check old, struct lwm_err *e);
 void lwm_ckpt_close(struct lwm_ckpt *c);
-/* What was read of the record, as text for another rank (malloc'ed, 0 behind); and the same checkpoint from it, without opening a
- * file. */
+/* What was read of the record, as text for another rank (malloc'ed, 0 behind); and the same checkpoint from it, without opening
+ * a file. */
 int lwm_ckpt_pack(const struct lwm_ckpt *c, char **text, struct lwm_err *e);
 int lwm_ckpt_unpack(struct lwm_ckpt **out, const char *dir, const char *text, size_t n, struct lwm_err *e);
 int lwm_ckpt_parts(const struct lwm_ckpt *c);
@@ -143,8 +143,8 @@ int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t 
 /* The state text of a part, by the rank that wrote it; 0 with *text NULL: that rank stored none. malloc'ed. */
 int lwm_ckpt_state(struct lwm_ckpt *c, int rank, char **text, struct lwm_err *e);
 
-/* That the slices cover each tensor exactly once, run by run, and that each part holds those that the record gives it; open only
- * compares totals. */
+/* That the slices cover each tensor exactly once, run by run, and that each part holds those that the record gives it; open
+ * only compares totals. */
 int lwm_ckpt_covers(struct lwm_ckpt *c, struct lwm_err *e);
 
 /* ---- the folders of a root: for the one run that works in it ---- */

@@ -45,8 +45,8 @@ struct lwm_vec {
 };
 
 struct lwm_vfw; /* writer */
-/* Writes a temporary beside PATH, over what may stand there in the end; all sizes are known. Fails when the file system says that it
- * has no room. among: many writers fill the folder at a time (lwm_outfile_open_among). */
+/* Writes a temporary beside PATH, over what may stand there in the end; all sizes are known. Fails when the file system says that
+ * it has no room. among: many writers fill the folder at a time (lwm_outfile_open_among). */
 int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool among, const char *schema, const struct lwm_vec *v,
 		 int nv, bool fine, struct lwm_err *e);
 /* The next n values of a vector. */

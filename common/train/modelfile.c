@@ -56,7 +56,8 @@ static int source_open(struct source *s, const char *text, bool older_ok, enum l
 	memset(s, 0, sizeof *s);
 	if (!strncmp(text, "checkpoint:", 11)) {
 		LWM_TRY(step_folder(&s->dir, text + 11, older_ok, how, e));
-		return how == LWM_CKPT_SEAL ? lwm_ckpt_open_record(&s->ckpt, s->dir, LWM_CKPT_QUICK, e) : lwm_ckpt_open(&s->ckpt, s->dir, e);
+		return how == LWM_CKPT_SEAL ? lwm_ckpt_open_record(&s->ckpt, s->dir, LWM_CKPT_QUICK, e) :
+					      lwm_ckpt_open(&s->ckpt, s->dir, e);
 	}
 	if (!strncmp(text, "model:", 6)) {
 		s->dir = strdup(text + 6);

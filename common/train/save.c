@@ -122,8 +122,8 @@ static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
 }
 
 /* The slices of all ranks end to end, as the ranks themselves cut them: each border between two adds one at the most. */
-static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const struct lwm_weights *w, const struct lwm_ckpt_part *parts,
-					 int n, struct lwm_err *e)
+static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const struct lwm_weights *w,
+					 const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
 {
 	struct lwm_ckpt_slice *all = calloc((size_t)(o->ntensor + n), sizeof *all);
 	int64_t k = 0;

@@ -86,7 +86,7 @@ static int look(void *ctx, const char *dir, struct lwm_err *e)
 		rc = lwm_fail(e, LWM_EUSAGE, "%s: name too long", dir);
 	if (rc == 0) {
 		call.bytes = (int64_t)strlen(text);
-		strcpy(call.dir, dir);
+		memcpy(call.dir, dir, strlen(dir) + 1);
 		rc = lwm_comm_bcast(s->comm, &call, sizeof call, 0, e);
 		if (rc == 0)
 			rc = look_together(s, &call, text, e);

@@ -1,8 +1,9 @@
 /* share.h - one checkpoint before many ranks: rank 0 finds it and reads its record, each rank hashes a share of its parts, and
  * later opens those it reads from.
  *
- * Part k of m is looked at by rank k * n / m of n: on the mesh that it was written on, by the rank that owns what is in it. What one
- * rank found holds for all. A part that cannot be read now is worth more than a damaged one: then nothing is said of the folder.
+ * Part k of m is looked at by rank k * n / m of n: on the mesh that it was written on, by the rank that owns what is in it.
+ * What one rank found holds for all. A part that cannot be read now is worth more than a damaged one: then nothing is said of
+ * the folder.
  */
 #ifndef LWM_TRAIN_SHARE_H
 #define LWM_TRAIN_SHARE_H

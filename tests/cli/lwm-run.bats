@@ -151,7 +151,7 @@ shards() { # a pipeline of N shards, made and verified
 	shards 2
 	touch -d '1 hour' made/0.h5 books/1.txt
 	ok lwm-run -q shards.yaml
-	for again in 1 2; do
+	for _ in 1 2; do
 		ok log_calls log . lwm-run --plan shards.yaml
 		has '0 to run, 2 complete'
 		[ "$(read_of 'made/0.h5$')" -gt 0 ]

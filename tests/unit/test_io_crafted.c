@@ -380,7 +380,8 @@ static char *checkpoint(const char *root, const struct lwm_ckpt_tensor *claimed)
 	struct lwm_ckpt_slice s[4];
 	for (int r = 0; r < 2; r++) {
 		s[2 * r] = (struct lwm_ckpt_slice){ 0, r ? 11 : 0, r ? 19 : 11, 1, 0, { v[0] + r, v[1] + r, v[2] + r } };
-		s[2 * r + 1] = (struct lwm_ckpt_slice){ 1, r ? 3 : 0, r ? 2 : 3, 7, 5, { v[0] + 3, v[1] + 3, v[2] + 3 } }; /* columns */
+		/* columns */
+		s[2 * r + 1] = (struct lwm_ckpt_slice){ 1, r ? 3 : 0, r ? 2 : 3, 7, 5, { v[0] + 3, v[1] + 3, v[2] + 3 } };
 		struct lwm_ckpt_out o = { dir, r, table, 2, s + 2 * r, 2, LWM_CKPT_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}

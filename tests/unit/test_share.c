@@ -35,7 +35,8 @@ static int rank_main(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	struct ask *a = arg;
 	struct lwm_ckpt *ckpt = NULL;
 	int r = lwm_comm_rank(c);
-	int rc = a->newest ? lwm_share_newest(&ckpt, c, a->path, a->older_ok, e) : lwm_share_open(&ckpt, c, a->path, a->older_ok, e);
+	int rc = a->newest ? lwm_share_newest(&ckpt, c, a->path, a->older_ok, e) :
+			     lwm_share_open(&ckpt, c, a->path, a->older_ok, e);
 	a->code[r] = rc;
 	a->step[r] = ckpt ? lwm_ckpt_meta(ckpt)->step : -1;
 	snprintf(a->said[r], sizeof a->said[r], "%s", rc ? e->msg : "");
