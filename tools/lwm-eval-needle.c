@@ -98,6 +98,8 @@ static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err
 		rc = lwm_agree(c, lwm_gen_new_split(&g, dev, &m.cfg, m.weights, team, o.sweep.length_max, 1, e), e);
 	if (rc == 0)
 		rc = lwm_agree(c, lwm_gen_set_cache(g, (enum lwm_cache_kind)o.cache, e), e);
+	if (rc == 0 && lwm_comm_rank(c) == 0)
+		lwm_loaded_warn_length(&m, o.sweep.length_max, "--context-lengths-max");
 	o.sweep.model_hash = m.hash;
 	o.sweep.team = o.team;
 	if (rc == 0)

@@ -4,22 +4,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/path.h"
 #include "common/base/str.h"
+#include "common/base/num.h"
 #include "common/config/opt.h"
+#include "common/eval/logits.h"
 #include "common/io/docshard.h"
 #include "common/io/inspect.h"
 #include "common/io/rowshard.h"
+#include "common/model/device.h"
 #include "common/train/modelfile.h"
 
 static struct {
-	bool check, tensors;
-	int64_t doc, row, tokens;
-	const char *tokenizer;
-} a = { .doc = -1, .row = -1, .tokens = 256 };
+	bool check, tensors, text, older_ok;
+	int64_t doc, row, tokens, top;
+	const char *tokenizer, *logits, *device;
+} a = { .doc = -1, .row = -1, .tokens = 256, .top = -1, .device = "auto" };
 
 static const struct lwm_opt opts[] = {
 	LWM_OPT_FLAG('c', "check", &a.check, "is it intact? Reads every byte; prints what is damaged, nothing else"),
@@ -28,6 +32,12 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "row", &a.row, -1, INT64_MAX, "N", "show row N of a row shard", 0),
 	LWM_OPT_INT(0, "tokens", &a.tokens, -1, INT64_MAX, "N", "show so many tokens of it; -1: all", 0),
 	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "show tokens as text too", 0),
+	LWM_OPT_HEAD("What a model thinks of tokens"),
+	LWM_OPT_STR(0, "logits", &a.logits, "MODEL", "logits behind each token of PATH, and the loss of the next", 0),
+	LWM_OPT_FLAG(0, "text", &a.text, "PATH is text itself; <s> and its tokens are taken"),
+	LWM_OPT_INT(0, "top", &a.top, -1, INT64_MAX, "N", "only the N largest logits; -1: all, in the order of ids", 0),
+	LWM_OPT_STR(0, "device", &a.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_OLDER(&a.older_ok),
 	LWM_OPT_END
 };
 
@@ -43,10 +53,17 @@ static const struct lwm_tool tool = {
 		   "\n"
 		   "--check ends with 0 when all is intact, 65 when something is damaged or unfinished,\n"
 		   "66 when it is not there, 1 when it carries no hashes to compare with (models made by\n"
-		   "other programs). --json prints one object a line.\n",
+		   "other programs). --json prints one object a line.\n"
+		   "\n"
+		   "--logits MODEL computes with the model: PATH is a document shard (--doc N of it, else\n"
+		   "document 0), a file of token ids separated by blanks or commas, - for standard input, such\n"
+		   "ids themselves, or with --text a text. A line a token: its position, id and modality, the\n"
+		   "next id and its loss in nats, then head:id:logit; with --json an object each. A model of text\n"
+		   "and vision has a head for each; vision code c has id c + the text vocabulary.\n",
 	.examples = "lwm-inspect books.docs.h5\n"
 		    "lwm-inspect --check shards/ run/ckpt && echo fine\n"
-		    "lwm-inspect --doc 17 --tokenizer model/ books.docs.h5\n",
+		    "lwm-inspect --doc 17 --tokenizer model/ books.docs.h5\n"
+		    "lwm-inspect --logits model/ --json 1,450,7483 >logits.jsonl\n",
 };
 
 /* ---- finding things in folders ---- */
@@ -308,6 +325,108 @@ out:
 	return rc;
 }
 
+/* ---- what a model thinks of tokens ---- */
+
+static int read_numbers(struct lwm_ids *ids, const char *name, const char *text, struct lwm_err *e)
+{
+	static const char between[] = " \t\r\n,";
+	for (const char *p = text + strspn(text, between); *p; p += strspn(p, between)) {
+		char word[32];
+		int64_t v;
+		size_t n = strcspn(p, between);
+		snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : sizeof word - 1), p);
+		LWM_TRY(lwm_parse_int(word, 0, INT32_MAX, &v, name, e));
+		LWM_TRY(lwm_ids_add(ids, &(int32_t){ (int32_t)v }, 1, e));
+		p += n;
+	}
+	return 0;
+}
+
+static int read_number_file(struct lwm_ids *ids, const char *path, struct lwm_err *e)
+{
+	char *text;
+	size_t n;
+	LWM_TRY(lwm_read_file(strcmp(path, "-") ? path : "/dev/stdin", 1 << 28, &text, &n, e));
+	int rc = memchr(text, 0, n) ? lwm_fail(e, LWM_EDATA, "%s: is no list of token ids", path) : read_numbers(ids, path, text, e);
+	free(text);
+	return rc;
+}
+
+static int read_doc(struct lwm_ids *ids, const char *path, const struct lwm_loaded *m, struct lwm_err *e)
+{
+	struct lwm_docs *d;
+	struct lwm_doc doc;
+	int64_t at = a.doc < 0 ? 0 : a.doc;
+	int rc = 0;
+	LWM_TRY(lwm_docs_open(&d, path, e));
+	if (at >= lwm_docs_count(d))
+		LWM_GO(lwm_fail(e, LWM_EUSAGE, "--doc %" PRId64 ": %s has %" PRId64 " documents", at, path, lwm_docs_count(d)));
+	if (lwm_docs_meta(d)->vocab_text != m->cfg.vocab_text)
+		LWM_GO(lwm_fail(e, LWM_ECONFIG, "%s: a text vocabulary of %" PRId64 ", %s has %" PRId64, path, lwm_docs_meta(d)->vocab_text,
+				a.logits, m->cfg.vocab_text));
+	LWM_GO(lwm_docs_get(d, at, &doc, e));
+	LWM_GO(lwm_ids_reserve(ids, doc.n, e));
+	LWM_GO(lwm_docs_read(d, at, 0, doc.n, ids->v, e));
+	ids->n = doc.n;
+out:
+	lwm_docs_close(d);
+	return rc;
+}
+
+static int read_text(struct lwm_ids *ids, const char *text, struct lwm_tokenizer *tok, struct lwm_err *e)
+{
+	int32_t bos = lwm_tokenizer_bos(tok);
+	LWM_TRY(lwm_ids_add(ids, &bos, 1, e));
+	return *text ? lwm_tokenizer_encode(tok, text, strlen(text), ids, e) : 0;
+}
+
+static int read_tokens(struct lwm_ids *ids, const char *from, const struct lwm_loaded *m, struct lwm_tokenizer *tok,
+		       struct lwm_err *e)
+{
+	enum lwm_thing what = LWM_THING_OTHER;
+	int rc;
+	if (tok)
+		rc = read_text(ids, from, tok, e);
+	else if (from[strspn(from, "0123456789 ,")] == 0 && access(from, F_OK)) /* a list may be longer than a path can be */
+		rc = read_numbers(ids, "a token id", from, e);
+	else {
+		if (strcmp(from, "-"))
+			LWM_TRY(lwm_thing_of(from, &what, e));
+		rc = what == LWM_THING_DOCS ? read_doc(ids, from, m, e) : read_number_file(ids, from, e);
+	}
+	if (rc == 0 && ids->n == 0)
+		rc = lwm_fail(e, LWM_EUSAGE, "%s: holds no tokens", from);
+	for (int64_t i = 0; rc == 0 && i < ids->n; i++)
+		if (ids->v[i] < 0 || ids->v[i] >= lwm_llama_ids(&m->cfg))
+			rc = lwm_fail(e, LWM_EDATA, "token %" PRId64 " is %d, %s knows 0 to %" PRId64, i, (int)ids->v[i], a.logits,
+				      lwm_llama_ids(&m->cfg) - 1);
+	return rc;
+}
+
+static int show_logits(const char *from, const struct lwm_common *common, struct lwm_err *e)
+{
+	const struct lwm_logits how = { .top = a.top, .json = common->json };
+	struct lwm_loaded m = { 0 };
+	struct lwm_tokenizer *tok = NULL;
+	struct lwm_ids ids = { 0 };
+	struct lk_dev *dev;
+	LWM_TRY(lwm_device_open(&dev, a.device, common->threads, e));
+	int rc = a.text ? lwm_loaded_open_text(&m, &tok, a.logits, a.older_ok, a.tokenizer, dev, e) :
+			  lwm_loaded_open(&m, a.logits, a.older_ok, dev, e);
+	if (rc == 0) {
+		rc = read_tokens(&ids, from, &m, tok, e);
+		if (rc == 0) {
+			lwm_loaded_warn_length(&m, ids.n, "--logits");
+			rc = lwm_logits_write(stdout, &how, dev, &m.cfg, m.weights, ids.v, ids.n, e);
+		}
+		lwm_tokenizer_free(tok);
+		lwm_loaded_free(&m);
+	}
+	lwm_ids_release(&ids);
+	lk_dev_close(dev);
+	return rc;
+}
+
 /* ---- the two questions ---- */
 
 static int describe_one(const char *path, bool json, struct lwm_err *e)
@@ -365,6 +484,12 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct lwm_paths list = { 0 };
 	int rc = 0;
+	if (a.logits && (a.row >= 0 || a.check || a.tensors || args->noperand != 1))
+		return lwm_fail(e, LWM_EUSAGE, "--logits takes the tokens of one PATH, and none of --row, --check and --tensors");
+	if (!a.logits && (a.text || a.top >= 0))
+		return lwm_fail(e, LWM_EUSAGE, "--text and --top belong to --logits");
+	if (a.logits)
+		return show_logits(args->operand[0], &args->common, e);
 	if ((a.doc >= 0) + (a.row >= 0) + a.check > 1)
 		return lwm_fail(e, LWM_EUSAGE, "give one of --check, --doc and --row");
 	if ((a.doc >= 0 || a.row >= 0) && args->noperand != 1)

@@ -73,6 +73,7 @@ static int writer_open(struct writer *w, const struct lwm_args *a, struct lwm_er
 	memset(w, 0, sizeof *w);
 	LWM_TRY(lwm_device_open(&w->dev, o.device, a->common.threads, e));
 	LWM_TRY(lwm_loaded_open_text(&w->model, &w->tok, o.model, o.older_ok, o.tokenizer, w->dev, e));
+	lwm_loaded_warn_length(&w->model, o.chunk + o.answer, "--chunk-tokens and --answer-tokens");
 	return lwm_gen_new(&w->gen, w->dev, &w->model.cfg, w->model.weights, o.prefill, 1, e);
 }
 

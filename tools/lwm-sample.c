@@ -139,8 +139,10 @@ static int64_t context(const struct session *s)
 
 static int check_context(const struct session *s, int64_t need, struct lwm_err *e)
 {
-	if (need <= context(s))
+	if (need <= context(s)) {
+		lwm_loaded_warn_length(&s->m, need, "--context");
 		return 0;
+	}
 	return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens are needed, %s %" PRId64 "%s", need,
 			o.context ? "--context is" : "the model was trained for", context(s),
 			o.context ? "" : "; --context goes beyond");
@@ -316,6 +318,7 @@ static int run_turns(const struct session *s, struct lwm_err *e)
 		if (turn)
 			LWM_GO(add_id(&ids, lwm_tokenizer_eos(s->tok), e));
 		LWM_GO(add_framed(s, &ids, turn ? "USER: " : SYSTEM "USER: ", line, " ASSISTANT:", e));
+		lwm_loaded_warn_length(&s->m, lwm_cache_length(c) + ids.n, "--context");
 		if (ids.n >= lwm_cache_room(c))
 			LWM_GO(lwm_fail(e, LWM_ECONFIG, "the conversation fills the context of %" PRId64 " tokens",
 					context(s)));

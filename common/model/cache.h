@@ -47,6 +47,9 @@ int lwm_cache_copy(struct lwm_cache *to, const struct lwm_cache *from, struct lw
 int lwm_gen_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e);
 int lwm_gen_step(struct lwm_gen *g, struct lwm_cache *const *caches, const int32_t *ids, int64_t streams,
 		 struct lwm_err *e);
+/* Behind which of the tokens fed last lwm_gen_logits looks, instead of the last one: `count` of them (at most max_streams) from
+ * `first` of the last chunk of max_chunk. Not of a gen that ranks share. */
+int lwm_gen_pick(struct lwm_gen *g, int64_t first, int64_t count, struct lwm_err *e);
 /* out: (streams, rows of that head) floats on the host. */
 int lwm_gen_logits(struct lwm_gen *g, enum lwm_modality head, float *out, struct lwm_err *e);
 

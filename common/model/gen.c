@@ -204,6 +204,15 @@ int lwm_gen_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int
 	return 0;
 }
 
+int lwm_gen_pick(struct lwm_gen *g, int64_t first, int64_t count, struct lwm_err *e)
+{
+	if (g->comm || first < 0 || count < 1 || count > g->max_streams || first + count > g->m->n)
+		return lwm_fail(e, LWM_EINTERNAL, "logits of %lld tokens from %lld wanted", (long long)count, (long long)first);
+	g->have = count;
+	g->first_row = first;
+	return 0;
+}
+
 int lwm_gen_rows(struct lwm_gen *g, enum lwm_modality head, struct lwm_err *e)
 {
 	struct lwm_llama *m = g->m;

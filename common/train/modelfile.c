@@ -358,6 +358,16 @@ void lwm_loaded_free(struct lwm_loaded *m)
 	memset(m, 0, sizeof *m);
 }
 
+void lwm_loaded_warn_length(const struct lwm_loaded *m, int64_t tokens, const char *what)
+{
+	static bool warned;
+	if (tokens <= m->cfg.max_seq || warned)
+		return;
+	warned = true;
+	lwm_log(LWM_WARN, "%s: %" PRId64 " tokens in one context, %s was made for %" PRId64
+		" (max_position_embeddings): what it says of positions behind that is worth little", what, tokens, m->dir, m->cfg.max_seq);
+}
+
 /* ---- the tokenizer of a model ---- */
 
 /* The file that a spec stands for, when it may lie in a model folder, against the folder's manifest. */

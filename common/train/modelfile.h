@@ -48,6 +48,9 @@ struct lwm_loaded {
 /* dir: a merged model folder, or a checkpoint ROOT or step folder. older_ok: as in lwm_ckpt_latest, for a ROOT. */
 int lwm_loaded_open(struct lwm_loaded *m, const char *dir, bool older_ok, struct lk_dev *dev, struct lwm_err *e);
 void lwm_loaded_free(struct lwm_loaded *m);
+/* Warns, once in a process, where `tokens` in one context are more than the model says it was made for. what: the option or file
+ * that asks for them. */
+void lwm_loaded_warn_length(const struct lwm_loaded *m, int64_t tokens, const char *what);
 
 /* ---- the tokenizer of a model ---- */
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/data/loader.h"
 #include "common/model/device.h"
@@ -187,8 +188,9 @@ static int shape(struct lwm_llama_cfg *c, const struct lwm_stage *s, struct lwm_
 
 /* The model that training starts from has this one's sizes, or another model would be trained than that; its norms' epsilon is
  * taken over. One that is not there or damaged is told when its weights are wanted; a run that is resumed wants none. */
-static int match_source(struct lwm_llama_cfg *c, const struct lwm_stage *s, struct lwm_err *e)
+static int match_source(const struct tokens *t, struct lwm_llama_cfg *c, struct lwm_err *e)
 {
+	const struct lwm_stage *s = t->base.stage;
 	const char *from = !strncmp(s->start_from, "text-", 5) ? s->start_from + 5 : s->start_from;
 	struct lwm_llama_cfg have;
 	struct lwm_err why = { 0 };
@@ -213,6 +215,9 @@ static int match_source(struct lwm_llama_cfg *c, const struct lwm_stage *s, stru
 					size[i].name, size[i].theirs, size[i].ours);
 	if (!(s->norm_eps > 0))
 		c->rms_eps = have.rms_eps;
+	if (c->max_seq > have.max_seq && c->rope_theta == have.rope_theta && lwm_comm_rank(t->base.mesh->world) == 0)
+		lwm_log(LWM_WARN, "--seq-length %" PRId64 ": --start-from %s was made for %" PRId64 " tokens with the same --theta %g: longer "
+			"contexts are learnt faster with a larger one", c->max_seq, s->start_from, have.max_seq, c->rope_theta);
 	return 0;
 }
 
@@ -241,7 +246,7 @@ static int configure(struct tokens *t, struct lwm_err *e)
 	if (t->info.vocab > lwm_llama_ids(c))
 		return lwm_fail(e, LWM_ECONFIG, "the rows hold ids up to %" PRId64 ", the model has room for %" PRId64,
 				t->info.vocab - 1, lwm_llama_ids(c));
-	LWM_TRY(match_source(c, s, e));
+	LWM_TRY(match_source(t, c, e));
 	LWM_TRY(lwm_llama_check(c, e));
 	LWM_TRY(lwm_llama_params(&t->params, c, e));
 	return lwm_llama_to_json(c, &t->base.config, e);
