@@ -164,9 +164,10 @@ static int read_chunk(struct lwm_mix *m, const struct lwm_mix_chunk *c, struct l
 	LWM_TRY(grow(&w->runs, &w->runs_cap, w->nruns + run[n] - run[0], sizeof *w->runs, e));
 	LWM_TRY(lwm_docs_read_many(x->h, n, token, run, w->tokens + w->ntokens, w->runs + w->nruns, e));
 	for (int64_t i = 0; i < n; i++)
-		w->piece[w->n + n + i] = (struct lwm_piece_at){ .tok = w->ntokens + token[i] - token[0], .len = token[i + 1] - token[i],
-								.run = w->nruns + run[i] - run[0], .nruns = run[i + 1] - run[i],
-								.doc = x->base + c->first + i };
+		w->piece[w->n + n + i] = (struct lwm_piece_at){
+			.tok = w->ntokens + token[i] - token[0], .len = token[i + 1] - token[i],
+			.run = w->nruns + run[i] - run[0], .nruns = run[i + 1] - run[i], .doc = x->base + c->first + i
+		};
 	w->ntokens += token[n] - token[0];
 	w->nruns += run[n] - run[0];
 	return 0;

@@ -77,7 +77,6 @@ static int open_again(struct lwm_openfile *f, struct lwm_err *e)
 {
 	struct stat st;
 	int fd;
-	make_room();
 	do
 		fd = open(f->path, O_RDONLY | O_CLOEXEC);
 	while (fd < 0 && is_want(errno) && park_one());
@@ -89,6 +88,7 @@ static int open_again(struct lwm_openfile *f, struct lwm_err *e)
 		close(fd);
 		return lwm_fail(e, LWM_EDATA, "%s: is another file than before: it was replaced while it was being read", f->path);
 	}
+	make_room();
 	f->fd = fd;
 	return 0;
 }

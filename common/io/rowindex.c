@@ -193,7 +193,7 @@ static int add_shard(struct lwm_rowindex *x, const char *dir, const char *name, 
 	if (rc == 0 && *same) {
 		struct lwm_rows_facts f = { 0 };
 		rc = lwm_rowindex_facts(old, path, &f, &counts, &why);
-		*same = counts && f.bytes == v->facts.bytes && !strcmp(f.hash, v->facts.hash) && !strcmp(f.content, v->facts.content);
+		*same = counts && f.bytes == v->facts.bytes && !strcmp(f.hash, v->facts.hash);
 	}
 	free(path);
 	if (rc == -LWM_EDATA || rc == -LWM_ENOINPUT)

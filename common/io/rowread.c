@@ -116,7 +116,8 @@ static int open_shard(struct lwm_rows *r, const struct lwm_rows_facts *f, struct
 static int check_facts(const struct lwm_rows *r, const struct lwm_rows_facts *f, struct lwm_err *e)
 {
 	const struct lwm_manifest_rows *x = &f->shape;
-	if (x->rows == r->rows && x->seq == r->meta.seq && x->vocab_text == r->meta.vocab_text && x->vocab_vision == r->meta.vocab_vision)
+	if (x->rows == r->rows && x->seq == r->meta.seq && x->vocab_text == r->meta.vocab_text &&
+	    x->vocab_vision == r->meta.vocab_vision)
 		return 0;
 	return lwm_fail(e, LWM_EDATA, "%s: is not what its manifest or the index of its folder says", r->path);
 }

@@ -67,7 +67,8 @@ int lwm_rows_create(struct lwm_rows_writer **out, const char *path, const struct
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory for a row of %" PRId64 " tokens", path, m->seq);
 		goto out;
 	}
-	w->s.manifest.rows = (struct lwm_manifest_rows){ .seq = m->seq, .vocab_text = m->vocab_text, .vocab_vision = m->vocab_vision };
+	w->s.manifest.rows = (struct lwm_manifest_rows){ .seq = m->seq, .vocab_text = m->vocab_text,
+							 .vocab_vision = m->vocab_vision };
 	snprintf(w->s.manifest.rows.tokenizer, sizeof w->s.manifest.rows.tokenizer, "%s", m->tokenizer ? m->tokenizer : "");
 	lwm_put(w->s.meta, "seq_length", json_integer(m->seq), &w->s.failed);
 	lwm_put(w->s.meta, "vocab_text", json_integer(m->vocab_text), &w->s.failed);

@@ -2,9 +2,9 @@
  *
  *	tokens          uint16 or uint32 (as docshard.h), rows * seq end to end; padding holds token 0
  *	row_seg         int64 (rows + 1), index of the first entry of each row
- *	seg_len         uint16 when seq < 65536, else uint32: tokens of each entry; they follow each other from the row's start
- *	seg_doc         uint32, int64 where that could be too little: document number of each entry given by the packer; -1 none, -2: it is
- *	                padding (unsigned: the largest number and the one before). Padding at the end of a row has no entry.
+ *	seg_len         uint16 when seq < 65536, else uint32: tokens of each entry, one behind the other from the row's start
+ *	seg_doc         uint32, int64 where that could be too little: document number of each entry given by the packer; -1 none,
+ *	                -2: it is padding (unsigned: the largest number and the one before). Padding at a row's end has no entry.
  *	row_flip        int64 (rows + 1), index of the first flip of each row
  *	flip_at         as seg_len: where the mask below changes, in the row; at its start it is 0. First tokens and padding are not
  *	                looked at

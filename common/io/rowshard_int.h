@@ -16,7 +16,9 @@ extern const struct lwm_vec lwm_rows_layout[LWM_ROW_VECS];
 #define LWM_ROW_DOCS32 (UINT32_MAX - 1LL) /* so many documents can be numbered in 4 bytes, of which the two largest are those */
 
 int lwm_rows_check_meta(const char *path, const struct lwm_rows_meta *m, struct lwm_err *e);
-int lwm_rows_check_segments(const char *path, int64_t row, const struct lwm_segment *seg, int64_t nseg, int64_t seq, struct lwm_err *e);
-int lwm_rows_check_runs(const char *path, int64_t row, const struct lwm_loss_run *runs, int64_t nruns, int64_t seq, struct lwm_err *e);
+int lwm_rows_check_segments(const char *path, int64_t row, const struct lwm_segment *seg, int64_t nseg, int64_t seq,
+			    struct lwm_err *e);
+int lwm_rows_check_runs(const char *path, int64_t row, const struct lwm_loss_run *runs, int64_t nruns, int64_t seq,
+			struct lwm_err *e);
 
 #endif

@@ -1,5 +1,5 @@
-/* shard.h - inside common/io: what document and row shards share. A shard is a vecfile whose last vector `meta` is JSON
- * text (with `content`, the hash of everything else), and a manifest. They are read in small pieces: their blocks are fine (vecfile.h). */
+/* shard.h - inside common/io: what document and row shards share. A shard is a vecfile whose last vector `meta` is JSON text (with
+ * `content`, the hash of everything else), and a manifest. They are read in small pieces: their blocks are fine (vecfile.h). */
 #ifndef LWM_IO_SHARD_H
 #define LWM_IO_SHARD_H
 

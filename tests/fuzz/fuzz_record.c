@@ -1,11 +1,12 @@
-/* Commit records and manifests: sealed JSON with everything that is read from it. The seal of a changed record is
- * made to fit, so that the changes reach the code behind it. */
+/* Commit records, manifests, indexes and lists of inputs: sealed JSON with everything that is read from it. The seal of a changed
+ * record is made to fit, so that the changes reach the code behind it. */
 #include <fcntl.h>
 #include <unistd.h>
 
 #include "common/base/json.h"
 #include "common/io/ckpt.h"
 #include "common/io/manifest.h"
+#include "common/io/rowindex.h"
 #include "common/io/seal.h"
 #include "tests/fuzz/replay.h"
 
@@ -39,7 +40,8 @@ static void hand_over(struct lwm_ckpt *c, const char *dir)
 
 static void fuzz_one(const uint8_t *p, size_t n)
 {
-	char dir[40], record[64], shard[64], manifest[96];
+	char dir[40], record[64], shard[64], manifest[96], index[64];
+	struct lwm_rowindex x;
 	struct lwm_err e = { 0 };
 	struct lwm_ckpt *c;
 	struct lwm_manifest m;
@@ -48,10 +50,12 @@ static void fuzz_one(const uint8_t *p, size_t n)
 		abort();
 	snprintf(record, sizeof record, "%s/COMMIT.json", dir);
 	snprintf(shard, sizeof shard, "%s/x.h5", dir);
+	snprintf(index, sizeof index, "%s/" LWM_ROWINDEX_NAME, dir);
 	snprintf(manifest, sizeof manifest, "%s.manifest.json", shard);
 	put(record, p, n);
 	put(shard, p, n);
 	put(manifest, p, n);
+	put(index, p, n);
 	if (lwm_ckpt_open(&c, dir, &e) == 0)
 		lwm_ckpt_close(c);
 	else if (!e.code || !*e.msg)
@@ -65,5 +69,11 @@ static void fuzz_one(const uint8_t *p, size_t n)
 		lwm_manifest_check(&m, shard, true, NULL);
 		lwm_manifest_release(&m);
 	}
+	lwm_err_clear(&e);
+	if (lwm_rowindex_read(&x, dir, &e) < 0 && (!e.code || !*e.msg))
+		abort();
+	lwm_rowindex_release(&x);
+	lwm_rowindex_check(index, NULL);
+	lwm_manifest_check_list(index, NULL, NULL);
 	lwm_remove_tree(dir, NULL);
 }

@@ -12,6 +12,10 @@ static const struct lwm_vec docs[] = {
 	{ "id_offset", LWM_V_I64, 0 }, { "source_bytes", LWM_V_U8, 0 }, { "source_offset", LWM_V_I64, 0 },
 	{ "meta", LWM_V_TEXT, 0 },
 };
+static const struct lwm_vec rows[] = {
+	{ "tokens", LWM_V_TOKENS, 0 }, { "row_seg", LWM_V_I64, 0 },  { "seg_len", LWM_V_UINT, 0 }, { "seg_doc", LWM_V_UINT, 0 },
+	{ "row_flip", LWM_V_I64, 0 },  { "flip_at", LWM_V_UINT, 0 }, { "meta", LWM_V_TEXT, 0 },
+};
 static const struct lwm_vec part[] = {
 	{ "params", LWM_V_F32, 0 }, { "adam_m", LWM_V_F32, 0 }, { "adam_v", LWM_V_F32, 0 },
 	{ "slices", LWM_V_I64, 0 }, { "names", LWM_V_U8, 0 },   { "state", LWM_V_U8, 0 },
@@ -45,6 +49,8 @@ static void fuzz_one(const uint8_t *p, size_t n)
 	lwm_vf_schema(name, &schema, NULL);
 	free(schema);
 	read_all(name, "lwm-docs-1", docs, 10);
+	read_all(name, "lwm-docs-2", docs, 10);
+	read_all(name, "lwm-rows-2", rows, 7);
 	read_all(name, "lwm-checkpoint-part-1", part, 6);
 	unlink(name);
 }

@@ -1,4 +1,4 @@
-/* What opening and reading cost in looks at files, counted per rank: the calls below stand before the C library's. Ranks are threads.
+/* What opening and reading cost, counted per rank: the calls below stand before the C library's. Ranks are threads.
  *
  * The law that common/data/README.md extrapolates from: the first rank opens one index a folder and looks once at each shard, the
  * others open and look at nothing; a shard costs its opening when its first row is wanted, and nothing but descriptors after that.
@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/data/loader.h"
 #include "common/data/pack.h"
@@ -217,7 +218,7 @@ static void without_an_index_the_manifests_are_read(void **state)
 	}
 }
 
-/* One rank with few descriptors goes through all rows twice: every shard is opened as a shard once, after that only a descriptor. */
+/* One rank with few descriptors goes through all rows twice: a shard is opened as one once, after that as a mere descriptor. */
 static void what_was_open_once_is_not_read_again(void **state)
 {
 	(void)state;
@@ -276,6 +277,19 @@ static void a_stale_entry_does_not_count(void **state)
 	copy(in_scratch("d/rows-00001.rows.h5"), in_scratch("d/rows-00001.rows.h5")); /* the same, but that is not known */
 	facts("rows-00001.rows.h5", &f, &indexed);
 	assert_false(indexed);
+	const struct timespec old[2] = { { .tv_sec = 1 }, { .tv_sec = 1 } };
+	const struct timespec late[2] = { { .tv_sec = 1LL << 33 }, { .tv_sec = 1LL << 33 } };
+	assert_int_equal(utimensat(AT_FDCWD, in_scratch("d/rows-00001.rows.h5"), old, 0), 0); /* as of one that was moved there */
+	facts("rows-00001.rows.h5", &f, &indexed);
+	assert_false(indexed);
+	OK(lwm_rowindex_update(in_scratch("d"), &err));
+	facts("rows-00001.rows.h5", &f, &indexed);
+	assert_true(indexed);
+	assert_int_equal(utimensat(AT_FDCWD, in_scratch("d/rows-00001.rows.h5"), late, 0), 0);
+	OK(lwm_rowindex_update(in_scratch("d"), &err)); /* of a clock that is ahead nothing is known */
+	facts("rows-00001.rows.h5", &f, &indexed);
+	assert_false(indexed);
+	usleep(20000);
 	copy(in_scratch("d/rows-00002.rows.h5"), in_scratch("d/rows-00001.rows.h5"));
 	copy(in_scratch("d/rows-00002.rows.h5.manifest.json"), in_scratch("d/rows-00001.rows.h5.manifest.json"));
 	facts("rows-00001.rows.h5", &f, &indexed);
@@ -372,7 +386,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test(content_is_compared_when_a_shard_is_opened),
 		cmocka_unit_test(damage_is_told_at_the_start),
 	};
-	if (argc == 4)
-		return print_table(atoll(argv[1]), atoi(argv[2]), atoll(argv[3]));
+	int64_t n[3];
+	if (argc == 4 && lwm_parse_int(argv[1], 1, 1 << 20, &n[0], "shards", &err) == 0 &&
+	    lwm_parse_int(argv[2], 1, MOST_RANKS, &n[1], "ranks", &err) == 0 &&
+	    lwm_parse_int(argv[3], 1, 1 << 20, &n[2], "steps", &err) == 0)
+		return print_table(n[0], (int)n[1], n[2]);
 	return cmocka_run_group_tests_name("loader_count", tests, make_folders, scratch_remove);
 }
