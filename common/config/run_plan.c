@@ -60,10 +60,10 @@ static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm
 	return rc;
 }
 
-/* Asks the stage's program about the command, with the ranks it would have: --check-options, --plan. Its exit code, and the first line
- * it says. *status 0 also of programs that are not ours: they do not know the question. */
-static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, const char *question, int *status,
-	       char *text, size_t size, struct lwm_err *e)
+/* Asks the stage's program about the command, with the ranks it would have: --check-options, --plan. Its exit code, and the first
+ * line it says. *status 0 also of programs that are not ours: they do not know the question. */
+static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, const char *question,
+	       int *status, char *text, size_t size, struct lwm_err *e)
 {
 	static const char variable[] = "LWM_PLAN_RANKS";
 	struct lwm_pipe_stage *st = &p->stage[t->stage];
@@ -114,13 +114,13 @@ static bool same_or_below(const char *path, const char *dir)
 	return !strncmp(path, dir, n) && (!path[n] || path[n] == '/');
 }
 
-/* Is it an output of a selected stage, in a folder that is one, or a folder around one? Stages that come later are not asked: they are
- * not what this one waits for. */
+/* Is it an output of a stage before this one, in a folder that is one, or a folder around one? Of one that is not selected too: a
+ * part is planned where the rest has not run yet. */
 static bool is_made(const struct plan *pl, int stage, const char *path)
 {
 	for (int o = 0; o < pl->p->nstage && pl->p->order[o] != stage; o++) {
 		const struct lwm_pipe_stage *st = &pl->p->stage[pl->p->order[o]];
-		for (int64_t k = 0; st->selected && k < st->ntask; k++)
+		for (int64_t k = 0; k < st->ntask; k++)
 			for (int64_t i = 0; i < st->task[k].outputs.n; i++)
 				if (same_or_below(path, st->task[k].outputs.v[i]) || same_or_below(st->task[k].outputs.v[i], path))
 					return true;
@@ -138,6 +138,21 @@ static void miss(struct plan *pl, const struct lwm_pipe_task *t, const char *wha
 	lwm_fail(&pl->missing, LWM_ENOINPUT, "stage %s: %s", pl->p->stage[t->stage].name, what);
 }
 
+/* Is all there that the stages it needs write? */
+static bool is_first(const struct plan *pl, const struct lwm_pipe_stage *st)
+{
+	for (int i = 0; i < st->nneed; i++) {
+		const struct lwm_pipe_stage *n = &pl->p->stage[st->need[i]];
+		for (int64_t k = 0; k < n->ntask; k++)
+			for (int64_t j = 0; j < n->task[k].outputs.n; j++)
+				if (!lwm_path_exists(n->task[k].outputs.v[j]))
+					return false;
+		if (!n->ntask)
+			return false;
+	}
+	return true;
+}
+
 /* What the key `inputs` names; and where nothing before it will run, the program's own plan knows all that it reads. Of many tasks
  * the first is asked: they differ in names. */
 static int look_at_inputs(struct plan *pl, const struct lwm_pipe_task *t, const char *after, struct lwm_err *e)
@@ -150,7 +165,7 @@ static int look_at_inputs(struct plan *pl, const struct lwm_pipe_task *t, const 
 			miss(pl, t, text);
 			return 0;
 		}
-	if (after || t->index)
+	if (after || t->index || !is_first(pl, &pl->p->stage[t->stage]))
 		return 0;
 	LWM_TRY(ask(pl->p, t, pl->c, "--plan", &status, text, sizeof text, e));
 	if (status == LWM_ENOINPUT)

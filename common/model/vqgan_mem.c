@@ -123,7 +123,8 @@ struct lk_conv_geom lwm_vq_geom(const struct lwm_vq_node *nd, int i)
 }
 
 /* Of node i at (n,h,w): kept bytes are added up, of scratch the most counts. */
-static int own_of(struct lk_dev *dev, const struct lwm_vq_layout *l, int64_t i, const int64_t size[3], bool training, struct lk_own *sum)
+static int own_of(struct lk_dev *dev, const struct lwm_vq_layout *l, int64_t i, const int64_t size[3], bool training,
+		  struct lk_own *sum)
 {
 	const struct lwm_vq_node *nd = &l->node[i];
 	for (int j = 0; j < 3; j++) {

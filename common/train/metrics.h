@@ -39,7 +39,8 @@ int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struc
 void lwm_metrics_sync(struct lwm_metrics *m);
 bool lwm_metrics_complete(const struct lwm_metrics *m); /* summary.json stands */
 /* peak_rss: bytes, of the rank that had most. */
-int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, double peak_rss, struct lwm_err *e);
+int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, double peak_rss,
+		     struct lwm_err *e);
 void lwm_metrics_close(struct lwm_metrics *m); /* NULL is fine */
 
 #endif

@@ -154,7 +154,8 @@ static int belongs(const struct source *s, const char *tokenizer, const struct l
 	return all_have_places(s, t, n, e);
 }
 
-int lwm_weights_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n, struct lwm_err *e)
+int lwm_weights_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n,
+		     struct lwm_err *e)
 {
 	struct source s;
 	int rc = source_open(&s, source, older_ok, LWM_CKPT_QUICK, e);

@@ -27,7 +27,8 @@ int lwm_weights_read(struct lwm_comm *comm, const char *source, bool older_ok, c
 		     int64_t n, bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e);
 
 /* What lwm_weights_read finds out before it reads: is it there, and of this kind? Its bytes are not looked at. Local. */
-int lwm_weights_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n, struct lwm_err *e);
+int lwm_weights_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n,
+		     struct lwm_err *e);
 
 /* The configuration of a language model that weights may come from, as above; -LWM_ENOINPUT: nothing is there. Of a checkpoint only
  * the record is looked at. Local. */

@@ -228,7 +228,7 @@ static int64_t least(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
-/* The largest pass is one of training, of the held-out frames, which the first rank takes a whole batch at a time, or of the probe. */
+/* The largest pass is one of training, of held-out frames, which the first rank takes a whole batch at a time, or of the probe. */
 static void size_memory(struct recon *r)
 {
 	const struct lwm_stage *s = r->base.stage;
@@ -248,8 +248,8 @@ static int count_frames(struct recon *r, double *frames, struct lwm_err *e)
 {
 	enum { LOOK_AT = 32 };
 	int64_t n = r->media.n, every = (n + LOOK_AT - 1) / LOOK_AT, seen = 0;
-	struct lwm_frames_opts o = { .fps = r->cfg.fps, .width = (int)r->cfg.model.resolution, .height = (int)r->cfg.model.resolution,
-				     .max_pixels = r->cfg.max_pixels };
+	int side = (int)r->cfg.model.resolution;
+	struct lwm_frames_opts o = { .fps = r->cfg.fps, .width = side, .height = side, .max_pixels = r->cfg.max_pixels };
 	*frames = 0;
 	for (int64_t i = 0; i < n; i += every, seen++) {
 		struct lwm_frames *f;

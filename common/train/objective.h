@@ -39,8 +39,8 @@ struct lwm_objective_ops {
 	double (*norm)(const double sums[LWM_SUMS]);
 	/* Appends ,"key":value... to a JSON object; returns the loss. eval: of an evaluation. */
 	double (*render)(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json);
-	/* Model FLOPs of a step of these sums, over all ranks, without recomputation, counted from what it was trained on. NULL: not
-	 * known, and nothing is said that needs it. Pure. */
+	/* Model FLOPs of a step of these sums, over all ranks, without recomputation, counted from what it was trained on. NULL:
+	 * not known, and nothing is said that needs it. Pure. */
 	double (*flops)(const struct lwm_objective *o, const double sums[LWM_SUMS]);
 	void (*free)(struct lwm_objective *o);
 };

@@ -83,15 +83,17 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
 	       ",\"units_per_step\":%" PRId64,
 	       o->kind, o->params, m->dim[0], m->dim[1], m->dim[2], m->dim[3], p->per_rank, p->weights, p->activations,
-	       p->own, p->arrays, p->program, o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint, p->space, s->steps,
+	       p->own, p->arrays, p->program, o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint,
+	       p->space, s->steps,
 	       o->tokens_per_step);
 	if (o->most_flops > 0)
 		lwm_str_printf(out, ",\"most_flops_per_step\":%.9g", o->most_flops);
 	lwm_str_printf(out, ",\"fits\":%s,\"verdict\":\"%s\"}\n", p->code ? "false" : "true", p->verdict);
 }
 
-/* The whole process where the device is the host, else the device's memory. What a rank takes before it allocates anything (libraries,
- * the BLAS's buffers, files that are open) this process has in it by now as well, but for MPI's part: so it is measured. */
+/* The whole process where the device is the host, else the device's memory. What a rank takes before it allocates anything
+ * (libraries, the BLAS's buffers, files that are open) this process has in it by now as well, but for MPI's part: it is
+ * measured here. */
 static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, struct lk_dev *dev, int ranks)
 {
 	p->weights = lwm_weights_bytes(o->floats, ranks, o->dtype);

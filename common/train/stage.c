@@ -228,8 +228,8 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 	return rc;
 }
 
-/* What all ranks can do at most, measured on all of them at once: those of a node may share its cores. The gradient's memory is free
- * between steps. That a rank has no room for it is said, and no MFU then. */
+/* What all ranks can do at most, measured on all of them at once: those of a node may share its cores. The gradient's memory is
+ * free between steps. That a rank has no room for it is said, and no MFU then. */
 static int measure_peak(struct run *r, struct lwm_err *e)
 {
 	struct lwm_err why = { 0 };

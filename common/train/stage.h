@@ -89,8 +89,8 @@ double lwm_stage_lr(const struct lwm_stage *s, int64_t n);
 int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e);
 /* COLLECTIVE over world. -LWM_ESAVED after a stop that was asked for; 0 when it is complete, or stopped by the file STOP. */
 int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e);
-/* Local. What a run on `ranks` ranks would take, as text or JSON in *out; -LWM_ECONFIG when it cannot work. Where data, tokenizer or the
- * model to start from are not there (-LWM_ENOINPUT) *out is filled all the same. */
+/* Local. What a run on `ranks` ranks would take, as text or JSON in *out; -LWM_ECONFIG when it cannot work. Where data, tokenizer
+ * or the model to start from are not there (-LWM_ENOINPUT) *out is filled all the same. */
 int lwm_stage_plan(const struct lwm_stage *s, int ranks, bool json, struct lwm_str *out, struct lwm_err *e);
 
 #endif

@@ -102,7 +102,8 @@ static void convolve(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n
 {
 	int64_t out = (side * g->upsample + g->pad_top + g->pad_bottom - g->kh) / g->stride + 1;
 	int64_t weights = (int64_t)g->kh * g->kw * g->cin * g->cout;
-	float *w = numbers(weights), *b = numbers(g->cout), *x = numbers(n * side * side * g->cin), *y = numbers(n * out * out * g->cout);
+	float *w = numbers(weights), *b = numbers(g->cout), *y = numbers(n * out * out * g->cout);
+	float *x = numbers(n * side * side * g->cin);
 	float *dx = numbers(n * side * side * g->cin), *dw = numbers(weights), *db = numbers(g->cout);
 	struct lk_view vx = lk_view4(x, LK_F32, n, side, side, g->cin), vy = lk_view4(y, LK_F32, n, out, out, g->cout), vd = vx;
 	struct lk_conv *c;
