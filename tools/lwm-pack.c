@@ -63,7 +63,10 @@ static const struct lwm_tool tool = {
 		"Shards are files, folders and @LIST files, given as operands (one source) or with\n"
 		"--source, several times: -s books=84=books/ -s chat=16=chat.docs.h5. As many tokens\n"
 		"are taken as the shares allow when no document is used more than --epochs times;\n"
-		"without weights, every document. Documents in = used + left + rejected.\n",
+		"without weights, every document. Documents in = used + left + rejected.\n"
+		"\n"
+		"A folder of shards gets rows.index.json, by the last of its --tasks: what a trainer\n"
+		"must know of all shards without opening them. Without it the manifests are read.\n",
 	.examples = "lwm-pack -n 32K -o rows.h5 books/\n"
 		    "lwm-pack -n 1M --long split --rows-per-shard 64 -s text=16=text/ -s video=84=video/ -o rows/\n",
 };
