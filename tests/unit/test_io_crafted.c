@@ -452,7 +452,6 @@ static void slices_that_do_not_cover(void **state)
 	must(lwm_ckpt_commit(lacking, &m, &one, 1, &part, 1, s, &e), &e);
 	assert_int_equal(lwm_ckpt_open(&c, lacking, &e), -LWM_EDATA);
 	assert_non_null(strstr(e.msg, "10 of the 30 values"));
-	free(lacking);
 	/* and those that are no slices at all are not written */
 	static const struct lwm_ckpt_slice bad[] = { { 0, 0, 5, 2, 3, { 0 } }, { 0, 26, 5, 1, 0, { 0 } }, { 0, 0, 5, 3, 13, { 0 } },
 						     { 0, 1, 5, 2, 25, { 0 } }, { 0, -1, 5, 1, 0, { 0 } }, { 0, 0, 0, 1, 0, { 0 } },
@@ -465,6 +464,7 @@ static void slices_that_do_not_cover(void **state)
 			fail_msg("slice %zu was written", i);
 	}
 	json_decref(config);
+	free(lacking);
 	free(dir);
 }
 
