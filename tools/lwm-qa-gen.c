@@ -68,12 +68,25 @@ struct writer {
 	struct lwm_gen *gen;
 };
 
+/* A chunk in the words that ask about it, and the answer. */
+static int warn_length(const struct writer *w, struct lwm_err *e)
+{
+	struct lwm_ids words = { 0 };
+	int rc = lwm_tokenizer_encode(w->tok, lwm_qa_prompt_head(), strlen(lwm_qa_prompt_head()), &words, e);
+	if (rc == 0)
+		rc = lwm_tokenizer_encode(w->tok, lwm_qa_prompt_tail(), strlen(lwm_qa_prompt_tail()), &words, e);
+	if (rc == 0)
+		lwm_loaded_warn_length(&w->model, 1 + words.n + o.chunk + o.answer, "--chunk-tokens and --answer-tokens");
+	lwm_ids_release(&words);
+	return rc;
+}
+
 static int writer_open(struct writer *w, const struct lwm_args *a, struct lwm_err *e)
 {
 	memset(w, 0, sizeof *w);
 	LWM_TRY(lwm_device_open(&w->dev, o.device, a->common.threads, e));
 	LWM_TRY(lwm_loaded_open_text(&w->model, &w->tok, o.model, o.older_ok, o.tokenizer, w->dev, e));
-	lwm_loaded_warn_length(&w->model, o.chunk + o.answer, "--chunk-tokens and --answer-tokens");
+	LWM_TRY(warn_length(w, e));
 	return lwm_gen_new(&w->gen, w->dev, &w->model.cfg, w->model.weights, o.prefill, 1, e);
 }
 

@@ -98,12 +98,11 @@ static void put_line(const struct logits *l, int64_t at, int64_t row)
 	int32_t next = at + 1 < l->n ? l->ids[at + 1] : -1;
 	int head = next < 0 ? LWM_TEXT : modality(l, next);
 	const char *comma = "";
-	double loss = 0;
+	int64_t first = head == LWM_VISION ? l->cfg->vocab_text : 0;
+	const char *begin = l->how.json ? "{\"position\":%" PRId64 ",\"token\":%d,\"modality\":\"%s\"," : "%" PRId64 "\t%d\t%s\t";
+	double loss = next < 0 ? 0 : loss_of(l->value[head] + row * l->rows[head], l->rows[head], next - first);
 
-	if (next >= 0)
-		loss = loss_of(l->value[head] + row * l->rows[head], l->rows[head], next - (head == LWM_VISION ? l->cfg->vocab_text : 0));
-	fprintf(l->out, l->how.json ? "{\"position\":%" PRId64 ",\"token\":%d,\"modality\":\"%s\"," : "%" PRId64 "\t%d\t%s\t", at,
-		(int)l->ids[at], names[modality(l, l->ids[at])]);
+	fprintf(l->out, begin, at, (int)l->ids[at], names[modality(l, l->ids[at])]);
 	if (next < 0) {
 		fputs(l->how.json ? "\"next\":null,\"loss\":null," : "-\t-", l->out);
 	} else {

@@ -32,6 +32,7 @@ count() { sed -nE 's/.*"'"$1"'":([0-9]+).*/\1/p' <<<"$output"; }
 @test "pairs are written, counted, and the same again" {
 	ok lwm-qa-gen "${good[@]}" "$docs"
 	[ "$(count documents_in)" = 2 ]
+	[ -z "$stderr" ]
 	[ "$(count chunks)" = $(($(count pairs) + $(count unparsed) + $(count unfinished))) ]
 	[ "$(count pairs)" -gt $(($(count chunks) / 2)) ]
 	[ "$(count documents_out)" -gt 10 ]
@@ -124,4 +125,10 @@ count() { sed -nE 's/.*"'"$1"'":([0-9]+).*/\1/p' <<<"$output"; }
 	code 78 lwm-qa-gen "${gen[@]}" -t other.model "$docs"
 	echo x >file
 	code 73 lwm-qa-gen "${gen[@]}" -d file/out "$docs"
+}
+
+@test "chunks beyond the model's length warn" {
+	code 65 lwm-qa-gen "${gen[@]}" --chunk-tokens 200 "$docs" # the model has learnt nothing
+	err_has '--chunk-tokens and --answer-tokens: '
+	err_has 'was made for 160'
 }

@@ -57,6 +57,18 @@ setup() { cd "$BATS_TEST_TMPDIR"; }
 	has '"context":100'
 }
 
+@test "a context beyond the model's length warns, once" {
+	ok sample -p 'the cat' --context 90 --max-tokens 70 --temperature 0
+	err_has '--context: 78 tokens in one context'
+	err_has 'was made for 64'
+	[ "$(grep -c 'made for' <<<"$stderr")" = 1 ]
+	ok sample -p 'the cat' --context 90 --max-tokens 5 --temperature 0
+	[ -z "$stderr" ]
+	for ((i = 0; i < 12; i++)); do echo "cat $i"; done >turns
+	ok bash -c "lwm-sample -q -m '$SCRATCH/run' --tokenizer bytes --device cpu --mode chat --context 900 --max-tokens 5 <turns"
+	[ "$(grep -c 'made for 64' <<<"$stderr")" = 1 ]
+}
+
 @test "what does not fit together is refused" {
 	code 64 sample -p x --prompt-file y
 	code 64 sample -p x -o a.png

@@ -504,6 +504,24 @@ flip() { # flip FILE OFFSET: one bit
 	awk -v a="$a" -v b="$b" 'BEGIN { exit !(b < a + 0.7) }' # far below the 5.6 of random weights
 }
 
+@test "rows longer than the model it starts from, at the same theta, warn" {
+	lwm-pack -q -n 128 -o long.h5 "$BATS_FILE_TMPDIR/docs.h5"
+	ok train -o first --steps 1
+	local longer=(-q --threads 1 --device cpu --dim 32 --ffn 48 --layers 2 --heads 4 --kv-heads 2 --data long.h5 --seq-length 128
+		--tokens-per-batch 256 --steps 1 --start-from checkpoint:first)
+	ok lwm-train-stage "${longer[@]}" -o same
+	err_has '--seq-length 128: --start-from checkpoint:first was made for 64 tokens with the same --theta 10000'
+	ok lwm-train-stage "${longer[@]}" -o larger --theta 1e6
+	[ -z "$stderr" ]
+	ok train -o second --steps 1 --start-from checkpoint:first
+	[ -z "$stderr" ]
+	# a test longer than what was trained says so too
+	words 300 >hay.txt
+	ok lwm-eval-needle -q -m first --tokenizer bytes --threads 1 --haystack hay.txt --context-lengths-min 300 --context-lengths-max 300 \
+		--n-context-length-intervals 1 --n-document-depth-intervals 1 --n-rounds 1 --answer-tokens 2 -o sweep
+	err_has '--context-lengths-max: 300 tokens in one context, first was made for 64'
+}
+
 @test "a stage starts from the model that it says, or not at all" {
 	ok train -o first --steps 2 --norm-eps 1e-4
 	ok lwm-merge-ckpt -q first -o model

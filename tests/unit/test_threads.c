@@ -44,7 +44,8 @@ static void products(void **state)
 			fail_msg("%s", why);
 	for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
 		int64_t m = shape[i].m, n = shape[i].n, k = shape[i].k;
-		float *a = malloc((size_t)(m * k + n * k + 2 * m * n) * sizeof *a), *b = a + m * k, *one = b + n * k, *c = one + m * n;
+		float *a = malloc((size_t)(m * k + n * k + 2 * m * n) * sizeof *a), *b = a + m * k;
+		float *one = b + n * k, *c = one + m * n;
 		fill(a, m * k + n * k, i);
 		for (size_t f = 0; f < sizeof flags / sizeof *flags; f++) {
 			struct lk_view va = flags[f] & LK_TA ? lk_view2(a, LK_F32, k, m) : lk_view2(a, LK_F32, m, k);

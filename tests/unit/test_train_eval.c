@@ -23,7 +23,8 @@ static int held_rows(const char *path, int n, uint64_t seed, struct lwm_err *e)
 	LWM_TRY(lwm_rows_create(&w, path, &m, true, e));
 	for (int r = 0; r < n; r++) {
 		struct lwm_rng g = lwm_rng_at(seed, LWM_RNG_TEST, 0, (uint64_t)r);
-		struct lwm_segment seg[2] = { { .start = 0, .len = 20 + r, .doc = r }, { .start = 20 + r, .len = 17, .doc = r + 100 } };
+		struct lwm_segment seg[2] = { { .start = 0, .len = 20 + r, .doc = r },
+					      { .start = 20 + r, .len = 17, .doc = r + 100 } };
 		int32_t tok[FX_SEQ] = { 0 };
 		for (int i = 0; i < 37 + r; i++)
 			tok[i] = (int32_t)lwm_rng_below(&g, FX_VOCAB);
