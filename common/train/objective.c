@@ -19,16 +19,6 @@ int lwm_objective_check(const struct lwm_stage *s, const struct lwm_mesh *m, str
 	return lwm_objective_tokens_check(s, m, e);
 }
 
-int lwm_objective_absent(struct lwm_objective *o, int rc, struct lwm_err *e)
-{
-	if (rc != -LWM_ENOINPUT || !o->stage->planning)
-		return rc;
-	if (!o->absent.code)
-		o->absent = *e;
-	lwm_err_clear(e);
-	return 0;
-}
-
 void lwm_objective_free(struct lwm_objective *o)
 {
 	if (o)

@@ -20,6 +20,16 @@ struct plan {
 	int code;
 };
 
+int lwm_objective_absent(struct lwm_objective *o, int rc, struct lwm_err *e)
+{
+	if (rc != -LWM_ENOINPUT || !o->stage->planning)
+		return rc;
+	if (!o->absent.code)
+		o->absent = *e;
+	lwm_err_clear(e);
+	return 0;
+}
+
 static void judge(struct plan *p, const struct lwm_stage *s, bool complete)
 {
 	int64_t need = p->checkpoint * (s->keep + 1);
