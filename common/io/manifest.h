@@ -32,8 +32,8 @@ struct lwm_manifest_rows {
 	char tokenizer[33];
 };
 
-/* Inputs that many shards have in common are listed in a file of their own beside these: inputs-H.json, H the first 16 digits of the
- * hash of the list. */
+/* Inputs that many shards have in common are listed in a file of their own beside these: inputs-H.json, H the first 16 digits of
+ * the hash of the list. */
 struct lwm_manifest_list {
 	char hash[33];  /* XXH3-128 of "BYTES XXH3" of each input, a line each: names may change */
 	int64_t count;  /* 0: there is no such list, the manifest names its inputs itself */

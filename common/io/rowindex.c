@@ -256,8 +256,9 @@ static int check_entry(const struct lwm_rowindex_entry *x, const char *dir, cons
 	if (rc < 0 && rc != -LWM_EDATA && rc != -LWM_ENOINPUT)
 		return lwm_fail(e, -rc, "%s", why.msg);
 	if (rc < 0 || f.bytes != x->facts.bytes || strcmp(f.hash, x->facts.hash) || strcmp(f.content, x->facts.content) ||
-	    f.shape.rows != x->facts.shape.rows || f.shape.seq != x->facts.shape.seq || f.shape.vocab_text != x->facts.shape.vocab_text ||
-	    f.shape.vocab_vision != x->facts.shape.vocab_vision || strcmp(f.shape.tokenizer, x->facts.shape.tokenizer))
+	    f.shape.rows != x->facts.shape.rows || f.shape.seq != x->facts.shape.seq ||
+	    f.shape.vocab_text != x->facts.shape.vocab_text || f.shape.vocab_vision != x->facts.shape.vocab_vision ||
+	    strcmp(f.shape.tokenizer, x->facts.shape.tokenizer))
 		return lwm_fail(e, LWM_EDATA, "%s: does not fit %s (remove it, or run lwm-pack again)%s%.600s", index, x->name, rc < 0 ? ": " : "",
 				rc < 0 ? why.msg : "");
 	return 0;

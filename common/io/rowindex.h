@@ -33,7 +33,8 @@ int lwm_rowindex_read(struct lwm_rowindex *x, const char *dir, struct lwm_err *e
 void lwm_rowindex_release(struct lwm_rowindex *x);
 /* Facts of one shard: from the index of its folder (NULL: none) where that counts, else from its manifest; the file has the size
  * that they say. *indexed (may be NULL): from the index. */
-int lwm_rowindex_facts(const struct lwm_rowindex *x, const char *path, struct lwm_rows_facts *out, bool *indexed, struct lwm_err *e);
+int lwm_rowindex_facts(const struct lwm_rowindex *x, const char *path, struct lwm_rows_facts *out, bool *indexed,
+		       struct lwm_err *e);
 /* Makes the index of all row shards (*.h5) of the folder, unless the one that stands there is what would be made. Shards without
  * manifest, and of another kind, have no place in it. */
 int lwm_rowindex_update(const char *dir, struct lwm_err *e);
