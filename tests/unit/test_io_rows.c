@@ -244,6 +244,8 @@ static void more_shards_than_open_files(void **state)
 		must(lwm_rows_read(r[k], i % 3, &row, &e), &e);
 		compare(&g, &row);
 	}
+	must(lwm_rows_read(r[0], 0, &row, &e), &e);
+	write_rows("many-0.h5", 3, 100, 11);       /* another file of its name: opened again it would be refused */
 	for (int k = 1; k < SHARDS; k++) { /* what is used all the time stays open */
 		must(lwm_rows_read(r[k], 1, &row, &e), &e);
 		must(lwm_rows_read(r[0], k % 3, &row, &e), &e);
