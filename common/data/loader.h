@@ -62,7 +62,7 @@ struct lwm_loader_cfg {
 	enum lwm_weighting weighting;
 	double text_weight, vision_weight; /* w_m; both 0: no weights */
 	bool vision;           /* the model has a vision head, whatever these rows hold */
-	int64_t seq_length;    /* S: rows of S tokens, or of S + 1 (pack.h, concat), whose last is a target only; 0: whatever they hold */
+	int64_t seq_length;    /* S: rows of S tokens, or of S + 1 (pack.h, concat), the last a target only; 0: what they hold */
 	bool prefetch;         /* read the next micro batch on another thread */
 	/* NULL: this rank looks at the files itself. Else lwm_loader_open is collective: the first rank does, and tells the others;
 	 * all return the same. */

@@ -53,7 +53,7 @@ static void make_docs(void)
 		bool draw;
 	} spec[DOCS] = { { 7, 2, 16, true }, { 12, 3, 16, false }, { 3, 2, 16, false }, { 20, 2, 16, true }, /* captioned clips */
 			 { 30, 0, 0, false }, { 5, 0, 0, false },                                            /* text */
-			 { 7, 1, 256, true }, { 7, 1, 256, false } };                                        /* image, seven words */
+			 { 7, 1, 256, true }, { 7, 1, 256, false } }; /* image, seven words */
 	for (int k = 0; k < DOCS; k++) {
 		bool draw = spec[k].draw, clip = spec[k].frames > 0;
 		put(&docs[k], 1, false);
@@ -164,7 +164,8 @@ struct how {
 static void add_rank(struct sums *s, const struct batch_of *x, const struct lwm_loader_source *src, const struct how *h, int rank)
 {
 	struct lwm_loader_cfg c = { .source = src, .nsources = 1, .rows_per_step = x->rows, .rank = rank, .ranks = h->ranks,
-				    .micro_rows = h->micro, .weighting = h->by, .text_weight = h->text, .vision_weight = h->vision };
+				    .micro_rows = h->micro, .weighting = h->by, .text_weight = h->text,
+				    .vision_weight = h->vision };
 	struct lwm_loader *l;
 	struct lwm_batch *b;
 	OK(lwm_loader_open(&l, &c, &err));

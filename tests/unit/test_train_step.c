@@ -108,8 +108,8 @@ struct hand { /* of one step: gradient of the summed loss, its divisor, the sum 
 static void model_of(struct lwm_llama_cfg *c, const struct lwm_stage *s, bool vision)
 {
 	*c = (struct lwm_llama_cfg){ .vocab_text = vision ? MIXED_TEXT : FX_VOCAB, .dim = 32, .ffn = 48, .layers = 2,
-				     .heads = 4, .kv_heads = 2, .max_seq = FX_SEQ, .rope_theta = s->theta, .rms_eps = 1e-6, .init_std = 0.02,
-				     .tie_embeddings = true };
+				     .heads = 4, .kv_heads = 2, .max_seq = FX_SEQ, .rope_theta = s->theta, .rms_eps = 1e-6,
+				     .init_std = 0.02, .tie_embeddings = true };
 	if (vision)
 		lwm_llama_add_vision(c, FX_VOCAB - MIXED_TEXT - 2);
 }
@@ -442,7 +442,8 @@ static void test_same_mesh_same_bits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_clipped),   cmocka_unit_test(test_not_clipped),
-					    cmocka_unit_test(test_weightings), cmocka_unit_test(test_released), cmocka_unit_test(test_on_meshes),
+					    cmocka_unit_test(test_weightings), cmocka_unit_test(test_released),
+					    cmocka_unit_test(test_on_meshes),
 					    cmocka_unit_test(test_same_mesh_same_bits) };
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
