@@ -71,8 +71,8 @@ size_of() { stat -c %s "$1/step_00000001/part_$(printf %05d "$2").h5"; }
 			[ "$(bytes from$n $r read)" -lt $((size * 3 / 2 + 16384)) ]
 		done
 	done
-	law save 3
-	law same 4
+	law save 2
+	law same 2
 	law from 0
 	[ "$(opens save4 3)" -le 2 ]
 	[ "$(opens same4 3)" -le 3 ]

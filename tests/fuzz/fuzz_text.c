@@ -81,7 +81,7 @@ static bool plain_line(struct plain *t, const uint8_t **s, size_t *n)
 	*s = t->p + t->at;
 	*n = end ? (size_t)(end - *s) : t->n - t->at;
 	t->at += *n + (end != NULL);
-	if (*n && (*s)[*n - 1] == '\r')
+	if (end && *n && (*s)[*n - 1] == '\r')
 		--*n;
 	return true;
 }
