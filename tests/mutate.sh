@@ -53,10 +53,10 @@ read_list() { # FILE
 
 # How often a text occurs in a file: lines without the blanks in front, so that indentation is free to change.
 occurs() { # FILE TEXT
-	[ -f "$1" ] || {
+	if [ ! -f "$1" ] || [ -z "$2" ]; then
 		echo 0
 		return
-	}
+	fi
 	TEXT=$2 awk '{ sub(/^[ \t]+/, ""); s = $0; while ((i = index(s, ENVIRON["TEXT"]))) { n++; s = substr(s, i + 1) } }
 		END { print n + 0 }' "$1"
 }

@@ -160,3 +160,14 @@ const char *lwm_bytes_text(double bytes, char *buf, size_t size)
 	snprintf(buf, size, u ? "%.1f %s" : "%.0f %s", bytes, unit[u]);
 	return buf;
 }
+
+double lwm_entropy(const int64_t *count, int64_t n)
+{
+	double all = 0, h = 0;
+	for (int64_t i = 0; i < n; i++)
+		all += (double)count[i];
+	for (int64_t i = 0; i < n; i++)
+		if (count[i])
+			h -= (double)count[i] / all * log((double)count[i] / all);
+	return h;
+}

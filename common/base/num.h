@@ -24,5 +24,7 @@ int lwm_mul3(int64_t a, int64_t b, int64_t c, int64_t *out);
 /* "32K", "1M", "4.2G" for people; buf is returned. Powers of 1024 when exact, else three digits. */
 const char *lwm_count_text(int64_t n, char *buf, size_t size);
 const char *lwm_bytes_text(double bytes, char *buf, size_t size); /* "3.4 GiB" */
+/* In nats, of n kinds that were counted; 0 where nothing was. */
+double lwm_entropy(const int64_t *count, int64_t n);
 
 #endif

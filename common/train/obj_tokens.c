@@ -1,6 +1,5 @@
 /* Next-token prediction of text and vision tokens over packed rows. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -518,18 +517,6 @@ static void tokens_free(struct lwm_objective *o)
 	free(t);
 }
 
-/* Entropy of counts, for ids [first, last). */
-static double entropy(const int64_t *count, int64_t first, int64_t last)
-{
-	double n = 0, h = 0;
-	for (int64_t i = first; i < last; i++)
-		n += (double)count[i];
-	for (int64_t i = first; i < last; i++)
-		if (count[i])
-			h -= (double)count[i] / n * log((double)count[i] / n);
-	return h;
-}
-
 /* Of all held-out rows, on the rank that writes the numbers down. */
 static int count_targets(struct tokens *t, struct lwm_err *e)
 {
@@ -550,8 +537,8 @@ static int count_targets(struct tokens *t, struct lwm_err *e)
 				count[b->targets[k]]++;
 	}
 	if (rc == 0) {
-		t->unigram[LWM_TEXT] = entropy(count, 0, t->info.vocab_text);
-		t->unigram[LWM_VISION] = entropy(count, t->info.vocab_text, vocab);
+		t->unigram[LWM_TEXT] = lwm_entropy(count, t->info.vocab_text);
+		t->unigram[LWM_VISION] = lwm_entropy(count + t->info.vocab_text, vocab - t->info.vocab_text);
 	}
 	free(count);
 	lwm_loader_close(l);
