@@ -96,6 +96,7 @@ const char *lk_dev_error(const struct lk_dev *dev);       /* the sentence of the
 void lk_on_progress(void (*fn)(void));
 const char *lk_dev_warning(const struct lk_dev *dev);     /* e.g. the BLAS runs with the wrong core type; "" if none */
 void *lk_dev_native(struct lk_dev *dev);                  /* cudaStream_t on cuda; NULL elsewhere */
+/* Of a host, free is what programs can have: what caches of files hold counts. */
 int lk_dev_memory(struct lk_dev *dev, size_t *free_bytes, size_t *total_bytes);
 int lk_dev_is_host(const struct lk_dev *dev);             /* 1: device memory is host memory (ref, cpu) */
 

@@ -1,4 +1,5 @@
 /* mem.c - host memory as device memory: for ref, and for every backend that computes in host memory. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -77,13 +78,29 @@ static int nothing_pending(struct lk_dev *dev)
 	return 0;
 }
 
+/* What the kernel could give: free pages and those it would take back from its caches; 0: it does not say. */
+static size_t available(void)
+{
+	char line[256];
+	unsigned long long kib = 0;
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	while (f && !kib && fgets(line, sizeof line, f))
+		if (sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
+			kib = 0;
+	if (f)
+		fclose(f);
+	return (size_t)kib << 10;
+}
+
 static int physical_memory(struct lk_dev *dev, size_t *free_bytes, size_t *total_bytes)
 {
 	long page = sysconf(_SC_PAGESIZE), total = sysconf(_SC_PHYS_PAGES), avail = sysconf(_SC_AVPHYS_PAGES);
+	size_t most = available();
 
 	if (page <= 0 || total <= 0 || avail < 0)
 		return lk_fail(dev, LK_EDEVICE, "the system does not tell its memory size");
-	*free_bytes = (size_t)avail * (size_t)page;
+	*free_bytes = most ? most : (size_t)avail * (size_t)page;
 	*total_bytes = (size_t)total * (size_t)page;
 	return 0;
 }

@@ -1,4 +1,5 @@
-/* What the cpu device says it will take for itself (lk_attn_own, lk_conv_own), against what it has taken behind the calls. */
+/* What the cpu device says it will take for itself (lk_attn_own, lk_conv_own), against what it has taken behind the calls; and
+ * what the machine has left. */
 #include <malloc.h>
 #include <math.h>
 #include <setjmp.h>
@@ -156,9 +157,41 @@ static void not_said_by_others(void **state)
 	lk_dev_close(dev);
 }
 
+static size_t said(const char *key)
+{
+	char line[256], name[64];
+	unsigned long long kib = 0, n;
+	FILE *f = fopen("/proc/meminfo", "r");
+	assert_non_null(f);
+	while (fgets(line, sizeof line, f))
+		if (sscanf(line, "%63[^:]: %llu kB", name, &n) == 2 && !strcmp(name, key))
+			kib = n;
+	fclose(f);
+	return (size_t)kib << 10;
+}
+
+/* What caches hold can be had: a plan that leaves it out says of a machine that has room that it has none. */
+static void free_memory_is_what_can_be_had(void **state)
+{
+	struct lk_dev *dev = open_cpu(1);
+	const size_t slack = (size_t)64 << 20; /* others take and give back memory meanwhile */
+	size_t most, all, before, after;
+	(void)state;
+	for (int tries = 0; tries < 50; tries++) {
+		before = said("MemAvailable");
+		must(dev, lk_dev_memory(dev, &most, &all));
+		after = said("MemAvailable");
+		if ((before > after ? before - after : after - before) < slack)
+			break; /* a quiet moment */
+	}
+	assert_true(most + slack >= (before < after ? before : after) && most <= (before > after ? before : after) + slack);
+	assert_true(all <= said("MemTotal") + slack && all + slack >= said("MemTotal"));
+	lk_dev_close(dev);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(of_attention), cmocka_unit_test(of_convolutions),
-					    cmocka_unit_test(not_said_by_others) };
+					    cmocka_unit_test(not_said_by_others), cmocka_unit_test(free_memory_is_what_can_be_had) };
 	return cmocka_run_group_tests_name("own", tests, NULL, NULL);
 }
