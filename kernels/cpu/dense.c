@@ -26,7 +26,7 @@ struct cut {
 	int rows, cols, deep; /* parts along m, n and k */
 };
 
-enum { SIDE = 768, DEPTH = 1024, NEAR_DEPTH = 512, PARTS = 16, MOST_PARTS = 64 };
+enum { SIDE = 384, DEPTH = 1024, NEAR_DEPTH = 512, PARTS = 32, MOST_PARTS = 64 };
 static const double PART = 1e7;           /* multiplications that are worth a thread's waking: some 0.1 ms */
 static const double LARGE = 1e9;          /* and of parts beyond PARTS: each packs its operands anew */
 static const int64_t NEAR = 1 << 18;      /* numbers of a result whose partial sums stay in cache */
