@@ -34,7 +34,9 @@ static int step_folder(char **dir, const char *path, bool older_ok, enum lwm_ckp
 		return *dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
 	LWM_TRY(lwm_ckpt_latest(dir, path, older_ok, how, passed_over, NULL, e));
-	return *dir ? 0 : lwm_fail(e, LWM_ENOINPUT, "%s: no checkpoint in it", path);
+	if (*dir)
+		return 0;
+	return lwm_fail(e, LWM_ENOINPUT, lwm_path_exists(path) ? "%s: no checkpoint in it" : "%s: is not there", path);
 }
 
 static struct lwm_ckpt_tensor shape_of(const struct lwm_tensor *t)

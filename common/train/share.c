@@ -153,7 +153,9 @@ static int find_either(struct share *s, const char *path, bool older_ok, struct 
 	LWM_TRY(is_step);
 	s->how = LWM_CKPT_QUICK;
 	int rc = is_step ? look(s, path, e) : find(s, path, older_ok, e);
-	return rc == 0 && !s->c ? lwm_fail(e, LWM_ENOINPUT, "%s: no checkpoint in it", path) : rc;
+	if (rc < 0 || s->c)
+		return rc;
+	return lwm_fail(e, LWM_ENOINPUT, lwm_path_exists(path) ? "%s: no checkpoint in it" : "%s: is not there", path);
 }
 
 static int end(struct share *s, struct lwm_ckpt **out, int rc, struct lwm_err *e)

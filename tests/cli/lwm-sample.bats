@@ -80,6 +80,10 @@ setup() { cd "$BATS_TEST_TMPDIR"; }
 	code 64 sample --mode ask -p x
 	err_has '--input'
 	code 66 lwm-sample -q -m nowhere -p x
+	err_has 'nowhere: is not there'
+	mkdir void
+	code 66 lwm-sample -q -m void -p x
+	err_has 'void: no checkpoint in it'
 	code 64 sample -p x --temperature -1
 }
 
