@@ -30,7 +30,7 @@ int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st,
 		     struct lwm_err *e);
 /* The steps of this run took so many seconds. */
 double lwm_metrics_seconds(const struct lwm_metrics *m);
-/* FLOP a second of all ranks together. source: "given", "measured"; a literal. */
+/* FLOP a second of all ranks together. source: "given", "measured"; a literal. What is measured is raised to what steps then reach. */
 int lwm_metrics_peak(struct lwm_metrics *m, int64_t step, double rate, const char *source, struct lwm_err *e);
 int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, const struct lwm_str *more,
 		     struct lwm_err *e);
