@@ -192,6 +192,7 @@ static void free_memory_is_what_can_be_had(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(of_attention), cmocka_unit_test(of_convolutions),
-					    cmocka_unit_test(not_said_by_others), cmocka_unit_test(free_memory_is_what_can_be_had) };
+					    cmocka_unit_test(not_said_by_others),
+					    cmocka_unit_test(free_memory_is_what_can_be_had) };
 	return cmocka_run_group_tests_name("own", tests, NULL, NULL);
 }

@@ -276,6 +276,7 @@ static void room_of_a_measurement(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(flops_of_packed_rows), cmocka_unit_test(plan_says_at_most),
-					    cmocka_unit_test(peaks), cmocka_unit_test(a_peak_that_steps_exceed), cmocka_unit_test(room_of_a_measurement) };
+					    cmocka_unit_test(peaks),
+					    cmocka_unit_test(a_peak_that_steps_exceed), cmocka_unit_test(room_of_a_measurement) };
 	return cmocka_run_group_tests_name("train_rates", tests, set_up, tear_down);
 }
