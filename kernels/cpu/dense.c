@@ -26,7 +26,7 @@ struct cut {
 	int rows, cols, deep; /* parts along m, n and k */
 };
 
-enum { SIDE = 384, DEPTH = 1024, NEAR_DEPTH = 512, PARTS = 32, MOST_PARTS = 64 };
+enum { SIDE = 768, FIRST_SIDE = 512, DEPTH = 1024, NEAR_DEPTH = 512, PARTS = 32, MOST_PARTS = 64 };
 static const double PART = 1e7;           /* multiplications that are worth a thread's waking: some 0.1 ms */
 static const double LARGE = 1e9;          /* and of parts beyond PARTS: each packs its operands anew */
 static const int64_t NEAR = 1 << 18;      /* numbers of a result whose partial sums stay in cache */
@@ -42,7 +42,7 @@ static struct cut cut_of(int64_t m, int64_t n, int64_t k)
 	while (2 * c.rows * c.cols <= want) { // the longer side, as long as parts stay large enough to pay for their packing
 		int by_row = m / c.rows >= n / c.cols;
 
-		if ((by_row ? m / c.rows : n / c.cols) < 2 * SIDE)
+		if ((by_row ? m / c.rows : n / c.cols) < 2 * (c.rows * c.cols == 1 ? FIRST_SIDE : SIDE)) // two halves always pay
 			break;
 		*(by_row ? &c.rows : &c.cols) *= 2;
 	}
