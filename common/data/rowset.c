@@ -194,15 +194,29 @@ static int read_table(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, co
 	return rc;
 }
 
+static int by_content(const void *a, const void *b)
+{
+	const struct lwm_rowset_shard *x = *(const struct lwm_rowset_shard *const *)a, *y = *(const struct lwm_rowset_shard *const *)b;
+	int order = strcmp(x->facts.content, y->facts.content);
+	return order ? order : (x > y) - (x < y);
+}
+
 /* A shard that is named twice, by way of its folder say, or a copy of one. */
 static int check_copies(const struct lwm_rowset *s, struct lwm_err *e)
 {
-	for (int64_t i = 0; i < s->nshards; i++)
-		for (int64_t k = 0; k < i && s->shard[i].facts.shape.rows; k++)
-			if (strcmp(s->shard[i].facts.content, s->shard[k].facts.content) == 0)
-				return lwm_fail(e, LWM_ECONFIG, "%s: holds the rows of %s once more: name held-out rows once", s->shard[i].path,
-						s->shard[k].path);
-	return 0;
+	const struct lwm_rowset_shard **v = malloc((size_t)(s->nshards + 1) * sizeof *v);
+	int rc = v ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " shards", s->nshards);
+	int64_t n = 0;
+	for (int64_t i = 0; v && i < s->nshards; i++)
+		if (s->shard[i].facts.shape.rows) /* those without rows are all alike */
+			v[n++] = &s->shard[i];
+	if (v)
+		qsort(v, (size_t)n, sizeof *v, by_content);
+	for (int64_t i = 1; i < n && rc == 0; i++)
+		if (strcmp(v[i - 1]->facts.content, v[i]->facts.content) == 0)
+			rc = lwm_fail(e, LWM_ECONFIG, "%s: holds the rows of %s once more: name held-out rows once", v[i]->path, v[i - 1]->path);
+	free(v);
+	return rc;
 }
 
 int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, struct lwm_err *e)

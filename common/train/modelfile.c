@@ -15,13 +15,6 @@
 #include "common/train/objective.h"
 #include "common/train/share.h"
 
-static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
-{
-	(void)ctx;
-	(void)dir;
-	lwm_log(LWM_WARN, "passing over %s", why->msg);
-}
-
 /* "checkpoint:ROOT" -> the step folder to read, malloc'ed. */
 static int step_folder(char **dir, const char *path, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
 {
@@ -33,7 +26,7 @@ static int step_folder(char **dir, const char *path, bool older_ok, enum lwm_ckp
 		*dir = strdup(path);
 		return *dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	}
-	LWM_TRY(lwm_ckpt_latest(dir, path, older_ok, how, passed_over, NULL, e));
+	LWM_TRY(lwm_ckpt_latest(dir, path, older_ok, how, lwm_share_passed_over, NULL, e));
 	if (*dir)
 		return 0;
 	return lwm_fail(e, LWM_ENOINPUT, lwm_path_exists(path) ? "%s: no checkpoint in it" : "%s: is not there", path);

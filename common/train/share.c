@@ -125,7 +125,7 @@ static int dismiss(const struct share *s, int rc, struct lwm_err *e)
 	return rc;
 }
 
-static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
+void lwm_share_passed_over(void *ctx, const char *dir, const struct lwm_err *why)
 {
 	(void)ctx;
 	(void)dir;
@@ -137,7 +137,7 @@ static int find(struct share *s, const char *root, bool older_ok, struct lwm_err
 {
 	char *dir = NULL;
 	s->how = LWM_CKPT_FULL;
-	int rc = lwm_ckpt_search(&dir, root, older_ok, look, passed_over, s, e);
+	int rc = lwm_ckpt_search(&dir, root, older_ok, look, lwm_share_passed_over, s, e);
 	if (rc == 0 && !dir)
 		forget(s);
 	free(dir);

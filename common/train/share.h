@@ -21,4 +21,7 @@ int lwm_share_open(struct lwm_ckpt **out, struct lwm_comm *c, const char *path, 
  * be removed is said on the log: a failure is one of the ranks. */
 int lwm_share_retire(struct lwm_comm *c, struct lwm_ckpt_keeper *keeper, int64_t step, struct lwm_err *e);
 
+/* lwm_ckpt_bad_fn: says on the log what is passed over; ctx is not looked at. */
+void lwm_share_passed_over(void *ctx, const char *dir, const struct lwm_err *why);
+
 #endif

@@ -114,31 +114,29 @@ static int copy_sync_read(void *arg)
 	return rc;
 }
 
-/* cat to nowhere. */
-static int read_parts(void *arg)
+/* All parts, end to end. */
+static int cat_to(const char *path, int flags)
 {
-	int out = open("/dev/null", O_WRONLY), rc = out < 0;
-	(void)arg;
+	int out = open(path, O_WRONLY | flags, 0666), rc = out < 0;
 	for (int r = 0; rc == 0 && r < RANKS; r++) {
-		char path[320];
-		snprintf(path, sizeof path, "%s/part_%05d.h5", b.step, r);
-		rc = copy_file(path, out);
+		char part[320];
+		snprintf(part, sizeof part, "%s/part_%05d.h5", b.step, r);
+		rc = copy_file(part, out);
 	}
 	close(out);
 	return rc;
 }
 
+static int read_parts(void *arg)
+{
+	(void)arg;
+	return cat_to("/dev/null", 0);
+}
+
 static int cat(void *arg)
 {
-	int out = open(b.copy, O_WRONLY | O_CREAT | O_TRUNC, 0666), rc = out < 0;
 	(void)arg;
-	for (int r = 0; rc == 0 && r < RANKS; r++) {
-		char path[320];
-		snprintf(path, sizeof path, "%s/part_%05d.h5", b.step, r);
-		rc = copy_file(path, out);
-	}
-	close(out);
-	return rc;
+	return cat_to(b.copy, O_CREAT | O_TRUNC);
 }
 
 static int write_rows(void *arg)

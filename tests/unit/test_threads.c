@@ -13,12 +13,6 @@ static const int threads[] = { 1, 2, 3, 5, 8 };
 enum { TEAMS = sizeof threads / sizeof *threads, SEQ = 1024, ROWS = 4, VOCAB = 300, STEPS = 2 };
 static char root[128], rows[160];
 
-static void must(int rc, const struct lwm_err *e)
-{
-	if (rc < 0)
-		fail_msg("%s", e->msg);
-}
-
 /* ---- products ---- */
 
 static void fill(float *x, int64_t n, uint64_t seed)
@@ -89,11 +83,6 @@ static int long_rows(const char *path, struct lwm_err *e)
 		}
 	}
 	return lwm_rows_commit(w, e);
-}
-
-static int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
-{
-	return lwm_stage_run(arg, c, e);
 }
 
 /* Trains on n threads of each of `ranks` ranks; what was left behind goes to state, loss and norm by step. */

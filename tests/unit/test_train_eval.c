@@ -59,17 +59,6 @@ static int tear_down(void **state)
 	return lwm_remove_tree(root, &e);
 }
 
-static void must(int rc, const struct lwm_err *e)
-{
-	if (rc < 0)
-		fail_msg("%s", e->msg);
-}
-
-static int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
-{
-	return lwm_stage_run(arg, c, e);
-}
-
 static void stage(struct lwm_stage *s, const char *name, int64_t seq_ranks, char *out, size_t size)
 {
 	struct lwm_err e = { 0 };

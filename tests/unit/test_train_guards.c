@@ -105,12 +105,6 @@ static int learn_table(struct lwm_comm *c, void *arg, struct lwm_err *e)
 
 /* ---- runs ---- */
 
-static void must(int rc, const struct lwm_err *e)
-{
-	if (rc < 0)
-		fail_msg("%s", e->msg);
-}
-
 static void stage(struct lwm_stage *s, const char *name, char *out, size_t size)
 {
 	struct lwm_err e = { 0 };
@@ -145,11 +139,6 @@ static int tear_down(void **state)
 	struct lwm_err e = { 0 };
 	(void)state;
 	return lwm_remove_tree(root, &e);
-}
-
-static int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
-{
-	return lwm_stage_run(arg, c, e);
 }
 
 static int run(struct lwm_stage *s, int ranks, struct lwm_err *e)

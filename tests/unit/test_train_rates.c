@@ -76,17 +76,6 @@ static int tear_down(void **state)
 	return lwm_remove_tree(root, &e);
 }
 
-static void must(int rc, const struct lwm_err *e)
-{
-	if (rc < 0)
-		fail_msg("%s", e->msg);
-}
-
-static int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
-{
-	return lwm_stage_run(arg, c, e);
-}
-
 /* A run over all four rows in every step. */
 static void stage(struct lwm_stage *s, char *out, const char *name)
 {

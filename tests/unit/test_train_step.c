@@ -53,12 +53,6 @@ static int tear_down(void **state)
 	return lwm_remove_tree(root, &e);
 }
 
-static void must(int rc, const struct lwm_err *e)
-{
-	if (rc < 0)
-		fail_msg("%s", e->msg);
-}
-
 /* A stage of which no number is a default, so that one that is not handed on shows. */
 static void stage(struct lwm_stage *s, const char *name, const char *data, char *out, size_t size)
 {
@@ -77,11 +71,6 @@ static void stage(struct lwm_stage *s, const char *name, const char *data, char 
 	s->tokens_per_batch = PER_STEP * FX_SEQ;
 	s->checkpoint_every = 1;
 	s->keep = 100;
-}
-
-static int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
-{
-	return lwm_stage_run(arg, c, e);
 }
 
 static void run(struct lwm_stage *s, int ranks)

@@ -31,18 +31,7 @@ static int tear_down(void **state)
 	return lwm_remove_tree(root, &e);
 }
 
-static void must(int rc, const struct lwm_err *e)
-{
-	if (rc < 0)
-		fail_msg("%s", e->msg);
-}
-
 /* ---- a checkpoint ---- */
-
-static int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
-{
-	return lwm_stage_run(arg, c, e);
-}
 
 static void train(char *out, size_t size)
 {

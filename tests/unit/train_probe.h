@@ -1,8 +1,21 @@
-/* train_probe.h - what a run left behind, as numbers: its checkpoints flat, its metrics by step. */
+/* train_probe.h - running a stage in a cmocka test (include <cmocka.h> before), and what a run left behind, as numbers: its checkpoints
+ * flat, its metrics by step. */
 #ifndef TESTS_TRAIN_PROBE_H
 #define TESTS_TRAIN_PROBE_H
 
 #include "tests/unit/train_fixture.h"
+
+static inline void must(int rc, const struct lwm_err *e)
+{
+	if (rc < 0)
+		fail_msg("%s", e->msg);
+}
+
+/* For lwm_comm_threads; arg: struct lwm_stage. */
+static inline int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	return lwm_stage_run(arg, c, e);
+}
 
 /* One checkpoint, tensors end to end in the order of its table; freed by probe_free. */
 struct probe {
