@@ -196,7 +196,8 @@ static int read_table(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, co
 
 static int by_content(const void *a, const void *b)
 {
-	const struct lwm_rowset_shard *x = *(const struct lwm_rowset_shard *const *)a, *y = *(const struct lwm_rowset_shard *const *)b;
+	const struct lwm_rowset_shard *x = *(const struct lwm_rowset_shard *const *)a;
+	const struct lwm_rowset_shard *y = *(const struct lwm_rowset_shard *const *)b;
 	int order = strcmp(x->facts.content, y->facts.content);
 	return order ? order : (x > y) - (x < y);
 }

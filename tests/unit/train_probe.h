@@ -1,5 +1,5 @@
-/* train_probe.h - running a stage in a cmocka test (include <cmocka.h> before), and what a run left behind, as numbers: its checkpoints
- * flat, its metrics by step. */
+/* train_probe.h - running a stage in a cmocka test (include <cmocka.h> before), and what a run left behind, as numbers: its
+ * checkpoints flat, its metrics by step. */
 #ifndef TESTS_TRAIN_PROBE_H
 #define TESTS_TRAIN_PROBE_H
 
