@@ -60,7 +60,7 @@ ISA_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mp
 LIBS = $(PKG_LIBS) -lstdc++ -ldl -lm
 
 # ---- sources: found, never listed ----
-LIBSRC   := $(filter-out common/dist/comm_mpi.c,$(wildcard common/*/*.c))
+LIBSRC   := $(filter-out common/comm/comm_mpi.c,$(wildcard common/*/*.c common/*/*/*.c))
 LIBCXX   := $(wildcard common/*/*.cc)
 KSRC     := $(filter-out %.hot.c,$(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c))
 KHOT     := $(wildcard kernels/cpu/*.hot.c)
@@ -110,7 +110,7 @@ deps-test:
 FLAGS = $(CC) $(CFLAGS_ALL) $(KFLAGS) $(CXXFLAGS_ALL) $(PKG_CFLAGS) $(MPI_CFLAGS) $(TEST_CFLAGS) $(LIBS) $(MPI_LIBS) $(LDFLAGS) $(ISAS)
 $B/flags: FORCE
 	@mkdir -p $B; echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' > $@
-$B/common/dist/comm_mpi.o: common/dist/comm_mpi.c $B/flags
+$B/common/comm/comm_mpi.o: common/comm/comm_mpi.c $B/flags
 	$(call say,CC,$<)mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(MPI_CFLAGS) -MMD -MP -c -o $@ $<
 $B/kernels/%.o: kernels/%.c $B/flags
 	$(call say,CC,$<)mkdir -p $(@D); $(CC) $(CFLAGS_ALL) $(KFLAGS) -MMD -MP -c -o $@ $<
@@ -128,7 +128,7 @@ $B/liblwm.a: $(LOBJ)
 	$(archive)
 $B/liblk.a: $(KOBJ)
 	$(archive)
-$B/libcommmpi.a: $B/common/dist/comm_mpi.o
+$B/libcommmpi.a: $B/common/comm/comm_mpi.o
 	$(archive)
 
 # ---- programs ----

@@ -58,14 +58,21 @@ headers() {
 	g++ -std=c++17 -I. -Wall -Wextra -Werror -fsyntax-only -x c++ kernels/kernels.h 2>&1 | grep -m 3 error
 }
 
-# Which folder of common/ may include which: lower layers, and the own folder.
+# Which room of common/ may include which others.
 layer() {
 	case $1 in
-	kernels | base) echo 0 ;;
-	config | text | media | io | dist) echo 1 ;;
-	data | model) echo 2 ;;
-	train | eval) echo 3 ;;
-	*) echo 9 ;;
+	base) echo ;;
+	cli | tensor | text | media) echo base ;;
+	io) echo tensor base ;;
+	comm) echo base ;;
+	data) echo io comm text media tensor base ;;
+	synth) echo data io text media base ;;
+	model) echo tensor comm base ;;
+	infer) echo model io text tensor comm base ;;
+	optim) echo tensor comm base ;;
+	train) echo optim model data io media text comm tensor cli base ;;
+	eval) echo infer model data io text media comm tensor base ;;
+	pipeline) echo cli base ;;
 	esac
 }
 
@@ -77,9 +84,9 @@ directions() {
 		case $inc in
 		common/*)
 			dir=$(cut -d/ -f2 <<<"$inc")
-			[ "$dir" = "$own" ] || [ "$(layer "$dir")" -lt "$(layer "$own")" ] || echo "$f includes $inc"
+			[[ " $own $(layer "$own") " == *" $dir "* ]] || echo "$f includes $inc"
 			;;
-		kernels/kernels.h) [[ $own =~ ^(dist|data|model|train|eval)$ ]] || echo "$f includes $inc" ;;
+		kernels/kernels.h) [[ $own =~ ^(comm|model|infer|optim|train|eval)$ ]] || echo "$f includes $inc" ;;
 		*) echo "$f includes $inc: write it from the root, and of kernels/ only kernels.h" ;;
 		esac
 	done
@@ -87,13 +94,55 @@ directions() {
 	grep -nE '^#include "' $(files 'tools/*.c') | grep -vE '#include "(common|kernels/kernels\.h|tools)'
 }
 
+# Which objects of the library call each other, and whether a call goes where no include may: what was built says it. A circle is
+# two files or more of which none can be understood, or linked, without the others.
+calls() {
+	local objects=()
+	mapfile -t objects < <(files 'common/*.c' 'common/*.cc' | sed -E 's|^(.*)\.cc?$|build/rel/\1.o|')
+	nm -A -P --defined-only -g "${objects[@]}" | awk '{ sub(/^build\/rel\//, "", $1); sub(/\.o:$/, "", $1); print "d", $1, $2 }' >"$out.nm"
+	nm -A -P -u "${objects[@]}" | awk '{ sub(/^build\/rel\//, "", $1); sub(/\.o:$/, "", $1); print "u", $1, $2 }' >>"$out.nm"
+	awk '$1 == "d" { where[$3] = $2; next } $3 in where && where[$3] != $2 && !(($2, where[$3]) in seen) {
+		seen[$2, where[$3]]; print $2, where[$3] }' "$out.nm"
+	rm -f "$out.nm"
+}
+
+still_open='common/comm/comm common/comm/watchdog
+common/data/loader/batch common/data/loader/loader
+common/data/pack/out common/data/pack/pack
+common/infer/cache common/infer/engine
+common/infer/split common/infer/engine
+common/infer/split common/infer/cache
+common/io/docunit common/io/docshard
+common/io/h5 common/io/vecfile
+common/model/llama_bwd common/model/llama
+common/model/llama_fwd common/model/llama
+common/pipeline/tasks common/pipeline/file
+common/train/objective common/train/obj_recon
+common/train/objective common/train/obj_tokens
+common/train/plan common/train/stage
+common/train/plan common/train/objective
+common/train/settings common/train/stage
+common/train/save common/train/stage'
+circles() {
+	calls >"$out.calls"
+	[ -s "$out.calls" ] || echo 'nothing is built'
+	local from to own dir
+	while read -r from to; do
+		own=$(cut -d/ -f2 <<<"$from") dir=$(cut -d/ -f2 <<<"$to")
+		[[ " $own $(layer "$own") " == *" $dir "* ]] || echo "$from calls $to"
+	done <"$out.calls"
+	grep -vxF "$still_open" "$out.calls" | tsort 2>&1 >/dev/null | sed -n 's/^tsort: common/common/p' >"$out.loop"
+	[ ! -s "$out.loop" ] || echo "files that call each other in a circle: $(tr '\n' ' ' <"$out.loop")"
+	rm -f "$out.calls" "$out.loop"
+}
+
 # Each library is called from one folder only.
 libraries() {
 	only() { grep -nE "^#include <($1)" $(files '*.c' '*.h' '*.cc') | grep -vE "^($2)"; }
 	only 'hdf5|H5' 'common/io/'
 	only 'libav|libsw' 'common/media/|tests/unit/test_media'
-	only 'yaml\.h' 'common/config/'
-	only 'mpi\.h' 'common/dist/comm_mpi\.c'
+	only 'yaml\.h' 'common/cli/'
+	only 'mpi\.h' 'common/comm/comm_mpi\.c'
 	only 'cairo' 'common/eval/'
 	only 'sentencepiece' 'common/text/'
 	only 'cblas' 'kernels/cpu/|tests/bench/'
@@ -121,7 +170,7 @@ ends() { # the library returns, the tool dies
 
 silent() { # the library does not talk past the log
 	bare 'common/*.c' 'kernels/*.c' | grep -E '[^A-Za-z0-9_](printf|puts|putchar)\(|fprintf\((stdout|stderr)' |
-		grep -vE '^common/(base/(log|progress|err)|config/opt)\.c:'
+		grep -vE '^common/(base/(log|progress|err)|cli/opt)\.c:'
 }
 
 sizes() {
@@ -189,6 +238,7 @@ help_texts() {
 
 check 'headers compile alone' headers
 check 'includes point downwards' directions
+check 'calls point downwards, in no circle' circles
 check 'each library has one home' libraries
 check 'no banned calls' banned
 check 'no exit in the library' ends

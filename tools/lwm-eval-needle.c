@@ -7,10 +7,11 @@
 #include "common/base/lock.h"
 #include "common/base/log.h"
 #include "common/base/stop.h"
-#include "common/config/opt.h"
+#include "common/cli/opt.h"
+#include "common/comm/device.h"
 #include "common/eval/needle_report.h"
-#include "common/model/device.h"
-#include "common/train/modelfile.h"
+#include "common/infer/load.h"
+#include "common/text/tokenizer.h"
 
 static struct {
 	const char *model, *tokenizer, *device, *title;

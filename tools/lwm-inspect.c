@@ -8,16 +8,18 @@
 
 #include "common/base/json.h"
 #include "common/base/log.h"
+#include "common/base/num.h"
 #include "common/base/path.h"
 #include "common/base/str.h"
-#include "common/base/num.h"
-#include "common/config/opt.h"
+#include "common/cli/opt.h"
+#include "common/comm/device.h"
 #include "common/eval/logits.h"
+#include "common/infer/load.h"
 #include "common/io/docshard.h"
 #include "common/io/inspect.h"
+#include "common/io/model.h"
 #include "common/io/rowshard.h"
-#include "common/model/device.h"
-#include "common/train/modelfile.h"
+#include "common/text/tokenizer.h"
 
 static struct {
 	bool check, tensors, text, older_ok;
@@ -216,7 +218,7 @@ static int put_text(json_t *o, const int32_t *v, int64_t n, int64_t vocab_text, 
 	struct lwm_str s = { 0 };
 	if (!a.tokenizer)
 		return 0;
-	LWM_TRY(lwm_tokenizer_open_as(&t, a.tokenizer, tokenizer, "the shard", e));
+	LWM_TRY(lwm_tokenizer_open_as(&t, a.tokenizer, lwm_model_check_file, tokenizer, "the shard", e));
 	for (int64_t i = 0; i < n;) {
 		int64_t k = i;
 		while (k < n && v[k] < vocab_text)

@@ -10,10 +10,12 @@
 #include "common/base/num.h"
 #include "common/base/path.h"
 #include "common/base/stop.h"
-#include "common/config/opt.h"
-#include "common/dist/mesh.h"
+#include "common/cli/opt.h"
+#include "common/comm/mesh.h"
 #include "common/io/merge.h"
-#include "common/train/modelfile.h"
+#include "common/io/model.h"
+#include "common/io/source.h"
+#include "common/text/tokenizer.h"
 
 static struct {
 	const char *output, *tokenizer, *mesh;
@@ -61,13 +63,6 @@ static const struct lwm_tool tool = {
 		    "lwm-merge-ckpt run/ckpt -o run8/ckpt --ranks 8\n",
 };
 
-static void passed_over(void *ctx, const char *dir, const struct lwm_err *why)
-{
-	(void)ctx;
-	(void)dir;
-	lwm_log(LWM_WARN, "passing over %s", why->msg);
-}
-
 static int open_input(struct lwm_ckpt **out, const char *path, struct lwm_err *e)
 {
 	char *dir = NULL, *record = lwm_path_join(path, "COMMIT.json");
@@ -76,7 +71,7 @@ static int open_input(struct lwm_ckpt **out, const char *path, struct lwm_err *e
 	if (rc == 0 && !lwm_path_exists(path))
 		rc = lwm_fail(e, LWM_ENOINPUT, "%s: there is no such folder", path);
 	else if (rc == 0 && !there && strncmp(lwm_path_base(path), "step_", 5))
-		rc = lwm_ckpt_latest(&dir, path, a.older_ok, LWM_CKPT_FULL, passed_over, NULL, e);
+		rc = lwm_ckpt_latest(&dir, path, a.older_ok, LWM_CKPT_FULL, lwm_source_passed_over, NULL, e);
 	else if (rc == 0 && !(dir = strdup(path)))
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc == 0 && !dir)
@@ -125,7 +120,7 @@ static int open_tokenizer(struct lwm_tokenizer **out, const struct lwm_ckpt_meta
 		lwm_log(LWM_WARN, "the checkpoint names no tokenizer; --tokenizer SPEC puts one beside the model");
 		return 0;
 	}
-	int rc = lwm_tokenizer_open_as(out, spec, m->tokenizer, "the checkpoint", e);
+	int rc = lwm_tokenizer_open_as(out, spec, lwm_model_check_file, m->tokenizer, "the checkpoint", e);
 	return rc < 0 ? lwm_context(e, "the tokenizer to put beside the model (--tokenizer SPEC, or 'none')") : 0;
 }
 

@@ -8,8 +8,8 @@
 #include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/base/stop.h"
-#include "common/config/opt.h"
-#include "common/data/pack.h"
+#include "common/cli/opt.h"
+#include "common/data/pack/pack.h"
 #include "common/io/docshard.h"
 
 static struct {

@@ -9,10 +9,11 @@
 #include "common/base/log.h"
 #include "common/base/progress.h"
 #include "common/base/stop.h"
-#include "common/config/opt.h"
+#include "common/cli/opt.h"
+#include "common/comm/device.h"
 #include "common/eval/qa.h"
-#include "common/model/device.h"
-#include "common/train/modelfile.h"
+#include "common/infer/load.h"
+#include "common/text/tokenizer.h"
 
 enum {
 	MARKS = 32, /* tokens around a pair at most: <s>, " USER: ", " ASSISTANT:", </s> */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "common/base/outfile.h"
-#include "common/config/opt.h"
+#include "common/cli/opt.h"
 #include "common/eval/run_report.h"
 #include "common/media/frames.h"
 

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/config/opt.h"
-#include "common/config/run.h"
+#include "common/cli/opt.h"
+#include "common/pipeline/run.h"
 
 static struct lwm_paths only;
 static const char *from, *until, *launch;

@@ -6,13 +6,13 @@
 
 #include "common/base/log.h"
 #include "common/base/progress.h"
-#include "common/config/opt.h"
+#include "common/cli/opt.h"
+#include "common/comm/device.h"
+#include "common/infer/compose.h"
+#include "common/infer/load.h"
 #include "common/media/frames.h"
 #include "common/media/picture.h"
-#include "common/model/device.h"
-#include "common/model/compose.h"
 #include "common/text/tokenizer.h"
-#include "common/train/modelfile.h"
 
 enum mode { MODE_TEXT, MODE_CHAT, MODE_IMAGE, MODE_VIDEO, MODE_ASK };
 static const char *const modes[] = { "text", "chat", "image", "video", "ask", NULL };

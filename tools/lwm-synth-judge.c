@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "common/base/outfile.h"
-#include "common/config/opt.h"
-#include "common/data/synth.h"
+#include "common/cli/opt.h"
 #include "common/media/frames.h"
+#include "common/synth/synth.h"
 
 enum { MOST_COLOURS = 16, LIMIT = 1 << 28 };
 

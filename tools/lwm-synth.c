@@ -8,11 +8,12 @@
 #include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/base/progress.h"
-#include "common/config/opt.h"
-#include "common/data/synth.h"
+#include "common/cli/opt.h"
 #include "common/eval/needle_eval.h"
+#include "common/io/model.h"
 #include "common/media/picture.h"
-#include "common/train/modelfile.h"
+#include "common/synth/synth.h"
+#include "common/text/tokenizer.h"
 
 enum kind { BOOKS, CHATS, NEEDLES, CLIPS, IMAGES, SYMBOLS };
 static const char *const kinds[] = { "books", "chats", "needles", "clips", "images", "symbols", NULL };
@@ -229,7 +230,7 @@ static int needles(const struct lwm_common *c, struct lwm_outfile *o, struct lwm
 	int rc = 0;
 	if (!a.tokenizer)
 		return lwm_fail(e, LWM_EUSAGE, "needles need --tokenizer: it counts the tokens");
-	LWM_TRY(lwm_tokenizer_open_as(&t, a.tokenizer, NULL, NULL, e));
+	LWM_TRY(lwm_tokenizer_open_as(&t, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
 	if (a.haystack.n)
 		LWM_GO(lwm_haystack_read(&h, &a.haystack, t, e));
 	const struct lwm_synth_needle how = { .seed = (uint64_t)c->seed, .facts = a.facts, .ask = a.ask,

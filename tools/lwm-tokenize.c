@@ -10,9 +10,10 @@
 #include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/base/stop.h"
-#include "common/config/opt.h"
-#include "common/data/ingest.h"
-#include "common/train/modelfile.h"
+#include "common/cli/opt.h"
+#include "common/data/ingest/ingest.h"
+#include "common/io/model.h"
+#include "common/text/tokenizer.h"
 
 static struct {
 	const char *output, *out_dir, *tokenizer, *fields_key, *join, *prepend, *split_at;
@@ -215,7 +216,7 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 		LWM_GO(lwm_paths_add(&a.fields, "text", e));
 	LWM_GO(inputs(args, &in, e));
 	LWM_GO(outputs(&in, &out, e));
-	LWM_GO(lwm_tokenizer_open_as(&t, a.tokenizer, NULL, NULL, e));
+	LWM_GO(lwm_tokenizer_open_as(&t, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
 	LWM_GO(open_fields(&f, t, args->common.seed, e));
 	if (args->common.plan)
 		plan(&in, &out);

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "common/base/log.h"
-#include "common/config/opt.h"
+#include "common/cli/opt.h"
 #include "common/text/tokenizer.h"
 
 static struct {

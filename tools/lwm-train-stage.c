@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "common/base/log.h"
-#include "common/config/opt.h"
-#include "common/dist/mesh.h"
+#include "common/cli/opt.h"
+#include "common/comm/mesh.h"
 #include "common/train/stage.h"
 
 static struct lwm_stage s;

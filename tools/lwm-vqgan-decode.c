@@ -5,12 +5,12 @@
 
 #include "common/base/json.h"
 #include "common/base/log.h"
-#include "common/config/opt.h"
+#include "common/cli/opt.h"
+#include "common/comm/device.h"
+#include "common/data/ingest/clipdoc.h"
+#include "common/infer/load.h"
 #include "common/media/frames.h"
 #include "common/media/picture.h"
-#include "common/model/device.h"
-#include "common/train/clipdoc.h"
-#include "common/train/modelfile.h"
 
 static struct {
 	const char *output, *model, *device, *beside;

@@ -9,12 +9,14 @@
 #include "common/base/num.h"
 #include "common/base/progress.h"
 #include "common/base/stop.h"
-#include "common/config/opt.h"
-#include "common/data/fields.h"
+#include "common/cli/opt.h"
+#include "common/comm/device.h"
+#include "common/data/ingest/clipdoc.h"
+#include "common/data/ingest/fields.h"
+#include "common/infer/load.h"
+#include "common/io/model.h"
 #include "common/media/feed.h"
-#include "common/model/device.h"
-#include "common/train/clipdoc.h"
-#include "common/train/modelfile.h"
+#include "common/text/tokenizer.h"
 
 static struct {
 	const char *output, *out_dir, *model, *tokenizer, *device;
@@ -175,7 +177,7 @@ static int settings(struct job *j, int64_t seed, struct lwm_err *e)
 
 static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *e)
 {
-	LWM_TRY(lwm_tokenizer_open_as(&j->tok, a.tokenizer, NULL, NULL, e));
+	LWM_TRY(lwm_tokenizer_open_as(&j->tok, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
 	LWM_TRY(lwm_device_open(&j->dev, a.device, args->common.threads, e));
 	LWM_TRY(lwm_vqgan_load(&j->cfg, &j->flat, a.model, a.older_ok, j->dev, e));
 	LWM_TRY(lwm_vqgan_new(&j->net, j->dev, &j->cfg, j->flat, a.per_pass, e));
@@ -449,7 +451,7 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 	LWM_GO(output(&j, e));
 	LWM_GO(inputs(args, &j, e));
 	if (args->common.plan) {
-		LWM_GO(lwm_tokenizer_open_as(&j.tok, a.tokenizer, NULL, NULL, e));
+		LWM_GO(lwm_tokenizer_open_as(&j.tok, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
 		LWM_GO(lwm_vqgan_look(a.model, a.older_ok, e));
 		for (int64_t i = 0; i < j.in.n; i++)
 			printf("%s -> %s\n", j.in.v[i], j.out);

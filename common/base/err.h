@@ -23,7 +23,7 @@ enum lwm_code {
 	LWM_ENUMERIC = 79      /* NaN, Inf or a loss that ran away */
 };
 
-/* Who knows of a failure when several ranks work together; set by lwm_agree (common/dist/comm.h). */
+/* Who knows of a failure when several ranks work together; set by lwm_agree (common/comm/comm.h). */
 enum lwm_err_who {
 	LWM_ERR_MINE = 0, /* this rank alone */
 	LWM_ERR_SHARED,   /* every rank; it happened here, so this rank says it */

@@ -1,6 +1,6 @@
 #include "common/eval/generate.h"
 
-#include "common/model/compose.h"
+#include "common/infer/compose.h"
 
 static int keep(void *arg, int32_t id, double logprob, struct lwm_err *e)
 {

@@ -2,8 +2,8 @@
 #ifndef LWM_EVAL_GENERATE_H
 #define LWM_EVAL_GENERATE_H
 
-#include "common/model/cache.h"
-#include "common/model/sample.h"
+#include "common/infer/cache.h"
+#include "common/infer/sample.h"
 #include "common/text/tokenizer.h"
 
 struct lwm_generate {

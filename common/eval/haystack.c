@@ -4,8 +4,8 @@
 
 #include "common/base/json.h"
 #include "common/base/utf8.h"
-#include "common/text/lines.h"
 #include "common/eval/needle_eval.h"
+#include "common/text/lines.h"
 
 enum { MAX_FILE = 1 << 30 }; /* bytes of all files together, decompressed */
 

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "common/model/cache.h"
+#include "common/infer/cache.h"
 
 enum { CHUNK = 512, TILE = 16 }; /* tokens fed at a time, rows of logits at a time */
 

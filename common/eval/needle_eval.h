@@ -16,8 +16,8 @@
 #include "common/base/err.h"
 #include "common/base/path.h"
 #include "common/base/str.h"
-#include "common/dist/comm.h"
-#include "common/model/cache.h"
+#include "common/comm/comm.h"
+#include "common/infer/cache.h"
 #include "common/text/tokenizer.h"
 
 enum { LWM_NEEDLES_MAX = 16, LWM_NEEDLE_SCORER = 1 /* version, in every result */ };

@@ -1,6 +1,6 @@
 /* media_int.h - what the files of this folder share. FFmpeg's types stay inside common/media. */
-#ifndef LWM_MEDIA_INT_H
-#define LWM_MEDIA_INT_H
+#ifndef LWM_MEDIA_MEDIA_INT_H
+#define LWM_MEDIA_MEDIA_INT_H
 
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>

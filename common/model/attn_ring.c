@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/model/device.h"
+#include "common/comm/device.h"
 
 enum { KV_BUFS = 2, GRAD_BUFS = 4 };
 

@@ -13,7 +13,7 @@
 #include <stdbool.h>
 
 #include "common/base/err.h"
-#include "common/dist/devcomm.h"
+#include "common/comm/devcomm.h"
 #include "kernels/kernels.h"
 
 struct lwm_ring_shape {

@@ -12,8 +12,8 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
-#include "common/dist/comm.h"
-#include "common/model/params.h"
+#include "common/comm/comm.h"
+#include "common/tensor/params.h"
 #include "kernels/kernels.h"
 
 struct lwm_llama_cfg {

@@ -2,8 +2,8 @@
 #ifndef LWM_MODEL_LLAMA_INT_H
 #define LWM_MODEL_LLAMA_INT_H
 
+#include "common/comm/device.h"
 #include "common/model/attn_ring.h"
-#include "common/model/device.h"
 #include "common/model/llama.h"
 
 /* ---- weights: the only way to them ---- */

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/model/device.h"
+#include "common/comm/device.h"
 #include "common/model/vqgan_int.h"
 
 #define EPS 1e-6f

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "common/tensor/tensor.h"
 #include "kernels/kernels.h"
 
 enum { LWM_VQGAN_MAX_LEVELS = 8 };
@@ -118,5 +119,12 @@ int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t 
 		    const struct lwm_vqgan_loss *loss, float weight, float *grads, int32_t *codes,
 		    struct lwm_vqgan_stats *stats, struct lwm_err *e);
 double lwm_psnr(double mse_pm1); /* dB, of a mean squared error on [-1,1]: 10 log10(4/mse) */
+
+/* Hash of the configuration (as the text of its config.json) and of the weights (device memory): names the VQGAN that made
+ * the codes. A function of the net alone, the same for every build and wherever it was read from. */
+int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e);
+
+/* The VQGAN's table entry as a tensor in memory layout. */
+void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p);
 
 #endif

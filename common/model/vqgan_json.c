@@ -1,8 +1,11 @@
-/* vqgan_json.c - the shape of the frame tokenizer as diffusers' config.json. */
+/* The configuration of a VQGAN as the config.json of diffusers' VQModel, and the hash that names a net by it and its weights. */
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "common/base/hash.h"
 #include "common/base/json.h"
+#include "common/comm/device.h"
 #include "common/model/vqgan.h"
 
 int lwm_vqgan_cfg_to_json(const struct lwm_vqgan_cfg *c, json_t **out, struct lwm_err *e)
@@ -94,4 +97,47 @@ int lwm_vqgan_cfg_from_json(struct lwm_vqgan_cfg *c, const json_t *o, const char
 		LWM_TRY(read_int(o, "sample_size", &c->resolution, name, e));
 	c->unit_pixels = !ours || (range && strcmp(range, "[0,1]") == 0);
 	return lwm_vqgan_check(c, e) < 0 ? lwm_context(e, "%s", name) : 0;
+}
+
+/* The configuration as text: what lies between and behind the members of a struct means nothing. */
+static int add_settings(struct lwm_hasher *h, const struct lwm_vqgan_cfg *c, struct lwm_err *e)
+{
+	json_t *o;
+	LWM_TRY(lwm_vqgan_cfg_to_json(c, &o, e));
+	char *text;
+	int rc = lwm_json_dump(o, JSON_SORT_KEYS | JSON_COMPACT, "the settings of a VQGAN", &text, e);
+	json_decref(o);
+	LWM_TRY(rc);
+	lwm_hasher_add(h, text, strlen(text) + 1);
+	free(text);
+	return 0;
+}
+
+/* Values in the order of the table, without the gaps between them. */
+static int add_weights(struct lwm_hasher *h, struct lk_dev *dev, const struct lwm_vqgan_params *p, const float *flat,
+		       struct lwm_err *e)
+{
+	float *host = malloc((size_t)p->floats * sizeof *host);
+	int rc = host ? lwm_dev_check(dev, lk_download(dev, host, flat, (size_t)p->floats * sizeof *host), e)
+		      : lwm_fail(e, LWM_EMEMORY, "out of memory for %lld weights", (long long)p->floats);
+	for (int64_t i = 0; rc == 0 && i < p->n; i++)
+		lwm_hasher_add(h, host + p->v[i].offset, (size_t)p->v[i].count * sizeof *host);
+	free(host);
+	return rc;
+}
+
+int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e)
+{
+	struct lwm_vqgan_params p;
+	LWM_TRY(lwm_vqgan_params_init(&p, c, e));
+	struct lwm_hasher *h = lwm_hasher_new();
+	int rc = h ? add_settings(h, c, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a hash");
+	if (rc == 0)
+		rc = add_weights(h, dev, &p, flat, e);
+	if (h) {
+		struct lwm_hash sum = lwm_hasher_end(h);
+		memcpy(hex, sum.hex, sizeof sum.hex);
+	}
+	lwm_vqgan_params_release(&p);
+	return rc;
 }

@@ -1,7 +1,7 @@
 /* vqgan_mem.c - memory of one pass, carved from one block by walking the nodes. */
 #include <string.h>
 
-#include "common/model/device.h"
+#include "common/comm/device.h"
 #include "common/model/vqgan_int.h"
 
 struct carver {

@@ -222,3 +222,21 @@ double lwm_psnr(double mse_pm1)
 {
 	return mse_pm1 > 0 ? 10 * log10(4 / mse_pm1) : INFINITY;
 }
+
+/* The VQGAN's own table speaks of file layout; files and checkpoints are read in memory layout (kh,kw,cin,cout). */
+void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p)
+{
+	memset(t, 0, sizeof *t);
+	snprintf(t->name, sizeof t->name, "%s", p->name);
+	t->ndim = p->ndim;
+	memcpy(t->shape, p->shape, sizeof t->shape);
+	if (p->kind == LWM_VQ_CONV) {
+		t->shape[0] = p->shape[2];
+		t->shape[1] = p->shape[3];
+		t->shape[2] = p->shape[1];
+		t->shape[3] = p->shape[0];
+	}
+	t->offset = p->offset;
+	t->count = p->count;
+	t->no_decay = p->kind != LWM_VQ_CONV;
+}

@@ -1,7 +1,7 @@
 /* vqgan_train.c - forward that keeps what the backward needs, the losses, and the backward. */
 #include <string.h>
 
-#include "common/model/device.h"
+#include "common/comm/device.h"
 #include "common/model/vqgan_int.h"
 
 #define EPS 1e-6f

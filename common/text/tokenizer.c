@@ -338,3 +338,43 @@ int lwm_tokenizer_copy_to(const struct lwm_tokenizer *t, const char *dir, bool f
 	free(path);
 	return rc;
 }
+
+/* The files that a spec stands for, to whoever knows what they should be. */
+static int check_spec(const char *spec, lwm_tokenizer_check_fn *check, struct lwm_err *e)
+{
+	static const char *const name[] = { "tokenizer.model", "tokenizer.txt" };
+	if (!strcmp(spec, "bytes"))
+		return 0;
+	int folder = lwm_path_folder(spec, e);
+	LWM_TRY(folder);
+	if (!folder)
+		return check(spec, e);
+	for (int i = 0; i < 2; i++) {
+		char *path = lwm_path_join(spec, name[i]);
+		int rc = path ? lwm_path_there(path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", spec);
+		if (rc > 0)
+			rc = check(path, e);
+		free(path);
+		LWM_TRY(rc);
+	}
+	return 0;
+}
+
+int lwm_tokenizer_open_as(struct lwm_tokenizer **out, const char *spec, lwm_tokenizer_check_fn *check,
+			  const char *hash, const char *who, struct lwm_err *e)
+{
+	struct lwm_tokenizer *t;
+	*out = NULL;
+	LWM_TRY(check_spec(spec, check, e));
+	LWM_TRY(lwm_tokenizer_open(&t, spec, e));
+	const char *have = lwm_tokenizer_hash(t)->hex;
+	if (hash && *hash && strcmp(hash, have)) {
+		int rc = lwm_fail(e, LWM_ECONFIG, "the tokenizer %s has the hash %s; %s was made with the one of hash %s", spec,
+				  have, who, hash);
+		lwm_tokenizer_free(t);
+		return rc;
+	}
+	*out = t;
+	return 0;
+}
+

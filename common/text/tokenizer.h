@@ -39,6 +39,12 @@ void lwm_ids_release(struct lwm_ids *a);
 /* spec: "bytes", a SentencePiece model file, or a folder with tokenizer.model or tokenizer.txt in it.
  * -LWM_ENOINPUT no such file, -LWM_EDATA not a model, -LWM_ECONFIG a model without <s> or </s>. */
 int lwm_tokenizer_open(struct lwm_tokenizer **out, const char *spec, struct lwm_err *e);
+/* The same, where it matters which one it is. check sees each file that spec stands for: lwm_model_check_file (io/model.h) refuses
+ * with -LWM_EDATA a tokenizer in a model folder that is not the one of the folder's manifest. `hash` is what `who` records of its
+ * tokenizer, NULL or "": nothing; another tokenizer than that is -LWM_ECONFIG naming both. */
+typedef int lwm_tokenizer_check_fn(const char *path, struct lwm_err *e);
+int lwm_tokenizer_open_as(struct lwm_tokenizer **out, const char *spec, lwm_tokenizer_check_fn *check, const char *hash,
+			  const char *who, struct lwm_err *e);
 void lwm_tokenizer_free(struct lwm_tokenizer *t); /* NULL is fine */
 
 /* Appends the ids of n bytes of text to *ids. */

@@ -6,7 +6,6 @@
 
 #include "common/base/num.h"
 #include "common/media/frames.h"
-#include "common/train/modelfile.h"
 #include "common/train/objective.h"
 #include "common/train/recon.h"
 

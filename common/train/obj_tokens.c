@@ -6,13 +6,15 @@
 
 #include "common/base/log.h"
 #include "common/base/num.h"
-#include "common/data/loader.h"
-#include "common/model/device.h"
+#include "common/comm/device.h"
+#include "common/data/loader/loader.h"
+#include "common/io/model.h"
 #include "common/model/llama.h"
+#include "common/model/llama_json.h"
+#include "common/optim/weights.h"
 #include "common/text/tokenizer.h"
-#include "common/train/modelfile.h"
 #include "common/train/objective.h"
-#include "common/train/weights.h"
+#include "common/train/start.h"
 
 /* Places in the sums. Per modality: loss (weight * nll), nll, hits, tokens. */
 enum { SHARE_BYTES = 20 /* of one token in a batch: id, target, segment, position, weight */ };
@@ -150,7 +152,7 @@ static int check_tokenizer(const struct tokens *t, struct lwm_err *e)
 	struct lwm_tokenizer *tok;
 	if (!s->tokenizer)
 		return 0;
-	int rc = lwm_tokenizer_open_as(&tok, s->tokenizer, t->train ? t->info.tokenizer.hex : NULL, "a row shard of --data", e);
+	int rc = lwm_tokenizer_open_as(&tok, s->tokenizer, lwm_model_check_file, t->train ? t->info.tokenizer.hex : NULL, "a row shard of --data", e);
 	if (rc == 0)
 		lwm_tokenizer_free(tok);
 	return rc;
@@ -195,7 +197,7 @@ static int match_source(const struct tokens *t, struct lwm_llama_cfg *c, struct 
 	struct lwm_err why = { 0 };
 	if (!strcmp(from, "random"))
 		return 0;
-	int rc = lwm_source_config(&have, from, s->older_ok, &why);
+	int rc = lwm_start_config(&have, from, s->older_ok, &why);
 	if (rc == -LWM_ENOINPUT || rc == -LWM_EDATA)
 		return 0;
 	if (rc < 0) {

@@ -9,20 +9,13 @@
 #include <jansson.h>
 
 #include "common/base/str.h"
-#include "common/dist/mesh.h"
+#include "common/comm/mesh.h"
 #include "common/io/ckpt.h"
+#include "common/tensor/tensor.h"
 #include "common/train/stage.h"
 #include "kernels/kernels.h"
 
 enum { LWM_SUMS = 16 };
-
-struct lwm_tensor { /* a named slice of the flat vector, in memory layout */
-	char name[80];
-	int64_t shape[4];
-	int ndim;
-	int64_t offset, count;
-	bool no_decay, vision; /* vision: may be missing in a text model that is started from */
-};
 
 struct lwm_objective;
 struct lwm_objective_ops {

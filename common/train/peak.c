@@ -5,7 +5,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/rng.h"
-#include "common/model/device.h"
+#include "common/comm/device.h"
 
 enum { LEAST_SIDE = 128, OWN_SIDE = 1024, HOST_SIDE = 2048, GPU_SIDE = 8192, STRIP = 64 /* rows filled at a time */ };
 static const double WINDOW = 0.1, LONGEST = 0.05; /* seconds: all timed products; one of them */

@@ -7,10 +7,10 @@
 #include "common/base/clock.h"
 #include "common/base/num.h"
 #include "common/base/path.h"
-#include "common/model/device.h"
-#include "common/train/modelfile.h"
+#include "common/comm/device.h"
+#include "common/optim/weights.h"
 #include "common/train/objective.h"
-#include "common/train/weights.h"
+#include "common/train/start.h"
 
 struct plan {
 	int64_t weights, activations, per_rank, checkpoint, space, device_free;
@@ -126,7 +126,7 @@ static int look_at_source(const struct lwm_stage *s, struct lwm_objective *o, st
 		return 0;
 	if (lwm_path_folder(s->out, NULL) > 0 && lwm_ckpt_latest(&own, s->out, true, LWM_CKPT_QUICK, NULL, NULL, NULL) == 0 && own)
 		goto out;
-	rc = lwm_weights_look(from, s->older_ok, o->tokenizer_hash, o->tensor, o->ntensor, e);
+	rc = lwm_start_look(from, s->older_ok, o->tokenizer_hash, o->tensor, o->ntensor, e);
 	rc = lwm_objective_absent(o, rc, e);
 out:
 	free(own);

@@ -7,8 +7,8 @@
 
 #include "common/base/num.h"
 #include "common/base/rng.h"
+#include "common/comm/device.h"
 #include "common/media/frames.h"
-#include "common/model/device.h"
 
 struct lwm_recon {
 	struct lwm_recon_cfg c;

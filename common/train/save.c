@@ -9,9 +9,9 @@
 
 #include "common/base/json.h"
 #include "common/base/log.h"
-#include "common/train/modelfile.h"
 #include "common/train/settings.h"
 #include "common/train/share.h"
+#include "common/train/start.h"
 
 static struct lwm_ckpt_tensor *table_of(const struct lwm_objective *o, struct lwm_err *e)
 {
@@ -55,11 +55,17 @@ static int64_t slices_of(const struct lwm_objective *o, int64_t first, int64_t c
 	return n;
 }
 
+/* What a checkpoint calls a vector of the optimizer's. */
+static enum lwm_state state_of(int group)
+{
+	return group == LWM_CKPT_PARAMS ? LWM_STATE_WEIGHTS : group == LWM_CKPT_ADAM_M ? LWM_STATE_M : LWM_STATE_V;
+}
+
 /* Own slice of a group on the host: where it lies, or a copy of it in *own, the caller's to free. */
 static int on_host(struct lwm_weights *w, enum lwm_ckpt_group g, float **at, float **own, struct lwm_err *e)
 {
 	*own = NULL;
-	*at = lwm_weights_host(w, g);
+	*at = lwm_weights_host(w, state_of(g));
 	if (*at)
 		return 0;
 	*at = *own = malloc((size_t)w->count * sizeof **own);
@@ -78,7 +84,7 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++) {
 		rc = on_host(w, (enum lwm_ckpt_group)g, &host[g], &own[g], e);
 		if (rc == 0 && own[g])
-			rc = lwm_weights_take(w, (enum lwm_ckpt_group)g, own[g], e);
+			rc = lwm_weights_take(w, state_of(g), own[g], e);
 	}
 	if (rc == 0) {
 		struct lwm_ckpt_out out = { .dir = dir,
@@ -219,7 +225,7 @@ static int read_group(const struct lwm_objective *o, struct lwm_weights *w, stru
 	if (rc == 0)
 		rc = read_slice(o, w, c, g, host, e);
 	if (rc == 0)
-		rc = lwm_weights_put(w, g, host, e);
+		rc = lwm_weights_put(w, state_of(g), host, e);
 	free(own);
 	return rc;
 }
@@ -362,10 +368,10 @@ int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 		rc = o->ops->init(o, (uint64_t)o->stage->seed, w->first, w->count, host, e);
 	rc = lwm_agree(w->grad_comm, rc, e);
 	if (rc == 0 && strcmp(from, "random"))
-		rc = lwm_weights_read(w->grad_comm, text ? from + 5 : from, o->stage->older_ok, o->tokenizer_hash, o->tensor,
+		rc = lwm_start_read(w->grad_comm, text ? from + 5 : from, o->stage->older_ok, o->tokenizer_hash, o->tensor,
 				      o->ntensor, text, w->first, w->count, host, e);
 	if (rc == 0)
-		rc = lwm_weights_put(w, LWM_CKPT_PARAMS, host, e);
+		rc = lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e);
 	free(own);
 	LWM_TRY(lwm_agree(w->grad_comm, rc, e));
 	return lwm_weights_gather(w, e);

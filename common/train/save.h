@@ -2,7 +2,8 @@
 #ifndef LWM_TRAIN_SAVE_H
 #define LWM_TRAIN_SAVE_H
 
-#include "common/train/weights.h"
+#include "common/optim/weights.h"
+#include "common/train/objective.h"
 
 /* What a run must remember beside weights and moments. Everything else is a function of seed and step. */
 struct lwm_progress_state {

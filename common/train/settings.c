@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "common/base/log.h"
-#include "common/config/yaml.h"
-#include "common/dist/mesh.h"
+#include "common/cli/yaml.h"
+#include "common/comm/mesh.h"
 
 enum kind { INT, DOUBLE, TEXT, FLAG, CHOICE };
 enum rule {

@@ -7,6 +7,7 @@
 
 #include "common/base/log.h"
 #include "common/base/path.h"
+#include "common/io/source.h"
 
 enum { OVER = -1 };
 
@@ -125,19 +126,12 @@ static int dismiss(const struct share *s, int rc, struct lwm_err *e)
 	return rc;
 }
 
-void lwm_share_passed_over(void *ctx, const char *dir, const struct lwm_err *why)
-{
-	(void)ctx;
-	(void)dir;
-	lwm_log(LWM_WARN, "passing over %s", why->msg);
-}
-
 /* Rank 0: 0 with s->c NULL when there is none. */
 static int find(struct share *s, const char *root, bool older_ok, struct lwm_err *e)
 {
 	char *dir = NULL;
 	s->how = LWM_CKPT_FULL;
-	int rc = lwm_ckpt_search(&dir, root, older_ok, look, lwm_share_passed_over, s, e);
+	int rc = lwm_ckpt_search(&dir, root, older_ok, look, lwm_source_passed_over, s, e);
 	if (rc == 0 && !dir)
 		forget(s);
 	free(dir);

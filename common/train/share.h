@@ -8,7 +8,7 @@
 #ifndef LWM_TRAIN_SHARE_H
 #define LWM_TRAIN_SHARE_H
 
-#include "common/dist/comm.h"
+#include "common/comm/comm.h"
 #include "common/io/ckpt.h"
 
 /* COLLECTIVE. The newest whole checkpoint of a root, as lwm_ckpt_latest with LWM_CKPT_FULL says, open on each rank; what is passed
@@ -20,8 +20,5 @@ int lwm_share_open(struct lwm_ckpt **out, struct lwm_comm *c, const char *path, 
 /* COLLECTIVE. Checkpoints that are too many go, now that the one of `step` is whole; keeper: rank 0's. What stays because it cannot
  * be removed is said on the log: a failure is one of the ranks. */
 int lwm_share_retire(struct lwm_comm *c, struct lwm_ckpt_keeper *keeper, int64_t step, struct lwm_err *e);
-
-/* lwm_ckpt_bad_fn: says on the log what is passed over; ctx is not looked at. */
-void lwm_share_passed_over(void *ctx, const char *dir, const struct lwm_err *why);
 
 #endif

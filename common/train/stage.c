@@ -12,7 +12,7 @@
 #include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/base/stop.h"
-#include "common/model/device.h"
+#include "common/comm/device.h"
 #include "common/train/metrics.h"
 #include "common/train/peak.h"
 #include "common/train/save.h"
@@ -55,7 +55,7 @@ static int prepare(struct run *r, struct lwm_err *e)
 	if (r->o->host_bytes)
 		lwm_log(LWM_INFO, "activations of each layer wait in %s of pinned host memory",
 			lwm_bytes_text((double)r->o->host_bytes, act, sizeof act));
-	return lwm_agree(r->world, lwm_weights_new(&r->w, r->o, r->mesh.grad_dev, e), e);
+	return lwm_agree(r->world, lwm_weights_new(&r->w, r->dev, r->o->dtype, r->o->floats, r->mesh.grad_dev, e), e);
 }
 
 /* What was recorded is compared only now: an objective may know the content of its data when everything is attached. */
@@ -141,6 +141,13 @@ static void remember(struct run *r, double norm)
 	r->st.skips_in_row = 0;
 }
 
+static int update(struct run *r, double lr, double scale, struct lwm_err *e)
+{
+	const struct lwm_stage *s = r->s;
+	const struct lwm_adamw how = { s->beta1, s->beta2, s->eps, s->weight_decay, s->decay_all };
+	return lwm_weights_update(&r->w, r->o->tensor, r->o->ntensor, &how, r->st.step, lr, scale, e);
+}
+
 static int one_step(struct run *r, struct lwm_err *e)
 {
 	double sums[LWM_SUMS] = { 0 }, gnorm, t0 = lwm_now(), lr = lwm_stage_lr(r->s, r->st.step), scale;
@@ -161,7 +168,7 @@ static int one_step(struct run *r, struct lwm_err *e)
 	if (rc == 0 && !bad) {
 		if (r->s->clip > 0 && gnorm > r->s->clip)
 			scale *= r->s->clip / gnorm;
-		rc = lwm_weights_update(&r->w, r->o, r->s, r->st.step, lr, scale, e);
+		rc = update(r, lr, scale, e);
 		remember(r, gnorm);
 	}
 	if (rc < 0)

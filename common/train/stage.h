@@ -18,7 +18,7 @@
 #include "common/base/err.h"
 #include "common/base/path.h"
 #include "common/base/str.h"
-#include "common/dist/comm.h"
+#include "common/comm/comm.h"
 
 enum lwm_objective_kind { LWM_NEXT_TOKEN, LWM_RECONSTRUCTION };
 extern const char *const lwm_objective_names[];

@@ -9,8 +9,8 @@
 
 #include "common/base/clock.h"
 #include "common/base/num.h"
-#include "common/model/cache.h"
-#include "common/model/device.h"
+#include "common/infer/cache.h"
+#include "common/comm/device.h"
 
 static void must(int rc, const struct lwm_err *e)
 {

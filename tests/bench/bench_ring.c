@@ -11,9 +11,9 @@
 #include <time.h>
 
 #include "common/base/num.h"
-#include "common/dist/mesh.h"
+#include "common/comm/mesh.h"
 #include "common/model/attn_ring.h"
-#include "common/model/device.h"
+#include "common/comm/device.h"
 
 enum { HEADS = 8, HEAD = 64, ROW = 3 * HEADS * HEAD, RUNS = 3 };
 

@@ -12,7 +12,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/num.h"
-#include "common/model/device.h"
+#include "common/comm/device.h"
 #include "common/model/llama.h"
 
 struct job {

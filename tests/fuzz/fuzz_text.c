@@ -10,7 +10,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "common/data/ingest_int.h"
+#include "common/data/ingest/ingest_int.h"
 #include "common/io/manifest.h"
 #include "tests/fuzz/replay.h"
 

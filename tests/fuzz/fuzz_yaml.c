@@ -1,5 +1,5 @@
 /* YAML files: reading, every typed access, --set on what was read. */
-#include "common/config/yaml.h"
+#include "common/cli/yaml.h"
 #include "tests/fuzz/replay.h"
 
 static void walk(struct lwm_node *n)

@@ -4,8 +4,8 @@
 #	make bench-cuda    what they reach, as fractions of ceilings of the same run; JSON in build/bench_gpu.json
 #
 # Both say "skipped: reason" and succeed where there is no GPU.
-CORE_SRC := $(filter-out common/base/hash.c common/base/json.c common/base/rng.c common/dist/comm_mpi.c %_json.c,$(wildcard \
-	common/base/*.c common/dist/*.c common/model/*.c))
+CORE_SRC := $(filter-out common/base/hash.c common/base/json.c common/base/rng.c common/comm/comm_mpi.c %_json.c common/infer/load%.c,$(wildcard \
+	common/base/*.c common/tensor/*.c common/comm/*.c common/model/*.c common/infer/*.c))
 GPU_BENCH := $B/tests/bench/cuda/bench_gpu
 GPU_LARGE := $B/tests/gpu/large
 

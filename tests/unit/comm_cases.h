@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/dist/mesh.h"
+#include "common/comm/mesh.h"
 
 #define NEED(cond)                                                                                                  \
 	do {                                                                                                        \

@@ -5,8 +5,8 @@
 
 #include <unistd.h>
 
-#include "common/dist/devcomm.h"
-#include "common/model/device.h"
+#include "common/comm/devcomm.h"
+#include "common/comm/device.h"
 #include "tests/unit/comm_cases.h"
 
 struct devcomm_setup {

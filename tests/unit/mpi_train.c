@@ -2,7 +2,7 @@
 #include <unistd.h>
 
 #include "common/base/log.h"
-#include "common/dist/mesh.h"
+#include "common/comm/mesh.h"
 #include "tests/unit/train_fixture.h"
 
 enum { STEPS = 8 };

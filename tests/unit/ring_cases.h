@@ -2,7 +2,7 @@
 #ifndef LWM_TEST_RING_CASES_H
 #define LWM_TEST_RING_CASES_H
 
-#include "common/dist/mesh.h"
+#include "common/comm/mesh.h"
 #include "tests/unit/llama_fixture.h"
 
 enum { RING_SEQ = 96, RING_ROWS = 2 };

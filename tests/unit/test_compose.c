@@ -1,5 +1,5 @@
 /* test_compose.c - answers and frames: the right head, valid codes, markers where they belong, reproducible. */
-#include "common/model/compose.h"
+#include "common/infer/compose.h"
 #include "tests/unit/llama_fixture.h"
 
 enum { CODES = 6, FRAME = 4, ROOM = 64 };

@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "common/base/log.h"
-#include "common/model/cache.h"
-#include "common/model/sample.h"
-#include "common/train/modelfile.h"
+#include "common/infer/cache.h"
+#include "common/infer/sample.h"
+#include "common/infer/load.h"
 
 enum { N = 16, MORE = 12, TENSORS = 21 };
 

@@ -5,7 +5,7 @@
 #include <zstd.h>
 
 #include "common/base/outfile.h"
-#include "common/data/ingest.h"
+#include "common/data/ingest/ingest.h"
 #include "common/text/lines.h"
 
 static void put(const char *name, const char *text, size_t n)

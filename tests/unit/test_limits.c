@@ -8,7 +8,7 @@
 #include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/base/str.h"
-#include "common/data/ingest_int.h"
+#include "common/data/ingest/ingest_int.h"
 #include "common/io/ckpt.h"
 #include "common/io/seal.h"
 #include "common/io/vecfile.h"

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "common/base/json.h"
-#include "common/train/modelfile.h"
+#include "common/model/llama_json.h"
 
 #define SIZES "\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":300"
 #define LLAMA "\"model_type\":\"llama\","

@@ -4,8 +4,8 @@
 
 #include <math.h>
 
-#include "common/data/loader.h"
-#include "common/data/pack.h"
+#include "common/data/loader/loader.h"
+#include "common/data/pack/pack.h"
 #include "common/io/rowshard.h"
 
 enum { SEQ = 64, DOCS = 500 };

@@ -15,8 +15,8 @@
 
 #include "common/base/num.h"
 #include "common/base/outfile.h"
-#include "common/data/loader.h"
-#include "common/data/pack.h"
+#include "common/data/loader/loader.h"
+#include "common/data/pack/pack.h"
 #include "common/io/rowindex.h"
 
 struct counts {

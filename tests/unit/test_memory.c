@@ -33,8 +33,8 @@ int main(void)
 
 #include "common/base/hash.h"
 #include "common/base/json.h"
-#include "common/config/yaml.h"
-#include "common/data/ingest.h"
+#include "common/cli/yaml.h"
+#include "common/data/ingest/ingest.h"
 #include "common/text/lines.h"
 #include "common/io/inspect.h"
 

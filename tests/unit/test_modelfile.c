@@ -10,8 +10,10 @@
 #include "common/base/rng.h"
 #include "common/io/inspect.h"
 #include "common/io/model.h"
-#include "common/model/device.h"
-#include "common/train/modelfile.h"
+#include "common/comm/device.h"
+#include "common/infer/load.h"
+#include "common/model/llama_json.h"
+#include "common/text/tokenizer.h"
 
 /* ---- the k-th opening of a file of this name fails as on a bad disk ---- */
 
@@ -286,7 +288,7 @@ static void a_damaged_tokenizer_in_a_folder(void **state)
 	write_model(at("dam"), t, true);
 	lwm_tokenizer_free(t);
 	snprintf(file, sizeof file, "%s", at("dam/tokenizer.model"));
-	must(lwm_tokenizer_open_as(&t, file, NULL, NULL, &e), &e);
+	must(lwm_tokenizer_open_as(&t, file, lwm_model_check_file, NULL, NULL, &e), &e);
 	lwm_tokenizer_free(t);
 	int loads = 0;
 	for (size_t i = 30; i < 4000; i += 90) { /* in pieces and scores: many such models still load */
@@ -296,9 +298,9 @@ static void a_damaged_tokenizer_in_a_folder(void **state)
 			loads++;
 			lwm_tokenizer_free(damaged);
 		}
-		assert_int_equal(lwm_tokenizer_open_as(&t, at("dam"), NULL, NULL, NULL), -LWM_EDATA);
+		assert_int_equal(lwm_tokenizer_open_as(&t, at("dam"), lwm_model_check_file, NULL, NULL, NULL), -LWM_EDATA);
 		memset(&e, 0, sizeof e);
-		assert_int_equal(lwm_tokenizer_open_as(&t, file, NULL, NULL, &e), -LWM_EDATA);
+		assert_int_equal(lwm_tokenizer_open_as(&t, file, lwm_model_check_file, NULL, NULL, &e), -LWM_EDATA);
 		assert_non_null(strstr(e.msg, "tokenizer.model"));
 		flip(file, i, 2);
 	}

@@ -14,7 +14,7 @@
 
 #include "common/base/outfile.h"
 #include "common/base/path.h"
-#include "common/config/opt.h"
+#include "common/cli/opt.h"
 
 static int64_t seq = 32768;
 static double rate = 3e-4, limit = 90;

@@ -1,7 +1,7 @@
 /* Packing: every token of every document once, in its place, with its loss, in rows that hold nothing else. */
 #include "tests/unit/data_fixture.h"
 
-#include "common/data/pack.h"
+#include "common/data/pack/pack.h"
 #include "common/io/rowshard.h"
 
 /* ---- the planner alone ---- */

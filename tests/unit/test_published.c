@@ -4,10 +4,11 @@
 
 #include <math.h>
 
-#include "common/data/loader.h"
-#include "common/data/pack.h"
+#include "common/data/loader/loader.h"
+#include "common/data/pack/pack.h"
 #include "common/io/rowshard.h"
-#include "common/train/weights.h"
+#include "common/optim/weights.h"
+#include "common/train/stage.h"
 
 enum { TEXT = 40, VISION = 18, DOCS = 8, MAX_DOC = 300, MAX_ROWS = 8 };
 
@@ -446,23 +447,23 @@ static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct l
 {
 	static const float first[ALL] = { 1, 1.1f, 0.9f, 0.5f, -0.25f, 0.125f, 2, -1.5f };
 	struct lwm_tensor t[2] = { { .count = NORM, .no_decay = true }, { .offset = NORM, .count = MATRIX } };
-	struct lwm_objective o = { .dev = dev, .dtype = LK_F32, .tensor = t, .ntensor = 2, .params = ALL, .floats = ALL };
+	const struct lwm_adamw how = { s->beta1, s->beta2, s->eps, s->weight_decay, s->decay_all };
 	struct lwm_devcomm *dc;
 	struct lwm_weights w;
 	OK(lwm_devcomm_new(&dc, dev, comm, &err));
-	OK(lwm_weights_new(&w, &o, dc, &err));
+	OK(lwm_weights_new(&w, dev, LK_F32, ALL, dc, &err));
 	assert_true(w.count >= ALL && w.count <= 64);
 	float host[64] = { 0 };
 	memcpy(host, first, sizeof first);
-	OK(lwm_weights_put(&w, LWM_CKPT_PARAMS, host, &err));
+	OK(lwm_weights_put(&w, LWM_STATE_WEIGHTS, host, &err));
 	for (int n = 0; n < UPDATES; n++) {
 		double norm;
 		for (int i = 0; i < ALL; i++)
 			host[i] = (float)(0.4 * sin(1.3 * n + 0.9 * i) + 0.05 * i);
 		assert_int_equal(lk_upload(dev, w.grad, host, (size_t)w.count * sizeof *host), 0);
 		OK(lwm_weights_reduce(&w, 1, &norm, &err));
-		OK(lwm_weights_update(&w, &o, s, n, lwm_stage_lr(s, n), norm > s->clip ? s->clip / norm : 1, &err));
-		OK(lwm_weights_take(&w, LWM_CKPT_PARAMS, host, &err));
+		OK(lwm_weights_update(&w, t, 2, &how, n, lwm_stage_lr(s, n), norm > s->clip ? s->clip / norm : 1, &err));
+		OK(lwm_weights_take(&w, LWM_STATE_WEIGHTS, host, &err));
 		for (int i = 0; i < ALL; i++)
 			if (!(fabs((double)host[i] - want[n][i]) <= 2e-6))
 				fail_msg("update %d, weight %d: %.9g, expected %.9g", n, i, (double)host[i], want[n][i]);

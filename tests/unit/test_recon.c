@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "common/media/picture.h"
-#include "common/train/clipdoc.h"
+#include "common/data/ingest/clipdoc.h"
 #include "common/train/recon.h"
 #include "tests/unit/peak.h"
 

@@ -2,7 +2,7 @@
  * last rank that needs it. Counted call by call, and compared with numbers worked out from the rows.
  *
  * attn_ring.c is compiled into this program with its calls redirected to counters; the rest is the library's. */
-#include "common/dist/devcomm.h"
+#include "common/comm/devcomm.h"
 #include "kernels/kernels.h"
 #include "tests/unit/llama_fixture.h"
 
@@ -22,7 +22,7 @@ static int count_start(struct lwm_devcomm *d, int to, const void *send, size_t s
 #undef lk_attn_bwd
 #undef lwm_devcomm_start
 
-#include "common/dist/mesh.h"
+#include "common/comm/mesh.h"
 
 /* ---- counters, one set a rank, which is a thread ---- */
 

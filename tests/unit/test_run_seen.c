@@ -1,7 +1,7 @@
 /* When a look at a file says that it is the same, and when it cannot. */
 #include "tests/unit/io_fault.h"
 
-#include "common/config/run_seen.h"
+#include "common/pipeline/seen.h"
 
 #define SECOND 1000000000LL
 

@@ -1,6 +1,6 @@
 /* test_sample.c - caches against the whole forward pass, and what a draw may give. */
-#include "common/model/cache.h"
-#include "common/model/sample.h"
+#include "common/infer/cache.h"
+#include "common/infer/sample.h"
 #include "tests/unit/llama_fixture.h"
 
 /* ---- caches ---- */

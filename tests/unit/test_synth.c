@@ -5,7 +5,7 @@
 #include <jansson.h>
 
 #include "common/data/needle.h"
-#include "common/data/synth.h"
+#include "common/synth/synth.h"
 
 static void test_needle_strings(void **state)
 {

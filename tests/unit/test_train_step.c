@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "common/base/log.h"
-#include "common/data/loader.h"
+#include "common/data/loader/loader.h"
 #include "common/model/llama.h"
 #include "tests/unit/train_probe.h"
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "common/base/log.h"
-#include "common/data/loader.h"
+#include "common/data/loader/loader.h"
 #include "common/io/ckpt_int.h"
 #include "common/train/settings.h"
 #include "tests/unit/train_probe.h"

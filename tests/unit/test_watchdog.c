@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "common/dist/comm.h"
+#include "common/comm/comm.h"
 #include "kernels/kernels.h"
 
 static void nap(double s)

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "common/base/clock.h"
-#include "common/config/yaml.h"
+#include "common/cli/yaml.h"
 
 static struct lwm_yaml *parse(const char *text)
 {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/model/cache.h"
+#include "common/infer/cache.h"
 #include "common/model/vqgan.h"
 #include "tests/bench/cuda/bench_gpu.h"
 

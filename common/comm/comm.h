@@ -1,0 +1,78 @@
+/* comm.h - groups of ranks that exchange bytes: one process, threads as ranks, MPI (and NCCL beside it).
+ *
+ * Every function is COLLECTIVE over the communicator unless it says local: all ranks call it, in the same order. Failing
+ * ranks do not leave alone: before a collective that depends on local success, callers use lwm_agree, after which every
+ * rank returns the worst code and knows the sentence of the lowest failing rank.
+ * Buffers are host memory. Floating-point sums are formed in rank order, so results do not depend on timing.
+ */
+#ifndef LWM_COMM_COMM_H
+#define LWM_COMM_COMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+struct lwm_comm;
+
+/* Local. A group of one. */
+int lwm_comm_self(struct lwm_comm **out, struct lwm_err *e);
+/* Runs fn on n threads, each with its rank's communicator; returns the worst of what they returned. For tests and for
+ * several ranks in one process. */
+typedef int lwm_rank_fn(struct lwm_comm *c, void *arg, struct lwm_err *e);
+int lwm_comm_threads(int n, lwm_rank_fn *fn, void *arg, struct lwm_err *e);
+/* In libcommmpi.a only (comm_mpi.c), so that tools without ranks do not link MPI. world is MPI_COMM_WORLD; when the
+ * program was not started by a launcher it is a group of one. Several tasks that MPI sees each alone (srun without a PMI that
+ * MPI speaks) are refused with -LWM_EUNAVAIL, unless LWM_ALONE=1. lwm_comm_free of the world finalizes MPI. */
+int lwm_comm_mpi(struct lwm_comm **world, int *argc, char ***argv, struct lwm_err *e);
+void lwm_comm_free(struct lwm_comm *c); /* NULL is fine; collective for MPI */
+
+int lwm_comm_rank(const struct lwm_comm *c); /* local */
+int lwm_comm_size(const struct lwm_comm *c); /* local */
+const char *lwm_comm_kind(const struct lwm_comm *c); /* local: "self", "threads", "mpi" */
+/* Ranks of equal color form a group, ordered by key then rank. color < 0: *out is NULL for this rank. */
+int lwm_comm_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e);
+/* Local, does not return on MPI: ends every rank of the job with the exit status. For tools only. */
+void lwm_comm_abort(struct lwm_comm *c, int status);
+
+/* Local, pure. Bytes of its own that a group of `size` ranks takes on each for sums and scattered sums of up to n floats. */
+int64_t lwm_comm_work(int size, int64_t n);
+
+int lwm_comm_barrier(struct lwm_comm *c, struct lwm_err *e);
+int lwm_comm_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e);
+/* all: size*bytes. mine may be its own place in all. */
+int lwm_comm_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e);
+int lwm_comm_sum_f32(struct lwm_comm *c, float *p, int64_t n, struct lwm_err *e);   /* all-reduce in place */
+int lwm_comm_sum_f64(struct lwm_comm *c, double *p, int64_t n, struct lwm_err *e);
+int lwm_comm_max_i64(struct lwm_comm *c, int64_t *p, int64_t n, struct lwm_err *e);
+/* Everyone ends with slice r of the sum, slices being n/size elements (n a multiple of size). */
+int lwm_comm_reduce_scatter_f32(struct lwm_comm *c, const float *in, float *mine, int64_t n, struct lwm_err *e);
+
+/* One send and one receive that overlap with computation: start, compute, finish. At most 8 pairs in flight, finished in the order
+ * they were started. Peers may be the rank itself. send_bytes or recv_bytes 0: nothing that way. */
+int lwm_comm_start(struct lwm_comm *c, int to, const void *send, size_t send_bytes, int from, void *recv, size_t recv_bytes,
+		   struct lwm_err *e);
+int lwm_comm_finish(struct lwm_comm *c, struct lwm_err *e);
+
+/* Everyone gets the most severe rc (the one with the lowest rank when equal) and its sentence, on other ranks as
+ * "rank 3: sentence"; e->who tells the one from the others. -LWM_ERANK and a failure that is LWM_ERR_ALONE come back
+ * at once: the others would not hear. */
+int lwm_agree(struct lwm_comm *c, int rc, struct lwm_err *e);
+/* For tools: the end of a job. Frees the world. A failure that the others do not know of ends all ranks with its code
+ * (on MPI this does not return); nobody waits longer than a minute for a rank that does not come. Returns rc. */
+int lwm_comm_end(struct lwm_comm *world, int rc, const struct lwm_err *e);
+
+/* The watchdog ends a process whose ranks wait for each other for ever: with status LWM_ERANK and a sentence on stderr. A process
+ * that computes has to give a sign of life (pet, tick) every `seconds`; kernels give them from inside long loops. One that waits
+ * for other ranks cannot know whether those compute: it waits for ten times the longest step so far, before there was a step ten
+ * times `seconds`, at least `seconds`. A lost rank is not its business: the launcher sees that at once (slurm/job.sh). All local.
+ * start: 0 seconds, or a group of one, which waits for nobody: off. */
+void lwm_watchdog_start(struct lwm_comm *c, double seconds);
+void lwm_watchdog_pet(const char *where); /* `where` names the section for the report */
+void lwm_watchdog_tick(void);             /* the same section goes on; any thread, cheap */
+void lwm_watchdog_wait(bool waiting);     /* around whatever waits for other ranks; bodies of comm call it */
+void lwm_watchdog_step(double seconds);   /* a step took so long */
+void lwm_watchdog_stop(void);
+
+#endif

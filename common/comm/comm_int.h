@@ -1,0 +1,39 @@
+/* comm_int.h - between comm.c and its bodies; nobody else includes it.
+ *
+ * A body supplies byte movement; comm.c builds reductions, agreement and checks on it, so that sums are formed in rank
+ * order whichever body carries them.
+ */
+#ifndef LWM_COMM_COMM_INT_H
+#define LWM_COMM_COMM_INT_H
+
+#include "common/comm/comm.h"
+
+struct lwm_comm_ops {
+	const char *kind;
+	void (*free)(struct lwm_comm *c);
+	void (*abort)(struct lwm_comm *c, int status);
+	int (*split)(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e);
+	int (*barrier)(struct lwm_comm *c, struct lwm_err *e);
+	int (*bcast)(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e);
+	int (*allgather)(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e);
+	/* slice j of send goes to rank j, slice j of recv comes from rank j; each `bytes` long */
+	int (*alltoall)(struct lwm_comm *c, const void *send, void *recv, size_t bytes, struct lwm_err *e);
+	int (*start)(struct lwm_comm *c, int to, const void *send, size_t send_bytes, int from, void *recv,
+		     size_t recv_bytes, struct lwm_err *e);
+	int (*finish)(struct lwm_comm *c, struct lwm_err *e);
+};
+
+struct lwm_comm {
+	const struct lwm_comm_ops *ops;
+	int rank, size;
+	void *impl;
+	float *work; /* of reductions; 2 * LWM_COMM_CHUNK floats */
+};
+
+enum { LWM_COMM_CHUNK = 1 << 20, LWM_COMM_INFLIGHT = 8 };
+
+/* A new handle with its work space, or NULL. */
+struct lwm_comm *lwm_comm_handle(const struct lwm_comm_ops *ops, int rank, int size, void *impl);
+void lwm_comm_handle_free(struct lwm_comm *c);
+
+#endif

@@ -1,0 +1,323 @@
+#include "common/data/loader/loader.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/num.h"
+#include "common/base/rng.h"
+#include "common/data/loader/loader_int.h"
+
+/* Shares of a block by largest remainder; a source with any weight gets at least one draw. */
+static int share(struct lwm_loader *l, const struct lwm_loader_cfg *cfg, struct lwm_err *e)
+{
+	double total = 0;
+	int64_t given = 0, n = cfg->nsources;
+	for (int64_t i = 0; i < n; i++) {
+		if (!(cfg->source[i].weight >= 0 && cfg->source[i].weight < 1e300))
+			return lwm_fail(e, LWM_ECONFIG, "source '%s': its weight must be 0 or more",
+					l->set.source[i].name);
+		total += cfg->source[i].weight;
+	}
+	if (total == 0 || n == 1)
+		return 0;
+	if (n > LWM_MIX_BLOCK)
+		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " weighted sources, at most %d can be mixed", n,
+				LWM_MIX_BLOCK);
+	l->slots = calloc((size_t)n, sizeof *l->slots);
+	double *left = calloc((size_t)n, sizeof *left);
+	if (!l->slots || !left) {
+		free(left);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the mixture");
+	}
+	for (int64_t i = 0; i < n; i++) {
+		double exact = cfg->source[i].weight / total * LWM_MIX_BLOCK;
+		l->slots[i] = (int64_t)exact;
+		if (l->slots[i] == 0 && exact > 0)
+			l->slots[i] = 1;
+		left[i] = exact - (double)l->slots[i];
+		given += l->slots[i];
+	}
+	while (given != LWM_MIX_BLOCK) { /* the one that is furthest below (or above) its exact share */
+		int64_t best = -1, step = given < LWM_MIX_BLOCK ? 1 : -1;
+		double sign = (double)step;
+		for (int64_t i = 0; i < n; i++)
+			if (l->slots[i] > (step < 0) && (best < 0 || sign * left[i] > sign * left[best]))
+				best = i;
+		l->slots[best] += step;
+		left[best] -= sign;
+		given += step;
+	}
+	free(left);
+	return 0;
+}
+
+/* Which source draw g is of, and its place among the draws of that source in the block. */
+static int64_t source_of(const struct lwm_loader *l, int64_t g, int64_t *place)
+{
+	int64_t source = 0;
+	*place = lwm_rng_permute(l->cfg.seed, LWM_RNG_MIX, (uint64_t)(g / LWM_MIX_BLOCK), LWM_MIX_BLOCK, g % LWM_MIX_BLOCK);
+	while (*place >= l->slots[source])
+		*place -= l->slots[source++];
+	return source;
+}
+
+struct lwm_sample lwm_loader_sample(const struct lwm_loader *l, int64_t g)
+{
+	struct lwm_sample x = { 0, 0, 0 };
+	int64_t k = g, rows = l->info.rows;
+	if (l->held) {
+		x.source = l->held[g].source;
+		k = l->held[g].draw;
+		rows = l->set.source[x.source].rows;
+	} else if (l->slots) {
+		int64_t place;
+		x.source = source_of(l, g, &place);
+		k = g / LWM_MIX_BLOCK * l->slots[x.source] + place;
+		rows = l->set.source[x.source].rows;
+	}
+	x.epoch = k / rows;
+	uint64_t stream = (uint64_t)x.epoch << 16 | (uint64_t)x.source;
+	x.row = lwm_rng_permute(l->cfg.seed, LWM_RNG_ORDER, stream, rows, k % rows);
+	if (!l->slots) /* one pool: find the source of the row */
+		while (x.row >= l->set.source[x.source].rows)
+			x.row -= l->set.source[x.source++].rows;
+	return x;
+}
+
+static int check_cfg(const struct lwm_loader_cfg *c, struct lwm_err *e)
+{
+	if (c->ranks < 1 || c->rank < 0 || c->rank >= c->ranks || (c->rows_per_step < 1 && c->once < 1) || c->micro_rows < 1)
+		return lwm_fail(e, LWM_ECONFIG, "rank %d of %d with %" PRId64 " rows a step, %" PRId64 " at a time: "
+				"not possible", c->rank, c->ranks, c->rows_per_step, c->micro_rows);
+	if (c->once == 0 && (c->rows_per_step % c->ranks || c->rows_per_step / c->ranks % c->micro_rows))
+		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " rows a step do not divide into %d data ranks with micro "
+				"batches of %" PRId64 " rows", c->rows_per_step, c->ranks, c->micro_rows);
+	return 0;
+}
+
+/* The weights of the modalities, as far as they are given. */
+static int set_modalities(struct lwm_loader *l, struct lwm_err *e)
+{
+	const struct lwm_loader_cfg *c = &l->cfg;
+	double text = c->text_weight, vision = c->vision_weight;
+	if (!(text >= 0 && text < 1e300 && vision >= 0 && vision < 1e300))
+		return lwm_fail(e, LWM_ECONFIG, "the weights of text and vision must be 0 or more");
+	l->apart = text > 0 || vision > 0 || c->weighting == LWM_PUBLISHED;
+	if (text == 0 && vision == 0)
+		text = vision = c->weighting == LWM_PUBLISHED && (c->vision || l->info.vocab > l->info.vocab_text) ? 0.5 : 1;
+	l->modality[0] = text;
+	l->modality[1] = vision;
+	return 0;
+}
+
+/* Held-out rows of weighted sources: the draws in order, without those of a source that has no row left. */
+static int draw_once(struct lwm_loader *l, struct lwm_err *e)
+{
+	int64_t n = 0, *drawn = calloc((size_t)l->set.nsources, sizeof *drawn);
+	l->held = malloc((size_t)l->cfg.once * sizeof *l->held);
+	if (!drawn || !l->held) {
+		free(drawn);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the order of %" PRId64 " rows", l->cfg.once);
+	}
+	for (int64_t g = 0, place; n < l->cfg.once; g++) {
+		int64_t s = source_of(l, g, &place);
+		if (drawn[s] < l->set.source[s].rows)
+			l->held[n++] = (struct lwm_loader_held){ s, drawn[s]++ };
+	}
+	free(drawn);
+	return 0;
+}
+
+/* One step of whole micro batches on every rank, with room for all that counts. */
+static int hold_out(struct lwm_loader *l, struct lwm_err *e)
+{
+	int64_t unit = l->cfg.ranks * l->cfg.micro_rows, all = 0;
+	if (!l->cfg.once)
+		return 0;
+	for (int64_t i = 0; i < l->set.nsources; i++)
+		all += !l->slots || l->slots[i] ? l->set.source[i].rows : 0;
+	l->cfg.once = l->cfg.once < all ? l->cfg.once : all;
+	l->cfg.rows_per_step = (l->cfg.once + unit - 1) / unit * unit;
+	return l->slots ? draw_once(l, e) : 0;
+}
+
+static int alloc_batch(struct lwm_loader *l, struct lwm_batch *b, struct lwm_err *e)
+{
+	int64_t n;
+	b->rows = l->cfg.micro_rows;
+	b->seq = l->info.seq_length;
+	if (lwm_mul(b->rows, b->seq, &n) || n > INT64_MAX / 8)
+		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " rows of %" PRId64 " tokens are too many", b->rows, b->seq);
+	b->tokens = malloc((size_t)n * sizeof *b->tokens);
+	b->targets = malloc((size_t)n * sizeof *b->targets);
+	b->segments = malloc((size_t)n * sizeof *b->segments);
+	b->positions = malloc((size_t)n * sizeof *b->positions);
+	b->weights = malloc((size_t)n * sizeof *b->weights);
+	if (!b->tokens || !b->targets || !b->segments || !b->positions || !b->weights)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a batch of %" PRId64 " rows of %" PRId64 " tokens",
+				b->rows, b->seq);
+	return 0;
+}
+
+static void *prefetch(void *user);
+
+int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, struct lwm_err *e)
+{
+	struct lwm_loader *l = calloc(1, sizeof *l);
+	int rc = l ? check_cfg(cfg, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for the loader");
+	*out = NULL;
+	if (cfg->comm)
+		rc = lwm_agree(cfg->comm, rc, e);
+	if (rc < 0) {
+		free(l);
+		return rc;
+	}
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_cond_init(&l->wake, NULL);
+	l->cfg = *cfg;
+	l->cfg.source = NULL;
+	LWM_GO(lwm_rowset_open(&l->set, cfg, e));
+	LWM_GO(share(l, cfg, e));
+	l->info = (struct lwm_loader_info){ .seq_length = cfg->seq_length ? cfg->seq_length : l->set.seq,
+					    .nsources = l->set.nsources, .rows = l->set.rows,
+					    .vocab_text = l->set.vocab_text,
+					    .vocab = l->set.vocab_text + l->set.vocab_vision,
+					    .tokenizer = l->set.tokenizer, .content = l->set.content };
+	LWM_GO(set_modalities(l, e));
+	LWM_GO(hold_out(l, e));
+	LWM_GO(alloc_batch(l, &l->slot[0].b, e));
+	LWM_GO(alloc_batch(l, &l->slot[1].b, e));
+	if (cfg->prefetch && pthread_create(&l->thread, NULL, prefetch, l)) {
+		rc = lwm_fail(e, LWM_EMEMORY, "cannot start the loader's thread");
+		goto out;
+	}
+	l->running = cfg->prefetch;
+	*out = l;
+out:
+	if (cfg->comm)
+		rc = lwm_agree(cfg->comm, rc, e);
+	if (rc < 0) {
+		lwm_loader_close(l);
+		*out = NULL;
+	}
+	return rc;
+}
+
+void lwm_loader_close(struct lwm_loader *l)
+{
+	if (!l)
+		return;
+	if (l->running) {
+		pthread_mutex_lock(&l->lock);
+		l->stop = true;
+		pthread_cond_broadcast(&l->wake);
+		pthread_mutex_unlock(&l->lock);
+		pthread_join(l->thread, NULL);
+	}
+	for (int i = 0; i < 2; i++) {
+		struct lwm_batch *b = &l->slot[i].b;
+		free(b->tokens);
+		free(b->targets);
+		free(b->segments);
+		free(b->positions);
+		free(b->weights);
+	}
+	pthread_mutex_destroy(&l->lock);
+	pthread_cond_destroy(&l->wake);
+	lwm_row_release(&l->row);
+	lwm_rowset_release(&l->set);
+	free(l->slots);
+	free(l->held);
+	free(l);
+}
+
+static void fill_slot(struct lwm_loader *l, struct lwm_loader_slot *s)
+{
+	lwm_err_clear(&s->err);
+	s->rc = lwm_loader_fill(l, s->step, s->micro, &s->b, &s->err);
+}
+
+/* Fills wanted slots until told to stop. The row set is this thread's while a slot is wanted, the caller's otherwise.
+ * */
+static void *prefetch(void *user)
+{
+	struct lwm_loader *l = user;
+	pthread_mutex_lock(&l->lock);
+	while (!l->stop) {
+		struct lwm_loader_slot *s = NULL;
+		for (int i = 0; i < 2; i++)
+			if (l->slot[i].state == LWM_SLOT_WANTED)
+				s = &l->slot[i];
+		if (!s) {
+			pthread_cond_wait(&l->wake, &l->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&l->lock);
+		fill_slot(l, s);
+		pthread_mutex_lock(&l->lock);
+		s->state = LWM_SLOT_READY;
+		pthread_cond_broadcast(&l->wake);
+	}
+	pthread_mutex_unlock(&l->lock);
+	return NULL;
+}
+
+static void want_next(struct lwm_loader *l, struct lwm_loader_slot *s, int64_t step, int64_t micro)
+{
+	bool last = micro + 1 == lwm_loader_micros(l);
+	s->step = step + last;
+	s->micro = last ? 0 : micro + 1;
+	s->state = LWM_SLOT_WANTED;
+	pthread_cond_broadcast(&l->wake);
+}
+
+int lwm_loader_get(struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_batch **out, struct lwm_err *e)
+{
+	int64_t end;
+	*out = NULL;
+	if (step < 0 || micro < 0 || micro >= lwm_loader_micros(l) || lwm_mul(step + 1, l->cfg.rows_per_step, &end))
+		return lwm_fail(e, LWM_EINTERNAL, "no such batch: step %" PRId64 ", micro batch %" PRId64, step, micro);
+	struct lwm_loader_slot *s = &l->slot[1 - l->current];
+	pthread_mutex_lock(&l->lock);
+	while (s->state == LWM_SLOT_WANTED)
+		pthread_cond_wait(&l->wake, &l->lock);
+	if (s->state != LWM_SLOT_READY || s->step != step || s->micro != micro) {
+		s->step = step;
+		s->micro = micro;
+		fill_slot(l, s);
+	}
+	int rc = s->rc;
+	if (rc < 0) {
+		s->state = LWM_SLOT_EMPTY;
+		if (e && !e->code)
+			*e = s->err;
+	} else {
+		l->current = 1 - l->current;
+		*out = &s->b;
+		if (l->running)
+			want_next(l, &l->slot[1 - l->current], step, micro);
+	}
+	pthread_mutex_unlock(&l->lock);
+	return rc;
+}
+
+int64_t lwm_loader_micros(const struct lwm_loader *l)
+{
+	return l->cfg.rows_per_step / l->cfg.ranks / l->cfg.micro_rows;
+}
+
+const struct lwm_loader_info *lwm_loader_info(const struct lwm_loader *l)
+{
+	return &l->info;
+}
+
+int64_t lwm_loader_source_rows(const struct lwm_loader *l, int64_t source)
+{
+	return l->set.source[source].rows;
+}
+
+const char *lwm_loader_source_name(const struct lwm_loader *l, int64_t source)
+{
+	return l->set.source[source].name;
+}

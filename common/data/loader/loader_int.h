@@ -1,0 +1,65 @@
+/* loader_int.h - inside common/data: where rows come from, and filling a batch. */
+#ifndef LWM_DATA_LOADER_LOADER_INT_H
+#define LWM_DATA_LOADER_LOADER_INT_H
+
+#include <pthread.h>
+
+#include "common/data/loader/loader.h"
+#include "common/io/rowshard.h"
+
+enum { LWM_MIX_BLOCK = 10000 };
+
+/* Row shards of all sources in one list. They are opened when a row of theirs is wanted. */
+struct lwm_rowset_shard {
+	char *path;
+	int64_t first;       /* rows of the same source before it */
+	struct lwm_rows_facts facts;
+	struct lwm_rows *h;  /* NULL: not wanted so far */
+};
+struct lwm_rowset_source {
+	char *name;
+	int64_t shard, nshards, rows; /* its shards in the list */
+};
+struct lwm_rowset {
+	struct lwm_rowset_shard *shard;
+	struct lwm_rowset_source *source;
+	int64_t nshards, nsources, rows, seq, vocab_text, vocab_vision;
+	int64_t wanted; /* tokens of a row, or one less; 0: all have seq */
+	struct lwm_hash tokenizer, content;
+};
+int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, struct lwm_err *e);
+void lwm_rowset_release(struct lwm_rowset *s);
+int lwm_rowset_read(struct lwm_rowset *s, int64_t source, int64_t row, struct lwm_row *out, struct lwm_err *e);
+
+/* One of the two batches: one is the caller's while the other is filled. */
+struct lwm_loader_slot {
+	struct lwm_batch b;
+	int64_t step, micro;
+	enum { LWM_SLOT_EMPTY, LWM_SLOT_WANTED, LWM_SLOT_READY } state;
+	int rc;
+	struct lwm_err err;
+};
+
+struct lwm_loader {
+	struct lwm_loader_cfg cfg; /* source is NULL */
+	struct lwm_loader_info info;
+	struct lwm_rowset set;
+	double modality[2]; /* w_m of text and vision */
+	bool apart;         /* text and vision are told apart */
+	struct lwm_loader_held {
+		int64_t source, draw;
+	} *held; /* [cfg.once] the rows of an evaluation over weighted sources; NULL otherwise */
+	int64_t *slots; /* [nsources] draws of each source in a block of LWM_MIX_BLOCK; NULL: one pool of all rows */
+	struct lwm_row row;
+	struct lwm_loader_slot slot[2];
+	int current; /* the caller's slot */
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	bool running, stop;
+};
+
+/* Reads the rows of (step, micro) into b, whose arrays are allocated. */
+int lwm_loader_fill(struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_batch *b, struct lwm_err *e);
+
+#endif

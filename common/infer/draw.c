@@ -1,0 +1,67 @@
+/* draw.c - the next token: by sample.c from logits on the host, or where they are when that is not host memory. */
+#include <stdlib.h>
+
+#include "common/base/rng.h"
+#include "common/infer/cache_int.h"
+#include "common/infer/compose.h"
+
+static int on_host(struct lwm_gen *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+		   struct lwm_err *e)
+{
+	const struct lwm_llama_cfg *c = &g->m->cfg;
+	int64_t rows = head == LWM_VISION ? c->vision_rows : c->vocab_text;
+	int64_t most = c->vision_rows > c->vocab_text ? c->vision_rows : c->vocab_text;
+	float *logits;
+
+	if (!g->logits)
+		g->logits = malloc((size_t)(g->max_streams * most) * sizeof *g->logits);
+	logits = g->logits;
+	if (!logits)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for %lld logits", (long long)most);
+	LWM_TRY(lwm_gen_logits(g, head, logits, e));
+	if (g->have == 2) { // the result takes the place of the stream without a prompt
+		lwm_guide(logits + rows, logits, d->limit, d->guide);
+		logits += rows;
+	}
+	return lwm_sample(d->sampler, logits, 0, d->limit, d->step, d->sample, id, logprob, e);
+}
+
+static int on_device(struct lwm_gen *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+		     struct lwm_err *e)
+{
+	struct lwm_rng r = lwm_rng_at(d->sampler->seed, LWM_RNG_SAMPLE, d->step, d->sample);
+	struct lk_draw how = { .first = 0, .last = d->limit, .top_k = d->sampler->top_k, .temperature = d->sampler->temperature,
+			       .top_p = d->sampler->top_p };
+	struct lwm_llama *m = g->m;
+	struct lk_view y, x;
+	double u = lwm_rng_double(&r);
+	int32_t got = -1;
+
+	LWM_TRY(lwm_gen_rows(g, head, e));
+	y = lwm_logit_piece(m, &g->w, head, 0, g->have);
+	x = lk_view1(y.data, LK_F32, d->limit);
+	if (g->have == 2 && d->guide != 1) { // u + guide (c - u)
+		y.data = (float *)y.data + y.stride[0];
+		y = lk_view1(y.data, LK_F32, d->limit);
+		LWM_K(m, lk_scale(m->dev, &y, (float)(1 - d->guide)));
+		LWM_K(m, lk_axpy(m->dev, &y, (float)d->guide, &x));
+		x = y;
+	}
+	x = lk_view2(x.data, LK_F32, 1, d->limit);
+	LWM_K(m, lk_draw(m->dev, &x, &how, &u, &got, logprob));
+	*id = got;
+	if (m->rc && e && !e->code)
+		*e = m->err;
+	if (!m->rc && got < 0)
+		return lwm_fail(e, LWM_ENUMERIC, "logits 0 to %lld hold NaN or nothing finite to choose from",
+				(long long)d->limit - 1);
+	return m->rc;
+}
+
+int lwm_gen_draw(struct lwm_gen *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+		 struct lwm_err *e)
+{
+	bool down = g->comm || lk_dev_is_host(g->m->dev) || g->have > lwm_logit_room(g->m);
+
+	return down ? on_host(g, head, d, id, logprob, e) : on_device(g, head, d, id, logprob, e);
+}

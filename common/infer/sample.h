@@ -1,0 +1,28 @@
+/* sample.h - from logits to a token: guidance, allowed ids, temperature, top-k, top-p, draw. Host memory, local.
+ *
+ * A draw is a function of (seed, step, sample) and the logits; no state. Logits are fp32 in vocabulary order of one
+ * head.
+ */
+#ifndef LWM_INFER_SAMPLE_H
+#define LWM_INFER_SAMPLE_H
+
+#include <stdint.h>
+
+#include "common/base/err.h"
+
+struct lwm_sampler {
+	double temperature; /* 0 = greedy: the largest logit, the lowest id on ties */
+	int64_t top_k;      /* 0 = all */
+	double top_p;       /* nucleus (Holtzman et al. 2020); 1 = all */
+	uint64_t seed;
+};
+
+/* u = u + scale * (c - u): classifier-free guidance (Ho & Salimans 2022). scale 1 gives c. */
+void lwm_guide(float *u, const float *c, int64_t n, double scale);
+/* Index drawn from logits[first .. last) (others have no chance). scratch: n floats and n int32 are allocated
+ * inside. NaN in the range is -LWM_ENUMERIC. *logprob (may be NULL): natural log of the drawn id's probability
+ * under temperature 1 over the range. */
+int lwm_sample(const struct lwm_sampler *s, const float *logits, int64_t first, int64_t last, uint64_t step,
+	       uint64_t sample, int64_t *out, double *logprob, struct lwm_err *e);
+
+#endif

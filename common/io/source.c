@@ -1,0 +1,150 @@
+/* A model that stands in files, a checkpoint of a run or a folder that other programs open, read as one thing. */
+#include "common/io/source.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "common/base/path.h"
+#include "common/base/str.h"
+
+void lwm_source_passed_over(void *ctx, const char *dir, const struct lwm_err *why)
+{
+	(void)ctx;
+	(void)dir;
+	lwm_log(LWM_WARN, "passing over %s", why->msg);
+}
+
+/* "checkpoint:ROOT" -> the step folder to read, malloc'ed. */
+static int step_folder(char **dir, const char *path, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
+{
+	char *record = lwm_path_join(path, "COMMIT.json");
+	int is_step = record ? lwm_path_there(record, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	free(record);
+	LWM_TRY(is_step);
+	if (is_step) {
+		*dir = strdup(path);
+		return *dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	}
+	LWM_TRY(lwm_ckpt_latest(dir, path, older_ok, how, lwm_source_passed_over, NULL, e));
+	if (*dir)
+		return 0;
+	return lwm_fail(e, LWM_ENOINPUT, lwm_path_exists(path) ? "%s: no checkpoint in it" : "%s: is not there", path);
+}
+
+static struct lwm_ckpt_tensor shape_of(const struct lwm_tensor *t)
+{
+	struct lwm_ckpt_tensor c = { .name = t->name, .ndim = t->ndim };
+	memcpy(c.shape, t->shape, sizeof c.shape);
+	return c;
+}
+
+int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
+{
+	memset(s, 0, sizeof *s);
+	if (!strncmp(text, "checkpoint:", 11)) {
+		LWM_TRY(step_folder(&s->dir, text + 11, older_ok, how, e));
+		return how == LWM_CKPT_SEAL ? lwm_ckpt_open_record(&s->ckpt, s->dir, LWM_CKPT_QUICK, e) :
+					      lwm_ckpt_open(&s->ckpt, s->dir, e);
+	}
+	if (!strncmp(text, "model:", 6)) {
+		s->dir = strdup(text + 6);
+		if (!s->dir)
+			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", text);
+		return lwm_model_open(&s->model, s->dir, e);
+	}
+	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR, text-checkpoint:DIR or text-model:DIR", text);
+}
+
+void lwm_source_close(struct lwm_source *s)
+{
+	lwm_ckpt_close(s->ckpt);
+	lwm_model_close(s->model);
+	free(s->dir);
+}
+
+int lwm_source_read(struct lwm_source *s, const struct lwm_tensor *t, bool may_lack, int64_t offset, int64_t n, float *out,
+		       struct lwm_err *e)
+{
+	struct lwm_ckpt_tensor want = shape_of(t);
+	int64_t i = s->ckpt ? lwm_ckpt_find(s->ckpt, t->name) : lwm_model_find(s->model, t->name);
+	if (i < 0 && may_lack)
+		return 0;
+	if (s->model)
+		return lwm_model_read_named(s->model, &want, offset, n, out, e);
+	if (i < 0)
+		return lwm_fail(e, LWM_ECONFIG, "%s: has no tensor '%s'", s->dir, t->name);
+	const struct lwm_ckpt_tensor *have = lwm_ckpt_tensor(s->ckpt, i);
+	if (have->ndim != want.ndim || memcmp(have->shape, want.shape, (size_t)want.ndim * sizeof *want.shape))
+		return lwm_fail(e, LWM_ECONFIG,
+				"%s: tensor '%s' is %" PRId64 " x %" PRId64 ", this model wants %" PRId64 " x %" PRId64,
+				s->dir, t->name, have->shape[0], have->ndim > 1 ? have->shape[1] : 1, want.shape[0],
+				want.ndim > 1 ? want.shape[1] : 1);
+	return lwm_ckpt_read(s->ckpt, LWM_CKPT_PARAMS, i, offset, n, out, e);
+}
+
+/* Parts of other programs' files that hold no weights: tables of angles, masks; and a head that is the embedding again. */
+static bool is_no_weight(const char *name, bool tied)
+{
+	return lwm_path_has_suffix(name, ".rotary_emb.inv_freq") || lwm_path_has_suffix(name, ".masked_bias") ||
+	       (tied && !strcmp(name, "lm_head.weight"));
+}
+
+/* Every tensor of the source has a place among t[0..n): what is left out would be lost in silence. */
+int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensor *t, int64_t n, struct lwm_err *e)
+{
+	int64_t count = s->model ? lwm_model_count(s->model) : lwm_ckpt_count(s->ckpt);
+	bool tied = true;
+	for (int64_t i = 0; i < n && tied; i++)
+		tied = strcmp(t[i].name, "lm_head.weight") != 0;
+	for (int64_t k = 0; k < count; k++) {
+		const char *name = (s->model ? lwm_model_tensor(s->model, k) : lwm_ckpt_tensor(s->ckpt, k))->name;
+		bool known = is_no_weight(name, tied);
+		for (int64_t i = 0; i < n && !known; i++)
+			known = !strcmp(t[(i + k) % n].name, name);
+		if (!known)
+			return lwm_fail(e, LWM_ECONFIG, "%s: has a tensor '%s' that this model has no place for", s->dir, name);
+	}
+	return 0;
+}
+
+/* What a source records: a hash of the tokenizer, "" when it does not say. */
+const char *lwm_source_tokenizer(const struct lwm_source *s)
+{
+	const char *hash = s->model ? lwm_model_tokenizer_hash(s->model) : lwm_ckpt_meta(s->ckpt)->tokenizer;
+	return hash ? hash : "";
+}
+
+const json_t *lwm_source_config(const struct lwm_source *s)
+{
+	return s->model ? lwm_model_config(s->model) : json_object_get(lwm_ckpt_meta(s->ckpt)->config, "model");
+}
+
+/* 1 yes, 0 no: then it is a checkpoint, or nothing. */
+static int is_model_folder(const char *dir, struct lwm_err *e)
+{
+	char *config = lwm_path_join(dir, "config.json");
+	int rc = config ? lwm_path_there(config, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	free(config);
+	return rc;
+}
+
+int lwm_source_open_folder(struct lwm_source *s, const char *dir, bool older_ok, enum lwm_ckpt_check how, const json_t **config,
+		       struct lwm_err *e)
+{
+	struct lwm_str text = { 0 };
+	int rc = is_model_folder(dir, e);
+	memset(s, 0, sizeof *s);
+	if (rc >= 0) {
+		lwm_str_printf(&text, "%s:%s", rc ? "model" : "checkpoint", dir);
+		rc = lwm_str_ok(&text, e);
+	}
+	if (rc == 0)
+		rc = lwm_source_open(s, text.s, older_ok, how, e);
+	lwm_str_release(&text);
+	if (rc < 0)
+		return rc;
+	*config = lwm_source_config(s);
+	return *config ? 0 : lwm_fail(e, LWM_EDATA, "%s: its record holds no model configuration", s->dir);
+}

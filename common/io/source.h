@@ -1,0 +1,43 @@
+/* source.h - where a model's weights come from: a checkpoint of a run, or a model folder, read as one thing.
+ *
+ *	lwm_source_open(&s, "checkpoint:RUN", ...)   or "checkpoint:RUN/step_N", or "model:DIR"
+ *	lwm_source_all_placed(&s, tensors, n, e)     nothing of it would be left out in silence
+ *	lwm_source_read(&s, &tensors[i], ...)        values of one tensor, as they lie in memory
+ *	lwm_source_close(&s)
+ *
+ * Local calls. After a failed open there is still lwm_source_close to call. */
+#ifndef LWM_IO_SOURCE_H
+#define LWM_IO_SOURCE_H
+
+#include "common/io/ckpt.h"
+#include "common/io/model.h"
+#include "common/tensor/tensor.h"
+
+struct lwm_source { /* one of ckpt and model; owned */
+	struct lwm_ckpt *ckpt;
+	struct lwm_model *model;
+	char *dir; /* the folder that is read: of a run its step */
+};
+
+/* text: "checkpoint:ROOT", "checkpoint:ROOT/step_N" or "model:DIR". older_ok: as in lwm_ckpt_latest. how: how closely a checkpoint
+ * is looked at. -LWM_ENOINPUT: nothing is there; -LWM_EUSAGE: none of the three. */
+int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e);
+/* dir: a model folder, or a checkpoint's ROOT or step folder. *config: of the model, borrowed; none recorded is -LWM_EDATA. */
+int lwm_source_open_folder(struct lwm_source *s, const char *dir, bool older_ok, enum lwm_ckpt_check how, const json_t **config,
+			   struct lwm_err *e);
+void lwm_source_close(struct lwm_source *s);
+
+/* n values of t from `offset` on, in memory layout, fp32. A tensor that is not there: left as it is when may_lack, else
+ * -LWM_ECONFIG, as is one of another shape. */
+int lwm_source_read(struct lwm_source *s, const struct lwm_tensor *t, bool may_lack, int64_t offset, int64_t n, float *out,
+		    struct lwm_err *e);
+/* Every tensor of the source has a place among t[0..n): what is left out would be lost in silence. -LWM_ECONFIG. */
+int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensor *t, int64_t n, struct lwm_err *e);
+/* Hash of the tokenizer that the source records; "" when it does not say. Borrowed. */
+const char *lwm_source_tokenizer(const struct lwm_source *s);
+/* The model's configuration, borrowed; NULL: a checkpoint that records none. */
+const json_t *lwm_source_config(const struct lwm_source *s);
+/* lwm_ckpt_bad_fn: says on the log which checkpoint is passed over, and why. */
+void lwm_source_passed_over(void *ctx, const char *dir, const struct lwm_err *why);
+
+#endif

@@ -1,0 +1,83 @@
+/* pipeline.h - a pipeline file: stages with their needs, and the finished command lines of their tasks.
+ *
+ *	lwm_pipeline_load(&p, "pipelines/demo.yaml", bin_dir, sets, e)
+ *	for each i in p->order: lwm_pipeline_expand(p, i, e), then p->stage[i].task[0..ntask)
+ *	lwm_pipeline_free(p)
+ *
+ * The format is described in pipelines/README.md. Loading checks the whole file: unknown keys, names, needs, cycles. A stage's
+ * tasks are made by expand, late, because `foreach` looks at files that earlier stages may write. Values, sets and
+ * names of files with control characters are refused. Local calls.
+ */
+#ifndef LWM_PIPELINE_PIPELINE_H
+#define LWM_PIPELINE_PIPELINE_H
+
+#include "common/base/arena.h"
+#include "common/base/path.h"
+#include "common/cli/yaml.h"
+
+enum lwm_check { LWM_CHECK_AUTO, LWM_CHECK_EXISTS, LWM_CHECK_INSPECT, LWM_CHECK_COMMAND };
+
+struct lwm_pipe_task {
+	int stage;             /* index of its stage */
+	int64_t index;         /* among the stage's tasks */
+	const char *item;      /* of foreach; NULL */
+	const char *label;     /* file name of its log and record */
+	const char *to;        /* file that gets standard output; NULL: the log */
+	struct lwm_paths argv; /* without launcher; [0] is the tool's name */
+	struct lwm_paths inputs, outputs, check; /* check: argv, when the stage has its own */
+	int64_t given, ngiven; /* of the inputs those that the key `inputs` names: files and folders, where operands may be words */
+};
+
+struct lwm_pipe_stage {
+	const char *name, *tool;
+	struct lwm_node *node;
+	int *need, nneed;
+	enum lwm_check check;
+	int64_t ranks;         /* 0: a plain process */
+	int64_t nodes, gpus, cpus;
+	double seconds;        /* time limit for a batch job; 0: the site's default */
+	const char *mem, *partition;
+	bool resumes;          /* the tool goes on from what its outputs hold */
+	bool selected, expanded;
+	struct lwm_pipe_task *task;
+	int64_t ntask;
+};
+
+struct lwm_pipeline {
+	const char *file, *name, *out, *bin; /* bin: where lwm-* programs are looked for */
+	struct lwm_pipe_stage *stage;
+	int nstage, *order; /* indices, each stage behind those it needs */
+	bool pretend;          /* a foreach that finds nothing gets its own text as the one item: to check options */
+	struct lwm_yaml *doc;
+	struct lwm_node *vars, *defaults;
+	struct lwm_arena *arena; /* owns every string and array above */
+};
+
+/* sets: NAME=VALUE texts; NAME is a variable, "out", "name", or a dotted path (stages.pack.args.seq-length). */
+int lwm_pipeline_load(struct lwm_pipeline **out, const char *path, const char *bin, const struct lwm_paths *sets,
+		      struct lwm_err *e);
+void lwm_pipeline_free(struct lwm_pipeline *p); /* NULL is fine */
+int lwm_pipeline_find(const struct lwm_pipeline *p, const char *name); /* stage index or -1 */
+/* Makes the tasks of a stage (and first of those it needs), once. A foreach that finds nothing is -LWM_ENOINPUT; in a
+ * needed stage that is not selected it only means that nothing is known of its outputs. */
+int lwm_pipeline_expand(struct lwm_pipeline *p, int stage, struct lwm_err *e);
+/* Forgets the tasks again, so that files are looked at anew. */
+void lwm_pipeline_forget(struct lwm_pipeline *p, int stage);
+/* Marks what --only, --from and --until leave: only these; this and what follows from it; this and what it needs. */
+int lwm_pipeline_select(struct lwm_pipeline *p, const struct lwm_paths *only, const char *from, const char *until,
+			struct lwm_err *e);
+
+/* ---- inside: text with ${variables} (text.c) ---- */
+
+struct lwm_pipe_scope {
+	struct lwm_pipeline *p;
+	const char *stage, *item; /* NULL outside */
+	int64_t index;
+};
+/* ${name} replaced, "$$" is a dollar sign. The result lives in the pipeline's arena. */
+int lwm_pipe_text(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *text, const char **out,
+		  struct lwm_err *e);
+/* The option's stronger value from the environment (LWM_NAME), or NULL. */
+const char *lwm_pipe_env(const char *option);
+
+#endif

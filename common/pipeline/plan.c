@@ -1,0 +1,261 @@
+/* plan.c - what would run, and why; and whether every option is one its program knows. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/show.h"
+#include "common/pipeline/run.h"
+
+struct plan {
+	struct lwm_pipeline *p;
+	const struct lwm_run_cfg *c;
+	struct lwm_str *out;
+	bool *runs; /* of each stage: something in it will run */
+	int64_t complete, to_run, later;
+	struct lwm_err missing; /* the first input that is not there and that no stage will make */
+	const char *sep;
+};
+
+static int put_command(struct lwm_str *out, const struct lwm_paths *argv, bool json, struct lwm_err *e)
+{
+	struct lwm_str word = { 0 };
+	int rc;
+	for (int64_t i = 0; i < argv->n; i++) {
+		lwm_str_puts(out, i ? json ? ", " : " " : "");
+		if (json) {
+			lwm_str_json(out, argv->v[i], strlen(argv->v[i]));
+			continue;
+		}
+		lwm_str_reset(&word);
+		lwm_run_quote(argv->v[i], &word);
+		lwm_show_add(out, lwm_str_get(&word)); /* bytes that are no UTF-8 can still steer a terminal */
+	}
+	rc = lwm_str_ok(&word, e);
+	lwm_str_release(&word);
+	return rc;
+}
+
+static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm_verdict *v, struct lwm_err *e)
+{
+	struct lwm_paths argv = { 0 };
+	struct lwm_str *out = pl->out;
+	int rc = lwm_run_command(pl->p, t, pl->c, v, &argv, e);
+	if (rc == 0 && pl->c->json) {
+		lwm_str_printf(out, "%s\n  {\"task\": \"%s\", \"stage\": \"%s\", \"complete\": %s, \"why\": ", pl->sep,
+			       t->label, pl->p->stage[t->stage].name, v->complete ? "true" : "false");
+		lwm_str_json(out, v->why, strlen(v->why));
+		lwm_str_puts(out, ", \"command\": [");
+		rc = put_command(out, &argv, true, e);
+		lwm_str_puts(out, "]}");
+		pl->sep = ",";
+	} else if (rc == 0 && !v->complete) {
+		lwm_str_printf(out, "%s: ", t->label);
+		lwm_show_add(out, v->why); /* a check of the file's may have said anything */
+		lwm_str_puts(out, "\n    ");
+		rc = put_command(out, &argv, false, e);
+		lwm_str_putc(out, '\n');
+	}
+	lwm_paths_release(&argv);
+	return rc;
+}
+
+/* Asks the stage's program about the command, with the ranks it would have: --check-options, --plan. Its exit code, and the first
+ * line it says. *status 0 also of programs that are not ours: they do not know the question. */
+static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, const char *question,
+	       int *status, char *text, size_t size, struct lwm_err *e)
+{
+	static const char variable[] = "LWM_PLAN_RANKS";
+	struct lwm_pipe_stage *st = &p->stage[t->stage];
+	int64_t ranks = st->ranks;
+	struct lwm_paths argv = { 0 };
+	char n[32];
+	int rc;
+
+	*status = 0;
+	st->ranks = 0; /* one process can answer */
+	rc = lwm_run_command(p, t, c, NULL, &argv, e);
+	st->ranks = ranks;
+	if (rc == 0 && !strncmp(lwm_path_base(argv.v[0]), "lwm-", 4)) {
+		snprintf(n, sizeof n, "%" PRId64, ranks ? c->ranks ? c->ranks : ranks : (int64_t)1);
+		rc = lwm_paths_add(&argv, "--quiet", e);
+		if (rc == 0)
+			rc = lwm_paths_add(&argv, question, e);
+		if (rc == 0 && setenv(variable, n, 1))
+			rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		if (rc == 0)
+			rc = lwm_spawn_wait(&argv, 2, status, text, size, e);
+		unsetenv(variable);
+		text[rc == 0 ? strcspn(text, "\n") : 0] = 0;
+	}
+	lwm_paths_release(&argv);
+	return rc;
+}
+
+static int ask_options(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, struct lwm_err *e)
+{
+	const struct lwm_pipe_stage *st = &p->stage[t->stage];
+	char text[600];
+	int status;
+
+	LWM_TRY(ask(p, t, c, "--check-options", &status, text, sizeof text, e));
+	if (status)
+		return lwm_node_fail(st->node, status >= 64 && status < 80 ? status : LWM_EUSAGE, e, "stage %s: %s", st->name, text);
+	return 0;
+}
+
+/* ---- inputs that are not there, and that no stage will make ---- */
+
+static bool same_or_below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+	while (n > 1 && dir[n - 1] == '/')
+		n--;
+	return !strncmp(path, dir, n) && (!path[n] || path[n] == '/');
+}
+
+/* Is it an output of a stage before this one, in a folder that is one, or a folder around one? Of one that is not selected too: a
+ * part is planned where the rest has not run yet. */
+static bool is_made(const struct plan *pl, int stage, const char *path)
+{
+	for (int o = 0; o < pl->p->nstage && pl->p->order[o] != stage; o++) {
+		const struct lwm_pipe_stage *st = &pl->p->stage[pl->p->order[o]];
+		for (int64_t k = 0; k < st->ntask; k++)
+			for (int64_t i = 0; i < st->task[k].outputs.n; i++)
+				if (same_or_below(path, st->task[k].outputs.v[i]) || same_or_below(st->task[k].outputs.v[i], path))
+					return true;
+	}
+	return false;
+}
+
+static void miss(struct plan *pl, const struct lwm_pipe_task *t, const char *what)
+{
+	if (!pl->c->json) {
+		lwm_str_puts(pl->out, "    ");
+		lwm_show_add(pl->out, what);
+		lwm_str_putc(pl->out, '\n');
+	}
+	lwm_fail(&pl->missing, LWM_ENOINPUT, "stage %s: %s", pl->p->stage[t->stage].name, what);
+}
+
+/* Is all there that the stages it needs write? */
+static bool is_first(const struct plan *pl, const struct lwm_pipe_stage *st)
+{
+	for (int i = 0; i < st->nneed; i++) {
+		const struct lwm_pipe_stage *n = &pl->p->stage[st->need[i]];
+		for (int64_t k = 0; k < n->ntask; k++)
+			for (int64_t j = 0; j < n->task[k].outputs.n; j++)
+				if (!lwm_path_exists(n->task[k].outputs.v[j]))
+					return false;
+		if (!n->ntask)
+			return false;
+	}
+	return true;
+}
+
+/* What the key `inputs` names; and where nothing before it will run, the program's own plan knows all that it reads. Of many tasks
+ * the first is asked: they differ in names. */
+static int look_at_inputs(struct plan *pl, const struct lwm_pipe_task *t, const char *after, struct lwm_err *e)
+{
+	char text[600];
+	int status = 0;
+	for (int64_t i = t->given; i < t->given + t->ngiven && !pl->later; i++)
+		if (!lwm_path_exists(t->inputs.v[i]) && !is_made(pl, t->stage, t->inputs.v[i])) {
+			snprintf(text, sizeof text, "%s: is not there, and no stage makes it", t->inputs.v[i]);
+			miss(pl, t, text);
+			return 0;
+		}
+	if (after || t->index || !is_first(pl, &pl->p->stage[t->stage]))
+		return 0;
+	LWM_TRY(ask(pl->p, t, pl->c, "--plan", &status, text, sizeof text, e));
+	if (status == LWM_ENOINPUT)
+		miss(pl, t, text);
+	return 0;
+}
+
+static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, struct lwm_verdict *v, const char *after, struct lwm_err *e)
+{
+	if (v->complete && after) {
+		v->complete = false;
+		snprintf(v->why, sizeof v->why, "looked at again behind stage %s", after);
+		v->stale = !pl->p->stage[t->stage].resumes;
+	}
+	v->complete ? pl->complete++ : pl->to_run++;
+	if (!v->complete)
+		pl->runs[t->stage] = true;
+	LWM_TRY(show(pl, t, v, e));
+	return v->complete ? 0 : look_at_inputs(pl, t, after, e);
+}
+
+static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
+{
+	struct lwm_pipe_stage *st = &pl->p->stage[i];
+	const char *after = NULL;
+	int rc;
+	for (int k = 0; k < st->nneed; k++)
+		if (pl->runs[st->need[k]])
+			after = pl->p->stage[st->need[k]].name;
+	rc = lwm_pipeline_expand(pl->p, i, e);
+	if (rc == -LWM_ENOINPUT && after) {
+		/* its items are files that are not there yet */
+		lwm_err_clear(e);
+		pl->runs[i] = true;
+		pl->later++;
+		if (!pl->c->json)
+			lwm_str_printf(pl->out, "%s: its tasks are known when stage %s has run\n", st->name, after);
+		return 0;
+	}
+	LWM_TRY(rc);
+	struct lwm_verdict *v = calloc((size_t)st->ntask + 1, sizeof *v);
+	rc = v ? lwm_run_judge_stage(pl->p, st, pl->c, v, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	for (int64_t k = 0; k < st->ntask && rc >= 0; k++)
+		rc = plan_task(pl, &st->task[k], &v[k], after, e);
+	free(v);
+	return rc;
+}
+
+int lwm_run_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_str *out, struct lwm_err *e)
+{
+	struct plan pl = { .p = p, .c = c, .out = out, .sep = "" };
+	int rc = 0;
+	pl.runs = calloc((size_t)p->nstage, sizeof *pl.runs);
+	if (!pl.runs)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (c->json)
+		lwm_str_puts(out, "[");
+	for (int o = 0; o < p->nstage && rc >= 0; o++)
+		if (p->stage[p->order[o]].selected)
+			rc = plan_stage(&pl, p->order[o], e);
+	free(pl.runs);
+	if (rc >= 0 && pl.missing.code)
+		rc = lwm_fail(e, LWM_ENOINPUT, "%s", pl.missing.msg);
+	if (c->json) {
+		lwm_str_puts(out, "\n]\n");
+		return rc;
+	}
+	lwm_str_printf(out, "%" PRId64 " to run, %" PRId64 " complete", pl.to_run, pl.complete);
+	if (pl.later)
+		lwm_str_printf(out, ", %" PRId64 " stages known later", pl.later);
+	lwm_str_putc(out, '\n');
+	return rc < 0 ? rc : lwm_str_ok(out, e);
+}
+
+int lwm_run_check(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
+{
+	int rc = 0;
+
+	p->pretend = true;
+	for (int o = 0; o < p->nstage && rc == 0; o++) {
+		struct lwm_pipe_stage *st = &p->stage[p->order[o]];
+		if (!st->selected)
+			continue;
+		rc = lwm_pipeline_expand(p, p->order[o], e);
+		/* the tasks of one stage differ in names of files only */
+		if (rc == 0 && st->ntask)
+			rc = ask_options(p, &st->task[0], c, e);
+	}
+	p->pretend = false;
+	for (int i = 0; i < p->nstage; i++)
+		lwm_pipeline_forget(p, i);
+	return rc;
+}

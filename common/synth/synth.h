@@ -1,0 +1,66 @@
+/* synth.h - a small world made up from a seed: books, chats, moving shapes, needle documents. Item i of a kind is a
+ * function of (seed, i) alone. A few hundred words, so that a small vocabulary gives whole words as tokens.
+ */
+#ifndef LWM_SYNTH_SYNTH_H
+#define LWM_SYNTH_SYNTH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/rng.h"
+#include "common/base/str.h"
+#include "common/text/tokenizer.h"
+
+/* ---- text ---- */
+void lwm_synth_sentence(struct lwm_rng *r, struct lwm_str *out); /* "The old sailor walked to the quiet harbour." */
+/* A book of so many sentences in paragraphs and chapters, with facts planted ("The boat of Anna is green."). For each
+ * fact one line {"book", "question", "answer", "prompt"} is added to *questions. */
+void lwm_synth_book(uint64_t seed, int64_t i, int64_t sentences, int64_t facts, struct lwm_str *text,
+		    struct lwm_str *questions);
+/* One line {"prompt", "answer"}: the prompt ends in "ASSISTANT:". */
+void lwm_synth_chat(uint64_t seed, int64_t i, struct lwm_str *line);
+
+/* ---- needles ---- */
+struct lwm_synth_needle {
+	uint64_t seed;
+	int64_t facts;                   /* needles in a document, each of another city */
+	int64_t ask;                     /* of how many the question asks; 1 = the single-needle prompt; 0 = of 1 to
+					  * facts, drawn for each document */
+	int64_t tokens;                  /* whole document with <s> and </s>, at most, and not much less */
+	bool sentences;                  /* answer in the needle's words, not the bare numbers */
+	struct lwm_tokenizer *tokenizer; /* that counts the tokens */
+	/* Real text to hide them in, borrowed: sentence k is text[start[k]..start[k+1]), documents take a run of them from a place
+	 * that is drawn. NULL: made-up sentences. */
+	const char *text;
+	const int64_t *start; /* [sentences + 1] */
+	int64_t text_sentences;
+};
+/* prompt: everything up to "ASSISTANT: "; answer: the numbers in the order asked for, ", " between. -LWM_ECONFIG when
+ * the facts alone need more tokens than there are. */
+int lwm_synth_needle(const struct lwm_synth_needle *want, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
+		     struct lwm_err *e);
+/* Strings worth a piece of their own in a small vocabulary: the cities and the fixed parts of the prompts. */
+int64_t lwm_synth_symbols(const char *const **out);
+
+/* ---- moving shapes ---- */
+struct lwm_synth_clip {
+	int shape, colour, background, motion; /* indices into the words */
+	double x, y, size;                     /* of the first frame, in parts of the frame */
+};
+struct lwm_synth_clip lwm_synth_clip(uint64_t seed, int64_t i);
+/* Frame t of n: size x size pixels of 3 bytes. */
+void lwm_synth_clip_frame(const struct lwm_synth_clip *c, int64_t t, int64_t n, int size, uint8_t *rgb);
+/* "a red circle moves left on a black background"; a still picture without the motion: "a red circle on a black
+ * background". */
+void lwm_synth_clip_caption(const struct lwm_synth_clip *c, bool still, struct lwm_str *out);
+/* k-th question about a clip, 0 <= k < lwm_synth_clip_questions(). */
+int lwm_synth_clip_questions(bool still);
+void lwm_synth_clip_question(const struct lwm_synth_clip *c, int k, struct lwm_str *question, struct lwm_str *answer);
+/* One JSON object with every string that field layouts need: caption, question and answer (the i-th of the questions
+ * in turn), prompt_make "... USER: Generate a video of {caption} ASSISTANT:", prompt_ask "... USER: {question}\n",
+ * prompt_end " ASSISTANT:". */
+void lwm_synth_clip_record(const struct lwm_synth_clip *c, bool still, int64_t i, struct lwm_str *out);
+/* For checks of what a model drew: the palette, colours of shapes first; NULL behind the last one. */
+const char *lwm_synth_colour(int i, uint8_t rgb[3]);
+
+#endif

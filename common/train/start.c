@@ -1,0 +1,77 @@
+/* The weights that a stage starts from. */
+#include "common/train/start.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/io/source.h"
+#include "common/model/llama_json.h"
+#include "common/train/share.h"
+
+/* The same on many ranks, a checkpoint with one search for all. Collective. */
+static int open_shared(struct lwm_source *s, struct lwm_comm *comm, const char *text, bool older_ok, struct lwm_err *e)
+{
+	if (strncmp(text, "checkpoint:", 11))
+		return lwm_agree(comm, lwm_source_open(s, text, older_ok, LWM_CKPT_FULL, e), e);
+	memset(s, 0, sizeof *s);
+	LWM_TRY(lwm_share_open(&s->ckpt, comm, text + 11, older_ok, e));
+	s->dir = strdup(lwm_ckpt_path(s->ckpt));
+	return s->dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", text);
+}
+
+static int same_tokenizer(const struct lwm_source *s, const char *want, struct lwm_err *e)
+{
+	const char *have = lwm_source_tokenizer(s);
+	if (!want || !*want || !*have || !strcmp(want, have))
+		return 0;
+	return lwm_fail(e, LWM_ECONFIG, "%s was made with the tokenizer of hash %s; the data with the one of hash %s", s->dir,
+			have, want);
+}
+
+/* Does what was opened belong to the data and to t[0..n)? */
+static int belongs(const struct lwm_source *s, const char *tokenizer, const struct lwm_tensor *t, int64_t n, struct lwm_err *e)
+{
+	LWM_TRY(same_tokenizer(s, tokenizer, e));
+	return lwm_source_all_placed(s, t, n, e);
+}
+
+int lwm_start_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n,
+		     struct lwm_err *e)
+{
+	struct lwm_source s;
+	int rc = lwm_source_open(&s, source, older_ok, LWM_CKPT_QUICK, e);
+	if (rc == 0)
+		rc = belongs(&s, tokenizer, t, n, e);
+	lwm_source_close(&s);
+	return rc;
+}
+
+int lwm_start_read(struct lwm_comm *comm, const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t,
+		     int64_t n, bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
+{
+	struct lwm_source s;
+	int rc = open_shared(&s, comm, source, older_ok, e);
+	if (rc == 0)
+		rc = belongs(&s, tokenizer, t, n, e);
+	for (int64_t i = 0; rc == 0 && i < n; i++) {
+		int64_t a = t[i].offset > first ? t[i].offset : first;
+		int64_t b = t[i].offset + t[i].count < first + count ? t[i].offset + t[i].count : first + count;
+		if (a < b)
+			rc = lwm_source_read(&s, &t[i], may_lack_vision && t[i].vision, a - t[i].offset, b - a,
+					 host_out + (a - first), e);
+	}
+	lwm_source_close(&s);
+	return rc;
+}
+
+int lwm_start_config(struct lwm_llama_cfg *c, const char *source, bool older_ok, struct lwm_err *e)
+{
+	struct lwm_source s;
+	int rc = lwm_source_open(&s, source, older_ok, LWM_CKPT_SEAL, e); /* whoever wants the weights looks at them */
+	if (rc == 0 && !lwm_source_config(&s))
+		rc = lwm_fail(e, LWM_EDATA, "%s: its record holds no model configuration", s.dir);
+	if (rc == 0)
+		rc = lwm_llama_from_json(c, lwm_source_config(&s), s.dir, e);
+	lwm_source_close(&s);
+	return rc;
+}
