@@ -49,7 +49,7 @@ timeless() {
 differ=0 count=0
 while IFS= read -r f; do
 	count=$((count + 1))
-	a=$work/old/runs/demo/$f b=$work/now/runs/demo/$f
+	a=$work/old/runs/demo/$f b=$work/new/runs/demo/$f
 	case $f in
 	*metrics.jsonl) cmp -s <(timeless "$a") <(timeless "$b") && continue ;;
 	*) cmp -s "$a" "$b" && continue ;;
