@@ -40,6 +40,8 @@ void lwm_cache_attend(struct lwm_gen *g, struct lwm_cache *c, const struct lk_se
 		      const struct lk_view *o, float *lse);
 
 struct lwm_gen {
+	struct lwm_attn attn; /* what m calls: over caches, or over the shares of several ranks */
+	struct lk_seq *rows;  /* all tokens of a step */
 	struct lwm_llama *m;
 	struct lwm_llama_weights w;
 	int64_t max_chunk, max_streams;
@@ -56,7 +58,7 @@ struct lwm_gen {
 	/* over ranks (split.c) */
 	struct lwm_comm *comm;   /* NULL: alone */
 	struct lwm_devcomm *between; /* the same ranks on device memory; owned */
-	struct lwm_ring *around; /* of the prompt; m->ring is another one, for tokens that all ranks have */
+	struct lwm_attn *around; /* of the prompt */
 	float *parts, *lse;      /* device: partial results of all ranks, each (streams,H,E) and then (streams,H) */
 	int64_t part;            /* floats of one rank's */
 	int holder;              /* rank that has the rows the logits are of */
@@ -65,11 +67,15 @@ int64_t lwm_gen_most(const struct lwm_gen *g); /* tokens of the largest call */
 /* Positions of per_stream tokens behind each stream's end, and their queries. */
 int lwm_gen_begin(struct lwm_gen *g, struct lwm_cache *const *caches, int64_t streams, int64_t per_stream,
 		  struct lwm_err *e);
+/* Positions and segments of a step in which all ranks have all tokens. */
+int lwm_gen_take_rows(struct lwm_attn *a, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e);
+const int32_t *lwm_gen_row_positions(const struct lwm_attn *a);
+void lwm_gen_keep(struct lwm_attn *a); /* the engine is freed as a whole */
 /* The rows that logits are wanted of, in LWM_BUF_IDX; -LWM_ECONFIG: the model has no such head. */
 int lwm_gen_rows(struct lwm_gen *g, enum lwm_modality head, struct lwm_err *e);
 /* split.c */
 int lwm_split_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e);
-void lwm_split_attend(struct lwm_llama *m, int64_t l);
+extern const struct lwm_attn_ops lwm_split_ops;
 void lwm_split_settle(struct lwm_gen *g); /* m->rc: nothing waits for a rank that is gone */
 void lwm_split_free(struct lwm_gen *g);
 

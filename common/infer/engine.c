@@ -12,7 +12,7 @@ int64_t lwm_gen_most(const struct lwm_gen *g)
 static int allocate(struct lwm_gen *g, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, struct lwm_err *e)
 {
 	int64_t v = cfg->vocab_text > cfg->vision_rows ? cfg->vocab_text : cfg->vision_rows, n = lwm_gen_most(g);
-	struct lwm_llama_run run = { .tokens = n, .loss_bytes = g->max_streams * v * 4 };
+	struct lwm_llama_run run = { .tokens = n, .loss_bytes = g->max_streams * v * 4, .attention = &g->attn };
 	void *iota;
 
 	LWM_TRY(lwm_llama_new(&g->m, dev, cfg, &run, e));
@@ -27,21 +27,47 @@ static int allocate(struct lwm_gen *g, struct lk_dev *dev, const struct lwm_llam
 	return lwm_dev_check(dev, lk_upload(dev, g->iota, g->host, (size_t)n * sizeof *g->iota), e);
 }
 
-/* The new tokens of each stream see all of its cache, themselves included. */
-static void attend(struct lwm_llama *m, int64_t l)
+int lwm_gen_take_rows(struct lwm_attn *a, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e)
 {
-	struct lwm_gen *g = m->attend_arg;
+	struct lwm_gen *g = (struct lwm_gen *)a;
+
+	lk_seq_free(g->rows);
+	g->rows = NULL;
+	return lwm_dev_check(g->m->dev, lk_seq_new(g->m->dev, &g->rows, n, pos, seg), e);
+}
+
+const int32_t *lwm_gen_row_positions(const struct lwm_attn *a)
+{
+	return lk_seq_pos(((const struct lwm_gen *)a)->rows);
+}
+
+void lwm_gen_keep(struct lwm_attn *a)
+{
+	(void)a;
+}
+
+/* The new tokens of each stream see all of its cache, themselves included. */
+static int attend(struct lwm_attn *a, int64_t l, const struct lwm_attn_qkv *x, const struct lk_view *o, float *lse, int failed,
+		  struct lwm_err *err)
+{
+	struct lwm_gen *g = (struct lwm_gen *)a;
+	struct lwm_llama *m = g->m;
 	int64_t e = lwm_llama_head_dim(&m->cfg), n = g->per_stream;
 
+	(void)x;
+	(void)failed; // m->rc, where err is m->err
+	(void)err;
 	for (int64_t s = 0; s < g->streams && !m->rc; s++) {
 		struct lk_view rows = lwm_rows(m, LWM_BUF_O, 0, m->cfg.dim, s * n, n);
-		struct lk_view o = lk_view3(rows.data, m->dtype, n, m->cfg.heads, e);
+		struct lk_view y = lk_view3(rows.data, o->dtype, n, m->cfg.heads, e);
 
 		lwm_cache_put(g, g->caches[s], l, s * n, n);
-		lwm_cache_attend(g, g->caches[s], g->query[s], l, s * n, n, &o,
-				 (float *)lwm_buf(m, LWM_BUF_LSE, 0) + s * n * m->cfg.heads);
+		lwm_cache_attend(g, g->caches[s], g->query[s], l, s * n, n, &y, lse + s * n * m->cfg.heads);
 	}
+	return m->rc;
 }
+
+static const struct lwm_attn_ops cache_ops = { lwm_gen_take_rows, lwm_gen_row_positions, attend, NULL, lwm_gen_keep };
 
 int lwm_gen_new(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const void *compute_weights,
 		int64_t max_chunk, int64_t max_streams, struct lwm_err *e)
@@ -59,10 +85,9 @@ int lwm_gen_new(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama
 	g->max_chunk = max_chunk;
 	g->max_streams = max_streams;
 	g->w.compute = compute_weights;
+	g->attn.ops = &cache_ops;
 	LWM_GO(allocate(g, dev, cfg, e));
 	g->cache_dtype = g->m->dtype;
-	g->m->attend = attend;
-	g->m->attend_arg = g;
 	*out = g;
 out:
 	if (rc < 0)
@@ -77,6 +102,7 @@ void lwm_gen_free(struct lwm_gen *g)
 	lwm_split_free(g);
 	for (int64_t i = 0; g->query && i < g->max_streams; i++)
 		lk_seq_free(g->query[i]);
+	lk_seq_free(g->rows);
 	if (g->m) {
 		lk_mem_free(g->m->dev, g->iota);
 		lk_mem_free(g->m->dev, g->wide);
@@ -136,7 +162,7 @@ int lwm_gen_begin(struct lwm_gen *g, struct lwm_cache *const *caches, int64_t st
 		g->query[s] = NULL;
 		LWM_TRY(lwm_dev_check(dev, lk_seq_new(dev, &g->query[s], per_stream, pos + s * per_stream, NULL), e));
 	}
-	return lwm_ring_batch(g->m->ring, streams * per_stream, pos, seg, e);
+	return lwm_attn_begin(&g->attn, streams * per_stream, pos, seg, e);
 }
 
 /* per_stream tokens for each of the streams; caches grow only when all went well. */

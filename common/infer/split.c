@@ -14,7 +14,7 @@
 static int allocate(struct lwm_gen *g, struct lwm_err *e)
 {
 	const struct lwm_llama_cfg *c = &g->m->cfg;
-	struct lwm_ring_shape s = { g->max_chunk, c->heads, c->kv_heads, lwm_llama_head_dim(c), false, true };
+	struct lwm_attn_ring_shape s = { g->max_chunk, c->heads, c->kv_heads, lwm_llama_head_dim(c), false, true };
 	int64_t ranks = lwm_comm_size(g->comm), both;
 	void *parts;
 
@@ -22,7 +22,7 @@ static int allocate(struct lwm_gen *g, struct lwm_err *e)
 	both = g->part * (ranks + 1); // the merge overwrites; one more for this rank's own
 	LWM_TRY(lwm_dev_check(g->m->dev, lk_mem_alloc(g->m->dev, (size_t)both * sizeof *g->parts, &parts), e));
 	g->parts = parts;
-	return lwm_ring_new(&g->around, g->m->dev, g->between, &s, e);
+	return lwm_attn_ring_new(&g->around, g->m->dev, g->between, &s, e);
 }
 
 int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
@@ -45,7 +45,7 @@ int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm
 	if (rc == 0) {
 		(*out)->comm = comm;
 		(*out)->between = between;
-		(*out)->m->attend = lwm_split_attend;
+		(*out)->attn.ops = &lwm_split_ops;
 		rc = allocate(*out, e);
 	}
 	rc = lwm_agree(comm, rc, e);
@@ -59,7 +59,7 @@ int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm
 void lwm_split_free(struct lwm_gen *g)
 {
 	lwm_devcomm_free(g->between);
-	lwm_ring_free(g->around);
+	lwm_attn_free(g->around);
 	if (g->m)
 		lk_mem_free(g->m->dev, g->parts);
 }
@@ -74,17 +74,28 @@ void lwm_split_settle(struct lwm_gen *g)
 
 /* ---- the prompt ---- */
 
-static void attend_around(struct lwm_llama *m, int64_t l)
+static int begin_around(struct lwm_attn *a, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e)
 {
-	struct lwm_gen *g = m->attend_arg;
-	struct lwm_ring_qkv x = lwm_qkv_views(&m->cfg, lwm_buf(m, LWM_BUF_QKV, 0), m->dtype, m->n);
-	int64_t e = lwm_llama_head_dim(&m->cfg);
-	struct lk_view o = lk_view3(lwm_buf(m, LWM_BUF_O, 0), m->dtype, m->n, m->cfg.heads, e);
+	return lwm_attn_begin(((struct lwm_gen *)a)->around, n, pos, seg, e);
+}
 
-	m->rc = lwm_ring_fwd(g->around, &x, &o, lwm_buf(m, LWM_BUF_LSE, 0), m->rc, &m->err);
+static const int32_t *positions_around(const struct lwm_attn *a)
+{
+	return lwm_attn_positions(((const struct lwm_gen *)a)->around);
+}
+
+static int attend_around(struct lwm_attn *a, int64_t l, const struct lwm_attn_qkv *x, const struct lk_view *o, float *lse,
+			 int failed, struct lwm_err *e)
+{
+	struct lwm_gen *g = (struct lwm_gen *)a;
+
+	g->m->rc = lwm_attn_forward(g->around, l, x, o, lse, failed, e);
 	if (g->per_stream)
 		lwm_cache_put(g, g->caches[0], l, 0, g->per_stream);
+	return g->m->rc;
 }
+
+static const struct lwm_attn_ops prompt_ops = { begin_around, positions_around, attend_around, NULL, lwm_gen_keep };
 
 /* This rank's share of n tokens: ids, positions, segments (-1 behind the end). The real ones come first. Returns their
  * number. */
@@ -119,7 +130,6 @@ static void find_last(struct lwm_gen *g, int64_t n, int64_t local)
 int lwm_split_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e)
 {
 	int64_t ranks = lwm_comm_size(g->comm), local = (n + 2 * ranks - 1) / (2 * ranks) * 2, real;
-	struct lwm_ring *alone = g->m->ring;
 	struct lwm_llama *m = g->m;
 	struct lwm_llama_batch b = { .n = local, .tokens = g->host + 2 * lwm_gen_most(g) };
 	int rc;
@@ -128,19 +138,17 @@ int lwm_split_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, i
 		return lwm_fail(e, LWM_ECONFIG, "a prompt of %lld tokens is %lld a rank, where there is room for %lld",
 				(long long)n, (long long)local, (long long)g->max_chunk);
 	real = take_share(g, ids, n, local);
-	LWM_TRY(lwm_ring_batch(g->around, local, g->host, g->host + lwm_gen_most(g), e));
+	LWM_TRY(lwm_attn_begin(g->around, local, g->host, g->host + lwm_gen_most(g), e));
 	g->caches = (struct lwm_cache *const *)&c;
 	g->streams = 1;
 	g->per_stream = real;
 	m->n = local;
 	m->rc = 0;
 	memset(&m->err, 0, sizeof m->err);
-	m->ring = g->around;
-	m->attend = attend_around;
+	g->attn.ops = &prompt_ops;
 	lwm_fwd(m, &b, &g->w);
 	lwm_split_settle(g);
-	m->ring = alone;
-	m->attend = lwm_split_attend;
+	g->attn.ops = &lwm_split_ops;
 	rc = m->rc;
 	if (rc && e && !e->code)
 		*e = m->err;
@@ -174,19 +182,24 @@ static void partial(struct lwm_gen *g, int64_t s, int64_t l, float *o, float *ls
 	lwm_cache_attend(g, c, g->query[s], l, s, 1, &ov, lse);
 }
 
-void lwm_split_attend(struct lwm_llama *m, int64_t l)
+static int attend(struct lwm_attn *a, int64_t l, const struct lwm_attn_qkv *x, const struct lk_view *y, float *lse, int failed,
+		  struct lwm_err *err)
 {
-	struct lwm_gen *g = m->attend_arg;
+	struct lwm_gen *g = (struct lwm_gen *)a;
+	struct lwm_llama *m = g->m;
 	int64_t n = g->streams, h = m->cfg.heads, e = lwm_llama_head_dim(&m->cfg), ranks = lwm_comm_size(g->comm);
 	int64_t part = n * h * (e + 1);
 	float *own = g->parts + g->part * ranks;
-	struct lk_view o = lk_view1(lwm_buf(m, LWM_BUF_O, 0), m->dtype, n * h * e);
+	struct lk_view o = lk_view1(y->data, y->dtype, n * h * e);
 	struct lk_view sum = lk_view1(g->parts, LK_F32, n * h * e);
 	int rc;
 
+	(void)x;
+	(void)lse;
+	(void)failed; // m->rc, where err is m->err
 	for (int64_t s = 0; s < n; s++)
 		partial(g, s, l, own + s * h * e, own + n * h * e + s * h);
-	rc = lwm_devcomm_allgather(g->between, own, (size_t)part * sizeof *own, g->parts, &m->err);
+	rc = lwm_devcomm_allgather(g->between, own, (size_t)part * sizeof *own, g->parts, err);
 	if (!m->rc)
 		m->rc = rc;
 	for (int64_t r = 1; r < ranks; r++) {
@@ -195,4 +208,7 @@ void lwm_split_attend(struct lwm_llama *m, int64_t l)
 		LWM_K(m, lk_attn_merge(m->dev, g->parts, g->parts + n * h * e, other, other + n * h * e, n, h, e));
 	}
 	LWM_K(m, lk_cast(m->dev, &o, &sum));
+	return m->rc;
 }
+
+const struct lwm_attn_ops lwm_split_ops = { lwm_gen_take_rows, lwm_gen_row_positions, attend, NULL, lwm_gen_keep };

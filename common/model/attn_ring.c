@@ -14,11 +14,12 @@
 
 enum { KV_BUFS = 2, GRAD_BUFS = 4 };
 
-struct lwm_ring {
+struct ring {
+	struct lwm_attn base;
 	struct lk_dev *dev;
 	struct lwm_devcomm *around;
 	struct lwm_comm *comm; /* its ranks */
-	struct lwm_ring_shape s;
+	struct lwm_attn_ring_shape s;
 	int ranks, rank;
 	int64_t n;
 	struct lk_seq **seq; /* of every rank's block */
@@ -29,13 +30,13 @@ struct lwm_ring {
 	int32_t *iota;
 };
 
-static int64_t pair_row(const struct lwm_ring_shape *s)
+static int64_t pair_row(const struct lwm_attn_ring_shape *s)
 {
 	return 2 * s->kv_heads * s->head_dim;
 }
 
 /* Bytes of each part of the block, in order: state m, l, acc; kv buffers; gradient buffers; iota. */
-static void layout(const struct lwm_ring_shape *s, int dtype, int64_t out[4])
+static void layout(const struct lwm_attn_ring_shape *s, int dtype, int64_t out[4])
 {
 	int64_t th = s->tokens * s->heads;
 
@@ -45,7 +46,7 @@ static void layout(const struct lwm_ring_shape *s, int dtype, int64_t out[4])
 	out[3] = s->train ? lwm_round64(4 * s->tokens * pair_row(s)) : 0;
 }
 
-int64_t lwm_ring_bytes(const struct lwm_ring_shape *s, int dtype, int ranks)
+int64_t lwm_attn_ring_bytes(const struct lwm_attn_ring_shape *s, int dtype, int ranks)
 {
 	int64_t b[4];
 
@@ -55,7 +56,7 @@ int64_t lwm_ring_bytes(const struct lwm_ring_shape *s, int dtype, int ranks)
 	return 2 * b[0] + b[1] + KV_BUFS * b[2] + GRAD_BUFS * b[3] + lwm_round64(4 * s->tokens);
 }
 
-static int carve(struct lwm_ring *g, struct lwm_err *e)
+static int carve(struct ring *g, struct lwm_err *e)
 {
 	int64_t b[4], t = g->s.tokens, total;
 	int32_t *host;
@@ -63,7 +64,7 @@ static int carve(struct lwm_ring *g, struct lwm_err *e)
 	char *at;
 
 	layout(&g->s, lk_dev_dtype(g->dev), b);
-	total = lwm_ring_bytes(&g->s, lk_dev_dtype(g->dev), g->ranks);
+	total = lwm_attn_ring_bytes(&g->s, lk_dev_dtype(g->dev), g->ranks);
 	LWM_TRY(lwm_dev_check(g->dev, lk_mem_alloc(g->dev, (size_t)total, &g->block), e));
 	at = g->block;
 	g->st.m = (float *)at;
@@ -85,15 +86,30 @@ static int carve(struct lwm_ring *g, struct lwm_err *e)
 	return rc;
 }
 
-int lwm_ring_new(struct lwm_ring **out, struct lk_dev *dev, struct lwm_devcomm *around, const struct lwm_ring_shape *s,
-		 struct lwm_err *e)
+static void free_ring(struct lwm_attn *a)
 {
-	struct lwm_ring *g = calloc(1, sizeof *g);
+	struct ring *g = (struct ring *)a;
+
+	for (int i = 0; g->seq && i < g->ranks; i++)
+		lk_seq_free(g->seq[i]);
+	lk_mem_free(g->dev, g->block);
+	free(g->seq);
+	free(g->last);
+	free(g);
+}
+
+static const struct lwm_attn_ops ring_ops;
+
+int lwm_attn_ring_new(struct lwm_attn **out, struct lk_dev *dev, struct lwm_devcomm *around, const struct lwm_attn_ring_shape *s,
+		      struct lwm_err *e)
+{
+	struct ring *g = calloc(1, sizeof *g);
 	int rc = 0;
 
 	*out = NULL;
 	if (!g)
 		return lwm_fail(e, LWM_EMEMORY, "no memory for a ring");
+	g->base.ops = &ring_ops;
 	g->dev = dev;
 	g->around = around;
 	g->comm = around ? lwm_devcomm_comm(around) : NULL;
@@ -106,39 +122,27 @@ int lwm_ring_new(struct lwm_ring **out, struct lk_dev *dev, struct lwm_devcomm *
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for a ring of %d ranks", g->ranks));
 	if (g->ranks > 1)
 		LWM_GO(carve(g, e));
-	*out = g;
+	*out = &g->base;
 out:
 	if (rc < 0)
-		lwm_ring_free(g);
+		free_ring(&g->base);
 	return rc;
-}
-
-void lwm_ring_free(struct lwm_ring *g)
-{
-	if (!g)
-		return;
-	for (int i = 0; g->seq && i < g->ranks; i++)
-		lk_seq_free(g->seq[i]);
-	lk_mem_free(g->dev, g->block);
-	free(g->seq);
-	free(g->last);
-	free(g);
 }
 
 /* ---- what is where ---- */
 
 /* The block that rank r holds at step s. */
-static int holds(const struct lwm_ring *g, int r, int s)
+static int holds(const struct ring *g, int r, int s)
 {
 	return ((r - s) % g->ranks + g->ranks) % g->ranks;
 }
 
-static bool sees(const struct lwm_ring *g, int q, int k)
+static bool sees(const struct ring *g, int q, int k)
 {
 	return lk_seq_sees(g->seq[q], g->seq[k], g->s.causal);
 }
 
-static void plan(struct lwm_ring *g)
+static void plan(struct ring *g)
 {
 	g->steps = 1;
 	for (int b = 0; b < g->ranks; b++) {
@@ -151,7 +155,7 @@ static void plan(struct lwm_ring *g)
 	}
 }
 
-static int same_count(struct lwm_ring *g, int64_t n, struct lwm_err *e)
+static int same_count(struct ring *g, int64_t n, struct lwm_err *e)
 {
 	int64_t v[2] = { n, -n };
 	int rc = 0;
@@ -169,8 +173,9 @@ static int same_count(struct lwm_ring *g, int64_t n, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_ring_batch(struct lwm_ring *g, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e)
+static int begin_batch(struct lwm_attn *a, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e)
 {
+	struct ring *g = (struct ring *)a;
 	int32_t *all = NULL, *mine;
 	int rc = 0;
 
@@ -208,8 +213,10 @@ out:
 	return rc;
 }
 
-const int32_t *lwm_ring_pos(const struct lwm_ring *g)
+static const int32_t *ring_positions(const struct lwm_attn *a)
 {
+	const struct ring *g = (const struct ring *)a;
+
 	return lk_seq_pos(g->seq[g->rank]);
 }
 
@@ -226,18 +233,18 @@ static int keep(int *rc, int now)
 }
 
 /* Starts one pair; NULL: nothing that way. */
-static int start(struct lwm_ring *g, int to, const void *out, int from, void *in, size_t bytes, int *rc, struct lwm_err *e)
+static int start(struct ring *g, int to, const void *out, int from, void *in, size_t bytes, int *rc, struct lwm_err *e)
 {
 	return keep(rc, lwm_devcomm_start(g->around, to, out, out ? bytes : 0, from, in, in ? bytes : 0, e));
 }
 
-static int finish(struct lwm_ring *g, int *rc, struct lwm_err *e)
+static int finish(struct ring *g, int *rc, struct lwm_err *e)
 {
 	return keep(rc, lwm_devcomm_finish(g->around, e));
 }
 
 /* (n,K,E) half of a travelling (n, 2 K E) buffer. */
-static struct lk_view half(const struct lwm_ring *g, void *data, int dtype, int which)
+static struct lk_view half(const struct ring *g, void *data, int dtype, int which)
 {
 	int64_t row = pair_row(&g->s);
 	struct lk_view v = lk_view3((char *)data + which * (row / 2) * (int64_t)lk_dtype_size(dtype), dtype, g->n,
@@ -248,7 +255,7 @@ static struct lk_view half(const struct lwm_ring *g, void *data, int dtype, int 
 }
 
 /* k and its v behind it as one 2-d view (n, 2 K E). */
-static struct lk_view joined(const struct lwm_ring *g, const struct lk_view *k)
+static struct lk_view joined(const struct ring *g, const struct lk_view *k)
 {
 	struct lk_view v = lk_view2(k->data, k->dtype, g->n, pair_row(&g->s));
 
@@ -256,14 +263,14 @@ static struct lk_view joined(const struct lwm_ring *g, const struct lk_view *k)
 	return v;
 }
 
-static int pack(struct lwm_ring *g, const struct lk_view *k, void *to, struct lwm_err *e)
+static int pack(struct ring *g, const struct lk_view *k, void *to, struct lwm_err *e)
 {
 	struct lk_view from = joined(g, k), y = lk_view2(to, k->dtype, g->n, pair_row(&g->s));
 
 	return lwm_dev_check(g->dev, lk_gather_rows(g->dev, &y, &from, g->iota), e);
 }
 
-static struct lk_attn block(const struct lwm_ring *g, const struct lwm_ring_qkv *x, int b, void *kv)
+static struct lk_attn block(const struct ring *g, const struct lwm_attn_qkv *x, int b, void *kv)
 {
 	struct lk_attn a = { .q = x->q, .k = x->k, .v = x->v, .qs = g->seq[g->rank], .ks = g->seq[b],
 			     .scale = (float)(1 / sqrt((double)g->s.head_dim)), .causal = g->s.causal };
@@ -280,7 +287,7 @@ struct hop {
 	void *out, *in;
 };
 
-static struct hop kv_hop(struct lwm_ring *g, int s)
+static struct hop kv_hop(struct ring *g, int s)
 {
 	struct hop h = { NULL, NULL };
 
@@ -291,7 +298,7 @@ static struct hop kv_hop(struct lwm_ring *g, int s)
 	return h;
 }
 
-static int kv_start(struct lwm_ring *g, const struct hop *h, size_t bytes, int *rc, struct lwm_err *e)
+static int kv_start(struct ring *g, const struct hop *h, size_t bytes, int *rc, struct lwm_err *e)
 {
 	int r = g->ranks;
 
@@ -302,7 +309,7 @@ static int kv_start(struct lwm_ring *g, const struct hop *h, size_t bytes, int *
 
 /* ---- forward ---- */
 
-static int fwd_alone(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct lk_view *o, float *lse,
+static int fwd_alone(struct ring *g, const struct lwm_attn_qkv *x, const struct lk_view *o, float *lse,
 		     struct lwm_err *e)
 {
 	struct lk_attn a = block(g, x, g->rank, NULL);
@@ -310,12 +317,14 @@ static int fwd_alone(struct lwm_ring *g, const struct lwm_ring_qkv *x, const str
 	return lwm_dev_check(g->dev, lk_attn_once(g->dev, &a, o, lse), e);
 }
 
-int lwm_ring_fwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct lk_view *o, float *lse, int failed,
-		 struct lwm_err *e)
+static int ring_forward(struct lwm_attn *at, int64_t layer, const struct lwm_attn_qkv *x, const struct lk_view *o, float *lse,
+			int failed, struct lwm_err *e)
 {
+	struct ring *g = (struct ring *)at;
 	size_t bytes = (size_t)(g->n * pair_row(&g->s)) * lk_dtype_size(x->k.dtype);
 	int rc = failed;
 
+	(void)layer;
 	if (g->steps == 1)
 		return rc ? rc : fwd_alone(g, x, o, lse, e);
 	if (!rc && g->last[g->rank])
@@ -341,7 +350,7 @@ int lwm_ring_fwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct 
 /* ---- backward ---- */
 
 struct bwd { /* one backward pass under way */
-	const struct lwm_ring_qkv *x, *dx;
+	const struct lwm_attn_qkv *x, *dx;
 	const struct lk_view *dout;
 	const float *lse, *delta;
 	size_t kv_bytes, grad_bytes;
@@ -350,7 +359,7 @@ struct bwd { /* one backward pass under way */
 	bool arriving, coming;
 };
 
-static int bwd_block(struct lwm_ring *g, const struct bwd *w, int s, struct lwm_err *e)
+static int bwd_block(struct ring *g, const struct bwd *w, int s, struct lwm_err *e)
 {
 	int b = holds(g, g->rank, s);
 	struct lk_attn a = block(g, w->x, b, g->kv[s % 2]);
@@ -371,7 +380,7 @@ static int bwd_block(struct lwm_ring *g, const struct bwd *w, int s, struct lwm_
 }
 
 /* Ends the gradient exchanges that the step before started. */
-static int grad_finish(struct lwm_ring *g, struct bwd *w, int *rc, struct lwm_err *e)
+static int grad_finish(struct ring *g, struct bwd *w, int *rc, struct lwm_err *e)
 {
 	if (w->sent)
 		LWM_TRY(finish(g, rc, e));
@@ -387,7 +396,7 @@ static int grad_finish(struct lwm_ring *g, struct bwd *w, int *rc, struct lwm_er
 }
 
 /* Behind step s >= 1: adds this rank's part to what arrived and sends the sum on, or home from the last rank. */
-static int grad_start(struct lwm_ring *g, struct bwd *w, int s, int *rc, struct lwm_err *e)
+static int grad_start(struct ring *g, struct bwd *w, int s, int *rc, struct lwm_err *e)
 {
 	int r = g->ranks, b = holds(g, g->rank, s), sum = w->part, spare = w->out;
 	bool on = g->last[b] > s, end = g->last[b] == s;
@@ -419,14 +428,17 @@ static int grad_start(struct lwm_ring *g, struct bwd *w, int s, int *rc, struct 
 	return 0;
 }
 
-int lwm_ring_bwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct lk_view *o, const struct lk_view *dout,
-		 const float *lse, float *delta, const struct lwm_ring_qkv *dx, int failed, struct lwm_err *e)
+static int ring_backward(struct lwm_attn *at, int64_t layer, const struct lwm_attn_qkv *x, const struct lk_view *o,
+			 const struct lk_view *dout, const float *lse, float *delta, const struct lwm_attn_qkv *dx, int failed,
+			 struct lwm_err *e)
 {
+	struct ring *g = (struct ring *)at;
 	struct bwd w = { .x = x, .dx = dx, .dout = dout, .lse = lse, .delta = delta, .part = 0, .in = 1, .out = 2,
 			 .kv_bytes = (size_t)(g->n * pair_row(&g->s)) * lk_dtype_size(x->k.dtype),
 			 .grad_bytes = (size_t)(g->n * pair_row(&g->s)) * sizeof(float) };
 	int rc = failed;
 
+	(void)layer;
 	if (!rc)
 		rc = lwm_dev_check(g->dev, lk_attn_delta(g->dev, delta, o, dout), e);
 	if (!rc && g->last[g->rank])
@@ -446,3 +458,5 @@ int lwm_ring_bwd(struct lwm_ring *g, const struct lwm_ring_qkv *x, const struct 
 	LWM_TRY(grad_finish(g, &w, &rc, e));
 	return rc;
 }
+
+static const struct lwm_attn_ops ring_ops = { begin_batch, ring_positions, ring_forward, ring_backward, free_ring };

@@ -24,8 +24,8 @@ static int check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_run *
 
 static int allocate(struct lwm_llama *m, struct lwm_err *e)
 {
-	struct lwm_ring_shape s = { m->run.tokens, m->cfg.heads, m->cfg.kv_heads, lwm_llama_head_dim(&m->cfg),
-				    m->run.train, !m->run.no_causal };
+	struct lwm_attn_ring_shape s = { m->run.tokens, m->cfg.heads, m->cfg.kv_heads, lwm_llama_head_dim(&m->cfg),
+					 m->run.train, !m->run.no_causal };
 	void *block;
 
 	m->host_i = malloc((size_t)m->run.tokens * 2 * sizeof *m->host_i);
@@ -36,7 +36,12 @@ static int allocate(struct lwm_llama *m, struct lwm_err *e)
 	m->block = block;
 	if (m->run.offload && m->run.train)
 		LWM_TRY(lwm_offload_new(m, e));
-	return lwm_ring_new(&m->ring, m->dev, m->run.ring, &s, e);
+	m->attention = m->run.attention;
+	if (m->attention)
+		return 0;
+	LWM_TRY(lwm_attn_ring_new(&m->own, m->dev, m->run.ring, &s, e));
+	m->attention = m->own;
+	return 0;
 }
 
 int lwm_llama_new(struct lwm_llama **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
@@ -68,7 +73,7 @@ void lwm_llama_free(struct lwm_llama *m)
 {
 	if (!m)
 		return;
-	lwm_ring_free(m->ring);
+	lwm_attn_free(m->own);
 	lwm_offload_free(m->offload);
 	lk_mem_free(m->dev, m->block);
 	free(m->host_i);
@@ -86,10 +91,10 @@ void lwm_llama_set_theta(struct lwm_llama *m, double theta)
 	m->cfg.rope_theta = theta;
 }
 
-struct lwm_ring_qkv lwm_qkv_views(const struct lwm_llama_cfg *c, void *data, int dtype, int64_t n)
+struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cfg *c, void *data, int dtype, int64_t n)
 {
 	int64_t e = lwm_llama_head_dim(c), row = (c->heads + 2 * c->kv_heads) * e, a = (int64_t)lk_dtype_size(dtype);
-	struct lwm_ring_qkv y;
+	struct lwm_attn_qkv y;
 
 	y.q = lk_view3(data, dtype, n, c->heads, e);
 	y.k = lk_view3((char *)data + c->heads * e * a, dtype, n, c->kv_heads, e);
@@ -130,7 +135,7 @@ static int begin(struct lwm_llama *m, const struct lwm_llama_batch *b, const str
 	}
 	if (ring && lwm_comm_size(ring) > 1)
 		rc = lwm_agree(ring, rc, e);
-	return rc ? rc : lwm_ring_batch(m->ring, b->n, b->pos, b->seg, e);
+	return rc ? rc : lwm_attn_begin(m->attention, b->n, b->pos, b->seg, e);
 }
 
 /* What happened to this rank, or to another one of the ring. */

@@ -78,6 +78,8 @@ struct lwm_llama_run {
 	/* ranks that share the rows, borrowed; NULL = alone. All have the same number of tokens. */
 	struct lwm_devcomm *ring;
 	bool no_causal;     /* every token of a segment sees all of it */
+	/* How tokens look at each other, borrowed; NULL = a ring over `ring`, made and freed here. */
+	struct lwm_attn *attention;
 };
 
 struct lwm_llama_bytes {

@@ -51,8 +51,8 @@ static struct lk_view attention(struct lwm_llama *m, int64_t l, const struct lk_
 {
 	const struct lwm_llama_cfg *c = &m->cfg;
 	int64_t e = lwm_llama_head_dim(c), row = (c->heads + 2 * c->kv_heads) * e;
-	struct lwm_ring_qkv x = lwm_qkv_views(c, lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n);
-	struct lwm_ring_qkv dx = lwm_qkv_views(c, lwm_buf(m, LWM_BUF_DQKV, 0), LK_F32, m->n);
+	struct lwm_attn_qkv x = lwm_qkv_views(c, lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n);
+	struct lwm_attn_qkv dx = lwm_qkv_views(c, lwm_buf(m, LWM_BUF_DQKV, 0), LK_F32, m->n);
 	struct lk_view o = lk_view3(lwm_buf(m, LWM_BUF_O, l), m->dtype, m->n, c->heads, e);
 	struct lk_view dout = lk_view3(dout2->data, m->dtype, m->n, c->heads, e);
 	struct lk_view dqk = lk_view3(dx.q.data, LK_F32, m->n, c->heads + c->kv_heads, e);
@@ -60,9 +60,9 @@ static struct lk_view attention(struct lwm_llama *m, int64_t l, const struct lk_
 
 	dqk.stride[0] = row;
 	LWM_K(m, lk_zero(m->dev, d32.data, (size_t)(m->n * row) * sizeof(float)));
-	m->rc = lwm_ring_bwd(m->ring, &x, &o, &dout, lwm_buf(m, LWM_BUF_LSE, l), lwm_buf(m, LWM_BUF_DELTA, 0), &dx,
-			     m->rc, &m->err);
-	LWM_K(m, lk_rope(m->dev, &dqk, lwm_ring_pos(m->ring), c->rope_theta, 1));
+	m->rc = lwm_attn_backward(m->attention, l, &x, &o, &dout, lwm_buf(m, LWM_BUF_LSE, l), lwm_buf(m, LWM_BUF_DELTA, 0), &dx,
+				  m->rc, &m->err);
+	LWM_K(m, lk_rope(m->dev, &dqk, lwm_attn_positions(m->attention), c->rope_theta, 1));
 	if (m->dtype == LK_F32)
 		return d32;
 	LWM_K(m, lk_cast(m->dev, &d, &d32)); // q, k, v of this layer are not needed any more

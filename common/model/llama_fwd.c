@@ -35,7 +35,7 @@ void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 	qk.stride[0] = row;
 	lwm_fwd_norm(m, &n, &x, &w->norm1);
 	LWM_K(m, lk_matmul(m->dev, &y, &n, &w->qkv.w, LK_TB, 1.0f));
-	LWM_K(m, lk_rope(m->dev, &qk, lwm_ring_pos(m->ring), c->rope_theta, 0));
+	LWM_K(m, lk_rope(m->dev, &qk, lwm_attn_positions(m->attention), c->rope_theta, 0));
 }
 
 /* mid = x + Wo o */
@@ -51,11 +51,11 @@ void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, cons
 
 static void attention(struct lwm_llama *m, int64_t l)
 {
-	struct lwm_ring_qkv v = lwm_qkv_views(&m->cfg, lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n);
+	struct lwm_attn_qkv v = lwm_qkv_views(&m->cfg, lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n);
 	int64_t e = lwm_llama_head_dim(&m->cfg);
 	struct lk_view o = lk_view3(lwm_buf(m, LWM_BUF_O, l), m->dtype, m->n, m->cfg.heads, e);
 
-	m->rc = lwm_ring_fwd(m->ring, &v, &o, lwm_buf(m, LWM_BUF_LSE, l), m->rc, &m->err);
+	m->rc = lwm_attn_forward(m->attention, l, &v, &o, lwm_buf(m, LWM_BUF_LSE, l), m->rc, &m->err);
 }
 
 /* x = mid + MLP(mid), piece by piece. x may be mid. */
@@ -94,10 +94,7 @@ void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct 
 
 		lwm_offload_fwd_begin(m, l);
 		lwm_fwd_qkv(m, l, &y);
-		if (m->attend)
-			m->attend(m, l);
-		else
-			attention(m, l);
+		attention(m, l);
 		lwm_fwd_mid(m, l, &y, &mid);
 		mlp(m, l, &y, &mid, x);
 		lwm_offload_fwd_end(m, l);

@@ -93,7 +93,8 @@ struct lwm_llama {
 	struct lwm_llama_run run;
 	struct lwm_map map;
 	struct lwm_buf_plan plan;
-	struct lwm_ring *ring;
+	struct lwm_attn *attention;
+	struct lwm_attn *own; /* the same, where it is the model's to free */
 	struct lwm_offload *offload; /* NULL: everything stays on the device */
 	char *block;
 	int dtype;
@@ -101,9 +102,6 @@ struct lwm_llama {
 	int64_t counted[LWM_MODALITIES];
 	int32_t *host_i; /* scratch, 2 T each */
 	float *host_f;
-	/* Instead of the ring, for generation: LWM_BUF_QKV of layer l -> LWM_BUF_O. */
-	void (*attend)(struct lwm_llama *m, int64_t l);
-	void *attend_arg;
 	/* First failure of a step. Kernels are skipped behind it, exchanges are not: the other ranks go on. */
 	int rc;
 	struct lwm_err err;
@@ -130,7 +128,7 @@ static inline struct lk_view lwm_rows(const struct lwm_llama *m, enum lwm_buf b,
 	return lk_view2(p + row * cols * (int64_t)lk_dtype_size(m->dtype), m->dtype, rows, cols);
 }
 /* q, k, v heads of a (n, Q) buffer. */
-struct lwm_ring_qkv lwm_qkv_views(const struct lwm_llama_cfg *cfg, void *data, int dtype, int64_t n);
+struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cfg *cfg, void *data, int dtype, int64_t n);
 /* Columns [c0, c0 + cols) of a 2-d view. */
 struct lk_view lwm_cols(const struct lk_view *v, int64_t c0, int64_t cols);
 

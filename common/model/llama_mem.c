@@ -140,9 +140,9 @@ void lwm_buf_plan(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const s
 	plan_loss(p, c, r, a);
 }
 
-static struct lwm_ring_shape ring_shape(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r)
+static struct lwm_attn_ring_shape ring_shape(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r)
 {
-	struct lwm_ring_shape s = { r->tokens, c->heads, c->kv_heads, lwm_llama_head_dim(c), r->train, !r->no_causal };
+	struct lwm_attn_ring_shape s = { r->tokens, c->heads, c->kv_heads, lwm_llama_head_dim(c), r->train, !r->no_causal };
 
 	return s;
 }
@@ -150,7 +150,7 @@ static struct lwm_ring_shape ring_shape(const struct lwm_llama_cfg *c, const str
 struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype,
 					int ring_size)
 {
-	struct lwm_ring_shape s = ring_shape(c, run);
+	struct lwm_attn_ring_shape s = ring_shape(c, run);
 	struct lwm_llama_bytes y = { 0 };
 	struct lwm_buf_plan p;
 
@@ -160,7 +160,7 @@ struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *c, const str
 
 		*group[p.group[b]] += p.bytes[b] * p.copies[b];
 	}
-	y.ring = lwm_ring_bytes(&s, dtype, ring_size);
+	y.ring = lwm_attn_ring_bytes(&s, dtype, ring_size);
 	y.total = p.total + y.ring;
 	y.host = c->layers > LWM_OFFLOAD_RESIDENT ? p.host * (c->layers - LWM_OFFLOAD_RESIDENT) : 0;
 	return y;
@@ -174,7 +174,7 @@ int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *c, const s
 	return rc ? 0 : own.kept + own.scratch;
 }
 
-/* lwm_llama.host_i and host_f; of lwm_ring_batch all positions and segments once as they came and once as lk_seq. */
+/* lwm_llama.host_i and host_f; of a ring all positions and segments once as they came and once as lk_seq. */
 int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size)
 {
 	return run->tokens * (2 * 4 + 2 * 4 + 8 * (int64_t)ring_size + 8 * ((int64_t)ring_size + 1));

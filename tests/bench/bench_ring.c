@@ -31,10 +31,10 @@ static double cpu_now(void)
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static struct lwm_ring_qkv views(float *p, int64_t n)
+static struct lwm_attn_qkv views(float *p, int64_t n)
 {
 	const int64_t one = HEADS * HEAD;
-	struct lwm_ring_qkv x = { lk_view3(p, LK_F32, n, HEADS, HEAD), lk_view3(p + one, LK_F32, n, HEADS, HEAD),
+	struct lwm_attn_qkv x = { lk_view3(p, LK_F32, n, HEADS, HEAD), lk_view3(p + one, LK_F32, n, HEADS, HEAD),
 				  lk_view3(p + 2 * one, LK_F32, n, HEADS, HEAD) };
 
 	x.q.stride[0] = x.k.stride[0] = x.v.stride[0] = ROW;
@@ -42,7 +42,7 @@ static struct lwm_ring_qkv views(float *p, int64_t n)
 }
 
 /* Positions of this rank's share, and numbers to compute with. */
-static int prepare(struct lwm_comm *c, const struct job *j, struct lwm_ring *g, float *qkv, int64_t n,
+static int prepare(struct lwm_comm *c, const struct job *j, struct lwm_attn *g, float *qkv, int64_t n,
 		   struct lwm_err *e)
 {
 	int32_t *pos = malloc((size_t)n * 2 * sizeof *pos);
@@ -56,15 +56,15 @@ static int prepare(struct lwm_comm *c, const struct job *j, struct lwm_ring *g, 
 	}
 	for (int64_t i = 0; i < n * ROW; i++)
 		qkv[i] = (float)((uint64_t)i * 2654435761u % 1000u) * 1e-3f - 0.5f;
-	rc = lwm_ring_batch(g, n, pos, pos + n, e);
+	rc = lwm_attn_begin(g, n, pos, pos + n, e);
 	free(pos);
 	return rc;
 }
 
-static int measure(struct lwm_comm *c, struct job *j, struct lwm_ring *g, float *m, int64_t n, struct lwm_err *e)
+static int measure(struct lwm_comm *c, struct job *j, struct lwm_attn *g, float *m, int64_t n, struct lwm_err *e)
 {
 	float *dx = m + n * ROW, *o = dx + n * ROW, *dout = o + n * HEADS * HEAD, *lse = dout + n * HEADS * HEAD;
-	struct lwm_ring_qkv x = views(m, n), d = views(dx, n);
+	struct lwm_attn_qkv x = views(m, n), d = views(dx, n);
 	struct lk_view ov = lk_view3(o, LK_F32, n, HEADS, HEAD), dv = lk_view3(dout, LK_F32, n, HEADS, HEAD);
 
 	LWM_TRY(prepare(c, j, g, m, n, e));
@@ -73,9 +73,9 @@ static int measure(struct lwm_comm *c, struct job *j, struct lwm_ring *g, float 
 		double t[3] = { cpu_now(), 0, 0 };
 		int64_t ns[2];
 
-		LWM_TRY(lwm_ring_fwd(g, &x, &ov, lse, 0, e));
+		LWM_TRY(lwm_attn_forward(g, 0, &x, &ov, lse, 0, e));
 		t[1] = cpu_now();
-		LWM_TRY(lwm_ring_bwd(g, &x, &ov, &dv, lse, lse + n * HEADS, &d, 0, e));
+		LWM_TRY(lwm_attn_backward(g, 0, &x, &ov, &dv, lse, lse + n * HEADS, &d, 0, e));
 		t[2] = cpu_now();
 		ns[0] = (int64_t)(1e9 * (t[1] - t[0]));
 		ns[1] = (int64_t)(1e9 * (t[2] - t[1]));
@@ -92,10 +92,10 @@ static int one_rank(struct lwm_comm *c, void *arg, struct lwm_err *e)
 {
 	struct job *j = arg;
 	int64_t n = j->tokens / lwm_comm_size(c);
-	struct lwm_ring_shape s = { n, HEADS, HEADS, HEAD, true, true };
+	struct lwm_attn_ring_shape s = { n, HEADS, HEADS, HEAD, true, true };
 	float *mem = malloc((size_t)(n * (2 * ROW + 2 * HEADS * HEAD + 2 * HEADS)) * sizeof *mem);
 	struct lwm_devcomm *around = NULL;
-	struct lwm_ring *g = NULL;
+	struct lwm_attn *g = NULL;
 	struct lk_dev *dev = NULL;
 	char why[256];
 	int rc = 0;
@@ -103,11 +103,11 @@ static int one_rank(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	if (!mem || lk_dev_open(&dev, "cpu", 1, why, sizeof why))
 		LWM_GO(lwm_fail(e, LWM_EUNAVAIL, "no memory or no device"));
 	LWM_GO(lwm_devcomm_new(&around, dev, c, e));
-	LWM_GO(lwm_ring_new(&g, dev, around, &s, e));
+	LWM_GO(lwm_attn_ring_new(&g, dev, around, &s, e));
 	LWM_GO(measure(c, j, g, mem, n, e));
 out:
 	lwm_devcomm_free(around);
-	lwm_ring_free(g);
+	lwm_attn_free(g);
 	lk_dev_close(dev);
 	free(mem);
 	return rc;

@@ -94,10 +94,10 @@ static int split_row(struct lwm_comm *c, void *arg, struct lwm_err *e)
 {
 	struct task *t = arg;
 	int n = lwm_comm_size(c), rank = lwm_comm_rank(c), local = SEQ / n, rc;
-	struct lwm_ring_shape shape = { local, HEADS, KV, E, true, !t->row->full };
+	struct lwm_attn_ring_shape shape = { local, HEADS, KV, E, true, !t->row->full };
 	struct lk_dev *dev = device("cpu", 1);
 	struct lwm_devcomm *around = NULL;
-	struct lwm_ring *g = NULL;
+	struct lwm_attn *g = NULL;
 	int32_t seg[SEQ], pos[SEQ], s[SEQ], p[SEQ];
 	size_t row = (HEADS + 2 * KV) * E, floats = (size_t)local * row;
 	float *x = calloc(floats, sizeof *x), *dx = calloc(floats, sizeof *dx), *o = calloc(floats, sizeof *o),
@@ -112,11 +112,11 @@ static int split_row(struct lwm_comm *c, void *arg, struct lwm_err *e)
 		x[i] = (float)(i % 13) / 13;
 	mine = (struct counts){ 0 };
 	LWM_GO(lwm_devcomm_new(&around, dev, c, e));
-	LWM_GO(lwm_ring_new(&g, dev, around, &shape, e));
-	LWM_GO(lwm_ring_batch(g, local, p, s, e));
-	struct lwm_ring_qkv v, dv;
+	LWM_GO(lwm_attn_ring_new(&g, dev, around, &shape, e));
+	LWM_GO(lwm_attn_begin(g, local, p, s, e));
+	struct lwm_attn_qkv v, dv;
 	for (int i = 0; i < 2; i++) {
-		struct lwm_ring_qkv *to = i ? &dv : &v;
+		struct lwm_attn_qkv *to = i ? &dv : &v;
 		float *base = i ? dx : x;
 		to->q = lk_view3(base, LK_F32, local, HEADS, E);
 		to->k = lk_view3(base + HEADS * E, LK_F32, local, KV, E);
@@ -124,12 +124,12 @@ static int split_row(struct lwm_comm *c, void *arg, struct lwm_err *e)
 		to->q.stride[0] = to->k.stride[0] = to->v.stride[0] = (int64_t)row;
 	}
 	struct lk_view out = lk_view3(o, LK_F32, local, HEADS, E);
-	LWM_GO(lwm_ring_fwd(g, &v, &out, lse, 0, e));
+	LWM_GO(lwm_attn_forward(g, 0, &v, &out, lse, 0, e));
 	t->after_fwd[rank] = mine;
-	LWM_GO(lwm_ring_bwd(g, &v, &out, &out, lse, lse + (size_t)local * HEADS, &dv, 0, e));
+	LWM_GO(lwm_attn_backward(g, 0, &v, &out, &out, lse, lse + (size_t)local * HEADS, &dv, 0, e));
 	t->of[rank] = mine;
 out:
-	lwm_ring_free(g);
+	lwm_attn_free(g);
 	lwm_devcomm_free(around);
 	lk_dev_close(dev);
 	free(x);
