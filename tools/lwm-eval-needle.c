@@ -81,34 +81,34 @@ static const struct lwm_tool tool = {
 static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lk_dev *dev = NULL;
-	struct lwm_loaded m = { 0 };
+	struct lwm_lm m = { 0 };
 	struct lwm_tokenizer *tok = NULL;
 	struct lwm_haystack h = { 0 };
-	struct lwm_gen *g = NULL;
+	struct lwm_engine *g = NULL;
 	struct lwm_comm *team = NULL;
 	LWM_TRY(lwm_comm_split(c, lwm_comm_rank(c) / (int)o.team, lwm_comm_rank(c), &team, e));
 	int rc = lwm_device_open(&dev, o.device, a->common.threads, e);
 	if (rc == 0)
-		rc = lwm_loaded_open_text(&m, &tok, o.model, o.older_ok, o.tokenizer, dev, e);
+		rc = lwm_lm_open_with_tokenizer(&m, &tok, o.model, o.older_ok, o.tokenizer, dev, e);
 	if (rc == 0)
 		rc = lwm_haystack_read(&h, &o.haystack, tok, e);
 	if (rc == 0 && o.team == 1)
-		rc = lwm_gen_new(&g, dev, &m.cfg, m.weights, o.chunk, 1, e);
+		rc = lwm_engine_new(&g, dev, &m.cfg, m.weights, o.chunk, 1, e);
 	rc = lwm_agree(c, rc, e);
 	if (rc == 0 && o.team > 1)
-		rc = lwm_agree(c, lwm_gen_new_split(&g, dev, &m.cfg, m.weights, team, o.sweep.length_max, 1, e), e);
+		rc = lwm_agree(c, lwm_engine_new_shared(&g, dev, &m.cfg, m.weights, team, o.sweep.length_max, 1, e), e);
 	if (rc == 0)
-		rc = lwm_agree(c, lwm_gen_set_cache(g, (enum lwm_cache_kind)o.cache, e), e);
+		rc = lwm_agree(c, lwm_engine_set_cache(g, (enum lwm_cache_kind)o.cache, e), e);
 	if (rc == 0 && lwm_comm_rank(c) == 0)
-		lwm_loaded_warn_length(&m, o.sweep.length_max, "--context-lengths-max");
+		lwm_lm_warn_length(&m, o.sweep.length_max, "--context-lengths-max");
 	o.sweep.model_hash = m.hash;
 	o.sweep.team = o.team;
 	if (rc == 0)
 		rc = lwm_sweep_run(&o.sweep, g, &h, tok, c, e);
-	lwm_gen_free(g);
+	lwm_engine_free(g);
 	lwm_haystack_release(&h);
 	lwm_tokenizer_free(tok);
-	lwm_loaded_free(&m);
+	lwm_lm_close(&m);
 	lk_dev_close(dev);
 	lwm_comm_free(team);
 	return rc;
@@ -154,7 +154,7 @@ static int look_at_inputs(struct lwm_err *e)
 		return 0;
 	for (int64_t i = 0; i < o.haystack.n; i++)
 		LWM_TRY(lwm_path_want(o.haystack.v[i], e));
-	return lwm_loaded_look(o.model, o.older_ok, o.tokenizer, e);
+	return lwm_lm_check_files(o.model, o.older_ok, o.tokenizer, e);
 }
 
 /* What is there and what is left; of the model only its record. */

@@ -354,7 +354,7 @@ static int read_number_file(struct lwm_ids *ids, const char *path, struct lwm_er
 	return rc;
 }
 
-static int read_doc(struct lwm_ids *ids, const char *path, const struct lwm_loaded *m, struct lwm_err *e)
+static int read_doc(struct lwm_ids *ids, const char *path, const struct lwm_lm *m, struct lwm_err *e)
 {
 	struct lwm_docs *d;
 	struct lwm_doc doc;
@@ -382,7 +382,7 @@ static int read_text(struct lwm_ids *ids, const char *text, struct lwm_tokenizer
 	return *text ? lwm_tokenizer_encode(tok, text, strlen(text), ids, e) : 0;
 }
 
-static int read_tokens(struct lwm_ids *ids, const char *from, const struct lwm_loaded *m, struct lwm_tokenizer *tok,
+static int read_tokens(struct lwm_ids *ids, const char *from, const struct lwm_lm *m, struct lwm_tokenizer *tok,
 		       struct lwm_err *e)
 {
 	enum lwm_thing what = LWM_THING_OTHER;
@@ -408,21 +408,21 @@ static int read_tokens(struct lwm_ids *ids, const char *from, const struct lwm_l
 static int show_logits(const char *from, const struct lwm_common *common, struct lwm_err *e)
 {
 	const struct lwm_logits how = { .top = a.top, .json = common->json };
-	struct lwm_loaded m = { 0 };
+	struct lwm_lm m = { 0 };
 	struct lwm_tokenizer *tok = NULL;
 	struct lwm_ids ids = { 0 };
 	struct lk_dev *dev;
 	LWM_TRY(lwm_device_open(&dev, a.device, common->threads, e));
-	int rc = a.text ? lwm_loaded_open_text(&m, &tok, a.logits, a.older_ok, a.tokenizer, dev, e) :
-			  lwm_loaded_open(&m, a.logits, a.older_ok, dev, e);
+	int rc = a.text ? lwm_lm_open_with_tokenizer(&m, &tok, a.logits, a.older_ok, a.tokenizer, dev, e) :
+			  lwm_lm_open(&m, a.logits, a.older_ok, dev, e);
 	if (rc == 0) {
 		rc = read_tokens(&ids, from, &m, tok, e);
 		if (rc == 0) {
-			lwm_loaded_warn_length(&m, ids.n, "--logits");
+			lwm_lm_warn_length(&m, ids.n, "--logits");
 			rc = lwm_logits_write(stdout, &how, dev, &m.cfg, m.weights, ids.v, ids.n, e);
 		}
 		lwm_tokenizer_free(tok);
-		lwm_loaded_free(&m);
+		lwm_lm_close(&m);
 	}
 	lwm_ids_release(&ids);
 	lk_dev_close(dev);

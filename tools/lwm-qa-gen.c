@@ -64,9 +64,9 @@ static const struct lwm_tool tool = {
 
 struct writer {
 	struct lk_dev *dev;
-	struct lwm_loaded model;
+	struct lwm_lm model;
 	struct lwm_tokenizer *tok;
-	struct lwm_gen *gen;
+	struct lwm_engine *gen;
 };
 
 /* A chunk in the words that ask about it, and the answer. */
@@ -77,7 +77,7 @@ static int warn_length(const struct writer *w, struct lwm_err *e)
 	if (rc == 0)
 		rc = lwm_tokenizer_encode(w->tok, lwm_qa_prompt_tail(), strlen(lwm_qa_prompt_tail()), &words, e);
 	if (rc == 0)
-		lwm_loaded_warn_length(&w->model, 1 + words.n + o.chunk + o.answer, "--chunk-tokens and --answer-tokens");
+		lwm_lm_warn_length(&w->model, 1 + words.n + o.chunk + o.answer, "--chunk-tokens and --answer-tokens");
 	lwm_ids_release(&words);
 	return rc;
 }
@@ -86,17 +86,17 @@ static int writer_open(struct writer *w, const struct lwm_args *a, struct lwm_er
 {
 	memset(w, 0, sizeof *w);
 	LWM_TRY(lwm_device_open(&w->dev, o.device, a->common.threads, e));
-	LWM_TRY(lwm_loaded_open_text(&w->model, &w->tok, o.model, o.older_ok, o.tokenizer, w->dev, e));
+	LWM_TRY(lwm_lm_open_with_tokenizer(&w->model, &w->tok, o.model, o.older_ok, o.tokenizer, w->dev, e));
 	LWM_TRY(warn_length(w, e));
-	return lwm_gen_new(&w->gen, w->dev, &w->model.cfg, w->model.weights, o.prefill, 1, e);
+	return lwm_engine_new(&w->gen, w->dev, &w->model.cfg, w->model.weights, o.prefill, 1, e);
 }
 
 static void writer_close(struct writer *w)
 {
-	lwm_gen_free(w->gen);
+	lwm_engine_free(w->gen);
 	lwm_tokenizer_free(w->tok);
 	if (w->dev)
-		lwm_loaded_free(&w->model);
+		lwm_lm_close(&w->model);
 	lk_dev_close(w->dev);
 }
 
@@ -320,7 +320,7 @@ static int check(struct lwm_err *e)
 
 static int plan(const struct lwm_paths *in, const struct lwm_args *a, struct lwm_err *e)
 {
-	LWM_TRY(lwm_loaded_look(o.model, o.older_ok, o.tokenizer, e));
+	LWM_TRY(lwm_lm_check_files(o.model, o.older_ok, o.tokenizer, e));
 	for (int64_t i = o.task; i < in->n; i += o.tasks) {
 		char *path = output_name(in->v[i]);
 		if (!path)

@@ -84,9 +84,9 @@ static const struct lwm_tool tool = {
 struct session {
 	const struct lwm_common *common;
 	struct lk_dev *dev;
-	struct lwm_loaded m;
+	struct lwm_lm m;
 	struct lwm_tokenizer *tok;
-	struct lwm_gen *g;
+	struct lwm_engine *g;
 	struct lwm_vqgan_cfg vcfg;
 	struct lwm_vqgan *vq;
 	float *vflat;
@@ -113,21 +113,21 @@ static int open_vqgan(struct session *s, struct lwm_err *e)
 static int open_all(struct session *s, struct lwm_err *e)
 {
 	LWM_TRY(lwm_device_open(&s->dev, o.device, s->common->threads, e));
-	LWM_TRY(lwm_loaded_open_text(&s->m, &s->tok, o.model, o.older_ok, o.tokenizer, s->dev, e));
+	LWM_TRY(lwm_lm_open_with_tokenizer(&s->m, &s->tok, o.model, o.older_ok, o.tokenizer, s->dev, e));
 	if (o.mode >= MODE_IMAGE)
 		LWM_TRY(open_vqgan(s, e));
-	LWM_TRY(lwm_gen_new(&s->g, s->dev, &s->m.cfg, s->m.weights, o.chunk, 2, e));
-	return lwm_gen_set_cache(s->g, (enum lwm_cache_kind)o.cache, e);
+	LWM_TRY(lwm_engine_new(&s->g, s->dev, &s->m.cfg, s->m.weights, o.chunk, 2, e));
+	return lwm_engine_set_cache(s->g, (enum lwm_cache_kind)o.cache, e);
 }
 
 static void close_all(struct session *s)
 {
-	lwm_gen_free(s->g);
+	lwm_engine_free(s->g);
 	lwm_vqgan_free(s->vq);
 	if (s->vflat)
 		lk_mem_free(s->dev, s->vflat);
 	lwm_tokenizer_free(s->tok);
-	lwm_loaded_free(&s->m);
+	lwm_lm_close(&s->m);
 	lk_dev_close(s->dev);
 }
 
@@ -140,7 +140,7 @@ static int64_t context(const struct session *s)
 static int check_context(const struct session *s, int64_t need, struct lwm_err *e)
 {
 	if (need <= context(s)) {
-		lwm_loaded_warn_length(&s->m, need, "--context");
+		lwm_lm_warn_length(&s->m, need, "--context");
 		return 0;
 	}
 	return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens are needed, %s %" PRId64 "%s", need,
@@ -244,7 +244,7 @@ static int answer(const struct session *s, struct lwm_cache *c, const struct lwm
 	struct answer a = { .s = s, .trim = o.mode != MODE_TEXT };
 	int rc = 0;
 
-	LWM_GO(lwm_gen_feed(s->g, c, prompt->v, prompt->n, e));
+	LWM_GO(lwm_prefill(s->g, c, prompt->v, prompt->n, e));
 	LWM_GO(lwm_compose_text(s->g, c, &how, hear, &a, NULL, e));
 	LWM_GO(lwm_str_ok(&a.text, e));
 	if (s->common->json)
@@ -269,7 +269,7 @@ static int answers(const struct session *s, const struct lwm_ids *prompt, const 
 	if (need > context(s) && prompt->n < context(s))
 		need = context(s); // a shorter answer
 	LWM_GO(check_context(s, need, e));
-	LWM_GO(lwm_cache_new(&c, s->g, need, e));
+	LWM_GO(lwm_engine_new_cache(&c, s->g, need, e));
 	for (int64_t i = 0; i < o.samples; i++) {
 		struct lwm_ids rest = { .v = prompt->v, .n = prompt->n };
 
@@ -311,14 +311,14 @@ static int run_turns(const struct session *s, struct lwm_err *e)
 	ssize_t n;
 	int rc = 0;
 
-	LWM_GO(lwm_cache_new(&c, s->g, context(s), e));
+	LWM_GO(lwm_engine_new_cache(&c, s->g, context(s), e));
 	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->tok), e));
 	for (int64_t turn = 0; (n = getline(&line, &cap, stdin)) > 0; turn++) {
 		line[strcspn(line, "\r\n")] = 0;
 		if (turn)
 			LWM_GO(add_id(&ids, lwm_tokenizer_eos(s->tok), e));
 		LWM_GO(add_framed(s, &ids, turn ? "USER: " : SYSTEM "USER: ", line, " ASSISTANT:", e));
-		lwm_loaded_warn_length(&s->m, lwm_cache_length(c) + ids.n, "--context");
+		lwm_lm_warn_length(&s->m, lwm_cache_length(c) + ids.n, "--context");
 		if (ids.n >= lwm_cache_room(c))
 			LWM_GO(lwm_fail(e, LWM_ECONFIG, "the conversation fills the context of %" PRId64 " tokens",
 					context(s)));
@@ -377,8 +377,8 @@ static int draw(const struct session *s, const char *what, const char *prompt, c
 		LWM_GO(add_frames(s, &ids[i], have, nhave, true, e));
 		need = ids[i].n + frames * (s->frame_codes + 1);
 		LWM_GO(check_context(s, need, e));
-		LWM_GO(lwm_cache_new(&st.cache[i], s->g, need, e));
-		LWM_GO(lwm_gen_feed(s->g, st.cache[i], ids[i].v, ids[i].n - 1, e));
+		LWM_GO(lwm_engine_new_cache(&st.cache[i], s->g, need, e));
+		LWM_GO(lwm_prefill(s->g, st.cache[i], ids[i].v, ids[i].n - 1, e));
 		st.pending[i] = ids[i].v[ids[i].n - 1];
 	}
 	LWM_GO(lwm_compose_frames(s->g, &st, &how, codes, tick, &p, e));
@@ -532,7 +532,7 @@ static int check_options(struct lwm_err *e)
 
 static int show_plan(const struct session *s)
 {
-	int64_t n = context(s), bytes = lwm_cache_bytes(&s->m.cfg, n, lwm_gen_cache_dtype(s->g));
+	int64_t n = context(s), bytes = lwm_cache_bytes(&s->m.cfg, n, lwm_engine_cache_dtype(s->g));
 
 	printf("{\"weights\":%" PRId64 ",\"context\":%" PRId64 ",\"cache_bytes\":%" PRId64 "}\n",
 	       lwm_llama_count(&s->m.cfg), n, bytes);

@@ -254,7 +254,7 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 	bool force = args->common.force;
 	int rc;
 	if (args->common.plan) {
-		LWM_TRY(lwm_vqgan_look(a.model, a.older_ok, e));
+		LWM_TRY(lwm_vqgan_check_files(a.model, a.older_ok, e));
 		LWM_TRY(lwm_path_want(args->operand[0], e));
 		printf("%s -> %s\n", args->operand[0], a.output);
 		return 0;

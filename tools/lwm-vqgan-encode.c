@@ -452,7 +452,7 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 	LWM_GO(inputs(args, &j, e));
 	if (args->common.plan) {
 		LWM_GO(lwm_tokenizer_open_as(&j.tok, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
-		LWM_GO(lwm_vqgan_look(a.model, a.older_ok, e));
+		LWM_GO(lwm_vqgan_check_files(a.model, a.older_ok, e));
 		for (int64_t i = 0; i < j.in.n; i++)
 			printf("%s -> %s\n", j.in.v[i], j.out);
 		goto out;

@@ -15,9 +15,9 @@ int lwm_generate_text(const struct lwm_generate *w, const int32_t *prompt, int64
 				    .eos = lwm_tokenizer_eos(w->tok) };
 	struct lwm_cache *cache = NULL;
 	int64_t made = 0;
-	int rc = lwm_cache_new(&cache, w->g, n + w->most, e);
+	int rc = lwm_engine_new_cache(&cache, w->g, n + w->most, e);
 	if (rc == 0)
-		rc = lwm_gen_feed(w->g, cache, prompt, n, e);
+		rc = lwm_prefill(w->g, cache, prompt, n, e);
 	if (rc == 0)
 		rc = lwm_compose_text(w->g, cache, &how, keep, said, &made, e);
 	*finished = rc == 0 && made < w->most; /* the cache has room for all of them, so only </s> ends it sooner */

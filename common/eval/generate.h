@@ -2,12 +2,12 @@
 #ifndef LWM_EVAL_GENERATE_H
 #define LWM_EVAL_GENERATE_H
 
-#include "common/infer/cache.h"
+#include "common/infer/engine.h"
 #include "common/infer/sample.h"
 #include "common/text/tokenizer.h"
 
 struct lwm_generate {
-	struct lwm_gen *g;
+	struct lwm_engine *g;
 	struct lwm_tokenizer *tok;
 	struct lwm_sampler sampler;
 	int64_t most; /* tokens of an answer at most; </s> ends it sooner */

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "common/infer/cache.h"
+#include "common/infer/engine.h"
 
 enum { CHUNK = 512, TILE = 16 }; /* tokens fed at a time, rows of logits at a time */
 
@@ -122,15 +122,15 @@ static void put_line(const struct logits *l, int64_t at, int64_t row)
 }
 
 /* Lines of the k tokens from `at`, which were fed last. */
-static int chunk(const struct logits *l, struct lwm_gen *g, int64_t at, int64_t k, struct lwm_err *e)
+static int chunk(const struct logits *l, struct lwm_engine *g, int64_t at, int64_t k, struct lwm_err *e)
 {
 	for (int64_t r = 0; r < k; r += TILE) {
 		int64_t rows = k - r < TILE ? k - r : TILE;
 
-		LWM_TRY(lwm_gen_pick(g, r, rows, e));
+		LWM_TRY(lwm_engine_pick_rows(g, r, rows, e));
 		for (int h = 0; h < LWM_MODALITIES; h++)
 			if (l->rows[h])
-				LWM_TRY(lwm_gen_logits(g, (enum lwm_modality)h, l->value[h], e));
+				LWM_TRY(lwm_engine_read_logits(g, (enum lwm_modality)h, l->value[h], e));
 		for (int64_t i = 0; i < rows; i++)
 			put_line(l, at + r + i, i);
 		if (ferror(l->out))
@@ -160,23 +160,23 @@ int lwm_logits_write(FILE *out, const struct lwm_logits *how, struct lk_dev *dev
 		     const void *weights, const int32_t *ids, int64_t n, struct lwm_err *e)
 {
 	struct logits l = { .out = out, .how = *how, .cfg = cfg, .ids = ids, .n = n };
-	struct lwm_gen *g = NULL;
+	struct lwm_engine *g = NULL;
 	struct lwm_cache *c = NULL;
 	int rc = allocate(&l, e);
 
 	if (rc == 0)
-		rc = lwm_gen_new(&g, dev, cfg, weights, n < CHUNK ? n : CHUNK, TILE, e);
+		rc = lwm_engine_new(&g, dev, cfg, weights, n < CHUNK ? n : CHUNK, TILE, e);
 	if (rc == 0)
-		rc = lwm_cache_new(&c, g, n, e);
+		rc = lwm_engine_new_cache(&c, g, n, e);
 	for (int64_t at = 0; rc == 0 && at < n; at += CHUNK) {
 		int64_t k = n - at < CHUNK ? n - at : CHUNK;
 
-		rc = lwm_gen_feed(g, c, ids + at, k, e);
+		rc = lwm_prefill(g, c, ids + at, k, e);
 		if (rc == 0)
 			rc = chunk(&l, g, at, k, e);
 	}
 	lwm_cache_free(c);
-	lwm_gen_free(g);
+	lwm_engine_free(g);
 	free(l.order);
 	for (int h = 0; h < LWM_MODALITIES; h++)
 		free(l.value[h]);

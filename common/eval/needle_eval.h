@@ -17,7 +17,7 @@
 #include "common/base/path.h"
 #include "common/base/str.h"
 #include "common/comm/comm.h"
-#include "common/infer/cache.h"
+#include "common/infer/engine.h"
 #include "common/text/tokenizer.h"
 
 enum { LWM_NEEDLES_MAX = 16, LWM_NEEDLE_SCORER = 1 /* version, in every result */ };
@@ -73,7 +73,7 @@ struct lwm_sweep {
 	struct lwm_needle_task task;
 	const char *model_hash, *model_name, *out; /* out: folder of results.jsonl */
 	int64_t team; /* so many consecutive ranks share a context and work on one trial: the gen was made by
-		       * lwm_gen_new_split over them; 0, 1: each rank for itself */
+		       * lwm_engine_new_shared over them; 0, 1: each rank for itself */
 };
 /* The grid, malloc'ed: lengths rounded, ascending; depths 0..100. *n of them: those that rounding makes equal are one, so that no
  * trial is asked or counted twice. */
@@ -81,7 +81,7 @@ int lwm_sweep_lengths(const struct lwm_sweep *s, int64_t **lengths, int64_t *n, 
 int lwm_sweep_depths(const struct lwm_sweep *s, double **depths, int64_t *n, struct lwm_err *e);
 /* COLLECTIVE. Runs what results.jsonl does not hold yet; rank 0 appends in grid order. Results of another model,
  * seed, haystack or task in the file are -LWM_ECONFIG. -LWM_ESAVED after a stop that was asked for. */
-int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_gen *g, const struct lwm_haystack *h, struct lwm_tokenizer *tok,
+int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_engine *g, const struct lwm_haystack *h, struct lwm_tokenizer *tok,
 		  struct lwm_comm *c, struct lwm_err *e);
 
 /* ---- results ---- */

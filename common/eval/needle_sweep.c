@@ -154,7 +154,7 @@ static bool have(const struct lwm_needle_results *r, const struct lwm_needle_cel
 
 /* ---- asking ---- */
 
-static int answer(struct lwm_gen *g, const struct lwm_trial *t, int64_t most, struct lwm_tokenizer *tok,
+static int answer(struct lwm_engine *g, const struct lwm_trial *t, int64_t most, struct lwm_tokenizer *tok,
 		  struct lwm_str *out, struct lwm_err *e)
 {
 	const struct lwm_generate greedy = { .g = g, .tok = tok, .sampler = { .temperature = 0, .top_p = 1 }, .most = most };
@@ -186,7 +186,7 @@ static void describe(struct lwm_str *line, const char *id, const struct lwm_tria
 struct sweep {
 	const struct lwm_sweep *s;
 	struct lwm_needle_task task; /* with the depths in place */
-	struct lwm_gen *g;
+	struct lwm_engine *g;
 	const struct lwm_haystack *h;
 	struct lwm_tokenizer *tok;
 	struct lwm_comm *c;
@@ -316,7 +316,7 @@ static int run_all(struct sweep *w, struct lwm_jsonl *file, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_gen *g, const struct lwm_haystack *h, struct lwm_tokenizer *tok,
+int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_engine *g, const struct lwm_haystack *h, struct lwm_tokenizer *tok,
 		  struct lwm_comm *c, struct lwm_err *e)
 {
 	struct sweep w = { .s = s, .task = s->task, .g = g, .h = h, .tok = tok, .c = c };

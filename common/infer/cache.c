@@ -16,7 +16,7 @@ static int64_t slots_for(int64_t max_len, int ranks)
 
 const char *const lwm_cache_kinds[] = { "auto", "f32", "bf16", "int8", NULL };
 
-int lwm_gen_set_cache(struct lwm_gen *g, enum lwm_cache_kind kind, struct lwm_err *e)
+int lwm_engine_set_cache(struct lwm_engine *g, enum lwm_cache_kind kind, struct lwm_err *e)
 {
 	static const int dtype[] = { 0, LK_F32, LK_BF16, LK_I8 };
 
@@ -26,7 +26,7 @@ int lwm_gen_set_cache(struct lwm_gen *g, enum lwm_cache_kind kind, struct lwm_er
 	return 0;
 }
 
-int lwm_gen_cache_dtype(const struct lwm_gen *g)
+int lwm_engine_cache_dtype(const struct lwm_engine *g)
 {
 	return g->cache_dtype;
 }
@@ -60,7 +60,7 @@ static int allocate(struct lwm_cache *c, int64_t bytes, struct lwm_err *e)
 	return lwm_dev_check(c->dev, lk_zero(c->dev, data, (size_t)bytes), e);
 }
 
-int lwm_cache_new(struct lwm_cache **out, struct lwm_gen *g, int64_t max_len, struct lwm_err *e)
+int lwm_engine_new_cache(struct lwm_cache **out, struct lwm_engine *g, int64_t max_len, struct lwm_err *e)
 {
 	const struct lwm_llama_cfg *cfg = &g->m->cfg;
 	int ranks = g->comm ? lwm_comm_size(g->comm) : 1, rc;
@@ -217,7 +217,7 @@ static struct lk_view stored(const struct lwm_cache *c, int64_t l, int64_t slot,
 	return v;
 }
 
-void lwm_cache_put(struct lwm_gen *g, struct lwm_cache *c, int64_t l, int64_t row, int64_t n)
+void lwm_cache_put(struct lwm_engine *g, struct lwm_cache *c, int64_t l, int64_t row, int64_t n)
 {
 	struct lwm_llama *m = g->m;
 	int64_t k = m->cfg.kv_heads, e = lwm_llama_head_dim(&m->cfg);
@@ -247,7 +247,7 @@ struct room {
 	struct lk_attn_state st;
 };
 
-static bool make_room(struct lwm_gen *g, const struct lwm_cache *c, struct room *r)
+static bool make_room(struct lwm_engine *g, const struct lwm_cache *c, struct room *r)
 {
 	struct lwm_llama *m = g->m;
 	int64_t kv = lwm_round64(LWM_CACHE_PIECE * c->row * (int64_t)lk_dtype_size(m->dtype));
@@ -267,7 +267,7 @@ static bool make_room(struct lwm_gen *g, const struct lwm_cache *c, struct room 
 	return !m->rc;
 }
 
-static void attend_pieces(struct lwm_gen *g, struct lwm_cache *c, struct lk_attn *a, int64_t l, const struct lk_view *o,
+static void attend_pieces(struct lwm_engine *g, struct lwm_cache *c, struct lk_attn *a, int64_t l, const struct lk_view *o,
 			  float *lse)
 {
 	struct lwm_llama *m = g->m;
@@ -298,7 +298,7 @@ static void attend_pieces(struct lwm_gen *g, struct lwm_cache *c, struct lk_attn
 	LWM_K(m, lk_attn_end(m->dev, o, lse, &r.st));
 }
 
-void lwm_cache_attend(struct lwm_gen *g, struct lwm_cache *c, const struct lk_seq *qs, int64_t l, int64_t row, int64_t n,
+void lwm_cache_attend(struct lwm_engine *g, struct lwm_cache *c, const struct lk_seq *qs, int64_t l, int64_t row, int64_t n,
 		      const struct lk_view *o, float *lse)
 {
 	struct lwm_llama *m = g->m;

@@ -2,7 +2,7 @@
 #ifndef LWM_INFER_CACHE_INT_H
 #define LWM_INFER_CACHE_INT_H
 
-#include "common/infer/cache.h"
+#include "common/infer/engine.h"
 #include "common/model/llama_int.h"
 
 /* Slots are filled in the order of positions. Alone, slot i holds position i; over ranks each holds some of them. */
@@ -34,12 +34,12 @@ static inline bool lwm_cache_mine(const struct lwm_cache *c, int64_t pos)
 	return pos % c->ranks == c->rank;
 }
 /* Keys and values of n tokens, rows from `row` of LWM_BUF_QKV, into the next slots of layer l. */
-void lwm_cache_put(struct lwm_gen *g, struct lwm_cache *c, int64_t l, int64_t row, int64_t n);
+void lwm_cache_put(struct lwm_engine *g, struct lwm_cache *c, int64_t l, int64_t row, int64_t n);
 /* Queries of n tokens, rows from `row`, against the cache: o (n,H,E), lse (n,H). */
-void lwm_cache_attend(struct lwm_gen *g, struct lwm_cache *c, const struct lk_seq *qs, int64_t l, int64_t row, int64_t n,
+void lwm_cache_attend(struct lwm_engine *g, struct lwm_cache *c, const struct lk_seq *qs, int64_t l, int64_t row, int64_t n,
 		      const struct lk_view *o, float *lse);
 
-struct lwm_gen {
+struct lwm_engine {
 	struct lwm_attn attn; /* what m calls: over caches, or over the shares of several ranks */
 	struct lk_seq *rows;  /* all tokens of a step */
 	struct lwm_llama *m;
@@ -63,20 +63,20 @@ struct lwm_gen {
 	int64_t part;            /* floats of one rank's */
 	int holder;              /* rank that has the rows the logits are of */
 };
-int64_t lwm_gen_most(const struct lwm_gen *g); /* tokens of the largest call */
+int64_t lwm_gen_most(const struct lwm_engine *g); /* tokens of the largest call */
 /* Positions of per_stream tokens behind each stream's end, and their queries. */
-int lwm_gen_begin(struct lwm_gen *g, struct lwm_cache *const *caches, int64_t streams, int64_t per_stream,
+int lwm_gen_begin(struct lwm_engine *g, struct lwm_cache *const *caches, int64_t streams, int64_t per_stream,
 		  struct lwm_err *e);
 /* Positions and segments of a step in which all ranks have all tokens. */
 int lwm_gen_take_rows(struct lwm_attn *a, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e);
 const int32_t *lwm_gen_row_positions(const struct lwm_attn *a);
 void lwm_gen_keep(struct lwm_attn *a); /* the engine is freed as a whole */
 /* The rows that logits are wanted of, in LWM_BUF_IDX; -LWM_ECONFIG: the model has no such head. */
-int lwm_gen_rows(struct lwm_gen *g, enum lwm_modality head, struct lwm_err *e);
+int lwm_gen_rows(struct lwm_engine *g, enum lwm_modality head, struct lwm_err *e);
 /* split.c */
-int lwm_split_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e);
+int lwm_split_feed(struct lwm_engine *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e);
 extern const struct lwm_attn_ops lwm_split_ops;
-void lwm_split_settle(struct lwm_gen *g); /* m->rc: nothing waits for a rank that is gone */
-void lwm_split_free(struct lwm_gen *g);
+void lwm_split_settle(struct lwm_engine *g); /* m->rc: nothing waits for a rank that is gone */
+void lwm_split_free(struct lwm_engine *g);
 
 #endif

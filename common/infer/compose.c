@@ -1,9 +1,9 @@
 #include "common/infer/compose.h"
 
-int lwm_compose_text(struct lwm_gen *g, struct lwm_cache *c, const struct lwm_text_run *how, lwm_token_fn *fn,
+int lwm_compose_text(struct lwm_engine *g, struct lwm_cache *c, const struct lwm_text_run *how, lwm_token_fn *fn,
 		      void *arg, int64_t *made, struct lwm_err *e)
 {
-	struct lwm_draw d = { .sampler = &how->sampler, .limit = lwm_gen_config(g)->vocab_text, .guide = 1,
+	struct lwm_draw d = { .sampler = &how->sampler, .limit = lwm_engine_config(g)->vocab_text, .guide = 1,
 			      .sample = how->sample };
 	int64_t n = 0, id;
 	int rc = 0;
@@ -13,7 +13,7 @@ int lwm_compose_text(struct lwm_gen *g, struct lwm_cache *c, const struct lwm_te
 		int32_t token;
 
 		d.step = (uint64_t)lwm_cache_length(c);
-		LWM_GO(lwm_gen_draw(g, LWM_TEXT, &d, &id, &logprob, e));
+		LWM_GO(lwm_engine_draw(g, LWM_TEXT, &d, &id, &logprob, e));
 		if (id == how->eos)
 			break;
 		n++;
@@ -21,7 +21,7 @@ int lwm_compose_text(struct lwm_gen *g, struct lwm_cache *c, const struct lwm_te
 		LWM_GO(fn(arg, token, logprob, e));
 		if (rc > 0 || n == how->max_tokens || !lwm_cache_room(c))
 			break;
-		LWM_GO(lwm_gen_step(g, &c, &token, 1, e));
+		LWM_GO(lwm_decode_step(g, &c, &token, 1, e));
 	}
 	rc = 0;
 out:
@@ -31,25 +31,25 @@ out:
 }
 
 /* Feeds what is pending and draws the next code from the vision head. */
-static int next_code(struct lwm_gen *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
+static int next_code(struct lwm_engine *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
 		     bool first_frame, int64_t *code, struct lwm_err *e)
 {
-	const struct lwm_llama_cfg *cfg = lwm_gen_config(g);
+	const struct lwm_llama_cfg *cfg = lwm_engine_config(g);
 	struct lwm_draw d = { .sampler = first_frame ? &how->image : &how->video,
 			      .limit = how->codes ? how->codes : cfg->vision_codes,
 			      .guide = first_frame ? how->guide_image : how->guide_video,
 			      .step = (uint64_t)lwm_cache_length(s->cache[0]) + 1, .sample = how->sample };
 
-	LWM_TRY(lwm_gen_step(g, s->cache, s->pending, s->count, e));
-	LWM_TRY(lwm_gen_draw(g, LWM_VISION, &d, code, NULL, e));
+	LWM_TRY(lwm_decode_step(g, s->cache, s->pending, s->count, e));
+	LWM_TRY(lwm_engine_draw(g, LWM_VISION, &d, code, NULL, e));
 	s->pending[0] = s->pending[1] = (int32_t)(cfg->vocab_text + *code);
 	return 0;
 }
 
-static int check_plan(struct lwm_gen *g, const struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
+static int check_plan(struct lwm_engine *g, const struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
 		      struct lwm_err *e)
 {
-	const struct lwm_llama_cfg *cfg = lwm_gen_config(g);
+	const struct lwm_llama_cfg *cfg = lwm_engine_config(g);
 	int64_t need = how->frames * (how->frame_codes + 1);
 
 	if (!cfg->vision_rows)
@@ -67,10 +67,10 @@ static int check_plan(struct lwm_gen *g, const struct lwm_frames_streams *s, con
 	return 0;
 }
 
-int lwm_compose_frames(struct lwm_gen *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
+int lwm_compose_frames(struct lwm_engine *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
 			int32_t *codes, lwm_code_fn *progress, void *arg, struct lwm_err *e)
 {
-	const struct lwm_llama_cfg *cfg = lwm_gen_config(g);
+	const struct lwm_llama_cfg *cfg = lwm_engine_config(g);
 	int64_t total = how->frames * how->frame_codes, code;
 	int rc = 0;
 
@@ -84,7 +84,7 @@ int lwm_compose_frames(struct lwm_gen *g, struct lwm_frames_streams *s, const st
 			LWM_GO(progress(arg, i + 1, e));
 		if ((i + 1) % how->frame_codes)
 			continue;
-		LWM_GO(lwm_gen_step(g, s->cache, s->pending, s->count, e)); // the frame's last code
+		LWM_GO(lwm_decode_step(g, s->cache, s->pending, s->count, e)); // the frame's last code
 		s->pending[0] = (int32_t)(frame + 1 < how->frames ? lwm_llama_eof(cfg) : lwm_llama_eov(cfg));
 		s->pending[1] = s->pending[0];
 	}

@@ -7,7 +7,7 @@
 #ifndef LWM_INFER_COMPOSE_H
 #define LWM_INFER_COMPOSE_H
 
-#include "common/infer/cache.h"
+#include "common/infer/engine.h"
 #include "common/infer/sample.h"
 
 struct lwm_draw {
@@ -18,7 +18,7 @@ struct lwm_draw {
 };
 /* One id of the head, for the stream of the last call. Where logits are not in host memory they stay there, and the same random
  * number meets the same token but for the rounding of sums. COLLECTIVE where the gen is. logprob may be NULL. */
-int lwm_gen_draw(struct lwm_gen *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+int lwm_engine_draw(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
 		 struct lwm_err *e);
 
 struct lwm_text_run {
@@ -29,9 +29,9 @@ struct lwm_text_run {
 };
 /* One drawn token (not eos). Negative: fails; positive: ends the answer behind it. */
 typedef int lwm_token_fn(void *arg, int32_t id, double logprob, struct lwm_err *e);
-/* Goes on behind the last lwm_gen_feed, which must have been to c. The last token drawn is not fed. *made (may be
+/* Goes on behind the last lwm_prefill, which must have been to c. The last token drawn is not fed. *made (may be
  * NULL): tokens that fn saw. */
-int lwm_compose_text(struct lwm_gen *g, struct lwm_cache *c, const struct lwm_text_run *how, lwm_token_fn *fn,
+int lwm_compose_text(struct lwm_engine *g, struct lwm_cache *c, const struct lwm_text_run *how, lwm_token_fn *fn,
 		      void *arg, int64_t *made, struct lwm_err *e);
 
 struct lwm_frames_plan {
@@ -53,7 +53,7 @@ struct lwm_frames_streams {
 /* codes: (frames, frame_codes). "End of frame" stands behind every frame but the last, which "end
  * of vision" follows. progress (may be NULL) sees the number of codes made; negative stops. */
 typedef int lwm_code_fn(void *arg, int64_t done, struct lwm_err *e);
-int lwm_compose_frames(struct lwm_gen *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
+int lwm_compose_frames(struct lwm_engine *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
 			int32_t *codes, lwm_code_fn *progress, void *arg, struct lwm_err *e);
 
 #endif

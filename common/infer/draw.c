@@ -5,7 +5,7 @@
 #include "common/infer/cache_int.h"
 #include "common/infer/compose.h"
 
-static int on_host(struct lwm_gen *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+static int on_host(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
 		   struct lwm_err *e)
 {
 	const struct lwm_llama_cfg *c = &g->m->cfg;
@@ -18,15 +18,15 @@ static int on_host(struct lwm_gen *g, enum lwm_modality head, const struct lwm_d
 	logits = g->logits;
 	if (!logits)
 		return lwm_fail(e, LWM_EMEMORY, "no memory for %lld logits", (long long)most);
-	LWM_TRY(lwm_gen_logits(g, head, logits, e));
+	LWM_TRY(lwm_engine_read_logits(g, head, logits, e));
 	if (g->have == 2) { // the result takes the place of the stream without a prompt
-		lwm_guide(logits + rows, logits, d->limit, d->guide);
+		lwm_guide_logits(logits + rows, logits, d->limit, d->guide);
 		logits += rows;
 	}
-	return lwm_sample(d->sampler, logits, 0, d->limit, d->step, d->sample, id, logprob, e);
+	return lwm_sampler_draw(d->sampler, logits, 0, d->limit, d->step, d->sample, id, logprob, e);
 }
 
-static int on_device(struct lwm_gen *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+static int on_device(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
 		     struct lwm_err *e)
 {
 	struct lwm_rng r = lwm_rng_at(d->sampler->seed, LWM_RNG_SAMPLE, d->step, d->sample);
@@ -58,7 +58,7 @@ static int on_device(struct lwm_gen *g, enum lwm_modality head, const struct lwm
 	return m->rc;
 }
 
-int lwm_gen_draw(struct lwm_gen *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+int lwm_engine_draw(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
 		 struct lwm_err *e)
 {
 	bool down = g->comm || lk_dev_is_host(g->m->dev) || g->have > lwm_logit_room(g->m);

@@ -4,12 +4,12 @@
 
 #include "common/infer/cache_int.h"
 
-int64_t lwm_gen_most(const struct lwm_gen *g)
+int64_t lwm_gen_most(const struct lwm_engine *g)
 {
 	return g->max_chunk > g->max_streams ? g->max_chunk : g->max_streams;
 }
 
-static int allocate(struct lwm_gen *g, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, struct lwm_err *e)
+static int allocate(struct lwm_engine *g, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, struct lwm_err *e)
 {
 	int64_t v = cfg->vocab_text > cfg->vision_rows ? cfg->vocab_text : cfg->vision_rows, n = lwm_gen_most(g);
 	struct lwm_llama_run run = { .tokens = n, .loss_bytes = g->max_streams * v * 4, .attention = &g->attn };
@@ -29,7 +29,7 @@ static int allocate(struct lwm_gen *g, struct lk_dev *dev, const struct lwm_llam
 
 int lwm_gen_take_rows(struct lwm_attn *a, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e)
 {
-	struct lwm_gen *g = (struct lwm_gen *)a;
+	struct lwm_engine *g = (struct lwm_engine *)a;
 
 	lk_seq_free(g->rows);
 	g->rows = NULL;
@@ -38,7 +38,7 @@ int lwm_gen_take_rows(struct lwm_attn *a, int64_t n, const int32_t *pos, const i
 
 const int32_t *lwm_gen_row_positions(const struct lwm_attn *a)
 {
-	return lk_seq_pos(((const struct lwm_gen *)a)->rows);
+	return lk_seq_pos(((const struct lwm_engine *)a)->rows);
 }
 
 void lwm_gen_keep(struct lwm_attn *a)
@@ -50,7 +50,7 @@ void lwm_gen_keep(struct lwm_attn *a)
 static int attend(struct lwm_attn *a, int64_t l, const struct lwm_attn_qkv *x, const struct lk_view *o, float *lse, int failed,
 		  struct lwm_err *err)
 {
-	struct lwm_gen *g = (struct lwm_gen *)a;
+	struct lwm_engine *g = (struct lwm_engine *)a;
 	struct lwm_llama *m = g->m;
 	int64_t e = lwm_llama_head_dim(&m->cfg), n = g->per_stream;
 
@@ -69,10 +69,10 @@ static int attend(struct lwm_attn *a, int64_t l, const struct lwm_attn_qkv *x, c
 
 static const struct lwm_attn_ops cache_ops = { lwm_gen_take_rows, lwm_gen_row_positions, attend, NULL, lwm_gen_keep };
 
-int lwm_gen_new(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const void *compute_weights,
+int lwm_engine_new(struct lwm_engine **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const void *compute_weights,
 		int64_t max_chunk, int64_t max_streams, struct lwm_err *e)
 {
-	struct lwm_gen *g;
+	struct lwm_engine *g;
 	int rc = 0;
 
 	*out = NULL;
@@ -91,11 +91,11 @@ int lwm_gen_new(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama
 	*out = g;
 out:
 	if (rc < 0)
-		lwm_gen_free(g);
+		lwm_engine_free(g);
 	return rc;
 }
 
-void lwm_gen_free(struct lwm_gen *g)
+void lwm_engine_free(struct lwm_engine *g)
 {
 	if (!g)
 		return;
@@ -114,12 +114,12 @@ void lwm_gen_free(struct lwm_gen *g)
 	free(g);
 }
 
-const struct lwm_llama_cfg *lwm_gen_config(const struct lwm_gen *g)
+const struct lwm_llama_cfg *lwm_engine_config(const struct lwm_engine *g)
 {
 	return &g->m->cfg;
 }
 
-static int check_ids(const struct lwm_gen *g, const int32_t *ids, int64_t n, struct lwm_err *e)
+static int check_ids(const struct lwm_engine *g, const int32_t *ids, int64_t n, struct lwm_err *e)
 {
 	int64_t limit = lwm_llama_ids(&g->m->cfg);
 
@@ -138,7 +138,7 @@ static int check_room(const struct lwm_cache *c, int64_t n, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_gen_begin(struct lwm_gen *g, struct lwm_cache *const *caches, int64_t streams, int64_t per_stream,
+int lwm_gen_begin(struct lwm_engine *g, struct lwm_cache *const *caches, int64_t streams, int64_t per_stream,
 		  struct lwm_err *e)
 {
 	int32_t *pos = g->host, *seg = g->host + lwm_gen_most(g);
@@ -166,7 +166,7 @@ int lwm_gen_begin(struct lwm_gen *g, struct lwm_cache *const *caches, int64_t st
 }
 
 /* per_stream tokens for each of the streams; caches grow only when all went well. */
-static int forward(struct lwm_gen *g, struct lwm_cache *const *caches, const int32_t *ids, int64_t streams,
+static int forward(struct lwm_engine *g, struct lwm_cache *const *caches, const int32_t *ids, int64_t streams,
 		   int64_t per_stream, struct lwm_err *e)
 {
 	struct lwm_llama *m = g->m;
@@ -195,7 +195,7 @@ static int forward(struct lwm_gen *g, struct lwm_cache *const *caches, const int
 	return rc;
 }
 
-int lwm_gen_step(struct lwm_gen *g, struct lwm_cache *const *caches, const int32_t *ids, int64_t streams,
+int lwm_decode_step(struct lwm_engine *g, struct lwm_cache *const *caches, const int32_t *ids, int64_t streams,
 		 struct lwm_err *e)
 {
 	if (streams < 1 || streams > g->max_streams)
@@ -211,7 +211,7 @@ int lwm_gen_step(struct lwm_gen *g, struct lwm_cache *const *caches, const int32
 	return 0;
 }
 
-int lwm_gen_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e)
+int lwm_prefill(struct lwm_engine *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e)
 {
 	int64_t most = g->comm ? 1 : g->max_chunk;
 
@@ -230,7 +230,7 @@ int lwm_gen_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int
 	return 0;
 }
 
-int lwm_gen_pick(struct lwm_gen *g, int64_t first, int64_t count, struct lwm_err *e)
+int lwm_engine_pick_rows(struct lwm_engine *g, int64_t first, int64_t count, struct lwm_err *e)
 {
 	if (g->comm || first < 0 || count < 1 || count > g->max_streams || first + count > g->m->n)
 		return lwm_fail(e, LWM_EINTERNAL, "logits of %lld tokens from %lld wanted", (long long)count, (long long)first);
@@ -239,7 +239,7 @@ int lwm_gen_pick(struct lwm_gen *g, int64_t first, int64_t count, struct lwm_err
 	return 0;
 }
 
-int lwm_gen_rows(struct lwm_gen *g, enum lwm_modality head, struct lwm_err *e)
+int lwm_gen_rows(struct lwm_engine *g, enum lwm_modality head, struct lwm_err *e)
 {
 	struct lwm_llama *m = g->m;
 	int32_t *rows = g->host;
@@ -256,7 +256,7 @@ int lwm_gen_rows(struct lwm_gen *g, enum lwm_modality head, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_gen_logits(struct lwm_gen *g, enum lwm_modality head, float *out, struct lwm_err *e)
+int lwm_engine_read_logits(struct lwm_engine *g, enum lwm_modality head, float *out, struct lwm_err *e)
 {
 	struct lwm_llama *m = g->m;
 	int64_t vocab = head == LWM_VISION ? m->cfg.vision_rows : m->cfg.vocab_text;

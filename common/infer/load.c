@@ -44,7 +44,7 @@ static struct lwm_tensor *tensors_of(const struct lwm_params *p)
 	return t;
 }
 
-static int fill_device(struct lwm_loaded *m, struct lwm_source *s, const struct lwm_params *p, struct lwm_err *e)
+static int fill_device(struct lwm_lm *m, struct lwm_source *s, const struct lwm_params *p, struct lwm_err *e)
 {
 	int64_t most = 0;
 	float *host = NULL;
@@ -76,7 +76,7 @@ out:
 }
 
 /* Names a model by its configuration and by what stands for its bytes: the record of a checkpoint, the manifest of a folder. */
-static int name_it(struct lwm_loaded *m, const struct lwm_source *s, const json_t *config, struct lwm_err *e)
+static int name_it(struct lwm_lm *m, const struct lwm_source *s, const json_t *config, struct lwm_err *e)
 {
 	struct lwm_str all = { 0 };
 	struct lwm_hash h;
@@ -101,7 +101,7 @@ static int name_it(struct lwm_loaded *m, const struct lwm_source *s, const json_
 	return rc;
 }
 
-static int take_records(struct lwm_loaded *m, const struct lwm_source *s, const char *dir, struct lwm_err *e)
+static int take_records(struct lwm_lm *m, const struct lwm_source *s, const char *dir, struct lwm_err *e)
 {
 	const char *tok = s->model ? lwm_model_tokenizer(s->model) : lwm_ckpt_meta(s->ckpt)->tokenizer_path;
 	snprintf(m->tokenizer_hash, sizeof m->tokenizer_hash, "%s", lwm_source_tokenizer(s));
@@ -111,7 +111,7 @@ static int take_records(struct lwm_loaded *m, const struct lwm_source *s, const 
 	return 0;
 }
 
-int lwm_loaded_open(struct lwm_loaded *m, const char *dir, bool older_ok, struct lk_dev *dev, struct lwm_err *e)
+int lwm_lm_open(struct lwm_lm *m, const char *dir, bool older_ok, struct lk_dev *dev, struct lwm_err *e)
 {
 	struct lwm_source s;
 	const json_t *config;
@@ -130,11 +130,11 @@ out:
 	lwm_params_release(&p);
 	lwm_source_close(&s);
 	if (rc < 0)
-		lwm_loaded_free(m);
+		lwm_lm_close(m);
 	return rc;
 }
 
-void lwm_loaded_free(struct lwm_loaded *m)
+void lwm_lm_close(struct lwm_lm *m)
 {
 	if (m->weights)
 		lk_mem_free(m->dev, m->weights);
@@ -143,7 +143,7 @@ void lwm_loaded_free(struct lwm_loaded *m)
 	memset(m, 0, sizeof *m);
 }
 
-void lwm_loaded_warn_length(const struct lwm_loaded *m, int64_t tokens, const char *what)
+void lwm_lm_warn_length(const struct lwm_lm *m, int64_t tokens, const char *what)
 {
 	static bool warned;
 	if (tokens <= m->cfg.max_seq || warned)
@@ -155,7 +155,7 @@ void lwm_loaded_warn_length(const struct lwm_loaded *m, int64_t tokens, const ch
 
 /* ---- the tokenizer of a model ---- */
 
-static int open_tokenizer(const struct lwm_loaded *m, struct lwm_tokenizer **tok, const char *spec, struct lwm_err *e)
+static int open_tokenizer(const struct lwm_lm *m, struct lwm_tokenizer **tok, const char *spec, struct lwm_err *e)
 {
 	spec = spec ? spec : m->tokenizer;
 	if (!spec)
@@ -167,23 +167,23 @@ static int open_tokenizer(const struct lwm_loaded *m, struct lwm_tokenizer **tok
 			m->dir, m->cfg.vocab_text);
 }
 
-int lwm_loaded_open_text(struct lwm_loaded *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok,
+int lwm_lm_open_with_tokenizer(struct lwm_lm *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok,
 			 const char *spec, struct lk_dev *dev, struct lwm_err *e)
 {
 	*tok = NULL;
-	LWM_TRY(lwm_loaded_open(m, dir, older_ok, dev, e));
+	LWM_TRY(lwm_lm_open(m, dir, older_ok, dev, e));
 	int rc = open_tokenizer(m, tok, spec, e);
 	if (rc < 0) {
 		lwm_tokenizer_free(*tok);
 		*tok = NULL;
-		lwm_loaded_free(m);
+		lwm_lm_close(m);
 	}
 	return rc;
 }
 
-int lwm_loaded_look(const char *dir, bool older_ok, const char *spec, struct lwm_err *e)
+int lwm_lm_check_files(const char *dir, bool older_ok, const char *spec, struct lwm_err *e)
 {
-	struct lwm_loaded m = { .step = -1 };
+	struct lwm_lm m = { .step = -1 };
 	struct lwm_tokenizer *tok = NULL;
 	struct lwm_source s;
 	const json_t *config;
@@ -195,7 +195,7 @@ int lwm_loaded_look(const char *dir, bool older_ok, const char *spec, struct lwm
 	if (rc == 0)
 		rc = open_tokenizer(&m, &tok, spec, e);
 	lwm_tokenizer_free(tok);
-	lwm_loaded_free(&m);
+	lwm_lm_close(&m);
 	lwm_source_close(&s);
 	return rc;
 }

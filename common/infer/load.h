@@ -7,9 +7,9 @@
 #include "common/text/tokenizer.h"
 
 /* A whole language model for inference: configuration and weights in compute dtype on dev. */
-struct lwm_loaded {
+struct lwm_lm {
 	struct lwm_llama_cfg cfg;
-	void *weights;      /* device; freed by lwm_loaded_free */
+	void *weights;      /* device; freed by lwm_lm_close */
 	char *dir;          /* as given */
 	char *tokenizer;    /* path of the tokenizer beside the model, NULL if none */
 	char tokenizer_hash[33]; /* of the one it was trained with, "" not recorded */
@@ -19,22 +19,22 @@ struct lwm_loaded {
 	struct lk_dev *dev; /* borrowed */
 };
 /* dir: a merged model folder, or a checkpoint ROOT or step folder. older_ok: as in lwm_ckpt_latest, for a ROOT. */
-int lwm_loaded_open(struct lwm_loaded *m, const char *dir, bool older_ok, struct lk_dev *dev, struct lwm_err *e);
-void lwm_loaded_free(struct lwm_loaded *m);
+int lwm_lm_open(struct lwm_lm *m, const char *dir, bool older_ok, struct lk_dev *dev, struct lwm_err *e);
+void lwm_lm_close(struct lwm_lm *m);
 /* Warns, once in a process, where `tokens` in one context are more than the model says it was made for. what: the option or file
  * that asks for them. */
-void lwm_loaded_warn_length(const struct lwm_loaded *m, int64_t tokens, const char *what);
+void lwm_lm_warn_length(const struct lwm_lm *m, int64_t tokens, const char *what);
 
 /* A model and its tokenizer: `spec`, or the one beside it when that is NULL (-LWM_EUSAGE: there is none). One that the
  * model was not trained with, or of another number of pieces, is -LWM_ECONFIG. On failure nothing is left to free. */
-int lwm_loaded_open_text(struct lwm_loaded *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok,
+int lwm_lm_open_with_tokenizer(struct lwm_lm *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok,
 			 const char *spec, struct lk_dev *dev, struct lwm_err *e);
-/* Local, for plans: would lwm_loaded_open_text take this model and tokenizer? Weights are not looked at. */
-int lwm_loaded_look(const char *dir, bool older_ok, const char *spec, struct lwm_err *e);
+/* Local, for plans: would lwm_lm_open_with_tokenizer take this model and tokenizer? Weights are not looked at. */
+int lwm_lm_check_files(const char *dir, bool older_ok, const char *spec, struct lwm_err *e);
 
 /* A VQGAN likewise; *flat is device memory that the caller gives to lk_mem_free after the net. */
 int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool older_ok, struct lk_dev *dev,
 		   struct lwm_err *e);
-int lwm_vqgan_look(const char *dir, bool older_ok, struct lwm_err *e); /* likewise */
+int lwm_vqgan_check_files(const char *dir, bool older_ok, struct lwm_err *e); /* likewise */
 
 #endif

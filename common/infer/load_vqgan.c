@@ -43,7 +43,7 @@ out:
 	return rc;
 }
 
-int lwm_vqgan_look(const char *dir, bool older_ok, struct lwm_err *e)
+int lwm_vqgan_check_files(const char *dir, bool older_ok, struct lwm_err *e)
 {
 	struct lwm_vqgan_cfg c;
 	struct lwm_source s;

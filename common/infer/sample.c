@@ -12,7 +12,7 @@ struct candidate {
 	int32_t id;
 };
 
-void lwm_guide(float *u, const float *c, int64_t n, double scale)
+void lwm_guide_logits(float *u, const float *c, int64_t n, double scale)
 {
 	for (int64_t i = 0; i < n; i++)
 		u[i] = scale == 1 ? c[i] : (float)((double)u[i] + scale * ((double)c[i] - (double)u[i]));
@@ -129,7 +129,7 @@ static int64_t draw(const struct lwm_sampler *s, const float *logits, int64_t fi
 	return c[i].id;
 }
 
-int lwm_sample(const struct lwm_sampler *s, const float *logits, int64_t first, int64_t last, uint64_t step,
+int lwm_sampler_draw(const struct lwm_sampler *s, const float *logits, int64_t first, int64_t last, uint64_t step,
 	       uint64_t sample, int64_t *out, double *logprob, struct lwm_err *e)
 {
 	int64_t top = first < last ? largest(logits, first, last) : -1;

@@ -18,11 +18,11 @@ struct lwm_sampler {
 };
 
 /* u = u + scale * (c - u): classifier-free guidance (Ho & Salimans 2022). scale 1 gives c. */
-void lwm_guide(float *u, const float *c, int64_t n, double scale);
+void lwm_guide_logits(float *u, const float *c, int64_t n, double scale);
 /* Index drawn from logits[first .. last) (others have no chance). scratch: n floats and n int32 are allocated
  * inside. NaN in the range is -LWM_ENUMERIC. *logprob (may be NULL): natural log of the drawn id's probability
  * under temperature 1 over the range. */
-int lwm_sample(const struct lwm_sampler *s, const float *logits, int64_t first, int64_t last, uint64_t step,
+int lwm_sampler_draw(const struct lwm_sampler *s, const float *logits, int64_t first, int64_t last, uint64_t step,
 	       uint64_t sample, int64_t *out, double *logprob, struct lwm_err *e);
 
 #endif

@@ -11,7 +11,7 @@
 #include "common/comm/mesh.h"
 #include "common/infer/cache_int.h"
 
-static int allocate(struct lwm_gen *g, struct lwm_err *e)
+static int allocate(struct lwm_engine *g, struct lwm_err *e)
 {
 	const struct lwm_llama_cfg *c = &g->m->cfg;
 	struct lwm_attn_ring_shape s = { g->max_chunk, c->heads, c->kv_heads, lwm_llama_head_dim(c), false, true };
@@ -25,7 +25,7 @@ static int allocate(struct lwm_gen *g, struct lwm_err *e)
 	return lwm_attn_ring_new(&g->around, g->m->dev, g->between, &s, e);
 }
 
-int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
+int lwm_engine_new_shared(struct lwm_engine **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
 		      const void *compute_weights, struct lwm_comm *comm, int64_t max_prompt, int64_t max_streams,
 		      struct lwm_err *e)
 {
@@ -37,7 +37,7 @@ int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm
 	*out = NULL;
 	if (ranks > 1)
 		LWM_TRY(lwm_devcomm_new(&between, dev, comm, e));
-	rc = lwm_gen_new(out, dev, cfg, compute_weights, chunk, max_streams, e);
+	rc = lwm_engine_new(out, dev, cfg, compute_weights, chunk, max_streams, e);
 	if (ranks == 1)
 		return rc;
 	if (rc < 0)
@@ -50,13 +50,13 @@ int lwm_gen_new_split(struct lwm_gen **out, struct lk_dev *dev, const struct lwm
 	}
 	rc = lwm_agree(comm, rc, e);
 	if (rc < 0) {
-		lwm_gen_free(*out);
+		lwm_engine_free(*out);
 		*out = NULL;
 	}
 	return rc;
 }
 
-void lwm_split_free(struct lwm_gen *g)
+void lwm_split_free(struct lwm_engine *g)
 {
 	lwm_devcomm_free(g->between);
 	lwm_attn_free(g->around);
@@ -64,7 +64,7 @@ void lwm_split_free(struct lwm_gen *g)
 		lk_mem_free(g->m->dev, g->parts);
 }
 
-void lwm_split_settle(struct lwm_gen *g)
+void lwm_split_settle(struct lwm_engine *g)
 {
 	int rc = lwm_devcomm_settle(g->between, &g->m->err);
 
@@ -76,18 +76,18 @@ void lwm_split_settle(struct lwm_gen *g)
 
 static int begin_around(struct lwm_attn *a, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e)
 {
-	return lwm_attn_begin(((struct lwm_gen *)a)->around, n, pos, seg, e);
+	return lwm_attn_begin(((struct lwm_engine *)a)->around, n, pos, seg, e);
 }
 
 static const int32_t *positions_around(const struct lwm_attn *a)
 {
-	return lwm_attn_positions(((const struct lwm_gen *)a)->around);
+	return lwm_attn_positions(((const struct lwm_engine *)a)->around);
 }
 
 static int attend_around(struct lwm_attn *a, int64_t l, const struct lwm_attn_qkv *x, const struct lk_view *o, float *lse,
 			 int failed, struct lwm_err *e)
 {
-	struct lwm_gen *g = (struct lwm_gen *)a;
+	struct lwm_engine *g = (struct lwm_engine *)a;
 
 	g->m->rc = lwm_attn_forward(g->around, l, x, o, lse, failed, e);
 	if (g->per_stream)
@@ -99,7 +99,7 @@ static const struct lwm_attn_ops prompt_ops = { begin_around, positions_around, 
 
 /* This rank's share of n tokens: ids, positions, segments (-1 behind the end). The real ones come first. Returns their
  * number. */
-static int64_t take_share(struct lwm_gen *g, const int32_t *ids, int64_t n, int64_t local)
+static int64_t take_share(struct lwm_engine *g, const int32_t *ids, int64_t n, int64_t local)
 {
 	int32_t *pos = g->host, *seg = pos + lwm_gen_most(g), *id = seg + lwm_gen_most(g);
 	int ranks = lwm_comm_size(g->comm), rank = lwm_comm_rank(g->comm);
@@ -117,7 +117,7 @@ static int64_t take_share(struct lwm_gen *g, const int32_t *ids, int64_t n, int6
 }
 
 /* Where the last token of the prompt went. */
-static void find_last(struct lwm_gen *g, int64_t n, int64_t local)
+static void find_last(struct lwm_engine *g, int64_t n, int64_t local)
 {
 	int ranks = lwm_comm_size(g->comm);
 	int64_t chunk = local / 2, q = (n - 1) / chunk;
@@ -127,7 +127,7 @@ static void find_last(struct lwm_gen *g, int64_t n, int64_t local)
 	g->have = 1;
 }
 
-int lwm_split_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e)
+int lwm_split_feed(struct lwm_engine *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e)
 {
 	int64_t ranks = lwm_comm_size(g->comm), local = (n + 2 * ranks - 1) / (2 * ranks) * 2, real;
 	struct lwm_llama *m = g->m;
@@ -164,7 +164,7 @@ int lwm_split_feed(struct lwm_gen *g, struct lwm_cache *c, const int32_t *ids, i
 /* ---- behind the prompt ---- */
 
 /* What this rank's share says about the new token of stream s. */
-static void partial(struct lwm_gen *g, int64_t s, int64_t l, float *o, float *lse)
+static void partial(struct lwm_engine *g, int64_t s, int64_t l, float *o, float *lse)
 {
 	struct lwm_llama *m = g->m;
 	struct lwm_cache *c = g->caches[s];
@@ -185,7 +185,7 @@ static void partial(struct lwm_gen *g, int64_t s, int64_t l, float *o, float *ls
 static int attend(struct lwm_attn *a, int64_t l, const struct lwm_attn_qkv *x, const struct lk_view *y, float *lse, int failed,
 		  struct lwm_err *err)
 {
-	struct lwm_gen *g = (struct lwm_gen *)a;
+	struct lwm_engine *g = (struct lwm_engine *)a;
 	struct lwm_llama *m = g->m;
 	int64_t n = g->streams, h = m->cfg.heads, e = lwm_llama_head_dim(&m->cfg), ranks = lwm_comm_size(g->comm);
 	int64_t part = n * h * (e + 1);

@@ -9,7 +9,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/num.h"
-#include "common/infer/cache.h"
+#include "common/infer/engine.h"
 #include "common/comm/device.h"
 
 static void must(int rc, const struct lwm_err *e)
@@ -39,27 +39,27 @@ static float *weights(struct lk_dev *dev, const struct lwm_llama_cfg *c)
 	return w;
 }
 
-static double feed_rate(struct lwm_gen *g, struct lwm_cache *c, int64_t n, const int32_t *ids)
+static double feed_rate(struct lwm_engine *g, struct lwm_cache *c, int64_t n, const int32_t *ids)
 {
 	struct lwm_err e = { 0 };
 	double t = lwm_now();
 
 	lwm_cache_rewind(c, 0);
-	must(lwm_gen_feed(g, c, ids, n, &e), &e);
+	must(lwm_prefill(g, c, ids, n, &e), &e);
 	return (double)n / (lwm_now() - t);
 }
 
 /* Greedy tokens behind the last one fed. */
-static double step_rate(struct lwm_gen *g, struct lwm_cache *c, int tokens, float *logits)
+static double step_rate(struct lwm_engine *g, struct lwm_cache *c, int tokens, float *logits)
 {
-	int64_t vocab = lwm_gen_config(g)->vocab_text;
+	int64_t vocab = lwm_engine_config(g)->vocab_text;
 	struct lwm_err e = { 0 };
 	double t = lwm_now();
 	int32_t id = 1;
 
 	for (int i = 0; i < tokens; i++) {
-		must(lwm_gen_step(g, &c, &id, 1, &e), &e);
-		must(lwm_gen_logits(g, LWM_TEXT, logits, &e), &e);
+		must(lwm_decode_step(g, &c, &id, 1, &e), &e);
+		must(lwm_engine_read_logits(g, LWM_TEXT, logits, &e), &e);
 		id = 0;
 		for (int64_t k = 1; k < vocab; k++)
 			id = logits[k] > logits[id] ? (int32_t)k : id;
@@ -74,14 +74,14 @@ static void run(const struct lwm_llama_cfg *c, int threads, int64_t depth)
 	float *logits = malloc((size_t)c->vocab_text * sizeof *logits), *w;
 	struct lwm_err e = { 0 };
 	struct lwm_cache *cache;
-	struct lwm_gen *g;
+	struct lwm_engine *g;
 	struct lk_dev *dev;
 	double rate, bytes;
 
 	must(lwm_device_open(&dev, "cpu", threads, &e), &e);
 	w = weights(dev, c);
-	must(lwm_gen_new(&g, dev, c, w, 1024, 1, &e), &e);
-	must(lwm_cache_new(&cache, g, depth + STEPS + 1, &e), &e);
+	must(lwm_engine_new(&g, dev, c, w, 1024, 1, &e), &e);
+	must(lwm_engine_new_cache(&cache, g, depth + STEPS + 1, &e), &e);
 	for (int64_t i = 0; i < depth; i++)
 		ids[i] = (int32_t)(i * 7919 % c->vocab_text);
 	feed_rate(g, cache, SHORT, ids); // the first call allocates
@@ -98,7 +98,7 @@ static void run(const struct lwm_llama_cfg *c, int threads, int64_t depth)
 		fflush(stdout);
 	}
 	lwm_cache_free(cache);
-	lwm_gen_free(g);
+	lwm_engine_free(g);
 	lk_mem_free(dev, w);
 	lk_dev_close(dev);
 	free(ids);

@@ -7,7 +7,7 @@ enum { CODES = 6, FRAME = 4, ROOM = 64 };
 struct engine {
 	struct lwm_llama_cfg cfg;
 	struct lk_dev *dev;
-	struct lwm_gen *g;
+	struct lwm_engine *g;
 	float *w;
 };
 
@@ -19,13 +19,13 @@ static struct engine engine_new(bool vision)
 	if (!vision)
 		x.cfg.vision_rows = x.cfg.vision_codes = 0;
 	x.w = weights_new(&x.cfg, &total);
-	assert_int_equal(lwm_gen_new(&x.g, x.dev, &x.cfg, x.w, 16, 2, NULL), 0);
+	assert_int_equal(lwm_engine_new(&x.g, x.dev, &x.cfg, x.w, 16, 2, NULL), 0);
 	return x;
 }
 
 static void engine_free(struct engine *x)
 {
-	lwm_gen_free(x->g);
+	lwm_engine_free(x->g);
 	lk_dev_close(x->dev);
 	free(x->w);
 }
@@ -34,7 +34,7 @@ static struct lwm_cache *cache_new(struct engine *x)
 {
 	struct lwm_cache *c;
 
-	assert_int_equal(lwm_cache_new(&c, x->g, ROOM, NULL), 0);
+	assert_int_equal(lwm_engine_new_cache(&c, x->g, ROOM, NULL), 0);
 	return c;
 }
 
@@ -61,7 +61,7 @@ static struct heard answer(struct engine *x, struct lwm_text_run how, int stop_a
 	struct lwm_err e = { 0 };
 	int64_t made;
 
-	assert_int_equal(lwm_gen_feed(x->g, c, prompt, 5, NULL), 0);
+	assert_int_equal(lwm_prefill(x->g, c, prompt, 5, NULL), 0);
 	if (lwm_compose_text(x->g, c, &how, hear, &h, &made, &e))
 		fail_msg("%s", e.msg);
 	assert_int_equal(made, h.n);
@@ -104,8 +104,8 @@ static void draw(struct engine *x, int streams, double guide, int64_t frames, in
 	struct lwm_frames_streams s = { { cache_new(x), cache_new(x) }, { 36, 36 }, streams };
 	struct lwm_err e = { 0 };
 
-	assert_int_equal(lwm_gen_feed(x->g, s.cache[0], prompt, 3, NULL), 0);
-	assert_int_equal(lwm_gen_feed(x->g, s.cache[1], prompt, 1, NULL), 0);
+	assert_int_equal(lwm_prefill(x->g, s.cache[0], prompt, 3, NULL), 0);
+	assert_int_equal(lwm_prefill(x->g, s.cache[1], prompt, 1, NULL), 0);
 	if (lwm_compose_frames(x->g, &s, &how, codes, NULL, NULL, &e))
 		fail_msg("%s", e.msg);
 	assert_int_equal(s.pending[0], lwm_llama_eov(&x->cfg));
@@ -148,7 +148,7 @@ static void a_clip_can_be_continued(void **state)
 	draw(&x, 1, 1, 2, all);
 	for (int i = 0; i < FRAME; i++)
 		prompt[4 + i] = (int32_t)(x.cfg.vocab_text + all[i]);
-	assert_int_equal(lwm_gen_feed(x.g, s.cache[0], prompt, 4 + FRAME, NULL), 0);
+	assert_int_equal(lwm_prefill(x.g, s.cache[0], prompt, 4 + FRAME, NULL), 0);
 	assert_int_equal(lwm_compose_frames(x.g, &s, &how, rest, NULL, NULL, NULL), 0);
 	assert_memory_equal(rest, all + FRAME, sizeof rest);
 	lwm_cache_free(s.cache[0]);

@@ -39,18 +39,18 @@ static int sweep_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
 {
 	struct lk_dev *dev = device("cpu", 1);
 	struct lwm_tokenizer *tok = fx_tokenizer(false);
-	struct lwm_gen *g = NULL;
+	struct lwm_engine *g = NULL;
 	struct lwm_haystack h;
 	fx_haystack(&h, ((const char **)arg)[1], tok);
 	struct lwm_sweep *s = ((void **)arg)[0];
 	struct lwm_comm *team = NULL;
 	int rc = s->team ? lwm_comm_split(c, lwm_comm_rank(c) / (int)s->team, lwm_comm_rank(c), &team, e) : 0;
 	if (rc == 0)
-		rc = team ? lwm_gen_new_split(&g, dev, &cfg, weights, team, s->length_max, 1, e) :
-			    lwm_gen_new(&g, dev, &cfg, weights, 128, 1, e);
+		rc = team ? lwm_engine_new_shared(&g, dev, &cfg, weights, team, s->length_max, 1, e) :
+			    lwm_engine_new(&g, dev, &cfg, weights, 128, 1, e);
 	if (rc == 0)
 		rc = lwm_sweep_run(s, g, &h, tok, c, e);
-	lwm_gen_free(g);
+	lwm_engine_free(g);
 	lwm_comm_free(team);
 	lwm_haystack_release(&h);
 	lwm_tokenizer_free(tok);
@@ -379,8 +379,8 @@ static struct lwm_qa_stats write_pairs(const char *in, const char *out, uint64_t
 	struct lwm_docs_meta m = { .vocab_text = 259, .tokenizer = "", .tool = "test", .config = "", .policy = "bos,eos" };
 	struct lwm_docs_writer *w;
 	struct lwm_docs *d;
-	struct lwm_gen *g;
-	OK(lwm_gen_new(&g, dev, &cfg, weights, 64, 1, err));
+	struct lwm_engine *g;
+	OK(lwm_engine_new(&g, dev, &cfg, weights, 64, 1, err));
 	struct lwm_qa q = { .writer = { .g = g, .tok = tok, .sampler = { temperature, 0, 1, seed }, .most = 6 },
 			    .chunk_tokens = 30, .target_tokens = 200, .min_pairs = 1 };
 	OK(lwm_docs_open(&d, in, err));
@@ -390,7 +390,7 @@ static struct lwm_qa_stats write_pairs(const char *in, const char *out, uint64_t
 	assert_int_equal(lwm_docs_written(w, NULL), st.docs_out);
 	lwm_docs_discard(w);
 	lwm_docs_close(d);
-	lwm_gen_free(g);
+	lwm_engine_free(g);
 	lwm_tokenizer_free(tok);
 	lk_dev_close(dev);
 	return st;
@@ -476,7 +476,7 @@ static void test_pairs_written(void **state)
 	struct lwm_llama_cfg c = tiny_cfg();
 	struct lwm_tokenizer *tok;
 	struct lwm_ids ids = { 0 };
-	struct lwm_gen *g;
+	struct lwm_engine *g;
 	struct lwm_docs_writer *w;
 	struct lwm_docs *d;
 	struct lwm_qa_stats st = { 0 };
@@ -493,7 +493,7 @@ static void test_pairs_written(void **state)
 	c.dim = 512;
 	assert_true(c.dim >= c.vocab_text);
 	float *weight = parrot(&c, piece, lwm_tokenizer_eos(tok));
-	OK(lwm_gen_new(&g, dev, &c, weight, 64, 1, err));
+	OK(lwm_engine_new(&g, dev, &c, weight, 64, 1, err));
 
 	struct lwm_docs_meta m = { .vocab_text = c.vocab_text, .tokenizer = "", .tool = "test", .config = "", .policy = "bos,eos" };
 	ids.n = 0;
@@ -528,7 +528,7 @@ static void test_pairs_written(void **state)
 	assert_true(st.docs_out == 0 && st.docs_short > 2 && st.pairs == st.chunks);
 	lwm_docs_discard(w);
 	lwm_docs_close(d);
-	lwm_gen_free(g);
+	lwm_engine_free(g);
 	lk_dev_close(dev);
 	lwm_tokenizer_free(tok);
 	lwm_ids_release(&ids);

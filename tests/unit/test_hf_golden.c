@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "common/base/log.h"
-#include "common/infer/cache.h"
+#include "common/infer/engine.h"
 #include "common/infer/sample.h"
 #include "common/infer/load.h"
 
@@ -74,7 +74,7 @@ static void near(const char *dir, const char *what, double got, double want, dou
 }
 
 /* All tensors' gradients of the mean loss, by name. Theirs of a tied table is one, as ours is. */
-static void check_gradients(const char *dir, struct lk_dev *dev, const struct lwm_loaded *m, const struct golden *g)
+static void check_gradients(const char *dir, struct lk_dev *dev, const struct lwm_lm *m, const struct golden *g)
 {
 	struct lwm_llama_run how = { .tokens = N, .train = true };
 	struct lwm_llama_stats st;
@@ -109,26 +109,26 @@ static void check_gradients(const char *dir, struct lk_dev *dev, const struct lw
 	free(grad);
 }
 
-static void check_greedy(const char *dir, struct lk_dev *dev, const struct lwm_loaded *m, const struct golden *g)
+static void check_greedy(const char *dir, struct lk_dev *dev, const struct lwm_lm *m, const struct golden *g)
 {
 	const struct lwm_sampler greedy = { .temperature = 0, .top_p = 1 };
 	float *logits = malloc((size_t)m->cfg.vocab_text * sizeof *logits);
 	struct lwm_err e = { 0 };
 	struct lwm_cache *c;
-	struct lwm_gen *gen;
-	must(lwm_gen_new(&gen, dev, &m->cfg, m->weights, 7, 1, &e), &e);
-	must(lwm_cache_new(&c, gen, N + MORE, &e), &e);
-	must(lwm_gen_feed(gen, c, g->ids, N, &e), &e);
+	struct lwm_engine *gen;
+	must(lwm_engine_new(&gen, dev, &m->cfg, m->weights, 7, 1, &e), &e);
+	must(lwm_engine_new_cache(&c, gen, N + MORE, &e), &e);
+	must(lwm_prefill(gen, c, g->ids, N, &e), &e);
 	for (int i = 0; i < MORE; i++) {
 		int64_t id;
-		must(lwm_gen_logits(gen, LWM_TEXT, logits, &e), &e);
-		must(lwm_sample(&greedy, logits, 0, m->cfg.vocab_text, (uint64_t)i, 0, &id, NULL, &e), &e);
+		must(lwm_engine_read_logits(gen, LWM_TEXT, logits, &e), &e);
+		must(lwm_sampler_draw(&greedy, logits, 0, m->cfg.vocab_text, (uint64_t)i, 0, &id, NULL, &e), &e);
 		if (id != g->greedy[i])
 			fail_msg("%s: token %d is %d, there %d", dir, i, (int)id, (int)g->greedy[i]);
-		must(lwm_gen_feed(gen, c, &(int32_t){ (int32_t)id }, 1, &e), &e);
+		must(lwm_prefill(gen, c, &(int32_t){ (int32_t)id }, 1, &e), &e);
 	}
 	lwm_cache_free(c);
-	lwm_gen_free(gen);
+	lwm_engine_free(gen);
 	free(logits);
 }
 
@@ -139,17 +139,17 @@ static void folders_of_transformers(void **state)
 	for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
 		for (int d = 0; d < 2; d++) {
 			struct golden g;
-			struct lwm_loaded m;
+			struct lwm_lm m;
 			struct lwm_err e = { 0 };
 			struct lk_dev *dev;
 			char dir[200], why[256];
 			snprintf(dir, sizeof dir, "tests/golden/hf-1/%s", folders[i]);
 			read_golden(&g, dir);
 			assert_int_equal(lk_dev_open(&dev, devices[d], 1, why, sizeof why), 0);
-			must(lwm_loaded_open(&m, dir, false, dev, &e), &e);
+			must(lwm_lm_open(&m, dir, false, dev, &e), &e);
 			check_gradients(dir, dev, &m, &g);
 			check_greedy(dir, dev, &m, &g);
-			lwm_loaded_free(&m);
+			lwm_lm_close(&m);
 			lk_dev_close(dev);
 		}
 }

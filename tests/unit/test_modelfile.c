@@ -122,13 +122,13 @@ static void open_pieces(struct lwm_tokenizer **t, int64_t vocab)
 /* Opens model and tokenizer as a program does, and lets go of them. */
 static int use(const char *dir, const char *spec, struct lwm_err *e)
 {
-	struct lwm_loaded m = { 0 };
+	struct lwm_lm m = { 0 };
 	struct lwm_tokenizer *t = NULL;
 	memset(e, 0, sizeof *e);
-	int rc = lwm_loaded_open_text(&m, &t, dir, false, spec, dev, e);
+	int rc = lwm_lm_open_with_tokenizer(&m, &t, dir, false, spec, dev, e);
 	if (rc == 0) {
 		lwm_tokenizer_free(t);
-		lwm_loaded_free(&m);
+		lwm_lm_close(&m);
 	}
 	return rc;
 }
@@ -322,25 +322,25 @@ static void a_name_needs_the_manifest(void **state)
 	(void)state;
 	struct lwm_err e = { 0 };
 	struct lwm_tokenizer *t;
-	struct lwm_loaded m;
+	struct lwm_lm m;
 	char name[33];
 	int64_t k;
 	open_bytes(&t);
 	write_model(at("name"), t, true);
 	lwm_tokenizer_free(t);
-	must(lwm_loaded_open(&m, at("name"), false, dev, &e), &e);
+	must(lwm_lm_open(&m, at("name"), false, dev, &e), &e);
 	memcpy(name, m.hash, sizeof name);
-	lwm_loaded_free(&m);
+	lwm_lm_close(&m);
 	for (k = 0; k < 50; k++) {
 		memset(&e, 0, sizeof e);
 		bad_name = "manifest.json";
 		countdown = k;
 		fired = false;
-		int rc = lwm_loaded_open(&m, at("name"), false, dev, &e);
+		int rc = lwm_lm_open(&m, at("name"), false, dev, &e);
 		bad_name = NULL;
 		if (rc == 0) {
 			assert_string_equal(m.hash, name);
-			lwm_loaded_free(&m);
+			lwm_lm_close(&m);
 		} else {
 			assert_int_equal(rc, -LWM_EIO);
 			assert_non_null(strstr(e.msg, "manifest.json"));

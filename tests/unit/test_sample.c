@@ -1,5 +1,5 @@
 /* test_sample.c - caches against the whole forward pass, and what a draw may give. */
-#include "common/infer/cache.h"
+#include "common/infer/engine.h"
 #include "common/infer/sample.h"
 #include "tests/unit/llama_fixture.h"
 
@@ -8,7 +8,7 @@
 struct engine {
 	struct lwm_llama_cfg cfg;
 	struct lk_dev *dev;
-	struct lwm_gen *g;
+	struct lwm_engine *g;
 	float *w;
 };
 
@@ -19,14 +19,14 @@ static struct engine engine_new(const char *dev, int64_t chunk, int64_t streams)
 	int64_t total;
 
 	x.w = weights_new(&x.cfg, &total);
-	if (lwm_gen_new(&x.g, x.dev, &x.cfg, x.w, chunk, streams, &e))
+	if (lwm_engine_new(&x.g, x.dev, &x.cfg, x.w, chunk, streams, &e))
 		fail_msg("%s", e.msg);
 	return x;
 }
 
 static void engine_free(struct engine *x)
 {
-	lwm_gen_free(x->g);
+	lwm_engine_free(x->g);
 	lk_dev_close(x->dev);
 	free(x->w);
 }
@@ -36,7 +36,7 @@ static struct lwm_cache *cache_new(struct engine *x, int64_t n)
 	struct lwm_err e = { 0 };
 	struct lwm_cache *c;
 
-	if (lwm_cache_new(&c, x->g, n, &e))
+	if (lwm_engine_new_cache(&c, x->g, n, &e))
 		fail_msg("%s", e.msg);
 	return c;
 }
@@ -75,16 +75,16 @@ static void decoding_equals_the_whole_forward(void **state)
 
 			whole(&x, &b, LWM_TEXT, text);
 			whole(&x, &b, LWM_VISION, vision);
-			assert_int_equal(lwm_gen_feed(x.g, c, b.tokens, 23, NULL), 0);
+			assert_int_equal(lwm_prefill(x.g, c, b.tokens, 23, NULL), 0);
 			for (int i = 23; i < LEN; i++) {
-				assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, got, NULL), 0);
+				assert_int_equal(lwm_engine_read_logits(x.g, LWM_TEXT, got, NULL), 0);
 				assert_below(worst(got, text + (i - 1) * TEXT, TEXT), 2e-5);
-				assert_int_equal(lwm_gen_logits(x.g, LWM_VISION, got, NULL), 0);
+				assert_int_equal(lwm_engine_read_logits(x.g, LWM_VISION, got, NULL), 0);
 				assert_below(worst(got, vision + (i - 1) * CODES, CODES), 2e-5);
-				assert_int_equal(lwm_gen_step(x.g, &c, &b.tokens[i], 1, NULL), 0);
+				assert_int_equal(lwm_decode_step(x.g, &c, &b.tokens[i], 1, NULL), 0);
 			}
 			assert_int_equal(lwm_cache_length(c), LEN);
-			assert_int_equal(lwm_gen_step(x.g, &c, b.tokens, 1, NULL), -LWM_ECONFIG);
+			assert_int_equal(lwm_decode_step(x.g, &c, b.tokens, 1, NULL), -LWM_ECONFIG);
 			lwm_cache_free(c);
 			batch_free(&b);
 			engine_free(&x);
@@ -100,15 +100,15 @@ static void logits_with(const char *dev, enum lwm_cache_kind kind, int64_t chunk
 
 	for (int64_t i = 0; i < n + 4; i++)
 		ids[i] = (int32_t)(i * 7 % 31);
-	assert_int_equal(lwm_gen_set_cache(x.g, kind, NULL), 0);
+	assert_int_equal(lwm_engine_set_cache(x.g, kind, NULL), 0);
 	c = cache_new(&x, n + 4);
 	copy = cache_new(&x, n + 5);
-	assert_int_equal(lwm_gen_feed(x.g, c, ids, n, NULL), 0);
+	assert_int_equal(lwm_prefill(x.g, c, ids, n, NULL), 0);
 	assert_int_equal(lwm_cache_copy(copy, c, NULL), 0);
 	for (int i = 0; i < 5; i++) {
-		assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, out + i * TEXT, NULL), 0);
+		assert_int_equal(lwm_engine_read_logits(x.g, LWM_TEXT, out + i * TEXT, NULL), 0);
 		if (i < 4)
-			assert_int_equal(lwm_gen_step(x.g, &copy, ids + n + i, 1, NULL), 0);
+			assert_int_equal(lwm_decode_step(x.g, &copy, ids + n + i, 1, NULL), 0);
 	}
 	lwm_cache_free(c);
 	lwm_cache_free(copy);
@@ -153,7 +153,7 @@ static void streams_do_not_see_each_other(void **state)
 		b[i] = batch_docs(&x.cfg, LEN, &(const int){ LEN }, 1, i);
 		c[i] = cache_new(&x, LEN + i);
 		alone[i] = cache_new(&x, LEN);
-		assert_int_equal(lwm_gen_feed(x.g, c[i], b[i].tokens, lengths[i], NULL), 0);
+		assert_int_equal(lwm_prefill(x.g, c[i], b[i].tokens, lengths[i], NULL), 0);
 		assert_int_equal(lwm_cache_copy(alone[i], c[i], NULL), 0);
 	}
 	for (int step = 0; step < 4; step++) {
@@ -161,15 +161,15 @@ static void streams_do_not_see_each_other(void **state)
 
 		for (int i = 0; i < 3; i++)
 			ids[i] = b[i].tokens[lengths[i] + step];
-		assert_int_equal(lwm_gen_step(x.g, c, ids, 3, NULL), 0);
-		assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, got, NULL), 0);
+		assert_int_equal(lwm_decode_step(x.g, c, ids, 3, NULL), 0);
+		assert_int_equal(lwm_engine_read_logits(x.g, LWM_TEXT, got, NULL), 0);
 		for (int i = 0; i < 3; i++) {
-			assert_int_equal(lwm_gen_step(x.g, &alone[i], &ids[i], 1, NULL), 0);
-			assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, want, NULL), 0);
+			assert_int_equal(lwm_decode_step(x.g, &alone[i], &ids[i], 1, NULL), 0);
+			assert_int_equal(lwm_engine_read_logits(x.g, LWM_TEXT, want, NULL), 0);
 			assert_below(worst(got + i * TEXT, want, TEXT), 2e-5);
 		}
 	}
-	assert_int_equal(lwm_gen_step(x.g, c, (int32_t[]){ 1, 2, 47 }, 3, NULL), -LWM_EDATA);
+	assert_int_equal(lwm_decode_step(x.g, c, (int32_t[]){ 1, 2, 47 }, 3, NULL), -LWM_EDATA);
 	assert_int_equal(lwm_cache_length(c[0]), 9);
 	for (int i = 0; i < 3; i++) {
 		lwm_cache_free(c[i]);
@@ -186,18 +186,18 @@ struct split_case {
 	int prompt[2]; /* lengths of two streams */
 };
 
-static int logits_agree(struct engine *alone, struct lwm_gen *split, int streams, const char *when, struct lwm_err *e)
+static int logits_agree(struct engine *alone, struct lwm_engine *split, int streams, const char *when, struct lwm_err *e)
 {
 	float a[2 * TEXT], b[2 * TEXT];
 
-	LWM_TRY(lwm_gen_logits(alone->g, LWM_TEXT, a, e));
-	LWM_TRY(lwm_gen_logits(split, LWM_TEXT, b, e));
+	LWM_TRY(lwm_engine_read_logits(alone->g, LWM_TEXT, a, e));
+	LWM_TRY(lwm_engine_read_logits(split, LWM_TEXT, b, e));
 	if (!(worst(b, a, streams * TEXT) < 3e-5))
 		return lwm_fail(e, LWM_ENUMERIC, "%s: logits differ by %g", when, worst(b, a, streams * TEXT));
 	return 0;
 }
 
-static int split_streams(struct engine *x, struct lwm_gen *g, const struct split_case *k, struct lwm_err *e)
+static int split_streams(struct engine *x, struct lwm_engine *g, const struct split_case *k, struct lwm_err *e)
 {
 	struct lwm_cache *c[2] = { NULL, NULL }, *d[2] = { NULL, NULL };
 	int32_t ids[2][64];
@@ -208,10 +208,10 @@ static int split_streams(struct engine *x, struct lwm_gen *g, const struct split
 		ids[1][i] = 37 + i % 8;
 	}
 	for (int s = 0; s < 2; s++) {
-		LWM_GO(lwm_cache_new(&c[s], x->g, 60, e));
-		LWM_GO(lwm_cache_new(&d[s], g, 60, e));
-		LWM_GO(lwm_gen_feed(x->g, c[s], ids[s], k->prompt[s], e));
-		LWM_GO(lwm_gen_feed(g, d[s], ids[s], k->prompt[s], e));
+		LWM_GO(lwm_engine_new_cache(&c[s], x->g, 60, e));
+		LWM_GO(lwm_engine_new_cache(&d[s], g, 60, e));
+		LWM_GO(lwm_prefill(x->g, c[s], ids[s], k->prompt[s], e));
+		LWM_GO(lwm_prefill(g, d[s], ids[s], k->prompt[s], e));
 		LWM_GO(logits_agree(x, g, 1, "behind the prompt", e));
 	}
 	for (int i = 0; i < 15; i++) {
@@ -222,12 +222,12 @@ static int split_streams(struct engine *x, struct lwm_gen *g, const struct split
 				lwm_cache_rewind(c[s], k->prompt[s] + 6);
 				lwm_cache_rewind(d[s], k->prompt[s] + 6);
 			}
-		LWM_GO(lwm_gen_step(x->g, c, next, 2, e));
-		LWM_GO(lwm_gen_step(g, d, next, 2, e));
+		LWM_GO(lwm_decode_step(x->g, c, next, 2, e));
+		LWM_GO(lwm_decode_step(g, d, next, 2, e));
 		LWM_GO(logits_agree(x, g, 2, "behind a step", e));
 	}
-	LWM_GO(lwm_gen_feed(x->g, c[1], ids[0], 5, e)); // a second turn
-	LWM_GO(lwm_gen_feed(g, d[1], ids[0], 5, e));
+	LWM_GO(lwm_prefill(x->g, c[1], ids[0], 5, e)); // a second turn
+	LWM_GO(lwm_prefill(g, d[1], ids[0], 5, e));
 	LWM_GO(logits_agree(x, g, 1, "behind a second turn", e));
 out:
 	for (int s = 0; s < 2; s++) {
@@ -241,12 +241,12 @@ static int split_rank(struct lwm_comm *comm, void *arg, struct lwm_err *e)
 {
 	const struct split_case *k = arg;
 	struct engine x = engine_new(k->dev, 16, 2);
-	struct lwm_gen *g = NULL;
-	int rc = lwm_gen_new_split(&g, x.dev, &x.cfg, x.w, comm, 40, 2, e);
+	struct lwm_engine *g = NULL;
+	int rc = lwm_engine_new_shared(&g, x.dev, &x.cfg, x.w, comm, 40, 2, e);
 
 	if (rc == 0)
 		rc = split_streams(&x, g, k, e);
-	lwm_gen_free(g);
+	lwm_engine_free(g);
 	engine_free(&x);
 	return rc;
 }
@@ -276,12 +276,12 @@ static void rewinding_forgets(void **state)
 	(void)state;
 	for (int i = 0; i < 600; i++)
 		ids[i] = i * 7 % 37;
-	assert_int_equal(lwm_gen_feed(x.g, c, ids, 500, NULL), 0); // reaches over several growths of the key table
-	assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, a, NULL), 0);
-	assert_int_equal(lwm_gen_feed(x.g, c, ids, 100, NULL), 0);
+	assert_int_equal(lwm_prefill(x.g, c, ids, 500, NULL), 0); // reaches over several growths of the key table
+	assert_int_equal(lwm_engine_read_logits(x.g, LWM_TEXT, a, NULL), 0);
+	assert_int_equal(lwm_prefill(x.g, c, ids, 100, NULL), 0);
 	lwm_cache_rewind(c, 490);
-	assert_int_equal(lwm_gen_feed(x.g, c, ids + 490, 10, NULL), 0);
-	assert_int_equal(lwm_gen_logits(x.g, LWM_TEXT, b, NULL), 0);
+	assert_int_equal(lwm_prefill(x.g, c, ids + 490, 10, NULL), 0);
+	assert_int_equal(lwm_engine_read_logits(x.g, LWM_TEXT, b, NULL), 0);
 	assert_below(worst(b, a, TEXT), 2e-5);
 	lwm_cache_free(c);
 	engine_free(&x);
@@ -298,11 +298,11 @@ static void too_much_changes_nothing(void **state)
 	(void)state;
 	for (int i = 0; i < 40; i++)
 		ids[i] = i % 37;
-	assert_int_equal(lwm_gen_feed(x.g, c, ids, 20, NULL), 0);
-	assert_int_equal(lwm_gen_feed(x.g, c, ids, 21, &e), -LWM_ECONFIG);
+	assert_int_equal(lwm_prefill(x.g, c, ids, 20, NULL), 0);
+	assert_int_equal(lwm_prefill(x.g, c, ids, 21, &e), -LWM_ECONFIG);
 	assert_non_null(strstr(e.msg, "21 more tokens do not fit: the context holds 40, 20 are used"));
 	assert_int_equal(lwm_cache_length(c), 20);
-	assert_int_equal(lwm_gen_feed(x.g, c, ids, 20, NULL), 0);
+	assert_int_equal(lwm_prefill(x.g, c, ids, 20, NULL), 0);
 	lwm_cache_free(c);
 	engine_free(&x);
 }
@@ -314,7 +314,7 @@ static int64_t pick(const struct lwm_sampler *s, const float *l, int64_t first, 
 	int64_t id = -1;
 	struct lwm_err e = { 0 };
 
-	if (lwm_sample(s, l, first, last, step, 0, &id, NULL, &e))
+	if (lwm_sampler_draw(s, l, first, last, step, 0, &id, NULL, &e))
 		fail_msg("%s", e.msg);
 	return id;
 }
@@ -330,7 +330,7 @@ static void greedy_takes_the_first_largest(void **state)
 	assert_int_equal(pick(&s, l, 0, 5, 0), 0);
 	assert_int_equal(pick(&s, l, 1, 5, 0), 2);
 	assert_int_equal(pick(&k1, l, 1, 5, 0), 2);
-	assert_int_equal(lwm_sample(&s, l, 1, 4, 0, 0, &id, &lp, NULL), 0);
+	assert_int_equal(lwm_sampler_draw(&s, l, 1, 4, 0, 0, &id, &lp, NULL), 0);
 	assert_below(fabs(lp + log(2 + exp(-4.0))), 1e-9);
 }
 
@@ -407,9 +407,9 @@ static void broken_logits_are_refused(void **state)
 	int64_t id;
 
 	(void)state;
-	assert_int_equal(lwm_sample(&s, l, 0, 5, 0, 0, &id, NULL, &e), -LWM_ENUMERIC);
-	assert_int_equal(lwm_sample(&s, l, 2, 4, 0, 0, &id, NULL, NULL), -LWM_ENUMERIC);
-	assert_int_equal(lwm_sample(&s, l, 3, 3, 0, 0, &id, NULL, NULL), -LWM_ENUMERIC);
+	assert_int_equal(lwm_sampler_draw(&s, l, 0, 5, 0, 0, &id, NULL, &e), -LWM_ENUMERIC);
+	assert_int_equal(lwm_sampler_draw(&s, l, 2, 4, 0, 0, &id, NULL, NULL), -LWM_ENUMERIC);
+	assert_int_equal(lwm_sampler_draw(&s, l, 3, 3, 0, 0, &id, NULL, NULL), -LWM_ENUMERIC);
 	assert_int_equal(pick(&s, l, 2, 5, 0), 4);
 }
 
@@ -418,11 +418,11 @@ static void guidance_extrapolates(void **state)
 	float u[] = { 1, 2 }, c[] = { 2, 0 };
 
 	(void)state;
-	lwm_guide(u, c, 2, 1);
+	lwm_guide_logits(u, c, 2, 1);
 	assert_true(u[0] == 2 && u[1] == 0);
 	u[0] = 1;
 	u[1] = 2;
-	lwm_guide(u, c, 2, 3);
+	lwm_guide_logits(u, c, 2, 3);
 	assert_true(u[0] == 4 && u[1] == -4);
 }
 

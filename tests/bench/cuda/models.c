@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/infer/cache.h"
+#include "common/infer/engine.h"
 #include "common/model/vqgan.h"
 #include "tests/bench/cuda/bench_gpu.h"
 
@@ -261,7 +261,7 @@ out:
 
 struct stream {
 	struct gpu_bench *b;
-	struct lwm_gen *g;
+	struct lwm_engine *g;
 	struct lwm_cache *c;
 	int32_t *ids;
 	float *logits;
@@ -274,7 +274,7 @@ static int prefill(void *arg)
 	struct lwm_err e = { 0 };
 
 	lwm_cache_rewind(x->c, 0);
-	return told(x->b, lwm_gen_feed(x->g, x->c, x->ids, x->depth, &e), &e);
+	return told(x->b, lwm_prefill(x->g, x->c, x->ids, x->depth, &e), &e);
 }
 
 /* One token at the full depth, down to its logits on the host. */
@@ -284,9 +284,9 @@ static int step(void *arg)
 	struct lwm_err e = { 0 };
 
 	lwm_cache_rewind(x->c, x->depth);
-	if (lwm_gen_step(x->g, &x->c, x->ids, 1, &e))
+	if (lwm_decode_step(x->g, &x->c, x->ids, 1, &e))
 		return told(x->b, LK_EDEVICE, &e);
-	return told(x->b, lwm_gen_logits(x->g, LWM_TEXT, x->logits, &e), &e);
+	return told(x->b, lwm_engine_read_logits(x->g, LWM_TEXT, x->logits, &e), &e);
 }
 
 static void generate(struct gpu_bench *b, const struct lwm_llama_cfg *c, const void *weights, int64_t depth,
@@ -303,10 +303,10 @@ static void generate(struct gpu_bench *b, const struct lwm_llama_cfg *c, const v
 	x.logits = malloc((size_t)c->vocab_text * sizeof *x.logits);
 	for (int64_t i = 0; x.ids && i < depth; i++)
 		x.ids[i] = (int32_t)((uint64_t)i * 7919u % (uint64_t)c->vocab_text);
-	if (x.ids && x.logits && told(b, lwm_gen_new(&x.g, b->dev, c, weights, gpu_pick(b, 8192, 32), 1, &e), &e) == 0 &&
-	    told(b, lwm_gen_set_cache(x.g, kind, &e), &e) == 0 && told(b, lwm_cache_new(&x.c, x.g, depth + 1, &e), &e) == 0) {
+	if (x.ids && x.logits && told(b, lwm_engine_new(&x.g, b->dev, c, weights, gpu_pick(b, 8192, 32), 1, &e), &e) == 0 &&
+	    told(b, lwm_engine_set_cache(x.g, kind, &e), &e) == 0 && told(b, lwm_engine_new_cache(&x.c, x.g, depth + 1, &e), &e) == 0) {
 		bytes = (double)lwm_llama_matmul(c) * (double)lk_dtype_size(b->act) +
-			(double)lwm_cache_bytes(c, depth, lwm_gen_cache_dtype(x.g));
+			(double)lwm_cache_bytes(c, depth, lwm_engine_cache_dtype(x.g));
 		p = gpu_time(b, prefill, &x);
 		t = p.best > 0 ? gpu_time(b, step, &x) : p;
 	}
@@ -317,7 +317,7 @@ static void generate(struct gpu_bench *b, const struct lwm_llama_cfg *c, const v
 	gpu_row(b, "  the same in tokens", t, 1 / t.best, "tok/s", 0, "", 0, 0);
 	lk_sync(b->dev);
 	lwm_cache_free(x.c);
-	lwm_gen_free(x.g);
+	lwm_engine_free(x.g);
 	free(x.ids);
 	free(x.logits);
 }
