@@ -109,9 +109,6 @@ calls() {
 still_open='common/comm/comm common/comm/watchdog
 common/data/loader/batch common/data/loader/loader
 common/data/pack/out common/data/pack/pack
-common/infer/cache common/infer/engine
-common/infer/split common/infer/engine
-common/infer/split common/infer/cache
 common/io/docunit common/io/docshard
 common/io/h5 common/io/vecfile
 common/model/llama_bwd common/model/llama

@@ -1,10 +1,18 @@
-/* cache.c - keys and values of one stream, whole or this rank's share. */
+/* cache.c - keys and values of one stream, whole or this rank's share.
+ *
+ * A slot is a row: keys of all heads, then values. In the device's own dtype a row is copied in and attention reads it where it
+ * lies. In fewer bits it is rounded on its way in; few queries read it as it is, many would convert it again and again, so for them
+ * a piece of the cache at a time becomes floats and the attention state is carried from piece to piece.
+ */
+#include "common/infer/cache_int.h"
+
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/num.h"
-#include "common/infer/cache_int.h"
+#include "common/comm/device.h"
 
 enum { SEQ_STEP = 256 }; /* the table of key positions grows by so much */
 
@@ -15,21 +23,6 @@ static int64_t slots_for(int64_t max_len, int ranks)
 }
 
 const char *const lwm_cache_kinds[] = { "auto", "f32", "bf16", "int8", NULL };
-
-int lwm_engine_set_cache(struct lwm_engine *g, enum lwm_cache_kind kind, struct lwm_err *e)
-{
-	static const int dtype[] = { 0, LK_F32, LK_BF16, LK_I8 };
-
-	if (kind == LWM_CACHE_F32 && g->m->dtype != LK_F32)
-		return lwm_fail(e, LWM_ECONFIG, "a cache in fp32: %s computes in bf16", lk_dev_name(g->m->dev));
-	g->cache_dtype = kind == LWM_CACHE_AUTO ? g->m->dtype : dtype[kind];
-	return 0;
-}
-
-int lwm_engine_cache_dtype(const struct lwm_engine *g)
-{
-	return g->cache_dtype;
-}
 
 /* One layer: keys and values of all slots, then their scales. */
 static int64_t layer_data(const struct lwm_llama_cfg *c, int64_t slots, int dtype)
@@ -46,53 +39,6 @@ int64_t lwm_cache_bytes(const struct lwm_llama_cfg *c, int64_t max_len, int dtyp
 	return c->layers * (layer_data(c, max_len, dtype) + (dtype == LK_I8 ? max_len * 2 * c->kv_heads * 4 : 0));
 }
 
-static int allocate(struct lwm_cache *c, int64_t bytes, struct lwm_err *e)
-{
-	void *data;
-
-	c->pos = malloc((size_t)c->slots * sizeof *c->pos);
-	if (!c->pos)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %lld tokens", (long long)c->max_len);
-	LWM_TRY(lwm_dev_check(c->dev, lk_mem_alloc(c->dev, (size_t)bytes, &data), e));
-	c->data = data;
-	lwm_cache_plan(c);
-	// what is behind the end is masked, but 0 times NaN would show
-	return lwm_dev_check(c->dev, lk_zero(c->dev, data, (size_t)bytes), e);
-}
-
-int lwm_engine_new_cache(struct lwm_cache **out, struct lwm_engine *g, int64_t max_len, struct lwm_err *e)
-{
-	const struct lwm_llama_cfg *cfg = &g->m->cfg;
-	int ranks = g->comm ? lwm_comm_size(g->comm) : 1, rc;
-	int64_t slots = slots_for(max_len, ranks), bytes = max_len < 1 ? -1 : lwm_cache_bytes(cfg, slots, g->cache_dtype);
-	struct lwm_cache *c;
-
-	*out = NULL;
-	if (bytes < 0 || max_len > INT32_MAX)
-		return lwm_fail(e, LWM_ECONFIG, "a cache for %lld tokens is not possible", (long long)max_len);
-	c = calloc(1, sizeof *c);
-	if (!c)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %lld tokens", (long long)max_len);
-	c->dev = g->m->dev;
-	c->cfg = *cfg;
-	c->dtype = g->cache_dtype;
-	c->ranks = ranks;
-	c->rank = g->comm ? lwm_comm_rank(g->comm) : 0;
-	c->max_len = max_len;
-	c->slots = slots;
-	c->row = 2 * cfg->kv_heads * lwm_llama_head_dim(cfg);
-	c->layer_bytes = bytes / cfg->layers;
-	c->scale_at = layer_data(cfg, slots, c->dtype);
-	rc = allocate(c, bytes, e);
-	if (g->comm)
-		rc = lwm_agree(g->comm, rc, e);
-	if (rc < 0)
-		lwm_cache_free(c);
-	else
-		*out = c;
-	return rc;
-}
-
 static void forget_keys(struct lwm_cache *c)
 {
 	lk_seq_free(c->keys);
@@ -100,6 +46,66 @@ static void forget_keys(struct lwm_cache *c)
 	c->nkeys = 0;
 	while (c->pieces)
 		lk_seq_free(c->piece[--c->pieces]);
+}
+
+/* Slots filled so far hold their positions; the next ones follow from the rule of who takes new tokens. */
+static void plan_slots(struct lwm_cache *c)
+{
+	int64_t p = c->length;
+
+	for (int64_t i = c->filled; i < c->slots; i++, p++) {
+		while (!lwm_cache_keeps(c, p))
+			p++;
+		c->pos[i] = (int32_t)p;
+	}
+	forget_keys(c);
+}
+
+static int allocate(struct lwm_cache *c, int64_t bytes, struct lwm_err *e)
+{
+	void *data;
+
+	c->pos = malloc((size_t)c->slots * sizeof *c->pos);
+	if (!c->pos)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %" PRId64 " tokens", c->max_len);
+	LWM_TRY(lwm_dev_check(c->dev, lk_mem_alloc(c->dev, (size_t)bytes, &data), e));
+	c->data = data;
+	plan_slots(c);
+	// what is behind the end is masked, but 0 times NaN would show
+	return lwm_dev_check(c->dev, lk_zero(c->dev, data, (size_t)bytes), e);
+}
+
+int lwm_cache_new(struct lwm_cache **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_len, int dtype,
+		  struct lwm_comm *shared, struct lwm_err *e)
+{
+	int ranks = shared ? lwm_comm_size(shared) : 1, rc;
+	int64_t slots = slots_for(max_len, ranks), bytes = max_len < 1 ? -1 : lwm_cache_bytes(cfg, slots, dtype);
+	struct lwm_cache *c;
+
+	*out = NULL;
+	if (bytes < 0 || max_len > INT32_MAX)
+		return lwm_fail(e, LWM_ECONFIG, "a cache for %" PRId64 " tokens is not possible", max_len);
+	c = calloc(1, sizeof *c);
+	if (!c)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %" PRId64 " tokens", max_len);
+	c->dev = dev;
+	c->cfg = *cfg;
+	c->dtype = dtype;
+	c->ranks = ranks;
+	c->rank = shared ? lwm_comm_rank(shared) : 0;
+	c->max_len = max_len;
+	c->slots = slots;
+	c->row = 2 * cfg->kv_heads * lwm_llama_head_dim(cfg);
+	c->layer_bytes = bytes / cfg->layers;
+	c->scale_at = layer_data(cfg, slots, dtype);
+	rc = allocate(c, bytes, e);
+	if (shared)
+		rc = lwm_agree(shared, rc, e);
+	if (rc < 0)
+		lwm_cache_free(c);
+	else
+		*out = c;
+	return rc;
 }
 
 void lwm_cache_free(struct lwm_cache *c)
@@ -123,18 +129,6 @@ int64_t lwm_cache_room(const struct lwm_cache *c)
 	return c->max_len - c->length;
 }
 
-void lwm_cache_plan(struct lwm_cache *c)
-{
-	int64_t p = c->length;
-
-	for (int64_t i = c->filled; i < c->slots; i++, p++) {
-		while (!lwm_cache_mine(c, p))
-			p++;
-		c->pos[i] = (int32_t)p;
-	}
-	forget_keys(c);
-}
-
 void lwm_cache_rewind(struct lwm_cache *c, int64_t length)
 {
 	if (length < 0 || length >= c->length)
@@ -143,19 +137,18 @@ void lwm_cache_rewind(struct lwm_cache *c, int64_t length)
 	while (c->filled && c->pos[c->filled - 1] >= length)
 		c->filled--;
 	if (c->ranks > 1)
-		lwm_cache_plan(c);
+		plan_slots(c);
 }
 
 int lwm_cache_copy(struct lwm_cache *to, const struct lwm_cache *from, struct lwm_err *e)
 {
 	size_t bytes = (size_t)(from->filled * from->row) * lk_dtype_size(from->dtype);
-
 	size_t scales = from->dtype == LK_I8 ? (size_t)(from->filled * 2 * from->cfg.kv_heads) * sizeof(float) : 0;
 
 	if (to->row != from->row || to->dtype != from->dtype || to->cfg.layers != from->cfg.layers || to->max_len < from->length ||
 	    to->slots < from->filled)
-		return lwm_fail(e, LWM_EINTERNAL, "a cache of %lld tokens does not take %lld", (long long)to->max_len,
-				(long long)from->length);
+		return lwm_fail(e, LWM_EINTERNAL, "a cache of %" PRId64 " tokens does not take %" PRId64, to->max_len,
+				from->length);
 	for (int64_t l = 0; bytes && l < from->cfg.layers; l++) {
 		char *y = to->data + l * to->layer_bytes, *x = from->data + l * from->layer_bytes;
 
@@ -165,17 +158,17 @@ int lwm_cache_copy(struct lwm_cache *to, const struct lwm_cache *from, struct lw
 	memcpy(to->pos, from->pos, (size_t)from->filled * sizeof *to->pos);
 	to->filled = from->filled;
 	to->length = from->length;
-	lwm_cache_plan(to);
+	plan_slots(to);
 	return 0;
 }
 
-int lwm_cache_reach(struct lwm_cache *c, int64_t need, struct lwm_err *e)
+/* Makes the table of key positions reach to `need` slots. */
+static int reach_slots(struct lwm_cache *c, int64_t need, struct lwm_err *e)
 {
 	int64_t n = (need + SEQ_STEP - 1) / SEQ_STEP * SEQ_STEP;
 
 	if (need > c->slots) // only after a rewind into a shared prompt, which leaves ranks with unequal shares
-		return lwm_fail(e, LWM_ECONFIG, "this rank's share of the context, %lld tokens, is full",
-				(long long)c->slots);
+		return lwm_fail(e, LWM_ECONFIG, "this rank's share of the context, %" PRId64 " tokens, is full", c->slots);
 	n = n < c->slots ? n : c->slots;
 	if (!need || (c->keys && c->nkeys >= need && c->nkeys < n + SEQ_STEP))
 		return 0;
@@ -184,7 +177,8 @@ int lwm_cache_reach(struct lwm_cache *c, int64_t need, struct lwm_err *e)
 	return lwm_dev_check(c->dev, lk_seq_new(c->dev, &c->keys, n, c->pos, NULL), e);
 }
 
-int lwm_cache_cut(struct lwm_cache *c, struct lwm_err *e)
+/* c->piece for the present keys. */
+static int cut_pieces(struct lwm_cache *c, struct lwm_err *e)
 {
 	int64_t n = (c->nkeys + LWM_CACHE_PIECE - 1) / LWM_CACHE_PIECE;
 	struct lk_seq **piece;
@@ -193,7 +187,7 @@ int lwm_cache_cut(struct lwm_cache *c, struct lwm_err *e)
 		return 0;
 	piece = realloc(c->piece, (size_t)n * sizeof *piece);
 	if (!piece)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for %lld pieces of a cache", (long long)n);
+		return lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " pieces of a cache", n);
 	c->piece = piece;
 	for (; c->pieces < n; c->pieces++) {
 		int64_t from = c->pieces * LWM_CACHE_PIECE, left = c->nkeys - from;
@@ -202,6 +196,66 @@ int lwm_cache_cut(struct lwm_cache *c, struct lwm_err *e)
 							 c->pos + from, NULL), e));
 	}
 	return 0;
+}
+
+/* Are n queries many enough that keys in fewer bits become floats for them? */
+static bool in_pieces(const struct lwm_cache *c, int64_t n)
+{
+	return c->dtype != lk_dev_dtype(c->dev) && n > LK_ATTN_FEW;
+}
+
+int lwm_cache_reach(struct lwm_cache *c, int64_t n, struct lwm_err *e)
+{
+	LWM_TRY(reach_slots(c, c->filled + (c->ranks == 1 ? n : lwm_cache_keeps(c, c->length)), e));
+	return in_pieces(c, n) ? cut_pieces(c, e) : 0;
+}
+
+void lwm_cache_grow(struct lwm_cache *c, int64_t n)
+{
+	c->filled += c->ranks == 1 ? n : lwm_cache_keeps(c, c->length);
+	c->length += n;
+}
+
+void lwm_cache_grow_prompt(struct lwm_cache *c, int64_t n, const int32_t *pos, int64_t kept)
+{
+	memcpy(c->pos, pos, (size_t)kept * sizeof *c->pos);
+	c->filled = kept;
+	c->length = n;
+	plan_slots(c);
+}
+
+/* ---- in and out ---- */
+
+int lwm_cache_work_init(struct lwm_cache_work *w, struct lk_dev *dev, int64_t tokens, struct lwm_err *e)
+{
+	int32_t *host = malloc((size_t)tokens * sizeof *host);
+	void *iota = NULL;
+	int rc = 0;
+
+	*w = (struct lwm_cache_work){ .dev = dev, .tokens = tokens };
+	if (!host)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " token numbers", tokens);
+	for (int64_t i = 0; i < tokens; i++)
+		host[i] = (int32_t)i;
+	LWM_GO(lwm_dev_check(dev, lk_mem_alloc(dev, (size_t)tokens * sizeof *w->iota, &iota), e));
+	w->iota = iota;
+	LWM_GO(lwm_dev_check(dev, lk_upload(dev, w->iota, host, (size_t)tokens * sizeof *host), e));
+out:
+	free(host);
+	return rc;
+}
+
+void lwm_cache_work_release(struct lwm_cache_work *w)
+{
+	lk_mem_free(w->dev, w->iota);
+	lk_mem_free(w->dev, w->wide);
+}
+
+/* The outcome of a kernel call, and a sign of life to the watchdog. */
+static int check_kernel(const struct lwm_cache *c, int status, struct lwm_err *e)
+{
+	lwm_watchdog_tick();
+	return lwm_dev_check(c->dev, status, e);
 }
 
 /* Keys (which 0) or values (1) of n slots from `slot` on, and their scales (NULL where there are none). */
@@ -217,105 +271,100 @@ static struct lk_view stored(const struct lwm_cache *c, int64_t l, int64_t slot,
 	return v;
 }
 
-void lwm_cache_put(struct lwm_engine *g, struct lwm_cache *c, int64_t l, int64_t row, int64_t n)
+int lwm_cache_store(struct lwm_cache *c, struct lwm_cache_work *w, int64_t l, const struct lwm_attn_qkv *x, struct lwm_err *e)
 {
-	struct lwm_llama *m = g->m;
-	int64_t k = m->cfg.kv_heads, e = lwm_llama_head_dim(&m->cfg);
-	struct lk_view qkv = lwm_rows(m, LWM_BUF_QKV, 0, m->cfg.dim + c->row, row, n);
+	const struct lk_view *kv[2] = { &x->k, &x->v };
+	int64_t n = x->k.n[0];
 
-	if (c->dtype == m->dtype) {
+	if (c->dtype == x->k.dtype) { // v follows k in each row
 		char *at = c->data + l * c->layer_bytes + c->filled * c->row * (int64_t)lk_dtype_size(c->dtype);
-		struct lk_view fresh = lwm_cols(&qkv, m->cfg.dim, c->row), slot = lk_view2(at, c->dtype, n, c->row);
+		struct lk_view fresh = lk_view2(x->k.data, x->k.dtype, n, c->row), slot = lk_view2(at, c->dtype, n, c->row);
 
-		LWM_K(m, lk_gather_rows(m->dev, &slot, &fresh, g->iota));
-		return;
+		fresh.stride[0] = x->k.stride[0];
+		return check_kernel(c, lk_gather_rows(c->dev, &slot, &fresh, w->iota), e);
 	}
 	for (int i = 0; i < 2; i++) {
 		float *scale;
-		struct lk_view y = stored(c, l, c->filled, n, i, &scale), x = lwm_cols(&qkv, m->cfg.dim + i * (c->row / 2), k * e);
+		struct lk_view y = stored(c, l, c->filled, n, i, &scale);
 
-		x = lk_view3(x.data, x.dtype, n, k, e);
-		x.stride[0] = qkv.stride[0];
-		LWM_K(m, lk_kv_store(m->dev, &y, scale, 2 * k, &x));
+		LWM_TRY(check_kernel(c, lk_kv_store(c->dev, &y, scale, 2 * c->cfg.kv_heads, kv[i]), e));
 	}
+	return 0;
 }
-
-/* ---- many queries, keys in fewer bits: piece by piece as floats, with a carried state ---- */
 
 struct room {
 	void *kv; /* (LWM_CACHE_PIECE, row) */
 	struct lk_attn_state st;
 };
 
-static bool make_room(struct lwm_engine *g, const struct lwm_cache *c, struct room *r)
+static int make_room(const struct lwm_cache *c, struct lwm_cache_work *w, struct room *r, struct lwm_err *e)
 {
-	struct lwm_llama *m = g->m;
-	int64_t kv = lwm_round64(LWM_CACHE_PIECE * c->row * (int64_t)lk_dtype_size(m->dtype));
-	int64_t most = lwm_gen_most(g) * m->cfg.heads;
+	int64_t kv = lwm_round64(LWM_CACHE_PIECE * c->row * (int64_t)lk_dtype_size(lk_dev_dtype(c->dev)));
+	int64_t most = w->tokens * c->cfg.heads;
 	int64_t ml = lwm_round64(4 * most);
 	void *p = NULL;
 
-	if (!g->wide) {
-		LWM_K(m, lk_mem_alloc(m->dev, (size_t)(kv + 2 * ml + 4 * most * lwm_llama_head_dim(&m->cfg)), &p));
-		g->wide = p;
+	if (!w->wide) {
+		size_t bytes = (size_t)(kv + 2 * ml + 4 * most * lwm_llama_head_dim(&c->cfg));
+
+		LWM_TRY(check_kernel(c, lk_mem_alloc(c->dev, bytes, &p), e));
+		w->wide = p;
 	}
-	if (!g->wide)
-		return false;
-	r->kv = g->wide;
-	r->st = (struct lk_attn_state){ (float *)(void *)(g->wide + kv), (float *)(void *)(g->wide + kv + ml),
-					(float *)(void *)(g->wide + kv + 2 * ml) };
-	return !m->rc;
+	r->kv = w->wide;
+	r->st = (struct lk_attn_state){ (float *)(void *)(w->wide + kv), (float *)(void *)(w->wide + kv + ml),
+					(float *)(void *)(w->wide + kv + 2 * ml) };
+	return 0;
 }
 
-static void attend_pieces(struct lwm_engine *g, struct lwm_cache *c, struct lk_attn *a, int64_t l, const struct lk_view *o,
-			  float *lse)
+/* Keys and values of piece i as floats, into a->k and a->v. */
+static int widen_piece(const struct lwm_cache *c, const struct room *r, int64_t l, int64_t i, struct lk_attn *a, struct lwm_err *e)
 {
-	struct lwm_llama *m = g->m;
-	int64_t k = m->cfg.kv_heads, e = lwm_llama_head_dim(&m->cfg);
+	int64_t from = i * LWM_CACHE_PIECE, n = c->nkeys - from < LWM_CACHE_PIECE ? c->nkeys - from : LWM_CACHE_PIECE;
+	int64_t k = c->cfg.kv_heads;
+	int dtype = lk_dev_dtype(c->dev);
+	struct lk_view *to[2] = { &a->k, &a->v };
+
+	for (int which = 0; which < 2; which++) {
+		float *scale;
+		struct lk_view x = stored(c, l, from, n, which, &scale);
+
+		*to[which] = lk_view3((char *)r->kv + which * (c->row / 2) * (int64_t)lk_dtype_size(dtype), dtype, n, k,
+				      lwm_llama_head_dim(&c->cfg));
+		to[which]->stride[0] = c->row;
+		LWM_TRY(check_kernel(c, lk_kv_load(c->dev, to[which], &x, scale, 2 * k), e));
+	}
+	a->ks = c->piece[i];
+	return 0;
+}
+
+static int attend_pieces(const struct lwm_cache *c, struct lwm_cache_work *w, struct lk_attn *a, int64_t l,
+			 const struct lk_view *o, float *lse, struct lwm_err *e)
+{
 	struct room r;
 
-	if (!make_room(g, c, &r))
-		return;
-	LWM_K(m, lk_attn_begin(m->dev, &r.st, a->q.n[0], m->cfg.heads, e));
-	for (int64_t i = 0; i < c->pieces && !m->rc; i++) {
-		int64_t from = i * LWM_CACHE_PIECE, n = c->nkeys - from < LWM_CACHE_PIECE ? c->nkeys - from : LWM_CACHE_PIECE;
-		struct lk_view *to[2] = { &a->k, &a->v };
-
+	LWM_TRY(make_room(c, w, &r, e));
+	LWM_TRY(check_kernel(c, lk_attn_begin(c->dev, &r.st, a->q.n[0], c->cfg.heads, lwm_llama_head_dim(&c->cfg)), e));
+	for (int64_t i = 0; i < c->pieces; i++) {
 		if (!lk_seq_sees(a->qs, c->piece[i], 1))
 			continue;
-		for (int which = 0; which < 2; which++) {
-			float *scale;
-			struct lk_view x = stored(c, l, from, n, which, &scale);
-
-			*to[which] = lk_view3((char *)r.kv + which * (c->row / 2) * (int64_t)lk_dtype_size(m->dtype), m->dtype,
-					      n, k, e);
-			to[which]->stride[0] = c->row;
-			LWM_K(m, lk_kv_load(m->dev, to[which], &x, scale, 2 * k));
-		}
-		a->ks = c->piece[i];
-		LWM_K(m, lk_attn_fwd(m->dev, a, &r.st));
+		LWM_TRY(widen_piece(c, &r, l, i, a, e));
+		LWM_TRY(check_kernel(c, lk_attn_fwd(c->dev, a, &r.st), e));
 	}
-	LWM_K(m, lk_attn_end(m->dev, o, lse, &r.st));
+	return check_kernel(c, lk_attn_end(c->dev, o, lse, &r.st), e);
 }
 
-void lwm_cache_attend(struct lwm_engine *g, struct lwm_cache *c, const struct lk_seq *qs, int64_t l, int64_t row, int64_t n,
-		      const struct lk_view *o, float *lse)
+int lwm_cache_attend(struct lwm_cache *c, struct lwm_cache_work *w, const struct lk_seq *qs, int64_t l, const struct lk_view *q,
+		     const struct lk_view *o, float *lse, struct lwm_err *e)
 {
-	struct lwm_llama *m = g->m;
-	int64_t e = lwm_llama_head_dim(&m->cfg);
-	struct lk_view q = lwm_rows(m, LWM_BUF_QKV, 0, m->cfg.dim + c->row, row, n);
-	struct lk_attn a = { .q = lk_view3(q.data, m->dtype, n, m->cfg.heads, e), .qs = qs, .ks = c->keys,
-			     .scale = (float)(1 / sqrt((double)e)), .causal = 1, .scale_stride = 2 * m->cfg.kv_heads };
+	struct lk_attn a = { .q = *q, .qs = qs, .ks = c->keys, .scale = (float)(1 / sqrt((double)lwm_llama_head_dim(&c->cfg))),
+			     .causal = 1, .scale_stride = 2 * c->cfg.kv_heads };
 	float *scale[2];
 
-	a.q.stride[0] = m->cfg.dim + c->row;
-	if (c->dtype != m->dtype && n > LK_ATTN_FEW) {
-		attend_pieces(g, c, &a, l, o, lse);
-		return;
-	}
+	if (in_pieces(c, q->n[0]))
+		return attend_pieces(c, w, &a, l, o, lse, e);
 	a.k = stored(c, l, 0, c->nkeys, 0, &scale[0]);
 	a.v = stored(c, l, 0, c->nkeys, 1, &scale[1]);
 	a.k_scale = scale[0];
 	a.v_scale = scale[1];
-	LWM_K(m, lk_attn_once(m->dev, &a, o, lse));
+	return check_kernel(c, lk_attn_once(c->dev, &a, o, lse), e);
 }

@@ -1,9 +1,9 @@
-/* cache_int.h - what the generation files share. Nobody else includes it. */
+/* cache_int.h - how attention bodies fill and read caches. Nobody else in infer looks into one. */
 #ifndef LWM_INFER_CACHE_INT_H
 #define LWM_INFER_CACHE_INT_H
 
-#include "common/infer/engine.h"
-#include "common/model/llama_int.h"
+#include "common/infer/cache.h"
+#include "common/model/attention.h"
 
 /* Slots are filled in the order of positions. Alone, slot i holds position i; over ranks each holds some of them. */
 struct lwm_cache {
@@ -14,7 +14,7 @@ struct lwm_cache {
 	int64_t filled, slots;   /* of this rank */
 	int64_t row, layer_bytes; /* row: elements, keys of all heads then values */
 	int64_t scale_at;        /* bytes from the start of a layer to its scales */
-	char *data;              /* each layer: (slots, row) of dtype; with 8 bits (slots, 2 K) fp32 scales behind it */
+	char *data;              /* each layer: (slots, row) of dtype; with 8 bits then (slots, 2 K) fp32 scales */
 	int32_t *pos;            /* position of each slot, also of those to come: they are masked by causality */
 	struct lk_seq *keys;     /* of the first nkeys slots */
 	int64_t nkeys;
@@ -23,60 +23,48 @@ struct lwm_cache {
 };
 /* Keys in fewer bits that many queries look at become floats again so many at a time. */
 enum { LWM_CACHE_PIECE = 4096 };
-int lwm_cache_cut(struct lwm_cache *c, struct lwm_err *e); /* c->piece for the present keys */
-/* Makes the table of key positions reach to `need` slots. */
-int lwm_cache_reach(struct lwm_cache *c, int64_t need, struct lwm_err *e);
-/* Slots filled so far hold their positions; those behind follow from the rule of who takes new tokens. */
-void lwm_cache_plan(struct lwm_cache *c);
-/* Does this rank keep the token at this position that comes behind the prompt? */
-static inline bool lwm_cache_mine(const struct lwm_cache *c, int64_t pos)
+
+/* dtype: LK_F32, LK_BF16 or LK_I8. shared: the ranks that have a part of the context each, NULL = this one has all; with ranks the
+ * call is COLLECTIVE. */
+int lwm_cache_new(struct lwm_cache **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_len, int dtype,
+		  struct lwm_comm *shared, struct lwm_err *e);
+/* Before a step of n tokens: the keys reach as far as that step will look (with ranks n is 1). -LWM_ECONFIG: this rank's share is
+ * full. */
+int lwm_cache_reach(struct lwm_cache *c, int64_t n, struct lwm_err *e);
+/* After a step: its n tokens count (with ranks n is 1). */
+void lwm_cache_grow(struct lwm_cache *c, int64_t n);
+/* After a prompt of n tokens into an empty cache, of which this rank kept those at pos[0..kept). */
+void lwm_cache_grow_prompt(struct lwm_cache *c, int64_t n, const int32_t *pos, int64_t kept);
+/* Does this rank keep the token at this position that follows the prompt? */
+static inline bool lwm_cache_keeps(const struct lwm_cache *c, int64_t pos)
 {
 	return pos % c->ranks == c->rank;
 }
-/* Keys and values of n tokens, rows from `row` of LWM_BUF_QKV, into the next slots of layer l. */
-void lwm_cache_put(struct lwm_engine *g, struct lwm_cache *c, int64_t l, int64_t row, int64_t n);
-/* Queries of n tokens, rows from `row`, against the cache: o (n,H,E), lse (n,H). */
-void lwm_cache_attend(struct lwm_engine *g, struct lwm_cache *c, const struct lk_seq *qs, int64_t l, int64_t row, int64_t n,
-		      const struct lk_view *o, float *lse);
 
-struct lwm_engine {
-	struct lwm_attn attn; /* what m calls: over caches, or over the shares of several ranks */
-	struct lk_seq *rows;  /* all tokens of a step */
-	struct lwm_llama *m;
-	struct lwm_llama_weights w;
-	int64_t max_chunk, max_streams;
-	int cache_dtype;       /* of the caches to come */
-	char *wide;            /* device: a piece of keys and values as floats, then a carried state; made when first wanted */
-	float *logits;         /* host, of all streams; made when first wanted */
-	int32_t *iota;         /* device, as many as a step has tokens */
-	int32_t *host;         /* positions, segments and ids: 3 rows of max tokens */
-	struct lk_seq **query; /* one token each, of the streams of a step */
-	/* of the call under way */
-	struct lwm_cache *const *caches;
-	int64_t streams, per_stream;
-	int64_t have, first_row; /* streams whose logits are there, and the row of the first */
-	/* over ranks (split.c) */
-	struct lwm_comm *comm;   /* NULL: alone */
-	struct lwm_devcomm *between; /* the same ranks on device memory; owned */
-	struct lwm_attn *around; /* of the prompt */
-	float *parts, *lse;      /* device: partial results of all ranks, each (streams,H,E) and then (streams,H) */
-	int64_t part;            /* floats of one rank's */
-	int holder;              /* rank that has the rows the logits are of */
+/* Work memory that the caches of one engine share. */
+struct lwm_cache_work {
+	struct lk_dev *dev;
+	int64_t tokens; /* of the largest step */
+	int32_t *iota;  /* device, that many */
+	char *wide;     /* device: a piece of keys and values as floats, then a carried state; made when first wanted */
 };
-int64_t lwm_gen_most(const struct lwm_engine *g); /* tokens of the largest call */
-/* Positions of per_stream tokens behind each stream's end, and their queries. */
-int lwm_gen_begin(struct lwm_engine *g, struct lwm_cache *const *caches, int64_t streams, int64_t per_stream,
-		  struct lwm_err *e);
-/* Positions and segments of a step in which all ranks have all tokens. */
-int lwm_gen_take_rows(struct lwm_attn *a, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e);
-const int32_t *lwm_gen_row_positions(const struct lwm_attn *a);
-void lwm_gen_keep(struct lwm_attn *a); /* the engine is freed as a whole */
-/* The rows that logits are wanted of, in LWM_BUF_IDX; -LWM_ECONFIG: the model has no such head. */
-int lwm_gen_rows(struct lwm_engine *g, enum lwm_modality head, struct lwm_err *e);
-/* split.c */
-int lwm_split_feed(struct lwm_engine *g, struct lwm_cache *c, const int32_t *ids, int64_t n, struct lwm_err *e);
-extern const struct lwm_attn_ops lwm_split_ops;
-void lwm_split_settle(struct lwm_engine *g); /* m->rc: nothing waits for a rank that is gone */
-void lwm_split_free(struct lwm_engine *g);
+int lwm_cache_work_init(struct lwm_cache_work *w, struct lk_dev *dev, int64_t tokens, struct lwm_err *e);
+void lwm_cache_work_release(struct lwm_cache_work *w);
+
+/* Keys and values of x (its queries are not looked at) into the next slots of layer l. */
+int lwm_cache_store(struct lwm_cache *c, struct lwm_cache_work *w, int64_t l, const struct lwm_attn_qkv *x, struct lwm_err *e);
+/* Queries q (n,H,E) at qs against what lwm_cache_reach reached of layer l: o (n,H,E), lse (n,H). */
+int lwm_cache_attend(struct lwm_cache *c, struct lwm_cache_work *w, const struct lk_seq *qs, int64_t l, const struct lk_view *q,
+		     const struct lk_view *o, float *lse, struct lwm_err *e);
+
+/* Rows [from, from + n) of a view. */
+static inline struct lk_view lwm_view_rows(const struct lk_view *v, int64_t from, int64_t n)
+{
+	struct lk_view y = *v;
+
+	y.data = (char *)v->data + from * v->stride[0] * (int64_t)lk_dtype_size(v->dtype);
+	y.n[0] = n;
+	return y;
+}
 
 #endif

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "common/base/rng.h"
-#include "common/infer/cache_int.h"
+#include "common/infer/engine_int.h"
 #include "common/infer/compose.h"
 
 static int on_host(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
@@ -37,7 +37,7 @@ static int on_device(struct lwm_engine *g, enum lwm_modality head, const struct 
 	double u = lwm_rng_double(&r);
 	int32_t got = -1;
 
-	LWM_TRY(lwm_gen_rows(g, head, e));
+	LWM_TRY(lwm_engine_place_rows(g, head, e));
 	y = lwm_logit_piece(m, &g->w, head, 0, g->have);
 	x = lk_view1(y.data, LK_F32, d->limit);
 	if (g->have == 2 && d->guide != 1) { // u + guide (c - u)

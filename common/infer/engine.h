@@ -27,8 +27,8 @@ struct lwm_engine;
 int lwm_engine_new(struct lwm_engine **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
 		   const void *compute_weights, int64_t max_chunk, int64_t max_streams, struct lwm_err *e);
 /* COLLECTIVE. The ranks of comm (borrowed) share each context: every rank holds its part of the keys and values. All pass the same
- * tokens and get the same logits. The first prefill of a cache, of at most max_prompt tokens, goes round a ring; later tokens go one
- * by one. */
+ * tokens and get the same logits. The first prefill of a cache, of at most max_prompt tokens, goes round a ring; later tokens go
+ * one by one. */
 int lwm_engine_new_shared(struct lwm_engine **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
 			  const void *compute_weights, struct lwm_comm *comm, int64_t max_prompt, int64_t max_streams,
 			  struct lwm_err *e);

@@ -304,7 +304,8 @@ static void generate(struct gpu_bench *b, const struct lwm_llama_cfg *c, const v
 	for (int64_t i = 0; x.ids && i < depth; i++)
 		x.ids[i] = (int32_t)((uint64_t)i * 7919u % (uint64_t)c->vocab_text);
 	if (x.ids && x.logits && told(b, lwm_engine_new(&x.g, b->dev, c, weights, gpu_pick(b, 8192, 32), 1, &e), &e) == 0 &&
-	    told(b, lwm_engine_set_cache(x.g, kind, &e), &e) == 0 && told(b, lwm_engine_new_cache(&x.c, x.g, depth + 1, &e), &e) == 0) {
+	    told(b, lwm_engine_set_cache(x.g, kind, &e), &e) == 0 &&
+	    told(b, lwm_engine_new_cache(&x.c, x.g, depth + 1, &e), &e) == 0) {
 		bytes = (double)lwm_llama_matmul(c) * (double)lk_dtype_size(b->act) +
 			(double)lwm_cache_bytes(c, depth, lwm_engine_cache_dtype(x.g));
 		p = gpu_time(b, prefill, &x);
