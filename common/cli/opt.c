@@ -83,6 +83,10 @@ const char *lwm_build_text(void)
 static void add_table(struct lwm_parse *p, const struct lwm_opt *o)
 {
 	for (; o && o->type != LWM_T_END; o++) {
+		if (o->type == LWM_T_TABLE) {
+			add_table(p, o->dst);
+			continue;
+		}
 		LWM_BUG_ON(p->n == LWM_OPT_MAX);
 		if (o->type != LWM_T_HEAD)
 			LWM_BUG_ON(!o->dst || !o->name);

@@ -26,14 +26,14 @@
 #include "common/base/path.h"
 
 enum lwm_opt_type { LWM_T_END, LWM_T_HEAD, LWM_T_FLAG, LWM_T_INT, LWM_T_DOUBLE, LWM_T_STR, LWM_T_SECONDS, LWM_T_CHOICE,
-		    LWM_T_LIST };
+		    LWM_T_LIST, LWM_T_TABLE };
 enum { LWM_OPT_REQUIRED = 1 };
 
 struct lwm_opt {
 	enum lwm_opt_type type;
 	char letter; /* 0 none */
 	const char *name;
-	void *dst; /* bool, int64_t, double, const char *, double, int (index), struct lwm_paths */
+	void *dst; /* bool, int64_t, double, const char *, double, int (index), struct lwm_paths; of a TABLE that table */
 	const char *arg, *help;
 	double min, max;
 	const char *const *choices; /* NULL-terminated */
@@ -59,6 +59,8 @@ struct lwm_opt {
 #define LWM_OPT_MAX_PIXELS(n) \
 	LWM_OPT_INT(0, "max-pixels", n, 1, 1 << 30, "N", "of a frame that is read; larger ones are refused before they are decoded", 0)
 #define LWM_OPT_HEAD(h) { LWM_T_HEAD, 0, 0, 0, 0, h, 0, 0, 0, 0 }
+/* The options of another table up to its end, in this place: a table can be put together from parts that lie beside the code they set. */
+#define LWM_OPT_TABLE(t) { LWM_T_TABLE, 0, 0, (void *)(t), 0, 0, 0, 0, 0, 0 }
 #define LWM_OPT_END { LWM_T_END, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 struct lwm_common {

@@ -24,14 +24,23 @@ static int mode;
 static struct lwm_paths list;
 static const char *const modes[] = { "masked", "concat", NULL };
 
-static const struct lwm_opt opts[] = {
-	LWM_OPT_HEAD("Output:"),
-	LWM_OPT_STR('o', "output", &out, "FILE", "where it goes", LWM_OPT_REQUIRED),
+/* in parts: a table within a table within the tool's */
+static const struct lwm_opt ends[] = {
+	LWM_OPT_SECONDS(0, "limit", &limit, "TIME", "stop after", 0),
+	LWM_OPT_STR(0, "label", &label, "TEXT", "a label", 0),
+	LWM_OPT_END
+};
+static const struct lwm_opt work[] = {
 	LWM_OPT_HEAD("Work:"),
 	LWM_OPT_INT(0, "seq-length", &seq, 2, 1 << 24, "N", "tokens in one row", 0),
 	LWM_OPT_DOUBLE(0, "rate", &rate, 0, 1, "X", "learning rate", 0),
-	LWM_OPT_SECONDS(0, "limit", &limit, "TIME", "stop after", 0),
-	LWM_OPT_STR(0, "label", &label, "TEXT", "a label", 0),
+	LWM_OPT_TABLE(ends),
+	LWM_OPT_END
+};
+static const struct lwm_opt opts[] = {
+	LWM_OPT_HEAD("Output:"),
+	LWM_OPT_STR('o', "output", &out, "FILE", "where it goes", LWM_OPT_REQUIRED),
+	LWM_OPT_TABLE(work),
 	LWM_OPT_CHOICE('m', "mode", &mode, modes, "how", 0),
 	LWM_OPT_LIST('l', "list", &list, "X", "several", 0),
 	LWM_OPT_FLAG('f', "fast", &fast, "be quick"),
@@ -212,6 +221,7 @@ static void texts(void **state)
 	assert_int_equal(call("--help-completion"), 0);
 	has(text_out, "complete -o default -F _lwm_probe lwm-probe");
 	has(text_out, "'masked concat'");
+	has(text_out, "--output --seq-length --rate --limit --label --mode --list --fast --plan"); /* the parts where they stand */
 }
 
 static void results(void **state)
