@@ -113,3 +113,51 @@ const char *lwm_str_get(const struct lwm_str *b)
 {
 	return b->s ? b->s : "";
 }
+
+/* ---- names that people misspell ---- */
+
+/* Damerau-Levenshtein distance (one swap of neighbours counts one) of names up to 63 bytes. */
+static int distance(const char *a, const char *b)
+{
+	int d[64][64], n = (int)strlen(a), m = (int)strlen(b);
+	if (n > 63 || m > 63)
+		return 64;
+	for (int i = 0; i <= n; i++) {
+		for (int j = 0; j <= m; j++) {
+			if (i == 0 || j == 0) {
+				d[i][j] = i + j;
+				continue;
+			}
+			int c = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+			c = d[i - 1][j] + 1 < c ? d[i - 1][j] + 1 : c;
+			c = d[i][j - 1] + 1 < c ? d[i][j - 1] + 1 : c;
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < c)
+				c = d[i - 2][j - 2] + 1;
+			d[i][j] = c;
+		}
+	}
+	return d[n][m];
+}
+
+const char *lwm_nearest(const char *name, const char *const *names, int64_t n)
+{
+	const char *best = NULL;
+	int best_d = ((int)strlen(name) + 2) / 3 + 1; /* within a third, rounded up */
+	for (int64_t i = 0; i < n; i++) {
+		int d = distance(name, names[i]);
+		if (d < best_d) {
+			best_d = d;
+			best = names[i];
+		}
+	}
+	return best;
+}
+
+const char *lwm_hint(char hint[LWM_HINT], const char *name, const char *const *names, int64_t n)
+{
+	const char *near = lwm_nearest(name, names, n);
+	hint[0] = 0;
+	if (near)
+		snprintf(hint, LWM_HINT, " (did you mean '%s'?)", near);
+	return hint;
+}

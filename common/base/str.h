@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/base/err.h"
 
@@ -23,5 +24,11 @@ void lwm_str_reset(struct lwm_str *b);   /* empty, memory kept */
 void lwm_str_release(struct lwm_str *b); /* empty, memory freed */
 int lwm_str_ok(const struct lwm_str *b, struct lwm_err *e); /* -LWM_EMEMORY when an append failed */
 const char *lwm_str_get(const struct lwm_str *b);           /* never NULL */
+
+/* Of n names the one that `name` was most likely meant to be: fewest letters to change, and no more than a third of them. NULL: none. */
+const char *lwm_nearest(const char *name, const char *const *names, int64_t n);
+/* The same for the end of a sentence: " (did you mean 'output'?)", or "". Written to `hint`, which is returned. */
+enum { LWM_HINT = 96 };
+const char *lwm_hint(char hint[LWM_HINT], const char *name, const char *const *names, int64_t n);
 
 #endif

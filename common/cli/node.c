@@ -140,11 +140,9 @@ int lwm_node_need(struct lwm_node *m, const char *key, struct lwm_node **out, st
 
 static int unknown_key(const struct lwm_node *m, const struct lwm_node *n, struct lwm_err *e)
 {
-	const char *near = lwm_nearest(n->key, m->asked, m->nasked);
-	if (near)
-		return lwm_fail(e, LWM_EUSAGE, "%s:%d: unknown key '%s' (did you mean '%s'?)", n->file, n->line, n->key,
-				near);
-	return lwm_fail(e, LWM_EUSAGE, "%s:%d: unknown key '%s'", n->file, n->line, n->key);
+	char hint[LWM_HINT];
+	return lwm_fail(e, LWM_EUSAGE, "%s:%d: unknown key '%s'%s", n->file, n->line, n->key,
+			lwm_hint(hint, n->key, m->asked, m->nasked));
 }
 
 int lwm_node_done(struct lwm_node *m, struct lwm_err *e)
@@ -158,41 +156,4 @@ int lwm_node_done(struct lwm_node *m, struct lwm_err *e)
 			LWM_TRY(lwm_node_done(n, e));
 	}
 	return 0;
-}
-
-/* Damerau-Levenshtein distance (one swap of neighbours counts one) of names up to 63 bytes. */
-static int distance(const char *a, const char *b)
-{
-	int d[64][64], n = (int)strlen(a), m = (int)strlen(b);
-	if (n > 63 || m > 63)
-		return 64;
-	for (int i = 0; i <= n; i++) {
-		for (int j = 0; j <= m; j++) {
-			if (i == 0 || j == 0) {
-				d[i][j] = i + j;
-				continue;
-			}
-			int c = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-			c = d[i - 1][j] + 1 < c ? d[i - 1][j] + 1 : c;
-			c = d[i][j - 1] + 1 < c ? d[i][j - 1] + 1 : c;
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < c)
-				c = d[i - 2][j - 2] + 1;
-			d[i][j] = c;
-		}
-	}
-	return d[n][m];
-}
-
-const char *lwm_nearest(const char *name, const char *const *names, int64_t n)
-{
-	const char *best = NULL;
-	int best_d = ((int)strlen(name) + 2) / 3 + 1; /* within a third, rounded up */
-	for (int64_t i = 0; i < n; i++) {
-		int d = distance(name, names[i]);
-		if (d < best_d) {
-			best_d = d;
-			best = names[i];
-		}
-	}
-	return best;
 }

@@ -108,16 +108,16 @@ static int find_opt(const struct lwm_parse *p, const char *name)
 	return -1;
 }
 
-static const char *nearest_opt(const struct lwm_parse *p, const char *name)
+/* All names that could have been meant; returns how many. */
+static int option_names(const struct lwm_parse *p, const char *names[LWM_OPT_MAX + NACTIONS])
 {
-	const char *names[LWM_OPT_MAX + NACTIONS];
 	int n = 0;
 	for (int i = 0; i < p->n; i++)
 		if (p->st[i].opt->name)
 			names[n++] = p->st[i].opt->name;
 	for (int i = 0; i < NACTIONS; i++)
 		names[n++] = actions[i].name;
-	return lwm_nearest(name, names, n);
+	return n;
 }
 
 static int bad_choice(const struct lwm_opt *o, const char *text, const char *what, struct lwm_err *e)
@@ -183,9 +183,10 @@ static int apply_node(struct lwm_parse *p, struct lwm_node *n, struct lwm_err *e
 	char place[256], what[512];
 	int i = find_opt(p, n->key);
 	if (i < 0) {
-		const char *near = nearest_opt(p, n->key);
-		return lwm_fail(e, LWM_EUSAGE, "%s:%d: unknown option '%s'%s%s%s", n->file, n->line, n->key,
-				near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+		const char *names[LWM_OPT_MAX + NACTIONS];
+		char hint[LWM_HINT];
+		return lwm_fail(e, LWM_EUSAGE, "%s:%d: unknown option '%s'%s", n->file, n->line, n->key,
+				lwm_hint(hint, n->key, names, option_names(p, names)));
 	}
 	snprintf(place, sizeof place, "%s:%d", n->file, n->line);
 	snprintf(what, sizeof what, "%s: %s", place, n->key);
@@ -244,8 +245,8 @@ static int apply_env(struct lwm_parse *p, struct lwm_err *e)
 
 static int apply_set(struct lwm_parse *p, const char *assignment, struct lwm_err *e)
 {
-	char name[128], what[160];
-	const char *eq = strchr(assignment, '='), *near;
+	char name[128], what[160], hint[LWM_HINT];
+	const char *eq = strchr(assignment, '='), *names[LWM_OPT_MAX + NACTIONS];
 	int i;
 	if (!eq || eq == assignment || (size_t)(eq - assignment) >= sizeof name)
 		return lwm_fail(e, LWM_EUSAGE, "--set %s: expected NAME=VALUE", assignment);
@@ -255,9 +256,8 @@ static int apply_set(struct lwm_parse *p, const char *assignment, struct lwm_err
 		snprintf(what, sizeof what, "--set %s", name);
 		return assign(p, i, eq + 1, LWM_O_SET, "--set", what, e);
 	}
-	near = nearest_opt(p, name);
-	return lwm_fail(e, LWM_EUSAGE, "--set %s: unknown option '%s'%s%s%s", assignment, name,
-			near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+	return lwm_fail(e, LWM_EUSAGE, "--set %s: unknown option '%s'%s", assignment, name,
+			lwm_hint(hint, name, names, option_names(p, names)));
 }
 
 /* ---- the command line ---- */
@@ -311,7 +311,7 @@ static void table_make(struct table *t, const struct lwm_parse *p)
 
 static int bad_option(const struct lwm_parse *p, const struct table *t, char **argv, int c, struct lwm_err *e)
 {
-	const char *word = argv[optind - 1], *near;
+	const char *word = argv[optind - 1], *names[LWM_OPT_MAX + NACTIONS], *near;
 	char name[128];
 	int matches = 0;
 	if (c == ':')
@@ -325,7 +325,7 @@ static int bad_option(const struct lwm_parse *p, const struct table *t, char **a
 		return lwm_fail(e, LWM_EUSAGE, "--%s takes no value", name);
 	if (matches > 1)
 		return lwm_fail(e, LWM_EUSAGE, "--%s fits several options (see --help)", name);
-	near = nearest_opt(p, name);
+	near = lwm_nearest(name, names, option_names(p, names));
 	return lwm_fail(e, LWM_EUSAGE, "unknown option --%s%s%s%s", name, near ? " (did you mean --" : " (see --help)",
 			near ? near : "", near ? "?)" : "");
 }

@@ -56,7 +56,4 @@ int lwm_node_fail(const struct lwm_node *n, int code, struct lwm_err *e, const c
 int lwm_node_done(struct lwm_node *m, struct lwm_err *e); /* unknown keys here and below: error with the nearest name */
 /* A map that was looked up but never asked for a key was taken whole (free names), and lwm_node_done leaves it alone. */
 
-/* Edit distance helper shared with the option parser: nearest of n names within a third of its length, or NULL. */
-const char *lwm_nearest(const char *name, const char *const *names, int64_t n);
-
 #endif

@@ -6,8 +6,9 @@
 
 #include "common/base/num.h"
 #include "common/base/show.h"
+#include "common/base/str.h"
 
-enum { MAX_STAGES = 1000, MAX_NAME = 40 };
+enum { MAX_STAGES = 1000, MAX_NAME = 40, NAMED = 64 }; /* NAMED: names that a misspelt one is compared with */
 
 /* Goes into file names, job names and scripts. */
 static bool good_name(const char *s)
@@ -32,9 +33,9 @@ static int apply_set(struct lwm_pipeline *p, const char *text, struct lwm_err *e
 {
 	static const char *const top[] = { "name", "out", "vars", "stages", "defaults" };
 	struct lwm_node *vars = lwm_node_get(lwm_yaml_root(p->doc), "vars");
-	const char *names[256], *near;
+	const char *names[256];
 	size_t n = strcspn(text, ".=");
-	char word[80], *full;
+	char word[80], hint[LWM_HINT], *full;
 	int k = 0;
 	snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : sizeof word - 1), text);
 	for (int i = 0; i < 5; i++) {
@@ -49,15 +50,25 @@ static int apply_set(struct lwm_pipeline *p, const char *text, struct lwm_err *e
 		full = lwm_arena_printf(&p->arena, "vars.%s", text);
 		return full ? lwm_yaml_set(p->doc, full, "--set", e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	}
-	near = lwm_nearest(word, names, k);
-	return lwm_fail(e, LWM_EUSAGE, "--set %s: %s has no variable '%s'%s%s%s", text, p->file, word,
-			near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+	return lwm_fail(e, LWM_EUSAGE, "--set %s: %s has no variable '%s'%s", text, p->file, word, lwm_hint(hint, word, names, k));
+}
+
+/* The first names that could have been meant; returns how many. */
+static int stage_names(const struct lwm_pipeline *p, const char *names[NAMED])
+{
+	int n = 0;
+	while (n < p->nstage && n < NAMED) {
+		names[n] = p->stage[n].name;
+		n++;
+	}
+	return n;
 }
 
 static int read_needs(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struct lwm_err *e)
 {
 	struct lwm_node *n = lwm_node_get(s->node, "needs");
-	const char *names[64], *near;
+	const char *names[NAMED];
+	char hint[LWM_HINT];
 	if (!n)
 		return 0;
 	if (n->kind == LWM_MAP)
@@ -72,11 +83,8 @@ static int read_needs(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struct l
 		s->need[i] = lwm_pipeline_find(p, w->text);
 		if (s->need[i] >= 0)
 			continue;
-		for (int k = 0; k < p->nstage && k < 64; k++)
-			names[k] = p->stage[k].name;
-		near = lwm_nearest(w->text, names, p->nstage < 64 ? p->nstage : 64);
-		return lwm_node_fail(w, LWM_EUSAGE, e, "needs '%s', and there is no such stage%s%s%s", w->text,
-				     near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+		return lwm_node_fail(w, LWM_EUSAGE, e, "needs '%s', and there is no such stage%s", w->text,
+				     lwm_hint(hint, w->text, names, stage_names(p, names)));
 	}
 	return 0;
 }
@@ -340,15 +348,13 @@ int lwm_pipeline_find(const struct lwm_pipeline *p, const char *name)
 
 static int named(const struct lwm_pipeline *p, const char *option, const char *name, struct lwm_err *e)
 {
-	const char *names[64], *near;
-	int i = lwm_pipeline_find(p, name), n = p->nstage < 64 ? p->nstage : 64;
+	const char *names[NAMED];
+	char hint[LWM_HINT];
+	int i = lwm_pipeline_find(p, name);
 	if (i >= 0)
 		return i;
-	for (int k = 0; k < n; k++)
-		names[k] = p->stage[k].name;
-	near = lwm_nearest(name, names, n);
-	return lwm_fail(e, LWM_EUSAGE, "%s: %s has no stage '%s'%s%s%s", option, p->file, name,
-			near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+	return lwm_fail(e, LWM_EUSAGE, "%s: %s has no stage '%s'%s", option, p->file, name,
+			lwm_hint(hint, name, names, stage_names(p, names)));
 }
 
 int lwm_pipeline_select(struct lwm_pipeline *p, const struct lwm_paths *only, const char *from, const char *until,

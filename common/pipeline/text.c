@@ -14,13 +14,12 @@ static int expand(const struct lwm_pipe_scope *s, const struct lwm_node *at, con
 
 static int unknown(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *name, struct lwm_err *e)
 {
-	const char *names[64] = { "out", "name", "here", "bin", "stage", "item", "index" }, *near;
+	const char *names[64] = { "out", "name", "here", "bin", "stage", "item", "index" };
+	char hint[LWM_HINT];
 	int n = 7;
 	for (int64_t i = 0; s->p->vars && i < s->p->vars->n && n < 64; i++)
 		names[n++] = s->p->vars->child[i]->key;
-	near = lwm_nearest(name, names, n);
-	return lwm_node_fail(at, LWM_EUSAGE, e, "no variable '%s'%s%s%s", name, near ? " (did you mean '" : "",
-			     near ? near : "", near ? "'?)" : "");
+	return lwm_node_fail(at, LWM_EUSAGE, e, "no variable '%s'%s", name, lwm_hint(hint, name, names, n));
 }
 
 /* ${item}: whole; ${item.name}: behind the last slash; ${item.stem}: that without its last suffix. */

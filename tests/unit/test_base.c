@@ -234,6 +234,21 @@ static void strings(void **state)
 	assert_null(s.s);
 }
 
+static void nearest_names(void **state)
+{
+	static const char *const names[] = { "seq-length", "output", "threads" }, *const up = "up";
+	char hint[LWM_HINT];
+	(void)state;
+	assert_string_equal(lwm_nearest("pu", &up, 1), "up"); /* two letters in the wrong order are one mistake */
+	assert_null(lwm_nearest("po", &up, 1));
+	assert_string_equal(lwm_nearest("seq-lenght", names, 3), "seq-length");
+	assert_string_equal(lwm_nearest("ouput", names, 3), "output");
+	assert_null(lwm_nearest("zzzzzz", names, 3));
+	assert_null(lwm_nearest("x", names, 0));
+	assert_string_equal(lwm_hint(hint, "ouput", names, 3), " (did you mean 'output'?)");
+	assert_string_equal(lwm_hint(hint, "zzzzzz", names, 3), "");
+}
+
 static void arenas(void **state)
 {
 	struct lwm_arena *a = NULL;
@@ -491,6 +506,7 @@ int main(void)
 		cmocka_unit_test(strings),        cmocka_unit_test(arenas),                     cmocka_unit_test(hashes),
 		cmocka_unit_test(names),          cmocka_unit_test(folders),                    cmocka_unit_test(whole_files),
 		cmocka_unit_test(failures),       cmocka_unit_test(temporary_names),            cmocka_unit_test(what_is_text),
+		cmocka_unit_test(nearest_names),
 	};
 	return cmocka_run_group_tests_name("base", tests, scratch_make, scratch_remove);
 }

@@ -220,24 +220,12 @@ static void files(void **state)
 	assert_int_equal(lwm_yaml_read(&y, "/tmp", &e), -LWM_ENOINPUT);
 }
 
-static void nearest(void **state)
-{
-	static const char *const names[] = { "seq-length", "output", "threads" }, *const up = "up";
-	(void)state;
-	assert_string_equal(lwm_nearest("pu", &up, 1), "up"); /* two letters in the wrong order are one mistake */
-	assert_null(lwm_nearest("po", &up, 1));
-	assert_string_equal(lwm_nearest("seq-lenght", names, 3), "seq-length");
-	assert_string_equal(lwm_nearest("ouput", names, 3), "output");
-	assert_null(lwm_nearest("zzzzzz", names, 3));
-	assert_null(lwm_nearest("x", names, 0));
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tree), cmocka_unit_test(syntax), cmocka_unit_test(bombs), cmocka_unit_test(depth),
 		cmocka_unit_test(typed), cmocka_unit_test(unknown_keys), cmocka_unit_test(set_paths),
-		cmocka_unit_test(files), cmocka_unit_test(nearest),
+		cmocka_unit_test(files),
 	};
 	return cmocka_run_group_tests_name("yaml", tests, NULL, NULL);
 }
