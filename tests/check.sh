@@ -113,7 +113,6 @@ common/io/docunit common/io/docshard
 common/io/h5 common/io/vecfile
 common/model/llama_bwd common/model/llama
 common/model/llama_fwd common/model/llama
-common/pipeline/tasks common/pipeline/file
 common/train/objective common/train/obj_recon
 common/train/objective common/train/obj_tokens
 common/train/plan common/train/stage

@@ -87,9 +87,9 @@ static int as_jobs(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const st
 		   struct lwm_err *e)
 {
 	char *job = slurm_file(p->bin, "job.sh"), *site = slurm_file(p->bin, "site.sh");
-	struct lwm_slurm_cfg s = { .job_sh = job, .site = site, .print = print, .sets = sets };
+	struct lwm_run_slurm_cfg s = { .job_sh = job, .site = site, .print = print, .sets = sets };
 	struct lwm_str out = { 0 };
-	int rc = job ? lwm_run_slurm(p, c, &s, &out, e) :
+	int rc = job ? lwm_run_on_slurm(p, c, &s, &out, e) :
 		       lwm_fail(e, LWM_EUNAVAIL, "slurm/job.sh is not beside the programs; set LWM_HOME to its folder's parent");
 	fwrite(lwm_str_get(&out), 1, out.len, stdout);
 	if (rc == 0 && !print && !out.len)
@@ -120,7 +120,7 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	unsetenv("LWM_RANKS"); /* ours by now; to lwm-merge-ckpt it would be the ranks to cut a checkpoint for */
 	LWM_TRY(own_folder(&bin, e));
 	LWM_GO(lwm_pipeline_load(&p, a->operand[0], bin, a->set, e));
-	LWM_GO(lwm_pipeline_select(p, &only, from, until, e));
+	LWM_GO(lwm_pipeline_select_stages(p, &only, from, until, e));
 	if (print && !slurm)
 		rc = lwm_fail(e, LWM_EUSAGE, "--print goes with --slurm (for what would run here there is --plan)");
 	else /* a stage that cannot start says so now, not after those before it have run for days */
@@ -130,7 +130,7 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	if (slurm)
 		rc = as_jobs(p, &c, a->set, e);
 	else
-		rc = a->common.plan ? plan(p, &c, e) : lwm_run_execute(p, &c, e);
+		rc = a->common.plan ? plan(p, &c, e) : lwm_run_here(p, &c, e);
 out:
 	lwm_pipeline_free(p);
 	free(bin);

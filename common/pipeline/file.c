@@ -1,4 +1,5 @@
-#include "common/pipeline/pipeline.h"
+/* file.c - reads a pipeline file and checks all of it: stages, needs, keys, names; and which stages were asked for. */
+#include "common/pipeline/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,7 +81,7 @@ static int read_needs(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struct l
 	for (int i = 0; i < s->nneed; i++) {
 		struct lwm_node *w = n->kind == LWM_SEQ ? n->child[i] : n;
 		LWM_TRY(lwm_node_kind_is(w, LWM_SCALAR, e));
-		s->need[i] = lwm_pipeline_find(p, w->text);
+		s->need[i] = lwm_pipeline_find_stage(p, w->text);
 		if (s->need[i] >= 0)
 			continue;
 		return lwm_node_fail(w, LWM_EUSAGE, e, "needs '%s', and there is no such stage%s", w->text,
@@ -90,7 +91,7 @@ static int read_needs(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struct l
 }
 
 /* A key of `m` with its ${variables} replaced; NULL when absent or empty. */
-static int text_of(struct lwm_pipeline *p, struct lwm_node *m, const char *key, const char **out, struct lwm_err *e)
+static int read_text(struct lwm_pipeline *p, struct lwm_node *m, const char *key, const char **out, struct lwm_err *e)
 {
 	struct lwm_pipe_scope scope = { .p = p };
 	struct lwm_node *n = lwm_node_get(m, key);
@@ -98,18 +99,18 @@ static int text_of(struct lwm_pipeline *p, struct lwm_node *m, const char *key, 
 	if (!n)
 		return 0;
 	LWM_TRY(lwm_node_kind_is(n, LWM_SCALAR, e));
-	LWM_TRY(lwm_pipe_text(&scope, n, n->text, out, e));
+	LWM_TRY(lwm_pipeline_expand_text(&scope, n, n->text, out, e));
 	if (!**out)
 		*out = NULL;
 	return 0;
 }
 
-static int number_of(struct lwm_pipeline *p, struct lwm_node *m, const char *key, int64_t min, int64_t max,
+static int read_number(struct lwm_pipeline *p, struct lwm_node *m, const char *key, int64_t min, int64_t max,
 		     int64_t *out, struct lwm_err *e)
 {
 	const char *text;
 	char what[300];
-	LWM_TRY(text_of(p, m, key, &text, e));
+	LWM_TRY(read_text(p, m, key, &text, e));
 	if (!text)
 		return 0;
 	snprintf(what, sizeof what, "%s:%d: %s", m->file, lwm_node_get(m, key)->line, key);
@@ -122,12 +123,12 @@ static int read_resources(struct lwm_pipeline *p, struct lwm_pipe_stage *s, stru
 	if (!r)
 		return 0;
 	LWM_TRY(lwm_node_kind_is(r, LWM_MAP, e));
-	LWM_TRY(number_of(p, r, "nodes", 1, 100000, &s->nodes, e));
-	LWM_TRY(number_of(p, r, "gpus", 0, 64, &s->gpus, e));
-	LWM_TRY(number_of(p, r, "cpus", 1, 4096, &s->cpus, e));
+	LWM_TRY(read_number(p, r, "nodes", 1, 100000, &s->nodes, e));
+	LWM_TRY(read_number(p, r, "gpus", 0, 64, &s->gpus, e));
+	LWM_TRY(read_number(p, r, "cpus", 1, 4096, &s->cpus, e));
 	LWM_TRY(lwm_node_seconds(r, "time", &s->seconds, e));
-	LWM_TRY(text_of(p, r, "mem", &s->mem, e));
-	return text_of(p, r, "partition", &s->partition, e);
+	LWM_TRY(read_text(p, r, "mem", &s->mem, e));
+	return read_text(p, r, "partition", &s->partition, e);
 }
 
 static int read_check(struct lwm_pipe_stage *s, struct lwm_err *e)
@@ -136,11 +137,11 @@ static int read_check(struct lwm_pipe_stage *s, struct lwm_err *e)
 	struct lwm_node *c = lwm_node_get(s->node, "check");
 	int k = 0;
 	if (c && c->kind == LWM_SEQ) {
-		s->check = LWM_CHECK_COMMAND;
+		s->check = LWM_PIPE_CHECK_COMMAND;
 		return c->n ? 0 : lwm_node_fail(c, LWM_EUSAGE, e, "an empty command");
 	}
 	LWM_TRY(lwm_node_choice(s->node, "check", names, &k, e));
-	s->check = (enum lwm_check)k;
+	s->check = (enum lwm_pipe_check)k;
 	return 0;
 }
 
@@ -178,7 +179,7 @@ static int check_foreach(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struc
 	if (!f || f->kind != LWM_MAP)
 		return is_list_or_text(s->node, "foreach", e);
 	LWM_TRY(lwm_node_need(f, "stage", &of, e));
-	k = lwm_pipeline_find(p, of->text);
+	k = lwm_pipeline_find_stage(p, of->text);
 	for (int i = 0; i < s->nneed; i++)
 		if (s->need[i] == k)
 			return 0;
@@ -198,7 +199,7 @@ static int read_stage(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struct l
 	s->resumes = !strcmp(s->tool, "lwm-train-stage") || !strcmp(s->tool, "lwm-eval-needle");
 	LWM_TRY(lwm_node_bool(s->node, "resumes", &s->resumes, e));
 	LWM_TRY(read_needs(p, s, e));
-	LWM_TRY(number_of(p, s->node, "ranks", 0, 100000, &s->ranks, e));
+	LWM_TRY(read_number(p, s->node, "ranks", 0, 100000, &s->ranks, e));
 	LWM_TRY(read_resources(p, s, e));
 	LWM_TRY(read_check(s, e));
 	LWM_TRY(check_foreach(p, s, e));
@@ -228,7 +229,7 @@ static int read_stages(struct lwm_pipeline *p, struct lwm_err *e)
 		if (!good_name(name->text))
 			return lwm_node_fail(name, LWM_EUSAGE, e, "a stage's name has 1 to %d of A-Za-z0-9_-.",
 					     MAX_NAME);
-		if (lwm_pipeline_find(p, name->text) >= 0)
+		if (lwm_pipeline_find_stage(p, name->text) >= 0)
 			return lwm_node_fail(name, LWM_EUSAGE, e, "a second stage '%s'", name->text);
 		s->name = name->text;
 		s->selected = true;
@@ -275,7 +276,7 @@ static int check_names(const char *path, const char *bin, const struct lwm_paths
 	return 0;
 }
 
-static int load(struct lwm_pipeline *p, const char *path, const struct lwm_paths *sets, struct lwm_err *e)
+static int load_file(struct lwm_pipeline *p, const char *path, const struct lwm_paths *sets, struct lwm_err *e)
 {
 	struct lwm_pipe_scope scope = { .p = p };
 	struct lwm_node *root, *n;
@@ -294,7 +295,7 @@ static int load(struct lwm_pipeline *p, const char *path, const struct lwm_paths
 		return lwm_node_fail(n, LWM_EUSAGE, e, "a pipeline's name has 1 to %d of A-Za-z0-9_-.", MAX_NAME);
 	p->name = n->text;
 	LWM_TRY(lwm_node_need(root, "out", &n, e));
-	LWM_TRY(lwm_pipe_text(&scope, n, n->text, &p->out, e));
+	LWM_TRY(lwm_pipeline_expand_text(&scope, n, n->text, &p->out, e));
 	if (!*p->out)
 		return lwm_node_fail(n, LWM_EUSAGE, e, "is empty");
 	LWM_TRY(read_stages(p, e));
@@ -318,7 +319,7 @@ int lwm_pipeline_load(struct lwm_pipeline **out, const char *path, const char *b
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
 	p->file = lwm_arena_strdup(&p->arena, path);
 	p->bin = lwm_arena_strdup(&p->arena, bin);
-	rc = p->file && p->bin ? load(p, path, sets, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	rc = p->file && p->bin ? load_file(p, path, sets, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc < 0) {
 		lwm_pipeline_free(p);
 		return rc;
@@ -327,18 +328,33 @@ int lwm_pipeline_load(struct lwm_pipeline **out, const char *path, const char *b
 	return 0;
 }
 
+void lwm_pipeline_clear_tasks(struct lwm_pipeline *p, int stage)
+{
+	struct lwm_pipe_stage *st = &p->stage[stage];
+	for (int64_t i = 0; i < st->ntask; i++) {
+		lwm_paths_release(&st->task[i].argv);
+		lwm_paths_release(&st->task[i].inputs);
+		lwm_paths_release(&st->task[i].outputs);
+		lwm_paths_release(&st->task[i].check);
+	}
+	free(st->task);
+	st->task = NULL;
+	st->ntask = 0;
+	st->expanded = false;
+}
+
 void lwm_pipeline_free(struct lwm_pipeline *p)
 {
 	if (!p)
 		return;
 	for (int i = 0; i < p->nstage; i++)
-		lwm_pipeline_forget(p, i);
+		lwm_pipeline_clear_tasks(p, i);
 	lwm_yaml_free(p->doc);
 	lwm_arena_free(&p->arena);
 	free(p);
 }
 
-int lwm_pipeline_find(const struct lwm_pipeline *p, const char *name)
+int lwm_pipeline_find_stage(const struct lwm_pipeline *p, const char *name)
 {
 	for (int i = 0; i < p->nstage; i++)
 		if (!strcmp(p->stage[i].name, name))
@@ -346,18 +362,18 @@ int lwm_pipeline_find(const struct lwm_pipeline *p, const char *name)
 	return -1;
 }
 
-static int named(const struct lwm_pipeline *p, const char *option, const char *name, struct lwm_err *e)
+static int find_named(const struct lwm_pipeline *p, const char *option, const char *name, struct lwm_err *e)
 {
 	const char *names[NAMED];
 	char hint[LWM_HINT];
-	int i = lwm_pipeline_find(p, name);
+	int i = lwm_pipeline_find_stage(p, name);
 	if (i >= 0)
 		return i;
 	return lwm_fail(e, LWM_EUSAGE, "%s: %s has no stage '%s'%s", option, p->file, name,
 			lwm_hint(hint, name, names, stage_names(p, names)));
 }
 
-int lwm_pipeline_select(struct lwm_pipeline *p, const struct lwm_paths *only, const char *from, const char *until,
+int lwm_pipeline_select_stages(struct lwm_pipeline *p, const struct lwm_paths *only, const char *from, const char *until,
 			struct lwm_err *e)
 {
 	bool *keep = lwm_arena_alloc(&p->arena, (size_t)p->nstage);
@@ -368,12 +384,12 @@ int lwm_pipeline_select(struct lwm_pipeline *p, const struct lwm_paths *only, co
 		for (int i = 0; i < p->nstage; i++)
 			p->stage[i].selected = false;
 		for (int64_t i = 0; i < only->n; i++) {
-			LWM_TRY(k = named(p, "--only", only->v[i], e));
+			LWM_TRY(k = find_named(p, "--only", only->v[i], e));
 			p->stage[k].selected = true;
 		}
 	}
 	if (from) {
-		LWM_TRY(k = named(p, "--from", from, e));
+		LWM_TRY(k = find_named(p, "--from", from, e));
 		keep[k] = true;
 		for (int o = 0; o < p->nstage; o++)
 			for (int j = 0; j < p->stage[p->order[o]].nneed; j++)
@@ -383,7 +399,7 @@ int lwm_pipeline_select(struct lwm_pipeline *p, const struct lwm_paths *only, co
 			p->stage[i].selected = p->stage[i].selected && keep[i];
 	}
 	if (until) {
-		LWM_TRY(k = named(p, "--until", until, e));
+		LWM_TRY(k = find_named(p, "--until", until, e));
 		memset(keep, 0, (size_t)p->nstage);
 		keep[k] = true;
 		for (int o = p->nstage - 1; o >= 0; o--)

@@ -12,12 +12,14 @@
 #include "common/base/json.h"
 #include "common/base/show.h"
 #include "common/base/threads.h"
+#include "common/pipeline/command.h"
+#include "common/pipeline/judge.h"
 #include "common/pipeline/seen.h"
 
 enum { MAX_HASHED = 64 << 20 }; /* larger files are told apart by size and time */
 
 /* Newest modification at or below path, 0 when there is nothing. */
-static double newest(const char *path)
+static double newest_time(const char *path)
 {
 	struct stat st;
 	struct lwm_paths files = { 0 };
@@ -28,14 +30,14 @@ static double newest(const char *path)
 		return (double)st.st_mtim.tv_sec + 1e-9 * (double)st.st_mtim.tv_nsec;
 	if (lwm_paths_expand(&files, path, NULL, NULL) == 0)
 		for (int64_t i = 0; i < files.n; i++) {
-			double k = newest(files.v[i]);
+			double k = newest_time(files.v[i]);
 			t = k > t ? k : t;
 		}
 	lwm_paths_release(&files);
 	return t;
 }
 
-static int file_print(struct lwm_run_seen *s, struct lwm_hasher *h, const char *path, const struct stat *st, struct lwm_err *e)
+static int add_file_print(struct lwm_run_seen *s, struct lwm_hasher *h, const char *path, const struct stat *st, struct lwm_err *e)
 {
 	char text[128];
 	if (st->st_size <= MAX_HASHED) {
@@ -50,7 +52,7 @@ static int file_print(struct lwm_run_seen *s, struct lwm_hasher *h, const char *
 }
 
 /* A record that names the hashes of everything beside it stands for the whole: X.manifest.json, COMMIT.json. */
-static char *stand_in(const char *path, bool dir)
+static char *find_stand_in(const char *path, bool dir)
 {
 	char *m = NULL;
 	if (dir)
@@ -64,7 +66,7 @@ static char *stand_in(const char *path, bool dir)
 	return m;
 }
 
-static int tree_print(struct lwm_run_seen *s, struct lwm_hasher *h, const char *path, struct lwm_err *e)
+static int add_tree_print(struct lwm_run_seen *s, struct lwm_hasher *h, const char *path, struct lwm_err *e)
 {
 	struct lwm_paths files = { 0 };
 	struct stat st;
@@ -74,10 +76,10 @@ static int tree_print(struct lwm_run_seen *s, struct lwm_hasher *h, const char *
 		lwm_hasher_add(h, "missing", 8);
 		return 0;
 	}
-	record = stand_in(path, S_ISDIR(st.st_mode));
+	record = find_stand_in(path, S_ISDIR(st.st_mode));
 	if (record || !S_ISDIR(st.st_mode)) {
 		if (!record || stat(record, &st) == 0)
-			rc = file_print(s, h, record ? record : path, &st, e);
+			rc = add_file_print(s, h, record ? record : path, &st, e);
 		free(record);
 		return rc;
 	}
@@ -85,18 +87,18 @@ static int tree_print(struct lwm_run_seen *s, struct lwm_hasher *h, const char *
 	if (lwm_paths_expand(&files, path, NULL, NULL) == 0)
 		for (int64_t i = 0; i < files.n && rc == 0; i++)
 			if (!lwm_path_has_suffix(files.v[i], ".log") && stat(files.v[i], &st) == 0)
-				rc = file_print(s, h, files.v[i], &st, e);
+				rc = add_file_print(s, h, files.v[i], &st, e);
 	lwm_paths_release(&files);
 	return rc;
 }
 
-static int fingerprint(struct lwm_run_seen *s, const char *path, char hex[33], struct lwm_err *e)
+static int take_print(struct lwm_run_seen *s, const char *path, char hex[33], struct lwm_err *e)
 {
 	struct lwm_hasher *h = lwm_hasher_new();
 	int rc;
 	if (!h)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
-	rc = tree_print(s, h, path, e);
+	rc = add_tree_print(s, h, path, e);
 	memcpy(hex, lwm_hasher_end(h).hex, 33);
 	return rc;
 }
@@ -118,7 +120,7 @@ static json_t *command_json(const struct lwm_pipe_task *t)
 	return a;
 }
 
-int lwm_run_record(struct lwm_pipeline *p, const struct lwm_pipe_task *t, bool done, struct lwm_err *e)
+int lwm_run_write_record(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, bool done, struct lwm_err *e)
 {
 	char *path = record_path(p, t), *dir = path ? lwm_path_dir(path) : NULL, hex[33];
 	json_t *inputs = json_object(), *o = NULL;
@@ -126,7 +128,7 @@ int lwm_run_record(struct lwm_pipeline *p, const struct lwm_pipe_task *t, bool d
 	int rc = lwm_run_seen_open(&seen, p, t, false, e);
 	bool bad = !dir || !inputs;
 	for (int64_t i = 0; i < t->inputs.n && !bad && rc == 0; i++) {
-		rc = fingerprint(&seen, t->inputs.v[i], hex, e);
+		rc = take_print(&seen, t->inputs.v[i], hex, e);
 		bad = rc == 0 && json_object_set_new_nocheck(inputs, t->inputs.v[i], json_string(hex));
 	}
 	if (!bad && rc == 0) {
@@ -152,9 +154,9 @@ int lwm_run_record(struct lwm_pipeline *p, const struct lwm_pipe_task *t, bool d
 
 static bool wants_inspect(const struct lwm_pipe_stage *st, const char *path)
 {
-	if (st->check == LWM_CHECK_EXISTS)
+	if (st->check == LWM_PIPE_CHECK_EXISTS)
 		return false;
-	return st->check == LWM_CHECK_INSPECT || lwm_path_has_suffix(path, ".h5") ||
+	return st->check == LWM_PIPE_CHECK_INSPECT || lwm_path_has_suffix(path, ".h5") ||
 	       lwm_path_has_suffix(path, ".safetensors") || lwm_path_is_dir(path);
 }
 
@@ -187,19 +189,10 @@ static int run_check(const struct lwm_paths *argv, char *why, size_t size, struc
 	return 1;
 }
 
-static char *program(const struct lwm_pipeline *p, const char *tool)
-{
-	char *path = strncmp(tool, "lwm-", 4) || strchr(tool, '/') ? NULL : lwm_path_join(p->bin, tool);
-	if (path && lwm_path_exists(path))
-		return path;
-	free(path);
-	return strdup(tool);
-}
-
-static int inspect(struct lwm_pipeline *p, const struct lwm_paths *paths, char *why, size_t size, struct lwm_err *e)
+static int run_inspect(const struct lwm_pipeline *p, const struct lwm_paths *paths, char *why, size_t size, struct lwm_err *e)
 {
 	struct lwm_paths argv = { 0 };
-	char *tool = program(p, "lwm-inspect");
+	char *tool = lwm_run_find_program(p, "lwm-inspect");
 	int rc = 0;
 	if (!tool)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
@@ -215,7 +208,7 @@ out:
 	return rc;
 }
 
-static int check_outputs(struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size, struct lwm_err *e)
+static int check_outputs(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size, struct lwm_err *e)
 {
 	struct lwm_paths ours = { 0 };
 	int rc = 0;
@@ -232,26 +225,26 @@ static int check_outputs(struct lwm_pipeline *p, const struct lwm_pipe_task *t, 
 	if (t->check.n)
 		rc = run_check(&t->check, why, size, e);
 	else if (ours.n)
-		rc = inspect(p, &ours, why, size, e);
+		rc = run_inspect(p, &ours, why, size, e);
 out:
 	lwm_paths_release(&ours);
 	return rc;
 }
 
 /* Verifies, and notes down what was whole. */
-static int verify(struct lwm_run_seen *s, struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size,
+static int verify_task(struct lwm_run_seen *s, const struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size,
 		  struct lwm_err *e)
 {
 	struct lwm_run_look before;
 	int64_t began;
 	int rc;
 
-	lwm_run_look(t, (int)p->stage[t->stage].check, &before);
-	began = lwm_run_wall();
+	lwm_run_look_at(t, (int)p->stage[t->stage].check, &before);
+	began = lwm_run_wall_time();
 	if (*before.hex && !before.coarse && before.settled > began && before.settled - began < 1000000000) {
 		const struct timespec grain = { 0, before.settled - began };
 		nanosleep(&grain, NULL); /* written just now: a change would show from then on */
-		began = lwm_run_wall();
+		began = lwm_run_wall_time();
 	}
 	rc = check_outputs(p, t, why, size, e);
 	if (rc == 0)
@@ -259,33 +252,33 @@ static int verify(struct lwm_run_seen *s, struct lwm_pipeline *p, const struct l
 	return rc;
 }
 
-int lwm_run_verify(struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size, struct lwm_err *e)
+int lwm_run_verify_outputs(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size, struct lwm_err *e)
 {
 	struct lwm_run_seen seen;
 	LWM_TRY(lwm_run_seen_open(&seen, p, t, false, e));
-	int rc = verify(&seen, p, t, why, size, e);
+	int rc = verify_task(&seen, p, t, why, size, e);
 	lwm_run_seen_close(&seen);
 	return rc;
 }
 
 /* The same, unless they were verified before. */
-static int still_whole(struct lwm_run_seen *s, struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size,
+static int still_whole(struct lwm_run_seen *s, const struct lwm_pipeline *p, const struct lwm_pipe_task *t, char *why, size_t size,
 		       struct lwm_err *e)
 {
 	struct lwm_run_look now;
-	lwm_run_look(t, (int)p->stage[t->stage].check, &now);
-	return lwm_run_seen_whole(s, &now) ? 0 : verify(s, p, t, why, size, e);
+	lwm_run_look_at(t, (int)p->stage[t->stage].check, &now);
+	return lwm_run_seen_whole(s, &now) ? 0 : verify_task(s, p, t, why, size, e);
 }
 
 /* ---- the verdict ---- */
 
 static int compare_inputs(struct lwm_run_seen *s, const struct lwm_pipe_task *t, json_t *inputs, bool resumes,
-			  struct lwm_verdict *v, struct lwm_err *e)
+			  struct lwm_run_verdict *v, struct lwm_err *e)
 {
 	char hex[33];
 	for (int64_t i = 0; i < t->inputs.n; i++) {
 		const char *was = json_string_value(json_object_get(inputs, t->inputs.v[i]));
-		LWM_TRY(fingerprint(s, t->inputs.v[i], hex, e));
+		LWM_TRY(take_print(s, t->inputs.v[i], hex, e));
 		if (was && !strcmp(was, hex))
 			continue;
 		snprintf(v->why, sizeof v->why, "%s: %s", was ? "changed input" : "new input", t->inputs.v[i]);
@@ -297,8 +290,8 @@ static int compare_inputs(struct lwm_run_seen *s, const struct lwm_pipe_task *t,
 }
 
 /* Compares with the record of the last run; leaves v->why empty when nothing changed. */
-static int compare_record(struct lwm_run_seen *s, struct lwm_pipeline *p, const struct lwm_pipe_task *t, json_t *record,
-			  struct lwm_verdict *v, struct lwm_err *e)
+static int compare_record(struct lwm_run_seen *s, const struct lwm_pipeline *p, const struct lwm_pipe_task *t, json_t *record,
+			  struct lwm_run_verdict *v, struct lwm_err *e)
 {
 	json_t *now = command_json(t), *inputs = json_object_get(record, "inputs");
 	bool same = now && json_equal(now, json_object_get(record, "command"));
@@ -312,15 +305,15 @@ static int compare_record(struct lwm_run_seen *s, struct lwm_pipeline *p, const 
 }
 
 /* No record: outputs that are newer than every input count. */
-static void compare_times(const struct lwm_pipe_task *t, struct lwm_verdict *v)
+static void compare_times(const struct lwm_pipe_task *t, struct lwm_run_verdict *v)
 {
 	double made = 1e300, out;
 	for (int64_t i = 0; i < t->outputs.n; i++) {
-		out = newest(t->outputs.v[i]);
+		out = newest_time(t->outputs.v[i]);
 		made = out < made ? out : made;
 	}
 	for (int64_t i = 0; i < t->inputs.n && t->outputs.n; i++)
-		if (newest(t->inputs.v[i]) > made)
+		if (newest_time(t->inputs.v[i]) > made)
 			snprintf(v->why, sizeof v->why, "input newer than the outputs: %s", t->inputs.v[i]);
 	if (!t->outputs.n)
 		snprintf(v->why, sizeof v->why, "never ran");
@@ -334,8 +327,8 @@ static bool any_exists(const struct lwm_paths *p)
 	return false;
 }
 
-int lwm_run_judge(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
-		  struct lwm_verdict *v, struct lwm_err *e)
+int lwm_run_judge_task(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
+		  struct lwm_run_verdict *v, struct lwm_err *e)
 {
 	char *path = record_path(p, t);
 	json_t *record = NULL;
@@ -371,82 +364,21 @@ int lwm_run_judge(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const s
 }
 
 struct jury {
-	struct lwm_pipeline *p;
+	const struct lwm_pipeline *p;
 	const struct lwm_pipe_stage *st;
 	const struct lwm_run_cfg *c;
-	struct lwm_verdict *v;
+	struct lwm_run_verdict *v;
 };
 
 static int judge_one(void *ctx, int64_t i, struct lwm_err *e)
 {
 	struct jury *j = ctx;
-	return lwm_run_judge(j->p, &j->st->task[i], j->c, &j->v[i], e);
+	return lwm_run_judge_task(j->p, &j->st->task[i], j->c, &j->v[i], e);
 }
 
-int lwm_run_judge_stage(struct lwm_pipeline *p, const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c, struct lwm_verdict *v,
+int lwm_run_judge_stage(const struct lwm_pipeline *p, const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c, struct lwm_run_verdict *v,
 			struct lwm_err *e)
 {
 	struct jury j = { p, st, c, v };
 	return lwm_work(st->ntask, c->threads, judge_one, &j, e);
-}
-
-/* ---- the command ---- */
-
-static int launcher(const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c, struct lwm_paths *argv,
-		    struct lwm_err *e)
-{
-	char n[32], *copy, *save = NULL;
-	const char *cmd = c->launch;
-	int rc = 0;
-	if (!st->ranks)
-		return 0;
-	snprintf(n, sizeof n, "%" PRId64, c->ranks ? c->ranks : st->ranks);
-	if (!cmd)
-		cmd = getenv("SLURM_JOB_ID") ? "srun --mpi=pmix --kill-on-bad-exit=1" : "mpirun --oversubscribe";
-	LWM_TRY(lwm_show_check(cmd, "--launch", e));
-	copy = strdup(cmd);
-	if (!copy)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
-	for (char *w = strtok_r(copy, " ", &save); w && rc == 0; w = strtok_r(NULL, " ", &save))
-		rc = lwm_paths_add(argv, w, e);
-	free(copy);
-	LWM_TRY(rc);
-	LWM_TRY(lwm_paths_add(argv, "-n", e));
-	return lwm_paths_add(argv, n, e);
-}
-
-int lwm_run_command(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
-		    const struct lwm_verdict *v, struct lwm_paths *argv, struct lwm_err *e)
-{
-	const struct lwm_pipe_stage *st = &p->stage[t->stage];
-	char *tool = program(p, t->argv.v[0]);
-	int rc = 0;
-	if (!tool)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
-	LWM_GO(launcher(st, c, argv, e));
-	LWM_GO(lwm_paths_add(argv, tool, e));
-	if (v && v->stale && !st->resumes && !strncmp(lwm_path_base(tool), "lwm-", 4))
-		LWM_GO(lwm_paths_add(argv, "--force", e));
-	for (int64_t i = 1; i < t->argv.n; i++)
-		LWM_GO(lwm_paths_add(argv, t->argv.v[i], e));
-out:
-	free(tool);
-	return rc;
-}
-
-void lwm_run_quote(const char *word, struct lwm_str *out)
-{
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+@%";
-	if (*word && strspn(word, plain) == strlen(word)) {
-		lwm_str_puts(out, word);
-		return;
-	}
-	lwm_str_putc(out, '\'');
-	for (; *word; word++) {
-		if (*word == '\'')
-			lwm_str_puts(out, "'\\''");
-		else
-			lwm_str_putc(out, *word);
-	}
-	lwm_str_putc(out, '\'');
 }

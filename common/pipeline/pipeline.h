@@ -1,7 +1,7 @@
 /* pipeline.h - a pipeline file: stages with their needs, and the finished command lines of their tasks.
  *
  *	lwm_pipeline_load(&p, "pipelines/demo.yaml", bin_dir, sets, e)
- *	for each i in p->order: lwm_pipeline_expand(p, i, e), then p->stage[i].task[0..ntask)
+ *	for each i in p->order: lwm_pipeline_make_tasks(p, i, e), then p->stage[i].task[0..ntask)
  *	lwm_pipeline_free(p)
  *
  * The format is described in pipelines/README.md. Loading checks the whole file: unknown keys, names, needs, cycles. A stage's
@@ -15,7 +15,7 @@
 #include "common/base/path.h"
 #include "common/cli/yaml.h"
 
-enum lwm_check { LWM_CHECK_AUTO, LWM_CHECK_EXISTS, LWM_CHECK_INSPECT, LWM_CHECK_COMMAND };
+enum lwm_pipe_check { LWM_PIPE_CHECK_AUTO, LWM_PIPE_CHECK_EXISTS, LWM_PIPE_CHECK_INSPECT, LWM_PIPE_CHECK_COMMAND };
 
 struct lwm_pipe_task {
 	int stage;             /* index of its stage */
@@ -32,7 +32,7 @@ struct lwm_pipe_stage {
 	const char *name, *tool;
 	struct lwm_node *node;
 	int *need, nneed;
-	enum lwm_check check;
+	enum lwm_pipe_check check;
 	int64_t ranks;         /* 0: a plain process */
 	int64_t nodes, gpus, cpus;
 	double seconds;        /* time limit for a batch job; 0: the site's default */
@@ -57,27 +57,14 @@ struct lwm_pipeline {
 int lwm_pipeline_load(struct lwm_pipeline **out, const char *path, const char *bin, const struct lwm_paths *sets,
 		      struct lwm_err *e);
 void lwm_pipeline_free(struct lwm_pipeline *p); /* NULL is fine */
-int lwm_pipeline_find(const struct lwm_pipeline *p, const char *name); /* stage index or -1 */
+int lwm_pipeline_find_stage(const struct lwm_pipeline *p, const char *name); /* stage index or -1 */
 /* Makes the tasks of a stage (and first of those it needs), once. A foreach that finds nothing is -LWM_ENOINPUT; in a
  * needed stage that is not selected it only means that nothing is known of its outputs. */
-int lwm_pipeline_expand(struct lwm_pipeline *p, int stage, struct lwm_err *e);
+int lwm_pipeline_make_tasks(struct lwm_pipeline *p, int stage, struct lwm_err *e);
 /* Forgets the tasks again, so that files are looked at anew. */
-void lwm_pipeline_forget(struct lwm_pipeline *p, int stage);
+void lwm_pipeline_clear_tasks(struct lwm_pipeline *p, int stage);
 /* Marks what --only, --from and --until leave: only these; this and what follows from it; this and what it needs. */
-int lwm_pipeline_select(struct lwm_pipeline *p, const struct lwm_paths *only, const char *from, const char *until,
+int lwm_pipeline_select_stages(struct lwm_pipeline *p, const struct lwm_paths *only, const char *from, const char *until,
 			struct lwm_err *e);
-
-/* ---- inside: text with ${variables} (text.c) ---- */
-
-struct lwm_pipe_scope {
-	struct lwm_pipeline *p;
-	const char *stage, *item; /* NULL outside */
-	int64_t index;
-};
-/* ${name} replaced, "$$" is a dollar sign. The result lives in the pipeline's arena. */
-int lwm_pipe_text(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *text, const char **out,
-		  struct lwm_err *e);
-/* The option's stronger value from the environment (LWM_NAME), or NULL. */
-const char *lwm_pipe_env(const char *option);
 
 #endif

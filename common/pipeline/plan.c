@@ -1,11 +1,11 @@
-/* plan.c - what would run, and why; and whether every option is one its program knows. */
+/* plan.c - what would run, and why. Nothing is started but checks of outputs, and programs that are asked for their own plan. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/show.h"
-#include "common/pipeline/run.h"
+#include "common/pipeline/command.h"
 
 struct plan {
 	struct lwm_pipeline *p;
@@ -28,7 +28,7 @@ static int put_command(struct lwm_str *out, const struct lwm_paths *argv, bool j
 			continue;
 		}
 		lwm_str_reset(&word);
-		lwm_run_quote(argv->v[i], &word);
+		lwm_run_quote_word(argv->v[i], &word);
 		lwm_show_add(out, lwm_str_get(&word)); /* bytes that are no UTF-8 can still steer a terminal */
 	}
 	rc = lwm_str_ok(&word, e);
@@ -36,11 +36,11 @@ static int put_command(struct lwm_str *out, const struct lwm_paths *argv, bool j
 	return rc;
 }
 
-static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm_verdict *v, struct lwm_err *e)
+static int show_task(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm_run_verdict *v, struct lwm_err *e)
 {
 	struct lwm_paths argv = { 0 };
 	struct lwm_str *out = pl->out;
-	int rc = lwm_run_command(pl->p, t, pl->c, v, &argv, e);
+	int rc = lwm_run_command_line(pl->p, t, pl->c, v, &argv, e);
 	if (rc == 0 && pl->c->json) {
 		lwm_str_printf(out, "%s\n  {\"task\": \"%s\", \"stage\": \"%s\", \"complete\": %s, \"why\": ", pl->sep,
 			       t->label, pl->p->stage[t->stage].name, v->complete ? "true" : "false");
@@ -60,51 +60,7 @@ static int show(struct plan *pl, const struct lwm_pipe_task *t, const struct lwm
 	return rc;
 }
 
-/* Asks the stage's program about the command, with the ranks it would have: --check-options, --plan. Its exit code, and the first
- * line it says. *status 0 also of programs that are not ours: they do not know the question. */
-static int ask(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, const char *question,
-	       int *status, char *text, size_t size, struct lwm_err *e)
-{
-	static const char variable[] = "LWM_PLAN_RANKS";
-	struct lwm_pipe_stage *st = &p->stage[t->stage];
-	int64_t ranks = st->ranks;
-	struct lwm_paths argv = { 0 };
-	char n[32];
-	int rc;
-
-	*status = 0;
-	st->ranks = 0; /* one process can answer */
-	rc = lwm_run_command(p, t, c, NULL, &argv, e);
-	st->ranks = ranks;
-	if (rc == 0 && !strncmp(lwm_path_base(argv.v[0]), "lwm-", 4)) {
-		snprintf(n, sizeof n, "%" PRId64, ranks ? c->ranks ? c->ranks : ranks : (int64_t)1);
-		rc = lwm_paths_add(&argv, "--quiet", e);
-		if (rc == 0)
-			rc = lwm_paths_add(&argv, question, e);
-		if (rc == 0 && setenv(variable, n, 1))
-			rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
-		if (rc == 0)
-			rc = lwm_spawn_wait(&argv, 2, status, text, size, e);
-		unsetenv(variable);
-		text[rc == 0 ? strcspn(text, "\n") : 0] = 0;
-	}
-	lwm_paths_release(&argv);
-	return rc;
-}
-
-static int ask_options(struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, struct lwm_err *e)
-{
-	const struct lwm_pipe_stage *st = &p->stage[t->stage];
-	char text[600];
-	int status;
-
-	LWM_TRY(ask(p, t, c, "--check-options", &status, text, sizeof text, e));
-	if (status)
-		return lwm_node_fail(st->node, status >= 64 && status < 80 ? status : LWM_EUSAGE, e, "stage %s: %s", st->name, text);
-	return 0;
-}
-
-/* ---- inputs that are not there, and that no stage will make ---- */
+/* ---- inputs that do not exist, and that no stage will make ---- */
 
 static bool same_or_below(const char *path, const char *dir)
 {
@@ -128,7 +84,7 @@ static bool is_made(const struct plan *pl, int stage, const char *path)
 	return false;
 }
 
-static void miss(struct plan *pl, const struct lwm_pipe_task *t, const char *what)
+static void note_missing(struct plan *pl, const struct lwm_pipe_task *t, const char *what)
 {
 	if (!pl->c->json) {
 		lwm_str_puts(pl->out, "    ");
@@ -155,25 +111,25 @@ static bool is_first(const struct plan *pl, const struct lwm_pipe_stage *st)
 
 /* What the key `inputs` names; and where nothing before it will run, the program's own plan knows all that it reads. Of many tasks
  * the first is asked: they differ in names. */
-static int look_at_inputs(struct plan *pl, const struct lwm_pipe_task *t, const char *after, struct lwm_err *e)
+static int check_inputs(struct plan *pl, const struct lwm_pipe_task *t, const char *after, struct lwm_err *e)
 {
 	char text[600];
 	int status = 0;
 	for (int64_t i = t->given; i < t->given + t->ngiven && !pl->later; i++)
 		if (!lwm_path_exists(t->inputs.v[i]) && !is_made(pl, t->stage, t->inputs.v[i])) {
 			snprintf(text, sizeof text, "%s: is not there, and no stage makes it", t->inputs.v[i]);
-			miss(pl, t, text);
+			note_missing(pl, t, text);
 			return 0;
 		}
 	if (after || t->index || !is_first(pl, &pl->p->stage[t->stage]))
 		return 0;
-	LWM_TRY(ask(pl->p, t, pl->c, "--plan", &status, text, sizeof text, e));
+	LWM_TRY(lwm_run_ask_program(pl->p, t, pl->c, "--plan", &status, text, sizeof text, e));
 	if (status == LWM_ENOINPUT)
-		miss(pl, t, text);
+		note_missing(pl, t, text);
 	return 0;
 }
 
-static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, struct lwm_verdict *v, const char *after, struct lwm_err *e)
+static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, struct lwm_run_verdict *v, const char *after, struct lwm_err *e)
 {
 	if (v->complete && after) {
 		v->complete = false;
@@ -183,8 +139,8 @@ static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, struct lwm_
 	v->complete ? pl->complete++ : pl->to_run++;
 	if (!v->complete)
 		pl->runs[t->stage] = true;
-	LWM_TRY(show(pl, t, v, e));
-	return v->complete ? 0 : look_at_inputs(pl, t, after, e);
+	LWM_TRY(show_task(pl, t, v, e));
+	return v->complete ? 0 : check_inputs(pl, t, after, e);
 }
 
 static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
@@ -195,7 +151,7 @@ static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
 	for (int k = 0; k < st->nneed; k++)
 		if (pl->runs[st->need[k]])
 			after = pl->p->stage[st->need[k]].name;
-	rc = lwm_pipeline_expand(pl->p, i, e);
+	rc = lwm_pipeline_make_tasks(pl->p, i, e);
 	if (rc == -LWM_ENOINPUT && after) {
 		/* its items are files that are not there yet */
 		lwm_err_clear(e);
@@ -206,7 +162,7 @@ static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
 		return 0;
 	}
 	LWM_TRY(rc);
-	struct lwm_verdict *v = calloc((size_t)st->ntask + 1, sizeof *v);
+	struct lwm_run_verdict *v = calloc((size_t)st->ntask + 1, sizeof *v);
 	rc = v ? lwm_run_judge_stage(pl->p, st, pl->c, v, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	for (int64_t k = 0; k < st->ntask && rc >= 0; k++)
 		rc = plan_task(pl, &st->task[k], &v[k], after, e);
@@ -238,24 +194,4 @@ int lwm_run_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm
 		lwm_str_printf(out, ", %" PRId64 " stages known later", pl.later);
 	lwm_str_putc(out, '\n');
 	return rc < 0 ? rc : lwm_str_ok(out, e);
-}
-
-int lwm_run_check(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
-{
-	int rc = 0;
-
-	p->pretend = true;
-	for (int o = 0; o < p->nstage && rc == 0; o++) {
-		struct lwm_pipe_stage *st = &p->stage[p->order[o]];
-		if (!st->selected)
-			continue;
-		rc = lwm_pipeline_expand(p, p->order[o], e);
-		/* the tasks of one stage differ in names of files only */
-		if (rc == 0 && st->ntask)
-			rc = ask_options(p, &st->task[0], c, e);
-	}
-	p->pretend = false;
-	for (int i = 0; i < p->nstage; i++)
-		lwm_pipeline_forget(p, i);
-	return rc;
 }

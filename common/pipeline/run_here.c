@@ -17,7 +17,7 @@
 #include "common/base/log.h"
 #include "common/base/outfile.h"
 #include "common/base/stop.h"
-#include "common/pipeline/run.h"
+#include "common/pipeline/command.h"
 #include "common/pipeline/watch.h"
 
 enum { TAIL_LINES = 20 };
@@ -27,7 +27,7 @@ static const double PATIENCE = 10; /* seconds between the signals to tasks that 
 struct job {
 	const struct lwm_pipe_task *t;
 	struct lwm_paths argv;
-	struct lwm_verdict v;
+	struct lwm_run_verdict v;
 	struct lwm_outfile *to; /* takes standard output; NULL: the log does */
 	pid_t pid;
 	double start;
@@ -137,7 +137,7 @@ static int open_outputs(struct runner *r, struct job *j, int *log_fd, struct lwm
 	return rc;
 }
 
-static int start(struct runner *r, struct job *j, struct lwm_err *e)
+static int start_job(struct runner *r, struct job *j, struct lwm_err *e)
 {
 	int log_fd = -1, rc;
 
@@ -146,7 +146,7 @@ static int start(struct runner *r, struct job *j, struct lwm_err *e)
 	if (rc == 0)
 		j->log_from = lseek(log_fd, 0, SEEK_END);
 	if (rc == 0)
-		rc = lwm_spawn(&j->argv, j->to ? j->to->fd : log_fd, log_fd, &j->pid, e);
+		rc = lwm_spawn_start(&j->argv, j->to ? j->to->fd : log_fd, log_fd, &j->pid, e);
 	if (log_fd >= 0)
 		close(log_fd);
 	LWM_TRY(rc);
@@ -210,7 +210,7 @@ static bool stop_stands(const struct runner *r, const struct lwm_pipe_task *t)
 }
 
 /* Exit status 0: standard output gets its name, outputs must verify, the record says done. */
-static int finish(struct runner *r, struct job *j, double seconds, struct lwm_err *e)
+static int finish_job(struct runner *r, struct job *j, double seconds, struct lwm_err *e)
 {
 	char why[600];
 	int rc;
@@ -220,7 +220,7 @@ static int finish(struct runner *r, struct job *j, double seconds, struct lwm_er
 		j->to = NULL;
 		LWM_TRY(lwm_outfile_commit(to, e));
 	}
-	LWM_TRY(rc = lwm_run_verify(r->p, j->t, why, sizeof why, e));
+	LWM_TRY(rc = lwm_run_verify_outputs(r->p, j->t, why, sizeof why, e));
 	if (rc == 1 && stop_stands(r, j->t)) {
 		r->state[j->t->stage] = HALTED;
 		r->halted = true;
@@ -233,7 +233,7 @@ static int finish(struct runner *r, struct job *j, double seconds, struct lwm_er
 		fail_task(r, j->t, LWM_EDATA, text);
 		return 0;
 	}
-	LWM_TRY(lwm_run_record(r->p, j->t, true, e));
+	LWM_TRY(lwm_run_write_record(r->p, j->t, true, e));
 	r->ran++;
 	if (--r->left[j->t->stage] == 0 && r->state[j->t->stage] == RUNNING)
 		r->state[j->t->stage] = DONE;
@@ -242,7 +242,7 @@ static int finish(struct runner *r, struct job *j, double seconds, struct lwm_er
 }
 
 /* It saved and stopped. */
-static int again(struct runner *r, struct job *j)
+static int run_again(struct runner *r, struct job *j)
 {
 	/* in a batch job the scheduler's script decides */
 	if (r->stopping || getenv("SLURM_JOB_ID") || j->attempt > r->c->restarts)
@@ -257,7 +257,7 @@ static int again(struct runner *r, struct job *j)
 	return 1;
 }
 
-static void failed(struct runner *r, const struct job *j, int status, bool by_signal, double seconds)
+static void report_failure(struct runner *r, const struct job *j, int status, bool by_signal, double seconds)
 {
 	bool ranks = r->p->stage[j->t->stage].ranks > 0;
 	/* what starts ranks ends with 128 + the signal that one of them died of */
@@ -275,16 +275,16 @@ static void failed(struct runner *r, const struct job *j, int status, bool by_si
 	free(path);
 }
 
-static int ended(struct runner *r, struct job *j, int ws, const struct rusage *ru, struct lwm_err *e)
+static int end_job(struct runner *r, struct job *j, int ws, const struct rusage *ru, struct lwm_err *e)
 {
 	int status = WIFEXITED(ws) ? WEXITSTATUS(ws) : 128 + WTERMSIG(ws), rc;
 	double seconds = lwm_now() - j->start;
 
 	rc = add_timing(r, j, seconds, ru, status, e);
 	if (rc == 0 && status == 0) {
-		rc = finish(r, j, seconds, e);
+		rc = finish_job(r, j, seconds, e);
 	} else if (rc == 0 && status == LWM_ESAVED) {
-		if (again(r, j))
+		if (run_again(r, j))
 			return 0;
 		lwm_log(LWM_INFO, "%s: saved and stopped", j->t->label);
 		r->saved++;
@@ -294,13 +294,13 @@ static int ended(struct runner *r, struct job *j, int ws, const struct rusage *r
 		lwm_log(LWM_WARN, "%s: ended without a save", j->t->label);
 		r->cut++;
 	} else if (rc == 0) {
-		failed(r, j, status, WIFSIGNALED(ws), seconds);
+		report_failure(r, j, status, WIFSIGNALED(ws), seconds);
 	}
 	job_free(j);
 	return rc;
 }
 
-static int reap(struct runner *r, struct lwm_err *e)
+static int reap_jobs(struct runner *r, struct lwm_err *e)
 {
 	for (struct job **at = &r->running; *at;) {
 		struct job *j = *at;
@@ -317,12 +317,12 @@ static int reap(struct runner *r, struct lwm_err *e)
 			job_free(j);
 			return lwm_fail_errno(e, LWM_EINTERNAL, errno, "lost a task");
 		}
-		LWM_TRY(ended(r, j, ws, &ru, e));
+		LWM_TRY(end_job(r, j, ws, &ru, e));
 	}
 	return 0;
 }
 
-static int enqueue(struct runner *r, const struct lwm_pipe_task *t, const struct lwm_verdict *v, struct job ***tail,
+static int queue_task(struct runner *r, const struct lwm_pipe_task *t, const struct lwm_run_verdict *v, struct job ***tail,
 		   struct lwm_err *e)
 {
 	struct job *j = calloc(1, sizeof *j);
@@ -331,11 +331,11 @@ static int enqueue(struct runner *r, const struct lwm_pipe_task *t, const struct
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
 	j->t = t;
 	j->v = *v;
-	rc = lwm_run_command(r->p, t, r->c, v, &j->argv, e);
+	rc = lwm_run_command_line(r->p, t, r->c, v, &j->argv, e);
 	if (rc == 0 && v->stale && r->p->stage[t->stage].resumes)
 		rc = move_aside(t, e);
 	if (rc == 0)
-		rc = lwm_run_record(r->p, t, false, e);
+		rc = lwm_run_write_record(r->p, t, false, e);
 	if (rc < 0) {
 		job_free(j);
 		return rc;
@@ -352,8 +352,8 @@ static int open_stage(struct runner *r, int i, struct lwm_err *e)
 	struct job **tail = &r->queue;
 	int64_t complete = 0;
 	int rc;
-	LWM_TRY(lwm_pipeline_expand(r->p, i, e));
-	struct lwm_verdict *v = calloc((size_t)st->ntask + 1, sizeof *v);
+	LWM_TRY(lwm_pipeline_make_tasks(r->p, i, e));
+	struct lwm_run_verdict *v = calloc((size_t)st->ntask + 1, sizeof *v);
 	while (*tail)
 		tail = &(*tail)->next;
 	r->state[i] = RUNNING;
@@ -364,7 +364,7 @@ static int open_stage(struct runner *r, int i, struct lwm_err *e)
 			complete++;
 			r->left[i]--;
 		} else {
-			rc = enqueue(r, &st->task[k], &v[k], &tail, e);
+			rc = queue_task(r, &st->task[k], &v[k], &tail, e);
 		}
 	}
 	free(v);
@@ -468,7 +468,7 @@ static void say_what_stands(const struct runner *r)
 }
 
 /* Now and then: what runs, for how long, and how far it says to be. The list begins with the latest. */
-static void watch(struct runner *r)
+static void watch_jobs(struct runner *r)
 {
 	if (!r->nrunning || !lwm_run_watch_due(&r->watch))
 		return;
@@ -481,7 +481,7 @@ static void watch(struct runner *r)
 	}
 }
 
-static int loop(struct runner *r, struct lwm_err *e)
+static int run_jobs(struct runner *r, struct lwm_err *e)
 {
 	static const struct timespec nap = { 0, 30 * 1000 * 1000 };
 	for (;;) {
@@ -492,7 +492,7 @@ static int loop(struct runner *r, struct lwm_err *e)
 			struct job *j = r->queue;
 			r->queue = j->next;
 			/* once a task of a stage failed, the others of it still run: each is work that stays */
-			if (start(r, j, &local) < 0) {
+			if (start_job(r, j, &local) < 0) {
 				fail_task(r, j->t, local.code, local.msg);
 				lwm_err_clear(&local);
 				job_free(j);
@@ -500,13 +500,13 @@ static int loop(struct runner *r, struct lwm_err *e)
 		}
 		if (!r->nrunning && (!r->queue || r->stopping))
 			return 0;
-		watch(r);
+		watch_jobs(r);
 		nanosleep(&nap, NULL);
-		LWM_TRY(reap(r, e));
+		LWM_TRY(reap_jobs(r, e));
 	}
 }
 
-static int prepare(struct runner *r, struct lwm_err *e)
+static int open_records(struct runner *r, struct lwm_err *e)
 {
 	char *logs = lwm_path_join(r->p->out, "logs"), *timing = lwm_path_join(r->p->out, "timing.jsonl");
 	int rc = 0;
@@ -521,7 +521,7 @@ static int prepare(struct runner *r, struct lwm_err *e)
 	return rc;
 }
 
-static void forget(struct job **list)
+static void drop_jobs(struct job **list)
 {
 	while (*list) {
 		struct job *j = *list;
@@ -532,7 +532,7 @@ static void forget(struct job **list)
 	}
 }
 
-static int verdict(const struct runner *r, double t0, struct lwm_err *e)
+static int sum_up(const struct runner *r, double t0, struct lwm_err *e)
 {
 	lwm_log(r->failed ? LWM_ERROR : LWM_INFO, "%s: %" PRId64 " ran, %" PRId64 " were complete, %" PRId64 " failed, %.1f s",
 		r->p->name, r->ran, r->complete, r->failed, lwm_now() - t0);
@@ -549,7 +549,7 @@ static int verdict(const struct runner *r, double t0, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_run_execute(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
+int lwm_run_here(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
 {
 	struct runner r = { .p = p, .c = c };
 	double t0 = lwm_now();
@@ -558,23 +558,23 @@ int lwm_run_execute(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct 
 
 	r.state = calloc((size_t)p->nstage, sizeof *r.state);
 	r.left = calloc((size_t)p->nstage, sizeof *r.left);
-	rc = r.state && r.left && stop ? prepare(&r, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	rc = r.state && r.left && stop ? open_records(&r, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc < 0)
 		goto out;
 	lwm_stop_install(0, stop);
 	lwm_run_watch_begin(&r.watch, c->say_every);
-	rc = loop(&r, e);
+	rc = run_jobs(&r, e);
 	lwm_log_clear();
 	/* whatever happened, nobody is left behind */
 	for (struct job *j = r.running; j; j = j->next)
 		kill(j->pid, SIGTERM);
-	forget(&r.running);
+	drop_jobs(&r.running);
 	if (lwm_jsonl_close(r.timing, rc < 0 ? NULL : e) < 0 && rc == 0)
 		rc = e->code;
 	if (rc == 0)
-		rc = verdict(&r, t0, e);
+		rc = sum_up(&r, t0, e);
 out:
-	forget(&r.queue);
+	drop_jobs(&r.queue);
 	free(r.state);
 	free(r.left);
 	free(stop);

@@ -12,7 +12,7 @@
 
 #include "common/base/outfile.h"
 #include "common/base/show.h"
-#include "common/pipeline/run.h"
+#include "common/pipeline/command.h"
 
 enum { WINDOW = 1000, MAX_IDS = 64 }; /* tasks of one array: Slurm's usual MaxArraySize is 1001 */
 
@@ -25,14 +25,14 @@ struct link { /* the jobs of one stage */
 struct chain {
 	struct lwm_pipeline *p;
 	const struct lwm_run_cfg *c;
-	const struct lwm_slurm_cfg *s;
+	const struct lwm_run_slurm_cfg *s;
 	struct lwm_str *out;
 	struct link *link;
 	char *functions, cwd[4096];
 };
 
 /* Values behind #SBATCH are not read by a shell and cannot be quoted: only harmless bytes. */
-static int plain(const char *value, const char *what, struct lwm_err *e)
+static int check_plain(const char *value, const char *what, struct lwm_err *e)
 {
 	static const char ok[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.,:=@+/-";
 	if (*value && *value != '-' && strspn(value, ok) == strlen(value))
@@ -41,14 +41,15 @@ static int plain(const char *value, const char *what, struct lwm_err *e)
 			what, value);
 }
 
-static int header(struct chain *ch, const struct lwm_pipe_stage *st, int64_t n, struct lwm_str *b, struct lwm_err *e)
+static int add_header(struct chain *ch, const struct lwm_pipe_stage *st, int64_t n, struct lwm_str *b, struct lwm_err *e)
 {
-	LWM_TRY(plain(ch->p->out, "the output folder", e));
+	int64_t ranks = lwm_run_ranks(st, ch->c);
+	LWM_TRY(check_plain(ch->p->out, "the output folder", e));
 	lwm_str_puts(b, "#!/bin/bash\n");
 	lwm_str_printf(b, "#SBATCH --job-name=lwm-%s-%s\n", ch->p->name, st->name);
 	lwm_str_printf(b, "#SBATCH --output=%s/logs/%%x-%s.log\n", ch->p->out, n > 1 ? "%A_%a" : "%j");
 	lwm_str_puts(b, "#SBATCH --open-mode=append\n#SBATCH --requeue\n#SBATCH --signal=USR1@120\n");
-	lwm_str_printf(b, "#SBATCH --ntasks=%" PRId64 "\n", st->ranks ? ch->c->ranks ? ch->c->ranks : st->ranks : 1);
+	lwm_str_printf(b, "#SBATCH --ntasks=%" PRId64 "\n", ranks ? ranks : (int64_t)1);
 	if (n > 1)
 		lwm_str_printf(b, "#SBATCH --array=0-%" PRId64 "\n", n - 1);
 	if (st->nodes)
@@ -62,41 +63,41 @@ static int header(struct chain *ch, const struct lwm_pipe_stage *st, int64_t n, 
 		lwm_str_printf(b, "#SBATCH --time=%" PRId64 ":%02d:00\n", minutes / 60, (int)(minutes % 60));
 	}
 	if (st->mem) {
-		LWM_TRY(plain(st->mem, "resources: mem", e));
+		LWM_TRY(check_plain(st->mem, "resources: mem", e));
 		lwm_str_printf(b, "#SBATCH --mem=%s\n", st->mem);
 	}
 	if (st->partition) {
-		LWM_TRY(plain(st->partition, "resources: partition", e));
+		LWM_TRY(check_plain(st->partition, "resources: partition", e));
 		lwm_str_printf(b, "#SBATCH --partition=%s\n", st->partition);
 	}
 	lwm_str_printf(b, "# Stage %s of ", st->name);
-	lwm_run_quote(ch->p->file, b);
+	lwm_run_quote_word(ch->p->file, b);
 	lwm_str_puts(b, ". Its log folder must exist before it is submitted.\n"
 		     "# shellcheck disable=SC1003,SC1112,SC2016 # quoted words are meant as they stand\n");
 	return 0;
 }
 
-static void words(struct lwm_str *b, const struct lwm_paths *w)
+static void add_words(struct lwm_str *b, const struct lwm_paths *w)
 {
 	for (int64_t i = 0; i < w->n; i++) {
 		lwm_str_putc(b, ' ');
-		lwm_run_quote(w->v[i], b);
+		lwm_run_quote_word(w->v[i], b);
 	}
 }
 
 /* What every script begins with: where, which programs, the functions of job.sh, the site's settings. */
-static void prologue(struct chain *ch, struct lwm_str *b)
+static void add_prologue(struct chain *ch, struct lwm_str *b)
 {
 	lwm_str_puts(b, "set -uo pipefail\ncd -- ");
-	lwm_run_quote(ch->cwd, b);
+	lwm_run_quote_word(ch->cwd, b);
 	lwm_str_puts(b, " || exit 74\nPATH=");
-	lwm_run_quote(ch->p->bin, b);
+	lwm_run_quote_word(ch->p->bin, b);
 	lwm_str_puts(b, ":$PATH\n");
 	if (ch->s->site) {
 		lwm_str_puts(b, "# shellcheck disable=SC1090,SC1091\n[ ! -r ");
-		lwm_run_quote(ch->s->site, b);
+		lwm_run_quote_word(ch->s->site, b);
 		lwm_str_puts(b, " ] || . ");
-		lwm_run_quote(ch->s->site, b);
+		lwm_run_quote_word(ch->s->site, b);
 		lwm_str_putc(b, '\n');
 	}
 	lwm_str_puts(b, ch->functions);
@@ -118,33 +119,28 @@ static int load_functions(struct chain *ch, struct lwm_err *e)
 	return ch->functions ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
 }
 
-static int one_task(struct chain *ch, const struct lwm_pipe_task *t, const struct lwm_verdict *v, struct lwm_str *b,
+static int add_task(struct chain *ch, const struct lwm_pipe_task *t, const struct lwm_run_verdict *v, struct lwm_str *b,
 		    struct lwm_err *e)
 {
-	const struct lwm_pipe_stage *st = &ch->p->stage[t->stage];
-	struct lwm_pipe_stage *mut = &ch->p->stage[t->stage];
 	struct lwm_paths argv = { 0 };
-	int64_t ranks = st->ranks;
-	int rc;
-	mut->ranks = 0; /* the script's own launcher stands in front */
-	rc = lwm_run_command(ch->p, t, ch->c, v, &argv, e);
-	mut->ranks = ranks;
+	int64_t ranks = lwm_run_ranks(&ch->p->stage[t->stage], ch->c);
+	int rc = lwm_run_program_line(ch->p, t, v, &argv, e); /* the script's own launcher stands in front */
 	if (rc == 0) {
 		if (t->to) {
 			lwm_str_puts(b, "\tlwm_target ");
-			lwm_run_quote(t->to, b);
+			lwm_run_quote_word(t->to, b);
 			lwm_str_putc(b, '\n');
 		}
-		lwm_str_printf(b, "\tlwm_job %" PRId64, ranks ? ch->c->ranks ? ch->c->ranks : ranks : (int64_t)1);
-		words(b, &argv);
+		lwm_str_printf(b, "\tlwm_job %" PRId64, ranks ? ranks : (int64_t)1);
+		add_words(b, &argv);
 		if (t->to) {
 			lwm_str_puts(b, " >");
-			lwm_run_quote(t->to, b);
+			lwm_run_quote_word(t->to, b);
 		}
 		lwm_str_puts(b, " || exit\n");
 		if (t->outputs.n) {
 			lwm_str_puts(b, "\tlwm_wrote");
-			words(b, &t->outputs);
+			add_words(b, &t->outputs);
 			lwm_str_putc(b, '\n');
 		}
 	}
@@ -152,20 +148,20 @@ static int one_task(struct chain *ch, const struct lwm_pipe_task *t, const struc
 	return rc;
 }
 
-static void needs(struct chain *ch, const struct lwm_pipe_stage *st, struct lwm_str *b)
+static void add_needs(struct chain *ch, const struct lwm_pipe_stage *st, struct lwm_str *b)
 {
 	for (int i = 0; i < st->nneed; i++) {
 		const struct lwm_pipe_stage *n = &ch->p->stage[st->need[i]];
 		for (int64_t k = 0; k < n->ntask; k++)
 			if (n->task[k].outputs.n) {
 				lwm_str_puts(b, "lwm_need");
-				words(b, &n->task[k].outputs);
+				add_words(b, &n->task[k].outputs);
 				lwm_str_putc(b, '\n');
 			}
 	}
 }
 
-static void folders(const struct lwm_pipe_task *const *t, int64_t n, struct lwm_str *b)
+static void add_folders(const struct lwm_pipe_task *const *t, int64_t n, struct lwm_str *b)
 {
 	char *last = NULL;
 	for (int64_t i = 0; i < n; i++)
@@ -173,7 +169,7 @@ static void folders(const struct lwm_pipe_task *const *t, int64_t n, struct lwm_
 			char *dir = lwm_path_dir(t[i]->outputs.v[k]);
 			if (dir && (!last || strcmp(dir, last))) {
 				lwm_str_puts(b, "mkdir -p -- ");
-				lwm_run_quote(dir, b);
+				lwm_run_quote_word(dir, b);
 				lwm_str_puts(b, " || exit 73\n");
 			}
 			free(last);
@@ -182,23 +178,23 @@ static void folders(const struct lwm_pipe_task *const *t, int64_t n, struct lwm_
 	free(last);
 }
 
-static int script(struct chain *ch, struct lwm_pipe_stage *st, const struct lwm_pipe_task *const *t,
-		  const struct lwm_verdict *v, int64_t n, struct lwm_str *b, struct lwm_err *e)
+static int make_script(struct chain *ch, struct lwm_pipe_stage *st, const struct lwm_pipe_task *const *t,
+		  const struct lwm_run_verdict *v, int64_t n, struct lwm_str *b, struct lwm_err *e)
 {
-	LWM_TRY(header(ch, st, n, b, e));
-	prologue(ch, b);
-	needs(ch, st, b);
-	folders(t, n, b);
+	LWM_TRY(add_header(ch, st, n, b, e));
+	add_prologue(ch, b);
+	add_needs(ch, st, b);
+	add_folders(t, n, b);
 	if (n == 1) {
 		lwm_str_puts(b, "{\n");
-		LWM_TRY(one_task(ch, t[0], &v[0], b, e));
+		LWM_TRY(add_task(ch, t[0], &v[0], b, e));
 		lwm_str_puts(b, "}\n");
 		return lwm_str_ok(b, e);
 	}
 	lwm_str_puts(b, "task() {\n\tcase $1 in\n");
 	for (int64_t i = 0; i < n; i++) {
 		lwm_str_printf(b, "\t%" PRId64 ")\n", i);
-		LWM_TRY(one_task(ch, t[i], &v[i], b, e));
+		LWM_TRY(add_task(ch, t[i], &v[i], b, e));
 		lwm_str_puts(b, "\t;;\n");
 	}
 	lwm_str_printf(b, "\tesac\n}\n"
@@ -207,24 +203,24 @@ static int script(struct chain *ch, struct lwm_pipe_stage *st, const struct lwm_
 }
 
 /* A stage whose tasks depend on files that do not exist yet: the job itself looks for them when it starts. */
-static int late_script(struct chain *ch, struct lwm_pipe_stage *st, struct lwm_str *b, struct lwm_err *e)
+static int make_late_script(struct chain *ch, struct lwm_pipe_stage *st, struct lwm_str *b, struct lwm_err *e)
 {
-	LWM_TRY(header(ch, st, 1, b, e));
-	prologue(ch, b);
+	LWM_TRY(add_header(ch, st, 1, b, e));
+	add_prologue(ch, b);
 	lwm_str_puts(b, "lwm_direct lwm-run ");
 	if (*ch->p->file == '-') /* else an option */
 		lwm_str_puts(b, "./");
-	lwm_run_quote(ch->p->file, b);
+	lwm_run_quote_word(ch->p->file, b);
 	lwm_str_printf(b, " --only %s --jobs \"${SLURM_CPUS_PER_TASK:-1}\"", st->name);
 	for (int64_t i = 0; i < ch->s->sets->n; i++) {
 		lwm_str_puts(b, " --set ");
-		lwm_run_quote(ch->s->sets->v[i], b);
+		lwm_run_quote_word(ch->s->sets->v[i], b);
 	}
 	lwm_str_putc(b, '\n');
 	return lwm_str_ok(b, e);
 }
 
-static int dependency(struct chain *ch, const struct lwm_pipe_stage *st, struct lwm_str *b)
+static int add_dependency(struct chain *ch, const struct lwm_pipe_stage *st, struct lwm_str *b)
 {
 	int n = 0;
 	for (int i = 0; i < st->nneed; i++)
@@ -233,7 +229,7 @@ static int dependency(struct chain *ch, const struct lwm_pipe_stage *st, struct 
 	return n;
 }
 
-static int sbatch(struct chain *ch, struct lwm_pipe_stage *st, const char *path, struct lwm_err *e)
+static int submit_script(struct chain *ch, struct lwm_pipe_stage *st, const char *path, struct lwm_err *e)
 {
 	struct link *l = &ch->link[st - ch->p->stage];
 	struct lwm_paths argv = { 0 };
@@ -242,7 +238,7 @@ static int sbatch(struct chain *ch, struct lwm_pipe_stage *st, const char *path,
 	int rc, status;
 	LWM_GO(lwm_paths_add(&argv, "sbatch", e));
 	LWM_GO(lwm_paths_add(&argv, "--parsable", e));
-	if (dependency(ch, st, &dep))
+	if (add_dependency(ch, st, &dep))
 		LWM_GO(lwm_paths_add(&argv, lwm_str_get(&dep), e));
 	LWM_GO(lwm_paths_add(&argv, path, e));
 	LWM_GO(lwm_spawn_wait(&argv, 1, &status, text, sizeof text, e));
@@ -264,7 +260,7 @@ out:
 	return rc;
 }
 
-static int emit(struct chain *ch, struct lwm_pipe_stage *st, int64_t window, const struct lwm_str *b,
+static int emit_script(struct chain *ch, struct lwm_pipe_stage *st, int64_t window, const struct lwm_str *b,
 		struct lwm_err *e)
 {
 	char *path = NULL, *dir = NULL;
@@ -281,30 +277,30 @@ static int emit(struct chain *ch, struct lwm_pipe_stage *st, int64_t window, con
 	if (rc == 0)
 		rc = lwm_write_file(path, b->s, b->len, true, e);
 	if (rc == 0)
-		rc = sbatch(ch, st, path, e);
+		rc = submit_script(ch, st, path, e);
 	free(path);
 	free(dir);
 	return rc;
 }
 
-static int windows(struct chain *ch, struct lwm_pipe_stage *st, const struct lwm_pipe_task *const *t,
-		   const struct lwm_verdict *v, int64_t n, struct lwm_err *e)
+static int emit_windows(struct chain *ch, struct lwm_pipe_stage *st, const struct lwm_pipe_task *const *t,
+		   const struct lwm_run_verdict *v, int64_t n, struct lwm_err *e)
 {
 	int rc = 0;
 	for (int64_t i = 0; i < n && rc == 0; i += WINDOW) {
 		struct lwm_str b = { 0 };
-		rc = script(ch, st, t + i, v + i, n - i < WINDOW ? n - i : WINDOW, &b, e);
+		rc = make_script(ch, st, t + i, v + i, n - i < WINDOW ? n - i : WINDOW, &b, e);
 		if (rc == 0)
-			rc = emit(ch, st, i / WINDOW, &b, e);
+			rc = emit_script(ch, st, i / WINDOW, &b, e);
 		lwm_str_release(&b);
 	}
 	return rc;
 }
 
-static int link_stage(struct chain *ch, struct lwm_pipe_stage *st, bool after, struct lwm_err *e)
+static int chain_stage(struct chain *ch, struct lwm_pipe_stage *st, bool after, struct lwm_err *e)
 {
 	const struct lwm_pipe_task **t = calloc((size_t)st->ntask, sizeof(struct lwm_pipe_task *));
-	struct lwm_verdict *v = calloc((size_t)st->ntask, sizeof *v);
+	struct lwm_run_verdict *v = calloc((size_t)st->ntask, sizeof *v);
 	int64_t n = 0;
 	int rc = 0;
 	if (!t || !v)
@@ -318,25 +314,25 @@ static int link_stage(struct chain *ch, struct lwm_pipe_stage *st, bool after, s
 		}
 	if (rc == 0 && n) {
 		ch->link[st - ch->p->stage].submitted = true;
-		rc = windows(ch, st, t, v, n, e);
+		rc = emit_windows(ch, st, t, v, n, e);
 	}
 	free(t);
 	free(v);
 	return rc;
 }
 
-static int late_stage(struct chain *ch, struct lwm_pipe_stage *st, struct lwm_err *e)
+static int chain_late_stage(struct chain *ch, struct lwm_pipe_stage *st, struct lwm_err *e)
 {
 	struct lwm_str b = { 0 };
-	int rc = late_script(ch, st, &b, e);
+	int rc = make_late_script(ch, st, &b, e);
 	ch->link[st - ch->p->stage].submitted = true;
 	if (rc == 0)
-		rc = emit(ch, st, 0, &b, e);
+		rc = emit_script(ch, st, 0, &b, e);
 	lwm_str_release(&b);
 	return rc;
 }
 
-static int run_chain(struct chain *ch, struct lwm_err *e)
+static int chain_stages(struct chain *ch, struct lwm_err *e)
 {
 	for (int o = 0; o < ch->p->nstage; o++) {
 		struct lwm_pipe_stage *st = &ch->p->stage[ch->p->order[o]];
@@ -347,14 +343,14 @@ static int run_chain(struct chain *ch, struct lwm_err *e)
 			after = after || ch->link[st->need[k]].submitted;
 		if (!st->selected)
 			continue;
-		rc = lwm_pipeline_expand(ch->p, ch->p->order[o], &local);
+		rc = lwm_pipeline_make_tasks(ch->p, ch->p->order[o], &local);
 		if (rc == -LWM_ENOINPUT && after) {
-			LWM_TRY(late_stage(ch, st, e));
+			LWM_TRY(chain_late_stage(ch, st, e));
 			continue;
 		}
 		if (rc < 0)
 			return lwm_fail(e, -rc, "%s", local.msg);
-		LWM_TRY(link_stage(ch, st, after, e));
+		LWM_TRY(chain_stage(ch, st, after, e));
 	}
 	return 0;
 }
@@ -373,7 +369,7 @@ static int check_names(const struct chain *ch, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_run_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_slurm_cfg *s, struct lwm_str *out,
+int lwm_run_on_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_run_slurm_cfg *s, struct lwm_str *out,
 		  struct lwm_err *e)
 {
 	struct chain ch = { .p = p, .c = c, .s = s, .out = out };
@@ -391,7 +387,7 @@ int lwm_run_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const str
 	if (rc == 0 && !s->print) /* without it Slurm would start nothing and leave no log */
 		rc = lwm_mkdirs(logs, e);
 	if (rc == 0)
-		rc = run_chain(&ch, e);
+		rc = chain_stages(&ch, e);
 	if (rc == 0)
 		rc = lwm_str_ok(out, e);
 	free(ch.functions);

@@ -15,21 +15,21 @@
 
 enum { FINE = 20 * 1000 * 1000, MEMO = 64, LOOK = 128 };
 
-int64_t lwm_run_wall(void)
+int64_t lwm_run_wall_time(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_REALTIME, &t);
 	return t.tv_sec * SECOND + t.tv_nsec;
 }
 
-static void look_of(const struct stat *st, char out[LOOK])
+static void write_look(const struct stat *st, char out[LOOK])
 {
 	snprintf(out, LOOK, "%lld %lld.%09ld %lld.%09ld %llu", (long long)st->st_size, (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec,
 		 (long long)st->st_ctim.tv_sec, st->st_ctim.tv_nsec, (unsigned long long)st->st_ino);
 }
 
 /* From when on a change of the file would give it another time. */
-static int64_t settled(const struct stat *st, bool *coarse)
+static int64_t settled_at(const struct stat *st, bool *coarse)
 {
 	*coarse = st->st_mtim.tv_nsec == 0 || st->st_ctim.tv_nsec == 0;
 	int64_t m = st->st_mtim.tv_sec * SECOND + st->st_mtim.tv_nsec, c = st->st_ctim.tv_sec * SECOND + st->st_ctim.tv_nsec;
@@ -83,7 +83,7 @@ static struct {
 	int next;
 } memo = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static bool recall(const char *key, const char *look, char hex[33])
+static bool recall_hash(const char *key, const char *look, char hex[33])
 {
 	bool found = false;
 	pthread_mutex_lock(&memo.lock);
@@ -96,7 +96,7 @@ static bool recall(const char *key, const char *look, char hex[33])
 	return found;
 }
 
-static void remember(const char *key, const char *look, const char hex[33])
+static void remember_hash(const char *key, const char *look, const char hex[33])
 {
 	pthread_mutex_lock(&memo.lock);
 	int i = memo.next++ % MEMO;
@@ -112,22 +112,22 @@ int lwm_run_seen_hash(struct lwm_run_seen *s, const char *path, const struct sta
 	char look[LOOK], text[LOOK + 40];
 	json_t *hashes = json_object_get(s->o, "hashes");
 	const char *was = json_string_value(json_object_get(hashes, key.hex));
-	int64_t began = lwm_run_wall();
+	int64_t began = lwm_run_wall_time();
 	size_t n;
 	bool coarse;
 
-	look_of(st, look);
+	write_look(st, look);
 	n = strlen(look);
 	if (was && !strncmp(was, look, n) && was[n] == ' ' && strlen(was) == n + 33) {
 		memcpy(hex, was + n + 1, 33);
 		return 0;
 	}
-	if (!recall(key.hex, look, hex)) {
+	if (!recall_hash(key.hex, look, hex)) {
 		LWM_TRY(lwm_hash_file(path, &hash, NULL, e));
 		memcpy(hex, hash.hex, 33);
-		if (settled(st, &coarse) > began)
+		if (settled_at(st, &coarse) > began)
 			return 0;
-		remember(key.hex, look, hex);
+		remember_hash(key.hex, look, hex);
 	}
 	snprintf(text, sizeof text, "%s %s", look, hex);
 	if (json_is_object(hashes) && json_object_set_new(hashes, key.hex, json_string(text)) == 0)
@@ -141,8 +141,8 @@ static bool add_file(struct lwm_hasher *h, const char *path, const struct stat *
 {
 	char look[LOOK];
 	bool coarse;
-	int64_t at = settled(st, &coarse);
-	look_of(st, look);
+	int64_t at = settled_at(st, &coarse);
+	write_look(st, look);
 	lwm_hasher_add(h, path, strlen(path) + 1);
 	lwm_hasher_add(h, look, strlen(look) + 1);
 	l->settled = at > l->settled ? at : l->settled;
@@ -165,7 +165,7 @@ static bool add_output(struct lwm_hasher *h, const char *path, struct lwm_run_lo
 	return ok;
 }
 
-void lwm_run_look(const struct lwm_pipe_task *t, int check, struct lwm_run_look *l)
+void lwm_run_look_at(const struct lwm_pipe_task *t, int check, struct lwm_run_look *l)
 {
 	struct lwm_hasher *h = lwm_hasher_new();
 	bool ok = h && t->outputs.n;

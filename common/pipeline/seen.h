@@ -14,7 +14,7 @@
 #include <jansson.h>
 #include <sys/stat.h>
 
-#include "common/pipeline/run.h"
+#include "common/pipeline/pipeline.h"
 
 struct lwm_run_seen {
 	char *path;
@@ -35,8 +35,8 @@ struct lwm_run_look {
 	int64_t settled; /* ns of the wall clock from when on a look means something */
 	bool coarse;    /* by a clock of whole seconds */
 };
-void lwm_run_look(const struct lwm_pipe_task *t, int check, struct lwm_run_look *l);
-int64_t lwm_run_wall(void); /* ns */
+void lwm_run_look_at(const struct lwm_pipe_task *t, int check, struct lwm_run_look *l);
+int64_t lwm_run_wall_time(void); /* ns */
 bool lwm_run_seen_whole(const struct lwm_run_seen *s, const struct lwm_run_look *l);
 /* They looked like `l` before they were verified, from `began` on. */
 void lwm_run_seen_verified(struct lwm_run_seen *s, const struct lwm_run_look *l, int64_t began);

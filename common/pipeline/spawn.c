@@ -1,3 +1,4 @@
+/* spawn.c - starts a program and hears how it ended. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -7,11 +8,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/pipeline/run.h"
+#include "common/pipeline/command.h"
 
 extern char **environ;
 
-static int start(const struct lwm_paths *argv, char **v, int out_fd, int err_fd, pid_t *pid)
+static int spawn_process(const struct lwm_paths *argv, char **v, int out_fd, int err_fd, pid_t *pid)
 {
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t attr;
@@ -43,7 +44,7 @@ static int start(const struct lwm_paths *argv, char **v, int out_fd, int err_fd,
 	return rc;
 }
 
-int lwm_spawn(const struct lwm_paths *argv, int out_fd, int err_fd, pid_t *pid, struct lwm_err *e)
+int lwm_spawn_start(const struct lwm_paths *argv, int out_fd, int err_fd, pid_t *pid, struct lwm_err *e)
 {
 	char **v = calloc((size_t)argv->n + 1, sizeof *v);
 	int rc;
@@ -51,7 +52,7 @@ int lwm_spawn(const struct lwm_paths *argv, int out_fd, int err_fd, pid_t *pid, 
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
 	for (int64_t i = 0; i < argv->n; i++)
 		v[i] = argv->v[i];
-	rc = start(argv, v, out_fd, err_fd, pid);
+	rc = spawn_process(argv, v, out_fd, err_fd, pid);
 	free(v);
 	return rc ? lwm_fail_errno(e, LWM_EUNAVAIL, rc, "%s: cannot start", argv->v[0]) : 0;
 }
@@ -68,7 +69,7 @@ int lwm_spawn_wait(const struct lwm_paths *argv, int fd, int *status, char *text
 			close(null);
 		return rc;
 	}
-	rc = fd == 1 ? lwm_spawn(argv, pipe_fd[1], 2, &pid, e) : lwm_spawn(argv, null, pipe_fd[1], &pid, e);
+	rc = fd == 1 ? lwm_spawn_start(argv, pipe_fd[1], 2, &pid, e) : lwm_spawn_start(argv, null, pipe_fd[1], &pid, e);
 	close(pipe_fd[1]);
 	close(null);
 	while (rc == 0) {

@@ -8,7 +8,7 @@
 #include "common/base/hash.h"
 #include "common/base/show.h"
 #include "common/cli/opt_int.h"
-#include "common/pipeline/pipeline.h"
+#include "common/pipeline/text.h"
 
 enum { MAX_TASKS = 1000000 };
 
@@ -33,7 +33,7 @@ static int add_found(struct lwm_paths *items, const char *path, struct lwm_err *
 }
 
 /* A value as paths: a pattern becomes the files it fits (sorted), a folder its files, anything else itself. */
-static int find_items(const struct lwm_pipeline *p, struct lwm_paths *items, const char *text,
+static int add_items(const struct lwm_pipeline *p, struct lwm_paths *items, const char *text,
 		      const struct lwm_node *at, struct lwm_err *e)
 {
 	glob_t g;
@@ -56,33 +56,33 @@ static int find_items(const struct lwm_pipeline *p, struct lwm_paths *items, con
 }
 
 /* Texts of a value or list, variables replaced. */
-static int texts(const struct lwm_pipe_scope *s, struct lwm_node *n, struct lwm_paths *out, struct lwm_err *e)
+static int add_texts(const struct lwm_pipe_scope *s, struct lwm_node *n, struct lwm_paths *out, struct lwm_err *e)
 {
 	const char *t;
 	for (int64_t i = 0; n && i < (n->kind == LWM_SEQ ? n->n : 1); i++) {
 		struct lwm_node *v = n->kind == LWM_SEQ ? n->child[i] : n;
-		LWM_TRY(lwm_pipe_text(s, v, v->text, &t, e));
+		LWM_TRY(lwm_pipeline_expand_text(s, v, v->text, &t, e));
 		LWM_TRY(lwm_paths_add(out, t, e));
 	}
 	return 0;
 }
 
-static int stage_items(struct lwm_pipeline *p, struct lwm_pipe_stage *st, struct lwm_paths *items, struct lwm_err *e)
+static int find_items(struct lwm_pipeline *p, struct lwm_pipe_stage *st, struct lwm_paths *items, struct lwm_err *e)
 {
 	struct lwm_pipe_scope s = { .p = p, .stage = st->name };
 	struct lwm_node *f = lwm_node_get(st->node, "foreach");
 	struct lwm_paths list = { 0 };
 	int rc = 0;
 	if (f->kind == LWM_MAP) {
-		const struct lwm_pipe_stage *of = &p->stage[lwm_pipeline_find(p, lwm_node_get(f, "stage")->text)];
+		const struct lwm_pipe_stage *of = &p->stage[lwm_pipeline_find_stage(p, lwm_node_get(f, "stage")->text)];
 		for (int64_t i = 0; i < of->ntask; i++)
 			for (int64_t k = 0; k < of->task[i].outputs.n; k++)
 				LWM_TRY(lwm_paths_add(items, of->task[i].outputs.v[k], e));
 		return 0;
 	}
-	LWM_GO(texts(&s, f, &list, e));
+	LWM_GO(add_texts(&s, f, &list, e));
 	for (int64_t i = 0; i < list.n; i++)
-		LWM_GO(find_items(p, items, list.v[i], f, e));
+		LWM_GO(add_items(p, items, list.v[i], f, e));
 	/* values were looked at, but these names come from folders and lists */
 	for (int64_t i = 0; i < items->n; i++)
 		LWM_GO(lwm_show_check(items->v[i], "a file of foreach", e));
@@ -104,7 +104,7 @@ static int add_option(const struct lwm_pipe_scope *s, struct lwm_node *n, struct
 {
 	char name[100];
 	struct lwm_paths values = { 0 };
-	const char *env = n->kind == LWM_SCALAR ? lwm_pipe_env(n->key) : NULL;
+	const char *env = n->kind == LWM_SCALAR ? lwm_pipeline_option_env(n->key) : NULL;
 	int rc = 0;
 	snprintf(name, sizeof name, "--%s", n->key);
 	for (char *c = name; *c; c++)
@@ -115,7 +115,7 @@ static int add_option(const struct lwm_pipe_scope *s, struct lwm_node *n, struct
 	if (env)
 		LWM_GO(add_from_environment(n->key, env, &values, e));
 	else
-		LWM_GO(texts(s, n, &values, e));
+		LWM_GO(add_texts(s, n, &values, e));
 	for (int64_t i = 0; i < values.n; i++) {
 		bool yes = !strcmp(values.v[i], "true"), no = !strcmp(values.v[i], "false");
 		char *no_name = NULL;
@@ -165,7 +165,7 @@ static int add_operands(const struct lwm_pipe_scope *s, struct lwm_pipe_stage *s
 {
 	struct lwm_paths list = { 0 };
 	int rc = 0;
-	LWM_GO(texts(s, lwm_node_get(st->node, "operands"), &list, e));
+	LWM_GO(add_texts(s, lwm_node_get(st->node, "operands"), &list, e));
 	for (int64_t i = 0; i < list.n; i++) {
 		const char *text = list.v[i];
 		if (*text == '-' && text[1]) {
@@ -188,9 +188,9 @@ static int add_inputs(const struct lwm_pipe_scope *s, struct lwm_pipe_stage *st,
 		      struct lwm_err *e)
 {
 	struct lwm_node *f = lwm_node_get(st->node, "foreach");
-	int of = f && f->kind == LWM_MAP ? lwm_pipeline_find(s->p, lwm_node_get(f, "stage")->text) : -1;
+	int of = f && f->kind == LWM_MAP ? lwm_pipeline_find_stage(s->p, lwm_node_get(f, "stage")->text) : -1;
 	t->given = t->inputs.n;
-	LWM_TRY(texts(s, lwm_node_get(st->node, "inputs"), &t->inputs, e));
+	LWM_TRY(add_texts(s, lwm_node_get(st->node, "inputs"), &t->inputs, e));
 	t->ngiven = t->inputs.n - t->given;
 	if (s->item)
 		LWM_TRY(lwm_paths_add(&t->inputs, s->item, e));
@@ -230,21 +230,21 @@ static int make_task(const struct lwm_pipe_scope *s, struct lwm_pipe_stage *st, 
 	t->index = s->index;
 	t->item = s->item;
 	LWM_TRY(set_label(s, st, t, e));
-	LWM_TRY(lwm_pipe_text(s, st->node, st->tool, &tool, e));
+	LWM_TRY(lwm_pipeline_expand_text(s, st->node, st->tool, &tool, e));
 	if (!*tool || *tool == '-') /* the launcher would take it for an option */
 		return lwm_node_fail(st->node, LWM_EUSAGE, e, "'%s' is not the name of a program", tool);
 	LWM_TRY(lwm_paths_add(&t->argv, tool, e));
 	LWM_TRY(add_options(s, st, &t->argv, e));
 	LWM_TRY(add_operands(s, st, t, e));
 	LWM_TRY(add_inputs(s, st, t, e));
-	LWM_TRY(texts(s, lwm_node_get(st->node, "outputs"), &t->outputs, e));
+	LWM_TRY(add_texts(s, lwm_node_get(st->node, "outputs"), &t->outputs, e));
 	if (to) {
 		LWM_TRY(lwm_node_kind_is(to, LWM_SCALAR, e));
-		LWM_TRY(lwm_pipe_text(s, to, to->text, &t->to, e));
+		LWM_TRY(lwm_pipeline_expand_text(s, to, to->text, &t->to, e));
 		LWM_TRY(lwm_paths_add(&t->outputs, t->to, e));
 	}
-	if (st->check == LWM_CHECK_COMMAND)
-		LWM_TRY(texts(s, check, &t->check, e));
+	if (st->check == LWM_PIPE_CHECK_COMMAND)
+		LWM_TRY(add_texts(s, check, &t->check, e));
 	return 0;
 }
 
@@ -293,22 +293,7 @@ static int make_tasks(struct lwm_pipeline *p, struct lwm_pipe_stage *st, const s
 	return outputs_differ(p, st, e);
 }
 
-void lwm_pipeline_forget(struct lwm_pipeline *p, int stage)
-{
-	struct lwm_pipe_stage *st = &p->stage[stage];
-	for (int64_t i = 0; i < st->ntask; i++) {
-		lwm_paths_release(&st->task[i].argv);
-		lwm_paths_release(&st->task[i].inputs);
-		lwm_paths_release(&st->task[i].outputs);
-		lwm_paths_release(&st->task[i].check);
-	}
-	free(st->task);
-	st->task = NULL;
-	st->ntask = 0;
-	st->expanded = false;
-}
-
-int lwm_pipeline_expand(struct lwm_pipeline *p, int stage, struct lwm_err *e)
+int lwm_pipeline_make_tasks(struct lwm_pipeline *p, int stage, struct lwm_err *e)
 {
 	struct lwm_pipe_stage *st = &p->stage[stage];
 	struct lwm_paths items = { 0 };
@@ -320,13 +305,13 @@ int lwm_pipeline_expand(struct lwm_pipeline *p, int stage, struct lwm_err *e)
 		return 0;
 	for (int i = 0; i < st->nneed; i++) {
 		struct lwm_err local = { 0 };
-		rc = lwm_pipeline_expand(p, st->need[i], &local);
+		rc = lwm_pipeline_make_tasks(p, st->need[i], &local);
 		if (rc < 0 && (rc != -LWM_ENOINPUT || p->stage[st->need[i]].selected))
 			return lwm_fail(e, -rc, "%s", local.msg);
 	}
 	rc = 0;
 	if (many) {
-		LWM_GO(stage_items(p, st, &items, e));
+		LWM_GO(find_items(p, st, &items, e));
 		if (items.n > MAX_TASKS) {
 			rc = lwm_node_fail(st->node, LWM_EUSAGE, e, "more than %d tasks", MAX_TASKS);
 			goto out;
@@ -337,6 +322,6 @@ int lwm_pipeline_expand(struct lwm_pipeline *p, int stage, struct lwm_err *e)
 out:
 	lwm_paths_release(&items);
 	if (rc < 0)
-		lwm_pipeline_forget(p, stage);
+		lwm_pipeline_clear_tasks(p, stage);
 	return rc < 0 ? lwm_context(e, "stage %s", st->name) : 0;
 }

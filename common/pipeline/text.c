@@ -1,3 +1,4 @@
+/* text.c - replaces ${variables} in the values of a pipeline file. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -5,14 +6,14 @@
 
 #include "common/base/str.h"
 #include "common/cli/opt_int.h"
-#include "common/pipeline/pipeline.h"
+#include "common/pipeline/text.h"
 
 enum { MAX_NESTING = 16, MAX_TEXT = 1 << 16 };
 
-static int expand(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *text, int depth,
+static int expand_text(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *text, int depth,
 		  struct lwm_str *out, struct lwm_err *e);
 
-static int unknown(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *name, struct lwm_err *e)
+static int fail_unknown(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *name, struct lwm_err *e)
 {
 	const char *names[64] = { "out", "name", "here", "bin", "stage", "item", "index" };
 	char hint[LWM_HINT];
@@ -23,7 +24,7 @@ static int unknown(const struct lwm_pipe_scope *s, const struct lwm_node *at, co
 }
 
 /* ${item}: whole; ${item.name}: behind the last slash; ${item.stem}: that without its last suffix. */
-static int item_text(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *part, struct lwm_str *out,
+static int add_item(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *part, struct lwm_str *out,
 		     struct lwm_err *e)
 {
 	const char *base = s->item, *slash, *dot;
@@ -41,7 +42,7 @@ static int item_text(const struct lwm_pipe_scope *s, const struct lwm_node *at, 
 	return 0;
 }
 
-static int variable(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *name, int depth,
+static int add_variable(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *name, int depth,
 		    struct lwm_str *out, struct lwm_err *e)
 {
 	struct lwm_node *v = NULL;
@@ -51,9 +52,9 @@ static int variable(const struct lwm_pipe_scope *s, const struct lwm_node *at, c
 		if (!strcmp(s->p->vars->child[i]->key, name))
 			v = s->p->vars->child[i];
 	if (v)
-		return expand(s, v, v->text, depth + 1, out, e);
+		return expand_text(s, v, v->text, depth + 1, out, e);
 	if (!strcmp(name, "item") || !strcmp(name, "item.name") || !strcmp(name, "item.stem"))
-		return item_text(s, at, name + 4, out, e);
+		return add_item(s, at, name + 4, out, e);
 	if (!strcmp(name, "out") && s->p->out)
 		lwm_str_puts(out, s->p->out);
 	else if (!strcmp(name, "name") && s->p->name)
@@ -68,13 +69,13 @@ static int variable(const struct lwm_pipe_scope *s, const struct lwm_node *at, c
 		lwm_str_add(out, s->p->file,
 			    strrchr(s->p->file, '/') ? (size_t)(strrchr(s->p->file, '/') - s->p->file) : 0);
 	else
-		return unknown(s, at, name, e);
+		return fail_unknown(s, at, name, e);
 	if (!strcmp(name, "here") && !strchr(s->p->file, '/'))
 		lwm_str_putc(out, '.');
 	return 0;
 }
 
-static int expand(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *text, int depth,
+static int expand_text(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *text, int depth,
 		  struct lwm_str *out, struct lwm_err *e)
 {
 	char name[80];
@@ -95,18 +96,18 @@ static int expand(const struct lwm_pipe_scope *s, const struct lwm_node *at, con
 		if (n < 3 || !text[n] || n - 2 >= sizeof name)
 			return lwm_node_fail(at, LWM_EUSAGE, e, "a '$' starts ${NAME} or is written '$$'");
 		snprintf(name, sizeof name, "%.*s", (int)n - 2, text + 2);
-		LWM_TRY(variable(s, at, name, depth, out, e));
+		LWM_TRY(add_variable(s, at, name, depth, out, e));
 		text += n + 1;
 	}
 	return 0;
 }
 
-int lwm_pipe_text(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *text, const char **out,
+int lwm_pipeline_expand_text(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *text, const char **out,
 		  struct lwm_err *e)
 {
 	struct lwm_str b = { 0 };
 	int rc;
-	LWM_GO(expand(s, at, text, 0, &b, e));
+	LWM_GO(expand_text(s, at, text, 0, &b, e));
 	LWM_GO(lwm_str_ok(&b, e));
 	for (size_t i = 0; i < b.len; i++) {
 		unsigned char c = (unsigned char)b.s[i];
@@ -123,7 +124,7 @@ out:
 	return rc;
 }
 
-const char *lwm_pipe_env(const char *option)
+const char *lwm_pipeline_option_env(const char *option)
 {
 	char name[128];
 	const char *v;

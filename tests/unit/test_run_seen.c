@@ -20,14 +20,14 @@ static struct lwm_run_look look(const char *path, int check)
 	char *v[1] = { (char *)(uintptr_t)path };
 	struct lwm_pipe_task t = { .label = "x", .outputs = { v, 1, 1 } };
 	struct lwm_run_look l;
-	lwm_run_look(&t, check, &l);
+	lwm_run_look_at(&t, check, &l);
 	return l;
 }
 
 /* The time of change is now and has fractions; the time of modification is later, so it counts. */
 static void the_grain_of_a_clock(void **state)
 {
-	int64_t now = lwm_run_wall() / SECOND;
+	int64_t now = lwm_run_wall_time() / SECOND;
 	struct lwm_run_look l;
 	(void)state;
 	l = look(file_of("fine", "x", now + 100, 5), 0);
