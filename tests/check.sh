@@ -145,6 +145,12 @@ libraries() {
 	only 'cuda|cublas|nccl' 'kernels/cuda/'
 }
 
+# What mpirun, srun, Slurm and CUDA say in the environment is known to common/base alone. (OMPI_MCA_* are settings that we make.)
+environment() {
+	grep -nE '"(SLURM|OMPI_COMM|PMIX?|MV2|PALS|MPI_LOCAL|CUDA_VISIBLE|FLUX)[A-Z0-9_]*"' $(files 'common/*.[ch]' 'common/*.cc' 'tools/*.c') |
+		grep -v '^common/base/'
+}
+
 # The sources without comments and without the insides of strings.
 bare() {
 	local f
@@ -236,6 +242,7 @@ check 'headers compile alone' headers
 check 'includes point downwards' directions
 check 'calls point downwards, in no circle' circles
 check 'each library has one home' libraries
+check 'the environment of Slurm and CUDA has one home' environment
 check 'no banned calls' banned
 check 'no exit in the library' ends
 check 'the library does not print' silent

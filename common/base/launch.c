@@ -1,8 +1,9 @@
-/* The launchers' own words come first: what mpirun starts inside a Slurm job inherits the SLURM_PROCID, SLURM_LOCALID and
+/* launch.c - the words of mpirun, srun, Slurm and CUDA in the environment. Nobody else reads them.
+ *
+ * The launchers' own words come first: what mpirun starts inside a Slurm job inherits the SLURM_PROCID, SLURM_LOCALID and
  * SLURM_STEP_NUM_TASKS of the daemon that started it. */
 #include "common/base/launch.h"
 
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,37 @@ int lwm_launch_size(void)
 	static const char *const names[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", NULL };
 
 	return first_of(names, 1);
+}
+
+int lwm_launch_local_size(void)
+{
+	const char *s = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+
+	if (!s)
+		s = getenv("SLURM_TASKS_PER_NODE"); /* "4", "2(x3)", "4(x2),1": of the first node, as near as this says it */
+	return s ? (int)strtol(s, NULL, 10) : 0;
+}
+
+bool lwm_launch_by_mpi(void)
+{
+	static const char *const names[] = { "OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE" };
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (getenv(names[i]))
+			return true;
+	return false;
+}
+
+const char *lwm_launch_job(void)
+{
+	return getenv("SLURM_JOB_ID");
+}
+
+bool lwm_launch_job_end(int64_t *end)
+{
+	const char *s = getenv("SLURM_JOB_END_TIME");
+
+	return s && lwm_parse_int(s, 1, INT64_MAX, end, "SLURM_JOB_END_TIME", NULL) == 0;
 }
 
 int lwm_launch_local_rank(void)

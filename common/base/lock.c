@@ -12,6 +12,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/inplace.h"
+#include "common/base/launch.h"
 #include "common/base/log.h"
 #include "common/base/path.h"
 
@@ -35,7 +36,7 @@ static void my_host(char *out, size_t size)
 
 static void write_holder(int fd)
 {
-	const char *job = getenv("SLURM_JOB_ID");
+	const char *job = lwm_launch_job();
 	char host[64] = "", text[192];
 	int n;
 

@@ -90,16 +90,16 @@ void lwm_stop_catch(bool second_reported)
 
 static void read_limit(double grace_seconds)
 {
-	const char *own = getenv("LWM_TIME_LIMIT"), *end = getenv("SLURM_JOB_END_TIME");
+	const char *own = getenv("LWM_TIME_LIMIT");
 	struct lwm_err ignored = { 0 };
 	double s;
-	int64_t t;
+	int64_t end;
 
 	if (own && lwm_parse_seconds(own, &s, "LWM_TIME_LIMIT", &ignored) == 0) {
 		limit = lwm_now() + s;
 		grace = 0;
-	} else if (end && lwm_parse_int(end, 1, INT64_MAX, &t, "SLURM_JOB_END_TIME", &ignored) == 0) {
-		limit = lwm_now() + (double)(t - (int64_t)time(NULL));
+	} else if (lwm_launch_job_end(&end)) {
+		limit = lwm_now() + (double)(end - (int64_t)time(NULL));
 		grace = grace_seconds;
 	}
 }

@@ -154,26 +154,15 @@ static int mpi_split(struct lwm_comm *c, int color, int key, struct lwm_comm **o
 	return part == MPI_COMM_NULL ? 0 : wrap(part, 0, out, e);
 }
 
-static int launched(void)
-{
-	static const char *const marks[] = { "OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE" };
-	for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
-		if (getenv(marks[i]))
-			return 1;
-	return 0;
-}
-
 /* Ranks that share cores must give them away while they wait: an all-reduce over 4 ranks on 2 cores is a hundred times
  * faster so. mpirun on one host does this by itself, srun does not. */
 static void yield_when_crowded(void)
 {
-	const char *local = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+	int local = lwm_launch_local_size();
 	cpu_set_t set;
-	if (!local)
-		local = getenv("SLURM_TASKS_PER_NODE");
 	if (!local || sched_getaffinity(0, sizeof set, &set))
 		return;
-	if (strtol(local, NULL, 10) > CPU_COUNT(&set) || CPU_COUNT(&set) == 1)
+	if (local > CPU_COUNT(&set) || CPU_COUNT(&set) == 1)
 		setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
 }
 
@@ -202,7 +191,7 @@ int lwm_comm_mpi(struct lwm_comm **world, int *argc, char ***argv, struct lwm_er
 {
 	int provided, tasks = lwm_launch_size();
 	*world = NULL;
-	if (!launched())
+	if (!lwm_launch_by_mpi())
 		return may_be_alone(tasks) ? lwm_comm_self(world, e) : refuse_to_be_many(tasks, e);
 	yield_when_crowded();
 	if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)

@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/inplace.h"
 #include "common/base/json.h"
+#include "common/base/launch.h"
 #include "common/base/log.h"
 #include "common/base/outfile.h"
 #include "common/base/stop.h"
@@ -245,7 +246,7 @@ static int finish_job(struct runner *r, struct job *j, double seconds, struct lw
 static int run_again(struct runner *r, struct job *j)
 {
 	/* in a batch job the scheduler's script decides */
-	if (r->stopping || getenv("SLURM_JOB_ID") || j->attempt > r->c->restarts)
+	if (r->stopping || lwm_launch_job() || j->attempt > r->c->restarts)
 		return 0;
 	lwm_log(LWM_INFO, "%s: saved and stopped, going on (%" PRId64 " of %" PRId64 ")", j->t->label, j->attempt,
 		r->c->restarts);

@@ -8,6 +8,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/hash.h"
+#include "common/base/launch.h"
 #include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/base/rng.h"
@@ -247,6 +248,37 @@ static void nearest_names(void **state)
 	assert_null(lwm_nearest("x", names, 0));
 	assert_string_equal(lwm_hint(hint, "ouput", names, 3), " (did you mean 'output'?)");
 	assert_string_equal(lwm_hint(hint, "zzzzzz", names, 3), "");
+}
+
+static void what_a_launcher_says(void **state)
+{
+	static const char *const names[] = { "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_TASKS_PER_NODE", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK",
+					     "PMI_RANK", "PMI_SIZE", "SLURM_JOB_ID", "SLURM_JOB_END_TIME" };
+	int64_t end = 7;
+	(void)state;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		unsetenv(names[i]);
+	assert_int_equal(lwm_launch_local_size(), 0);
+	assert_false(lwm_launch_by_mpi());
+	assert_null(lwm_launch_job());
+	assert_false(lwm_launch_job_end(&end));
+	assert_int_equal(end, 7);
+	setenv("SLURM_TASKS_PER_NODE", "16(x2),8", 1);
+	assert_int_equal(lwm_launch_local_size(), 16);
+	setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "3", 1); /* mpirun knows better than the job it runs in */
+	assert_int_equal(lwm_launch_local_size(), 3);
+	assert_false(lwm_launch_by_mpi());
+	setenv("PMIX_RANK", "1", 1);
+	assert_true(lwm_launch_by_mpi());
+	setenv("SLURM_JOB_ID", "12_3", 1);
+	assert_string_equal(lwm_launch_job(), "12_3");
+	setenv("SLURM_JOB_END_TIME", "soon", 1);
+	assert_false(lwm_launch_job_end(&end));
+	setenv("SLURM_JOB_END_TIME", "1700000000", 1);
+	assert_true(lwm_launch_job_end(&end));
+	assert_int_equal(end, 1700000000);
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		unsetenv(names[i]);
 }
 
 static void arenas(void **state)
@@ -506,7 +538,7 @@ int main(void)
 		cmocka_unit_test(strings),        cmocka_unit_test(arenas),                     cmocka_unit_test(hashes),
 		cmocka_unit_test(names),          cmocka_unit_test(folders),                    cmocka_unit_test(whole_files),
 		cmocka_unit_test(failures),       cmocka_unit_test(temporary_names),            cmocka_unit_test(what_is_text),
-		cmocka_unit_test(nearest_names),
+		cmocka_unit_test(nearest_names),  cmocka_unit_test(what_a_launcher_says),
 	};
 	return cmocka_run_group_tests_name("base", tests, scratch_make, scratch_remove);
 }
