@@ -107,10 +107,6 @@ calls() {
 }
 
 still_open='common/comm/comm common/comm/watchdog
-common/data/loader/batch common/data/loader/loader
-common/data/pack/out common/data/pack/pack
-common/io/docunit common/io/docshard
-common/io/h5 common/io/vecfile
 common/model/llama_bwd common/model/llama
 common/model/llama_fwd common/model/llama
 common/train/objective common/train/obj_recon

@@ -48,15 +48,30 @@ struct lwm_docs_writer {
 	int which;                     /* name of what was put aside last; -1 nothing */
 };
 
+/* ---- docread.c: what both directions hold documents to ---- */
+
+extern const struct lwm_vec lwm_docs_layout[LWM_DOC_VECS];
+int lwm_docs_check_meta(const char *path, const struct lwm_docs_meta *m, struct lwm_err *e);
+/* Ascending from 0, each within the n tokens. */
+int lwm_docs_check_runs(const char *id, const struct lwm_loss_run *runs, int64_t nruns, int64_t n, struct lwm_err *e);
+const json_t *lwm_docs_described(const struct lwm_docs *d); /* `meta` of an open shard; borrowed */
+
+/* ---- docwrite.c ---- */
+
+/* The 0 that every vector of offsets begins with. */
+int lwm_docs_begin_vectors(struct lwm_docs_writer *w, struct lwm_err *e);
+/* How much is written now, and back to how much was written then. */
+void lwm_docs_set_mark(struct lwm_docs_writer *w, struct lwm_docs_mark *m);
+int lwm_docs_go_back(struct lwm_docs_writer *w, const struct lwm_docs_mark *to, struct lwm_err *e);
+/* Sizes of the vectors, and what meta says of the documents. */
+void lwm_docs_describe(const struct lwm_docs_writer *w, struct lwm_shard_out *s, struct lwm_vec v[LWM_DOC_VECS]);
+
+/* ---- docunit.c ---- */
+
 /* Looks for what an earlier run of the same settings put aside; with force removes it. */
 int lwm_docs_aside_open(struct lwm_docs_writer *w, const struct lwm_docs_meta *m, bool force, struct lwm_err *e);
 void lwm_docs_aside_close(struct lwm_docs_writer *w);
 void lwm_docs_aside_remove(const char *path);
 void lwm_doc_units_release(struct lwm_doc_units *u);
-/* Back to how much was written then. */
-int lwm_docs_go_back(struct lwm_docs_writer *w, const struct lwm_docs_mark *to, struct lwm_err *e);
-/* Sizes of the vectors, and what meta says of the documents. */
-void lwm_docs_describe(const struct lwm_docs_writer *w, struct lwm_shard_out *s, struct lwm_vec v[LWM_DOC_VECS]);
-const json_t *lwm_docs_described(const struct lwm_docs *d); /* `meta` of an open shard; borrowed */
 
 #endif

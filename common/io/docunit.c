@@ -261,17 +261,10 @@ void lwm_docs_aside_close(struct lwm_docs_writer *w)
 
 /* ---- units ---- */
 
-static void set_mark(struct lwm_docs_writer *w, struct lwm_docs_mark *m)
-{
-	for (int i = 0; i < LWM_DOC_VECS; i++)
-		w->at.spool[i] = lwm_spool_bytes(&w->spool[i]);
-	*m = w->at;
-}
-
 void lwm_docs_unit_begin(struct lwm_docs_writer *w)
 {
 	LWM_BUG_ON(w->open);
-	set_mark(w, &w->mark);
+	lwm_docs_set_mark(w, &w->mark);
 	w->open = true;
 }
 
@@ -344,7 +337,7 @@ int lwm_docs_take(struct lwm_docs_writer *w, const char *key, int64_t stats[LWM_
 			u = &w->aside.units.v[i];
 	if (!u)
 		return 0;
-	set_mark(w, &w->mark);
+	lwm_docs_set_mark(w, &w->mark);
 	int rc = adopt(w, u, &why);
 	memcpy(stats, u->stats, sizeof u->stats);
 	unit_release(u);
@@ -387,7 +380,7 @@ static int add_rest(struct lwm_docs_writer *w, struct lwm_err *e)
 		struct lwm_err why = { 0 };
 		if (!u->key)
 			continue;
-		set_mark(w, &before);
+		lwm_docs_set_mark(w, &before);
 		w->mark = before;
 		int rc = adopt(w, u, &why);
 		if (rc == -LWM_EDATA) {
@@ -409,7 +402,7 @@ int lwm_docs_save(struct lwm_docs_writer *w, struct lwm_err *e)
 	char *path = aside_path(w->s.path, which);
 	int64_t units = w->done.n;
 	LWM_BUG_ON(w->open);
-	set_mark(w, &before);
+	lwm_docs_set_mark(w, &before);
 	int rc = path ? add_rest(w, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->s.path);
 	if (rc == 0 && w->done.n)
 		rc = write_aside(w, path, e);
@@ -423,18 +416,5 @@ int lwm_docs_save(struct lwm_docs_writer *w, struct lwm_err *e)
 		unit_release(&w->done.v[--w->done.n]);
 	if (lwm_docs_go_back(w, &before, rc < 0 ? NULL : e) < 0 && rc == 0)
 		rc = e ? e->code : -LWM_EIO;
-	return rc;
-}
-
-int lwm_docs_suspend(struct lwm_docs_writer *w, int64_t *units, struct lwm_err *e)
-{
-	int rc = lwm_docs_unit_drop(w, e);
-	if (units)
-		*units = w->done.n;
-	for (int64_t i = 0; units && i < w->aside.units.n; i++)
-		*units += w->aside.units.v[i].key != NULL;
-	if (rc == 0)
-		rc = lwm_docs_save(w, e);
-	lwm_docs_discard(w);
 	return rc;
 }

@@ -2,7 +2,8 @@
 #ifndef LWM_IO_H5_H
 #define LWM_IO_H5_H
 
-#include "common/io/vecfile.h"
+#include "common/base/err.h"
+#include "common/io/vectype.h"
 
 /* Gives the empty file `fd` a root attribute `schema` and one contiguous, unfilled dataset per vector; at[i] gets its
  * place in the file (-1 when empty), *bytes the size of the file. HDF5 itself writes to memory: after a failed write

@@ -21,18 +21,6 @@
 
 enum { BULK = 16 * LWM_VF_BLOCK, KICK = 8 << 20 };
 
-int lwm_vtype_bytes(enum lwm_vtype t)
-{
-	switch (t) {
-	case LWM_V_U16: return 2;
-	case LWM_V_U32:
-	case LWM_V_F32: return 4;
-	case LWM_V_I64:
-	case LWM_V_U64: return 8;
-	default: return 1;
-	}
-}
-
 static int64_t blocks_of(int64_t bytes, int64_t block)
 {
 	return (bytes + block - 1) / block;

@@ -19,30 +19,11 @@
 
 #include "common/base/err.h"
 #include "common/base/hash.h"
+#include "common/io/vectype.h"
 
-enum lwm_vtype {
-	LWM_V_U8,
-	LWM_V_U16,
-	LWM_V_U32,
-	LWM_V_I64,
-	LWM_V_U64,
-	LWM_V_F32,
-	LWM_V_TEXT,  /* one string of n bytes */
-	LWM_V_TOKENS, /* reading only: U16 or U32 */
-	LWM_V_UINT    /* reading only: U16, U32 or I64 */
-};
-int lwm_vtype_bytes(enum lwm_vtype t);
-
-#define LWM_VF_MAX 12
 #define LWM_VF_BLOCK 65536
 #define LWM_VF_FINE 4096
 #define LWM_VF_FINE_SUMS 16384
-
-struct lwm_vec {
-	const char *name;
-	enum lwm_vtype type;
-	int64_t n; /* writing: values it will get; reading: filled */
-};
 
 struct lwm_vfw; /* writer */
 /* Writes a temporary beside PATH, over what may stand there in the end; all sizes are known. Fails when the file system says that

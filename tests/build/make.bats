@@ -39,7 +39,7 @@ standin_tree() {
 	cp "$ROOT/Makefile" .
 	for d in tests/deps.sh tests/emu/build.mk tests/gpu/gpu.mk kernels/cuda/build.mk; do cp "$ROOT/$d" "$d"; done
 	ln -s "$ROOT"/common/base/*.h common/base/
-	ln -s "$ROOT"/common/io/{h5.c,h5.h,h5_mem.c,h5_mem.h,openfile.h,pio.h,vecfile.h} common/io/
+	ln -s "$ROOT"/common/io/{h5.c,h5.h,h5_mem.c,h5_mem.h,openfile.h,pio.h,vectype.h} common/io/
 	echo 'typedef int nothing;' | tee kernels/none.c kernels/cuda/none.cu >kernels/cuda/host.c
 	echo 'int main(void) { return 0; }' | tee tests/kernels/ops.c >tests/emu/selftest.cc
 	cat >common/base/some.c <<-'C'
@@ -47,7 +47,7 @@ standin_tree() {
 		#include "common/base/err.h"
 		#include "common/io/openfile.h"
 		#include "common/io/pio.h"
-		#include "common/io/vecfile.h"
+		#include "common/io/vectype.h"
 		#include <unistd.h>
 		int lwm_memory_room(size_t n, const char *what, struct lwm_err *e) { (void)n; (void)what; (void)e; return 0; }
 		int lwm_openfile_room(const char *path, struct lwm_err *e) { (void)path; (void)e; return 0; }

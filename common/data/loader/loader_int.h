@@ -59,6 +59,15 @@ struct lwm_loader {
 	bool running, stop;
 };
 
+/* ---- draw.c ---- */
+
+/* How many draws of a block each source has: l->slots. */
+int lwm_loader_plan_draws(struct lwm_loader *l, const struct lwm_loader_cfg *cfg, struct lwm_err *e);
+/* Held-out rows: one step of whole micro batches on every rank, with room for all that count. */
+int lwm_loader_hold_out(struct lwm_loader *l, struct lwm_err *e);
+
+/* ---- batch.c ---- */
+
 /* Reads the rows of (step, micro) into b, whose arrays are allocated. */
 int lwm_loader_fill(struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_batch *b, struct lwm_err *e);
 

@@ -22,6 +22,11 @@ bool lwm_pack_in_folder(const struct lwm_pack_cfg *c)
 	return c->rows_per_shard > 0 || arrayed(c);
 }
 
+int64_t lwm_pack_row_tokens(const struct lwm_pack_cfg *c)
+{
+	return c->seq_length + (c->mode == LWM_PACK_CONCAT);
+}
+
 char *lwm_pack_shard_path(const struct lwm_pack_cfg *c, int64_t shard)
 {
 	char *p;

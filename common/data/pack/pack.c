@@ -88,11 +88,6 @@ static int push_segment(struct row *r, int64_t start, int64_t len, int64_t doc, 
 	return 0;
 }
 
-int64_t lwm_pack_row_tokens(const struct lwm_pack_cfg *c)
-{
-	return c->seq_length + (c->mode == LWM_PACK_CONCAT);
-}
-
 static int flush_row(struct packer *k, struct lwm_err *e)
 {
 	struct row *r = &k->row;
