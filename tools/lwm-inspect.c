@@ -450,7 +450,7 @@ static int check_one(const char *path, bool json, struct lwm_err *e)
 		rc = lwm_check_thing(path, what, e);
 	if (!json)
 		return rc;
-	json_t *o = json_pack("{s:s,s:s,s:b,s:s}", "path", path, "kind", lwm_thing_names[what], "intact", rc == 0,
+	json_t *o = json_pack("{s:s,s:s,s:b,s:s}", "path", path, "kind", lwm_thing_name(what), "intact", rc == 0,
 			      "reason", rc < 0 ? e->msg : "");
 	if (o)
 		print(o, true, NULL);

@@ -9,6 +9,7 @@
 
 const char lwm_docs_schema[] = "lwm-docs-2", lwm_docs_kind[] = "docs";
 static const char old_schema[] = "lwm-docs-1"; /* sums over larger blocks */
+const char *const lwm_docs_schemas[] = { lwm_docs_schema, old_schema, NULL };
 const struct lwm_vec lwm_docs_layout[LWM_DOC_VECS] = {
 	[LWM_DOC_TOKENS] = { "tokens", LWM_V_TOKENS, 0 },
 	[LWM_DOC_OFFSET] = { "doc_offset", LWM_V_I64, 0 },

@@ -6,6 +6,7 @@
 #include "common/io/shard.h"
 
 extern const char lwm_docs_schema[], lwm_docs_kind[];
+extern const char *const lwm_docs_schemas[]; /* those that are read, ending in NULL */
 enum {
 	LWM_DOC_TOKENS, LWM_DOC_OFFSET, LWM_DOC_RUN, LWM_DOC_RUN_START, LWM_DOC_RUN_LOSS, LWM_DOC_ID_BYTES, LWM_DOC_ID_OFFSET,
 	LWM_DOC_SRC_BYTES, LWM_DOC_SRC_OFFSET, LWM_DOC_VECS

@@ -13,12 +13,12 @@ enum lwm_thing {
 	LWM_THING_ROWS,
 	LWM_THING_CKPT,
 	LWM_THING_PART,
+	LWM_THING_ST, /* a file of weights by itself; before MODEL, whose files may be that too */
 	LWM_THING_MODEL,
-	LWM_THING_ST,
 	LWM_THING_INDEX, /* of a folder of row shards */
 	LWM_THING_INPUTS /* list of inputs that they share */
 };
-extern const char *const lwm_thing_names[];
+const char *lwm_thing_name(enum lwm_thing what); /* "document shard" */
 
 /* A folder with COMMIT.json (or named step_...) is a checkpoint, one with config.json and *.safetensors a model,
  * other folders are OTHER; files are known by content. A file of no known kind is OTHER without an error; a missing

@@ -27,9 +27,10 @@
 
 struct lwm_model;
 
-/* dir, or a single .safetensors file with config.json beside it. */
+/* dir, or a single file of weights (.safetensors) with config.json beside it. */
 int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e);
 void lwm_model_close(struct lwm_model *m);
+bool lwm_model_lies_in(const char *dir); /* is this folder a model? Looks at names alone */
 const json_t *lwm_model_config(const struct lwm_model *m); /* borrowed */
 const char *lwm_model_kind(const struct lwm_model *m);     /* "lwm" or "vqgan" */
 /* What lwm_tokenizer_open takes: the folder's tokenizer.model, or the folder when it has a tokenizer.txt; NULL:
@@ -62,6 +63,7 @@ struct lwm_model_spec {
 	int (*extra)(void *ctx, const char *dir, struct lwm_err *e);
 	void *ctx;
 	const char *tokenizer; /* lwm_tokenizer_hash of the one the model was trained with; NULL, "": unknown */
+	const char *format;    /* how weights are written; NULL: as safetensors */
 	const char *source;    /* what it is made of, for the manifest; NULL: not told */
 };
 

@@ -1,4 +1,5 @@
-/* Opens a model folder and reads its tensors in memory layout. */
+/* Opens a model and reads its tensors in memory layout: what all formats have in common, the configuration, the tokenizer, the
+ * manifest, the order of rows and axes. How weights lie on disk is the format's (struct lwm_model_format). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,15 +8,12 @@
 #include "common/base/json.h"
 #include "common/base/path.h"
 #include "common/io/model_int.h"
-#include "common/io/seal.h"
 
 #define CONFIG_LIMIT (16LL << 20)
-#define INDEX_LIMIT (256LL << 20)
 #define SMALL (64LL << 20) /* files up to here are checked as a whole when opened */
 
 struct entry {
-	struct lwm_st *file;
-	int64_t index, size, head;
+	int64_t index, size, head; /* index: among the tensors of the format */
 	enum lwm_change how;
 };
 
@@ -24,8 +22,8 @@ struct lwm_model {
 	struct lwm_model_record record;
 	json_t *config;
 	bool vqgan;
-	struct lwm_st **file;
-	int nfiles;
+	const struct lwm_model_format *format;
+	void *weights; /* the format's */
 	struct lwm_ckpt_tensor *tensor; /* memory layout */
 	struct entry *entry;
 	int64_t ntensor;
@@ -38,9 +36,8 @@ void lwm_model_close(struct lwm_model *m)
 {
 	if (!m)
 		return;
-	for (int i = 0; i < m->nfiles; i++)
-		lwm_st_close(m->file[i]);
-	free(m->file);
+	if (m->weights)
+		m->format->close(m->weights);
 	json_decref(m->config);
 	free(m->tensor);
 	free(m->entry);
@@ -53,111 +50,9 @@ void lwm_model_close(struct lwm_model *m)
 
 /* ---- opening ---- */
 
-/* A JSON file of the folder; what is parsed is what was compared with the manifest. */
-static int read_json(struct lwm_model *m, const char *name, int64_t limit, json_t **out, struct lwm_err *e)
+static int add_tensor(struct lwm_model *m, int64_t k, struct lwm_err *e)
 {
-	char *text = NULL, *path = lwm_path_join(m->dir, name);
-	size_t n;
-	int rc = path ? lwm_read_file(path, limit, &text, &n, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
-	if (rc == 0)
-		rc = lwm_record_check(&m->record, name, text, n, e);
-	if (rc == 0)
-		rc = lwm_json_parse(out, text, n, path, e);
-	free(text);
-	free(path);
-	return rc;
-}
-
-static int open_file(struct lwm_model *m, const char *name, struct lwm_err *e)
-{
-	char *path = lwm_path_join(m->dir, name);
-	struct lwm_st **grown = realloc(m->file, (size_t)(m->nfiles + 1) * sizeof *grown);
-	if (grown)
-		m->file = grown;
-	int rc = grown && path ? lwm_st_open(&m->file[m->nfiles], path, e)
-			       : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
-	if (rc == 0)
-		m->nfiles++;
-	free(path);
-	return rc;
-}
-
-static int open_listed(struct lwm_model *m, const json_t *map, const char *path, struct lwm_err *e)
-{
-	json_t *seen = json_object(), *v;
-	const char *tensor;
-	int rc = seen ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
-	json_object_foreach((json_t *)(uintptr_t)map, tensor, v) {
-		const char *name = json_string_value(v);
-		if (!name || !lwm_name_is_plain(name))
-			rc = lwm_fail(e, LWM_EDATA, "%s: '%.80s' is not in a file of the same folder", path, tensor);
-		else if (!json_object_get(seen, name))
-			rc = json_object_set_new(seen, name, json_true())
-				     ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path)
-				     : open_file(m, name, e);
-		if (rc < 0)
-			break;
-	}
-	json_decref(seen);
-	return rc;
-}
-
-/* Files of the index must hold what the index says. */
-static int check_index(const struct lwm_model *m, const json_t *map, const char *path, struct lwm_err *e)
-{
-	int64_t n = 0;
-	for (int i = 0; i < m->nfiles; i++)
-		n += lwm_st_count(m->file[i]);
-	if (n != (int64_t)json_object_size(map))
-		return lwm_fail(e, LWM_EDATA, "%s: lists %zu tensors, the files hold %" PRId64, path,
-				json_object_size(map), n);
-	for (int i = 0; i < m->nfiles; i++)
-		for (int64_t k = 0; k < lwm_st_count(m->file[i]); k++)
-			if (!json_object_get(map, lwm_st_tensor(m->file[i], k)->name))
-				return lwm_fail(e, LWM_EDATA, "%s: does not list '%.80s'", path,
-						lwm_st_tensor(m->file[i], k)->name);
-	return 0;
-}
-
-static int open_index(struct lwm_model *m, const char *name, const char *path, struct lwm_err *e)
-{
-	json_t *index = NULL, *map;
-	int rc;
-	LWM_GO(read_json(m, name, INDEX_LIMIT, &index, e));
-	LWM_GO(lwm_json_get(index, "weight_map", JSON_OBJECT, &map, path, e));
-	LWM_GO(open_listed(m, map, path, e));
-	rc = check_index(m, map, path, e);
-out:
-	json_decref(index);
-	return rc;
-}
-
-/* One file, or an index and its files, under either stem. */
-static int open_files(struct lwm_model *m, struct lwm_err *e)
-{
-	for (int k = 0; k < 2; k++) {
-		char name[64];
-		snprintf(name, sizeof name, "%s.safetensors.index.json", lwm_model_stem(k == 1));
-		char *path = lwm_path_join(m->dir, name);
-		if (!path)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
-		int index = lwm_path_there(path, e);
-		int rc = index > 0 ? open_index(m, name, path, e) : index;
-		name[strlen(name) - strlen(".index.json")] = 0;
-		path[strlen(path) - strlen(".index.json")] = 0;
-		int single = index ? 0 : lwm_path_there(path, e);
-		free(path);
-		if (single)
-			rc = single > 0 ? open_file(m, name, e) : single;
-		if (index || single)
-			return rc;
-	}
-	return lwm_fail(e, LWM_EDATA, "%s: has no model.safetensors", m->dir);
-}
-
-static int add_tensor(struct lwm_model *m, struct lwm_st *file, int64_t k, struct lwm_err *e)
-{
-	const struct lwm_st_tensor *t = lwm_st_tensor(file, k);
+	const struct lwm_st_tensor *t = m->format->tensor(m->weights, k);
 	struct lwm_ckpt_tensor *c = &m->tensor[m->ntensor];
 	struct entry *x = &m->entry[m->ntensor];
 	/* old files carry it; it follows from the configuration */
@@ -165,8 +60,9 @@ static int add_tensor(struct lwm_model *m, struct lwm_st *file, int64_t k, struc
 		return 0;
 	if (t->ndim > 4 || t->size < 1)
 		return lwm_fail(e, LWM_EDATA, "%s: '%.80s' is of no shape that is used here", m->dir, t->name);
-	*x = (struct entry){ file, k, t->size, 0, LWM_SAME };
-	LWM_TRY(lwm_change_of(t->name, t->ndim, t->shape, m->vqgan, m->config, &x->how, &x->head, m->dir, e));
+	*x = (struct entry){ k, t->size, 0, LWM_SAME };
+	if (!m->format->as_in_memory)
+		LWM_TRY(lwm_change_of(t->name, t->ndim, t->shape, m->vqgan, m->config, &x->how, &x->head, m->dir, e));
 	c->name = t->name;
 	c->ndim = t->ndim;
 	for (int d = 0; d < t->ndim; d++)
@@ -181,16 +77,13 @@ static int add_tensor(struct lwm_model *m, struct lwm_st *file, int64_t k, struc
 
 static int list_tensors(struct lwm_model *m, struct lwm_err *e)
 {
-	int64_t n = 0;
-	for (int i = 0; i < m->nfiles; i++)
-		n += lwm_st_count(m->file[i]);
+	int64_t n = m->format->count(m->weights);
 	m->tensor = calloc((size_t)n + 1, sizeof *m->tensor);
 	m->entry = calloc((size_t)n + 1, sizeof *m->entry);
 	if (!m->tensor || !m->entry)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
-	for (int i = 0; i < m->nfiles; i++)
-		for (int64_t k = 0; k < lwm_st_count(m->file[i]); k++)
-			LWM_TRY(add_tensor(m, m->file[i], k, e));
+	for (int64_t k = 0; k < n; k++)
+		LWM_TRY(add_tensor(m, k, e));
 	return 0;
 }
 
@@ -224,47 +117,22 @@ static int find_tokenizer(struct lwm_model *m, struct lwm_err *e)
 	return rc < 0 ? rc : 0;
 }
 
-static int read_config(struct lwm_model *m, struct lwm_err *e)
+static int read_config(struct lwm_model *m, const struct lwm_model_place *from, struct lwm_err *e)
 {
-	LWM_TRY(read_json(m, LWM_MODEL_CONFIG, CONFIG_LIMIT, &m->config, e));
+	LWM_TRY(m->format->config ? m->format->config(from, &m->config, e)
+				  : lwm_record_json(&m->record, m->dir, LWM_MODEL_CONFIG, CONFIG_LIMIT, &m->config, e));
 	if (!json_is_object(m->config))
 		return lwm_fail(e, LWM_EDATA, "%s/%s: must be an object", m->dir, LWM_MODEL_CONFIG);
 	m->vqgan = lwm_model_is_vqgan(m->config);
 	return find_tokenizer(m, e);
 }
 
-/* The weights that were opened are the named ones: all of them, but for a single file. */
-static int check_weights(const struct lwm_model *m, bool single, struct lwm_err *e)
-{
-	const struct lwm_model_record *r = &m->record;
-	if (!r->record)
-		return 0;
-	if (!single && lwm_record_weights(r) != m->nfiles)
-		return lwm_fail(e, LWM_EDATA, "%s: names %" PRId64 " files of weights, the model has %d", r->path,
-				lwm_record_weights(r), m->nfiles);
-	for (int i = 0; i < m->nfiles; i++) {
-		const char *name = lwm_path_base(lwm_st_path(m->file[i])), *want = lwm_record_hash(r, name);
-		if (!want || strcmp(want, lwm_st_identity(m->file[i]).hex))
-			return lwm_fail(e, LWM_EDATA, "%s: %s is not the file it speaks of (damaged, stale or swapped)", r->path,
-					name);
-	}
-	return 0;
-}
-
-static int check_data(struct lwm_model *m, struct lwm_err *e)
-{
-	for (int i = 0; i < m->nfiles; i++)
-		LWM_TRY(lwm_st_check(m->file[i], e));
-	return 0;
-}
-
 static int check_small(struct lwm_model *m, struct lwm_err *e)
 {
 	int64_t bytes = 0;
-	for (int i = 0; i < m->nfiles; i++)
-		for (int64_t k = 0; k < lwm_st_count(m->file[i]); k++)
-			bytes += lwm_st_tensor(m->file[i], k)->end - lwm_st_tensor(m->file[i], k)->begin;
-	int rc = bytes <= SMALL ? check_data(m, e) : 0;
+	for (int64_t k = 0; k < m->format->count(m->weights); k++)
+		bytes += m->format->tensor(m->weights, k)->end - m->format->tensor(m->weights, k)->begin;
+	int rc = bytes <= SMALL ? m->format->check(m->weights, e) : 0;
 	if (rc != -LWM_ENO)
 		return rc;
 	lwm_err_clear(e);
@@ -273,13 +141,16 @@ static int check_small(struct lwm_model *m, struct lwm_err *e)
 
 int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e)
 {
-	bool single = lwm_path_has_suffix(dir, ".safetensors");
+	const struct lwm_model_format *format = lwm_model_format_of(dir);
+	bool single = lwm_model_is_file(format, dir);
+	struct lwm_model_place from;
 	int rc;
 	struct lwm_model *m = calloc(1, sizeof *m);
 	*out = NULL;
 	if (!m)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	m->held_tensor = -1;
+	m->format = format;
 	m->dir = single ? lwm_path_dir(dir) : strdup(dir);
 	if (!m->dir) {
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
@@ -290,9 +161,9 @@ int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e)
 		goto out;
 	}
 	LWM_GO(lwm_record_read(&m->record, m->dir, e));
-	LWM_GO(read_config(m, e));
-	LWM_GO(single ? open_file(m, lwm_path_base(dir), e) : open_files(m, e));
-	LWM_GO(check_weights(m, single, e));
+	from = (struct lwm_model_place){ m->dir, single ? lwm_path_base(dir) : NULL, &m->record };
+	LWM_GO(read_config(m, &from, e));
+	LWM_GO(format->open(&m->weights, &from, e));
 	LWM_GO(list_tensors(m, e));
 	LWM_GO(check_small(m, e));
 	*out = m;
@@ -370,7 +241,7 @@ static int hold(struct lwm_model *m, int64_t i, int64_t first, int64_t n, struct
 		return 0;
 	LWM_TRY(reserve(m, n, e));
 	float *disk = m->held + m->held_cap;
-	LWM_TRY(lwm_st_read(x->file, x->index, first, n, disk, e));
+	LWM_TRY(m->format->read(m->weights, x->index, first, n, disk, e));
 	if (x->how == LWM_CONV) {
 		lwm_conv_to_memory(disk, m->tensor[i].shape, m->held);
 	} else {
@@ -388,7 +259,7 @@ int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, fl
 {
 	const struct entry *x = &m->entry[i];
 	if (x->how == LWM_SAME)
-		return lwm_st_read(x->file, x->index, offset, n, out, e);
+		return m->format->read(m->weights, x->index, offset, n, out, e);
 	if (offset < 0 || n < 0 || offset > x->size - n)
 		return lwm_fail(e, LWM_EDATA, "%s: values %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64,
 				m->dir, offset, offset + n, m->tensor[i].name, x->size);
@@ -436,9 +307,9 @@ int lwm_model_check(struct lwm_model *m, struct lwm_err *e)
 {
 	const char *name;
 	json_t *v;
-	LWM_TRY(check_data(m, e));
+	LWM_TRY(m->format->check(m->weights, e));
 	json_object_foreach(m->record.files, name, v)
-		if (!lwm_is_safetensors(name))
+		if (!lwm_model_is_weights(name))
 			LWM_TRY(lwm_record_check_file(&m->record, m->dir, name, e));
 	return 0;
 }

@@ -9,11 +9,6 @@
 
 #define MANIFEST_LIMIT (64LL << 20)
 
-bool lwm_is_safetensors(const char *name)
-{
-	return lwm_path_has_suffix(name, ".safetensors");
-}
-
 /* Every name is one of the same folder, every value a hash. */
 static int check_files(const struct lwm_model_record *r, struct lwm_err *e)
 {
@@ -64,13 +59,21 @@ void lwm_record_release(struct lwm_model_record *r)
 	memset(r, 0, sizeof *r);
 }
 
-int64_t lwm_record_weights(const struct lwm_model_record *r)
+bool lwm_folder_has(const char *dir, const char *name)
+{
+	char *path = lwm_path_join(dir, name);
+	bool yes = path && lwm_path_exists(path);
+	free(path);
+	return yes;
+}
+
+int64_t lwm_record_count(const struct lwm_model_record *r, const char *suffix)
 {
 	const char *name;
 	json_t *v;
 	int64_t n = 0;
 	json_object_foreach(r->files, name, v)
-		n += lwm_is_safetensors(name);
+		n += lwm_path_has_suffix(name, suffix);
 	return n;
 }
 
@@ -94,6 +97,21 @@ int lwm_record_check(const struct lwm_model_record *r, const char *name, const c
 {
 	struct lwm_hash have = lwm_hash_bytes(text, n);
 	return r->record && !r->weights_only ? compare(r, name, &have, e) : 0;
+}
+
+int lwm_record_json(const struct lwm_model_record *r, const char *dir, const char *name, int64_t limit, json_t **out,
+		    struct lwm_err *e)
+{
+	char *text = NULL, *path = lwm_path_join(dir, name);
+	size_t n;
+	int rc = path ? lwm_read_file(path, limit, &text, &n, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	if (rc == 0)
+		rc = lwm_record_check(r, name, text, n, e);
+	if (rc == 0)
+		rc = lwm_json_parse(out, text, n, path, e);
+	free(text);
+	free(path);
+	return rc;
 }
 
 int lwm_record_check_file(const struct lwm_model_record *r, const char *dir, const char *name, struct lwm_err *e)

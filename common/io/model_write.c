@@ -40,7 +40,8 @@ struct lwm_model_writer {
 	struct out_tensor *tensor;
 	int64_t ntensor, next, bytes;
 	int nfiles, file; /* files in all, the one being written */
-	struct lwm_st_writer *st;
+	const struct lwm_model_format *format;
+	void *out; /* the file being written, the format's */
 	float *work; /* a head, or a convolution in both layouts */
 	int64_t work_cap;
 };
@@ -64,7 +65,8 @@ void lwm_model_discard(struct lwm_model_writer *w)
 {
 	if (!w)
 		return;
-	lwm_st_discard(w->st);
+	if (w->format)
+		w->format->discard(w->out);
 	if (w->tmp)
 		lwm_remove_tree(w->tmp, NULL);
 	if (w->lock >= 0)
@@ -117,9 +119,9 @@ static void file_name(const struct lwm_model_writer *w, int k, char *out, size_t
 {
 	const char *stem = lwm_model_stem(w->vqgan);
 	if (w->nfiles == 1)
-		snprintf(out, size, "%s.safetensors", stem);
+		snprintf(out, size, "%s%s", stem, w->format->suffix);
 	else
-		snprintf(out, size, "%s-%05d-of-%05d.safetensors", stem, k + 1, w->nfiles);
+		snprintf(out, size, "%s-%05d-of-%05d%s", stem, k + 1, w->nfiles, w->format->suffix);
 }
 
 /* Starts file w->file with its tensors. */
@@ -136,7 +138,7 @@ static int start_file(struct lwm_model_writer *w, struct lwm_err *e)
 	char *path = lwm_path_join(w->tmp, name);
 	for (int64_t i = 0; list && i < n; i++)
 		list[i] = w->tensor[first + i].disk;
-	int rc = list && path ? lwm_st_create(&w->st, path, list, n, NULL, false, e)
+	int rc = list && path ? w->format->create(&w->out, path, list, n, e)
 			      : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
 	free(list);
 	free(path);
@@ -200,6 +202,11 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 		goto out;
 	}
+	w->format = lwm_model_format_to_write(spec->format, e);
+	if (!w->format) {
+		rc = -LWM_ECONFIG;
+		goto out;
+	}
 	LWM_GO(check_target(w->dir, force, e));
 	w->force = force;
 	w->vqgan = !strcmp(spec->kind, "vqgan");
@@ -239,9 +246,9 @@ static int finish_file(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char name[80];
 	struct lwm_hash identity;
-	struct lwm_st_writer *st = w->st;
-	w->st = NULL;
-	LWM_TRY(lwm_st_commit(st, &identity, e));
+	void *out = w->out;
+	w->out = NULL;
+	LWM_TRY(w->format->commit(out, &identity, e));
 	file_name(w, w->file, name, sizeof name);
 	return note(w, name, &identity, e);
 }
@@ -255,7 +262,7 @@ static int add_qk(struct lwm_model_writer *w, const struct out_tensor *x, lwm_mo
 	for (int64_t at = 0; at < x->size; at += unit) {
 		LWM_TRY(source(ctx, at, unit, w->work, e));
 		for (int64_t p = 0; p < x->head; p++)
-			LWM_TRY(lwm_st_write(w->st, w->work + (2 * (p % half) + p / half) * cols, cols, e));
+			LWM_TRY(w->format->write(w->out, w->work + (2 * (p % half) + p / half) * cols, cols, e));
 	}
 	return 0;
 }
@@ -266,7 +273,7 @@ static int add_conv(struct lwm_model_writer *w, const struct out_tensor *x, lwm_
 	LWM_TRY(reserve(w, 2 * x->size, e));
 	LWM_TRY(source(ctx, 0, x->size, w->work, e));
 	lwm_conv_to_disk(w->work, x->mem.shape, w->work + x->size);
-	return lwm_st_write(w->st, w->work + x->size, x->size, e);
+	return w->format->write(w->out, w->work + x->size, x->size, e);
 }
 
 static int add_same(struct lwm_model_writer *w, const struct out_tensor *x, lwm_model_source_fn *source, void *ctx,
@@ -276,7 +283,7 @@ static int add_same(struct lwm_model_writer *w, const struct out_tensor *x, lwm_
 	for (int64_t at = 0; at < x->size; at += PIECE) {
 		int64_t n = x->size - at < PIECE ? x->size - at : PIECE;
 		LWM_TRY(source(ctx, at, n, w->work, e));
-		LWM_TRY(lwm_st_write(w->st, w->work, n, e));
+		LWM_TRY(w->format->write(w->out, w->work, n, e));
 	}
 	return 0;
 }
@@ -355,7 +362,7 @@ static int note_files(struct lwm_model_writer *w, struct lwm_err *e)
 	if (!dir)
 		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot list it", w->tmp);
 	while (rc == 0 && (errno = 0, d = readdir(dir)))
-		if (d->d_name[0] != '.' && !lwm_is_safetensors(d->d_name))
+		if (d->d_name[0] != '.' && !lwm_model_is_weights(d->d_name))
 			rc = note_file(w, d->d_name, e);
 	if (rc == 0 && errno)
 		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot list it", w->tmp);
@@ -375,7 +382,7 @@ static int write_index(struct lwm_model_writer *w, struct lwm_err *e)
 	lwm_put(meta, "total_size", json_integer(w->bytes), &failed);
 	lwm_put(o, "metadata", meta, &failed);
 	lwm_put(o, "weight_map", map, &failed);
-	snprintf(name, sizeof name, "%s.safetensors.index.json", lwm_model_stem(w->vqgan));
+	snprintf(name, sizeof name, "%s%s.index.json", lwm_model_stem(w->vqgan), w->format->suffix);
 	int rc = failed ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir) : write_json(w, o, name, e);
 	json_decref(o);
 	return rc;

@@ -9,6 +9,7 @@
 #include "common/base/num.h"
 
 static const char old_schema[] = "lwm-rows-1";
+const char *const lwm_rows_schemas[] = { lwm_rows_schema, old_schema, NULL };
 enum { TOKENS, ROW_SEG, SEG_START, SEG_LEN, SEG_LOSS, SEG_DOC, ROW_RUN, RUN_START, RUN_LOSS, OLD_VECS };
 static const struct lwm_vec old_layout[OLD_VECS] = {
 	[TOKENS] = { "tokens", LWM_V_TOKENS, 0 },    [ROW_SEG] = { "row_seg", LWM_V_I64, 0 },

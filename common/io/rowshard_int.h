@@ -6,6 +6,7 @@
 #include "common/io/shard.h"
 
 extern const char lwm_rows_schema[], lwm_rows_kind[];
+extern const char *const lwm_rows_schemas[]; /* those that are read, ending in NULL */
 enum {
 	LWM_ROW_TOKENS, LWM_ROW_SEG, LWM_ROW_SEG_LEN, LWM_ROW_SEG_DOC, LWM_ROW_FLIP, LWM_ROW_FLIP_AT, LWM_ROW_VECS
 };

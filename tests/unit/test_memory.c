@@ -212,7 +212,7 @@ static int read_shard(const char *path, const char *result, struct lwm_err *e)
 	char manifest[300];
 	LWM_TRY(lwm_thing_of(path, &what, e));
 	if (what != LWM_THING_DOCS)
-		return lwm_fail(e, LWM_EDATA, "taken for a thing of kind %s", lwm_thing_names[what]);
+		return lwm_fail(e, LWM_EDATA, "taken for a thing of kind %s", lwm_thing_name(what));
 	LWM_TRY(lwm_docs_open(&d, path, e));
 	int rc = hash_documents(d, &h, e);
 	lwm_docs_close(d);
