@@ -106,7 +106,6 @@ calls() {
 	rm -f "$out.nm"
 }
 
-still_open='common/comm/comm common/comm/watchdog
 common/model/llama_bwd common/model/llama
 common/model/llama_fwd common/model/llama
 common/train/objective common/train/obj_recon

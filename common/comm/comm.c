@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/comm/comm_int.h"
+#include "common/comm/watchdog.h"
 
 struct lwm_comm *lwm_comm_handle(const struct lwm_comm_ops *ops, int rank, int size, void *impl)
 {
@@ -235,7 +236,7 @@ int lwm_comm_end(struct lwm_comm *world, int rc, const struct lwm_err *e)
 	bool shared = e->who == LWM_ERR_SHARED || e->who == LWM_ERR_HEARD;
 	if (world->size > 1 && rc < 0 && !shared)
 		lwm_comm_abort(world, -rc);
-	lwm_watchdog_start(world, 60);
+	lwm_watchdog_start(world->rank, world->size, 60);
 	lwm_watchdog_pet("the end");
 	lwm_comm_free(world);
 	lwm_watchdog_stop();

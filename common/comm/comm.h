@@ -63,16 +63,4 @@ int lwm_agree(struct lwm_comm *c, int rc, struct lwm_err *e);
  * (on MPI this does not return); nobody waits longer than a minute for a rank that does not come. Returns rc. */
 int lwm_comm_end(struct lwm_comm *world, int rc, const struct lwm_err *e);
 
-/* The watchdog ends a process whose ranks wait for each other for ever: with status LWM_ERANK and a sentence on stderr. A process
- * that computes has to give a sign of life (pet, tick) every `seconds`; kernels give them from inside long loops. One that waits
- * for other ranks cannot know whether those compute: it waits for ten times the longest step so far, before there was a step ten
- * times `seconds`, at least `seconds`. A lost rank is not its business: the launcher sees that at once (slurm/job.sh). All local.
- * start: 0 seconds, or a group of one, which waits for nobody: off. */
-void lwm_watchdog_start(struct lwm_comm *c, double seconds);
-void lwm_watchdog_pet(const char *where); /* `where` names the section for the report */
-void lwm_watchdog_tick(void);             /* the same section goes on; any thread, cheap */
-void lwm_watchdog_wait(bool waiting);     /* around whatever waits for other ranks; bodies of comm call it */
-void lwm_watchdog_step(double seconds);   /* a step took so long */
-void lwm_watchdog_stop(void);
-
 #endif

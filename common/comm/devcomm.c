@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "common/comm/watchdog.h"
 
 enum { FLIGHTS = 8, PIECE = 16 << 20 };
 enum kind { HOST, STAGED, NCCL };

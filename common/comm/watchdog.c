@@ -1,5 +1,6 @@
-/* A stuck job costs its whole allocation: when no sign of life comes for a while, end the process; the launcher ends
- * the others. */
+/* A stuck job costs its whole allocation: a thread looks once a second how long there was no sign of life. */
+#include "common/comm/watchdog.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -8,8 +9,8 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/err.h"
 #include "common/base/log.h"
-#include "common/comm/comm.h"
 #include "kernels/kernels.h"
 
 enum { PATIENCE = 10 /* steps, or times the limit, that others are waited for */ };
@@ -27,19 +28,19 @@ static struct {
 } w = { .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER };
 
 /* How long silence is borne now. */
-static double limit(bool waiting)
+static double silence_limit(bool waiting)
 {
 	double l = PATIENCE * (w.longest > 0 ? w.longest : w.seconds);
 
 	return waiting && l > w.seconds ? l : w.seconds;
 }
 
-static void look(void)
+static void check_silence(void)
 {
 	bool waiting = atomic_load(&w.waiting) > 0;
 	double silent = lwm_now() - atomic_load(&w.last);
 
-	if (silent <= limit(waiting))
+	if (silent <= silence_limit(waiting))
 		return;
 	dprintf(2, "lwm: rank %d: %s for %.0f s in '%s': a rank is lost or stuck\n", w.rank,
 		waiting ? "waited for other ranks" : "no progress", silent, w.where);
@@ -56,21 +57,21 @@ static void *watch(void *unused)
 		t.tv_sec += 1;
 		pthread_cond_timedwait(&w.wake, &w.lock, &t);
 		if (w.running)
-			look();
+			check_silence();
 	}
 	pthread_mutex_unlock(&w.lock);
 	return NULL;
 }
 
-void lwm_watchdog_start(struct lwm_comm *c, double seconds)
+void lwm_watchdog_start(int rank, int ranks, double seconds)
 {
-	if (lwm_comm_size(c) == 1)
+	if (ranks == 1)
 		return;
 	pthread_mutex_lock(&w.lock);
 	if (seconds > 0 && !w.running) {
 		w.seconds = seconds;
 		w.longest = 0;
-		w.rank = lwm_comm_rank(c);
+		w.rank = rank;
 		lwm_watchdog_tick();
 		w.running = pthread_create(&w.thread, NULL, watch, NULL) == 0;
 		if (w.running)

@@ -3,6 +3,7 @@
 #define LWM_MODEL_LLAMA_INT_H
 
 #include "common/comm/device.h"
+#include "common/comm/watchdog.h"
 #include "common/model/attn_ring.h"
 #include "common/model/llama.h"
 

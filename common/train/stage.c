@@ -13,6 +13,7 @@
 #include "common/base/num.h"
 #include "common/base/stop.h"
 #include "common/comm/device.h"
+#include "common/comm/watchdog.h"
 #include "common/train/metrics.h"
 #include "common/train/peak.h"
 #include "common/train/save.h"
@@ -399,7 +400,7 @@ int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_
 		rc = open_folder(&r, e);
 	LWM_GO(lwm_agree(world, rc, e));
 	lwm_stop_install(s->grace, r.stop_file);
-	lwm_watchdog_start(world, s->watchdog);
+	lwm_watchdog_start(lwm_comm_rank(world), lwm_comm_size(world), s->watchdog);
 	rc = go(&r, e);
 out:
 	release(&r);
