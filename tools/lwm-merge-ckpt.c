@@ -233,7 +233,7 @@ static int64_t mesh_ranks(const char *text)
 
 static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_err *e)
 {
-	char mesh[64];
+	char mesh[LWM_MESH_TEXT];
 	int dim[LWM_AXES], groups = 0;
 	struct lwm_progress p;
 	double start = lwm_now();
@@ -241,7 +241,7 @@ static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	if (ranks < 1)
 		return lwm_fail(e, LWM_EUSAGE, "--mesh %s leaves the number of ranks open: give --ranks too", a.mesh);
 	LWM_TRY(lwm_mesh_parse(a.mesh ? a.mesh : "1,-1,1,1", (int)ranks, dim, e));
-	snprintf(mesh, sizeof mesh, "%d,%d,%d,%d", dim[LWM_DP], dim[LWM_FSDP], dim[LWM_TP], dim[LWM_SP]);
+	lwm_mesh_text(dim, mesh);
 	for (unsigned g = lwm_ckpt_meta(c)->groups; g; g >>= 1)
 		groups += g & 1;
 	bytes = total_values(c) * 4 * groups;

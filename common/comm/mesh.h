@@ -1,8 +1,11 @@
-/* mesh.h - dp, fsdp, tp, sp: how ranks form a grid, and which tokens of a row a sequence rank holds.
+/* mesh.h - how the ranks of a run form a grid, who shares what with whom, and which tokens of a row a sequence rank holds.
+ *
+ * lwm_mesh_new cuts the world, lwm_mesh_attach lets the ranks exchange memory of their devices; comm[] and dev[] are then used;
+ * lwm_mesh_detach before the device's memory goes, lwm_mesh_release at the end. Planning needs no ranks: lwm_mesh_parse into dim.
  *
  * mesh_dim as the published system writes it: "1,-1,4,1" (dp,fsdp,tp,sp), one entry may be -1 (what is left), a leading '!'
  * is accepted (plain enumeration order is what we do), named form "dp:1,fsdp:-1,tp:2,sp:1" in any order.
- * Rank order is row-major over (dp, fsdp, tp, sp): neighbours in the ring are neighbours in rank.
+ * Rank order is row-major over the axes: neighbours in the ring are neighbours in rank.
  * Rows are spread over dp*fsdp, the sequence over sp, weights and optimizer state over tp and fsdp*sp.
  */
 #ifndef LWM_COMM_MESH_H
@@ -10,32 +13,54 @@
 
 #include "common/comm/devcomm.h"
 
-enum lwm_axis { LWM_DP, LWM_FSDP, LWM_TP, LWM_SP, LWM_AXES };
+/* Every axis of the mesh, slowest first, one line each; nothing else lists them. A new one goes to the end, so that mesh_dim of
+ * four numbers still means what it meant. Columns:
+ *	data     1: ranks along it hold different rows
+ *	grad     1: weight gradients are summed along it
+ *	missing  NULL, or the name of a parallelism that training cannot do yet: more than 1 is refused by lwm_mesh_check */
+#define LWM_MESH_AXES(axis)                                \
+	/*   constant  name   data grad missing */         \
+	axis(LWM_DP,   "dp",   1,   1,  NULL)                 \
+	axis(LWM_FSDP, "fsdp", 1,   1,  NULL)                 \
+	axis(LWM_TP,   "tp",   0,   0,  "tensor parallelism") \
+	axis(LWM_SP,   "sp",   0,   1,  NULL)
 
-struct lwm_mesh {
-	int dim[LWM_AXES];   /* product = number of ranks */
-	int coord[LWM_AXES]; /* of this rank */
-	struct lwm_comm *world; /* borrowed */
-	struct lwm_comm *sp;    /* ranks that share a row, in ring order; owned */
-	struct lwm_comm *data;  /* ranks with the same (tp, sp) and different rows: dp*fsdp; owned */
-	struct lwm_comm *grad;  /* ranks whose weight gradients are summed: all of equal tp (dp*fsdp*sp); owned */
-	/* of lwm_mesh_attach: sp (NULL when a rank holds whole rows) and grad on device memory; owned */
-	struct lwm_devcomm *sp_dev, *grad_dev;
+#define LWM_MESH_CONSTANT(constant, name, data, grad, missing) constant,
+enum lwm_axis { LWM_MESH_AXES(LWM_MESH_CONSTANT) LWM_AXES };
+
+/* Groups of ranks that differ in some coordinates and agree in all others. The group of one axis has the number of that axis. */
+enum lwm_mesh_group {
+	LWM_DATA = LWM_AXES, /* different rows of the same step: dp*fsdp */
+	LWM_GRAD,            /* weight gradients are summed: dp*fsdp*sp */
+	LWM_GROUPS
 };
 
-/* Local: how many ranks hold different rows, and which of them this one is. */
-static inline int lwm_mesh_row_ranks(const struct lwm_mesh *m)
-{
-	return m->dim[LWM_DP] * m->dim[LWM_FSDP];
-}
-static inline int lwm_mesh_row_rank(const struct lwm_mesh *m)
-{
-	return m->coord[LWM_DP] * m->dim[LWM_FSDP] + m->coord[LWM_FSDP];
-}
+struct lwm_mesh {
+	int dim[LWM_AXES];      /* product = number of ranks */
+	int coord[LWM_AXES];    /* of this rank */
+	struct lwm_comm *world; /* borrowed */
+	/* The group that this rank is in, in rank order; owned. Groups of the same ranks are the same communicator. */
+	struct lwm_comm *comm[LWM_GROUPS];
+	/* The same on device memory, from lwm_mesh_attach until lwm_mesh_detach; owned. There is one for LWM_GRAD and for each axis
+	 * along which ranks share a row (sp), NULL where the axis is 1 long; NULL for all others. */
+	struct lwm_devcomm *dev[LWM_GROUPS];
+};
 
-/* Local: text -> dims for `ranks` ranks. */
+/* Local: how many ranks a group of the mesh has (needs dim only), and which of them this one is. `group`: an axis or a set. */
+int lwm_mesh_ranks(const struct lwm_mesh *m, int group);
+int lwm_mesh_rank(const struct lwm_mesh *m, int group);
+
+/* Local: text -> dims for `ranks` ranks. -LWM_EUSAGE: not a mesh; -LWM_ECONFIG: of another number of ranks. */
 int lwm_mesh_parse(const char *text, int ranks, int dim[LWM_AXES], struct lwm_err *e);
-/* Collective over world. */
+/* Local: -LWM_ECONFIG when an axis is longer than 1 that training cannot use yet. `text` is for the sentence. */
+int lwm_mesh_check(const int dim[LWM_AXES], const char *text, struct lwm_err *e);
+/* Local: what lwm_mesh_parse reads, "1,3,1,1", and for people, "dp 1, fsdp 3, tp 1, sp 1" (without `all`: of the axes that training
+ * can use). Both return buf; 128 bytes suffice. */
+enum { LWM_MESH_TEXT = 128 };
+char *lwm_mesh_text(const int dim[LWM_AXES], char buf[LWM_MESH_TEXT]);
+char *lwm_mesh_words(const int dim[LWM_AXES], bool all, char buf[LWM_MESH_TEXT]);
+
+/* Collective over world. After a failure, lwm_mesh_release. */
 int lwm_mesh_new(struct lwm_mesh *m, const char *text, struct lwm_comm *world, struct lwm_err *e);
 /* Collective over world: lets the ranks exchange memory of their devices (borrowed). All return the same. */
 int lwm_mesh_attach(struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e);

@@ -1,7 +1,7 @@
 /* weights.h - the flat vectors of a stage on one rank: weights, gradient, optimizer state, and AdamW over them.
  *
- * The vector is padded to `total` and cut into equal slices, one for each rank of mesh->grad: a rank owns the master weights and
- * moments of [first, first + count) (ZeRO stage 1, Rajbhandari et al. 2020). A step is: gradients summed and scattered,
+ * The vector is padded to `total` and cut into equal slices, one for each rank of the mesh's LWM_GRAD: a rank owns the master
+ * weights and moments of [first, first + count) (ZeRO stage 1, Rajbhandari et al. 2020). A step is: gradients summed and scattered,
  * norm, AdamW on the slice, weights gathered. Where activations are fp32 the compute weights are the master weights.
  */
 #ifndef LWM_OPTIM_WEIGHTS_H

@@ -64,7 +64,7 @@ static int shape(struct lwm_vqgan_cfg *m, const struct lwm_stage *s, struct lwm_
 int lwm_objective_recon_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
 {
 	struct lwm_vqgan_cfg c;
-	int ranks = m->dim[LWM_DP] * m->dim[LWM_FSDP];
+	int ranks = lwm_mesh_ranks(m, LWM_DATA);
 	if (m->dim[LWM_SP] > 1 || m->dim[LWM_TP] > 1)
 		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': a VQGAN trains on data ranks only (dp, fsdp)", s->mesh_dim);
 	if (s->batch_frames % ranks)
@@ -166,7 +166,7 @@ static void add(double *sums, const struct lwm_recon_stats *st)
 
 static int recon_step(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
 {
-	struct lwm_comm *g = o->mesh->grad;
+	struct lwm_comm *g = o->mesh->comm[LWM_GRAD];
 	struct lwm_recon_stats st = { 0 };
 	LWM_TRY(lwm_recon_prepare(self(o)->net, step, e));
 	LWM_TRY(lwm_recon_step(self(o)->net, step, lwm_comm_rank(g), lwm_comm_size(g), grads, &st, e));
@@ -178,7 +178,7 @@ static int recon_step(struct lwm_objective *o, int64_t step, float *grads, doubl
 static int recon_eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e)
 {
 	struct lwm_recon_stats st = { 0 };
-	if (lwm_comm_rank(o->mesh->grad))
+	if (lwm_comm_rank(o->mesh->comm[LWM_GRAD]))
 		return 0;
 	LWM_TRY(lwm_recon_eval(self(o)->net, o->stage->eval_rows, &st, e));
 	add(sums, &st);
@@ -232,7 +232,7 @@ static void size_memory(struct recon *r)
 {
 	const struct lwm_stage *s = r->base.stage;
 	const struct lwm_vqgan_cfg *m = &r->cfg.model;
-	int ranks = r->base.mesh->dim[LWM_DP] * r->base.mesh->dim[LWM_FSDP];
+	int ranks = lwm_mesh_ranks(r->base.mesh, LWM_DATA);
 	int64_t n = least(s->frames_per_pass, s->eval_rows ? s->batch_frames : s->batch_frames / ranks);
 	int64_t probe = least(s->frames_per_pass, s->probe_frames);
 	int64_t train = lwm_vqgan_memory(m, n, m->resolution, m->resolution, true);

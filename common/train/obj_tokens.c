@@ -91,8 +91,8 @@ static int open_loader(const struct tokens *t, const struct lwm_paths *data, str
 static struct lwm_loader_cfg share_of(const struct tokens *t)
 {
 	return (struct lwm_loader_cfg){ .rows_per_step = t->cut.rows_step,
-					.rank = lwm_mesh_row_rank(t->base.mesh),
-					.ranks = lwm_mesh_row_ranks(t->base.mesh),
+					.rank = lwm_mesh_rank(t->base.mesh, LWM_DATA),
+					.ranks = lwm_mesh_ranks(t->base.mesh, LWM_DATA),
 					.micro_rows = t->cut.micro_rows,
 					.comm = t->base.mesh->world };
 }
@@ -100,7 +100,7 @@ static struct lwm_loader_cfg share_of(const struct tokens *t)
 /* Rows a step and rows at a time; by default as many rows at a time as make 16K tokens, at least one. */
 static int cut_step(struct cut *t, const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
 {
-	int ranks = m->dim[LWM_DP] * m->dim[LWM_FSDP];
+	int ranks = lwm_mesh_ranks(m, LWM_DATA);
 	int64_t per_rank;
 	if (s->seq_length < 2)
 		return lwm_fail(e, LWM_EUSAGE, "--seq-length must be given");
@@ -284,7 +284,7 @@ static struct lwm_llama_run run_of(const struct tokens *t)
 				       .offload = t->offload,
 				       .mlp_chunk = s->mlp_chunk,
 				       .loss_bytes = s->loss_mib << 20,
-				       .ring = t->base.mesh->sp_dev };
+				       .ring = t->base.mesh->dev[LWM_SP] };
 }
 
 /* Device memory that the plan or the choice of offload goes by. */
@@ -334,7 +334,7 @@ static int place_activations(struct tokens *t, struct lwm_err *e)
 	const struct lwm_stage *s = t->base.stage;
 	const struct lwm_mesh *m = t->base.mesh;
 	struct lwm_llama_run run = run_of(t);
-	int sp = m->dim[LWM_SP], ranks = m->dim[LWM_DP] * m->dim[LWM_FSDP] * sp;
+	int sp = m->dim[LWM_SP], ranks = lwm_mesh_ranks(m, LWM_DATA) * sp;
 	int64_t room, weights = lwm_weights_bytes(t->base.floats, ranks, t->base.dtype);
 	bool gpu = !lk_dev_is_host(t->base.dev) || s->plan_gib;
 	LWM_TRY(room_of(t, &room, e));
@@ -437,7 +437,7 @@ static int batches(struct tokens *t, struct lwm_loader *l, int64_t step, float *
 		struct lwm_llama_stats st = { 0 };
 		struct lwm_batch *b = NULL;
 		/* a rank that cannot read its rows must not leave the others waiting in the ring */
-		LWM_TRY(lwm_agree(t->base.mesh->sp, lwm_loader_get(l, step, i, &b, e), e));
+		LWM_TRY(lwm_agree(t->base.mesh->comm[LWM_SP], lwm_loader_get(l, step, i, &b, e), e));
 		if (b->tokens_n == 0) /* held-out rows ended before the share of this rank did */
 			continue;
 		take_share(t, b);

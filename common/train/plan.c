@@ -49,9 +49,9 @@ static void judge(struct plan *p, const struct lwm_stage *s, bool complete)
 static void print_text(struct lwm_str *out, const struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o,
 		       const struct lwm_mesh *m)
 {
-	char a[32], b[32], c[32];
+	char a[32], b[32], c[32], grid[LWM_MESH_TEXT];
 	lwm_str_printf(out, "model          %s, %s parameters\n", o->kind, lwm_count_text(o->params, a, sizeof a));
-	lwm_str_printf(out, "mesh           dp %d, fsdp %d, tp %d, sp %d\n", m->dim[0], m->dim[1], m->dim[2], m->dim[3]);
+	lwm_str_printf(out, "mesh           %s\n", lwm_mesh_words(m->dim, true, grid));
 	lwm_str_printf(out, "a rank         %s = %s weights, gradient, optimizer + %s activations",
 	       lwm_bytes_text((double)p->per_rank, a, sizeof a), lwm_bytes_text((double)p->weights, b, sizeof b),
 	       lwm_bytes_text((double)p->activations, c, sizeof c));
@@ -86,13 +86,14 @@ static void print_text(struct lwm_str *out, const struct plan *p, const struct l
 static void print_json(struct lwm_str *out, const struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o,
 		       const struct lwm_mesh *m)
 {
-	lwm_str_printf(out, "{\"kind\":\"%s\",\"parameters\":%" PRId64 ",\"mesh\":[%d,%d,%d,%d],\"bytes_per_rank\":%" PRId64
+	char grid[LWM_MESH_TEXT];
+	lwm_str_printf(out, "{\"kind\":\"%s\",\"parameters\":%" PRId64 ",\"mesh\":[%s],\"bytes_per_rank\":%" PRId64
 	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"bytes_kernels\":%" PRId64
 	       ",\"bytes_batches\":%" PRId64 ",\"bytes_program\":%" PRId64 ",\"bytes_host\":%" PRId64 ",\"longest_row\":%" PRId64
 	       ",\"longest_row_offload\":%" PRId64 ",\"device_free\":%" PRId64
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
 	       ",\"units_per_step\":%" PRId64,
-	       o->kind, o->params, m->dim[0], m->dim[1], m->dim[2], m->dim[3], p->per_rank, p->weights, p->activations,
+	       o->kind, o->params, lwm_mesh_text(m->dim, grid), p->per_rank, p->weights, p->activations,
 	       p->own, p->arrays, p->program, o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint,
 	       p->space, s->steps,
 	       o->tokens_per_step);

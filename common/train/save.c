@@ -148,15 +148,13 @@ static int commit(const struct lwm_objective *o, const struct lwm_weights *w, co
 {
 	struct lwm_ckpt_tensor *table = table_of(o, e);
 	struct lwm_ckpt_slice *slice = all_slices(o, w, parts, n, e);
-	const int *d = o->mesh->dim;
-	char mesh[64];
+	char mesh[LWM_MESH_TEXT];
 	json_t *config = config_json(o, e), *state = state_json(st, o->stage);
 	int rc = table && slice && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
-	snprintf(mesh, sizeof mesh, "%d,%d,%d,%d", d[LWM_DP], d[LWM_FSDP], d[LWM_TP], d[LWM_SP]);
 	if (rc == 0) {
 		struct lwm_ckpt_meta m = { .kind = o->kind,
 					   .step = st->step,
-					   .mesh = mesh,
+					   .mesh = lwm_mesh_text(o->mesh->dim, mesh),
 					   .ranks = n,
 					   .config = config,
 					   .state = state,

@@ -42,21 +42,21 @@ struct run {
 
 static int prepare(struct run *r, struct lwm_err *e)
 {
-	char params[32], mem[32], act[32];
+	char params[32], mem[32], act[32], grid[LWM_MESH_TEXT];
 	LWM_TRY(lwm_agree(r->world, lwm_device_open(&r->dev, r->s->device, r->s->threads, e), e));
 	LWM_TRY(lwm_agree(r->world, lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e), e));
 	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_new(&r->o, r->s, &r->mesh, r->dev, e), e));
-	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (dp %d, fsdp %d, sp %d); a rank: %s of weights and state, %s of activations",
+	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (%s); a rank: %s of weights and state, %s of activations",
 		r->o->kind, lwm_count_text(r->o->params, params, sizeof params), lwm_comm_size(r->world),
-		lwm_comm_size(r->world) == 1 ? "" : "s", r->mesh.dim[LWM_DP], r->mesh.dim[LWM_FSDP], r->mesh.dim[LWM_SP],
-		lwm_bytes_text((double)lwm_weights_bytes(r->o->floats, lwm_comm_size(r->mesh.grad), r->o->dtype), mem,
+		lwm_comm_size(r->world) == 1 ? "" : "s", lwm_mesh_words(r->mesh.dim, false, grid),
+		lwm_bytes_text((double)lwm_weights_bytes(r->o->floats, lwm_comm_size(r->mesh.comm[LWM_GRAD]), r->o->dtype), mem,
 			       sizeof mem),
 		lwm_bytes_text((double)r->o->memory_bytes, act, sizeof act));
 	if (r->o->host_bytes)
 		lwm_log(LWM_INFO, "activations of each layer wait in %s of pinned host memory",
 			lwm_bytes_text((double)r->o->host_bytes, act, sizeof act));
-	return lwm_agree(r->world, lwm_weights_new(&r->w, r->dev, r->o->dtype, r->o->floats, r->mesh.grad_dev, e), e);
+	return lwm_agree(r->world, lwm_weights_new(&r->w, r->dev, r->o->dtype, r->o->floats, r->mesh.dev[LWM_GRAD], e), e);
 }
 
 /* What was recorded is compared only now: an objective may know the content of its data when everything is attached. */
@@ -356,8 +356,7 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 				"counted from step 0", s->decay_steps, s->warmup_steps);
 	LWM_TRY(lwm_settings_check(s, e));
 	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, m.dim, e));
-	if (m.dim[LWM_TP] > 1)
-		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': tensor parallelism (tp > 1) is not available", s->mesh_dim);
+	LWM_TRY(lwm_mesh_check(m.dim, s->mesh_dim, e));
 	return lwm_objective_check(s, &m, e);
 }
 

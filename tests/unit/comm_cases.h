@@ -178,9 +178,9 @@ static inline int case_mesh(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	struct lwm_mesh m;
 	(void)arg;
 	LWM_TRY(lwm_mesh_new(&m, "-1,1,1,2", c, e));
-	NEED(lwm_comm_size(m.sp) == 2 && lwm_comm_rank(m.sp) == lwm_comm_rank(c) % 2);
-	NEED(lwm_comm_size(m.data) == lwm_comm_size(c) / 2 && lwm_comm_rank(m.data) == lwm_comm_rank(c) / 2);
-	NEED(lwm_comm_size(m.grad) == lwm_comm_size(c) && lwm_comm_rank(m.grad) == lwm_comm_rank(c));
+	NEED(lwm_comm_size(m.comm[LWM_SP]) == 2 && lwm_comm_rank(m.comm[LWM_SP]) == lwm_comm_rank(c) % 2);
+	NEED(lwm_comm_size(m.comm[LWM_DATA]) == lwm_comm_size(c) / 2 && lwm_comm_rank(m.comm[LWM_DATA]) == lwm_comm_rank(c) / 2);
+	NEED(lwm_comm_size(m.comm[LWM_GRAD]) == lwm_comm_size(c) && lwm_comm_rank(m.comm[LWM_GRAD]) == lwm_comm_rank(c));
 	lwm_mesh_release(&m);
 	return 0;
 }

@@ -46,13 +46,18 @@ static int cube(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	(void)arg;
 	LWM_TRY(lwm_mesh_new(&m, "2,2,1,2", c, e));
 	NEED(m.coord[LWM_DP] == me / 4 && m.coord[LWM_FSDP] == me / 2 % 2 && m.coord[LWM_SP] == me % 2);
-	NEED(lwm_mesh_row_ranks(&m) == 4 && lwm_mesh_row_rank(&m) == me / 2);
-	NEED(lwm_comm_size(m.sp) == 2 && lwm_comm_size(m.data) == 4 && lwm_comm_size(m.grad) == 8);
-	LWM_TRY(lwm_comm_allgather(m.sp, &me, sizeof me, all, e));
+	NEED(lwm_mesh_ranks(&m, LWM_DATA) == 4 && lwm_mesh_rank(&m, LWM_DATA) == me / 2);
+	NEED(lwm_comm_size(m.comm[LWM_SP]) == 2 && lwm_comm_size(m.comm[LWM_DATA]) == 4 && lwm_comm_size(m.comm[LWM_GRAD]) == 8);
+	LWM_TRY(lwm_comm_allgather(m.comm[LWM_SP], &me, sizeof me, all, e));
 	NEED(all[0] == me / 2 * 2 && all[1] == me / 2 * 2 + 1);
-	LWM_TRY(lwm_comm_allgather(m.data, &me, sizeof me, all, e));
+	LWM_TRY(lwm_comm_allgather(m.comm[LWM_DATA], &me, sizeof me, all, e));
 	for (int i = 0; i < 4; i++)
 		NEED(all[i] == 2 * i + me % 2);
+	LWM_TRY(lwm_comm_allgather(m.comm[LWM_FSDP], &me, sizeof me, all, e));
+	NEED(all[0] == me / 4 * 4 + me % 2 && all[1] == all[0] + 2);
+	LWM_TRY(lwm_comm_allgather(m.comm[LWM_DP], &me, sizeof me, all, e));
+	NEED(all[0] == me % 4 && all[1] == all[0] + 4);
+	NEED(lwm_comm_size(m.comm[LWM_TP]) == 1 && lwm_mesh_ranks(&m, LWM_GRAD) == 8 && lwm_mesh_rank(&m, LWM_GRAD) == me);
 	lwm_mesh_release(&m);
 	return 0;
 }
