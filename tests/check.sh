@@ -214,6 +214,9 @@ loose_ends() {
 # Each deliberate mistake of tests/mutate can be made in the code as it is, and in one place only.
 mutations() { tests/mutate.sh --check; }
 
+# What the READMEs say under "To add a ..." works, and touches the files they list.
+recipes() { tests/recipes.sh; }
+
 # Every tool answers --help: exit 0, nothing on standard error, at most 60 lines, with examples.
 help_texts() {
 	local src name n
@@ -251,6 +254,7 @@ check 'options that are named exist' named_options
 check 'files that are named exist' named_files
 check 'functions that are named exist' named_functions
 check 'edits of tests/mutate fit' mutations
+check 'recipes of the READMEs work' recipes
 if ! ls build/cuda/*.ptxas >/dev/null 2>&1; then
 	skip 'registers and spills' 'liblwm_cuda.so was not built here'
 elif ! tests/gpu/resources.sh --compiler; then

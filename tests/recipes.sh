@@ -1,0 +1,196 @@
+#!/usr/bin/env bash
+# Does what the READMEs say under "To add a ...", in a copy of the tree, with a trivial example of each; builds it, and looks whether
+# the example works and whether exactly the files that the README lists were touched. Prints what is wrong, nothing else.
+#
+#	tests/recipes.sh [-v] [NAME...]		all of them, or those named: tool mesh_axis ...; -v says what is done
+#
+# A README lists the files of a recipe so:
+#
+#	## To add a mesh axis			"To add a", then the name of the thing; a heading or a sentence
+#
+#	- `common/comm/mesh.h`: its line ...	each item starts with a file of the tree; NAME in it stands for the example's name
+#
+# To test one more, write two functions: add_THING makes the example, in the copy's root; try_THING runs it and prints what does not
+# work. Between them everything in `goals` is built. The examples are made one after the other in one copy, and built together.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 70
+export LC_ALL=C
+
+# thing, README, what "To add a" is followed by there, NAME of the example
+recipes='tool tools/README.md tool greet
+mesh_axis common/comm/README.md mesh_axis ep'
+
+# ---- what is used to write a recipe ----
+
+verbose=
+[ "${1:-}" != -v ] || { verbose=1; shift; }
+wanted=("$@")
+goals=()
+
+say() { [ -z "$verbose" ] || echo "$*"; }
+
+insert_after() { # FILE TEXT LINES: after the only line with TEXT
+	local n
+	n=$(grep -cF -- "$2" "$1")
+	[ "$n" = 1 ] || { echo "$1: '$2' stands there $n times"; return 1; }
+	TEXT=$2 LINES_=$3 awk '{ print } index($0, ENVIRON["TEXT"]) { print ENVIRON["LINES_"] }' "$1" >"$1.new" && mv "$1.new" "$1"
+}
+
+replace() { # FILE TEXT OTHER: in the only line with TEXT
+	local n
+	n=$(grep -cF -- "$2" "$1")
+	[ "$n" = 1 ] || { echo "$1: '$2' stands there $n times"; return 1; }
+	TEXT=$2 OTHER=$3 awk '(i = index($0, ENVIRON["TEXT"])) {
+		$0 = substr($0, 1, i - 1) ENVIRON["OTHER"] substr($0, i + length(ENVIRON["TEXT"])) } { print }' "$1" >"$1.new" && mv "$1.new" "$1"
+}
+
+expect() { # STATUS TEXT COMMAND...: it ends with this status and says this
+	local status=$1 text=$2 out rc
+	shift 2
+	out=$("$@" 2>&1 </dev/null)
+	rc=$?
+	[ "$rc" = "$status" ] || echo "$*: exit $rc, expected $status: $(tail -n 3 <<<"$out")"
+	grep -qF -- "$text" <<<"$out" || echo "$*: does not say '$text': $(tail -n 3 <<<"$out")"
+}
+
+suite() { # NAME: of tests/run.sh; one test at least, all pass
+	local last
+	last=$(B=build/rel BIN=$PWD/bin tests/run.sh "$1\$" 2>&1 | tail -n 1)
+	[[ $last =~ ^[1-9][0-9]*\ passed,\ 0\ failed ]] || echo "tests/run.sh '$1\$': $last"
+}
+
+# ---- the recipes ----
+
+add_tool() {
+	cat >tools/lwm-greet.c <<'END'
+/* Greets everybody that is named. */
+#include <stdio.h>
+
+#include "common/cli/opt.h"
+
+static struct {
+	const char *word;
+} a = { .word = "hello" };
+
+static const struct lwm_opt opts[] = {
+	LWM_OPT_STR('w', "word", &a.word, "WORD", "what is said first", 0),
+	LWM_OPT_END
+};
+
+static const struct lwm_tool tool = {
+	.name = "lwm-greet",
+	.summary = "greets",
+	.operands = "NAME...",
+	.min_operands = 1,
+	.max_operands = -1,
+	.opts = opts,
+	.examples = "lwm-greet --word hello world\n",
+};
+
+static int greet_all(const struct lwm_args *args, struct lwm_err *e)
+{
+	(void)e;
+	for (int i = 0; i < args->noperand; i++)
+		printf("%s %s\n", a.word, args->operand[i]);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	return lwm_tool_main(&tool, argc, argv, greet_all);
+}
+END
+	cat >tests/cli/lwm-greet.bats <<'END'
+# lwm-greet: who is greeted.
+load ../lib
+
+@test "everybody is greeted" {
+	ok lwm-greet world moon
+	[ "$output" = 'hello world
+hello moon' ]
+}
+END
+	goals+=(bin/lwm-greet)
+}
+
+try_tool() {
+	expect 0 'Examples:' bin/lwm-greet --help
+	expect 0 'lwm-greet 0' bin/lwm-greet --version
+	expect 0 'good morning world' bin/lwm-greet --set 'word=good morning' world
+	expect 64 'lwm-greet' bin/lwm-greet --no-such-option
+	suite cli/lwm-greet
+}
+
+add_mesh_axis() {
+	replace common/comm/mesh.h '"sp",   0,   1,  NULL)' '"sp",   0,   1,  NULL) axis(LWM_EP, "ep", 0, 1, "expert parallelism")'
+	goals+=(bin/lwm-train-stage build/rel/tests/unit/test_comm)
+}
+
+try_mesh_axis() {
+	local stage=(bin/lwm-train-stage --data none --output none --seq-length 64 --check-options --plan-ranks 2 --mesh-dim)
+	expect 78 'expert parallelism (ep > 1) is not available' "${stage[@]}" 1,1,1,1,2
+	expect 78 'expert parallelism (ep > 1) is not available' "${stage[@]}" ep:2,dp:1,fsdp:1,tp:1,sp:1
+	expect 0 '' "${stage[@]}" 1,1,1,2
+	expect 64 'expected four numbers' "${stage[@]}" 1,1,1,1,1,2
+	suite unit/test_comm
+}
+
+# ---- how they are followed ----
+
+# The files that a README lists for a thing, NAME replaced by the example's.
+listed() { # README THING NAME
+	THING=${2//_/ } NAME=$3 awk '
+		!found { found = index(tolower($0), "to add a " ENVIRON["THING"]) || index(tolower($0), "to add an " ENVIRON["THING"]); next }
+		/^ *([-*]|[0-9]+\.) `/ { split($0, part, "`"); gsub(/NAME/, ENVIRON["NAME"], part[2]); print part[2]; inside = 1; next }
+		/^#/ || (inside && !/^$/ && !/^ /) { exit }' "$1" | sort -u
+}
+
+sums() { find . -type f ! -path './build/*' ! -path './bin/*' -exec cksum {} + | sort; }
+
+files() {
+	git ls-files --cached --others --exclude-standard 2>/dev/null ||
+		find . \( -path ./build -o -path ./bin -o -path ./lib -o -path ./runs -o -path ./.git \) -prune -o -type f -printf '%P\n'
+}
+
+copy_tree() {
+	files | while IFS= read -r f; do [ ! -e "$f" ] || printf '%s\n' "$f"; done | tar -cf - -T - | tar -xf - -C "$copy"
+	# what was built before and does not change need not be built again; tests are not copied
+	[ ! -d build/rel ] || tar -cf - --exclude='build/rel/tests' build/rel | tar -xf - -C "$copy"
+}
+
+follow() { # THING README NAME: makes the example; compares what was touched with what is listed
+	local thing=$1 want touched
+	want=$(listed "$2" "$3" "$4")
+	[ -n "$want" ] || { echo "$2 does not list the files to add a ${3//_/ }"; return; }
+	sums >"$work/before"
+	"add_$thing"
+	sums >"$work/after"
+	touched=$(comm -3 "$work/before" "$work/after" | awk '{ sub(/^\.\//, "", $3); print $3 }' | sort -u)
+	say "$thing: $(tr '\n' ' ' <<<"$touched")"
+	comm -3 <(echo "$want") <(echo "$touched") | sed "s|^\t|$2, to add a ${3//_/ }: touched and not listed: |; t
+		s|^|$2, to add a ${3//_/ }: listed and not touched: |"
+	todo+=("$thing")
+}
+
+work=$(mktemp -d) copy=$work/tree
+trap 'rm -rf "$work"' EXIT
+mkdir "$copy"
+copy_tree
+cd "$copy" || exit 70
+todo=()
+while read -r thing readme words name; do
+	[ ${#wanted[@]} = 0 ] || [[ " ${wanted[*]} " == *" $thing "* ]] || continue
+	follow "$thing" "$readme" "$words" "$name"
+done <<<"$recipes"
+
+known=
+[ ! -e build/rel/deps.mk ] || known=DEPS_KNOWN=1
+if ! make --no-print-directory -j"$(nproc)" CUDA=0 $known "${goals[@]}" >"$work/log" 2>&1; then
+	echo "the examples (${todo[*]}) cannot be built:"
+	grep -E 'error|Error|undefined' "$work/log" | head -10
+	exit 1
+fi
+for thing in "${todo[@]}"; do
+	say "$thing: is tried"
+	"try_$thing"
+done
