@@ -106,6 +106,7 @@ calls() {
 	rm -f "$out.nm"
 }
 
+still_open='
 common/model/llama_bwd common/model/llama
 common/model/llama_fwd common/model/llama
 common/train/objective common/train/obj_recon
@@ -113,7 +114,8 @@ common/train/objective common/train/obj_tokens
 common/train/plan common/train/stage
 common/train/plan common/train/objective
 common/train/settings common/train/stage
-common/train/save common/train/stage'
+common/train/save common/train/stage
+'
 circles() {
 	calls >"$out.calls"
 	[ -s "$out.calls" ] || echo 'nothing is built'

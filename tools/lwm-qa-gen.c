@@ -199,7 +199,7 @@ static int one_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, s
 	LWM_TRY(rc);
 	if (rc == 0) {
 		lwm_docs_unit_begin(out);
-		LWM_TRY(lwm_qa_document(q, d, i, out, &mine, e));
+		LWM_TRY(lwm_qa_make_documents(q, d, i, out, &mine, e));
 		to_counts(&mine, v);
 		LWM_TRY(lwm_docs_unit_end(out, key, v, e));
 	}

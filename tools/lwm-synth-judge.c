@@ -46,7 +46,7 @@ static int nearest(const uint8_t *p)
 	int best = 0;
 	long least = -1;
 	uint8_t c[3];
-	for (int i = 0; lwm_synth_colour(i, c); i++) {
+	for (int i = 0; lwm_synth_find_colour(i, c); i++) {
 		long d = 0;
 		for (int k = 0; k < 3; k++)
 			d += (long)(p[k] - c[k]) * (p[k] - c[k]);
@@ -62,7 +62,7 @@ static int commonest(const int64_t *count, int except)
 {
 	uint8_t c[3];
 	int best = -1;
-	for (int i = 0; lwm_synth_colour(i, c); i++)
+	for (int i = 0; lwm_synth_find_colour(i, c); i++)
 		if (i != except && (best < 0 || count[i] > count[best]))
 			best = i;
 	return best;
@@ -79,8 +79,8 @@ static void look(const uint8_t *rgb, int64_t pixels, struct verdict *v)
 	if ((double)count[shape] < o.share * (double)pixels)
 		return;
 	v->seen[shape]++;
-	v->right += !strcmp(lwm_synth_colour(shape, c), o.colour) &&
-		    (!o.background || !strcmp(lwm_synth_colour(ground, c), o.background));
+	v->right += !strcmp(lwm_synth_find_colour(shape, c), o.colour) &&
+		    (!o.background || !strcmp(lwm_synth_find_colour(ground, c), o.background));
 }
 
 static int judge(const char *path, struct verdict *v, struct lwm_err *e)
@@ -100,8 +100,8 @@ static int judge(const char *path, struct verdict *v, struct lwm_err *e)
 static int known(const char *name, struct lwm_err *e)
 {
 	uint8_t c[3];
-	for (int i = 0; name && lwm_synth_colour(i, c); i++)
-		if (!strcmp(lwm_synth_colour(i, c), name))
+	for (int i = 0; name && lwm_synth_find_colour(i, c); i++)
+		if (!strcmp(lwm_synth_find_colour(i, c), name))
 			return 0;
 	return name ? lwm_fail(e, LWM_EUSAGE, "'%s' is no colour of the made-up world", name) : 0;
 }
@@ -112,9 +112,9 @@ static int say(const struct verdict *v, const struct lwm_common *c, struct lwm_e
 	uint8_t rgb[3];
 	lwm_str_printf(&s, "{\"colour\":\"%s\",\"files\":%" PRId64 ",\"frames\":%" PRId64 ",\"right\":%" PRId64 ",\"share_right\":%.6g,\"seen\":{",
 		       o.colour, v->files, v->frames, v->right, (double)v->right / (double)(v->frames ? v->frames : 1));
-	for (int i = 0, n = 0; lwm_synth_colour(i, rgb); i++)
+	for (int i = 0, n = 0; lwm_synth_find_colour(i, rgb); i++)
 		if (v->seen[i])
-			lwm_str_printf(&s, "%s\"%s\":%" PRId64, n++ ? "," : "", lwm_synth_colour(i, rgb), v->seen[i]);
+			lwm_str_printf(&s, "%s\"%s\":%" PRId64, n++ ? "," : "", lwm_synth_find_colour(i, rgb), v->seen[i]);
 	lwm_str_puts(&s, "}}\n");
 	int rc = lwm_str_ok(&s, e);
 	if (rc == 0 && o.output)

@@ -88,7 +88,7 @@ static int books(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
 	for (int64_t i = 0; i < a.count && rc == 0; i++) {
 		char name[48];
 		lwm_str_reset(&text);
-		lwm_synth_book(seed, a.first + i, a.sentences, a.facts, &text, &questions);
+		lwm_synth_write_book(seed, a.first + i, a.sentences, a.facts, &text, &questions);
 		snprintf(name, sizeof name, "book-%05" PRId64 ".txt", a.first + i);
 		rc = write_text(name, &text, e);
 		lwm_progress_at(p, i + 1);
@@ -107,7 +107,7 @@ static int write_clip(const struct lwm_synth_clip *c, const char *stem, uint8_t 
 	size_t bytes = (size_t)size * (size_t)size * 3;
 	char path[4096];
 	for (int64_t t = 0; t < frames; t++)
-		lwm_synth_clip_frame(c, t, frames, size, rgb + (size_t)t * bytes);
+		lwm_synth_render_frame(c, t, frames, size, rgb + (size_t)t * bytes);
 	if (a.kind == IMAGES) {
 		snprintf(path, sizeof path, "%s.png", stem);
 		return lwm_picture_write(path, rgb, size, size, 0, true, e);
@@ -132,7 +132,7 @@ static int clips(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
 	struct lwm_str text = { 0 };
 	int rc = rgb ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " frames", frames);
 	for (int64_t i = 0; i < a.count && rc == 0; i++) {
-		struct lwm_synth_clip c = lwm_synth_clip(seed, a.first + i);
+		struct lwm_synth_clip c = lwm_synth_draw_clip(seed, a.first + i);
 		char name[64], stem[4000];
 		int n = snprintf(name, sizeof name, "%s-%05" PRId64, still ? "image" : "clip", a.first + i);
 		if (snprintf(stem, sizeof stem, "%s/%s", a.output, name) >= (int)sizeof stem)
@@ -140,13 +140,13 @@ static int clips(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
 		if (rc == 0)
 			rc = write_clip(&c, stem, rgb, e);
 		lwm_str_reset(&text);
-		lwm_synth_clip_caption(&c, still, &text);
+		lwm_synth_write_caption(&c, still, &text);
 		lwm_str_putc(&text, '\n');
 		snprintf(name + n, sizeof name - (size_t)n, ".txt");
 		if (rc == 0)
 			rc = write_text(name, &text, e);
 		lwm_str_reset(&text);
-		lwm_synth_clip_record(&c, still, a.first + i, &text);
+		lwm_synth_write_record(&c, still, a.first + i, &text);
 		snprintf(name + n, sizeof name - (size_t)n, ".json");
 		if (rc == 0)
 			rc = write_text(name, &text, e);
@@ -212,7 +212,7 @@ out:
 static int add_needle(const struct lwm_synth_needle *how, int64_t i, struct lwm_str s[2], struct lwm_str *out,
 		      struct lwm_err *e)
 {
-	LWM_TRY(lwm_synth_needle(how, i, &s[0], &s[1], e));
+	LWM_TRY(lwm_synth_write_needle(how, i, &s[0], &s[1], e));
 	lwm_str_puts(out, "{\"prompt\": ");
 	lwm_str_json(out, lwm_str_get(&s[0]), s[0].len);
 	lwm_str_puts(out, ", \"answer\": ");
@@ -258,12 +258,12 @@ static int lines(const struct lwm_common *c, struct lwm_outfile *o, struct lwm_e
 {
 	struct lwm_str out = { 0 };
 	const char *const *symbols;
-	int64_t n = a.kind == SYMBOLS ? lwm_synth_symbols(&symbols) : a.count;
+	int64_t n = a.kind == SYMBOLS ? lwm_synth_list_symbols(&symbols) : a.count;
 	int rc = 0;
 	for (int64_t i = 0; i < n && rc == 0; i++) {
 		lwm_str_reset(&out);
 		if (a.kind == CHATS)
-			lwm_synth_chat((uint64_t)c->seed, a.first + i, &out);
+			lwm_synth_write_chat((uint64_t)c->seed, a.first + i, &out);
 		else
 			lwm_str_printf(&out, "%s\n", symbols[i]);
 		rc = lwm_str_ok(&out, e);

@@ -26,12 +26,12 @@ void lwm_comm_handle_free(struct lwm_comm *c)
 }
 
 /* Every call that waits for other ranks goes through here: the watchdog bears more then. */
-static int waited(int rc)
+static int end_wait(int rc)
 {
 	lwm_watchdog_wait(false);
 	return rc;
 }
-#define WAIT(call) (lwm_watchdog_wait(true), waited(call))
+#define WAIT(call) (lwm_watchdog_wait(true), end_wait(call))
 
 void lwm_comm_free(struct lwm_comm *c)
 {
@@ -47,16 +47,6 @@ int lwm_comm_rank(const struct lwm_comm *c)
 int lwm_comm_size(const struct lwm_comm *c)
 {
 	return c->size;
-}
-
-const char *lwm_comm_kind(const struct lwm_comm *c)
-{
-	return c->ops->kind;
-}
-
-void lwm_comm_abort(struct lwm_comm *c, int status)
-{
-	c->ops->abort(c, status);
 }
 
 int lwm_comm_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e)
@@ -188,7 +178,7 @@ int lwm_comm_finish(struct lwm_comm *c, struct lwm_err *e)
 }
 
 /* What counts: a failure of one's own, one that was heard of, a stop that was asked for, nothing. */
-static int severity(int rc, const struct lwm_err *e)
+static int severity_of(int rc, const struct lwm_err *e)
 {
 	if (rc >= 0)
 		return 0;
@@ -198,7 +188,7 @@ static int severity(int rc, const struct lwm_err *e)
 /* The lowest of the ranks with the most severe failure, and its code. */
 static int find_worst(struct lwm_comm *c, int rc, int *worst, int *code, struct lwm_err *e)
 {
-	int mine[2] = { rc, severity(rc, e) }, some[64][2], (*all)[2] = some, r = 0;
+	int mine[2] = { rc, severity_of(rc, e) }, some[64][2], (*all)[2] = some, r = 0;
 	if (c->size > 64 && !(all = malloc((size_t)c->size * sizeof *all)))
 		return lwm_fail(e, LWM_EMEMORY, "out of memory while %d ranks agree", c->size);
 	r = WAIT(c->ops->allgather(c, mine, sizeof mine, all, e));
@@ -235,7 +225,7 @@ int lwm_comm_end(struct lwm_comm *world, int rc, const struct lwm_err *e)
 {
 	bool shared = e->who == LWM_ERR_SHARED || e->who == LWM_ERR_HEARD;
 	if (world->size > 1 && rc < 0 && !shared)
-		lwm_comm_abort(world, -rc);
+		world->ops->abort(world, -rc);
 	lwm_watchdog_start(world->rank, world->size, 60);
 	lwm_watchdog_pet("the end");
 	lwm_comm_free(world);

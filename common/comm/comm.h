@@ -30,11 +30,8 @@ void lwm_comm_free(struct lwm_comm *c); /* NULL is fine; collective for MPI */
 
 int lwm_comm_rank(const struct lwm_comm *c); /* local */
 int lwm_comm_size(const struct lwm_comm *c); /* local */
-const char *lwm_comm_kind(const struct lwm_comm *c); /* local: "self", "threads", "mpi" */
 /* Ranks of equal color form a group, ordered by key then rank. color < 0: *out is NULL for this rank. */
 int lwm_comm_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e);
-/* Local, does not return on MPI: ends every rank of the job with the exit status. For tools only. */
-void lwm_comm_abort(struct lwm_comm *c, int status);
 
 /* Local, pure. Bytes of its own that a group of `size` ranks takes on each for sums and scattered sums of up to n floats. */
 int64_t lwm_comm_work(int size, int64_t n);

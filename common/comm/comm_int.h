@@ -9,8 +9,8 @@
 #include "common/comm/comm.h"
 
 struct lwm_comm_ops {
-	const char *kind;
 	void (*free)(struct lwm_comm *c);
+	/* local, does not return on MPI: ends every rank of the job with the exit status */
 	void (*abort)(struct lwm_comm *c, int status);
 	int (*split)(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e);
 	int (*barrier)(struct lwm_comm *c, struct lwm_err *e);

@@ -24,12 +24,12 @@ struct mpi_impl {
 	unsigned first, last;
 };
 
-static MPI_Comm mpi(struct lwm_comm *c)
+static MPI_Comm mpi_of(struct lwm_comm *c)
 {
 	return ((struct mpi_impl *)c->impl)->comm;
 }
 
-static int check(int code, const char *what, struct lwm_err *e)
+static int check_mpi(int code, const char *what, struct lwm_err *e)
 {
 	char text[MPI_MAX_ERROR_STRING];
 	int n = 0;
@@ -41,14 +41,14 @@ static int check(int code, const char *what, struct lwm_err *e)
 
 static int mpi_barrier(struct lwm_comm *c, struct lwm_err *e)
 {
-	return check(MPI_Barrier(mpi(c)), "barrier", e);
+	return check_mpi(MPI_Barrier(mpi_of(c)), "barrier", e);
 }
 
 static int mpi_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e)
 {
 	for (size_t at = 0; at < bytes; at += PIECE) {
 		size_t n = bytes - at < PIECE ? bytes - at : PIECE;
-		LWM_TRY(check(MPI_Bcast((char *)p + at, (int)n, MPI_BYTE, root, mpi(c)), "broadcast", e));
+		LWM_TRY(check_mpi(MPI_Bcast((char *)p + at, (int)n, MPI_BYTE, root, mpi_of(c)), "broadcast", e));
 	}
 	return 0;
 }
@@ -58,8 +58,8 @@ static int mpi_allgather(struct lwm_comm *c, const void *mine, size_t bytes, voi
 {
 	char *place = (char *)all + (size_t)c->rank * bytes;
 	if (bytes * (size_t)c->size <= PIECE)
-		return check(MPI_Allgather(mine == place ? MPI_IN_PLACE : mine, (int)bytes, MPI_BYTE, all, (int)bytes,
-					   MPI_BYTE, mpi(c)), "all-gather", e);
+		return check_mpi(MPI_Allgather(mine == place ? MPI_IN_PLACE : mine, (int)bytes, MPI_BYTE, all, (int)bytes,
+					       MPI_BYTE, mpi_of(c)), "all-gather", e);
 	memmove(place, mine, bytes);
 	for (int r = 0; r < c->size; r++)
 		LWM_TRY(mpi_bcast(c, (char *)all + (size_t)r * bytes, bytes, r, e));
@@ -70,7 +70,7 @@ static int mpi_alltoall(struct lwm_comm *c, const void *send, void *recv, size_t
 {
 	if (bytes > PIECE)
 		return lwm_fail(e, LWM_EINTERNAL, "all-to-all of %zu bytes a rank", bytes);
-	return check(MPI_Alltoall(send, (int)bytes, MPI_BYTE, recv, (int)bytes, MPI_BYTE, mpi(c)), "all-to-all", e);
+	return check_mpi(MPI_Alltoall(send, (int)bytes, MPI_BYTE, recv, (int)bytes, MPI_BYTE, mpi_of(c)), "all-to-all", e);
 }
 
 static int mpi_start(struct lwm_comm *c, int to, const void *send, size_t send_bytes, int from, void *recv,
@@ -86,14 +86,14 @@ static int mpi_start(struct lwm_comm *c, int to, const void *send, size_t send_b
 	x->n = 0;
 	for (size_t at = 0; at < recv_bytes; at += PIECE) {
 		size_t n = recv_bytes - at < PIECE ? recv_bytes - at : PIECE;
-		LWM_TRY(check(MPI_Irecv((char *)recv + at, (int)n, MPI_BYTE, from, TAG, m->comm, &x->req[x->n]),
-			      "receive", e));
+		LWM_TRY(check_mpi(MPI_Irecv((char *)recv + at, (int)n, MPI_BYTE, from, TAG, m->comm, &x->req[x->n]),
+				  "receive", e));
 		x->n++;
 	}
 	for (size_t at = 0; at < send_bytes; at += PIECE) {
 		size_t n = send_bytes - at < PIECE ? send_bytes - at : PIECE;
-		LWM_TRY(check(MPI_Isend((const char *)send + at, (int)n, MPI_BYTE, to, TAG, m->comm, &x->req[x->n]),
-			      "send", e));
+		LWM_TRY(check_mpi(MPI_Isend((const char *)send + at, (int)n, MPI_BYTE, to, TAG, m->comm, &x->req[x->n]),
+				  "send", e));
 		x->n++;
 	}
 	return 0;
@@ -105,7 +105,7 @@ static int mpi_finish(struct lwm_comm *c, struct lwm_err *e)
 	if (m->first == m->last)
 		return lwm_fail(e, LWM_EINTERNAL, "no exchange in flight");
 	struct exchange *x = &m->queue[m->first++ % LWM_COMM_INFLIGHT];
-	return check(MPI_Waitall(x->n, x->req, MPI_STATUSES_IGNORE), "wait", e);
+	return check_mpi(MPI_Waitall(x->n, x->req, MPI_STATUSES_IGNORE), "wait", e);
 }
 
 static void mpi_free(struct lwm_comm *c)
@@ -122,21 +122,28 @@ static void mpi_free(struct lwm_comm *c)
 
 static void mpi_abort(struct lwm_comm *c, int status)
 {
-	MPI_Abort(mpi(c), status);
+	MPI_Abort(mpi_of(c), status);
 }
 
 static int mpi_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e);
 
-static const struct lwm_comm_ops ops = { "mpi",	    mpi_free,	   mpi_abort,	 mpi_split, mpi_barrier,
-					 mpi_bcast, mpi_allgather, mpi_alltoall, mpi_start, mpi_finish };
+static const struct lwm_comm_ops ops = { .free = mpi_free,
+					 .abort = mpi_abort,
+					 .split = mpi_split,
+					 .barrier = mpi_barrier,
+					 .bcast = mpi_bcast,
+					 .allgather = mpi_allgather,
+					 .alltoall = mpi_alltoall,
+					 .start = mpi_start,
+					 .finish = mpi_finish };
 
-static int wrap(MPI_Comm comm, int world, struct lwm_comm **out, struct lwm_err *e)
+static int wrap_mpi(MPI_Comm comm, int world, struct lwm_comm **out, struct lwm_err *e)
 {
 	struct mpi_impl *m = calloc(1, sizeof *m);
 	int rank, size;
 	MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
-	LWM_TRY(check(MPI_Comm_rank(comm, &rank), "rank", e));
-	LWM_TRY(check(MPI_Comm_size(comm, &size), "size", e));
+	LWM_TRY(check_mpi(MPI_Comm_rank(comm, &rank), "rank", e));
+	LWM_TRY(check_mpi(MPI_Comm_size(comm, &size), "size", e));
 	*out = m ? lwm_comm_handle(&ops, rank, size, m) : NULL;
 	if (!*out) {
 		free(m);
@@ -150,8 +157,8 @@ static int wrap(MPI_Comm comm, int world, struct lwm_comm **out, struct lwm_err 
 static int mpi_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e)
 {
 	MPI_Comm part;
-	LWM_TRY(check(MPI_Comm_split(mpi(c), color < 0 ? MPI_UNDEFINED : color, key, &part), "split", e));
-	return part == MPI_COMM_NULL ? 0 : wrap(part, 0, out, e);
+	LWM_TRY(check_mpi(MPI_Comm_split(mpi_of(c), color < 0 ? MPI_UNDEFINED : color, key, &part), "split", e));
+	return part == MPI_COMM_NULL ? 0 : wrap_mpi(part, 0, out, e);
 }
 
 /* Ranks that share cores must give them away while they wait: an all-reduce over 4 ranks on 2 cores is a hundred times
@@ -198,7 +205,7 @@ int lwm_comm_mpi(struct lwm_comm **world, int *argc, char ***argv, struct lwm_er
 		return lwm_fail(e, LWM_EUNAVAIL, "MPI could not be started");
 	if (provided < MPI_THREAD_FUNNELED)
 		return lwm_fail(e, LWM_EUNAVAIL, "this MPI library does not allow threads beside it");
-	LWM_TRY(wrap(MPI_COMM_WORLD, 1, world, e));
+	LWM_TRY(wrap_mpi(MPI_COMM_WORLD, 1, world, e));
 	if ((*world)->size > 1 || may_be_alone(tasks))
 		return 0;
 	lwm_comm_free(*world);

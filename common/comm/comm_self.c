@@ -42,8 +42,7 @@ static int self_finish(struct lwm_comm *c, struct lwm_err *e)
 
 int lwm_comm_self(struct lwm_comm **out, struct lwm_err *e)
 {
-	static const struct lwm_comm_ops ops = { .kind = "self",
-						 .free = self_free,
+	static const struct lwm_comm_ops ops = { .free = self_free,
 						 .abort = self_abort,
 						 .split = self_split,
 						 .start = self_start,

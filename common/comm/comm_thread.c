@@ -90,7 +90,7 @@ static struct group *group_of(struct lwm_comm *c)
 	return ((struct rank_impl *)c->impl)->g;
 }
 
-static int lost(struct lwm_err *e)
+static int fail_lost(struct lwm_err *e)
 {
 	return lwm_fail(e, LWM_ERANK, "another rank left the group with an error");
 }
@@ -109,10 +109,10 @@ static int thread_barrier(struct lwm_comm *c, struct lwm_err *e)
 		pthread_cond_wait(&g->wake, &g->lock);
 	bool ok = turn != g->turn;
 	pthread_mutex_unlock(&g->lock);
-	return ok ? 0 : lost(e);
+	return ok ? 0 : fail_lost(e);
 }
 
-static int show(struct lwm_comm *c, const void *p, struct lwm_err *e)
+static int show_pointer(struct lwm_comm *c, const void *p, struct lwm_err *e)
 {
 	group_of(c)->slot[c->rank] = p;
 	return thread_barrier(c, e);
@@ -120,7 +120,7 @@ static int show(struct lwm_comm *c, const void *p, struct lwm_err *e)
 
 static int thread_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e)
 {
-	LWM_TRY(show(c, p, e));
+	LWM_TRY(show_pointer(c, p, e));
 	if (c->rank != root)
 		memcpy(p, group_of(c)->slot[root], bytes);
 	return thread_barrier(c, e);
@@ -128,7 +128,7 @@ static int thread_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, str
 
 static int thread_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e)
 {
-	LWM_TRY(show(c, mine, e));
+	LWM_TRY(show_pointer(c, mine, e));
 	for (int r = 0; r < c->size; r++)
 		if (group_of(c)->slot[r] != (char *)all + (size_t)r * bytes)
 			memcpy((char *)all + (size_t)r * bytes, group_of(c)->slot[r], bytes);
@@ -137,7 +137,7 @@ static int thread_allgather(struct lwm_comm *c, const void *mine, size_t bytes, 
 
 static int thread_alltoall(struct lwm_comm *c, const void *send, void *recv, size_t bytes, struct lwm_err *e)
 {
-	LWM_TRY(show(c, send, e));
+	LWM_TRY(show_pointer(c, send, e));
 	for (int r = 0; r < c->size; r++)
 		memcpy((char *)recv + (size_t)r * bytes,
 		       (const char *)group_of(c)->slot[r] + (size_t)c->rank * bytes, bytes);
@@ -164,7 +164,7 @@ static int thread_start(struct lwm_comm *c, int to, const void *send, size_t sen
 	return 0;
 }
 
-static int take(struct lwm_comm *c, const struct pending *p, struct lwm_err *e)
+static int take_message(struct lwm_comm *c, const struct pending *p, struct lwm_err *e)
 {
 	struct group *g = group_of(c);
 	struct channel *ch = &g->channel[p->from * c->size + c->rank];
@@ -175,7 +175,7 @@ static int take(struct lwm_comm *c, const struct pending *p, struct lwm_err *e)
 	struct message m = ok ? ch->box[ch->taken % LWM_COMM_INFLIGHT] : (struct message){ NULL, 0 };
 	pthread_mutex_unlock(&g->lock);
 	if (!ok)
-		return lost(e);
+		return fail_lost(e);
 	if (m.bytes != p->recv_bytes)
 		return lwm_fail(e, LWM_EINTERNAL, "rank %d sent %zu bytes where rank %d expected %zu", p->from, m.bytes,
 				c->rank, p->recv_bytes);
@@ -194,7 +194,7 @@ static int thread_finish(struct lwm_comm *c, struct lwm_err *e)
 		return lwm_fail(e, LWM_EINTERNAL, "no exchange in flight");
 	struct pending *p = &r->queue[r->first++ % LWM_COMM_INFLIGHT];
 	if (p->recv_bytes)
-		LWM_TRY(take(c, p, e));
+		LWM_TRY(take_message(c, p, e));
 	if (!p->send_bytes)
 		return 0;
 	struct channel *ch = &r->g->channel[c->rank * c->size + p->to];
@@ -203,7 +203,7 @@ static int thread_finish(struct lwm_comm *c, struct lwm_err *e)
 		pthread_cond_wait(&r->g->wake, &r->g->lock);
 	bool ok = (int)(ch->taken - p->ticket) > 0;
 	pthread_mutex_unlock(&r->g->lock);
-	return ok ? 0 : lost(e);
+	return ok ? 0 : fail_lost(e);
 }
 
 static void thread_free(struct lwm_comm *c)
@@ -221,10 +221,17 @@ static void thread_abort(struct lwm_comm *c, int status)
 
 static int thread_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e);
 
-static const struct lwm_comm_ops ops = { "threads",	 thread_free,	   thread_abort,    thread_split, thread_barrier,
-					 thread_bcast, thread_allgather, thread_alltoall, thread_start, thread_finish };
+static const struct lwm_comm_ops ops = { .free = thread_free,
+					 .abort = thread_abort,
+					 .split = thread_split,
+					 .barrier = thread_barrier,
+					 .bcast = thread_bcast,
+					 .allgather = thread_allgather,
+					 .alltoall = thread_alltoall,
+					 .start = thread_start,
+					 .finish = thread_finish };
 
-static struct lwm_comm *member(struct group *g, int rank)
+static struct lwm_comm *new_member(struct group *g, int rank)
 {
 	struct rank_impl *r = calloc(1, sizeof *r);
 	struct lwm_comm *c = r ? lwm_comm_handle(&ops, rank, g->size, r) : NULL;
@@ -237,7 +244,7 @@ static struct lwm_comm *member(struct group *g, int rank)
 }
 
 /* My rank among those of my color, how many they are, and the lowest of them. */
-static void place(const int (*all)[2], int n, int me, int *rank, int *size, int *leader)
+static void find_place(const int (*all)[2], int n, int me, int *rank, int *size, int *leader)
 {
 	*rank = *size = 0;
 	*leader = -1;
@@ -260,14 +267,14 @@ static int thread_split(struct lwm_comm *c, int color, int key, struct lwm_comm 
 	if (!all)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory while splitting a communicator");
 	LWM_GO(thread_allgather(c, mine, sizeof mine, all, e));
-	place((const int(*)[2])all, c->size, c->rank, &rank, &size, &leader);
+	find_place((const int(*)[2])all, c->size, c->rank, &rank, &size, &leader);
 	if (leader == c->rank && color >= 0)
 		g = group_new(size);
-	LWM_GO(show(c, g, e));
+	LWM_GO(show_pointer(c, g, e));
 	if (color >= 0)
 		g = (struct group *)(uintptr_t)group_of(c)->slot[leader];
 	LWM_GO(thread_barrier(c, e));
-	if (color >= 0 && !(g && (*out = member(g, rank))))
+	if (color >= 0 && !(g && (*out = new_member(g, rank))))
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory while splitting a communicator");
 out:
 	free(all);
@@ -294,7 +301,7 @@ static void *rank_main(void *p)
 }
 
 /* The failure that caused the others: not one that was heard of, and not one of "another rank left". */
-static int cause(const struct start *s)
+static int cause_of(const struct start *s)
 {
 	return s->rc >= 0 ? 0 : s->rc == -LWM_ERANK ? 1 : s->e.who == LWM_ERR_HEARD ? 2 : 3;
 }
@@ -303,7 +310,7 @@ static int first_cause(const struct start *s, int n, struct lwm_err *e)
 {
 	const struct start *worst = NULL;
 	for (int i = 0; i < n; i++)
-		if (cause(&s[i]) > (worst ? cause(worst) : 0))
+		if (cause_of(&s[i]) > (worst ? cause_of(worst) : 0))
 			worst = &s[i];
 	if (!worst)
 		return 0;
@@ -315,7 +322,7 @@ int lwm_comm_threads(int n, lwm_rank_fn *fn, void *arg, struct lwm_err *e)
 	struct group *g = group_new(n);
 	struct start *s = calloc((size_t)n, sizeof *s);
 	int made = 0, rc = 0;
-	while (g && s && made < n && (s[made].c = member(g, made))) {
+	while (g && s && made < n && (s[made].c = new_member(g, made))) {
 		s[made].fn = fn;
 		s[made].arg = arg;
 		made++;

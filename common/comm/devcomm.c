@@ -42,7 +42,7 @@ struct lwm_devcomm {
 	unsigned first, last;
 };
 
-static int failed(struct lwm_devcomm *d, int status, struct lwm_err *e)
+static int kernel_failed(struct lwm_devcomm *d, int status, struct lwm_err *e)
 {
 	int code = status == LK_ENOMEM ? LWM_EMEMORY : status == LK_EINVAL ? LWM_EINTERNAL : LWM_EUNAVAIL;
 
@@ -53,7 +53,7 @@ static int failed(struct lwm_devcomm *d, int status, struct lwm_err *e)
 static int group_failed(struct lwm_devcomm *d, int status, struct lwm_err *e)
 {
 	if (status == LK_EINVAL || status == LK_ENOMEM)
-		return failed(d, status, e);
+		return kernel_failed(d, status, e);
 	return status ? lwm_fail(e, LWM_ERANK, "%s: %s", lk_dev_name(d->dev), lk_dev_error(d->dev)) : 0;
 }
 
@@ -74,7 +74,7 @@ static bool shares_gpu(const struct offer *all, int n)
 }
 
 /* Why it cannot be nccl, as this rank sees it. */
-static const char *obstacle(const struct lwm_devcomm *d, const struct offer *all, bool everyone_could)
+static const char *name_obstacle(const struct lwm_devcomm *d, const struct offer *all, bool everyone_could)
 {
 	if (everyone_could)
 		return "ranks share a GPU";
@@ -82,7 +82,7 @@ static const char *obstacle(const struct lwm_devcomm *d, const struct offer *all
 }
 
 /* The same on every rank: it follows from all offers, and from rank 0's wish. */
-static int choose(struct lwm_devcomm *d, const struct offer *all, int wish, struct lwm_err *e)
+static int choose_body(struct lwm_devcomm *d, const struct offer *all, int wish, struct lwm_err *e)
 {
 	int n = lwm_comm_size(d->comm), host = 0, groups = 0;
 
@@ -101,9 +101,9 @@ static int choose(struct lwm_devcomm *d, const struct offer *all, int wish, stru
 		return 0;
 	}
 	if (wish == 1)
-		return lwm_fail(e, LWM_EUNAVAIL, "LWM_NCCL=1, but %s", obstacle(d, all, groups == n));
+		return lwm_fail(e, LWM_EUNAVAIL, "LWM_NCCL=1, but %s", name_obstacle(d, all, groups == n));
 	if (lwm_comm_rank(d->comm) == 0)
-		lwm_log(LWM_WARN, "ranks exchange through host memory, which is slow: %s", obstacle(d, all, groups == n));
+		lwm_log(LWM_WARN, "ranks exchange through host memory, which is slow: %s", name_obstacle(d, all, groups == n));
 	return 0;
 }
 
@@ -131,7 +131,7 @@ static int choose_together(struct lwm_devcomm *d, struct lwm_err *e)
 	if (rc == 0)
 		rc = lwm_comm_bcast(d->comm, &wish, sizeof wish, 0, e);
 	if (rc == 0)
-		rc = lwm_agree(d->comm, choose(d, all, wish, e), e);
+		rc = lwm_agree(d->comm, choose_body(d, all, wish, e), e);
 	free(all);
 	return rc;
 }
@@ -142,10 +142,10 @@ static int begin_group(struct lwm_devcomm *d, struct lwm_err *e)
 	int rank = lwm_comm_rank(d->comm), rc = 0;
 
 	if (rank == 0)
-		rc = failed(d, lk_group_id(d->dev, id), e);
+		rc = kernel_failed(d, lk_group_id(d->dev, id), e);
 	LWM_TRY(lwm_agree(d->comm, rc, e));
 	LWM_TRY(lwm_comm_bcast(d->comm, id, sizeof id, 0, e));
-	rc = failed(d, lk_group_new(d->dev, &d->group, id, rank, lwm_comm_size(d->comm), patience), e);
+	rc = kernel_failed(d, lk_group_new(d->dev, &d->group, id, rank, lwm_comm_size(d->comm), patience), e);
 	return lwm_agree(d->comm, rc, e);
 }
 
@@ -198,14 +198,14 @@ const char *lwm_devcomm_kind(const struct lwm_devcomm *d)
 
 /* ---- staged ---- */
 
-static int reserve(struct lwm_devcomm *d, struct pinned *b, size_t bytes, struct lwm_err *e)
+static int reserve_pinned(struct lwm_devcomm *d, struct pinned *b, size_t bytes, struct lwm_err *e)
 {
 	if (bytes <= b->bytes)
 		return 0;
 	lk_host_free(d->dev, b->p);
 	b->p = NULL;
 	b->bytes = 0;
-	LWM_TRY(failed(d, lk_host_alloc(d->dev, bytes, &b->p), e));
+	LWM_TRY(kernel_failed(d, lk_host_alloc(d->dev, bytes, &b->p), e));
 	b->bytes = bytes;
 	return 0;
 }
@@ -214,13 +214,13 @@ static int staged_sum(struct lwm_devcomm *d, float *p, int64_t n, struct lwm_err
 {
 	const int64_t most = PIECE / 4;
 
-	LWM_TRY(reserve(d, &d->down, (size_t)(n < most ? n : most) * 4, e));
+	LWM_TRY(reserve_pinned(d, &d->down, (size_t)(n < most ? n : most) * 4, e));
 	for (int64_t i = 0; i < n; i += most) {
 		int64_t k = n - i < most ? n - i : most;
 
-		LWM_TRY(failed(d, lk_download(d->dev, d->down.p, p + i, (size_t)k * 4), e));
+		LWM_TRY(kernel_failed(d, lk_download(d->dev, d->down.p, p + i, (size_t)k * 4), e));
 		LWM_TRY(lwm_comm_sum_f32(d->comm, d->down.p, k, e));
-		LWM_TRY(failed(d, lk_upload(d->dev, p + i, d->down.p, (size_t)k * 4), e));
+		LWM_TRY(kernel_failed(d, lk_upload(d->dev, p + i, d->down.p, (size_t)k * 4), e));
 	}
 	return 0;
 }
@@ -232,16 +232,16 @@ static int staged_scatter(struct lwm_devcomm *d, const float *in, float *mine, i
 	int64_t slice = n / size, most = PIECE / 4 / size > 0 ? PIECE / 4 / size : 1;
 
 	most = slice < most ? slice : most;
-	LWM_TRY(reserve(d, &d->down, (size_t)(most * size) * 4, e));
-	LWM_TRY(reserve(d, &d->up, (size_t)most * 4, e));
+	LWM_TRY(reserve_pinned(d, &d->down, (size_t)(most * size) * 4, e));
+	LWM_TRY(reserve_pinned(d, &d->up, (size_t)most * 4, e));
 	for (int64_t i = 0; i < slice; i += most) {
 		int64_t k = slice - i < most ? slice - i : most;
 		float *part = d->down.p;
 
 		for (int r = 0; r < size; r++)
-			LWM_TRY(failed(d, lk_download(d->dev, part + r * k, in + r * slice + i, (size_t)k * 4), e));
+			LWM_TRY(kernel_failed(d, lk_download(d->dev, part + r * k, in + r * slice + i, (size_t)k * 4), e));
 		LWM_TRY(lwm_comm_reduce_scatter_f32(d->comm, part, d->up.p, k * size, e));
-		LWM_TRY(failed(d, lk_upload(d->dev, mine + i, d->up.p, (size_t)k * 4), e));
+		LWM_TRY(kernel_failed(d, lk_upload(d->dev, mine + i, d->up.p, (size_t)k * 4), e));
 	}
 	return 0;
 }
@@ -251,16 +251,16 @@ static int staged_gather(struct lwm_devcomm *d, const char *mine, size_t bytes, 
 	size_t size = (size_t)lwm_comm_size(d->comm), most = PIECE / size > 0 ? PIECE / size : 1;
 
 	most = bytes < most ? bytes : most;
-	LWM_TRY(reserve(d, &d->down, most, e));
-	LWM_TRY(reserve(d, &d->up, most * size, e));
+	LWM_TRY(reserve_pinned(d, &d->down, most, e));
+	LWM_TRY(reserve_pinned(d, &d->up, most * size, e));
 	for (size_t i = 0; i < bytes; i += most) {
 		size_t k = bytes - i < most ? bytes - i : most;
 		char *part = d->up.p;
 
-		LWM_TRY(failed(d, lk_download(d->dev, d->down.p, mine + i, k), e));
+		LWM_TRY(kernel_failed(d, lk_download(d->dev, d->down.p, mine + i, k), e));
 		LWM_TRY(lwm_comm_allgather(d->comm, d->down.p, k, part, e));
 		for (size_t r = 0; r < size; r++)
-			LWM_TRY(failed(d, lk_upload(d->dev, all + r * bytes + i, part + r * k, k), e));
+			LWM_TRY(kernel_failed(d, lk_upload(d->dev, all + r * bytes + i, part + r * k, k), e));
 	}
 	return 0;
 }
@@ -288,16 +288,16 @@ static int staged_start(struct lwm_devcomm *d, int to, const void *send, size_t 
 		return lwm_fail(e, LWM_EINTERNAL, "more than %d exchanges in flight", FLIGHTS);
 	f->recv = recv;
 	f->recv_bytes = recv_bytes;
-	f->rc = reserve(d, &f->out, send_bytes, e);
+	f->rc = reserve_pinned(d, &f->out, send_bytes, e);
 	if (f->rc == 0)
-		f->rc = reserve(d, &f->in, recv_bytes, e);
+		f->rc = reserve_pinned(d, &f->in, recv_bytes, e);
 	if (f->rc < 0) {
 		if (e)
 			e->who = LWM_ERR_ALONE;
 		return -LWM_ERANK;
 	}
 	if (send_bytes)
-		f->rc = failed(d, lk_download(d->dev, f->out.p, send, send_bytes), e);
+		f->rc = kernel_failed(d, lk_download(d->dev, f->out.p, send, send_bytes), e);
 	LWM_TRY(lwm_comm_start(d->comm, to, f->out.p, send_bytes, from, f->in.p, recv_bytes, e));
 	return f->rc;
 }
@@ -312,7 +312,7 @@ static int staged_finish(struct lwm_devcomm *d, struct lwm_err *e)
 	f->busy = false;
 	LWM_TRY(lwm_comm_finish(d->comm, e));
 	if (f->recv_bytes && f->rc == 0)
-		return failed(d, lk_upload(d->dev, f->recv, f->in.p, f->recv_bytes), e);
+		return kernel_failed(d, lk_upload(d->dev, f->recv, f->in.p, f->recv_bytes), e);
 	return f->rc;
 }
 
@@ -320,7 +320,7 @@ static int staged_finish(struct lwm_devcomm *d, struct lwm_err *e)
 
 static int alone_copy(struct lwm_devcomm *d, void *dst, const void *src, size_t bytes, struct lwm_err *e)
 {
-	return dst == src ? 0 : failed(d, lk_copy(d->dev, dst, src, bytes), e);
+	return dst == src ? 0 : kernel_failed(d, lk_copy(d->dev, dst, src, bytes), e);
 }
 
 int lwm_devcomm_sum_f32(struct lwm_devcomm *d, float *p, int64_t n, struct lwm_err *e)

@@ -47,7 +47,7 @@ static void check_silence(void)
 	_exit(LWM_ERANK);
 }
 
-static void *watch(void *unused)
+static void *watch_silence(void *unused)
 {
 	(void)unused;
 	pthread_mutex_lock(&w.lock);
@@ -73,7 +73,7 @@ void lwm_watchdog_start(int rank, int ranks, double seconds)
 		w.longest = 0;
 		w.rank = rank;
 		lwm_watchdog_tick();
-		w.running = pthread_create(&w.thread, NULL, watch, NULL) == 0;
+		w.running = pthread_create(&w.thread, NULL, watch_silence, NULL) == 0;
 		if (w.running)
 			lk_on_progress(lwm_watchdog_tick);
 		else

@@ -6,7 +6,7 @@
 
 #include "common/base/utf8.h"
 
-static cairo_status_t collect(void *closure, const unsigned char *data, unsigned int n)
+static cairo_status_t collect_bytes(void *closure, const unsigned char *data, unsigned int n)
 {
 	struct lwm_str *out = closure;
 	lwm_str_add(out, data, n);
@@ -31,7 +31,7 @@ int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, do
 		     struct lwm_err *e)
 {
 	*c = (struct lwm_canvas){ .out = out, .from = out->len, .format = f };
-	c->surface = f == LWM_PLOT_SVG ? cairo_svg_surface_create_for_stream(collect, out, width, height) :
+	c->surface = f == LWM_PLOT_SVG ? cairo_svg_surface_create_for_stream(collect_bytes, out, width, height) :
 					 cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)ceil(width), (int)ceil(height));
 	c->cr = cairo_create(c->surface);
 	if (cairo_status(c->cr)) {
@@ -61,7 +61,7 @@ int lwm_canvas_end(struct lwm_canvas *c, struct lwm_err *e)
 {
 	cairo_status_t st = cairo_status(c->cr);
 	if (!st && c->format == LWM_PLOT_PNG)
-		st = cairo_surface_write_to_png_stream(c->surface, collect, c->out);
+		st = cairo_surface_write_to_png_stream(c->surface, collect_bytes, c->out);
 	cairo_destroy(c->cr);
 	cairo_surface_finish(c->surface); /* svg is written here */
 	if (!st)
@@ -73,7 +73,7 @@ int lwm_canvas_end(struct lwm_canvas *c, struct lwm_err *e)
 }
 
 /* cairo takes well-formed UTF-8 only; what is none, and controls, become U+FFFD. */
-static void printable(struct lwm_str *out, const char *text)
+static void add_printable(struct lwm_str *out, const char *text)
 {
 	for (size_t i = 0, n = strlen(text), k; i < n; i += k ? k : 1) {
 		unsigned char c = (unsigned char)text[i];
@@ -85,11 +85,11 @@ static void printable(struct lwm_str *out, const char *text)
 	}
 }
 
-void lwm_canvas_text(struct lwm_canvas *c, double x, double y, double align, double size, double angle, const char *from)
+void lwm_canvas_draw_text(struct lwm_canvas *c, double x, double y, double align, double size, double angle, const char *from)
 {
 	struct lwm_str shown = { 0 };
 	cairo_text_extents_t t;
-	printable(&shown, from);
+	add_printable(&shown, from);
 	if (shown.failed)
 		c->out->failed = true;
 	const char *text = lwm_str_get(&shown);
@@ -105,7 +105,7 @@ void lwm_canvas_text(struct lwm_canvas *c, double x, double y, double align, dou
 	lwm_str_release(&shown);
 }
 
-void lwm_canvas_gray(struct lwm_canvas *c, double level)
+void lwm_canvas_set_gray(struct lwm_canvas *c, double level)
 {
 	cairo_set_source_rgb(c->cr, level, level, level);
 }

@@ -18,7 +18,7 @@ int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, do
 		     struct lwm_err *e);
 int lwm_canvas_end(struct lwm_canvas *c, struct lwm_err *e);
 /* x: the text's left (align 0), centre (0.5) or right (1) edge; y: its middle. */
-void lwm_canvas_text(struct lwm_canvas *c, double x, double y, double align, double size, double angle, const char *text);
-void lwm_canvas_gray(struct lwm_canvas *c, double level);
+void lwm_canvas_draw_text(struct lwm_canvas *c, double x, double y, double align, double size, double angle, const char *text);
+void lwm_canvas_set_gray(struct lwm_canvas *c, double level);
 
 #endif

@@ -9,7 +9,7 @@
 #include "common/eval/run_report.h"
 
 /* A member of an object by name, of an array by number. NULL: there is none. */
-static json_t *member(json_t *v, const char *key)
+static json_t *find_member(json_t *v, const char *key)
 {
 	struct lwm_err ignored = { 0 };
 	int64_t i;
@@ -32,7 +32,7 @@ static int number_at(const char *where, double *out, struct lwm_err *e)
 	rc = lwm_json_read(&root, copy, 1 << 26, e);
 	v = root;
 	for (char *k = strtok_r(hash + 1, ".", &save); rc == 0 && k; k = strtok_r(NULL, ".", &save)) {
-		v = member(v, k);
+		v = find_member(v, k);
 		if (!v)
 			rc = lwm_fail(e, LWM_EDATA, "%s: has no '%s'", copy, k);
 	}
@@ -45,7 +45,7 @@ static int number_at(const char *where, double *out, struct lwm_err *e)
 	return rc;
 }
 
-static char *trim(char *s)
+static char *trim_blanks(char *s)
 {
 	size_t n;
 	while (*s == ' ')
@@ -57,13 +57,13 @@ static char *trim(char *s)
 }
 
 /* Product of numbers and places. */
-static int product(char *text, double *out, struct lwm_err *e)
+static int read_product(char *text, double *out, struct lwm_err *e)
 {
 	char *p;
 	*out = 1;
 	while ((p = strsep(&text, "*"))) {
 		double v;
-		p = trim(p);
+		p = trim_blanks(p);
 		LWM_TRY(strchr(p, '#') ? number_at(p, &v, e) : lwm_parse_double(p, -1e300, 1e300, &v, "a side of it", e));
 		*out *= v;
 	}
@@ -72,8 +72,8 @@ static int product(char *text, double *out, struct lwm_err *e)
 
 static int read_sides(struct lwm_check *c, char *left, char *right, struct lwm_err *e)
 {
-	LWM_TRY(product(left, &c->value, e));
-	LWM_TRY(product(right, &c->bound, e));
+	LWM_TRY(read_product(left, &c->value, e));
+	LWM_TRY(read_product(right, &c->bound, e));
 	c->ok = c->at_least ? c->value >= c->bound : c->value <= c->bound;
 	return 0;
 }

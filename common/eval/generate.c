@@ -2,7 +2,7 @@
 
 #include "common/infer/compose.h"
 
-static int keep(void *arg, int32_t id, double logprob, struct lwm_err *e)
+static int keep_token(void *arg, int32_t id, double logprob, struct lwm_err *e)
 {
 	(void)logprob;
 	return lwm_ids_add(arg, &id, 1, e);
@@ -19,7 +19,7 @@ int lwm_generate_text(const struct lwm_generate *w, const int32_t *prompt, int64
 	if (rc == 0)
 		rc = lwm_prefill(w->g, cache, prompt, n, e);
 	if (rc == 0)
-		rc = lwm_compose_text(w->g, cache, &how, keep, said, &made, e);
+		rc = lwm_compose_text(w->g, cache, &how, keep_token, said, &made, e);
 	*finished = rc == 0 && made < w->most; /* the cache has room for all of them, so only </s> ends it sooner */
 	lwm_cache_free(cache);
 	return rc;

@@ -64,7 +64,7 @@ static int add_file(struct lwm_str *text, const char *path, struct lwm_err *e)
 	return rc < 0 ? rc : lwm_str_ok(text, e);
 }
 
-static bool blank(char c)
+static bool is_blank(char c)
 {
 	return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
@@ -74,9 +74,9 @@ static size_t sentence_end(const char *s, size_t n, size_t at, size_t *mark)
 {
 	while (at < n) {
 		char c = s[at++];
-		if ((c == '.' || c == '!' || c == '?') && at < n && blank(s[at])) {
+		if ((c == '.' || c == '!' || c == '?') && at < n && is_blank(s[at])) {
 			*mark = at;
-			while (at < n && blank(s[at]))
+			while (at < n && is_blank(s[at]))
 				at++;
 			return at;
 		}
@@ -87,7 +87,7 @@ static size_t sentence_end(const char *s, size_t n, size_t at, size_t *mark)
 
 /* Tokens are counted from mark to mark: a blank makes one piece with the word behind it, so counts of sentences that end in
  * their blanks would add up to more than the text has. */
-static int cut(struct lwm_haystack *h, struct lwm_tokenizer *t, struct lwm_err *e)
+static int cut_sentences(struct lwm_haystack *h, struct lwm_tokenizer *t, struct lwm_err *e)
 {
 	int64_t cap = 0;
 	size_t counted = 0, mark;
@@ -135,7 +135,7 @@ int lwm_haystack_read(struct lwm_haystack *h, const struct lwm_paths *files, str
 		rc = add_file(&h->text, found.v[i], e);
 	lwm_paths_release(&found);
 	if (rc == 0)
-		rc = cut(h, t, e);
+		rc = cut_sentences(h, t, e);
 	if (rc == 0 && h->n < 2)
 		rc = lwm_fail(e, LWM_EDATA, "the haystack holds no sentences (text that ends in . ! or ?)");
 	if (rc == 0)

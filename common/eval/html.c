@@ -25,13 +25,13 @@ static const char policy[] =
 	"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">";
 
 /* U+2400 and what follows it are pictures of the control characters. */
-static void control(struct lwm_str *b, unsigned char c)
+static void add_control(struct lwm_str *b, unsigned char c)
 {
 	char picture[] = { (char)0xe2, (char)0x90, (char)(0x80 + (c == 0x7f ? 0x21 : c)), 0 };
 	lwm_str_puts(b, picture);
 }
 
-void lwm_html_bytes(struct lwm_str *b, const char *bytes, size_t n)
+void lwm_html_add_bytes(struct lwm_str *b, const char *bytes, size_t n)
 {
 	static const struct { char c; const char *name; } named[] = {
 		{ '&', "&amp;" }, { '<', "&lt;" }, { '>', "&gt;" }, { '"', "&quot;" }, { '\'', "&#39;" },
@@ -45,7 +45,7 @@ void lwm_html_bytes(struct lwm_str *b, const char *bytes, size_t n)
 		if (k == 0 || (k == 2 && c == 0xc2 && (unsigned char)bytes[i + 1] < 0xa0))
 			lwm_str_puts(b, "\xEF\xBF\xBD");
 		else if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
-			control(b, c);
+			add_control(b, c);
 		else if (e < 5)
 			lwm_str_puts(b, named[e].name);
 		else
@@ -53,9 +53,9 @@ void lwm_html_bytes(struct lwm_str *b, const char *bytes, size_t n)
 	}
 }
 
-void lwm_html_text(struct lwm_str *b, const char *text)
+void lwm_html_add_text(struct lwm_str *b, const char *text)
 {
-	lwm_html_bytes(b, text, strlen(text));
+	lwm_html_add_bytes(b, text, strlen(text));
 }
 
 void lwm_html_begin(struct lwm_str *b, const char *title)
@@ -63,11 +63,11 @@ void lwm_html_begin(struct lwm_str *b, const char *title)
 	lwm_str_puts(b, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
 	lwm_str_puts(b, policy);
 	lwm_str_puts(b, "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>");
-	lwm_html_text(b, title);
+	lwm_html_add_text(b, title);
 	lwm_str_puts(b, "</title>\n");
 	lwm_str_puts(b, style);
 	lwm_str_puts(b, "</head><body>\n");
-	lwm_html_heading(b, 1, title);
+	lwm_html_add_heading(b, 1, title);
 }
 
 void lwm_html_end(struct lwm_str *b)
@@ -75,21 +75,21 @@ void lwm_html_end(struct lwm_str *b)
 	lwm_str_puts(b, "</body></html>\n");
 }
 
-void lwm_html_heading(struct lwm_str *b, int level, const char *text)
+void lwm_html_add_heading(struct lwm_str *b, int level, const char *text)
 {
 	lwm_str_printf(b, "<h%d>", level);
-	lwm_html_text(b, text);
+	lwm_html_add_text(b, text);
 	lwm_str_printf(b, "</h%d>\n", level);
 }
 
-void lwm_html_paragraph(struct lwm_str *b, const char *text)
+void lwm_html_add_paragraph(struct lwm_str *b, const char *text)
 {
 	lwm_str_puts(b, "<p>");
-	lwm_html_text(b, text);
+	lwm_html_add_text(b, text);
 	lwm_str_puts(b, "</p>\n");
 }
 
-static void base64(struct lwm_str *b, const unsigned char *p, size_t n)
+static void add_base64(struct lwm_str *b, const unsigned char *p, size_t n)
 {
 	static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	for (size_t i = 0; i < n; i += 3) {
@@ -100,25 +100,25 @@ static void base64(struct lwm_str *b, const unsigned char *p, size_t n)
 	}
 }
 
-static void figure(struct lwm_str *b, const char *type, const void *data, size_t n, const char *caption)
+static void add_figure(struct lwm_str *b, const char *type, const void *data, size_t n, const char *caption)
 {
 	lwm_str_printf(b, "<figure><img%s alt=\"", strcmp(type, "image/png") ? "" : " class=\"px\"");
-	lwm_html_text(b, caption);
+	lwm_html_add_text(b, caption);
 	lwm_str_printf(b, "\" src=\"data:%s;base64,", type);
-	base64(b, data, n);
+	add_base64(b, data, n);
 	lwm_str_puts(b, "\"><figcaption>");
-	lwm_html_text(b, caption);
+	lwm_html_add_text(b, caption);
 	lwm_str_puts(b, "</figcaption></figure>\n");
 }
 
-void lwm_html_svg(struct lwm_str *b, const char *svg, size_t n, const char *caption)
+void lwm_html_add_svg(struct lwm_str *b, const char *svg, size_t n, const char *caption)
 {
-	figure(b, "image/svg+xml", svg, n, caption);
+	add_figure(b, "image/svg+xml", svg, n, caption);
 }
 
-void lwm_html_png(struct lwm_str *b, const void *png, size_t n, const char *caption)
+void lwm_html_add_png(struct lwm_str *b, const void *png, size_t n, const char *caption)
 {
-	figure(b, "image/png", png, n, caption);
+	add_figure(b, "image/png", png, n, caption);
 }
 
 /* ---- pictures from outside ---- */
@@ -133,13 +133,13 @@ static bool is_jpeg(const char *p, size_t n)
 	return n >= 4 && !memcmp(p, "\xff\xd8\xff", 3);
 }
 
-static bool begins(const char *p, size_t n, const char *with)
+static bool begins_with(const char *p, size_t n, const char *with)
 {
 	return n >= strlen(with) && !memcmp(p, with, strlen(with));
 }
 
 /* What may stand before the root of an XML document: its length, 0 when there is nothing more of it. */
-static size_t prolog(const char *p, size_t n)
+static size_t prolog_length(const char *p, size_t n)
 {
 	static const struct { const char *open, *close; } part[] = {
 		{ "\xef\xbb\xbf", "" }, { "<?", "?>" }, { "<!--", "-->" }, { "<!DOCTYPE", ">" },
@@ -147,7 +147,7 @@ static size_t prolog(const char *p, size_t n)
 	if (n && (*p == ' ' || *p == '\t' || *p == '\r' || *p == '\n'))
 		return 1;
 	for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-		if (!begins(p, n, part[i].open))
+		if (!begins_with(p, n, part[i].open))
 			continue;
 		size_t from = strlen(part[i].open), own = 0;
 		const char *inner = i == 3 ? memchr(p, '[', n) : NULL, *end = memmem(p + from, n - from, part[i].close,
@@ -164,12 +164,12 @@ static size_t prolog(const char *p, size_t n)
 
 static bool is_svg(const char *p, size_t n)
 {
-	for (size_t k; (k = prolog(p, n)); n -= k)
+	for (size_t k; (k = prolog_length(p, n)); n -= k)
 		p += k;
-	return (begins(p, n, "<svg") && n > 4 && p[4] && strchr(" \t\r\n/>", p[4])) || begins(p, n, "<svg:svg");
+	return (begins_with(p, n, "<svg") && n > 4 && p[4] && strchr(" \t\r\n/>", p[4])) || begins_with(p, n, "<svg:svg");
 }
 
-int lwm_html_picture(struct lwm_str *b, const char *path, const char *data, size_t n, const char *caption, struct lwm_err *e)
+int lwm_html_add_picture(struct lwm_str *b, const char *path, const char *data, size_t n, const char *caption, struct lwm_err *e)
 {
 	static const struct {
 		const char *suffix, *type;
@@ -182,7 +182,7 @@ int lwm_html_picture(struct lwm_str *b, const char *path, const char *data, size
 		if (!kind[i].is(data, n))
 			return lwm_fail(e, LWM_EDATA, "%s: is not what its suffix says: it does not begin like a %s file", path,
 					kind[i].suffix);
-		figure(b, kind[i].type, data, n, caption);
+		add_figure(b, kind[i].type, data, n, caption);
 		return 0;
 	}
 	return lwm_fail(e, LWM_EUSAGE, "%s: pictures of a page are .png, .jpg or .svg", path);

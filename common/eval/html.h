@@ -13,15 +13,15 @@
 
 void lwm_html_begin(struct lwm_str *b, const char *title);
 void lwm_html_end(struct lwm_str *b);
-void lwm_html_text(struct lwm_str *b, const char *text); /* escaped */
-void lwm_html_bytes(struct lwm_str *b, const char *bytes, size_t n); /* the same, with zeros in it */
-void lwm_html_heading(struct lwm_str *b, int level, const char *text);
-void lwm_html_paragraph(struct lwm_str *b, const char *text);
+void lwm_html_add_text(struct lwm_str *b, const char *text); /* escaped */
+void lwm_html_add_bytes(struct lwm_str *b, const char *bytes, size_t n); /* the same, with zeros in it */
+void lwm_html_add_heading(struct lwm_str *b, int level, const char *text);
+void lwm_html_add_paragraph(struct lwm_str *b, const char *text);
 /* Pictures of our own making. */
-void lwm_html_svg(struct lwm_str *b, const char *svg, size_t n, const char *caption);
-void lwm_html_png(struct lwm_str *b, const void *png, size_t n, const char *caption);
+void lwm_html_add_svg(struct lwm_str *b, const char *svg, size_t n, const char *caption);
+void lwm_html_add_png(struct lwm_str *b, const void *png, size_t n, const char *caption);
 /* A file from outside: .png, .jpg, .jpeg or .svg; -LWM_EDATA when its first bytes are of something else, -LWM_EUSAGE for another
  * suffix. */
-int lwm_html_picture(struct lwm_str *b, const char *path, const char *data, size_t n, const char *caption, struct lwm_err *e);
+int lwm_html_add_picture(struct lwm_str *b, const char *path, const char *data, size_t n, const char *caption, struct lwm_err *e);
 
 #endif

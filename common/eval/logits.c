@@ -22,7 +22,7 @@ struct logits {
 	int64_t *order;                /* ids of a row, when only the largest are wanted */
 };
 
-static int modality(const struct logits *l, int32_t id)
+static int modality_of(const struct logits *l, int32_t id)
 {
 	return lwm_llama_is_vision(l->cfg, id) ? LWM_VISION : LWM_TEXT;
 }
@@ -40,7 +40,7 @@ static double loss_of(const float *x, int64_t n, int64_t i)
 }
 
 /* The places of the `top` largest of n numbers, in order: insertion, for there are few. NaN is largest: it is to be seen. */
-static int64_t largest(const float *x, int64_t n, int64_t top, int64_t *place)
+static int64_t find_largest(const float *x, int64_t n, int64_t top, int64_t *place)
 {
 	int64_t have = 0;
 
@@ -71,7 +71,7 @@ static void put_number(FILE *out, double x, bool json)
 static void put_head(const struct logits *l, int head, const float *x)
 {
 	int64_t rows = l->rows[head], first = head == LWM_VISION ? l->cfg->vocab_text : 0;
-	int64_t n = l->how.top < 0 ? rows : largest(x, rows, l->how.top, l->order);
+	int64_t n = l->how.top < 0 ? rows : find_largest(x, rows, l->how.top, l->order);
 	bool all = l->how.top < 0;
 
 	if (l->how.json)
@@ -96,13 +96,13 @@ static void put_head(const struct logits *l, int head, const float *x)
 static void put_line(const struct logits *l, int64_t at, int64_t row)
 {
 	int32_t next = at + 1 < l->n ? l->ids[at + 1] : -1;
-	int head = next < 0 ? LWM_TEXT : modality(l, next);
+	int head = next < 0 ? LWM_TEXT : modality_of(l, next);
 	const char *comma = "";
 	int64_t first = head == LWM_VISION ? l->cfg->vocab_text : 0;
 	const char *begin = l->how.json ? "{\"position\":%" PRId64 ",\"token\":%d,\"modality\":\"%s\"," : "%" PRId64 "\t%d\t%s\t";
 	double loss = next < 0 ? 0 : loss_of(l->value[head] + row * l->rows[head], l->rows[head], next - first);
 
-	fprintf(l->out, begin, at, (int)l->ids[at], names[modality(l, l->ids[at])]);
+	fprintf(l->out, begin, at, (int)l->ids[at], names[modality_of(l, l->ids[at])]);
 	if (next < 0) {
 		fputs(l->how.json ? "\"next\":null,\"loss\":null," : "-\t-", l->out);
 	} else {
@@ -122,7 +122,7 @@ static void put_line(const struct logits *l, int64_t at, int64_t row)
 }
 
 /* Lines of the k tokens from `at`, which were fed last. */
-static int chunk(const struct logits *l, struct lwm_engine *g, int64_t at, int64_t k, struct lwm_err *e)
+static int write_chunk(const struct logits *l, struct lwm_engine *g, int64_t at, int64_t k, struct lwm_err *e)
 {
 	for (int64_t r = 0; r < k; r += TILE) {
 		int64_t rows = k - r < TILE ? k - r : TILE;
@@ -139,7 +139,7 @@ static int chunk(const struct logits *l, struct lwm_engine *g, int64_t at, int64
 	return 0;
 }
 
-static int allocate(struct logits *l, struct lwm_err *e)
+static int allocate_rows(struct logits *l, struct lwm_err *e)
 {
 	int64_t most = 1;
 
@@ -162,7 +162,7 @@ int lwm_logits_write(FILE *out, const struct lwm_logits *how, struct lk_dev *dev
 	struct logits l = { .out = out, .how = *how, .cfg = cfg, .ids = ids, .n = n };
 	struct lwm_engine *g = NULL;
 	struct lwm_cache *c = NULL;
-	int rc = allocate(&l, e);
+	int rc = allocate_rows(&l, e);
 
 	if (rc == 0)
 		rc = lwm_engine_new(&g, dev, cfg, weights, n < CHUNK ? n : CHUNK, TILE, e);
@@ -173,7 +173,7 @@ int lwm_logits_write(FILE *out, const struct lwm_logits *how, struct lk_dev *dev
 
 		rc = lwm_prefill(g, c, ids + at, k, e);
 		if (rc == 0)
-			rc = chunk(&l, g, at, k, e);
+			rc = write_chunk(&l, g, at, k, e);
 	}
 	lwm_cache_free(c);
 	lwm_engine_free(g);

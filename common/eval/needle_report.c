@@ -19,7 +19,7 @@ struct table {
 	double *sum, *count, *mean; /* (ny, nx) */
 };
 
-void lwm_wilson(double k, double n, double *low, double *high)
+void lwm_wilson_interval(double k, double n, double *low, double *high)
 {
 	double z = 1.959964, p = n > 0 ? k / n : 0, d = 1 + z * z / n, c = p + z * z / (2 * n),
 	       w = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
@@ -78,7 +78,7 @@ static void by_length(const struct table *t, int64_t x, double *k, double *n)
 	}
 }
 
-static int save(const struct lwm_sweep *s, const char *name, const struct lwm_str *b, struct lwm_err *e)
+static int save_file(const struct lwm_sweep *s, const char *name, const struct lwm_str *b, struct lwm_err *e)
 {
 	char *path = lwm_path_join(s->out, name);
 	int rc = path ? lwm_str_ok(b, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
@@ -96,14 +96,14 @@ static int write_csv(const struct lwm_needle_report *r, const struct table *t, s
 		for (int64_t y = 0; y < t->ny; y++) {
 			int64_t at = y * t->nx + x;
 			double lo, hi;
-			lwm_wilson(t->sum[at], t->count[at], &lo, &hi);
+			lwm_wilson_interval(t->sum[at], t->count[at], &lo, &hi);
 			if (t->count[at] > 0)
 				lwm_str_printf(&b, "%" PRId64 ",%g,%.0f,%.6f,%.6f,%.6f\n", t->length[x],
 					       r->sweep->task.needles > 1 ? -1 : t->depth[y], t->count[at], t->mean[at], lo,
 					       hi);
 		}
 	}
-	int rc = save(r->sweep, "summary.csv", &b, e);
+	int rc = save_file(r->sweep, "summary.csv", &b, e);
 	lwm_str_release(&b);
 	return rc;
 }
@@ -115,7 +115,7 @@ static void length_rows(struct lwm_str *b, const struct table *t)
 		char name[32];
 		double k, n, lo, hi;
 		by_length(t, x, &k, &n);
-		lwm_wilson(k, n, &lo, &hi);
+		lwm_wilson_interval(k, n, &lo, &hi);
 		if (n > 0)
 			lwm_str_printf(b, "<tr><td>%s</td><td>%.0f</td><td>%.3f</td><td>%.3f – %.3f</td></tr>\n",
 				       lwm_count_text(t->length[x], name, sizeof name), n, k / n, lo, hi);
@@ -131,13 +131,13 @@ static int write_html(const struct lwm_needle_report *r, const struct table *t, 
 {
 	struct lwm_str b = { 0 };
 	lwm_html_begin(&b, r->title);
-	lwm_html_paragraph(&b, r->details);
-	lwm_html_svg(&b, lwm_str_get(svg), svg->len,
-		     "Fraction of needles retrieved. Depth counts from the start of the haystack; hatched cells were not run.");
+	lwm_html_add_paragraph(&b, r->details);
+	lwm_html_add_svg(&b, lwm_str_get(svg), svg->len,
+			 "Fraction of needles retrieved. Depth counts from the start of the haystack; hatched cells were not run.");
 	length_rows(&b, t);
-	lwm_html_paragraph(&b, res->identity);
+	lwm_html_add_paragraph(&b, res->identity);
 	lwm_html_end(&b);
-	int rc = save(r->sweep, "report.html", &b, e);
+	int rc = save_file(r->sweep, "report.html", &b, e);
 	lwm_str_release(&b);
 	return rc;
 }
@@ -155,18 +155,18 @@ static int write_pictures(const struct lwm_needle_report *r, const struct table 
 				 .value = t->mean,
 				 .colors = r->colors };
 	struct lwm_str png = { 0 };
-	int rc = lwm_plot_heatmap(svg, &m, LWM_PLOT_SVG, e);
+	int rc = lwm_plot_draw_heatmap(svg, &m, LWM_PLOT_SVG, e);
 	if (rc == 0)
-		rc = lwm_plot_heatmap(&png, &m, LWM_PLOT_PNG, e);
+		rc = lwm_plot_draw_heatmap(&png, &m, LWM_PLOT_PNG, e);
 	if (rc == 0)
-		rc = save(r->sweep, "heatmap.svg", svg, e);
+		rc = save_file(r->sweep, "heatmap.svg", svg, e);
 	if (rc == 0)
-		rc = save(r->sweep, "heatmap.png", &png, e);
+		rc = save_file(r->sweep, "heatmap.png", &png, e);
 	lwm_str_release(&png);
 	return rc;
 }
 
-static void summary(const struct table *t, double *mean, double *worst)
+static void sum_up(const struct table *t, double *mean, double *worst)
 {
 	double sum = 0, count = 0;
 	*worst = INFINITY;
@@ -203,7 +203,7 @@ static int write_json(const struct lwm_needle_report *r, const struct table *t, 
 		}
 	}
 	lwm_str_puts(&b, "}}\n");
-	rc = save(r->sweep, "summary.json", &b, e);
+	rc = save_file(r->sweep, "summary.json", &b, e);
 	lwm_str_release(&b);
 	return rc;
 }
@@ -224,7 +224,7 @@ int lwm_needle_report_write(const struct lwm_needle_report *r, double *mean, dou
 	if (rc == 0)
 		rc = write_html(r, &t, &res, &svg, e);
 	if (rc == 0) {
-		summary(&t, mean, worst);
+		sum_up(&t, mean, worst);
 		rc = write_json(r, &t, *mean, *worst, e);
 	}
 	free(path);

@@ -16,6 +16,6 @@ struct lwm_needle_report {
 int lwm_needle_report_write(const struct lwm_needle_report *r, double *mean, double *worst, struct lwm_err *e);
 
 /* 95 % interval of a rate of k in n (Wilson 1927). */
-void lwm_wilson(double k, double n, double *low, double *high);
+void lwm_wilson_interval(double k, double n, double *low, double *high);
 
 #endif

@@ -47,8 +47,8 @@ int lwm_sweep_depths(const struct lwm_sweep *s, double **depths, int64_t *n, str
 
 /* ---- results file ---- */
 
-static void identity(char *buf, size_t size, const struct lwm_sweep *s, const struct lwm_haystack *h,
-		     const struct lwm_tokenizer *tok)
+static void identify_run(char *buf, size_t size, const struct lwm_sweep *s, const struct lwm_haystack *h,
+			 const struct lwm_tokenizer *tok)
 {
 	snprintf(buf, size,
 		 "model %.32s tokenizer %.32s haystack %.32s seed %" PRIu64 " needles %" PRId64 " retrieve %" PRId64
@@ -144,7 +144,7 @@ void lwm_results_release(struct lwm_needle_results *r)
 	memset(r, 0, sizeof *r);
 }
 
-static bool have(const struct lwm_needle_results *r, const struct lwm_needle_cell *c)
+static bool is_done(const struct lwm_needle_results *r, const struct lwm_needle_cell *c)
 {
 	for (int64_t i = 0; i < r->n; i++)
 		if (same_cell(&r->v[i].cell, c))
@@ -154,8 +154,8 @@ static bool have(const struct lwm_needle_results *r, const struct lwm_needle_cel
 
 /* ---- asking ---- */
 
-static int answer(struct lwm_engine *g, const struct lwm_trial *t, int64_t most, struct lwm_tokenizer *tok,
-		  struct lwm_str *out, struct lwm_err *e)
+static int ask_model(struct lwm_engine *g, const struct lwm_trial *t, int64_t most, struct lwm_tokenizer *tok,
+		     struct lwm_str *out, struct lwm_err *e)
 {
 	const struct lwm_generate greedy = { .g = g, .tok = tok, .sampler = { .temperature = 0, .top_p = 1 }, .most = most };
 	struct lwm_ids said = { 0 };
@@ -166,8 +166,8 @@ static int answer(struct lwm_engine *g, const struct lwm_trial *t, int64_t most,
 	return rc < 0 ? rc : lwm_str_ok(out, e);
 }
 
-static void describe(struct lwm_str *line, const char *id, const struct lwm_trial *t, const char *said, double score,
-		     double seconds)
+static void describe_trial(struct lwm_str *line, const char *id, const struct lwm_trial *t, const char *said, double score,
+			   double seconds)
 {
 	lwm_str_printf(line, "{\"context_length\":%" PRId64 ",\"depth_percent\":%.17g,\"round\":%" PRId64 ",\"score\":%.9g,\"correct\":%s",
 		       t->cell.length, t->cell.depth, t->cell.round, score, score == 1 ? "true" : "false");
@@ -196,15 +196,15 @@ struct sweep {
 	char id[256];
 };
 
-static int one(struct sweep *w, const struct lwm_needle_cell *cell, struct lwm_str *line, struct lwm_err *e)
+static int run_trial(struct sweep *w, const struct lwm_needle_cell *cell, struct lwm_str *line, struct lwm_err *e)
 {
 	struct lwm_trial t;
 	struct lwm_str said = { 0 };
 	double t0 = lwm_now();
 	LWM_TRY(lwm_trial_make(&t, &w->task, cell, w->h, w->tok, e));
-	int rc = answer(w->g, &t, w->task.answer_tokens, w->tok, &said, e);
+	int rc = ask_model(w->g, &t, w->task.answer_tokens, w->tok, &said, e);
 	if (rc == 0) {
-		describe(line, w->id, &t, lwm_str_get(&said), lwm_trial_score(&t, lwm_str_get(&said)), lwm_now() - t0);
+		describe_trial(line, w->id, &t, lwm_str_get(&said), lwm_trial_score(&t, lwm_str_get(&said)), lwm_now() - t0);
 		rc = lwm_str_ok(line, e);
 	}
 	lwm_str_release(&said);
@@ -218,14 +218,14 @@ static int team_of(const struct sweep *w)
 }
 
 /* One trial on each team, then the lines of their first ranks to rank 0 in order. */
-static int round_of(struct sweep *w, int64_t first, struct lwm_jsonl *file, struct lwm_err *e)
+static int run_round(struct sweep *w, int64_t first, struct lwm_jsonl *file, struct lwm_err *e)
 {
 	int n = lwm_comm_size(w->c), team = team_of(w), rc = 0;
 	int64_t mine = first + lwm_comm_rank(w->c) / team, most;
 	struct lwm_str line = { 0 }, padded = { 0 };
 	char *all = NULL;
 	if (mine < w->ntodo)
-		rc = one(w, &w->todo[mine], &line, e);
+		rc = run_trial(w, &w->todo[mine], &line, e);
 	LWM_GO(lwm_agree(w->c, rc, e));
 	most = (int64_t)line.len;
 	LWM_GO(lwm_comm_max_i64(w->c, &most, 1, e));
@@ -263,7 +263,7 @@ static int list_todo(struct sweep *w, const struct lwm_needle_results *done, str
 		struct lwm_needle_cell c = { .length = lengths[i / (nd * s->rounds)],
 					     .depth = s->task.needles > 1 ? -1 : w->task.depths[i / s->rounds % nd],
 					     .round = i % s->rounds };
-		if (!have(done, &c))
+		if (!is_done(done, &c))
 			w->todo[w->ntodo++] = c;
 	}
 	free(lengths);
@@ -308,7 +308,7 @@ static int run_all(struct sweep *w, struct lwm_jsonl *file, struct lwm_err *e)
 			lwm_fail(e, LWM_ESAVED, "stopped after %" PRId64 " of %" PRId64 " trials: run me again", i, w->ntodo);
 			return lwm_agree(w->c, -LWM_ESAVED, e);
 		}
-		LWM_TRY(round_of(w, i, file, e));
+		LWM_TRY(run_round(w, i, file, e));
 		if (lwm_comm_rank(w->c) == 0)
 			lwm_progress_at(&p, i + n < w->ntodo ? i + n : w->ntodo);
 	}
@@ -326,7 +326,7 @@ int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_engine *g, const struct 
 	int rc = path ? lwm_sweep_depths(s, &depths, &w.task.ndepths, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	LWM_GO(lwm_agree(c, rc, e));
 	w.task.depths = depths;
-	identity(w.id, sizeof w.id, s, h, tok);
+	identify_run(w.id, sizeof w.id, s, h, tok);
 	LWM_GO(find_todo(&w, path, e));
 	if (lwm_comm_rank(c) == 0)
 		rc = lwm_jsonl_open(&file, path, e);

@@ -16,7 +16,7 @@ static struct lwm_rng rng_of(const struct lwm_needle_task *task, const struct lw
 	return lwm_rng_at(task->seed, LWM_RNG_NEEDLE, where, (uint64_t)c->round);
 }
 
-static void draw(struct lwm_trial *t, const struct lwm_needle_task *task, struct lwm_rng *r)
+static void draw_needles(struct lwm_trial *t, const struct lwm_needle_task *task, struct lwm_rng *r)
 {
 	t->n = task->needles;
 	t->asked = task->retrieve;
@@ -33,7 +33,7 @@ static void draw(struct lwm_trial *t, const struct lwm_needle_task *task, struct
 		t->depth[i] = task->depths[lwm_rng_permute(key, LWM_RNG_NEEDLE, 0, task->ndepths, i % task->ndepths)];
 }
 
-static void question(struct lwm_str *tail, const struct lwm_trial *t, const struct lwm_needle_task *task)
+static void add_question(struct lwm_str *tail, const struct lwm_trial *t, const struct lwm_needle_task *task)
 {
 	const char *names[LWM_NEEDLES_MAX];
 	struct lwm_str q = { 0 };
@@ -64,8 +64,8 @@ static void by_depth(const double *want, int64_t n, int64_t *order)
 }
 
 /* Sentences [first, first+count) with each needle behind the last sentence that ends before its depth. */
-static void context(struct lwm_str *out, struct lwm_trial *t, const struct lwm_haystack *h, int64_t first, int64_t count,
-		    const double *want)
+static void add_context(struct lwm_str *out, struct lwm_trial *t, const struct lwm_haystack *h, int64_t first, int64_t count,
+			const double *want)
 {
 	int64_t order[LWM_NEEDLES_MAX], next = 0, total = h->tokens[first + count] - h->tokens[first];
 	by_depth(want, t->n, order);
@@ -83,13 +83,13 @@ static void context(struct lwm_str *out, struct lwm_trial *t, const struct lwm_h
 }
 
 /* Encodes <s> head context tail with `count` sentences. */
-static int assemble(struct lwm_trial *t, const struct lwm_haystack *h, int64_t first, int64_t count, const double *want,
-		    const char *tail, struct lwm_tokenizer *tok, struct lwm_err *e)
+static int encode_prompt(struct lwm_trial *t, const struct lwm_haystack *h, int64_t first, int64_t count, const double *want,
+			 const char *tail, struct lwm_tokenizer *tok, struct lwm_err *e)
 {
 	struct lwm_str s = { 0 };
 	int32_t bos = lwm_tokenizer_bos(tok);
 	lwm_str_puts(&s, lwm_needle_prompt_head());
-	context(&s, t, h, first, count, want);
+	add_context(&s, t, h, first, count, want);
 	lwm_str_puts(&s, tail);
 	int rc = lwm_str_ok(&s, e);
 	t->prompt.n = 0;
@@ -102,7 +102,7 @@ static int assemble(struct lwm_trial *t, const struct lwm_haystack *h, int64_t f
 }
 
 /* Most sentences from `first` that fit in `room` tokens; fewer than all when the haystack ends. */
-static int64_t fitting(const struct lwm_haystack *h, int64_t first, int64_t room)
+static int64_t count_fitting(const struct lwm_haystack *h, int64_t first, int64_t room)
 {
 	int64_t lo = first, hi = h->n;
 	while (lo < hi) {
@@ -134,11 +134,11 @@ int lwm_trial_make(struct lwm_trial *t, const struct lwm_needle_task *task, cons
 	int rc;
 	memset(t, 0, sizeof *t);
 	t->cell = *cell;
-	draw(t, task, &r);
+	draw_needles(t, task, &r);
 	memcpy(want, t->depth, sizeof want);
-	question(&tail, t, task);
+	add_question(&tail, t, task);
 	LWM_GO(lwm_str_ok(&tail, e));
-	LWM_GO(assemble(t, h, 0, 0, want, tail.s, tok, e));
+	LWM_GO(encode_prompt(t, h, 0, 0, want, tail.s, tok, e));
 	bare = t->prompt.n;
 	if (bare > limit)
 		LWM_GO(lwm_fail(e, LWM_ECONFIG,
@@ -149,10 +149,10 @@ int lwm_trial_make(struct lwm_trial *t, const struct lwm_needle_task *task, cons
 				"the haystack holds %" PRId64 " tokens, a context of %" PRId64 " takes %" PRId64 ": give it more text",
 				h->tokens[h->n], cell->length, limit - bare));
 	first = first_sentence(h, limit - bare, &r);
-	count = fitting(h, first, limit - bare);
+	count = count_fitting(h, first, limit - bare);
 	/* pieces merge and split where sentences meet, so the sum of counts is close but not exact */
 	for (;; count--) {
-		LWM_GO(assemble(t, h, first, count, want, tail.s, tok, e));
+		LWM_GO(encode_prompt(t, h, first, count, want, tail.s, tok, e));
 		if (t->prompt.n <= limit || count == 0)
 			break;
 	}

@@ -37,7 +37,7 @@ struct lwm_chart {
 };
 
 /* Appended to *out. */
-int lwm_plot_heatmap(struct lwm_str *out, const struct lwm_heatmap *h, enum lwm_plot_format f, struct lwm_err *e);
-int lwm_plot_chart(struct lwm_str *out, const struct lwm_chart *c, enum lwm_plot_format f, struct lwm_err *e);
+int lwm_plot_draw_heatmap(struct lwm_str *out, const struct lwm_heatmap *h, enum lwm_plot_format f, struct lwm_err *e);
+int lwm_plot_draw_chart(struct lwm_str *out, const struct lwm_chart *c, enum lwm_plot_format f, struct lwm_err *e);
 
 #endif

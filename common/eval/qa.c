@@ -18,7 +18,7 @@ const char *lwm_qa_prompt_tail(void)
 }
 
 /* Copy without blanks at the ends; NULL when nothing is left. */
-static char *trimmed(const char *s, size_t n)
+static char *copy_trimmed(const char *s, size_t n)
 {
 	while (n && (*s == ' ' || *s == '\n'))
 		s++, n--;
@@ -33,8 +33,8 @@ bool lwm_qa_parse(const char *text, char **question, char **answer)
 	*question = *answer = NULL;
 	if (!a)
 		return false;
-	*question = trimmed(q + 9, (size_t)(a - q - 9));
-	*answer = trimmed(a + 7, strlen(a + 7));
+	*question = copy_trimmed(q + 9, (size_t)(a - q - 9));
+	*answer = copy_trimmed(a + 7, strlen(a + 7));
 	if (*question && *answer)
 		return true;
 	free(*question);
@@ -92,8 +92,8 @@ static int add_pair(const struct lwm_qa *q, struct build *b, const char *questio
 }
 
 /* Writes what is there, when it has pairs enough, and begins anew. */
-static int flush(const struct lwm_qa *q, struct build *b, const char *source, struct lwm_docs_writer *out,
-		 struct lwm_qa_stats *st, struct lwm_err *e)
+static int finish_document(const struct lwm_qa *q, struct build *b, const char *source, struct lwm_docs_writer *out,
+			   struct lwm_qa_stats *st, struct lwm_err *e)
 {
 	int64_t text = b->text.n;
 	char id[600];
@@ -117,8 +117,8 @@ static int flush(const struct lwm_qa *q, struct build *b, const char *source, st
 }
 
 /* Asks the model about a chunk; question NULL when it said something else. */
-static int ask(const struct lwm_qa *q, const int32_t *chunk, int64_t n, uint64_t sample, char **question, char **answer,
-	       struct lwm_qa_stats *st, struct lwm_err *e)
+static int ask_model(const struct lwm_qa *q, const int32_t *chunk, int64_t n, uint64_t sample, char **question, char **answer,
+		     struct lwm_qa_stats *st, struct lwm_err *e)
 {
 	struct lwm_tokenizer *t = q->writer.tok;
 	struct lwm_ids prompt = { 0 }, said = { 0 };
@@ -153,14 +153,14 @@ static int add_chunk(const struct lwm_qa *q, struct build *b, const int32_t *chu
 	char *question, *answer;
 	struct build before = *b;
 	st->chunks++;
-	LWM_TRY(ask(q, chunk, n, sample, &question, &answer, st, e));
+	LWM_TRY(ask_model(q, chunk, n, sample, &question, &answer, st, e));
 	int rc = question ? add_pair(q, b, question, answer, e) : 0;
 	if (rc == 0 && b->text.n + n + b->chat.n > q->target_tokens && before.text.n > 1) {
 		/* one chunk too many: what was there before is finished, this one begins the next document */
 		b->chat.n = before.chat.n;
 		b->nruns = before.nruns;
 		b->pairs = before.pairs;
-		rc = flush(q, b, source, out, st, e);
+		rc = finish_document(q, b, source, out, st, e);
 		if (rc == 0 && question)
 			rc = add_pair(q, b, question, answer, e);
 	}
@@ -171,8 +171,8 @@ static int add_chunk(const struct lwm_qa *q, struct build *b, const int32_t *chu
 	return rc;
 }
 
-int lwm_qa_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct lwm_docs_writer *out,
-		    struct lwm_qa_stats *st, struct lwm_err *e)
+int lwm_qa_make_documents(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct lwm_docs_writer *out,
+			  struct lwm_qa_stats *st, struct lwm_err *e)
 {
 	struct lwm_doc doc;
 	struct build b = { .made = 0 };
@@ -185,7 +185,7 @@ int lwm_qa_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struc
 	snprintf(source, sizeof source, "%s", doc.source);
 	uint64_t key = lwm_hash64(b.id, strlen(b.id), 0);
 	st->docs_in++;
-	LWM_GO(flush(q, &b, source, out, st, e));
+	LWM_GO(finish_document(q, &b, source, out, st, e));
 	for (int64_t at = 0, k = 0; at < doc.n; at += q->chunk_tokens, k++) {
 		int64_t n = doc.n - at < q->chunk_tokens ? doc.n - at : q->chunk_tokens, keep = 0;
 		LWM_GO(lwm_docs_read(d, i, at, at + n, chunk, e));
@@ -195,7 +195,7 @@ int lwm_qa_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struc
 		if (keep)
 			LWM_GO(add_chunk(q, &b, chunk, keep, key + (uint64_t)k, source, out, st, e));
 	}
-	LWM_GO(flush(q, &b, source, out, st, e));
+	LWM_GO(finish_document(q, &b, source, out, st, e));
 out:
 	lwm_ids_release(&b.text);
 	lwm_ids_release(&b.chat);

@@ -29,7 +29,7 @@ const char *lwm_qa_prompt_tail(void); /* " Write a question about this text and 
 bool lwm_qa_parse(const char *text, char **question, char **answer);
 
 /* Document i of d -> zero or more documents in out. Draws depend on (seed, source id, chunk) alone. Local. */
-int lwm_qa_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct lwm_docs_writer *out,
-		    struct lwm_qa_stats *stats, struct lwm_err *e);
+int lwm_qa_make_documents(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct lwm_docs_writer *out,
+			  struct lwm_qa_stats *stats, struct lwm_err *e);
 
 #endif

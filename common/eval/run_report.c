@@ -17,7 +17,7 @@
 enum { MAX_TEXT = 1 << 16, MAX_PICTURE = 1 << 24, STRIP = 12 /* frames of a clip */, ZOOM = 3 };
 
 /* "NAME=PATH": splits at the last '='; name is malloc'ed, path points into spec. */
-static int split(const char *spec, char **name, const char **path, struct lwm_err *e)
+static int split_spec(const char *spec, char **name, const char **path, struct lwm_err *e)
 {
 	const char *eq = strrchr(spec, '=');
 	if (!eq)
@@ -74,7 +74,7 @@ static int read_series(struct series *s, const char *spec, struct lwm_err *e)
 	const char *dir;
 	char *path, *text = NULL, *end;
 	size_t n;
-	LWM_TRY(split(spec, &s->name, &dir, e));
+	LWM_TRY(split_spec(spec, &s->name, &dir, e));
 	path = lwm_path_join(dir, "metrics.jsonl");
 	int rc = path ? lwm_read_file(path, (int64_t)1 << 30, &text, &n, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	for (char *p = text; rc == 0 && (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
@@ -95,9 +95,9 @@ static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
 			"<th>first loss</th><th>last loss</th></tr>\n");
 	for (int64_t i = 0; i < n; i++) {
 		lwm_str_puts(b, "<tr><td>");
-		lwm_html_text(b, s[i].name);
+		lwm_html_add_text(b, s[i].name);
 		lwm_str_printf(b, "</td><td>%.0f</td><td>%.4g ", s[i].step, s[i].units);
-		lwm_html_text(b, s[i].unit);
+		lwm_html_add_text(b, s[i].unit);
 		lwm_str_printf(b, "</td><td>%.1f</td><td>%.4g</td><td>%.4f</td><td>%.4f</td></tr>\n", s[i].seconds,
 			       s[i].seconds > 0 ? s[i].units / s[i].seconds : 0, s[i].n ? s[i].y[0] : NAN,
 			       s[i].n ? s[i].y[s[i].n - 1] : NAN);
@@ -105,7 +105,7 @@ static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
 	lwm_str_puts(b, "</table>\n");
 }
 
-static int draw(struct lwm_str *b, const struct series *s, int64_t n, struct lwm_err *e)
+static int draw_curves(struct lwm_str *b, const struct series *s, int64_t n, struct lwm_err *e)
 {
 	struct lwm_curve *c = calloc((size_t)n, sizeof *c);
 	struct lwm_str svg = { 0 };
@@ -115,23 +115,23 @@ static int draw(struct lwm_str *b, const struct series *s, int64_t n, struct lwm
 		c[i] = (struct lwm_curve){ s[i].name, s[i].x, s[i].y, s[i].n };
 	struct lwm_chart chart = { .title = "Training loss", .x_label = "step of the stage", .y_label = "loss", .curve = c,
 				   .ncurves = n };
-	int rc = lwm_plot_chart(&svg, &chart, LWM_PLOT_SVG, e);
+	int rc = lwm_plot_draw_chart(&svg, &chart, LWM_PLOT_SVG, e);
 	if (rc == 0)
-		lwm_html_svg(b, lwm_str_get(&svg), svg.len, "Loss of every step, as written to metrics.jsonl.");
+		lwm_html_add_svg(b, lwm_str_get(&svg), svg.len, "Loss of every step, as written to metrics.jsonl.");
 	lwm_str_release(&svg);
 	free(c);
 	return rc;
 }
 
-static int stages(struct lwm_str *b, const struct lwm_paths *p, struct lwm_err *e)
+static int add_stages(struct lwm_str *b, const struct lwm_paths *p, struct lwm_err *e)
 {
 	struct series *s = calloc((size_t)p->n, sizeof *s);
 	int rc = s ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " stages", p->n);
 	for (int64_t i = 0; rc == 0 && i < p->n; i++)
 		rc = read_series(&s[i], p->v[i], e);
 	if (rc == 0) {
-		lwm_html_heading(b, 2, "Training");
-		rc = draw(b, s, p->n, e);
+		lwm_html_add_heading(b, 2, "Training");
+		rc = draw_curves(b, s, p->n, e);
 		stage_table(b, s, p->n);
 	}
 	for (int64_t i = 0; s && i < p->n; i++) {
@@ -145,15 +145,15 @@ static int stages(struct lwm_str *b, const struct lwm_paths *p, struct lwm_err *
 
 /* ---- the rest ---- */
 
-static int checks(struct lwm_str *b, const struct lwm_paths *p, struct lwm_str *failures, int64_t *failed, struct lwm_err *e)
+static int add_checks(struct lwm_str *b, const struct lwm_paths *p, struct lwm_str *failures, int64_t *failed, struct lwm_err *e)
 {
-	lwm_html_heading(b, 2, "Checks");
+	lwm_html_add_heading(b, 2, "Checks");
 	lwm_str_puts(b, "<table><tr><th>what</th><th>seen</th><th>wanted</th><th></th></tr>\n");
 	for (int64_t i = 0; i < p->n; i++) {
 		struct lwm_check c;
 		LWM_TRY(lwm_check_read(&c, p->v[i], e));
 		lwm_str_puts(b, "<tr><td>");
-		lwm_html_text(b, c.name);
+		lwm_html_add_text(b, c.name);
 		lwm_str_printf(b, "</td><td>%.4g</td><td>%s %.4g</td><td class=\"%s\">%s</td></tr>\n", c.value,
 			       c.at_least ? "≥" : "≤", c.bound, c.ok ? "ok" : "bad", c.ok ? "holds" : "MISSED");
 		if (!c.ok) {
@@ -166,14 +166,14 @@ static int checks(struct lwm_str *b, const struct lwm_paths *p, struct lwm_str *
 	return 0;
 }
 
-static int timing(struct lwm_str *b, const char *path, struct lwm_err *e)
+static int add_timing(struct lwm_str *b, const char *path, struct lwm_err *e)
 {
 	char *text, *end;
 	size_t n;
 	int rc = 0;
 	double total = 0;
 	LWM_TRY(lwm_read_file(path, 1 << 26, &text, &n, e));
-	lwm_html_heading(b, 2, "Time and memory");
+	lwm_html_add_heading(b, 2, "Time and memory");
 	lwm_str_puts(b, "<table><tr><th>stage</th><th>seconds</th><th>peak memory</th></tr>\n");
 	for (char *p = text; rc == 0 && (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
 		json_t *o = NULL;
@@ -185,7 +185,7 @@ static int timing(struct lwm_str *b, const char *path, struct lwm_err *e)
 		    (rc = lwm_json_double(o, "seconds", &s, path, e)) == 0) {
 			total += s;
 			lwm_str_puts(b, "<tr><td>");
-			lwm_html_text(b, name);
+			lwm_html_add_text(b, name);
 			lwm_str_printf(b, "</td><td>%.1f</td><td>%s</td></tr>\n", s,
 				       lwm_bytes_text(json_number_value(json_object_get(o, "max_rss_bytes")), mem, sizeof mem));
 		}
@@ -197,7 +197,7 @@ static int timing(struct lwm_str *b, const char *path, struct lwm_err *e)
 }
 
 /* A clip as a strip of its first frames. */
-static int strip(struct lwm_str *b, const char *path, const char *caption, int64_t max_pixels, struct lwm_err *e)
+static int add_strip(struct lwm_str *b, const char *path, const char *caption, int64_t max_pixels, struct lwm_err *e)
 {
 	struct lwm_frames_opts opts = { .max_frames = STRIP, .max_pixels = max_pixels };
 	struct lwm_frames_info info;
@@ -213,7 +213,7 @@ static int strip(struct lwm_str *b, const char *path, const char *caption, int64
 	if (rc == 0)
 		rc = lwm_png_encode(&png, sheet.rgb, sheet.width, sheet.height, e);
 	if (rc == 0)
-		lwm_html_png(b, png.s, png.len, caption);
+		lwm_html_add_png(b, png.s, png.len, caption);
 	lwm_str_release(&png);
 	lwm_sheet_release(&sheet);
 	free(rgb);
@@ -225,37 +225,37 @@ static bool is_clip(const char *path)
 	return lwm_path_has_suffix(path, ".mp4") || lwm_path_has_suffix(path, ".mkv");
 }
 
-static int still(struct lwm_str *b, const char *path, const char *caption, struct lwm_err *e)
+static int add_still(struct lwm_str *b, const char *path, const char *caption, struct lwm_err *e)
 {
 	char *data;
 	size_t n;
 	LWM_TRY(lwm_read_file(path, MAX_PICTURE, &data, &n, e));
-	int rc = lwm_html_picture(b, path, data, n, caption, e);
+	int rc = lwm_html_add_picture(b, path, data, n, caption, e);
 	free(data);
 	return rc;
 }
 
-static int picture(struct lwm_str *b, const char *spec, int64_t max_pixels, struct lwm_err *e)
+static int add_picture(struct lwm_str *b, const char *spec, int64_t max_pixels, struct lwm_err *e)
 {
 	char *caption;
 	const char *path;
-	LWM_TRY(split(spec, &caption, &path, e));
-	int rc = is_clip(path) ? strip(b, path, caption, max_pixels, e) : still(b, path, caption, e);
+	LWM_TRY(split_spec(spec, &caption, &path, e));
+	int rc = is_clip(path) ? add_strip(b, path, caption, max_pixels, e) : add_still(b, path, caption, e);
 	free(caption);
 	return rc;
 }
 
-static int quote(struct lwm_str *b, const char *spec, struct lwm_err *e)
+static int add_quote(struct lwm_str *b, const char *spec, struct lwm_err *e)
 {
 	char *caption, *data;
 	const char *path;
 	size_t n;
-	LWM_TRY(split(spec, &caption, &path, e));
+	LWM_TRY(split_spec(spec, &caption, &path, e));
 	int rc = lwm_read_file(path, MAX_TEXT, &data, &n, e);
 	if (rc == 0) {
-		lwm_html_paragraph(b, caption);
+		lwm_html_add_paragraph(b, caption);
 		lwm_str_puts(b, "<pre>");
-		lwm_html_bytes(b, data, n);
+		lwm_html_add_bytes(b, data, n);
 		lwm_str_puts(b, "</pre>\n");
 		free(data);
 	}
@@ -269,19 +269,19 @@ int lwm_run_report_make(const struct lwm_run_report *r, struct lwm_str *out, str
 	*failed = 0;
 	lwm_html_begin(out, r->title);
 	if (r->checks.n)
-		LWM_TRY(checks(out, &r->checks, failures, failed, e));
+		LWM_TRY(add_checks(out, &r->checks, failures, failed, e));
 	if (r->stages.n)
-		LWM_TRY(stages(out, &r->stages, e));
+		LWM_TRY(add_stages(out, &r->stages, e));
 	if (r->pictures.n)
-		lwm_html_heading(out, 2, "Pictures");
+		lwm_html_add_heading(out, 2, "Pictures");
 	for (int64_t i = 0; i < r->pictures.n; i++)
-		LWM_TRY(picture(out, r->pictures.v[i], r->max_pixels, e));
+		LWM_TRY(add_picture(out, r->pictures.v[i], r->max_pixels, e));
 	if (r->texts.n)
-		lwm_html_heading(out, 2, "Samples");
+		lwm_html_add_heading(out, 2, "Samples");
 	for (int64_t i = 0; i < r->texts.n; i++)
-		LWM_TRY(quote(out, r->texts.v[i], e));
+		LWM_TRY(add_quote(out, r->texts.v[i], e));
 	if (r->timing)
-		LWM_TRY(timing(out, r->timing, e));
+		LWM_TRY(add_timing(out, r->timing, e));
 	lwm_html_end(out);
 	return lwm_str_ok(out, e);
 }

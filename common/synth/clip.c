@@ -23,7 +23,7 @@ static const struct {
 	{ "stands still", 0, 0 },
 };
 
-struct lwm_synth_clip lwm_synth_clip(uint64_t seed, int64_t i)
+struct lwm_synth_clip lwm_synth_draw_clip(uint64_t seed, int64_t i)
 {
 	struct lwm_rng r = lwm_rng_at(seed, LWM_RNG_SYNTH, KIND_CLIP, (uint64_t)i);
 	struct lwm_synth_clip c = { .shape = (int)lwm_rng_below(&r, SHAPES), .colour = (int)lwm_rng_below(&r, COLOURS),
@@ -40,7 +40,7 @@ struct lwm_synth_clip lwm_synth_clip(uint64_t seed, int64_t i)
 	return c;
 }
 
-static bool inside(int shape, double dx, double dy, double size)
+static bool is_inside(int shape, double dx, double dy, double size)
 {
 	switch (shape) {
 	case 0:
@@ -52,7 +52,7 @@ static bool inside(int shape, double dx, double dy, double size)
 	}
 }
 
-void lwm_synth_clip_frame(const struct lwm_synth_clip *c, int64_t t, int64_t n, int size, uint8_t *rgb)
+void lwm_synth_render_frame(const struct lwm_synth_clip *c, int64_t t, int64_t n, int size, uint8_t *rgb)
 {
 	double at = n > 1 ? (double)t / (double)(n - 1) : 0;
 	double cx = c->x + at * motions[c->motion].dx, cy = c->y + at * motions[c->motion].dy;
@@ -63,7 +63,7 @@ void lwm_synth_clip_frame(const struct lwm_synth_clip *c, int64_t t, int64_t n, 
 			for (int k = 0; k < SAMPLES * SAMPLES; k++) {
 				double px = (x + (k % SAMPLES + 0.5) / SAMPLES) / size;
 				double py = (y + (k / SAMPLES + 0.5) / SAMPLES) / size;
-				hit += inside(c->shape, px - cx, py - cy, c->size);
+				hit += is_inside(c->shape, px - cx, py - cy, c->size);
 			}
 			const int all = SAMPLES * SAMPLES;
 			for (int ch = 0; ch < 3; ch++)
@@ -71,18 +71,14 @@ void lwm_synth_clip_frame(const struct lwm_synth_clip *c, int64_t t, int64_t n, 
 		}
 }
 
-void lwm_synth_clip_caption(const struct lwm_synth_clip *c, bool still, struct lwm_str *out)
+void lwm_synth_write_caption(const struct lwm_synth_clip *c, bool still, struct lwm_str *out)
 {
 	lwm_str_printf(out, "a %s %s%s%s on a %s background", paint[c->colour].name, shapes[c->shape], still ? "" : " ",
 		       still ? "" : motions[c->motion].words, paint[COLOURS + c->background].name);
 }
 
-int lwm_synth_clip_questions(bool still)
-{
-	return still ? 3 : 4;
-}
-
-void lwm_synth_clip_question(const struct lwm_synth_clip *c, int k, struct lwm_str *question, struct lwm_str *answer)
+/* The k-th question about a clip; about a still picture there are only the first three. */
+static void ask_about(const struct lwm_synth_clip *c, int k, struct lwm_str *question, struct lwm_str *answer)
 {
 	switch (k) {
 	case 0:
@@ -104,7 +100,7 @@ void lwm_synth_clip_question(const struct lwm_synth_clip *c, int k, struct lwm_s
 	}
 }
 
-static void member(struct lwm_str *out, const char *key, const struct lwm_str *value)
+static void add_member(struct lwm_str *out, const char *key, const struct lwm_str *value)
 {
 	lwm_str_puts(out, out->len && out->s[out->len - 1] != '{' ? ", " : "");
 	lwm_str_json(out, key, strlen(key));
@@ -113,26 +109,26 @@ static void member(struct lwm_str *out, const char *key, const struct lwm_str *v
 	out->failed = out->failed || value->failed;
 }
 
-void lwm_synth_clip_record(const struct lwm_synth_clip *c, bool still, int64_t i, struct lwm_str *out)
+void lwm_synth_write_record(const struct lwm_synth_clip *c, bool still, int64_t i, struct lwm_str *out)
 {
 	struct lwm_str v[6] = { { 0 } };
 	static const char *const keys[] = { "caption", "question", "answer", "prompt_make", "prompt_ask",
 					    "prompt_end" };
-	lwm_synth_clip_caption(c, still, &v[0]);
-	lwm_synth_clip_question(c, (int)(i % lwm_synth_clip_questions(still)), &v[1], &v[2]);
+	lwm_synth_write_caption(c, still, &v[0]);
+	ask_about(c, (int)(i % (still ? 3 : 4)), &v[1], &v[2]);
 	lwm_str_printf(&v[3], "%sGenerate %s of %s ASSISTANT:", lwm_needle_prompt_head(),
 		       still ? "an image" : "a video", lwm_str_get(&v[0]));
 	lwm_str_printf(&v[4], "%s%s\n", lwm_needle_prompt_head(), lwm_str_get(&v[1]));
 	lwm_str_puts(&v[5], " ASSISTANT:");
 	lwm_str_putc(out, '{');
 	for (int k = 0; k < 6; k++) {
-		member(out, keys[k], &v[k]);
+		add_member(out, keys[k], &v[k]);
 		lwm_str_release(&v[k]);
 	}
 	lwm_str_puts(out, "}\n");
 }
 
-const char *lwm_synth_colour(int i, uint8_t rgb[3])
+const char *lwm_synth_find_colour(int i, uint8_t rgb[3])
 {
 	if (i < 0 || i >= COLOURS + BACKGROUNDS)
 		return NULL;

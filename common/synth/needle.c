@@ -22,7 +22,7 @@ struct draft {
 static void one_sentence(const struct lwm_synth_needle *how, struct draft *d, struct lwm_rng *r)
 {
 	if (!how->text) {
-		lwm_synth_sentence(r, &d->fill);
+		lwm_synth_add_sentence(r, &d->fill);
 		/* as in a book: the blank belongs to the sentence before it, and now and then a line ends */
 		lwm_str_putc(&d->fill, lwm_rng_below(r, 8) ? ' ' : '\n');
 		return;
@@ -48,7 +48,7 @@ static int add_sentence(const struct lwm_synth_needle *how, struct draft *d, str
 	return lwm_str_ok(&d->fill, e);
 }
 
-static void context(const struct draft *d, int64_t sentences, int64_t facts, struct lwm_str *out)
+static void add_context(const struct draft *d, int64_t sentences, int64_t facts, struct lwm_str *out)
 {
 	size_t from = 0;
 	for (int64_t k = 0, f = 0; k <= sentences; k++) {
@@ -61,8 +61,8 @@ static void context(const struct draft *d, int64_t sentences, int64_t facts, str
 	}
 }
 
-static void question(const struct lwm_synth_needle *how, const struct draft *d, const int64_t *asked,
-		     struct lwm_str *prompt)
+static void add_question(const struct lwm_synth_needle *how, const struct draft *d, const int64_t *asked,
+			 struct lwm_str *prompt)
 {
 	const char *cities[MAX_FACTS];
 	struct lwm_str q = { 0 };
@@ -79,8 +79,8 @@ static void question(const struct lwm_synth_needle *how, const struct draft *d, 
 	lwm_str_release(&q);
 }
 
-static void answers(const struct lwm_synth_needle *how, const struct draft *d, const int64_t *asked,
-		    struct lwm_str *out)
+static void write_answers(const struct lwm_synth_needle *how, const struct draft *d, const int64_t *asked,
+			  struct lwm_str *out)
 {
 	for (int64_t i = 0; i < how->ask; i++) {
 		lwm_str_puts(out, i ? ", " : "");
@@ -91,7 +91,7 @@ static void answers(const struct lwm_synth_needle *how, const struct draft *d, c
 }
 
 /* Tokens of a text field. */
-static int count(struct draft *d, struct lwm_tokenizer *t, const struct lwm_str *s, int64_t *out, struct lwm_err *e)
+static int count_tokens(struct draft *d, struct lwm_tokenizer *t, const struct lwm_str *s, int64_t *out, struct lwm_err *e)
 {
 	d->ids.n = 0;
 	LWM_TRY(lwm_tokenizer_encode(t, lwm_str_get(s), s->len, &d->ids, e));
@@ -99,7 +99,7 @@ static int count(struct draft *d, struct lwm_tokenizer *t, const struct lwm_str 
 	return 0;
 }
 
-static void draw(struct lwm_rng *r, const struct lwm_synth_needle *how, struct draft *d, int64_t *asked)
+static void draw_needles(struct lwm_rng *r, const struct lwm_synth_needle *how, struct draft *d, int64_t *asked)
 {
 	int64_t order[MAX_FACTS];
 	lwm_needle_draw_cities(r, how->facts, d->city);
@@ -120,15 +120,15 @@ static void draw(struct lwm_rng *r, const struct lwm_synth_needle *how, struct d
 }
 
 /* The prompt with so many sentences, and its length. */
-static int assemble(const struct lwm_synth_needle *how, struct draft *d, const int64_t *asked, int64_t sentences,
-		    struct lwm_str *prompt, int64_t *tokens, struct lwm_err *e)
+static int write_prompt(const struct lwm_synth_needle *how, struct draft *d, const int64_t *asked, int64_t sentences,
+			struct lwm_str *prompt, int64_t *tokens, struct lwm_err *e)
 {
 	lwm_str_reset(prompt);
 	lwm_str_puts(prompt, lwm_needle_prompt_head());
-	context(d, sentences, how->facts, prompt);
-	question(how, d, asked, prompt);
+	add_context(d, sentences, how->facts, prompt);
+	add_question(how, d, asked, prompt);
 	LWM_TRY(lwm_str_ok(prompt, e));
-	return count(d, how->tokenizer, prompt, tokens, e);
+	return count_tokens(d, how->tokenizer, prompt, tokens, e);
 }
 
 /* Half of it to all of it: a model that only ever saw one length learns where things stand instead of what they are. */
@@ -138,11 +138,11 @@ static int64_t some_room(int64_t room, struct lwm_rng *r)
 }
 
 /* Sentences are added by their own length, then taken off again while the whole is too long. */
-static int fill(const struct lwm_synth_needle *how, struct lwm_rng *r, struct draft *d, const int64_t *asked,
-		int64_t room, struct lwm_str *prompt, struct lwm_err *e)
+static int fill_room(const struct lwm_synth_needle *how, struct lwm_rng *r, struct draft *d, const int64_t *asked,
+		     int64_t room, struct lwm_str *prompt, struct lwm_err *e)
 {
 	int64_t tokens, wanted = some_room(room, r);
-	LWM_TRY(assemble(how, d, asked, 0, prompt, &tokens, e));
+	LWM_TRY(write_prompt(how, d, asked, 0, prompt, &tokens, e));
 	if (tokens > room)
 		return lwm_fail(e, LWM_ECONFIG, "a document of %" PRId64 " facts needs %" PRId64 " tokens, not "
 				"%" PRId64, how->facts, tokens + how->tokens - room, how->tokens);
@@ -156,15 +156,15 @@ static int fill(const struct lwm_synth_needle *how, struct lwm_rng *r, struct dr
 		tokens += d->ids.n;
 	}
 	for (int64_t n = d->n; n >= 0; n--) {
-		LWM_TRY(assemble(how, d, asked, n, prompt, &tokens, e));
+		LWM_TRY(write_prompt(how, d, asked, n, prompt, &tokens, e));
 		if (tokens <= wanted)
 			return 0;
 	}
 	return lwm_fail(e, LWM_EINTERNAL, "a needle document does not shrink");
 }
 
-int lwm_synth_needle(const struct lwm_synth_needle *want, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
-		     struct lwm_err *e)
+int lwm_synth_write_needle(const struct lwm_synth_needle *want, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
+			   struct lwm_err *e)
 {
 	struct lwm_rng r = lwm_rng_at(want->seed, LWM_RNG_NEEDLE, 1, (uint64_t)i);
 	struct lwm_synth_needle drawn = *want;
@@ -179,12 +179,12 @@ int lwm_synth_needle(const struct lwm_synth_needle *want, int64_t i, struct lwm_
 	struct draft *d = calloc(1, sizeof *d);
 	if (!d)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a needle document");
-	draw(&r, how, d, asked);
+	draw_needles(&r, how, d, asked);
 	lwm_str_reset(answer);
-	answers(how, d, asked, answer);
+	write_answers(how, d, asked, answer);
 	LWM_GO(lwm_str_ok(answer, e));
-	LWM_GO(count(d, how->tokenizer, answer, &tokens, e));
-	LWM_GO(fill(how, &r, d, asked, how->tokens - tokens - 2, prompt, e));
+	LWM_GO(count_tokens(d, how->tokenizer, answer, &tokens, e));
+	LWM_GO(fill_room(how, &r, d, asked, how->tokens - tokens - 2, prompt, e));
 out:
 	lwm_str_release(&d->fill);
 	lwm_ids_release(&d->ids);
@@ -193,7 +193,7 @@ out:
 	return rc;
 }
 
-int64_t lwm_synth_symbols(const char *const **out)
+int64_t lwm_synth_list_symbols(const char *const **out)
 {
 	static const char *const parts[] = {
 		" You are a helpful assistant.", " USER:", " ASSISTANT:", "The special magic", " number is:",

@@ -12,13 +12,13 @@
 #include "common/text/tokenizer.h"
 
 /* ---- text ---- */
-void lwm_synth_sentence(struct lwm_rng *r, struct lwm_str *out); /* "The old sailor walked to the quiet harbour." */
+void lwm_synth_add_sentence(struct lwm_rng *r, struct lwm_str *out); /* "The old sailor walked to the quiet harbour." */
 /* A book of so many sentences in paragraphs and chapters, with facts planted ("The boat of Anna is green."). For each
  * fact one line {"book", "question", "answer", "prompt"} is added to *questions. */
-void lwm_synth_book(uint64_t seed, int64_t i, int64_t sentences, int64_t facts, struct lwm_str *text,
-		    struct lwm_str *questions);
+void lwm_synth_write_book(uint64_t seed, int64_t i, int64_t sentences, int64_t facts, struct lwm_str *text,
+			  struct lwm_str *questions);
 /* One line {"prompt", "answer"}: the prompt ends in "ASSISTANT:". */
-void lwm_synth_chat(uint64_t seed, int64_t i, struct lwm_str *line);
+void lwm_synth_write_chat(uint64_t seed, int64_t i, struct lwm_str *line);
 
 /* ---- needles ---- */
 struct lwm_synth_needle {
@@ -37,30 +37,27 @@ struct lwm_synth_needle {
 };
 /* prompt: everything up to "ASSISTANT: "; answer: the numbers in the order asked for, ", " between. -LWM_ECONFIG when
  * the facts alone need more tokens than there are. */
-int lwm_synth_needle(const struct lwm_synth_needle *want, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
-		     struct lwm_err *e);
+int lwm_synth_write_needle(const struct lwm_synth_needle *want, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
+			   struct lwm_err *e);
 /* Strings worth a piece of their own in a small vocabulary: the cities and the fixed parts of the prompts. */
-int64_t lwm_synth_symbols(const char *const **out);
+int64_t lwm_synth_list_symbols(const char *const **out);
 
 /* ---- moving shapes ---- */
 struct lwm_synth_clip {
 	int shape, colour, background, motion; /* indices into the words */
 	double x, y, size;                     /* of the first frame, in parts of the frame */
 };
-struct lwm_synth_clip lwm_synth_clip(uint64_t seed, int64_t i);
+struct lwm_synth_clip lwm_synth_draw_clip(uint64_t seed, int64_t i);
 /* Frame t of n: size x size pixels of 3 bytes. */
-void lwm_synth_clip_frame(const struct lwm_synth_clip *c, int64_t t, int64_t n, int size, uint8_t *rgb);
+void lwm_synth_render_frame(const struct lwm_synth_clip *c, int64_t t, int64_t n, int size, uint8_t *rgb);
 /* "a red circle moves left on a black background"; a still picture without the motion: "a red circle on a black
  * background". */
-void lwm_synth_clip_caption(const struct lwm_synth_clip *c, bool still, struct lwm_str *out);
-/* k-th question about a clip, 0 <= k < lwm_synth_clip_questions(). */
-int lwm_synth_clip_questions(bool still);
-void lwm_synth_clip_question(const struct lwm_synth_clip *c, int k, struct lwm_str *question, struct lwm_str *answer);
+void lwm_synth_write_caption(const struct lwm_synth_clip *c, bool still, struct lwm_str *out);
 /* One JSON object with every string that field layouts need: caption, question and answer (the i-th of the questions
  * in turn), prompt_make "... USER: Generate a video of {caption} ASSISTANT:", prompt_ask "... USER: {question}\n",
  * prompt_end " ASSISTANT:". */
-void lwm_synth_clip_record(const struct lwm_synth_clip *c, bool still, int64_t i, struct lwm_str *out);
+void lwm_synth_write_record(const struct lwm_synth_clip *c, bool still, int64_t i, struct lwm_str *out);
 /* For checks of what a model drew: the palette, colours of shapes first; NULL behind the last one. */
-const char *lwm_synth_colour(int i, uint8_t rgb[3]);
+const char *lwm_synth_find_colour(int i, uint8_t rgb[3]);
 
 #endif

@@ -26,14 +26,14 @@ static const char *const times[] = { "in the morning", "at night", "in the summe
 				     "before the storm", "every day", "once again" };
 static const char *const where[] = { "near", "behind", "under", "beside" };
 
-#define PICK(r, list) pick(r, list, sizeof(list) / sizeof *(list))
+#define PICK(r, list) pick_word(r, list, sizeof(list) / sizeof *(list))
 
-static const char *pick(struct lwm_rng *r, const char *const *list, size_t n)
+static const char *pick_word(struct lwm_rng *r, const char *const *list, size_t n)
 {
 	return list[lwm_rng_below(r, (int64_t)n)];
 }
 
-void lwm_synth_sentence(struct lwm_rng *r, struct lwm_str *out)
+void lwm_synth_add_sentence(struct lwm_rng *r, struct lwm_str *out)
 {
 	const char *a = PICK(r, traits), *b = PICK(r, places), *c = PICK(r, things), *p = PICK(r, people);
 	const char *n = PICK(r, names), *x = PICK(r, animals), *t = PICK(r, times), *w = PICK(r, where);
@@ -108,8 +108,8 @@ static void ask_fact(const struct fact *f, const char *book, struct lwm_str *out
 	lwm_str_release(&prompt);
 }
 
-void lwm_synth_book(uint64_t seed, int64_t i, int64_t sentences, int64_t facts, struct lwm_str *text,
-		    struct lwm_str *questions)
+void lwm_synth_write_book(uint64_t seed, int64_t i, int64_t sentences, int64_t facts, struct lwm_str *text,
+			  struct lwm_str *questions)
 {
 	struct lwm_rng r = lwm_rng_at(seed, LWM_RNG_SYNTH, KIND_BOOK, (uint64_t)i);
 	struct fact f[MAX_FACTS];
@@ -121,7 +121,7 @@ void lwm_synth_book(uint64_t seed, int64_t i, int64_t sentences, int64_t facts, 
 			lwm_str_printf(text, "%sChapter %" PRId64 "\n\n", s ? "\n\n" : "", ++chapter);
 		else
 			lwm_str_puts(text, s % 6 ? " " : "\n");
-		lwm_synth_sentence(&r, text);
+		lwm_synth_add_sentence(&r, text);
 		for (int64_t k = 0; k < n; k++)
 			if (f[k].at == s)
 				lwm_str_printf(text, " The %s of %s is %s.", f[k].thing, f[k].name, f[k].colour);
@@ -131,7 +131,7 @@ void lwm_synth_book(uint64_t seed, int64_t i, int64_t sentences, int64_t facts, 
 		ask_fact(&f[k], name, questions);
 }
 
-void lwm_synth_chat(uint64_t seed, int64_t i, struct lwm_str *line)
+void lwm_synth_write_chat(uint64_t seed, int64_t i, struct lwm_str *line)
 {
 	struct lwm_rng r = lwm_rng_at(seed, LWM_RNG_SYNTH, KIND_CHAT, (uint64_t)i);
 	struct lwm_str q = { 0 }, a = { 0 };

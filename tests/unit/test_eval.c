@@ -222,7 +222,7 @@ static void test_scores(void **state)
 static void wilson(double k, double n, double low, double high)
 {
 	double a, b;
-	lwm_wilson(k, n, &a, &b);
+	lwm_wilson_interval(k, n, &a, &b);
 	if (fabs(a - low) > 5e-5 || fabs(b - high) > 5e-5)
 		fail_msg("%g of %g: %.5f .. %.5f, expected %.5f .. %.5f", k, n, a, b, low, high);
 }
@@ -366,9 +366,9 @@ static void whole_png(const struct lwm_str *s)
 static void draw_heatmap(const struct lwm_heatmap *m)
 {
 	struct lwm_str svg = { 0 }, png = { 0 }, again = { 0 };
-	OK(lwm_plot_heatmap(&svg, m, LWM_PLOT_SVG, err));
-	OK(lwm_plot_heatmap(&png, m, LWM_PLOT_PNG, err));
-	OK(lwm_plot_heatmap(&again, m, LWM_PLOT_SVG, err));
+	OK(lwm_plot_draw_heatmap(&svg, m, LWM_PLOT_SVG, err));
+	OK(lwm_plot_draw_heatmap(&png, m, LWM_PLOT_PNG, err));
+	OK(lwm_plot_draw_heatmap(&again, m, LWM_PLOT_SVG, err));
 	whole_svg(&svg);
 	whole_png(&png);
 	assert_int_equal(svg.len, again.len);
@@ -407,8 +407,8 @@ static void test_charts(void **state)
 			struct lwm_str svg = { 0 }, png = { 0 };
 			c.ncurves = n;
 			c.log_y = log_y;
-			OK(lwm_plot_chart(&svg, &c, LWM_PLOT_SVG, err));
-			OK(lwm_plot_chart(&png, &c, LWM_PLOT_PNG, err));
+			OK(lwm_plot_draw_chart(&svg, &c, LWM_PLOT_SVG, err));
+			OK(lwm_plot_draw_chart(&png, &c, LWM_PLOT_PNG, err));
 			whole_svg(&svg);
 			whole_png(&png);
 			lwm_str_release(&svg);

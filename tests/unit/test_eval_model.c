@@ -386,7 +386,7 @@ static struct lwm_qa_stats write_pairs(const char *in, const char *out, uint64_t
 	OK(lwm_docs_open(&d, in, err));
 	OK(lwm_docs_create(&w, out, &m, true, err));
 	for (int64_t i = 0; i < lwm_docs_count(d); i++)
-		OK(lwm_qa_document(&q, d, i, w, &st, err));
+		OK(lwm_qa_make_documents(&q, d, i, w, &st, err));
 	assert_int_equal(lwm_docs_written(w, NULL), st.docs_out);
 	lwm_docs_discard(w);
 	lwm_docs_close(d);
@@ -506,7 +506,7 @@ static void test_pairs_written(void **state)
 			    .chunk_tokens = 50, .target_tokens = 400, .min_pairs = 2 };
 	OK(lwm_docs_open(&d, fx_path("long.docs.h5"), err));
 	OK(lwm_docs_create(&w, fx_path("pairs.h5"), &m, true, err));
-	OK(lwm_qa_document(&q, d, 0, w, &st, err));
+	OK(lwm_qa_make_documents(&q, d, 0, w, &st, err));
 	OK(lwm_docs_commit(w, err));
 	lwm_docs_close(d);
 	assert_int_equal(st.chunks, (ids.n + 49) / 50);
@@ -523,7 +523,7 @@ static void test_pairs_written(void **state)
 	memset(&st, 0, sizeof st);
 	OK(lwm_docs_open(&d, fx_path("long.docs.h5"), err));
 	OK(lwm_docs_create(&w, fx_path("few.h5"), &m, true, err));
-	OK(lwm_qa_document(&q, d, 0, w, &st, err));
+	OK(lwm_qa_make_documents(&q, d, 0, w, &st, err));
 	assert_int_equal(lwm_docs_written(w, NULL), 0);
 	assert_true(st.docs_out == 0 && st.docs_short > 2 && st.pairs == st.chunks);
 	lwm_docs_discard(w);

@@ -92,7 +92,7 @@ static void test_text(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
 		struct lwm_str b = { 0 };
-		lwm_html_bytes(&b, t[i].text, t[i].n);
+		lwm_html_add_bytes(&b, t[i].text, t[i].n);
 		assert_string_equal(lwm_str_get(&b), t[i].want);
 		lwm_str_release(&b);
 	}
@@ -104,12 +104,12 @@ static int64_t page_of(const char *text, size_t n)
 	char *z = strndup(text, n);
 	assert_non_null(z);
 	lwm_html_begin(&b, z);
-	lwm_html_heading(&b, 2, z);
-	lwm_html_paragraph(&b, z);
-	lwm_html_svg(&b, text, n, z);
-	lwm_html_png(&b, text, n, z);
+	lwm_html_add_heading(&b, 2, z);
+	lwm_html_add_paragraph(&b, z);
+	lwm_html_add_svg(&b, text, n, z);
+	lwm_html_add_png(&b, text, n, z);
 	lwm_str_puts(&b, "<pre>");
-	lwm_html_bytes(&b, text, n);
+	lwm_html_add_bytes(&b, text, n);
 	lwm_str_puts(&b, "</pre>\n");
 	lwm_html_end(&b);
 	int64_t tags = tame(&b);
@@ -202,7 +202,7 @@ static void test_pictures(void **state)
 		assert_non_null(copy);
 		memcpy(copy, t[i].data, t[i].n);
 		lwm_html_begin(&b, "t");
-		int rc = lwm_html_picture(&b, t[i].name, copy, t[i].n, "a <b>", &e);
+		int rc = lwm_html_add_picture(&b, t[i].name, copy, t[i].n, "a <b>", &e);
 		if (rc != (t[i].type ? 0 : -LWM_EDATA))
 			fail_msg("picture %zu: %d %s", i, rc, e.msg);
 		lwm_html_end(&b);
@@ -214,7 +214,7 @@ static void test_pictures(void **state)
 		lwm_str_release(&b);
 		free(copy);
 	}
-	FAILS(lwm_html_picture(&(struct lwm_str){ 0 }, "a.html", BYTES(evil), "c", err), LWM_EUSAGE, "a.html");
+	FAILS(lwm_html_add_picture(&(struct lwm_str){ 0 }, "a.html", BYTES(evil), "c", err), LWM_EUSAGE, "a.html");
 }
 
 /* ---- whole reports ---- */
@@ -278,7 +278,7 @@ static void test_chart_names(void **state)
 	struct lwm_chart c = { .title = "\xed\xa0\x80", .x_label = "\x80", .y_label = "y", .curve = &curve, .ncurves = 1 };
 	struct lwm_str svg = { 0 };
 	(void)state;
-	OK(lwm_plot_chart(&svg, &c, LWM_PLOT_SVG, err));
+	OK(lwm_plot_draw_chart(&svg, &c, LWM_PLOT_SVG, err));
 	assert_non_null(strstr(svg.s, "</svg>"));
 	lwm_str_release(&svg);
 }

@@ -14,7 +14,7 @@ static void test_colours_of_a_heatmap(void **state)
 		struct lwm_str svg = { 0 };
 		int green = 0, red = 0;
 		m.value = all[good];
-		OK(lwm_plot_heatmap(&svg, &m, LWM_PLOT_SVG, err));
+		OK(lwm_plot_draw_heatmap(&svg, &m, LWM_PLOT_SVG, err));
 		for (const char *p = svg.s; (p = strstr(p, "rgb(4.705882%,")); p++)
 			green++;
 		for (const char *p = svg.s; (p = strstr(p, "rgb(94.117647%,")); p++)
@@ -75,7 +75,7 @@ static void test_a_rising_curve(void **state)
 		struct lwm_str svg = { 0 };
 		double x0, y0, x1, y1;
 		c.log_y = log_y;
-		OK(lwm_plot_chart(&svg, &c, LWM_PLOT_SVG, err));
+		OK(lwm_plot_draw_chart(&svg, &c, LWM_PLOT_SVG, err));
 		const char *p = strstr(svg.s, "stroke-width");
 		while (p && strncmp(p + 13, "1.3", 3) && strncmp(p + 14, "1.3", 3)) /* :1.3 or ="1.3", by the version of cairo */
 			p = strstr(p + 1, "stroke-width");

@@ -66,7 +66,7 @@ static void test_needle_documents(void **state)
 		struct lwm_synth_needle how = { .seed = 3, .facts = 1 + i % 4, .tokens = 600 + 40 * (i % 7),
 						.tokenizer = t };
 		how.ask = 1 + i % how.facts;
-		OK(lwm_synth_needle(&how, i, &prompt, &answer, &err));
+		OK(lwm_synth_write_needle(&how, i, &prompt, &answer, &err));
 		int64_t n = (int64_t)(prompt.len + answer.len) + 2;
 		assert_true(n <= how.tokens && n > how.tokens / 2 - 120); /* a sentence more would not fit */
 		char number[8];
@@ -83,23 +83,23 @@ static void test_needle_documents(void **state)
 		for (const char *s = prompt.s; (s = strstr(s, "number is: ")); s++)
 			facts++;
 		assert_int_equal(facts, how.facts);
-		OK(lwm_synth_needle(&how, i, &again, &answer, &err));
+		OK(lwm_synth_write_needle(&how, i, &again, &answer, &err));
 		assert_string_equal(again.s, prompt.s);
 		how.sentences = true;
-		OK(lwm_synth_needle(&how, i, &again, &answer, &err));
+		OK(lwm_synth_write_needle(&how, i, &again, &answer, &err));
 		assert_int_equal(memcmp(answer.s, "The special magic ", 18), 0);
 	}
 	int64_t asked[4] = { 0 };
 	for (int64_t i = 0; i < 200; i++) { /* ask 0: any number of them */
 		struct lwm_synth_needle any = { .seed = 3, .facts = 3, .tokens = 600, .tokenizer = t };
-		OK(lwm_synth_needle(&any, i, &prompt, &answer, &err));
+		OK(lwm_synth_write_needle(&any, i, &prompt, &answer, &err));
 		asked[(answer.len + 2) / 9]++;
 		assert_true(!strstr(prompt.s, "What is the special magic ") == !(answer.len == 7));
 	}
 	assert_true(asked[1] > 40 && asked[2] > 40 && asked[3] > 40);
 	struct lwm_synth_needle how = { .facts = 2, .ask = 1, .tokens = 100, .tokenizer = t };
 	lwm_err_clear(&err);
-	assert_int_equal(lwm_synth_needle(&how, 0, &prompt, &answer, &err), -LWM_ECONFIG);
+	assert_int_equal(lwm_synth_write_needle(&how, 0, &prompt, &answer, &err), -LWM_ECONFIG);
 	lwm_str_release(&prompt);
 	lwm_str_release(&answer);
 	lwm_str_release(&again);
@@ -110,11 +110,11 @@ static void test_books(void **state)
 {
 	(void)state;
 	struct lwm_str a = { 0 }, q = { 0 }, b = { 0 }, unused = { 0 };
-	lwm_synth_book(1, 4, 300, 5, &a, &q);
-	lwm_synth_book(1, 4, 300, 5, &b, &unused);
+	lwm_synth_write_book(1, 4, 300, 5, &a, &q);
+	lwm_synth_write_book(1, 4, 300, 5, &b, &unused);
 	assert_string_equal(a.s, b.s);
 	lwm_str_reset(&b);
-	lwm_synth_book(1, 5, 300, 5, &b, &unused);
+	lwm_synth_write_book(1, 5, 300, 5, &b, &unused);
 	assert_string_not_equal(a.s, b.s);
 	int64_t lines = 0;
 	for (char *s = q.s; *s; lines++) { /* each fact asked for is in the book: "the T of N" ... "is C." */
@@ -143,20 +143,20 @@ static void test_clips(void **state)
 	enum { SIZE = 32, N = 8 };
 	static uint8_t rgb[SIZE * SIZE * 3];
 	for (int64_t i = 0; i < 120; i++) {
-		struct lwm_synth_clip c = lwm_synth_clip(2, i);
+		struct lwm_synth_clip c = lwm_synth_draw_clip(2, i);
 		struct lwm_str cap = { 0 }, record = { 0 };
 		double cx[N], cy[N];
 		char name[16] = "";
 		uint8_t colour[3];
-		lwm_synth_clip_caption(&c, false, &cap);
+		lwm_synth_write_caption(&c, false, &cap);
 		assert_int_equal(sscanf(cap.s, "a %15s", name), 1);
 		int k = 0;
-		while (lwm_synth_colour(k, colour) && strcmp(lwm_synth_colour(k, colour), name))
+		while (lwm_synth_find_colour(k, colour) && strcmp(lwm_synth_find_colour(k, colour), name))
 			k++;
-		assert_non_null(lwm_synth_colour(k, colour));
+		assert_non_null(lwm_synth_find_colour(k, colour));
 		for (int t = 0; t < N; t++) {
 			int64_t n = 0, sx = 0, sy = 0;
-			lwm_synth_clip_frame(&c, t, N, SIZE, rgb);
+			lwm_synth_render_frame(&c, t, N, SIZE, rgb);
 			for (int p = 0; p < SIZE * SIZE; p++)
 				if (!memcmp(rgb + 3 * p, colour, 3)) {
 					n++;
@@ -172,7 +172,7 @@ static void test_clips(void **state)
 		assert_true(!strstr(cap.s, "moves right") == !(dx > 8));
 		assert_true(!strstr(cap.s, "moves up") == !(dy < -8));
 		assert_true(!strstr(cap.s, "moves down") == !(dy > 8));
-		lwm_synth_clip_record(&c, false, i, &record);
+		lwm_synth_write_record(&c, false, i, &record);
 		json_t *o = json_loads(record.s, 0, NULL);
 		assert_non_null(o);
 		assert_string_equal(json_string_value(json_object_get(o, "caption")), cap.s);
