@@ -14,6 +14,9 @@
 set -uo pipefail
 export LC_ALL=C
 CC=${CC:-gcc} CXX=${CXX:-g++}
+# as make takes them: a command with its words, "ccache gcc" too
+read -ra cc <<<"$CC"
+read -ra cxx <<<"$CXX"
 
 install_packages() {
 	local p missing=() as=()
@@ -77,8 +80,8 @@ run_paths() {
 
 # Does a program that includes HEADER and links these libs come about? The test of all that no pkg-config file vouches for.
 links() { # HEADER [CALL]
-	local c=("$CC") file=$tmp/program.c
-	[[ $1 != sentencepiece* ]] || c=("$CXX" -std=c++17) file=$tmp/program.cc
+	local c=("${cc[@]}") file=$tmp/program.c
+	[[ $1 != sentencepiece* ]] || c=("${cxx[@]}" -std=c++17) file=$tmp/program.cc
 	printf '#include <%s>\n' stdio.h stdarg.h stddef.h stdint.h setjmp.h "$1" >"$file"
 	printf 'int main(void) { return (int)%s; }\n' "${2:-0}" >>"$file"
 	# shellcheck disable=SC2086
@@ -147,7 +150,7 @@ serial() {
 	local what
 	# shellcheck disable=SC2086
 	what=$(printf '#include <H5pubconf.h>\n#ifdef H5_HAVE_PARALLEL\nparallel\n#else\nserial\n#endif\n' |
-		"$CC" -x c $cflags -E -P - 2>/dev/null | tail -1)
+		"${cc[@]}" -x c $cflags -E -P - 2>/dev/null | tail -1)
 	[ "$what" != serial ] || return 0
 	if [ "$what" = parallel ]; then
 		parallel+="; $how"
@@ -205,11 +208,13 @@ named_hdf5() { # a parallel one is told apart first: without MPI it would only l
 
 # ---- MPI: the wrapper in PATH belongs to the mpirun in PATH, whatever pkg-config knows beside it ----
 find_mpi() {
-	local cc=${MPICC:-mpicc} all
+	local mpicc all
+	read -ra mpicc <<<"${MPICC:-mpicc}"
 	tried=''
-	how=$(command -v "$cc") || { tried="; $cc (not in PATH)"; by_pkg ompi-c; return; }
-	read -ra all < <(echo x "$("$cc" --showme:compile 2>/dev/null)" "$("$cc" --showme:link 2>/dev/null)" | tr '\n' ' ')
-	[[ " ${all[*]}" == *' -l'* ]] || read -ra all < <("$cc" -show 2>/dev/null)
+	how=$(command -v "${mpicc[0]}") || { tried="; ${mpicc[*]} (not in PATH)"; by_pkg ompi-c; return; }
+	[ ${#mpicc[@]} = 1 ] || how=${mpicc[*]}
+	read -ra all < <(echo x "$("${mpicc[@]}" --showme:compile 2>/dev/null)" "$("${mpicc[@]}" --showme:link 2>/dev/null)" | tr '\n' ' ')
+	[[ " ${all[*]}" == *' -l'* ]] || read -ra all < <("${mpicc[@]}" -show 2>/dev/null)
 	split "${all[@]:1}"
 	[[ $libs != *' -l'* ]] || return 0
 	tried="; $how (tells its flags neither with --showme nor with -show)"
@@ -260,7 +265,7 @@ random123() { # headers alone
 		[ -z "$v" ] || [ -e "$v/include/Random123/philox.h" ] || continue
 		d=${v:+" -isystem $v/include"}
 		# shellcheck disable=SC2086
-		printf '#if !__has_include(<Random123/philox.h>)\n#error\n#endif\n' | "$CC" -x c $d -E -o "$tmp/out" - 2>/dev/null || continue
+		printf '#if !__has_include(<Random123/philox.h>)\n#error\n#endif\n' | "${cc[@]}" -x c $d -E -o "$tmp/out" - 2>/dev/null || continue
 		found+=("Random123: ${v:-$itself}")
 		PKG_CFLAGS+=$d
 		return
@@ -303,8 +308,13 @@ cmocka() { # for the tests alone
 	fi
 }
 
+# Is there such a compiler, behind whatever wrapper?
+preprocesses() { # LANGUAGE COMMAND...
+	command -v "$2" >/dev/null && "${@:2}" -x "$1" -E - </dev/null >/dev/null 2>&1
+}
+
 find_all() {
-	if ! command -v "$CC" >/dev/null || ! command -v "$CXX" >/dev/null; then
+	if ! preprocesses c "${cc[@]}" || ! preprocesses c++ "${cxx[@]}"; then
 		missing+=(compilers)
 		tried="; $CC, $CXX in PATH"
 		looked compilers 'name yours: make CC=... CXX=...'

@@ -21,7 +21,8 @@ CUDA_GEN   := $(foreach a,$(CUDA_ARCH),$(call sass,$a)) $(if $(filter %a,$(lastw
 	arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)))
 CUDA_GEN_90 := $(call sass,90a)
 NVCCFLAGS  ?=
-NVCC_ALL   = $(NVCC_FOUND) -std=c++17 -O3 -lineinfo -I. -ccbin $(CXX) --Werror all-warnings \
+# -ccbin takes the compiler alone, without a wrapper such as ccache before it and flags after it
+NVCC_ALL   = $(NVCC_FOUND) -std=c++17 -O3 -lineinfo -I. -ccbin $(lastword $(filter-out -%,$(CXX))) --Werror all-warnings \
 	-Xcompiler -Wall,-Wextra,-Wno-format-truncation,-fPIC,-fvisibility=hidden -Xptxas -v $(NVCCFLAGS)
 
 ifneq ($(NVCC_FOUND),)
@@ -47,5 +48,5 @@ $(CUDA_DIR)/%.o: kernels/cuda/%.cu $(CUDA_DIR)/flags
 $(CUDA_DIR)/%.c.o: kernels/cuda/%.c $(CUDA_DIR)/flags
 	$(call say,CC,$<)mkdir -p $(@D); $(CC) -std=c11 $(WARN) -O2 -g $(DEF) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 $(CUDA_SO): $(CUDA_OBJ)
-	$(call say,LD,$@)mkdir -p $(@D); $(NVCC_FOUND) -shared -ccbin $(CXX) -cudart static -o $@ $^ -lcublasLt -ldl \
+	$(call say,LD,$@)mkdir -p $(@D); $(NVCC_FOUND) -shared -ccbin $(lastword $(filter-out -%,$(CXX))) -cudart static -o $@ $^ -lcublasLt -ldl \
 		-Xlinker -rpath,$(CUDA_ROOT)/lib64,--exclude-libs,ALL,--no-undefined

@@ -235,6 +235,25 @@ h5cc_shows() { # WORDS: a serial compiler wrapper
 	grep -qx 'MPI_LIBS := -L/mpich/lib -Xlinker -rpath -Xlinker /mpich/lib -lmpi' "$BATS_TEST_TMPDIR/b/deps.mk"
 }
 
+@test "compilers behind a wrapper, as in CC='ccache gcc'" {
+	local wrapped=$BATS_TEST_TMPDIR/wrapped
+	printf '#!/bin/bash\necho "$1" >>%q\nexec "$@"\n' "$wrapped" >"$BATS_TEST_TMPDIR/path/wrap"
+	printf '#!/bin/bash\n[ "$1" = -show ] && echo gcc -I/mpich/include -L/mpich/lib -lmpi\n' >"$BATS_TEST_TMPDIR/path/mine"
+	printf '#!/bin/bash\necho "nvcc $*" >>%q\n' "$wrapped" >"$BATS_TEST_TMPDIR/path/nvcc"
+	chmod +x "$BATS_TEST_TMPDIR"/path/*
+	uses plain lib HDF5_DIR="$sites/plain" CC='wrap gcc' CXX='wrap g++ -m64' MPICC='wrap mine' # its links are tried with CC
+	ok make $made HDF5_DIR="$sites/plain" CC='wrap gcc' CXX='wrap g++ -m64' MPICC='wrap mine' config
+	has 'MPI: wrap mine'
+	grep -qx 'MPI_LIBS := -L/mpich/lib -lmpi' "$BATS_TEST_TMPDIR/b/deps.mk"
+	grep -qx 'DEPS_MISSING := ' "$BATS_TEST_TMPDIR/b/deps.mk"
+	for word in gcc g++ mine; do grep -qx "$word" "$wrapped"; done
+	make B="$BATS_TEST_TMPDIR/b" LIB="$BATS_TEST_TMPDIR/lib" CUDA_DIR="$BATS_TEST_TMPDIR/cuda" CUDA=1 CXX='wrap g++ -m64' cuda || true
+	grep -q 'nvcc .* -ccbin g++ --Werror' "$wrapped"
+	code 2 make $made CC='wrap no-such-gcc'
+	err_has 'not found: compilers'
+	err_has 'wrap no-such-gcc, g++ in PATH'
+}
+
 @test "all cores, unless somebody says -j" {
 	printf '#!/bin/bash\necho 7\n' >"$BATS_TEST_TMPDIR/path/nproc"
 	chmod +x "$BATS_TEST_TMPDIR/path/nproc"
