@@ -12,6 +12,7 @@
 
 #include "common/comm/device.h"
 #include "common/comm/mesh.h"
+#include "common/comm/watchdog.h"
 #include "common/model/attn_ring.h"
 
 struct split {

@@ -13,6 +13,7 @@
 
 #include "common/base/num.h"
 #include "common/comm/device.h"
+#include "common/comm/watchdog.h"
 
 enum { SEQ_STEP = 256 }; /* the table of key positions grows by so much */
 
