@@ -25,12 +25,11 @@ static struct {
 } a = { .fields_index = -1, .frame_codes = 256, .vision_codes = LWM_VISION_CODES, .max_bytes = 256 << 20,
       .max_bad = 100, .tasks = 1, .join = " " };
 
-static const char *const formats[] = { "auto", "text", "jsonl", NULL };
 static const struct lwm_opt opts[] = {
 	LWM_OPT_HEAD("Input and output"),
 	LWM_OPT_STR('o', "output", &a.output, "FILE", "one shard for all inputs", 0),
 	LWM_OPT_STR('d', "out-dir", &a.out_dir, "DIR", "one shard for each input: DIR/NAME.docs.h5", 0),
-	LWM_OPT_CHOICE(0, "format", &a.format, formats, "what the inputs are; auto: .jsonl by name, else text", 0),
+	LWM_OPT_CHOICE(0, "format", &a.format, lwm_text_format_names, "what the inputs are; auto: .jsonl by name, else text", 0),
 	LWM_OPT_INT(0, "split-lines", &a.split_lines, 0, 1e12, "N", "text: N lines a document; 0: the whole file", 0),
 	LWM_OPT_STR(0, "split-at", &a.split_at, "LINE", "text: a line equal to this ends a document", 0),
 	LWM_OPT_TASKS(&a.task, &a.tasks),
@@ -82,12 +81,10 @@ static const struct lwm_tool tool = {
 
 static int inputs(const struct lwm_args *args, struct lwm_paths *in, struct lwm_err *e)
 {
-	static const char *const ends[] = { ".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst",
-					    ".ndjson", ".ndjson.gz", ".ndjson.zst", NULL };
 	struct lwm_paths all = { 0 };
 	int rc = 0;
 	for (int i = 0; i < args->noperand && rc == 0; i++)
-		rc = lwm_paths_expand(&all, args->operand[i], ends, e);
+		rc = lwm_ingest_find(&all, args->operand[i], e);
 	for (int64_t i = a.task; i < all.n && rc == 0; i += a.tasks)
 		rc = lwm_paths_add(in, all.v[i], e);
 	lwm_paths_release(&all);
@@ -119,7 +116,7 @@ static int config_text(const struct lwm_tokenizer *t, int64_t seed, char **out, 
 			      "max_frames", (json_int_t)a.max_frames, "min_tokens", (json_int_t)a.min_tokens,
 			      "max_tokens", (json_int_t)a.max_tokens, "split_lines", (json_int_t)a.split_lines,
 			      "split_at", a.split_at, "max_bytes", (json_int_t)a.max_bytes, "replace_bad_utf8",
-			      a.replace, "format", formats[a.format], "seed", (json_int_t)seed,
+			      a.replace, "format", lwm_text_format_names[a.format], "seed", (json_int_t)seed,
 			      "vision_codes", (json_int_t)a.vision_codes);
 	int rc = lwm_json_dump(o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);
 	json_decref(o);

@@ -1,3 +1,8 @@
+/* Text files as lines, in bounded memory: bytes of the file, unpacked where they are packed (unpack.c), cut at line ends.
+ *
+ *	file -> raw[RAW] -> unpack -> buf: | given | the line being looked for | room |
+ *	                                          at                          have    cap
+ */
 #include "common/text/lines.h"
 
 #include <errno.h>
@@ -5,9 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <zlib.h>
-#include <zstd.h>
-#include <zstd_errors.h>
+
+#include "common/text/unpack.h"
 
 enum { RAW = 1 << 17 };
 #define MOST (SIZE_MAX / 8) /* no file has such a line; sums with it are in range */
@@ -15,9 +19,8 @@ enum { RAW = 1 << 17 };
 struct lwm_lines {
 	char *path;
 	int fd;
-	enum { PLAIN, GZIP, ZSTD } kind;
-	z_stream z;
-	ZSTD_DStream *zd;
+	const struct lwm_unpacker *packed; /* NULL: the file is plain */
+	void *unpacking;                   /* its state */
 	unsigned char raw[RAW]; /* as in the file */
 	size_t raw_at, raw_n;
 	bool raw_end, inside;   /* inside: of a compressed frame */
@@ -49,39 +52,14 @@ static int broken(const struct lwm_lines *l, const char *what, struct lwm_err *e
 	return lwm_fail(e, LWM_EDATA, "%s: %s", l->path, what);
 }
 
-/* One step of inflate; *made gets the bytes put at out. */
-static int step_gzip(struct lwm_lines *l, char *out, size_t room, size_t *made, struct lwm_err *e)
+/* *made gets the bytes put behind what buf has. */
+static int unpack_step(struct lwm_lines *l, size_t room, size_t *made, struct lwm_err *e)
 {
-	l->z.next_in = l->raw + l->raw_at;
-	l->z.avail_in = (unsigned)(l->raw_n - l->raw_at);
-	l->z.next_out = (unsigned char *)out;
-	l->z.avail_out = (unsigned)(room > 1 << 30 ? 1 << 30 : room);
-	unsigned before = l->z.avail_out;
-	int r = inflate(&l->z, Z_NO_FLUSH);
-	l->raw_at = l->raw_n - l->z.avail_in;
-	*made = before - l->z.avail_out;
-	if (r == Z_MEM_ERROR)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for decompressing", l->path);
-	if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR)
-		return broken(l, "its gzip data is damaged", e);
-	l->inside = r != Z_STREAM_END;
-	if (r == Z_STREAM_END && inflateReset(&l->z) != Z_OK)
-		return broken(l, "its gzip data cannot be read on", e);
-	return 0;
-}
-
-static int step_zstd(struct lwm_lines *l, char *out, size_t room, size_t *made, struct lwm_err *e)
-{
-	ZSTD_inBuffer in = { l->raw, l->raw_n, l->raw_at };
-	ZSTD_outBuffer o = { out, room, 0 };
-	size_t r = ZSTD_decompressStream(l->zd, &o, &in);
-	if (ZSTD_isError(r) && ZSTD_getErrorCode(r) == ZSTD_error_memory_allocation)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for decompressing", l->path);
-	if (ZSTD_isError(r))
-		return broken(l, "its zstd data is damaged", e);
-	l->raw_at = in.pos;
-	*made = o.pos;
-	l->inside = r != 0;
+	struct lwm_unpack_step x = { .in = l->raw + l->raw_at, .n = l->raw_n - l->raw_at, .out = l->buf + l->have, .room = room };
+	LWM_TRY(l->packed->step(l->unpacking, &x, l->path, e));
+	l->raw_at += x.used;
+	*made = x.made;
+	l->inside = x.inside;
 	return 0;
 }
 
@@ -92,21 +70,19 @@ static int fill(struct lwm_lines *l, struct lwm_err *e)
 	while (!made && !l->end) {
 		LWM_TRY(fill_raw(l, e));
 		size_t left = l->raw_n - l->raw_at, room = l->cap - l->have;
-		if (l->kind != PLAIN && l->raw_end && left == 0 && l->inside) {
+		if (l->packed && l->raw_end && left == 0 && l->inside) {
 			/* the decoder may still hold output */
-			LWM_TRY(l->kind == GZIP ? step_gzip(l, l->buf + l->have, room, &made, e)
-						: step_zstd(l, l->buf + l->have, room, &made, e));
+			LWM_TRY(unpack_step(l, room, &made, e));
 			if (!made && l->inside)
 				return broken(l, "its compressed data ends in the middle", e);
 		} else if (l->raw_end && left == 0) {
 			l->end = true;
-		} else if (l->kind == PLAIN) {
+		} else if (!l->packed) {
 			made = left < room ? left : room;
 			memcpy(l->buf + l->have, l->raw + l->raw_at, made);
 			l->raw_at += made;
 		} else {
-			LWM_TRY(l->kind == GZIP ? step_gzip(l, l->buf + l->have, room, &made, e)
-						: step_zstd(l, l->buf + l->have, room, &made, e));
+			LWM_TRY(unpack_step(l, room, &made, e));
 		}
 		l->have += made;
 	}
@@ -116,17 +92,10 @@ static int fill(struct lwm_lines *l, struct lwm_err *e)
 static int start(struct lwm_lines *l, struct lwm_err *e)
 {
 	LWM_TRY(fill_raw(l, e));
-	if (l->raw_n >= 2 && l->raw[0] == 0x1f && l->raw[1] == 0x8b) {
-		l->kind = GZIP;
-		if (inflateInit2(&l->z, 15 + 32) != Z_OK)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", l->path);
-	} else if (l->raw_n >= 4 && !memcmp(l->raw, "\x28\xb5\x2f\xfd", 4)) {
-		l->kind = ZSTD;
-		l->zd = ZSTD_createDStream();
-		if (!l->zd)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", l->path);
-	}
-	l->inside = l->kind != PLAIN;
+	l->packed = lwm_unpacker_of(l->raw, l->raw_n);
+	if (l->packed)
+		LWM_TRY(l->packed->begin(&l->unpacking, l->path, e));
+	l->inside = l->packed != NULL;
 	while (l->have < 3 && !l->end)
 		LWM_TRY(fill(l, e));
 	if (l->have >= 3 && !memcmp(l->buf, "\xef\xbb\xbf", 3))
@@ -169,9 +138,8 @@ void lwm_lines_close(struct lwm_lines *l)
 		return;
 	if (l->fd >= 0)
 		close(l->fd);
-	if (l->kind == GZIP)
-		inflateEnd(&l->z);
-	ZSTD_freeDStream(l->zd);
+	if (l->unpacking)
+		l->packed->end(l->unpacking);
 	free(l->buf);
 	free(l->path);
 	free(l);

@@ -103,19 +103,19 @@ static int plain_record(struct plain *t, const struct lwm_reader *r, size_t limi
 	bool over = false, cut = false;
 	lwm_str_reset(text);
 	while (plain_line(t, &s, &n)) {
-		if (r->json && n <= limit && is_blank(s, n))
+		if (!r->format->is_text && n <= limit && is_blank(s, n))
 			continue;
-		if (!r->json && c->separator && n == strlen(c->separator) && !memcmp(s, c->separator, n)) {
+		if (r->format->is_text && c->separator && n == strlen(c->separator) && !memcmp(s, c->separator, n)) {
 			cut = true;
 			break;
 		}
 		over = over || text->len + (lines > 0) + n > limit;
 		lwm_str_add(text, "\n", lines > 0);
 		lwm_str_add(text, s, n);
-		if (++lines == (r->json ? 1 : c->split_lines))
+		if (++lines == (!r->format->is_text ? 1 : c->split_lines))
 			break;
 	}
-	bool one = lines > 0 || (!r->json && (cut || !t->any));
+	bool one = lines > 0 || (r->format->is_text && (cut || !t->any));
 	t->any = true;
 	return one ? over ? 2 : 1 : 0;
 }

@@ -1,6 +1,7 @@
 /* clipdoc.c - what is beside a clip, and whether its shard is done. */
 #include "common/data/ingest/clipdoc.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -158,8 +159,8 @@ int lwm_clip_codes(const int32_t *tokens, int64_t n, int64_t vocab_text, int64_t
 		if (code < 0 && have == 0)
 			continue;
 		if (code < 0 || code > vision_codes + 1 || (end ? have != per : have == per))
-			return lwm_fail(e, LWM_EDATA, "token %lld: id %d after %lld of the %lld codes of a frame", (long long)i,
-					tokens[i], (long long)have, (long long)per);
+			return lwm_fail(e, LWM_EDATA, "token %" PRId64 ": id %d after %" PRId64 " of the %" PRId64 " codes of a frame", i,
+					tokens[i], have, per);
 		have = end ? 0 : have + 1;
 		if (!end) {
 			int32_t c = (int32_t)code;
@@ -167,8 +168,8 @@ int lwm_clip_codes(const int32_t *tokens, int64_t n, int64_t vocab_text, int64_t
 		}
 	}
 	if (have)
-		return lwm_fail(e, LWM_EDATA, "the document ends after %lld of the %lld codes of a frame", (long long)have,
-				(long long)per);
+		return lwm_fail(e, LWM_EDATA, "the document ends after %" PRId64 " of the %" PRId64 " codes of a frame", have,
+				per);
 	return 0;
 }
 
@@ -212,7 +213,7 @@ static int list_files(const char *path, struct lwm_manifest *book, struct lwm_st
 	lwm_paths_release(&files);
 	LWM_TRY(rc);
 	for (int64_t i = first; key && i < book->ninput; i++)
-		lwm_str_printf(key, "%s%s %lld %s", i > first ? "; " : "", book->input[i].path, (long long)book->input[i].bytes,
+		lwm_str_printf(key, "%s%s %" PRId64 " %s", i > first ? "; " : "", book->input[i].path, book->input[i].bytes,
 			       book->input[i].hash);
 	return key ? lwm_str_ok(key, e) : 0;
 }
@@ -221,7 +222,7 @@ int lwm_clip_key(const char *path, int64_t number, struct lwm_str *key, struct l
 {
 	struct lwm_manifest book = { 0 };
 	lwm_str_reset(key);
-	lwm_str_printf(key, "%lld: ", (long long)number);
+	lwm_str_printf(key, "%" PRId64 ": ", number);
 	int rc = list_files(path, &book, key, e);
 	lwm_manifest_release(&book);
 	return rc;
@@ -231,7 +232,7 @@ int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, int64_t number,
 {
 	struct lwm_manifest book = { 0 };
 	lwm_str_reset(key);
-	lwm_str_printf(key, "%lld: ", (long long)number);
+	lwm_str_printf(key, "%" PRId64 ": ", number);
 	int rc = list_files(path, &book, key, e);
 	for (int64_t i = 0; i < book.ninput && rc == 0; i++)
 		rc = lwm_docs_input(w, book.input[i].path, book.input[i].bytes, book.input[i].hash, 0, e);
@@ -268,8 +269,8 @@ int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_
 		rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists, made from other inputs or settings (use --force to replace it)",
 			      shard);
 	if (rc == 0 && max_bad >= 0 && m.rejected > max_bad)
-		rc = lwm_fail(e, LWM_EDATA, "%s: was made without %lld inputs that cannot be used, and no more than %lld are allowed now",
-			      shard, (long long)m.rejected, (long long)max_bad);
+		rc = lwm_fail(e, LWM_EDATA, "%s: was made without %" PRId64 " inputs that cannot be used, and no more than %" PRId64 " are allowed now",
+			      shard, m.rejected, max_bad);
 	lwm_manifest_release(&m);
 	return rc < 0 ? rc : 1;
 }

@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/data/ingest/fields.h"
@@ -10,7 +11,7 @@ int lwm_docbuf_mark(struct lwm_docbuf *d, int64_t first, bool loss, struct lwm_e
 		int64_t cap = d->runs_cap ? 2 * d->runs_cap : 16;
 		struct lwm_loss_run *v = realloc(d->run, (size_t)cap * sizeof *v);
 		if (!v)
-			return lwm_fail(e, LWM_EMEMORY, "out of memory for %lld loss runs", (long long)cap);
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " loss runs", cap);
 		d->run = v;
 		d->runs_cap = cap;
 	}

@@ -1,97 +1,17 @@
+/* The settings of a run's documents: field strings parsed once, limits and defaults. */
 #include "common/data/ingest/fields.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/data/ingest/fields_int.h"
 
 enum { DOCUMENT_MOST = 256 << 20 };
-enum { LAYOUT_MOST = 64 << 10 }; /* the string may come with each record */
 
 static int no_memory(struct lwm_err *e)
 {
 	return lwm_fail(e, LWM_EMEMORY, "out of memory for field strings");
-}
-
-/* A copy without the spaces around it. */
-static char *trimmed(struct lwm_arena **mem, const char *s, size_t n)
-{
-	while (n && (*s == ' ' || *s == '\t'))
-		s++, n--;
-	while (n && (s[n - 1] == ' ' || s[n - 1] == '\t'))
-		n--;
-	return lwm_arena_printf(mem, "%.*s", (int)n, s);
-}
-
-static int64_t count(const char *s, char c)
-{
-	int64_t n = 0;
-	for (; *s; s++)
-		n += *s == c;
-	return n;
-}
-
-static int parse_keys(struct lwm_element *el, const char *body, const char *text, struct lwm_arena **mem,
-		      struct lwm_err *e)
-{
-	int64_t n = count(body, '+') + 1;
-	el->key = lwm_arena_alloc(mem, (size_t)n * sizeof *el->key);
-	if (!el->key)
-		return no_memory(e);
-	for (const char *s = body; el->nkeys < n; el->nkeys++) {
-		size_t len = strcspn(s, "+");
-		char *key = trimmed(mem, s, len);
-		if (!key)
-			return no_memory(e);
-		if (!*key)
-			return lwm_fail(e, LWM_ECONFIG, "fields '%s': an empty name", text);
-		if (n > 1 && (strstr(key, "vision") || !strncmp(key, "<|", 2)))
-			return lwm_fail(e, LWM_ECONFIG, "fields '%s': '%s' cannot be joined by +", text, key);
-		el->key[el->nkeys] = key;
-		s += len + 1;
-	}
-	return 0;
-}
-
-static int parse_element(struct lwm_element *el, const char *s, size_t n, const char *text, struct lwm_arena **mem,
-			 struct lwm_err *e)
-{
-	char *body = trimmed(mem, s, n);
-	if (!body)
-		return no_memory(e);
-	size_t len = strlen(body);
-	el->loss = body[0] != '[';
-	if (!el->loss && body[len - 1] == ']') {
-		body[len - 1] = 0;
-		body++;
-	}
-	if (strpbrk(body, "[]"))
-		return lwm_fail(e, LWM_ECONFIG, "fields '%s': brackets go around one element, between commas", text);
-	LWM_TRY(parse_keys(el, body, text, mem, e));
-	if (!strcmp(el->key[0], "<|bos|>"))
-		el->kind = LWM_ELEMENT_BOS;
-	else if (!strcmp(el->key[0], "<|eos|>"))
-		el->kind = LWM_ELEMENT_EOS;
-	else if (strstr(el->key[0], "vision"))
-		el->kind = LWM_ELEMENT_VISION;
-	return 0;
-}
-
-int lwm_layout_parse(struct lwm_layout *l, const char *text, struct lwm_arena **mem, struct lwm_err *e)
-{
-	if (strlen(text) > LAYOUT_MOST)
-		return lwm_fail(e, LWM_ECONFIG, "fields '%.40s...' are longer than %d bytes", text, LAYOUT_MOST);
-	int64_t n = count(text, ',') + 1;
-	l->n = 0;
-	l->v = lwm_arena_alloc(mem, (size_t)n * sizeof *l->v);
-	if (!l->v)
-		return no_memory(e);
-	for (const char *s = text; l->n < n; l->n++) {
-		size_t len = strcspn(s, ",");
-		LWM_TRY(parse_element(&l->v[l->n], s, len, text, mem, e));
-		s += len + 1;
-	}
-	return 0;
 }
 
 static int copy_string(struct lwm_arena **mem, const char **s, struct lwm_err *e)
@@ -117,8 +37,8 @@ static int check_cfg(struct lwm_fields_cfg *c, struct lwm_err *e)
 	if (!c->from_example && c->nfields < 1)
 		return lwm_fail(e, LWM_ECONFIG, "no field string: give fields, or the key that holds them");
 	if (!c->from_example && c->index >= c->nfields)
-		return lwm_fail(e, LWM_ECONFIG, "field alternative %lld asked for, but there are %lld",
-				(long long)c->index, (long long)c->nfields);
+		return lwm_fail(e, LWM_ECONFIG, "field alternative %" PRId64 " asked for, but there are %" PRId64,
+				c->index, c->nfields);
 	return 0;
 }
 
@@ -155,7 +75,7 @@ bool lwm_fields_has_vision(const struct lwm_fields *f)
 {
 	for (int64_t i = 0; i < f->cfg.nfields && !f->cfg.from_example; i++)
 		for (int64_t k = 0; k < f->layout[i].n; k++)
-			if (f->layout[i].v[k].kind == LWM_ELEMENT_VISION)
+			if (f->layout[i].v[k].kind->codes)
 				return true;
 	return f->cfg.from_example != NULL;
 }

@@ -5,10 +5,21 @@
 #include "common/base/arena.h"
 #include "common/data/ingest/fields.h"
 
-enum lwm_element_kind { LWM_ELEMENT_TEXT, LWM_ELEMENT_VISION, LWM_ELEMENT_BOS, LWM_ELEMENT_EOS };
+struct lwm_build;
+struct lwm_element;
+
+/* A kind of element (fields_element.c): it is known by its name, or by a part of it. */
+struct lwm_element_kind {
+	const char *name, *part;
+	bool joins; /* several keys of this kind may stand side by side with + */
+	bool codes; /* its value is a list of codes, not text: the document gets ids of the vision vocabulary */
+	/* Adds its tokens to b->d. first: it is the first element of its field string. A record's fault: lwm_build_fault. */
+	int (*build)(struct lwm_build *b, const struct lwm_element *el, bool first, struct lwm_err *e);
+};
+const struct lwm_element_kind *lwm_element_kind_of(const char *key); /* never NULL */
 
 struct lwm_element {
-	enum lwm_element_kind kind;
+	const struct lwm_element_kind *kind;
 	bool loss;
 	const char **key; /* of text: the subfields; of vision: one */
 	int64_t nkeys;
@@ -24,6 +35,24 @@ struct lwm_fields {
 	struct lwm_fields_cfg cfg; /* its strings are copies in mem */
 	struct lwm_layout *layout; /* [cfg.nfields] */
 };
+
+struct lwm_build { /* a document on its way */
+	const struct lwm_fields *f;
+	lwm_field_get *get;
+	void *user;
+	struct lwm_docbuf *d;
+	struct lwm_str joined; /* text of the element at hand */
+	int64_t bytes;         /* of text and codes so far */
+};
+int lwm_build_mark(struct lwm_docbuf *d, int32_t id, bool loss, struct lwm_err *e); /* one token */
+
+/* What is wrong with the record, for counting, when rc says that something is; returns rc. */
+static inline int lwm_build_fault(struct lwm_docbuf *d, const char *what, int rc)
+{
+	if (rc < 0)
+		d->fault = what;
+	return rc;
+}
 
 /* Everything is allocated in *mem. -LWM_ECONFIG with the reason. */
 int lwm_layout_parse(struct lwm_layout *l, const char *text, struct lwm_arena **mem, struct lwm_err *e);

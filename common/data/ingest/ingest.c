@@ -290,12 +290,6 @@ int lwm_ingest_run(const struct lwm_ingest_cfg *cfg, const struct lwm_paths *in,
 	return rc;
 }
 
-static void cut_suffix(char *name, const char *suffix)
-{
-	if (lwm_path_has_suffix(name, suffix) && strlen(name) > strlen(suffix))
-		name[strlen(name) - strlen(suffix)] = 0;
-}
-
 static int by_name(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
@@ -318,13 +312,11 @@ static int unique(const struct lwm_paths *p, struct lwm_err *e)
 
 int lwm_ingest_names(const struct lwm_paths *in, const char *dir, struct lwm_paths *out, struct lwm_err *e)
 {
-	static const char *const ends[] = { ".gz", ".zst", ".txt", ".jsonl", ".ndjson" };
 	for (int64_t i = 0; i < in->n; i++) {
 		char name[512];
 		if (snprintf(name, sizeof name, "%s", lwm_path_base(in->v[i])) >= (int)sizeof name - 16 || !*name)
 			return lwm_fail(e, LWM_EUSAGE, "%s: no name for its output can be made", in->v[i]);
-		for (size_t k = 0; k < sizeof ends / sizeof *ends; k++)
-			cut_suffix(name, ends[k]);
+		lwm_record_format_cut(name);
 		if (!strcmp(name, "-"))
 			snprintf(name, sizeof name, "stdin");
 		snprintf(name + strlen(name), sizeof name - strlen(name), ".docs.h5");

@@ -5,10 +5,14 @@
 #include "common/data/ingest/ingest.h"
 #include "common/text/lines.h"
 
+enum { LWM_RECORD_MOST = 256 << 20 }; /* bytes, where nothing else is said */
+
+struct lwm_record_format;
+
 struct lwm_record {
 	struct lwm_str text;
 	int64_t line;      /* where it starts, from 1 */
-	bool json;
+	const struct lwm_record_format *format;
 	const char *fault; /* why it is rejected; malformed says which kind of reason */
 	bool malformed;
 	struct lwm_err why;
@@ -19,9 +23,39 @@ struct lwm_reader {
 	const struct lwm_ingest_cfg *cfg;
 	struct lwm_lines *l;
 	const char *path;
-	bool json, any, end;
+	const struct lwm_record_format *format;
+	bool any; /* for the format: a record was given */
 	int64_t line;
 };
+
+/* How a text file falls into records, and how one becomes a document (formats.c). */
+struct lwm_record_format {
+	const char *const *suffixes; /* of files, without that of a packing; a list that ends in NULL */
+	bool is_text;                /* every byte of a record is text: looked at as such, any bytes for the byte tokenizer */
+	size_t (*longest_line)(const struct lwm_ingest_cfg *c); /* NULL: lwm_reader_limit */
+	/* The next record into *rec, which is empty: 1 and text and line are set, 0 at the end, negative. One that is too long is given
+	 * refused. */
+	int (*next)(struct lwm_reader *r, struct lwm_record *rec, struct lwm_err *e);
+	/* Text to rec->doc. -LWM_EDATA with rec->doc.fault: the record's own fault. number: picks among alternatives. Any thread. */
+	int (*build)(struct lwm_record *rec, const struct lwm_ingest_cfg *c, int64_t number, struct lwm_err *e);
+};
+extern const struct lwm_record_format lwm_format_text, lwm_format_jsonl;
+/* auto: by the name; text when it says nothing. */
+const struct lwm_record_format *lwm_record_format_of(enum lwm_text_format format, const char *path);
+void lwm_record_format_cut(char *name); /* without what says format and packing */
+
+/* Bytes of a line, or of a record of several. */
+static inline size_t lwm_reader_limit(const struct lwm_ingest_cfg *c)
+{
+	return (size_t)(c->max_bytes > 0 ? c->max_bytes : LWM_RECORD_MOST);
+}
+
+static inline void lwm_record_refuse(struct lwm_record *rec, const char *fault)
+{
+	rec->fault = fault;
+	rec->malformed = true;
+}
+
 /* Opens a text file. */
 int lwm_reader_open(struct lwm_reader *r, const struct lwm_ingest_cfg *cfg, const char *path, struct lwm_err *e);
 void lwm_reader_close(struct lwm_reader *r);

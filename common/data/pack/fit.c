@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,15 +152,15 @@ int64_t lwm_pack_best_fit(const int64_t *len, int64_t n, int64_t cap, int64_t *r
 	int64_t rows = 0, total = 0;
 	for (int64_t i = 0; i < n; i++) {
 		if (len[i] < 1 || len[i] > cap)
-			return lwm_fail(e, LWM_EINTERNAL, "a piece of %lld tokens does not go into a row of %lld",
-					(long long)len[i], (long long)cap);
+			return lwm_fail(e, LWM_EINTERNAL, "a piece of %" PRId64 " tokens does not go into a row of %" PRId64,
+					len[i], cap);
 		total += len[i];
 	}
 	f.head = malloc((size_t)(cap + 1) * sizeof *f.head);
 	f.next = malloc((size_t)(n + 1) * sizeof *f.next);
 	f.row = malloc((size_t)(n + 1) * sizeof *f.row);
 	if (!f.head || !f.next || !f.row || bits_init(&f.lengths, cap + 1) < 0) {
-		rows = lwm_fail(e, LWM_EMEMORY, "out of memory to pack %lld pieces", (long long)n);
+		rows = lwm_fail(e, LWM_EMEMORY, "out of memory to pack %" PRId64 " pieces", n);
 		goto out;
 	}
 	rows = fit(&f, n, cap, true);

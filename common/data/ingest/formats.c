@@ -1,0 +1,82 @@
+/* The formats that text inputs may have. To add one: its struct in a file of its own, as format_jsonl.c has it, a value of
+ * lwm_text_format (ingest.h) with its name below, and its line in the table. Everything else (what lwm-tokenize looks for in folders,
+ * names of shards, --format, packed files) follows from here. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/data/ingest/ingest_int.h"
+
+const char *const lwm_text_format_names[] = { [LWM_FORMAT_AUTO] = "auto", [LWM_FORMAT_TEXT] = "text", [LWM_FORMAT_JSONL] = "jsonl", NULL };
+
+static const struct lwm_record_format *const formats[] = {
+	[LWM_FORMAT_TEXT] = &lwm_format_text,
+	[LWM_FORMAT_JSONL] = &lwm_format_jsonl,
+};
+enum { FIRST = LWM_FORMAT_AUTO + 1, FORMATS = sizeof formats / sizeof *formats, SUFFIX = 24 };
+
+/* name ends in a suffix of the format, or in that and the one of a packing. */
+static bool is_named(const struct lwm_record_format *f, const char *name)
+{
+	char end[SUFFIX];
+	for (const char *const *s = f->suffixes; *s; s++) {
+		if (lwm_path_has_suffix(name, *s))
+			return true;
+		for (int i = 0; lwm_lines_suffix(i); i++) {
+			snprintf(end, sizeof end, "%s%s", *s, lwm_lines_suffix(i));
+			if (lwm_path_has_suffix(name, end))
+				return true;
+		}
+	}
+	return false;
+}
+
+const struct lwm_record_format *lwm_record_format_of(enum lwm_text_format format, const char *path)
+{
+	if (format != LWM_FORMAT_AUTO)
+		return formats[format];
+	for (int i = FIRST; i < FORMATS; i++)
+		if (is_named(formats[i], path))
+			return formats[i];
+	return formats[LWM_FORMAT_TEXT];
+}
+
+int lwm_ingest_find(struct lwm_paths *out, const char *path, struct lwm_err *e)
+{
+	struct lwm_paths made = { 0 };
+	const char *ends[128] = { 0 };
+	enum { MOST = sizeof ends / sizeof *ends - 1 };
+	int rc = 0;
+	for (int f = FIRST; f < FORMATS; f++)
+		for (const char *const *s = formats[f]->suffixes; *s && rc == 0; s++) {
+			char end[SUFFIX];
+			rc = lwm_paths_add(&made, *s, e);
+			for (int i = 0; lwm_lines_suffix(i) && rc == 0; i++) {
+				snprintf(end, sizeof end, "%s%s", *s, lwm_lines_suffix(i));
+				rc = lwm_paths_add(&made, end, e);
+			}
+		}
+	LWM_BUG_ON(made.n > MOST);
+	for (int64_t i = 0; i < made.n; i++)
+		ends[i] = made.v[i];
+	if (rc == 0)
+		rc = lwm_paths_expand(out, path, ends, e);
+	lwm_paths_release(&made);
+	return rc;
+}
+
+/* ---- names of shards ---- */
+
+static void cut_suffix(char *name, const char *suffix)
+{
+	if (lwm_path_has_suffix(name, suffix) && strlen(name) > strlen(suffix))
+		name[strlen(name) - strlen(suffix)] = 0;
+}
+
+void lwm_record_format_cut(char *name)
+{
+	for (int i = 0; lwm_lines_suffix(i); i++)
+		cut_suffix(name, lwm_lines_suffix(i));
+	for (int f = FIRST; f < FORMATS; f++)
+		for (const char *const *s = formats[f]->suffixes; *s; s++)
+			cut_suffix(name, *s);
+}
