@@ -290,7 +290,7 @@ out:
 
 static int show_row(const char *path, bool json, struct lwm_err *e)
 {
-	struct lwm_rows *r;
+	struct lwm_rows_reader *r;
 	struct lwm_row row = { 0 };
 	json_t *o = NULL, *segs = json_array();
 	int rc = lwm_rows_open(&r, path, e);

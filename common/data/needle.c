@@ -76,17 +76,3 @@ void lwm_needle_prompt_tail_multi(struct lwm_str *out, const char *question)
 {
 	lwm_str_printf(out, " %s Don't give information outside the document. ASSISTANT: ", question);
 }
-
-void lwm_needle_prompt_single(struct lwm_str *out, const char *context, size_t n, const char *question)
-{
-	lwm_str_puts(out, lwm_needle_prompt_head());
-	lwm_str_add(out, context, n);
-	lwm_needle_prompt_tail_single(out, question);
-}
-
-void lwm_needle_prompt_multi(struct lwm_str *out, const char *context, size_t n, const char *question)
-{
-	lwm_str_puts(out, lwm_needle_prompt_head());
-	lwm_str_add(out, context, n);
-	lwm_needle_prompt_tail_multi(out, question);
-}

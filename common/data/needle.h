@@ -33,8 +33,5 @@ void lwm_needle_question_multi(struct lwm_str *out, const char *const *cities, i
 const char *lwm_needle_prompt_head(void); /* "You are a helpful assistant. USER: " */
 void lwm_needle_prompt_tail_single(struct lwm_str *out, const char *question);
 void lwm_needle_prompt_tail_multi(struct lwm_str *out, const char *question);
-/* All of it at once. */
-void lwm_needle_prompt_single(struct lwm_str *out, const char *context, size_t n, const char *question);
-void lwm_needle_prompt_multi(struct lwm_str *out, const char *context, size_t n, const char *question);
 
 #endif

@@ -51,7 +51,6 @@ int lwm_docs_reject(struct lwm_docs_writer *w, const char *reason, int64_t count
  * that were no data. */
 int lwm_docs_input(struct lwm_docs_writer *w, const char *path, int64_t bytes, const char *hash, int64_t malformed,
 		   struct lwm_err *e);
-int64_t lwm_docs_written(const struct lwm_docs_writer *w, int64_t *tokens); /* documents so far; tokens may be NULL */
 /* Closes, reads everything back, compares, renames, writes the manifest; w is gone either way. */
 int lwm_docs_commit(struct lwm_docs_writer *w, struct lwm_err *e);
 void lwm_docs_discard(struct lwm_docs_writer *w); /* NULL is fine */

@@ -93,13 +93,6 @@ int lwm_docs_input(struct lwm_docs_writer *w, const char *path, int64_t bytes, c
 	return 0;
 }
 
-int64_t lwm_docs_written(const struct lwm_docs_writer *w, int64_t *tokens)
-{
-	if (tokens)
-		*tokens = w->at.tokens;
-	return w->at.docs;
-}
-
 void lwm_docs_describe(const struct lwm_docs_writer *w, struct lwm_shard_out *s, struct lwm_vec v[LWM_DOC_VECS])
 {
 	memcpy(v, lwm_docs_layout, sizeof lwm_docs_layout);

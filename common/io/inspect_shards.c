@@ -103,7 +103,7 @@ const struct lwm_thing_ops lwm_thing_docs = {
 static int describe_rows(const char *path, bool tensors, json_t *o, bool *failed, struct lwm_err *e)
 {
 	(void)tensors;
-	struct lwm_rows *r;
+	struct lwm_rows_reader *r;
 	LWM_TRY(lwm_rows_open(&r, path, e));
 	const struct lwm_rows_meta *m = lwm_rows_meta(r);
 	const struct lwm_manifest *man = lwm_rows_manifest(r);
@@ -126,7 +126,7 @@ static int describe_rows(const char *path, bool tensors, json_t *o, bool *failed
 
 static int check_rows(const char *path, struct lwm_err *e)
 {
-	struct lwm_rows *r;
+	struct lwm_rows_reader *r;
 	struct lwm_row row = { 0 };
 	int rc = 0;
 	LWM_TRY(check_manifest(path, e));

@@ -22,14 +22,12 @@ int lwm_record_read(struct lwm_model_record *r, const char *dir, struct lwm_err 
 void lwm_record_release(struct lwm_model_record *r);
 int64_t lwm_record_count(const struct lwm_model_record *r, const char *suffix); /* files it names that end so */
 const char *lwm_record_hash(const struct lwm_model_record *r, const char *name); /* NULL: does not name it */
-/* The n bytes of text that were read from the file `name`: not named or another hash is -LWM_EDATA. Without a record,
- * and with one of the first schema, there is nothing to compare with. */
-int lwm_record_check(const struct lwm_model_record *r, const char *name, const char *text, size_t n, struct lwm_err *e);
 /* The named file in dir; not there is -LWM_EDATA too. */
 int lwm_record_check_file(const struct lwm_model_record *r, const char *dir, const char *name, struct lwm_err *e);
 /* Did a program of ours write the folder's manifest, however damaged it may be? */
 bool lwm_record_is_ours(const char *dir);
-/* A JSON file of the folder: what is parsed is what was compared with the manifest. *out is the caller's. */
+/* A JSON file of the folder: what is parsed is what was compared with the manifest, and not named or another hash is -LWM_EDATA.
+ * Without a record, and with one of the first schema, there is nothing to compare with. *out is the caller's. */
 int lwm_record_json(const struct lwm_model_record *r, const char *dir, const char *name, int64_t limit, json_t **out,
 		    struct lwm_err *e);
 

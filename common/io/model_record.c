@@ -93,7 +93,7 @@ static int compare(const struct lwm_model_record *r, const char *name, const str
 	return 0;
 }
 
-int lwm_record_check(const struct lwm_model_record *r, const char *name, const char *text, size_t n, struct lwm_err *e)
+static int check_text(const struct lwm_model_record *r, const char *name, const char *text, size_t n, struct lwm_err *e)
 {
 	struct lwm_hash have = lwm_hash_bytes(text, n);
 	return r->record && !r->weights_only ? compare(r, name, &have, e) : 0;
@@ -106,7 +106,7 @@ int lwm_record_json(const struct lwm_model_record *r, const char *dir, const cha
 	size_t n;
 	int rc = path ? lwm_read_file(path, limit, &text, &n, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 	if (rc == 0)
-		rc = lwm_record_check(r, name, text, n, e);
+		rc = check_text(r, name, text, n, e);
 	if (rc == 0)
 		rc = lwm_json_parse(out, text, n, path, e);
 	free(text);

@@ -116,7 +116,7 @@ static const struct lwm_rowindex_entry *find(const struct lwm_rowindex *x, const
 /* A shard from before manifests said so much is opened. */
 static int from_shard(const char *path, struct lwm_rows_facts *out, struct lwm_err *e)
 {
-	struct lwm_rows *r;
+	struct lwm_rows_reader *r;
 	LWM_TRY(lwm_rows_open(&r, path, e));
 	const struct lwm_rows_meta *m = lwm_rows_meta(r);
 	out->shape = (struct lwm_manifest_rows){ lwm_rows_count(r), m->seq, m->vocab_text, m->vocab_vision, "" };

@@ -19,7 +19,7 @@ static const struct lwm_vec old_layout[OLD_VECS] = {
 	[RUN_LOSS] = { "run_loss", LWM_V_U8, 0 },
 };
 
-struct lwm_rows {
+struct lwm_rows_reader {
 	struct lwm_shard_in s;
 	struct lwm_rows_meta meta;
 	char *path;
@@ -31,7 +31,7 @@ struct lwm_rows {
 	int64_t cap;
 };
 
-static int read_meta(struct lwm_rows *r, struct lwm_err *e)
+static int read_meta(struct lwm_rows_reader *r, struct lwm_err *e)
 {
 	const json_t *m = r->s.meta;
 	LWM_TRY(lwm_json_int(m, "seq_length", &r->meta.seq, r->path, e));
@@ -47,12 +47,12 @@ static int read_meta(struct lwm_rows *r, struct lwm_err *e)
 	return 0;
 }
 
-static int64_t length(const struct lwm_rows *r, int vec)
+static int64_t length(const struct lwm_rows_reader *r, int vec)
 {
 	return lwm_vfr_vec(r->s.r, vec)->n;
 }
 
-static int check_tokens(struct lwm_rows *r, struct lwm_err *e)
+static int check_tokens(struct lwm_rows_reader *r, struct lwm_err *e)
 {
 	int64_t tokens;
 	if (r->rows < 0 || lwm_mul(r->rows, r->meta.seq, &tokens) || length(r, LWM_ROW_TOKENS) != tokens ||
@@ -63,7 +63,7 @@ static int check_tokens(struct lwm_rows *r, struct lwm_err *e)
 }
 
 /* What the rows are made of (entries `what`, of which `first` says where those of a row begin) is used to its end. */
-static int check_use(struct lwm_rows *r, int first, int what, struct lwm_err *e)
+static int check_use(struct lwm_rows_reader *r, int first, int what, struct lwm_err *e)
 {
 	int64_t last;
 	if (length(r, first) != r->rows + 1)
@@ -72,7 +72,7 @@ static int check_use(struct lwm_rows *r, int first, int what, struct lwm_err *e)
 	return last == length(r, what) ? 0 : lwm_fail(e, LWM_EDATA, "%s: its rows do not use all segments and runs", r->path);
 }
 
-static int check_shape(struct lwm_rows *r, struct lwm_err *e)
+static int check_shape(struct lwm_rows_reader *r, struct lwm_err *e)
 {
 	LWM_TRY(check_tokens(r, e));
 	if (!r->old) {
@@ -89,7 +89,7 @@ static int check_shape(struct lwm_rows *r, struct lwm_err *e)
 	return check_use(r, ROW_RUN, RUN_START, e);
 }
 
-static int open_one(struct lwm_rows *r, const struct lwm_rows_facts *f, const char *schema, const struct lwm_vec *v, int nv,
+static int open_one(struct lwm_rows_reader *r, const struct lwm_rows_facts *f, const char *schema, const struct lwm_vec *v, int nv,
 		    struct lwm_err *e)
 {
 	if (!f)
@@ -102,7 +102,7 @@ static int open_one(struct lwm_rows *r, const struct lwm_rows_facts *f, const ch
 }
 
 /* As what it is; a file that is neither is told what is wrong with it as one of today. */
-static int open_shard(struct lwm_rows *r, const struct lwm_rows_facts *f, struct lwm_err *e)
+static int open_shard(struct lwm_rows_reader *r, const struct lwm_rows_facts *f, struct lwm_err *e)
 {
 	struct lwm_err why = { 0 };
 	int rc = open_one(r, f, lwm_rows_schema, lwm_rows_layout, LWM_ROW_VECS, &why);
@@ -114,7 +114,7 @@ static int open_shard(struct lwm_rows *r, const struct lwm_rows_facts *f, struct
 	return rc;
 }
 
-static int check_facts(const struct lwm_rows *r, const struct lwm_rows_facts *f, struct lwm_err *e)
+static int check_facts(const struct lwm_rows_reader *r, const struct lwm_rows_facts *f, struct lwm_err *e)
 {
 	const struct lwm_manifest_rows *x = &f->shape;
 	if (x->rows == r->rows && x->seq == r->meta.seq && x->vocab_text == r->meta.vocab_text &&
@@ -123,15 +123,15 @@ static int check_facts(const struct lwm_rows *r, const struct lwm_rows_facts *f,
 	return lwm_fail(e, LWM_EDATA, "%s: is not what its manifest or the index of its folder says", r->path);
 }
 
-int lwm_rows_open(struct lwm_rows **out, const char *path, struct lwm_err *e)
+int lwm_rows_open(struct lwm_rows_reader **out, const char *path, struct lwm_err *e)
 {
 	return lwm_rows_open_as(out, path, NULL, e);
 }
 
-int lwm_rows_open_as(struct lwm_rows **out, const char *path, const struct lwm_rows_facts *facts, struct lwm_err *e)
+int lwm_rows_open_as(struct lwm_rows_reader **out, const char *path, const struct lwm_rows_facts *facts, struct lwm_err *e)
 {
 	int rc;
-	struct lwm_rows *r = calloc(1, sizeof *r);
+	struct lwm_rows_reader *r = calloc(1, sizeof *r);
 	*out = NULL;
 	if (!r || !(r->path = strdup(path))) {
 		free(r);
@@ -149,7 +149,7 @@ out:
 	return rc;
 }
 
-void lwm_rows_close(struct lwm_rows *r)
+void lwm_rows_close(struct lwm_rows_reader *r)
 {
 	if (!r)
 		return;
@@ -161,24 +161,19 @@ void lwm_rows_close(struct lwm_rows *r)
 	free(r);
 }
 
-const struct lwm_rows_meta *lwm_rows_meta(const struct lwm_rows *r)
+const struct lwm_rows_meta *lwm_rows_meta(const struct lwm_rows_reader *r)
 {
 	return &r->meta;
 }
 
-const struct lwm_manifest *lwm_rows_manifest(const struct lwm_rows *r)
+const struct lwm_manifest *lwm_rows_manifest(const struct lwm_rows_reader *r)
 {
 	return &r->s.manifest;
 }
 
-int64_t lwm_rows_count(const struct lwm_rows *r)
+int64_t lwm_rows_count(const struct lwm_rows_reader *r)
 {
 	return r->rows;
-}
-
-int64_t lwm_rows_seq(const struct lwm_rows *r)
-{
-	return r->meta.seq;
 }
 
 static int reserve_row(struct lwm_row *x, int64_t seq, int64_t nseg, struct lwm_err *e)
@@ -203,7 +198,7 @@ static int reserve_row(struct lwm_row *x, int64_t seq, int64_t nseg, struct lwm_
 	return 0;
 }
 
-static int reserve(struct lwm_rows *r, int64_t n, struct lwm_err *e)
+static int reserve(struct lwm_rows_reader *r, int64_t n, struct lwm_err *e)
 {
 	if (n <= r->cap)
 		return 0;
@@ -221,7 +216,7 @@ static int reserve(struct lwm_rows *r, int64_t n, struct lwm_err *e)
 }
 
 /* Entries of row i; a row has at most one per token. */
-static int range(struct lwm_rows *r, int vec, int64_t i, int64_t total, int64_t *first, int64_t *n, struct lwm_err *e)
+static int range(struct lwm_rows_reader *r, int vec, int64_t i, int64_t total, int64_t *first, int64_t *n, struct lwm_err *e)
 {
 	int64_t v[2];
 	LWM_TRY(lwm_vfr_read(r->s.r, vec, i, 2, v, e));
@@ -234,7 +229,7 @@ static int range(struct lwm_rows *r, int vec, int64_t i, int64_t total, int64_t 
 }
 
 /* n values of a vector of any of our integer types. */
-static int read_ints(struct lwm_rows *r, int vec, int64_t first, int64_t n, int64_t *out, struct lwm_err *e)
+static int read_ints(struct lwm_rows_reader *r, int vec, int64_t first, int64_t n, int64_t *out, struct lwm_err *e)
 {
 	enum lwm_vtype type = lwm_vfr_vec(r->s.r, vec)->type;
 	char *small = (char *)out + n * (8 - lwm_vtype_bytes(type)); /* at the end, and widened from the start */
@@ -253,12 +248,12 @@ static int read_ints(struct lwm_rows *r, int vec, int64_t first, int64_t n, int6
 }
 
 /* In 4 bytes the two largest numbers stand for none and for padding. */
-static int64_t document(const struct lwm_rows *r, int64_t v)
+static int64_t document(const struct lwm_rows_reader *r, int64_t v)
 {
 	return lwm_vfr_vec(r->s.r, LWM_ROW_SEG_DOC)->type != LWM_V_I64 && v >= LWM_ROW_DOCS32 ? v - (UINT32_MAX + 1LL) : v;
 }
 
-static int get_segments(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
+static int get_segments(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	int64_t first, n, at = 0;
 	LWM_TRY(range(r, LWM_ROW_SEG, i, length(r, LWM_ROW_SEG_LEN), &first, &n, e));
@@ -285,7 +280,7 @@ static int get_segments(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct
 }
 
 /* The mask, but for first tokens and padding. */
-static int get_mask(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
+static int get_mask(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	int64_t first, n, at = 0;
 	LWM_TRY(range(r, LWM_ROW_FLIP, i, length(r, LWM_ROW_FLIP_AT), &first, &n, e));
@@ -324,7 +319,7 @@ static void number(struct lwm_row *x)
 	}
 }
 
-static int get_row(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
+static int get_row(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	LWM_TRY(get_segments(r, i, x, e));
 	LWM_TRY(get_mask(r, i, x, e));
@@ -334,7 +329,7 @@ static int get_row(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_
 
 /* ---- lwm-rows-1 ---- */
 
-static int old_segments(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
+static int old_segments(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	int64_t first, n, *c;
 	LWM_TRY(range(r, ROW_SEG, i, length(r, SEG_START), &first, &n, e));
@@ -357,7 +352,7 @@ static int old_segments(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct
 	return lwm_rows_check_segments(r->path, i, x->seg, n, r->meta.seq, e);
 }
 
-static int old_mask(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
+static int old_mask(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	int64_t first, n;
 	LWM_TRY(range(r, ROW_RUN, i, length(r, RUN_START), &first, &n, e));
@@ -376,7 +371,7 @@ static int old_mask(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm
 }
 
 /* Segment numbers and positions, and that the stored counts of labels are those of the mask. */
-static int old_number(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
+static int old_number(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	int64_t at = 0;
 	for (int64_t k = 0; k <= x->nseg; k++) {
@@ -401,7 +396,7 @@ static int old_number(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct l
 	return 0;
 }
 
-static int old_row(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
+static int old_row(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	LWM_TRY(old_segments(r, i, x, e));
 	LWM_TRY(old_mask(r, i, x, e));
@@ -410,7 +405,7 @@ static int old_row(struct lwm_rows *r, int64_t i, struct lwm_row *x, struct lwm_
 
 /* ---- any ---- */
 
-int lwm_rows_read(struct lwm_rows *r, int64_t i, struct lwm_row *out, struct lwm_err *e)
+int lwm_rows_read(struct lwm_rows_reader *r, int64_t i, struct lwm_row *out, struct lwm_err *e)
 {
 	if (i < 0 || i >= r->rows)
 		return lwm_fail(e, LWM_EDATA, "%s: row %" PRId64 " of %" PRId64, r->path, i, r->rows);

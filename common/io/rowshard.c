@@ -251,11 +251,6 @@ int lwm_rows_reject(struct lwm_rows_writer *w, const char *reason, int64_t count
 	return lwm_manifest_add_reject(&w->s.manifest, reason, count, e);
 }
 
-int64_t lwm_rows_written(const struct lwm_rows_writer *w)
-{
-	return w->rows;
-}
-
 int lwm_rows_commit(struct lwm_rows_writer *w, struct lwm_err *e)
 {
 	struct lwm_vec v[LWM_ROW_VECS];

@@ -56,7 +56,6 @@ int lwm_rows_input(struct lwm_rows_writer *w, const char *path, int64_t bytes, c
 /* All inputs at once, as a list that other shards share (lwm_manifest_share). */
 void lwm_rows_inputs(struct lwm_rows_writer *w, const struct lwm_manifest_list *list);
 int lwm_rows_reject(struct lwm_rows_writer *w, const char *reason, int64_t count, struct lwm_err *e);
-int64_t lwm_rows_written(const struct lwm_rows_writer *w);
 int lwm_rows_commit(struct lwm_rows_writer *w, struct lwm_err *e); /* w is gone either way */
 void lwm_rows_discard(struct lwm_rows_writer *w);
 
@@ -69,7 +68,7 @@ struct lwm_row { /* buffers owned by the row, grown by lwm_rows_read; zero-initi
 	struct lwm_segment *seg; /* [nseg] */
 };
 
-struct lwm_rows;
+struct lwm_rows_reader;
 
 /* What is known of a shard that is not open (rowindex.h). */
 struct lwm_rows_facts {
@@ -78,16 +77,15 @@ struct lwm_rows_facts {
 	char content[33], hash[33];
 };
 
-int lwm_rows_open(struct lwm_rows **out, const char *path, struct lwm_err *e);
+int lwm_rows_open(struct lwm_rows_reader **out, const char *path, struct lwm_err *e);
 /* The same without reading the manifest: the file is the one of these facts (size, content id, shape), or -LWM_EDATA.
  * lwm_rows_manifest then knows no more than they do. */
-int lwm_rows_open_as(struct lwm_rows **out, const char *path, const struct lwm_rows_facts *facts, struct lwm_err *e);
-void lwm_rows_close(struct lwm_rows *r);
-const struct lwm_rows_meta *lwm_rows_meta(const struct lwm_rows *r);
-const struct lwm_manifest *lwm_rows_manifest(const struct lwm_rows *r);
-int64_t lwm_rows_count(const struct lwm_rows *r);
-int64_t lwm_rows_seq(const struct lwm_rows *r);
-int lwm_rows_read(struct lwm_rows *r, int64_t i, struct lwm_row *out, struct lwm_err *e);
+int lwm_rows_open_as(struct lwm_rows_reader **out, const char *path, const struct lwm_rows_facts *facts, struct lwm_err *e);
+void lwm_rows_close(struct lwm_rows_reader *r);
+const struct lwm_rows_meta *lwm_rows_meta(const struct lwm_rows_reader *r);
+const struct lwm_manifest *lwm_rows_manifest(const struct lwm_rows_reader *r);
+int64_t lwm_rows_count(const struct lwm_rows_reader *r);
+int lwm_rows_read(struct lwm_rows_reader *r, int64_t i, struct lwm_row *out, struct lwm_err *e);
 void lwm_row_release(struct lwm_row *row);
 
 #endif

@@ -286,14 +286,6 @@ const struct lwm_st_tensor *lwm_st_tensor(const struct lwm_st *s, int64_t i)
 	return &s->tensor[i];
 }
 
-int64_t lwm_st_find(const struct lwm_st *s, const char *name)
-{
-	for (int64_t i = 0; i < s->ntensor; i++)
-		if (!strcmp(s->tensor[i].name, name))
-			return i;
-	return -1;
-}
-
 const char *lwm_st_meta(const struct lwm_st *s, const char *key)
 {
 	return json_string_value(json_object_get(s->meta, key));

@@ -293,19 +293,9 @@ int32_t lwm_tokenizer_eos(const struct lwm_tokenizer *t)
 	return t->eos;
 }
 
-int32_t lwm_tokenizer_unk(const struct lwm_tokenizer *t)
-{
-	return t->unk;
-}
-
 bool lwm_tokenizer_is_bytes(const struct lwm_tokenizer *t)
 {
 	return !t->rest;
-}
-
-const char *lwm_tokenizer_piece(const struct lwm_tokenizer *t, int32_t id)
-{
-	return id >= 0 && id < t->m.n ? t->m.piece[id].name : NULL;
 }
 
 const char *lwm_tokenizer_bytes(const struct lwm_tokenizer *t, int32_t id, size_t *n)

@@ -58,10 +58,7 @@ void lwm_tokenizer_decode(const struct lwm_tokenizer *t, const int32_t *ids, int
 int32_t lwm_tokenizer_vocab(const struct lwm_tokenizer *t); /* V_text */
 int32_t lwm_tokenizer_bos(const struct lwm_tokenizer *t);
 int32_t lwm_tokenizer_eos(const struct lwm_tokenizer *t);
-int32_t lwm_tokenizer_unk(const struct lwm_tokenizer *t);
 bool lwm_tokenizer_is_bytes(const struct lwm_tokenizer *t);
-/* Name of an id as the model spells it ("\u2581the", "<0x0A>", "</s>"), 0-terminated; NULL outside the vocabulary. */
-const char *lwm_tokenizer_piece(const struct lwm_tokenizer *t, int32_t id);
 /* The bytes an id stands for (as decode, without the dummy prefix rule): streaming output. *n is their number. */
 const char *lwm_tokenizer_bytes(const struct lwm_tokenizer *t, int32_t id, size_t *n);
 

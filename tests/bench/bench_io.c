@@ -31,7 +31,7 @@ static struct {
 	enum lwm_st_dtype dtype;
 	bool read_back;
 	struct lwm_ckpt *c;
-	struct lwm_rows *r;
+	struct lwm_rows_reader *r;
 	struct lwm_err e;
 } b;
 

@@ -1,7 +1,7 @@
 /* Field language: ids, loss runs and vision codes of small records, by hand, with the byte tokenizer. */
 #include "tests/unit/data_fixture.h"
 
-#include "common/data/ingest/fields.h"
+#include "common/data/ingest/fields_int.h"
 
 enum { BOS = 1, EOS = 2, VOCAB = 259 };
 static struct lwm_tokenizer *bytes;

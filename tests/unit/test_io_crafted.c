@@ -81,7 +81,7 @@ static const struct content new_rows[NEW_VECS] = {
 static int read_rows(const struct content *c, int64_t rows)
 {
 	bool old = c[SEG_START].name == good_rows[SEG_START].name;
-	struct lwm_rows *r = NULL;
+	struct lwm_rows_reader *r = NULL;
 	struct lwm_row row = { 0 };
 	struct lwm_err e = { 0 };
 	json_t *meta = json_pack("{s:i s:i s:i s:s s:s s:I s:i s:i}", "seq_length", 6, "vocab_text", 90, "vocab_vision", 10, "tokenizer",

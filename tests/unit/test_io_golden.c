@@ -124,7 +124,7 @@ static void rows(void **state)
 	(void)state;
 	for (int number = 1; number <= 3; number += 2) {
 		struct lwm_err e = { 0 };
-		struct lwm_rows *r;
+		struct lwm_rows_reader *r;
 		struct lwm_row row = { 0 };
 		must(lwm_rows_open(&r, golden_of(number, "a.rows.h5"), &e), &e);
 		must(lwm_rows_read(r, 0, &row, &e), &e);

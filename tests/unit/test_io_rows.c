@@ -111,7 +111,7 @@ static void any_row_comes_back(void **state)
 	for (int64_t seq = 1; seq <= MOST; seq += 1 + seq / 3)
 		for (size_t k = 0; k < sizeof docs / sizeof *docs; k++) {
 			struct lwm_err e = { 0 };
-			struct lwm_rows *r;
+			struct lwm_rows_reader *r;
 			struct lwm_row row = { 0 };
 			write_rows("any.h5", 40, seq, docs[k]);
 			must(lwm_rows_open(&r, at("any.h5"), &e), &e);
@@ -158,7 +158,7 @@ static void rows_of_short_documents_are_small(void **state)
 		int32_t *tokens = calloc((size_t)seq, sizeof *tokens);
 		struct lwm_rows_writer *w = begin("short.h5", seq);
 		struct lwm_err e = { 0 };
-		struct lwm_rows *r;
+		struct lwm_rows_reader *r;
 		struct lwm_row row = { 0 };
 		struct stat st;
 		for (int64_t i = 0; i < n; i++)
@@ -188,7 +188,7 @@ static void every_flip_is_seen(void **state)
 	free(slurp(at("f.h5"), &n));
 	for (size_t i = 0; i < n; i++) {
 		struct lwm_err e = { 0 };
-		struct lwm_rows *r = NULL;
+		struct lwm_rows_reader *r = NULL;
 		struct lwm_row row = { 0 };
 		flip(at("f.h5"), i, (unsigned char)(1u << (i % 8)));
 		int rc = lwm_rows_open(&r, at("f.h5"), &e);
@@ -225,7 +225,7 @@ static void more_shards_than_open_files(void **state)
 	(void)state;
 	struct rlimit was, few;
 	struct lwm_err e = { 0 };
-	struct lwm_rows *r[SHARDS];
+	struct lwm_rows_reader *r[SHARDS];
 	struct lwm_row row = { 0 };
 	char name[32];
 	int before = open_files();

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "common/data/loader/loader.h"
+#include "common/data/loader/loader_int.h"
 #include "common/data/pack/pack.h"
 #include "common/io/rowshard.h"
 
@@ -130,7 +130,7 @@ static void test_every_row_once(void **state)
 {
 	(void)state;
 	struct lwm_loader *l = open_loader(0, 1, 1, 1, false);
-	int64_t rows = lwm_loader_info(l)->rows, na = lwm_loader_source_rows(l, 0);
+	int64_t rows = lwm_loader_info(l)->rows, na = l->set.source[0].rows;
 	uint8_t *seen = calloc((size_t)rows, 1);
 	bool moved = false;
 	assert_non_null(seen);
@@ -161,7 +161,7 @@ static void test_weighted_sources(void **state)
 	for (int64_t g = 0; g < 20000; g++) {
 		struct lwm_sample x = lwm_loader_sample(l, g);
 		count[x.source]++;
-		assert_true(x.row >= 0 && x.row < lwm_loader_source_rows(l, x.source));
+		assert_true(x.row >= 0 && x.row < l->set.source[x.source].rows);
 		last[x.source] = x.epoch > last[x.source] ? x.epoch : last[x.source];
 		if (g == 9999)
 			assert_int_equal(count[0], 8400);
@@ -169,7 +169,7 @@ static void test_weighted_sources(void **state)
 	assert_int_equal(count[0], 16800);
 	assert_int_equal(count[1], 3200);
 	for (int s = 0; s < 2; s++)
-		assert_int_equal(last[s], (count[s] - 1) / lwm_loader_source_rows(l, s));
+		assert_int_equal(last[s], (count[s] - 1) / l->set.source[s].rows);
 	src[0].weight = src[1].weight = 0;
 	lwm_loader_close(l);
 }

@@ -309,7 +309,7 @@ static void content_is_compared_when_a_shard_is_opened(void **state)
 {
 	(void)state;
 	struct lwm_rows_facts f, g;
-	struct lwm_rows *r;
+	struct lwm_rows_reader *r;
 	facts("rows-00003.rows.h5", &f, NULL);
 	OK(lwm_rows_open_as(&r, in_scratch("d/rows-00003.rows.h5"), &f, &err));
 	lwm_rows_close(r);

@@ -211,7 +211,7 @@ static int64_t expected(const struct corpus *c, const struct lwm_pack_cfg *cfg, 
 static void check_run(const struct corpus *c, const struct lwm_pack_cfg *cfg, const struct lwm_pack_stats *st)
 {
 	struct seen s = { .at = { 0 } };
-	struct lwm_rows *h;
+	struct lwm_rows_reader *h;
 	struct lwm_row row = { 0 };
 	int64_t count[3] = { 0 }, total = 0, sum = 0, want_sum = 0, tokens = 0, want_tokens = 0, want_used = 0;
 	int32_t last = -1;

@@ -30,11 +30,13 @@ static void test_needle_strings(void **state)
 	lwm_needle_question_multi(&s, three, 3);
 	assert_string_equal(s.s, "What are the special magic numbers for Oslo, Lima, and Doha?");
 	lwm_str_reset(&s);
-	lwm_needle_prompt_single(&s, "C", 1, "Q?");
+	lwm_str_printf(&s, "%sC", lwm_needle_prompt_head());
+	lwm_needle_prompt_tail_single(&s, "Q?");
 	assert_string_equal(s.s, "You are a helpful assistant. USER: C Q? Don't give information outside the document "
 				 "or repeat your findings. Keep your response short and direct. ASSISTANT: ");
 	lwm_str_reset(&s);
-	lwm_needle_prompt_multi(&s, "C", 1, "Q?");
+	lwm_str_printf(&s, "%sC", lwm_needle_prompt_head());
+	lwm_needle_prompt_tail_multi(&s, "Q?");
 	assert_string_equal(s.s, "You are a helpful assistant. USER: C Q? Don't give information outside the document. "
 				 "ASSISTANT: ");
 	lwm_str_release(&s);

@@ -5,9 +5,16 @@
 #include <sys/wait.h>
 
 #include "common/base/outfile.h"
-#include "common/text/tokenizer.h"
+#include "common/text/text_int.h"
 
 enum { LINES = 3000 };
+
+/* As the model spells it. */
+static const char *piece_of(const struct lwm_tokenizer *t, int32_t id)
+{
+	return id >= 0 && id < t->m.n ? t->m.piece[id].name : NULL;
+}
+
 static const char *const vocabulary[] = {
 	"the", "a", "ship", "sailed", "over", "quiet", "sea", "nobody", "spoke", "until", "morning", "rain", "Tokyo",
 	"San Francisco", "number", "1234567", "is:", "don't", "naïve", "été", "日本", "語", "🙂", "—", "x\ty", "  two",
@@ -77,7 +84,6 @@ static void test_bytes(void **state)
 	char all[512];
 	size_t n;
 	assert_int_equal(lwm_tokenizer_vocab(t), 259);
-	assert_int_equal(lwm_tokenizer_unk(t), 0);
 	assert_int_equal(lwm_tokenizer_bos(t), 1);
 	assert_int_equal(lwm_tokenizer_eos(t), 2);
 	assert_true(lwm_tokenizer_is_bytes(t));
@@ -88,9 +94,9 @@ static void test_bytes(void **state)
 	OK(lwm_tokenizer_encode(t, "A\n", 2, &ids, &err));
 	assert_int_equal(ids.n, 2);
 	assert_int_equal(ids.v[0], 3 + 'A');
-	assert_string_equal(lwm_tokenizer_piece(t, ids.v[1]), "<0x0A>");
-	assert_string_equal(lwm_tokenizer_piece(t, 2), "</s>");
-	assert_null(lwm_tokenizer_piece(t, 259));
+	assert_string_equal(piece_of(t, ids.v[1]), "<0x0A>");
+	assert_string_equal(piece_of(t, 2), "</s>");
+	assert_null(piece_of(t, 259));
 	assert_int_equal(*lwm_tokenizer_bytes(t, 3 + 'A', &n), 'A');
 	assert_int_equal(n, 1);
 	lwm_ids_release(&ids);
@@ -138,10 +144,10 @@ static void test_symbols_are_one_piece(void **state)
 	struct lwm_ids ids = { 0 };
 	OK(lwm_tokenizer_encode(t, "San Francisco Tokyo 12", 22, &ids, &err));
 	assert_int_equal(ids.n, 5); /* two symbols, a space, two digits */
-	assert_string_equal(lwm_tokenizer_piece(t, ids.v[0]), "▁San▁Francisco");
-	assert_string_equal(lwm_tokenizer_piece(t, ids.v[1]), "▁Tokyo");
-	assert_string_equal(lwm_tokenizer_piece(t, ids.v[2]), "▁");
-	assert_string_equal(lwm_tokenizer_piece(t, ids.v[3]), "1");
+	assert_string_equal(piece_of(t, ids.v[0]), "▁San▁Francisco");
+	assert_string_equal(piece_of(t, ids.v[1]), "▁Tokyo");
+	assert_string_equal(piece_of(t, ids.v[2]), "▁");
+	assert_string_equal(piece_of(t, ids.v[3]), "1");
 	lwm_ids_release(&ids);
 	lwm_tokenizer_free(t);
 }

@@ -90,7 +90,4 @@ typedef int lwm_field_get(void *user, const char *key, struct lwm_field_value *o
 int lwm_fields_build_from(const struct lwm_fields *f, lwm_field_get *get, void *user, int64_t number,
 			  struct lwm_docbuf *d, struct lwm_err *e);
 
-/* Index of frame i when n frames are thinned to max: trunc(linspace(0, n-1, max))[i]. */
-int64_t lwm_frame_pick(int64_t n, int64_t max, int64_t i);
-
 #endif

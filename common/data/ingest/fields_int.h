@@ -54,6 +54,9 @@ static inline int lwm_build_fault(struct lwm_docbuf *d, const char *what, int rc
 	return rc;
 }
 
+/* Index of frame i when n frames are thinned to max: trunc(linspace(0, n-1, max))[i]. */
+int64_t lwm_frame_pick(int64_t n, int64_t max, int64_t i);
+
 /* Everything is allocated in *mem. -LWM_ECONFIG with the reason. */
 int lwm_layout_parse(struct lwm_layout *l, const char *text, struct lwm_arena **mem, struct lwm_err *e);
 

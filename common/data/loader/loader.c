@@ -203,13 +203,3 @@ const struct lwm_loader_info *lwm_loader_info(const struct lwm_loader *l)
 {
 	return &l->info;
 }
-
-int64_t lwm_loader_source_rows(const struct lwm_loader *l, int64_t source)
-{
-	return l->set.source[source].rows;
-}
-
-const char *lwm_loader_source_name(const struct lwm_loader *l, int64_t source)
-{
-	return l->set.source[source].name;
-}

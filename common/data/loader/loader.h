@@ -101,8 +101,6 @@ struct lwm_loader_info {
 	struct lwm_hash content;            /* of what can be drawn: sources, weights, rows; not of names */
 };
 const struct lwm_loader_info *lwm_loader_info(const struct lwm_loader *l);
-int64_t lwm_loader_source_rows(const struct lwm_loader *l, int64_t source);
-const char *lwm_loader_source_name(const struct lwm_loader *l, int64_t source);
 
 /* Where global sample g comes from: source, row in it (over its shards in order) and epoch. */
 struct lwm_sample {

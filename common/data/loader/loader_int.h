@@ -14,7 +14,7 @@ struct lwm_rowset_shard {
 	char *path;
 	int64_t first;       /* rows of the same source before it */
 	struct lwm_rows_facts facts;
-	struct lwm_rows *h;  /* NULL: not wanted so far */
+	struct lwm_rows_reader *h;  /* NULL: not wanted so far */
 };
 struct lwm_rowset_source {
 	char *name;

@@ -27,7 +27,7 @@ int64_t lwm_pack_row_tokens(const struct lwm_pack_cfg *c)
 	return c->seq_length + (c->mode == LWM_PACK_CONCAT);
 }
 
-char *lwm_pack_shard_path(const struct lwm_pack_cfg *c, int64_t shard)
+static char *shard_path(const struct lwm_pack_cfg *c, int64_t shard)
 {
 	char *p;
 	int n;
@@ -119,7 +119,7 @@ static bool same_inputs(const struct lwm_pack_out *o, const struct lwm_manifest 
 
 static int count_rows(const char *path, int64_t *rows, struct lwm_err *e)
 {
-	struct lwm_rows *r;
+	struct lwm_rows_reader *r;
 	LWM_TRY(lwm_rows_open(&r, path, e));
 	*rows = lwm_rows_count(r);
 	lwm_rows_close(r);
@@ -157,7 +157,7 @@ static int listed_done(const struct lwm_pack_out *out, const char *report, struc
 		return 0;
 	}
 	for (size_t i = 0; rc == 0 && i < json_array_size(files); i++) {
-		char *path = lwm_pack_shard_path(out->cfg, (int64_t)i);
+		char *path = shard_path(out->cfg, (int64_t)i);
 		rc = path ? shard_done(out, path, &replace, &rows, &why) : lwm_fail(&why, LWM_EMEMORY, "out of memory");
 		free(path);
 		rc = rc == 1 ? 0 : rc == 0 ? 2 : rc; /* 2: one of them is to be made */
@@ -171,7 +171,7 @@ static int listed_done(const struct lwm_pack_out *out, const char *report, struc
 int lwm_pack_done(const struct lwm_pack_out *o, struct lwm_err *e)
 {
 	const struct lwm_pack_cfg *c = o->cfg;
-	char *report = lwm_pack_report_path(c), *only = lwm_pack_shard_path(c, 0);
+	char *report = lwm_pack_report_path(c), *only = shard_path(c, 0);
 	int64_t rows;
 	bool replace;
 	int rc = report && only ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
@@ -193,7 +193,7 @@ static char *part_mark(const struct lwm_pack_cfg *c, int64_t task)
 	t.task = task;
 	if (c->rows_per_shard)
 		return lwm_pack_report_path(&t);
-	char *shard = lwm_pack_shard_path(&t, 0), *mark = shard ? lwm_manifest_path(shard) : NULL;
+	char *shard = shard_path(&t, 0), *mark = shard ? lwm_manifest_path(shard) : NULL;
 	free(shard);
 	return mark;
 }
@@ -240,7 +240,7 @@ static int open_shard(struct lwm_pack_out *o, struct lwm_err *e)
 {
 	bool replace = false;
 	int rc = 0;
-	o->path = lwm_pack_shard_path(o->cfg, o->st->shards);
+	o->path = shard_path(o->cfg, o->st->shards);
 	if (!o->path)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
 	if (!o->cfg->force)
@@ -290,7 +290,7 @@ int lwm_pack_out_row(struct lwm_pack_out *o, const int32_t *tokens, const struct
 static int remove_rest(struct lwm_pack_out *o, struct lwm_err *e)
 {
 	for (int64_t i = o->st->shards; o->cfg->rows_per_shard; i++) {
-		char *p = lwm_pack_shard_path(o->cfg, i), *m = p ? lwm_manifest_path(p) : NULL;
+		char *p = shard_path(o->cfg, i), *m = p ? lwm_manifest_path(p) : NULL;
 		int rc = m ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
 		bool there = rc == 0 && lwm_path_exists(p);
 		if (there && ((unlink(m) && errno != ENOENT) || unlink(p)))

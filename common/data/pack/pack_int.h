@@ -88,7 +88,6 @@ int lwm_pack_done(const struct lwm_pack_out *o, struct lwm_err *e);
 /* The index of the output folder (common/io/rowindex.h), by the run after which no task's part is missing. */
 int lwm_pack_index(const struct lwm_pack_cfg *cfg, struct lwm_err *e);
 /* malloc'ed; NULL: out of memory. */
-char *lwm_pack_shard_path(const struct lwm_pack_cfg *cfg, int64_t shard);
 char *lwm_pack_report_path(const struct lwm_pack_cfg *cfg);
 
 #endif
