@@ -129,6 +129,20 @@ circles() {
 	rm -f "$out.calls" "$out.loop"
 }
 
+# One program trains. The others hold nothing of it: no function of an object of train or optim.
+trains='lwm-train-stage'
+untrained() {
+	local objects=() name
+	mapfile -t objects < <(files 'common/train/*.c' 'common/optim/*.c' | sed -E 's|^(.*)\.c$|build/rel/\1.o|')
+	nm -A -P --defined-only -g "${objects[@]}" | awk '{ sub(/:$/, "", $1); print $2, $1 }' | sort -u >"$out.train"
+	[ -s "$out.train" ] || echo 'nothing is built'
+	for name in $(files 'tools/*.c' | sed -E 's|^tools/(.*)\.c$|\1|' | grep -vxF "$trains"); do
+		nm -P --defined-only -g "bin/$name" | awk -v program="$name" 'NR == FNR { where[$1] = $2; next }
+			$1 in where { print program " holds " $1 " of " where[$1] }' "$out.train" -
+	done
+	rm -f "$out.train"
+}
+
 # Each library is called from one folder only.
 libraries() {
 	only() { grep -nE "^#include <($1)" $(files '*.c' '*.h' '*.cc') | grep -vE "^($2)"; }
@@ -241,6 +255,7 @@ help_texts() {
 check 'headers compile alone' headers
 check 'includes point downwards' directions
 check 'calls point downwards, in no circle' circles
+check 'one program trains, no other holds its objects' untrained
 check 'each library has one home' libraries
 check 'the environment of Slurm and CUDA has one home' environment
 check 'no banned calls' banned
