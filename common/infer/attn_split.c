@@ -198,7 +198,7 @@ static void free_body(struct lwm_attn *a)
 static const struct lwm_attn_ops attn_ops = { begin_step, step_positions, attend_step, NULL, free_body };
 static const struct lwm_kv_ops kv_ops = { take_prompt, settle_messages, grow_shares };
 
-static int allocate(struct split *g, struct lk_dev *dev, struct lwm_err *e)
+static int allocate_parts(struct split *g, struct lk_dev *dev, struct lwm_err *e)
 {
 	const struct lwm_llama_cfg *c = &g->kv.cfg;
 	struct lwm_attn_ring_shape s = { g->kv.max_chunk, c->heads, c->kv_heads, lwm_llama_head_dim(c), false, true };
@@ -231,7 +231,7 @@ int lwm_attn_split_new(struct lwm_kv **out, struct lk_dev *dev, const struct lwm
 	g->rank = lwm_comm_rank(comm);
 	g->between = between;
 	LWM_GO(lwm_kv_init(&g->kv, dev, cfg, max_chunk, max_streams, e));
-	LWM_GO(allocate(g, dev, e));
+	LWM_GO(allocate_parts(g, dev, e));
 	*out = &g->kv;
 out:
 	if (rc < 0)

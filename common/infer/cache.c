@@ -25,8 +25,8 @@ static int64_t slots_for(int64_t max_len, int ranks)
 
 const char *const lwm_cache_kinds[] = { "auto", "f32", "bf16", "int8", NULL };
 
-/* One layer: keys and values of all slots, then their scales. */
-static int64_t layer_data(const struct lwm_llama_cfg *c, int64_t slots, int dtype)
+/* Of one layer: keys and values of all slots; their scales come after them. */
+static int64_t data_bytes(const struct lwm_llama_cfg *c, int64_t slots, int dtype)
 {
 	return lwm_round64(slots * 2 * c->kv_heads * lwm_llama_head_dim(c) * (int64_t)lk_dtype_size(dtype));
 }
@@ -37,7 +37,7 @@ int64_t lwm_cache_bytes(const struct lwm_llama_cfg *c, int64_t max_len, int dtyp
 
 	if (lwm_mul3(c->layers, max_len + 64, row, &bytes)) // generous, and a number
 		return -1;
-	return c->layers * (layer_data(c, max_len, dtype) + (dtype == LK_I8 ? max_len * 2 * c->kv_heads * 4 : 0));
+	return c->layers * (data_bytes(c, max_len, dtype) + (dtype == LK_I8 ? max_len * 2 * c->kv_heads * 4 : 0));
 }
 
 static void forget_keys(struct lwm_cache *c)
@@ -62,7 +62,7 @@ static void plan_slots(struct lwm_cache *c)
 	forget_keys(c);
 }
 
-static int allocate(struct lwm_cache *c, int64_t bytes, struct lwm_err *e)
+static int allocate_slots(struct lwm_cache *c, int64_t bytes, struct lwm_err *e)
 {
 	void *data;
 
@@ -72,7 +72,7 @@ static int allocate(struct lwm_cache *c, int64_t bytes, struct lwm_err *e)
 	LWM_TRY(lwm_dev_check(c->dev, lk_mem_alloc(c->dev, (size_t)bytes, &data), e));
 	c->data = data;
 	plan_slots(c);
-	// what is behind the end is masked, but 0 times NaN would show
+	// what follows the end is masked, but 0 times NaN would show
 	return lwm_dev_check(c->dev, lk_zero(c->dev, data, (size_t)bytes), e);
 }
 
@@ -98,8 +98,8 @@ int lwm_cache_new(struct lwm_cache **out, struct lk_dev *dev, const struct lwm_l
 	c->slots = slots;
 	c->row = 2 * cfg->kv_heads * lwm_llama_head_dim(cfg);
 	c->layer_bytes = bytes / cfg->layers;
-	c->scale_at = layer_data(cfg, slots, dtype);
-	rc = allocate(c, bytes, e);
+	c->scale_at = data_bytes(cfg, slots, dtype);
+	rc = allocate_slots(c, bytes, e);
 	if (shared)
 		rc = lwm_agree(shared, rc, e);
 	if (rc < 0)
@@ -139,28 +139,6 @@ void lwm_cache_rewind(struct lwm_cache *c, int64_t length)
 		c->filled--;
 	if (c->ranks > 1)
 		plan_slots(c);
-}
-
-int lwm_cache_copy(struct lwm_cache *to, const struct lwm_cache *from, struct lwm_err *e)
-{
-	size_t bytes = (size_t)(from->filled * from->row) * lk_dtype_size(from->dtype);
-	size_t scales = from->dtype == LK_I8 ? (size_t)(from->filled * 2 * from->cfg.kv_heads) * sizeof(float) : 0;
-
-	if (to->row != from->row || to->dtype != from->dtype || to->cfg.layers != from->cfg.layers || to->max_len < from->length ||
-	    to->slots < from->filled)
-		return lwm_fail(e, LWM_EINTERNAL, "a cache of %" PRId64 " tokens does not take %" PRId64, to->max_len,
-				from->length);
-	for (int64_t l = 0; bytes && l < from->cfg.layers; l++) {
-		char *y = to->data + l * to->layer_bytes, *x = from->data + l * from->layer_bytes;
-
-		LWM_TRY(lwm_dev_check(to->dev, lk_copy(to->dev, y, x, bytes), e));
-		LWM_TRY(lwm_dev_check(to->dev, lk_copy(to->dev, y + to->scale_at, x + from->scale_at, scales), e));
-	}
-	memcpy(to->pos, from->pos, (size_t)from->filled * sizeof *to->pos);
-	to->filled = from->filled;
-	to->length = from->length;
-	plan_slots(to);
-	return 0;
 }
 
 /* Makes the table of key positions reach to `need` slots. */
@@ -260,7 +238,7 @@ static int check_kernel(const struct lwm_cache *c, int status, struct lwm_err *e
 }
 
 /* Keys (which 0) or values (1) of n slots from `slot` on, and their scales (NULL where there are none). */
-static struct lk_view stored(const struct lwm_cache *c, int64_t l, int64_t slot, int64_t n, int which, float **scale)
+static struct lk_view stored_view(const struct lwm_cache *c, int64_t l, int64_t slot, int64_t n, int which, float **scale)
 {
 	int64_t e = lwm_llama_head_dim(&c->cfg), k = c->cfg.kv_heads;
 	char *layer = c->data + l * c->layer_bytes;
@@ -286,7 +264,7 @@ int lwm_cache_store(struct lwm_cache *c, struct lwm_cache_work *w, int64_t l, co
 	}
 	for (int i = 0; i < 2; i++) {
 		float *scale;
-		struct lk_view y = stored(c, l, c->filled, n, i, &scale);
+		struct lk_view y = stored_view(c, l, c->filled, n, i, &scale);
 
 		LWM_TRY(check_kernel(c, lk_kv_store(c->dev, &y, scale, 2 * c->cfg.kv_heads, kv[i]), e));
 	}
@@ -327,7 +305,7 @@ static int widen_piece(const struct lwm_cache *c, const struct room *r, int64_t 
 
 	for (int which = 0; which < 2; which++) {
 		float *scale;
-		struct lk_view x = stored(c, l, from, n, which, &scale);
+		struct lk_view x = stored_view(c, l, from, n, which, &scale);
 
 		*to[which] = lk_view3((char *)r->kv + which * (c->row / 2) * (int64_t)lk_dtype_size(dtype), dtype, n, k,
 				      lwm_llama_head_dim(&c->cfg));
@@ -363,8 +341,8 @@ int lwm_cache_attend(struct lwm_cache *c, struct lwm_cache_work *w, const struct
 
 	if (in_pieces(c, q->n[0]))
 		return attend_pieces(c, w, &a, l, o, lse, e);
-	a.k = stored(c, l, 0, c->nkeys, 0, &scale[0]);
-	a.v = stored(c, l, 0, c->nkeys, 1, &scale[1]);
+	a.k = stored_view(c, l, 0, c->nkeys, 0, &scale[0]);
+	a.v = stored_view(c, l, 0, c->nkeys, 1, &scale[1]);
 	a.k_scale = scale[0];
 	a.v_scale = scale[1];
 	return check_kernel(c, lk_attn_once(c->dev, &a, o, lse), e);

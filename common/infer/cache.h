@@ -20,8 +20,6 @@ int64_t lwm_cache_bytes(const struct lwm_llama_cfg *cfg, int64_t max_len, int dt
 int64_t lwm_cache_length(const struct lwm_cache *c); /* tokens fed so far */
 int64_t lwm_cache_room(const struct lwm_cache *c);   /* tokens it can still take */
 void lwm_cache_rewind(struct lwm_cache *c, int64_t length); /* forgets the tokens from position `length` on */
-/* What `from` holds, into `to`, which is at least as long and keeps it in the same dtype. */
-int lwm_cache_copy(struct lwm_cache *to, const struct lwm_cache *from, struct lwm_err *e);
 void lwm_cache_free(struct lwm_cache *c); /* NULL is fine */
 
 #endif

@@ -1,7 +1,10 @@
+/* compose.c - the loops of generation: draw, hand over, feed. A token is fed only when another one is wanted after it. */
 #include "common/infer/compose.h"
 
+#include <inttypes.h>
+
 int lwm_compose_text(struct lwm_engine *g, struct lwm_cache *c, const struct lwm_text_run *how, lwm_token_fn *fn,
-		      void *arg, int64_t *made, struct lwm_err *e)
+		     void *arg, int64_t *made, struct lwm_err *e)
 {
 	struct lwm_draw d = { .sampler = &how->sampler, .limit = lwm_engine_config(g)->vocab_text, .guide = 1,
 			      .sample = how->sample };
@@ -55,20 +58,19 @@ static int check_plan(struct lwm_engine *g, const struct lwm_frames_streams *s, 
 	if (!cfg->vision_rows)
 		return lwm_fail(e, LWM_ECONFIG, "this model knows no vision codes: it was trained on text alone");
 	if (how->codes > cfg->vision_codes)
-		return lwm_fail(e, LWM_ECONFIG, "the frame tokenizer has %lld codes, the model knows %lld",
-				(long long)how->codes, (long long)cfg->vision_codes);
+		return lwm_fail(e, LWM_ECONFIG, "the frame tokenizer has %" PRId64 " codes, the model knows %" PRId64,
+				how->codes, cfg->vision_codes);
 	if (s->count == 1 && (how->guide_image != 1 || how->guide_video != 1))
 		return lwm_fail(e, LWM_EINTERNAL, "guidance needs a stream without the prompt");
 	for (int i = 0; i < s->count; i++)
 		if (lwm_cache_room(s->cache[i]) < need)
-			return lwm_fail(e, LWM_ECONFIG, "%lld frames take %lld tokens, the context has room for %lld",
-					(long long)how->frames, (long long)need,
-					(long long)lwm_cache_room(s->cache[i]));
+			return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " frames take %" PRId64 " tokens, the context has room for %"
+					PRId64, how->frames, need, lwm_cache_room(s->cache[i]));
 	return 0;
 }
 
 int lwm_compose_frames(struct lwm_engine *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
-			int32_t *codes, lwm_code_fn *progress, void *arg, struct lwm_err *e)
+		       int32_t *codes, lwm_code_fn *progress, void *arg, struct lwm_err *e)
 {
 	const struct lwm_llama_cfg *cfg = lwm_engine_config(g);
 	int64_t total = how->frames * how->frame_codes, code;

@@ -1,12 +1,16 @@
-/* draw.c - the next token: by sample.c from logits on the host, or where they are when that is not host memory. */
+/* draw.c - the next token of an engine: by sample.c from logits on the host, or where they are when that is not host memory.
+ *
+ * On a device only the id comes back. Both ways take the same random number and the same rules; sums are rounded differently.
+ */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/base/rng.h"
-#include "common/infer/engine_int.h"
 #include "common/infer/compose.h"
+#include "common/infer/engine_int.h"
 
-static int on_host(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
-		   struct lwm_err *e)
+static int draw_on_host(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+			struct lwm_err *e)
 {
 	const struct lwm_llama_cfg *c = &g->m->cfg;
 	int64_t rows = head == LWM_VISION ? c->vision_rows : c->vocab_text;
@@ -17,7 +21,7 @@ static int on_host(struct lwm_engine *g, enum lwm_modality head, const struct lw
 		g->logits = malloc((size_t)(g->max_streams * most) * sizeof *g->logits);
 	logits = g->logits;
 	if (!logits)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for %lld logits", (long long)most);
+		return lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " logits", most);
 	LWM_TRY(lwm_engine_read_logits(g, head, logits, e));
 	if (g->have == 2) { // the result takes the place of the stream without a prompt
 		lwm_guide_logits(logits + rows, logits, d->limit, d->guide);
@@ -26,8 +30,8 @@ static int on_host(struct lwm_engine *g, enum lwm_modality head, const struct lw
 	return lwm_sampler_draw(d->sampler, logits, 0, d->limit, d->step, d->sample, id, logprob, e);
 }
 
-static int on_device(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
-		     struct lwm_err *e)
+static int draw_on_device(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
+			  struct lwm_err *e)
 {
 	struct lwm_rng r = lwm_rng_at(d->sampler->seed, LWM_RNG_SAMPLE, d->step, d->sample);
 	struct lk_draw how = { .first = 0, .last = d->limit, .top_k = d->sampler->top_k, .temperature = d->sampler->temperature,
@@ -37,6 +41,7 @@ static int on_device(struct lwm_engine *g, enum lwm_modality head, const struct 
 	double u = lwm_rng_double(&r);
 	int32_t got = -1;
 
+	// row 0: the stream with the prompt; row 1: the one without
 	LWM_TRY(lwm_engine_place_rows(g, head, e));
 	y = lwm_logit_piece(m, &g->w, head, 0, g->have);
 	x = lk_view1(y.data, LK_F32, d->limit);
@@ -53,8 +58,8 @@ static int on_device(struct lwm_engine *g, enum lwm_modality head, const struct 
 	if (m->rc && e && !e->code)
 		*e = m->err;
 	if (!m->rc && got < 0)
-		return lwm_fail(e, LWM_ENUMERIC, "logits 0 to %lld hold NaN or nothing finite to choose from",
-				(long long)d->limit - 1);
+		return lwm_fail(e, LWM_ENUMERIC, "logits 0 to %" PRId64 " hold NaN or nothing finite to choose from",
+				d->limit - 1);
 	return m->rc;
 }
 
@@ -63,5 +68,5 @@ int lwm_engine_draw(struct lwm_engine *g, enum lwm_modality head, const struct l
 {
 	bool down = g->comm || lk_dev_is_host(g->m->dev) || g->have > lwm_logit_room(g->m);
 
-	return down ? on_host(g, head, d, id, logprob, e) : on_device(g, head, d, id, logprob, e);
+	return down ? draw_on_host(g, head, d, id, logprob, e) : draw_on_device(g, head, d, id, logprob, e);
 }

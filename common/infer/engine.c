@@ -9,7 +9,7 @@
 
 /* ---- the life of an engine ---- */
 
-static int allocate(struct lwm_engine *g, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk,
+static int allocate_parts(struct lwm_engine *g, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk,
 		    struct lwm_err *e)
 {
 	int64_t v = cfg->vocab_text > cfg->vision_rows ? cfg->vocab_text : cfg->vision_rows;
@@ -39,7 +39,7 @@ static int create_engine(struct lwm_engine **out, struct lk_dev *dev, const stru
 	g->max_streams = max_streams;
 	g->w.compute = weights;
 	g->cache_dtype = lk_dev_dtype(dev);
-	LWM_GO(allocate(g, dev, cfg, max_chunk, e));
+	LWM_GO(allocate_parts(g, dev, cfg, max_chunk, e));
 	*out = g;
 out:
 	if (rc < 0)

@@ -1,6 +1,7 @@
-/* sample.c - candidates, their weights, one draw. */
+/* sample.c - candidates, their weights, one draw. The scheme is in sample.h. */
 #include "common/infer/sample.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@ void lwm_guide_logits(float *u, const float *c, int64_t n, double scale)
 }
 
 /* Larger logits first, then lower ids. */
-static int before(const void *pa, const void *pb)
+static int compare_candidates(const void *pa, const void *pb)
 {
 	const struct candidate *a = pa, *b = pb;
 
@@ -28,7 +29,7 @@ static int before(const void *pa, const void *pb)
 	return (a->id > b->id) - (a->id < b->id);
 }
 
-static void swap(struct candidate *a, struct candidate *b)
+static void swap_candidates(struct candidate *a, struct candidate *b)
 {
 	struct candidate t = *a;
 
@@ -36,7 +37,7 @@ static void swap(struct candidate *a, struct candidate *b)
 	*b = t;
 }
 
-/* Brings the k first in the order of `before` to the front, in any order (Hoare's selection). */
+/* Brings the k first in the order of compare_candidates to the front, in any order (Hoare's selection). */
 static void select_first(struct candidate *c, int64_t n, int64_t k)
 {
 	int64_t lo = 0, hi = n - 1;
@@ -46,12 +47,12 @@ static void select_first(struct candidate *c, int64_t n, int64_t k)
 		int64_t i = lo, j = hi;
 
 		while (i <= j) {
-			while (before(&c[i], &pivot) < 0)
+			while (compare_candidates(&c[i], &pivot) < 0)
 				i++;
-			while (before(&pivot, &c[j]) < 0)
+			while (compare_candidates(&pivot, &c[j]) < 0)
 				j--;
 			if (i <= j)
-				swap(&c[i++], &c[j--]);
+				swap_candidates(&c[i++], &c[j--]);
 		}
 		if (k <= j)
 			hi = j;
@@ -63,7 +64,7 @@ static void select_first(struct candidate *c, int64_t n, int64_t k)
 }
 
 /* Index of the largest logit (lowest on ties), or -1 where there is a NaN or nothing finite. */
-static int64_t largest(const float *logits, int64_t first, int64_t last)
+static int64_t find_largest(const float *logits, int64_t first, int64_t last)
 {
 	int64_t best = -1;
 
@@ -76,6 +77,7 @@ static int64_t largest(const float *logits, int64_t first, int64_t last)
 	return best;
 }
 
+/* log softmax over the range, relative to the largest logit so that nothing overflows. */
 static double log_prob(const float *logits, int64_t first, int64_t last, int64_t top, int64_t chosen)
 {
 	double sum = 0;
@@ -86,7 +88,7 @@ static double log_prob(const float *logits, int64_t first, int64_t last, int64_t
 }
 
 /* How many of the n candidates the limits leave, brought to the front; p[i] gets their weights, *sum the sum. */
-static int64_t narrow(const struct lwm_sampler *s, struct candidate *c, double *p, int64_t n, double top, double *sum)
+static int64_t keep_likely(const struct lwm_sampler *s, struct candidate *c, double *p, int64_t n, double top, double *sum)
 {
 	double all = 0, taken = 0;
 	bool nucleus = s->top_p < 1;
@@ -96,7 +98,7 @@ static int64_t narrow(const struct lwm_sampler *s, struct candidate *c, double *
 		n = s->top_k;
 	}
 	if (nucleus || s->top_k > 0)
-		qsort(c, (size_t)n, sizeof *c, before);
+		qsort(c, (size_t)n, sizeof *c, compare_candidates);
 	for (int64_t i = 0; i < n; i++) {
 		p[i] = exp(((double)c[i].logit - top) / s->temperature);
 		all += p[i];
@@ -112,8 +114,9 @@ static int64_t narrow(const struct lwm_sampler *s, struct candidate *c, double *
 	return n;
 }
 
-static int64_t draw(const struct lwm_sampler *s, const float *logits, int64_t first, int64_t last, double top,
-		    uint64_t step, uint64_t sample, struct candidate *c, double *p)
+/* c and p: scratch for last - first candidates and their weights. top: the largest logit. */
+static int64_t draw_one(const struct lwm_sampler *s, const float *logits, int64_t first, int64_t last, double top,
+			uint64_t step, uint64_t sample, struct candidate *c, double *p)
 {
 	struct lwm_rng r = lwm_rng_at(s->seed, LWM_RNG_SAMPLE, step, sample);
 	int64_t n = 0, i;
@@ -122,7 +125,7 @@ static int64_t draw(const struct lwm_sampler *s, const float *logits, int64_t fi
 	for (i = first; i < last; i++)
 		if (isfinite(logits[i]))
 			c[n++] = (struct candidate){ logits[i], (int32_t)i };
-	n = narrow(s, c, p, n, top, &sum);
+	n = keep_likely(s, c, p, n, top, &sum);
 	u = lwm_rng_double(&r) * sum;
 	for (i = 0; i < n - 1 && u >= p[i]; i++)
 		u -= p[i];
@@ -132,25 +135,25 @@ static int64_t draw(const struct lwm_sampler *s, const float *logits, int64_t fi
 int lwm_sampler_draw(const struct lwm_sampler *s, const float *logits, int64_t first, int64_t last, uint64_t step,
 	       uint64_t sample, int64_t *out, double *logprob, struct lwm_err *e)
 {
-	int64_t top = first < last ? largest(logits, first, last) : -1;
+	int64_t top = first < last ? find_largest(logits, first, last) : -1;
 	struct candidate *c;
 	double *p;
 
 	if (top < 0)
-		return lwm_fail(e, LWM_ENUMERIC, "logits %lld to %lld hold NaN or nothing finite to choose from",
-				(long long)first, (long long)last - 1);
+		return lwm_fail(e, LWM_ENUMERIC, "logits %" PRId64 " to %" PRId64 " hold NaN or nothing finite to choose from",
+				first, last - 1);
 	*out = top;
 	if (s->temperature > 0 && s->top_k != 1) {
 		c = malloc((size_t)(last - first) * sizeof *c);
 		p = malloc((size_t)(last - first) * sizeof *p);
 		if (c && p)
-			*out = draw(s, logits, first, last, (double)logits[top], step, sample, c, p);
+			*out = draw_one(s, logits, first, last, (double)logits[top], step, sample, c, p);
 		else
 			top = -1;
 		free(c);
 		free(p);
 		if (top < 0)
-			return lwm_fail(e, LWM_EMEMORY, "no memory to choose among %lld ids", (long long)(last - first));
+			return lwm_fail(e, LWM_EMEMORY, "no memory to choose among %" PRId64 " ids", last - first);
 	}
 	if (logprob)
 		*logprob = log_prob(logits, first, last, top, *out);
