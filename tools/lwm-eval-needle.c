@@ -78,7 +78,7 @@ static const struct lwm_tool tool = {
 		    "  srun lwm-eval-needle -m model -o sweep --haystack pg19.jsonl --n-needles-total 4 --n-needles-retrieve 2",
 };
 
-static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err *e)
+static int run_sweep(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lk_dev *dev = NULL;
 	struct lwm_lm m = { 0 };
@@ -114,7 +114,7 @@ static int evaluate(struct lwm_comm *c, const struct lwm_args *a, struct lwm_err
 	return rc;
 }
 
-static int report(struct lwm_err *e, double *worst)
+static int write_report(struct lwm_err *e, double *worst)
 {
 	char details[512];
 	double mean;
@@ -133,7 +133,7 @@ static int report(struct lwm_err *e, double *worst)
 	return 0;
 }
 
-static int check(struct lwm_err *e)
+static int check_options(struct lwm_err *e)
 {
 	if (o.sweep.task.retrieve > o.sweep.task.needles)
 		return lwm_fail(e, LWM_EUSAGE, "--n-needles-retrieve %" PRId64 " is more than --n-needles-total %" PRId64,
@@ -158,7 +158,7 @@ static int look_at_inputs(struct lwm_err *e)
 }
 
 /* What is there and what is left; of the model only its record. */
-static int plan(bool json, struct lwm_err *e)
+static int print_plan(bool json, struct lwm_err *e)
 {
 	struct lwm_needle_results done = { 0 };
 	int64_t *length = NULL, nl = 0, nd = 0;
@@ -184,21 +184,21 @@ static int plan(bool json, struct lwm_err *e)
 	return rc;
 }
 
-static int run(const struct lwm_args *a, struct lwm_err *e)
+static int eval_needle(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_comm *c;
 	struct lwm_lock *lock = NULL;
 	double worst = NAN;
 	o.sweep.task.seed = (uint64_t)a->common.seed;
 	if (a->common.plan) {
-		LWM_TRY(check(e));
+		LWM_TRY(check_options(e));
 		LWM_TRY(look_at_inputs(e));
-		return plan(a->common.json, e);
+		return print_plan(a->common.json, e);
 	}
 	LWM_TRY(lwm_comm_mpi(&c, NULL, NULL, e));
 	lwm_log_rank(lwm_comm_rank(c), lwm_comm_size(c));
 	lwm_stop_install(o.grace, NULL);
-	int rc = check(e);
+	int rc = check_options(e);
 	if (rc == 0 && lwm_comm_size(c) % o.team)
 		rc = lwm_fail(e, LWM_EUSAGE, "%d ranks do not form groups of --ranks-per-context %" PRId64,
 			      lwm_comm_size(c), o.team);
@@ -208,9 +208,9 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 		rc = lwm_lock_take(&lock, o.sweep.out, 100, e);
 	rc = lwm_agree(c, rc, e);
 	if (rc == 0 && !o.report_only)
-		rc = evaluate(c, a, e);
+		rc = run_sweep(c, a, e);
 	if (rc == 0)
-		rc = lwm_agree(c, lwm_comm_rank(c) == 0 ? report(e, &worst) : 0, e);
+		rc = lwm_agree(c, lwm_comm_rank(c) == 0 ? write_report(e, &worst) : 0, e);
 	lwm_lock_free(lock);
 	lwm_tool_say(rc, e);
 	return lwm_comm_end(c, rc, e);
@@ -218,5 +218,5 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, eval_needle);
 }

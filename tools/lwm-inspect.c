@@ -70,18 +70,18 @@ static const struct lwm_tool tool = {
 
 /* ---- finding things in folders ---- */
 
-static int order(const struct dirent **x, const struct dirent **y)
+static int by_name(const struct dirent **x, const struct dirent **y)
 {
 	return strcmp((*x)->d_name, (*y)->d_name);
 }
 
-static int visible(const struct dirent *d)
+static int is_visible(const struct dirent *d)
 {
 	return d->d_name[0] != '.' && !strstr(d->d_name, ".tmp.");
 }
 
 /* Adds `path`, or what is known below it. Unfinished checkpoints count: they are what --check is asked about. */
-static int find(struct lwm_paths *out, const char *path, int depth, struct lwm_err *e)
+static int find_things(struct lwm_paths *out, const char *path, int depth, struct lwm_err *e)
 {
 	enum lwm_thing what;
 	struct dirent **list;
@@ -91,13 +91,13 @@ static int find(struct lwm_paths *out, const char *path, int depth, struct lwm_e
 		return what != LWM_THING_OTHER || depth == 0 ? lwm_paths_add(out, path, e) : 0;
 	if (depth > 16)
 		return lwm_fail(e, LWM_EUSAGE, "%s: folders are nested more than 16 deep", path);
-	int n = scandir(path, &list, visible, order);
+	int n = scandir(path, &list, is_visible, by_name);
 	if (n < 0)
 		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot list the folder", path);
 	for (int i = 0; i < n; i++) {
 		char *sub = lwm_path_join(path, list[i]->d_name);
 		if (rc == 0)
-			rc = sub ? find(out, sub, depth + 1, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+			rc = sub ? find_things(out, sub, depth + 1, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 		free(sub);
 		free(list[i]);
 	}
@@ -107,7 +107,7 @@ static int find(struct lwm_paths *out, const char *path, int depth, struct lwm_e
 
 /* ---- printing ---- */
 
-static void indent(int depth)
+static void print_indent(int depth)
 {
 	printf("%*s", depth * 2, "");
 }
@@ -155,14 +155,14 @@ static void print_member(const char *key, json_t *v, int depth)
 {
 	size_t i;
 	json_t *x;
-	indent(depth);
+	print_indent(depth);
 	if (json_is_object(v)) {
 		printf("%s\n", key);
 		print_object(v, depth + 1);
 	} else if (json_is_array(v) && !plain_list(v)) {
 		printf("%s\n", key);
 		json_array_foreach(v, i, x) {
-			indent(depth + 1);
+			print_indent(depth + 1);
 			char *text = json_dumps(x, JSON_COMPACT | JSON_ENCODE_ANY);
 			printf("%s\n", text ? text : "?");
 			free(text);
@@ -183,7 +183,7 @@ static void print_object(json_t *o, int depth)
 			print_member(key, v, depth + (depth == 0));
 }
 
-static int print(json_t *o, bool json, struct lwm_err *e)
+static int print_description(json_t *o, bool json, struct lwm_err *e)
 {
 	if (json) {
 		char *text;
@@ -200,7 +200,7 @@ static int print(json_t *o, bool json, struct lwm_err *e)
 
 /* ---- one document or row ---- */
 
-static json_t *numbers(const int32_t *v, int64_t n)
+static json_t *list_numbers(const int32_t *v, int64_t n)
 {
 	json_t *list = json_array();
 	for (int64_t i = 0; i < n; i++)
@@ -238,7 +238,7 @@ static int put_text(json_t *o, const int32_t *v, int64_t n, int64_t vocab_text, 
 	return rc;
 }
 
-static int64_t shown(int64_t n)
+static int64_t count_shown(int64_t n)
 {
 	return a.tokens < 0 || a.tokens > n ? n : a.tokens;
 }
@@ -260,12 +260,12 @@ static int show_doc(const char *path, bool json, struct lwm_err *e)
 		goto out;
 	}
 	LWM_GO(lwm_docs_get(d, a.doc, &doc, e));
-	v = malloc(((size_t)shown(doc.n) + 1) * sizeof *v);
+	v = malloc(((size_t)count_shown(doc.n) + 1) * sizeof *v);
 	if (!v) {
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 		goto out;
 	}
-	LWM_GO(lwm_docs_read(d, a.doc, 0, shown(doc.n), v, e));
+	LWM_GO(lwm_docs_read(d, a.doc, 0, count_shown(doc.n), v, e));
 	for (int64_t i = 0; i < doc.nruns; i++)
 		if (json_array_append_new(runs, json_pack("{s:I,s:I,s:b}", "from", (json_int_t)doc.runs[i].start, "to",
 							  (json_int_t)(i + 1 < doc.nruns ? doc.runs[i + 1].start : doc.n),
@@ -273,13 +273,13 @@ static int show_doc(const char *path, bool json, struct lwm_err *e)
 			LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
 	o = json_pack("{s:s,s:s,s:I,s:s?,s:s?,s:I,s:O,s:o}", "path", path, "kind", "document", "document",
 		      (json_int_t)a.doc, "id", doc.id, "source", doc.source, "length", (json_int_t)doc.n, "runs",
-		      runs, "tokens", numbers(v, shown(doc.n)));
+		      runs, "tokens", list_numbers(v, count_shown(doc.n)));
 	if (!o) {
 		rc = lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " has a name that is not UTF-8", path, a.doc);
 		goto out;
 	}
-	LWM_GO(put_text(o, v, shown(doc.n), lwm_docs_meta(d)->vocab_text, lwm_docs_meta(d)->tokenizer, e));
-	rc = print(o, json, e);
+	LWM_GO(put_text(o, v, count_shown(doc.n), lwm_docs_meta(d)->vocab_text, lwm_docs_meta(d)->tokenizer, e));
+	rc = print_description(o, json, e);
 out:
 	json_decref(o);
 	json_decref(runs);
@@ -312,13 +312,13 @@ static int show_row(const char *path, bool json, struct lwm_err *e)
 			LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
 	o = json_pack("{s:s,s:s,s:I,s:I,s:O,s:o}", "path", path, "kind", "row", "row", (json_int_t)a.row,
 		      "seq_length", (json_int_t)row.seq, "segments", segs, "tokens",
-		      numbers(row.tokens, shown(row.seq)));
+		      list_numbers(row.tokens, count_shown(row.seq)));
 	if (!o) {
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
 		goto out;
 	}
-	LWM_GO(put_text(o, row.tokens, shown(row.seq), lwm_rows_meta(r)->vocab_text, lwm_rows_meta(r)->tokenizer, e));
-	rc = print(o, json, e);
+	LWM_GO(put_text(o, row.tokens, count_shown(row.seq), lwm_rows_meta(r)->vocab_text, lwm_rows_meta(r)->tokenizer, e));
+	rc = print_description(o, json, e);
 out:
 	json_decref(o);
 	json_decref(segs);
@@ -437,7 +437,7 @@ static int describe_one(const char *path, bool json, struct lwm_err *e)
 	json_t *o = NULL;
 	LWM_TRY(lwm_thing_of(path, &what, e));
 	LWM_TRY(lwm_describe(path, what, a.tensors, &o, e));
-	int rc = print(o, json, e);
+	int rc = print_description(o, json, e);
 	json_decref(o);
 	return rc;
 }
@@ -453,13 +453,13 @@ static int check_one(const char *path, bool json, struct lwm_err *e)
 	json_t *o = json_pack("{s:s,s:s,s:b,s:s}", "path", path, "kind", lwm_thing_name(what), "intact", rc == 0,
 			      "reason", rc < 0 ? e->msg : "");
 	if (o)
-		print(o, true, NULL);
+		print_description(o, true, NULL);
 	json_decref(o);
 	return rc;
 }
 
 /* All of them; the first failure decides the exit code, and is not told twice. */
-static int each(const struct lwm_paths *list, bool json, struct lwm_err *e)
+static int inspect_all(const struct lwm_paths *list, bool json, struct lwm_err *e)
 {
 	int64_t bad = 0;
 	int first = 0;
@@ -482,7 +482,7 @@ static int each(const struct lwm_paths *list, bool json, struct lwm_err *e)
 	return first;
 }
 
-static int run(const struct lwm_args *args, struct lwm_err *e)
+static int inspect_paths(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct lwm_paths list = { 0 };
 	int rc = 0;
@@ -504,17 +504,17 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 		char *path = args->operand[i];
 		for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
 			path[n - 1] = 0;
-		rc = find(&list, path, 0, e);
+		rc = find_things(&list, path, 0, e);
 	}
 	if (rc == 0 && list.n == 0)
 		rc = lwm_fail(e, LWM_ENOINPUT, "%s: no shards, checkpoints or models in it", args->operand[0]);
 	if (rc == 0)
-		rc = each(&list, args->common.json, e);
+		rc = inspect_all(&list, args->common.json, e);
 	lwm_paths_release(&list);
 	return rc;
 }
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, inspect_paths);
 }

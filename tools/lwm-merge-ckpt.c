@@ -134,8 +134,8 @@ static int64_t total_values(const struct lwm_ckpt *c)
 	return n;
 }
 
-static int report(const struct lwm_ckpt *c, const char *what, int64_t bytes, double seconds, bool was_there, bool json,
-		  struct lwm_err *e)
+static int report_done(const struct lwm_ckpt *c, const char *what, int64_t bytes, double seconds, bool was_there, bool json,
+		       struct lwm_err *e)
 {
 	char size[32], speed[32];
 	if (was_there)
@@ -190,7 +190,7 @@ static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 		lwm_progress_end(&p);
 	}
 	if (rc >= 0)
-		rc = report(c, "model", values * (bf16 ? 2 : 4), lwm_now() - start, there, o->json, e);
+		rc = report_done(c, "model", values * (bf16 ? 2 : 4), lwm_now() - start, there, o->json, e);
 out:
 	if (rc == 0 && o->plan)
 		printf("%s step %" PRId64 ", %" PRId64 " values -> %s, %s, %s tokenizer\n", m->kind, m->step, values,
@@ -259,10 +259,10 @@ static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 		rc = verify_recut(c, &p, e);
 		lwm_progress_end(&p);
 	}
-	return rc < 0 ? rc : report(c, "checkpoint", bytes, lwm_now() - start, there, o->json, e);
+	return rc < 0 ? rc : report_done(c, "checkpoint", bytes, lwm_now() - start, there, o->json, e);
 }
 
-static int run(const struct lwm_args *args, struct lwm_err *e)
+static int merge_checkpoint(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct lwm_ckpt *c = NULL;
 	lwm_stop_install(LWM_STOP_GRACE, NULL);
@@ -275,5 +275,5 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, merge_checkpoint);
 }

@@ -112,7 +112,7 @@ static int add_source(const char *text, struct lwm_err *e)
 	return add_shards(s, path + 1, e);
 }
 
-static int sources(const struct lwm_args *args, struct lwm_err *e)
+static int collect_sources(const struct lwm_args *args, struct lwm_err *e)
 {
 	if (!args->noperand == !a.sources.n)
 		return lwm_fail(e, LWM_EUSAGE, "give shards either as operands or with --source");
@@ -129,7 +129,7 @@ static int sources(const struct lwm_args *args, struct lwm_err *e)
 	return 0;
 }
 
-static void say(const struct lwm_pack_stats *s, double seconds)
+static void log_stats(const struct lwm_pack_stats *s, double seconds)
 {
 	char in[32], out[32];
 	if (s->complete_before) {
@@ -157,7 +157,7 @@ static int print_json(json_t *report, double seconds, struct lwm_err *e)
 	return lwm_tool_json(o, e);
 }
 
-static int pack(const struct lwm_args *args, struct lwm_err *e)
+static int pack_rows(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct lwm_progress progress;
 	struct lwm_pack_stats stats;
@@ -177,7 +177,7 @@ static int pack(const struct lwm_args *args, struct lwm_err *e)
 	lwm_progress_end(&progress);
 	seconds = lwm_now() - start;
 	if (rc == 0)
-		say(&stats, seconds);
+		log_stats(&stats, seconds);
 	if (rc == 0 && a.report && report)
 		rc = lwm_json_write(report, a.report, true, e);
 	if (rc == 0 && args->common.json)
@@ -186,7 +186,7 @@ static int pack(const struct lwm_args *args, struct lwm_err *e)
 	return rc;
 }
 
-static int plan(struct lwm_err *e)
+static int print_plan(struct lwm_err *e)
 {
 	for (int64_t i = 0; i < nsources; i++)
 		for (int64_t k = 0; k < source[i].shards.n; k++) {
@@ -198,14 +198,14 @@ static int plan(struct lwm_err *e)
 	return 0;
 }
 
-static int run(const struct lwm_args *args, struct lwm_err *e)
+static int pack_documents(const struct lwm_args *args, struct lwm_err *e)
 {
 	int rc;
-	LWM_GO(sources(args, e));
+	LWM_GO(collect_sources(args, e));
 	if (args->common.plan) {
-		LWM_GO(plan(e));
+		LWM_GO(print_plan(e));
 	} else {
-		LWM_GO(pack(args, e));
+		LWM_GO(pack_rows(args, e));
 	}
 out:
 	for (int64_t i = 0; i < nsources; i++) {
@@ -218,5 +218,5 @@ out:
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, pack_documents);
 }

@@ -117,7 +117,7 @@ static char *output_name(const char *input)
 }
 
 /* Everything but the input that decides a byte of the output. */
-static void settings(char *config, size_t size, const struct writer *w, const struct lwm_args *a)
+static void settings_text(char *config, size_t size, const struct writer *w, const struct lwm_args *a)
 {
 	snprintf(config, size,
 		 "{\"chunk_tokens\":%" PRId64 ",\"target_tokens\":%" PRId64 ",\"min_pairs\":%" PRId64 ",\"answer_tokens\":%" PRId64
@@ -125,8 +125,8 @@ static void settings(char *config, size_t size, const struct writer *w, const st
 		 o.chunk, o.target, o.min_pairs, o.answer, o.temperature, o.top_k, o.top_p, a->common.seed, w->model.hash);
 }
 
-static int create(struct lwm_docs_writer **out, const char *path, const char *config, const struct writer *w, bool force,
-		  struct lwm_err *e)
+static int create_shard(struct lwm_docs_writer **out, const char *path, const char *config, const struct writer *w, bool force,
+			struct lwm_err *e)
 {
 	struct lwm_docs_meta m = { .vocab_text = lwm_tokenizer_vocab(w->tok),
 				   .vocab_vision = 0,
@@ -138,7 +138,7 @@ static int create(struct lwm_docs_writer **out, const char *path, const char *co
 }
 
 /* Is the shard there, whole, from this input and these settings? 1 yes, 0 it is to be made, negative: another one is. */
-static int done(const char *path, const char *input, const char *config, bool *replace, struct lwm_err *e)
+static int is_made(const char *path, const char *input, const char *config, bool *replace, struct lwm_err *e)
 {
 	struct lwm_manifest m, in;
 	bool same = false;
@@ -157,7 +157,7 @@ static int done(const char *path, const char *input, const char *config, bool *r
 				   path);
 }
 
-static void report(const char *path, const struct lwm_qa_stats *s)
+static void print_stats(const char *path, const struct lwm_qa_stats *s)
 {
 	struct lwm_str name = { 0 };
 	lwm_str_json(&name, lwm_path_base(path), strlen(lwm_path_base(path)));
@@ -207,8 +207,8 @@ static int one_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, s
 	return 0;
 }
 
-static int fill(struct lwm_docs *d, struct lwm_docs_writer *out, struct writer *w, const struct lwm_args *a,
-		struct lwm_qa_stats *st, struct lwm_err *e)
+static int fill_shard(struct lwm_docs *d, struct lwm_docs_writer *out, struct writer *w, const struct lwm_args *a,
+		      struct lwm_qa_stats *st, struct lwm_err *e)
 {
 	struct lwm_qa q = { .writer = { .g = w->gen, .tok = w->tok, .most = o.answer,
 					.sampler = { o.temperature, o.top_k, o.top_p, (uint64_t)a->common.seed } },
@@ -244,25 +244,25 @@ static void keep_finished(struct lwm_docs_writer *out)
 		lwm_log(LWM_WARN, "finished documents could not be kept: %s", why.msg);
 }
 
-static int make(const char *input, const char *path, const char *config, bool force, struct writer *w, const struct lwm_args *a,
-		struct lwm_err *e)
+static int make_shard(const char *input, const char *path, const char *config, bool force, struct writer *w, const struct lwm_args *a,
+		      struct lwm_err *e)
 {
 	struct lwm_docs *d = NULL;
 	struct lwm_docs_writer *out = NULL;
 	struct lwm_qa_stats st = { 0 };
 	int rc = lwm_docs_open(&d, input, e);
 	if (rc == 0)
-		rc = create(&out, path, config, w, force, e);
+		rc = create_shard(&out, path, config, w, force, e);
 	if (rc == 0)
 		rc = lwm_docs_input(out, input, lwm_docs_manifest(d)->bytes, lwm_docs_manifest(d)->hash, 0, e);
-	if (rc == 0 && (rc = fill(d, out, w, a, &st, e)) < 0)
+	if (rc == 0 && (rc = fill_shard(d, out, w, a, &st, e)) < 0)
 		lwm_context(e, "%s", input);
 	if (rc == 0) {
 		rc = lwm_docs_commit(out, e);
 		out = NULL;
 	}
 	if (rc == 0)
-		report(path, &st);
+		print_stats(path, &st);
 	if (out && rc == -LWM_EDATA && !st.docs_out) { /* there is nothing in it worth keeping */
 		lwm_docs_discard(out);
 		out = NULL;
@@ -272,18 +272,18 @@ static int make(const char *input, const char *path, const char *config, bool fo
 	return rc;
 }
 
-static int convert(const char *input, struct writer *w, const struct lwm_args *a, struct lwm_err *e)
+static int convert_input(const char *input, struct writer *w, const struct lwm_args *a, struct lwm_err *e)
 {
 	char config[400], *path = output_name(input);
 	bool replace = false;
 	int rc = path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
-	settings(config, sizeof config, w, a);
+	settings_text(config, sizeof config, w, a);
 	if (rc == 0 && !a->common.force)
-		rc = done(path, input, config, &replace, e);
+		rc = is_made(path, input, config, &replace, e);
 	if (rc == 1)
 		lwm_log(LWM_INFO, "%s: complete, nothing to do", path);
 	else if (rc == 0)
-		rc = make(input, path, config, a->common.force || replace, w, a, e);
+		rc = make_shard(input, path, config, a->common.force || replace, w, a, e);
 	free(path);
 	return rc < 0 ? rc : 0;
 }
@@ -295,7 +295,7 @@ static int convert_all(const struct lwm_paths *in, struct writer *w, const struc
 	int64_t failed = 0, n = 0;
 	for (int64_t i = o.task; i < in->n; i += o.tasks, n++) {
 		struct lwm_err why = { 0 };
-		int rc = convert(in->v[i], w, a, &why);
+		int rc = convert_input(in->v[i], w, a, &why);
 		if (rc == -LWM_EDATA || rc == -LWM_ENOINPUT || rc == -LWM_ECANTCREATE) {
 			lwm_log(LWM_WARN, "not used: %s", why.msg);
 			first = failed++ ? first : why;
@@ -308,7 +308,7 @@ static int convert_all(const struct lwm_paths *in, struct writer *w, const struc
 				 failed, n, first.msg) : 0;
 }
 
-static int check(struct lwm_err *e)
+static int check_options(struct lwm_err *e)
 {
 	LWM_TRY(lwm_tool_tasks(o.task, o.tasks, e));
 	if (o.target < o.chunk + o.answer + MARKS)
@@ -318,7 +318,7 @@ static int check(struct lwm_err *e)
 	return 0;
 }
 
-static int plan(const struct lwm_paths *in, const struct lwm_args *a, struct lwm_err *e)
+static int print_plan(const struct lwm_paths *in, const struct lwm_args *a, struct lwm_err *e)
 {
 	LWM_TRY(lwm_lm_check_files(o.model, o.older_ok, o.tokenizer, e));
 	for (int64_t i = o.task; i < in->n; i += o.tasks) {
@@ -331,16 +331,16 @@ static int plan(const struct lwm_paths *in, const struct lwm_args *a, struct lwm
 	return 0;
 }
 
-static int run(const struct lwm_args *a, struct lwm_err *e)
+static int generate_pairs(const struct lwm_args *a, struct lwm_err *e)
 {
 	static const char *const suffixes[] = { ".h5", NULL };
 	struct lwm_paths in = { 0 };
 	struct writer w = { 0 };
-	int rc = check(e);
+	int rc = check_options(e);
 	for (int i = 0; rc == 0 && i < a->noperand; i++)
 		rc = lwm_paths_expand(&in, a->operand[i], suffixes, e);
 	if (rc == 0 && a->common.plan) {
-		rc = plan(&in, a, e);
+		rc = print_plan(&in, a, e);
 		goto out;
 	}
 	if (rc == 0)
@@ -358,5 +358,5 @@ out:
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, generate_pairs);
 }

@@ -35,7 +35,7 @@ static const struct lwm_tool tool = {
 };
 
 /* What the page would be made of, and what of it is not there yet. */
-static void plan_list(const char *what, const struct lwm_paths *p)
+static void print_list(const char *what, const struct lwm_paths *p)
 {
 	for (int64_t i = 0; i < p->n; i++) {
 		const char *eq = strrchr(p->v[i], '=');
@@ -43,25 +43,25 @@ static void plan_list(const char *what, const struct lwm_paths *p)
 	}
 }
 
-static int plan(void)
+static int print_plan(void)
 {
 	printf("page     %s\n", output);
 	for (int64_t i = 0; i < r.checks.n; i++)
 		printf("check    %s\n", r.checks.v[i]);
-	plan_list("stage", &r.stages);
-	plan_list("picture", &r.pictures);
-	plan_list("text", &r.texts);
+	print_list("stage", &r.stages);
+	print_list("picture", &r.pictures);
+	print_list("text", &r.texts);
 	if (r.timing)
 		printf("timing   %s%s\n", r.timing, lwm_path_exists(r.timing) ? "" : " (missing)");
 	return 0;
 }
 
-static int run(const struct lwm_args *a, struct lwm_err *e)
+static int make_report(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_str page = { 0 }, failures = { 0 };
 	int64_t failed;
 	if (a->common.plan)
-		return plan();
+		return print_plan();
 	int rc = lwm_run_report_make(&r, &page, &failures, &failed, e);
 	if (rc == 0) /* a report is made anew each time */
 		rc = lwm_write_file(output, page.s, page.len, true, e);
@@ -77,5 +77,5 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, make_report);
 }

@@ -132,19 +132,19 @@ static void close_all(struct session *s)
 }
 
 /* Most tokens in a cache: what was asked for, else what the model was trained for. */
-static int64_t context(const struct session *s)
+static int64_t context_limit(const struct session *s)
 {
 	return o.context ? o.context : s->m.cfg.max_seq;
 }
 
 static int check_context(const struct session *s, int64_t need, struct lwm_err *e)
 {
-	if (need <= context(s)) {
+	if (need <= context_limit(s)) {
 		lwm_lm_warn_length(&s->m, need, "--context");
 		return 0;
 	}
 	return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens are needed, %s %" PRId64 "%s", need,
-			o.context ? "--context is" : "the model was trained for", context(s),
+			o.context ? "--context is" : "the model was trained for", context_limit(s),
 			o.context ? "" : "; --context goes beyond");
 }
 
@@ -201,7 +201,7 @@ struct answer {
 	bool trim; /* the blank before the first word */
 };
 
-static int hear(void *arg, int32_t id, double logprob, struct lwm_err *e)
+static int hear_token(void *arg, int32_t id, double logprob, struct lwm_err *e)
 {
 	struct answer *a = arg;
 	size_t n;
@@ -237,15 +237,15 @@ static int print_json(const struct answer *a, int64_t sample, const char *prompt
 }
 
 /* Feeds the prompt and writes one answer. kept (may be NULL): ids that a next turn has to feed first. */
-static int answer(const struct session *s, struct lwm_cache *c, const struct lwm_ids *prompt, const char *said,
-		  int64_t sample, struct lwm_ids *kept, struct lwm_err *e)
+static int write_answer(const struct session *s, struct lwm_cache *c, const struct lwm_ids *prompt, const char *said,
+			int64_t sample, struct lwm_ids *kept, struct lwm_err *e)
 {
 	struct lwm_text_run how = { o.text, (uint64_t)sample, o.max_tokens, lwm_tokenizer_eos(s->tok) };
 	struct answer a = { .s = s, .trim = o.mode != MODE_TEXT };
 	int rc = 0;
 
 	LWM_GO(lwm_prefill(s->g, c, prompt->v, prompt->n, e));
-	LWM_GO(lwm_compose_text(s->g, c, &how, hear, &a, NULL, e));
+	LWM_GO(lwm_compose_text(s->g, c, &how, hear_token, &a, NULL, e));
 	LWM_GO(lwm_str_ok(&a.text, e));
 	if (s->common->json)
 		LWM_GO(print_json(&a, sample, said, e));
@@ -260,14 +260,14 @@ out:
 }
 
 /* Several answers to one prompt. */
-static int answers(const struct session *s, const struct lwm_ids *prompt, const char *said, struct lwm_err *e)
+static int write_answers(const struct session *s, const struct lwm_ids *prompt, const char *said, struct lwm_err *e)
 {
 	struct lwm_cache *c = NULL;
 	int64_t need = prompt->n + o.max_tokens;
 	int rc = 0;
 
-	if (need > context(s) && prompt->n < context(s))
-		need = context(s); // a shorter answer
+	if (need > context_limit(s) && prompt->n < context_limit(s))
+		need = context_limit(s); // a shorter answer
 	LWM_GO(check_context(s, need, e));
 	LWM_GO(lwm_engine_new_cache(&c, s->g, need, e));
 	for (int64_t i = 0; i < o.samples; i++) {
@@ -278,7 +278,7 @@ static int answers(const struct session *s, const struct lwm_ids *prompt, const 
 			rest.v += prompt->n - 1;
 			rest.n = 1;
 		}
-		LWM_GO(answer(s, c, &rest, said, i, NULL, e));
+		LWM_GO(write_answer(s, c, &rest, said, i, NULL, e));
 	}
 out:
 	lwm_cache_free(c);
@@ -296,7 +296,7 @@ static int run_text(const struct session *s, const char *prompt, struct lwm_err 
 	else if (rc == 0)
 		rc = add_text(s, &ids, prompt, e);
 	if (rc == 0)
-		rc = answers(s, &ids, prompt, e);
+		rc = write_answers(s, &ids, prompt, e);
 	lwm_ids_release(&ids);
 	return rc;
 }
@@ -311,7 +311,7 @@ static int run_turns(const struct session *s, struct lwm_err *e)
 	ssize_t n;
 	int rc = 0;
 
-	LWM_GO(lwm_engine_new_cache(&c, s->g, context(s), e));
+	LWM_GO(lwm_engine_new_cache(&c, s->g, context_limit(s), e));
 	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->tok), e));
 	for (int64_t turn = 0; (n = getline(&line, &cap, stdin)) > 0; turn++) {
 		line[strcspn(line, "\r\n")] = 0;
@@ -321,8 +321,8 @@ static int run_turns(const struct session *s, struct lwm_err *e)
 		lwm_lm_warn_length(&s->m, lwm_cache_length(c) + ids.n, "--context");
 		if (ids.n >= lwm_cache_room(c))
 			LWM_GO(lwm_fail(e, LWM_ECONFIG, "the conversation fills the context of %" PRId64 " tokens",
-					context(s)));
-		rc = answer(s, c, &ids, line, turn, &kept, e);
+					context_limit(s)));
+		rc = write_answer(s, c, &ids, line, turn, &kept, e);
 		lwm_ids_release(&ids);
 		ids = kept;
 		memset(&kept, 0, sizeof kept);
@@ -338,7 +338,7 @@ out:
 
 /* ---- frames ---- */
 
-static int tick(void *arg, int64_t done, struct lwm_err *e)
+static int show_progress(void *arg, int64_t done, struct lwm_err *e)
 {
 	(void)e;
 	lwm_progress_at(arg, done);
@@ -359,8 +359,8 @@ static int draw_prompt(const struct session *s, struct lwm_ids *ids, const char 
 }
 
 /* Draws frames behind a prompt (and behind the frames `have` of the same clip). */
-static int draw(const struct session *s, const char *what, const char *prompt, const int32_t *have, int64_t nhave,
-		int64_t frames, int64_t sample, int32_t *codes, struct lwm_err *e)
+static int draw_frames(const struct session *s, const char *what, const char *prompt, const int32_t *have, int64_t nhave,
+		       int64_t frames, int64_t sample, int32_t *codes, struct lwm_err *e)
 {
 	bool guided = o.guide_image != 1 || o.guide_video != 1;
 	struct lwm_frames_plan how = { o.image, o.video, o.guide_image, o.guide_video, (uint64_t)sample, s->frame_codes,
@@ -381,7 +381,7 @@ static int draw(const struct session *s, const char *what, const char *prompt, c
 		LWM_GO(lwm_prefill(s->g, st.cache[i], ids[i].v, ids[i].n - 1, e));
 		st.pending[i] = ids[i].v[ids[i].n - 1];
 	}
-	LWM_GO(lwm_compose_frames(s->g, &st, &how, codes, tick, &p, e));
+	LWM_GO(lwm_compose_frames(s->g, &st, &how, codes, show_progress, &p, e));
 out:
 	lwm_progress_end(&p);
 	for (int i = 0; i < 2; i++) {
@@ -420,7 +420,7 @@ static int print_made(const char *name, int64_t frames, int64_t sample, struct l
 	return rc;
 }
 
-static int save(const struct session *s, const int32_t *codes, int64_t frames, int64_t sample, struct lwm_err *e)
+static int save_frames(const struct session *s, const int32_t *codes, int64_t frames, int64_t sample, struct lwm_err *e)
 {
 	uint8_t *rgb = malloc((size_t)(frames * s->size * s->size) * 3);
 	int side = (int)s->size, rc = 0;
@@ -454,11 +454,11 @@ static int run_draw(const struct session *s, const char *prompt, struct lwm_err 
 	if (!codes)
 		return lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " frames", frames);
 	for (int64_t i = 0; i < o.samples; i++) {
-		LWM_GO(draw(s, "an image", prompt, NULL, 0, first, i, codes, e));
+		LWM_GO(draw_frames(s, "an image", prompt, NULL, 0, first, i, codes, e));
 		if (frames > first)
-			LWM_GO(draw(s, "a video", prompt, codes, first, frames - first, i,
-				    codes + first * s->frame_codes, e));
-		LWM_GO(save(s, codes, frames, i, e));
+			LWM_GO(draw_frames(s, "a video", prompt, codes, first, frames - first, i,
+					   codes + first * s->frame_codes, e));
+		LWM_GO(save_frames(s, codes, frames, i, e));
 	}
 out:
 	free(codes);
@@ -487,7 +487,7 @@ static int run_ask(const struct session *s, const char *question, struct lwm_err
 	LWM_GO(add_frames(s, &ids, codes, frames, false, e));
 	LWM_GO(add_text(s, &ids, "</vision>", e));
 	LWM_GO(add_text(s, &ids, o.raw ? question : " ASSISTANT:", e));
-	LWM_GO(answers(s, &ids, question, e));
+	LWM_GO(write_answers(s, &ids, question, e));
 out:
 	lwm_ids_release(&ids);
 	free(codes);
@@ -532,14 +532,14 @@ static int check_options(struct lwm_err *e)
 
 static int show_plan(const struct session *s)
 {
-	int64_t n = context(s), bytes = lwm_cache_bytes(&s->m.cfg, n, lwm_engine_cache_dtype(s->g));
+	int64_t n = context_limit(s), bytes = lwm_cache_bytes(&s->m.cfg, n, lwm_engine_cache_dtype(s->g));
 
 	printf("{\"weights\":%" PRId64 ",\"context\":%" PRId64 ",\"cache_bytes\":%" PRId64 "}\n",
 	       lwm_llama_count(&s->m.cfg), n, bytes);
 	return 0;
 }
 
-static int dispatch(const struct session *s, struct lwm_err *e)
+static int run_mode(const struct session *s, struct lwm_err *e)
 {
 	char *text = NULL;
 	size_t n;
@@ -564,7 +564,7 @@ static int dispatch(const struct session *s, struct lwm_err *e)
 	return rc;
 }
 
-static int run(const struct lwm_args *a, struct lwm_err *e)
+static int sample_model(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct session s = { .common = &a->common };
 	int rc;
@@ -578,12 +578,12 @@ static int run(const struct lwm_args *a, struct lwm_err *e)
 	o.text.seed = o.image.seed = o.video.seed = (uint64_t)a->common.seed;
 	rc = open_all(&s, e);
 	if (rc == 0)
-		rc = dispatch(&s, e);
+		rc = run_mode(&s, e);
 	close_all(&s);
 	return rc;
 }
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, sample_model);
 }

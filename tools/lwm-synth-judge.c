@@ -41,7 +41,7 @@ struct verdict {
 	int64_t seen[MOST_COLOURS]; /* frames whose shape had that colour */
 };
 
-static int nearest(const uint8_t *p)
+static int nearest_colour(const uint8_t *p)
 {
 	int best = 0;
 	long least = -1;
@@ -58,7 +58,7 @@ static int nearest(const uint8_t *p)
 	return best;
 }
 
-static int commonest(const int64_t *count, int except)
+static int find_commonest(const int64_t *count, int except)
 {
 	uint8_t c[3];
 	int best = -1;
@@ -68,13 +68,13 @@ static int commonest(const int64_t *count, int except)
 	return best;
 }
 
-static void look(const uint8_t *rgb, int64_t pixels, struct verdict *v)
+static void judge_frame(const uint8_t *rgb, int64_t pixels, struct verdict *v)
 {
 	int64_t count[MOST_COLOURS] = { 0 };
 	uint8_t c[3];
 	for (int64_t i = 0; i < pixels; i++)
-		count[nearest(rgb + 3 * i)]++;
-	int ground = commonest(count, -1), shape = commonest(count, ground);
+		count[nearest_colour(rgb + 3 * i)]++;
+	int ground = find_commonest(count, -1), shape = find_commonest(count, ground);
 	v->frames++;
 	if ((double)count[shape] < o.share * (double)pixels)
 		return;
@@ -83,7 +83,7 @@ static void look(const uint8_t *rgb, int64_t pixels, struct verdict *v)
 		    (!o.background || !strcmp(lwm_synth_find_colour(ground, c), o.background));
 }
 
-static int judge(const char *path, struct verdict *v, struct lwm_err *e)
+static int judge_file(const char *path, struct verdict *v, struct lwm_err *e)
 {
 	struct lwm_frames_info info;
 	uint8_t *rgb;
@@ -91,13 +91,13 @@ static int judge(const char *path, struct verdict *v, struct lwm_err *e)
 	LWM_TRY(lwm_frames_read(path, NULL, LIMIT, &rgb, &n, &info, e));
 	int64_t pixels = (int64_t)info.width * info.height;
 	for (int64_t i = 0; i < n; i++)
-		look(rgb + i * pixels * 3, pixels, v);
+		judge_frame(rgb + i * pixels * 3, pixels, v);
 	free(rgb);
 	v->files++;
 	return 0;
 }
 
-static int known(const char *name, struct lwm_err *e)
+static int check_colour(const char *name, struct lwm_err *e)
 {
 	uint8_t c[3];
 	for (int i = 0; name && lwm_synth_find_colour(i, c); i++)
@@ -106,7 +106,7 @@ static int known(const char *name, struct lwm_err *e)
 	return name ? lwm_fail(e, LWM_EUSAGE, "'%s' is no colour of the made-up world", name) : 0;
 }
 
-static int say(const struct verdict *v, const struct lwm_common *c, struct lwm_err *e)
+static int write_verdict(const struct verdict *v, const struct lwm_common *c, struct lwm_err *e)
 {
 	struct lwm_str s = { 0 };
 	uint8_t rgb[3];
@@ -125,17 +125,17 @@ static int say(const struct verdict *v, const struct lwm_common *c, struct lwm_e
 	return rc;
 }
 
-static int run(const struct lwm_args *a, struct lwm_err *e)
+static int judge_files(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct verdict v = { 0 };
-	LWM_TRY(known(o.colour, e));
-	LWM_TRY(known(o.background, e));
+	LWM_TRY(check_colour(o.colour, e));
+	LWM_TRY(check_colour(o.background, e));
 	for (int i = 0; i < a->noperand; i++)
-		LWM_TRY(judge(a->operand[i], &v, e));
-	return say(&v, &a->common, e);
+		LWM_TRY(judge_file(a->operand[i], &v, e));
+	return write_verdict(&v, &a->common, e);
 }
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, judge_files);
 }

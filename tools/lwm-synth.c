@@ -81,7 +81,7 @@ static int write_text(const char *name, const struct lwm_str *text, struct lwm_e
 	return rc;
 }
 
-static int books(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
+static int make_books(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
 {
 	struct lwm_str text = { 0 }, questions = { 0 };
 	int rc = 0;
@@ -124,7 +124,7 @@ static int write_clip(const struct lwm_synth_clip *c, const char *stem, uint8_t 
 	return rc;
 }
 
-static int clips(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
+static int make_clips(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
 {
 	bool still = a.kind == IMAGES;
 	int64_t frames = still ? 1 : a.frames;
@@ -157,7 +157,7 @@ static int clips(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
 	return rc;
 }
 
-static int settings(int64_t seed, char **out, struct lwm_err *e)
+static int settings_text(int64_t seed, char **out, struct lwm_err *e)
 {
 	json_t *o = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:s}", "kind", kinds[a.kind],
 			      "seed", (json_int_t)seed,
@@ -185,11 +185,11 @@ static int folder_done(const char *record, const char *want, bool force, struct 
 			a.output);
 }
 
-static int folder(const struct lwm_common *c, struct lwm_err *e)
+static int make_folder(const struct lwm_common *c, struct lwm_err *e)
 {
 	struct lwm_progress p;
 	char *want, *record = lwm_path_join(a.output, "synth.json");
-	int rc = settings(c->seed, &want, e);
+	int rc = settings_text(c->seed, &want, e);
 	if (rc == 0)
 		rc = record ? folder_done(record, want, c->force, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc == 1)
@@ -198,7 +198,7 @@ static int folder(const struct lwm_common *c, struct lwm_err *e)
 		lwm_progress_begin(&p, "made", kinds[a.kind], a.count);
 		LWM_GO(lwm_mkdirs(a.output, e));
 		lwm_outfile_batch_begin();
-		LWM_GO(a.kind == BOOKS ? books((uint64_t)c->seed, &p, e) : clips((uint64_t)c->seed, &p, e));
+		LWM_GO(a.kind == BOOKS ? make_books((uint64_t)c->seed, &p, e) : make_clips((uint64_t)c->seed, &p, e));
 		LWM_GO(lwm_outfile_batch_end(a.output, e));
 		LWM_GO(lwm_write_file(record, want, strlen(want), true, e));
 		lwm_progress_end(&p);
@@ -221,7 +221,7 @@ static int add_needle(const struct lwm_synth_needle *how, int64_t i, struct lwm_
 	return 0;
 }
 
-static int needles(const struct lwm_common *c, struct lwm_outfile *o, struct lwm_err *e)
+static int write_needles(const struct lwm_common *c, struct lwm_outfile *o, struct lwm_err *e)
 {
 	struct lwm_str s[2] = { { 0 } }, out = { 0 };
 	struct lwm_progress p;
@@ -254,7 +254,7 @@ out:
 	return rc;
 }
 
-static int lines(const struct lwm_common *c, struct lwm_outfile *o, struct lwm_err *e)
+static int write_lines(const struct lwm_common *c, struct lwm_outfile *o, struct lwm_err *e)
 {
 	struct lwm_str out = { 0 };
 	const char *const *symbols;
@@ -274,18 +274,18 @@ static int lines(const struct lwm_common *c, struct lwm_outfile *o, struct lwm_e
 	return rc;
 }
 
-static int file(const struct lwm_common *c, struct lwm_err *e)
+static int make_file(const struct lwm_common *c, struct lwm_err *e)
 {
 	struct lwm_outfile *o;
 	LWM_TRY(lwm_outfile_open(&o, a.output, c->force, e));
-	int rc = a.kind == NEEDLES ? needles(c, o, e) : lines(c, o, e);
+	int rc = a.kind == NEEDLES ? write_needles(c, o, e) : write_lines(c, o, e);
 	if (rc == 0)
 		return lwm_outfile_commit(o, e);
 	lwm_outfile_discard(o);
 	return rc;
 }
 
-static int run(const struct lwm_args *args, struct lwm_err *e)
+static int make_items(const struct lwm_args *args, struct lwm_err *e)
 {
 	while (kinds[a.kind] && strcmp(kinds[a.kind], args->operand[0]))
 		a.kind++;
@@ -297,10 +297,10 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 		return 0;
 	}
 	bool dir = a.kind == BOOKS || a.kind == CLIPS || a.kind == IMAGES;
-	return dir ? folder(&args->common, e) : file(&args->common, e);
+	return dir ? make_folder(&args->common, e) : make_file(&args->common, e);
 }
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, make_items);
 }

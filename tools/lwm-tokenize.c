@@ -79,7 +79,7 @@ static const struct lwm_tool tool = {
 		    "--tasks 100 qa/\n",
 };
 
-static int inputs(const struct lwm_args *args, struct lwm_paths *in, struct lwm_err *e)
+static int list_inputs(const struct lwm_args *args, struct lwm_paths *in, struct lwm_err *e)
 {
 	struct lwm_paths all = { 0 };
 	int rc = 0;
@@ -91,7 +91,7 @@ static int inputs(const struct lwm_args *args, struct lwm_paths *in, struct lwm_
 	return rc;
 }
 
-static int outputs(const struct lwm_paths *in, struct lwm_paths *out, struct lwm_err *e)
+static int list_outputs(const struct lwm_paths *in, struct lwm_paths *out, struct lwm_err *e)
 {
 	if (!a.output == !a.out_dir)
 		return lwm_fail(e, LWM_EUSAGE, "give one of --output and --out-dir");
@@ -135,7 +135,7 @@ static int open_fields(struct lwm_fields **out, struct lwm_tokenizer *t, int64_t
 	return lwm_fields_open(out, &cfg, t, e);
 }
 
-static int report(const struct lwm_ingest_stats *s, double seconds, bool json, struct lwm_err *e)
+static int report_stats(const struct lwm_ingest_stats *s, double seconds, bool json, struct lwm_err *e)
 {
 	char tokens[32], bytes[32];
 	lwm_log(LWM_INFO, "%" PRId64 " documents = %" PRId64 " written + %" PRId64 " malformed + %" PRId64 " filtered; "
@@ -153,7 +153,7 @@ static int report(const struct lwm_ingest_stats *s, double seconds, bool json, s
 	return lwm_tool_json(o, e);
 }
 
-static void plan(const struct lwm_paths *in, const struct lwm_paths *out)
+static void print_plan(const struct lwm_paths *in, const struct lwm_paths *out)
 {
 	for (int64_t i = 0; i < in->n; i++)
 		printf("%s -> %s\n", in->v[i], out->v[i]);
@@ -168,13 +168,13 @@ static int64_t total_bytes(const struct lwm_paths *in)
 	return n;
 }
 
-static void say(bool warning, const char *text)
+static void log_line(bool warning, const char *text)
 {
 	lwm_log(warning ? LWM_WARN : LWM_INFO, "%s", text);
 }
 
-static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const struct lwm_fields *f,
-		    const struct lwm_paths *in, const struct lwm_paths *out, struct lwm_err *e)
+static int write_shards(const struct lwm_args *args, struct lwm_tokenizer *t, const struct lwm_fields *f,
+			const struct lwm_paths *in, const struct lwm_paths *out, struct lwm_err *e)
 {
 	struct lwm_progress progress;
 	struct lwm_ingest_stats stats;
@@ -190,7 +190,7 @@ static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const 
 		.force = args->common.force,
 		.threads = args->common.threads ? (int)args->common.threads : omp_get_max_threads(),
 		.tool = "lwm-tokenize " LWM_VERSION, .config = config,
-		.policy = a.no_bos ? a.no_eos ? "none" : "eos" : a.no_eos ? "bos" : "bos,eos", .say = say,
+		.policy = a.no_bos ? a.no_eos ? "none" : "eos" : a.no_eos ? "bos" : "bos,eos", .say = log_line,
 		.progress = &progress
 	};
 	int rc = a.out_dir ? lwm_mkdirs(a.out_dir, e) : 0;
@@ -200,10 +200,10 @@ static int tokenize(const struct lwm_args *args, struct lwm_tokenizer *t, const 
 		rc = lwm_ingest_run(&cfg, in, out, &stats, e);
 	lwm_progress_end(&progress);
 	free(config);
-	return rc < 0 ? rc : report(&stats, lwm_now() - start, args->common.json, e);
+	return rc < 0 ? rc : report_stats(&stats, lwm_now() - start, args->common.json, e);
 }
 
-static int run(const struct lwm_args *args, struct lwm_err *e)
+static int tokenize_inputs(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct lwm_paths in = { 0 }, out = { 0 };
 	struct lwm_tokenizer *t = NULL;
@@ -211,14 +211,14 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 	int rc;
 	if (a.fields.n == 0 && !a.fields_key)
 		LWM_GO(lwm_paths_add(&a.fields, "text", e));
-	LWM_GO(inputs(args, &in, e));
-	LWM_GO(outputs(&in, &out, e));
+	LWM_GO(list_inputs(args, &in, e));
+	LWM_GO(list_outputs(&in, &out, e));
 	LWM_GO(lwm_tokenizer_open_as(&t, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
 	LWM_GO(open_fields(&f, t, args->common.seed, e));
 	if (args->common.plan)
-		plan(&in, &out);
+		print_plan(&in, &out);
 	else
-		LWM_GO(tokenize(args, t, f, &in, &out, e));
+		LWM_GO(write_shards(args, t, f, &in, &out, e));
 out:
 	lwm_fields_free(f);
 	lwm_tokenizer_free(t);
@@ -230,5 +230,5 @@ out:
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, tokenize_inputs);
 }

@@ -56,7 +56,7 @@ static int read_symbols(const char *path, struct lwm_paths *out, struct lwm_err 
 	return rc;
 }
 
-static int run(const struct lwm_args *args, struct lwm_err *e)
+static int train_tokenizer(const struct lwm_args *args, struct lwm_err *e)
 {
 	static const char *const ends[] = { ".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", NULL };
 	struct lwm_paths in = { 0 };
@@ -89,5 +89,5 @@ out:
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, train_tokenizer);
 }

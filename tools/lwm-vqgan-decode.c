@@ -157,7 +157,7 @@ static int load_codes(struct job *j, const char *path, struct lwm_err *e)
 
 /* ---- pictures ---- */
 
-static int decode(struct job *j, struct lwm_err *e)
+static int decode_frames(struct job *j, struct lwm_err *e)
 {
 	int64_t one = j->w * j->h * 3;
 	j->rgb = malloc((size_t)(j->frames * one));
@@ -233,7 +233,7 @@ static int write_clip(struct job *j, bool force, struct lwm_err *e)
 	return rc;
 }
 
-static int report(const struct job *j, bool json, struct lwm_err *e)
+static int report_frames(const struct job *j, bool json, struct lwm_err *e)
 {
 	lwm_log(LWM_INFO, "%s: %" PRId64 " frames of %" PRId64 " codes", a.output, j->frames, j->per);
 	if (j->original)
@@ -247,7 +247,7 @@ static int report(const struct job *j, bool json, struct lwm_err *e)
 	return lwm_tool_json(o, e);
 }
 
-static int run(const struct lwm_args *args, struct lwm_err *e)
+static int show_codes(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct job j = { 0 };
 	bool clip = lwm_path_has_suffix(a.output, ".mp4") || lwm_path_has_suffix(a.output, ".mkv");
@@ -263,7 +263,7 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 	LWM_GO(lwm_vqgan_load(&j.cfg, &j.flat, a.model, a.older_ok, j.dev, e));
 	LWM_GO(lwm_vqgan_new(&j.net, j.dev, &j.cfg, j.flat, a.per_pass, e));
 	LWM_GO(load_codes(&j, args->operand[0], e));
-	LWM_GO(decode(&j, e));
+	LWM_GO(decode_frames(&j, e));
 	if (a.beside)
 		LWM_GO(load_original(&j, e));
 	if (clip)
@@ -272,7 +272,7 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 		LWM_GO(lwm_picture_write(a.output, j.rgb, (int)j.w, (int)j.h, (int)a.quality, force, e));
 	else
 		LWM_GO(write_sheet(&j, force, e));
-	rc = report(&j, args->common.json, e);
+	rc = report_frames(&j, args->common.json, e);
 out:
 	free(j.rgb);
 	free(j.original);
@@ -286,5 +286,5 @@ out:
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, show_codes);
 }

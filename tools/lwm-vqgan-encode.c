@@ -113,7 +113,7 @@ struct job {
 
 /* ---- inputs, settings ---- */
 
-static int inputs(const struct lwm_args *args, struct job *j, struct lwm_err *e)
+static int list_inputs(const struct lwm_args *args, struct job *j, struct lwm_err *e)
 {
 	struct lwm_paths all = { 0 };
 	int rc = 0;
@@ -131,7 +131,7 @@ static int inputs(const struct lwm_args *args, struct job *j, struct lwm_err *e)
 	return rc;
 }
 
-static int output(struct job *j, struct lwm_err *e)
+static int name_output(struct job *j, struct lwm_err *e)
 {
 	char name[64];
 	if (!a.output == !a.out_dir)
@@ -156,7 +156,7 @@ static int frame_size(const struct lwm_vqgan_cfg *c, struct lwm_err *e)
 }
 
 /* Everything but the inputs that decides a byte of the output. */
-static int settings(struct job *j, int64_t seed, struct lwm_err *e)
+static int settings_text(struct job *j, int64_t seed, struct lwm_err *e)
 {
 	char hash[33];
 	LWM_TRY(lwm_vqgan_hash(j->dev, &j->cfg, j->flat, hash, e));
@@ -188,7 +188,7 @@ static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *
 		.vision_codes = j->cfg.num_embeddings, .seed = (uint64_t)args->common.seed
 	};
 	LWM_TRY(lwm_fields_open(&j->fields, &cfg, j->tok, e));
-	return settings(j, args->common.seed, e);
+	return settings_text(j, args->common.seed, e);
 }
 
 static void close_all(struct job *j)
@@ -215,7 +215,7 @@ static void close_all(struct job *j)
 
 /* ---- work ---- */
 
-static int reject(struct job *j, const char *reason, const struct lwm_err *why, struct lwm_err *e)
+static int reject_clip(struct job *j, const char *reason, const struct lwm_err *why, struct lwm_err *e)
 {
 	j->t.rejected++;
 	lwm_log(LWM_WARN, "rejected: %s", why->msg);
@@ -229,7 +229,7 @@ static int write_clip(struct job *j, int64_t i, struct lwm_err *e)
 	const char *path = j->in.v[i];
 	int rc = lwm_clip_document(j->fields, path, &j->codes, j->number[i], &j->doc, &mine);
 	if (rc == -LWM_EDATA)
-		return reject(j, j->doc.fault ? j->doc.fault : "bad text beside it", &mine, e);
+		return reject_clip(j, j->doc.fault ? j->doc.fault : "bad text beside it", &mine, e);
 	if (rc < 0) {
 		*e = mine;
 		return rc;
@@ -246,7 +246,7 @@ static int take_batch(struct job *j, const struct lwm_feed_batch *b, struct lwm_
 	if (b->first == 0)
 		j->codes.n = 0;
 	if (b->rc == -LWM_EDATA || b->rc == -LWM_ENOINPUT)
-		return reject(j, "not decodable", &b->err, e);
+		return reject_clip(j, "not decodable", &b->err, e);
 	if (b->rc < 0) {
 		*e = b->err;
 		return b->rc;
@@ -312,7 +312,7 @@ static int end_clip(struct job *j, int64_t i, struct lwm_err *e)
 	return lwm_docs_save(j->w, e);
 }
 
-static int stopped(const struct job *j, struct lwm_err *e)
+static int fail_stopped(const struct job *j, struct lwm_err *e)
 {
 	return lwm_fail(e, LWM_ESAVED, "%s: stopped (%s) after %" PRId64 " of %" PRId64 " clips, which are kept: run me again", j->out,
 			lwm_stop_reason(), j->at, j->in.n);
@@ -328,7 +328,7 @@ static int encode_clips(struct job *j, struct lwm_err *e)
 	for (;;) {
 		enum lwm_stop wish = lwm_stop_wanted();
 		if (wish >= LWM_STOP_END) {
-			rc = stopped(j, e);
+			rc = fail_stopped(j, e);
 			break;
 		}
 		j->save_asked |= wish == LWM_STOP_SAVE; /* reported once: kept until the clip at hand is whole */
@@ -421,7 +421,7 @@ static int make_shard(struct job *j, bool force, bool replace, struct lwm_err *e
 	return rc;
 }
 
-static int report(const struct job *j, double seconds, bool json, bool skipped, struct lwm_err *e)
+static int report_shard(const struct job *j, double seconds, bool json, bool skipped, struct lwm_err *e)
 {
 	char tokens[32];
 	const struct tally *t = &j->t;
@@ -440,7 +440,7 @@ static int report(const struct job *j, double seconds, bool json, bool skipped, 
 	return lwm_tool_json(o, e);
 }
 
-static int run(const struct lwm_args *args, struct lwm_err *e)
+static int encode_inputs(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct job j = { 0 };
 	double start = lwm_now();
@@ -448,8 +448,8 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 	int rc, done = 0;
 	if (a.fields.n == 0)
 		LWM_GO(lwm_paths_add(&a.fields, "vision", e));
-	LWM_GO(output(&j, e));
-	LWM_GO(inputs(args, &j, e));
+	LWM_GO(name_output(&j, e));
+	LWM_GO(list_inputs(args, &j, e));
 	if (args->common.plan) {
 		LWM_GO(lwm_tokenizer_open_as(&j.tok, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
 		LWM_GO(lwm_vqgan_check_files(a.model, a.older_ok, e));
@@ -467,7 +467,7 @@ static int run(const struct lwm_args *args, struct lwm_err *e)
 		LWM_GO(done = lwm_clip_shard_done(j.out, j.config, &j.in, a.max_bad, &replace, e));
 	if (!done)
 		LWM_GO(make_shard(&j, args->common.force, replace, e));
-	rc = report(&j, lwm_now() - start, args->common.json, done, e);
+	rc = report_shard(&j, lwm_now() - start, args->common.json, done, e);
 out:
 	close_all(&j);
 	return rc;
@@ -475,5 +475,5 @@ out:
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, encode_inputs);
 }
