@@ -38,7 +38,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR(0, "logits", &a.logits, "MODEL", "logits behind each token of PATH, and the loss of the next", 0),
 	LWM_OPT_FLAG(0, "text", &a.text, "PATH is text itself; <s> and its tokens are taken"),
 	LWM_OPT_INT(0, "top", &a.top, -1, INT64_MAX, "N", "only the N largest logits; -1: all, in the order of ids", 0),
-	LWM_OPT_STR(0, "device", &a.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_DEVICE(&a.device),
 	LWM_OPT_OLDER(&a.older_ok),
 	LWM_OPT_END
 };

@@ -32,8 +32,8 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('m', "model", &o.model, "DIR", "merged model or checkpoint that writes the pairs", LWM_OPT_REQUIRED),
 	LWM_OPT_OLDER(&o.older_ok),
 	LWM_OPT_STR('d', "out-dir", &o.out_dir, "DIR", "one shard for each input: DIR/NAME.qa.h5", LWM_OPT_REQUIRED),
-	LWM_OPT_STR('t', "tokenizer", &o.tokenizer, "SPEC", "the model's own, wherever it lies; default: the one beside it", 0),
-	LWM_OPT_STR(0, "device", &o.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_MODEL_TOKENIZER('t', &o.tokenizer),
+	LWM_OPT_DEVICE(&o.device),
 	LWM_OPT_TASKS(&o.task, &o.tasks),
 	LWM_OPT_HEAD("Documents"),
 	LWM_OPT_INT(0, "chunk-tokens", &o.chunk, 16, 1 << 20, "N", "tokens that a pair is written about", 0),
@@ -44,7 +44,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_DOUBLE(0, "temperature", &o.temperature, 0, 100, "X", "0: always the likeliest token", 0),
 	LWM_OPT_INT(0, "top-k", &o.top_k, 0, 1 << 24, "N", "draw from the N likeliest; 0: all", 0),
 	LWM_OPT_DOUBLE(0, "top-p", &o.top_p, 0.01, 1, "X", "draw from the likeliest that make up X", 0),
-	LWM_OPT_INT(0, "prefill-chunk", &o.prefill, 1, 1 << 20, "N", "prompt tokens at a time", 0),
+	LWM_OPT_PREFILL(&o.prefill),
 	LWM_OPT_END,
 };
 
@@ -292,8 +292,8 @@ static int convert_input(const char *input, struct writer *w, const struct lwm_a
 static int convert_all(const struct lwm_paths *in, struct writer *w, const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_err first = { 0 };
-	int64_t failed = 0, n = 0;
-	for (int64_t i = o.task; i < in->n; i += o.tasks, n++) {
+	int64_t failed = 0;
+	for (int64_t i = 0; i < in->n; i++) {
 		struct lwm_err why = { 0 };
 		int rc = convert_input(in->v[i], w, a, &why);
 		if (rc == -LWM_EDATA || rc == -LWM_ENOINPUT || rc == -LWM_ECANTCREATE) {
@@ -305,7 +305,7 @@ static int convert_all(const struct lwm_paths *in, struct writer *w, const struc
 		}
 	}
 	return failed ? lwm_fail(e, -first.code, "%" PRId64 " of %" PRId64 " inputs could not be used, the others are done; the first: %.700s",
-				 failed, n, first.msg) : 0;
+				 failed, in->n, first.msg) : 0;
 }
 
 static int check_options(struct lwm_err *e)
@@ -321,7 +321,7 @@ static int check_options(struct lwm_err *e)
 static int print_plan(const struct lwm_paths *in, const struct lwm_args *a, struct lwm_err *e)
 {
 	LWM_TRY(lwm_lm_check_files(o.model, o.older_ok, o.tokenizer, e));
-	for (int64_t i = o.task; i < in->n; i += o.tasks) {
+	for (int64_t i = 0; i < in->n; i++) {
 		char *path = output_name(in->v[i]);
 		if (!path)
 			return lwm_fail(e, LWM_EMEMORY, "out of memory");
@@ -337,8 +337,8 @@ static int generate_pairs(const struct lwm_args *a, struct lwm_err *e)
 	struct lwm_paths in = { 0 };
 	struct writer w = { 0 };
 	int rc = check_options(e);
-	for (int i = 0; rc == 0 && i < a->noperand; i++)
-		rc = lwm_paths_expand(&in, a->operand[i], suffixes, e);
+	if (rc == 0)
+		rc = lwm_tool_inputs(a, suffixes, o.task, o.tasks, &in, e);
 	if (rc == 0 && a->common.plan) {
 		rc = print_plan(&in, a, e);
 		goto out;

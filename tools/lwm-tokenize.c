@@ -93,11 +93,7 @@ static int list_inputs(const struct lwm_args *args, struct lwm_paths *in, struct
 
 static int list_outputs(const struct lwm_paths *in, struct lwm_paths *out, struct lwm_err *e)
 {
-	if (!a.output == !a.out_dir)
-		return lwm_fail(e, LWM_EUSAGE, "give one of --output and --out-dir");
-	if (a.output && a.tasks > 1)
-		return lwm_fail(e, LWM_EUSAGE, "--tasks needs --out-dir: several tasks cannot write one file");
-	LWM_TRY(lwm_tool_tasks(a.task, a.tasks, e));
+	LWM_TRY(lwm_tool_outputs(a.output, a.out_dir, a.task, a.tasks, e));
 	if (a.out_dir)
 		return lwm_ingest_names(in, a.out_dir, out, e);
 	for (int64_t i = 0; i < in->n; i++)

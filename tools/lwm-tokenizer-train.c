@@ -61,9 +61,7 @@ static int train_tokenizer(const struct lwm_args *args, struct lwm_err *e)
 	static const char *const ends[] = { ".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", NULL };
 	struct lwm_paths in = { 0 };
 	struct lwm_tokenizer *t = NULL;
-	int rc = 0;
-	for (int i = 0; i < args->noperand && rc == 0; i++)
-		rc = lwm_paths_expand(&in, args->operand[i], ends, e);
+	int rc = lwm_tool_inputs(args, ends, 0, 1, &in, e);
 	if (rc == 0 && a.symbols_file)
 		rc = read_symbols(a.symbols_file, &a.symbols, e);
 	if (rc < 0)

@@ -24,7 +24,7 @@ static const struct lwm_opt opts[] = {
 		    LWM_OPT_REQUIRED),
 	LWM_OPT_STR('m', "model", &a.model, "DIR", "the VQGAN: model folder or checkpoint", LWM_OPT_REQUIRED),
 	LWM_OPT_OLDER(&a.older_ok),
-	LWM_OPT_STR(0, "device", &a.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_DEVICE(&a.device),
 	LWM_OPT_HEAD("What is decoded"),
 	LWM_OPT_INT('n', "doc", &a.doc, 0, 1e15, "N", "number of the document in the shard, from 0", 0),
 	LWM_OPT_INT(0, "first", &a.first, 0, 1e15, "N", "frame to begin with", 0),

@@ -34,7 +34,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_OLDER(&a.older_ok),
 	LWM_OPT_STR('t', "tokenizer", &a.tokenizer, "SPEC", "bytes, a SentencePiece model, or a folder with one",
 		    LWM_OPT_REQUIRED),
-	LWM_OPT_STR(0, "device", &a.device, "DEV", "auto, cpu, ref, cuda, cuda:N", 0),
+	LWM_OPT_DEVICE(&a.device),
 	LWM_OPT_FLAG(0, "frame-folders", &a.folders, "a folder of images is one clip, in order of their names"),
 	LWM_OPT_TASKS(&a.task, &a.tasks),
 	LWM_OPT_INT(0, "max-bad", &a.max_bad, -1, 1e12, "N", "more inputs that cannot be used are a failure; -1: any number", 0),
@@ -134,11 +134,7 @@ static int list_inputs(const struct lwm_args *args, struct job *j, struct lwm_er
 static int name_output(struct job *j, struct lwm_err *e)
 {
 	char name[64];
-	if (!a.output == !a.out_dir)
-		return lwm_fail(e, LWM_EUSAGE, "give one of --output and --out-dir");
-	if (a.output && a.tasks > 1)
-		return lwm_fail(e, LWM_EUSAGE, "--tasks needs --out-dir: several tasks cannot write one file");
-	LWM_TRY(lwm_tool_tasks(a.task, a.tasks, e));
+	LWM_TRY(lwm_tool_outputs(a.output, a.out_dir, a.task, a.tasks, e));
 	snprintf(name, sizeof name, "part-%05" PRId64 "-of-%05" PRId64 ".docs.h5", a.task, a.tasks);
 	j->out = a.output ? strdup(a.output) : lwm_path_join(a.out_dir, name);
 	return j->out ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a name");

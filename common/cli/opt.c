@@ -478,11 +478,6 @@ void lwm_tool_say(int rc, struct lwm_err *e)
 	fflush(stdout);
 }
 
-int lwm_tool_tasks(int64_t task, int64_t tasks, struct lwm_err *e)
-{
-	return task < tasks ? 0 : lwm_fail(e, LWM_EUSAGE, "--task %" PRId64 " is not below --tasks %" PRId64, task, tasks);
-}
-
 int lwm_tool_json(json_t *o, struct lwm_err *e)
 {
 	char *text;

@@ -55,6 +55,12 @@ struct lwm_opt {
 	LWM_OPT_FLAG(0, "no-eos", no_eos, "no </s> at their end")
 #define LWM_OPT_OLDER(d) \
 	LWM_OPT_FLAG(0, "older-ok", d, "of a folder of checkpoints take an older one where the newest is damaged")
+/* For tools that compute: on which device. */
+#define LWM_OPT_DEVICE(d) LWM_OPT_STR(0, "device", d, "DEV", "auto, cpu, ref, cuda, cuda:N", 0)
+/* For tools in which a language model answers: its tokenizer, and how much of a prompt is fed at a time. */
+#define LWM_OPT_MODEL_TOKENIZER(l, d) \
+	LWM_OPT_STR(l, "tokenizer", d, "SPEC", "the model's own, wherever it lies; default: the one beside it", 0)
+#define LWM_OPT_PREFILL(n) LWM_OPT_INT(0, "prefill-chunk", n, 1, 1 << 20, "N", "prompt tokens at a time", 0)
 /* For tools that read pictures and videos. */
 #define LWM_OPT_MAX_PIXELS(n) \
 	LWM_OPT_INT(0, "max-pixels", n, 1, 1 << 30, "N", "of a frame that is read; larger ones are refused before they are decoded", 0)
@@ -100,8 +106,14 @@ int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn
  * ranks as soon as one has left with an error, the one that would have explained it too. */
 void lwm_tool_say(int rc, struct lwm_err *e);
 
-/* Are these two options possible together? -LWM_EUSAGE. */
+/* For tools that share their inputs among tasks (LWM_OPT_TASKS): are these two options possible together? -LWM_EUSAGE. */
 int lwm_tool_tasks(int64_t task, int64_t tasks, struct lwm_err *e);
+/* The inputs of this task: of all that the operands name (lwm_paths_expand) those whose number modulo `tasks` is `task`. Added to
+ * *out; a tool without tasks says 0 and 1. */
+int lwm_tool_inputs(const struct lwm_args *a, const char *const *suffixes, int64_t task, int64_t tasks, struct lwm_paths *out,
+		    struct lwm_err *e);
+/* Either one output for all inputs, or a folder for an output each, which tasks need. -LWM_EUSAGE. */
+int lwm_tool_outputs(const char *output, const char *out_dir, int64_t task, int64_t tasks, struct lwm_err *e);
 /* Prints what --json promises, one line, and takes o over; NULL says that there was no memory for it. */
 int lwm_tool_json(json_t *o, struct lwm_err *e);
 
