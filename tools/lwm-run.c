@@ -62,7 +62,7 @@ static int own_folder(char **out, struct lwm_err *e)
 		return lwm_fail_errno(e, LWM_EUNAVAIL, errno, "/proc/self/exe");
 	path[n] = 0;
 	*out = lwm_path_dir(path);
-	return *out ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	return *out ? 0 : lwm_fail_memory(e, NULL);
 }
 
 /* slurm/NAME beside the programs: in the source tree or installed. LWM_HOME names another place. */

@@ -71,7 +71,7 @@ int lwm_memory_room(size_t bytes, const char *what, struct lwm_err *e)
 	/* not malloc: what that gives and takes back changes where it puts everything later */
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", what);
+		return lwm_fail_memory(e, what);
 	munmap(p, bytes);
 	return 0;
 }

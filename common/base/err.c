@@ -55,6 +55,11 @@ int lwm_fail_errno(struct lwm_err *e, int code, int errno_value, const char *fmt
 	return -code;
 }
 
+int lwm_fail_memory(struct lwm_err *e, const char *what)
+{
+	return what ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", what) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+}
+
 int lwm_context(struct lwm_err *e, const char *fmt, ...)
 {
 	char place[512];

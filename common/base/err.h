@@ -44,6 +44,8 @@ int lwm_fail(struct lwm_err *e, int code, const char *fmt, ...) __attribute__((f
  * EDQUOT -> LWM_EIO, ENOMEM, EMFILE and ENFILE -> LWM_EMEMORY, otherwise `code`. */
 int lwm_fail_errno(struct lwm_err *e, int code, int errno_value, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/* -LWM_EMEMORY: "WHAT: out of memory", or "out of memory" where what is NULL. */
+int lwm_fail_memory(struct lwm_err *e, const char *what);
 /* Puts "place: " before the sentence; returns e->code. */
 int lwm_context(struct lwm_err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Forgets a failure that was dealt with. */

@@ -120,7 +120,7 @@ int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e)
 	*out = NULL;
 	if (!f || !(f->path = strdup(path))) {
 		free(f);
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+		return lwm_fail_memory(e, path);
 	}
 	int rc = lwm_inplace_open(&f->fd, path, O_RDWR | O_CREAT | O_APPEND, e);
 	if (rc == 0)

@@ -110,7 +110,7 @@ int lwm_lock_take(struct lwm_lock **out, const char *dir, double seconds, struct
 
 	*out = NULL;
 	if (!path || !l)
-		LWM_GO(lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir));
+		LWM_GO(lwm_fail_memory(e, dir));
 	LWM_GO(lwm_inplace_open(&fd, path, O_RDWR | O_CREAT, e));
 	LWM_GO(wait_for_lock(fd, dir, seconds, &ours, e));
 	if (ours)

@@ -48,10 +48,10 @@ int lwm_outfile_open_among(struct lwm_outfile **out, const char *path, struct lw
 
 	*out = NULL;
 	if (!o)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+		return lwm_fail_memory(e, path);
 	o->fd = -1;
 	o->path = strdup(path);
-	rc = o->path ? lwm_tmp_file(path, &o->tmp, &o->fd, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	rc = o->path ? lwm_tmp_file(path, &o->tmp, &o->fd, e) : lwm_fail_memory(e, path);
 	if (rc < 0)
 		release(o);
 	else
@@ -144,7 +144,7 @@ int lwm_outfile_commit(struct lwm_outfile *o, struct lwm_err *e)
 	if (batch)
 		goto out;
 	dir = lwm_path_dir(o->path);
-	rc = dir ? lwm_fsync_dir(dir, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", o->path);
+	rc = dir ? lwm_fsync_dir(dir, e) : lwm_fail_memory(e, o->path);
 out:
 	free(dir);
 	lwm_outfile_discard(o);

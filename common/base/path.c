@@ -175,7 +175,7 @@ int lwm_mkdirs(const char *path, struct lwm_err *e)
 	char *copy = strdup(path);
 	int rc = 0;
 	if (!copy)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+		return lwm_fail_memory(e, path);
 	for (char *s = copy + 1; rc >= 0; s++) {
 		char c = *s;
 		if (c != '/' && c != 0)

@@ -105,7 +105,7 @@ int lwm_tmp_file(const char *path, char **name, int *fd, struct lwm_err *e)
 	for (int i = 0; i < TRIES && err == EEXIST; i++) {
 		*name = make_name(path);
 		if (!*name)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+			return lwm_fail_memory(e, path);
 		*fd = open(*name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
 		err = errno;
 		if (*fd >= 0 && held(*fd))
@@ -173,7 +173,7 @@ int lwm_tmp_dir(const char *path, char **name, int *fd, struct lwm_err *e)
 	for (int i = 0; i < TRIES && err == EEXIST; i++) {
 		*name = make_name(path);
 		if (!*name)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+			return lwm_fail_memory(e, path);
 		err = make_locked(*name, fd);
 		if (!err)
 			return 0;

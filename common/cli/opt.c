@@ -354,7 +354,7 @@ static int read_line(struct lwm_parse *p, struct line *l, int argc, char **argv,
 	table_make(&t, p);
 	l->given = calloc((size_t)argc * 2 + 64, sizeof *l->given);
 	if (!l->given)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	for (int i = 1; i < argc; i++)
 		if (strlen(argv[i]) > 1 << 17)
 			return lwm_fail(e, LWM_EUSAGE, "argument %d is longer than 128 KiB", i);

@@ -34,7 +34,7 @@ static struct lwm_node *node_new(struct lwm_yaml *y, enum lwm_node_kind kind, co
 	}
 	n = lwm_arena_alloc(&y->arena, sizeof *n);
 	if (!n) {
-		lwm_fail(e, LWM_EMEMORY, "%s: out of memory", file);
+		lwm_fail_memory(e, file);
 		return NULL;
 	}
 	n->kind = kind;
@@ -51,7 +51,7 @@ static int node_append(struct lwm_node *parent, struct lwm_node *n, struct lwm_e
 		size_t cap = parent->n ? (size_t)parent->n * 2 : 8;
 		struct lwm_node **v = lwm_arena_alloc(&parent->doc->arena, cap * sizeof(struct lwm_node *));
 		if (!v)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", parent->file);
+			return lwm_fail_memory(e, parent->file);
 		if (parent->n)
 			memcpy(v, parent->child, (size_t)parent->n * sizeof(struct lwm_node *));
 		parent->child = v;
@@ -88,7 +88,7 @@ static int read_key(struct reader *r, const char *text, size_t len, const yaml_m
 		return fail_at(r, at, what);
 	}
 	r->key = lwm_arena_strdup(&r->y->arena, text);
-	return r->key ? 0 : lwm_fail(r->e, LWM_EMEMORY, "%s: out of memory", r->name);
+	return r->key ? 0 : lwm_fail_memory(r->e, r->name);
 }
 
 static bool is_null(const char *s)
@@ -116,7 +116,7 @@ static int on_scalar(struct reader *r, const yaml_event_t *ev)
 	if (n->quoted || !is_null(text))
 		n->text = lwm_arena_strdup(&r->y->arena, text);
 	if (!n->text)
-		return lwm_fail(r->e, LWM_EMEMORY, "%s: out of memory", r->name);
+		return lwm_fail_memory(r->e, r->name);
 	return place(r, n);
 }
 
@@ -175,7 +175,7 @@ static int syntax_error(struct reader *r)
 	const yaml_parser_t *p = &r->parser;
 	const char *problem = p->problem ? p->problem : "not YAML";
 	if (p->error == YAML_MEMORY_ERROR)
-		return lwm_fail(r->e, LWM_EMEMORY, "%s: out of memory", r->name);
+		return lwm_fail_memory(r->e, r->name);
 	if (p->error == YAML_READER_ERROR)
 		return lwm_fail(r->e, LWM_EUSAGE, "%s: %s at byte %zu", r->name, problem, p->problem_offset);
 	return lwm_fail(r->e, LWM_EUSAGE, "%s:%zu:%zu: %s%s%s", r->name, p->problem_mark.line + 1,
@@ -192,7 +192,7 @@ static int build(struct lwm_yaml *y, const char *name, const char *text, size_t 
 	bool end = false;
 	r.name = lwm_arena_strdup(&y->arena, name);
 	if (!r.name || !yaml_parser_initialize(&r.parser))
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", name);
+		return lwm_fail_memory(e, name);
 	yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, n);
 	while (rc == 0 && !end) {
 		yaml_event_t ev;
@@ -226,7 +226,7 @@ int lwm_yaml_parse(struct lwm_yaml **out, const char *name, const char *text, si
 		return lwm_fail(e, LWM_EUSAGE, "%s: larger than the 1 MiB a YAML file may have", name);
 	y = calloc(1, sizeof *y);
 	if (!y)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", name);
+		return lwm_fail_memory(e, name);
 	rc = build(y, name, text, n, &y->root, e);
 	if (rc < 0) {
 		lwm_yaml_free(y);
@@ -290,7 +290,7 @@ static int value_node(struct lwm_yaml *y, const char *text, const char *origin, 
 		return -LWM_EMEMORY;
 	(*out)->line = (*out)->column = 1;
 	(*out)->text = lwm_arena_strdup(&y->arena, text);
-	return (*out)->text ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", origin);
+	return (*out)->text ? 0 : lwm_fail_memory(e, origin);
 }
 
 /* Puts `fresh` (a value, or NULL for an empty map on the way) under one word of the path. */

@@ -23,7 +23,7 @@ int lwm_run_ask_program(const struct lwm_pipeline *p, const struct lwm_pipe_task
 		if (rc == 0)
 			rc = lwm_paths_add(&argv, question, e);
 		if (rc == 0 && setenv(variable, n, 1))
-			rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+			rc = lwm_fail_memory(e, NULL);
 		if (rc == 0)
 			rc = lwm_spawn_wait(&argv, 2, status, text, size, e);
 		unsetenv(variable);

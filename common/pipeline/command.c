@@ -29,7 +29,7 @@ int lwm_run_program_line(const struct lwm_pipeline *p, const struct lwm_pipe_tas
 	char *tool = lwm_run_find_program(p, t->argv.v[0]);
 	int rc = 0;
 	if (!tool)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	LWM_GO(lwm_paths_add(argv, tool, e));
 	if (v && v->stale && !p->stage[t->stage].resumes && !strncmp(lwm_path_base(tool), "lwm-", 4))
 		LWM_GO(lwm_paths_add(argv, "--force", e));
@@ -51,7 +51,7 @@ static int add_launcher(const struct lwm_run_cfg *c, int64_t ranks, struct lwm_p
 	LWM_TRY(lwm_show_check(cmd, "--launch", e));
 	copy = strdup(cmd);
 	if (!copy)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	for (char *w = strtok_r(copy, " ", &save); w && rc == 0; w = strtok_r(NULL, " ", &save))
 		rc = lwm_paths_add(argv, w, e);
 	free(copy);

@@ -49,7 +49,7 @@ static int apply_set(struct lwm_pipeline *p, const char *text, struct lwm_err *e
 		if (strcmp(vars->child[i]->key, word))
 			continue;
 		full = lwm_arena_printf(&p->arena, "vars.%s", text);
-		return full ? lwm_yaml_set(p->doc, full, "--set", e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return full ? lwm_yaml_set(p->doc, full, "--set", e) : lwm_fail_memory(e, NULL);
 	}
 	return lwm_fail(e, LWM_EUSAGE, "--set %s: %s has no variable '%s'%s", text, p->file, word, lwm_hint(hint, word, names, k));
 }
@@ -77,7 +77,7 @@ static int read_needs(struct lwm_pipeline *p, struct lwm_pipe_stage *s, struct l
 	s->nneed = n->kind == LWM_SEQ ? (int)n->n : 1;
 	s->need = lwm_arena_alloc(&p->arena, (size_t)(s->nneed + 1) * sizeof(int));
 	if (!s->need)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	for (int i = 0; i < s->nneed; i++) {
 		struct lwm_node *w = n->kind == LWM_SEQ ? n->child[i] : n;
 		LWM_TRY(lwm_node_kind_is(w, LWM_SCALAR, e));
@@ -220,7 +220,7 @@ static int read_stages(struct lwm_pipeline *p, struct lwm_err *e)
 	p->stage = lwm_arena_alloc(&p->arena, (size_t)list->n * sizeof *p->stage);
 	p->order = lwm_arena_alloc(&p->arena, (size_t)list->n * sizeof *p->order);
 	if (!p->stage || !p->order)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	for (int64_t i = 0; i < list->n; i++) {
 		struct lwm_pipe_stage *s = &p->stage[i];
 		s->node = list->child[i];
@@ -245,7 +245,7 @@ static int sort_stages(struct lwm_pipeline *p, struct lwm_err *e)
 {
 	bool *done = lwm_arena_alloc(&p->arena, (size_t)p->nstage);
 	if (!done)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	for (int n = 0; n < p->nstage;) {
 		int before = n, stuck = -1;
 		for (int i = 0; i < p->nstage; i++) {
@@ -316,10 +316,10 @@ int lwm_pipeline_load(struct lwm_pipeline **out, const char *path, const char *b
 	int rc;
 	*out = NULL;
 	if (!p)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	p->file = lwm_arena_strdup(&p->arena, path);
 	p->bin = lwm_arena_strdup(&p->arena, bin);
-	rc = p->file && p->bin ? load_file(p, path, sets, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	rc = p->file && p->bin ? load_file(p, path, sets, e) : lwm_fail_memory(e, NULL);
 	if (rc < 0) {
 		lwm_pipeline_free(p);
 		return rc;
@@ -379,7 +379,7 @@ int lwm_pipeline_select_stages(struct lwm_pipeline *p, const struct lwm_paths *o
 	bool *keep = lwm_arena_alloc(&p->arena, (size_t)p->nstage);
 	int k;
 	if (!keep)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	if (only->n) {
 		for (int i = 0; i < p->nstage; i++)
 			p->stage[i].selected = false;

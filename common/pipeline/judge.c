@@ -97,7 +97,7 @@ static int take_print(struct lwm_run_seen *s, const char *path, char hex[33], st
 	struct lwm_hasher *h = lwm_hasher_new();
 	int rc;
 	if (!h)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	rc = add_tree_print(s, h, path, e);
 	memcpy(hex, lwm_hasher_end(h).hex, 33);
 	return rc;
@@ -195,7 +195,7 @@ static int run_inspect(const struct lwm_pipeline *p, const struct lwm_paths *pat
 	char *tool = lwm_run_find_program(p, "lwm-inspect");
 	int rc = 0;
 	if (!tool)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	LWM_GO(lwm_paths_add(&argv, tool, e));
 	LWM_GO(lwm_paths_add(&argv, "--check", e));
 	LWM_GO(lwm_paths_add(&argv, "--quiet", e));
@@ -334,7 +334,7 @@ int lwm_run_judge_task(const struct lwm_pipeline *p, const struct lwm_pipe_task 
 	json_t *record = NULL;
 	bool done = false, left = any_exists(&t->outputs), resumes = p->stage[t->stage].resumes;
 	struct lwm_run_seen seen = { 0 };
-	int rc = path ? lwm_run_seen_open(&seen, p, t, c->verify, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = path ? lwm_run_seen_open(&seen, p, t, c->verify, e) : lwm_fail_memory(e, NULL);
 	memset(v, 0, sizeof *v);
 	if (rc < 0) {
 		free(path);

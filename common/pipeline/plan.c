@@ -163,7 +163,7 @@ static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
 	}
 	LWM_TRY(rc);
 	struct lwm_run_verdict *v = calloc((size_t)st->ntask + 1, sizeof *v);
-	rc = v ? lwm_run_judge_stage(pl->p, st, pl->c, v, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	rc = v ? lwm_run_judge_stage(pl->p, st, pl->c, v, e) : lwm_fail_memory(e, NULL);
 	for (int64_t k = 0; k < st->ntask && rc >= 0; k++)
 		rc = plan_task(pl, &st->task[k], &v[k], after, e);
 	free(v);
@@ -176,7 +176,7 @@ int lwm_run_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm
 	int rc = 0;
 	pl.runs = calloc((size_t)p->nstage, sizeof *pl.runs);
 	if (!pl.runs)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	if (c->json)
 		lwm_str_puts(out, "[");
 	for (int o = 0; o < p->nstage && rc >= 0; o++)

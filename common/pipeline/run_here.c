@@ -92,7 +92,7 @@ static int make_folders(const struct lwm_pipe_task *t, struct lwm_err *e)
 	int rc = 0;
 	for (int64_t i = 0; i < t->outputs.n && rc == 0; i++) {
 		char *dir = lwm_path_dir(t->outputs.v[i]);
-		rc = dir ? lwm_mkdirs(dir, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = dir ? lwm_mkdirs(dir, e) : lwm_fail_memory(e, NULL);
 		free(dir);
 	}
 	return rc;
@@ -110,7 +110,7 @@ static int move_aside(const struct lwm_pipe_task *t, struct lwm_err *e)
 		do {
 			free(old);
 			if (asprintf(&old, "%s.old-%d", path, ++n) < 0)
-				return lwm_fail(e, LWM_EMEMORY, "out of memory");
+				return lwm_fail_memory(e, NULL);
 		} while (lwm_path_exists(old) && n < 10000);
 		if (lwm_path_exists(old))
 			rc = lwm_fail(e, LWM_ECANTCREATE, "%s: is there, as are all names before it; %s is not moved", old, path);
@@ -128,7 +128,7 @@ static int open_outputs(struct runner *r, struct job *j, int *log_fd, struct lwm
 {
 	char *path = log_path(r->p, j->t);
 	int rc = path ? lwm_inplace_open(log_fd, path, O_WRONLY | O_CREAT | O_APPEND, e) :
-			lwm_fail(e, LWM_EMEMORY, "out of memory");
+			lwm_fail_memory(e, NULL);
 
 	if (rc == 0 && j->t->to)
 		rc = lwm_inplace_free(j->t->to, e);
@@ -329,7 +329,7 @@ static int queue_task(struct runner *r, const struct lwm_pipe_task *t, const str
 	struct job *j = calloc(1, sizeof *j);
 	int rc;
 	if (!j)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	j->t = t;
 	j->v = *v;
 	rc = lwm_run_command_line(r->p, t, r->c, v, &j->argv, e);
@@ -359,7 +359,7 @@ static int open_stage(struct runner *r, int i, struct lwm_err *e)
 		tail = &(*tail)->next;
 	r->state[i] = RUNNING;
 	r->left[i] = st->ntask;
-	rc = v ? lwm_run_judge_stage(r->p, st, r->c, v, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	rc = v ? lwm_run_judge_stage(r->p, st, r->c, v, e) : lwm_fail_memory(e, NULL);
 	for (int64_t k = 0; k < st->ntask && rc == 0; k++) {
 		if (v[k].complete) {
 			complete++;
@@ -512,7 +512,7 @@ static int open_records(struct runner *r, struct lwm_err *e)
 	char *logs = lwm_path_join(r->p->out, "logs"), *timing = lwm_path_join(r->p->out, "timing.jsonl");
 	int rc = 0;
 	if (!logs || !timing)
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = lwm_fail_memory(e, NULL);
 	if (rc == 0)
 		rc = lwm_mkdirs(logs, e);
 	if (rc == 0)
@@ -559,7 +559,7 @@ int lwm_run_here(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm
 
 	r.state = calloc((size_t)p->nstage, sizeof *r.state);
 	r.left = calloc((size_t)p->nstage, sizeof *r.left);
-	rc = r.state && r.left && stop ? open_records(&r, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	rc = r.state && r.left && stop ? open_records(&r, e) : lwm_fail_memory(e, NULL);
 	if (rc < 0)
 		goto out;
 	lwm_stop_install(0, stop);

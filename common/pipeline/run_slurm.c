@@ -116,7 +116,7 @@ static int load_functions(struct chain *ch, struct lwm_err *e)
 	}
 	ch->functions = strdup(cut + 1);
 	free(text);
-	return ch->functions ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	return ch->functions ? 0 : lwm_fail_memory(e, NULL);
 }
 
 static int add_task(struct chain *ch, const struct lwm_pipe_task *t, const struct lwm_run_verdict *v, struct lwm_str *b,
@@ -271,7 +271,7 @@ static int emit_script(struct chain *ch, struct lwm_pipe_stage *st, int64_t wind
 	}
 	if (asprintf(&dir, "%s/.lwm-run/slurm", ch->p->out) < 0 ||
 	    asprintf(&path, "%s/%s-%" PRId64 ".sh", dir, st->name, window) < 0)
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = lwm_fail_memory(e, NULL);
 	if (rc == 0)
 		rc = lwm_mkdirs(dir, e);
 	if (rc == 0)
@@ -304,7 +304,7 @@ static int chain_stage(struct chain *ch, struct lwm_pipe_stage *st, bool after, 
 	int64_t n = 0;
 	int rc = 0;
 	if (!t || !v)
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = lwm_fail_memory(e, NULL);
 	if (rc == 0)
 		rc = lwm_run_judge_stage(ch->p, st, ch->c, v, e);
 	for (int64_t k = 0; k < st->ntask && rc == 0; k++)
@@ -377,7 +377,7 @@ int lwm_run_on_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const 
 	int rc = 0;
 	ch.link = calloc((size_t)p->nstage, sizeof *ch.link);
 	if (!ch.link || !logs)
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = lwm_fail_memory(e, NULL);
 	else if (!getcwd(ch.cwd, sizeof ch.cwd))
 		rc = lwm_fail_errno(e, LWM_ENOINPUT, errno, "the working folder");
 	if (rc == 0)

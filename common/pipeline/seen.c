@@ -43,7 +43,7 @@ int lwm_run_seen_open(struct lwm_run_seen *s, const struct lwm_pipeline *p, cons
 	memset(s, 0, sizeof *s);
 	if (asprintf(&s->path, "%s/.lwm-run/%s.seen.json", p->out, t->label) < 0) {
 		s->path = NULL;
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	}
 	/* one that cannot be read is as good as none */
 	if (!fresh && lwm_path_exists(s->path) && lwm_json_read(&s->o, s->path, 1 << 26, NULL) == 0) {
@@ -58,7 +58,7 @@ int lwm_run_seen_open(struct lwm_run_seen *s, const struct lwm_pipeline *p, cons
 	if (s->o)
 		return 0;
 	lwm_run_seen_close(s);
-	return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	return lwm_fail_memory(e, NULL);
 }
 
 void lwm_run_seen_close(struct lwm_run_seen *s)

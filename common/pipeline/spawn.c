@@ -49,7 +49,7 @@ int lwm_spawn_start(const struct lwm_paths *argv, int out_fd, int err_fd, pid_t 
 	char **v = calloc((size_t)argv->n + 1, sizeof *v);
 	int rc;
 	if (!v)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	for (int64_t i = 0; i < argv->n; i++)
 		v[i] = argv->v[i];
 	rc = spawn_process(argv, v, out_fd, err_fd, pid);

@@ -27,7 +27,7 @@ static int add_found(struct lwm_paths *items, const char *path, struct lwm_err *
 	if (*path != '@' && *path != '-')
 		return lwm_paths_add(items, path, e);
 	full = lwm_path_join(".", path);
-	rc = full ? lwm_paths_add(items, full, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	rc = full ? lwm_paths_add(items, full, e) : lwm_fail_memory(e, NULL);
 	free(full);
 	return rc;
 }
@@ -120,7 +120,7 @@ static int add_option(const struct lwm_pipe_scope *s, struct lwm_node *n, struct
 		bool yes = !strcmp(values.v[i], "true"), no = !strcmp(values.v[i], "false");
 		char *no_name = NULL;
 		if (!n->quoted && no && asprintf(&no_name, "--no-%s", name + 2) < 0) {
-			rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+			rc = lwm_fail_memory(e, NULL);
 			goto out;
 		}
 		rc = lwm_paths_add(argv, no_name ? no_name : name, e);
@@ -171,7 +171,7 @@ static int add_operands(const struct lwm_pipe_scope *s, struct lwm_pipe_stage *s
 		if (*text == '-' && text[1]) {
 			text = lwm_arena_printf(&s->p->arena, "./%s", text);
 			if (!text) {
-				rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+				rc = lwm_fail_memory(e, NULL);
 				goto out;
 			}
 		}
@@ -218,7 +218,7 @@ static int set_label(const struct lwm_pipe_scope *s, struct lwm_pipe_stage *st, 
 	stem[n] = 0;
 	t->label = lwm_arena_printf(&s->p->arena, "%s-%s-%08x", st->name, stem,
 				    (unsigned)(lwm_hash64(s->item, strlen(s->item), 0) & 0xffffffffu));
-	return t->label ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	return t->label ? 0 : lwm_fail_memory(e, NULL);
 }
 
 static int make_task(const struct lwm_pipe_scope *s, struct lwm_pipe_stage *st, struct lwm_pipe_task *t,
@@ -262,7 +262,7 @@ static int outputs_differ(struct lwm_pipeline *p, struct lwm_pipe_stage *st, str
 		n += st->task[i].outputs.n;
 	all = lwm_arena_alloc(&p->arena, (size_t)(n + 1) * sizeof(char *));
 	if (!all)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	n = 0;
 	for (int64_t i = 0; i < st->ntask; i++)
 		for (int64_t k = 0; k < st->task[i].outputs.n; k++)
@@ -286,7 +286,7 @@ static int make_tasks(struct lwm_pipeline *p, struct lwm_pipe_stage *st, const s
 		if (items->v[i]) {
 			s.item = lwm_arena_strdup(&p->arena, items->v[i]);
 			if (!s.item)
-				return lwm_fail(e, LWM_EMEMORY, "out of memory");
+				return lwm_fail_memory(e, NULL);
 		}
 		LWM_TRY(make_task(&s, st, &st->task[i], e));
 	}

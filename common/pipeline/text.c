@@ -118,7 +118,7 @@ int lwm_pipeline_expand_text(const struct lwm_pipe_scope *s, const struct lwm_no
 	}
 	*out = lwm_arena_strdup(&s->p->arena, lwm_str_get(&b));
 	if (!*out)
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = lwm_fail_memory(e, NULL);
 out:
 	lwm_str_release(&b);
 	return rc;

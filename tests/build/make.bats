@@ -55,6 +55,7 @@ standin_tree() {
 		void lwm_bug(const char *file, int line, const char *what) { (void)file; (void)line; (void)what; _exit(70); }
 		int lwm_fail(struct lwm_err *e, int code, const char *fmt, ...) { (void)e; (void)fmt; return -code; }
 		int lwm_fail_errno(struct lwm_err *e, int code, int err, const char *fmt, ...) { (void)e; (void)err; (void)fmt; return -code; }
+		int lwm_fail_memory(struct lwm_err *e, const char *what) { (void)e; (void)what; return -LWM_EMEMORY; }
 		int lwm_pwrite_all(int fd, const void *p, int64_t n, int64_t at, const char *path, struct lwm_err *e)
 		{
 			(void)path; (void)e;
