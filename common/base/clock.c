@@ -5,21 +5,11 @@
 #include <time.h>
 #include <unistd.h>
 
-static double seconds(clockid_t id)
-{
-	struct timespec t;
-	clock_gettime(id, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 double lwm_now(void)
 {
-	return seconds(CLOCK_MONOTONIC);
-}
-
-double lwm_cpu_now(void)
-{
-	return seconds(CLOCK_PROCESS_CPUTIME_ID);
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 double lwm_peak_rss(void)

@@ -3,7 +3,6 @@
 #define LWM_BASE_CLOCK_H
 
 double lwm_now(void);        /* monotonic */
-double lwm_cpu_now(void);    /* CPU time of this process */
 double lwm_peak_rss(void);   /* bytes, of this process so far */
 double lwm_rss(void);        /* bytes, of this process now; 0 where the system does not tell */
 

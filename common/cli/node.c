@@ -69,22 +69,6 @@ static int scalar(struct lwm_node *m, const char *key, struct lwm_node **out, ch
 	return 1;
 }
 
-int lwm_node_int(struct lwm_node *m, const char *key, int64_t min, int64_t max, int64_t *out, struct lwm_err *e)
-{
-	struct lwm_node *n;
-	char what[512];
-	int rc = scalar(m, key, &n, what, sizeof what, e);
-	return rc <= 0 ? rc : lwm_parse_int(n->text, min, max, out, what, e);
-}
-
-int lwm_node_double(struct lwm_node *m, const char *key, double min, double max, double *out, struct lwm_err *e)
-{
-	struct lwm_node *n;
-	char what[512];
-	int rc = scalar(m, key, &n, what, sizeof what, e);
-	return rc <= 0 ? rc : lwm_parse_double(n->text, min, max, out, what, e);
-}
-
 int lwm_node_bool(struct lwm_node *m, const char *key, bool *out, struct lwm_err *e)
 {
 	struct lwm_node *n;
@@ -99,16 +83,6 @@ int lwm_node_seconds(struct lwm_node *m, const char *key, double *out, struct lw
 	char what[512];
 	int rc = scalar(m, key, &n, what, sizeof what, e);
 	return rc <= 0 ? rc : lwm_parse_seconds(n->text, out, what, e);
-}
-
-int lwm_node_str(struct lwm_node *m, const char *key, const char **out, struct lwm_err *e)
-{
-	struct lwm_node *n;
-	char what[512];
-	int rc = scalar(m, key, &n, what, sizeof what, e);
-	if (rc > 0)
-		*out = n->text;
-	return rc < 0 ? rc : 0;
 }
 
 int lwm_node_choice(struct lwm_node *m, const char *key, const char *const *choices, int *out, struct lwm_err *e)

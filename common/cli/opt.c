@@ -61,7 +61,8 @@ static const struct { const char *name; char letter; bool arg; enum action actio
 };
 enum { NACTIONS = sizeof actions / sizeof actions[0], V_ACTION = 1000, V_OPT = 2000, V_NO = 3000 };
 
-const char *lwm_build_text(void)
+/* What compiled this, for --version --verbose. */
+static const char *build_text(void)
 {
 	return "gcc " __VERSION__
 #if defined(__x86_64__)
@@ -418,7 +419,7 @@ static void version(const struct lwm_tool *t, struct lwm_str *out)
 {
 	lwm_str_printf(out, "%s %s\n", t->name, LWM_VERSION);
 	if (common.verbose)
-		lwm_str_printf(out, "built with %s\n", lwm_build_text());
+		lwm_str_printf(out, "built with %s\n", build_text());
 }
 
 static int answer(const struct lwm_parse *p, enum action a, struct lwm_err *e)

@@ -118,6 +118,5 @@ int lwm_tool_outputs(const char *output, const char *out_dir, int64_t task, int6
 int lwm_tool_json(json_t *o, struct lwm_err *e);
 
 #define LWM_VERSION "0.1.0"
-const char *lwm_build_text(void); /* compiler, flags, libraries; for --version --verbose and provenance */
 
 #endif

@@ -30,7 +30,8 @@ static void int_text(int64_t v, struct lwm_str *out)
 		lwm_str_printf(out, "%" PRId64, v);
 }
 
-void lwm_opt_value(const struct lwm_opt *o, struct lwm_str *out)
+/* The value as text: numbers, words, true/false; "" for an unset string; lists as "a, b". */
+static void value_text(const struct lwm_opt *o, struct lwm_str *out)
 {
 	const struct lwm_paths *list = o->dst;
 	const char *s;
@@ -88,7 +89,7 @@ static void explain(const struct lwm_opt *o, struct lwm_str *out)
 		choices_text(o, "|", out);
 		open = true;
 	}
-	lwm_opt_value(o, &v);
+	value_text(o, &v);
 	if (o->flags & LWM_OPT_REQUIRED) {
 		lwm_str_puts(out, open ? "; needed" : " (needed");
 		open = true;
@@ -382,7 +383,7 @@ static void config_value(const struct lwm_opt *o, struct lwm_str *out)
 	else if (o->type == LWM_T_SECONDS)
 		lwm_str_printf(&v, "%.12g", *(double *)o->dst);
 	else
-		lwm_opt_value(o, &v);
+		value_text(o, &v);
 	if (o->type == LWM_T_STR || o->type == LWM_T_CHOICE)
 		lwm_str_json(out, lwm_str_get(&v), v.len);
 	else

@@ -23,8 +23,6 @@ struct lwm_parse {
 };
 
 void lwm_opt_env_name(const char *name, char *buf, size_t size);
-/* The value as text: numbers, words, true/false; "" for an unset string; lists as [a, b]. */
-void lwm_opt_value(const struct lwm_opt *o, struct lwm_str *out);
 
 void lwm_opt_help(const struct lwm_parse *p, bool all, struct lwm_str *out); /* all: however long; else 60 lines */
 void lwm_opt_man(const struct lwm_parse *p, struct lwm_str *out);

@@ -42,10 +42,7 @@ int lwm_yaml_set(struct lwm_yaml *y, const char *assignment, const char *origin,
 /* Map lookups. NULL when absent (or m is NULL). Mark the key as seen. */
 struct lwm_node *lwm_node_get(struct lwm_node *m, const char *key);
 /* Typed: leave *out alone when the key is absent, so that defaults stand. */
-int lwm_node_int(struct lwm_node *m, const char *key, int64_t min, int64_t max, int64_t *out, struct lwm_err *e);
-int lwm_node_double(struct lwm_node *m, const char *key, double min, double max, double *out, struct lwm_err *e);
 int lwm_node_bool(struct lwm_node *m, const char *key, bool *out, struct lwm_err *e);
-int lwm_node_str(struct lwm_node *m, const char *key, const char **out, struct lwm_err *e); /* borrowed from the document */
 int lwm_node_seconds(struct lwm_node *m, const char *key, double *out, struct lwm_err *e);
 int lwm_node_choice(struct lwm_node *m, const char *key, const char *const *choices, int *out, struct lwm_err *e);
 int lwm_node_need(struct lwm_node *m, const char *key, struct lwm_node **out, struct lwm_err *e); /* absent = error */

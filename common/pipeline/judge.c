@@ -327,8 +327,8 @@ static bool any_exists(const struct lwm_paths *p)
 	return false;
 }
 
-int lwm_run_judge_task(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
-		  struct lwm_run_verdict *v, struct lwm_err *e)
+static int judge_task(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
+		      struct lwm_run_verdict *v, struct lwm_err *e)
 {
 	char *path = record_path(p, t);
 	json_t *record = NULL;
@@ -373,7 +373,7 @@ struct jury {
 static int judge_one(void *ctx, int64_t i, struct lwm_err *e)
 {
 	struct jury *j = ctx;
-	return lwm_run_judge_task(j->p, &j->st->task[i], j->c, &j->v[i], e);
+	return judge_task(j->p, &j->st->task[i], j->c, &j->v[i], e);
 }
 
 int lwm_run_judge_stage(const struct lwm_pipeline *p, const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c, struct lwm_run_verdict *v,

@@ -16,10 +16,8 @@ struct lwm_run_verdict {
 	char why[600];     /* one phrase: "output missing: x.h5" */
 };
 
-/* Starts lwm-inspect (or the stage's own check) on the outputs, unless these were verified and look as they did then. */
-int lwm_run_judge_task(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
-		       struct lwm_run_verdict *v, struct lwm_err *e);
-/* All tasks of a stage, v[0 .. ntask), by several threads. */
+/* Judges all tasks of a stage, v[0 .. ntask), by several threads. Starts lwm-inspect (or the stage's own check) on the outputs, unless
+ * these were verified and look as they did then. */
 int lwm_run_judge_stage(const struct lwm_pipeline *p, const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c,
 			struct lwm_run_verdict *v, struct lwm_err *e);
 /* Do the outputs exist and verify? They are looked at in any case. *why gets the phrase. 0 yes, 1 no. */

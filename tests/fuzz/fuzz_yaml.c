@@ -5,20 +5,15 @@
 static void walk(struct lwm_node *n)
 {
 	static const char *const words[] = { "a", "b", NULL };
-	int64_t i;
 	double d;
 	bool b;
 	int c;
-	const char *s;
 	for (int64_t k = 0; k < n->n; k++) {
 		struct lwm_err e = { 0 };
 		const char *key = n->child[k]->key;
 		if (n->kind == LWM_MAP) {
-			lwm_node_int(n, key, -5, 5, &i, &e);
-			lwm_node_double(n, key, -5, 5, &d, &e);
 			lwm_node_bool(n, key, &b, &e);
 			lwm_node_seconds(n, key, &d, &e);
-			lwm_node_str(n, key, &s, &e);
 			lwm_node_choice(n, key, words, &c, &e);
 		}
 		walk(n->child[k]);

@@ -5,10 +5,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
-#include "common/base/clock.h"
 #include "common/cli/yaml.h"
 
 static struct lwm_yaml *parse(const char *text)
@@ -87,13 +87,13 @@ static void bombs(void **state)
 		struct lwm_yaml *y;
 		struct lwm_err e = { 0 };
 		size_t k = strlen(unit[u]);
-		double cpu = lwm_cpu_now();
+		clock_t cpu = clock();
 		for (size_t i = 0; i < n; i++)
 			big[i] = unit[u][i % k];
 		if (u == 3) /* one list of half a million values */
 			memcpy(big, "[a", 2);
 		assert_int_equal(lwm_yaml_parse(&y, "bomb", big, n, &e), -LWM_EUSAGE);
-		print_message("%-12.3s refused in %.1f ms: %s\n", unit[u], (lwm_cpu_now() - cpu) * 1e3, e.msg);
+		print_message("%-12.3s refused in %.1f ms: %s\n", unit[u], 1e3 * (double)(clock() - cpu) / CLOCKS_PER_SEC, e.msg);
 	}
 	memset(big, 'a', n + 1);
 	refused_n(big, n + 1, "1 MiB");
@@ -121,23 +121,15 @@ static void typed(void **state)
 	struct lwm_yaml *y = parse("i: 32K\nf: 2.5e7\nb: yes\ns: hello\nt: 1:30:00\nc: green\nm: {a: 1}\n"
 				   "bad: 3e-4x\nhalf: 12.5\n");
 	struct lwm_node *r = lwm_yaml_root(y);
-	int64_t i = 7;
-	double f = 0, t = 0;
+	double t = 0;
 	bool b = false;
-	const char *s = NULL;
 	int c = 0;
 	struct lwm_err e = { 0 };
 	(void)state;
-	assert_int_equal(lwm_node_int(r, "i", 1, 1 << 20, &i, &e), 0);
-	assert_int_equal(i, 32768);
-	assert_int_equal(lwm_node_int(r, "absent", 1, 5, &i, &e), 0);
-	assert_int_equal(i, 32768);
-	assert_int_equal(lwm_node_double(r, "f", 0, 1e9, &f, &e), 0);
-	assert_true(f == 2.5e7);
 	assert_int_equal(lwm_node_bool(r, "b", &b, &e), 0);
 	assert_true(b);
-	assert_int_equal(lwm_node_str(r, "s", &s, &e), 0);
-	assert_string_equal(s, "hello");
+	assert_int_equal(lwm_node_bool(r, "absent", &b, &e), 0);
+	assert_true(b);
 	assert_int_equal(lwm_node_seconds(r, "t", &t, &e), 0);
 	assert_true(t == 5400);
 	assert_int_equal(lwm_node_choice(r, "c", words, &c, &e), 0);
@@ -145,14 +137,11 @@ static void typed(void **state)
 	assert_int_equal(lwm_node_choice(r, "s", words, &c, &e), -LWM_EUSAGE);
 	assert_string_equal(e.msg, "t.yaml:4: s: 'hello' is none of red, green");
 	lwm_err_clear(&e);
-	assert_int_equal(lwm_node_int(r, "i", 1, 5, &i, &e), -LWM_EUSAGE);
-	assert_string_equal(e.msg, "t.yaml:1: i: 32K is not in 1..5");
+	assert_int_equal(lwm_node_seconds(r, "bad", &t, &e), -LWM_EUSAGE);
 	lwm_err_clear(&e);
-	assert_int_equal(lwm_node_double(r, "bad", 0, 1, &f, &e), -LWM_EUSAGE);
+	assert_int_equal(lwm_node_bool(r, "half", &b, &e), -LWM_EUSAGE);
 	lwm_err_clear(&e);
-	assert_int_equal(lwm_node_int(r, "half", 0, 100, &i, &e), -LWM_EUSAGE);
-	lwm_err_clear(&e);
-	assert_int_equal(lwm_node_int(r, "m", 0, 1, &i, &e), -LWM_EUSAGE);
+	assert_int_equal(lwm_node_bool(r, "m", &b, &e), -LWM_EUSAGE);
 	assert_string_equal(e.msg, "t.yaml:7: m: expected a plain value, found a map");
 	lwm_yaml_free(y);
 }
