@@ -83,61 +83,77 @@ static char *slurm_file(const char *bin, const char *name)
 	return real;
 }
 
-static int as_jobs(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_paths *sets,
-		   struct lwm_err *e)
+/* One text to standard output: a plan, scripts, the numbers of jobs. */
+static void print_text(struct lwm_str *text)
 {
-	char *job = slurm_file(p->bin, "job.sh"), *site = slurm_file(p->bin, "site.sh");
-	struct lwm_run_slurm_cfg s = { .job_sh = job, .site = site, .print = print, .sets = sets };
+	fwrite(lwm_str_get(text), 1, text->len, stdout);
+	lwm_str_release(text);
+}
+
+static int submit_jobs(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_run_slurm_cfg *s, struct lwm_err *e)
+{
 	struct lwm_str out = { 0 };
-	int rc = job ? lwm_run_on_slurm(p, c, &s, &out, e) :
-		       lwm_fail(e, LWM_EUNAVAIL, "slurm/job.sh is not beside the programs; set LWM_HOME to its folder's parent");
-	fwrite(lwm_str_get(&out), 1, out.len, stdout);
+	int rc = lwm_run_on_slurm(p, c, s, &out, e);
 	if (rc == 0 && !print && !out.len)
-		puts("nothing to submit: every stage is complete");
-	lwm_str_release(&out);
-	free(job);
-	free(site);
+		lwm_str_puts(&out, "nothing to submit: every stage is complete\n");
+	print_text(&out);
 	return rc;
 }
 
-static int plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
+static int print_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e)
 {
 	struct lwm_str out = { 0 };
 	int rc = lwm_run_plan(p, c, &out, e);
-	fwrite(lwm_str_get(&out), 1, out.len, stdout);
-	lwm_str_release(&out);
+	print_text(&out);
 	return rc;
 }
 
-static int run(const struct lwm_args *a, struct lwm_err *e)
+/* Whatever was asked for, the same is checked first: a stage that cannot start says so now, not after those before it have run for
+ * days. */
+static int run_checked(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_run_slurm_cfg *s, bool plan,
+		       struct lwm_err *e)
+{
+	if (print && !slurm)
+		return lwm_fail(e, LWM_EUSAGE, "--print goes with --slurm (for what would run here there is --plan)");
+	LWM_TRY(lwm_run_check(p, c, e));
+	if (slurm && !s->job_sh)
+		return lwm_fail(e, LWM_EUNAVAIL, "slurm/job.sh is not beside the programs; set LWM_HOME to its folder's parent");
+	if (slurm)
+		LWM_TRY(lwm_run_check_slurm(p, s, e));
+	if (check)
+		return 0;
+	if (slurm)
+		return submit_jobs(p, c, s, e);
+	return plan ? print_plan(p, c, e) : lwm_run_here(p, c, e);
+}
+
+static int run_pipeline(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_run_cfg c = { .force = a->common.force, .json = a->common.json, .jobs = jobs, .restarts = restarts,
 				 .ranks = ranks, .launch = launch, .say_every = say_every,
 				 .verify = verify, .threads = a->common.threads };
 	struct lwm_pipeline *p = NULL;
-	char *bin;
+	char *bin, *job = NULL, *site = NULL;
 	int rc;
 	unsetenv("LWM_RANKS"); /* ours by now; to lwm-merge-ckpt it would be the ranks to cut a checkpoint for */
 	LWM_TRY(own_folder(&bin, e));
 	LWM_GO(lwm_pipeline_load(&p, a->operand[0], bin, a->set, e));
 	LWM_GO(lwm_pipeline_select_stages(p, &only, from, until, e));
-	if (print && !slurm)
-		rc = lwm_fail(e, LWM_EUSAGE, "--print goes with --slurm (for what would run here there is --plan)");
-	else /* a stage that cannot start says so now, not after those before it have run for days */
-		rc = lwm_run_check(p, &c, e);
-	if (rc < 0 || check)
-		goto out;
-	if (slurm)
-		rc = as_jobs(p, &c, a->set, e);
-	else
-		rc = a->common.plan ? plan(p, &c, e) : lwm_run_here(p, &c, e);
+	if (slurm) {
+		job = slurm_file(bin, "job.sh");
+		site = slurm_file(bin, "site.sh");
+	}
+	struct lwm_run_slurm_cfg s = { .job_sh = job, .site = site, .print = print, .sets = a->set };
+	rc = run_checked(p, &c, &s, a->common.plan, e);
 out:
 	lwm_pipeline_free(p);
+	free(job);
+	free(site);
 	free(bin);
 	return rc;
 }
 
 int main(int argc, char **argv)
 {
-	return lwm_tool_main(&tool, argc, argv, run);
+	return lwm_tool_main(&tool, argc, argv, run_pipeline);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/show.h"
 #include "common/pipeline/command.h"
 
 int lwm_run_ask_program(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, const char *question,
@@ -54,7 +55,10 @@ int lwm_run_check(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lw
 		struct lwm_pipe_stage *st = &p->stage[p->order[o]];
 		if (!st->selected)
 			continue;
-		rc = lwm_pipeline_make_tasks(p, p->order[o], e);
+		if (st->ranks && c->launch)
+			rc = lwm_show_check(c->launch, "--launch", e);
+		if (rc == 0)
+			rc = lwm_pipeline_make_tasks(p, p->order[o], e);
 		/* the tasks of one stage differ in names of files only */
 		if (rc == 0 && st->ntask)
 			rc = ask_options(p, &st->task[0], c, e);

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "common/base/launch.h"
-#include "common/base/show.h"
 
 char *lwm_run_find_program(const struct lwm_pipeline *p, const char *tool)
 {
@@ -48,7 +47,6 @@ static int add_launcher(const struct lwm_run_cfg *c, int64_t ranks, struct lwm_p
 	int rc = 0;
 	if (!cmd)
 		cmd = lwm_launch_job() ? "srun --mpi=pmix --kill-on-bad-exit=1" : "mpirun --oversubscribe";
-	LWM_TRY(lwm_show_check(cmd, "--launch", e));
 	copy = strdup(cmd);
 	if (!copy)
 		return lwm_fail_memory(e, NULL);

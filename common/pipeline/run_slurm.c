@@ -14,7 +14,7 @@
 #include "common/base/show.h"
 #include "common/pipeline/command.h"
 
-enum { WINDOW = 1000, MAX_IDS = 64 }; /* tasks of one array: Slurm's usual MaxArraySize is 1001 */
+enum { WINDOW = 1000, MAX_IDS = 64, MAX_CWD = 4096 }; /* tasks of one array: Slurm's usual MaxArraySize is 1001 */
 
 struct link { /* the jobs of one stage */
 	bool submitted;
@@ -28,8 +28,13 @@ struct chain {
 	const struct lwm_run_slurm_cfg *s;
 	struct lwm_str *out;
 	struct link *link;
-	char *functions, cwd[4096];
+	char *functions, cwd[MAX_CWD];
 };
+
+static int read_cwd(char cwd[MAX_CWD], struct lwm_err *e)
+{
+	return getcwd(cwd, MAX_CWD) ? 0 : lwm_fail_errno(e, LWM_ENOINPUT, errno, "the working folder");
+}
 
 /* Values behind #SBATCH are not read by a shell and cannot be quoted: only harmless bytes. */
 static int check_plain(const char *value, const char *what, struct lwm_err *e)
@@ -41,10 +46,34 @@ static int check_plain(const char *value, const char *what, struct lwm_err *e)
 			what, value);
 }
 
-static int add_header(struct chain *ch, const struct lwm_pipe_stage *st, int64_t n, struct lwm_str *b, struct lwm_err *e)
+int lwm_run_check_slurm(const struct lwm_pipeline *p, const struct lwm_run_slurm_cfg *s, struct lwm_err *e)
+{
+	char cwd[MAX_CWD];
+	LWM_TRY(read_cwd(cwd, e));
+	/* what comes from neither the pipeline file nor the command line; the rest was looked at when that was read */
+	LWM_TRY(lwm_show_check(cwd, "the working folder", e));
+	LWM_TRY(lwm_show_check(s->job_sh, "the file of the batch functions", e));
+	if (s->site)
+		LWM_TRY(lwm_show_check(s->site, "the site's settings", e));
+	if (strchr(p->bin, ':')) /* PATH has no way to quote it */
+		return lwm_fail(e, LWM_EUSAGE, "%s: a folder with ':' in its name cannot be in the PATH of a job", p->bin);
+	if (!strcmp(p->file, "-"))
+		return lwm_fail(e, LWM_EUSAGE, "a pipeline from standard input cannot be submitted: its jobs read it again");
+	LWM_TRY(check_plain(p->out, "the output folder", e));
+	for (int i = 0; i < p->nstage; i++) {
+		const struct lwm_pipe_stage *st = &p->stage[p->order[i]];
+		if (st->selected && st->mem)
+			LWM_TRY(check_plain(st->mem, "resources: mem", e));
+		if (st->selected && st->partition)
+			LWM_TRY(check_plain(st->partition, "resources: partition", e));
+	}
+	return 0;
+}
+
+/* The lines that Slurm reads. Every value was found to be plain. */
+static void add_header(struct chain *ch, const struct lwm_pipe_stage *st, int64_t n, struct lwm_str *b)
 {
 	int64_t ranks = lwm_run_ranks(st, ch->c);
-	LWM_TRY(check_plain(ch->p->out, "the output folder", e));
 	lwm_str_puts(b, "#!/bin/bash\n");
 	lwm_str_printf(b, "#SBATCH --job-name=lwm-%s-%s\n", ch->p->name, st->name);
 	lwm_str_printf(b, "#SBATCH --output=%s/logs/%%x-%s.log\n", ch->p->out, n > 1 ? "%A_%a" : "%j");
@@ -62,19 +91,14 @@ static int add_header(struct chain *ch, const struct lwm_pipe_stage *st, int64_t
 		int64_t minutes = (int64_t)(st->seconds / 60 + 0.999);
 		lwm_str_printf(b, "#SBATCH --time=%" PRId64 ":%02d:00\n", minutes / 60, (int)(minutes % 60));
 	}
-	if (st->mem) {
-		LWM_TRY(check_plain(st->mem, "resources: mem", e));
+	if (st->mem)
 		lwm_str_printf(b, "#SBATCH --mem=%s\n", st->mem);
-	}
-	if (st->partition) {
-		LWM_TRY(check_plain(st->partition, "resources: partition", e));
+	if (st->partition)
 		lwm_str_printf(b, "#SBATCH --partition=%s\n", st->partition);
-	}
 	lwm_str_printf(b, "# Stage %s of ", st->name);
 	lwm_run_quote_word(ch->p->file, b);
 	lwm_str_puts(b, ". Its log folder must exist before it is submitted.\n"
 		     "# shellcheck disable=SC1003,SC1112,SC2016 # quoted words are meant as they stand\n");
-	return 0;
 }
 
 static void add_words(struct lwm_str *b, const struct lwm_paths *w)
@@ -181,7 +205,7 @@ static void add_folders(const struct lwm_pipe_task *const *t, int64_t n, struct 
 static int make_script(struct chain *ch, struct lwm_pipe_stage *st, const struct lwm_pipe_task *const *t,
 		  const struct lwm_run_verdict *v, int64_t n, struct lwm_str *b, struct lwm_err *e)
 {
-	LWM_TRY(add_header(ch, st, n, b, e));
+	add_header(ch, st, n, b);
 	add_prologue(ch, b);
 	add_needs(ch, st, b);
 	add_folders(t, n, b);
@@ -203,9 +227,9 @@ static int make_script(struct chain *ch, struct lwm_pipe_stage *st, const struct
 }
 
 /* A stage whose tasks depend on files that do not exist yet: the job itself looks for them when it starts. */
-static int make_late_script(struct chain *ch, struct lwm_pipe_stage *st, struct lwm_str *b, struct lwm_err *e)
+static int make_late_script(struct chain *ch, const struct lwm_pipe_stage *st, struct lwm_str *b, struct lwm_err *e)
 {
-	LWM_TRY(add_header(ch, st, 1, b, e));
+	add_header(ch, st, 1, b);
 	add_prologue(ch, b);
 	lwm_str_puts(b, "lwm_direct lwm-run ");
 	if (*ch->p->file == '-') /* else an option */
@@ -355,20 +379,6 @@ static int chain_stages(struct chain *ch, struct lwm_err *e)
 	return 0;
 }
 
-/* What comes from neither the pipeline file nor the command line; the rest was looked at when that was read. */
-static int check_names(const struct chain *ch, struct lwm_err *e)
-{
-	LWM_TRY(lwm_show_check(ch->cwd, "the working folder", e));
-	LWM_TRY(lwm_show_check(ch->s->job_sh, "the file of the batch functions", e));
-	if (ch->s->site)
-		LWM_TRY(lwm_show_check(ch->s->site, "the site's settings", e));
-	if (strchr(ch->p->bin, ':')) /* PATH has no way to quote it */
-		return lwm_fail(e, LWM_EUSAGE, "%s: a folder with ':' in its name cannot be in the PATH of a job", ch->p->bin);
-	if (!strcmp(ch->p->file, "-"))
-		return lwm_fail(e, LWM_EUSAGE, "a pipeline from standard input cannot be submitted: its jobs read it again");
-	return 0;
-}
-
 int lwm_run_on_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_run_slurm_cfg *s, struct lwm_str *out,
 		  struct lwm_err *e)
 {
@@ -378,10 +388,10 @@ int lwm_run_on_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const 
 	ch.link = calloc((size_t)p->nstage, sizeof *ch.link);
 	if (!ch.link || !logs)
 		rc = lwm_fail_memory(e, NULL);
-	else if (!getcwd(ch.cwd, sizeof ch.cwd))
-		rc = lwm_fail_errno(e, LWM_ENOINPUT, errno, "the working folder");
 	if (rc == 0)
-		rc = check_names(&ch, e);
+		rc = lwm_run_check_slurm(p, s, e);
+	if (rc == 0)
+		rc = read_cwd(ch.cwd, e);
 	if (rc == 0)
 		rc = load_functions(&ch, e);
 	if (rc == 0 && !s->print) /* without it Slurm would start nothing and leave no log */

@@ -384,6 +384,28 @@ shards() { # a pipeline of N shards, made and verified
 	[[ $(sed -n 3p calls) == *--dependency=afterany:102\ * ]]
 }
 
+@test "what a batch job cannot hold is refused by --check too, and before the first job is submitted" {
+	local how
+	mkdir bin
+	printf '#!/bin/bash\necho "$*" >>calls\necho 7\n' >bin/sbatch
+	chmod +x bin/sbatch
+	PATH=$PWD/bin:$PATH
+	for how in --check --print ''; do
+		# shellcheck disable=SC2086
+		code 64 lwm-run --slurm $how p.yaml --set 'stages.say.resources={mem: a b}' # the last stage
+		err_has "resources: mem 'a b': batch jobs take only"
+		# shellcheck disable=SC2086
+		code 64 lwm-run --slurm $how p.yaml --set out='o;x'
+		err_has 'the output folder'
+		# shellcheck disable=SC2086
+		code 64 lwm-run $how --launch $'a\nb' --set stages.say.ranks=2 p.yaml ${how:+--slurm}
+		err_has '--launch'
+	done
+	gone calls
+	ok lwm-run --check --slurm p.yaml
+	ok lwm-run --check p.yaml --set 'stages.say.resources={mem: a b}' # not asked to submit
+}
+
 @test "the time of a batch job is rounded up to minutes" {
 	local t
 	for t in '90s 0:02:00' '60s 0:01:00' '1:30:00 1:30:00' '2d 48:00:00' '3601s 1:01:00'; do
