@@ -122,7 +122,7 @@ static int run_checked(struct lwm_pipeline *p, const struct lwm_run_cfg *c, cons
 		LWM_TRY(lwm_run_check_slurm(p, s, e));
 	if (check)
 		return 0;
-	if (slurm)
+	if (slurm && (print || !plan))
 		return submit_jobs(p, c, s, e);
 	return plan ? print_plan(p, c, e) : lwm_run_here(p, c, e);
 }

@@ -406,6 +406,20 @@ shards() { # a pipeline of N shards, made and verified
 	ok lwm-run --check p.yaml --set 'stages.say.resources={mem: a b}' # not asked to submit
 }
 
+@test "a plan submits nothing" {
+	mkdir bin
+	printf '#!/bin/bash\ntouch called\necho 7\n' >bin/sbatch
+	chmod +x bin/sbatch
+	PATH=$PWD/bin:$PATH
+	ok lwm-run --plan p.yaml
+	local plan=$output
+	ok lwm-run --slurm --plan p.yaml
+	[ "$output" = "$plan" ]
+	gone called out
+	ok lwm-run --slurm p.yaml
+	[ -e called ]
+}
+
 @test "the time of a batch job is rounded up to minutes" {
 	local t
 	for t in '90s 0:02:00' '60s 0:01:00' '1:30:00 1:30:00' '2d 48:00:00' '3601s 1:01:00'; do
