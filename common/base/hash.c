@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -14,7 +15,7 @@ struct lwm_hasher {
 static struct lwm_hash text(XXH128_hash_t h)
 {
 	struct lwm_hash out;
-	snprintf(out.hex, sizeof out.hex, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
+	snprintf(out.hex, sizeof out.hex, "%016" PRIx64 "%016" PRIx64, h.high64, h.low64);
 	return out;
 }
 
@@ -74,7 +75,7 @@ int lwm_hash_file(const char *path, struct lwm_hash *out, int64_t *bytes, struct
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
-			rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: read failed at byte %lld", path, (long long)total);
+			rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: read failed at byte %" PRId64, path, total);
 			goto out;
 		}
 		if (n == 0)

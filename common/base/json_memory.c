@@ -1,5 +1,6 @@
 /* What jansson does when it gets no memory: it may lose a key, a member or a part of a string and go on, or end the program.
  * So its allocations are watched, what was made without all of them is not used, and while it parses there is a reserve. */
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -63,7 +64,7 @@ static int out_of_memory(const char *name, struct lwm_err *e)
 }
 
 enum { CHECKED = 8 << 20, VALUE = 48, MEMBER = 160 }; /* bytes of a text that is looked at; of memory, about */
-#define JSON_MOST (1LL << 30)
+#define JSON_MOST (INT64_C(1) << 30)
 
 /* Memory that the values of a text would take, at least: "0," is two bytes in a file and a value in a list. */
 static int64_t memory_of(const char *s, size_t n)
@@ -112,7 +113,7 @@ static int parse(json_t **out, const char *text, size_t n, size_t flags, const c
 	bool before = starved;
 	*out = NULL;
 	if (n > CHECKED && memory_of(text, n) > JSON_MOST)
-		return lwm_fail(e, LWM_EDATA, "%s: has more values than fit into %lld bytes of memory", name, JSON_MOST);
+		return lwm_fail(e, LWM_EDATA, "%s: has more values than fit into %" PRId64 " bytes of memory", name, JSON_MOST);
 	if (n > SIZE_MAX / 8 || !hold(PIECE + 4 * n)) /* the string being read doubles its room */
 		return out_of_memory(name, e);
 	starved = false;

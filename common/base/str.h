@@ -19,7 +19,9 @@ void lwm_str_add(struct lwm_str *b, const void *bytes, size_t n);
 void lwm_str_puts(struct lwm_str *b, const char *text);
 void lwm_str_putc(struct lwm_str *b, char c);
 void lwm_str_printf(struct lwm_str *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void lwm_str_json(struct lwm_str *b, const char *text, size_t n); /* as a quoted JSON string; bad UTF-8 becomes U+FFFD */
+/* As a quoted JSON string. Bytes that are no UTF-8 become U+FFFD, where jansson refuses the text: for lines that have to come out
+ * whatever a file is called or a program has said. */
+void lwm_str_json(struct lwm_str *b, const char *text, size_t n);
 void lwm_str_reset(struct lwm_str *b);   /* empty, memory kept */
 void lwm_str_release(struct lwm_str *b); /* empty, memory freed */
 int lwm_str_ok(const struct lwm_str *b, struct lwm_err *e); /* -LWM_EMEMORY when an append failed */

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/magic.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -66,7 +67,7 @@ static char *make_name(const char *path)
 		n = asprintf(&out, "%s%s%s-%s", path, mark, host, text);
 	} else {
 		keep -= (int)strlen(base) - BASE_MAX + 16;
-		n = asprintf(&out, "%.*s%016llx%s%s-%s", keep, path, (unsigned long long)lwm_hash64(base, strlen(base), 0), mark,
+		n = asprintf(&out, "%.*s%016" PRIx64 "%s%s-%s", keep, path, lwm_hash64(base, strlen(base), 0), mark,
 			     host, text);
 	}
 	return n < 0 ? NULL : out;

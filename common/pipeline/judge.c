@@ -43,7 +43,7 @@ static int add_file_print(struct lwm_run_seen *s, struct lwm_hasher *h, const ch
 	if (st->st_size <= MAX_HASHED) {
 		LWM_TRY(lwm_run_seen_hash(s, path, st, text, e));
 	} else {
-		snprintf(text, sizeof text, "%lld %lld.%09ld", (long long)st->st_size, (long long)st->st_mtim.tv_sec,
+		snprintf(text, sizeof text, "%" PRId64 " %" PRId64 ".%09ld", (int64_t)st->st_size, (int64_t)st->st_mtim.tv_sec,
 			 st->st_mtim.tv_nsec);
 	}
 	lwm_hasher_add(h, path, strlen(path) + 1);

@@ -11,7 +11,7 @@
 #include "common/base/json.h"
 
 #define SCHEMA "lwm-run-seen/1"
-#define SECOND 1000000000LL
+#define SECOND INT64_C(1000000000)
 
 enum { FINE = 20 * 1000 * 1000, MEMO = 64, LOOK = 128 };
 
@@ -24,8 +24,9 @@ int64_t lwm_run_wall_time(void)
 
 static void write_look(const struct stat *st, char out[LOOK])
 {
-	snprintf(out, LOOK, "%lld %lld.%09ld %lld.%09ld %llu", (long long)st->st_size, (long long)st->st_mtim.tv_sec, st->st_mtim.tv_nsec,
-		 (long long)st->st_ctim.tv_sec, st->st_ctim.tv_nsec, (unsigned long long)st->st_ino);
+	snprintf(out, LOOK, "%" PRId64 " %" PRId64 ".%09ld %" PRId64 ".%09ld %" PRIu64, (int64_t)st->st_size,
+		 (int64_t)st->st_mtim.tv_sec, st->st_mtim.tv_nsec, (int64_t)st->st_ctim.tv_sec, st->st_ctim.tv_nsec,
+		 (uint64_t)st->st_ino);
 }
 
 /* From when on a change of the file would give it another time. */
