@@ -32,28 +32,13 @@ static int upload(struct lk_dev *dev, char *weights, int64_t at, const float *ho
 	return lwm_dev_check(dev, rc, e);
 }
 
-/* The table of a model as tensors in files. */
-static struct lwm_tensor *tensors_of(const struct lwm_params *p)
-{
-	struct lwm_tensor *t = calloc((size_t)p->n, sizeof *t);
-	for (int64_t i = 0; t && i < p->n; i++) {
-		t[i] = (struct lwm_tensor){ .ndim = p->list[i].ndim, .offset = p->list[i].offset, .count = p->list[i].count };
-		snprintf(t[i].name, sizeof t[i].name, "%s", p->list[i].name);
-		memcpy(t[i].shape, p->list[i].shape, sizeof t[i].shape);
-	}
-	return t;
-}
-
-static int fill_device(struct lwm_lm *m, struct lwm_source *s, const struct lwm_params *p, struct lwm_err *e)
+static int fill_device(struct lwm_lm *m, struct lwm_source *s, const struct lwm_tensors *p, struct lwm_err *e)
 {
 	int64_t most = 0;
 	float *host = NULL;
 	void *stage = NULL;
 	int rc = 0;
-	struct lwm_tensor *t = tensors_of(p);
-	if (!t)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", s->dir);
-	LWM_GO(lwm_source_all_placed(s, t, p->n, e));
+	LWM_TRY(lwm_source_all_placed(s, p, e));
 	for (int64_t i = 0; i < p->n; i++)
 		if (p->list[i].count > most)
 			most = p->list[i].count;
@@ -64,14 +49,14 @@ static int fill_device(struct lwm_lm *m, struct lwm_source *s, const struct lwm_
 		goto out;
 	}
 	for (int64_t i = 0; i < p->n; i++) {
-		LWM_GO(lwm_source_read(s, &t[i], false, 0, t[i].count, host, e));
-		LWM_GO(upload(m->dev, m->weights, t[i].offset, host, stage, t[i].count, e));
+		const struct lwm_tensor *t = &p->list[i];
+		LWM_GO(lwm_source_read(s, t, false, 0, t->count, host, e));
+		LWM_GO(upload(m->dev, m->weights, t->offset, host, stage, t->count, e));
 	}
 	rc = lwm_dev_check(m->dev, lk_sync(m->dev), e);
 out:
 	lk_mem_free(m->dev, stage);
 	free(host);
-	free(t);
 	return rc;
 }
 
@@ -115,7 +100,7 @@ int lwm_lm_open(struct lwm_lm *m, const char *dir, bool older_ok, struct lk_dev 
 {
 	struct lwm_source s;
 	const json_t *config;
-	struct lwm_params p = { 0 };
+	struct lwm_tensors p = { 0 };
 	memset(m, 0, sizeof *m);
 	m->dev = dev;
 	int rc = lwm_source_open_folder(&s, dir, older_ok, LWM_CKPT_FULL, &config, e);
@@ -124,10 +109,10 @@ int lwm_lm_open(struct lwm_lm *m, const char *dir, bool older_ok, struct lk_dev 
 	LWM_GO(lwm_llama_from_json(&m->cfg, config, dir, e));
 	LWM_GO(name_it(m, &s, config, e));
 	LWM_GO(take_records(m, &s, dir, e));
-	LWM_GO(lwm_llama_params(&p, &m->cfg, e));
+	LWM_GO(lwm_llama_tensors(&p, &m->cfg, e));
 	LWM_GO(fill_device(m, &s, &p, e));
 out:
-	lwm_params_release(&p);
+	lwm_tensors_release(&p);
 	lwm_source_close(&s);
 	if (rc < 0)
 		lwm_lm_close(m);

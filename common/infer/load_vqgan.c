@@ -11,7 +11,7 @@ int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool 
 {
 	struct lwm_source s;
 	const json_t *config;
-	struct lwm_vqgan_params p = { 0 };
+	struct lwm_tensors p = { 0 };
 	float *host = NULL;
 	void *mem = NULL;
 	*flat = NULL;
@@ -19,18 +19,15 @@ int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool 
 	if (rc < 0)
 		goto out;
 	LWM_GO(lwm_vqgan_cfg_from_json(c, config, dir, e));
-	LWM_GO(lwm_vqgan_params_init(&p, c, e));
-	host = calloc((size_t)p.floats, sizeof *host);
-	if (!host || lk_mem_alloc(dev, (size_t)p.floats * sizeof *host, &mem)) {
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory for %" PRId64 " weights", dir, p.count);
+	LWM_GO(lwm_vqgan_tensors(&p, c, e));
+	host = calloc((size_t)p.total, sizeof *host);
+	if (!host || lk_mem_alloc(dev, (size_t)p.total * sizeof *host, &mem)) {
+		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory for %" PRId64 " weights", dir, p.params);
 		goto out;
 	}
-	for (int64_t i = 0; i < p.n; i++) {
-		struct lwm_tensor t;
-		lwm_vqgan_tensor(&t, &p.v[i]);
-		LWM_GO(lwm_source_read(&s, &t, false, 0, t.count, host + t.offset, e));
-	}
-	rc = lwm_dev_check(dev, lk_upload(dev, mem, host, (size_t)p.floats * sizeof *host), e);
+	for (int64_t i = 0; i < p.n; i++)
+		LWM_GO(lwm_source_read(&s, &p.list[i], false, 0, p.list[i].count, host + p.list[i].offset, e));
+	rc = lwm_dev_check(dev, lk_upload(dev, mem, host, (size_t)p.total * sizeof *host), e);
 	*flat = mem;
 out:
 	if (rc < 0 && mem) {
@@ -38,7 +35,7 @@ out:
 		*flat = NULL;
 	}
 	free(host);
-	lwm_vqgan_params_release(&p);
+	lwm_tensors_release(&p);
 	lwm_source_close(&s);
 	return rc;
 }

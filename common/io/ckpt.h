@@ -28,16 +28,11 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "common/tensor/tensor.h"
 
 enum lwm_ckpt_group { LWM_CKPT_PARAMS, LWM_CKPT_ADAM_M, LWM_CKPT_ADAM_V, LWM_CKPT_GROUPS };
 #define LWM_CKPT_ALL 7u /* mask of the three */
 extern const char *const lwm_ckpt_group_names[];
-
-struct lwm_ckpt_tensor {
-	const char *name;
-	int ndim;
-	int64_t shape[4];
-};
 
 struct lwm_ckpt_slice {
 	int64_t tensor;                     /* index into the tensor table; the table is the same on all ranks */
@@ -59,8 +54,7 @@ typedef int lwm_ckpt_fill_fn(void *ctx, int group, int64_t slice, int64_t first,
 struct lwm_ckpt_out {    /* what one rank writes */
 	const char *dir; /* created when missing */
 	int rank;
-	const struct lwm_ckpt_tensor *tensor;
-	int64_t ntensor;
+	const struct lwm_tensors *tensors; /* of each entry the name and the shape are used */
 	const struct lwm_ckpt_slice *slice;
 	int64_t nslice;
 	unsigned groups;        /* mask, bit per enum lwm_ckpt_group */
@@ -86,9 +80,8 @@ struct lwm_ckpt_meta {
 
 /* Removes whatever lies in the folder beside the parts (of a save that was killed), then writes the record. slice: those of part
  * 0, of part 1, ... end to end, as the parts were written with; their data are not looked at. */
-int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor,
-		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, const struct lwm_ckpt_slice *slice,
-		    struct lwm_err *e);
+int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_tensors *tensors,
+		    const struct lwm_ckpt_part *part, int nparts, const struct lwm_ckpt_slice *slice, struct lwm_err *e);
 /* "ROOT/step_00000120", malloc'ed */
 char *lwm_ckpt_dir(const char *root, int64_t step);
 
@@ -134,7 +127,8 @@ int lwm_ckpt_check_part(const struct lwm_ckpt *c, int k, enum lwm_ckpt_check how
 const char *lwm_ckpt_path(const struct lwm_ckpt *c); /* the folder */
 const struct lwm_ckpt_meta *lwm_ckpt_meta(const struct lwm_ckpt *c);
 int64_t lwm_ckpt_count(const struct lwm_ckpt *c);
-const struct lwm_ckpt_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i);
+const struct lwm_tensors *lwm_ckpt_tensors(const struct lwm_ckpt *c); /* names and shapes. Borrowed */
+const struct lwm_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i);
 int64_t lwm_ckpt_size(const struct lwm_ckpt *c, int64_t i);        /* values */
 int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name); /* -1: not there */
 /* n values of tensor i from offset, whatever parts hold them; every block touched is checked. */

@@ -16,17 +16,6 @@ const struct lwm_vec lwm_part_layout[LWM_PART_VECS] = {
 };
 enum { PIECE = 1 << 18 }; /* values asked of the callback at a time */
 
-int64_t lwm_ckpt_tensor_size(const struct lwm_ckpt_tensor *t)
-{
-	int64_t n = 1;
-	if (t->ndim < 0 || t->ndim > 4)
-		return -1;
-	for (int i = 0; i < t->ndim; i++)
-		if (t->shape[i] < 1 || lwm_mul(n, t->shape[i], &n))
-			return -1;
-	return n > INT64_MAX / 64 ? -1 : n;
-}
-
 int lwm_ckpt_slice_check(const struct lwm_ckpt_slice *s, int64_t size, int64_t *n, const char *where,
 			 struct lwm_err *e)
 {
@@ -43,15 +32,15 @@ int lwm_ckpt_slice_check(const struct lwm_ckpt_slice *s, int64_t size, int64_t *
 	return 0;
 }
 
-char *lwm_ckpt_names(const struct lwm_ckpt_tensor *t, int64_t n, int64_t *bytes)
+char *lwm_ckpt_names(const struct lwm_tensors *t, int64_t *bytes)
 {
 	size_t total = 0;
-	for (int64_t i = 0; i < n; i++)
-		total += strlen(t[i].name) + 1;
+	for (int64_t i = 0; i < t->n; i++)
+		total += strlen(t->list[i].name) + 1;
 	char *out = malloc(total + 1), *p = out;
-	for (int64_t i = 0; out && i < n; i++) {
-		size_t k = strlen(t[i].name) + 1;
-		memcpy(p, t[i].name, k);
+	for (int64_t i = 0; out && i < t->n; i++) {
+		size_t k = strlen(t->list[i].name) + 1;
+		memcpy(p, t->list[i].name, k);
 		p += k;
 	}
 	*bytes = (int64_t)total;
@@ -113,8 +102,8 @@ static int total_values(const struct lwm_ckpt_out *o, const char *path, int64_t 
 	*total = 0;
 	for (int64_t i = 0; i < o->nslice; i++) {
 		const struct lwm_ckpt_slice *s = &o->slice[i];
-		int64_t n, size = s->tensor >= 0 && s->tensor < o->ntensor
-					  ? lwm_ckpt_tensor_size(&o->tensor[s->tensor])
+		int64_t n, size = s->tensor >= 0 && s->tensor < o->tensors->n
+					  ? lwm_tensor_size(&o->tensors->list[s->tensor])
 					  : -1;
 		if (size < 0)
 			return lwm_fail(e, LWM_EINTERNAL, "%s: slice %" PRId64 " belongs to no tensor", path, i);
@@ -172,7 +161,7 @@ static int write_file(const struct lwm_ckpt_out *o, const char *path, struct lwm
 	int64_t total, names_bytes;
 	int rc;
 	LWM_TRY(total_values(o, path, &total, e));
-	char *names = lwm_ckpt_names(o->tensor, o->ntensor, &names_bytes);
+	char *names = lwm_ckpt_names(o->tensors, &names_bytes);
 	float *buf = o->fill ? malloc(PIECE * sizeof *buf) : NULL;
 	if (!names || (o->fill && !buf)) {
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);

@@ -29,9 +29,8 @@ struct lwm_ckpt {
 	json_t *record;
 	struct lwm_ckpt_meta meta;
 	bool told; /* the record says which slices lie in which part */
-	struct lwm_ckpt_tensor *tensor;
-	int64_t *size, *first_slice; /* per tensor; first_slice has one more */
-	int64_t ntensor;
+	struct lwm_tensors tensors;
+	int64_t *first_slice; /* per tensor, and one more */
 	struct part *part;
 	int nparts, nopen, victim;
 	struct slice *slice; /* by tensor, then offset */
@@ -48,8 +47,7 @@ void lwm_ckpt_close(struct lwm_ckpt *c)
 	}
 	json_decref(c->record);
 	free(c->part);
-	free(c->tensor);
-	free(c->size);
+	lwm_tensors_release(&c->tensors);
 	free(c->first_slice);
 	free(c->slice);
 	free(c->dir);
@@ -95,20 +93,19 @@ static int read_meta(struct lwm_ckpt *c, struct lwm_err *e)
 
 static int read_tensor(struct lwm_ckpt *c, const json_t *o, struct lwm_err *e)
 {
-	struct lwm_ckpt_tensor *t = &c->tensor[c->ntensor];
+	struct lwm_tensor t = { 0 };
 	json_t *shape;
-	LWM_TRY(lwm_json_str(o, "name", &t->name, c->dir, e));
+	LWM_TRY(lwm_json_str(o, "name", &t.name, c->dir, e));
 	LWM_TRY(lwm_json_get(o, "shape", JSON_ARRAY, &shape, c->dir, e));
-	if (json_array_size(shape) > 4)
-		return lwm_fail(e, LWM_EDATA, "%s: tensor '%s' has more than 4 dimensions", c->dir, t->name);
-	t->ndim = (int)json_array_size(shape);
-	for (int d = 0; d < t->ndim; d++)
-		t->shape[d] = json_integer_value(json_array_get(shape, (size_t)d));
-	c->size[c->ntensor] = lwm_ckpt_tensor_size(t);
-	if (c->size[c->ntensor] < 0)
-		return lwm_fail(e, LWM_EDATA, "%s: tensor '%s' has no usable shape", c->dir, t->name);
-	c->ntensor++;
-	return 0;
+	if (json_array_size(shape) > LWM_TENSOR_DIMS)
+		return lwm_fail(e, LWM_EDATA, "%s: tensor '%s' has more than 4 dimensions", c->dir, t.name);
+	t.ndim = (int)json_array_size(shape);
+	for (int d = 0; d < t.ndim; d++)
+		t.shape[d] = json_integer_value(json_array_get(shape, (size_t)d));
+	int rc = lwm_tensors_add(&c->tensors, &t, NULL);
+	if (rc == -LWM_EMEMORY)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	return rc < 0 ? lwm_fail(e, LWM_EDATA, "%s: tensor '%s' has no usable shape", c->dir, t.name) : 0;
 }
 
 static int read_tensors(struct lwm_ckpt *c, struct lwm_err *e)
@@ -117,10 +114,8 @@ static int read_tensors(struct lwm_ckpt *c, struct lwm_err *e)
 	size_t i, n;
 	LWM_TRY(lwm_json_get(c->record, "tensors", JSON_ARRAY, &list, c->dir, e));
 	n = json_array_size(list);
-	c->tensor = calloc(n + 1, sizeof *c->tensor);
-	c->size = calloc(n + 1, sizeof *c->size);
 	c->first_slice = calloc(n + 2, sizeof *c->first_slice);
-	if (!c->tensor || !c->size || !c->first_slice)
+	if (!c->first_slice)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
 	json_array_foreach(list, i, o)
 		LWM_TRY(read_tensor(c, o, e));
@@ -133,12 +128,12 @@ static int add_slice(struct lwm_ckpt *c, int k, const int64_t *row, struct lwm_e
 	struct slice *x = &c->slice[c->nslice];
 	struct part *p = &c->part[k];
 	int64_t n;
-	if (row[LWM_SLICE_TENSOR] < 0 || row[LWM_SLICE_TENSOR] >= c->ntensor)
+	if (row[LWM_SLICE_TENSOR] < 0 || row[LWM_SLICE_TENSOR] >= c->tensors.n)
 		return lwm_fail(e, LWM_EDATA, "%s: a slice of tensor %" PRId64 ", there are %" PRId64, p->path,
-				row[LWM_SLICE_TENSOR], c->ntensor);
+				row[LWM_SLICE_TENSOR], c->tensors.n);
 	x->s = (struct lwm_ckpt_slice){ row[LWM_SLICE_TENSOR], row[LWM_SLICE_OFFSET], row[LWM_SLICE_RUN],
 					row[LWM_SLICE_COUNT],  row[LWM_SLICE_STRIDE], { 0 } };
-	LWM_TRY(lwm_ckpt_slice_check(&x->s, c->size[x->s.tensor], &n, p->path, e));
+	LWM_TRY(lwm_ckpt_slice_check(&x->s, c->tensors.list[x->s.tensor].count, &n, p->path, e));
 	if (n > INT64_MAX / 64 - p->values)
 		return lwm_fail(e, LWM_EDATA, "%s: its slices are too large", p->path);
 	x->part = k;
@@ -216,7 +211,7 @@ static int read_files(struct lwm_ckpt *c, struct lwm_err *e)
 static int check_names(struct lwm_ckpt *c, const struct part *p, struct lwm_vfr *r, struct lwm_err *e)
 {
 	int64_t n, have = lwm_vfr_vec(r, LWM_PART_NAMES)->n;
-	char *want = lwm_ckpt_names(c->tensor, c->ntensor, &n), *got = malloc((size_t)have + 1);
+	char *want = lwm_ckpt_names(&c->tensors, &n), *got = malloc((size_t)have + 1);
 	int rc = 0;
 	if (!want || !got)
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
@@ -293,16 +288,16 @@ static int index_slices(struct lwm_ckpt *c, struct lwm_err *e)
 {
 	if (c->nslice)
 		qsort(c->slice, (size_t)c->nslice, sizeof *c->slice, by_place);
-	for (int64_t i = 0; i < c->ntensor; i++) {
+	for (int64_t i = 0; i < c->tensors.n; i++) {
 		int64_t total = 0;
 		c->first_slice[i + 1] += c->first_slice[i];
 		/* each is no more than the tensor, which is far below the range */
-		for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1] && total <= c->size[i]; k++)
+		for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1] && total <= c->tensors.list[i].count; k++)
 			total += c->slice[k].s.run * c->slice[k].s.count;
-		if (total != c->size[i])
+		if (total != c->tensors.list[i].count)
 			return lwm_fail(e, LWM_EDATA,
 					"%s: its parts hold %" PRId64 " of the %" PRId64 " values of '%s'", c->dir,
-					total, c->size[i], c->tensor[i].name);
+					total, c->tensors.list[i].count, c->tensors.list[i].name);
 	}
 	return 0;
 }
@@ -441,27 +436,30 @@ const struct lwm_ckpt_meta *lwm_ckpt_meta(const struct lwm_ckpt *c)
 	return &c->meta;
 }
 
-int64_t lwm_ckpt_count(const struct lwm_ckpt *c)
+const struct lwm_tensors *lwm_ckpt_tensors(const struct lwm_ckpt *c)
 {
-	return c->ntensor;
+	return &c->tensors;
 }
 
-const struct lwm_ckpt_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i)
+int64_t lwm_ckpt_count(const struct lwm_ckpt *c)
 {
-	return &c->tensor[i];
+	return c->tensors.n;
+}
+
+const struct lwm_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i)
+{
+	return &c->tensors.list[i];
 }
 
 int64_t lwm_ckpt_size(const struct lwm_ckpt *c, int64_t i)
 {
-	return c->size[i];
+	return c->tensors.list[i].count;
 }
 
 int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name)
 {
-	for (int64_t i = 0; i < c->ntensor; i++)
-		if (!strcmp(c->tensor[i].name, name))
-			return i;
-	return -1;
+	const struct lwm_tensor *t = lwm_tensors_find(&c->tensors, name);
+	return t ? t - c->tensors.list : -1;
 }
 
 /* The runs of one slice that meet [a, b) of the tensor; returns how many values were read, or an error. */
@@ -490,7 +488,7 @@ int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t 
 		  struct lwm_err *e)
 {
 	int64_t done = 0;
-	if (i < 0 || i >= c->ntensor || offset < 0 || n < 0 || offset > c->size[i] - n)
+	if (i < 0 || i >= c->tensors.n || offset < 0 || n < 0 || offset > c->tensors.list[i].count - n)
 		return lwm_fail(e, LWM_EINTERNAL, "%s: values %" PRId64 " to %" PRId64 " of tensor %" PRId64, c->dir,
 				offset, offset + n, i);
 	if (!(c->meta.groups >> g & 1))
@@ -503,7 +501,7 @@ int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t 
 	}
 	if (done != n)
 		return lwm_fail(e, LWM_EDATA, "%s: the slices of '%s' leave holes or overlap", c->dir,
-				c->tensor[i].name);
+				c->tensors.list[i].name);
 	return 0;
 }
 
@@ -555,9 +553,9 @@ static int cover_tensor(const struct lwm_ckpt *c, int64_t i, struct lwm_err *e)
 	for (int64_t k = 0; k < n && runs[k].start == at; k++)
 		at = runs[k].end;
 	free(runs);
-	if (at != c->size[i])
+	if (at != c->tensors.list[i].count)
 		return lwm_fail(e, LWM_EDATA, "%s: the slices of '%s' leave holes or overlap at value %" PRId64,
-				c->dir, c->tensor[i].name, at);
+				c->dir, c->tensors.list[i].name, at);
 	return 0;
 }
 
@@ -565,7 +563,7 @@ int lwm_ckpt_covers(struct lwm_ckpt *c, struct lwm_err *e)
 {
 	for (int k = 0; k < c->nparts; k++)
 		LWM_TRY(use_part(c, k, e));
-	for (int64_t i = 0; i < c->ntensor; i++)
+	for (int64_t i = 0; i < c->tensors.n; i++)
 		LWM_TRY(cover_tensor(c, i, e));
 	return 0;
 }

@@ -28,15 +28,16 @@ char *lwm_ckpt_dir(const char *root, int64_t step)
 
 /* ---- the record ---- */
 
-static json_t *tensors_json(const struct lwm_ckpt_tensor *t, int64_t n, bool *failed)
+static json_t *tensors_json(const struct lwm_tensors *table, bool *failed)
 {
 	json_t *list = json_array();
-	for (int64_t i = 0; i < n; i++) {
+	for (int64_t i = 0; i < table->n; i++) {
+		const struct lwm_tensor *t = &table->list[i];
 		json_t *o = json_object(), *shape = json_array();
-		for (int d = 0; d < t[i].ndim; d++)
-			if (json_array_append_new(shape, json_integer(t[i].shape[d])))
+		for (int d = 0; d < t->ndim; d++)
+			if (json_array_append_new(shape, json_integer(t->shape[d])))
 				*failed = true;
-		lwm_put(o, "name", json_string(t[i].name), failed);
+		lwm_put(o, "name", json_string(t->name), failed);
 		lwm_put(o, "shape", shape, failed);
 		if (json_array_append_new(list, o))
 			*failed = true;
@@ -118,9 +119,8 @@ void lwm_ckpt_take_back(const char *dir, const char *part)
 	rmdir(dir); /* by the last of the ranks */
 }
 
-int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_ckpt_tensor *tensor,
-		    int64_t ntensor, const struct lwm_ckpt_part *part, int nparts, const struct lwm_ckpt_slice *slice,
-		    struct lwm_err *e)
+int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct lwm_tensors *tensors,
+		    const struct lwm_ckpt_part *part, int nparts, const struct lwm_ckpt_slice *slice, struct lwm_err *e)
 {
 	bool failed = false;
 	json_t *o = json_object();
@@ -135,7 +135,7 @@ int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct
 	lwm_put(o, "tokenizer", json_string(m->tokenizer ? m->tokenizer : ""), &failed);
 	lwm_put(o, "tokenizer_path", json_string(m->tokenizer_path ? m->tokenizer_path : ""), &failed);
 	lwm_put(o, "groups", groups_json(m->groups, &failed), &failed);
-	lwm_put(o, "tensors", tensors_json(tensor, ntensor, &failed), &failed);
+	lwm_put(o, "tensors", tensors_json(tensors, &failed), &failed);
 	lwm_put(o, "files", files_json(part, nparts, slice, &failed), &failed);
 	int rc = failed || !path || !root ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory for the commit record", dir)
 					  : check_sizes(dir, json_object_get(o, "files"), e);

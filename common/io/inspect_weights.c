@@ -51,7 +51,7 @@ static int describe_ckpt(const char *path, bool tensors, json_t *o, bool *failed
 	}
 	const struct lwm_ckpt_meta *m = lwm_ckpt_meta(c);
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
-		const struct lwm_ckpt_tensor *t = lwm_ckpt_tensor(c, i);
+		const struct lwm_tensor *t = lwm_ckpt_tensor(c, i);
 		values += lwm_ckpt_size(c, i);
 		lwm_put(list, t->name, shape_json(t->ndim, t->shape), failed);
 	}
@@ -142,8 +142,8 @@ static int describe_model(const char *path, bool tensors, json_t *o, bool *faile
 	}
 	const char *tok = lwm_model_tokenizer(m);
 	for (int64_t i = 0; i < lwm_model_count(m); i++) {
-		const struct lwm_ckpt_tensor *t = lwm_model_tensor(m, i);
-		values += lwm_ckpt_tensor_size(t);
+		const struct lwm_tensor *t = lwm_model_tensor(m, i);
+		values += t->count;
 		lwm_put(list, t->name, shape_json(t->ndim, t->shape), failed);
 	}
 	lwm_put(o, "of", json_string(lwm_model_kind(m)), failed);

@@ -39,16 +39,6 @@ static int give(void *ctx, int64_t offset, int64_t n, float *out, struct lwm_err
 	return 0;
 }
 
-static struct lwm_ckpt_tensor *table_of(const struct lwm_ckpt *c, struct lwm_err *e)
-{
-	struct lwm_ckpt_tensor *t = calloc((size_t)lwm_ckpt_count(c) + 1, sizeof *t);
-	if (!t)
-		lwm_fail(e, LWM_EMEMORY, "out of memory for the table of tensors");
-	for (int64_t i = 0; t && i < lwm_ckpt_count(c); i++)
-		t[i] = *lwm_ckpt_tensor(c, i);
-	return t;
-}
-
 /* The configuration, speaking of the type that is written. */
 static int config_of(json_t **out, const json_t *config, enum lwm_st_dtype dtype, struct lwm_err *e)
 {
@@ -127,9 +117,6 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 	struct lwm_model_writer *w = NULL;
 	struct source from = { c, 0, 0, p };
 	int rc = 0;
-	struct lwm_ckpt_tensor *t = table_of(c, e);
-	if (!t)
-		return -LWM_EMEMORY;
 	s.kind = s.kind ? s.kind : meta->kind;
 	s.config = s.config ? s.config : json_object_get(meta->config, "model");
 	s.tokenizer = s.tokenizer ? s.tokenizer : meta->tokenizer;
@@ -142,7 +129,7 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 	LWM_GO(config_of(&config, s.config, s.dtype, e));
 	s.config = config;
 	LWM_GO(lwm_ckpt_covers(c, e));
-	LWM_GO(lwm_model_create(&w, dir, &s, t, lwm_ckpt_count(c), force, e));
+	LWM_GO(lwm_model_create(&w, dir, &s, lwm_ckpt_tensors(c), force, e));
 	for (from.tensor = 0; from.tensor < lwm_ckpt_count(c); from.tensor++)
 		LWM_GO(lwm_model_add_from(w, give, &from, e));
 	rc = lwm_model_commit(w, e);
@@ -151,7 +138,6 @@ out:
 	lwm_model_discard(w);
 	json_decref(config);
 	lwm_str_release(&source);
-	free(t);
 	return rc;
 }
 
@@ -186,11 +172,6 @@ static int differ(const struct pair *v, int64_t n, int64_t first, const char *na
 			(double)v->b[i], (double)v->a[i]);
 }
 
-static int same_shape(const struct lwm_ckpt_tensor *a, const struct lwm_ckpt_tensor *b)
-{
-	return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape);
-}
-
 static int compare_model(struct lwm_ckpt *c, struct lwm_model *m, enum lwm_st_dtype dtype, struct pair *v,
 			 struct lwm_progress *p, struct lwm_err *e)
 {
@@ -199,9 +180,9 @@ static int compare_model(struct lwm_ckpt *c, struct lwm_model *m, enum lwm_st_dt
 		return lwm_fail(e, LWM_ENO, "the model has %" PRId64 " tensors, the checkpoint %" PRId64,
 				lwm_model_count(m), lwm_ckpt_count(c));
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
-		const struct lwm_ckpt_tensor *t = lwm_ckpt_tensor(c, i);
+		const struct lwm_tensor *t = lwm_ckpt_tensor(c, i);
 		int64_t k = lwm_model_find(m, t->name), size = lwm_ckpt_size(c, i);
-		if (k < 0 || !same_shape(t, lwm_model_tensor(m, k)))
+		if (k < 0 || !lwm_tensor_same_shape(t, lwm_model_tensor(m, k)))
 			return lwm_fail(e, LWM_ENO, "'%s' is not in the model, or of another shape", t->name);
 		for (int64_t at = 0; at < size; at += PIECE) {
 			int64_t n = size - at < PIECE ? size - at : PIECE;
@@ -242,7 +223,7 @@ int lwm_merge_verify_ckpt(struct lwm_ckpt *a, struct lwm_ckpt *b, struct lwm_pro
 		for (int64_t i = 0; rc == 0 && (lwm_ckpt_meta(a)->groups >> g & 1) && i < lwm_ckpt_count(a); i++) {
 			const char *name = lwm_ckpt_tensor(a, i)->name;
 			int64_t k = lwm_ckpt_find(b, name), size = lwm_ckpt_size(a, i);
-			if (k < 0 || !same_shape(lwm_ckpt_tensor(a, i), lwm_ckpt_tensor(b, k)))
+			if (k < 0 || !lwm_tensor_same_shape(lwm_ckpt_tensor(a, i), lwm_ckpt_tensor(b, k)))
 				rc = lwm_fail(e, LWM_ENO, "'%s' is not in the other checkpoint, or of another shape",
 					      name);
 			for (int64_t at = 0; rc == 0 && at < size; at += PIECE) {
@@ -310,8 +291,7 @@ static int no_states(struct lwm_ckpt *c, struct lwm_err *e)
 	return 0;
 }
 
-static int write_parts(struct recut *x, const char *dir, int ranks, const struct lwm_ckpt_tensor *t,
-		       struct lwm_ckpt_part *part, struct lwm_err *e)
+static int write_parts(struct recut *x, const char *dir, int ranks, struct lwm_ckpt_part *part, struct lwm_err *e)
 {
 	int64_t total = 0;
 	for (int64_t i = 0; i < lwm_ckpt_count(x->c); i++)
@@ -321,8 +301,7 @@ static int write_parts(struct recut *x, const char *dir, int ranks, const struct
 		int64_t first = r * share, last = first + share < total ? first + share : total;
 		struct lwm_ckpt_out o = { .dir = dir,
 					  .rank = r,
-					  .tensor = t,
-					  .ntensor = lwm_ckpt_count(x->c),
+					  .tensors = lwm_ckpt_tensors(x->c),
 					  .slice = x->slice,
 					  .nslice = cut(x->c, first, last, x->slice),
 					  .groups = lwm_ckpt_meta(x->c)->groups,
@@ -376,12 +355,11 @@ int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char 
 		    struct lwm_progress *p, struct lwm_err *e)
 {
 	struct lwm_ckpt_meta meta = *lwm_ckpt_meta(c);
-	struct lwm_ckpt_tensor *t = table_of(c, e);
 	struct lwm_ckpt_part *part = calloc((size_t)ranks, sizeof *part);
 	char *dir = lwm_ckpt_dir(root, meta.step);
 	/* each border between two parts adds a slice at the most */
 	struct recut x = { .c = c, .all = calloc((size_t)(lwm_ckpt_count(c) + ranks), sizeof *x.all), .p = p };
-	int rc = t && part && dir && x.all ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the table of tensors");
+	int rc = part && dir && x.all ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the table of tensors");
 	if (rc < 0)
 		goto out;
 	x.slice = x.all;
@@ -390,12 +368,11 @@ int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char 
 	LWM_GO(check_target(c, dir, ranks, mesh, force, e));
 	if (rc == 1)
 		goto out;
-	LWM_GO(write_parts(&x, dir, ranks, t, part, e));
+	LWM_GO(write_parts(&x, dir, ranks, part, e));
 	meta.ranks = ranks;
 	meta.mesh = mesh;
-	rc = lwm_ckpt_commit(dir, &meta, t, lwm_ckpt_count(c), part, ranks, x.all, e);
+	rc = lwm_ckpt_commit(dir, &meta, lwm_ckpt_tensors(c), part, ranks, x.all, e);
 out:
-	free(t);
 	free(part);
 	free(dir);
 	free(x.all);

@@ -24,6 +24,7 @@
 #include "common/base/err.h"
 #include "common/io/ckpt.h"
 #include "common/io/safetensors.h"
+#include "common/tensor/tensor.h"
 
 struct lwm_model;
 
@@ -41,12 +42,12 @@ const char *lwm_model_tokenizer_hash(const struct lwm_model *m);
 const char *lwm_model_manifest(const struct lwm_model *m); /* its path, NULL when the folder has none. Borrowed. */
 int64_t lwm_model_count(const struct lwm_model *m);
 /* Name and shape in memory layout. */
-const struct lwm_ckpt_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i);
+const struct lwm_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i);
 int64_t lwm_model_find(const struct lwm_model *m, const char *name); /* -1 */
 /* Values offset .. offset+n-1 of the flattened tensor in memory layout. */
 int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e);
 /* The same by name and with the shape that is expected: absent or other shape is -LWM_ECONFIG naming both. */
-int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want, int64_t offset, int64_t n,
+int lwm_model_read_named(struct lwm_model *m, const struct lwm_tensor *want, int64_t offset, int64_t n,
 			 float *out, struct lwm_err *e);
 /* Every file against its recorded hash; one that is missing is -LWM_EDATA. -LWM_ENO when the folder carries none (made
  * elsewhere). */
@@ -68,9 +69,9 @@ struct lwm_model_spec {
 };
 
 struct lwm_model_writer;
-/* tensor: names and shapes in memory layout, in the order in which they will be added. The folder appears at commit. */
+/* tensors: names and shapes in memory layout, in the order in which they will be added. The folder appears at commit. */
 int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struct lwm_model_spec *spec,
-		     const struct lwm_ckpt_tensor *tensor, int64_t n, bool force, struct lwm_err *e);
+		     const struct lwm_tensors *tensors, bool force, struct lwm_err *e);
 /* The next tensor, whole, in memory layout. */
 int lwm_model_add(struct lwm_model_writer *w, const float *data, struct lwm_err *e);
 /* The same from a callback that gives values offset .. offset+n-1: asked for in ascending pieces, so that no more
@@ -79,8 +80,5 @@ typedef int lwm_model_source_fn(void *ctx, int64_t offset, int64_t n, float *out
 int lwm_model_add_from(struct lwm_model_writer *w, lwm_model_source_fn *source, void *ctx, struct lwm_err *e);
 int lwm_model_commit(struct lwm_model_writer *w, struct lwm_err *e); /* w is gone either way */
 void lwm_model_discard(struct lwm_model_writer *w);
-
-/* Row of a q/k matrix on disk that holds row r of memory: head h = r / d, i = r % d; memory pair i/2, half i%2. */
-int64_t lwm_model_qk_row(int64_t r, int64_t head_dim);
 
 #endif

@@ -5,12 +5,6 @@
 #include "common/base/path.h"
 #include "common/io/model_int.h"
 
-int64_t lwm_model_qk_row(int64_t r, int64_t head_dim)
-{
-	int64_t i = r % head_dim;
-	return r - i + i / 2 + (i % 2) * (head_dim / 2);
-}
-
 bool lwm_model_is_vqgan(const json_t *config)
 {
 	const char *name = json_string_value(json_object_get(config, "_class_name"));

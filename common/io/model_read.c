@@ -13,7 +13,7 @@
 #define SMALL (64LL << 20) /* files up to here are checked as a whole when opened */
 
 struct entry {
-	int64_t index, size, head; /* index: among the tensors of the format */
+	int64_t index, head; /* index: among the tensors of the format */
 	enum lwm_change how;
 };
 
@@ -24,9 +24,8 @@ struct lwm_model {
 	bool vqgan;
 	const struct lwm_model_format *format;
 	void *weights; /* the format's */
-	struct lwm_ckpt_tensor *tensor; /* memory layout */
-	struct entry *entry;
-	int64_t ntensor;
+	struct lwm_tensors tensors; /* memory layout */
+	struct entry *entry;        /* of each: where it lies */
 	/* the last head of q/k rows or the last convolution, in memory layout */
 	float *held;
 	int64_t held_cap, held_tensor, held_first;
@@ -39,7 +38,7 @@ void lwm_model_close(struct lwm_model *m)
 	if (m->weights)
 		m->format->close(m->weights);
 	json_decref(m->config);
-	free(m->tensor);
+	lwm_tensors_release(&m->tensors);
 	free(m->entry);
 	free(m->held);
 	free(m->tokenizer);
@@ -53,34 +52,33 @@ void lwm_model_close(struct lwm_model *m)
 static int add_tensor(struct lwm_model *m, int64_t k, struct lwm_err *e)
 {
 	const struct lwm_st_tensor *t = m->format->tensor(m->weights, k);
-	struct lwm_ckpt_tensor *c = &m->tensor[m->ntensor];
-	struct entry *x = &m->entry[m->ntensor];
+	struct entry *x = &m->entry[m->tensors.n];
 	/* old files carry it; it follows from the configuration */
 	if (lwm_path_has_suffix(t->name, "rotary_emb.inv_freq"))
 		return 0;
-	if (t->ndim > 4 || t->size < 1)
+	if (t->ndim > LWM_TENSOR_DIMS || t->size < 1)
 		return lwm_fail(e, LWM_EDATA, "%s: '%.80s' is of no shape that is used here", m->dir, t->name);
-	*x = (struct entry){ k, t->size, 0, LWM_SAME };
+	*x = (struct entry){ k, 0, LWM_SAME };
 	if (!m->format->as_in_memory)
 		LWM_TRY(lwm_change_of(t->name, t->ndim, t->shape, m->vqgan, m->config, &x->how, &x->head, m->dir, e));
-	c->name = t->name;
-	c->ndim = t->ndim;
+	struct lwm_tensor c = { .name = t->name, .ndim = t->ndim };
 	for (int d = 0; d < t->ndim; d++)
-		c->shape[d] = t->shape[x->how == LWM_CONV ? (d + 2) % 4 : d];
+		c.shape[d] = t->shape[x->how == LWM_CONV ? (d + 2) % 4 : d];
 	if (x->how == LWM_CONV) { /* O I H W -> H W I O */
-		c->shape[2] = t->shape[1];
-		c->shape[3] = t->shape[0];
+		c.shape[2] = t->shape[1];
+		c.shape[3] = t->shape[0];
 	}
-	m->ntensor++;
-	return 0;
+	int rc = lwm_tensors_add(&m->tensors, &c, NULL);
+	if (rc == -LWM_EMEMORY)
+		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+	return rc < 0 ? lwm_fail(e, LWM_EDATA, "%s: '%.80s' is of no shape that is used here", m->dir, t->name) : 0;
 }
 
 static int list_tensors(struct lwm_model *m, struct lwm_err *e)
 {
 	int64_t n = m->format->count(m->weights);
-	m->tensor = calloc((size_t)n + 1, sizeof *m->tensor);
 	m->entry = calloc((size_t)n + 1, sizeof *m->entry);
-	if (!m->tensor || !m->entry)
+	if (!m->entry)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
 	for (int64_t k = 0; k < n; k++)
 		LWM_TRY(add_tensor(m, k, e));
@@ -200,20 +198,18 @@ const char *lwm_model_manifest(const struct lwm_model *m)
 
 int64_t lwm_model_count(const struct lwm_model *m)
 {
-	return m->ntensor;
+	return m->tensors.n;
 }
 
-const struct lwm_ckpt_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i)
+const struct lwm_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i)
 {
-	return &m->tensor[i];
+	return &m->tensors.list[i];
 }
 
 int64_t lwm_model_find(const struct lwm_model *m, const char *name)
 {
-	for (int64_t i = 0; i < m->ntensor; i++)
-		if (!strcmp(m->tensor[i].name, name))
-			return i;
-	return -1;
+	const struct lwm_tensor *t = lwm_tensors_find(&m->tensors, name);
+	return t ? t - m->tensors.list : -1;
 }
 
 /* ---- values ---- */
@@ -243,11 +239,11 @@ static int hold(struct lwm_model *m, int64_t i, int64_t first, int64_t n, struct
 	float *disk = m->held + m->held_cap;
 	LWM_TRY(m->format->read(m->weights, x->index, first, n, disk, e));
 	if (x->how == LWM_CONV) {
-		lwm_conv_to_memory(disk, m->tensor[i].shape, m->held);
+		lwm_conv_to_memory(disk, m->tensors.list[i].shape, m->held);
 	} else {
-		int64_t cols = m->tensor[i].shape[1];
+		int64_t cols = m->tensors.list[i].shape[1];
 		for (int64_t r = 0; r < x->head; r++)
-			memcpy(m->held + r * cols, disk + lwm_model_qk_row(r, x->head) * cols,
+			memcpy(m->held + r * cols, disk + lwm_rope_row(r, x->head) * cols,
 			       (size_t)cols * sizeof *disk);
 	}
 	m->held_tensor = i;
@@ -260,10 +256,10 @@ int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, fl
 	const struct entry *x = &m->entry[i];
 	if (x->how == LWM_SAME)
 		return m->format->read(m->weights, x->index, offset, n, out, e);
-	if (offset < 0 || n < 0 || offset > x->size - n)
+	if (offset < 0 || n < 0 || offset > m->tensors.list[i].count - n)
 		return lwm_fail(e, LWM_EDATA, "%s: values %" PRId64 " to %" PRId64 " of '%s', which has %" PRId64,
-				m->dir, offset, offset + n, m->tensor[i].name, x->size);
-	int64_t unit = x->how == LWM_CONV ? x->size : x->head * m->tensor[i].shape[1];
+				m->dir, offset, offset + n, m->tensors.list[i].name, m->tensors.list[i].count);
+	int64_t unit = x->how == LWM_CONV ? m->tensors.list[i].count : x->head * m->tensors.list[i].shape[1];
 	while (n) {
 		int64_t in = offset % unit, k = unit - in < n ? unit - in : n;
 		LWM_TRY(hold(m, i, offset - in, unit, e));
@@ -275,7 +271,7 @@ int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, fl
 	return 0;
 }
 
-static void shape_text(const struct lwm_ckpt_tensor *t, char *out, size_t size)
+static void shape_text(const struct lwm_tensor *t, char *out, size_t size)
 {
 	size_t at = 0;
 	out[0] = 0;
@@ -283,18 +279,15 @@ static void shape_text(const struct lwm_ckpt_tensor *t, char *out, size_t size)
 		at += (size_t)snprintf(out + at, size - at, "%s%" PRId64, d ? " x " : "", t->shape[d]);
 }
 
-int lwm_model_read_named(struct lwm_model *m, const struct lwm_ckpt_tensor *want, int64_t offset, int64_t n,
+int lwm_model_read_named(struct lwm_model *m, const struct lwm_tensor *want, int64_t offset, int64_t n,
 			 float *out, struct lwm_err *e)
 {
 	char a[100], b[100];
 	int64_t i = lwm_model_find(m, want->name);
 	if (i < 0)
 		return lwm_fail(e, LWM_ECONFIG, "%s: has no tensor '%s'", m->dir, want->name);
-	const struct lwm_ckpt_tensor *have = &m->tensor[i];
-	bool same = have->ndim == want->ndim;
-	for (int d = 0; same && d < want->ndim; d++)
-		same = have->shape[d] == want->shape[d];
-	if (!same) {
+	const struct lwm_tensor *have = &m->tensors.list[i];
+	if (!lwm_tensor_same_shape(have, want)) {
 		shape_text(have, a, sizeof a);
 		shape_text(want, b, sizeof b);
 		return lwm_fail(e, LWM_ECONFIG, "%s: '%s' is %s, the configuration needs %s", m->dir, want->name, a,

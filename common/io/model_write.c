@@ -20,10 +20,9 @@
 enum { PIECE = 1 << 15 }; /* values asked of a source at a time */
 
 struct out_tensor {
-	struct lwm_st_tensor disk;
-	struct lwm_ckpt_tensor mem;
+	struct lwm_st_tensor disk; /* its name is that of the table */
 	enum lwm_change how;
-	int64_t head, size;
+	int64_t head;
 	int file;
 };
 
@@ -37,20 +36,20 @@ struct lwm_model_writer {
 	void *ctx;
 	bool vqgan, force;
 	enum lwm_st_dtype dtype;
-	struct out_tensor *tensor;
-	int64_t ntensor, next, bytes;
+	struct lwm_tensors tensors; /* memory layout */
+	struct out_tensor *out;     /* of each: what becomes of it */
+	int64_t next, bytes;
 	int nfiles, file; /* files in all, the one being written */
 	const struct lwm_model_format *format;
-	void *out; /* the file being written, the format's */
+	void *weights; /* the file being written, the format's */
 	float *work; /* a head, or a convolution in both layouts */
 	int64_t work_cap;
 };
 
 static void release(struct lwm_model_writer *w)
 {
-	for (int64_t i = 0; w->tensor && i < w->ntensor; i++)
-		free((char *)(uintptr_t)w->tensor[i].mem.name);
-	free(w->tensor);
+	lwm_tensors_release(&w->tensors);
+	free(w->out);
 	free(w->work);
 	free(w->dir);
 	free(w->tmp);
@@ -66,7 +65,7 @@ void lwm_model_discard(struct lwm_model_writer *w)
 	if (!w)
 		return;
 	if (w->format)
-		w->format->discard(w->out);
+		w->format->discard(w->weights);
 	if (w->tmp)
 		lwm_remove_tree(w->tmp, NULL);
 	if (w->lock >= 0)
@@ -74,19 +73,17 @@ void lwm_model_discard(struct lwm_model_writer *w)
 	release(w);
 }
 
-static int plan_tensor(struct lwm_model_writer *w, const struct lwm_ckpt_tensor *t, struct lwm_err *e)
+static int plan_tensor(struct lwm_model_writer *w, const struct lwm_tensor *t, struct lwm_err *e)
 {
-	struct out_tensor *x = &w->tensor[w->ntensor];
-	x->mem = *t;
-	x->mem.name = strdup(t->name);
-	w->ntensor++; /* so that release frees the name */
-	if (!x->mem.name)
+	struct out_tensor *x = &w->out[w->tensors.n];
+	int rc = lwm_tensors_add(&w->tensors, t, NULL);
+	if (rc == -LWM_EMEMORY)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
-	x->size = lwm_ckpt_tensor_size(t);
-	if (x->size < 0)
+	if (rc < 0)
 		return lwm_fail(e, LWM_EINTERNAL, "%s: '%s' has no usable shape", w->dir, t->name);
+	t = &w->tensors.list[w->tensors.n - 1];
 	LWM_TRY(lwm_change_of(t->name, t->ndim, t->shape, w->vqgan, w->config, &x->how, &x->head, w->dir, e));
-	x->disk = (struct lwm_st_tensor){ .name = x->mem.name, .dtype = w->dtype, .ndim = t->ndim };
+	x->disk = (struct lwm_st_tensor){ .name = t->name, .dtype = w->dtype, .ndim = t->ndim };
 	for (int d = 0; d < t->ndim; d++)
 		x->disk.shape[d] = t->shape[d];
 	if (x->how == LWM_CONV) { /* H W I O -> O I H W */
@@ -103,13 +100,13 @@ static void share_out(struct lwm_model_writer *w, int64_t limit)
 {
 	int64_t in_file = 0;
 	w->nfiles = 1;
-	for (int64_t i = 0; i < w->ntensor; i++) {
-		int64_t bytes = w->tensor[i].size * lwm_st_dtype_bytes(w->dtype);
+	for (int64_t i = 0; i < w->tensors.n; i++) {
+		int64_t bytes = w->tensors.list[i].count * lwm_st_dtype_bytes(w->dtype);
 		if (limit > 0 && in_file && in_file + bytes > limit) {
 			w->nfiles++;
 			in_file = 0;
 		}
-		w->tensor[i].file = w->nfiles - 1;
+		w->out[i].file = w->nfiles - 1;
 		in_file += bytes;
 		w->bytes += bytes;
 	}
@@ -129,16 +126,16 @@ static int start_file(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char name[80];
 	int64_t n = 0, first = 0;
-	while (first < w->ntensor && w->tensor[first].file != w->file)
+	while (first < w->tensors.n && w->out[first].file != w->file)
 		first++;
-	while (first + n < w->ntensor && w->tensor[first + n].file == w->file)
+	while (first + n < w->tensors.n && w->out[first + n].file == w->file)
 		n++;
 	struct lwm_st_tensor *list = calloc((size_t)n + 1, sizeof *list);
 	file_name(w, w->file, name, sizeof name);
 	char *path = lwm_path_join(w->tmp, name);
 	for (int64_t i = 0; list && i < n; i++)
-		list[i] = w->tensor[first + i].disk;
-	int rc = list && path ? w->format->create(&w->out, path, list, n, e)
+		list[i] = w->out[first + i].disk;
+	int rc = list && path ? w->format->create(&w->weights, path, list, n, e)
 			      : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
 	free(list);
 	free(path);
@@ -179,7 +176,7 @@ static int check_target(const char *dir, bool force, struct lwm_err *e)
 }
 
 int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struct lwm_model_spec *spec,
-		     const struct lwm_ckpt_tensor *tensor, int64_t n, bool force, struct lwm_err *e)
+		     const struct lwm_tensors *tensors, bool force, struct lwm_err *e)
 {
 	int rc = 0;
 	size_t len = strlen(dir);
@@ -196,9 +193,9 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	w->files = json_object();
 	w->extra = spec->extra;
 	w->ctx = spec->ctx;
-	w->tensor = calloc((size_t)n + 1, sizeof *w->tensor);
+	w->out = calloc((size_t)tensors->n + 1, sizeof *w->out);
 	w->lock = -1;
-	if (!w->dir || !w->tokenizer || !w->source || !w->config || !w->files || !w->tensor) {
+	if (!w->dir || !w->tokenizer || !w->source || !w->config || !w->files || !w->out) {
 		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
 		goto out;
 	}
@@ -211,8 +208,8 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	w->force = force;
 	w->vqgan = !strcmp(spec->kind, "vqgan");
 	w->dtype = spec->dtype;
-	for (int64_t i = 0; i < n; i++)
-		LWM_GO(plan_tensor(w, &tensor[i], e));
+	for (int64_t i = 0; i < tensors->n; i++)
+		LWM_GO(plan_tensor(w, &tensors->list[i], e));
 	share_out(w, spec->max_file_bytes);
 	LWM_GO(prepare(w, e));
 	*out = w;
@@ -246,64 +243,65 @@ static int finish_file(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char name[80];
 	struct lwm_hash identity;
-	void *out = w->out;
-	w->out = NULL;
+	void *out = w->weights;
+	w->weights = NULL;
 	LWM_TRY(w->format->commit(out, &identity, e));
 	file_name(w, w->file, name, sizeof name);
 	return note(w, name, &identity, e);
 }
 
-/* Row p on disk is the memory row that lwm_model_qk_row sends to p: 2i for the first half, 2i + 1 for the second. */
-static int add_qk(struct lwm_model_writer *w, const struct out_tensor *x, lwm_model_source_fn *source, void *ctx,
+/* Row p on disk is the memory row that lwm_rope_row sends to p: 2i for the first half, 2i + 1 for the second. */
+static int add_qk(struct lwm_model_writer *w, const struct lwm_tensor *t, int64_t head, lwm_model_source_fn *source, void *ctx,
 		  struct lwm_err *e)
 {
-	int64_t cols = x->mem.shape[1], half = x->head / 2, unit = x->head * cols;
+	int64_t cols = t->shape[1], half = head / 2, unit = head * cols;
 	LWM_TRY(reserve(w, unit, e));
-	for (int64_t at = 0; at < x->size; at += unit) {
+	for (int64_t at = 0; at < t->count; at += unit) {
 		LWM_TRY(source(ctx, at, unit, w->work, e));
-		for (int64_t p = 0; p < x->head; p++)
-			LWM_TRY(w->format->write(w->out, w->work + (2 * (p % half) + p / half) * cols, cols, e));
+		for (int64_t p = 0; p < head; p++)
+			LWM_TRY(w->format->write(w->weights, w->work + (2 * (p % half) + p / half) * cols, cols, e));
 	}
 	return 0;
 }
 
-static int add_conv(struct lwm_model_writer *w, const struct out_tensor *x, lwm_model_source_fn *source, void *ctx,
+static int add_conv(struct lwm_model_writer *w, const struct lwm_tensor *t, lwm_model_source_fn *source, void *ctx,
 		    struct lwm_err *e)
 {
-	LWM_TRY(reserve(w, 2 * x->size, e));
-	LWM_TRY(source(ctx, 0, x->size, w->work, e));
-	lwm_conv_to_disk(w->work, x->mem.shape, w->work + x->size);
-	return w->format->write(w->out, w->work + x->size, x->size, e);
+	LWM_TRY(reserve(w, 2 * t->count, e));
+	LWM_TRY(source(ctx, 0, t->count, w->work, e));
+	lwm_conv_to_disk(w->work, t->shape, w->work + t->count);
+	return w->format->write(w->weights, w->work + t->count, t->count, e);
 }
 
-static int add_same(struct lwm_model_writer *w, const struct out_tensor *x, lwm_model_source_fn *source, void *ctx,
+static int add_same(struct lwm_model_writer *w, const struct lwm_tensor *t, lwm_model_source_fn *source, void *ctx,
 		    struct lwm_err *e)
 {
 	LWM_TRY(reserve(w, PIECE, e));
-	for (int64_t at = 0; at < x->size; at += PIECE) {
-		int64_t n = x->size - at < PIECE ? x->size - at : PIECE;
+	for (int64_t at = 0; at < t->count; at += PIECE) {
+		int64_t n = t->count - at < PIECE ? t->count - at : PIECE;
 		LWM_TRY(source(ctx, at, n, w->work, e));
-		LWM_TRY(w->format->write(w->out, w->work, n, e));
+		LWM_TRY(w->format->write(w->weights, w->work, n, e));
 	}
 	return 0;
 }
 
 int lwm_model_add_from(struct lwm_model_writer *w, lwm_model_source_fn *source, void *ctx, struct lwm_err *e)
 {
-	if (w->next == w->ntensor)
+	if (w->next == w->tensors.n)
 		return lwm_fail(e, LWM_EINTERNAL, "%s: more tensors than announced", w->dir);
-	struct out_tensor *x = &w->tensor[w->next];
+	const struct lwm_tensor *t = &w->tensors.list[w->next];
+	const struct out_tensor *x = &w->out[w->next];
 	if (x->file != w->file) {
 		LWM_TRY(finish_file(w, e));
 		w->file = x->file;
 		LWM_TRY(start_file(w, e));
 	}
 	if (x->how == LWM_QK)
-		LWM_TRY(add_qk(w, x, source, ctx, e));
+		LWM_TRY(add_qk(w, t, x->head, source, ctx, e));
 	else if (x->how == LWM_CONV)
-		LWM_TRY(add_conv(w, x, source, ctx, e));
+		LWM_TRY(add_conv(w, t, source, ctx, e));
 	else
-		LWM_TRY(add_same(w, x, source, ctx, e));
+		LWM_TRY(add_same(w, t, source, ctx, e));
 	w->next++;
 	return 0;
 }
@@ -375,9 +373,9 @@ static int write_index(struct lwm_model_writer *w, struct lwm_err *e)
 	char name[80];
 	bool failed = false;
 	json_t *o = json_object(), *map = json_object(), *meta = json_object();
-	for (int64_t i = 0; i < w->ntensor; i++) {
-		file_name(w, w->tensor[i].file, name, sizeof name);
-		lwm_put(map, w->tensor[i].disk.name, json_string(name), &failed);
+	for (int64_t i = 0; i < w->tensors.n; i++) {
+		file_name(w, w->out[i].file, name, sizeof name);
+		lwm_put(map, w->out[i].disk.name, json_string(name), &failed);
 	}
 	lwm_put(meta, "total_size", json_integer(w->bytes), &failed);
 	lwm_put(o, "metadata", meta, &failed);
@@ -477,7 +475,7 @@ static int publish(struct lwm_model_writer *w, struct lwm_err *e)
 int lwm_model_commit(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	int rc = 0;
-	if (w->next != w->ntensor) {
+	if (w->next != w->tensors.n) {
 		rc = lwm_fail(e, LWM_EINTERNAL, "%s: tensors are missing", w->dir);
 		goto out;
 	}

@@ -33,13 +33,6 @@ static int step_folder(char **dir, const char *path, bool older_ok, enum lwm_ckp
 	return lwm_fail(e, LWM_ENOINPUT, lwm_path_exists(path) ? "%s: no checkpoint in it" : "%s: is not there", path);
 }
 
-static struct lwm_ckpt_tensor shape_of(const struct lwm_tensor *t)
-{
-	struct lwm_ckpt_tensor c = { .name = t->name, .ndim = t->ndim };
-	memcpy(c.shape, t->shape, sizeof c.shape);
-	return c;
-}
-
 int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
 {
 	memset(s, 0, sizeof *s);
@@ -67,20 +60,19 @@ void lwm_source_close(struct lwm_source *s)
 int lwm_source_read(struct lwm_source *s, const struct lwm_tensor *t, bool may_lack, int64_t offset, int64_t n, float *out,
 		       struct lwm_err *e)
 {
-	struct lwm_ckpt_tensor want = shape_of(t);
 	int64_t i = s->ckpt ? lwm_ckpt_find(s->ckpt, t->name) : lwm_model_find(s->model, t->name);
 	if (i < 0 && may_lack)
 		return 0;
 	if (s->model)
-		return lwm_model_read_named(s->model, &want, offset, n, out, e);
+		return lwm_model_read_named(s->model, t, offset, n, out, e);
 	if (i < 0)
 		return lwm_fail(e, LWM_ECONFIG, "%s: has no tensor '%s'", s->dir, t->name);
-	const struct lwm_ckpt_tensor *have = lwm_ckpt_tensor(s->ckpt, i);
-	if (have->ndim != want.ndim || memcmp(have->shape, want.shape, (size_t)want.ndim * sizeof *want.shape))
+	const struct lwm_tensor *have = lwm_ckpt_tensor(s->ckpt, i);
+	if (!lwm_tensor_same_shape(have, t))
 		return lwm_fail(e, LWM_ECONFIG,
 				"%s: tensor '%s' is %" PRId64 " x %" PRId64 ", this model wants %" PRId64 " x %" PRId64,
-				s->dir, t->name, have->shape[0], have->ndim > 1 ? have->shape[1] : 1, want.shape[0],
-				want.ndim > 1 ? want.shape[1] : 1);
+				s->dir, t->name, have->shape[0], have->ndim > 1 ? have->shape[1] : 1, t->shape[0],
+				t->ndim > 1 ? t->shape[1] : 1);
 	return lwm_ckpt_read(s->ckpt, LWM_CKPT_PARAMS, i, offset, n, out, e);
 }
 
@@ -91,18 +83,15 @@ static bool is_no_weight(const char *name, bool tied)
 	       (tied && !strcmp(name, "lm_head.weight"));
 }
 
-/* Every tensor of the source has a place among t[0..n): what is left out would be lost in silence. */
-int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensor *t, int64_t n, struct lwm_err *e)
+int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensors *t, struct lwm_err *e)
 {
 	int64_t count = s->model ? lwm_model_count(s->model) : lwm_ckpt_count(s->ckpt);
-	bool tied = true;
-	for (int64_t i = 0; i < n && tied; i++)
-		tied = strcmp(t[i].name, "lm_head.weight") != 0;
+	bool tied = !lwm_tensors_find(t, "lm_head.weight");
 	for (int64_t k = 0; k < count; k++) {
 		const char *name = (s->model ? lwm_model_tensor(s->model, k) : lwm_ckpt_tensor(s->ckpt, k))->name;
 		bool known = is_no_weight(name, tied);
-		for (int64_t i = 0; i < n && !known; i++)
-			known = !strcmp(t[(i + k) % n].name, name);
+		for (int64_t i = 0; i < t->n && !known; i++) // most sources have the same order: the k-th is looked at first
+			known = !strcmp(t->list[(i + k) % t->n].name, name);
 		if (!known)
 			return lwm_fail(e, LWM_ECONFIG, "%s: has a tensor '%s' that this model has no place for", s->dir, name);
 	}

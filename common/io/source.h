@@ -1,8 +1,8 @@
 /* source.h - where a model's weights come from: a checkpoint of a run, or a model folder, read as one thing.
  *
  *	lwm_source_open(&s, "checkpoint:RUN", ...)   or "checkpoint:RUN/step_N", or "model:DIR"
- *	lwm_source_all_placed(&s, tensors, n, e)     nothing of it would be left out in silence
- *	lwm_source_read(&s, &tensors[i], ...)        values of one tensor, as they lie in memory
+ *	lwm_source_all_placed(&s, &tensors, e)       nothing of it would be left out in silence
+ *	lwm_source_read(&s, &tensors.list[i], ...)   values of one tensor, as they lie in memory
  *	lwm_source_close(&s)
  *
  * Local calls. After a failed open there is still lwm_source_close to call. */
@@ -31,8 +31,8 @@ void lwm_source_close(struct lwm_source *s);
  * -LWM_ECONFIG, as is one of another shape. */
 int lwm_source_read(struct lwm_source *s, const struct lwm_tensor *t, bool may_lack, int64_t offset, int64_t n, float *out,
 		    struct lwm_err *e);
-/* Every tensor of the source has a place among t[0..n): what is left out would be lost in silence. -LWM_ECONFIG. */
-int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensor *t, int64_t n, struct lwm_err *e);
+/* Every tensor of the source has a place in the table: what is left out would be lost in silence. -LWM_ECONFIG. */
+int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensors *t, struct lwm_err *e);
 /* Hash of the tokenizer that the source records; "" when it does not say. Borrowed. */
 const char *lwm_source_tokenizer(const struct lwm_source *s);
 /* The model's configuration, borrowed; NULL: a checkpoint that records none. */

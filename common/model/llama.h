@@ -13,7 +13,7 @@
 
 #include "common/base/err.h"
 #include "common/comm/comm.h"
-#include "common/tensor/params.h"
+#include "common/tensor/tensor.h"
 #include "kernels/kernels.h"
 
 struct lwm_llama_cfg {
@@ -34,8 +34,8 @@ int lwm_llama_preset(struct lwm_llama_cfg *cfg, const char *name, struct lwm_err
 /* Adds the vision extension: codes + 2 markers, rows padded to a multiple of 256 (8192 -> 8448). */
 void lwm_llama_add_vision(struct lwm_llama_cfg *cfg, int64_t codes);
 int lwm_llama_check(const struct lwm_llama_cfg *cfg, struct lwm_err *e); /* -LWM_ECONFIG */
-/* The weights' table for cfg, in the order they lie in the flat vector. */
-int lwm_llama_params(struct lwm_params *p, const struct lwm_llama_cfg *cfg, struct lwm_err *e);
+/* The table of the weights. Groups: 0 the embeddings, 1 + l layer l, 1 + layers the last norm and the heads. */
+int lwm_llama_tensors(struct lwm_tensors *p, const struct lwm_llama_cfg *cfg, struct lwm_err *e);
 int64_t lwm_llama_count(const struct lwm_llama_cfg *cfg);   /* all weights */
 /* weights that a text token multiplies with (the head included) */
 int64_t lwm_llama_matmul(const struct lwm_llama_cfg *cfg);
@@ -65,8 +65,6 @@ static inline int64_t lwm_llama_eov(const struct lwm_llama_cfg *c) /* id of "end
 }
 
 /* ---- training ---- */
-
-enum lwm_modality { LWM_TEXT, LWM_VISION, LWM_MODALITIES };
 
 struct lwm_llama_run {
 	int64_t tokens;     /* most local tokens of one step */
@@ -142,7 +140,7 @@ struct lwm_llama_stats { /* local sums per modality, fp64 */
 	int64_t tokens[LWM_MODALITIES];
 };
 
-/* Device memory, flat, in the order of lwm_llama_params. compute is the weights in lk_dev_dtype (the fp32 weights
+/* Device memory, flat, in the order of lwm_llama_tensors. compute is the weights in lk_dev_dtype (the fp32 weights
  * themselves where that is fp32). grad (fp32) is added into; NULL = evaluate only. */
 struct lwm_llama_weights {
 	const void *compute;

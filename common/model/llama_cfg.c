@@ -1,5 +1,5 @@
 /* llama_cfg.c - presets, checks, the table of weights, counts. */
-#include <math.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -76,22 +76,22 @@ int lwm_llama_check(const struct lwm_llama_cfg *c, struct lwm_err *e)
 	return 0;
 }
 
-/* One matrix (or vector, cols 0). */
-static struct lwm_param *add(struct lwm_params *p, const struct lwm_llama_cfg *c, const char *name, int64_t rows,
-			     int64_t cols, int split, struct lwm_err *e)
+/* One matrix, or a vector (cols 0) that starts as ones and does not decay. What t says beside that stays. */
+static int add_tensor(struct lwm_tensors *p, const struct lwm_llama_cfg *c, struct lwm_tensor t, int64_t rows, int64_t cols,
+		      struct lwm_err *e)
 {
-	struct lwm_param *q = lwm_params_add(p, name, rows, cols, 0, 0, e);
-
-	if (!q)
-		return NULL;
-	q->split_dim = split;
-	q->init = cols ? LWM_INIT_NORMAL : LWM_INIT_CONST;
-	q->value = cols ? c->init_std : 1.0;
-	q->flags = cols ? 0 : LWM_PARAM_NO_DECAY;
-	return q;
+	t.ndim = cols ? 2 : 1;
+	t.shape[0] = rows;
+	t.shape[1] = cols;
+	t.role = cols ? t.role : LWM_ROLE_SCALE;
+	t.init = cols ? LWM_INIT_NORMAL : LWM_INIT_CONST;
+	t.value = cols ? c->init_std : 1.0;
+	t.trainable = true;
+	t.decays = cols != 0;
+	return lwm_tensors_add(p, &t, e);
 }
 
-static int add_layer(struct lwm_params *p, const struct lwm_llama_cfg *c, int64_t l, struct lwm_err *e)
+static int add_layer(struct lwm_tensors *p, const struct lwm_llama_cfg *c, int64_t l, struct lwm_err *e)
 {
 	int64_t d = c->dim, kv = c->kv_heads * lwm_llama_head_dim(c);
 	const struct {
@@ -100,12 +100,12 @@ static int add_layer(struct lwm_params *p, const struct lwm_llama_cfg *c, int64_
 		int split;
 		int64_t heads;
 	} t[] = {
-		{ "input_layernorm", d, 0, -1, 0 },
+		{ "input_layernorm", d, 0, LWM_SPLIT_NONE, 0 },
 		{ "self_attn.q_proj", d, d, 0, c->heads },
 		{ "self_attn.k_proj", kv, d, 0, c->kv_heads },
 		{ "self_attn.v_proj", kv, d, 0, 0 },
 		{ "self_attn.o_proj", d, d, 1, 0 },
-		{ "post_attention_layernorm", d, 0, -1, 0 },
+		{ "post_attention_layernorm", d, 0, LWM_SPLIT_NONE, 0 },
 		{ "mlp.gate_proj", c->ffn, d, 0, 0 },
 		{ "mlp.up_proj", c->ffn, d, 0, 0 },
 		{ "mlp.down_proj", d, c->ffn, 1, 0 },
@@ -113,53 +113,50 @@ static int add_layer(struct lwm_params *p, const struct lwm_llama_cfg *c, int64_
 
 	for (size_t i = 0; i < sizeof t / sizeof t[0]; i++) {
 		char name[80];
-		struct lwm_param *q;
+		struct lwm_tensor q = { .name = name, .modality = LWM_MODALITIES, .split = t[i].split,
+					.rope_heads = (int)t[i].heads, .group = (int)l + 1 };
 
-		snprintf(name, sizeof name, "model.layers.%lld.%s.weight", (long long)l, t[i].name);
-		q = add(p, c, name, t[i].rows, t[i].cols, t[i].split, e);
-		if (!q)
-			return e ? e->code : -LWM_EMEMORY;
-		if (t[i].heads) {
-			q->flags |= LWM_PARAM_ROPE;
-			q->heads = (int)t[i].heads;
-		}
+		snprintf(name, sizeof name, "model.layers.%" PRId64 ".%s.weight", l, t[i].name);
+		LWM_TRY(add_tensor(p, c, q, t[i].rows, t[i].cols, e));
 	}
 	return 0;
 }
 
-static int add_vision(struct lwm_params *p, const struct lwm_llama_cfg *c, const char *name, struct lwm_err *e)
+/* The table of each modality: what ids are looked up in, or what logits are made with. */
+static int add_tables(struct lwm_tensors *p, const struct lwm_llama_cfg *c, const char *const name[LWM_MODALITIES],
+		      enum lwm_role role, int group, struct lwm_err *e)
 {
-	struct lwm_param *q = add(p, c, name, c->vision_rows, c->dim, 0, e);
+	const int64_t rows[LWM_MODALITIES] = { c->vocab_text, c->vision_rows };
 
-	if (!q)
-		return e ? e->code : -LWM_EMEMORY;
-	q->flags |= LWM_PARAM_VISION;
+	for (int i = 0; i < LWM_MODALITIES; i++) {
+		struct lwm_tensor q = { .name = name[i], .role = role, .modality = (enum lwm_modality)i, .group = group };
+
+		if (rows[i])
+			LWM_TRY(add_tensor(p, c, q, rows[i], c->dim, e));
+	}
 	return 0;
 }
 
-int lwm_llama_params(struct lwm_params *p, const struct lwm_llama_cfg *c, struct lwm_err *e)
+int lwm_llama_tensors(struct lwm_tensors *p, const struct lwm_llama_cfg *c, struct lwm_err *e)
 {
-	struct lwm_err own = { 0 };
+	static const char *const embed[] = { "model.embed_tokens.weight", "model.vision_embed_tokens.weight" };
+	static const char *const head[] = { "lm_head.weight", "vision_head.weight" };
+	const int last = (int)c->layers + 1;
+	const struct lwm_tensor norm = { .name = "model.norm.weight", .modality = LWM_MODALITIES, .split = LWM_SPLIT_NONE,
+					 .group = last };
 	int rc = 0;
 
-	e = e ? e : &own;
 	memset(p, 0, sizeof *p);
 	LWM_GO(lwm_llama_check(c, e));
-	if (!add(p, c, "model.embed_tokens.weight", c->vocab_text, c->dim, 0, e))
-		LWM_GO(e->code);
-	if (c->vision_rows)
-		LWM_GO(add_vision(p, c, "model.vision_embed_tokens.weight", e));
+	LWM_GO(add_tables(p, c, embed, LWM_ROLE_EMBED, 0, e));
 	for (int64_t l = 0; l < c->layers; l++)
 		LWM_GO(add_layer(p, c, l, e));
-	if (!add(p, c, "model.norm.weight", c->dim, 0, -1, e))
-		LWM_GO(e->code);
-	if (!c->tie_embeddings && !add(p, c, "lm_head.weight", c->vocab_text, c->dim, 0, e))
-		LWM_GO(e->code);
-	if (!c->tie_embeddings && c->vision_rows)
-		LWM_GO(add_vision(p, c, "vision_head.weight", e));
+	LWM_GO(add_tensor(p, c, norm, c->dim, 0, e));
+	if (!c->tie_embeddings)
+		LWM_GO(add_tables(p, c, head, LWM_ROLE_HEAD, last, e));
 out:
 	if (rc < 0)
-		lwm_params_release(p);
+		lwm_tensors_release(p);
 	return rc;
 }
 

@@ -6,9 +6,9 @@
  *	         norm, conv -> 3
  *
  * No attention anywhere. Any frame size that is a multiple of `lwm_vqgan_factor` = 2^(levels-1) works.
- * All weights are one flat fp32 vector in device memory, laid out by the parameter table; convolutions as
- * (kh,kw,cin,cout). Names are those of diffusers' VQModel safetensors. This code knows no files: weights come and go
- * through callbacks. Frames are 8-bit RGB on the host, (n,H,W,3) dense; codes are int32 on the host, (n,H/f,W/f).
+ * All weights are one flat fp32 vector in device memory, laid out by lwm_vqgan_tensors. Names are those of diffusers' VQModel
+ * safetensors. This code knows no files. Frames are 8-bit RGB on the host, (n,H,W,3) dense; codes are int32 on the host,
+ * (n,H/f,W/f).
  * Local calls. Errors: -LWM_ECONFIG impossible configuration or size, -LWM_EMEMORY, -LWM_EUNAVAIL device,
  * -LWM_EDATA tensor missing, wrong shape, or code out of range.
  */
@@ -51,38 +51,17 @@ static inline int64_t lwm_vqgan_codes(const struct lwm_vqgan_cfg *c, int64_t hei
 int lwm_vqgan_cfg_to_json(const struct lwm_vqgan_cfg *c, struct json_t **out, struct lwm_err *e);
 int lwm_vqgan_cfg_from_json(struct lwm_vqgan_cfg *c, const struct json_t *o, const char *name, struct lwm_err *e);
 
-/* ---- parameter table ---- */
-
-enum lwm_vqgan_kind { LWM_VQ_CONV, LWM_VQ_BIAS, LWM_VQ_SCALE, LWM_VQ_CODEBOOK };
-struct lwm_vqgan_param {
-	char name[80];    /* "encoder.down_blocks.0.resnets.1.conv2.weight" */
-	enum lwm_vqgan_kind kind;
-	int32_t ndim;
-	int64_t shape[4]; /* as in the file: OIHW for convolutions */
-	int64_t offset, count; /* in the flat vector, floats; offsets are multiples of 16 */
-};
-struct lwm_vqgan_params {
-	struct lwm_vqgan_param *v;
-	int64_t n;
-	int64_t count;  /* parameters */
-	int64_t floats; /* length of the flat vector, gaps included (gaps hold zeros) */
-};
-int lwm_vqgan_params_init(struct lwm_vqgan_params *p, const struct lwm_vqgan_cfg *c, struct lwm_err *e);
-void lwm_vqgan_params_release(struct lwm_vqgan_params *p);
-/* flat: host, p->floats. Convolutions uniform with variance 1/fan_in (the second of a residual block a tenth of
- * that deviation), norms 1 and 0, biases 0, codebook uniform(+-1/K). */
-void lwm_vqgan_init(const struct lwm_vqgan_params *p, uint64_t seed, float *flat);
-/* Fills dst (p->count floats, file layout) for p->name, or returns a negative code. */
-typedef int lwm_vqgan_source(void *ctx, const struct lwm_vqgan_param *p, float *dst, struct lwm_err *e);
-int lwm_vqgan_import(const struct lwm_vqgan_params *p, float *flat, lwm_vqgan_source *fn, void *ctx,
-		     struct lwm_err *e);
-/* One tensor of flat (host) in file layout: dst holds p->count floats. */
-void lwm_vqgan_export(const struct lwm_vqgan_param *p, const float *flat, float *dst);
+/* ---- weights ----
+ *
+ * The table of them: convolutions (kh,kw,cin,cout), offsets multiples of 16 floats. Convolutions start uniform with variance
+ * 1/fan_in (the second of a residual block a tenth of that deviation), norms 1 and 0, biases 0, the codebook uniform(+-1/K).
+ * Groups: one for each convolution, residual block and norm, in their order, and one for the codebook between encoder and decoder. */
+int lwm_vqgan_tensors(struct lwm_tensors *p, const struct lwm_vqgan_cfg *c, struct lwm_err *e);
 
 /* ---- the net on a device ---- */
 
 struct lwm_vqgan;
-/* flat: device memory of the caller, p->floats fp32, borrowed for the life of the net. frames_per_pass: frames in
+/* flat: device memory of the caller, fp32, as lwm_vqgan_tensors lays it out, borrowed for the life of the net. frames_per_pass: frames in
  * memory at once, 0 = 1. Calls with more frames are cut into passes; results do not depend on the cut. */
 int lwm_vqgan_new(struct lwm_vqgan **out, struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat,
 		  int64_t frames_per_pass, struct lwm_err *e);
@@ -123,8 +102,5 @@ double lwm_psnr(double mse_pm1); /* dB, of a mean squared error on [-1,1]: 10 lo
 /* Hash of the configuration (as the text of its config.json) and of the weights (device memory): names the VQGAN that made
  * the codes. A function of the net alone, the same for every build and wherever it was read from. */
 int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e);
-
-/* The VQGAN's table entry as a tensor in memory layout. */
-void lwm_vqgan_tensor(struct lwm_tensor *t, const struct lwm_vqgan_param *p);
 
 #endif

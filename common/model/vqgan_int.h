@@ -26,7 +26,7 @@ struct lwm_vq_layout {
 	struct lwm_vq_node *node;
 	int64_t n, encoder; /* nodes; the first `encoder` of them come before the quantizer */
 	int64_t codebook;   /* offset */
-	struct lwm_vqgan_params params;
+	struct lwm_tensors tensors;
 };
 int lwm_vq_layout_init(struct lwm_vq_layout *l, const struct lwm_vqgan_cfg *c, struct lwm_err *e);
 void lwm_vq_layout_release(struct lwm_vq_layout *l);

@@ -114,22 +114,22 @@ static int add_settings(struct lwm_hasher *h, const struct lwm_vqgan_cfg *c, str
 }
 
 /* Values in the order of the table, without the gaps between them. */
-static int add_weights(struct lwm_hasher *h, struct lk_dev *dev, const struct lwm_vqgan_params *p, const float *flat,
+static int add_weights(struct lwm_hasher *h, struct lk_dev *dev, const struct lwm_tensors *p, const float *flat,
 		       struct lwm_err *e)
 {
-	float *host = malloc((size_t)p->floats * sizeof *host);
-	int rc = host ? lwm_dev_check(dev, lk_download(dev, host, flat, (size_t)p->floats * sizeof *host), e)
-		      : lwm_fail(e, LWM_EMEMORY, "out of memory for %lld weights", (long long)p->floats);
+	float *host = malloc((size_t)p->total * sizeof *host);
+	int rc = host ? lwm_dev_check(dev, lk_download(dev, host, flat, (size_t)p->total * sizeof *host), e)
+		      : lwm_fail(e, LWM_EMEMORY, "out of memory for %lld weights", (long long)p->total);
 	for (int64_t i = 0; rc == 0 && i < p->n; i++)
-		lwm_hasher_add(h, host + p->v[i].offset, (size_t)p->v[i].count * sizeof *host);
+		lwm_hasher_add(h, host + p->list[i].offset, (size_t)p->list[i].count * sizeof *host);
 	free(host);
 	return rc;
 }
 
 int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e)
 {
-	struct lwm_vqgan_params p;
-	LWM_TRY(lwm_vqgan_params_init(&p, c, e));
+	struct lwm_tensors p;
+	LWM_TRY(lwm_vqgan_tensors(&p, c, e));
 	struct lwm_hasher *h = lwm_hasher_new();
 	int rc = h ? add_settings(h, c, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a hash");
 	if (rc == 0)
@@ -138,6 +138,6 @@ int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const floa
 		struct lwm_hash sum = lwm_hasher_end(h);
 		memcpy(hex, sum.hex, sizeof sum.hex);
 	}
-	lwm_vqgan_params_release(&p);
+	lwm_tensors_release(&p);
 	return rc;
 }

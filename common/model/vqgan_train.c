@@ -1,4 +1,5 @@
 /* vqgan_train.c - forward that keeps what the backward needs, the losses, and the backward. */
+#include <math.h>
 #include <string.h>
 
 #include "common/comm/device.h"
@@ -199,4 +200,9 @@ int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t 
 				   codes ? codes + i * per : NULL, stats, e));
 	}
 	return 0;
+}
+
+double lwm_psnr(double mse_pm1)
+{
+	return mse_pm1 > 0 ? 10 * log10(4 / mse_pm1) : INFINITY;
 }

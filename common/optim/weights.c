@@ -1,3 +1,4 @@
+/* weights.c - weights, gradient and moments of one rank; the two collectives of a step, and AdamW over the slice between them. */
 #include "common/optim/weights.h"
 
 #include <inttypes.h>
@@ -6,19 +7,12 @@
 #include <string.h>
 
 #include "common/comm/device.h"
-
-enum { ALIGN = 16 }; /* floats: slices begin on 64 bytes */
-
-static int64_t slice_of(int64_t floats, int ranks)
-{
-	int64_t unit = (int64_t)ranks * ALIGN;
-	return (floats + unit - 1) / unit * ALIGN;
-}
+#include "common/tensor/range.h"
 
 int64_t lwm_weights_bytes(int64_t floats, int ranks, int dtype)
 {
-	int64_t count = slice_of(floats, ranks), total = count * ranks;
-	return total * (int64_t)(lk_dtype_size(dtype) + 4) + count * 4 * (2 + (dtype != LK_F32) + (ranks > 1));
+	struct lwm_slice s = lwm_slice_of(floats, 0, ranks);
+	return s.total * (int64_t)(lk_dtype_size(dtype) + 4) + s.count * 4 * (2 + (dtype != LK_F32) + (ranks > 1));
 }
 
 static int room(struct lwm_weights *w, int64_t n, size_t size, void **out, struct lwm_err *e)
@@ -35,15 +29,16 @@ int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, int64_
 {
 	struct lwm_comm *grad_comm = lwm_devcomm_comm(grad_dev);
 	int ranks = lwm_comm_size(grad_comm), rc;
+	struct lwm_slice own = lwm_slice_of(floats, lwm_comm_rank(grad_comm), ranks);
 	void *p;
 	memset(w, 0, sizeof *w);
 	w->dev = dev;
 	w->dtype = dtype;
 	w->grad_dev = grad_dev;
 	w->grad_comm = grad_comm;
-	w->count = slice_of(floats, ranks);
-	w->total = w->count * ranks;
-	w->first = w->count * lwm_comm_rank(grad_comm);
+	w->count = own.count;
+	w->total = own.total;
+	w->first = own.first;
 	LWM_GO(room(w, w->total, lk_dtype_size(w->dtype), &w->compute, e));
 	LWM_GO(room(w, w->total, 4, &p, e));
 	w->grad = p;
@@ -146,8 +141,8 @@ int lwm_weights_reduce(struct lwm_weights *w, double scale, double *norm, struct
 	return 0;
 }
 
-int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensor *t, int64_t nt, const struct lwm_adamw *how, int64_t n,
-		       double lr, double scale, struct lwm_err *e)
+int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensors *t, const struct lwm_adamw *how, int64_t n, double lr,
+		       double scale, struct lwm_err *e)
 {
 	struct lk_adamw a = { .lr = (float)lr,
 			      .beta1 = (float)how->beta1,
@@ -157,16 +152,16 @@ int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensor *t, int64_
 			      .bias1 = 1 - pow(how->beta1, (double)(n + 1)),
 			      .bias2 = 1 - pow(how->beta2, (double)(n + 1)) };
 	size_t size = lk_dtype_size(w->dtype);
-	for (int64_t i = 0; i < nt; i++, t++) {
-		int64_t lo = t->offset > w->first ? t->offset - w->first : 0, hi = t->offset + t->count - w->first;
-		if (hi > w->count)
-			hi = w->count;
-		if (lo >= hi)
+	for (int64_t i = 0; i < t->n; i++) {
+		const struct lwm_tensor *q = &t->list[i];
+		int64_t at, len;
+		if (!q->trainable || !lwm_tensor_overlap(q, w->first, w->count, &at, &len))
 			continue;
-		a.weight_decay = t->no_decay && !how->decay_all ? 0 : (float)how->weight_decay;
-		void *copy = w->dtype == LK_F32 ? NULL : (char *)w->compute + (size_t)(w->first + lo) * size;
-		LWM_TRY(lwm_dev_check(w->dev, lk_adamw(w->dev, w->master + lo, w->m + lo, w->v + lo, w->slice + lo, copy,
-						       hi - lo, &a), e));
+		int64_t lo = at - w->first;
+		a.weight_decay = q->decays || how->decay_all ? (float)how->weight_decay : 0;
+		void *copy = w->dtype == LK_F32 ? NULL : (char *)w->compute + (size_t)at * size;
+		LWM_TRY(lwm_dev_check(w->dev, lk_adamw(w->dev, w->master + lo, w->m + lo, w->v + lo, w->slice + lo, copy, len,
+						       &a), e));
 	}
 	return 0;
 }

@@ -47,8 +47,8 @@ struct lwm_adamw { /* Loshchilov & Hutter 2019 */
 	double beta1, beta2, eps, weight_decay;
 	bool decay_all; /* tensors that say they do not decay do */
 };
-/* Local. AdamW of update n (from 0) on the slice: gradients times scale; t[0..nt): the tensors of the flat vector. */
-int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensor *t, int64_t nt, const struct lwm_adamw *how, int64_t n,
-		       double lr, double scale, struct lwm_err *e);
+/* Local. AdamW of update n (from 0) on the slice: gradients times scale; t: the tensors of the flat vector. */
+int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensors *t, const struct lwm_adamw *how, int64_t n, double lr,
+		       double scale, struct lwm_err *e);
 
 #endif

@@ -97,7 +97,7 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 		       step, s->steps, o->kind, o->unit);
 	lwm_str_json(&line, lk_dev_name(o->dev), strlen(lk_dev_name(o->dev)));
 	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64 ",\"seq_length\":%" PRId64 ",\"theta\":%.9g,\"units_per_step\":%" PRId64,
-		       lwm_comm_size(o->mesh->world), o->params, s->seq_length, s->theta, o->tokens_per_step);
+		       lwm_comm_size(o->mesh->world), o->tensors.params, s->seq_length, s->theta, o->tokens_per_step);
 	LWM_GO(add(m, &line, e));
 out:
 	free(path);
@@ -229,7 +229,7 @@ int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st,
 	m->file = NULL;
 	LWM_TRY(lwm_jsonl_close(file, e));
 	lwm_str_printf(&sum, "{\"step\":%" PRId64 ",\"seen\":%.17g,\"unit\":\"%s\",\"skipped\":%" PRId64 ",\"parameters\":%" PRId64, st->step,
-		       st->units, m->o->unit, st->skipped, m->o->params);
+		       st->units, m->o->unit, st->skipped, m->o->tensors.params);
 	number(&sum, "loss", st->loss);
 	lwm_str_puts(&sum, st->more);
 	if (m->evaluated) {

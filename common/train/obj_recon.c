@@ -14,7 +14,6 @@ enum { S_FRAMES, S_LOSS, S_L1, S_L2, S_VQ, S_USED, S_USERS };
 struct recon {
 	struct lwm_objective base;
 	struct lwm_recon_cfg cfg;
-	struct lwm_vqgan_params params;
 	struct lwm_paths media, held_out;
 	struct lwm_recon *net;
 };
@@ -97,37 +96,6 @@ static int configure(struct recon *r, struct lwm_err *e)
 	return lwm_vqgan_cfg_to_json(m, &r->base.config, e);
 }
 
-static int copy_table(struct recon *r, struct lwm_err *e)
-{
-	struct lwm_objective *o = &r->base;
-	LWM_TRY(lwm_vqgan_params_init(&r->params, &r->cfg.model, e));
-	o->ntensor = r->params.n;
-	o->params = r->params.count;
-	o->floats = r->params.floats;
-	o->tensor = calloc((size_t)o->ntensor, sizeof *o->tensor);
-	if (!o->tensor)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the table of weights");
-	for (int64_t i = 0; i < o->ntensor; i++)
-		lwm_vqgan_tensor(&o->tensor[i], &r->params.v[i]);
-	return 0;
-}
-
-static int recon_init(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out,
-		      struct lwm_err *e)
-{
-	/* initial values are made for the whole vector: VQGANs are small */
-	float *all = malloc((size_t)o->floats * sizeof *all);
-	memset(host_out, 0, (size_t)n * sizeof *host_out);
-	if (!all)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " initial weights", o->floats);
-	lwm_vqgan_init(&self(o)->params, seed, all);
-	int64_t end = first + n < o->floats ? first + n : o->floats;
-	if (first < end)
-		memcpy(host_out, all + first, (size_t)(end - first) * sizeof *all);
-	free(all);
-	return 0;
-}
-
 /* A clip that is held out twice, by way of its folder say, would count twice in every evaluation. */
 static int check_copies(const struct lwm_paths *held, struct lwm_err *e)
 {
@@ -207,10 +175,9 @@ static void recon_free(struct lwm_objective *o)
 {
 	struct recon *r = self(o);
 	lwm_recon_free(r->net);
-	lwm_vqgan_params_release(&r->params);
 	lwm_paths_release(&r->media);
 	lwm_paths_release(&r->held_out);
-	free(o->tensor);
+	lwm_tensors_release(&o->tensors);
 	json_decref(o->config);
 	free(r);
 }
@@ -279,8 +246,8 @@ static int size_arrays(struct recon *r, struct lwm_err *e)
 int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
 			struct lk_dev *dev, struct lwm_err *e)
 {
-	static const struct lwm_objective_ops ops = { recon_init, recon_attach, recon_step, recon_eval,
-						      recon_norm, recon_render, NULL, recon_free };
+	static const struct lwm_objective_ops ops = { recon_attach, recon_step, recon_eval, recon_norm,
+						      recon_render, NULL,       recon_free };
 	struct recon *r = calloc(1, sizeof *r);
 	int rc = 0;
 	*out = NULL;
@@ -294,7 +261,7 @@ int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, c
 	LWM_GO(find_media(r, &s->eval_data, &r->held_out, e));
 	LWM_GO(check_copies(&r->held_out, e));
 	LWM_GO(configure(r, e));
-	LWM_GO(copy_table(r, e));
+	LWM_GO(lwm_vqgan_tensors(&r->base.tensors, &r->cfg.model, e));
 	r->base.tokenizer_hash = "";
 	r->base.tokens_per_step = s->batch_frames;
 	size_memory(r);

@@ -23,7 +23,6 @@ enum { S_NORM, S_TOKENS, S_SEGMENTS, S_FIRST, S_PER = 4, S_PAIRS = S_FIRST + LWM
 struct tokens {
 	struct lwm_objective base;
 	struct lwm_llama_cfg cfg;
-	struct lwm_params params;
 	struct lwm_loader *train, *eval;
 	struct lwm_loader_info info;
 	struct lwm_llama *net;
@@ -249,30 +248,8 @@ static int configure(struct tokens *t, struct lwm_err *e)
 				t->info.vocab - 1, lwm_llama_ids(c));
 	LWM_TRY(match_source(t, c, e));
 	LWM_TRY(lwm_llama_check(c, e));
-	LWM_TRY(lwm_llama_params(&t->params, c, e));
+	LWM_TRY(lwm_llama_tensors(&t->base.tensors, c, e));
 	return lwm_llama_to_json(c, &t->base.config, e);
-}
-
-static int copy_table(struct tokens *t, struct lwm_err *e)
-{
-	struct lwm_objective *o = &t->base;
-	o->ntensor = t->params.n;
-	o->tensor = calloc((size_t)o->ntensor, sizeof *o->tensor);
-	if (!o->tensor)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the table of weights");
-	for (int64_t i = 0; i < o->ntensor; i++) {
-		const struct lwm_param *p = &t->params.list[i];
-		struct lwm_tensor *d = &o->tensor[i];
-		memcpy(d->name, p->name, sizeof d->name);
-		memcpy(d->shape, p->shape, sizeof d->shape);
-		d->ndim = p->ndim;
-		d->offset = p->offset;
-		d->count = p->count;
-		d->no_decay = p->flags & LWM_PARAM_NO_DECAY;
-		d->vision = p->flags & LWM_PARAM_VISION;
-	}
-	o->params = o->floats = t->params.total;
-	return 0;
 }
 
 static struct lwm_llama_run run_of(const struct tokens *t)
@@ -335,7 +312,7 @@ static int place_activations(struct tokens *t, struct lwm_err *e)
 	const struct lwm_mesh *m = t->base.mesh;
 	struct lwm_llama_run run = run_of(t);
 	int sp = m->dim[LWM_SP], ranks = lwm_mesh_ranks(m, LWM_DATA) * sp;
-	int64_t room, weights = lwm_weights_bytes(t->base.floats, ranks, t->base.dtype);
+	int64_t room, weights = lwm_weights_bytes(t->base.tensors.total, ranks, t->base.dtype);
 	bool gpu = !lk_dev_is_host(t->base.dev) || s->plan_gib;
 	LWM_TRY(room_of(t, &room, e));
 	struct lwm_llama_bytes need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp);
@@ -347,17 +324,6 @@ static int place_activations(struct tokens *t, struct lwm_err *e)
 	t->base.host_bytes = need.host;
 	if (s->planning)
 		size_plan(t, &run, room);
-	return 0;
-}
-
-static int tokens_init(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out,
-		       struct lwm_err *e)
-{
-	int64_t end = first + n < o->floats ? first + n : o->floats;
-	(void)e;
-	memset(host_out, 0, (size_t)n * sizeof *host_out);
-	if (first < end)
-		lwm_params_init(&self(o)->params, seed, first, end - first, host_out);
 	return 0;
 }
 
@@ -508,13 +474,12 @@ static void tokens_free(struct lwm_objective *o)
 	lwm_llama_free(t->net);
 	lwm_loader_close(t->train);
 	lwm_loader_close(t->eval);
-	lwm_params_release(&t->params);
 	free(t->tok);
 	free(t->target);
 	free(t->seg);
 	free(t->pos);
 	free(t->weight);
-	free(o->tensor);
+	lwm_tensors_release(&o->tensors);
 	json_decref(o->config);
 	free(t);
 }
@@ -562,8 +527,8 @@ static int open_eval(struct tokens *t, struct lwm_err *e)
 int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
 			 struct lk_dev *dev, struct lwm_err *e)
 {
-	static const struct lwm_objective_ops ops = { tokens_init, tokens_attach, tokens_step, tokens_eval,
-						      tokens_norm, tokens_render, tokens_flops, tokens_free };
+	static const struct lwm_objective_ops ops = { tokens_attach, tokens_step,   tokens_eval, tokens_norm,
+						      tokens_render, tokens_flops, tokens_free };
 	struct tokens *t = calloc(1, sizeof *t);
 	int rc;
 	*out = NULL;
@@ -576,7 +541,6 @@ int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, 
 	LWM_GO(lwm_objective_absent(&t->base, open_eval(t, e), e));
 	LWM_GO(lwm_objective_absent(&t->base, check_tokenizer(t, e), e));
 	LWM_GO(configure(t, e));
-	LWM_GO(copy_table(t, e));
 	LWM_GO(place_activations(t, e));
 	t->base.tokenizer_hash = t->info.tokenizer.hex;
 	memcpy(t->base.data, t->info.content.hex, sizeof t->base.data);

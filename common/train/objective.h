@@ -19,10 +19,7 @@ enum { LWM_SUMS = 16 };
 
 struct lwm_objective;
 struct lwm_objective_ops {
-	/* Initial values of flat elements [first, first+n), zeros behind the end: a function of the seed only. Local. */
-	int (*init)(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out,
-		    struct lwm_err *e);
-	/* Weights are in place: makes what hangs on them. Local. compute: device, o->dtype, o->floats long. */
+	/* Weights are in place: makes what hangs on them. Local. compute: device, o->dtype, o->tensors.total long. */
 	int (*attach)(struct lwm_objective *o, void *compute, struct lwm_err *e);
 	/* Gradient of the step's loss times the norm, added to grads (device fp32); this rank's part. COLLECTIVE over sp. */
 	int (*step)(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e);
@@ -43,8 +40,7 @@ struct lwm_objective {
 	const char *kind;      /* of checkpoints: "lwm", "vqgan" */
 	struct lk_dev *dev;    /* borrowed */
 	int dtype;             /* of the compute weights */
-	struct lwm_tensor *tensor;
-	int64_t ntensor, params, floats; /* floats: length of the flat vector */
+	struct lwm_tensors tensors; /* of the weights; the flat vector is tensors.total long */
 	json_t *config;        /* what config.json of the merged model holds */
 	const char *tokenizer_hash;
 	char data[33];         /* hash of the training data's content, known at the latest after attach; "" unknown */

@@ -50,7 +50,7 @@ static void print_text(struct lwm_str *out, const struct plan *p, const struct l
 		       const struct lwm_mesh *m)
 {
 	char a[32], b[32], c[32], grid[LWM_MESH_TEXT];
-	lwm_str_printf(out, "model          %s, %s parameters\n", o->kind, lwm_count_text(o->params, a, sizeof a));
+	lwm_str_printf(out, "model          %s, %s parameters\n", o->kind, lwm_count_text(o->tensors.params, a, sizeof a));
 	lwm_str_printf(out, "mesh           %s\n", lwm_mesh_words(m->dim, true, grid));
 	lwm_str_printf(out, "a rank         %s = %s weights, gradient, optimizer + %s activations",
 	       lwm_bytes_text((double)p->per_rank, a, sizeof a), lwm_bytes_text((double)p->weights, b, sizeof b),
@@ -93,7 +93,7 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
 	       ",\"longest_row_offload\":%" PRId64 ",\"device_free\":%" PRId64
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
 	       ",\"units_per_step\":%" PRId64,
-	       o->kind, o->params, lwm_mesh_text(m->dim, grid), p->per_rank, p->weights, p->activations,
+	       o->kind, o->tensors.params, lwm_mesh_text(m->dim, grid), p->per_rank, p->weights, p->activations,
 	       p->own, p->arrays, p->program, o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint,
 	       p->space, s->steps,
 	       o->tokens_per_step);
@@ -107,11 +107,11 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
  * measured here. */
 static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, struct lk_dev *dev, int ranks)
 {
-	p->weights = lwm_weights_bytes(o->floats, ranks, o->dtype);
+	p->weights = lwm_weights_bytes(o->tensors.total, ranks, o->dtype);
 	p->activations = o->memory_bytes;
 	if (lk_dev_is_host(dev) && !s->plan_gib) {
 		p->own = o->own_bytes;
-		p->arrays = o->array_bytes + o->host_bytes + lwm_comm_work(ranks, o->floats);
+		p->arrays = o->array_bytes + o->host_bytes + lwm_comm_work(ranks, o->tensors.total);
 		p->program = (int64_t)lwm_rss();
 	}
 	p->per_rank = p->weights + p->activations + p->own + p->arrays + p->program;
@@ -127,7 +127,7 @@ static int look_at_source(const struct lwm_stage *s, struct lwm_objective *o, st
 		return 0;
 	if (lwm_path_folder(s->out, NULL) > 0 && lwm_ckpt_latest(&own, s->out, true, LWM_CKPT_QUICK, NULL, NULL, NULL) == 0 && own)
 		goto out;
-	rc = lwm_start_look(from, s->older_ok, o->tokenizer_hash, o->tensor, o->ntensor, e);
+	rc = lwm_start_look(from, s->older_ok, o->tokenizer_hash, &o->tensors, e);
 	rc = lwm_objective_absent(o, rc, e);
 out:
 	free(own);
@@ -150,7 +150,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	LWM_GO(lwm_objective_new(&o, &s, &m, dev, e));
 	LWM_GO(lwm_dev_check(dev, lk_dev_memory(dev, &mem_free, &mem_total), e));
 	size_rank(&p, &s, o, dev, ranks);
-	p.checkpoint = o->params * 12;
+	p.checkpoint = o->tensors.params * 12;
 	p.space = lwm_space_free(s.out);
 	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;
 	p.tokens = (double)o->tokens_per_step * (double)s.steps;

@@ -120,17 +120,17 @@ const struct lwm_hash *lwm_recon_content(const struct lwm_recon *r)
 
 static int find_offsets(struct lwm_recon *r, struct lwm_err *e)
 {
-	struct lwm_vqgan_params p;
-	LWM_TRY(lwm_vqgan_params_init(&p, &r->c.model, e));
+	struct lwm_tensors p;
+	LWM_TRY(lwm_vqgan_tensors(&p, &r->c.model, e));
 	for (int64_t i = 0; i < p.n; i++) {
-		if (p.v[i].kind == LWM_VQ_CODEBOOK)
-			r->codebook = p.v[i].offset;
-		if (strcmp(p.v[i].name, "quant_conv.weight") == 0)
-			r->quant_weight = p.v[i].offset;
-		if (strcmp(p.v[i].name, "quant_conv.bias") == 0)
-			r->quant_bias = p.v[i].offset;
+		if (p.list[i].role == LWM_ROLE_CODEBOOK)
+			r->codebook = p.list[i].offset;
+		if (strcmp(p.list[i].name, "quant_conv.weight") == 0)
+			r->quant_weight = p.list[i].offset;
+		if (strcmp(p.list[i].name, "quant_conv.bias") == 0)
+			r->quant_bias = p.list[i].offset;
 	}
-	lwm_vqgan_params_release(&p);
+	lwm_tensors_release(&p);
 	return 0;
 }
 

@@ -47,7 +47,7 @@ struct lwm_recon_stats {
 	int64_t codes_used;         /* distinct codes this rank saw in the step or evaluation */
 };
 struct lwm_recon;
-/* params: device, lwm_vqgan_params.floats fp32, borrowed for the life of r (prepare writes the codebook in it). */
+/* params: device, fp32, as lwm_vqgan_tensors lays it out, borrowed for the life of r (prepare writes the codebook in it). */
 int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_recon_cfg *c, float *params,
 		  struct lwm_err *e);
 void lwm_recon_free(struct lwm_recon *r); /* NULL is fine */

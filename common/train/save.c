@@ -9,45 +9,21 @@
 
 #include "common/base/json.h"
 #include "common/base/log.h"
+#include "common/tensor/range.h"
 #include "common/train/settings.h"
 #include "common/train/share.h"
 #include "common/train/start.h"
-
-static struct lwm_ckpt_tensor *table_of(const struct lwm_objective *o, struct lwm_err *e)
-{
-	struct lwm_ckpt_tensor *t = calloc((size_t)o->ntensor, sizeof *t);
-	if (!t) {
-		lwm_fail(e, LWM_EMEMORY, "out of memory for the table of weights");
-		return NULL;
-	}
-	for (int64_t i = 0; i < o->ntensor; i++) {
-		t[i].name = o->tensor[i].name;
-		t[i].ndim = o->tensor[i].ndim;
-		memcpy(t[i].shape, o->tensor[i].shape, sizeof t[i].shape);
-	}
-	return t;
-}
-
-/* The part of a tensor that lies in [first, first + count) of the flat vector: false when there is none. */
-static bool overlap(int64_t first, int64_t count, const struct lwm_tensor *t, int64_t *from, int64_t *n)
-{
-	int64_t a = t->offset > first ? t->offset : first, b = t->offset + t->count;
-	if (b > first + count)
-		b = first + count;
-	*from = a;
-	*n = b - a;
-	return a < b;
-}
 
 /* Those of a rank; host NULL: without their values. */
 static int64_t slices_of(const struct lwm_objective *o, int64_t first, int64_t count, float *const host[],
 			 struct lwm_ckpt_slice *out)
 {
 	int64_t n = 0, from, len;
-	for (int64_t i = 0; i < o->ntensor; i++) {
-		if (!overlap(first, count, &o->tensor[i], &from, &len))
+	for (int64_t i = 0; i < o->tensors.n; i++) {
+		const struct lwm_tensor *t = &o->tensors.list[i];
+		if (!lwm_tensor_overlap(t, first, count, &from, &len))
 			continue;
-		out[n] = (struct lwm_ckpt_slice){ .tensor = i, .offset = from - o->tensor[i].offset, .run = len, .count = 1 };
+		out[n] = (struct lwm_ckpt_slice){ .tensor = i, .offset = from - t->offset, .run = len, .count = 1 };
 		for (int g = 0; host && g < LWM_CKPT_GROUPS; g++)
 			out[n].data[g] = host[g] + (from - first);
 		n++;
@@ -78,9 +54,8 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 		      struct lwm_err *e)
 {
 	float *host[LWM_CKPT_GROUPS] = { 0 }, *own[LWM_CKPT_GROUPS] = { 0 };
-	struct lwm_ckpt_slice *slice = calloc((size_t)o->ntensor, sizeof *slice);
-	struct lwm_ckpt_tensor *table = table_of(o, e);
-	int rc = slice && table ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
+	struct lwm_ckpt_slice *slice = calloc((size_t)o->tensors.n, sizeof *slice);
+	int rc = slice ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
 	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++) {
 		rc = on_host(w, (enum lwm_ckpt_group)g, &host[g], &own[g], e);
 		if (rc == 0 && own[g])
@@ -89,8 +64,7 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 	if (rc == 0) {
 		struct lwm_ckpt_out out = { .dir = dir,
 					    .rank = lwm_comm_rank(w->grad_comm),
-					    .tensor = table,
-					    .ntensor = o->ntensor,
+					    .tensors = &o->tensors,
 					    .slice = slice,
 					    .nslice = slices_of(o, w->first, w->count, host, slice),
 					    .groups = LWM_CKPT_ALL };
@@ -99,7 +73,6 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
 		free(own[g]);
 	free(slice);
-	free(table);
 	return rc;
 }
 
@@ -128,29 +101,29 @@ static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
 }
 
 /* The slices of all ranks end to end, as the ranks themselves cut them: each border between two adds one at the most. */
-static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const struct lwm_weights *w,
-					 const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
+static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const struct lwm_ckpt_part *parts, int n,
+					 struct lwm_err *e)
 {
-	struct lwm_ckpt_slice *all = calloc((size_t)(o->ntensor + n), sizeof *all);
+	struct lwm_ckpt_slice *all = calloc((size_t)(o->tensors.n + n), sizeof *all);
 	int64_t k = 0;
 	if (!all)
 		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
 	for (int r = 0; all && r < n; r++) {
-		int64_t have = slices_of(o, w->count * r, w->count, NULL, all + k);
+		struct lwm_slice s = lwm_slice_of(o->tensors.total, r, n);
+		int64_t have = slices_of(o, s.first, s.count, NULL, all + k);
 		LWM_BUG_ON(have != parts[r].nslice);
 		k += have;
 	}
 	return all;
 }
 
-static int commit(const struct lwm_objective *o, const struct lwm_weights *w, const struct lwm_progress_state *st, const char *dir,
+static int commit(const struct lwm_objective *o, const struct lwm_progress_state *st, const char *dir,
 		  const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
 {
-	struct lwm_ckpt_tensor *table = table_of(o, e);
-	struct lwm_ckpt_slice *slice = all_slices(o, w, parts, n, e);
+	struct lwm_ckpt_slice *slice = all_slices(o, parts, n, e);
 	char mesh[LWM_MESH_TEXT];
 	json_t *config = config_json(o, e), *state = state_json(st, o->stage);
-	int rc = table && slice && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
+	int rc = slice && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
 	if (rc == 0) {
 		struct lwm_ckpt_meta m = { .kind = o->kind,
 					   .step = st->step,
@@ -161,12 +134,11 @@ static int commit(const struct lwm_objective *o, const struct lwm_weights *w, co
 					   .tokenizer = o->tokenizer_hash,
 					   .tokenizer_path = o->stage->tokenizer ? o->stage->tokenizer : "",
 					   .groups = LWM_CKPT_ALL };
-		rc = lwm_ckpt_commit(dir, &m, table, o->ntensor, parts, n, slice, e);
+		rc = lwm_ckpt_commit(dir, &m, &o->tensors, parts, n, slice, e);
 	}
 	json_decref(config);
 	json_decref(state);
 	free(slice);
-	free(table);
 	return rc;
 }
 
@@ -181,7 +153,7 @@ int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct 
 	LWM_GO(lwm_agree(c, rc, e));
 	LWM_GO(lwm_comm_allgather(c, &mine, sizeof mine, parts, e));
 	if (lwm_comm_rank(c) == 0)
-		rc = commit(o, w, st, dir, parts, n, e);
+		rc = commit(o, st, dir, parts, n, e);
 	if (lwm_comm_rank(c) == 0 && rc < 0)
 		lwm_ckpt_take_back(dir, "COMMIT.json");
 	LWM_GO(lwm_agree(c, rc, e)); /* nobody goes on before the record stands */
@@ -203,13 +175,13 @@ static int read_slice(const struct lwm_objective *o, const struct lwm_weights *w
 {
 	int64_t from, n;
 	memset(host, 0, (size_t)w->count * sizeof *host);
-	for (int64_t i = 0; i < o->ntensor; i++) {
-		const struct lwm_tensor *t = &o->tensor[i];
+	for (int64_t i = 0; i < o->tensors.n; i++) {
+		const struct lwm_tensor *t = &o->tensors.list[i];
 		int64_t k = lwm_ckpt_find(c, t->name);
 		if (k < 0 || lwm_ckpt_size(c, k) != t->count)
 			return lwm_fail(e, LWM_ECONFIG, "tensor '%s' of %" PRId64 " values is not in the checkpoint so", t->name,
 					t->count);
-		if (overlap(w->first, w->count, t, &from, &n))
+		if (lwm_tensor_overlap(t, w->first, w->count, &from, &n))
 			LWM_TRY(lwm_ckpt_read(c, g, k, from - t->offset, n, host + (from - w->first), e));
 	}
 	return 0;
@@ -363,11 +335,11 @@ int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 	float *host, *own;
 	int rc = on_host(w, LWM_CKPT_PARAMS, &host, &own, e);
 	if (rc == 0)
-		rc = o->ops->init(o, (uint64_t)o->stage->seed, w->first, w->count, host, e);
+		lwm_tensors_init(&o->tensors, (uint64_t)o->stage->seed, w->first, w->count, host);
 	rc = lwm_agree(w->grad_comm, rc, e);
 	if (rc == 0 && strcmp(from, "random"))
-		rc = lwm_start_read(w->grad_comm, text ? from + 5 : from, o->stage->older_ok, o->tokenizer_hash, o->tensor,
-				      o->ntensor, text, w->first, w->count, host, e);
+		rc = lwm_start_read(w->grad_comm, text ? from + 5 : from, o->stage->older_ok, o->tokenizer_hash, &o->tensors,
+				    text, w->first, w->count, host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e);
 	free(own);

@@ -48,15 +48,15 @@ static int prepare(struct run *r, struct lwm_err *e)
 	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_new(&r->o, r->s, &r->mesh, r->dev, e), e));
 	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (%s); a rank: %s of weights and state, %s of activations",
-		r->o->kind, lwm_count_text(r->o->params, params, sizeof params), lwm_comm_size(r->world),
+		r->o->kind, lwm_count_text(r->o->tensors.params, params, sizeof params), lwm_comm_size(r->world),
 		lwm_comm_size(r->world) == 1 ? "" : "s", lwm_mesh_words(r->mesh.dim, false, grid),
-		lwm_bytes_text((double)lwm_weights_bytes(r->o->floats, lwm_comm_size(r->mesh.comm[LWM_GRAD]), r->o->dtype), mem,
+		lwm_bytes_text((double)lwm_weights_bytes(r->o->tensors.total, lwm_comm_size(r->mesh.comm[LWM_GRAD]), r->o->dtype), mem,
 			       sizeof mem),
 		lwm_bytes_text((double)r->o->memory_bytes, act, sizeof act));
 	if (r->o->host_bytes)
 		lwm_log(LWM_INFO, "activations of each layer wait in %s of pinned host memory",
 			lwm_bytes_text((double)r->o->host_bytes, act, sizeof act));
-	return lwm_agree(r->world, lwm_weights_new(&r->w, r->dev, r->o->dtype, r->o->floats, r->mesh.dev[LWM_GRAD], e), e);
+	return lwm_agree(r->world, lwm_weights_new(&r->w, r->dev, r->o->dtype, r->o->tensors.total, r->mesh.dev[LWM_GRAD], e), e);
 }
 
 /* What was recorded is compared only now: an objective may know the content of its data when everything is attached. */
@@ -146,7 +146,7 @@ static int update(struct run *r, double lr, double scale, struct lwm_err *e)
 {
 	const struct lwm_stage *s = r->s;
 	const struct lwm_adamw how = { s->beta1, s->beta2, s->eps, s->weight_decay, s->decay_all };
-	return lwm_weights_update(&r->w, r->o->tensor, r->o->ntensor, &how, r->st.step, lr, scale, e);
+	return lwm_weights_update(&r->w, &r->o->tensors, &how, r->st.step, lr, scale, e);
 }
 
 static int one_step(struct run *r, struct lwm_err *e)

@@ -6,6 +6,7 @@
 
 #include "common/io/source.h"
 #include "common/model/llama_json.h"
+#include "common/tensor/range.h"
 #include "common/train/share.h"
 
 /* The same on many ranks, a checkpoint with one search for all. Collective. */
@@ -28,37 +29,37 @@ static int same_tokenizer(const struct lwm_source *s, const char *want, struct l
 			have, want);
 }
 
-/* Does what was opened belong to the data and to t[0..n)? */
-static int belongs(const struct lwm_source *s, const char *tokenizer, const struct lwm_tensor *t, int64_t n, struct lwm_err *e)
+/* Does what was opened belong to the data and to this model? */
+static int belongs(const struct lwm_source *s, const char *tokenizer, const struct lwm_tensors *t, struct lwm_err *e)
 {
 	LWM_TRY(same_tokenizer(s, tokenizer, e));
-	return lwm_source_all_placed(s, t, n, e);
+	return lwm_source_all_placed(s, t, e);
 }
 
-int lwm_start_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t, int64_t n,
-		     struct lwm_err *e)
+int lwm_start_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
+		   struct lwm_err *e)
 {
 	struct lwm_source s;
 	int rc = lwm_source_open(&s, source, older_ok, LWM_CKPT_QUICK, e);
 	if (rc == 0)
-		rc = belongs(&s, tokenizer, t, n, e);
+		rc = belongs(&s, tokenizer, t, e);
 	lwm_source_close(&s);
 	return rc;
 }
 
-int lwm_start_read(struct lwm_comm *comm, const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensor *t,
-		     int64_t n, bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
+int lwm_start_read(struct lwm_comm *comm, const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
+		   bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
 {
 	struct lwm_source s;
 	int rc = open_shared(&s, comm, source, older_ok, e);
 	if (rc == 0)
-		rc = belongs(&s, tokenizer, t, n, e);
-	for (int64_t i = 0; rc == 0 && i < n; i++) {
-		int64_t a = t[i].offset > first ? t[i].offset : first;
-		int64_t b = t[i].offset + t[i].count < first + count ? t[i].offset + t[i].count : first + count;
-		if (a < b)
-			rc = lwm_source_read(&s, &t[i], may_lack_vision && t[i].vision, a - t[i].offset, b - a,
-					 host_out + (a - first), e);
+		rc = belongs(&s, tokenizer, t, e);
+	for (int64_t i = 0; rc == 0 && i < t->n; i++) {
+		const struct lwm_tensor *q = &t->list[i];
+		int64_t at, n;
+		if (lwm_tensor_overlap(q, first, count, &at, &n))
+			rc = lwm_source_read(&s, q, may_lack_vision && q->modality == LWM_VISION, at - q->offset, n,
+					     host_out + (at - first), e);
 	}
 	lwm_source_close(&s);
 	return rc;

@@ -23,19 +23,19 @@ static void must(int rc, const struct lwm_err *e)
 static float *weights(struct lk_dev *dev, const struct lwm_llama_cfg *c)
 {
 	struct lwm_err e = { 0 };
-	struct lwm_params p;
+	struct lwm_tensors p;
 	float *host;
 	void *w;
 
-	must(lwm_llama_params(&p, c, &e), &e);
+	must(lwm_llama_tensors(&p, c, &e), &e);
 	host = malloc((size_t)p.total * sizeof *host);
 	if (!host)
 		exit(1);
-	lwm_params_init(&p, 1, 0, p.total, host);
+	lwm_tensors_init(&p, 1, 0, p.total, host);
 	must(lwm_dev_check(dev, lk_mem_alloc(dev, (size_t)p.total * sizeof *host, &w), &e), &e);
 	must(lwm_dev_check(dev, lk_upload(dev, w, host, (size_t)p.total * sizeof *host), &e), &e);
 	free(host);
-	lwm_params_release(&p);
+	lwm_tensors_release(&p);
 	return w;
 }
 

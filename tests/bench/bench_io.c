@@ -18,6 +18,7 @@
 #include "common/io/merge.h"
 #include "common/io/rowshard.h"
 #include "tests/bench/bench.h"
+#include "tests/unit/tensor_table.h"
 
 enum { RANKS = 4, TENSORS = 16, SEQ = 4096, PICKS = 2000 };
 
@@ -25,7 +26,7 @@ static struct {
 	char dir[256], step[300], model[300], rows[300], copy[300];
 	int64_t nrows, pick;
 	char name[TENSORS][64];
-	struct lwm_ckpt_tensor tensor[TENSORS];
+	struct lwm_tensor tensor[TENSORS];
 	int64_t side; /* tensors are side x side */
 	float *values;
 	enum lwm_st_dtype dtype;
@@ -54,13 +55,13 @@ static int save(void *arg)
 		for (int i = 0; i < TENSORS; i++) /* every fourth one cut by columns */
 			s[i] = i % 4 ? (struct lwm_ckpt_slice){ i, n / RANKS * r, n / RANKS, 1, 0, { b.values } }
 				     : (struct lwm_ckpt_slice){ i, w * r, w, b.side, b.side, { b.values } };
-		struct lwm_ckpt_out o = { b.step, r, b.tensor, TENSORS, s, TENSORS, 1, NULL, NULL, NULL };
+		struct lwm_ckpt_out o = { b.step, r, TABLE(b.tensor, TENSORS), s, TENSORS, 1, NULL, NULL, NULL };
 		rc = lwm_ckpt_write_part(&o, &part[r], &b.e);
 	}
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 1024, "num_attention_heads", 8);
 	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,4,1", RANKS, config, NULL, "", "", 1 };
 	if (rc == 0)
-		rc = lwm_ckpt_commit(b.step, &m, b.tensor, TENSORS, part, RANKS, all, &b.e);
+		rc = lwm_ckpt_commit(b.step, &m, TABLE(b.tensor, TENSORS), part, RANKS, all, &b.e);
 	json_decref(config);
 	return failed(rc);
 }
@@ -237,7 +238,7 @@ static void prepare(int64_t mib, int64_t shard_mib)
 		;
 	for (int i = 0; i < TENSORS; i++) {
 		snprintf(b.name[i], sizeof b.name[i], "model.layers.%d.self_attn.%s.weight", i / 4, names[i % 4]);
-		b.tensor[i] = (struct lwm_ckpt_tensor){ b.name[i], 2, { b.side, b.side } };
+		b.tensor[i] = (struct lwm_tensor){ .name = b.name[i], .ndim = 2, .shape = { b.side, b.side } };
 	}
 	b.values = malloc((size_t)(b.side * b.side) * sizeof *b.values);
 	for (int64_t i = 0; b.values && i < b.side * b.side; i++)

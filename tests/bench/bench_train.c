@@ -121,25 +121,25 @@ static void run(struct job *j, struct lk_dev *dev, bool recompute, double peak)
 
 static void with_threads(struct job *j, int threads, bool recompute)
 {
-	struct lwm_params p;
+	struct lwm_tensors p;
 	struct lwm_err e = { 0 };
 	struct lk_dev *dev;
 	float *host;
 
 	must(lwm_device_open(&dev, "cpu", threads, &e), &e);
-	must(lwm_llama_params(&p, &j->cfg, &e), &e);
+	must(lwm_llama_tensors(&p, &j->cfg, &e), &e);
 	j->total = p.total;
 	j->w = flat(dev, 4 * p.total);
 	j->g = j->w + p.total;
 	j->mom = j->g + p.total;
 	j->var = j->mom + p.total;
 	host = malloc((size_t)p.total * sizeof *host);
-	lwm_params_init(&p, 1, 0, p.total, host);
+	lwm_tensors_init(&p, 1, 0, p.total, host);
 	must(lwm_dev_check(dev, lk_upload(dev, j->w, host, (size_t)p.total * sizeof *host), &e), &e);
 	free(host);
 	run(j, dev, recompute, sgemm_rate(dev));
 	lk_mem_free(dev, j->w);
-	lwm_params_release(&p);
+	lwm_tensors_release(&p);
 	lk_dev_close(dev);
 }
 

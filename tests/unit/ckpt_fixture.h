@@ -3,16 +3,17 @@
 #define LWM_TESTS_UNIT_CKPT_FIXTURE_H
 
 #include "tests/unit/io_fault.h"
+#include "tests/unit/tensor_table.h"
 
 #include "common/base/log.h"
 #include "common/io/ckpt.h"
 
 enum { ROWS = 24, COLS = 40, LONG = 70000 };
-static const struct lwm_ckpt_tensor table[] = {
-	{ "model.norm.weight", 1, { COLS } },
-	{ "model.layers.0.mlp.down_proj.weight", 2, { ROWS, COLS } },
-	{ "encoder.conv_in.weight", 4, { 3, 3, 3, 16 } },
-	{ "model.embed_tokens.weight", 2, { LONG / 7, 7 } },
+static const struct lwm_tensor table[] = {
+	{ .name = "model.norm.weight", .ndim = 1, .shape = { COLS } },
+	{ .name = "model.layers.0.mlp.down_proj.weight", .ndim = 2, .shape = { ROWS, COLS } },
+	{ .name = "encoder.conv_in.weight", .ndim = 4, .shape = { 3, 3, 3, 16 } },
+	{ .name = "model.embed_tokens.weight", .ndim = 2, .shape = { LONG / 7, 7 } },
 };
 enum { TENSORS = 4 };
 static const int64_t sizes[TENSORS] = { COLS, ROWS *COLS, 432, LONG };
@@ -66,7 +67,7 @@ static void write_parts(const char *dir, int n, bool tp, int64_t step, struct lw
 	struct lwm_err e = { 0 };
 	for (int r = 0; r < n; r++) {
 		struct lwm_ckpt_slice s[16];
-		struct lwm_ckpt_out o = { dir,          r,           table, TENSORS, s, cut(s, r, n, tp),
+		struct lwm_ckpt_out o = { dir,          r,           TABLE(table, TENSORS), s, cut(s, r, n, tp),
 					  LWM_CKPT_ALL, "{\"r\":1}", NULL,  s };
 		if (step == 7 && r == 1)
 			o.fill = fill;
@@ -91,7 +92,7 @@ static void commit(const char *dir, int n, bool tp, int64_t step, const struct l
 	struct lwm_ckpt_meta m = {
 		"lwm", step, "1,-1,1,1", n, config, NULL, "abc", "/x/tokenizer.model", LWM_CKPT_ALL
 	};
-	must(lwm_ckpt_commit(dir, &m, table, TENSORS, part, n, s, &e), &e);
+	must(lwm_ckpt_commit(dir, &m, TABLE(table, TENSORS), part, n, s, &e), &e);
 	json_decref(config);
 }
 

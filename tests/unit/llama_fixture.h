@@ -96,17 +96,17 @@ static inline struct lk_dev *device(const char *name, int threads)
 
 static inline float *weights_new(const struct lwm_llama_cfg *c, int64_t *total)
 {
-	struct lwm_params p;
+	struct lwm_tensors p;
 	float *w;
 
-	assert_int_equal(lwm_llama_params(&p, c, NULL), 0);
+	assert_int_equal(lwm_llama_tensors(&p, c, NULL), 0);
 	w = malloc((size_t)p.total * sizeof *w);
-	lwm_params_init(&p, 5, 0, p.total, w);
+	lwm_tensors_init(&p, 5, 0, p.total, w);
 	for (int64_t i = 0; i < p.n; i++) // norms that are not all ones show mistakes
 		for (int64_t k = 0; p.list[i].ndim == 1 && k < p.list[i].count; k++)
 			w[p.list[i].offset + k] += 0.1f * (float)(k % 5);
 	*total = p.total;
-	lwm_params_release(&p);
+	lwm_tensors_release(&p);
 	return w;
 }
 

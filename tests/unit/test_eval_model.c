@@ -420,11 +420,11 @@ static void test_pairs_add_up(void **state)
 /* A model that says one piece and then </s>, whatever it is asked: no attention, no MLP, one-hot embeddings. */
 static float *parrot(const struct lwm_llama_cfg *c, int64_t piece, int64_t eos)
 {
-	struct lwm_params p;
-	OK(lwm_llama_params(&p, c, err));
+	struct lwm_tensors p;
+	OK(lwm_llama_tensors(&p, c, err));
 	float *w = calloc((size_t)p.total, sizeof *w);
-	float *embed = w + lwm_params_find(&p, "model.embed_tokens.weight")->offset;
-	float *head = w + lwm_params_find(&p, "lm_head.weight")->offset;
+	float *embed = w + lwm_tensors_find(&p, "model.embed_tokens.weight")->offset;
+	float *head = w + lwm_tensors_find(&p, "lm_head.weight")->offset;
 	for (int64_t i = 0; i < p.n; i++)
 		for (int64_t k = 0; p.list[i].ndim == 1 && k < p.list[i].count; k++)
 			w[p.list[i].offset + k] = 1;
@@ -432,7 +432,7 @@ static float *parrot(const struct lwm_llama_cfg *c, int64_t piece, int64_t eos)
 		embed[i * c->dim + i] = 1;
 		head[(i == piece ? eos : piece) * c->dim + i] = 1;
 	}
-	lwm_params_release(&p);
+	lwm_tensors_release(&p);
 	return w;
 }
 

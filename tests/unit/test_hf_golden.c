@@ -78,12 +78,12 @@ static void check_gradients(const char *dir, struct lk_dev *dev, const struct lw
 {
 	struct lwm_llama_run how = { .tokens = N, .train = true };
 	struct lwm_llama_stats st;
-	struct lwm_params table;
+	struct lwm_tensors table;
 	struct lwm_llama *net;
 	struct lwm_err e = { 0 };
 	int32_t target[N], seg[N] = { 0 }, pos[N];
 	float weight[N];
-	assert_int_equal(lwm_llama_params(&table, &m->cfg, NULL), 0);
+	assert_int_equal(lwm_llama_tensors(&table, &m->cfg, NULL), 0);
 	assert_int_equal(table.n, g->grads);
 	float *grad = calloc((size_t)table.total, sizeof *grad);
 	for (int i = 0; i < N; i++) {
@@ -97,7 +97,7 @@ static void check_gradients(const char *dir, struct lk_dev *dev, const struct lw
 	must(lwm_llama_step(net, &b, &w, &st, &e), &e);
 	near(dir, "loss", st.loss[LWM_TEXT], g->loss, 1e-6);
 	for (int64_t i = 0; i < g->grads; i++) {
-		const struct lwm_param *p = lwm_params_find(&table, g->grad[i].name);
+		const struct lwm_tensor *p = lwm_tensors_find(&table, g->grad[i].name);
 		double sum = 0;
 		assert_non_null(p);
 		for (int64_t k = 0; k < p->count; k++)
@@ -105,7 +105,7 @@ static void check_gradients(const char *dir, struct lk_dev *dev, const struct lw
 		near(dir, p->name, sqrt(sum), g->grad[i].norm, 2e-5);
 	}
 	lwm_llama_free(net);
-	lwm_params_release(&table);
+	lwm_tensors_release(&table);
 	free(grad);
 }
 

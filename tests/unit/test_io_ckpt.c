@@ -1,5 +1,6 @@
 /* Checkpoints: any cut over ranks reads back as the same tensors; unfinished and damaged ones are never taken. */
 #include "tests/unit/ckpt_fixture.h"
+#include "tests/unit/tensor_table.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -94,16 +95,16 @@ static void holes_and_overlaps(void **state)
 	struct lwm_err e = { 0 };
 	struct lwm_ckpt_part part;
 	struct lwm_ckpt *c;
-	static const struct lwm_ckpt_tensor t = { "a", 1, { 30 } };
+	static const struct lwm_tensor t = { .name = "a", .ndim = 1, .shape = { 30 } };
 	float v[30] = { 0 };
 	struct lwm_ckpt_slice s[3] = { { 0, 0, 10, 1, 0, { v } },
 				       { 0, 5, 10, 1, 0, { v } },
 				       { 0, 20, 10, 1, 0, { v } } };
-	struct lwm_ckpt_out o = { at("h/step_00000001"), 0, &t, 1, s, 3, 1, NULL, NULL, NULL };
+	struct lwm_ckpt_out o = { at("h/step_00000001"), 0, TABLE(&t, 1), s, 3, 1, NULL, NULL, NULL };
 	json_t *config = json_object();
 	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,1,1", 1, config, NULL, "", "", 1 };
 	must(lwm_ckpt_write_part(&o, &part, &e), &e);
-	must(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, s, &e), &e);
+	must(lwm_ckpt_commit(o.dir, &m, TABLE(&t, 1), &part, 1, s, &e), &e);
 	must(lwm_ckpt_open(&c, o.dir, &e), &e); /* 30 values in all */
 	assert_int_equal(lwm_ckpt_covers(c, NULL), -LWM_EDATA);
 	assert_int_equal(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 14, 5, v, NULL), -LWM_EDATA);
@@ -112,7 +113,7 @@ static void holes_and_overlaps(void **state)
 	o.nslice = 2;
 	o.dir = at("h/step_00000002");
 	must(lwm_ckpt_write_part(&o, &part, &e), &e);
-	must(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, s, &e), &e);
+	must(lwm_ckpt_commit(o.dir, &m, TABLE(&t, 1), &part, 1, s, &e), &e);
 	assert_int_equal(lwm_ckpt_open(&c, o.dir, NULL), -LWM_EDATA);
 	s[0].offset = 25; /* leaves the tensor */
 	assert_int_equal(lwm_ckpt_write_part(&o, &part, NULL), -LWM_EDATA);
@@ -306,7 +307,7 @@ static void *write_one(void *arg)
 {
 	int r = (int)(intptr_t)arg;
 	struct lwm_ckpt_slice s[16];
-	struct lwm_ckpt_out o = { shared.dir, r, table, TENSORS, s, cut(s, r, 4, true), LWM_CKPT_ALL, NULL, fill, s };
+	struct lwm_ckpt_out o = { shared.dir, r, TABLE(table, TENSORS), s, cut(s, r, 4, true), LWM_CKPT_ALL, NULL, fill, s };
 	shared.rc[r] = lwm_ckpt_write_part(&o, &shared.part[r], NULL);
 	return NULL;
 }

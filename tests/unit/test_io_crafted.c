@@ -1,6 +1,7 @@
 /* Files whose every checksum is right and whose contents are not: what a program with a mistake would write, or somebody who
  * wants trouble. Flipped bits (test_io_shard, test_io_ckpt) stop at the sums; these reach the checks behind them. */
 #include "tests/unit/io_fault.h"
+#include "tests/unit/tensor_table.h"
 
 #include "common/base/outfile.h"
 #include "common/io/ckpt_int.h"
@@ -362,11 +363,11 @@ static void values_outside_of_a_vector(void **state)
 
 /* ---- checkpoints ---- */
 
-static const struct lwm_ckpt_tensor table[] = { { "model.norm.weight", 1, { 30 } }, { "model.other.weight", 2, { 7, 5 } } };
-static const struct lwm_ckpt_tensor others[] = { { "model.norm.weight", 1, { 30 } }, { "model.third.weight", 2, { 7, 5 } } };
+static const struct lwm_tensor table[] = { { .name = "model.norm.weight", .ndim = 1, .shape = { 30 } }, { .name = "model.other.weight", .ndim = 2, .shape = { 7, 5 } } };
+static const struct lwm_tensor others[] = { { .name = "model.norm.weight", .ndim = 1, .shape = { 30 } }, { .name = "model.third.weight", .ndim = 2, .shape = { 7, 5 } } };
 
 /* Two parts that cut both tensors; `claimed` goes into the record. */
-static char *checkpoint(const char *root, const struct lwm_ckpt_tensor *claimed)
+static char *checkpoint(const char *root, const struct lwm_tensor *claimed)
 {
 	float v[3][35];
 	char *dir = lwm_ckpt_dir(root, 3);
@@ -382,10 +383,10 @@ static char *checkpoint(const char *root, const struct lwm_ckpt_tensor *claimed)
 		s[2 * r] = (struct lwm_ckpt_slice){ 0, r ? 11 : 0, r ? 19 : 11, 1, 0, { v[0] + r, v[1] + r, v[2] + r } };
 		/* columns */
 		s[2 * r + 1] = (struct lwm_ckpt_slice){ 1, r ? 3 : 0, r ? 2 : 3, 7, 5, { v[0] + 3, v[1] + 3, v[2] + 3 } };
-		struct lwm_ckpt_out o = { dir, r, table, 2, s + 2 * r, 2, LWM_CKPT_ALL, NULL, NULL, NULL };
+		struct lwm_ckpt_out o = { dir, r, TABLE(table, 2), s + 2 * r, 2, LWM_CKPT_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}
-	must(lwm_ckpt_commit(dir, &m, claimed, 2, part, 2, s, &e), &e);
+	must(lwm_ckpt_commit(dir, &m, TABLE(claimed, 2), part, 2, s, &e), &e);
 	json_decref(config);
 	return dir;
 }
@@ -423,13 +424,13 @@ static void a_part_of_another_size(void **state)
 /* Slices whose totals are right, while one value is in two of them and one in none. */
 static void slices_that_do_not_cover(void **state)
 {
-	static const struct lwm_ckpt_tensor one = { "model.norm.weight", 1, { 30 } };
+	static const struct lwm_tensor one = { .name = "model.norm.weight", .ndim = 1, .shape = { 30 } };
 	float v[30] = { 0 };
 	char *dir = lwm_ckpt_dir(at("ck-holes"), 1);
 	struct lwm_ckpt_slice s[3] = { { 0, 0, 10, 1, 0, { v, v, v } },
 				       { 0, 11, 19, 1, 0, { v, v, v } },
 				       { 0, 20, 1, 1, 0, { v, v, v } } };
-	struct lwm_ckpt_out o = { dir, 0, &one, 1, s, 3, LWM_CKPT_ALL, NULL, NULL, NULL };
+	struct lwm_ckpt_out o = { dir, 0, TABLE(&one, 1), s, 3, LWM_CKPT_ALL, NULL, NULL, NULL };
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 8, "num_attention_heads", 2);
 	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,1,1", 1, config, NULL, "", "", LWM_CKPT_ALL };
 	struct lwm_ckpt_part part;
@@ -437,7 +438,7 @@ static void slices_that_do_not_cover(void **state)
 	struct lwm_err e = { 0 };
 	(void)state;
 	must(lwm_ckpt_write_part(&o, &part, &e), &e);
-	must(lwm_ckpt_commit(dir, &m, &one, 1, &part, 1, s, &e), &e);
+	must(lwm_ckpt_commit(dir, &m, TABLE(&one, 1), &part, 1, s, &e), &e);
 	must(lwm_ckpt_open(&c, dir, &e), &e);
 	assert_int_equal(lwm_ckpt_covers(c, &e), -LWM_EDATA);
 	assert_int_equal(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 5, 8, v, NULL), -LWM_EDATA); /* across the hole */
@@ -449,7 +450,7 @@ static void slices_that_do_not_cover(void **state)
 	lwm_err_clear(&e);
 	o.nslice = 1;
 	must(lwm_ckpt_write_part(&o, &part, &e), &e);
-	must(lwm_ckpt_commit(lacking, &m, &one, 1, &part, 1, s, &e), &e);
+	must(lwm_ckpt_commit(lacking, &m, TABLE(&one, 1), &part, 1, s, &e), &e);
 	assert_int_equal(lwm_ckpt_open(&c, lacking, &e), -LWM_EDATA);
 	assert_non_null(strstr(e.msg, "10 of the 30 values"));
 	/* and those that are no slices at all are not written */

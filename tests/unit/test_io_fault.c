@@ -1,6 +1,7 @@
 /* The disk full at any place, every call that can fail failing in turn, no memory: errors are clean, what stood
  * before stands. */
 #include "tests/unit/io_fault.h"
+#include "tests/unit/tensor_table.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -110,20 +111,20 @@ static int64_t read_docs(void)
 	return n;
 }
 
-static const struct lwm_ckpt_tensor tensor = { "model.norm.weight", 1, { 50000 } };
+static const struct lwm_tensor tensor = { .name = "model.norm.weight", .ndim = 1, .shape = { 50000 } };
 
 static int save_step(int64_t step, struct lwm_err *e)
 {
 	static float v[50000];
 	char *dir = lwm_ckpt_dir(at("ck"), step);
 	struct lwm_ckpt_slice s = { 0, 0, 50000, 1, 0, { v, v, v } };
-	struct lwm_ckpt_out o = { dir, 0, &tensor, 1, &s, 1, LWM_CKPT_ALL, NULL, NULL, NULL };
+	struct lwm_ckpt_out o = { dir, 0, TABLE(&tensor, 1), &s, 1, LWM_CKPT_ALL, NULL, NULL, NULL };
 	struct lwm_ckpt_part part;
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 8, "num_attention_heads", 2);
 	struct lwm_ckpt_meta m = { "lwm", step, "1,1,1,1", 1, config, NULL, "", "", LWM_CKPT_ALL };
 	int rc = lwm_ckpt_write_part(&o, &part, e);
 	if (rc == 0)
-		rc = lwm_ckpt_commit(dir, &m, &tensor, 1, &part, 1, &s, e);
+		rc = lwm_ckpt_commit(dir, &m, TABLE(&tensor, 1), &part, 1, &s, e);
 	json_decref(config);
 	free(dir);
 	return rc;
@@ -145,7 +146,7 @@ static int write_model(struct lwm_err *e)
 	static float v[50000];
 	json_t *config = json_pack("{s:i,s:i}", "hidden_size", 8, "num_attention_heads", 2);
 	struct lwm_model_spec spec = { .kind = "lwm", .config = config };
-	int rc = lwm_model_create(&w, at("m"), &spec, &tensor, 1, true, e);
+	int rc = lwm_model_create(&w, at("m"), &spec, TABLE(&tensor, 1), true, e);
 	json_decref(config);
 	LWM_TRY(rc);
 	rc = lwm_model_add(w, v, e);

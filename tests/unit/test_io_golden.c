@@ -5,13 +5,14 @@
  *	build/rel/tests/unit/test_io_golden --make DIR      writes such a folder
  */
 #include "tests/unit/io_fault.h"
+#include "tests/unit/tensor_table.h"
 
 #include "common/io/inspect.h"
 #include "common/io/merge.h"
 #include "common/io/rowshard.h"
 
-static const struct lwm_ckpt_tensor table[] = { { "model.norm.weight", 1, { 12 } },
-						{ "model.layers.0.self_attn.q_proj.weight", 2, { 8, 6 } } };
+static const struct lwm_tensor table[] = { { .name = "model.norm.weight", .ndim = 1, .shape = { 12 } },
+						{ .name = "model.layers.0.self_attn.q_proj.weight", .ndim = 2, .shape = { 8, 6 } } };
 
 static void write_docs(const char *path)
 {
@@ -69,11 +70,11 @@ static void write_ckpt(const char *root)
 				       { 0, 0, 12, 1, 0, { v[0], v[0], v[0] } },
 				       { 1, 3, 3, 8, 6, { v[1], v[1], v[1] } } };
 	for (int r = 0; r < 2; r++) {
-		struct lwm_ckpt_out o = { dir, r, table, 2, s + 2 * r, r ? 1 : 2, LWM_CKPT_ALL, NULL, NULL, NULL };
+		struct lwm_ckpt_out o = { dir, r, TABLE(table, 2), s + 2 * r, r ? 1 : 2, LWM_CKPT_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}
 	struct lwm_ckpt_meta m = { "lwm", 3, "1,1,2,1", 2, config, NULL, "", "", LWM_CKPT_ALL };
-	must(lwm_ckpt_commit(dir, &m, table, 2, part, 2, s, &e), &e);
+	must(lwm_ckpt_commit(dir, &m, TABLE(table, 2), part, 2, s, &e), &e);
 	struct lwm_model_spec spec = { .dtype = LWM_ST_BF16, .max_file_bytes = 50, .extra = put_bytes,
 				       .tokenizer = "0123456789abcdef0123456789abcdef" };
 	char *model = lwm_path_join(root, "model");

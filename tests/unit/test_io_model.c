@@ -1,6 +1,7 @@
 /* safetensors and model folders: read by an independent parser here, strict about what they accept, and the layouts
  * that other programs expect. */
 #include "tests/unit/io_fault.h"
+#include "tests/unit/tensor_table.h"
 
 #include <math.h>
 
@@ -47,13 +48,13 @@ static const char *raw(const char *file, const char *name, const char *dtype, co
 	return file + 8 + n + a;
 }
 
-static const struct lwm_ckpt_tensor lm[] = {
-	{ "model.embed_tokens.weight", 2, { 100, 16 } },
-	{ "model.layers.0.self_attn.q_proj.weight", 2, { 16, 16 } },
-	{ "model.layers.0.self_attn.k_proj.weight", 2, { 8, 16 } }, /* two of four heads */
-	{ "model.layers.0.self_attn.v_proj.weight", 2, { 8, 16 } },
-	{ "model.norm.weight", 1, { 16 } },
-	{ "model.vision_embed_tokens.weight", 2, { 33, 16 } },
+static const struct lwm_tensor lm[] = {
+	{ .name = "model.embed_tokens.weight", .ndim = 2, .shape = { 100, 16 } },
+	{ .name = "model.layers.0.self_attn.q_proj.weight", .ndim = 2, .shape = { 16, 16 } },
+	{ .name = "model.layers.0.self_attn.k_proj.weight", .ndim = 2, .shape = { 8, 16 } }, /* two of four heads */
+	{ .name = "model.layers.0.self_attn.v_proj.weight", .ndim = 2, .shape = { 8, 16 } },
+	{ .name = "model.norm.weight", .ndim = 1, .shape = { 16 } },
+	{ .name = "model.vision_embed_tokens.weight", .ndim = 2, .shape = { 33, 16 } },
 };
 enum { LM = 6 };
 
@@ -81,7 +82,7 @@ static void write_lm(const char *dir, enum lwm_st_dtype dtype, int64_t limit, ch
 				   "num_key_value_heads", 2, "lwm", "vision_vocab", 33);
 	struct lwm_model_spec spec = { .kind = "lwm", .config = config, .dtype = dtype, .max_file_bytes = limit,
 					.extra = tokenizer ? put_tokenizer : NULL, .ctx = tokenizer };
-	must(lwm_model_create(&w, dir, &spec, lm, LM, force, &e), &e);
+	must(lwm_model_create(&w, dir, &spec, TABLE(lm, LM), force, &e), &e);
 	for (int64_t t = 0; t < LM; t++) {
 		for (int64_t i = 0; i < 1600; i++)
 			v[i] = val(t, i);
@@ -91,7 +92,7 @@ static void write_lm(const char *dir, enum lwm_st_dtype dtype, int64_t limit, ch
 	json_decref(config);
 }
 
-static int64_t size_of(const struct lwm_ckpt_tensor *t)
+static int64_t size_of(const struct lwm_tensor *t)
 {
 	int64_t n = 1;
 	for (int d = 0; d < t->ndim; d++)
@@ -115,7 +116,7 @@ static void check_lm(const char *dir, enum lwm_st_dtype dtype)
 			assert_true(v[i] == (dtype == LWM_ST_F32 ? val(t, i) : widen(bf16(val(t, i)))));
 	}
 	must(lwm_model_check(m, &e), &e);
-	struct lwm_ckpt_tensor other = { "model.norm.weight", 1, { 17 } }, none = { "lm_head.weight", 1, { 16 } };
+	struct lwm_tensor other = { .name = "model.norm.weight", .ndim = 1, .shape = { 17 } }, none = { .name = "lm_head.weight", .ndim = 1, .shape = { 16 } };
 	assert_int_equal(lwm_model_read_named(m, &other, 0, 1, v, &e), -LWM_ECONFIG);
 	assert_non_null(strstr(e.msg, "17"));
 	assert_int_equal(lwm_model_read_named(m, &none, 0, 1, v, NULL), -LWM_ECONFIG);
@@ -154,7 +155,7 @@ static void language_model(void **state)
 		assert_true(f == val(3, i));
 	}
 	for (int64_t r = 0; r < 256; r++) { /* there and back */
-		int64_t p = lwm_model_qk_row(r, 128), i = p % 128;
+		int64_t p = lwm_rope_row(r, 128), i = p % 128;
 		assert_int_equal(p - i + 2 * (i % 64) + i / 64, r);
 	}
 	free(s);
@@ -209,20 +210,20 @@ static void replacing_a_folder(void **state)
 	json_t *config = json_pack("{s:i,s:i}", "hidden_size", 16, "num_attention_heads", 4);
 	struct lwm_model_spec spec = { .kind = "lwm", .config = config };
 	write_lm(at("re"), LWM_ST_F32, 0, NULL, false);
-	assert_int_equal(lwm_model_create(&w, at("re"), &spec, lm, LM, false, NULL), -LWM_ECANTCREATE);
-	must(lwm_model_create(&w, at("re/"), &spec, lm, LM, true, &e), &e);
+	assert_int_equal(lwm_model_create(&w, at("re"), &spec, TABLE(lm, LM), false, NULL), -LWM_ECANTCREATE);
+	must(lwm_model_create(&w, at("re/"), &spec, TABLE(lm, LM), true, &e), &e);
 	assert_int_equal(lwm_model_commit(w, NULL), -LWM_EINTERNAL); /* no tensor was added */
 	check_lm(at("re"), LWM_ST_F32);                              /* the old one stands */
 	write_lm(at("re"), LWM_ST_BF16, 0, NULL, true);
 	check_lm(at("re"), LWM_ST_BF16);
 	must(lwm_mkdirs(at("mine"), &e), &e);
-	assert_int_equal(lwm_model_create(&w, at("mine"), &spec, lm, LM, true, NULL), -LWM_ECANTCREATE);
+	assert_int_equal(lwm_model_create(&w, at("mine"), &spec, TABLE(lm, LM), true, NULL), -LWM_ECANTCREATE);
 	spec.extra = fail_extra;
-	must(lwm_model_create(&w, at("re"), &spec, lm, 0, true, &e), &e);
+	must(lwm_model_create(&w, at("re"), &spec, TABLE(lm, 0), true, &e), &e);
 	assert_int_equal(lwm_model_commit(w, NULL), -LWM_ENOINPUT);
 	check_lm(at("re"), LWM_ST_BF16);
-	struct lwm_ckpt_tensor odd = { "model.layers.0.self_attn.q_proj.weight", 2, { 15, 16 } };
-	assert_int_equal(lwm_model_create(&w, at("odd"), &spec, &odd, 1, false, NULL), -LWM_EDATA);
+	struct lwm_tensor odd = { .name = "model.layers.0.self_attn.q_proj.weight", .ndim = 2, .shape = { 15, 16 } };
+	assert_int_equal(lwm_model_create(&w, at("odd"), &spec, TABLE(&odd, 1), false, NULL), -LWM_EDATA);
 	assert_false(lwm_path_exists(at("odd")));
 	json_decref(config);
 }
@@ -230,9 +231,9 @@ static void replacing_a_folder(void **state)
 static void tokenizer_model(void **state)
 {
 	(void)state;
-	static const struct lwm_ckpt_tensor t[] = { { "encoder.conv_in.weight", 4, { 3, 2, 5, 7 } },
-						    { "encoder.conv_in.bias", 1, { 7 } },
-						    { "quantize.embedding.weight", 2, { 9, 4 } } };
+	static const struct lwm_tensor t[] = { { .name = "encoder.conv_in.weight", .ndim = 4, .shape = { 3, 2, 5, 7 } },
+						    { .name = "encoder.conv_in.bias", .ndim = 1, .shape = { 7 } },
+						    { .name = "quantize.embedding.weight", .ndim = 2, .shape = { 9, 4 } } };
 	struct lwm_err e = { 0 };
 	struct lwm_model_writer *w;
 	struct lwm_model *m;
@@ -241,7 +242,7 @@ static void tokenizer_model(void **state)
 	size_t n;
 	json_t *config = json_pack("{s:s}", "_class_name", "VQModel");
 	struct lwm_model_spec spec = { .kind = "vqgan", .config = config };
-	must(lwm_model_create(&w, at("vq"), &spec, t, 3, false, &e), &e);
+	must(lwm_model_create(&w, at("vq"), &spec, TABLE(t, 3), false, &e), &e);
 	for (int64_t k = 0; k < 3; k++) {
 		for (int64_t i = 0; i < 300; i++)
 			v[i] = val(k, i);

@@ -25,6 +25,7 @@
 #include "common/io/rowshard.h"
 #include "common/train/stage.h"
 #include "tests/unit/train_fixture.h"
+#include "tests/unit/tensor_table.h"
 
 /* ---- what is noted ---- */
 
@@ -361,7 +362,7 @@ static void shards(void **state)
 	}
 }
 
-static const struct lwm_ckpt_tensor tensors[] = { { "model.norm.weight", 1, { 50000 } }, { "model.other.weight", 1, { 30000 } } };
+static const struct lwm_tensor tensors[] = { { .name = "model.norm.weight", .ndim = 1, .shape = { 50000 } }, { .name = "model.other.weight", .ndim = 1, .shape = { 30000 } } };
 
 static void save_step(int64_t step)
 {
@@ -374,10 +375,10 @@ static void save_step(int64_t step)
 	struct lwm_ckpt_meta m = { "lwm", step, "2,1,1,1", 2, config, NULL, "", "", LWM_CKPT_ALL };
 	for (int r = 0; r < 2; r++) {
 		s[r] = (struct lwm_ckpt_slice){ r, 0, tensors[r].shape[0], 1, 0, { v, v, v } };
-		struct lwm_ckpt_out o = { dir, r, tensors, 2, &s[r], 1, LWM_CKPT_ALL, NULL, NULL, NULL };
+		struct lwm_ckpt_out o = { dir, r, TABLE(tensors, 2), &s[r], 1, LWM_CKPT_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}
-	must(lwm_ckpt_commit(dir, &m, tensors, 2, part, 2, s, &e), &e);
+	must(lwm_ckpt_commit(dir, &m, TABLE(tensors, 2), part, 2, s, &e), &e);
 	json_decref(config);
 	free(dir);
 }
@@ -417,7 +418,7 @@ static int try_model(int64_t most, struct lwm_err *e)
 	json_t *config = json_pack("{s:i,s:i}", "hidden_size", 8, "num_attention_heads", 2);
 	struct lwm_model_spec spec = { .kind = "lwm", .config = config, .dtype = LWM_ST_F32, .max_file_bytes = most,
 				       .extra = put_tokenizer };
-	must(lwm_model_create(&w, at("m"), &spec, tensors, 2, true, e), e);
+	must(lwm_model_create(&w, at("m"), &spec, TABLE(tensors, 2), true, e), e);
 	must(lwm_model_add(w, v, e), e);
 	must(lwm_model_add(w, v, e), e);
 	int rc = lwm_model_commit(w, e);

@@ -13,6 +13,7 @@
 #include "common/io/seal.h"
 #include "common/io/vecfile.h"
 #include "tests/unit/peak.h"
+#include "tests/unit/tensor_table.h"
 
 #define MIB (1LL << 20)
 
@@ -351,16 +352,16 @@ static void test_manifest(void **state)
 /* Slices of a checkpoint without values may claim any number of runs. */
 static void test_checkpoint(void **state)
 {
-	const struct lwm_ckpt_tensor t = { "w", 1, { (int64_t)1 << 50 } };
+	const struct lwm_tensor t = { .name = "w", .ndim = 1, .shape = { (int64_t)1 << 50 } };
 	const struct lwm_ckpt_slice s = { 0, 0, 1, (int64_t)1 << 50, 1, { 0 } };
 	struct lwm_ckpt_part part;
-	const struct lwm_ckpt_out o = { .dir = in_scratch("step_00000001"), .tensor = &t, .ntensor = 1, .slice = &s, .nslice = 1 };
+	const struct lwm_ckpt_out o = { .dir = in_scratch("step_00000001"), .tensors = TABLE(&t, 1), .slice = &s, .nslice = 1 };
 	json_t *config = json_object();
 	const struct lwm_ckpt_meta m = { "lwm", 1, "1,1,1,1", 1, config, NULL, "", "", 0 };
 	struct lwm_ckpt *c;
 	(void)state;
 	OK(lwm_ckpt_write_part(&o, &part, &err));
-	OK(lwm_ckpt_commit(o.dir, &m, &t, 1, &part, 1, &s, &err));
+	OK(lwm_ckpt_commit(o.dir, &m, TABLE(&t, 1), &part, 1, &s, &err));
 	says(lwm_ckpt_open(&c, o.dir, &err), LWM_EDATA, "no group of values");
 	json_decref(config);
 }

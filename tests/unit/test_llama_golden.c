@@ -44,14 +44,14 @@ static struct lwm_llama_cfg model_of(const struct golden *g)
 }
 
 /* Weights by name: where a tensor lies in the flat vector is the table's affair. */
-static float *weights_of(const struct lwm_llama_cfg *c, struct lwm_params *table)
+static float *weights_of(const struct lwm_llama_cfg *c, struct lwm_tensors *table)
 {
 	float *w;
-	assert_int_equal(lwm_llama_params(table, c, NULL), 0);
+	assert_int_equal(lwm_llama_tensors(table, c, NULL), 0);
 	w = malloc((size_t)table->total * sizeof *w);
 	assert_non_null(w);
 	for (int64_t i = 0; i < table->n; i++) {
-		const struct lwm_param *p = &table->list[i];
+		const struct lwm_tensor *p = &table->list[i];
 		float *v = w + p->offset;
 		numbers("", p->name, p->count, v);
 		for (int64_t k = 0; p->ndim == 1 && k < p->count; k++)
@@ -95,11 +95,11 @@ static void check_loss(const struct golden *g, const char *dev, const struct res
 	}
 }
 
-static void check_slopes(const struct golden *g, const char *dev, const struct lwm_params *table, const float *grad)
+static void check_slopes(const struct golden *g, const char *dev, const struct lwm_tensors *table, const float *grad)
 {
 	float d[FFN * DIM * 2];
 	for (int i = 0; i < SLOPES && g->slope[i].tensor; i++) {
-		const struct lwm_param *p = lwm_params_find(table, g->slope[i].tensor);
+		const struct lwm_tensor *p = lwm_tensors_find(table, g->slope[i].tensor);
 		double sum = 0, size = 0;
 		assert_non_null(p);
 		assert_true(p->count <= (int64_t)(sizeof d / sizeof *d));
@@ -147,7 +147,7 @@ static void losses_logits_and_gradients(void **state)
 		for (int d = 0; d < 2; d++) {
 			const struct golden *g = &golden[i];
 			struct lwm_llama_cfg c = model_of(g);
-			struct lwm_params table;
+			struct lwm_tensors table;
 			float *w = weights_of(&c, &table);
 			struct batch x = batch_of(g);
 			struct lwm_llama_run run = { .no_causal = !g->causal, .recompute = i % 2 };
@@ -158,7 +158,7 @@ static void losses_logits_and_gradients(void **state)
 			free(r.grad);
 			free(w);
 			batch_free(&x);
-			lwm_params_release(&table);
+			lwm_tensors_release(&table);
 		}
 }
 

@@ -64,28 +64,22 @@ static void write_model(const char *dir, struct lwm_tokenizer *t, bool beside)
 {
 	struct lwm_err e = { 0 };
 	struct lwm_llama_cfg c = shape(lwm_tokenizer_vocab(t));
-	struct lwm_params p = { 0 };
+	struct lwm_tensors p = { 0 };
 	struct lwm_model_writer *w;
 	json_t *config;
 	must(lwm_llama_to_json(&c, &config, &e), &e);
-	must(lwm_llama_params(&p, &c, &e), &e);
-	struct lwm_ckpt_tensor *table = calloc((size_t)p.n, sizeof *table);
+	must(lwm_llama_tensors(&p, &c, &e), &e);
 	float *v = calloc((size_t)p.total, sizeof *v);
 	for (int64_t i = 0; i < p.total; i++)
 		v[i] = (float)(i % 97) / 50 - 1;
-	for (int64_t i = 0; i < p.n; i++) {
-		table[i] = (struct lwm_ckpt_tensor){ .name = p.list[i].name, .ndim = p.list[i].ndim };
-		memcpy(table[i].shape, p.list[i].shape, sizeof table[i].shape);
-	}
 	struct lwm_model_spec spec = { .kind = "lwm", .config = config, .max_file_bytes = 20000, .ctx = t,
 				       .extra = beside ? put_tokenizer : NULL, .tokenizer = lwm_tokenizer_hash(t)->hex };
-	must(lwm_model_create(&w, dir, &spec, table, p.n, true, &e), &e);
+	must(lwm_model_create(&w, dir, &spec, &p, true, &e), &e);
 	for (int64_t i = 0; i < p.n; i++)
 		must(lwm_model_add(w, v + p.list[i].offset, &e), &e);
 	must(lwm_model_commit(w, &e), &e);
 	free(v);
-	free(table);
-	lwm_params_release(&p);
+	lwm_tensors_release(&p);
 	json_decref(config);
 }
 

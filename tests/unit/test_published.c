@@ -446,7 +446,9 @@ enum { NORM = 3, MATRIX = 5, ALL = NORM + MATRIX, UPDATES = 14 };
 static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct lwm_stage *s, const double want[UPDATES][ALL])
 {
 	static const float first[ALL] = { 1, 1.1f, 0.9f, 0.5f, -0.25f, 0.125f, 2, -1.5f };
-	struct lwm_tensor t[2] = { { .count = NORM, .no_decay = true }, { .offset = NORM, .count = MATRIX } };
+	struct lwm_tensor list[2] = { { .count = NORM, .trainable = true },
+				      { .offset = NORM, .count = MATRIX, .trainable = true, .decays = true } };
+	const struct lwm_tensors t = { .list = list, .n = 2 };
 	const struct lwm_adamw how = { s->beta1, s->beta2, s->eps, s->weight_decay, s->decay_all };
 	struct lwm_devcomm *dc;
 	struct lwm_weights w;
@@ -462,7 +464,7 @@ static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct l
 			host[i] = (float)(0.4 * sin(1.3 * n + 0.9 * i) + 0.05 * i);
 		assert_int_equal(lk_upload(dev, w.grad, host, (size_t)w.count * sizeof *host), 0);
 		OK(lwm_weights_reduce(&w, 1, &norm, &err));
-		OK(lwm_weights_update(&w, t, 2, &how, n, lwm_stage_lr(s, n), norm > s->clip ? s->clip / norm : 1, &err));
+		OK(lwm_weights_update(&w, &t, &how, n, lwm_stage_lr(s, n), norm > s->clip ? s->clip / norm : 1, &err));
 		OK(lwm_weights_take(&w, LWM_STATE_WEIGHTS, host, &err));
 		for (int i = 0; i < ALL; i++)
 			if (!(fabs((double)host[i] - want[n][i]) <= 2e-6))

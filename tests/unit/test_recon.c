@@ -21,7 +21,7 @@ static struct lwm_paths clips;
 struct rig {
 	struct lk_dev *dev;
 	struct lwm_recon_cfg c;
-	struct lwm_vqgan_params p;
+	struct lwm_tensors p;
 	float *flat, *grads, *m, *v; /* device */
 	float *host;
 	struct lwm_recon *r;
@@ -30,8 +30,8 @@ struct rig {
 static float *device_floats(struct rig *g)
 {
 	void *p;
-	assert_int_equal(lk_mem_alloc(g->dev, (size_t)g->p.floats * 4, &p), 0);
-	assert_int_equal(lk_zero(g->dev, p, (size_t)g->p.floats * 4), 0);
+	assert_int_equal(lk_mem_alloc(g->dev, (size_t)g->p.total * 4, &p), 0);
+	assert_int_equal(lk_zero(g->dev, p, (size_t)g->p.total * 4), 0);
 	return p;
 }
 
@@ -53,14 +53,14 @@ static void open_rig(struct rig *g, int64_t quantize_from)
 	g->c.quantize_from = quantize_from;
 	g->c.seed = 3;
 	assert_int_equal(lk_dev_open(&g->dev, "cpu", 1, why, sizeof why), 0);
-	assert_int_equal(lwm_vqgan_params_init(&g->p, &g->c.model, &e), 0);
-	g->host = malloc((size_t)g->p.floats * 4);
-	lwm_vqgan_init(&g->p, 1, g->host);
+	assert_int_equal(lwm_vqgan_tensors(&g->p, &g->c.model, &e), 0);
+	g->host = malloc((size_t)g->p.total * 4);
+	lwm_tensors_init(&g->p, 1, 0, g->p.total, g->host);
 	g->flat = device_floats(g);
 	g->grads = device_floats(g);
 	g->m = device_floats(g);
 	g->v = device_floats(g);
-	assert_int_equal(lk_upload(g->dev, g->flat, g->host, (size_t)g->p.floats * 4), 0);
+	assert_int_equal(lk_upload(g->dev, g->flat, g->host, (size_t)g->p.total * 4), 0);
 	if (lwm_recon_new(&g->r, g->dev, &g->c, g->flat, &e) < 0)
 		fail_msg("%s", e.msg);
 }
@@ -73,7 +73,7 @@ static void close_rig(struct rig *g)
 	lk_mem_free(g->dev, g->m);
 	lk_mem_free(g->dev, g->v);
 	lk_dev_close(g->dev);
-	lwm_vqgan_params_release(&g->p);
+	lwm_tensors_release(&g->p);
 	free(g->host);
 }
 
@@ -83,10 +83,10 @@ static void one_step(struct rig *g, int64_t step, struct lwm_recon_stats *st)
 	struct lk_adamw a = { .lr = 2e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .grad_scale = 1,
 			      .bias1 = 1 - pow(0.9, (double)step + 1), .bias2 = 1 - pow(0.95, (double)step + 1) };
 	memset(st, 0, sizeof *st);
-	assert_int_equal(lk_zero(g->dev, g->grads, (size_t)g->p.floats * 4), 0);
+	assert_int_equal(lk_zero(g->dev, g->grads, (size_t)g->p.total * 4), 0);
 	assert_true(lwm_recon_prepare(g->r, step, &e) >= 0);
 	assert_int_equal(lwm_recon_step(g->r, step, 0, 1, g->grads, st, &e), 0);
-	assert_int_equal(lk_adamw(g->dev, g->flat, g->m, g->v, g->grads, NULL, g->p.floats, &a), 0);
+	assert_int_equal(lk_adamw(g->dev, g->flat, g->m, g->v, g->grads, NULL, g->p.total, &a), 0);
 }
 
 static double held_out(struct rig *g)
@@ -184,18 +184,18 @@ static void ranks_share_a_batch(void **state)
 	struct lwm_recon_stats whole = { 0 }, parts = { 0 };
 	(void)state;
 	open_rig(&g, 0);
-	float *a = malloc((size_t)g.p.floats * 4), *b = malloc((size_t)g.p.floats * 4);
+	float *a = malloc((size_t)g.p.total * 4), *b = malloc((size_t)g.p.total * 4);
 	assert_int_equal(lwm_recon_prepare(g.r, 0, &e), 1);
 	assert_int_equal(lwm_recon_step(g.r, 7, 0, 1, g.grads, &whole, &e), 0);
-	assert_int_equal(lk_download(g.dev, a, g.grads, (size_t)g.p.floats * 4), 0);
-	assert_int_equal(lk_zero(g.dev, g.grads, (size_t)g.p.floats * 4), 0);
+	assert_int_equal(lk_download(g.dev, a, g.grads, (size_t)g.p.total * 4), 0);
+	assert_int_equal(lk_zero(g.dev, g.grads, (size_t)g.p.total * 4), 0);
 	for (int rank = 0; rank < 4; rank++)
 		assert_int_equal(lwm_recon_step(g.r, 7, rank, 4, g.grads, &parts, &e), 0);
-	assert_int_equal(lk_download(g.dev, b, g.grads, (size_t)g.p.floats * 4), 0);
+	assert_int_equal(lk_download(g.dev, b, g.grads, (size_t)g.p.total * 4), 0);
 	assert_true(fabs(whole.sum.frames - 6) < 1e-9 && fabs(parts.sum.frames - 6) < 1e-9);
 	assert_true(fabs(whole.sum.loss - parts.sum.loss) < 1e-5 * whole.sum.loss);
 	double diff = 0, norm = 0;
-	for (int64_t i = 0; i < g.p.floats; i++) {
+	for (int64_t i = 0; i < g.p.total; i++) {
 		diff += pow((double)(a[i] - b[i]), 2);
 		norm += pow((double)a[i], 2);
 	}
@@ -223,9 +223,9 @@ static void no_state_between_steps(void **state)
 		}
 		one_step(&h, i, &st);
 	}
-	assert_int_equal(lk_download(g.dev, g.host, g.flat, (size_t)g.p.floats * 4), 0);
-	assert_int_equal(lk_download(h.dev, h.host, h.flat, (size_t)h.p.floats * 4), 0);
-	assert_memory_equal(g.host, h.host, (size_t)g.p.floats * 4);
+	assert_int_equal(lk_download(g.dev, g.host, g.flat, (size_t)g.p.total * 4), 0);
+	assert_int_equal(lk_download(h.dev, h.host, h.flat, (size_t)h.p.total * 4), 0);
+	assert_memory_equal(g.host, h.host, (size_t)g.p.total * 4);
 	close_rig(&g);
 	close_rig(&h);
 }
@@ -282,7 +282,7 @@ static int group_teardown(void **state)
 static void name_of(struct rig *g, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33])
 {
 	struct lwm_err e = { 0 };
-	assert_int_equal(lk_upload(g->dev, g->flat, flat, (size_t)g->p.floats * 4), 0);
+	assert_int_equal(lk_upload(g->dev, g->flat, flat, (size_t)g->p.total * 4), 0);
 	if (lwm_vqgan_hash(g->dev, c, g->flat, hex, &e) < 0)
 		fail_msg("%s", e.msg);
 }
@@ -318,11 +318,11 @@ static void a_name_is_of_the_net_alone(void **state)
 	c.unit_pixels = g.c.model.unit_pixels;
 	name_of(&g, &c, g.host, hex);
 	assert_string_equal(hex, want);
-	float *poisoned = malloc((size_t)g.p.floats * 4);
-	memset(poisoned, 0x5a, (size_t)g.p.floats * 4);
+	float *poisoned = malloc((size_t)g.p.total * 4);
+	memset(poisoned, 0x5a, (size_t)g.p.total * 4);
 	for (int64_t i = 0; i < g.p.n; i++)
-		memcpy(poisoned + g.p.v[i].offset, g.host + g.p.v[i].offset, (size_t)g.p.v[i].count * 4);
-	assert_true(g.p.floats > g.p.count); /* there are gaps */
+		memcpy(poisoned + g.p.list[i].offset, g.host + g.p.list[i].offset, (size_t)g.p.list[i].count * 4);
+	assert_true(g.p.total > g.p.params); /* there are gaps */
 	name_of(&g, &c, poisoned, hex);
 	assert_string_equal(hex, want);
 	free(poisoned);
@@ -335,7 +335,7 @@ static void a_name_is_of_the_net_alone(void **state)
 	c.resolution = 32;
 	differs(&g, &c, want, "resolution");
 	c.resolution = 16;
-	((unsigned char *)(g.host + g.p.v[g.p.n - 1].offset))[1] ^= 1;
+	((unsigned char *)(g.host + g.p.list[g.p.n - 1].offset))[1] ^= 1;
 	differs(&g, &c, want, "weight");
 	close_rig(&g);
 }

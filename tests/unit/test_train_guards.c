@@ -55,8 +55,8 @@ static int step(struct lwm_objective *o, int64_t at, float *grads, double sums[L
 	LWM_TRY(real->step(o, at, grads, sums, e));
 	assert_true(at < LONGEST);
 	if (script.norm[at] > 0) { /* on one rank alone: the gradient of the step is sums' divisor times what is wanted */
-		float by = (float)(script.norm[at] * real->norm(sums) / length(grads, o->floats));
-		for (int64_t i = 0; i < o->floats; i++)
+		float by = (float)(script.norm[at] * real->norm(sums) / length(grads, o->tensors.total));
+		for (int64_t i = 0; i < o->tensors.total; i++)
 			grads[i] *= by;
 	}
 	if (lwm_comm_rank(o->mesh->world) == script.rank)

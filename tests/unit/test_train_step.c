@@ -209,20 +209,20 @@ static struct hand hand_gradient(const struct lwm_stage *s, const struct how *x,
 static void first_weights(struct probe *p, const struct lwm_stage *s, bool vision)
 {
 	struct lwm_llama_cfg c;
-	struct lwm_params table;
+	struct lwm_tensors table;
 	memset(p, 0, sizeof *p);
 	model_of(&c, s, vision);
-	assert_int_equal(lwm_llama_params(&table, &c, NULL), 0);
+	assert_int_equal(lwm_llama_tensors(&table, &c, NULL), 0);
 	p->n = table.total;
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
 		p->v[g] = calloc((size_t)p->n, sizeof **p->v);
-	lwm_params_init(&table, (uint64_t)s->seed, 0, p->n, p->v[LWM_CKPT_PARAMS]);
-	lwm_params_release(&table);
+	lwm_tensors_init(&table, (uint64_t)s->seed, 0, p->n, p->v[LWM_CKPT_PARAMS]);
+	lwm_tensors_release(&table);
 }
 
-static bool decays(const struct lwm_params *table, int64_t i)
+static bool decays(const struct lwm_tensors *table, int64_t i)
 {
-	return !strstr(lwm_params_at(table, i)->name, "norm.weight");
+	return !strstr(lwm_tensors_at(table, i)->name, "norm.weight");
 }
 
 struct adam {
@@ -250,10 +250,10 @@ static void check_step(const struct lwm_stage *s, const struct how *x, int64_t s
 {
 	struct hand h = hand_gradient(s, x, step, before->v[LWM_CKPT_PARAMS], before->n);
 	struct lwm_llama_cfg c;
-	struct lwm_params table;
+	struct lwm_tensors table;
 	double sum = 0, scale = 1 / h.norm, gnorm, worst = 0, tol = x->tol;
 	model_of(&c, s, x->mixed);
-	assert_int_equal(lwm_llama_params(&table, &c, NULL), 0);
+	assert_int_equal(lwm_llama_tensors(&table, &c, NULL), 0);
 	for (int64_t i = 0; i < before->n; i++) {
 		sum += scale * scale * (double)h.grad[i] * (double)h.grad[i];
 		worst = fmax(worst, scale * fabs((double)h.grad[i]));
@@ -274,7 +274,7 @@ static void check_step(const struct lwm_stage *s, const struct how *x, int64_t s
 		near("adam_v", step, i, (double)after->v[2][i], want.v, 1e-6 * (want.v + v) + 2 * fabs(g) * dg + dg * dg);
 	}
 	free(h.grad);
-	lwm_params_release(&table);
+	lwm_tensors_release(&table);
 }
 
 static double check_run(struct how x)

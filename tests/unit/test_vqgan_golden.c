@@ -36,17 +36,19 @@ static void numbers(const char *name, int64_t n, float *out)
 	}
 }
 
-static int weight(void *ctx, const struct lwm_vqgan_param *p, float *dst, struct lwm_err *e)
+/* Numbers as they follow each other in a file of weights: OIHW for convolutions, which lie as (kh,kw,cin,cout) in memory. */
+static void fill_weight(const struct lwm_tensor *t, float *out)
 {
-	(void)ctx;
-	(void)e;
-	numbers(p->name, p->count, dst);
-	for (int64_t i = 0; i < p->count; i++)
-		dst[i] = p->kind == LWM_VQ_SCALE      ? 1 + dst[i] / 2
-			 : p->kind == LWM_VQ_BIAS     ? dst[i] / 2
-			 : p->kind == LWM_VQ_CODEBOOK ? 2 * dst[i]
-						      : dst[i];
-	return 0;
+	int64_t cout = t->shape[3], cin = t->shape[2], taps = t->shape[0] * t->shape[1];
+	float *v = malloc((size_t)t->count * sizeof *v);
+	numbers(t->name, t->count, v);
+	for (int64_t i = 0; i < t->count; i++)
+		out[t->role == LWM_ROLE_CONV ? (i % taps * cin + i / taps % cin) * cout + i / taps / cin : i] =
+			t->role == LWM_ROLE_SCALE      ? 1 + v[i] / 2
+			: t->role == LWM_ROLE_BIAS     ? v[i] / 2
+			: t->role == LWM_ROLE_CODEBOOK ? 2 * v[i]
+						       : v[i];
+	free(v);
 }
 
 static void picture(uint8_t *rgb)
@@ -95,7 +97,7 @@ static void latents_codes_and_pixels(void **state)
 	(void)state;
 	for (size_t i = 0; i < 2 * sizeof golden / sizeof *golden; i++) {
 		const struct golden *g = &golden[i / 2];
-		struct lwm_vqgan_params p;
+		struct lwm_tensors p;
 		struct lwm_vqgan *m;
 		struct lwm_err e = { 0 };
 		struct lk_dev *dev;
@@ -103,17 +105,18 @@ static void latents_codes_and_pixels(void **state)
 		void *flat;
 		c.unit_pixels = g->unit;
 		assert_int_equal(lk_dev_open(&dev, devices[i % 2], 1, why, sizeof why), 0);
-		assert_int_equal(lwm_vqgan_params_init(&p, &c, &e), 0);
-		float *host = malloc((size_t)p.floats * sizeof *host);
-		assert_int_equal(lwm_vqgan_import(&p, host, weight, NULL, &e), 0);
-		assert_int_equal(lk_mem_alloc(dev, (size_t)p.floats * 4, &flat), 0);
-		assert_int_equal(lk_upload(dev, flat, host, (size_t)p.floats * 4), 0);
+		assert_int_equal(lwm_vqgan_tensors(&p, &c, &e), 0);
+		float *host = calloc((size_t)p.total, sizeof *host);
+		for (int64_t k = 0; k < p.n; k++)
+			fill_weight(&p.list[k], host + p.list[k].offset);
+		assert_int_equal(lk_mem_alloc(dev, (size_t)p.total * 4, &flat), 0);
+		assert_int_equal(lk_upload(dev, flat, host, (size_t)p.total * 4), 0);
 		assert_int_equal(lwm_vqgan_new(&m, dev, &c, flat, 1, &e), 0);
 		check_net(g, devices[i % 2], m);
 		lwm_vqgan_free(m);
 		lk_mem_free(dev, flat);
 		lk_dev_close(dev);
-		lwm_vqgan_params_release(&p);
+		lwm_tensors_release(&p);
 		free(host);
 	}
 }

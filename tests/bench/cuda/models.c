@@ -26,9 +26,9 @@ struct weights {
 /* Random matrices, norms of one. 0 or -1. */
 static int make_weights(struct gpu_bench *b, const struct lwm_llama_cfg *c, struct weights *w)
 {
-	struct lwm_params p = { 0 };
+	struct lwm_tensors p = { 0 };
 	struct lwm_err e = { 0 };
-	int rc = told(b, lwm_llama_params(&p, c, &e), &e);
+	int rc = told(b, lwm_llama_tensors(&p, c, &e), &e);
 
 	w->master = rc ? NULL : gpu_random(b, LK_F32, p.total, c->init_std * sqrt(3.0));
 	w->compute = w->master && b->act != LK_F32 ? gpu_mem(b, (size_t)p.total * lk_dtype_size(b->act)) : w->master;
@@ -42,7 +42,7 @@ static int make_weights(struct gpu_bench *b, const struct lwm_llama_cfg *c, stru
 
 		rc = lk_cast(b->dev, &y, &x);
 	}
-	lwm_params_release(&p);
+	lwm_tensors_release(&p);
 	return rc ? -1 : 0;
 }
 
@@ -182,27 +182,27 @@ static int decode(void *arg)
 /* Weights that keep activations near one, on the device. */
 static float *frame_weights(struct gpu_bench *b, const struct lwm_vqgan_cfg *c)
 {
-	struct lwm_vqgan_params p = { 0 };
+	struct lwm_tensors p = { 0 };
 	struct lwm_err e = { 0 };
 	uint64_t state = 5;
 	float *host = NULL, *dev = NULL;
 
-	if (told(b, lwm_vqgan_params_init(&p, c, &e), &e) == 0)
-		host = calloc((size_t)p.floats, sizeof *host);
+	if (told(b, lwm_vqgan_tensors(&p, c, &e), &e) == 0)
+		host = calloc((size_t)p.total, sizeof *host);
 	for (int64_t i = 0; host && i < p.n; i++) {
-		const struct lwm_vqgan_param *q = &p.v[i];
-		double fan = q->kind == LWM_VQ_CONV ? (double)(q->shape[1] * q->shape[2] * q->shape[3]) : 3;
+		const struct lwm_tensor *q = &p.list[i];
+		double fan = q->role == LWM_ROLE_CONV ? (double)(q->count / q->shape[3]) : 3;
 
 		for (int64_t j = 0; j < q->count; j++)
-			host[q->offset + j] = q->kind == LWM_VQ_SCALE ? 1 : q->kind == LWM_VQ_BIAS ? 0 :
+			host[q->offset + j] = q->role == LWM_ROLE_SCALE ? 1 : q->role == LWM_ROLE_BIAS ? 0 :
 					      (float)((2 * gpu_uniform(&state) - 1) * sqrt(3 / fan));
 	}
 	if (host)
-		dev = gpu_mem(b, (size_t)p.floats * sizeof *host);
-	if (dev && lk_upload(b->dev, dev, host, (size_t)p.floats * sizeof *host))
+		dev = gpu_mem(b, (size_t)p.total * sizeof *host);
+	if (dev && lk_upload(b->dev, dev, host, (size_t)p.total * sizeof *host))
 		dev = NULL;
 	free(host);
-	lwm_vqgan_params_release(&p);
+	lwm_tensors_release(&p);
 	return dev;
 }
 

@@ -1,0 +1,358 @@
+/* Where each weight lies, and which rank holds it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/hash.h"
+#include "common/base/str.h"
+#include "common/model/llama.h"
+#include "common/model/vqgan.h"
+#include "common/tensor/range.h"
+
+/* ---- the listing of a model's table: it decides what lies where in memory, and what a seed makes of it ---- */
+
+/* Names, shapes, places and what happens to them; digests of the listings that the code before struct lwm_tensor gave. */
+struct listing {
+	const char *what;
+	int64_t n, total, params;
+	const char *digest;
+};
+
+static void add_line(struct lwm_str *s, const struct lwm_tensor *t)
+{
+	lwm_str_printf(s, "%s", t->name);
+	for (int i = 0; i < t->ndim; i++)
+		lwm_str_printf(s, "%s%" PRId64, i ? "x" : " ", t->shape[i]);
+	lwm_str_printf(s, " %" PRId64 "+%" PRId64 "%s%s\n", t->offset, t->count, t->decays ? " decays" : "",
+		       t->modality == LWM_VISION ? " vision" : "");
+}
+
+static void compare(const struct listing *want, const struct lwm_tensors *p, const struct lwm_str *s)
+{
+	const char *got = lwm_hash_bytes(s->s, s->len).hex;
+
+	assert_int_equal(p->n, want->n);
+	assert_int_equal(p->total, want->total);
+	assert_int_equal(p->params, want->params);
+	if (strcmp(got, want->digest))
+		fail_msg("%s: the listing has the digest %s:\n%s", want->what, got, s->s);
+}
+
+static void check_llama(const struct listing *want, const struct lwm_llama_cfg *c)
+{
+	struct lwm_str s = { 0 };
+	struct lwm_tensors p;
+	int group = 0;
+
+	assert_int_equal(lwm_llama_tensors(&p, c, NULL), 0);
+	for (int64_t i = 0; i < p.n; i++) {
+		const struct lwm_tensor *t = &p.list[i];
+
+		add_line(&s, t);
+		lwm_str_printf(&s, "  split %d heads %d init %d %g\n", t->split, t->rope_heads, t->init == LWM_INIT_CONST, t->value);
+		assert_true(t->trainable && (t->group == group || t->group == ++group));
+	}
+	assert_int_equal(group, c->layers + 1);
+	compare(want, &p, &s);
+	lwm_str_release(&s);
+	lwm_tensors_release(&p);
+}
+
+static void language_models_lie_as_they_did(void **state)
+{
+	static const struct listing want[] = {
+		{ "nano", 29, 4699008, 4699008, "170d7ddcc1f5624e5dcc573ff7ddd3a9" },
+		{ "nano with vision", 30, 4797312, 4797312, "8bd13c74c04966228db69c1288e669bf" },
+		{ "200m", 129, 212366336, 212366336, "dfb4db4a488fbde3f806d51e6c7e5167" },
+		{ "200m with vision", 131, 229667840, 229667840, "bf911cdb7601e1231f119218126bc6c7" },
+		{ "124m, grouped heads", 110, 114150144, 114150144, "4d5b956ca08c0904c5959677d2b7be58" },
+		{ "124m, grouped heads, untied, vision", 113, 153176832, 153176832, "f938df1c75cdbafd455ec72e36e32bc1" },
+		{ "7b", 291, 6738415616, 6738415616, "17cab35cfb8c323c7149bbe3d0adb54d" },
+	};
+	struct lwm_llama_cfg c;
+
+	(void)state;
+	assert_int_equal(lwm_llama_preset(&c, "nano", NULL), 0);
+	check_llama(&want[0], &c);
+	lwm_llama_add_vision(&c, 512);
+	check_llama(&want[1], &c);
+	assert_int_equal(lwm_llama_preset(&c, "200m", NULL), 0);
+	check_llama(&want[2], &c);
+	lwm_llama_add_vision(&c, 8192);
+	check_llama(&want[3], &c);
+	assert_int_equal(lwm_llama_preset(&c, "124m", NULL), 0);
+	c.kv_heads = 4;
+	check_llama(&want[4], &c);
+	c.tie_embeddings = false;
+	lwm_llama_add_vision(&c, 100);
+	check_llama(&want[5], &c);
+	assert_int_equal(lwm_llama_preset(&c, "7b", NULL), 0);
+	check_llama(&want[6], &c);
+}
+
+static void frame_tokenizers_lie_as_they_did(void **state)
+{
+	static const struct listing want[] = {
+		{ "lwm", 277, 146244688, 146244675, "aa8bf368d11682e3a285946970c33f44" },
+		{ "small", 193, 1039120, 1039107, "02a7d119333d961411978b16e485f1fc" },
+		{ "tiny", 165, 738832, 738819, "93f4acf72af87314126f4bcea1666597" },
+	};
+	static const int kind[] = { [LWM_ROLE_CONV] = 0, [LWM_ROLE_BIAS] = 1, [LWM_ROLE_SCALE] = 2, [LWM_ROLE_CODEBOOK] = 3 };
+
+	(void)state;
+	for (size_t k = 0; k < sizeof want / sizeof *want; k++) {
+		struct lwm_vqgan_cfg c;
+		struct lwm_str s = { 0 };
+		struct lwm_tensors p;
+
+		assert_int_equal(lwm_vqgan_preset(&c, want[k].what, NULL), 0);
+		assert_int_equal(lwm_vqgan_tensors(&p, &c, NULL), 0);
+		for (int64_t i = 0; i < p.n; i++) {
+			add_line(&s, &p.list[i]);
+			lwm_str_printf(&s, "  kind %d\n", kind[p.list[i].role]);
+		}
+		compare(&want[k], &p, &s);
+		lwm_str_release(&s);
+		lwm_tensors_release(&p);
+	}
+}
+
+static void some_lines(void **state)
+{
+	static const struct {
+		const char *name;
+		int64_t rows, cols, offset;
+	} want[] = {
+		{ "model.embed_tokens.weight", 32000, 128, 0 },
+		{ "model.layers.0.input_layernorm.weight", 128, 0, 4096000 },
+		{ "model.layers.1.self_attn.k_proj.weight", 128, 128, 4313472 },
+		{ "model.layers.2.mlp.down_proj.weight", 128, 352, 4653824 },
+		{ "model.norm.weight", 128, 0, 4698880 },
+	};
+	struct lwm_llama_cfg c;
+	struct lwm_tensors p;
+
+	(void)state;
+	assert_int_equal(lwm_llama_preset(&c, "nano", NULL), 0);
+	assert_int_equal(lwm_llama_tensors(&p, &c, NULL), 0);
+	for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+		const struct lwm_tensor *t = lwm_tensors_find(&p, want[i].name);
+
+		assert_non_null(t);
+		assert_int_equal(t->shape[0], want[i].rows);
+		assert_int_equal(t->shape[1], want[i].cols);
+		assert_int_equal(t->offset, want[i].offset);
+	}
+	lwm_tensors_release(&p);
+}
+
+/* ---- the table ---- */
+
+static void gaps_belong_to_nobody(void **state)
+{
+	struct lwm_tensors p = { .align = 16 };
+	float v[48];
+
+	(void)state;
+	assert_int_equal(lwm_tensors_add(&p, &(struct lwm_tensor){ .name = "a", .ndim = 1, .shape = { 5 }, .value = 3 }, NULL), 0);
+	assert_int_equal(lwm_tensors_add(&p, &(struct lwm_tensor){ .name = "b", .ndim = 2, .shape = { 2, 10 }, .value = 4 }, NULL), 0);
+	assert_int_equal(p.total, 48);
+	assert_int_equal(p.params, 25);
+	assert_ptr_equal(lwm_tensors_at(&p, 4), &p.list[0]);
+	assert_null(lwm_tensors_at(&p, 5));
+	assert_ptr_equal(lwm_tensors_at(&p, 16), &p.list[1]);
+	assert_null(lwm_tensors_at(&p, 36));
+	assert_null(lwm_tensors_at(&p, 48));
+	lwm_tensors_init(&p, 1, 0, 48, v);
+	for (int64_t i = 0; i < 48; i++)
+		assert_true(v[i] == (i < 5 ? 3 : i >= 16 && i < 36 ? 4 : 0));
+	assert_int_equal(lwm_tensors_add(&p, &(struct lwm_tensor){ .name = "c", .ndim = 2, .shape = { 3, 0 } }, NULL), -LWM_ECONFIG);
+	assert_int_equal(lwm_tensors_add(&p, &(struct lwm_tensor){ .name = "c", .ndim = 2, .shape = { INT64_MAX / 8, 7 } }, NULL),
+			 -LWM_ECONFIG);
+	assert_int_equal(p.n, 2);
+	lwm_tensors_release(&p);
+}
+
+/* Uniform values are drawn from one generator for the whole tensor: a piece is the same piece of the whole. */
+static void a_piece_starts_as_in_the_whole(void **state)
+{
+	struct lwm_vqgan_cfg c = { .resolution = 8, .hidden = 4, .levels = 2, .mult = { 1, 2 }, .res_blocks = 1, .z_channels = 3,
+				   .embed_dim = 3, .num_embeddings = 11, .groups = 2 };
+	struct lwm_tensors p;
+
+	(void)state;
+	assert_int_equal(lwm_vqgan_tensors(&p, &c, NULL), 0);
+	float *all = malloc((size_t)p.total * sizeof *all), *some = malloc((size_t)p.total * sizeof *some);
+	lwm_tensors_init(&p, 7, 0, p.total, all);
+	for (int64_t at = 0, n = 1; at < p.total; at += n, n = n * 5 % 1013 + 1) {
+		if (n > p.total - at)
+			n = p.total - at;
+		lwm_tensors_init(&p, 7, at, n, some + at);
+	}
+	assert_memory_equal(all, some, (size_t)p.total * sizeof *all);
+	free(all);
+	free(some);
+	lwm_tensors_release(&p);
+}
+
+/* ---- ranges: against an owner that is worked out for each element on its own ---- */
+
+/* Of element i of t: the rank of n that tensor parallelism gives it to (-1: all of them), and its place there. */
+static int owner_of(const struct lwm_tensor *t, int n, int64_t i, int64_t *at)
+{
+	int64_t idx[LWM_TENSOR_DIMS], rest = i, place = 0;
+	int rank = -1;
+
+	for (int d = t->ndim - 1; d >= 0; d--) {
+		idx[d] = rest % t->shape[d];
+		rest /= t->shape[d];
+	}
+	for (int d = 0; d < t->ndim; d++) {
+		int64_t size = t->shape[d];
+
+		if (d == t->split) {
+			size /= n;
+			rank = (int)(idx[d] / size);
+			idx[d] %= size;
+		}
+		place = place * size + idx[d];
+	}
+	*at = place;
+	return rank;
+}
+
+/* Each range of each rank's part, as runs, names the elements that lie there. */
+static void check_part(const struct lwm_tensor *t, int r, int n)
+{
+	int64_t size = lwm_part_size(t, n), *want = calloc((size_t)size + 1, sizeof *want), at;
+
+	for (int64_t i = 0; i < t->count; i++) {
+		int own = owner_of(t, n, i, &at), got;
+		int64_t place;
+
+		got = lwm_part_of(t, n, i, &place);
+		assert_int_equal(got, own < 0 ? 0 : own);
+		assert_int_equal(place, at);
+		if (own < 0 || own == r)
+			want[at] = i;
+	}
+	for (int64_t from = 0; from <= size; from++)
+		for (int64_t to = from; to <= size; to++) {
+			struct lwm_run run[LWM_RUNS];
+			int runs = lwm_part_runs(t, r, n, from, to - from, run);
+			int64_t k = from;
+
+			assert_true(runs <= LWM_RUNS);
+			for (int i = 0; i < runs; i++)
+				for (int64_t j = 0; j < run[i].count; j++)
+					for (int64_t m = 0; m < run[i].run; m++, k++)
+						assert_int_equal(run[i].offset + j * run[i].stride + m, want[k]);
+			assert_int_equal(k, to);
+		}
+	free(want);
+}
+
+static void parts_of_tensors(void **state)
+{
+	static const struct lwm_tensor t[] = {
+		{ .name = "rows", .ndim = 2, .shape = { 8, 5 }, .count = 40, .split = 0 },
+		{ .name = "columns", .ndim = 2, .shape = { 5, 8 }, .count = 40, .split = 1 },
+		{ .name = "whole", .ndim = 1, .shape = { 7 }, .count = 7, .split = LWM_SPLIT_NONE },
+		{ .name = "middle", .ndim = 3, .shape = { 3, 4, 2 }, .count = 24, .split = 1 },
+		{ .name = "last", .ndim = 4, .shape = { 2, 2, 2, 4 }, .count = 32, .split = 3 },
+	};
+	struct lwm_tensor q = { .name = "q", .ndim = 2, .shape = { 12, 2 }, .count = 24, .split = 0, .rope_heads = 3 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof t / sizeof *t; i++)
+		for (int n = 1; n <= 4; n *= 2) {
+			assert_true(lwm_part_fits(&t[i], n));
+			for (int r = 0; r < n; r++)
+				check_part(&t[i], r, n);
+		}
+	assert_false(lwm_part_fits(&t[0], 3));
+	assert_true(lwm_part_fits(&t[2], 3));
+	assert_true(lwm_part_fits(&q, 3));
+	assert_false(lwm_part_fits(&q, 2)); /* 12 rows divide, 3 heads do not */
+}
+
+/* A mesh of 2 tensor-parallel ranks, each with its own vector in 3 slices: every element of every tensor is held once, or by both. */
+static void a_mesh_holds_everything(void **state)
+{
+	enum { TP = 2, SLICES = 3 };
+	struct lwm_llama_cfg c = { .vocab_text = 10, .vision_rows = 6, .vision_codes = 3, .dim = 8, .ffn = 6, .layers = 2, .heads = 4,
+				   .kv_heads = 2, .max_seq = 8, .rope_theta = 1e4, .rms_eps = 1e-6, .init_std = 0.02 };
+	struct lwm_tensors p, local;
+
+	(void)state;
+	assert_int_equal(lwm_llama_tensors(&p, &c, NULL), 0);
+	assert_int_equal(lwm_tensors_local(&local, &p, TP, NULL), 0);
+	assert_int_equal(local.n, p.n);
+	int *held = calloc((size_t)p.total, sizeof *held);
+	for (int r = 0; r < TP; r++)
+		for (int k = 0; k < SLICES; k++) {
+			struct lwm_slice s = lwm_slice_of(local.total, k, SLICES);
+
+			assert_int_equal(s.first % 16, 0);
+			assert_int_equal(s.count * SLICES, s.total);
+			assert_true(s.total >= local.total && s.total < local.total + 16 * SLICES);
+			for (int64_t i = 0; i < p.n; i++) {
+				struct lwm_run run[LWM_RUNS];
+				int64_t from, n;
+
+				if (!lwm_tensor_overlap(&local.list[i], s.first, s.count, &from, &n))
+					continue;
+				int runs = lwm_part_runs(&p.list[i], r, TP, from - local.list[i].offset, n, run);
+				for (int j = 0; j < runs; j++)
+					for (int64_t m = 0; m < run[j].run * run[j].count; m++)
+						held[p.list[i].offset + run[j].offset + m / run[j].run * run[j].stride +
+						     m % run[j].run]++;
+			}
+		}
+	for (int64_t i = 0; i < p.total; i++)
+		assert_int_equal(held[i], lwm_tensors_at(&p, i)->split == LWM_SPLIT_NONE ? TP : 1);
+	assert_int_equal(lwm_tensors_find(&local, "model.layers.0.self_attn.k_proj.weight")->rope_heads, 1);
+	lwm_tensors_release(&local);
+	assert_int_equal(lwm_tensors_local(&local, &p, 4, NULL), -LWM_ECONFIG); /* 2 key heads */
+	free(held);
+	lwm_tensors_release(&p);
+}
+
+static void overlaps(void **state)
+{
+	const struct lwm_tensor t = { .offset = 10, .count = 5 };
+
+	(void)state;
+	for (int64_t first = 0; first < 20; first++)
+		for (int64_t count = 0; count < 20; count++) {
+			int64_t from = -1, n = -1, want = 0, lowest = -1;
+
+			for (int64_t i = first; i < first + count; i++)
+				if (i >= 10 && i < 15) {
+					lowest = lowest < 0 ? i : lowest;
+					want++;
+				}
+			assert_int_equal(lwm_tensor_overlap(&t, first, count, &from, &n), want > 0);
+			if (want) {
+				assert_int_equal(from, lowest);
+				assert_int_equal(n, want);
+			}
+		}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(language_models_lie_as_they_did), cmocka_unit_test(frame_tokenizers_lie_as_they_did),
+		cmocka_unit_test(some_lines),                      cmocka_unit_test(gaps_belong_to_nobody),
+		cmocka_unit_test(a_piece_starts_as_in_the_whole),  cmocka_unit_test(parts_of_tensors),
+		cmocka_unit_test(a_mesh_holds_everything),         cmocka_unit_test(overlaps),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
