@@ -107,8 +107,6 @@ calls() {
 }
 
 still_open='
-common/model/llama_bwd common/model/llama
-common/model/llama_fwd common/model/llama
 common/train/objective common/train/obj_recon
 common/train/objective common/train/obj_tokens
 common/train/plan common/train/stage

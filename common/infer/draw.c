@@ -43,7 +43,7 @@ static int draw_on_device(struct lwm_engine *g, enum lwm_modality head, const st
 
 	// row 0: the stream with the prompt; row 1: the one without
 	LWM_TRY(lwm_engine_place_rows(g, head, e));
-	y = lwm_logit_piece(m, &g->w, head, 0, g->have);
+	y = lwm_logit_piece(m, head, 0, g->have);
 	x = lk_view1(y.data, LK_F32, d->limit);
 	if (g->have == 2 && d->guide != 1) { // u + guide (c - u)
 		y.data = (float *)y.data + y.stride[0];

@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/infer/engine_int.h"
 
@@ -37,7 +36,7 @@ static int create_engine(struct lwm_engine **out, struct lk_dev *dev, const stru
 		return lwm_fail(e, LWM_EMEMORY, "no memory to generate");
 	g->comm = comm;
 	g->max_streams = max_streams;
-	g->w.compute = weights;
+	g->w = lwm_flat_weights_of(weights, lk_dev_dtype(dev), NULL);
 	g->cache_dtype = lk_dev_dtype(dev);
 	LWM_GO(allocate_parts(g, dev, cfg, max_chunk, e));
 	*out = g;
@@ -143,10 +142,8 @@ static int run_step(struct lwm_engine *g, struct lwm_err *e)
 		rc = lwm_agree(g->comm, rc, e);
 	if (rc)
 		return rc;
-	m->n = b.n;
-	m->rc = 0;
-	memset(&m->err, 0, sizeof m->err);
-	lwm_fwd(m, &b, &g->w);
+	lwm_pass_start(m, &b, &g->w.base);
+	lwm_llama_forward(m);
 	if (g->kv->ops->settle)
 		m->rc = g->kv->ops->settle(g->kv, m->rc, &m->err);
 	rc = m->rc;
@@ -222,7 +219,7 @@ int lwm_engine_read_logits(struct lwm_engine *g, enum lwm_modality head, float *
 
 	LWM_TRY(lwm_engine_place_rows(g, head, e));
 	if (!g->comm || lwm_comm_rank(g->comm) == g->holder)
-		lwm_logit_rows(m, &g->w, head, g->have, out);
+		lwm_logit_rows(m, head, g->have, out);
 	rc = m->rc;
 	if (rc && e && !e->code)
 		*e = m->err;

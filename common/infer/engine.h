@@ -22,7 +22,7 @@
 
 struct lwm_engine;
 
-/* dev and the weights (flat, in the device's dtype, in the order of lwm_llama_params) are borrowed. max_chunk: most tokens of one
+/* dev and the weights (flat, in the device's dtype, in the order of lwm_llama_tensors) are borrowed. max_chunk: most tokens of one
  * pass through the model while a prompt is fed. max_streams: most streams of a step. */
 int lwm_engine_new(struct lwm_engine **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
 		   const void *compute_weights, int64_t max_chunk, int64_t max_streams, struct lwm_err *e);

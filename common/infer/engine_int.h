@@ -8,7 +8,7 @@
 
 struct lwm_engine {
 	struct lwm_llama *m;
-	struct lwm_llama_weights w;
+	struct lwm_flat_weights w;
 	struct lwm_kv *kv;      /* the attention that m calls */
 	struct lwm_comm *comm;  /* ranks that share each context; NULL: alone */
 	int64_t max_streams;

@@ -13,6 +13,7 @@
 
 #include "common/base/err.h"
 #include "common/comm/comm.h"
+#include "common/model/weights.h"
 #include "common/tensor/tensor.h"
 #include "kernels/kernels.h"
 
@@ -140,21 +141,32 @@ struct lwm_llama_stats { /* local sums per modality, fp64 */
 	int64_t tokens[LWM_MODALITIES];
 };
 
-/* Device memory, flat, in the order of lwm_llama_tensors. compute is the weights in lk_dev_dtype (the fp32 weights
- * themselves where that is fp32). grad (fp32) is added into; NULL = evaluate only. */
-struct lwm_llama_weights {
-	const void *compute;
-	float *grad;
-};
+/* ---- a step ----
+ *
+ *	lwm_llama_begin(m, b, w, e)      checks the batch, on all ranks
+ *	lwm_llama_forward(m)             the residual stream, layer by layer
+ *	lwm_llama_loss(m)                sums over counted targets; with gradients: of the heads and of the last stream
+ *	lwm_llama_backward(m)            from there to the gradients of all weights
+ *	lwm_llama_end(m, &stats, e)      what came of it
+ *
+ * w: the weights (weights.h); b and w are borrowed from begin to end. All are COLLECTIVE over run.ring. A rank on which something
+ * fails after begin goes on without computing, so that nobody is left waiting, and says so in end, where all ranks return the same:
+ * forward, loss and backward return nothing. Each needs the one before it; backward needs run.train and w->grads. Where the loss was
+ * left out, out is NULL. Gradients are of sum(weight * nll), this rank's part, added to what lies there: summing
+ * over ranks is the caller's business. */
+int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w, struct lwm_err *e);
+void lwm_llama_forward(struct lwm_llama *m);
+void lwm_llama_loss(struct lwm_llama *m);
+void lwm_llama_backward(struct lwm_llama *m);
+int lwm_llama_end(struct lwm_llama *m, struct lwm_llama_stats *out, struct lwm_err *e);
 
-/* Forward, loss and, with w->grad, backward of sum(weight * nll). COLLECTIVE over run.ring. Gradients are this
- * rank's part: summing over ranks is the caller's business. */
-int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w,
-		   struct lwm_llama_stats *out, struct lwm_err *e);
+/* All of it, backward where w->grads. */
+int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w, struct lwm_llama_stats *out,
+		   struct lwm_err *e);
 
 /* Forward only, logits (rows, vocabulary of the modality) of the local tokens rows[0..nrows) to host memory: for
  * tests and tools, not for long rows. COLLECTIVE over run.ring. */
-int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w,
-		     enum lwm_modality head, const int32_t *rows, int64_t nrows, float *host_out, struct lwm_err *e);
+int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w, enum lwm_modality head,
+		     const int32_t *rows, int64_t nrows, float *host_out, struct lwm_err *e);
 
 #endif

@@ -92,20 +92,28 @@ static void layer(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 	LWM_K(m, lk_rmsnorm_bwd(m->dev, &dx, w->norm1.g.data, &dn, &x, &w->norm1.w, lwm_buf(m, LWM_BUF_RSTD, 0)));
 }
 
-void lwm_bwd(struct lwm_llama *m, const struct lwm_llama_weights *w)
+/* What the gradient of the first residual stream is to the rows that were looked up. */
+static void embed(struct lwm_llama *m)
 {
-	struct lwm_tables t = lwm_tables_at(&m->cfg, &m->map, w, m->dtype);
+	struct lwm_embed t = lwm_embed_acquire(m, LWM_GRADS);
 	struct lk_view dx = lwm_rows(m, LWM_BUF_DX, 0, m->cfg.dim, 0, m->n);
 	const int32_t *ids = lwm_buf(m, LWM_BUF_IDS, 0);
 
+	LWM_K(m, lk_embed_bwd(m->dev, &t.table[LWM_TEXT].g, ids, &dx, 0));
+	if (m->cfg.vision_rows)
+		LWM_K(m, lk_embed_bwd(m->dev, &t.table[LWM_VISION].g, ids, &dx, (int32_t)m->cfg.vocab_text));
+	lwm_embed_release(m, true);
+}
+
+void lwm_llama_backward(struct lwm_llama *m)
+{
 	for (int64_t l = m->cfg.layers - 1; l >= 0; l--) {
-		struct lwm_layer y = lwm_layer_at(&m->cfg, &m->map, w, m->dtype, l);
+		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS | LWM_GRADS);
 
 		lwm_offload_bwd_begin(m, l);
 		layer(m, l, &y);
+		lwm_layer_release(m, l, true);
 		lwm_offload_bwd_end(m, l);
 	}
-	LWM_K(m, lk_embed_bwd(m->dev, &t.embed[LWM_TEXT].g, ids, &dx, 0));
-	if (m->cfg.vision_rows)
-		LWM_K(m, lk_embed_bwd(m->dev, &t.embed[LWM_VISION].g, ids, &dx, (int32_t)m->cfg.vocab_text));
+	embed(m);
 }

@@ -10,16 +10,17 @@ void lwm_fwd_norm(struct lwm_llama *m, const struct lk_view *y, const struct lk_
 	LWM_K(m, lk_rmsnorm_fwd(m->dev, y, lwm_buf(m, LWM_BUF_RSTD, 0), x, NULL, &w->w, (float)m->cfg.rms_eps));
 }
 
-static void embed(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w)
+static void embed(struct lwm_llama *m)
 {
-	struct lwm_tables t = lwm_tables_at(&m->cfg, &m->map, w, m->dtype);
+	struct lwm_embed t = lwm_embed_acquire(m, LWM_WEIGHTS);
 	struct lk_view x = lwm_rows(m, LWM_BUF_X, 0, m->cfg.dim, 0, m->n);
 	int32_t *ids = lwm_buf(m, LWM_BUF_IDS, 0);
 
-	LWM_K(m, lk_upload(m->dev, ids, b->tokens, (size_t)m->n * sizeof *ids));
-	LWM_K(m, lk_embed_fwd(m->dev, &x, ids, &t.embed[LWM_TEXT].w, 0));
+	LWM_K(m, lk_upload(m->dev, ids, m->batch->tokens, (size_t)m->n * sizeof *ids));
+	LWM_K(m, lk_embed_fwd(m->dev, &x, ids, &t.table[LWM_TEXT].w, 0));
 	if (m->cfg.vision_rows)
-		LWM_K(m, lk_embed_fwd(m->dev, &x, ids, &t.embed[LWM_VISION].w, (int32_t)m->cfg.vocab_text));
+		LWM_K(m, lk_embed_fwd(m->dev, &x, ids, &t.table[LWM_VISION].w, (int32_t)m->cfg.vocab_text));
+	lwm_embed_release(m, false);
 }
 
 /* Leaves the normed input of layer l in LWM_BUF_NORM, its rstd in LWM_BUF_RSTD and rotated q, k, v in LWM_BUF_QKV. */
@@ -82,13 +83,13 @@ static void mlp(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const
 	}
 }
 
-void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w)
+void lwm_llama_forward(struct lwm_llama *m)
 {
 	bool kept = m->run.train && !m->run.recompute;
 
-	embed(m, b, w);
+	embed(m);
 	for (int64_t l = 0; l < m->cfg.layers; l++) {
-		struct lwm_layer y = lwm_layer_at(&m->cfg, &m->map, w, m->dtype, l);
+		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS);
 		struct lk_view x = lwm_rows(m, LWM_BUF_X, l + 1, m->cfg.dim, 0, m->n);
 		struct lk_view mid = kept ? lwm_rows(m, LWM_BUF_MID, l, m->cfg.dim, 0, m->n) : x;
 
@@ -97,6 +98,7 @@ void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct 
 		attention(m, l);
 		lwm_fwd_mid(m, l, &y, &mid);
 		mlp(m, l, &y, &mid, x);
+		lwm_layer_release(m, l, false);
 		lwm_offload_fwd_end(m, l);
 	}
 }

@@ -7,7 +7,7 @@
 #include "common/model/attn_ring.h"
 #include "common/model/llama.h"
 
-/* ---- weights: the only way to them ---- */
+/* ---- weights (llama_weights.c): the only way to them ---- */
 
 struct lwm_matrix {
 	struct lk_view w; /* in the device's dtype; 1-d for norms */
@@ -16,20 +16,39 @@ struct lwm_matrix {
 struct lwm_layer {
 	struct lwm_matrix norm1, qkv, o, norm2, gate_up, down; /* qkv: rows q, k, v; gate_up: rows gate, up */
 };
-struct lwm_tables {
-	struct lwm_matrix embed[LWM_MODALITIES], norm, head[LWM_MODALITIES];
+struct lwm_embed {
+	struct lwm_matrix table[LWM_MODALITIES];
 };
-/* Element offsets of the tensors above in the flat vector. */
-struct lwm_map {
-	int64_t embed[LWM_MODALITIES], head[LWM_MODALITIES], norm;
-	int64_t layer0, layer_size;
-	int64_t total;
+struct lwm_head {
+	struct lwm_matrix norm, table[LWM_MODALITIES];
 };
-void lwm_map_fill(struct lwm_map *m, const struct lwm_llama_cfg *cfg);
-struct lwm_layer lwm_layer_at(const struct lwm_llama_cfg *cfg, const struct lwm_map *map,
-			      const struct lwm_llama_weights *w, int dtype, int64_t l);
-struct lwm_tables lwm_tables_at(const struct lwm_llama_cfg *cfg, const struct lwm_map *map,
-				const struct lwm_llama_weights *w, int dtype);
+
+/* Where those lie, from the table of tensors: once for each model. */
+struct lwm_place {
+	int64_t at; /* from the start of the group */
+	int64_t rows, cols; /* cols 0: a vector */
+};
+enum lwm_layer_part { LWM_LAYER_NORM1, LWM_LAYER_QKV, LWM_LAYER_O, LWM_LAYER_NORM2, LWM_LAYER_GATE_UP, LWM_LAYER_DOWN, LWM_LAYER_PARTS };
+struct lwm_layer_map {
+	struct lwm_group group;
+	struct lwm_place part[LWM_LAYER_PARTS];
+};
+struct lwm_llama_map {
+	struct lwm_group first, last; /* the embeddings; the norm and the heads */
+	struct lwm_place embed[LWM_MODALITIES], norm, head[LWM_MODALITIES];
+	bool tied;                    /* head lies in `first` */
+	struct lwm_layer_map *layer;
+};
+int lwm_map_new(struct lwm_llama_map *m, const struct lwm_llama_cfg *cfg, struct lwm_err *e);
+void lwm_map_release(struct lwm_llama_map *m);
+
+/* From m->w; what: LWM_WEIGHTS, LWM_GRADS. A failure is kept in m->rc. release with grads: nothing more comes to this gradient. */
+struct lwm_layer lwm_layer_acquire(struct lwm_llama *m, int64_t l, unsigned what);
+void lwm_layer_release(struct lwm_llama *m, int64_t l, bool grads);
+struct lwm_embed lwm_embed_acquire(struct lwm_llama *m, unsigned what);
+void lwm_embed_release(struct lwm_llama *m, bool grads);
+struct lwm_head lwm_head_acquire(struct lwm_llama *m, unsigned what);
+void lwm_head_release(struct lwm_llama *m, bool grads); /* tied tables: their gradient is ready with the embeddings' */
 
 /* ---- memory: one block, cut by a table ---- */
 
@@ -92,14 +111,17 @@ struct lwm_llama {
 	struct lk_dev *dev;
 	struct lwm_llama_cfg cfg;
 	struct lwm_llama_run run;
-	struct lwm_map map;
+	struct lwm_llama_map map;
 	struct lwm_buf_plan plan;
 	struct lwm_attn *attention;
 	struct lwm_attn *own; /* the same, where it is the model's to free */
 	struct lwm_offload *offload; /* NULL: everything stays on the device */
 	char *block;
 	int dtype;
-	int64_t n; /* tokens of the current step */
+	/* of the step under way */
+	struct lwm_supply *w;
+	const struct lwm_llama_batch *batch; /* the caller's */
+	int64_t n;                           /* its tokens */
 	int64_t counted[LWM_MODALITIES];
 	int32_t *host_i; /* scratch, 2 T each */
 	float *host_f;
@@ -133,24 +155,21 @@ struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cfg *cfg, void *data, i
 /* Columns [c0, c0 + cols) of a 2-d view. */
 struct lk_view lwm_cols(const struct lk_view *v, int64_t c0, int64_t cols);
 
-/* llama_fwd.c */
+/* llama_step.c: a batch and its weights, and nothing has failed. What lwm_llama_begin does after its checks; generation, which has
+ * checks and attention of its own, begins a forward with this. */
+void lwm_pass_start(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w);
+/* llama_fwd.c: what the backward does again */
 void lwm_fwd_norm(struct lwm_llama *m, const struct lk_view *y, const struct lk_view *x, const struct lwm_matrix *w);
 void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
 void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lk_view *mid);
-void lwm_fwd(struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_llama_weights *w);
-/* llama.c: logits (nrows, vocabulary) fp32 of the last residual rows that LWM_BUF_IDX names from row `from` on, in
+/* llama_logits.c: logits (nrows, vocabulary) fp32 of the last residual rows that LWM_BUF_IDX names from row `from` on, in
  * LWM_BUF_LOGITS: as many as fit there, lwm_logit_room. */
 int64_t lwm_logit_room(const struct lwm_llama *m);
-struct lk_view lwm_logit_piece(struct lwm_llama *m, const struct lwm_llama_weights *w, enum lwm_modality head, int64_t from,
-			       int64_t nrows);
+struct lk_view lwm_logit_piece(struct lwm_llama *m, enum lwm_modality head, int64_t from, int64_t nrows);
 /* The same for any number of rows, to the host. */
-void lwm_logit_rows(struct lwm_llama *m, const struct lwm_llama_weights *w, enum lwm_modality head, int64_t nrows,
-		    float *host_out);
-/* llama_bwd.c: from the gradient in LWM_BUF_DX to those of all weights. */
-void lwm_bwd(struct lwm_llama *m, const struct lwm_llama_weights *w);
+void lwm_logit_rows(struct lwm_llama *m, enum lwm_modality head, int64_t nrows, float *host_out);
 /* llama_loss.c */
 int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e); /* checks and uploads */
-void lwm_loss(struct lwm_llama *m, const struct lwm_llama_weights *w);
 void lwm_loss_stats(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_llama_stats *out);
 
 #endif

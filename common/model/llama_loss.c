@@ -53,27 +53,27 @@ int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct l
 }
 
 /* Gradients of one piece: logits already hold theirs. */
-static void piece_bwd(struct lwm_llama *m, const struct lwm_tables *t, int head, const struct lk_view *logits,
+static void piece_bwd(struct lwm_llama *m, const struct lwm_head *t, int head, const struct lk_view *logits,
 		      const int32_t *idx)
 {
 	int64_t d = m->cfg.dim, k = logits->n[0];
 	struct lk_view rx = lwm_rows(m, LWM_BUF_RX, 0, d, 0, k), rn = lwm_rows(m, LWM_BUF_RN, 0, d, 0, k);
 	struct lk_view rd = lwm_rows(m, LWM_BUF_RD, 0, d, 0, k), dx = lwm_rows(m, LWM_BUF_DX, 0, d, 0, m->n);
 
-	LWM_K(m, lk_matmul(m->dev, &t->head[head].g, logits, &rn, LK_TA | LK_ACC, 1.0f));
-	LWM_K(m, lk_matmul(m->dev, &rd, logits, &t->head[head].w, 0, 1.0f));
+	LWM_K(m, lk_matmul(m->dev, &t->table[head].g, logits, &rn, LK_TA | LK_ACC, 1.0f));
+	LWM_K(m, lk_matmul(m->dev, &rd, logits, &t->table[head].w, 0, 1.0f));
 	LWM_K(m, lk_zero(m->dev, rn.data, (size_t)(k * d) * lk_dtype_size(m->dtype)));
 	LWM_K(m, lk_rmsnorm_bwd(m->dev, &rn, t->norm.g.data, &rd, &rx, &t->norm.w, lwm_buf(m, LWM_BUF_RRSTD, 0)));
 	LWM_K(m, lk_scatter_add_rows(m->dev, &dx, &rn, idx));
 }
 
 /* Counted rows [r, r + k). */
-static void piece(struct lwm_llama *m, const struct lwm_tables *t, int head, int64_t r, int64_t k, bool grad)
+static void piece(struct lwm_llama *m, const struct lwm_head *t, int head, int64_t r, int64_t k, bool grad)
 {
 	int64_t d = m->cfg.dim;
 	struct lk_view x = lwm_rows(m, LWM_BUF_X, m->cfg.layers, d, 0, m->n);
 	struct lk_view rx = lwm_rows(m, LWM_BUF_RX, 0, d, 0, k), rn = lwm_rows(m, LWM_BUF_RN, 0, d, 0, k);
-	struct lk_view y = lwm_rows(m, LWM_BUF_LOGITS, 0, t->head[head].w.n[0], 0, k);
+	struct lk_view y = lwm_rows(m, LWM_BUF_LOGITS, 0, t->table[head].w.n[0], 0, k);
 	const int32_t *idx = (int32_t *)lwm_buf(m, LWM_BUF_IDX, 0) + r;
 	const int32_t *target = (int32_t *)lwm_buf(m, LWM_BUF_TARGET, 0) + r;
 	float *weight = (float *)lwm_buf(m, LWM_BUF_WEIGHT, 0) + r, *nll = (float *)lwm_buf(m, LWM_BUF_NLL, 0) + r;
@@ -81,28 +81,30 @@ static void piece(struct lwm_llama *m, const struct lwm_tables *t, int head, int
 	LWM_K(m, lk_gather_rows(m->dev, &rx, &x, idx));
 	LWM_K(m, lk_rmsnorm_fwd(m->dev, &rn, lwm_buf(m, LWM_BUF_RRSTD, 0), &rx, NULL, &t->norm.w,
 				(float)m->cfg.rms_eps));
-	LWM_K(m, lk_matmul(m->dev, &y, &rn, &t->head[head].w, LK_TB, 1.0f));
+	LWM_K(m, lk_matmul(m->dev, &y, &rn, &t->table[head].w, LK_TB, 1.0f));
 	LWM_K(m, lk_xent(m->dev, &y, target, weight, nll, (float *)lwm_buf(m, LWM_BUF_HIT, 0) + r, grad));
 	if (grad)
 		piece_bwd(m, t, head, &y, idx);
 }
 
-void lwm_loss(struct lwm_llama *m, const struct lwm_llama_weights *w)
+void lwm_llama_loss(struct lwm_llama *m)
 {
-	struct lwm_tables t = lwm_tables_at(&m->cfg, &m->map, w, m->dtype);
+	bool grads = m->w->grads;
+	struct lwm_head t = lwm_head_acquire(m, grads ? LWM_WEIGHTS | LWM_GRADS : LWM_WEIGHTS);
 	int64_t step = m->plan.loss_rows, r = 0;
 
-	if (w->grad)
+	if (grads)
 		LWM_K(m, lk_zero(m->dev, lwm_buf(m, LWM_BUF_DX, 0),
 				 (size_t)(m->n * m->cfg.dim) * lk_dtype_size(m->dtype)));
 	for (int v = LWM_TEXT; v < LWM_MODALITIES; v++)
 		for (int64_t left = m->counted[v]; left > 0;) {
 			int64_t k = left < step ? left : step;
 
-			piece(m, &t, v, r, k, w->grad != NULL);
+			piece(m, &t, v, r, k, grads);
 			r += k;
 			left -= k;
 		}
+	lwm_head_release(m, grads);
 }
 
 void lwm_loss_stats(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_llama_stats *out)

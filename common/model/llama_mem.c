@@ -1,70 +1,7 @@
-/* llama_mem.c - where weights lie in the flat vector, and how activations share one block. */
+/* llama_mem.c - how activations share one block, and views of them. */
 #include <string.h>
 
 #include "common/model/llama_int.h"
-
-void lwm_map_fill(struct lwm_map *m, const struct lwm_llama_cfg *c)
-{
-	int64_t text = c->vocab_text * c->dim, vision = c->vision_rows * c->dim;
-	int64_t kv = c->kv_heads * lwm_llama_head_dim(c);
-
-	m->embed[LWM_TEXT] = 0;
-	m->embed[LWM_VISION] = text;
-	m->layer0 = text + vision;
-	m->layer_size = 2 * c->dim + 2 * c->dim * c->dim + 2 * kv * c->dim + 3 * c->ffn * c->dim;
-	m->norm = m->layer0 + c->layers * m->layer_size;
-	m->head[LWM_TEXT] = c->tie_embeddings ? 0 : m->norm + c->dim;
-	m->head[LWM_VISION] = c->tie_embeddings ? text : m->norm + c->dim + text;
-	m->total = m->norm + c->dim + (c->tie_embeddings ? 0 : text + vision);
-}
-
-static struct lwm_matrix matrix(const struct lwm_llama_weights *w, int dtype, int64_t offset, int64_t rows,
-				int64_t cols)
-{
-	void *data = (char *)(uintptr_t)w->compute + offset * (int64_t)lk_dtype_size(dtype);
-	float *grad = w->grad ? w->grad + offset : NULL;
-	struct lwm_matrix m;
-
-	m.w = cols ? lk_view2(data, dtype, rows, cols) : lk_view1(data, dtype, rows);
-	m.g = cols ? lk_view2(grad, LK_F32, rows, cols) : lk_view1(grad, LK_F32, rows);
-	return m;
-}
-
-struct lwm_layer lwm_layer_at(const struct lwm_llama_cfg *c, const struct lwm_map *map,
-			      const struct lwm_llama_weights *w, int dtype, int64_t l)
-{
-	int64_t d = c->dim, at = map->layer0 + l * map->layer_size, q = d + 2 * c->kv_heads * lwm_llama_head_dim(c);
-	struct lwm_layer y;
-
-	y.norm1 = matrix(w, dtype, at, d, 0);
-	at += d;
-	y.qkv = matrix(w, dtype, at, q, d);
-	at += q * d;
-	y.o = matrix(w, dtype, at, d, d);
-	at += d * d;
-	y.norm2 = matrix(w, dtype, at, d, 0);
-	at += d;
-	y.gate_up = matrix(w, dtype, at, 2 * c->ffn, d);
-	at += 2 * c->ffn * d;
-	y.down = matrix(w, dtype, at, d, c->ffn);
-	return y;
-}
-
-struct lwm_tables lwm_tables_at(const struct lwm_llama_cfg *c, const struct lwm_map *map,
-				const struct lwm_llama_weights *w, int dtype)
-{
-	int64_t rows[LWM_MODALITIES] = { c->vocab_text, c->vision_rows };
-	struct lwm_tables t;
-
-	for (int i = 0; i < LWM_MODALITIES; i++) {
-		t.embed[i] = matrix(w, dtype, map->embed[i], rows[i], c->dim);
-		t.head[i] = matrix(w, dtype, map->head[i], rows[i], c->dim);
-	}
-	t.norm = matrix(w, dtype, map->norm, c->dim, 0);
-	return t;
-}
-
-/* ---- activations ---- */
 
 static void put(struct lwm_buf_plan *p, enum lwm_buf b, int group, int64_t bytes, int64_t copies)
 {
@@ -138,6 +75,26 @@ void lwm_buf_plan(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const s
 	plan_saved(p, c, r, a);
 	plan_work(p, c, r, a);
 	plan_loss(p, c, r, a);
+}
+
+struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cfg *c, void *data, int dtype, int64_t n)
+{
+	int64_t e = lwm_llama_head_dim(c), row = (c->heads + 2 * c->kv_heads) * e, a = (int64_t)lk_dtype_size(dtype);
+	struct lwm_attn_qkv y;
+
+	y.q = lk_view3(data, dtype, n, c->heads, e);
+	y.k = lk_view3((char *)data + c->heads * e * a, dtype, n, c->kv_heads, e);
+	y.v = lk_view3((char *)data + (c->heads + c->kv_heads) * e * a, dtype, n, c->kv_heads, e);
+	y.q.stride[0] = y.k.stride[0] = y.v.stride[0] = row;
+	return y;
+}
+
+struct lk_view lwm_cols(const struct lk_view *v, int64_t c0, int64_t cols)
+{
+	struct lk_view y = lk_view2((char *)v->data + c0 * (int64_t)lk_dtype_size(v->dtype), v->dtype, v->n[0], cols);
+
+	y.stride[0] = v->stride[0];
+	return y;
 }
 
 static struct lwm_attn_ring_shape ring_shape(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r)

@@ -94,3 +94,19 @@ const struct lwm_tensor *lwm_tensors_at(const struct lwm_tensors *p, int64_t i)
 	}
 	return i < p->list[lo].offset + p->list[lo].count ? &p->list[lo] : NULL;
 }
+
+struct lwm_group lwm_tensors_group(const struct lwm_tensors *p, int64_t index)
+{
+	struct lwm_group g = { index, 0, 0 };
+	int64_t i = 0;
+
+	while (i < p->n && p->list[i].group != index)
+		i++;
+	if (i == p->n)
+		return g;
+	g.offset = p->list[i].offset;
+	while (i < p->n && p->list[i].group == index)
+		i++;
+	g.count = (i < p->n ? p->list[i].offset : p->total) - g.offset;
+	return g;
+}

@@ -63,6 +63,11 @@ struct lwm_tensor {
 	int group;      /* tensors of one group are neighbours and are fetched together; ascending */
 };
 
+/* Tensors that are fetched together: their stretch of the flat vector. */
+struct lwm_group {
+	int64_t index, offset, count;
+};
+
 struct lwm_tensors {
 	struct lwm_tensor *list; /* n entries, ascending offsets */
 	int64_t n, cap;
@@ -79,6 +84,8 @@ bool lwm_tensor_same_shape(const struct lwm_tensor *a, const struct lwm_tensor *
 int lwm_tensors_add(struct lwm_tensors *p, const struct lwm_tensor *t, struct lwm_err *e);
 void lwm_tensors_release(struct lwm_tensors *p);
 const struct lwm_tensor *lwm_tensors_find(const struct lwm_tensors *p, const char *name); /* NULL: no such tensor */
+/* Group `index`, one after the other in the table; count 0: there is none. Gaps after its tensors belong to it. */
+struct lwm_group lwm_tensors_group(const struct lwm_tensors *p, int64_t index);
 /* The tensor that holds flat element i; NULL: none does, it is in a gap or outside. */
 const struct lwm_tensor *lwm_tensors_at(const struct lwm_tensors *p, int64_t i);
 

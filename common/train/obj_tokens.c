@@ -397,7 +397,7 @@ static void add_stats(double *sums, const struct lwm_batch *b, const struct lwm_
 
 static int batches(struct tokens *t, struct lwm_loader *l, int64_t step, float *grads, double *sums, struct lwm_err *e)
 {
-	const struct lwm_llama_weights w = { t->compute, grads };
+	struct lwm_flat_weights w = lwm_flat_weights_of(t->compute, t->base.dtype, grads);
 	int64_t micros = lwm_loader_micros(l);
 	for (int64_t i = 0; i < micros; i++) {
 		struct lwm_llama_stats st = { 0 };
@@ -408,7 +408,7 @@ static int batches(struct tokens *t, struct lwm_loader *l, int64_t step, float *
 			continue;
 		take_share(t, b);
 		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos };
-		int rc = lwm_llama_step(t->net, &in, &w, &st, e);
+		int rc = lwm_llama_step(t->net, &in, &w.base, &st, e);
 		if (rc < 0 && t->base.mesh->dim[LWM_SP] > 1)
 			e->who = LWM_ERR_ALONE; /* the ring waits for this rank */
 		LWM_TRY(rc);

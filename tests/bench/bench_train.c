@@ -84,7 +84,7 @@ static void run(struct job *j, struct lk_dev *dev, bool recompute, double peak)
 	int32_t *ids = malloc((size_t)n * 4 * sizeof *ids);
 	float *weight = malloc((size_t)n * sizeof *weight);
 	struct lwm_llama_batch b = { n, ids, ids + n, weight, ids + 2 * n, ids + 3 * n };
-	struct lwm_llama_weights w = { j->w, j->g };
+	struct lwm_flat_weights w = lwm_flat_weights_of(j->w, lk_dev_dtype(dev), j->g);
 	struct lk_adamw opt = { 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1, 0.05 };
 	double best = 1e30, update = 0, flop, loss = 0;
 	struct lwm_llama_stats st;
@@ -98,7 +98,7 @@ static void run(struct job *j, struct lk_dev *dev, bool recompute, double peak)
 		double t = lwm_now(), u;
 
 		must(lwm_dev_check(dev, lk_zero(dev, j->g, (size_t)j->total * sizeof(float)), &e), &e);
-		must(lwm_llama_step(m, &b, &w, &st, &e), &e);
+		must(lwm_llama_step(m, &b, &w.base, &st, &e), &e);
 		u = lwm_now();
 		must(lwm_dev_check(dev, lk_adamw(dev, j->w, j->mom, j->var, j->g, NULL, j->total, &opt), &e), &e);
 		must(lwm_dev_check(dev, lk_sync(dev), &e), &e);

@@ -123,9 +123,9 @@ static inline int step_on(struct lk_dev *dev, const struct lwm_llama_cfg *c, str
 	r->grad = grad ? calloc((size_t)total, sizeof(float)) : NULL;
 	rc = lwm_llama_new(&m, dev, c, &run, e);
 	if (!rc) {
-		struct lwm_llama_weights lw = { w, r->grad };
+		struct lwm_flat_weights lw = lwm_flat_weights_of(w, lk_dev_dtype(dev), r->grad);
 
-		rc = lwm_llama_step(m, b, &lw, &r->stats, e);
+		rc = lwm_llama_step(m, b, &lw.base, &r->stats, e);
 		lwm_llama_free(m);
 	}
 	r->loss = r->stats.loss[LWM_TEXT] + r->stats.loss[LWM_VISION];

@@ -92,9 +92,9 @@ static void check_gradients(const char *dir, struct lk_dev *dev, const struct lw
 		weight[i] = i + 1 < N ? 1.0f / (N - 1) : 0;
 	}
 	struct lwm_llama_batch b = { N, g->ids, target, weight, seg, pos };
-	struct lwm_llama_weights w = { m->weights, grad };
+	struct lwm_flat_weights w = lwm_flat_weights_of(m->weights, LK_F32, grad);
 	must(lwm_llama_new(&net, dev, &m->cfg, &how, &e), &e);
-	must(lwm_llama_step(net, &b, &w, &st, &e), &e);
+	must(lwm_llama_step(net, &b, &w.base, &st, &e), &e);
 	near(dir, "loss", st.loss[LWM_TEXT], g->loss, 1e-6);
 	for (int64_t i = 0; i < g->grads; i++) {
 		const struct lwm_tensor *p = lwm_tensors_find(&table, g->grad[i].name);

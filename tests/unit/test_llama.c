@@ -209,7 +209,7 @@ static void two_steps(struct lk_dev *dev, const struct lwm_llama_cfg *c, bool of
 		      const float *w, float *grad)
 {
 	struct lwm_llama_run run = { .tokens = b->n, .train = true, .recompute = true, .offload = offload };
-	struct lwm_llama_weights weights = { w, grad };
+	struct lwm_flat_weights weights = lwm_flat_weights_of(w, LK_F32, grad);
 	struct lwm_llama_stats st;
 	struct lwm_err e = { 0 };
 	struct lwm_llama *m;
@@ -217,7 +217,7 @@ static void two_steps(struct lk_dev *dev, const struct lwm_llama_cfg *c, bool of
 	memset(grad, 0, (size_t)lwm_llama_count(c) * sizeof *grad);
 	assert_int_equal(lwm_llama_new(&m, dev, c, &run, &e), 0);
 	for (int i = 0; i < 2; i++)
-		assert_int_equal(lwm_llama_step(m, b, &weights, &st, &e), 0);
+		assert_int_equal(lwm_llama_step(m, b, &weights.base, &st, &e), 0);
 	lwm_llama_free(m);
 }
 
@@ -336,12 +336,12 @@ static void logits_of(const char *name, const struct lwm_llama_cfg *c, const flo
 		      enum lwm_modality head, const int32_t *rows, int64_t n, float *out)
 {
 	struct lwm_llama_run run = { .tokens = x->b.n };
-	struct lwm_llama_weights lw = { w, NULL };
+	struct lwm_flat_weights lw = lwm_flat_weights_of(w, LK_F32, NULL);
 	struct lk_dev *dev = device(name, 1);
 	struct lwm_err e = { 0 };
 	struct lwm_llama *m;
 
-	if (lwm_llama_new(&m, dev, c, &run, &e) || lwm_llama_logits(m, &x->b, &lw, head, rows, n, out, &e))
+	if (lwm_llama_new(&m, dev, c, &run, &e) || lwm_llama_logits(m, &x->b, &lw.base, head, rows, n, out, &e))
 		fail_msg("%s", e.msg);
 	lwm_llama_free(m);
 	lk_dev_close(dev);

@@ -116,7 +116,7 @@ static void check_logits(const struct golden *g, const char *name, const struct 
 			 const float *w)
 {
 	struct lwm_llama_run run = { .tokens = TOKENS, .no_causal = !g->causal };
-	struct lwm_llama_weights lw = { w, NULL };
+	struct lwm_flat_weights lw = lwm_flat_weights_of(w, LK_F32, NULL);
 	struct lk_dev *dev = device(name, 1);
 	struct lwm_err e = { 0 };
 	struct lwm_llama *m;
@@ -124,7 +124,7 @@ static void check_logits(const struct golden *g, const char *name, const struct 
 	for (int v = 0; v < (g->codes ? 2 : 1); v++) {
 		int64_t n = v ? g->rows : TEXT;
 		float y[ROWS * TEXT];
-		if (lwm_llama_logits(m, &x->b, &lw, (enum lwm_modality)v, rows, ROWS, y, &e))
+		if (lwm_llama_logits(m, &x->b, &lw.base, (enum lwm_modality)v, rows, ROWS, y, &e))
 			fail_msg("%s", e.msg);
 		for (int r = 0; r < ROWS; r++) {
 			double sum = 0;

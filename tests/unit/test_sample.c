@@ -45,7 +45,7 @@ static struct lwm_cache *cache_new(struct engine *x, int64_t n)
 static void whole(const struct engine *x, struct batch *b, enum lwm_modality head, float *out)
 {
 	struct lwm_llama_run run = { .tokens = b->b.n };
-	struct lwm_llama_weights lw = { x->w, NULL };
+	struct lwm_flat_weights lw = lwm_flat_weights_of(x->w, LK_F32, NULL);
 	int32_t rows[64];
 	struct lwm_err e = { 0 };
 	struct lwm_llama *m;
@@ -53,7 +53,7 @@ static void whole(const struct engine *x, struct batch *b, enum lwm_modality hea
 	for (int i = 0; i < b->b.n; i++)
 		rows[i] = i;
 	if (lwm_llama_new(&m, x->dev, &x->cfg, &run, &e) ||
-	    lwm_llama_logits(m, &b->b, &lw, head, rows, b->b.n, out, &e))
+	    lwm_llama_logits(m, &b->b, &lw.base, head, rows, b->b.n, out, &e))
 		fail_msg("%s", e.msg);
 	lwm_llama_free(m);
 }

@@ -73,7 +73,7 @@ struct training {
 static int train_step(void *arg)
 {
 	struct training *x = arg;
-	struct lwm_llama_weights w = { x->w.compute, x->grad };
+	struct lwm_flat_weights w = lwm_flat_weights_of(x->w.compute, x->b->act, x->grad);
 	struct lk_adamw opt = { 1e-5f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1, 0.05 };
 	struct lk_dev *dev = x->b->dev;
 	struct lwm_llama_stats st;
@@ -81,7 +81,7 @@ static int train_step(void *arg)
 	double sum;
 	int rc = lk_zero(dev, x->grad, (size_t)x->total * 4);
 
-	if (!rc && lwm_llama_step(x->m, &x->batch, &w, &st, &e))
+	if (!rc && lwm_llama_step(x->m, &x->batch, &w.base, &st, &e))
 		return told(x->b, LK_EDEVICE, &e);
 	if (!rc)
 		rc = lk_sumsq(dev, x->grad, x->total, &sum);

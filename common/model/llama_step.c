@@ -1,0 +1,106 @@
+/* llama_step.c - the frame of a step: what is checked before it, and how its ranks agree on what became of it. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/model/llama_int.h"
+
+void lwm_pass_start(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w)
+{
+	m->rc = 0;
+	memset(&m->err, 0, sizeof m->err);
+	m->batch = b;
+	m->n = b->n;
+	m->w = w;
+}
+
+static int check_batch(const struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_supply *w, struct lwm_err *e)
+{
+	int64_t ids = lwm_llama_ids(&m->cfg);
+
+	if (w->grads && !m->run.train)
+		return lwm_fail(e, LWM_EINTERNAL, "gradients wanted from a model made for evaluation");
+	if (b->n < 1 || b->n > m->run.tokens)
+		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens in a step made for 1 to %" PRId64, b->n, m->run.tokens);
+	for (int64_t i = 0; i < b->n; i++)
+		if (b->tokens[i] < 0 || b->tokens[i] >= ids)
+			return lwm_fail(e, LWM_EDATA, "token %" PRId64 " has id %d, the model knows 0 to %" PRId64, i,
+					(int)b->tokens[i], ids - 1);
+	return 0;
+}
+
+/* This rank's outcome and that of the others. */
+static int agree(const struct lwm_llama *m, int rc, struct lwm_err *e)
+{
+	struct lwm_comm *ring = m->run.ring ? lwm_devcomm_comm(m->run.ring) : NULL;
+
+	return ring && lwm_comm_size(ring) > 1 ? lwm_agree(ring, rc, e) : rc;
+}
+
+int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w, struct lwm_err *e)
+{
+	int rc = check_batch(m, b, w, e);
+
+	lwm_pass_start(m, b, w);
+	if (!rc)
+		rc = lwm_loss_rows(m, b, e);
+	rc = agree(m, rc, e);
+	return rc ? rc : lwm_attn_begin(m->attention, b->n, b->pos, b->seg, e);
+}
+
+/* What is waited for next must not wait for a rank that is gone. */
+static void settle(struct lwm_llama *m)
+{
+	int rc = m->run.ring ? lwm_devcomm_settle(m->run.ring, &m->err) : 0;
+
+	if (!m->rc || rc == -LWM_ERANK)
+		m->rc = rc ? rc : m->rc;
+}
+
+static int finish(struct lwm_llama *m, struct lwm_err *e)
+{
+	int rc = m->rc;
+
+	if (rc && e && !e->code)
+		*e = m->err;
+	return agree(m, rc, e);
+}
+
+int lwm_llama_end(struct lwm_llama *m, struct lwm_llama_stats *out, struct lwm_err *e)
+{
+	settle(m);
+	if (out)
+		lwm_loss_stats(m, m->batch, out);
+	return finish(m, e);
+}
+
+int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w, struct lwm_llama_stats *out,
+		   struct lwm_err *e)
+{
+	LWM_TRY(lwm_llama_begin(m, b, w, e));
+	lwm_llama_forward(m);
+	lwm_llama_loss(m);
+	if (w->grads)
+		lwm_llama_backward(m);
+	return lwm_llama_end(m, out, e);
+}
+
+int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w, enum lwm_modality head,
+		     const int32_t *rows, int64_t nrows, float *host_out, struct lwm_err *e)
+{
+	int rc = 0;
+
+	LWM_TRY(lwm_llama_begin(m, b, w, e));
+	for (int64_t i = 0; i < nrows && !rc; i++)
+		if (rows[i] < 0 || rows[i] >= b->n || nrows > m->run.tokens)
+			rc = lwm_fail(&m->err, LWM_EINTERNAL, "row %d of a step of %" PRId64 " tokens", (int)rows[i], b->n);
+	if (!rc && (head == LWM_VISION && !m->cfg.vision_rows))
+		rc = lwm_fail(&m->err, LWM_ECONFIG, "the model has no vision head");
+	m->rc = rc;
+	lwm_llama_forward(m);
+	settle(m);
+	if (!m->rc && nrows) {
+		LWM_K(m, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), rows, (size_t)nrows * sizeof *rows));
+		lwm_logit_rows(m, head, nrows, host_out);
+	}
+	return finish(m, e);
+}

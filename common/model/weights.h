@@ -1,0 +1,78 @@
+/* weights.h - where a model's weights come from: one interface, several bodies.
+ *
+ * A model never sees all of its weights at once. It asks for a group of them (struct lwm_tensor.group: a layer, the embeddings, the
+ * last norm and the heads) when it is about to use it, and gives it back:
+ *
+ *	lwm_supply_acquire(w, &group, LWM_WEIGHTS, &at, failed, e)      forward: groups in rising order
+ *	lwm_supply_release(w, &group)
+ *	lwm_supply_acquire(w, &group, LWM_WEIGHTS | LWM_GRADS, &at, ...)  loss and backward: groups in falling order
+ *	lwm_supply_release(w, &group)
+ *	lwm_supply_grad_ready(w, &group, failed, e)                     this step adds nothing more to the group's gradient
+ *
+ * Each acquire has its release; a group may be acquired again before that (tied embeddings are the head too) and then lies where it
+ * lay. A gradient stays where it is from the first acquire with LWM_GRADS to grad_ready, releases or not. grad_ready comes once for
+ * each group and step, after the last kernel that adds to it was queued, and before the group's next acquire.
+ *
+ * Bodies: lwm_flat_weights (below): everything lies on every rank in one flat vector, and all of this costs nothing. Weights that
+ * are sharded (ZeRO stage 3, FSDP) gather a group in acquire and scatter its gradient in grad_ready.
+ */
+#ifndef LWM_MODEL_WEIGHTS_H
+#define LWM_MODEL_WEIGHTS_H
+
+#include <stdbool.h>
+
+#include "common/tensor/tensor.h"
+
+enum { LWM_WEIGHTS = 1, LWM_GRADS = 2 }; /* what of a group is wanted */
+
+/* Device memory of a group: element i of the flat vector is w[i - group.offset], likewise g. NULL: not asked for. */
+struct lwm_supplied {
+	const void *w; /* in the device's dtype */
+	float *g;      /* fp32, added into */
+};
+
+struct lwm_supply;
+struct lwm_supply_ops {
+	/* The group in device memory until its release. failed != 0: an earlier failure of this rank. Where ranks take part
+	 * together, all go through all exchanges even so; what lies in *at then is nobody's business. Returns the first failure of
+	 * this rank, `failed` included. */
+	int (*acquire)(struct lwm_supply *w, const struct lwm_group *g, unsigned what, struct lwm_supplied *at, int failed,
+		       struct lwm_err *e);
+	void (*release)(struct lwm_supply *w, const struct lwm_group *g);
+	/* The gradient is whole, once what is queued has run. `failed` as above. */
+	int (*grad_ready)(struct lwm_supply *w, const struct lwm_group *g, int failed, struct lwm_err *e);
+};
+
+/* First member of every body. */
+struct lwm_supply {
+	const struct lwm_supply_ops *ops;
+	bool grads; /* gradients are wanted */
+};
+
+static inline int lwm_supply_acquire(struct lwm_supply *w, const struct lwm_group *g, unsigned what, struct lwm_supplied *at,
+				     int failed, struct lwm_err *e)
+{
+	return w->ops->acquire(w, g, what, at, failed, e);
+}
+static inline void lwm_supply_release(struct lwm_supply *w, const struct lwm_group *g)
+{
+	w->ops->release(w, g);
+}
+static inline int lwm_supply_grad_ready(struct lwm_supply *w, const struct lwm_group *g, int failed, struct lwm_err *e)
+{
+	return w->ops->grad_ready(w, g, failed, e);
+}
+
+/* ---- all weights in one flat vector, on every rank ---- */
+
+struct lwm_flat_weights {
+	struct lwm_supply base;
+	const char *compute;
+	float *grad;
+	size_t size; /* bytes of a weight */
+};
+/* Device memory of the caller, laid out by the model's table. compute: in `dtype` (LK_*), that of the device. grad: fp32, added
+ * into; NULL: no gradients are wanted. Nothing to free. Local. */
+struct lwm_flat_weights lwm_flat_weights_of(const void *compute, int dtype, float *grad);
+
+#endif
