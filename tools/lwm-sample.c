@@ -90,6 +90,7 @@ struct session {
 	struct lwm_vqgan_cfg vcfg;
 	struct lwm_vqgan *vq;
 	float *vflat;
+	struct lwm_flat_weights vweights;
 	int64_t size, frame_codes;
 };
 
@@ -98,7 +99,8 @@ static int open_vqgan(struct session *s, struct lwm_err *e)
 	if (!s->m.cfg.vision_rows)
 		return lwm_fail(e, LWM_ECONFIG, "%s: knows no vision codes, it was trained on text alone", o.model);
 	LWM_TRY(lwm_vqgan_load(&s->vcfg, &s->vflat, o.vqgan, o.older_ok, s->dev, e));
-	LWM_TRY(lwm_vqgan_new(&s->vq, s->dev, &s->vcfg, s->vflat, 1, e));
+	s->vweights = lwm_flat_weights_of(s->vflat, LK_F32, NULL);
+	LWM_TRY(lwm_vqgan_new(&s->vq, s->dev, &s->vcfg, &s->vweights.base, 1, e));
 	if (s->vcfg.num_embeddings > s->m.cfg.vision_codes)
 		return lwm_fail(e, LWM_ECONFIG, "%s has %d codes, the model knows %" PRId64, o.vqgan,
 				s->vcfg.num_embeddings, s->m.cfg.vision_codes);

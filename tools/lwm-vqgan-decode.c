@@ -62,6 +62,7 @@ struct job {
 	struct lk_dev *dev;
 	struct lwm_vqgan_cfg cfg;
 	float *flat;
+	struct lwm_flat_weights weights;
 	struct lwm_vqgan *net;
 	struct lwm_ids codes;
 	uint8_t *rgb, *original; /* frames */
@@ -261,7 +262,8 @@ static int show_codes(const struct lwm_args *args, struct lwm_err *e)
 	}
 	LWM_GO(lwm_device_open(&j.dev, a.device, args->common.threads, e));
 	LWM_GO(lwm_vqgan_load(&j.cfg, &j.flat, a.model, a.older_ok, j.dev, e));
-	LWM_GO(lwm_vqgan_new(&j.net, j.dev, &j.cfg, j.flat, a.per_pass, e));
+	j.weights = lwm_flat_weights_of(j.flat, LK_F32, NULL);
+	LWM_GO(lwm_vqgan_new(&j.net, j.dev, &j.cfg, &j.weights.base, a.per_pass, e));
 	LWM_GO(load_codes(&j, args->operand[0], e));
 	LWM_GO(decode_frames(&j, e));
 	if (a.beside)

@@ -90,6 +90,7 @@ struct job {
 	struct lk_dev *dev;
 	struct lwm_vqgan_cfg cfg;
 	float *flat;
+	struct lwm_flat_weights weights;
 	struct lwm_vqgan *net;
 	struct lwm_tokenizer *tok;
 	struct lwm_fields *fields;
@@ -155,7 +156,7 @@ static int frame_size(const struct lwm_vqgan_cfg *c, struct lwm_err *e)
 static int settings_text(struct job *j, int64_t seed, struct lwm_err *e)
 {
 	char hash[33];
-	LWM_TRY(lwm_vqgan_hash(j->dev, &j->cfg, j->flat, hash, e));
+	LWM_TRY(lwm_vqgan_hash(j->dev, &j->cfg, &j->weights.base, hash, e));
 	json_t *fields = lwm_json_strings(a.fields.v, a.fields.n);
 	json_t *o = json_pack("{s:s,s:s,s:s,s:o,s:i,s:i,s:i,s:f,s:f,s:f,s:I,s:I,s:b,s:b,s:b,s:I}", "vqgan", hash, "resize",
 			      LWM_FRAMES_RESIZE, "tokenizer", lwm_tokenizer_hash(j->tok)->hex, "fields", fields, "width", a.frames.width, "height",
@@ -176,7 +177,8 @@ static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *
 	LWM_TRY(lwm_tokenizer_open_as(&j->tok, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
 	LWM_TRY(lwm_device_open(&j->dev, a.device, args->common.threads, e));
 	LWM_TRY(lwm_vqgan_load(&j->cfg, &j->flat, a.model, a.older_ok, j->dev, e));
-	LWM_TRY(lwm_vqgan_new(&j->net, j->dev, &j->cfg, j->flat, a.per_pass, e));
+	j->weights = lwm_flat_weights_of(j->flat, LK_F32, NULL);
+	LWM_TRY(lwm_vqgan_new(&j->net, j->dev, &j->cfg, &j->weights.base, a.per_pass, e));
 	LWM_TRY(frame_size(&j->cfg, e));
 	const struct lwm_fields_cfg cfg = {
 		.fields = (const char *const *)a.fields.v, .nfields = a.fields.n, .index = -1, .no_bos = a.no_bos,

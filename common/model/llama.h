@@ -150,10 +150,10 @@ struct lwm_llama_stats { /* local sums per modality, fp64 */
  *	lwm_llama_end(m, &stats, e)      what came of it
  *
  * w: the weights (weights.h); b and w are borrowed from begin to end. All are COLLECTIVE over run.ring. A rank on which something
- * fails after begin goes on without computing, so that nobody is left waiting, and says so in end, where all ranks return the same:
- * forward, loss and backward return nothing. Each needs the one before it; backward needs run.train and w->grads. Where the loss was
- * left out, out is NULL. Gradients are of sum(weight * nll), this rank's part, added to what lies there: summing
- * over ranks is the caller's business. */
+ * fails after begin goes on without computing, so that nobody is left waiting, and says so in end, where all ranks return the
+ * same: forward, loss and backward return nothing. Each needs the one before it; backward needs run.train and w->grads. Where the
+ * loss was left out, out is NULL. Gradients are of sum(weight * nll), this rank's part, added to what lies there: summing over
+ * ranks is the caller's business. */
 int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w, struct lwm_err *e);
 void lwm_llama_forward(struct lwm_llama *m);
 void lwm_llama_loss(struct lwm_llama *m);

@@ -28,7 +28,15 @@ struct lwm_place {
 	int64_t at; /* from the start of the group */
 	int64_t rows, cols; /* cols 0: a vector */
 };
-enum lwm_layer_part { LWM_LAYER_NORM1, LWM_LAYER_QKV, LWM_LAYER_O, LWM_LAYER_NORM2, LWM_LAYER_GATE_UP, LWM_LAYER_DOWN, LWM_LAYER_PARTS };
+enum lwm_layer_part {
+	LWM_LAYER_NORM1,
+	LWM_LAYER_QKV,
+	LWM_LAYER_O,
+	LWM_LAYER_NORM2,
+	LWM_LAYER_GATE_UP,
+	LWM_LAYER_DOWN,
+	LWM_LAYER_PARTS
+};
 struct lwm_layer_map {
 	struct lwm_group group;
 	struct lwm_place part[LWM_LAYER_PARTS];

@@ -9,7 +9,8 @@ int64_t lwm_logit_room(const struct lwm_llama *m)
 }
 
 /* Rows [from, from + nrows) of LWM_BUF_IDX through the norm and the head h. */
-static struct lk_view make_logits(struct lwm_llama *m, const struct lwm_head *h, enum lwm_modality head, int64_t from, int64_t nrows)
+static struct lk_view make_logits(struct lwm_llama *m, const struct lwm_head *h, enum lwm_modality head, int64_t from,
+				  int64_t nrows)
 {
 	int64_t d = m->cfg.dim;
 	const int32_t *idx = (int32_t *)lwm_buf(m, LWM_BUF_IDX, 0) + from;

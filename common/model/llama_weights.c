@@ -1,4 +1,4 @@
-/* llama_weights.c - which weights a layer, the embeddings and the heads are: found in the table once, fetched when they are used. */
+/* llama_weights.c - which weights a layer, the embeddings and the heads are: found in the table once, fetched when used. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

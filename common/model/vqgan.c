@@ -9,25 +9,46 @@
 
 /* ---- making it ---- */
 
-static int new_conv(struct lwm_vqgan *m, const struct lwm_vq_node *nd, int i, struct lk_conv **out, struct lwm_err *e)
+static const struct lwm_group *group_of(const struct lwm_vqgan *m, int64_t i)
 {
-	struct lk_conv_geom g = lwm_vq_geom(nd, i);
-	return lwm_dev_check(m->dev, lk_conv_new(m->dev, out, &g, m->flat + nd->conv[i], m->flat + nd->bias[i]), e);
+	return i < m->layout.n ? &m->layout.node[i].group : &m->layout.codebook;
+}
+
+static int acquire_weights(struct lwm_vqgan *m, struct lwm_err *e)
+{
+	int rc = 0;
+	for (; rc == 0 && m->held <= m->layout.n; m->held++) {
+		struct lwm_supplied s = { NULL, NULL };
+		rc = lwm_supply_acquire(m->w, group_of(m, m->held), LWM_WEIGHTS, &s, 0, e);
+		*(m->held < m->layout.n ? &m->at[m->held] : &m->book) = s.w;
+	}
+	return rc;
+}
+
+static void release_weights(struct lwm_vqgan *m)
+{
+	while (m->held > 0)
+		lwm_supply_release(m->w, group_of(m, --m->held));
 }
 
 static int make_convs(struct lwm_vqgan *m, struct lwm_err *e)
 {
-	for (int64_t i = 0; i < m->layout.n; i++)
-		for (int j = 0; j < 3; j++)
-			if (m->layout.node[i].conv[j] >= 0)
-				LWM_TRY(new_conv(m, &m->layout.node[i], j, &m->convs[i].c[j], e));
+	for (int64_t i = 0; i < m->layout.n; i++) {
+		const struct lwm_vq_node *nd = &m->layout.node[i];
+		for (int j = 0; j < 3; j++) {
+			struct lk_conv_geom g = lwm_vq_geom(nd, j);
+			if (nd->conv[j] >= 0)
+				LWM_TRY(lwm_dev_check(m->dev, lk_conv_new(m->dev, &m->convs[i].c[j], &g, m->at[i] + nd->conv[j],
+									  m->at[i] + nd->bias[j]), e));
+		}
+	}
 	return 0;
 }
 
 static int refresh_codebook(struct lwm_vqgan *m, struct lwm_err *e)
 {
 	const struct lwm_vqgan_cfg *c = &m->layout.cfg;
-	void *fp32 = (void *)(uintptr_t)(m->flat + m->layout.codebook);
+	void *fp32 = (void *)(uintptr_t)m->book;
 	if (lk_dev_dtype(m->dev) == LK_F32) {
 		m->codebook = fp32;
 		return 0;
@@ -37,7 +58,7 @@ static int refresh_codebook(struct lwm_vqgan *m, struct lwm_err *e)
 	return lwm_dev_check(m->dev, lk_cast(m->dev, &y, &x), e);
 }
 
-int lwm_vqgan_new(struct lwm_vqgan **out, struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat,
+int lwm_vqgan_new(struct lwm_vqgan **out, struct lk_dev *dev, const struct lwm_vqgan_cfg *c, struct lwm_supply *w,
 		  int64_t frames_per_pass, struct lwm_err *e)
 {
 	int rc;
@@ -46,13 +67,15 @@ int lwm_vqgan_new(struct lwm_vqgan **out, struct lk_dev *dev, const struct lwm_v
 	if (!m)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for the VQGAN");
 	m->dev = dev;
-	m->flat = flat;
+	m->w = w;
 	m->per_pass = frames_per_pass > 0 ? frames_per_pass : 1;
 	LWM_GO(lwm_vq_layout_init(&m->layout, c, e));
 	m->convs = calloc((size_t)m->layout.n, sizeof *m->convs);
 	m->saved = calloc((size_t)m->layout.n, sizeof *m->saved);
-	if (!m->convs || !m->saved)
+	m->at = calloc((size_t)m->layout.n, sizeof *m->at);
+	if (!m->convs || !m->saved || !m->at)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory for the VQGAN"));
+	LWM_GO(acquire_weights(m, e));
 	LWM_GO(make_convs(m, e));
 	if (lk_dev_dtype(dev) != LK_F32)
 		LWM_GO(lwm_dev_check(dev, lk_mem_alloc(dev, (size_t)c->num_embeddings * (size_t)c->embed_dim *
@@ -84,9 +107,11 @@ void lwm_vqgan_free(struct lwm_vqgan *m)
 	if (lk_dev_dtype(m->dev) != LK_F32)
 		lk_mem_free(m->dev, m->codebook);
 	lk_mem_free(m->dev, m->block);
+	release_weights(m);
 	lwm_vq_layout_release(&m->layout);
 	free(m->convs);
 	free(m->saved);
+	free(m->at);
 	free(m);
 }
 
@@ -165,23 +190,27 @@ static struct lk_view out_view(const struct lwm_vq_node *nd, const struct lk_vie
 	return lk_view4(data, x->dtype, x->n[0], lwm_vq_resized(nd, x->n[1]), lwm_vq_resized(nd, x->n[2]), nd->cout);
 }
 
-static int norm(struct lwm_vqgan *m, const struct lk_view *y, const struct lk_view *x, int64_t scale, int64_t bias,
+/* w: the node's weights. */
+static int norm(struct lwm_vqgan *m, const struct lk_view *y, const struct lk_view *x, const float *w, int64_t scale, int64_t bias,
 		struct lwm_err *e)
 {
-	return lwm_dev_check(m->dev, lk_groupnorm_fwd(m->dev, y, m->mem.mean, m->mem.rstd, x, m->flat + scale,
-						      m->flat + bias, m->layout.cfg.groups, EPS, 1), e);
+	return lwm_dev_check(m->dev, lk_groupnorm_fwd(m->dev, y, m->mem.mean, m->mem.rstd, x, w + scale, w + bias,
+						      m->layout.cfg.groups, EPS, 1), e);
 }
 
 /* y may be any of the free buffers b[0..2]; *y tells which it is. */
-static int forward_res(struct lwm_vqgan *m, const struct lwm_vq_node *nd, const struct lwm_vq_convs *c,
-		       const struct lk_view *x, void *const b[3], struct lk_view *y, struct lwm_err *e)
+static int forward_res(struct lwm_vqgan *m, int64_t i, const struct lk_view *x, void *const b[3], struct lk_view *y,
+		       struct lwm_err *e)
 {
+	const struct lwm_vq_node *nd = &m->layout.node[i];
+	const struct lwm_vq_convs *c = &m->convs[i];
+	const float *w = m->at[i];
 	struct lk_view a = lk_view4(b[0], x->dtype, x->n[0], x->n[1], x->n[2], nd->cin);
 	struct lk_view h = out_view(nd, x, b[1]), s = out_view(nd, x, b[0]);
 	const struct lk_view *add = x;
-	LWM_TRY(norm(m, &a, x, nd->norm1, nd->norm1_bias, e));
+	LWM_TRY(norm(m, &a, x, w, nd->norm1, nd->norm1_bias, e));
 	LWM_TRY(lwm_dev_check(m->dev, lk_conv_fwd(m->dev, c->c[0], &h, &a, NULL), e));
-	LWM_TRY(norm(m, &h, &h, nd->norm2, nd->norm2_bias, e));
+	LWM_TRY(norm(m, &h, &h, w, nd->norm2, nd->norm2_bias, e));
 	if (c->c[2]) {
 		LWM_TRY(lwm_dev_check(m->dev, lk_conv_fwd(m->dev, c->c[2], &s, x, NULL), e));
 		add = &s;
@@ -202,9 +231,9 @@ int lwm_vq_forward(struct lwm_vqgan *m, int64_t first, int64_t last, const struc
 			if (m->mem.buf[j] != in.data)
 				b[k++] = m->mem.buf[j];
 		if (nd->op == LWM_VQ_OP_NORM) {
-			LWM_TRY(norm(m, &in, &in, nd->norm1, nd->norm1_bias, e));
+			LWM_TRY(norm(m, &in, &in, m->at[i], nd->norm1, nd->norm1_bias, e));
 		} else if (nd->op == LWM_VQ_OP_RES) {
-			LWM_TRY(forward_res(m, nd, &m->convs[i], &in, b, y, e));
+			LWM_TRY(forward_res(m, i, &in, b, y, e));
 		} else {
 			*y = out_view(nd, &in, b[0]);
 			LWM_TRY(lwm_dev_check(m->dev, lk_conv_fwd(m->dev, m->convs[i].c[0], y, &in, NULL), e));
@@ -218,7 +247,7 @@ int lwm_vq_quantize(struct lwm_vqgan *m, const struct lk_view *z, struct lwm_err
 	const struct lwm_vqgan_cfg *c = &m->layout.cfg;
 	int64_t k = c->num_embeddings, d = c->embed_dim, n = m->mem.codes;
 	struct lk_view zv = lk_view2(z->data, m->mem.act, n, d), q = lk_view2(m->mem.q, m->mem.act, n, d);
-	struct lk_view book = lk_view2((void *)(uintptr_t)(m->flat + m->layout.codebook), LK_F32, k, d);
+	struct lk_view book = lk_view2((void *)(uintptr_t)m->book, LK_F32, k, d);
 	struct lk_view table = lk_view2(m->codebook, m->mem.act, k, d);
 	LWM_TRY(lwm_dev_check(m->dev, lk_nearest_code(m->dev, m->mem.idx, &zv, &book), e));
 	return lwm_dev_check(m->dev, lk_embed_fwd(m->dev, &q, m->mem.idx, &table, 0), e);

@@ -6,9 +6,8 @@
  *	         norm, conv -> 3
  *
  * No attention anywhere. Any frame size that is a multiple of `lwm_vqgan_factor` = 2^(levels-1) works.
- * All weights are one flat fp32 vector in device memory, laid out by lwm_vqgan_tensors. Names are those of diffusers' VQModel
- * safetensors. This code knows no files. Frames are 8-bit RGB on the host, (n,H,W,3) dense; codes are int32 on the host,
- * (n,H/f,W/f).
+ * Weights are fp32 in device memory and come from a provider (weights.h). Names are those of diffusers' VQModel safetensors.
+ * This code knows no files. Frames are 8-bit RGB on the host, (n,H,W,3) dense; codes are int32 on the host, (n,H/f,W/f).
  * Local calls. Errors: -LWM_ECONFIG impossible configuration or size, -LWM_EMEMORY, -LWM_EUNAVAIL device,
  * -LWM_EDATA tensor missing, wrong shape, or code out of range.
  */
@@ -19,6 +18,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "common/model/weights.h"
 #include "common/tensor/tensor.h"
 #include "kernels/kernels.h"
 
@@ -54,18 +54,19 @@ int lwm_vqgan_cfg_from_json(struct lwm_vqgan_cfg *c, const struct json_t *o, con
 /* ---- weights ----
  *
  * The table of them: convolutions (kh,kw,cin,cout), offsets multiples of 16 floats. Convolutions start uniform with variance
- * 1/fan_in (the second of a residual block a tenth of that deviation), norms 1 and 0, biases 0, the codebook uniform(+-1/K).
- * Groups: one for each convolution, residual block and norm, in their order, and one for the codebook between encoder and decoder. */
+ * 1/fan_in (the second of a residual block a tenth of that deviation), norms 1 and 0, biases 0, the codebook
+ * uniform(+-1/K). Groups: one for each convolution, residual block and norm, in their order, and one for the codebook between
+ * encoder and decoder. */
 int lwm_vqgan_tensors(struct lwm_tensors *p, const struct lwm_vqgan_cfg *c, struct lwm_err *e);
 
 /* ---- the net on a device ---- */
 
 struct lwm_vqgan;
-/* flat: device memory of the caller, fp32, as lwm_vqgan_tensors lays it out, borrowed for the life of the net. frames_per_pass: frames in
- * memory at once, 0 = 1. Calls with more frames are cut into passes; results do not depend on the cut. */
-int lwm_vqgan_new(struct lwm_vqgan **out, struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat,
+/* w: the weights, fp32 in device memory; borrowed, and all held for the life of the net. frames_per_pass: frames in memory at once,
+ * 0 = 1. Calls with more frames are cut into passes; results do not depend on the cut. */
+int lwm_vqgan_new(struct lwm_vqgan **out, struct lk_dev *dev, const struct lwm_vqgan_cfg *c, struct lwm_supply *w,
 		  int64_t frames_per_pass, struct lwm_err *e);
-int lwm_vqgan_refresh(struct lwm_vqgan *m, struct lwm_err *e); /* flat has changed */
+int lwm_vqgan_refresh(struct lwm_vqgan *m, struct lwm_err *e); /* the weights have changed, where they lie */
 void lwm_vqgan_free(struct lwm_vqgan *m);                      /* NULL is fine */
 const struct lwm_vqgan_cfg *lwm_vqgan_config(const struct lwm_vqgan *m);
 int lwm_vqgan_encode(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width, int32_t *codes,
@@ -91,16 +92,17 @@ struct lwm_vqgan_loss {
 struct lwm_vqgan_stats { /* sums over frames of per-frame means: add them over passes and ranks */
 	double frames, loss, l1, l2, vq;
 };
-/* Adds weight * d(sum over these n frames of the frame's loss)/d(flat) to grads (device, like flat); with weight =
- * 1/batch the sum over all passes and ranks is the gradient of the batch's mean. codes (host, may be NULL) gets what was
- * chosen. Adds to *stats. grads NULL: forward only. */
+/* Adds weight * d(sum over these n frames of the frame's loss)/d(weights) to the gradients of `grads`, of which no weights are
+ * asked; with weight = 1/batch the sum over all passes and ranks is the gradient of the batch's mean. In each pass every group is
+ * ready once (not the codebook of a `continuous` one). codes (host, may be NULL) gets what was chosen. Adds to *stats. grads NULL:
+ * forward only. */
 int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width,
-		    const struct lwm_vqgan_loss *loss, float weight, float *grads, int32_t *codes,
+		    const struct lwm_vqgan_loss *loss, float weight, struct lwm_supply *grads, int32_t *codes,
 		    struct lwm_vqgan_stats *stats, struct lwm_err *e);
 double lwm_psnr(double mse_pm1); /* dB, of a mean squared error on [-1,1]: 10 log10(4/mse) */
 
-/* Hash of the configuration (as the text of its config.json) and of the weights (device memory): names the VQGAN that made
+/* Hash of the configuration (as the text of its config.json) and of the weights (fp32): names the VQGAN that made
  * the codes. A function of the net alone, the same for every build and wherever it was read from. */
-int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e);
+int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, struct lwm_supply *w, char hex[33], struct lwm_err *e);
 
 #endif

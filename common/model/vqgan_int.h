@@ -15,7 +15,8 @@ struct lwm_vq_node {
 	enum lwm_vq_op op;
 	int32_t cin, cout, kernel;
 	int32_t resize; /* -1: half the size comes out, +1: double, 0: the same */
-	/* offsets in the flat vector; -1: the node has none */
+	struct lwm_group group;           /* its weights */
+	/* places of them from the start of the group; -1: the node has none */
 	int64_t norm1, norm2;             /* scales; their biases lie at norm1_bias, norm2_bias */
 	int64_t norm1_bias, norm2_bias;
 	int64_t conv[3], bias[3];         /* conv1, conv2, shortcut; a CONV node uses the first */
@@ -25,7 +26,7 @@ struct lwm_vq_layout {
 	struct lwm_vqgan_cfg cfg;
 	struct lwm_vq_node *node;
 	int64_t n, encoder; /* nodes; the first `encoder` of them come before the quantizer */
-	int64_t codebook;   /* offset */
+	struct lwm_group codebook;
 	struct lwm_tensors tensors;
 };
 int lwm_vq_layout_init(struct lwm_vq_layout *l, const struct lwm_vqgan_cfg *c, struct lwm_err *e);
@@ -71,8 +72,13 @@ struct lwm_vq_convs {
 struct lwm_vqgan {
 	struct lk_dev *dev;
 	struct lwm_vq_layout layout;
-	const float *flat;
-	void *codebook; /* in act; owned where act is not fp32, else part of flat */
+	struct lwm_supply *w; /* borrowed */
+	/* Where the weights of each node and of the codebook lie. A convolution is made for one place, so all are held for the life
+	 * of the net; of gradients one node's at a time. */
+	const float **at;
+	const float *book;
+	int64_t held;   /* groups that were acquired: of the nodes, then of the codebook */
+	void *codebook; /* in act; owned where act is not fp32, else book */
 	struct lwm_vq_convs *convs;
 	struct lwm_vq_saved *saved;
 	int64_t per_pass;

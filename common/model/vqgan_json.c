@@ -1,4 +1,5 @@
 /* The configuration of a VQGAN as the config.json of diffusers' VQModel, and the hash that names a net by it and its weights. */
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,27 +114,42 @@ static int add_settings(struct lwm_hasher *h, const struct lwm_vqgan_cfg *c, str
 	return 0;
 }
 
-/* Values in the order of the table, without the gaps between them. */
-static int add_weights(struct lwm_hasher *h, struct lk_dev *dev, const struct lwm_tensors *p, const float *flat,
-		       struct lwm_err *e)
+static int add_tensor(struct lwm_hasher *h, struct lk_dev *dev, const struct lwm_tensor *t, const float *from, struct lwm_err *e)
 {
-	float *host = malloc((size_t)p->total * sizeof *host);
-	int rc = host ? lwm_dev_check(dev, lk_download(dev, host, flat, (size_t)p->total * sizeof *host), e)
-		      : lwm_fail(e, LWM_EMEMORY, "out of memory for %lld weights", (long long)p->total);
-	for (int64_t i = 0; rc == 0 && i < p->n; i++)
-		lwm_hasher_add(h, host + p->list[i].offset, (size_t)p->list[i].count * sizeof *host);
+	size_t bytes = (size_t)t->count * sizeof *from;
+	float *host = malloc(bytes);
+	int rc = host ? lwm_dev_check(dev, lk_download(dev, host, from, bytes), e)
+		      : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " weights", t->count);
+	if (rc == 0)
+		lwm_hasher_add(h, host, bytes);
 	free(host);
 	return rc;
 }
 
-int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, const float *flat, char hex[33], struct lwm_err *e)
+/* Values in the order of the table, without the gaps between them. */
+static int add_weights(struct lwm_hasher *h, struct lk_dev *dev, const struct lwm_tensors *p, struct lwm_supply *w,
+		       struct lwm_err *e)
+{
+	int rc = 0;
+	for (int64_t i = 0; rc == 0 && i < p->n;) {
+		struct lwm_group g = lwm_tensors_group(p, p->list[i].group);
+		struct lwm_supplied at;
+		rc = lwm_supply_acquire(w, &g, LWM_WEIGHTS, &at, 0, e);
+		for (; rc == 0 && i < p->n && p->list[i].group == g.index; i++)
+			rc = add_tensor(h, dev, &p->list[i], (const float *)at.w + (p->list[i].offset - g.offset), e);
+		lwm_supply_release(w, &g);
+	}
+	return rc;
+}
+
+int lwm_vqgan_hash(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, struct lwm_supply *w, char hex[33], struct lwm_err *e)
 {
 	struct lwm_tensors p;
 	LWM_TRY(lwm_vqgan_tensors(&p, c, e));
 	struct lwm_hasher *h = lwm_hasher_new();
 	int rc = h ? add_settings(h, c, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a hash");
 	if (rc == 0)
-		rc = add_weights(h, dev, &p, flat, e);
+		rc = add_weights(h, dev, &p, w, e);
 	if (h) {
 		struct lwm_hash sum = lwm_hasher_end(h);
 		memcpy(hex, sum.hex, sizeof sum.hex);

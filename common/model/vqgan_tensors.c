@@ -69,17 +69,19 @@ static void decoder_nodes(struct lwm_vq_layout *l)
 
 /* ---- table ---- */
 
-/* Adds a tensor of a node and returns its offset; the first failure is kept in *rc. */
+/* Adds the tensors of a node, which are a group; the first failure is kept. */
 struct adder {
 	struct lwm_tensors *p;
 	int group, rc;
+	int64_t start; /* of the group */
 	struct lwm_err *e;
 };
 
+/* Returns its place from the start of the group. */
 static int64_t add_tensor(struct adder *a, struct lwm_tensor t, const char *node, const char *part)
 {
 	char name[96];
-	int64_t offset = a->p->total;
+	int64_t at = a->p->total - a->start;
 	snprintf(name, sizeof name, "%s%s", node, part);
 	t.name = name;
 	t.modality = LWM_MODALITIES;
@@ -89,7 +91,7 @@ static int64_t add_tensor(struct adder *a, struct lwm_tensor t, const char *node
 	t.group = a->group;
 	if (!a->rc)
 		a->rc = lwm_tensors_add(a->p, &t, a->e);
-	return offset;
+	return at;
 }
 
 static int64_t add_vector(struct adder *a, enum lwm_role role, int32_t n, const char *node, const char *part)
@@ -120,6 +122,13 @@ static void add_norm(struct adder *a, const struct lwm_vq_node *nd, int64_t *sca
 	*bias = add_vector(a, LWM_ROLE_BIAS, channels, nd->name, name);
 }
 
+static struct lwm_group end_group(struct adder *a)
+{
+	struct lwm_group g = { a->group++, a->start, a->p->total - a->start };
+	a->start = a->p->total;
+	return g;
+}
+
 static void add_weights(struct adder *a, struct lwm_vq_node *nd)
 {
 	nd->norm1 = nd->norm2 = nd->conv[0] = nd->conv[1] = nd->conv[2] = -1;
@@ -135,15 +144,15 @@ static void add_weights(struct adder *a, struct lwm_vq_node *nd)
 		if (nd->cin != nd->cout)
 			add_conv(a, nd, 2, nd->cin, 1, ".conv_shortcut");
 	}
-	a->group++;
+	nd->group = end_group(a);
 }
 
 static void add_codebook(struct adder *a, struct lwm_vq_layout *l)
 {
 	struct lwm_tensor t = { .ndim = 2, .shape = { l->cfg.num_embeddings, l->cfg.embed_dim }, .role = LWM_ROLE_CODEBOOK,
 				.init = LWM_INIT_INVERSE, .value = l->cfg.num_embeddings };
-	l->codebook = add_tensor(a, t, "quantize.embedding", ".weight");
-	a->group++;
+	add_tensor(a, t, "quantize.embedding", ".weight");
+	l->codebook = end_group(a);
 }
 
 int lwm_vq_layout_init(struct lwm_vq_layout *l, const struct lwm_vqgan_cfg *c, struct lwm_err *e)

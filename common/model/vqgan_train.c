@@ -8,11 +8,12 @@
 #define EPS 1e-6f
 #define OP(call) LWM_TRY(lwm_dev_check(m->dev, call, e))
 
+/* w: the node's weights. */
 static int keep_norm(struct lwm_vqgan *m, const struct lk_view *y, float *mean, float *rstd, const struct lk_view *x,
-		     int64_t scale, int64_t bias, struct lwm_err *e)
+		     const float *w, int64_t scale, int64_t bias, struct lwm_err *e)
 {
-	return lwm_dev_check(m->dev, lk_groupnorm_fwd(m->dev, y, mean, rstd, x, m->flat + scale, m->flat + bias,
-						      m->layout.cfg.groups, EPS, 1), e);
+	return lwm_dev_check(m->dev, lk_groupnorm_fwd(m->dev, y, mean, rstd, x, w + scale, w + bias, m->layout.cfg.groups, EPS,
+						      1), e);
 }
 
 static int forward_node(struct lwm_vqgan *m, int64_t i, struct lwm_err *e)
@@ -21,14 +22,15 @@ static int forward_node(struct lwm_vqgan *m, int64_t i, struct lwm_err *e)
 	const struct lwm_vq_convs *c = &m->convs[i];
 	const struct lwm_vq_saved *s = &m->saved[i];
 	const struct lk_view *add = &s->in;
+	const float *w = m->at[i];
 	struct lk_view shortcut = s->out;
 	if (nd->op == LWM_VQ_OP_CONV)
 		return lwm_dev_check(m->dev, lk_conv_fwd(m->dev, c->c[0], &s->out, &s->in, NULL), e);
 	if (nd->op == LWM_VQ_OP_NORM)
-		return keep_norm(m, &s->out, s->mean1, s->rstd1, &s->in, nd->norm1, nd->norm1_bias, e);
-	LWM_TRY(keep_norm(m, &s->n1, s->mean1, s->rstd1, &s->in, nd->norm1, nd->norm1_bias, e));
+		return keep_norm(m, &s->out, s->mean1, s->rstd1, &s->in, w, nd->norm1, nd->norm1_bias, e);
+	LWM_TRY(keep_norm(m, &s->n1, s->mean1, s->rstd1, &s->in, w, nd->norm1, nd->norm1_bias, e));
 	OP(lk_conv_fwd(m->dev, c->c[0], &s->h1, &s->n1, NULL));
-	LWM_TRY(keep_norm(m, &s->n2, s->mean2, s->rstd2, &s->h1, nd->norm2, nd->norm2_bias, e));
+	LWM_TRY(keep_norm(m, &s->n2, s->mean2, s->rstd2, &s->h1, w, nd->norm2, nd->norm2_bias, e));
 	if (c->c[2]) {
 		shortcut.data = m->mem.buf[0];
 		OP(lk_conv_fwd(m->dev, c->c[2], &shortcut, &s->in, NULL));
@@ -37,11 +39,12 @@ static int forward_node(struct lwm_vqgan *m, int64_t i, struct lwm_err *e)
 	return lwm_dev_check(m->dev, lk_conv_fwd(m->dev, c->c[1], &s->out, &s->n2, add), e);
 }
 
-static int back_norm(struct lwm_vqgan *m, const struct lk_view *d, const struct lk_view *x, const float *mean,
-		     const float *rstd, int64_t scale, int64_t bias, float *grads, struct lwm_err *e)
+/* w, grads: those of the node. */
+static int back_norm(struct lwm_vqgan *m, const struct lk_view *d, const struct lk_view *x, const float *mean, const float *rstd,
+		     const float *w, int64_t scale, int64_t bias, float *grads, struct lwm_err *e)
 {
-	return lwm_dev_check(m->dev, lk_groupnorm_bwd(m->dev, d, grads + scale, grads + bias, d, x, mean, rstd,
-						      m->flat + scale, m->flat + bias, m->layout.cfg.groups, EPS, 1), e);
+	return lwm_dev_check(m->dev, lk_groupnorm_bwd(m->dev, d, grads + scale, grads + bias, d, x, mean, rstd, w + scale, w + bias,
+						      m->layout.cfg.groups, EPS, 1), e);
 }
 
 static struct lk_view like(const struct lk_view *v, void *data)
@@ -58,11 +61,12 @@ static int back_res(struct lwm_vqgan *m, int64_t i, struct lk_view *d, void *con
 	const struct lwm_vq_node *nd = &m->layout.node[i];
 	const struct lwm_vq_convs *c = &m->convs[i];
 	const struct lwm_vq_saved *s = &m->saved[i];
+	const float *w = m->at[i];
 	struct lk_view dh = like(&s->h1, b[0]), dx = like(&s->in, b[1]), ds = like(&s->in, b[0]);
 	OP(lk_conv_bwd(m->dev, c->c[1], &dh, grads + nd->conv[1], grads + nd->bias[1], d, &s->n2));
-	LWM_TRY(back_norm(m, &dh, &s->h1, s->mean2, s->rstd2, nd->norm2, nd->norm2_bias, grads, e));
+	LWM_TRY(back_norm(m, &dh, &s->h1, s->mean2, s->rstd2, w, nd->norm2, nd->norm2_bias, grads, e));
 	OP(lk_conv_bwd(m->dev, c->c[0], &dx, grads + nd->conv[0], grads + nd->bias[0], &dh, &s->n1));
-	LWM_TRY(back_norm(m, &dx, &s->in, s->mean1, s->rstd1, nd->norm1, nd->norm1_bias, grads, e));
+	LWM_TRY(back_norm(m, &dx, &s->in, s->mean1, s->rstd1, w, nd->norm1, nd->norm1_bias, grads, e));
 	if (c->c[2]) {
 		OP(lk_conv_bwd(m->dev, c->c[2], &ds, grads + nd->conv[2], grads + nd->bias[2], d, &s->in));
 		OP(lk_axpy(m->dev, &dx, 1, &ds));
@@ -73,27 +77,36 @@ static int back_res(struct lwm_vqgan *m, int64_t i, struct lk_view *d, void *con
 	return 0;
 }
 
+/* Node i; *d as below, grads of the node. */
+static int back_node(struct lwm_vqgan *m, int64_t i, struct lk_view *d, float *grads, struct lwm_err *e)
+{
+	const struct lwm_vq_node *nd = &m->layout.node[i];
+	const struct lwm_vq_saved *s = &m->saved[i];
+	void *b[3];
+	for (int j = 0, k = 0; j < 4 && k < 3; j++)
+		if (m->mem.buf[j] != d->data)
+			b[k++] = m->mem.buf[j];
+	if (nd->op == LWM_VQ_OP_RES)
+		return back_res(m, i, d, b, grads, e);
+	if (nd->op == LWM_VQ_OP_NORM)
+		return back_norm(m, d, &s->in, s->mean1, s->rstd1, m->at[i], nd->norm1, nd->norm1_bias, grads, e);
+	struct lk_view dx = like(&s->in, b[0]);
+	OP(lk_conv_bwd(m->dev, m->convs[i].c[0], i ? &dx : NULL, grads + nd->conv[0], grads + nd->bias[0], d, &s->in));
+	*d = dx;
+	return 0;
+}
+
 /* Nodes last-1 down to first; *d comes in as the gradient at the output and leaves as the one at the input. */
-static int backward(struct lwm_vqgan *m, int64_t first, int64_t last, struct lk_view *d, float *grads,
-		    struct lwm_err *e)
+static int backward(struct lwm_vqgan *m, int64_t first, int64_t last, struct lk_view *d, struct lwm_supply *w, struct lwm_err *e)
 {
 	for (int64_t i = last - 1; i >= first; i--) {
-		const struct lwm_vq_node *nd = &m->layout.node[i];
-		const struct lwm_vq_saved *s = &m->saved[i];
-		void *b[3];
-		for (int j = 0, k = 0; j < 4 && k < 3; j++)
-			if (m->mem.buf[j] != d->data)
-				b[k++] = m->mem.buf[j];
-		if (nd->op == LWM_VQ_OP_RES) {
-			LWM_TRY(back_res(m, i, d, b, grads, e));
-		} else if (nd->op == LWM_VQ_OP_NORM) {
-			LWM_TRY(back_norm(m, d, &s->in, s->mean1, s->rstd1, nd->norm1, nd->norm1_bias, grads, e));
-		} else {
-			struct lk_view dx = like(&s->in, b[0]);
-			OP(lk_conv_bwd(m->dev, m->convs[i].c[0], i ? &dx : NULL, grads + nd->conv[0],
-				       grads + nd->bias[0], d, &s->in));
-			*d = dx;
-		}
+		const struct lwm_group *g = &m->layout.node[i].group;
+		struct lwm_supplied at;
+		int rc = lwm_supply_acquire(w, g, LWM_GRADS, &at, 0, e);
+		if (rc == 0)
+			rc = back_node(m, i, d, at.g, e);
+		lwm_supply_release(w, g);
+		LWM_TRY(lwm_supply_grad_ready(w, g, rc, e));
 	}
 	return 0;
 }
@@ -111,16 +124,29 @@ static int quantizer_loss(struct lwm_vqgan *m, double *vq, struct lwm_err *e)
 	return 0;
 }
 
+static int back_codebook(struct lwm_vqgan *m, const struct lk_view *dq, struct lwm_supply *w, struct lwm_err *e)
+{
+	const struct lwm_vqgan_cfg *c = &m->layout.cfg;
+	const struct lwm_group *g = &m->layout.codebook;
+	struct lwm_supplied at;
+	int rc = lwm_supply_acquire(w, g, LWM_GRADS, &at, 0, e);
+	if (rc == 0) {
+		struct lk_view book = lk_view2(at.g, LK_F32, c->num_embeddings, c->embed_dim);
+		rc = lwm_dev_check(m->dev, lk_embed_bwd(m->dev, &book, m->mem.idx, dq, 0), e);
+	}
+	lwm_supply_release(w, g);
+	return lwm_supply_grad_ready(w, g, rc, e);
+}
+
 /* Straight through: the gradient at q is the one at z; the two loss terms pull z and the codebook rows together.
  * scale: weight of one frame's loss times the frames of the pass. */
 static int back_quantizer(struct lwm_vqgan *m, struct lk_view *d, const struct lwm_vqgan_loss *loss, float scale,
-			  float *grads, struct lwm_err *e)
+			  struct lwm_supply *w, struct lwm_err *e)
 {
 	const struct lwm_vqgan_cfg *c = &m->layout.cfg;
 	int64_t rows = m->mem.codes, n = rows * c->embed_dim;
 	float two_n = 2 * scale / (float)n;
 	struct lk_view diff = lk_view4(m->mem.diff, LK_F32, d->n[0], d->n[1], d->n[2], d->n[3]);
-	struct lk_view book = lk_view2(grads + m->layout.codebook, LK_F32, c->num_embeddings, c->embed_dim);
 	struct lk_view dq = lk_view2(m->mem.diff_act, m->mem.act, rows, c->embed_dim);
 	OP(lk_axpy(m->dev, d, -loss->commit * two_n, &diff));
 	OP(lk_scale(m->dev, &diff, loss->codebook * two_n));
@@ -128,7 +154,7 @@ static int back_quantizer(struct lwm_vqgan *m, struct lk_view *d, const struct l
 		struct lk_view from = lk_view2(m->mem.diff, LK_F32, rows, c->embed_dim);
 		OP(lk_cast(m->dev, &dq, &from));
 	}
-	return lwm_dev_check(m->dev, lk_embed_bwd(m->dev, &book, m->mem.idx, &dq, 0), e);
+	return back_codebook(m, &dq, w, e);
 }
 
 /* Pixels differ by half as much on [0,1]: losses are those of [-1,1] for either net. */
@@ -155,7 +181,7 @@ static int bridge(struct lwm_vqgan *m, bool continuous, struct lwm_err *e)
 }
 
 static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const struct lwm_vqgan_loss *loss,
-		      float weight, float *grads, int32_t *codes, struct lwm_vqgan_stats *st, struct lwm_err *e)
+		      float weight, struct lwm_supply *w, int32_t *codes, struct lwm_vqgan_stats *st, struct lwm_err *e)
 {
 	int64_t enc = m->layout.encoder, last = m->layout.n;
 	float scale = weight * (float)n;
@@ -169,7 +195,7 @@ static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const 
 	LWM_TRY(bridge(m, loss->continuous, e));
 	for (int64_t i = enc; i < last; i++)
 		LWM_TRY(forward_node(m, i, e));
-	LWM_TRY(pixel_loss(m, grads ? &d : NULL, loss, scale, pix, e));
+	LWM_TRY(pixel_loss(m, w ? &d : NULL, loss, scale, pix, e));
 	LWM_TRY(quantizer_loss(m, &vq, e));
 	st->frames += (double)n;
 	st->l1 += (double)n * pix[0];
@@ -179,16 +205,16 @@ static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const 
 				 (double)(loss->codebook + loss->commit) * vq);
 	if (codes)
 		OP(lk_download(m->dev, codes, m->mem.idx, (size_t)m->mem.codes * sizeof *codes));
-	if (!grads)
+	if (!w)
 		return 0;
-	LWM_TRY(backward(m, enc, last, &d, grads, e));
+	LWM_TRY(backward(m, enc, last, &d, w, e));
 	if (!loss->continuous)
-		LWM_TRY(back_quantizer(m, &d, loss, scale, grads, e));
-	return backward(m, 0, enc, &d, grads, e);
+		LWM_TRY(back_quantizer(m, &d, loss, scale, w, e));
+	return backward(m, 0, enc, &d, w, e);
 }
 
 int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width,
-		    const struct lwm_vqgan_loss *loss, float weight, float *grads, int32_t *codes,
+		    const struct lwm_vqgan_loss *loss, float weight, struct lwm_supply *w, int32_t *codes,
 		    struct lwm_vqgan_stats *stats, struct lwm_err *e)
 {
 	int64_t per = lwm_vqgan_codes(&m->layout.cfg, height, width);
@@ -196,7 +222,7 @@ int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t 
 	for (int64_t i = 0; i < n; i += m->per_pass) {
 		int64_t k = n - i < m->per_pass ? n - i : m->per_pass;
 		LWM_TRY(lwm_vq_prepare(m, k, height, width, true, e));
-		LWM_TRY(train_pass(m, rgb + i * height * width * 3, k, loss, weight, grads,
+		LWM_TRY(train_pass(m, rgb + i * height * width * 3, k, loss, weight, w,
 				   codes ? codes + i * per : NULL, stats, e));
 	}
 	return 0;

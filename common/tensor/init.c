@@ -46,7 +46,7 @@ static void draw_uniform(const struct lwm_tensor *q, uint64_t seed, uint64_t ten
 		double u = 2 * lwm_rng_double(&r) - 1;
 
 		if (i >= from)
-			out[i - from] = q->init == LWM_INIT_FAN_IN ? (float)(u * sqrt(3 / fan_in) * q->value) : (float)(u / q->value);
+			out[i - from] = (float)(q->init == LWM_INIT_FAN_IN ? u * sqrt(3 / fan_in) * q->value : u / q->value);
 	}
 }
 

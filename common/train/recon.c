@@ -14,6 +14,7 @@ struct lwm_recon {
 	struct lwm_recon_cfg c;
 	struct lk_dev *dev;
 	float *params;        /* device, of the caller */
+	struct lwm_flat_weights weights; /* the same, as the net takes them */
 	int64_t codebook, quant_weight, quant_bias; /* offsets in it */
 	struct lwm_vqgan *net;
 	uint8_t *frames;      /* training frames, then held-out frames */
@@ -173,13 +174,14 @@ int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_r
 	r->c = *c;
 	r->dev = dev;
 	r->params = params;
+	r->weights = lwm_flat_weights_of(params, LK_F32, NULL);
 	LWM_GO(check_cfg(&r->c, e));
 	r->one = r->c.width * r->c.height * 3;
 	r->codes = lwm_vqgan_codes(&r->c.model, r->c.height, r->c.width);
 	LWM_GO(find_offsets(r, e));
 	LWM_GO(allocate(r, e));
 	LWM_GO(fill_cache(r, e));
-	LWM_GO(lwm_vqgan_new(&r->net, dev, &r->c.model, params, r->c.frames_per_pass, e));
+	LWM_GO(lwm_vqgan_new(&r->net, dev, &r->c.model, &r->weights.base, r->c.frames_per_pass, e));
 	*out = r;
 	return 0;
 out:
@@ -392,12 +394,13 @@ int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e)
 int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float *grads, struct lwm_recon_stats *stats,
 		   struct lwm_err *e)
 {
+	struct lwm_flat_weights w = lwm_flat_weights_of(NULL, LK_F32, grads);
 	int64_t first = r->c.batch * rank / ranks, n = r->c.batch * (rank + 1) / ranks - first;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
 	struct lwm_vqgan_loss loss = r->c.loss;
 	loss.continuous = step < r->c.quantize_from;
 	gather(r, LWM_RNG_ORDER, step, first, n);
-	LWM_TRY(lwm_vqgan_train(r->net, r->batch, n, r->c.height, r->c.width, &loss, 1 / (float)r->c.batch, grads,
+	LWM_TRY(lwm_vqgan_train(r->net, r->batch, n, r->c.height, r->c.width, &loss, 1 / (float)r->c.batch, &w.base,
 				r->chosen, &stats->sum, e));
 	stats->codes_used = mark_used(r, n, true);
 	return 0;

@@ -1,5 +1,5 @@
-/* A model takes its weights group by group, and is done with them when it says so: here each group has memory of its own while it is
- * held, and nothing after that. */
+/* A model takes its weights group by group, and is done with them when it says so: here each group has memory of its own while it
+ * is held, and nothing after that. */
 #include "tests/unit/llama_fixture.h"
 
 static const int docs3[] = { 11, 7, 9 };

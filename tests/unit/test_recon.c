@@ -283,7 +283,8 @@ static void name_of(struct rig *g, const struct lwm_vqgan_cfg *c, const float *f
 {
 	struct lwm_err e = { 0 };
 	assert_int_equal(lk_upload(g->dev, g->flat, flat, (size_t)g->p.total * 4), 0);
-	if (lwm_vqgan_hash(g->dev, c, g->flat, hex, &e) < 0)
+	struct lwm_flat_weights w = lwm_flat_weights_of(g->flat, LK_F32, NULL);
+	if (lwm_vqgan_hash(g->dev, c, &w.base, hex, &e) < 0)
 		fail_msg("%s", e.msg);
 }
 

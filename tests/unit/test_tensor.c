@@ -282,7 +282,7 @@ static void parts_of_tensors(void **state)
 	assert_false(lwm_part_fits(&q, 2)); /* 12 rows divide, 3 heads do not */
 }
 
-/* A mesh of 2 tensor-parallel ranks, each with its own vector in 3 slices: every element of every tensor is held once, or by both. */
+/* A mesh of 2 tensor-parallel ranks, each with its own vector in 3 slices: every element is held once, or by both. */
 static void a_mesh_holds_everything(void **state)
 {
 	enum { TP = 2, SLICES = 3 };

@@ -111,7 +111,8 @@ static void latents_codes_and_pixels(void **state)
 			fill_weight(&p.list[k], host + p.list[k].offset);
 		assert_int_equal(lk_mem_alloc(dev, (size_t)p.total * 4, &flat), 0);
 		assert_int_equal(lk_upload(dev, flat, host, (size_t)p.total * 4), 0);
-		assert_int_equal(lwm_vqgan_new(&m, dev, &c, flat, 1, &e), 0);
+		struct lwm_flat_weights w = lwm_flat_weights_of(flat, LK_F32, NULL);
+		assert_int_equal(lwm_vqgan_new(&m, dev, &c, &w.base, 1, &e), 0);
 		check_net(g, devices[i % 2], m);
 		lwm_vqgan_free(m);
 		lk_mem_free(dev, flat);

@@ -230,10 +230,13 @@ void gpu_part_images(struct gpu_bench *b)
 	struct lwm_vqgan_cfg c;
 	struct lwm_err e = { 0 };
 	double flop = 0;
+	struct lwm_flat_weights w;
 	float *flat;
 
-	if (told(b, lwm_vqgan_preset(&c, b->dry ? "tiny" : "lwm", &e), &e) || !(flat = frame_weights(b, &c)) ||
-	    told(b, lwm_vqgan_new(&x.m, b->dev, &c, flat, gpu_pick(b, 32, 2), &e), &e))
+	if (told(b, lwm_vqgan_preset(&c, b->dry ? "tiny" : "lwm", &e), &e) || !(flat = frame_weights(b, &c)))
+		goto out;
+	w = lwm_flat_weights_of(flat, LK_F32, NULL);
+	if (told(b, lwm_vqgan_new(&x.m, b->dev, &c, &w.base, gpu_pick(b, 32, 2), &e), &e))
 		goto out;
 	x.side = c.resolution;
 	flop = frame_flop(&c, (double)x.side);
