@@ -107,12 +107,6 @@ calls() {
 }
 
 still_open='
-common/train/objective common/train/obj_recon
-common/train/objective common/train/obj_tokens
-common/train/plan common/train/stage
-common/train/plan common/train/objective
-common/train/settings common/train/stage
-common/train/save common/train/stage
 '
 circles() {
 	calls >"$out.calls"

@@ -94,10 +94,11 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 	LWM_GO(cut_after(path, step, step == s->steps && !lwm_path_exists(m->summary), e));
 	LWM_GO(lwm_jsonl_open(&m->file, path, e));
 	lwm_str_printf(&line, "{\"event\":\"start\",\"step\":%" PRId64 ",\"steps\":%" PRId64 ",\"kind\":\"%s\",\"unit\":\"%s\",\"device\":",
-		       step, s->steps, o->kind, o->unit);
+		       step, s->steps, o->type->kind, o->type->unit);
 	lwm_str_json(&line, lk_dev_name(o->dev), strlen(lk_dev_name(o->dev)));
-	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64 ",\"seq_length\":%" PRId64 ",\"theta\":%.9g,\"units_per_step\":%" PRId64,
-		       lwm_comm_size(o->mesh->world), o->tensors.params, s->seq_length, s->theta, o->tokens_per_step);
+	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64, lwm_comm_size(o->mesh->world), o->tensors.params);
+	lwm_settings_show(s, &line);
+	lwm_str_printf(&line, ",\"units_per_step\":%" PRId64, o->units_per_step);
 	LWM_GO(add(m, &line, e));
 out:
 	free(path);
@@ -139,7 +140,7 @@ static void at_least(struct lwm_metrics *m, const struct spent *s)
 static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, const struct lwm_step_figures *f)
 {
 	struct lwm_str work = { 0 };
-	double busy = m->line.seconds, rate = busy > 0 ? (double)(m->since * m->o->tokens_per_step) / busy : 0;
+	double busy = m->line.seconds, rate = busy > 0 ? (double)(m->since * m->o->units_per_step) / busy : 0;
 	long left = m->since ? (long)((double)(m->s->steps - st->step) * busy / (double)m->since) : 0;
 	at_least(m, &m->line);
 	if (m->line.flops > 0 && busy > 0)
@@ -148,7 +149,7 @@ static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, con
 		lwm_str_printf(&work, " MFU %.1f %% of %.4g TFLOP/s %s", 100 * m->line.flops / busy / m->peak, m->peak / 1e12,
 			       m->peak_source);
 	lwm_log(LWM_INFO, "step %" PRId64 "/%" PRId64 " loss %.4f gnorm %.3g lr %.2e %.4g %s/s%s eta %ldh%02ldm%02lds", st->step,
-		m->s->steps, st->loss, f->grad_norm, f->lr, rate, m->o->unit, lwm_str_get(&work), left / 3600, left / 60 % 60,
+		m->s->steps, st->loss, f->grad_norm, f->lr, rate, m->o->type->unit, lwm_str_get(&work), left / 3600, left / 60 % 60,
 		left % 60);
 	lwm_str_release(&work);
 	m->line = (struct spent){ 0, 0 };
@@ -229,7 +230,7 @@ int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st,
 	m->file = NULL;
 	LWM_TRY(lwm_jsonl_close(file, e));
 	lwm_str_printf(&sum, "{\"step\":%" PRId64 ",\"seen\":%.17g,\"unit\":\"%s\",\"skipped\":%" PRId64 ",\"parameters\":%" PRId64, st->step,
-		       st->units, m->o->unit, st->skipped, m->o->tensors.params);
+		       st->units, m->o->type->unit, st->guard.skipped, m->o->tensors.params);
 	number(&sum, "loss", st->loss);
 	lwm_str_puts(&sum, st->more);
 	if (m->evaluated) {

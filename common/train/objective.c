@@ -1,26 +1,40 @@
+/* What objectives share. */
 #include "common/train/objective.h"
 
 #include <stdlib.h>
 
-const char *const lwm_objective_names[] = { "next-token", "reconstruction", NULL };
-
-int lwm_objective_new(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
-		      struct lk_dev *dev, struct lwm_err *e)
+int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_type *type, const struct lwm_stage *s,
+		       const struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e)
 {
-	if (s->objective == LWM_RECONSTRUCTION)
-		return lwm_objective_recon(out, s, m, dev, e);
-	return lwm_objective_tokens(out, s, m, dev, e);
-}
-
-int lwm_objective_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
-{
-	if (s->objective == LWM_RECONSTRUCTION)
-		return lwm_objective_recon_check(s, m, e);
-	return lwm_objective_tokens_check(s, m, e);
+	struct lwm_objective *o = calloc(1, type->size);
+	*out = NULL;
+	if (!o)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	*o = (struct lwm_objective){ .type = type, .stage = s, .mesh = m, .dev = dev };
+	int rc = type->open(o, e);
+	if (rc < 0)
+		lwm_objective_free(o);
+	else
+		*out = o;
+	return rc;
 }
 
 void lwm_objective_free(struct lwm_objective *o)
 {
-	if (o)
-		o->ops->free(o);
+	if (!o)
+		return;
+	o->type->close(o);
+	lwm_tensors_release(&o->tensors);
+	json_decref(o->config);
+	free(o);
+}
+
+int lwm_objective_absent(struct lwm_objective *o, int rc, struct lwm_err *e)
+{
+	if (rc != -LWM_ENOINPUT || !o->stage->planning)
+		return rc;
+	if (!o->absent.code)
+		o->absent = *e;
+	lwm_err_clear(e);
+	return 0;
 }

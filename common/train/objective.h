@@ -1,7 +1,14 @@
 /* objective.h - what a stage trains: something with a flat vector of weights, a loss and its gradient.
  *
- * The loop knows only this. Sums are additive over micro batches and ranks; the loop adds them up over the ranks and hands
- * them back for rendering.
+ *	type = lwm_objectives[s->objective]
+ *	type->check(s, &mesh, e)                       settings alone, no file
+ *	lwm_objective_open(&o, type, s, &mesh, dev, e) data, model, sizes
+ *	type->init, or a checkpoint; type->attach(o, weights, e)
+ *	each step: type->step(o, step, grads, sums, e); sums over the ranks; type->norm(sums), type->render(o, sums, ...)
+ *	lwm_objective_free(o)
+ *
+ * The loop, plans, records and metrics know only this. Sums are additive over microbatches and ranks; the loop adds them up over
+ * the ranks and hands them back for rendering.
  */
 #ifndef LWM_TRAIN_OBJECTIVE_H
 #define LWM_TRAIN_OBJECTIVE_H
@@ -10,20 +17,35 @@
 
 #include "common/base/str.h"
 #include "common/comm/mesh.h"
-#include "common/io/ckpt.h"
 #include "common/tensor/tensor.h"
+#include "common/train/settings.h"
 #include "common/train/stage.h"
 #include "kernels/kernels.h"
 
 enum { LWM_SUMS = 16 };
 
 struct lwm_objective;
-struct lwm_objective_ops {
-	/* Weights are in place: makes what hangs on them. Local. compute: device, o->dtype, o->tensors.total long. */
+/* What an objective is, one constant for each: its line in objectives.c names it. */
+struct lwm_objective_type {
+	const char *kind; /* of its checkpoints: "lwm", "vqgan" */
+	const char *unit; /* of what it trains on: "tok", "frame" */
+	/* Holds out some of --data itself: it evaluates without --eval-data too. */
+	bool holds_out;
+	/* Its own settings: their table, and the size of the struct that lwm_settings_of(stage, settings) finds. */
+	const struct lwm_setting *settings;
+	size_t settings_size;
+	size_t size; /* of its own struct, which begins with a struct lwm_objective */
+	/* Do the settings fit each other and the mesh (its dim is all that may be looked at)? Reads no file. -LWM_EUSAGE,
+	 * -LWM_ECONFIG. */
+	int (*check)(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e);
+	/* Reads data and fills o, of which type, stage, mesh and device are set and the rest is zero. After a failure close is
+	 * called, too. COLLECTIVE over the mesh's world, which is NULL while planning. */
+	int (*open)(struct lwm_objective *o, struct lwm_err *e);
+	/* Weights are in place: makes what depends on them. Local. compute: device, o->dtype, o->tensors.total long. */
 	int (*attach)(struct lwm_objective *o, void *compute, struct lwm_err *e);
 	/* Gradient of the step's loss times the norm, added to grads (device fp32); this rank's part. COLLECTIVE over sp. */
 	int (*step)(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e);
-	/* The held-out loss, this rank's part. COLLECTIVE over sp. NULL members: no evaluation. */
+	/* The held-out loss, this rank's part. COLLECTIVE over sp. Called where there are held-out data. */
 	int (*eval)(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e);
 	/* Summed over ranks: divisor of loss and gradient. */
 	double (*norm)(const double sums[LWM_SUMS]);
@@ -32,47 +54,41 @@ struct lwm_objective_ops {
 	/* Model FLOPs of a step of these sums, over all ranks, without recomputation, counted from what it was trained on. NULL:
 	 * not known, and nothing is said that needs it. Pure. */
 	double (*flops)(const struct lwm_objective *o, const double sums[LWM_SUMS]);
-	void (*free)(struct lwm_objective *o);
+	/* Releases what is its own; the table of weights, the configuration and o itself are released by lwm_objective_free. */
+	void (*close)(struct lwm_objective *o);
 };
+/* All of them, NULL-terminated, and their names for --objective in the same order (objectives.c). */
+extern const struct lwm_objective_type *const lwm_objectives[];
+extern const char *const lwm_objective_names[];
 
+/* One that is open: an objective's own struct begins with it. */
 struct lwm_objective {
-	const struct lwm_objective_ops *ops;
-	const char *kind;      /* of checkpoints: "lwm", "vqgan" */
-	struct lk_dev *dev;    /* borrowed */
+	const struct lwm_objective_type *type; /* these four are borrowed and set before type->open */
+	const struct lwm_stage *stage;
+	const struct lwm_mesh *mesh;
+	struct lk_dev *dev;
 	int dtype;             /* of the compute weights */
 	struct lwm_tensors tensors; /* of the weights; the flat vector is tensors.total long */
 	json_t *config;        /* what config.json of the merged model holds */
-	const char *tokenizer_hash;
+	const char *tokenizer_hash; /* of the one that the data were made with; "": none */
 	char data[33];         /* hash of the training data's content, known at the latest after attach; "" unknown */
-	int64_t tokens_per_step; /* for throughput: tokens, or frames */
-	const char *unit;        /* "tok", "frame" */
-	double most_flops;       /* of a step as ops->flops counts them, if each row were one document; 0: not known */
+	int64_t units_per_step; /* for throughput: tokens, or frames */
+	double most_flops;       /* of a step as type->flops counts them, if each row were one document; 0: not known */
 	int64_t memory_bytes;    /* activations on this rank */
 	/* planning: what the device takes for itself in a step, 0: it does not say; host arrays (batches on their way, frames) */
 	int64_t own_bytes, array_bytes;
 	int64_t host_bytes;      /* of them, in pinned host memory beside the device; 0: none */
 	/* planning: the longest row of one rank, with all on the device, and with activations in host memory; 0: not known */
 	int64_t longest, longest_offload, longest_host_bytes;
-	struct lwm_err absent;   /* planning: the first input that is not there, as a run would end; code 0: none */
-	const struct lwm_stage *stage;
-	const struct lwm_mesh *mesh;
+	struct lwm_err absent;   /* planning: the first input that does not exist, as a run would end; code 0: none */
 };
 
-/* Local (reads data). The stage and mesh are borrowed. */
-int lwm_objective_tokens(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
-			 struct lk_dev *dev, struct lwm_err *e);
-int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
-			struct lk_dev *dev, struct lwm_err *e);
+/* Type, stage, mesh and device are borrowed. COLLECTIVE over the mesh's world. */
+int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_type *type, const struct lwm_stage *s,
+		       const struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e);
 void lwm_objective_free(struct lwm_objective *o); /* NULL is fine */
-/* rc, or while planning 0 for an input that is not there (-LWM_ENOINPUT): o->absent keeps the first, and sizes are worked out
+/* rc, or while planning 0 for an input that does not exist (-LWM_ENOINPUT): o->absent keeps the first, and sizes are worked out
  * without it. */
 int lwm_objective_absent(struct lwm_objective *o, int rc, struct lwm_err *e);
-/* Local. Do the settings fit each other and the mesh (its dim is all that is looked at)? Reads no file. */
-int lwm_objective_tokens_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e);
-int lwm_objective_recon_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e);
-int lwm_objective_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e);
-/* The two of them by stage->objective. */
-int lwm_objective_new(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
-		      struct lk_dev *dev, struct lwm_err *e);
 
 #endif

@@ -8,6 +8,7 @@
 #include "common/base/num.h"
 #include "common/base/path.h"
 #include "common/comm/device.h"
+#include "common/io/ckpt.h"
 #include "common/optim/weights.h"
 #include "common/train/objective.h"
 #include "common/train/start.h"
@@ -19,16 +20,6 @@ struct plan {
 	const char *verdict;
 	int code;
 };
-
-int lwm_objective_absent(struct lwm_objective *o, int rc, struct lwm_err *e)
-{
-	if (rc != -LWM_ENOINPUT || !o->stage->planning)
-		return rc;
-	if (!o->absent.code)
-		o->absent = *e;
-	lwm_err_clear(e);
-	return 0;
-}
 
 static void judge(struct plan *p, const struct lwm_stage *s, bool complete)
 {
@@ -50,7 +41,7 @@ static void print_text(struct lwm_str *out, const struct plan *p, const struct l
 		       const struct lwm_mesh *m)
 {
 	char a[32], b[32], c[32], grid[LWM_MESH_TEXT];
-	lwm_str_printf(out, "model          %s, %s parameters\n", o->kind, lwm_count_text(o->tensors.params, a, sizeof a));
+	lwm_str_printf(out, "model          %s, %s parameters\n", o->type->kind, lwm_count_text(o->tensors.params, a, sizeof a));
 	lwm_str_printf(out, "mesh           %s\n", lwm_mesh_words(m->dim, true, grid));
 	lwm_str_printf(out, "a rank         %s = %s weights, gradient, optimizer + %s activations",
 	       lwm_bytes_text((double)p->per_rank, a, sizeof a), lwm_bytes_text((double)p->weights, b, sizeof b),
@@ -75,7 +66,7 @@ static void print_text(struct lwm_str *out, const struct plan *p, const struct l
 	       lwm_bytes_text((double)p->checkpoint, a, sizeof a), s->keep,
 	       p->space < 0 ? "unknown" : lwm_bytes_text((double)p->space, b, sizeof b));
 	lwm_str_printf(out, "work           %" PRId64 " steps of %s %ss = %.4g %ss", s->steps,
-		       lwm_count_text(o->tokens_per_step, a, sizeof a), o->unit, p->tokens, o->unit);
+		       lwm_count_text(o->units_per_step, a, sizeof a), o->type->unit, p->tokens, o->type->unit);
 	if (o->most_flops > 0)
 		lwm_str_printf(out, "; at most %.4g FLOP a step, %.4g in all (if each row were one document)", o->most_flops,
 			       o->most_flops * (double)s->steps);
@@ -93,10 +84,10 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
 	       ",\"longest_row_offload\":%" PRId64 ",\"device_free\":%" PRId64
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
 	       ",\"units_per_step\":%" PRId64,
-	       o->kind, o->tensors.params, lwm_mesh_text(m->dim, grid), p->per_rank, p->weights, p->activations,
+	       o->type->kind, o->tensors.params, lwm_mesh_text(m->dim, grid), p->per_rank, p->weights, p->activations,
 	       p->own, p->arrays, p->program, o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint,
 	       p->space, s->steps,
-	       o->tokens_per_step);
+	       o->units_per_step);
 	if (o->most_flops > 0)
 		lwm_str_printf(out, ",\"most_flops_per_step\":%.9g", o->most_flops);
 	lwm_str_printf(out, ",\"fits\":%s,\"verdict\":\"%s\"}\n", p->code ? "false" : "true", p->verdict);
@@ -147,13 +138,13 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	LWM_TRY(lwm_stage_check(&s, ranks, e));
 	LWM_TRY(lwm_mesh_parse(s.mesh_dim, ranks, m.dim, e));
 	LWM_GO(lwm_device_open(&dev, s.device, s.threads, e));
-	LWM_GO(lwm_objective_new(&o, &s, &m, dev, e));
+	LWM_GO(lwm_objective_open(&o, lwm_objectives[s.objective], &s, &m, dev, e));
 	LWM_GO(lwm_dev_check(dev, lk_dev_memory(dev, &mem_free, &mem_total), e));
 	size_rank(&p, &s, o, dev, ranks);
 	p.checkpoint = o->tensors.params * 12;
 	p.space = lwm_space_free(s.out);
 	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;
-	p.tokens = (double)o->tokens_per_step * (double)s.steps;
+	p.tokens = (double)o->units_per_step * (double)s.steps;
 	LWM_GO(look_at_source(&s, o, e));
 	judge(&p, &s, !o->absent.code);
 	json ? print_json(out, &p, &s, o, &m) : print_text(out, &p, &s, o, &m);

@@ -27,23 +27,6 @@ struct lwm_recon {
 	uint8_t *used;        /* num_embeddings */
 };
 
-void lwm_recon_defaults(struct lwm_recon_cfg *c)
-{
-	c->loss = (struct lwm_vqgan_loss){ .l1 = 0.1f, .l2 = 1, .codebook = 0.2f, .commit = 0.02f };
-	c->holdout = 10;
-	c->fps = 0;
-	c->width = c->height = 0;
-	c->max_frames_per_clip = 0;
-	c->cache_bytes = 2LL << 30;
-	c->batch = 16;
-	c->frames_per_pass = 16;
-	c->quantize_from = 0;
-	c->revive_every = 50;
-	c->revive_until = 1000;
-	c->probe_frames = 128;
-	c->seed = 0;
-}
-
 /* ---- cache ---- */
 
 /* Room for one frame behind the `have` that are there: one more than the cache may hold, so that the end of a clip can be seen
@@ -420,14 +403,4 @@ int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, struct lwm_recon_sta
 		stats->codes_used = mark_used(r, k, i == 0);
 	}
 	return 0;
-}
-
-double lwm_recon_loss(const struct lwm_recon_stats *s)
-{
-	return s->sum.frames > 0 ? s->sum.loss / s->sum.frames : 0;
-}
-
-double lwm_recon_psnr(const struct lwm_recon_stats *s)
-{
-	return s->sum.frames > 0 ? lwm_psnr(s->sum.l2 / s->sum.frames) : 0;
 }

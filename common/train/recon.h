@@ -26,7 +26,7 @@
 
 struct lwm_recon_cfg {
 	struct lwm_vqgan_cfg model;
-	struct lwm_vqgan_loss loss;         /* all zero: lwm_recon_defaults */
+	struct lwm_vqgan_loss loss;
 	const struct lwm_paths *inputs;     /* media files (already expanded); folders in it are clips of images */
 	const struct lwm_paths *eval_inputs; /* held-out media, may be NULL or empty */
 	int64_t holdout;                    /* without eval_inputs: every holdout-th clip is held out; 0: none */
@@ -39,8 +39,6 @@ struct lwm_recon_cfg {
 	int64_t quantize_from, revive_every, revive_until, probe_frames;
 	uint64_t seed;
 };
-/* Everything except model, inputs, eval_inputs: the values of the demo. */
-void lwm_recon_defaults(struct lwm_recon_cfg *c);
 
 struct lwm_recon_stats {
 	struct lwm_vqgan_stats sum; /* over this rank's frames; add over ranks */
@@ -61,8 +59,5 @@ int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float
 		   struct lwm_err *e);
 /* Over at most max_frames held-out frames (training frames when nothing is held out), spread evenly. */
 int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, struct lwm_recon_stats *stats, struct lwm_err *e);
-/* Mean loss and PSNR (dB) of summed stats. */
-double lwm_recon_loss(const struct lwm_recon_stats *s);
-double lwm_recon_psnr(const struct lwm_recon_stats *s);
 
 #endif

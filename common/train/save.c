@@ -10,7 +10,7 @@
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/tensor/range.h"
-#include "common/train/settings.h"
+#include "common/train/settings_record.h"
 #include "common/train/share.h"
 #include "common/train/start.h"
 
@@ -80,20 +80,20 @@ static json_t *state_json(const struct lwm_progress_state *st, const struct lwm_
 {
 	json_t *recent = json_array();
 	char loss[40];
-	for (int64_t i = 0; i < st->nrecent; i++)
-		if (json_array_append_new(recent, json_real(st->recent[i]))) {
+	for (int64_t i = 0; i < st->guard.nrecent; i++)
+		if (json_array_append_new(recent, json_real(st->guard.recent[i]))) {
 			json_decref(recent);
 			return NULL;
 		}
 	snprintf(loss, sizeof loss, "%a", st->loss);
 	return json_pack("{s:I s:I s:f s:I s:o s:I s:{s:s s:s}}", "step", (json_int_t)st->step, "skipped",
-			 (json_int_t)st->skipped, "units", st->units, "seed", (json_int_t)s->seed, "recent", recent,
-			 "skips_in_row", (json_int_t)st->skips_in_row, "last", "loss_hex", loss, "more", st->more);
+			 (json_int_t)st->guard.skipped, "units", st->units, "seed", (json_int_t)s->seed, "recent", recent,
+			 "skips_in_row", (json_int_t)st->guard.skips_in_row, "last", "loss_hex", loss, "more", st->more);
 }
 
 static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
 {
-	json_t *settings = lwm_settings_json(o->stage, o->data);
+	json_t *settings = lwm_settings_record(o->stage, o->data);
 	json_t *j = settings ? json_pack("{s:O s:o}", "model", o->config, "stage", settings) : NULL;
 	if (!j)
 		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
@@ -125,7 +125,7 @@ static int commit(const struct lwm_objective *o, const struct lwm_progress_state
 	json_t *config = config_json(o, e), *state = state_json(st, o->stage);
 	int rc = slice && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
 	if (rc == 0) {
-		struct lwm_ckpt_meta m = { .kind = o->kind,
+		struct lwm_ckpt_meta m = { .kind = o->type->kind,
 					   .step = st->step,
 					   .mesh = lwm_mesh_text(o->mesh->dim, mesh),
 					   .ranks = n,
@@ -205,7 +205,7 @@ static int read_last(const json_t *j, struct lwm_progress_state *st)
 {
 	const json_t *last = json_object_get(j, "last");
 	const char *loss = json_string_value(json_object_get(last, "loss_hex")), *more = json_string_value(json_object_get(last, "more"));
-	st->skips_in_row = json_integer_value(json_object_get(j, "skips_in_row"));
+	st->guard.skips_in_row = json_integer_value(json_object_get(j, "skips_in_row"));
 	st->loss = loss ? strtod(loss, NULL) : NAN;
 	snprintf(st->more, sizeof st->more, "%s", more ? more : "");
 	return 0;
@@ -215,14 +215,14 @@ static int read_state(const json_t *j, struct lwm_progress_state *st, const char
 {
 	json_t *recent;
 	LWM_TRY(lwm_json_int(j, "step", &st->step, dir, e));
-	LWM_TRY(lwm_json_int(j, "skipped", &st->skipped, dir, e));
+	LWM_TRY(lwm_json_int(j, "skipped", &st->guard.skipped, dir, e));
 	LWM_TRY(lwm_json_double(j, "units", &st->units, dir, e));
 	LWM_TRY(lwm_json_get(j, "recent", JSON_ARRAY, &recent, dir, e));
-	st->nrecent = (int64_t)json_array_size(recent);
-	if (st->nrecent > 64)
+	st->guard.nrecent = (int64_t)json_array_size(recent);
+	if (st->guard.nrecent > LWM_GUARD_WINDOW)
 		return lwm_fail(e, LWM_EDATA, "%s: more than 64 recent gradient norms", dir);
-	for (int64_t i = 0; i < st->nrecent; i++)
-		st->recent[i] = json_number_value(json_array_get(recent, (size_t)i));
+	for (int64_t i = 0; i < st->guard.nrecent; i++)
+		st->guard.recent[i] = json_number_value(json_array_get(recent, (size_t)i));
 	return read_last(j, st);
 }
 
@@ -232,8 +232,8 @@ static int same_run(const struct lwm_objective *o, const struct lwm_ckpt_meta *m
 	const json_t *model = json_object_get(m->config, "model"), *seed = json_object_get(m->state, "seed");
 	const char *key;
 	json_t *mine;
-	if (strcmp(m->kind, o->kind))
-		return lwm_fail(e, LWM_ECONFIG, "%s: holds a %s, this stage trains a %s", dir, m->kind, o->kind);
+	if (strcmp(m->kind, o->type->kind))
+		return lwm_fail(e, LWM_ECONFIG, "%s: holds a %s, this stage trains a %s", dir, m->kind, o->type->kind);
 	if (json_integer_value(seed) != o->stage->seed)
 		return lwm_fail(e, LWM_ECONFIG, "%s: was trained with seed %" JSON_INTEGER_FORMAT ", not %" PRId64, dir,
 				json_integer_value(seed), o->stage->seed);

@@ -2,17 +2,16 @@
 #ifndef LWM_TRAIN_SAVE_H
 #define LWM_TRAIN_SAVE_H
 
+#include "common/io/ckpt.h"
+#include "common/optim/guards.h"
 #include "common/optim/weights.h"
 #include "common/train/objective.h"
 
 /* What a run must remember beside weights and moments. Everything else is a function of seed and step. */
 struct lwm_progress_state {
 	int64_t step;         /* steps done, with those that were skipped */
-	int64_t skipped;      /* updates left out by a guard */
 	double units;         /* tokens or frames trained on */
-	double recent[64];    /* gradient norms of the last updates made, for the spike guard: [(step - skipped) % 64] */
-	int64_t nrecent;
-	int64_t skips_in_row; /* updates left out since the last good one */
+	struct lwm_guard_state guard;
 	double loss;          /* of the last step, for the summary of a run that was stopped behind it */
 	char more[1024];      /* what else the objective said of it: ,"key":value... */
 };

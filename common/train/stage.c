@@ -1,408 +1,137 @@
-/* The loop of a stage: gradients, update, records, checkpoints, stops. */
+/* The settings common to all stages, those of the objectives beside them, and whether they fit together. */
 #include "common/train/stage.h"
 
-#include <inttypes.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/base/clock.h"
-#include "common/base/lock.h"
-#include "common/base/log.h"
-#include "common/base/num.h"
-#include "common/base/stop.h"
-#include "common/comm/device.h"
-#include "common/comm/watchdog.h"
-#include "common/train/metrics.h"
-#include "common/train/peak.h"
-#include "common/train/save.h"
-#include "common/train/settings.h"
-#include "common/train/share.h"
+#include "common/comm/mesh.h"
+#include "common/train/objective.h"
+#include "common/train/settings_record.h"
 
-enum { MAX_SKIPS = 10, SPIKE_WINDOW = 64, LOCK_SECONDS = 100 /* an NFS server forgets a dead node within 90 */ };
+#define SET(field, rule, preset, ...) LWM_SETTING(struct lwm_stage, field, rule, preset, __VA_ARGS__)
+#define TEXT(field, rule, text, ...) LWM_SETTING_TEXT(struct lwm_stage, field, rule, text, __VA_ARGS__)
 
-struct run {
-	const struct lwm_stage *s;
-	struct lwm_comm *world;
-	struct lwm_mesh mesh;
-	struct lk_dev *dev;
-	struct lwm_objective *o;
-	struct lwm_weights w;
-	struct lwm_progress_state st;
-	struct lwm_metrics *metrics;    /* rank 0 */
-	struct lwm_lock *lock;          /* of the output folder; rank 0 */
-	struct lwm_ckpt_keeper *keeper; /* rank 0 */
-	int64_t saved_step, first_step;
-	double loss, began;
-	double step_seconds, save_seconds; /* as last measured: the time limit has to leave room for both */
-	char *stop_file;
-	bool peak_known; /* or tried in vain; rank 0 */
+static const struct lwm_setting common_settings[] = {
+	TEXT(out, LWM_UNRECORDED, NULL,
+	     LWM_OPT_STR('o', "output", NULL, "DIR", "checkpoints, metrics.jsonl, summary.json; goes on from what is there",
+			 LWM_OPT_REQUIRED)),
+	SET(objective, LWM_FIXED, 0, LWM_OPT_CHOICE(0, "objective", NULL, lwm_objective_names, "what is trained", 0)),
+	SET(seed, LWM_FIXED | LWM_CLI, 0, LWM_OPT_INT(0, "seed", NULL, 0, 9e15, "N", "seed of all random choices", 0)),
+	TEXT(device, LWM_FREE, "auto", LWM_OPT_STR(0, "device", NULL, "DEV", "auto, cpu, ref, cuda, cuda:N", 0)),
+	TEXT(start_from, LWM_FIXED, "random",
+	     LWM_OPT_STR(0, "start-from", NULL, "FROM",
+			 "random, checkpoint:DIR, model:DIR, text-checkpoint:DIR, text-model:DIR (vision parts fresh)", 0)),
+	SET(older_ok, LWM_UNRECORDED, 0, LWM_OPT_OLDER(NULL)),
+	TEXT(tokenizer, LWM_FREE, NULL, /* the rows carry its hash */
+	     LWM_OPT_STR(0, "tokenizer", NULL, "FILE", "recorded for the merged model; must match the rows", 0)),
+	LWM_SECTION("Data"),
+	SET(data, LWM_UNRECORDED, 0,
+	    LWM_OPT_LIST(0, "data", NULL, "PATH[=W]", "row shards or a folder of them (media for reconstruction), with a weight", 0)),
+	SET(eval_data, LWM_UNRECORDED, 0, LWM_OPT_LIST(0, "eval-data", NULL, "PATH", "held-out data", 0)),
+	LWM_SECTION("Model"),
+	TEXT(model, LWM_MODEL, "nano",
+	     LWM_OPT_STR(0, "model", NULL, "NAME", "preset: nano micro 124m debug 200m 1b 3b 7b ...; VQGAN: tiny small lwm", 0)),
+	LWM_SECTION("Schedule"),
+	SET(steps, LWM_LENGTH, 1000, LWM_OPT_INT(0, "steps", NULL, 1, 1 << 30, "N", "updates of the whole stage", 0)),
+	SET(schedule.shape, LWM_FIXED, LWM_CONSTANT,
+	    LWM_OPT_CHOICE(0, "schedule", NULL, lwm_schedule_names, "learning rate behind the warmup", 0)),
+	SET(schedule.lr, LWM_FIXED, 3e-4, LWM_OPT_DOUBLE(0, "lr", NULL, 0, 100, "X", "highest learning rate", 0)),
+	SET(schedule.min_lr, LWM_CURVED, 0,
+	    LWM_OPT_DOUBLE(0, "min-lr", NULL, 0, 100, "X", "learning rate at the end (cosine, linear)", 0)),
+	SET(schedule.decay_steps, LWM_CURVED, 0,
+	    LWM_OPT_INT(0, "decay-steps", NULL, 0, 1 << 30, "N", "from step 0 to --min-lr; 0: --steps", 0)),
+	SET(schedule.warmup_steps, LWM_FIXED, 20, LWM_OPT_INT(0, "warmup-steps", NULL, 0, 1 << 30, "N", "linear warmup", 0)),
+	SET(schedule.warmup_from, LWM_FIXED, LWM_FROM_ONE,
+	    LWM_OPT_CHOICE(0, "warmup-from", NULL, lwm_warmup_names,
+			   "its update n = 0, 1, ... uses (n+1)/N of the way to --lr; or n/N, as the released code does", 0)),
+	SET(schedule.init_lr, LWM_FIXED, 0,
+	    LWM_OPT_DOUBLE(0, "init-lr", NULL, 0, 100, "X", "learning rate that the warmup starts from", 0)),
+	SET(adamw.weight_decay, LWM_FIXED, 0.1,
+	    LWM_OPT_DOUBLE(0, "weight-decay", NULL, 0, 100, "X", "of matrices; norms and biases are left alone", 0)),
+	SET(adamw.decay_all, LWM_FIXED, 0, LWM_OPT_FLAG(0, "decay-all", NULL, "norms and biases decay too, as in the released code")),
+	SET(adamw.beta1, LWM_FIXED, 0.9, LWM_OPT_DOUBLE(0, "beta1", NULL, 0, 0.999999, "X", "AdamW", 0)),
+	SET(adamw.beta2, LWM_FIXED, 0.95, LWM_OPT_DOUBLE(0, "beta2", NULL, 0, 0.999999, "X", "AdamW", 0)),
+	SET(adamw.eps, LWM_FIXED, 1e-8, LWM_OPT_DOUBLE(0, "eps", NULL, 0, 1, "X", "AdamW", 0)),
+	SET(guards.clip, LWM_FIXED, 1, LWM_OPT_DOUBLE(0, "clip", NULL, 0, 1e9, "X", "largest gradient norm; 0: no clipping", 0)),
+	SET(guards.spike_factor, LWM_FIXED, 0,
+	    LWM_OPT_DOUBLE(0, "spike-factor", NULL, 0, 1e9, "X", "skip updates whose gradient norm exceeds X medians; 0: never", 0)),
+	LWM_SECTION("Ranks and memory"),
+	TEXT(mesh_dim, LWM_FREE, "-1,1,1,1", LWM_OPT_STR(0, "mesh-dim", NULL, "D,F,T,S", "dp,fsdp,tp,sp; one may be -1", 0)),
+	LWM_HERE,
+	SET(plan_ranks, LWM_UNRECORDED, 1,
+	    LWM_OPT_INT(0, "plan-ranks", NULL, 1, 1 << 20, "N", "ranks that --plan and --check-options are made for", 0)),
+	SET(plan_gib, LWM_UNRECORDED, 0,
+	    LWM_OPT_INT(0, "plan-memory", NULL, 0, 1 << 20, "GIB", "of the GPU that --plan is made for; 0: the device at hand", 0)),
+	LWM_SECTION("Checkpoints and records"),
+	SET(checkpoint_every, LWM_FREE, 200,
+	    LWM_OPT_INT(0, "checkpoint-every", NULL, 0, 1 << 30, "N", "steps; 0: only at the end", 0)),
+	SET(keep, LWM_FREE, 2, LWM_OPT_INT(0, "keep", NULL, 1, 1 << 20, "N", "newest checkpoints that stay", 0)),
+	SET(keep_every, LWM_FREE, 0, LWM_OPT_INT(0, "keep-every", NULL, 0, 1 << 30, "N", "and every N steps for good; 0: none", 0)),
+	SET(log_every, LWM_FREE, 10, LWM_OPT_INT(0, "log-every", NULL, 1, 1 << 30, "N", "steps a line on stderr", 0)),
+	SET(peak_tflops, LWM_UNRECORDED, 0,
+	    LWM_OPT_DOUBLE(0, "peak-tflops", NULL, 0, 1e9, "X",
+			   "of one rank's device, for MFU; 0: its matrix product is measured once steps have taken 5 s", 0)),
+	SET(eval_every, LWM_FREE, 0, LWM_OPT_INT(0, "eval-every", NULL, 0, 1 << 30, "N", "steps; 0: only at the end", 0)),
+	SET(eval_rows, LWM_FREE, 64,
+	    LWM_OPT_INT(0, "eval-rows", NULL, 0, 1 << 30, "N",
+			"held-out rows (or frames) an evaluation takes, each once; all when there are fewer", 0)),
+	SET(allow_change, LWM_UNRECORDED, 0,
+	    LWM_OPT_LIST(0, "allow-change", NULL, "NAME", "a resumed run may have another value of this option (data: other rows)", 0)),
+	SET(start_over, LWM_UNRECORDED, 0,
+	    LWM_OPT_FLAG(0, "start-over", NULL, "begin at step 0 where no checkpoint is whole; what stands is set aside")),
+	SET(stop_after, LWM_UNRECORDED, 0,
+	    LWM_OPT_INT(0, "stop-after", NULL, 0, 1 << 30, "N", "save and stop (exit 75) after N steps of this run", 0)),
+	SET(grace, LWM_UNRECORDED, 120, LWM_OPT_SECONDS(0, "grace", NULL, "TIME", "stop this long before the Slurm limit", 0)),
+	SET(watchdog, LWM_UNRECORDED, 1800,
+	    LWM_OPT_SECONDS(0, "watchdog", NULL, "TIME", "exit 76 when a rank among several gives no sign of life for so long; 0: never",
+			    0)),
+	LWM_SETTINGS_END
 };
 
-static int prepare(struct run *r, struct lwm_err *e)
+int lwm_stage_init(struct lwm_stage *s, struct lwm_err *e)
 {
-	char params[32], mem[32], act[32], grid[LWM_MESH_TEXT];
-	LWM_TRY(lwm_agree(r->world, lwm_device_open(&r->dev, r->s->device, r->s->threads, e), e));
-	LWM_TRY(lwm_agree(r->world, lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e), e));
-	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
-	LWM_TRY(lwm_agree(r->world, lwm_objective_new(&r->o, r->s, &r->mesh, r->dev, e), e));
-	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (%s); a rank: %s of weights and state, %s of activations",
-		r->o->kind, lwm_count_text(r->o->tensors.params, params, sizeof params), lwm_comm_size(r->world),
-		lwm_comm_size(r->world) == 1 ? "" : "s", lwm_mesh_words(r->mesh.dim, false, grid),
-		lwm_bytes_text((double)lwm_weights_bytes(r->o->tensors.total, lwm_comm_size(r->mesh.comm[LWM_GRAD]), r->o->dtype), mem,
-			       sizeof mem),
-		lwm_bytes_text((double)r->o->memory_bytes, act, sizeof act));
-	if (r->o->host_bytes)
-		lwm_log(LWM_INFO, "activations of each layer wait in %s of pinned host memory",
-			lwm_bytes_text((double)r->o->host_bytes, act, sizeof act));
-	return lwm_agree(r->world, lwm_weights_new(&r->w, r->dev, r->o->dtype, r->o->tensors.total, r->mesh.dev[LWM_GRAD], e), e);
-}
-
-/* What was recorded is compared only now: an objective may know the content of its data when everything is attached. */
-static int same_settings(const struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
-{
-	json_t *now = lwm_settings_json(r->s, r->o->data);
-	int rc = now ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
-
-	if (rc == 0 && found->settings)
-		rc = lwm_settings_same(r->s, found->settings, now, found->dir, e);
-	json_decref(now);
-	return rc;
-}
-
-static int open_records(struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
-{
-	double given = r->s->peak_tflops * 1e12 * lwm_comm_size(r->world);
-	LWM_TRY(lwm_resume_settle(r->s, found, r->st.step, e));
-	LWM_TRY(lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, e));
-	r->peak_known = given > 0 || !r->o->ops->flops;
-	return given > 0 && r->o->ops->flops ? lwm_metrics_peak(r->metrics, r->st.step, given, "given", e) : 0;
-}
-
-static int begin(struct run *r, struct lwm_err *e)
-{
-	struct lwm_resumed found = { .dir = "" };
-	int rc = 0;
-	if (lwm_comm_rank(r->world) == 0)
-		rc = lwm_ckpt_keeper_new(&r->keeper, r->s->out, r->s->keep, r->s->keep_every, e);
-	LWM_GO(lwm_agree(r->world, rc, e));
-	LWM_GO(lwm_resume(r->o, &r->w, &r->st, r->keeper, &found, e));
-	if (!found.dir[0])
-		LWM_GO(lwm_start(r->o, &r->w, e));
-	r->first_step = r->st.step;
-	r->saved_step = found.dir[0] ? r->st.step : -1;
-	LWM_GO(lwm_agree(r->world, r->o->ops->attach(r->o, r->w.compute, e), e));
-	LWM_GO(lwm_agree(r->world, same_settings(r, &found, e), e));
-	if (lwm_comm_rank(r->world) == 0)
-		rc = open_records(r, &found, e);
-	rc = lwm_agree(r->world, rc, e);
-out:
-	json_decref(found.settings);
-	return rc;
-}
-
-/* ---- one step ---- */
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-/* Larger than spike_factor times the median of the last norms. The window is part of the checkpoint. */
-static bool is_spike(const struct run *r, double norm)
-{
-	double sorted[SPIKE_WINDOW];
-	if (r->s->spike_factor <= 0 || r->st.nrecent < SPIKE_WINDOW)
-		return false;
-	memcpy(sorted, r->st.recent, sizeof sorted);
-	qsort(sorted, SPIKE_WINDOW, sizeof *sorted, compare);
-	return norm > r->s->spike_factor * sorted[SPIKE_WINDOW / 2];
-}
-
-static int skip(struct run *r, double loss, double norm, struct lwm_err *e)
-{
-	r->st.skipped++;
-	if (++r->st.skips_in_row >= MAX_SKIPS || (r->st.skipped > 20 && r->st.skipped * 50 > r->st.step))
-		return lwm_fail(e, LWM_ENUMERIC,
-				"step %" PRId64 ": loss %g, gradient norm %g: %" PRId64
-				" updates were skipped by now; lower the learning rate or look at the data",
-				r->st.step, loss, norm, r->st.skipped);
-	lwm_log(LWM_WARN, "step %" PRId64 ": loss %g, gradient norm %g: update skipped", r->st.step, loss, norm);
+	int n = 0;
+	memset(s, 0, sizeof *s);
+	while (lwm_objectives[n])
+		n++;
+	s->values = calloc((size_t)n + 2, sizeof *s->values);
+	if (!s->values)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for settings");
+	s->values[0].table = common_settings;
+	for (int i = 0; i < n; i++) {
+		void *own = calloc(1, lwm_objectives[i]->settings_size);
+		if (!own) {
+			lwm_stage_release(s);
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for settings");
+		}
+		s->values[i + 1] = (struct lwm_values){ lwm_objectives[i]->settings, own };
+	}
+	lwm_settings_reset(s);
+	s->peak_after = 5;
 	return 0;
 }
 
-/* The window goes round by updates done, not by steps: one that was skipped would leave a hole in it. */
-static void remember(struct run *r, double norm)
+void lwm_stage_release(struct lwm_stage *s)
 {
-	r->st.recent[(r->st.step - r->st.skipped) % SPIKE_WINDOW] = norm;
-	if (r->st.nrecent < SPIKE_WINDOW)
-		r->st.nrecent++;
-	r->st.skips_in_row = 0;
-}
-
-static int update(struct run *r, double lr, double scale, struct lwm_err *e)
-{
-	const struct lwm_stage *s = r->s;
-	const struct lwm_adamw how = { s->beta1, s->beta2, s->eps, s->weight_decay, s->decay_all };
-	return lwm_weights_update(&r->w, &r->o->tensors, &how, r->st.step, lr, scale, e);
-}
-
-static int one_step(struct run *r, struct lwm_err *e)
-{
-	double sums[LWM_SUMS] = { 0 }, gnorm, t0 = lwm_now(), lr = lwm_stage_lr(r->s, r->st.step), scale;
-	struct lwm_str json = { 0 };
-	int rc;
-	lwm_watchdog_pet("step");
-	rc = lwm_weights_zero_grad(&r->w, e);
-	if (rc == 0)
-		rc = r->o->ops->step(r->o, r->st.step, r->w.grad, sums, e);
-	LWM_TRY(lwm_agree(r->world, rc, e));
-	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
-	double norm = r->o->ops->norm(sums);
-	scale = norm > 0 ? 1 / norm : 0;
-	LWM_TRY(lwm_weights_reduce(&r->w, scale, &gnorm, e));
-	r->loss = r->o->ops->render(r->o, sums, false, &json);
-	rc = lwm_str_ok(&json, e);
-	bool bad = !isfinite(r->loss) || !isfinite(gnorm) || is_spike(r, gnorm);
-	if (rc == 0 && !bad) {
-		if (r->s->clip > 0 && gnorm > r->s->clip)
-			scale *= r->s->clip / gnorm;
-		rc = update(r, lr, scale, e);
-		remember(r, gnorm);
-	}
-	if (rc < 0)
-		e->who = LWM_ERR_ALONE; /* the others go on to gather */
-	if (rc == 0 && bad)
-		rc = skip(r, r->loss, gnorm, e); /* the same on every rank */
-	if (rc == 0)
-		rc = lwm_weights_gather(&r->w, e);
-	r->st.step++;
-	r->st.units += (double)r->o->tokens_per_step;
-	r->st.loss = r->loss;
-	snprintf(r->st.more, sizeof r->st.more, "%s", lwm_str_get(&json));
-	r->step_seconds = lwm_now() - t0;
-	lwm_watchdog_step(r->step_seconds);
-	struct lwm_step_figures f = { gnorm, lr, r->step_seconds, r->o->ops->flops ? r->o->ops->flops(r->o, sums) : 0, bad };
-	if (rc == 0 && r->metrics)
-		rc = lwm_metrics_step(r->metrics, &r->st, &f, e);
-	lwm_str_release(&json);
-	return lwm_agree(r->world, rc, e);
-}
-
-static int evaluate(struct run *r, struct lwm_err *e)
-{
-	double sums[LWM_SUMS] = { 0 };
-	struct lwm_str json = { 0 };
-	int rc;
-	lwm_watchdog_pet("evaluation");
-	LWM_TRY(lwm_agree(r->world, r->o->ops->eval(r->o, sums, e), e));
-	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
-	double loss = r->o->ops->render(r->o, sums, true, &json);
-	rc = lwm_str_ok(&json, e);
-	if (rc == 0 && r->metrics)
-		rc = lwm_metrics_eval(r->metrics, &r->st, loss, &json, e);
-	lwm_str_release(&json);
-	return lwm_agree(r->world, rc, e);
-}
-
-/* A save that fails is not the end of the run: what stands stays, and the next one tries again. Only the last one must stand. */
-static int save(struct run *r, bool last, struct lwm_err *e)
-{
-	struct lwm_err mine = { 0 };
-	double t0 = lwm_now();
-	if (r->saved_step == r->st.step) {
-		if (last) /* it may be an earlier run's, which was killed before it came to this */
-			return lwm_share_retire(r->w.grad_comm, r->keeper, r->st.step, e);
-		return 0;
-	}
-	lwm_watchdog_pet("checkpoint");
-	if (r->metrics)
-		lwm_metrics_sync(r->metrics);
-	lwm_watchdog_wait(true); /* for the disk, which may serve others first */
-	int rc = lwm_save(r->o, &r->w, &r->st, r->keeper, &mine);
-	lwm_watchdog_wait(false);
-	r->save_seconds = lwm_now() - t0;
-	if (rc == 0) {
-		r->saved_step = r->st.step;
-		return r->metrics ? lwm_metrics_saved(r->metrics, r->st.step, r->save_seconds, e) : 0;
-	}
-	if (rc != -LWM_ERANK && mine.who != LWM_ERR_ALONE && !last) {
-		lwm_log(LWM_WARN, "checkpoint of step %" PRId64 " failed, training goes on: %s", r->st.step, mine.msg);
-		return 0;
-	}
-	*e = mine;
-	return rc;
-}
-
-/* What all ranks can do at most, measured on all of them at once: those of a node may share its cores. The gradient's memory is
- * free between steps. That a rank has no room for it is said, and no MFU then. */
-static int measure_peak(struct run *r, struct lwm_err *e)
-{
-	struct lwm_err why = { 0 };
-	double rate[2] = { 0 }; /* FLOP a second; ranks that have none */
-	lwm_watchdog_pet("peak");
-	LWM_TRY(lwm_comm_barrier(r->world, e));
-	rate[1] = lwm_peak_measure(r->dev, r->w.grad, (size_t)r->w.total * sizeof *r->w.grad, &rate[0], &why) < 0;
-	if (rate[1] > 0)
-		lwm_log(LWM_WARN, "the peak cannot be measured, so no MFU is said: %s", why.msg);
-	LWM_TRY(lwm_comm_sum_f64(r->world, rate, 2, e));
-	r->peak_known = true;
-	if (!r->metrics || rate[1] > 0)
-		return 0;
-	return lwm_metrics_peak(r->metrics, r->st.step, rate[0], "measured", e);
-}
-
-/* What the ranks wish before a step: everyone hears the strongest wish of any rank. */
-struct wishes {
-	int64_t stop; /* enum lwm_stop */
-	int64_t peak; /* 1: rank 0 wants it measured */
-};
-
-static int wishes_of_all(struct run *r, struct wishes *w, struct lwm_err *e)
-{
-	int64_t v[2];
-	lwm_stop_cost(r->step_seconds, r->save_seconds);
-	v[0] = lwm_stop_wanted();
-	if (r->s->stop_after && r->st.step - r->first_step >= r->s->stop_after && r->st.step < r->s->steps && v[0] < LWM_STOP_END)
-		v[0] = LWM_STOP_END;
-	v[1] = r->metrics && !r->peak_known && lwm_metrics_seconds(r->metrics) >= r->s->peak_after;
-	LWM_TRY(lwm_comm_max_i64(r->world, v, 2, e));
-	*w = (struct wishes){ v[0], v[1] };
-	return 0;
-}
-
-/* Saved or, before the first step of all, with nothing to save. A stop file ends the run for good: that is no failure. */
-static int stopped(const struct run *r, int64_t wish, struct lwm_err *e)
-{
-	const char *reason = *lwm_stop_reason() ? lwm_stop_reason() : wish == LWM_STOP_FILE ? "stop file" : "--stop-after";
-	const char *saved = r->st.step ? ", saved" : "";
-	if (wish == LWM_STOP_FILE) {
-		lwm_log(LWM_WARN, "stopped at step %" PRId64 " of %" PRId64 "%s: %s/STOP stands there; remove it and run me again to go on",
-			r->st.step, r->s->steps, saved, r->s->out);
-		return 0;
-	}
-	return lwm_agree(r->world, lwm_fail(e, LWM_ESAVED, "stopped at step %" PRId64 " of %" PRId64 " (%s)%s: run me again",
-					    r->st.step, r->s->steps, reason, saved), e);
-}
-
-static bool due(int64_t every, int64_t step)
-{
-	return every > 0 && step > 0 && step % every == 0;
-}
-
-/* *done: all steps are; otherwise it was stopped. */
-static int loop(struct run *r, bool *done, struct lwm_err *e)
-{
-	for (*done = false; r->st.step < r->s->steps;) {
-		struct wishes w;
-		LWM_TRY(wishes_of_all(r, &w, e));
-		bool end = w.stop >= LWM_STOP_END;
-		if ((end && r->st.step > 0) || w.stop == LWM_STOP_SAVE || due(r->s->checkpoint_every, r->st.step))
-			LWM_TRY(save(r, end, e));
-		if (end)
-			return stopped(r, w.stop, e);
-		if (w.peak)
-			LWM_TRY(measure_peak(r, e));
-		LWM_TRY(one_step(r, e));
-		if (due(r->s->eval_every, r->st.step) && r->s->eval_rows && r->st.step < r->s->steps)
-			LWM_TRY(evaluate(r, e));
-	}
-	*done = true;
-	return 0;
-}
-
-/* A run that was killed between its last save and its summary has trained nothing now, and evaluates all the same. */
-static int finish(struct run *r, struct lwm_err *e)
-{
-	bool evaluates = r->s->objective == LWM_RECONSTRUCTION || r->s->eval_data.n;
-	int64_t fresh = r->first_step < r->s->steps;
-	if (r->metrics && !lwm_metrics_complete(r->metrics))
-		fresh = 1;
-	LWM_TRY(lwm_comm_max_i64(r->world, &fresh, 1, e));
-	if (evaluates && r->s->eval_rows && fresh)
-		LWM_TRY(evaluate(r, e));
-	LWM_TRY(save(r, true, e));
-	int64_t rss = (int64_t)lwm_peak_rss();
-	LWM_TRY(lwm_comm_max_i64(r->world, &rss, 1, e));
-	int rc = r->metrics ? lwm_metrics_done(r->metrics, &r->st, lwm_now() - r->began, (double)rss, e) : 0;
-	return lwm_agree(r->world, rc, e);
-}
-
-static void release(struct run *r)
-{
-	lwm_metrics_close(r->metrics);
-	lwm_ckpt_keeper_free(r->keeper);
-	lwm_mesh_detach(&r->mesh);
-	if (r->o)
-		lwm_objective_free(r->o);
-	lwm_weights_release(&r->w);
-	lk_dev_close(r->dev);
-	lwm_mesh_release(&r->mesh);
-	lwm_lock_free(r->lock);
-	free(r->stop_file);
+	if (s->values)
+		lwm_settings_release(s);
+	for (struct lwm_values *v = s->values; v && v->table; v++)
+		free(v->at);
+	free(s->values);
+	s->values = NULL;
 }
 
 int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 {
+	const struct lwm_objective_type *type = lwm_objectives[s->objective];
 	struct lwm_mesh m = { .dim = { 0 } };
 	if (!s->data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
-	if (s->objective == LWM_NEXT_TOKEN && s->eval_every && !s->eval_data.n)
+	if (!type->holds_out && s->eval_every && !s->eval_data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--eval-every needs --eval-data");
-	if (s->decay_steps && s->decay_steps <= s->warmup_steps)
-		return lwm_fail(e, LWM_EUSAGE, "--decay-steps %" PRId64 " end before the warm-up of %" PRId64 " steps does: they are "
-				"counted from step 0", s->decay_steps, s->warmup_steps);
+	LWM_TRY(lwm_schedule_check(&s->schedule, e));
 	LWM_TRY(lwm_settings_check(s, e));
 	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, m.dim, e));
 	LWM_TRY(lwm_mesh_check(m.dim, s->mesh_dim, e));
-	return lwm_objective_check(s, &m, e);
-}
-
-static int open_folder(struct run *r, struct lwm_err *e)
-{
-	if (lwm_comm_rank(r->world))
-		return 0;
-	r->stop_file = lwm_path_join(r->s->out, "STOP");
-	if (!r->stop_file)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
-	LWM_TRY(lwm_mkdirs(r->s->out, e));
-	return lwm_lock_take(&r->lock, r->s->out, LOCK_SECONDS, e);
-}
-
-static int go(struct run *r, struct lwm_err *e)
-{
-	struct wishes w;
-	bool done;
-	LWM_TRY(wishes_of_all(r, &w, e));
-	if (w.stop == LWM_STOP_FILE) { /* before anything is read: it is to do nothing */
-		lwm_log(LWM_WARN, "%s/STOP stands there: nothing is done; remove it to train", r->s->out);
-		return 0;
-	}
-	lwm_watchdog_pet("start");
-	LWM_TRY(prepare(r, e));
-	lwm_watchdog_pet("reading checkpoint and data");
-	lwm_watchdog_wait(true);
-	int rc = begin(r, e);
-	lwm_watchdog_wait(false);
-	LWM_TRY(rc);
-	LWM_TRY(loop(r, &done, e));
-	return done ? finish(r, e) : 0;
-}
-
-int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e)
-{
-	struct run r = { .s = s, .world = world, .began = lwm_now() };
-	int rc = lwm_stage_check(s, lwm_comm_size(world), e);
-	if (rc == 0)
-		rc = open_folder(&r, e);
-	LWM_GO(lwm_agree(world, rc, e));
-	lwm_stop_install(s->grace, r.stop_file);
-	lwm_watchdog_start(lwm_comm_rank(world), lwm_comm_size(world), s->watchdog);
-	rc = go(&r, e);
-out:
-	release(&r);
-	lwm_watchdog_stop();
-	return rc;
+	return type->check(s, &m, e);
 }

@@ -1,13 +1,24 @@
 /* stage.h - one training stage: its settings, its plan, its run.
  *
+ *	struct lwm_stage s;
+ *	lwm_stage_init(&s, e)                      every setting has its default
+ *	lwm_settings_options(&s, opts)             for lwm_tool_main; or the fields are set one by one
+ *	lwm_stage_check(&s, ranks, e)              can these settings work? for --check-options; the next two ask it themselves
+ *	lwm_stage_plan(&s, ranks, json, &out, e)   what would a run take?
+ *	lwm_stage_run(&s, world, e)                on every rank
+ *	lwm_stage_release(&s)
+ *
  * A stage trains until `steps` and leaves in `out`:
  *	step_NNNNNNNN/   checkpoints (common/io/ckpt.h), the newest verified one is the truth
  *	metrics.jsonl    one object a step and one an event, exact values
  *	summary.json     written last, when all steps are done
- *	STOP             made by a user: the stage saves and ends with 0, and does nothing while the file stands
+ *	STOP             made by a user: the stage saves and ends with 0, and does nothing while the file is there
  *	damaged/         checkpoints that were finished once and are not whole any more
  * Started again it resumes from the newest whole checkpoint, bit for bit as if it had never stopped (same mesh). Where none of
- * several is whole it refuses. Settings that decide what is computed must be those it was begun with (settings.h).
+ * several is whole it refuses. Settings that decide what is computed must be those it was begun with (settings_record.h).
+ *
+ * What is trained is an objective (objective.h). Its own settings are in its own struct, which the stage holds and does not know:
+ * lwm_next_token_of(&s)->dim is the width of a language model.
  */
 #ifndef LWM_TRAIN_STAGE_H
 #define LWM_TRAIN_STAGE_H
@@ -19,70 +30,51 @@
 #include "common/base/path.h"
 #include "common/base/str.h"
 #include "common/comm/comm.h"
-
-enum lwm_objective_kind { LWM_NEXT_TOKEN, LWM_RECONSTRUCTION };
-extern const char *const lwm_objective_names[];
-enum lwm_schedule { LWM_CONSTANT, LWM_COSINE, LWM_LINEAR };
-extern const char *const lwm_schedule_names[];
-enum lwm_warmup_from { LWM_FROM_ONE, LWM_FROM_ZERO }; /* what the first of W warm-up updates uses: 1/W of the way, or nothing */
-extern const char *const lwm_warmup_names[];
-enum lwm_offload_when { LWM_OFFLOAD_AUTO, LWM_OFFLOAD_TRUE, LWM_OFFLOAD_FALSE }; /* auto: where the device is too small */
-extern const char *const lwm_offload_names[];
-extern const char *const lwm_weighting_names[]; /* per_example per_token published: enum lwm_weighting of the loader */
+#include "common/optim/guards.h"
+#include "common/optim/schedule.h"
+#include "common/optim/weights.h"
+#include "common/train/settings.h"
 
 struct lwm_stage {
-	const char *out, *device, *start_from, *tokenizer;
-	int objective;
-	int64_t seed, threads;
+	struct lwm_values *values; /* this struct, then that of each objective, in the order of lwm_objectives */
 
-	/* model: a preset, single values over it (0 = the preset's) */
-	const char *model;
-	int64_t dim, ffn, layers, heads, kv_heads, vocab, vision_codes;
-	bool tie;
-	double theta, init_std, norm_eps; /* 0: the preset's; norm_eps 0: that of start_from, else the preset's */
+	const char *out;        /* folder of everything above */
+	int objective;          /* index into lwm_objectives */
+	const char *device;     /* auto, cpu, ref, cuda, cuda:N */
+	const char *start_from; /* first weights: random, checkpoint:DIR, model:DIR; text-...: vision tensors start fresh */
+	bool older_ok;          /* start_from checkpoint:ROOT may take an older one than the newest, when that is damaged */
+	const char *tokenizer;  /* file, recorded for the merged model; NULL: none */
+	int64_t seed, threads;  /* threads 0: all that the process may use */
 
-	/* data: "PATH" or "PATH=weight", a row shard or a folder of them; media files for reconstruction */
-	struct lwm_paths data, eval_data;
-	int64_t seq_length, tokens_per_batch, micro_rows;
-	int weighting;
-	double text_weight, vision_weight; /* both 0: as loader.h says */
+	struct lwm_paths data, eval_data; /* of the kind that the objective takes */
+	const char *model;                /* a preset of the objective; its settings say single values over it */
 
-	int64_t steps;
-	int schedule;
-	double lr, min_lr, init_lr; /* init_lr: where the warm-up starts */
-	int64_t warmup_steps, decay_steps; /* decay_steps: updates until min_lr, the warm-up among them; 0: steps */
-	int warmup_from;                   /* enum lwm_warmup_from */
-	double weight_decay, beta1, beta2, eps, clip, spike_factor;
-	bool decay_all; /* norms and biases decay too */
+	int64_t steps; /* updates of the whole stage */
+	struct lwm_schedule schedule;
+	struct lwm_adamw adamw;
+	struct lwm_guards guards;
 
-	const char *mesh_dim;
-	int ring_layout;
-	bool no_recompute;
-	int offload; /* enum lwm_offload_when */
-	int64_t mlp_chunk, loss_mib;
+	const char *mesh_dim; /* "dp,fsdp,tp,sp"; one may be -1 */
 
-	int64_t checkpoint_every, keep, keep_every, log_every, eval_every, eval_rows, stop_after;
-	double grace, watchdog;
-	bool start_over;               /* begin at step 0 although no checkpoint in `out` is whole; they are set aside */
-	bool older_ok;                 /* start_from checkpoint:ROOT may take an older one than the newest, when that is damaged */
-	struct lwm_paths allow_change; /* settings that may differ from those the run was begun with (settings.h) */
-	bool planning; /* only sizes are wanted: data may be missing */
-	double peak_tflops; /* of one rank's device, for MFU; 0: measured (peak.h) */
-	double peak_after;  /* once, when the steps of this run took so many seconds: what is shorter is not made longer */
-	int64_t plan_gib; /* planning for a GPU (bf16) of so much memory; 0: for the device at hand */
+	int64_t checkpoint_every, keep, keep_every; /* steps; newest checkpoints that stay; every so many steps for good */
+	int64_t log_every, eval_every, eval_rows;   /* steps; steps; held-out rows or frames of an evaluation */
+	int64_t stop_after;     /* steps of this run, then it saves and stops; 0: never */
+	double grace;           /* seconds before Slurm's limit at which it stops */
+	double watchdog;        /* seconds without a sign of life of a rank that end the job; 0: never */
+	bool start_over;        /* begin at step 0 although no checkpoint in `out` is whole; they are set aside */
+	struct lwm_paths allow_change; /* settings that may differ from those the run was begun with (settings_record.h) */
+	double peak_tflops;     /* of one rank's device, for MFU; 0: measured (peak.h) */
+	double peak_after;      /* once, when the steps of this run took so many seconds: what is shorter is not made longer */
 
-	/* reconstruction */
-	int64_t resolution, hidden, z_channels, codes, res_blocks, groups, batch_frames, frames_per_pass, holdout,
-		cache_mib, max_pixels, quantize_from, revive_every, revive_until, probe_frames;
-	const char *channel_mult; /* "1,2,2,4" */
-	double fps, l1, l2, codebook_weight, commit_weight;
+	bool planning;          /* only sizes are wanted: data may be missing */
+	int64_t plan_ranks;     /* that the program plans and checks for */
+	int64_t plan_gib;       /* planning for a GPU (bf16) of so much memory; 0: for the device at hand */
 };
 
-void lwm_stage_defaults(struct lwm_stage *s);
-/* Learning rate of update n (from 0): over warmup linear from init_lr to lr, of which update n has gone (n+1)/warmup, or n/warmup
- * (warmup_from zero); then constant, or cosine or linear down to min_lr at `decay_steps`. From zero with cosine it is optax's
- * warmup_cosine_decay_schedule(init_lr, lr, warmup_steps, decay_steps, min_lr). */
-double lwm_stage_lr(const struct lwm_stage *s, int64_t n);
+/* Local. Every setting has its default; -LWM_EMEMORY. lwm_stage_release frees the lists, too; strings are borrowed. A copy of the
+ * struct shares the objectives' settings and is not released. */
+int lwm_stage_init(struct lwm_stage *s, struct lwm_err *e);
+void lwm_stage_release(struct lwm_stage *s);
 
 /* Local. Can these settings work on `ranks` ranks at all? The one judge for a run, a plan and a check; looks at no file.
  * -LWM_EUSAGE or -LWM_ECONFIG. */
@@ -90,7 +82,7 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e);
 /* COLLECTIVE over world. -LWM_ESAVED after a stop that was asked for; 0 when it is complete, or stopped by the file STOP. */
 int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e);
 /* Local. What a run on `ranks` ranks would take, as text or JSON in *out; -LWM_ECONFIG when it cannot work. Where data, tokenizer
- * or the model to start from are not there (-LWM_ENOINPUT) *out is filled all the same. */
+ * or the model to start from do not exist (-LWM_ENOINPUT) *out is filled all the same. */
 int lwm_stage_plan(const struct lwm_stage *s, int ranks, bool json, struct lwm_str *out, struct lwm_err *e);
 
 #endif

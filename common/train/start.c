@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "common/io/source.h"
-#include "common/model/llama_json.h"
 #include "common/tensor/range.h"
 #include "common/train/share.h"
 
@@ -61,18 +60,6 @@ int lwm_start_read(struct lwm_comm *comm, const char *source, bool older_ok, con
 			rc = lwm_source_read(&s, q, may_lack_vision && q->modality == LWM_VISION, at - q->offset, n,
 					     host_out + (at - first), e);
 	}
-	lwm_source_close(&s);
-	return rc;
-}
-
-int lwm_start_config(struct lwm_llama_cfg *c, const char *source, bool older_ok, struct lwm_err *e)
-{
-	struct lwm_source s;
-	int rc = lwm_source_open(&s, source, older_ok, LWM_CKPT_SEAL, e); /* whoever wants the weights looks at them */
-	if (rc == 0 && !lwm_source_config(&s))
-		rc = lwm_fail(e, LWM_EDATA, "%s: its record holds no model configuration", s.dir);
-	if (rc == 0)
-		rc = lwm_llama_from_json(c, lwm_source_config(&s), s.dir, e);
 	lwm_source_close(&s);
 	return rc;
 }

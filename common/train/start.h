@@ -3,7 +3,6 @@
 #define LWM_TRAIN_START_H
 
 #include "common/comm/comm.h"
-#include "common/model/llama.h"
 #include "common/tensor/tensor.h"
 
 /* Where weights come from: "checkpoint:ROOT" or "checkpoint:ROOT/step_N", "model:DIR". Values of the tensors t that lie in
@@ -17,9 +16,5 @@ int lwm_start_read(struct lwm_comm *comm, const char *source, bool older_ok, con
 /* What lwm_start_read finds out before it reads: is it there, and of this kind? Its bytes are not looked at. Local. */
 int lwm_start_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
 		   struct lwm_err *e);
-
-/* The configuration of a language model that weights may come from, as above; -LWM_ENOINPUT: nothing is there. Of a checkpoint only
- * the record is looked at. Local. */
-int lwm_start_config(struct lwm_llama_cfg *c, const char *source, bool older_ok, struct lwm_err *e);
 
 #endif

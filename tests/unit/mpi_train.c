@@ -21,7 +21,7 @@ static int train(struct lwm_comm *c, const char *rows, const char *out, const ch
 	int rc = fx_stage(&s, rows, out, e);
 	s.steps = STEPS;
 	s.mesh_dim = mesh;
-	s.ring_layout = layout;
+	lwm_next_token_of(&s)->ring_layout = layout;
 	s.stop_after = STEPS / 2;
 	if (rc == 0)
 		rc = lwm_stage_run(&s, c, e);
@@ -30,7 +30,7 @@ static int train(struct lwm_comm *c, const char *rows, const char *out, const ch
 		s.stop_after = 0;
 		rc = lwm_stage_run(&s, c, e);
 	}
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 	return rc;
 }
 

@@ -111,9 +111,9 @@ static void train_on(const char *mesh, int ranks, const char *nccl, double *loss
 
 	snprintf(out, sizeof out, "%s/%s-%s", root, mesh, nccl);
 	assert_int_equal(fx_stage(&s, rows, out, &e), 0);
-	s.tokens_per_batch = FX_SEQ * 4;
-	s.micro_rows = 1;
-	s.layers = 1;
+	lwm_next_token_of(&s)->tokens_per_batch = FX_SEQ * 4;
+	lwm_next_token_of(&s)->micro_rows = 1;
+	lwm_next_token_of(&s)->layers = 1;
 	s.steps = STEPS;
 	s.mesh_dim = mesh;
 	setenv("LWM_NCCL", nccl, 1);
@@ -121,7 +121,7 @@ static void train_on(const char *mesh, int ranks, const char *nccl, double *loss
 		fail_msg("mesh %s, LWM_NCCL=%s: %s", mesh, nccl, e.msg);
 	unsetenv("LWM_NCCL");
 	assert_int_equal(fx_losses(out, loss, STEPS), STEPS);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 /* Any mesh gives the losses of one rank, whichever way the gradients and the ring go. */

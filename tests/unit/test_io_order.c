@@ -524,7 +524,7 @@ static void a_stage(void **state)
 	watch();
 	must(lwm_comm_threads(1, run_on, &s, &e), &e);
 	check("stage", 3, 2 * 5 + 2);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 static bool committed(const char *out, int64_t step)
@@ -559,7 +559,7 @@ static void a_full_disk(void **state)
 	lwm_err_clear(&e);
 	must(lwm_comm_threads(1, run_on, &s, &e), &e);
 	assert_true(committed(out, 5));
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 /* Many small files at once: one sync of the file system at the end, and none before. */

@@ -424,20 +424,21 @@ static void rates(void **state)
 	};
 	struct lwm_stage s;
 	(void)state;
-	lwm_stage_defaults(&s);
-	s.schedule = LWM_COSINE;
-	s.warmup_from = LWM_FROM_ZERO;
+	OK(lwm_stage_init(&s, &err));
+	s.schedule.shape = LWM_COSINE;
+	s.schedule.warmup_from = LWM_FROM_ZERO;
 	for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
-		s.init_lr = want[i].init;
-		s.lr = want[i].peak;
-		s.min_lr = want[i].end;
-		s.warmup_steps = want[i].warm;
-		s.decay_steps = want[i].decay;
-		double got = lwm_stage_lr(&s, want[i].n);
+		s.schedule.init_lr = want[i].init;
+		s.schedule.lr = want[i].peak;
+		s.schedule.min_lr = want[i].end;
+		s.schedule.warmup_steps = want[i].warm;
+		s.schedule.decay_steps = want[i].decay;
+		double got = lwm_schedule_rate(&s.schedule, s.steps, want[i].n);
 		if (!(fabs(got - want[i].lr) <= 1e-12 * want[i].peak))
 			fail_msg("update %d of warm-up %d, decay %d: %.15g, expected %.15g", (int)want[i].n, (int)want[i].warm,
 				 (int)want[i].decay, got, want[i].lr);
 	}
+	lwm_stage_release(&s);
 }
 
 enum { NORM = 3, MATRIX = 5, ALL = NORM + MATRIX, UPDATES = 14 };
@@ -449,7 +450,6 @@ static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct l
 	struct lwm_tensor list[2] = { { .count = NORM, .trainable = true },
 				      { .offset = NORM, .count = MATRIX, .trainable = true, .decays = true } };
 	const struct lwm_tensors t = { .list = list, .n = 2 };
-	const struct lwm_adamw how = { s->beta1, s->beta2, s->eps, s->weight_decay, s->decay_all };
 	struct lwm_devcomm *dc;
 	struct lwm_weights w;
 	OK(lwm_devcomm_new(&dc, dev, comm, &err));
@@ -464,7 +464,8 @@ static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct l
 			host[i] = (float)(0.4 * sin(1.3 * n + 0.9 * i) + 0.05 * i);
 		assert_int_equal(lk_upload(dev, w.grad, host, (size_t)w.count * sizeof *host), 0);
 		OK(lwm_weights_reduce(&w, 1, &norm, &err));
-		OK(lwm_weights_update(&w, &t, &how, n, lwm_stage_lr(s, n), norm > s->clip ? s->clip / norm : 1, &err));
+		double lr = lwm_schedule_rate(&s->schedule, s->steps, n), clip = s->guards.clip;
+		OK(lwm_weights_update(&w, &t, &s->adamw, n, lr, norm > clip ? clip / norm : 1, &err));
 		OK(lwm_weights_take(&w, LWM_STATE_WEIGHTS, host, &err));
 		for (int i = 0; i < ALL; i++)
 			if (!(fabs((double)host[i] - want[n][i]) <= 2e-6))
@@ -486,17 +487,18 @@ static void updates(void **state)
 	struct lk_dev *dev;
 	char why[256];
 	(void)state;
-	lwm_stage_defaults(&s);
-	s.schedule = LWM_COSINE;
-	s.warmup_from = LWM_FROM_ZERO;
-	s.lr = 0.02;
-	s.min_lr = 0.004;
-	s.warmup_steps = 4;
-	s.decay_steps = 12;
-	s.decay_all = true;
+	OK(lwm_stage_init(&s, &err));
+	s.schedule.shape = LWM_COSINE;
+	s.schedule.warmup_from = LWM_FROM_ZERO;
+	s.schedule.lr = 0.02;
+	s.schedule.min_lr = 0.004;
+	s.schedule.warmup_steps = 4;
+	s.schedule.decay_steps = 12;
+	s.adamw.decay_all = true;
 	assert_int_equal(lk_dev_open(&dev, "cpu", 1, why, sizeof why), 0);
 	OK(lwm_comm_self(&comm, &err));
 	updates_on(dev, comm, &s, want);
+	lwm_stage_release(&s);
 	lwm_comm_free(comm);
 	lk_dev_close(dev);
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/num.h"
 #include "common/media/picture.h"
 #include "common/data/ingest/clipdoc.h"
 #include "common/train/recon.h"
@@ -40,7 +41,9 @@ static void open_rig(struct rig *g, int64_t quantize_from)
 	struct lwm_err e = { 0 };
 	char why[256];
 	memset(g, 0, sizeof *g);
-	lwm_recon_defaults(&g->c);
+	g->c.loss = (struct lwm_vqgan_loss){ .l1 = 0.1f, .l2 = 1, .codebook = 0.2f, .commit = 0.02f };
+	g->c.cache_bytes = 2LL << 30;
+	g->c.revive_until = 1000;
 	g->c.model = (struct lwm_vqgan_cfg){ .resolution = 16, .hidden = 8, .levels = 3, .mult = { 1, 2, 2 },
 					     .res_blocks = 1, .z_channels = 4, .embed_dim = 4, .num_embeddings = 32,
 					     .groups = 4 };
@@ -94,7 +97,7 @@ static double held_out(struct rig *g)
 	struct lwm_recon_stats st = { 0 };
 	struct lwm_err e = { 0 };
 	assert_int_equal(lwm_recon_eval(g->r, 100, &st, &e), 0);
-	return lwm_recon_psnr(&st);
+	return lwm_psnr(st.sum.l2 / st.sum.frames);
 }
 
 static void cache_and_holdout(void **state)

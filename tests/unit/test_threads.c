@@ -94,13 +94,13 @@ static void train(int n, int ranks, int64_t kv_heads, struct lwm_hash *state, do
 	snprintf(out, sizeof out, "%s/run-%d-%d-%d", root, n, ranks, (int)kv_heads);
 	must(fx_stage(&s, rows, out, &e), &e);
 	s.threads = n;
-	s.dim = 128;
-	s.ffn = 192;
-	s.layers = 1;
-	s.kv_heads = kv_heads;
-	s.seq_length = SEQ;
-	s.tokens_per_batch = ROWS * SEQ;
-	s.micro_rows = 2;
+	lwm_next_token_of(&s)->dim = 128;
+	lwm_next_token_of(&s)->ffn = 192;
+	lwm_next_token_of(&s)->layers = 1;
+	lwm_next_token_of(&s)->kv_heads = kv_heads;
+	lwm_next_token_of(&s)->seq_length = SEQ;
+	lwm_next_token_of(&s)->tokens_per_batch = ROWS * SEQ;
+	lwm_next_token_of(&s)->micro_rows = 2;
 	s.steps = STEPS;
 	s.mesh_dim = ranks > 1 ? "1,1,1,-1" : "1,1,1,1";
 	must(lwm_comm_threads(ranks, run_on, &s, &e), &e);
@@ -112,7 +112,7 @@ static void train(int n, int ranks, int64_t kv_heads, struct lwm_hash *state, do
 		norm[i] = probe_number(steps, i, "grad_norm");
 	}
 	json_decref(steps);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 static void same_training(int ranks, int64_t kv_heads)

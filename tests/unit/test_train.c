@@ -64,7 +64,7 @@ static void test_learns(void **state)
 	assert_int_equal(fx_losses(out, loss, 64), 40);
 	assert_true(fabs(loss[0] - log(FX_VOCAB)) < 0.2);
 	assert_true(loss[39] < 0.6 * loss[0]);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 /* Stopped after every possible number of steps and gone on with: the same losses and the same final state. */
@@ -80,7 +80,7 @@ static void test_resume(void **state)
 	must(run(&s, 1, &e), &e);
 	assert_int_equal(fx_losses(out, a, 64), 12);
 	must(fx_state(out, &whole, &e), &e);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 	for (int k = 1; k <= 5; k += 2) {
 		char name[32];
 		int rc, runs = 0;
@@ -98,7 +98,7 @@ static void test_resume(void **state)
 		assert_memory_equal(a, b, 12 * sizeof *a);
 		must(fx_state(out, &parts, &e), &e);
 		assert_string_equal(whole.hex, parts.hex);
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 
@@ -119,20 +119,20 @@ static void test_meshes(void **state)
 		snprintf(name, sizeof name, "mesh%d", i);
 		stage(&s, name, out, sizeof out);
 		s.mesh_dim = m[i].mesh;
-		s.ring_layout = m[i].layout;
+		lwm_next_token_of(&s)->ring_layout = m[i].layout;
 		s.stop_after = 6;
 		assert_int_equal(run(&s, m[i].ranks, &e), -LWM_ESAVED);
 		lwm_err_clear(&e);
 		/* the second half on the mesh before it in the list */
 		s.stop_after = 0;
 		s.mesh_dim = m[(i + 5) % 6].mesh;
-		s.ring_layout = m[(i + 5) % 6].layout;
+		lwm_next_token_of(&s)->ring_layout = m[(i + 5) % 6].layout;
 		must(run(&s, m[(i + 5) % 6].ranks, &e), &e);
 		assert_int_equal(fx_losses(out, i ? b : a, 64), 12);
 		for (int k = 0; i && k < 12; k++)
 			if (fabs(a[k] - b[k]) > 2e-4 * fabs(a[k])) /* fp32 sums in another order, through 12 AdamW steps */
 				fail_msg("mesh %s, step %d: loss %.9g, on one rank %.9g", m[i].mesh, k, b[k], a[k]);
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 
@@ -146,14 +146,14 @@ static void test_micro_rows(void **state)
 		char name[32], out[256];
 		snprintf(name, sizeof name, "micro%d", micro);
 		stage(&s, name, out, sizeof out);
-		s.micro_rows = micro;
-		s.mlp_chunk = 16 * micro;
-		s.no_recompute = micro == 4;
+		lwm_next_token_of(&s)->micro_rows = micro;
+		lwm_next_token_of(&s)->mlp_chunk = 16 * micro;
+		lwm_next_token_of(&s)->no_recompute = micro == 4;
 		must(run(&s, 1, &e), &e);
 		assert_int_equal(fx_losses(out, micro > 1 ? b : a, 64), 12);
 		for (int k = 0; micro > 1 && k < 12; k++)
 			assert_true(fabs(a[k] - b[k]) <= 2e-4 * fabs(a[k]));
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 
@@ -169,15 +169,15 @@ static void test_start_from(void **state)
 	s.steps = 30;
 	must(run(&s, 1, &e), &e);
 	assert_int_equal(fx_losses(first, a, 64), 30);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 	stage(&s, "second", out, sizeof out);
 	snprintf(from, sizeof from, "checkpoint:%s", first);
 	s.start_from = from;
-	s.theta = 1e6;
+	lwm_next_token_of(&s)->theta = 1e6;
 	must(run(&s, 1, &e), &e);
 	assert_int_equal(fx_losses(out, b, 64), 12);
 	assert_true(b[0] < 0.8 * a[0]);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 static void refused(struct lwm_stage *s, int ranks, int code, const char *part)
@@ -194,20 +194,20 @@ static void test_refusals(void **state)
 	char out[256];
 	(void)state;
 	stage(&s, "refused", out, sizeof out);
-	s.tokens_per_batch = 100;
+	lwm_next_token_of(&s)->tokens_per_batch = 100;
 	refused(&s, 1, LWM_ECONFIG, "not a multiple");
-	s.tokens_per_batch = FX_SEQ * 8;
-	s.seq_length = 128;
+	lwm_next_token_of(&s)->tokens_per_batch = FX_SEQ * 8;
+	lwm_next_token_of(&s)->seq_length = 128;
 	refused(&s, 1, LWM_ECONFIG, "64");
-	s.seq_length = FX_SEQ;
+	lwm_next_token_of(&s)->seq_length = FX_SEQ;
 	s.mesh_dim = "1,1,1,3";
 	refused(&s, 3, LWM_ECONFIG, "multiple of 6");
 	s.mesh_dim = "1,1,2,1";
 	refused(&s, 2, LWM_ECONFIG, "tensor parallelism");
 	s.mesh_dim = "1,1,1,1";
-	s.vocab = 100;
+	lwm_next_token_of(&s)->vocab = 100;
 	refused(&s, 1, LWM_ECONFIG, "vocabulary of 40");
-	s.vocab = 0;
+	lwm_next_token_of(&s)->vocab = 0;
 	s.device = "gpu";
 	refused(&s, 1, LWM_EUNAVAIL, "gpu");
 	s.device = "cpu";
@@ -215,7 +215,7 @@ static void test_refusals(void **state)
 	refused(&s, 1, LWM_EUSAGE, "nowhere");
 	s.start_from = "checkpoint:/nonexistent";
 	refused(&s, 1, LWM_ENOINPUT, "/nonexistent");
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 /* A stage that is run again with another model or seed is refused with both values. */
@@ -229,30 +229,26 @@ static void test_other_model(void **state)
 	s.steps = 2;
 	must(run(&s, 1, &e), &e);
 	s.steps = 4;
-	s.layers = 3;
+	lwm_next_token_of(&s)->layers = 3;
 	refused(&s, 1, LWM_ECONFIG, "num_hidden_layers = 2, this stage says 3");
-	s.layers = 2;
+	lwm_next_token_of(&s)->layers = 2;
 	s.seed = 9;
 	refused(&s, 1, LWM_ECONFIG, "seed 3, not 9");
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 static void test_schedules(void **state)
 {
-	struct lwm_stage s;
+	struct lwm_schedule s = { .lr = 1, .min_lr = 0.1, .warmup_steps = 10 };
 	(void)state;
-	lwm_stage_defaults(&s);
-	s.lr = 1;
-	s.min_lr = 0.1;
-	s.warmup_steps = 10;
-	s.steps = 110;
-	assert_true(lwm_stage_lr(&s, 0) == 0.1 && lwm_stage_lr(&s, 9) == 1 && lwm_stage_lr(&s, 109) == 1);
-	s.schedule = LWM_COSINE;
-	assert_true(fabs(lwm_stage_lr(&s, 60) - 0.55) < 1e-12 && fabs(lwm_stage_lr(&s, 110) - 0.1) < 1e-12);
-	s.schedule = LWM_LINEAR;
-	assert_true(fabs(lwm_stage_lr(&s, 35) - 0.775) < 1e-12 && fabs(lwm_stage_lr(&s, 500) - 0.1) < 1e-12);
+	assert_true(lwm_schedule_rate(&s, 110, 0) == 0.1 && lwm_schedule_rate(&s, 110, 9) == 1);
+	assert_true(lwm_schedule_rate(&s, 110, 109) == 1);
+	s.shape = LWM_COSINE;
+	assert_true(fabs(lwm_schedule_rate(&s, 110, 60) - 0.55) < 1e-12 && fabs(lwm_schedule_rate(&s, 110, 110) - 0.1) < 1e-12);
+	s.shape = LWM_LINEAR;
+	assert_true(fabs(lwm_schedule_rate(&s, 110, 35) - 0.775) < 1e-12 && fabs(lwm_schedule_rate(&s, 110, 500) - 0.1) < 1e-12);
 	s.warmup_steps = 0;
-	assert_true(lwm_stage_lr(&s, 0) == 1);
+	assert_true(lwm_schedule_rate(&s, 110, 0) == 1);
 }
 
 int main(void)

@@ -64,10 +64,10 @@ static void stage(struct lwm_stage *s, const char *name, int64_t seq_ranks, char
 	struct lwm_err e = { 0 };
 	snprintf(out, size, "%s/%s", root, name);
 	must(fx_stage(s, rows, out, &e), &e);
-	s->layers = 1;
+	lwm_next_token_of(s)->layers = 1;
 	s->steps = 1;
-	s->lr = 0.05; /* far from the even loss of an untrained model */
-	s->tokens_per_batch = 12 * FX_SEQ;
+	s->schedule.lr = 0.05; /* far from the even loss of an untrained model */
+	lwm_next_token_of(s)->tokens_per_batch = 12 * FX_SEQ;
 	s->mesh_dim = seq_ranks > 1 ? "-1,1,1,2" : "-1,1,1,1";
 }
 
@@ -169,14 +169,13 @@ static void each_row_once(void **state)
 		char out[256], name[32];
 		snprintf(name, sizeof name, "once%d", (int)i);
 		stage(&s, name, t[i].seq_ranks, out, sizeof out);
-		s.micro_rows = t[i].micro;
+		lwm_next_token_of(&s)->micro_rows = t[i].micro;
 		s.eval_rows = t[i].asked;
 		for (int k = 0; k < t[i].files; k++)
 			must(lwm_paths_add(&s.eval_data, held[k], &e), &e);
 		must(lwm_comm_threads(t[i].ranks, run_on, &s, &e), &e);
 		check(out, t[i].counted, t[i].files);
-		lwm_paths_release(&s.data);
-		lwm_paths_release(&s.eval_data);
+		lwm_stage_release(&s);
 	}
 }
 
@@ -188,7 +187,7 @@ static void weighted_rows_once(void **state)
 	char out[256], text[2][400];
 	(void)state;
 	stage(&s, "weighted", 1, out, sizeof out);
-	s.micro_rows = 2;
+	lwm_next_token_of(&s)->micro_rows = 2;
 	s.eval_rows = 1000;
 	for (int k = 0; k < 2; k++) {
 		snprintf(text[k], sizeof text[k], "%s=%d", held[k], k ? 3 : 1);
@@ -196,8 +195,7 @@ static void weighted_rows_once(void **state)
 	}
 	must(lwm_comm_threads(3, run_on, &s, &e), &e);
 	check(out, N + SHORT, 2);
-	lwm_paths_release(&s.data);
-	lwm_paths_release(&s.eval_data);
+	lwm_stage_release(&s);
 }
 
 static void none_named_twice(void **state)
@@ -213,8 +211,7 @@ static void none_named_twice(void **state)
 	s.eval_rows = 4;
 	assert_int_equal(lwm_comm_threads(1, run_on, &s, &e), -LWM_ECONFIG);
 	assert_non_null(strstr(e.msg, "0.h5: holds the rows of"));
-	lwm_paths_release(&s.data);
-	lwm_paths_release(&s.eval_data);
+	lwm_stage_release(&s);
 }
 
 /* Held-out data, but no rows of it wanted: no evaluation. */
@@ -231,8 +228,7 @@ static void no_rows(void **state)
 	json_t *list = probe_events(out, "eval");
 	assert_int_equal(json_array_size(list), 0);
 	json_decref(list);
-	lwm_paths_release(&s.data);
-	lwm_paths_release(&s.eval_data);
+	lwm_stage_release(&s);
 }
 
 int main(void)

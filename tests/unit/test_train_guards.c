@@ -1,7 +1,7 @@
 /* Steps that must not be taken: a NaN, an infinity or a spike at a chosen step and rank leaves everything as it was.
  *
- * objective.c is replaced at link time: this program defines lwm_objective_new itself. It hands out the real objective of
- * text with its step wrapped, so that gradients and sums can be spoilt, or given a norm, exactly where a case says so.
+ * objectives.c is replaced at link time: this program defines the table of objectives itself. It holds the real objective of text
+ * with its step wrapped, so that gradients and sums can be spoilt, or given a norm, exactly where a case says so.
  * Everything else is the stage as shipped. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,9 +26,9 @@ static struct {
 	int rank;             /* the one that is spoilt */
 } script;
 
-const char *const lwm_objective_names[] = { "next-token", "reconstruction", NULL };
-static const struct lwm_objective_ops *real;
-static struct lwm_objective_ops wrapped;
+static struct lwm_objective_type wrapped; /* lwm_next_token, with another step */
+const char *const lwm_objective_names[] = { "next-token", NULL };
+const struct lwm_objective_type *const lwm_objectives[] = { &wrapped, NULL };
 
 static double length(const float *g, int64_t n)
 {
@@ -52,54 +52,15 @@ static void spoil(enum poison how, float *grads, double *sums)
 
 static int step(struct lwm_objective *o, int64_t at, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
 {
-	LWM_TRY(real->step(o, at, grads, sums, e));
+	LWM_TRY(lwm_next_token.step(o, at, grads, sums, e));
 	assert_true(at < LONGEST);
 	if (script.norm[at] > 0) { /* on one rank alone: the gradient of the step is sums' divisor times what is wanted */
-		float by = (float)(script.norm[at] * real->norm(sums) / length(grads, o->tensors.total));
+		float by = (float)(script.norm[at] * lwm_next_token.norm(sums) / length(grads, o->tensors.total));
 		for (int64_t i = 0; i < o->tensors.total; i++)
 			grads[i] *= by;
 	}
 	if (lwm_comm_rank(o->mesh->world) == script.rank)
 		spoil(script.at[at], grads, sums);
-	return 0;
-}
-
-int lwm_objective_new(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m, struct lk_dev *dev,
-		      struct lwm_err *e)
-{
-	LWM_TRY(lwm_objective_tokens(out, s, m, dev, e));
-	(*out)->ops = &wrapped;
-	return 0;
-}
-
-int lwm_objective_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
-{
-	return lwm_objective_tokens_check(s, m, e);
-}
-
-void lwm_objective_free(struct lwm_objective *o)
-{
-	if (o)
-		o->ops->free(o);
-}
-
-/* The real table, from an objective that is thrown away. */
-static int learn_table(struct lwm_comm *c, void *arg, struct lwm_err *e)
-{
-	struct lwm_objective *o;
-	struct lwm_mesh m;
-	struct lk_dev *dev;
-	char why[256];
-	if (lk_dev_open(&dev, "cpu", 1, why, sizeof why))
-		return lwm_fail(e, LWM_EUNAVAIL, "%s", why);
-	LWM_TRY(lwm_mesh_new(&m, "1,1,1,1", c, e));
-	LWM_TRY(lwm_objective_tokens(&o, arg, &m, dev, e));
-	real = o->ops;
-	wrapped = *real;
-	wrapped.step = step;
-	lwm_objective_free(o);
-	lwm_mesh_release(&m);
-	lk_dev_close(dev);
 	return 0;
 }
 
@@ -110,8 +71,8 @@ static void stage(struct lwm_stage *s, const char *name, char *out, size_t size)
 	struct lwm_err e = { 0 };
 	snprintf(out, size, "%s/%s", root, name);
 	must(fx_stage(s, rows, out, &e), &e);
-	s->layers = 1;
-	s->tokens_per_batch = 4 * FX_SEQ;
+	lwm_next_token_of(s)->layers = 1;
+	lwm_next_token_of(s)->tokens_per_batch = 4 * FX_SEQ;
 	s->checkpoint_every = 1;
 	s->keep = 1000;
 	memset(&script, 0, sizeof script);
@@ -120,18 +81,13 @@ static void stage(struct lwm_stage *s, const char *name, char *out, size_t size)
 static int set_up(void **state)
 {
 	struct lwm_err e = { 0 };
-	struct lwm_stage s;
-	char out[256];
 	(void)state;
 	lwm_log_init("test_train_guards", LWM_ERROR);
+	wrapped = lwm_next_token;
+	wrapped.step = step;
 	snprintf(root, sizeof root, "/tmp/lwm-test-guards-%ld", (long)getpid());
 	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	if (lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0)
-		return -1;
-	stage(&s, "table", out, sizeof out);
-	int rc = lwm_comm_threads(1, learn_table, &s, &e);
-	lwm_paths_release(&s.data);
-	return rc;
+	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0 ? -1 : 0;
 }
 
 static int tear_down(void **state)
@@ -208,7 +164,7 @@ static void test_not_finite(void **state)
 			decisions(out, seen, sizeof seen);
 			assert_string_equal(seen, "..s..");
 			nothing_moved(name, out, 2);
-			lwm_paths_release(&s.data);
+			lwm_stage_release(&s);
 		}
 	}
 }
@@ -234,7 +190,7 @@ static void test_ten_in_a_row(void **state)
 	must(run(&s, 1, &e), &e);
 	decisions(out, seen, sizeof seen);
 	assert_string_equal(seen, "...sssssssss.sssssssss..");
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 	for (int ranks = 1; ranks <= 2; ranks++) {
 		stage(&s, ranks == 1 ? "ten" : "ten of two", out, sizeof out);
 		s.steps = 24;
@@ -242,7 +198,7 @@ static void test_ten_in_a_row(void **state)
 		assert_int_equal(run(&s, ranks, &e), -LWM_ENUMERIC);
 		assert_non_null(strstr(e.msg, "step 12"));
 		assert_non_null(strstr(e.msg, "10 updates were skipped"));
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 
@@ -261,7 +217,7 @@ static void test_one_in_fifty(void **state)
 		snprintf(name, sizeof name, "fifty%d", (int)k);
 		stage(&s, name, out, sizeof out);
 		s.checkpoint_every = 0;
-		s.layers = 1;
+		lwm_next_token_of(&s)->layers = 1;
 		s.steps = t[k].steps;
 		for (int i = 0; i < t[k].skips; i++)
 			script.at[2 + t[k].apart * i] = NAN_GRADIENT;
@@ -270,7 +226,7 @@ static void test_one_in_fifty(void **state)
 		assert_int_equal(rc, t[k].ends ? -LWM_ENUMERIC : 0);
 		if (t[k].ends)
 			assert_non_null(strstr(e.msg, t[k].ends));
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 
@@ -291,7 +247,7 @@ static void spike_case(const char *name, double factor, int64_t at, double norm,
 	stage(&s, name, out, sizeof out);
 	s.checkpoint_every = 0;
 	s.steps = steps;
-	s.spike_factor = factor;
+	s.guards.spike_factor = factor;
 	usual_norms();
 	script.norm[at] = norm;
 	must(run(&s, 1, &e), &e);
@@ -301,7 +257,7 @@ static void spike_case(const char *name, double factor, int64_t at, double norm,
 	want[at] = skipped ? 's' : '.';
 	if (strcmp(seen, want))
 		fail_msg("%s: %s, expected %s", name, seen, want);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 static void test_spikes(void **state)
@@ -324,7 +280,7 @@ static void test_window_moves(void **state)
 	(void)state;
 	stage(&s, "moves", out, sizeof out);
 	s.checkpoint_every = 0;
-	s.spike_factor = 10;
+	s.guards.spike_factor = 10;
 	s.steps = 140;
 	for (int i = 0; i < LONGEST; i++)
 		script.norm[i] = i < 64 ? 1 : 8; /* 8 is no spike beside 1, 50 is one beside 1 and none beside 8 */
@@ -336,14 +292,14 @@ static void test_window_moves(void **state)
 	assert_int_equal(seen[64 + 33], '.');
 	assert_int_equal(strlen(seen), 140);
 	assert_ptr_equal(strchr(seen, 's'), strrchr(seen, 's'));
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 /* ---- interrupted ---- */
 
 static void hard_times(struct lwm_stage *s)
 {
-	s->spike_factor = 5;
+	s->guards.spike_factor = 5;
 	s->steps = 84;
 	s->checkpoint_every = 0;
 	s->keep = 1;
@@ -385,7 +341,7 @@ static void test_resume_decides_the_same(void **state)
 		if (strcmp(seen, want))
 			fail_msg("stopped every %d steps: %s, without a stop %s", every[i], seen, want);
 		assert_string_equal(parts.hex, whole.hex);
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 
@@ -409,7 +365,7 @@ static void test_row_of_skips_survives_a_stop(void **state)
 		assert_int_equal(rc, -LWM_ENUMERIC);
 		if (!strstr(e.msg, "step 12"))
 			fail_msg("stopped every %d steps: %s", every, e.msg);
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 

@@ -82,7 +82,7 @@ static void stage(struct lwm_stage *s, char *out, const char *name)
 	struct lwm_err e = { 0 };
 	snprintf(out, 256, "%s/%s", root, name);
 	must(fx_stage(s, rows, out, &e), &e);
-	s->tokens_per_batch = ROWS * SEQ;
+	lwm_next_token_of(s)->tokens_per_batch = ROWS * SEQ;
 	s->steps = 3;
 }
 
@@ -110,7 +110,7 @@ static void flops_of_packed_rows(void **state)
 		snprintf(name, sizeof name, "mesh%d", (int)i);
 		stage(&s, out, name);
 		s.mesh_dim = t[i].mesh;
-		s.micro_rows = t[i].micro;
+		lwm_next_token_of(&s)->micro_rows = t[i].micro;
 		must(lwm_comm_threads(t[i].ranks, run_on, &s, &e), &e);
 		json_t *list = probe_events(out, "step");
 		assert_int_equal(json_array_size(list), 3);
@@ -118,7 +118,7 @@ static void flops_of_packed_rows(void **state)
 			if (probe_number(list, k, "flops") != want)
 				fail_msg("%s: %.17g FLOPs, expected %.17g", t[i].mesh, probe_number(list, k, "flops"), want);
 		json_decref(list);
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 
@@ -138,7 +138,7 @@ static void plan_says_at_most(void **state)
 	assert_true(got == layers_flops(n, n * (SEQ + 1) / 2) + 6 * 32 * n * VISION_ROWS);
 	json_decref(j);
 	lwm_str_release(&text);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 static double sum_of(json_t *list, const char *key)
@@ -169,7 +169,7 @@ static void with_peak(struct lwm_stage *s, const char *out, int ranks, const cha
 	json_decref(steps);
 	json_decref(at);
 	json_decref(end);
-	lwm_paths_release(&s->data);
+	lwm_stage_release(s);
 }
 
 /* The measuring uses the gradient's memory, and trains nothing else for it. */
@@ -203,7 +203,8 @@ static int beyond_its_peak(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	char why[256];
 	assert_int_equal(lk_dev_open(&dev, "cpu", 1, why, sizeof why), 0);
 	must(lwm_mesh_new(&m, "1,1,1,1", c, e), e);
-	struct lwm_objective o = { .kind = "test", .unit = "tok", .dev = dev, .mesh = &m, .stage = s, .tokens_per_step = 1 };
+	const struct lwm_objective_type type = { .kind = "test", .unit = "tok" };
+	struct lwm_objective o = { .type = &type, .dev = dev, .mesh = &m, .stage = s, .units_per_step = 1 };
 	struct lwm_progress_state st = { .loss = 1, .more = "" };
 	const struct lwm_step_figures f = { .grad_norm = 1, .lr = 1, .seconds = 1, .flops = 3e9 };
 	struct lwm_metrics *x;
@@ -234,7 +235,7 @@ static void a_peak_that_steps_exceed(void **state)
 		assert_true(fabs(probe_number(end, 0, "mfu") - (given ? 3 : 1)) < 1e-6);
 		assert_true(fabs(probe_number(end, 0, "peak_tflops") - (given ? 1e-3 : 3e-3)) < 1e-9);
 		json_decref(end);
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 

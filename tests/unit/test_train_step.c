@@ -60,15 +60,15 @@ static void stage(struct lwm_stage *s, const char *name, const char *data, char 
 	snprintf(out, size, "%s/%s", root, name);
 	must(fx_stage(s, data, out, &e), &e);
 	s->steps = STEPS;
-	s->lr = 0.01;
-	s->warmup_steps = 5;
-	s->beta1 = 0.8;
-	s->beta2 = 0.9;
-	s->eps = 1e-3;
-	s->weight_decay = 0.3;
-	s->theta = 500;
-	s->micro_rows = MICRO;
-	s->tokens_per_batch = PER_STEP * FX_SEQ;
+	s->schedule.lr = 0.01;
+	s->schedule.warmup_steps = 5;
+	s->adamw.beta1 = 0.8;
+	s->adamw.beta2 = 0.9;
+	s->adamw.eps = 1e-3;
+	s->adamw.weight_decay = 0.3;
+	lwm_next_token_of(s)->theta = 500;
+	lwm_next_token_of(s)->micro_rows = MICRO;
+	lwm_next_token_of(s)->tokens_per_batch = PER_STEP * FX_SEQ;
 	s->checkpoint_every = 1;
 	s->keep = 100;
 }
@@ -77,7 +77,6 @@ static void run(struct lwm_stage *s, int ranks)
 {
 	struct lwm_err e = { 0 };
 	must(lwm_comm_threads(ranks, run_on, s, &e), &e);
-	lwm_paths_release(&s->data);
 }
 
 /* ---- by hand ---- */
@@ -97,8 +96,8 @@ struct hand { /* of one step: gradient of the summed loss, its divisor, the sum 
 static void model_of(struct lwm_llama_cfg *c, const struct lwm_stage *s, bool vision)
 {
 	*c = (struct lwm_llama_cfg){ .vocab_text = vision ? MIXED_TEXT : FX_VOCAB, .dim = 32, .ffn = 48, .layers = 2,
-				     .heads = 4, .kv_heads = 2, .max_seq = FX_SEQ, .rope_theta = s->theta, .rms_eps = 1e-6,
-				     .init_std = 0.02, .tie_embeddings = true };
+				     .heads = 4, .kv_heads = 2, .max_seq = FX_SEQ, .rope_theta = lwm_next_token_of(s)->theta,
+				     .rms_eps = 1e-6, .init_std = 0.02, .tie_embeddings = true };
 	if (vision)
 		lwm_llama_add_vision(c, FX_VOCAB - MIXED_TEXT - 2);
 }
@@ -231,10 +230,12 @@ struct adam {
 
 static struct adam hand_adamw(const struct lwm_stage *s, int64_t step, double p, double m, double v, double g, bool decay)
 {
-	double n = (double)(step + 1), lr = s->lr * (s->warmup_from == LWM_FROM_ZERO ? n - 1 : n) / (double)s->warmup_steps;
-	struct adam a = { 0, s->beta1 * m + (1 - s->beta1) * g, s->beta2 * v + (1 - s->beta2) * g * g };
-	double mh = a.m / (1 - pow(s->beta1, n)), vh = a.v / (1 - pow(s->beta2, n));
-	a.p = p - lr * (mh / (sqrt(vh) + s->eps) + (decay ? s->weight_decay * p : 0));
+	const struct lwm_adamw *how = &s->adamw;
+	double n = (double)(step + 1), warm = s->schedule.warmup_from == LWM_FROM_ZERO ? n - 1 : n;
+	double lr = s->schedule.lr * warm / (double)s->schedule.warmup_steps;
+	struct adam a = { 0, how->beta1 * m + (1 - how->beta1) * g, how->beta2 * v + (1 - how->beta2) * g * g };
+	double mh = a.m / (1 - pow(how->beta1, n)), vh = a.v / (1 - pow(how->beta2, n));
+	a.p = p - lr * (mh / (sqrt(vh) + how->eps) + (decay ? how->weight_decay * p : 0));
 	return a;
 }
 
@@ -261,15 +262,15 @@ static void check_step(const struct lwm_stage *s, const struct how *x, int64_t s
 	gnorm = sqrt(sum);
 	near("loss", step, 0, probe_number(lines, (size_t)step, "loss"), h.loss / h.norm, tol * h.loss / h.norm);
 	near("gradient norm", step, 0, probe_number(lines, (size_t)step, "grad_norm"), gnorm, tol * gnorm);
-	near("learning rate", step, 0, probe_number(lines, (size_t)step, "lr"), s->lr * (double)(step + !x->released) / 5, 1e-9);
-	if (s->clip > 0 && gnorm > s->clip)
-		scale *= s->clip / gnorm;
-	worst *= s->clip > 0 && gnorm > s->clip ? s->clip / gnorm : 1;
+	near("learning rate", step, 0, probe_number(lines, (size_t)step, "lr"), s->schedule.lr * (double)(step + !x->released) / 5, 1e-9);
+	if (s->guards.clip > 0 && gnorm > s->guards.clip)
+		scale *= s->guards.clip / gnorm;
+	worst *= s->guards.clip > 0 && gnorm > s->guards.clip ? s->guards.clip / gnorm : 1;
 	for (int64_t i = 0; i < before->n; i++) {
 		double p = (double)before->v[0][i], m = (double)before->v[1][i], v = (double)before->v[2][i];
 		double g = scale * (double)h.grad[i], dg = tol * worst;
-		struct adam want = hand_adamw(s, step, p, m, v, g, s->decay_all || decays(&table, i));
-		near("params", step, i, (double)after->v[0][i], want.p, 1e-6 * (fabs(want.p) + s->lr) + s->lr * dg / s->eps);
+		struct adam want = hand_adamw(s, step, p, m, v, g, s->adamw.decay_all || decays(&table, i));
+		near("params", step, i, (double)after->v[0][i], want.p, 1e-6 * (fabs(want.p) + s->schedule.lr) + s->schedule.lr * dg / s->adamw.eps);
 		near("adam_m", step, i, (double)after->v[1][i], want.m, 1e-6 * (fabs(want.m) + fabs(m)) + dg);
 		near("adam_v", step, i, (double)after->v[2][i], want.v, 1e-6 * (want.v + v) + 2 * fabs(g) * dg + dg * dg);
 	}
@@ -285,12 +286,12 @@ static double check_run(struct how x)
 	char out[256];
 	stage(&s, x.name, data_of(&x), out, sizeof out);
 	s.mesh_dim = x.mesh;
-	s.clip = x.clip;
-	s.weighting = x.weighting;
-	s.warmup_from = x.released ? LWM_FROM_ZERO : LWM_FROM_ONE;
-	s.decay_all = x.released;
-	s.text_weight = x.text;
-	s.vision_weight = x.vision;
+	s.guards.clip = x.clip;
+	lwm_next_token_of(&s)->weighting = x.weighting;
+	s.schedule.warmup_from = x.released ? LWM_FROM_ZERO : LWM_FROM_ONE;
+	s.adamw.decay_all = x.released;
+	lwm_next_token_of(&s)->text_weight = x.text;
+	lwm_next_token_of(&s)->vision_weight = x.vision;
 	run(&s, x.ranks);
 	json_t *lines = probe_events(out, "step");
 	assert_int_equal(json_array_size(lines), STEPS);
@@ -305,6 +306,7 @@ static double check_run(struct how x)
 	probe_free(&before);
 	double gnorm = probe_number(lines, 0, "grad_norm");
 	json_decref(lines);
+	lwm_stage_release(&s);
 	return gnorm;
 }
 
@@ -412,8 +414,9 @@ static void test_same_mesh_same_bits(void **state)
 			snprintf(name, sizeof name, "twice%d-%d", i, k);
 			stage(&s, name, rows, out[k], sizeof out[k]);
 			s.mesh_dim = m[i].mesh;
-			s.tokens_per_batch = 12 * FX_SEQ;
+			lwm_next_token_of(&s)->tokens_per_batch = 12 * FX_SEQ;
 			run(&s, m[i].ranks);
+			lwm_stage_release(&s);
 			line[k] = probe_events(out[k], "step");
 			assert_int_equal(json_array_size(line[k]), STEPS);
 		}

@@ -9,7 +9,7 @@
 #include "common/base/log.h"
 #include "common/data/loader/loader.h"
 #include "common/io/ckpt_int.h"
-#include "common/train/settings.h"
+#include "common/train/settings_record.h"
 #include "tests/unit/train_probe.h"
 
 static char root[128], rows[160];
@@ -40,11 +40,11 @@ static void train(char *out, size_t size)
 	snprintf(out, size, "%s/run", root);
 	must(fx_stage(&s, rows, out, &e), &e);
 	s.mesh_dim = "1,2,1,1";
-	s.layers = 1;
+	lwm_next_token_of(&s)->layers = 1;
 	s.steps = 2;
-	s.eps = 1e-3; /* a smaller one makes signs of gradients, and rounding of theirs, into updates */
+	s.adamw.eps = 1e-3; /* a smaller one makes signs of gradients, and rounding of theirs, into updates */
 	must(lwm_comm_threads(2, run_on, &s, &e), &e);
-	lwm_paths_release(&s.data);
+	lwm_stage_release(&s);
 }
 
 static const struct {
@@ -171,10 +171,10 @@ static void start_from(void **state)
 		snprintf(out, sizeof out, "%s/from%d", root, ranks);
 		must(fx_stage(&s, rows, out, &e), &e);
 		s.start_from = from;
-		s.layers = 1;
+		lwm_next_token_of(&s)->layers = 1;
 		s.mesh_dim = ranks == 2 ? "1,2,1,1" : "1,1,1,1";
 		s.steps = 1;
-		s.lr = 0;
+		s.schedule.lr = 0;
 		must(lwm_comm_threads(ranks, run_on, &s, &e), &e);
 		must(probe_step(&a, source, 2, &e), &e);
 		must(probe_step(&b, out, 1, &e), &e);
@@ -184,7 +184,7 @@ static void start_from(void **state)
 				fail_msg("%d ranks: weight %d is %g, was %g", ranks, (int)i, (double)b.v[0][i], (double)a.v[0][i]);
 		probe_free(&a);
 		probe_free(&b);
-		lwm_paths_release(&s.data);
+		lwm_stage_release(&s);
 	}
 }
 
@@ -203,7 +203,7 @@ static void held_out_rows(void **state)
 	(void)state;
 	snprintf(out, sizeof out, "%s/heldout", root);
 	must(fx_stage(&s, rows, out, &e), &e);
-	s.layers = 1;
+	lwm_next_token_of(&s)->layers = 1;
 	s.steps = 2;
 	s.eval_rows = 5;
 	s.eval_every = 1;
@@ -233,8 +233,7 @@ static void held_out_rows(void **state)
 	json_decref(list);
 	lwm_loader_close(l);
 	lwm_paths_release(&src.shards);
-	lwm_paths_release(&s.data);
-	lwm_paths_release(&s.eval_data);
+	lwm_stage_release(&s);
 }
 
 /* ---- the learning rate ---- */
@@ -255,35 +254,34 @@ static void learning_rates(void **state)
 		{ LWM_LINEAR, 3, 8e-4 }, { LWM_LINEAR, 10, 2e-3 }, { LWM_LINEAR, 11, 1.981e-3 }, { LWM_LINEAR, 60, 1.05e-3 },
 		{ LWM_LINEAR, 109, 1.19e-4 }, { LWM_LINEAR, 110, 1e-4 }, { LWM_LINEAR, 400, 1e-4 },
 	};
-	struct lwm_stage s;
+	struct lwm_schedule s = { .lr = 2e-3, .min_lr = 1e-4, .warmup_steps = 10 };
 	(void)state;
-	lwm_stage_defaults(&s);
-	s.lr = 2e-3;
-	s.min_lr = 1e-4;
-	s.warmup_steps = 10;
-	s.steps = 110;
 	for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
-		s.schedule = t[i].schedule;
-		double got = lwm_stage_lr(&s, t[i].n);
+		s.shape = t[i].schedule;
+		double got = lwm_schedule_rate(&s, 110, t[i].n);
 		if (!(fabs(got - t[i].want) < 1e-15))
-			fail_msg("%s, step %d: %.17g, expected %.17g", lwm_schedule_names[s.schedule], (int)t[i].n, got, t[i].want);
+			fail_msg("%s, step %d: %.17g, expected %.17g", lwm_schedule_names[s.shape], (int)t[i].n, got, t[i].want);
 	}
-	/* no steps behind the warm-up */
-	s.steps = 10;
-	s.schedule = LWM_LINEAR;
-	assert_true(fabs(lwm_stage_lr(&s, 9) - 2e-3) < 1e-15 && fabs(lwm_stage_lr(&s, 10) - 1e-4) < 1e-15);
+	/* no steps after the warm-up */
+	s.shape = LWM_LINEAR;
+	assert_true(fabs(lwm_schedule_rate(&s, 10, 9) - 2e-3) < 1e-15 && fabs(lwm_schedule_rate(&s, 10, 10) - 1e-4) < 1e-15);
 }
 
 /* Values that a run without options has; the README of the pipelines and older runs rely on them. */
 static void defaults(void **state)
 {
 	struct lwm_stage s;
+	struct lwm_err e = { 0 };
 	(void)state;
-	lwm_stage_defaults(&s);
-	assert_true(s.lr == 3e-4 && s.min_lr == 0 && s.warmup_steps == 20 && s.schedule == LWM_CONSTANT);
-	assert_true(s.beta1 == 0.9 && s.beta2 == 0.95 && s.eps == 1e-8 && s.weight_decay == 0.1 && s.clip == 1);
-	assert_true(s.theta == 10000 && s.ring_layout == 1 && s.weighting == LWM_PER_EXAMPLE && s.spike_factor == 0);
+	must(lwm_stage_init(&s, &e), &e);
+	const struct lwm_next_token *n = lwm_next_token_of(&s);
+	const struct lwm_schedule *r = &s.schedule;
+	assert_true(r->lr == 3e-4 && r->min_lr == 0 && r->warmup_steps == 20 && r->shape == LWM_CONSTANT);
+	assert_true(s.adamw.beta1 == 0.9 && s.adamw.beta2 == 0.95 && s.adamw.eps == 1e-8 && s.adamw.weight_decay == 0.1);
+	assert_true(n->theta == 10000 && n->ring_layout == 1 && n->weighting == LWM_PER_EXAMPLE);
+	assert_true(s.guards.clip == 1 && s.guards.spike_factor == 0);
 	assert_true(s.checkpoint_every == 200 && s.keep == 2 && s.keep_every == 0);
+	lwm_stage_release(&s);
 }
 
 /* A record of an older version lacks the settings that were added since: they had their defaults. */
@@ -292,17 +290,18 @@ static void older_settings(void **state)
 	struct lwm_stage s;
 	struct lwm_err e = { 0 };
 	(void)state;
-	lwm_stage_defaults(&s);
-	json_t *before = lwm_settings_json(&s, "");
+	must(lwm_stage_init(&s, &e), &e);
+	json_t *before = lwm_settings_record(&s, "");
 	assert_int_equal(json_object_del(before, "vision-weight") | json_object_del(before, "text-weight"), 0);
 	for (int i = 0; i < 2; i++) {
-		s.vision_weight = i ? 0.5 : 0;
-		json_t *now = lwm_settings_json(&s, "");
-		assert_int_equal(lwm_settings_same(&s, before, now, "older", &e), i ? -LWM_ECONFIG : 0);
+		lwm_next_token_of(&s)->vision_weight = i ? 0.5 : 0;
+		json_t *now = lwm_settings_record(&s, "");
+		assert_int_equal(lwm_settings_compare(&s, before, now, "older", &e), i ? -LWM_ECONFIG : 0);
 		json_decref(now);
 	}
 	assert_non_null(strstr(e.msg, "vision-weight 0.5, was 0.0"));
 	json_decref(before);
+	lwm_stage_release(&s);
 }
 
 /* ---- rows ---- */

@@ -12,7 +12,7 @@
 #include "common/base/rng.h"
 #include "common/io/ckpt.h"
 #include "common/io/rowshard.h"
-#include "common/train/stage.h"
+#include "common/train/next_token.h"
 
 enum { FX_SEQ = 64, FX_ROWS = 48, FX_VOCAB = 40 };
 
@@ -53,23 +53,25 @@ static inline int fx_rows(const char *path, struct lwm_err *e)
 	return fx_rows_of(path, FX_VOCAB, e);
 }
 
+/* Released with lwm_stage_release. */
 static inline int fx_stage(struct lwm_stage *s, const char *rows, const char *out, struct lwm_err *e)
 {
-	lwm_stage_defaults(s);
+	LWM_TRY(lwm_stage_init(s, e));
+	struct lwm_next_token *n = lwm_next_token_of(s);
 	s->device = "cpu";
 	s->threads = 1;
 	s->model = "nano";
-	s->dim = 32;
-	s->ffn = 48;
-	s->layers = 2;
-	s->heads = 4;
-	s->kv_heads = 2;
-	s->seq_length = FX_SEQ;
-	s->tokens_per_batch = FX_SEQ * 8;
-	s->micro_rows = 2;
+	n->dim = 32;
+	n->ffn = 48;
+	n->layers = 2;
+	n->heads = 4;
+	n->kv_heads = 2;
+	n->seq_length = FX_SEQ;
+	n->tokens_per_batch = FX_SEQ * 8;
+	n->micro_rows = 2;
 	s->steps = 12;
-	s->warmup_steps = 2;
-	s->lr = 5e-3;
+	s->schedule.warmup_steps = 2;
+	s->schedule.lr = 5e-3;
 	s->log_every = 1000;
 	s->checkpoint_every = 0;
 	s->watchdog = 0;

@@ -11,8 +11,61 @@
 
 enum { S_FRAMES, S_LOSS, S_L1, S_L2, S_VQ, S_USED, S_USERS };
 
+struct reconstruction { /* settings */
+	/* the model, over the preset (0: the preset's) */
+	int64_t resolution, hidden, z_channels, codes, res_blocks, groups;
+	const char *channel_mult; /* "1,2,2,4": channels of the levels in units of hidden; NULL: the preset's */
+	/* the data: media files or folders of them */
+	int64_t batch_frames, frames_per_pass; /* frames in a step, all ranks together; in memory at once */
+	int64_t holdout;                       /* every so manieth clip is held out; 0: none */
+	int64_t cache_mib, max_pixels;         /* MiB of decoded frames; pixels of a frame that is read */
+	double fps;                            /* frames a second that are taken; 0: all */
+	/* the loss, and the care of the codebook (recon.h) */
+	double l1, l2, codebook_weight, commit_weight;
+	int64_t quantize_from, revive_every, revive_until, probe_frames; /* steps; frames */
+};
+
+#define SET(field, rule, preset, ...) LWM_SETTING(struct reconstruction, field, rule, preset, __VA_ARGS__)
+
+static const struct lwm_setting settings[] = {
+	LWM_SECTION("VQGAN"),
+	SET(resolution, LWM_MODEL, 0, LWM_OPT_INT(0, "resolution", NULL, 0, 8192, "N", "frame size, over the preset", 0)),
+	LWM_SETTING_TEXT(struct reconstruction, channel_mult, LWM_MODEL, NULL,
+			 LWM_OPT_STR(0, "channel-mult", NULL, "LIST", "channels of the levels in units of --hidden", 0)),
+	SET(hidden, LWM_MODEL, 0, LWM_OPT_INT(0, "hidden", NULL, 0, 4096, "N", "channels of the first level, over the preset", 0)),
+	SET(res_blocks, LWM_MODEL, 0, LWM_OPT_INT(0, "res-blocks", NULL, 0, 16, "N", "over the preset", 0)),
+	SET(z_channels, LWM_MODEL, 0, LWM_OPT_INT(0, "z-channels", NULL, 0, 4096, "N", "size of a code vector, over the preset", 0)),
+	SET(codes, LWM_MODEL, 0, LWM_OPT_INT(0, "codes", NULL, 0, 1 << 20, "N", "rows of the codebook, over the preset", 0)),
+	SET(groups, LWM_MODEL, 0, LWM_OPT_INT(0, "groups", NULL, 0, 1024, "N", "of the group norms, over the preset", 0)),
+	SET(batch_frames, LWM_FIXED, 16,
+	    LWM_OPT_INT(0, "batch-frames", NULL, 1, 1 << 20, "N", "frames in a step, all ranks together", 0)),
+	SET(frames_per_pass, LWM_FREE, 16,
+	    LWM_OPT_INT(0, "frames-per-pass", NULL, 1, 1 << 20, "N", "frames in memory at once", 0)),
+	SET(holdout, LWM_FIXED, 10, LWM_OPT_INT(0, "holdout", NULL, 0, 1 << 30, "N", "every N-th clip is held out; 0: none", 0)),
+	SET(cache_mib, LWM_FREE, 1024, LWM_OPT_INT(0, "cache-mib", NULL, 1, 1 << 24, "N", "memory for decoded frames", 0)),
+	SET(max_pixels, LWM_UNRECORDED, LWM_MEDIA_MAX_PIXELS, LWM_OPT_MAX_PIXELS(NULL)),
+	SET(fps, LWM_FIXED, 0, LWM_OPT_DOUBLE(0, "fps", NULL, 0, 1000, "X", "frames a second that are taken; 0: all", 0)),
+	SET(l1, LWM_FIXED, 0.1, LWM_OPT_DOUBLE(0, "l1", NULL, 0, 1e6, "X", "weight of |x - t|", 0)),
+	SET(l2, LWM_FIXED, 1, LWM_OPT_DOUBLE(0, "l2", NULL, 0, 1e6, "X", "weight of (x - t)^2", 0)),
+	SET(codebook_weight, LWM_FIXED, 0.2,
+	    LWM_OPT_DOUBLE(0, "codebook-weight", NULL, 0, 1e6, "X", "pulls codes to latents", 0)),
+	SET(commit_weight, LWM_FIXED, 0.02,
+	    LWM_OPT_DOUBLE(0, "commit-weight", NULL, 0, 1e6, "X", "pulls latents to codes", 0)),
+	SET(quantize_from, LWM_FIXED, 0,
+	    LWM_OPT_INT(0, "quantize-from", NULL, 0, 1 << 30, "N", "before this step a plain autoencoder learns", 0)),
+	SET(probe_frames, LWM_FIXED, 128,
+	    LWM_OPT_INT(0, "probe-frames", NULL, 0, 1 << 20, "N",
+			"random frames that make the codebook at that step; 0: it stays as drawn", 0)),
+	SET(revive_every, LWM_FIXED, 50,
+	    LWM_OPT_INT(0, "revive-every", NULL, 0, 1 << 30, "N", "steps; codes that no probe frame uses are drawn anew; 0: never", 0)),
+	SET(revive_until, LWM_FIXED, 1000,
+	    LWM_OPT_INT(0, "revive-until", NULL, 0, 1 << 30, "N", "last step that draws codes anew", 0)),
+	LWM_SETTINGS_END
+};
+
 struct recon {
 	struct lwm_objective base;
+	const struct reconstruction *set;
 	struct lwm_recon_cfg cfg;
 	struct lwm_paths media, held_out;
 	struct lwm_recon *net;
@@ -47,52 +100,53 @@ static void override(int32_t *dst, int64_t value)
 
 static int shape(struct lwm_vqgan_cfg *m, const struct lwm_stage *s, struct lwm_err *e)
 {
+	const struct reconstruction *set = lwm_settings_of(s, settings);
 	LWM_TRY(lwm_vqgan_preset(m, s->model, e));
-	if (s->channel_mult)
-		LWM_TRY(parse_mult(m, s->channel_mult, e));
-	override(&m->resolution, s->resolution);
-	override(&m->hidden, s->hidden);
-	override(&m->res_blocks, s->res_blocks);
-	override(&m->z_channels, s->z_channels);
-	override(&m->embed_dim, s->z_channels);
-	override(&m->num_embeddings, s->codes);
-	override(&m->groups, s->groups);
+	if (set->channel_mult)
+		LWM_TRY(parse_mult(m, set->channel_mult, e));
+	override(&m->resolution, set->resolution);
+	override(&m->hidden, set->hidden);
+	override(&m->res_blocks, set->res_blocks);
+	override(&m->z_channels, set->z_channels);
+	override(&m->embed_dim, set->z_channels);
+	override(&m->num_embeddings, set->codes);
+	override(&m->groups, set->groups);
 	return lwm_vqgan_check(m, e);
 }
 
-int lwm_objective_recon_check(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
+static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
 {
+	const struct reconstruction *set = lwm_settings_of(s, settings);
 	struct lwm_vqgan_cfg c;
 	int ranks = lwm_mesh_ranks(m, LWM_DATA);
 	if (m->dim[LWM_SP] > 1 || m->dim[LWM_TP] > 1)
 		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': a VQGAN trains on data ranks only (dp, fsdp)", s->mesh_dim);
-	if (s->batch_frames % ranks)
-		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", s->batch_frames, ranks);
+	if (set->batch_frames % ranks)
+		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", set->batch_frames, ranks);
 	return shape(&c, s, e);
 }
 
 static int configure(struct recon *r, struct lwm_err *e)
 {
-	const struct lwm_stage *s = r->base.stage;
+	const struct reconstruction *set = r->set;
 	struct lwm_vqgan_cfg *m = &r->cfg.model;
-	LWM_TRY(shape(m, s, e));
-	lwm_recon_defaults(&r->cfg);
-	r->cfg.loss = (struct lwm_vqgan_loss){ .l1 = (float)s->l1, .l2 = (float)s->l2,
-					       .codebook = (float)s->codebook_weight,
-					       .commit = (float)s->commit_weight };
+	LWM_TRY(shape(m, r->base.stage, e));
+	r->cfg.loss = (struct lwm_vqgan_loss){ .l1 = (float)set->l1, .l2 = (float)set->l2,
+					       .codebook = (float)set->codebook_weight,
+					       .commit = (float)set->commit_weight };
 	r->cfg.inputs = &r->media;
 	r->cfg.eval_inputs = r->held_out.n ? &r->held_out : NULL;
-	r->cfg.holdout = s->holdout;
-	r->cfg.fps = s->fps;
-	r->cfg.max_pixels = s->max_pixels;
-	r->cfg.cache_bytes = s->cache_mib << 20;
-	r->cfg.quantize_from = s->quantize_from;
-	r->cfg.revive_every = s->revive_every;
-	r->cfg.revive_until = s->revive_until;
-	r->cfg.probe_frames = s->probe_frames;
-	r->cfg.batch = s->batch_frames;
-	r->cfg.frames_per_pass = s->frames_per_pass;
-	r->cfg.seed = (uint64_t)s->seed;
+	r->cfg.holdout = set->holdout;
+	r->cfg.fps = set->fps;
+	r->cfg.max_pixels = set->max_pixels;
+	r->cfg.cache_bytes = set->cache_mib << 20;
+	r->cfg.quantize_from = set->quantize_from;
+	r->cfg.revive_every = set->revive_every;
+	r->cfg.revive_until = set->revive_until;
+	r->cfg.probe_frames = set->probe_frames;
+	r->cfg.batch = set->batch_frames;
+	r->cfg.frames_per_pass = set->frames_per_pass;
+	r->cfg.seed = (uint64_t)r->base.stage->seed;
 	return lwm_vqgan_cfg_to_json(m, &r->base.config, e);
 }
 
@@ -171,15 +225,12 @@ static double recon_render(struct lwm_objective *o, const double sums[LWM_SUMS],
 	return sums[S_LOSS] / n;
 }
 
-static void recon_free(struct lwm_objective *o)
+static void close_objective(struct lwm_objective *o)
 {
 	struct recon *r = self(o);
 	lwm_recon_free(r->net);
 	lwm_paths_release(&r->media);
 	lwm_paths_release(&r->held_out);
-	lwm_tensors_release(&o->tensors);
-	json_decref(o->config);
-	free(r);
 }
 
 static int find_media(struct recon *r, const struct lwm_paths *from, struct lwm_paths *out, struct lwm_err *e)
@@ -198,10 +249,11 @@ static int64_t least(int64_t a, int64_t b)
 static void size_memory(struct recon *r)
 {
 	const struct lwm_stage *s = r->base.stage;
+	const struct reconstruction *set = r->set;
 	const struct lwm_vqgan_cfg *m = &r->cfg.model;
 	int ranks = lwm_mesh_ranks(r->base.mesh, LWM_DATA);
-	int64_t n = least(s->frames_per_pass, s->eval_rows ? s->batch_frames : s->batch_frames / ranks);
-	int64_t probe = least(s->frames_per_pass, s->probe_frames);
+	int64_t n = least(set->frames_per_pass, s->eval_rows ? set->batch_frames : set->batch_frames / ranks);
+	int64_t probe = least(set->frames_per_pass, set->probe_frames);
 	int64_t train = lwm_vqgan_memory(m, n, m->resolution, m->resolution, true);
 	int64_t look = probe ? lwm_vqgan_memory(m, probe, m->resolution, m->resolution, false) : 0;
 	r->base.memory_bytes = train > look ? train : look;
@@ -243,34 +295,36 @@ static int size_arrays(struct recon *r, struct lwm_err *e)
 	return 0;
 }
 
-int lwm_objective_recon(struct lwm_objective **out, const struct lwm_stage *s, const struct lwm_mesh *m,
-			struct lk_dev *dev, struct lwm_err *e)
+static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 {
-	static const struct lwm_objective_ops ops = { recon_attach, recon_step, recon_eval, recon_norm,
-						      recon_render, NULL,       recon_free };
-	struct recon *r = calloc(1, sizeof *r);
-	int rc = 0;
-	*out = NULL;
-	if (!r)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
-	r->base = (struct lwm_objective){ .ops = &ops, .kind = "vqgan", .dev = dev, .stage = s, .mesh = m,
-					  .unit = "frame" };
-	r->base.dtype = LK_F32;
-	LWM_GO(lwm_objective_recon_check(s, m, e));
-	LWM_GO(find_media(r, &s->data, &r->media, e));
-	LWM_GO(find_media(r, &s->eval_data, &r->held_out, e));
-	LWM_GO(check_copies(&r->held_out, e));
-	LWM_GO(configure(r, e));
-	LWM_GO(lwm_vqgan_tensors(&r->base.tensors, &r->cfg.model, e));
-	r->base.tokenizer_hash = "";
-	r->base.tokens_per_step = s->batch_frames;
+	struct recon *r = self(o);
+	const struct lwm_stage *s = o->stage;
+	r->set = lwm_settings_of(s, settings);
+	o->dtype = LK_F32;
+	LWM_TRY(find_media(r, &s->data, &r->media, e));
+	LWM_TRY(find_media(r, &s->eval_data, &r->held_out, e));
+	LWM_TRY(check_copies(&r->held_out, e));
+	LWM_TRY(configure(r, e));
+	LWM_TRY(lwm_vqgan_tensors(&o->tensors, &r->cfg.model, e));
+	o->tokenizer_hash = "";
+	o->units_per_step = r->set->batch_frames;
 	size_memory(r);
-	if (s->planning)
-		LWM_GO(size_arrays(r, e));
-out:
-	if (rc < 0)
-		recon_free(&r->base);
-	else
-		*out = &r->base;
-	return rc;
+	return s->planning ? size_arrays(r, e) : 0;
 }
+
+const struct lwm_objective_type lwm_reconstruction = {
+	.kind = "vqgan",
+	.unit = "frame",
+	.holds_out = true,
+	.settings = settings,
+	.settings_size = sizeof(struct reconstruction),
+	.size = sizeof(struct recon),
+	.check = check_settings,
+	.open = open_objective,
+	.attach = recon_attach,
+	.step = recon_step,
+	.eval = recon_eval,
+	.norm = recon_norm,
+	.render = recon_render,
+	.close = close_objective,
+};

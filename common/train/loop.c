@@ -1,0 +1,349 @@
+/* The loop of a stage: gradients, update, records, checkpoints, stops. */
+#include "common/train/stage.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/lock.h"
+#include "common/base/log.h"
+#include "common/base/num.h"
+#include "common/base/stop.h"
+#include "common/comm/device.h"
+#include "common/comm/watchdog.h"
+#include "common/train/metrics.h"
+#include "common/train/peak.h"
+#include "common/train/save.h"
+#include "common/train/settings_record.h"
+#include "common/train/share.h"
+
+enum { LOCK_SECONDS = 100 /* an NFS server forgets a dead node within 90 */ };
+
+struct run {
+	const struct lwm_stage *s;
+	struct lwm_comm *world;
+	struct lwm_mesh mesh;
+	struct lk_dev *dev;
+	struct lwm_objective *o;
+	struct lwm_weights w;
+	struct lwm_progress_state st;
+	struct lwm_metrics *metrics;    /* rank 0 */
+	struct lwm_lock *lock;          /* of the output folder; rank 0 */
+	struct lwm_ckpt_keeper *keeper; /* rank 0 */
+	int64_t saved_step, first_step;
+	double loss, began;
+	double step_seconds, save_seconds; /* as last measured: the time limit has to leave room for both */
+	char *stop_file;
+	bool peak_known; /* or tried in vain; rank 0 */
+};
+
+static int prepare(struct run *r, struct lwm_err *e)
+{
+	char params[32], mem[32], act[32], grid[LWM_MESH_TEXT];
+	LWM_TRY(lwm_agree(r->world, lwm_device_open(&r->dev, r->s->device, r->s->threads, e), e));
+	LWM_TRY(lwm_agree(r->world, lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e), e));
+	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
+	LWM_TRY(lwm_agree(r->world, lwm_objective_open(&r->o, lwm_objectives[r->s->objective], r->s, &r->mesh, r->dev, e), e));
+	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (%s); a rank: %s of weights and state, %s of activations",
+		r->o->type->kind, lwm_count_text(r->o->tensors.params, params, sizeof params), lwm_comm_size(r->world),
+		lwm_comm_size(r->world) == 1 ? "" : "s", lwm_mesh_words(r->mesh.dim, false, grid),
+		lwm_bytes_text((double)lwm_weights_bytes(r->o->tensors.total, lwm_comm_size(r->mesh.comm[LWM_GRAD]), r->o->dtype), mem,
+			       sizeof mem),
+		lwm_bytes_text((double)r->o->memory_bytes, act, sizeof act));
+	if (r->o->host_bytes)
+		lwm_log(LWM_INFO, "activations of each layer wait in %s of pinned host memory",
+			lwm_bytes_text((double)r->o->host_bytes, act, sizeof act));
+	return lwm_agree(r->world, lwm_weights_new(&r->w, r->dev, r->o->dtype, r->o->tensors.total, r->mesh.dev[LWM_GRAD], e), e);
+}
+
+/* What was recorded is compared only now: an objective may know the content of its data when everything is attached. */
+static int same_settings(const struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
+{
+	json_t *now = lwm_settings_record(r->s, r->o->data);
+	int rc = now ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
+
+	if (rc == 0 && found->settings)
+		rc = lwm_settings_compare(r->s, found->settings, now, found->dir, e);
+	json_decref(now);
+	return rc;
+}
+
+static int open_records(struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
+{
+	double given = r->s->peak_tflops * 1e12 * lwm_comm_size(r->world);
+	LWM_TRY(lwm_resume_settle(r->s, found, r->st.step, e));
+	LWM_TRY(lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, e));
+	r->peak_known = given > 0 || !r->o->type->flops;
+	return given > 0 && r->o->type->flops ? lwm_metrics_peak(r->metrics, r->st.step, given, "given", e) : 0;
+}
+
+static int begin(struct run *r, struct lwm_err *e)
+{
+	struct lwm_resumed found = { .dir = "" };
+	int rc = 0;
+	if (lwm_comm_rank(r->world) == 0)
+		rc = lwm_ckpt_keeper_new(&r->keeper, r->s->out, r->s->keep, r->s->keep_every, e);
+	LWM_GO(lwm_agree(r->world, rc, e));
+	LWM_GO(lwm_resume(r->o, &r->w, &r->st, r->keeper, &found, e));
+	if (!found.dir[0])
+		LWM_GO(lwm_start(r->o, &r->w, e));
+	r->first_step = r->st.step;
+	r->saved_step = found.dir[0] ? r->st.step : -1;
+	LWM_GO(lwm_agree(r->world, r->o->type->attach(r->o, r->w.compute, e), e));
+	LWM_GO(lwm_agree(r->world, same_settings(r, &found, e), e));
+	if (lwm_comm_rank(r->world) == 0)
+		rc = open_records(r, &found, e);
+	rc = lwm_agree(r->world, rc, e);
+out:
+	json_decref(found.settings);
+	return rc;
+}
+
+/* ---- one step ---- */
+
+static int update(struct run *r, double lr, double scale, struct lwm_err *e)
+{
+	return lwm_weights_update(&r->w, &r->o->tensors, &r->s->adamw, r->st.step, lr, scale, e);
+}
+
+static int one_step(struct run *r, struct lwm_err *e)
+{
+	double sums[LWM_SUMS] = { 0 }, gnorm, t0 = lwm_now(), scale;
+	double lr = lwm_schedule_rate(&r->s->schedule, r->s->steps, r->st.step);
+	struct lwm_str json = { 0 };
+	int rc;
+	lwm_watchdog_pet("step");
+	rc = lwm_weights_zero_grad(&r->w, e);
+	if (rc == 0)
+		rc = r->o->type->step(r->o, r->st.step, r->w.grad, sums, e);
+	LWM_TRY(lwm_agree(r->world, rc, e));
+	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
+	double norm = r->o->type->norm(sums);
+	scale = norm > 0 ? 1 / norm : 0;
+	LWM_TRY(lwm_weights_reduce(&r->w, scale, &gnorm, e));
+	r->loss = r->o->type->render(r->o, sums, false, &json);
+	rc = lwm_str_ok(&json, e);
+	bool bad = lwm_guards_refuse(&r->s->guards, &r->st.guard, r->loss, gnorm);
+	if (rc == 0 && !bad) {
+		rc = update(r, lr, scale * lwm_guards_clip(&r->s->guards, gnorm), e);
+		lwm_guards_note(&r->st.guard, r->st.step, gnorm);
+	}
+	if (rc < 0)
+		e->who = LWM_ERR_ALONE; /* the others go on to gather */
+	if (rc == 0 && bad)
+		rc = lwm_guards_skip(&r->st.guard, r->st.step, r->loss, gnorm, e); /* the same on every rank */
+	if (rc == 0)
+		rc = lwm_weights_gather(&r->w, e);
+	r->st.step++;
+	r->st.units += (double)r->o->units_per_step;
+	r->st.loss = r->loss;
+	snprintf(r->st.more, sizeof r->st.more, "%s", lwm_str_get(&json));
+	r->step_seconds = lwm_now() - t0;
+	lwm_watchdog_step(r->step_seconds);
+	struct lwm_step_figures f = { gnorm, lr, r->step_seconds, r->o->type->flops ? r->o->type->flops(r->o, sums) : 0, bad };
+	if (rc == 0 && r->metrics)
+		rc = lwm_metrics_step(r->metrics, &r->st, &f, e);
+	lwm_str_release(&json);
+	return lwm_agree(r->world, rc, e);
+}
+
+static int evaluate(struct run *r, struct lwm_err *e)
+{
+	double sums[LWM_SUMS] = { 0 };
+	struct lwm_str json = { 0 };
+	int rc;
+	lwm_watchdog_pet("evaluation");
+	LWM_TRY(lwm_agree(r->world, r->o->type->eval(r->o, sums, e), e));
+	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
+	double loss = r->o->type->render(r->o, sums, true, &json);
+	rc = lwm_str_ok(&json, e);
+	if (rc == 0 && r->metrics)
+		rc = lwm_metrics_eval(r->metrics, &r->st, loss, &json, e);
+	lwm_str_release(&json);
+	return lwm_agree(r->world, rc, e);
+}
+
+/* A save that fails is not the end of the run: what stands stays, and the next one tries again. Only the last one must stand. */
+static int save(struct run *r, bool last, struct lwm_err *e)
+{
+	struct lwm_err mine = { 0 };
+	double t0 = lwm_now();
+	if (r->saved_step == r->st.step) {
+		if (last) /* it may be an earlier run's, which was killed before it came to this */
+			return lwm_share_retire(r->w.grad_comm, r->keeper, r->st.step, e);
+		return 0;
+	}
+	lwm_watchdog_pet("checkpoint");
+	if (r->metrics)
+		lwm_metrics_sync(r->metrics);
+	lwm_watchdog_wait(true); /* for the disk, which may serve others first */
+	int rc = lwm_save(r->o, &r->w, &r->st, r->keeper, &mine);
+	lwm_watchdog_wait(false);
+	r->save_seconds = lwm_now() - t0;
+	if (rc == 0) {
+		r->saved_step = r->st.step;
+		return r->metrics ? lwm_metrics_saved(r->metrics, r->st.step, r->save_seconds, e) : 0;
+	}
+	if (rc != -LWM_ERANK && mine.who != LWM_ERR_ALONE && !last) {
+		lwm_log(LWM_WARN, "checkpoint of step %" PRId64 " failed, training goes on: %s", r->st.step, mine.msg);
+		return 0;
+	}
+	*e = mine;
+	return rc;
+}
+
+/* What all ranks can do at most, measured on all of them at once: those of a node may share its cores. The gradient's memory is
+ * free between steps. That a rank has no room for it is said, and no MFU then. */
+static int measure_peak(struct run *r, struct lwm_err *e)
+{
+	struct lwm_err why = { 0 };
+	double rate[2] = { 0 }; /* FLOP a second; ranks that have none */
+	lwm_watchdog_pet("peak");
+	LWM_TRY(lwm_comm_barrier(r->world, e));
+	rate[1] = lwm_peak_measure(r->dev, r->w.grad, (size_t)r->w.total * sizeof *r->w.grad, &rate[0], &why) < 0;
+	if (rate[1] > 0)
+		lwm_log(LWM_WARN, "the peak cannot be measured, so no MFU is said: %s", why.msg);
+	LWM_TRY(lwm_comm_sum_f64(r->world, rate, 2, e));
+	r->peak_known = true;
+	if (!r->metrics || rate[1] > 0)
+		return 0;
+	return lwm_metrics_peak(r->metrics, r->st.step, rate[0], "measured", e);
+}
+
+/* What the ranks wish before a step: everyone hears the strongest wish of any rank. */
+struct wishes {
+	int64_t stop; /* enum lwm_stop */
+	int64_t peak; /* 1: rank 0 wants it measured */
+};
+
+static int wishes_of_all(struct run *r, struct wishes *w, struct lwm_err *e)
+{
+	int64_t v[2];
+	lwm_stop_cost(r->step_seconds, r->save_seconds);
+	v[0] = lwm_stop_wanted();
+	if (r->s->stop_after && r->st.step - r->first_step >= r->s->stop_after && r->st.step < r->s->steps && v[0] < LWM_STOP_END)
+		v[0] = LWM_STOP_END;
+	v[1] = r->metrics && !r->peak_known && lwm_metrics_seconds(r->metrics) >= r->s->peak_after;
+	LWM_TRY(lwm_comm_max_i64(r->world, v, 2, e));
+	*w = (struct wishes){ v[0], v[1] };
+	return 0;
+}
+
+/* Saved or, before the first step of all, with nothing to save. A stop file ends the run for good: that is no failure. */
+static int stopped(const struct run *r, int64_t wish, struct lwm_err *e)
+{
+	const char *reason = *lwm_stop_reason() ? lwm_stop_reason() : wish == LWM_STOP_FILE ? "stop file" : "--stop-after";
+	const char *saved = r->st.step ? ", saved" : "";
+	if (wish == LWM_STOP_FILE) {
+		lwm_log(LWM_WARN, "stopped at step %" PRId64 " of %" PRId64 "%s: %s/STOP stands there; remove it and run me again to go on",
+			r->st.step, r->s->steps, saved, r->s->out);
+		return 0;
+	}
+	return lwm_agree(r->world, lwm_fail(e, LWM_ESAVED, "stopped at step %" PRId64 " of %" PRId64 " (%s)%s: run me again",
+					    r->st.step, r->s->steps, reason, saved), e);
+}
+
+static bool due(int64_t every, int64_t step)
+{
+	return every > 0 && step > 0 && step % every == 0;
+}
+
+/* *done: all steps are; otherwise it was stopped. */
+static int loop(struct run *r, bool *done, struct lwm_err *e)
+{
+	for (*done = false; r->st.step < r->s->steps;) {
+		struct wishes w;
+		LWM_TRY(wishes_of_all(r, &w, e));
+		bool end = w.stop >= LWM_STOP_END;
+		if ((end && r->st.step > 0) || w.stop == LWM_STOP_SAVE || due(r->s->checkpoint_every, r->st.step))
+			LWM_TRY(save(r, end, e));
+		if (end)
+			return stopped(r, w.stop, e);
+		if (w.peak)
+			LWM_TRY(measure_peak(r, e));
+		LWM_TRY(one_step(r, e));
+		if (due(r->s->eval_every, r->st.step) && r->s->eval_rows && r->st.step < r->s->steps)
+			LWM_TRY(evaluate(r, e));
+	}
+	*done = true;
+	return 0;
+}
+
+/* A run that was killed between its last save and its summary has trained nothing now, and evaluates all the same. */
+static int finish(struct run *r, struct lwm_err *e)
+{
+	bool evaluates = r->o->type->holds_out || r->s->eval_data.n;
+	int64_t fresh = r->first_step < r->s->steps;
+	if (r->metrics && !lwm_metrics_complete(r->metrics))
+		fresh = 1;
+	LWM_TRY(lwm_comm_max_i64(r->world, &fresh, 1, e));
+	if (evaluates && r->s->eval_rows && fresh)
+		LWM_TRY(evaluate(r, e));
+	LWM_TRY(save(r, true, e));
+	int64_t rss = (int64_t)lwm_peak_rss();
+	LWM_TRY(lwm_comm_max_i64(r->world, &rss, 1, e));
+	int rc = r->metrics ? lwm_metrics_done(r->metrics, &r->st, lwm_now() - r->began, (double)rss, e) : 0;
+	return lwm_agree(r->world, rc, e);
+}
+
+static void release(struct run *r)
+{
+	lwm_metrics_close(r->metrics);
+	lwm_ckpt_keeper_free(r->keeper);
+	lwm_mesh_detach(&r->mesh);
+	lwm_objective_free(r->o);
+	lwm_weights_release(&r->w);
+	lk_dev_close(r->dev);
+	lwm_mesh_release(&r->mesh);
+	lwm_lock_free(r->lock);
+	free(r->stop_file);
+}
+
+static int open_folder(struct run *r, struct lwm_err *e)
+{
+	if (lwm_comm_rank(r->world))
+		return 0;
+	r->stop_file = lwm_path_join(r->s->out, "STOP");
+	if (!r->stop_file)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	LWM_TRY(lwm_mkdirs(r->s->out, e));
+	return lwm_lock_take(&r->lock, r->s->out, LOCK_SECONDS, e);
+}
+
+static int go(struct run *r, struct lwm_err *e)
+{
+	struct wishes w;
+	bool done;
+	LWM_TRY(wishes_of_all(r, &w, e));
+	if (w.stop == LWM_STOP_FILE) { /* before anything is read: it is to do nothing */
+		lwm_log(LWM_WARN, "%s/STOP stands there: nothing is done; remove it to train", r->s->out);
+		return 0;
+	}
+	lwm_watchdog_pet("start");
+	LWM_TRY(prepare(r, e));
+	lwm_watchdog_pet("reading checkpoint and data");
+	lwm_watchdog_wait(true);
+	int rc = begin(r, e);
+	lwm_watchdog_wait(false);
+	LWM_TRY(rc);
+	LWM_TRY(loop(r, &done, e));
+	return done ? finish(r, e) : 0;
+}
+
+int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e)
+{
+	struct run r = { .s = s, .world = world, .began = lwm_now() };
+	int rc = lwm_stage_check(s, lwm_comm_size(world), e);
+	if (rc == 0)
+		rc = open_folder(&r, e);
+	LWM_GO(lwm_agree(world, rc, e));
+	lwm_stop_install(s->grace, r.stop_file);
+	lwm_watchdog_start(lwm_comm_rank(world), lwm_comm_size(world), s->watchdog);
+	rc = go(&r, e);
+out:
+	release(&r);
+	lwm_watchdog_stop();
+	return rc;
+}

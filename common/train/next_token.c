@@ -1,0 +1,296 @@
+/* The objective next-token: prediction of text and vision tokens over packed rows. Its settings, its data, its life. */
+#include "common/train/next_token.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/num.h"
+#include "common/comm/device.h"
+#include "common/io/model.h"
+#include "common/text/tokenizer.h"
+#include "common/train/next_token_int.h"
+
+static const char *const offload_names[] = { "auto", "true", "false", NULL };
+static const char *const weighting_names[] = { "per_example", "per_token", "published", NULL }; /* enum lwm_weighting */
+
+#define SET(field, rule, preset, ...) LWM_SETTING(struct lwm_next_token, field, rule, preset, __VA_ARGS__)
+
+static const struct lwm_setting settings[] = {
+	LWM_SECTION("Data"),
+	SET(seq_length, LWM_FIXED | LWM_SHOWN, 0, LWM_OPT_INT(0, "seq-length", NULL, 2, 1 << 30, "N", "tokens in a row", 0)),
+	SET(tokens_per_batch, LWM_FIXED, 8192,
+	    LWM_OPT_INT(0, "tokens-per-batch", NULL, 1, 1 << 30, "N", "tokens in a step, all ranks together", 0)),
+	SET(micro_rows, LWM_FREE, 0,
+	    LWM_OPT_INT(0, "micro-rows", NULL, 0, 1 << 20, "N", "rows at a time on a rank; 0: about 16K tokens", 0)),
+	SET(weighting, LWM_FIXED, LWM_PER_EXAMPLE,
+	    LWM_OPT_CHOICE(0, "loss-weighting", NULL, weighting_names, "every example weighs the same, every token, or every row", 0)),
+	SET(text_weight, LWM_FIXED, 0,
+	    LWM_OPT_DOUBLE(0, "text-weight", NULL, 0, 1e6, "X", "of the loss of text, beside --vision-weight; see below", 0)),
+	SET(vision_weight, LWM_FIXED, 0,
+	    LWM_OPT_DOUBLE(0, "vision-weight", NULL, 0, 1e6, "X", "of the loss of vision; both 0: one loss (published: 0.5 each)", 0)),
+	LWM_SECTION("Model"),
+	SET(dim, LWM_MODEL, 0, LWM_OPT_INT(0, "dim", NULL, 0, 1 << 20, "N", "width, over the preset", 0)),
+	SET(ffn, LWM_MODEL, 0, LWM_OPT_INT(0, "ffn", NULL, 0, 1 << 22, "N", "MLP width, over the preset", 0)),
+	SET(layers, LWM_MODEL, 0, LWM_OPT_INT(0, "layers", NULL, 0, 1024, "N", "layers, over the preset", 0)),
+	SET(heads, LWM_MODEL, 0, LWM_OPT_INT(0, "heads", NULL, 0, 1024, "N", "query heads, over the preset", 0)),
+	SET(kv_heads, LWM_MODEL, 0, LWM_OPT_INT(0, "kv-heads", NULL, 0, 1024, "N", "key/value heads, over the preset", 0)),
+	SET(vocab, LWM_MODEL, 0, LWM_OPT_INT(0, "vocab", NULL, 0, 1 << 24, "N", "text vocabulary; 0: that of the rows", 0)),
+	SET(vision_codes, LWM_MODEL, 0,
+	    LWM_OPT_INT(0, "vision-codes", NULL, 0, 1 << 20, "N", "image codes; 0: what the rows say", 0)),
+	SET(tie, LWM_MODEL, 0, LWM_OPT_FLAG(0, "tie", NULL, "head and embedding share one table")),
+	SET(theta, LWM_FIXED | LWM_SHOWN, 10000, LWM_OPT_DOUBLE(0, "theta", NULL, 1, 1e15, "X", "base of the rotary angles", 0)),
+	SET(norm_eps, LWM_MODEL, 0,
+	    LWM_OPT_DOUBLE(0, "norm-eps", NULL, 0, 1, "X", "of RMSNorm; 0: what --start-from says, else the preset's", 0)),
+	SET(init_std, LWM_MODEL, 0,
+	    LWM_OPT_DOUBLE(0, "init-std", NULL, 0, 10, "X", "of first weights; 0: the preset's (0.02; small models: 1/sqrt(dim))", 0)),
+	LWM_SECTION("Ranks and memory"),
+	SET(ring_layout, LWM_FREE, LWM_RING_ZIGZAG,
+	    LWM_OPT_CHOICE(0, "ring-layout", NULL, lwm_ring_layouts, "who holds which tokens of a row", 0)),
+	SET(no_recompute, LWM_FREE, 0,
+	    LWM_OPT_FLAG(0, "no-recompute", NULL, "keep all activations of a layer instead of computing them again")),
+	SET(offload, LWM_FREE, LWM_OFFLOAD_AUTO,
+	    LWM_OPT_CHOICE(0, "offload", NULL, offload_names,
+			   "what is kept of each layer waits in host memory; auto: where the GPU is too small", 0)),
+	SET(mlp_chunk, LWM_FREE, 0,
+	    LWM_OPT_INT(0, "scan-mlp-chunk-size", NULL, 0, 1 << 24, "N", "tokens of the MLP at a time; 0: 4096", 0)),
+	SET(loss_mib, LWM_FREE, 0, LWM_OPT_INT(0, "loss-mib", NULL, 0, 1 << 20, "N", "most MiB of logits at a time; 0: 128", 0)),
+	LWM_SETTINGS_END
+};
+
+struct lwm_next_token *lwm_next_token_of(const struct lwm_stage *s)
+{
+	return lwm_settings_of(s, settings);
+}
+
+/* ---- data ---- */
+
+/* "PATH" or "PATH=weight": how long PATH is, and the weight, which is left alone where none is given. */
+static int parse_source(const char *text, size_t *length, double *weight, struct lwm_err *e)
+{
+	const char *eq = strrchr(text, '=');
+	*length = eq ? (size_t)(eq - text) : strlen(text);
+	return eq ? lwm_parse_double(eq + 1, 0, 1e9, weight, text, e) : 0;
+}
+
+static int add_source(struct lwm_loader_source *s, const char *text, struct lwm_err *e)
+{
+	size_t length;
+	LWM_TRY(parse_source(text, &length, &s->weight, e));
+	char *path = strndup(text, length);
+	int rc = path ? lwm_paths_add(&s->shards, path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", text);
+	s->name = text;
+	free(path);
+	return rc;
+}
+
+static int check_sources(const struct lwm_paths *data, struct lwm_err *e)
+{
+	double weight;
+	size_t length;
+	for (int64_t i = 0; i < data->n; i++)
+		LWM_TRY(parse_source(data->v[i], &length, &weight, e));
+	return 0;
+}
+
+/* how: what differs from loader to loader. */
+static int open_loader(const struct lwm_nt *t, const struct lwm_paths *data, struct lwm_loader_cfg how, struct lwm_loader **out,
+		       struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	const struct lwm_next_token *set = t->set;
+	struct lwm_loader_source *src = calloc((size_t)data->n, sizeof *src);
+	int rc = src ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " data sources", data->n);
+	for (int64_t i = 0; rc == 0 && i < data->n; i++)
+		rc = add_source(&src[i], data->v[i], e);
+	if (rc == 0) {
+		how.source = src;
+		how.nsources = data->n;
+		how.seed = (uint64_t)s->seed;
+		how.weighting = (enum lwm_weighting)set->weighting;
+		how.text_weight = set->text_weight;
+		how.vision_weight = set->vision_weight;
+		how.vision = set->vision_codes || t->info.vocab > t->info.vocab_text;
+		how.seq_length = set->seq_length;
+		rc = lwm_loader_open(out, &how, e);
+	}
+	for (int64_t i = 0; src && i < data->n; i++)
+		lwm_paths_release(&src[i].shards);
+	free(src);
+	return rc;
+}
+
+/* This rank's share of the rows of a step; all ranks open it. */
+static struct lwm_loader_cfg share_of(const struct lwm_nt *t)
+{
+	return (struct lwm_loader_cfg){ .rows_per_step = t->cut.rows_step,
+					.rank = lwm_mesh_rank(t->base.mesh, LWM_DATA),
+					.ranks = lwm_mesh_ranks(t->base.mesh, LWM_DATA),
+					.micro_rows = t->cut.micro_rows,
+					.comm = t->base.mesh->world };
+}
+
+/* Rows a step and rows at a time; by default as many rows at a time as make 16K tokens, at least one. */
+static int cut_step(struct lwm_nt_cut *t, const struct lwm_next_token *set, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	int ranks = lwm_mesh_ranks(m, LWM_DATA);
+	int64_t per_rank;
+	if (set->seq_length < 2)
+		return lwm_fail(e, LWM_EUSAGE, "--seq-length must be given");
+	if (set->tokens_per_batch % set->seq_length)
+		return lwm_fail(e, LWM_ECONFIG, "--tokens-per-batch %" PRId64 " is not a multiple of --seq-length %" PRId64,
+				set->tokens_per_batch, set->seq_length);
+	t->rows_step = set->tokens_per_batch / set->seq_length;
+	if (t->rows_step == 0 || t->rows_step % ranks)
+		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " rows a step do not divide among %d data ranks (dp x fsdp)",
+				t->rows_step, ranks);
+	per_rank = t->rows_step / ranks;
+	t->micro_rows = set->micro_rows;
+	if (!t->micro_rows) {
+		t->micro_rows = 16384 / set->seq_length;
+		if (t->micro_rows < 1)
+			t->micro_rows = 1;
+		if (t->micro_rows > per_rank)
+			t->micro_rows = per_rank;
+		while (per_rank % t->micro_rows)
+			t->micro_rows--;
+	}
+	if (per_rank % t->micro_rows)
+		return lwm_fail(e, LWM_ECONFIG, "--micro-rows %" PRId64 " does not divide the %" PRId64 " rows of a rank",
+				t->micro_rows, per_rank);
+	LWM_TRY(lwm_ring_check((enum lwm_ring_layout)set->ring_layout, set->seq_length, m->dim[LWM_SP], e));
+	t->local = t->micro_rows * (set->seq_length / m->dim[LWM_SP]);
+	return 0;
+}
+
+static int open_data(struct lwm_nt *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	const struct lwm_next_token *set = t->set;
+	struct lwm_loader_cfg how = share_of(t);
+	how.prefetch = !s->planning;
+	LWM_TRY(lwm_objective_absent(&t->base, open_loader(t, &s->data, how, &t->train, e), e));
+	if (t->train) {
+		t->info = *lwm_loader_info(t->train);
+		return 0;
+	}
+	/* a plan may be asked for before the data is made */
+	t->info.vocab_text = set->vocab ? set->vocab : 32000;
+	t->info.vocab = t->info.vocab_text + (set->vision_codes ? set->vision_codes + 2 : 0);
+	return 0;
+}
+
+static int check_tokenizer(const struct lwm_nt *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	struct lwm_tokenizer *tok;
+	if (!s->tokenizer)
+		return 0;
+	int rc = lwm_tokenizer_open_as(&tok, s->tokenizer, lwm_model_check_file,
+					t->train ? t->info.tokenizer.hex : NULL, "a row shard of --data", e);
+	if (rc == 0)
+		lwm_tokenizer_free(tok);
+	return rc;
+}
+
+/* Of all held-out rows, on the rank that writes the numbers down. */
+static int count_targets(struct lwm_nt *t, struct lwm_err *e)
+{
+	const struct lwm_loader_cfg all = { .once = t->base.stage->eval_rows, .ranks = 1, .micro_rows = 1 };
+	int64_t vocab = t->info.vocab, *count;
+	struct lwm_loader *l;
+	int rc;
+	if (lwm_comm_rank(t->base.mesh->world))
+		return 0;
+	LWM_TRY(open_loader(t, &t->base.stage->eval_data, all, &l, e));
+	count = calloc((size_t)vocab, sizeof *count);
+	rc = count ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for counts of %" PRId64 " tokens", vocab);
+	for (int64_t i = 0; rc == 0 && i < lwm_loader_micros(l); i++) {
+		struct lwm_batch *b = NULL;
+		rc = lwm_loader_get(l, 0, i, &b, e);
+		for (int64_t k = 0; rc == 0 && k < b->rows * b->seq; k++)
+			if (b->weights[k] > 0 && b->targets[k] >= 0 && b->targets[k] < vocab)
+				count[b->targets[k]]++;
+	}
+	if (rc == 0) {
+		t->unigram[LWM_TEXT] = lwm_entropy(count, t->info.vocab_text);
+		t->unigram[LWM_VISION] = lwm_entropy(count + t->info.vocab_text, vocab - t->info.vocab_text);
+	}
+	free(count);
+	lwm_loader_close(l);
+	return rc;
+}
+
+/* Held-out rows: as many as asked for, never more than there are, each once. */
+static int open_eval(struct lwm_nt *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	struct lwm_loader_cfg how = share_of(t);
+	if (!s->eval_data.n || !s->eval_rows)
+		return 0;
+	how.once = s->eval_rows;
+	LWM_TRY(open_loader(t, &s->eval_data, how, &t->eval, e));
+	return s->planning ? 0 : count_targets(t, e);
+}
+
+/* ---- life ---- */
+
+static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	const struct lwm_next_token *set = lwm_next_token_of(s);
+	struct lwm_llama_cfg c;
+	struct lwm_nt_cut cut;
+	LWM_TRY(cut_step(&cut, set, m, e));
+	LWM_TRY(lwm_nt_shape(&c, s, set, e));
+	LWM_TRY(check_sources(&s->data, e));
+	return check_sources(&s->eval_data, e);
+}
+
+static void close_objective(struct lwm_objective *o)
+{
+	struct lwm_nt *t = (struct lwm_nt *)o;
+	lwm_llama_free(t->net);
+	lwm_loader_close(t->train);
+	lwm_loader_close(t->eval);
+	free(t->tok);
+	free(t->target);
+	free(t->seg);
+	free(t->pos);
+	free(t->weight);
+}
+
+static int open_objective(struct lwm_objective *o, struct lwm_err *e)
+{
+	struct lwm_nt *t = (struct lwm_nt *)o;
+	const struct lwm_stage *s = o->stage;
+	t->set = lwm_next_token_of(s);
+	o->dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(o->dev);
+	LWM_TRY(cut_step(&t->cut, t->set, o->mesh, e));
+	LWM_TRY(open_data(t, e));
+	LWM_TRY(lwm_objective_absent(o, open_eval(t, e), e));
+	LWM_TRY(lwm_objective_absent(o, check_tokenizer(t, e), e));
+	LWM_TRY(lwm_nt_configure(t, e));
+	LWM_TRY(lwm_nt_place(t, e));
+	o->tokenizer_hash = t->info.tokenizer.hex;
+	memcpy(o->data, t->info.content.hex, sizeof o->data);
+	o->units_per_step = t->set->tokens_per_batch;
+	o->most_flops = lwm_nt_most_flops(t);
+	return 0;
+}
+
+const struct lwm_objective_type lwm_next_token = {
+	.kind = "lwm",
+	.unit = "tok",
+	.settings = settings,
+	.settings_size = sizeof(struct lwm_next_token),
+	.size = sizeof(struct lwm_nt),
+	.check = check_settings,
+	.open = open_objective,
+	.attach = lwm_nt_attach,
+	.step = lwm_nt_step,
+	.eval = lwm_nt_eval,
+	.norm = lwm_nt_norm,
+	.render = lwm_nt_render,
+	.flops = lwm_nt_flops,
+	.close = close_objective,
+};

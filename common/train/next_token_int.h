@@ -1,0 +1,56 @@
+/* next_token_int.h - the objective next-token inside: next_token.c (settings, data, life) calls next_token_model.c (model, memory)
+ * and next_token_step.c (steps). */
+#ifndef LWM_TRAIN_NEXT_TOKEN_INT_H
+#define LWM_TRAIN_NEXT_TOKEN_INT_H
+
+#include "common/data/loader/loader.h"
+#include "common/model/llama.h"
+#include "common/train/next_token.h"
+#include "common/train/objective.h"
+
+enum { LWM_NT_SHARE_BYTES = 20 /* of one token in a batch: id, target, segment, position, weight */ };
+
+/* How a step is cut: rows in all; rows at a time on a rank; tokens of them that are this rank's. */
+struct lwm_nt_cut {
+	int64_t rows_step, micro_rows, local;
+};
+
+struct lwm_nt {
+	struct lwm_objective base;
+	const struct lwm_next_token *set;
+	struct lwm_llama_cfg cfg;
+	struct lwm_loader *train, *eval; /* eval NULL: no held-out rows */
+	struct lwm_loader_info info;     /* of the training rows */
+	struct lwm_llama *net;
+	bool offload;                    /* activations wait in host memory */
+	struct lwm_nt_cut cut;
+	int32_t *tok, *target, *seg, *pos; /* (local) this rank's share of a microbatch */
+	float *weight;
+	const void *compute;
+	double unigram[LWM_MODALITIES]; /* entropy of the held-out targets, nats: what a model that knows only how often each
+					 * token comes would reach; 0 unknown */
+};
+
+/* ---- next_token_model.c ---- */
+
+/* The model as far as the settings say it: without the vocabulary, which the rows may say. */
+int lwm_nt_shape(struct lwm_llama_cfg *c, const struct lwm_stage *s, const struct lwm_next_token *set, struct lwm_err *e);
+/* Fills cfg, and of base the configuration and the table of weights; info is known. */
+int lwm_nt_configure(struct lwm_nt *t, struct lwm_err *e);
+/* What activations take, and whether they go to the host; while planning what else a rank takes. */
+int lwm_nt_place(struct lwm_nt *t, struct lwm_err *e);
+/* How this rank runs the model. */
+struct lwm_llama_run lwm_nt_run(const struct lwm_nt *t);
+
+/* ---- next_token_step.c: of struct lwm_objective_type ---- */
+
+int lwm_nt_attach(struct lwm_objective *o, void *compute, struct lwm_err *e);
+int lwm_nt_step(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e);
+int lwm_nt_eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e);
+double lwm_nt_norm(const double sums[LWM_SUMS]);
+double lwm_nt_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json);
+double lwm_nt_flops(const struct lwm_objective *o, const double sums[LWM_SUMS]);
+/* Of a step whose rows are one document each, with all targets in the larger table. */
+double lwm_nt_most_flops(const struct lwm_nt *t);
+
+#endif

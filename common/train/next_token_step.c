@@ -1,0 +1,153 @@
+/* The objective next-token: the steps of training, and what they say of themselves. */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "common/train/next_token_int.h"
+
+/* Places in the sums. Per modality: loss (weight * nll), nll, hits, tokens. */
+enum { S_NORM, S_TOKENS, S_SEGMENTS, S_FIRST, S_PER = 4, S_PAIRS = S_FIRST + LWM_MODALITIES * S_PER };
+
+static struct lwm_nt *self(struct lwm_objective *o)
+{
+	return (struct lwm_nt *)o;
+}
+
+int lwm_nt_attach(struct lwm_objective *o, void *compute, struct lwm_err *e)
+{
+	struct lwm_nt *t = self(o);
+	struct lwm_llama_run run = lwm_nt_run(t);
+	size_t n = (size_t)t->cut.local;
+	t->compute = compute;
+	t->tok = malloc(n * sizeof *t->tok);
+	t->target = malloc(n * sizeof *t->target);
+	t->seg = malloc(n * sizeof *t->seg);
+	t->pos = malloc(n * sizeof *t->pos);
+	t->weight = malloc(n * sizeof *t->weight);
+	if (!t->tok || !t->target || !t->seg || !t->pos || !t->weight)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %zu tokens", n);
+	return lwm_llama_new(&t->net, o->dev, &t->cfg, &run, e);
+}
+
+/* ---- steps ---- */
+
+/* This rank's tokens of each row, in ring order. Targets were shifted before, so nothing is lost at the cuts. */
+static void take_share(struct lwm_nt *t, const struct lwm_batch *b)
+{
+	const struct lwm_mesh *m = t->base.mesh;
+	int n = m->dim[LWM_SP], r = m->coord[LWM_SP];
+	int64_t share = b->seq / n, at = 0;
+	for (int64_t row = 0; row < b->rows; row++) {
+		for (int64_t i = 0; i < share; i++, at++) {
+			int64_t g = row * b->seq +
+				    lwm_ring_global((enum lwm_ring_layout)t->set->ring_layout, b->seq, n, r, i);
+			t->tok[at] = b->tokens[g];
+			t->target[at] = b->targets[g];
+			t->seg[at] = b->segments[g];
+			t->pos[at] = b->positions[g];
+			t->weight[at] = b->weights[g];
+		}
+	}
+}
+
+/* Pairs of tokens that see each other: the segments of a row are runs, and each token sees those before it and itself. */
+static double visible_pairs(const struct lwm_batch *b)
+{
+	double pairs = 0;
+	for (int64_t row = 0; row < b->rows; row++) {
+		const int32_t *seg = b->segments + row * b->seq;
+		for (int64_t i = 0, n = 0; i < b->seq; i++) {
+			n = i && seg[i] == seg[i - 1] ? n + 1 : 1;
+			pairs += seg[i] < 0 ? 0 : (double)n;
+		}
+	}
+	return pairs;
+}
+
+static void add_stats(double *sums, const struct lwm_batch *b, const struct lwm_llama_stats *st, bool first_of_row)
+{
+	if (first_of_row) { /* every rank of the ring has the same rows: count them once */
+		sums[S_NORM] += b->norm;
+		sums[S_TOKENS] += (double)b->tokens_n;
+		sums[S_SEGMENTS] += (double)b->segments_n;
+		sums[S_PAIRS] += visible_pairs(b);
+	}
+	for (int m = 0; m < LWM_MODALITIES; m++) {
+		double *p = sums + S_FIRST + m * S_PER;
+		p[0] += st->loss[m];
+		p[1] += st->nll[m];
+		p[2] += st->hits[m];
+		p[3] += (double)st->tokens[m];
+	}
+}
+
+static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, float *grads, double *sums, struct lwm_err *e)
+{
+	struct lwm_flat_weights w = lwm_flat_weights_of(t->compute, t->base.dtype, grads);
+	int64_t micros = lwm_loader_micros(l);
+	for (int64_t i = 0; i < micros; i++) {
+		struct lwm_llama_stats st = { 0 };
+		struct lwm_batch *b = NULL;
+		/* a rank that cannot read its rows must not leave the others waiting in the ring */
+		LWM_TRY(lwm_agree(t->base.mesh->comm[LWM_SP], lwm_loader_get(l, step, i, &b, e), e));
+		if (b->tokens_n == 0) /* held-out rows ended before the share of this rank did */
+			continue;
+		take_share(t, b);
+		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos };
+		int rc = lwm_llama_step(t->net, &in, &w.base, &st, e);
+		if (rc < 0 && t->base.mesh->dim[LWM_SP] > 1)
+			e->who = LWM_ERR_ALONE; /* the ring waits for this rank */
+		LWM_TRY(rc);
+		add_stats(sums, b, &st, t->base.mesh->coord[LWM_SP] == 0);
+	}
+	return 0;
+}
+
+int lwm_nt_step(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	return run_batches(self(o), self(o)->train, step, grads, sums, e);
+}
+
+int lwm_nt_eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	return run_batches(self(o), self(o)->eval, 0, NULL, sums, e);
+}
+
+double lwm_nt_norm(const double sums[LWM_SUMS])
+{
+	return sums[S_NORM];
+}
+
+double lwm_nt_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json)
+{
+	static const char *const name[] = { "text", "vision" };
+	double loss = 0, norm = sums[S_NORM] > 0 ? sums[S_NORM] : 1;
+	for (int m = 0; m < LWM_MODALITIES; m++)
+		loss += sums[S_FIRST + m * S_PER] / norm;
+	lwm_str_printf(json, ",\"tokens\":%.0f,\"segments\":%.0f", sums[S_TOKENS], sums[S_SEGMENTS]);
+	for (int m = 0; m < LWM_MODALITIES; m++) {
+		const double *p = sums + S_FIRST + m * S_PER;
+		if (p[3] > 0)
+			lwm_str_printf(json, ",\"%s_nll\":%.9g,\"%s_acc\":%.6g,\"%s_tokens\":%.0f", name[m], p[1] / p[3],
+				       name[m], p[2] / p[3], name[m], p[3]);
+		if (eval && p[3] > 0)
+			lwm_str_printf(json, ",\"%s_unigram\":%.6g", name[m], self(o)->unigram[m]);
+	}
+	return loss;
+}
+
+double lwm_nt_flops(const struct lwm_objective *o, const double sums[LWM_SUMS])
+{
+	struct lwm_llama_work w = { .tokens = sums[S_TOKENS], .pairs = sums[S_PAIRS] };
+	for (int m = 0; m < LWM_MODALITIES; m++)
+		w.heads[m] = sums[S_FIRST + m * S_PER + 3];
+	return lwm_llama_work_flops(&((const struct lwm_nt *)o)->cfg, &w);
+}
+
+double lwm_nt_most_flops(const struct lwm_nt *t)
+{
+	double seq = (double)t->set->seq_length, rows = (double)t->cut.rows_step;
+	enum lwm_modality head = t->cfg.vision_rows > t->cfg.vocab_text ? LWM_VISION : LWM_TEXT;
+	struct lwm_llama_work w = { .tokens = rows * seq, .pairs = rows * seq * (seq + 1) / 2 };
+	w.heads[head] = rows * seq;
+	return lwm_llama_work_flops(&t->cfg, &w);
+}

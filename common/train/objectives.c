@@ -1,0 +1,15 @@
+/* The table of objectives: to add one, add its line. The order is that of --objective, whose first one is the default. */
+#include "common/train/objective.h"
+
+/* X(name of the option's value, constant that its own file defines) */
+#define OBJECTIVES(X) \
+	X("next-token", lwm_next_token) \
+	X("reconstruction", lwm_reconstruction)
+
+#define DECLARE(name, type) extern const struct lwm_objective_type type;
+#define NAME(name, type) name,
+#define ADDRESS(name, type) &type,
+
+OBJECTIVES(DECLARE)
+const char *const lwm_objective_names[] = { OBJECTIVES(NAME) NULL };
+const struct lwm_objective_type *const lwm_objectives[] = { OBJECTIVES(ADDRESS) NULL };
