@@ -1,4 +1,9 @@
-/* The loop of a stage: gradients, update, records, checkpoints, stops. */
+/* The run of a stage: opened, resumed or started, its steps, its end.
+ *
+ * A step, on every rank: the objective adds the gradient of its rows; gradients are summed and scattered, which gives the norm over
+ * all ranks; the guards decide; AdamW on the own slice; weights are gathered. Between steps the ranks agree on what any of them
+ * wishes: to stop, to save, to measure the peak. Every decision is the same on all ranks, for each is waited for by the others.
+ */
 #include "common/train/stage.h"
 
 #include <inttypes.h>
@@ -22,24 +27,24 @@
 enum { LOCK_SECONDS = 100 /* an NFS server forgets a dead node within 90 */ };
 
 struct run {
-	const struct lwm_stage *s;
+	const struct lwm_stage *s;      /* borrowed, as is the next one */
 	struct lwm_comm *world;
 	struct lwm_mesh mesh;
 	struct lk_dev *dev;
 	struct lwm_objective *o;
 	struct lwm_weights w;
-	struct lwm_progress_state st;
+	struct lwm_progress st;
 	struct lwm_metrics *metrics;    /* rank 0 */
 	struct lwm_lock *lock;          /* of the output folder; rank 0 */
 	struct lwm_ckpt_keeper *keeper; /* rank 0 */
-	int64_t saved_step, first_step;
-	double loss, began;
+	int64_t saved_step, first_step; /* of the last checkpoint, -1 none; where this run began */
+	double loss, began;             /* of the step; when, by lwm_now */
 	double step_seconds, save_seconds; /* as last measured: the time limit has to leave room for both */
 	char *stop_file;
 	bool peak_known; /* or tried in vain; rank 0 */
 };
 
-static int prepare(struct run *r, struct lwm_err *e)
+static int open_run(struct run *r, struct lwm_err *e)
 {
 	char params[32], mem[32], act[32], grid[LWM_MESH_TEXT];
 	LWM_TRY(lwm_agree(r->world, lwm_device_open(&r->dev, r->s->device, r->s->threads, e), e));
@@ -58,7 +63,7 @@ static int prepare(struct run *r, struct lwm_err *e)
 	return lwm_agree(r->world, lwm_weights_new(&r->w, r->dev, r->o->dtype, r->o->tensors.total, r->mesh.dev[LWM_GRAD], e), e);
 }
 
-/* What was recorded is compared only now: an objective may know the content of its data when everything is attached. */
+/* What was recorded is compared after attaching: an objective may know the content of its data only then. */
 static int same_settings(const struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
 {
 	json_t *now = lwm_settings_record(r->s, r->o->data);
@@ -73,22 +78,22 @@ static int same_settings(const struct run *r, const struct lwm_resumed *found, s
 static int open_records(struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
 {
 	double given = r->s->peak_tflops * 1e12 * lwm_comm_size(r->world);
-	LWM_TRY(lwm_resume_settle(r->s, found, r->st.step, e));
+	LWM_TRY(lwm_stage_settle(r->s, found, r->st.step, e));
 	LWM_TRY(lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, e));
 	r->peak_known = given > 0 || !r->o->type->flops;
 	return given > 0 && r->o->type->flops ? lwm_metrics_peak(r->metrics, r->st.step, given, "given", e) : 0;
 }
 
-static int begin(struct run *r, struct lwm_err *e)
+static int load_state(struct run *r, struct lwm_err *e)
 {
 	struct lwm_resumed found = { .dir = "" };
 	int rc = 0;
 	if (lwm_comm_rank(r->world) == 0)
 		rc = lwm_ckpt_keeper_new(&r->keeper, r->s->out, r->s->keep, r->s->keep_every, e);
 	LWM_GO(lwm_agree(r->world, rc, e));
-	LWM_GO(lwm_resume(r->o, &r->w, &r->st, r->keeper, &found, e));
+	LWM_GO(lwm_stage_resume(r->o, &r->w, &r->st, r->keeper, &found, e));
 	if (!found.dir[0])
-		LWM_GO(lwm_start(r->o, &r->w, e));
+		LWM_GO(lwm_stage_start(r->o, &r->w, e));
 	r->first_step = r->st.step;
 	r->saved_step = found.dir[0] ? r->st.step : -1;
 	LWM_GO(lwm_agree(r->world, r->o->type->attach(r->o, r->w.compute, e), e));
@@ -103,12 +108,12 @@ out:
 
 /* ---- one step ---- */
 
-static int update(struct run *r, double lr, double scale, struct lwm_err *e)
+static int update_weights(struct run *r, double lr, double scale, struct lwm_err *e)
 {
 	return lwm_weights_update(&r->w, &r->o->tensors, &r->s->adamw, r->st.step, lr, scale, e);
 }
 
-static int one_step(struct run *r, struct lwm_err *e)
+static int train_step(struct run *r, struct lwm_err *e)
 {
 	double sums[LWM_SUMS] = { 0 }, gnorm, t0 = lwm_now(), scale;
 	double lr = lwm_schedule_rate(&r->s->schedule, r->s->steps, r->st.step);
@@ -127,11 +132,11 @@ static int one_step(struct run *r, struct lwm_err *e)
 	rc = lwm_str_ok(&json, e);
 	bool bad = lwm_guards_refuse(&r->s->guards, &r->st.guard, r->loss, gnorm);
 	if (rc == 0 && !bad) {
-		rc = update(r, lr, scale * lwm_guards_clip(&r->s->guards, gnorm), e);
+		rc = update_weights(r, lr, scale * lwm_guards_clip(&r->s->guards, gnorm), e);
 		lwm_guards_note(&r->st.guard, r->st.step, gnorm);
 	}
 	if (rc < 0)
-		e->who = LWM_ERR_ALONE; /* the others go on to gather */
+		e->who = LWM_ERR_ALONE; /* the others continue to gather */
 	if (rc == 0 && bad)
 		rc = lwm_guards_skip(&r->st.guard, r->st.step, r->loss, gnorm, e); /* the same on every rank */
 	if (rc == 0)
@@ -149,7 +154,7 @@ static int one_step(struct run *r, struct lwm_err *e)
 	return lwm_agree(r->world, rc, e);
 }
 
-static int evaluate(struct run *r, struct lwm_err *e)
+static int evaluate_held_out(struct run *r, struct lwm_err *e)
 {
 	double sums[LWM_SUMS] = { 0 };
 	struct lwm_str json = { 0 };
@@ -165,8 +170,9 @@ static int evaluate(struct run *r, struct lwm_err *e)
 	return lwm_agree(r->world, rc, e);
 }
 
-/* A save that fails is not the end of the run: what stands stays, and the next one tries again. Only the last one must stand. */
-static int save(struct run *r, bool last, struct lwm_err *e)
+/* A save that fails is not the end of the run: older checkpoints stay, and the next save tries again. Only the last one must
+ * succeed. */
+static int save_checkpoint(struct run *r, bool last, struct lwm_err *e)
 {
 	struct lwm_err mine = { 0 };
 	double t0 = lwm_now();
@@ -179,7 +185,7 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 	if (r->metrics)
 		lwm_metrics_sync(r->metrics);
 	lwm_watchdog_wait(true); /* for the disk, which may serve others first */
-	int rc = lwm_save(r->o, &r->w, &r->st, r->keeper, &mine);
+	int rc = lwm_stage_save(r->o, &r->w, &r->st, r->keeper, &mine);
 	lwm_watchdog_wait(false);
 	r->save_seconds = lwm_now() - t0;
 	if (rc == 0) {
@@ -195,7 +201,7 @@ static int save(struct run *r, bool last, struct lwm_err *e)
 }
 
 /* What all ranks can do at most, measured on all of them at once: those of a node may share its cores. The gradient's memory is
- * free between steps. That a rank has no room for it is said, and no MFU then. */
+ * free between steps. Where a rank has no room for it, that is logged and MFU is left out. */
 static int measure_peak(struct run *r, struct lwm_err *e)
 {
 	struct lwm_err why = { 0 };
@@ -218,7 +224,7 @@ struct wishes {
 	int64_t peak; /* 1: rank 0 wants it measured */
 };
 
-static int wishes_of_all(struct run *r, struct wishes *w, struct lwm_err *e)
+static int collect_wishes(struct run *r, struct wishes *w, struct lwm_err *e)
 {
 	int64_t v[2];
 	lwm_stop_cost(r->step_seconds, r->save_seconds);
@@ -232,7 +238,7 @@ static int wishes_of_all(struct run *r, struct wishes *w, struct lwm_err *e)
 }
 
 /* Saved or, before the first step of all, with nothing to save. A stop file ends the run for good: that is no failure. */
-static int stopped(const struct run *r, int64_t wish, struct lwm_err *e)
+static int end_early(const struct run *r, int64_t wish, struct lwm_err *e)
 {
 	const char *reason = *lwm_stop_reason() ? lwm_stop_reason() : wish == LWM_STOP_FILE ? "stop file" : "--stop-after";
 	const char *saved = r->st.step ? ", saved" : "";
@@ -245,34 +251,34 @@ static int stopped(const struct run *r, int64_t wish, struct lwm_err *e)
 					    r->st.step, r->s->steps, reason, saved), e);
 }
 
-static bool due(int64_t every, int64_t step)
+static bool is_due(int64_t every, int64_t step)
 {
 	return every > 0 && step > 0 && step % every == 0;
 }
 
-/* *done: all steps are; otherwise it was stopped. */
-static int loop(struct run *r, bool *done, struct lwm_err *e)
+/* *done: all steps are made; else the run was stopped. */
+static int train_steps(struct run *r, bool *done, struct lwm_err *e)
 {
 	for (*done = false; r->st.step < r->s->steps;) {
 		struct wishes w;
-		LWM_TRY(wishes_of_all(r, &w, e));
+		LWM_TRY(collect_wishes(r, &w, e));
 		bool end = w.stop >= LWM_STOP_END;
-		if ((end && r->st.step > 0) || w.stop == LWM_STOP_SAVE || due(r->s->checkpoint_every, r->st.step))
-			LWM_TRY(save(r, end, e));
+		if ((end && r->st.step > 0) || w.stop == LWM_STOP_SAVE || is_due(r->s->checkpoint_every, r->st.step))
+			LWM_TRY(save_checkpoint(r, end, e));
 		if (end)
-			return stopped(r, w.stop, e);
+			return end_early(r, w.stop, e);
 		if (w.peak)
 			LWM_TRY(measure_peak(r, e));
-		LWM_TRY(one_step(r, e));
-		if (due(r->s->eval_every, r->st.step) && r->s->eval_rows && r->st.step < r->s->steps)
-			LWM_TRY(evaluate(r, e));
+		LWM_TRY(train_step(r, e));
+		if (is_due(r->s->eval_every, r->st.step) && r->s->eval_rows && r->st.step < r->s->steps)
+			LWM_TRY(evaluate_held_out(r, e));
 	}
 	*done = true;
 	return 0;
 }
 
 /* A run that was killed between its last save and its summary has trained nothing now, and evaluates all the same. */
-static int finish(struct run *r, struct lwm_err *e)
+static int finish_run(struct run *r, struct lwm_err *e)
 {
 	bool evaluates = r->o->type->holds_out || r->s->eval_data.n;
 	int64_t fresh = r->first_step < r->s->steps;
@@ -280,15 +286,15 @@ static int finish(struct run *r, struct lwm_err *e)
 		fresh = 1;
 	LWM_TRY(lwm_comm_max_i64(r->world, &fresh, 1, e));
 	if (evaluates && r->s->eval_rows && fresh)
-		LWM_TRY(evaluate(r, e));
-	LWM_TRY(save(r, true, e));
+		LWM_TRY(evaluate_held_out(r, e));
+	LWM_TRY(save_checkpoint(r, true, e));
 	int64_t rss = (int64_t)lwm_peak_rss();
 	LWM_TRY(lwm_comm_max_i64(r->world, &rss, 1, e));
 	int rc = r->metrics ? lwm_metrics_done(r->metrics, &r->st, lwm_now() - r->began, (double)rss, e) : 0;
 	return lwm_agree(r->world, rc, e);
 }
 
-static void release(struct run *r)
+static void release_run(struct run *r)
 {
 	lwm_metrics_close(r->metrics);
 	lwm_ckpt_keeper_free(r->keeper);
@@ -312,24 +318,24 @@ static int open_folder(struct run *r, struct lwm_err *e)
 	return lwm_lock_take(&r->lock, r->s->out, LOCK_SECONDS, e);
 }
 
-static int go(struct run *r, struct lwm_err *e)
+static int run_stage(struct run *r, struct lwm_err *e)
 {
 	struct wishes w;
 	bool done;
-	LWM_TRY(wishes_of_all(r, &w, e));
+	LWM_TRY(collect_wishes(r, &w, e));
 	if (w.stop == LWM_STOP_FILE) { /* before anything is read: it is to do nothing */
 		lwm_log(LWM_WARN, "%s/STOP stands there: nothing is done; remove it to train", r->s->out);
 		return 0;
 	}
 	lwm_watchdog_pet("start");
-	LWM_TRY(prepare(r, e));
+	LWM_TRY(open_run(r, e));
 	lwm_watchdog_pet("reading checkpoint and data");
 	lwm_watchdog_wait(true);
-	int rc = begin(r, e);
+	int rc = load_state(r, e);
 	lwm_watchdog_wait(false);
 	LWM_TRY(rc);
-	LWM_TRY(loop(r, &done, e));
-	return done ? finish(r, e) : 0;
+	LWM_TRY(train_steps(r, &done, e));
+	return done ? finish_run(r, e) : 0;
 }
 
 int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e)
@@ -341,9 +347,9 @@ int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_
 	LWM_GO(lwm_agree(world, rc, e));
 	lwm_stop_install(s->grace, r.stop_file);
 	lwm_watchdog_start(lwm_comm_rank(world), lwm_comm_size(world), s->watchdog);
-	rc = go(&r, e);
+	rc = run_stage(&r, e);
 out:
-	release(&r);
+	release_run(&r);
 	lwm_watchdog_stop();
 	return rc;
 }

@@ -1,4 +1,4 @@
-/* What a stage says while it runs, and the summary it leaves. */
+/* What a stage reports while it runs, and the summary it leaves. */
 #include "common/train/metrics.h"
 
 #include <errno.h>
@@ -33,8 +33,8 @@ struct lwm_metrics {
 	bool trained; /* a step was made in this run */
 };
 
-/* Keeps the lines up to the step that is gone on from; a run that begins anew begins a new file. The last evaluation of a run that
- * was killed before its summary is made again. */
+/* Keeps the lines up to the step that is resumed from; a run that begins anew begins a new file. The last evaluation of a run that
+ * was killed before its summary is made again, so its line goes, too. */
 static int cut_after(const char *path, int64_t step, bool evaluates_again, struct lwm_err *e)
 {
 	char *text = NULL, *p, *end;
@@ -60,7 +60,7 @@ out:
 	return rc;
 }
 
-static int add(struct lwm_metrics *m, struct lwm_str *line, struct lwm_err *e)
+static int end_line(struct lwm_metrics *m, struct lwm_str *line, struct lwm_err *e)
 {
 	lwm_str_putc(line, '}');
 	int rc = lwm_jsonl_add(m->file, line, e);
@@ -68,8 +68,8 @@ static int add(struct lwm_metrics *m, struct lwm_str *line, struct lwm_err *e)
 	return rc;
 }
 
-/* JSON has no NaN. */
-static void number(struct lwm_str *line, const char *key, double v)
+/* A value and its exact bits. JSON has no NaN: null, and the bits tell. */
+static void put_number(struct lwm_str *line, const char *key, double v)
 {
 	if (isfinite(v))
 		lwm_str_printf(line, ",\"%s\":%.9g,\"%s_hex\":\"%a\"", key, v, key, v);
@@ -99,7 +99,7 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64, lwm_comm_size(o->mesh->world), o->tensors.params);
 	lwm_settings_show(s, &line);
 	lwm_str_printf(&line, ",\"units_per_step\":%" PRId64, o->units_per_step);
-	LWM_GO(add(m, &line, e));
+	LWM_GO(end_line(m, &line, e));
 out:
 	free(path);
 	if (rc < 0)
@@ -127,22 +127,22 @@ int lwm_metrics_peak(struct lwm_metrics *m, int64_t step, double rate, const cha
 	lwm_log(LWM_INFO, "peak of all ranks: %.4g TFLOP/s, %s", rate / 1e12, source);
 	lwm_str_printf(&line, "{\"event\":\"peak\",\"step\":%" PRId64, step);
 	put_peak(&line, m);
-	return add(m, &line, e);
+	return end_line(m, &line, e);
 }
 
 /* A peak that the steps exceed was measured while others used the processors: nothing does more than its peak. */
-static void at_least(struct lwm_metrics *m, const struct spent *s)
+static void raise_peak(struct lwm_metrics *m, const struct spent *s)
 {
 	if (m->peak > 0 && !strcmp(m->peak_source, "measured") && s->seconds > 0 && s->flops / s->seconds > m->peak)
 		m->peak = s->flops / s->seconds;
 }
 
-static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, const struct lwm_step_figures *f)
+static void log_progress(struct lwm_metrics *m, const struct lwm_progress *st, const struct lwm_step_figures *f)
 {
 	struct lwm_str work = { 0 };
 	double busy = m->line.seconds, rate = busy > 0 ? (double)(m->since * m->o->units_per_step) / busy : 0;
 	long left = m->since ? (long)((double)(m->s->steps - st->step) * busy / (double)m->since) : 0;
-	at_least(m, &m->line);
+	raise_peak(m, &m->line);
 	if (m->line.flops > 0 && busy > 0)
 		lwm_str_printf(&work, " %.4g GFLOP/s", m->line.flops / busy / 1e9);
 	if (m->peak > 0 && m->line.flops > 0 && busy > 0)
@@ -156,14 +156,14 @@ static void talk(struct lwm_metrics *m, const struct lwm_progress_state *st, con
 	m->since = 0;
 }
 
-int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, const struct lwm_step_figures *f,
+int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress *st, const struct lwm_step_figures *f,
 		     struct lwm_err *e)
 {
 	struct spent *spent[] = { &m->line, &m->run };
 	struct lwm_str line = { 0 };
 	lwm_str_printf(&line, "{\"event\":\"step\",\"step\":%" PRId64, st->step);
-	number(&line, "loss", st->loss);
-	number(&line, "grad_norm", f->grad_norm);
+	put_number(&line, "loss", st->loss);
+	put_number(&line, "grad_norm", f->grad_norm);
 	lwm_str_printf(&line, ",\"lr\":%.9g,\"seconds\":%.6g,\"seen\":%.17g", f->lr, f->seconds, st->units);
 	if (f->flops > 0)
 		lwm_str_printf(&line, ",\"flops\":%.15g", f->flops);
@@ -175,23 +175,23 @@ int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st,
 	m->since++;
 	m->trained = true;
 	if (st->step % m->s->log_every == 0 || st->step == m->s->steps)
-		talk(m, st, f);
-	return add(m, &line, e);
+		log_progress(m, st, f);
+	return end_line(m, &line, e);
 }
 
-int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, const struct lwm_str *more,
+int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress *st, double loss, const struct lwm_str *more,
 		     struct lwm_err *e)
 {
 	struct lwm_str line = { 0 };
 	lwm_str_printf(&line, "{\"event\":\"eval\",\"step\":%" PRId64, st->step);
-	number(&line, "loss", loss);
+	put_number(&line, "loss", loss);
 	lwm_str_puts(&line, lwm_str_get(more));
 	m->last_eval = loss;
 	m->evaluated = true;
 	lwm_str_reset(&m->eval_more);
 	lwm_str_puts(&m->eval_more, lwm_str_get(more));
 	lwm_log(LWM_INFO, "step %" PRId64 " held-out loss %.4f", st->step, loss);
-	return add(m, &line, e);
+	return end_line(m, &line, e);
 }
 
 int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struct lwm_err *e)
@@ -199,7 +199,7 @@ int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struc
 	struct lwm_str line = { 0 };
 	lwm_str_printf(&line, "{\"event\":\"save\",\"step\":%" PRId64 ",\"seconds\":%.3f", step, seconds);
 	lwm_log(LWM_INFO, "checkpoint of step %" PRId64 " stands (%.1f s)", step, seconds);
-	return add(m, &line, e);
+	return end_line(m, &line, e);
 }
 
 void lwm_metrics_sync(struct lwm_metrics *m)
@@ -214,28 +214,28 @@ bool lwm_metrics_complete(const struct lwm_metrics *m)
 	return lwm_path_exists(m->summary);
 }
 
-int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, double peak_rss,
+int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress *st, double seconds, double peak_rss,
 		     struct lwm_err *e)
 {
 	struct lwm_str line = { 0 }, sum = { 0 };
 	lwm_str_printf(&line, "{\"event\":\"end\",\"step\":%" PRId64 ",\"seconds\":%.3f,\"peak_rss\":%.0f", st->step, seconds,
 		       peak_rss);
-	at_least(m, &m->run);
+	raise_peak(m, &m->run);
 	if (m->peak > 0)
 		put_peak(&line, m);
 	if (m->peak > 0 && m->run.flops > 0 && m->run.seconds > 0)
 		lwm_str_printf(&line, ",\"mfu\":%.6g", m->run.flops / m->run.seconds / m->peak);
-	LWM_TRY(add(m, &line, e));
+	LWM_TRY(end_line(m, &line, e));
 	struct lwm_jsonl *file = m->file;
 	m->file = NULL;
 	LWM_TRY(lwm_jsonl_close(file, e));
 	lwm_str_printf(&sum, "{\"step\":%" PRId64 ",\"seen\":%.17g,\"unit\":\"%s\",\"skipped\":%" PRId64 ",\"parameters\":%" PRId64, st->step,
 		       st->units, m->o->type->unit, st->guard.skipped, m->o->tensors.params);
-	number(&sum, "loss", st->loss);
+	put_number(&sum, "loss", st->loss);
 	lwm_str_puts(&sum, st->more);
 	if (m->evaluated) {
 		lwm_str_printf(&sum, ",\"eval\":{\"step\":%" PRId64, st->step);
-		number(&sum, "loss", m->last_eval);
+		put_number(&sum, "loss", m->last_eval);
 		lwm_str_puts(&sum, lwm_str_get(&m->eval_more));
 		lwm_str_putc(&sum, '}');
 	}

@@ -1,15 +1,22 @@
-/* metrics.h - what a stage says while it runs: metrics.jsonl, a line on stderr, summary.json at the end. Rank 0 only.
+/* metrics.h - what a stage reports while it runs: metrics.jsonl, a line on stderr, summary.json at the end. Rank 0 only; all local.
+ *
+ *	lwm_metrics_open(&m, s, o, step, e)       step: of the checkpoint that the run resumes from, or 0
+ *	lwm_metrics_step, _eval, _saved, _peak    as these happen
+ *	lwm_metrics_sync(m)                       before a checkpoint of these steps is written
+ *	lwm_metrics_done(m, ...)                  the last line, and summary.json
+ *	lwm_metrics_close(m)
  *
  * Lines: {"event":"step","step":120,"loss":2.41,"loss_hex":"0x1.34...p+1","grad_norm":...,"lr":...,"seconds":...,"seen":...,...}
  *        {"event":"start"|"peak"|"eval"|"save"|"end", ...}
- * "flops" of a step: model FLOPs over all ranks, counted from the segments of the rows it was trained on (lwm_llama_work_flops); not
- * there where they are not known (reconstruction). "peak_tflops": what all ranks together can do at most, and "peak_source":
- * "given" (--peak-tflops) or "measured" (peak.h). "mfu" of the end: flops over seconds of the steps of this run and that peak; only
- * where there is one. "peak_rss" of the end: bytes, of the rank that had most in memory. summary.json holds nothing measured: it is
- * the same byte for byte for the same run.
- * Lines that the disk does not take wait in memory (common/base/json.h): a full disk does not end a run here.
- * loss_hex and grad_norm_hex are the exact values: two runs are the same when these are. When a run goes on from an older
- * checkpoint, lines of later steps are cut off first, so each step stands there once.
+ * loss_hex and grad_norm_hex are the exact values: two runs are the same when these are. "seen" counts the objective's units since
+ * step 0. "flops" of a step: model FLOPs over all ranks, counted from the rows it was trained on (lwm_llama_work_flops); absent
+ * where the objective does not count them. "peak_tflops": what all ranks together can do at most; "peak_source": "given"
+ * (--peak-tflops) or "measured" (peak.h). "mfu" of the end: FLOPs over seconds of the steps of this run and that peak, where there
+ * is one. "peak_rss" of the end: bytes, of the rank that had most in memory. summary.json holds nothing measured: the same run
+ * leaves the same bytes.
+ *
+ * Lines that the disk does not take wait in memory (common/base/json.h): a full disk does not end a run here. When a run resumes
+ * from an older checkpoint, lines of later steps are cut off first, so the file has each step once.
  */
 #ifndef LWM_TRAIN_METRICS_H
 #define LWM_TRAIN_METRICS_H
@@ -23,24 +30,25 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 struct lwm_step_figures {
 	double grad_norm, lr, seconds;
 	double flops; /* model FLOPs over all ranks; 0: not known */
-	bool skipped;
+	bool skipped; /* by a guard: no update was made */
 };
 /* Loss and what belongs to it are those of st. */
-int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress_state *st, const struct lwm_step_figures *f,
-		     struct lwm_err *e);
-/* The steps of this run took so many seconds. */
+int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress *st, const struct lwm_step_figures *f, struct lwm_err *e);
+/* Seconds that the steps of this run took so far. */
 double lwm_metrics_seconds(const struct lwm_metrics *m);
-/* FLOP a second of all ranks together. source: "given", "measured"; a literal. What is measured is raised to what steps then reach. */
+/* rate: FLOP a second of all ranks together. source: "given", "measured"; a literal. A measured one is raised to what steps then
+ * reach. */
 int lwm_metrics_peak(struct lwm_metrics *m, int64_t step, double rate, const char *source, struct lwm_err *e);
-int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress_state *st, double loss, const struct lwm_str *more,
+/* more: ,"key":value... of the objective. */
+int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress *st, double loss, const struct lwm_str *more,
 		     struct lwm_err *e);
 int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struct lwm_err *e);
-/* Brings lines to the disk before a checkpoint of their steps stands; that this fails is said, and no failure of the run. */
+/* Brings waiting lines to the disk, before the checkpoint of their steps is committed; a failure is logged, and no failure of the
+ * run. */
 void lwm_metrics_sync(struct lwm_metrics *m);
-bool lwm_metrics_complete(const struct lwm_metrics *m); /* summary.json stands */
+bool lwm_metrics_complete(const struct lwm_metrics *m); /* summary.json exists */
 /* peak_rss: bytes, of the rank that had most. */
-int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress_state *st, double seconds, double peak_rss,
-		     struct lwm_err *e);
+int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress *st, double seconds, double peak_rss, struct lwm_err *e);
 void lwm_metrics_close(struct lwm_metrics *m); /* NULL is fine */
 
 #endif

@@ -9,7 +9,7 @@
 #include "common/model/llama_json.h"
 #include "common/train/next_token_int.h"
 
-static void override(int64_t *dst, int64_t value)
+static void override_size(int64_t *dst, int64_t value)
 {
 	if (value)
 		*dst = value;
@@ -18,13 +18,13 @@ static void override(int64_t *dst, int64_t value)
 int lwm_nt_shape(struct lwm_llama_cfg *c, const struct lwm_stage *s, const struct lwm_next_token *set, struct lwm_err *e)
 {
 	LWM_TRY(lwm_llama_preset(c, s->model, e));
-	override(&c->dim, set->dim);
-	override(&c->ffn, set->ffn);
-	override(&c->layers, set->layers);
+	override_size(&c->dim, set->dim);
+	override_size(&c->ffn, set->ffn);
+	override_size(&c->layers, set->layers);
 	if (set->heads)
 		c->kv_heads = c->heads = set->heads;
-	override(&c->kv_heads, set->kv_heads);
-	override(&c->vocab_text, set->vocab);
+	override_size(&c->kv_heads, set->kv_heads);
+	override_size(&c->vocab_text, set->vocab);
 	c->tie_embeddings = c->tie_embeddings || set->tie;
 	c->max_seq = set->seq_length;
 	c->rope_theta = set->theta;
@@ -50,7 +50,7 @@ static int read_config(struct lwm_llama_cfg *c, const char *source, bool older_o
 }
 
 /* The model that training starts from has this one's sizes, or another model would be trained than that; its norms' epsilon is
- * taken over. One that does not exist or is damaged is told when its weights are wanted; a run that is resumed wants none. */
+ * taken over. One that does not exist or is damaged is reported when its weights are wanted; a resumed run wants none. */
 static int match_source(const struct lwm_nt *t, struct lwm_llama_cfg *c, struct lwm_err *e)
 {
 	const struct lwm_stage *s = t->base.stage;

@@ -1,3 +1,5 @@
+/* The rate of a device's own matrix product: the size is doubled while a product is short, then the fastest of a tenth of a second
+ * counts. */
 #include "common/train/peak.h"
 
 #include <stdlib.h>
@@ -16,7 +18,7 @@ static size_t bytes_of(const struct lk_dev *dev, int64_t side)
 }
 
 /* Random numbers into rows of (2 n, n) at `to`, by way of fp32 strips at `by`: zeros would flatter a GPU's clock. */
-static int fill(struct lk_dev *dev, char *to, char *by, int64_t n, struct lwm_err *e)
+static int fill_random(struct lk_dev *dev, char *to, char *by, int64_t n, struct lwm_err *e)
 {
 	struct lwm_rng g = lwm_rng_at(0, LWM_RNG_TEST, 0, 0);
 	int64_t strip = STRIP * n;
@@ -38,7 +40,7 @@ out:
 }
 
 /* Seconds of one product of the first n x n numbers of a and b. */
-static int product(struct lk_dev *dev, char *a, char *b, char *c, int64_t n, double *seconds, struct lwm_err *e)
+static int time_product(struct lk_dev *dev, char *a, char *b, char *c, int64_t n, double *seconds, struct lwm_err *e)
 {
 	int dtype = lk_dev_dtype(dev);
 	struct lk_view x = lk_view2(a, dtype, n, n), w = lk_view2(b, dtype, n, n), y = lk_view2(c, dtype, n, n);
@@ -50,21 +52,21 @@ static int product(struct lk_dev *dev, char *a, char *b, char *c, int64_t n, dou
 	return 0;
 }
 
-static int fastest(struct lk_dev *dev, char *room, int64_t most, double *rate, struct lwm_err *e)
+static int find_fastest(struct lk_dev *dev, char *room, int64_t most, double *rate, struct lwm_err *e)
 {
 	char *a = room, *b = a + bytes_of(dev, most), *c = b + bytes_of(dev, most);
 	double t, best, began;
 	int64_t n = LEAST_SIDE;
-	LWM_TRY(fill(dev, a, c, most, e));
-	LWM_TRY(product(dev, a, b, c, n, &t, e));
-	LWM_TRY(product(dev, a, b, c, n, &t, e)); /* the first one of all sets things up */
+	LWM_TRY(fill_random(dev, a, c, most, e));
+	LWM_TRY(time_product(dev, a, b, c, n, &t, e));
+	LWM_TRY(time_product(dev, a, b, c, n, &t, e)); /* the first one of all sets things up */
 	while (n < most && 8 * t < LONGEST) {
 		n *= 2;
-		LWM_TRY(product(dev, a, b, c, n, &t, e));
+		LWM_TRY(time_product(dev, a, b, c, n, &t, e));
 	}
 	best = t;
 	for (began = lwm_now(); lwm_now() - began < WINDOW;) {
-		LWM_TRY(product(dev, a, b, c, n, &t, e));
+		LWM_TRY(time_product(dev, a, b, c, n, &t, e));
 		best = t < best ? t : best;
 	}
 	*rate = best > 0 ? 2.0 * (double)n * (double)n * (double)n / best : 0;
@@ -81,7 +83,7 @@ int lwm_peak_measure(struct lk_dev *dev, void *room, size_t bytes, double *rate,
 		LWM_TRY(lwm_dev_check(dev, lk_mem_alloc(dev, 3 * bytes_of(dev, side), &own), e));
 		room = own;
 	}
-	int rc = fastest(dev, room, side, rate, e);
+	int rc = find_fastest(dev, room, side, rate, e);
 	lk_mem_free(dev, own);
 	return rc;
 }

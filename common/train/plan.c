@@ -1,4 +1,4 @@
-/* What a stage would take, before it is queued. */
+/* What a stage would take, before it is queued: the objective is opened without its weights, and its sizes are added up. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@ struct plan {
 	int code;
 };
 
-static void judge(struct plan *p, const struct lwm_stage *s, bool complete)
+static void judge_plan(struct plan *p, const struct lwm_stage *s, bool complete)
 {
 	int64_t need = p->checkpoint * (s->keep + 1);
 	if (p->per_rank > p->device_free) {
@@ -108,7 +108,7 @@ static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lw
 	p->per_rank = p->weights + p->activations + p->own + p->arrays + p->program;
 }
 
-/* Is there what the first weights come from? A run that goes on from a checkpoint of its own wants none. */
+/* Does what the first weights come from exist? A run that resumes from a checkpoint of its own wants none. */
 static int look_at_source(const struct lwm_stage *s, struct lwm_objective *o, struct lwm_err *e)
 {
 	const char *from = !strncmp(s->start_from, "text-", 5) ? s->start_from + 5 : s->start_from;
@@ -146,7 +146,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;
 	p.tokens = (double)o->units_per_step * (double)s.steps;
 	LWM_GO(look_at_source(&s, o, e));
-	judge(&p, &s, !o->absent.code);
+	judge_plan(&p, &s, !o->absent.code);
 	json ? print_json(out, &p, &s, o, &m) : print_text(out, &p, &s, o, &m);
 	if (p.code)
 		rc = lwm_fail(e, p.code, "the plan %s", p.verdict);

@@ -1,4 +1,4 @@
-/* recon.c - frames from a bounded cache to the VQGAN, and the care of its codebook. */
+/* Steps of the VQGAN: frames from a bounded cache, the loss, and the care of the codebook (k-means over a probe). */
 #include "common/train/recon.h"
 
 #include <math.h>
@@ -29,7 +29,7 @@ struct lwm_recon {
 
 /* ---- cache ---- */
 
-/* Room for one frame behind the `have` that are there: one more than the cache may hold, so that the end of a clip can be seen
+/* Room for one frame after the `have` in the cache: one more than the cache may hold, so that the end of a clip can be seen
  * when it is full. */
 static int make_room(struct lwm_recon *r, int64_t have, struct lwm_err *e)
 {
@@ -76,7 +76,7 @@ static int add_clip(struct lwm_recon *r, const char *path, bool held_out, struct
 	return rc;
 }
 
-/* Clips for training first, so that the held-out frames lie behind them. */
+/* Clips for training first, so that the held-out frames follow them. */
 static int fill_cache(struct lwm_recon *r, struct lwm_err *e)
 {
 	const struct lwm_paths *in = r->c.inputs, *out = r->c.eval_inputs;
@@ -133,7 +133,7 @@ static int check_cfg(struct lwm_recon_cfg *c, struct lwm_err *e)
 	return 0;
 }
 
-static int allocate(struct lwm_recon *r, struct lwm_err *e)
+static int allocate_buffers(struct lwm_recon *r, struct lwm_err *e)
 {
 	int64_t most = r->c.batch > r->c.probe_frames ? r->c.batch : r->c.probe_frames;
 	r->batch = malloc((size_t)(most * r->one));
@@ -162,7 +162,7 @@ int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_r
 	r->one = r->c.width * r->c.height * 3;
 	r->codes = lwm_vqgan_codes(&r->c.model, r->c.height, r->c.width);
 	LWM_GO(find_offsets(r, e));
-	LWM_GO(allocate(r, e));
+	LWM_GO(allocate_buffers(r, e));
 	LWM_GO(fill_cache(r, e));
 	LWM_GO(lwm_vqgan_new(&r->net, dev, &r->c.model, &r->weights.base, r->c.frames_per_pass, e));
 	*out = r;
@@ -194,7 +194,7 @@ int64_t lwm_recon_frames(const struct lwm_recon *r, bool held_out)
 /* ---- use ---- */
 
 /* Frames k = first .. first+count-1 of the random sequence of this step. */
-static void gather(struct lwm_recon *r, enum lwm_purpose purpose, int64_t step, int64_t first, int64_t count)
+static void gather_frames(struct lwm_recon *r, enum lwm_purpose purpose, int64_t step, int64_t first, int64_t count)
 {
 	for (int64_t k = 0; k < count; k++) {
 		struct lwm_rng g = lwm_rng_at(r->c.seed, purpose, (uint64_t)step, (uint64_t)(first + k));
@@ -215,7 +215,7 @@ static int64_t mark_used(struct lwm_recon *r, int64_t frames, bool fresh)
 }
 
 /* Squared distance of each latent of the probe to codebook row e, where that is less than it was. */
-static void approach(struct lwm_recon *r, const float *e)
+static void measure_distances(struct lwm_recon *r, const float *e)
 {
 	int64_t dim = r->c.model.embed_dim, n = r->c.probe_frames * r->codes;
 	for (int64_t i = 0; i < n; i++) {
@@ -245,7 +245,7 @@ static int64_t draw_far(const struct lwm_recon *r, int64_t step, int32_t k)
 }
 
 /* Row of book nearest to latent i. */
-static int64_t nearest(const struct lwm_recon *r, const float *book, int64_t i)
+static int64_t nearest_row(const struct lwm_recon *r, const float *book, int64_t i)
 {
 	int64_t dim = r->c.model.embed_dim, best = 0;
 	float least = 1e30f;
@@ -262,7 +262,7 @@ static int64_t nearest(const struct lwm_recon *r, const float *book, int64_t i)
 }
 
 /* Rounds of k-means (Lloyd 1982) over the probe. */
-static int settle(const struct lwm_recon *r, float *book, struct lwm_err *e)
+static int run_kmeans(const struct lwm_recon *r, float *book, struct lwm_err *e)
 {
 	int64_t dim = r->c.model.embed_dim, rows = r->c.model.num_embeddings, n = r->c.probe_frames * r->codes;
 	double *sum = malloc((size_t)(rows * (dim + 1)) * sizeof *sum), *count = sum ? sum + rows * dim : NULL;
@@ -271,7 +271,7 @@ static int settle(const struct lwm_recon *r, float *book, struct lwm_err *e)
 	for (int round = 0; round < 8; round++) {
 		memset(sum, 0, (size_t)(rows * (dim + 1)) * sizeof *sum);
 		for (int64_t i = 0; i < n; i++) {
-			int64_t k = nearest(r, book, i);
+			int64_t k = nearest_row(r, book, i);
 			count[k] += 1;
 			for (int64_t d = 0; d < dim; d++)
 				sum[k * dim + d] += (double)r->z[i * dim + d];
@@ -285,7 +285,7 @@ static int settle(const struct lwm_recon *r, float *book, struct lwm_err *e)
 }
 
 /* Rows that no latent of the probe chose (fresh: all rows) become latents of the probe. */
-static int revive(struct lwm_recon *r, int64_t step, bool fresh, struct lwm_err *e)
+static int revive_codes(struct lwm_recon *r, int64_t step, bool fresh, struct lwm_err *e)
 {
 	int64_t dim = r->c.model.embed_dim, rows = r->c.model.num_embeddings, n = r->c.probe_frames * r->codes;
 	size_t bytes = (size_t)(rows * dim) * sizeof(float);
@@ -298,16 +298,16 @@ static int revive(struct lwm_recon *r, int64_t step, bool fresh, struct lwm_err 
 		r->far[i] = 1e30f;
 	for (int64_t k = 0; k < rows; k++)
 		if (!fresh && r->used[k])
-			approach(r, book + k * dim);
+			measure_distances(r, book + k * dim);
 	for (int32_t k = 0; k < rows; k++) {
 		if (!fresh && r->used[k])
 			continue;
 		memcpy(book + k * dim, r->z + draw_far(r, step, k) * dim, (size_t)dim * sizeof *book);
-		approach(r, book + k * dim);
+		measure_distances(r, book + k * dim);
 		revived++;
 	}
 	if (fresh)
-		LWM_GO(settle(r, book, e));
+		LWM_GO(run_kmeans(r, book, e));
 	if (revived)
 		LWM_GO(lwm_dev_check(r->dev, lk_upload(r->dev, r->params + r->codebook, book, bytes), e));
 	rc = revived > 0;
@@ -333,7 +333,7 @@ static void normalise_channel(struct lwm_recon *r, int64_t d, double *mean, doub
 
 /* Scales the last convolution before the quantizer so that the latents of the probe have mean 0 and deviation 1: the
  * optimizer's steps are absolute, and a codebook of small numbers would be shaken by them. */
-static int normalise(struct lwm_recon *r, struct lwm_err *e)
+static int normalise_latents(struct lwm_recon *r, struct lwm_err *e)
 {
 	int64_t cin = r->c.model.z_channels, dim = r->c.model.embed_dim;
 	size_t wbytes = (size_t)(cin * dim) * sizeof(float), bbytes = (size_t)dim * sizeof(float);
@@ -364,14 +364,14 @@ int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e)
 	if (r->c.probe_frames == 0 || (step && step != from && !again))
 		return 0;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
-	gather(r, LWM_RNG_CODEBOOK, step, 0, r->c.probe_frames);
+	gather_frames(r, LWM_RNG_CODEBOOK, step, 0, r->c.probe_frames);
 	LWM_TRY(lwm_vqgan_latents(r->net, r->batch, r->c.probe_frames, r->c.height, r->c.width, r->chosen, r->z, e));
 	mark_used(r, r->c.probe_frames, true);
 	if (step == 0)
-		LWM_TRY(normalise(r, e));
+		LWM_TRY(normalise_latents(r, e));
 	if (step < from)
 		return 1;
-	return revive(r, step, step == from, e);
+	return revive_codes(r, step, step == from, e);
 }
 
 int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float *grads, struct lwm_recon_stats *stats,
@@ -382,7 +382,7 @@ int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
 	struct lwm_vqgan_loss loss = r->c.loss;
 	loss.continuous = step < r->c.quantize_from;
-	gather(r, LWM_RNG_ORDER, step, first, n);
+	gather_frames(r, LWM_RNG_ORDER, step, first, n);
 	LWM_TRY(lwm_vqgan_train(r->net, r->batch, n, r->c.height, r->c.width, &loss, 1 / (float)r->c.batch, &w.base,
 				r->chosen, &stats->sum, e));
 	stats->codes_used = mark_used(r, n, true);

@@ -1,4 +1,4 @@
-/* recon.h - the reconstruction objective: trains a VQGAN on frames.
+/* recon.h - the steps of the objective reconstruction: a VQGAN over frames.
  *
  *	lwm_recon_new(&r, dev, &cfg, params, e)         decodes the media once into a bounded cache of 8-bit frames
  *	every step, on every rank:

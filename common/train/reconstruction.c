@@ -1,4 +1,5 @@
-/* Reconstruction: trains the VQGAN on frames (common/train/recon.h does the work). Weights stay fp32. */
+/* The objective reconstruction: trains the VQGAN on frames. Its settings, its data, its sizes; recon.h does the steps. Every rank
+ * decodes all media into its own cache and takes its share of the frames of each step. Weights stay fp32. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,7 +72,7 @@ struct recon {
 	struct lwm_recon *net;
 };
 
-static struct recon *self(struct lwm_objective *o)
+static struct recon *recon_of(struct lwm_objective *o)
 {
 	return (struct recon *)o;
 }
@@ -92,25 +93,25 @@ static int parse_mult(struct lwm_vqgan_cfg *c, const char *text, struct lwm_err 
 	return 0;
 }
 
-static void override(int32_t *dst, int64_t value)
+static void override_size(int32_t *dst, int64_t value)
 {
 	if (value)
 		*dst = (int32_t)value;
 }
 
-static int shape(struct lwm_vqgan_cfg *m, const struct lwm_stage *s, struct lwm_err *e)
+static int choose_shape(struct lwm_vqgan_cfg *m, const struct lwm_stage *s, struct lwm_err *e)
 {
 	const struct reconstruction *set = lwm_settings_of(s, settings);
 	LWM_TRY(lwm_vqgan_preset(m, s->model, e));
 	if (set->channel_mult)
 		LWM_TRY(parse_mult(m, set->channel_mult, e));
-	override(&m->resolution, set->resolution);
-	override(&m->hidden, set->hidden);
-	override(&m->res_blocks, set->res_blocks);
-	override(&m->z_channels, set->z_channels);
-	override(&m->embed_dim, set->z_channels);
-	override(&m->num_embeddings, set->codes);
-	override(&m->groups, set->groups);
+	override_size(&m->resolution, set->resolution);
+	override_size(&m->hidden, set->hidden);
+	override_size(&m->res_blocks, set->res_blocks);
+	override_size(&m->z_channels, set->z_channels);
+	override_size(&m->embed_dim, set->z_channels);
+	override_size(&m->num_embeddings, set->codes);
+	override_size(&m->groups, set->groups);
 	return lwm_vqgan_check(m, e);
 }
 
@@ -123,14 +124,14 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': a VQGAN trains on data ranks only (dp, fsdp)", s->mesh_dim);
 	if (set->batch_frames % ranks)
 		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", set->batch_frames, ranks);
-	return shape(&c, s, e);
+	return choose_shape(&c, s, e);
 }
 
-static int configure(struct recon *r, struct lwm_err *e)
+static int fill_config(struct recon *r, struct lwm_err *e)
 {
 	const struct reconstruction *set = r->set;
 	struct lwm_vqgan_cfg *m = &r->cfg.model;
-	LWM_TRY(shape(m, r->base.stage, e));
+	LWM_TRY(choose_shape(m, r->base.stage, e));
 	r->cfg.loss = (struct lwm_vqgan_loss){ .l1 = (float)set->l1, .l2 = (float)set->l2,
 					       .codebook = (float)set->codebook_weight,
 					       .commit = (float)set->commit_weight };
@@ -156,7 +157,7 @@ static int check_copies(const struct lwm_paths *held, struct lwm_err *e)
 	char **real = calloc((size_t)held->n + 1, sizeof *real);
 	int rc = real ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for paths");
 	for (int64_t i = 0; rc == 0 && i < held->n; i++) {
-		real[i] = realpath(held->v[i], NULL); /* NULL: not there, which is told when it is opened */
+		real[i] = realpath(held->v[i], NULL); /* NULL: it does not exist, which opening it reports */
 		for (int64_t k = 0; rc == 0 && real[i] && k < i; k++)
 			if (real[k] && strcmp(real[i], real[k]) == 0)
 				rc = lwm_fail(e, LWM_ECONFIG, "%s: is held out twice, as %s too: name held-out clips once", held->v[i],
@@ -170,12 +171,12 @@ static int check_copies(const struct lwm_paths *held, struct lwm_err *e)
 
 static int recon_attach(struct lwm_objective *o, void *compute, struct lwm_err *e)
 {
-	LWM_TRY(lwm_recon_new(&self(o)->net, o->dev, &self(o)->cfg, compute, e));
-	memcpy(o->data, lwm_recon_content(self(o)->net)->hex, sizeof o->data);
+	LWM_TRY(lwm_recon_new(&recon_of(o)->net, o->dev, &recon_of(o)->cfg, compute, e));
+	memcpy(o->data, lwm_recon_content(recon_of(o)->net)->hex, sizeof o->data);
 	return 0;
 }
 
-static void add(double *sums, const struct lwm_recon_stats *st)
+static void add_stats(double *sums, const struct lwm_recon_stats *st)
 {
 	sums[S_FRAMES] += st->sum.frames;
 	sums[S_LOSS] += st->sum.loss;
@@ -190,9 +191,9 @@ static int recon_step(struct lwm_objective *o, int64_t step, float *grads, doubl
 {
 	struct lwm_comm *g = o->mesh->comm[LWM_GRAD];
 	struct lwm_recon_stats st = { 0 };
-	LWM_TRY(lwm_recon_prepare(self(o)->net, step, e));
-	LWM_TRY(lwm_recon_step(self(o)->net, step, lwm_comm_rank(g), lwm_comm_size(g), grads, &st, e));
-	add(sums, &st);
+	LWM_TRY(lwm_recon_prepare(recon_of(o)->net, step, e));
+	LWM_TRY(lwm_recon_step(recon_of(o)->net, step, lwm_comm_rank(g), lwm_comm_size(g), grads, &st, e));
+	add_stats(sums, &st);
 	return 0;
 }
 
@@ -202,8 +203,8 @@ static int recon_eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm
 	struct lwm_recon_stats st = { 0 };
 	if (lwm_comm_rank(o->mesh->comm[LWM_GRAD]))
 		return 0;
-	LWM_TRY(lwm_recon_eval(self(o)->net, o->stage->eval_rows, &st, e));
-	add(sums, &st);
+	LWM_TRY(lwm_recon_eval(recon_of(o)->net, o->stage->eval_rows, &st, e));
+	add_stats(sums, &st);
 	return 0;
 }
 
@@ -227,7 +228,7 @@ static double recon_render(struct lwm_objective *o, const double sums[LWM_SUMS],
 
 static void close_objective(struct lwm_objective *o)
 {
-	struct recon *r = self(o);
+	struct recon *r = recon_of(o);
 	lwm_recon_free(r->net);
 	lwm_paths_release(&r->media);
 	lwm_paths_release(&r->held_out);
@@ -240,7 +241,7 @@ static int find_media(struct recon *r, const struct lwm_paths *from, struct lwm_
 	return 0;
 }
 
-static int64_t least(int64_t a, int64_t b)
+static int64_t smaller_of(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
 }
@@ -252,8 +253,8 @@ static void size_memory(struct recon *r)
 	const struct reconstruction *set = r->set;
 	const struct lwm_vqgan_cfg *m = &r->cfg.model;
 	int ranks = lwm_mesh_ranks(r->base.mesh, LWM_DATA);
-	int64_t n = least(set->frames_per_pass, s->eval_rows ? set->batch_frames : set->batch_frames / ranks);
-	int64_t probe = least(set->frames_per_pass, set->probe_frames);
+	int64_t n = smaller_of(set->frames_per_pass, s->eval_rows ? set->batch_frames : set->batch_frames / ranks);
+	int64_t probe = smaller_of(set->frames_per_pass, set->probe_frames);
 	int64_t train = lwm_vqgan_memory(m, n, m->resolution, m->resolution, true);
 	int64_t look = probe ? lwm_vqgan_memory(m, probe, m->resolution, m->resolution, false) : 0;
 	r->base.memory_bytes = train > look ? train : look;
@@ -297,14 +298,14 @@ static int size_arrays(struct recon *r, struct lwm_err *e)
 
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 {
-	struct recon *r = self(o);
+	struct recon *r = recon_of(o);
 	const struct lwm_stage *s = o->stage;
 	r->set = lwm_settings_of(s, settings);
 	o->dtype = LK_F32;
 	LWM_TRY(find_media(r, &s->data, &r->media, e));
 	LWM_TRY(find_media(r, &s->eval_data, &r->held_out, e));
 	LWM_TRY(check_copies(&r->held_out, e));
-	LWM_TRY(configure(r, e));
+	LWM_TRY(fill_config(r, e));
 	LWM_TRY(lwm_vqgan_tensors(&o->tensors, &r->cfg.model, e));
 	o->tokenizer_hash = "";
 	o->units_per_step = r->set->batch_frames;

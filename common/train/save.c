@@ -76,7 +76,7 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 	return rc;
 }
 
-static json_t *state_json(const struct lwm_progress_state *st, const struct lwm_stage *s)
+static json_t *state_json(const struct lwm_progress *st, const struct lwm_stage *s)
 {
 	json_t *recent = json_array();
 	char loss[40];
@@ -117,8 +117,8 @@ static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const st
 	return all;
 }
 
-static int commit(const struct lwm_objective *o, const struct lwm_progress_state *st, const char *dir,
-		  const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
+static int commit_checkpoint(const struct lwm_objective *o, const struct lwm_progress *st, const char *dir,
+			     const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
 {
 	struct lwm_ckpt_slice *slice = all_slices(o, parts, n, e);
 	char mesh[LWM_MESH_TEXT];
@@ -142,7 +142,7 @@ static int commit(const struct lwm_objective *o, const struct lwm_progress_state
 	return rc;
 }
 
-int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress_state *st,
+int lwm_stage_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress *st,
 	     struct lwm_ckpt_keeper *keeper, struct lwm_err *e)
 {
 	struct lwm_comm *c = w->grad_comm;
@@ -153,10 +153,10 @@ int lwm_save(const struct lwm_objective *o, struct lwm_weights *w, const struct 
 	LWM_GO(lwm_agree(c, rc, e));
 	LWM_GO(lwm_comm_allgather(c, &mine, sizeof mine, parts, e));
 	if (lwm_comm_rank(c) == 0)
-		rc = commit(o, st, dir, parts, n, e);
+		rc = commit_checkpoint(o, st, dir, parts, n, e);
 	if (lwm_comm_rank(c) == 0 && rc < 0)
 		lwm_ckpt_take_back(dir, "COMMIT.json");
-	LWM_GO(lwm_agree(c, rc, e)); /* nobody goes on before the record stands */
+	LWM_GO(lwm_agree(c, rc, e)); /* nobody continues before the record is written */
 	free(parts);
 	free(dir);
 	return lwm_share_retire(c, keeper, st->step, e);
@@ -200,8 +200,8 @@ static int read_group(const struct lwm_objective *o, struct lwm_weights *w, stru
 	return rc;
 }
 
-/* Records of older versions have neither: then the summary of a run that ended right behind its last save lacks them. */
-static int read_last(const json_t *j, struct lwm_progress_state *st)
+/* Records of older versions have neither: then the summary of a run that ended right after its last save lacks them. */
+static int read_last(const json_t *j, struct lwm_progress *st)
 {
 	const json_t *last = json_object_get(j, "last");
 	const char *loss = json_string_value(json_object_get(last, "loss_hex")), *more = json_string_value(json_object_get(last, "more"));
@@ -211,7 +211,7 @@ static int read_last(const json_t *j, struct lwm_progress_state *st)
 	return 0;
 }
 
-static int read_state(const json_t *j, struct lwm_progress_state *st, const char *dir, struct lwm_err *e)
+static int read_state(const json_t *j, struct lwm_progress *st, const char *dir, struct lwm_err *e)
 {
 	json_t *recent;
 	LWM_TRY(lwm_json_int(j, "step", &st->step, dir, e));
@@ -226,7 +226,7 @@ static int read_state(const json_t *j, struct lwm_progress_state *st, const char
 	return read_last(j, st);
 }
 
-/* A stage goes on as what it was: model, seed and tokenizer must be the same. */
+/* A stage is resumed as what it was: model, seed and tokenizer must be the same. */
 static int same_run(const struct lwm_objective *o, const struct lwm_ckpt_meta *m, const char *dir, struct lwm_err *e)
 {
 	const json_t *model = json_object_get(m->config, "model"), *seed = json_object_get(m->state, "seed");
@@ -255,7 +255,7 @@ static int same_run(const struct lwm_objective *o, const struct lwm_ckpt_meta *m
 	return 0;
 }
 
-static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, struct lwm_ckpt *c,
+static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress *st, struct lwm_ckpt *c,
 		    struct lwm_resumed *found, struct lwm_err *e)
 {
 	const char *dir = found->dir;
@@ -270,7 +270,7 @@ static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct
 }
 
 /* *ckpt NULL: there is nothing to resume from. */
-static int newest(struct lwm_comm *c, const struct lwm_stage *s, struct lwm_ckpt **ckpt, struct lwm_err *e)
+static int find_newest(struct lwm_comm *c, const struct lwm_stage *s, struct lwm_ckpt **ckpt, struct lwm_err *e)
 {
 	int64_t there = 0;
 	int rc = 0;
@@ -292,14 +292,14 @@ static int newest(struct lwm_comm *c, const struct lwm_stage *s, struct lwm_ckpt
 	return rc == -LWM_EDATA ? lwm_context(e, "nothing to resume from (--start-over sets these aside and begins at step 0)") : rc;
 }
 
-int lwm_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress_state *st, struct lwm_ckpt_keeper *keeper,
+int lwm_stage_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress *st, struct lwm_ckpt_keeper *keeper,
 	       struct lwm_resumed *found, struct lwm_err *e)
 {
 	struct lwm_ckpt *c;
 	int rc;
 	memset(st, 0, sizeof *st);
 	memset(found, 0, sizeof *found);
-	LWM_TRY(newest(w->grad_comm, o->stage, &c, e));
+	LWM_TRY(find_newest(w->grad_comm, o->stage, &c, e));
 	if (!c)
 		return 0;
 	snprintf(found->dir, sizeof found->dir, "%s", lwm_ckpt_path(c));
@@ -313,7 +313,7 @@ int lwm_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_
 	return 0;
 }
 
-int lwm_resume_settle(const struct lwm_stage *s, const struct lwm_resumed *found, int64_t step, struct lwm_err *e)
+int lwm_stage_settle(const struct lwm_stage *s, const struct lwm_resumed *found, int64_t step, struct lwm_err *e)
 {
 	int rc = 0;
 	LWM_TRY(lwm_ckpt_set_aside_newer(s->out, found->dir[0] ? step : -1, e));
@@ -328,7 +328,7 @@ int lwm_resume_settle(const struct lwm_stage *s, const struct lwm_resumed *found
 	return rc;
 }
 
-int lwm_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
+int lwm_stage_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 {
 	const char *from = o->stage->start_from;
 	bool text = !strncmp(from, "text-", 5); /* text-model:DIR, text-checkpoint:DIR: vision tensors start fresh */

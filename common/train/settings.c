@@ -100,10 +100,19 @@ int lwm_settings_list(const struct lwm_stage *s, struct lwm_setting_at out[LWM_S
 	return l.n;
 }
 
+/* Two tables cannot have an option of the same name: the second one would never be set. */
+static void check_names(const struct lwm_setting_at *list, int n)
+{
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < i && list[i].set->opt.name; k++)
+			LWM_BUG_ON(list[k].set->opt.name && !strcmp(list[k].set->opt.name, list[i].set->opt.name));
+}
+
 void lwm_settings_options(const struct lwm_stage *s, struct lwm_opt out[LWM_SETTINGS_MAX])
 {
 	struct lwm_setting_at list[LWM_SETTINGS_MAX];
 	int n = lwm_settings_list(s, list);
+	check_names(list, n);
 	for (int i = 0; i < n; i++) {
 		if (list[i].set->rule & LWM_CLI)
 			continue;

@@ -76,7 +76,7 @@ json_t *lwm_settings_record(const struct lwm_stage *s, const char *data)
 	return settings_json(s, data, false);
 }
 
-static bool equal(const json_t *a, const json_t *b)
+static bool is_equal(const json_t *a, const json_t *b)
 {
 	if (json_is_number(a) && json_is_number(b))
 		return json_number_value(a) == json_number_value(b);
@@ -92,7 +92,7 @@ static bool is_allowed(const struct lwm_stage *s, const char *name)
 }
 
 /* Does this setting decide what is computed, with these others? */
-static bool decides(const struct lwm_setting *x, const json_t *before, const json_t *now)
+static bool decides_result(const struct lwm_setting *x, const json_t *before, const json_t *now)
 {
 	static const char key[] = "schedule";
 	unsigned rule = rule_of(x);
@@ -101,7 +101,7 @@ static bool decides(const struct lwm_setting *x, const json_t *before, const jso
 		return rule == LWM_FIXED;
 	if (rule == LWM_LENGTH && json_integer_value(json_object_get(now, "decay-steps")))
 		return false;
-	return strcmp(json_string_value(json_object_get(now, key)), "constant") || !equal(json_object_get(now, key),
+	return strcmp(json_string_value(json_object_get(now, key)), "constant") || !is_equal(json_object_get(now, key),
 											  json_object_get(before, key));
 }
 
@@ -130,7 +130,7 @@ static void compare_setting(struct differences *d, const struct lwm_stage *s, co
 {
 	const json_t *was = json_object_get(before, name), *is = json_object_get(now, name);
 
-	if (!equal(was, is))
+	if (!is_equal(was, is))
 		add_difference(d, is_allowed(s, name), name, was, is);
 }
 
@@ -149,7 +149,7 @@ int lwm_settings_compare(const struct lwm_stage *s, const json_t *before, const 
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
 	}
 	for (int i = 0; i < n; i++)
-		if (decides(list[i].set, then, now))
+		if (decides_result(list[i].set, then, now))
 			compare_setting(&d, s, list[i].set->opt.name, then, now);
 	if (data && *data)
 		compare_setting(&d, s, data_key, before, now);

@@ -1,4 +1,5 @@
-/* Rank 0 leads: it looks at folders until it has what it wants, and calls the others to each look. */
+/* One checkpoint before many ranks. Rank 0 leads: it looks at folders until it has what it wants, and calls the others to each
+ * look; the others serve until it dismisses them. A call is two broadcasts, its header and the record of the checkpoint. */
 #include "common/train/share.h"
 
 #include <inttypes.h>
@@ -12,8 +13,8 @@
 enum { OVER = -1 };
 
 struct call { /* from rank 0: the next folder and the length of its record */
-	int64_t bytes; /* OVER: there is no other one */
-	int64_t how;
+	int64_t bytes; /* of the record; OVER: the search is over */
+	int64_t how;   /* enum lwm_ckpt_check */
 	char dir[4096];
 };
 
@@ -23,8 +24,8 @@ struct share {
 	struct lwm_ckpt *c; /* the folder looked at last; NULL: it cannot be opened */
 };
 
-/* Not to know weighs more than damage. */
-static int settle(struct lwm_comm *c, int rc, struct lwm_err *e)
+/* The verdict of all ranks: a part that could not be read outweighs a damaged one. */
+static int settle_damage(struct lwm_comm *c, int rc, struct lwm_err *e)
 {
 	int64_t unknown = rc < 0 && rc != -LWM_EDATA;
 	LWM_TRY(lwm_comm_max_i64(c, &unknown, 1, e));
@@ -45,7 +46,7 @@ static int check_share(const struct share *s, struct lwm_err *e)
 	return 0;
 }
 
-/* All ranks: the record from rank 0, then the parts. text: on rank 0, else NULL. */
+/* All ranks: the record comes from rank 0, then each checks its parts. text: the record on rank 0, else NULL. */
 static int look_together(struct share *s, const struct call *call, char *text, struct lwm_err *e)
 {
 	struct lwm_comm *c = s->comm;
@@ -58,26 +59,26 @@ static int look_together(struct share *s, const struct call *call, char *text, s
 			rc = lwm_ckpt_unpack(&s->c, call->dir, mine, (size_t)call->bytes, e);
 		if (rc == 0)
 			rc = check_share(s, e);
-		rc = settle(c, rc, e);
+		rc = settle_damage(c, rc, e);
 	}
 	if (!text)
 		free(mine);
 	return rc;
 }
 
-static void forget(struct share *s)
+static void close_folder(struct share *s)
 {
 	lwm_ckpt_close(s->c);
 	s->c = NULL;
 }
 
-/* Rank 0: lwm_ckpt_look_fn. */
-static int look(void *ctx, const char *dir, struct lwm_err *e)
+/* Rank 0: a lwm_ckpt_look_fn, which looks at one folder together with all ranks. */
+static int look_at_folder(void *ctx, const char *dir, struct lwm_err *e)
 {
 	struct share *s = ctx;
 	struct call call = { .how = s->how };
 	char *text = NULL;
-	forget(s);
+	close_folder(s);
 	int rc = lwm_ckpt_open_record(&s->c, dir, s->how, e);
 	if (rc == 0 && lwm_comm_size(s->comm) == 1)
 		return check_share(s, e);
@@ -98,8 +99,8 @@ static int look(void *ctx, const char *dir, struct lwm_err *e)
 	return rc;
 }
 
-/* The other ranks: whatever rank 0 looks at. */
-static int serve(struct share *s, struct lwm_err *e)
+/* The other ranks: they look at whatever rank 0 looks at, until it is done. */
+static int serve_looks(struct share *s, struct lwm_err *e)
 {
 	struct call call;
 	for (;;) {
@@ -107,7 +108,7 @@ static int serve(struct share *s, struct lwm_err *e)
 		if (call.bytes == OVER)
 			return 0;
 		s->how = (enum lwm_ckpt_check)call.how;
-		forget(s);
+		close_folder(s);
 		int rc = look_together(s, &call, NULL, e);
 		if (rc == -LWM_ERANK || (rc < 0 && e->who == LWM_ERR_ALONE))
 			return rc;
@@ -116,8 +117,8 @@ static int serve(struct share *s, struct lwm_err *e)
 	}
 }
 
-/* Rank 0 has seen enough. */
-static int dismiss(const struct share *s, int rc, struct lwm_err *e)
+/* Rank 0 is done: the others stop serving. Ranks that are lost are not waited for. */
+static int dismiss_ranks(const struct share *s, int rc, struct lwm_err *e)
 {
 	struct call call = { .bytes = OVER };
 	if (lwm_comm_size(s->comm) == 1 || rc == -LWM_ERANK || (rc < 0 && e->who == LWM_ERR_ALONE))
@@ -127,13 +128,13 @@ static int dismiss(const struct share *s, int rc, struct lwm_err *e)
 }
 
 /* Rank 0: 0 with s->c NULL when there is none. */
-static int find(struct share *s, const char *root, bool older_ok, struct lwm_err *e)
+static int find_newest(struct share *s, const char *root, bool older_ok, struct lwm_err *e)
 {
 	char *dir = NULL;
 	s->how = LWM_CKPT_FULL;
-	int rc = lwm_ckpt_search(&dir, root, older_ok, look, lwm_source_passed_over, s, e);
+	int rc = lwm_ckpt_search(&dir, root, older_ok, look_at_folder, lwm_source_passed_over, s, e);
 	if (rc == 0 && !dir)
-		forget(s);
+		close_folder(s);
 	free(dir);
 	return rc;
 }
@@ -146,20 +147,20 @@ static int find_either(struct share *s, const char *path, bool older_ok, struct 
 	free(record);
 	LWM_TRY(is_step);
 	s->how = LWM_CKPT_QUICK;
-	int rc = is_step ? look(s, path, e) : find(s, path, older_ok, e);
+	int rc = is_step ? look_at_folder(s, path, e) : find_newest(s, path, older_ok, e);
 	if (rc < 0 || s->c)
 		return rc;
 	return lwm_fail(e, LWM_ENOINPUT, lwm_path_exists(path) ? "%s: no checkpoint in it" : "%s: is not there", path);
 }
 
-static int end(struct share *s, struct lwm_ckpt **out, int rc, struct lwm_err *e)
+static int end_search(struct share *s, struct lwm_ckpt **out, int rc, struct lwm_err *e)
 {
 	int64_t found = lwm_comm_rank(s->comm) == 0 && s->c != NULL;
 	rc = lwm_agree(s->comm, rc, e);
 	if (rc == 0)
 		rc = lwm_comm_max_i64(s->comm, &found, 1, e);
 	if (rc < 0 || !found)
-		forget(s);
+		close_folder(s);
 	*out = s->c;
 	return rc;
 }
@@ -167,15 +168,15 @@ static int end(struct share *s, struct lwm_ckpt **out, int rc, struct lwm_err *e
 int lwm_share_newest(struct lwm_ckpt **out, struct lwm_comm *c, const char *root, bool older_ok, struct lwm_err *e)
 {
 	struct share s = { .comm = c };
-	int rc = lwm_comm_rank(c) ? serve(&s, e) : dismiss(&s, find(&s, root, older_ok, e), e);
-	return end(&s, out, rc, e);
+	int rc = lwm_comm_rank(c) ? serve_looks(&s, e) : dismiss_ranks(&s, find_newest(&s, root, older_ok, e), e);
+	return end_search(&s, out, rc, e);
 }
 
 int lwm_share_open(struct lwm_ckpt **out, struct lwm_comm *c, const char *path, bool older_ok, struct lwm_err *e)
 {
 	struct share s = { .comm = c };
-	int rc = lwm_comm_rank(c) ? serve(&s, e) : dismiss(&s, find_either(&s, path, older_ok, e), e);
-	return end(&s, out, rc, e);
+	int rc = lwm_comm_rank(c) ? serve_looks(&s, e) : dismiss_ranks(&s, find_either(&s, path, older_ok, e), e);
+	return end_search(&s, out, rc, e);
 }
 
 int lwm_share_retire(struct lwm_comm *c, struct lwm_ckpt_keeper *keeper, int64_t step, struct lwm_err *e)
@@ -184,19 +185,19 @@ int lwm_share_retire(struct lwm_comm *c, struct lwm_ckpt_keeper *keeper, int64_t
 	struct lwm_err why = { 0 };
 	int rc;
 	if (lwm_comm_rank(c)) {
-		rc = serve(&s, e);
-		forget(&s);
+		rc = serve_looks(&s, e);
+		close_folder(&s);
 		return rc;
 	}
-	lwm_ckpt_keeper_look(keeper, look, &s);
+	lwm_ckpt_keeper_look(keeper, look_at_folder, &s);
 	rc = lwm_ckpt_keeper_saved(keeper, step, &why);
 	lwm_ckpt_keeper_look(keeper, NULL, NULL);
-	forget(&s);
+	close_folder(&s);
 	if (rc == -LWM_ERANK || (rc < 0 && why.who == LWM_ERR_ALONE)) {
 		*e = why;
 		return rc;
 	}
 	if (rc < 0)
 		lwm_log(LWM_WARN, "old checkpoints stay: %s", why.msg);
-	return dismiss(&s, 0, e);
+	return dismiss_ranks(&s, 0, e);
 }

@@ -9,7 +9,7 @@
  * flat [first, first+count) go to host_out. Vision tensors that are missing stay as they are when may_lack_vision.
  * older_ok: as in lwm_ckpt_latest. tokenizer: hash of the one the data were made with, NULL or "": none; a source that records
  * another one is -LWM_ECONFIG naming both, as is one with a tensor that is not among t. COLLECTIVE in opening the source (share.h);
- * what fails behind that is this rank's to tell. */
+ * what fails after that, only this rank knows. */
 int lwm_start_read(struct lwm_comm *comm, const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
 		   bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e);
 
