@@ -243,7 +243,7 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	LWM_TRY(cut_step(&cut, set, m, e));
 	LWM_TRY(lwm_nt_shape(&c, s, set, e));
 	LWM_TRY(check_sources(&s->data, e));
-	return check_sources(&s->eval_data, e);
+	return s->eval_rows ? check_sources(&s->eval_data, e) : 0;
 }
 
 static void close_objective(struct lwm_objective *o)
@@ -278,7 +278,7 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	return 0;
 }
 
-const struct lwm_objective_type lwm_next_token = {
+const struct lwm_objective_type lwm_objective_next_token = {
 	.kind = "lwm",
 	.unit = "tok",
 	.settings = settings,

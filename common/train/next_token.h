@@ -29,7 +29,7 @@ struct lwm_next_token {
 	int64_t loss_mib;   /* most MiB of logits at a time; 0: 128 */
 };
 
-extern const struct lwm_objective_type lwm_next_token;
+extern const struct lwm_objective_type lwm_objective_next_token;
 /* Those of a stage; another objective's run has them too, and ignores them. */
 struct lwm_next_token *lwm_next_token_of(const struct lwm_stage *s);
 

@@ -3,8 +3,8 @@
 
 /* X(name of the option's value, constant that its own file defines) */
 #define OBJECTIVES(X) \
-	X("next-token", lwm_next_token) \
-	X("reconstruction", lwm_reconstruction)
+	X("next-token", lwm_objective_next_token) \
+	X("reconstruction", lwm_objective_reconstruction)
 
 #define DECLARE(name, type) extern const struct lwm_objective_type type;
 #define NAME(name, type) name,

@@ -13,12 +13,14 @@
 #include "common/train/objective.h"
 #include "common/train/start.h"
 
-struct plan {
-	int64_t weights, activations, per_rank, checkpoint, space, device_free;
-	int64_t program, own, arrays; /* of a rank too where the device's memory is the host's; else 0 */
-	double tokens;
+struct plan { /* bytes */
+	int64_t weights, activations;  /* of a rank */
+	int64_t program, own, arrays;  /* of a rank too where the device's memory is the host's; else 0 */
+	int64_t per_rank, device_free; /* all of these; what there is for them */
+	int64_t checkpoint, space;     /* of one; free at the output, -1 unknown */
+	double tokens;                 /* units of all steps */
 	const char *verdict;
-	int code;
+	int code;                      /* of the verdict; 0: it fits */
 };
 
 static void judge_plan(struct plan *p, const struct lwm_stage *s, bool complete)

@@ -1,6 +1,7 @@
 /* Steps of the VQGAN: frames from a bounded cache, the loss, and the care of the codebook (k-means over a probe). */
 #include "common/train/recon.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,7 @@ static int make_room(struct lwm_recon *r, int64_t have, struct lwm_err *e)
 	cap = cap < most ? cap : most;
 	uint8_t *p = realloc(r->frames, (size_t)(cap * r->one));
 	if (!p)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %lld frames", (long long)cap);
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %" PRId64 " frames", cap);
 	r->frames = p;
 	r->cap = cap;
 	return 0;
@@ -55,9 +56,9 @@ static int add_frames(struct lwm_recon *r, struct lwm_frames *f, const char *pat
 		if (rc <= 0)
 			return rc;
 		if (have + 1 > r->c.cache_bytes / r->one)
-			return lwm_fail(e, LWM_EMEMORY, "%s: %lld frames of %lld bytes do not fit into the cache of %lld bytes: lower "
-					"fps or frames per clip, or give it more", path, (long long)have + 1, (long long)r->one,
-					(long long)r->c.cache_bytes);
+			return lwm_fail(e, LWM_EMEMORY, "%s: %" PRId64 " frames of %" PRId64 " bytes do not fit into the cache of %" PRId64
+					" bytes: lower fps or frames per clip, or give it more", path, have + 1, r->one,
+					r->c.cache_bytes);
 		++*count;
 	}
 }
@@ -89,8 +90,8 @@ static int fill_cache(struct lwm_recon *r, struct lwm_err *e)
 	for (int64_t i = 0; apart && i < out->n; i++)
 		LWM_TRY(add_clip(r, out->v[i], true, e));
 	if (r->n == 0)
-		return lwm_fail(e, LWM_ECONFIG, "no frames are left to train on: %lld clips, every %lld-th held out",
-				(long long)in->n, (long long)every);
+		return lwm_fail(e, LWM_ECONFIG, "no frames are left to train on: %" PRId64 " clips, every %" PRId64 "-th held out",
+				in->n, every);
 	r->content = lwm_hash_bytes(r->frames, (size_t)(r->n * r->one));
 	return 0;
 }
@@ -125,8 +126,8 @@ static int check_cfg(struct lwm_recon_cfg *c, struct lwm_err *e)
 	c->height = c->height ? c->height : c->model.resolution;
 	int32_t f = lwm_vqgan_factor(&c->model);
 	if (c->width <= 0 || c->height <= 0 || c->width % f || c->height % f || c->width > 8192 || c->height > 8192)
-		return lwm_fail(e, LWM_ECONFIG, "frames of %lld x %lld: this VQGAN takes multiples of %d", (long long)c->width,
-				(long long)c->height, f);
+		return lwm_fail(e, LWM_ECONFIG, "frames of %" PRId64 " x %" PRId64 ": this VQGAN takes multiples of %d",
+				c->width, c->height, f);
 	if (c->batch < 1 || c->batch > 1 << 20 || c->frames_per_pass < 1 || c->cache_bytes < 1 || c->holdout < 0 ||
 	    c->revive_every < 0 || c->probe_frames < 0 || c->probe_frames > 1 << 20)
 		return lwm_fail(e, LWM_ECONFIG, "reconstruction: batch, frames per pass, cache and holdout must be positive");

@@ -313,7 +313,7 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	return s->planning ? size_arrays(r, e) : 0;
 }
 
-const struct lwm_objective_type lwm_reconstruction = {
+const struct lwm_objective_type lwm_objective_reconstruction = {
 	.kind = "vqgan",
 	.unit = "frame",
 	.holds_out = true,

@@ -174,6 +174,12 @@ flip() { # flip FILE OFFSET: one bit
 	err_has '--eval-data'
 	code 64 lwm-train-stage -o out --data "$rows"
 	err_has '--seq-length'
+	for how in --check-options --plan --quiet; do # one judge
+		code 64 train -o out --data "$rows=heavy" "$how"
+		err_has "'heavy' is not a number"
+		code 78 train -o out --micro-rows 3 "$how"
+		err_has '--micro-rows 3 does not divide'
+	done
 }
 
 @test "no input is 66, bad data 65" {

@@ -26,7 +26,7 @@ static struct {
 	int rank;             /* the one that is spoilt */
 } script;
 
-static struct lwm_objective_type wrapped; /* lwm_next_token, with another step */
+static struct lwm_objective_type wrapped; /* lwm_objective_next_token, with another step */
 const char *const lwm_objective_names[] = { "next-token", NULL };
 const struct lwm_objective_type *const lwm_objectives[] = { &wrapped, NULL };
 
@@ -52,10 +52,10 @@ static void spoil(enum poison how, float *grads, double *sums)
 
 static int step(struct lwm_objective *o, int64_t at, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
 {
-	LWM_TRY(lwm_next_token.step(o, at, grads, sums, e));
+	LWM_TRY(lwm_objective_next_token.step(o, at, grads, sums, e));
 	assert_true(at < LONGEST);
 	if (script.norm[at] > 0) { /* on one rank alone: the gradient of the step is sums' divisor times what is wanted */
-		float by = (float)(script.norm[at] * lwm_next_token.norm(sums) / length(grads, o->tensors.total));
+		float by = (float)(script.norm[at] * lwm_objective_next_token.norm(sums) / length(grads, o->tensors.total));
 		for (int64_t i = 0; i < o->tensors.total; i++)
 			grads[i] *= by;
 	}
@@ -83,7 +83,7 @@ static int set_up(void **state)
 	struct lwm_err e = { 0 };
 	(void)state;
 	lwm_log_init("test_train_guards", LWM_ERROR);
-	wrapped = lwm_next_token;
+	wrapped = lwm_objective_next_token;
 	wrapped.step = step;
 	snprintf(root, sizeof root, "/tmp/lwm-test-guards-%ld", (long)getpid());
 	snprintf(rows, sizeof rows, "%s/rows.h5", root);
