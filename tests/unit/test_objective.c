@@ -46,27 +46,13 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	struct puller *p = (struct puller *)o;
 	p->set = lwm_settings_of(o->stage, settings);
 	o->dtype = LK_F32;
-	o->ntensor = 1;
-	o->params = o->floats = p->set->weights;
-	o->tensor = calloc(1, sizeof *o->tensor);
 	o->config = json_pack("{s:i}", "weights", (int)p->set->weights);
-	if (!o->tensor || !o->config)
+	if (!o->config)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
-	strcpy(o->tensor->name, "pulled");
-	o->tensor->ndim = 1;
-	o->tensor->shape[0] = o->tensor->count = p->set->weights;
+	LWM_TRY(lwm_tensors_add(&o->tensors, &(struct lwm_tensor){ .name = "pulled", .ndim = 1, .shape = { p->set->weights },
+		.modality = LWM_MODALITIES, .trainable = true, .decays = true, .split = LWM_SPLIT_NONE }, e));
 	o->tokenizer_hash = "";
 	o->units_per_step = 3;
-	return 0;
-}
-
-static int init_weights(struct lwm_objective *o, uint64_t seed, int64_t first, int64_t n, float *host_out, struct lwm_err *e)
-{
-	(void)o;
-	(void)seed;
-	(void)first;
-	(void)e;
-	memset(host_out, 0, (size_t)n * sizeof *host_out);
 	return 0;
 }
 
@@ -118,7 +104,7 @@ static void close_objective(struct lwm_objective *o)
 
 static const struct lwm_objective_type pulling = {
 	.kind = "puller", .unit = "pull", .settings = settings, .settings_size = sizeof(struct pull), .size = sizeof(struct puller),
-	.check = check_settings, .open = open_objective, .init = init_weights, .attach = attach, .step = step, .eval = eval,
+	.check = check_settings, .open = open_objective, .attach = attach, .step = step, .eval = eval,
 	.norm = norm, .render = render, .close = close_objective,
 };
 
