@@ -69,7 +69,7 @@ UNITS    := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*.c))
 BENCHES  := $(patsubst tests/bench/%.c,%,$(wildcard tests/bench/*.c))
 FUZZERS  := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 # programs that talk to other ranks through MPI; everything else must start without it
-MPI_TOOLS := lwm-train-stage lwm-eval-needle
+MPI_TOOLS := $(patsubst tools/%.c,%,$(shell grep -lsw lwm_comm_mpi tools/*.c))
 MPI_UNITS := mpi_%
 
 KOBJ := $(KSRC:%.c=$B/%.o) $(foreach i,$(ISAS),$(KHOT:%.hot.c=$B/%.$i.o))

@@ -244,6 +244,14 @@ help_texts() {
 	rm -f "$out.help" "$out.err"
 }
 
+# A tool is its file and its row in tools/README.md.
+rows() {
+	local src
+	for src in $(files 'tools/*.c'); do
+		grep -q "^| .*\`$(basename "$src" .c)\`.* |" tools/README.md || echo "tools/README.md has no row for $src"
+	done
+}
+
 check 'headers compile alone' headers
 check 'includes point downwards' directions
 check 'calls point downwards, in no circle' circles
@@ -259,6 +267,7 @@ if command -v cppcheck >/dev/null; then check 'cppcheck' lint; else skip cppchec
 check 'README in each folder' folders
 check 'no loose ends' loose_ends
 check 'every tool helps' help_texts
+check 'every tool has its row' rows
 check 'options that are named exist' named_options
 check 'files that are named exist' named_files
 check 'functions that are named exist' named_functions

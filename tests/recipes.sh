@@ -100,6 +100,12 @@ int main(int argc, char **argv)
 	return lwm_tool_main(&tool, argc, argv, greet_all);
 }
 END
+	replace tools/README.md '| `lwm-run` |' '| `lwm-greet` | greets everybody that is named |
+| `lwm-run` |'
+	goals+=(bin/lwm-greet)
+}
+
+try_tool() {
 	cat >tests/cli/lwm-greet.bats <<'END'
 # lwm-greet: who is greeted.
 load ../lib
@@ -110,10 +116,6 @@ load ../lib
 hello moon' ]
 }
 END
-	goals+=(bin/lwm-greet)
-}
-
-try_tool() {
 	expect 0 'Examples:' bin/lwm-greet --help
 	expect 0 'lwm-greet 0' bin/lwm-greet --version
 	expect 0 'good morning world' bin/lwm-greet --set 'word=good morning' world
