@@ -244,6 +244,16 @@ help_texts() {
 	rm -f "$out.help" "$out.err"
 }
 
+# A comment of several lines that begins as a sentence ends as one, or with a line of an example; nothing is left of one that was cut.
+sentences() {
+	awk 'FNR == 1 { inside = 0 }
+		/\*[ \t]+\*\// { print FILENAME ":" FNR ": a stray * in a comment" }
+		!inside && /^[ \t]*\/\* [A-Z]|^\/\*/ && !/\*\// { inside = 1; last = $0; next }
+		inside { text = $0; sub(/[ \t]*\*\/.*/, "", text); if (text !~ /^[ \t]*\*?$/) last = text }
+		inside && /\*\// { inside = 0; if (last !~ /^ \*(\t|  )/ && last !~ /[.:;!?)}][ \t]*$/) print FILENAME ":" FNR ": a sentence without its end" }' \
+		$(files 'common/*.[ch]' 'common/*.cc' 'kernels/*.[ch]' 'kernels/*.cu*' 'tools/*.c' 'tests/*.[ch]' 'tests/*.cc')
+}
+
 # A tool is its file and its row in tools/README.md.
 rows() {
 	local src
@@ -266,6 +276,7 @@ if command -v shellcheck >/dev/null; then check 'shellcheck' scripts; else skip 
 if command -v cppcheck >/dev/null; then check 'cppcheck' lint; else skip cppcheck 'not installed'; fi
 check 'README in each folder' folders
 check 'no loose ends' loose_ends
+check 'comments end' sentences
 check 'every tool helps' help_texts
 check 'every tool has its row' rows
 check 'options that are named exist' named_options
