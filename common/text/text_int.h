@@ -36,8 +36,7 @@ void lwm_sp_model_release(struct lwm_sp_model *m);
 char *lwm_sp_model_without_prefix(const char *p, size_t n, size_t *out_n);
 
 /* Where a text may be cut so that encoding the parts gives the ids of the whole: before a run of spaces and newlines,
- * unless some piece of the vocabulary reaches over such a place with the same byte before and the same byte behind.
- * */
+ * unless some piece of the vocabulary reaches over such a place with the same byte before and the same byte behind. */
 struct lwm_cuts {
 	bool on;
 	uint8_t over[256][256]; /* [byte before the run][second byte of what follows, 0 at the end] */

@@ -130,8 +130,7 @@ static void fill_slot(struct lwm_loader *l, struct lwm_loader_slot *s)
 	s->rc = lwm_loader_fill(l, s->step, s->micro, &s->b, &s->err);
 }
 
-/* Fills wanted slots until told to stop. The row set is this thread's while a slot is wanted, the caller's otherwise.
- * */
+/* Fills wanted slots until told to stop. The row set is this thread's while a slot is wanted, the caller's otherwise. */
 static void *prefetch(void *user)
 {
 	struct lwm_loader *l = user;
