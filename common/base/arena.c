@@ -1,3 +1,6 @@
+/* arena.c - a chain of zeroed blocks of 8 KiB or more; an allocation takes the next bytes of the newest block. What no longer fits
+ * opens a new block, and what the old one had left is lost.
+ */
 #include "common/base/arena.h"
 
 #include <stdarg.h>

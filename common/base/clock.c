@@ -1,3 +1,4 @@
+/* clock.c - time and memory of this process, as the system tells them. */
 #include "common/base/clock.h"
 
 #include <stdio.h>

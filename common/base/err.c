@@ -1,3 +1,4 @@
+/* err.c - failures as a code and a sentence. The first one is kept: what fails later while cleaning up is not the cause. */
 #include "common/base/err.h"
 
 #include <errno.h>

@@ -1,7 +1,14 @@
 /* err.h - how failures travel: a negative exit code and one finished sentence.
  *
+ *	int read_thing(struct thing **out, const char *path, struct lwm_err *e)
+ *	{
+ *		LWM_TRY(lwm_path_want(path, e));                              returns its code at once
+ *		if (...)
+ *			return lwm_fail(e, LWM_EDATA, "%s: no such thing", path);
+ *
  * A function that can fail returns 0 or -LWM_E...; it fills *e, prints nothing and frees what it owns. The first failure
  * is kept; callers add where they were with lwm_context. Only tools/ print and exit, with the code's positive value.
+ * A sentence begins with whose fault it is (a file, an option), and says what is wrong and, where it can, what to do.
  */
 #ifndef LWM_BASE_ERR_H
 #define LWM_BASE_ERR_H
@@ -40,7 +47,7 @@ struct lwm_err {
 
 /* Sets *e unless it holds an earlier failure; returns -code. e may be NULL. */
 int lwm_fail(struct lwm_err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* As lwm_fail, with ": " and strerror(errno_value) behind. The code follows errno: ENOENT -> LWM_ENOINPUT, ENOSPC and
+/* As lwm_fail, with ": " and strerror(errno_value) after it. The code follows errno: ENOENT -> LWM_ENOINPUT, ENOSPC and
  * EDQUOT -> LWM_EIO, ENOMEM, EMFILE and ENFILE -> LWM_EMEMORY, otherwise `code`. */
 int lwm_fail_errno(struct lwm_err *e, int code, int errno_value, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

@@ -1,3 +1,4 @@
+/* hash.c - XXH3 by libxxhash: digests in hex are the canonical big-endian form that `xxh128sum` prints. */
 #include "common/base/hash.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* json.c - JSON values in and out, their members with names in messages, and files of JSON lines. */
 #include "common/base/json.h"
 
 #include <errno.h>

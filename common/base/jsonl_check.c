@@ -1,4 +1,4 @@
-/* JSON lines that carry a check of themselves: written, and read back with every line compared. */
+/* jsonl_check.c - JSON lines that carry a check of themselves: written, and read back with every line compared. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

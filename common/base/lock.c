@@ -1,3 +1,9 @@
+/* lock.c - the lock of a folder: a write lock of fcntl on DIR/.lock, whose text says who holds it.
+ *
+ * The kernel or the NFS server gives the lock back when its process ends, so a file that lies there means nothing by itself. Who
+ * waits reads the holder's text: a process that is seen to live on this node will not let go soon, one of another node may be
+ * dead without the server knowing yet.
+ */
 #include "common/base/lock.h"
 
 #include <errno.h>

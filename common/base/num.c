@@ -1,3 +1,4 @@
+/* num.c - numbers from text, strictly: the whole text or an error that names the option; and numbers as text for people. */
 #include "common/base/num.h"
 
 #include <errno.h>

@@ -1,4 +1,7 @@
-/* num.h - numbers from outside and products that may overflow. */
+/* num.h - numbers from outside, products that may overflow, numbers for people.
+ *
+ * What cannot be parsed or is out of range is -LWM_EUSAGE with a sentence that begins with `what`, and *out stays as it was.
+ */
 #ifndef LWM_BASE_NUM_H
 #define LWM_BASE_NUM_H
 
@@ -24,7 +27,7 @@ int lwm_mul3(int64_t a, int64_t b, int64_t c, int64_t *out);
 /* "32K", "1M", "4.2G" for people; buf is returned. Powers of 1024 when exact, else three digits. */
 const char *lwm_count_text(int64_t n, char *buf, size_t size);
 const char *lwm_bytes_text(double bytes, char *buf, size_t size); /* "3.4 GiB" */
-/* In nats, of n kinds that were counted; 0 where nothing was. */
+/* Entropy of n kinds that were counted: -sum p log p, in nats; 0 where nothing was counted. */
 double lwm_entropy(const int64_t *count, int64_t n);
 
 #endif

@@ -33,7 +33,7 @@ void lwm_outfile_discard(struct lwm_outfile *o);
 /* The same in one call. */
 int lwm_write_file(const char *path, const void *p, size_t n, bool force, struct lwm_err *e);
 int lwm_fsync_dir(const char *dir, struct lwm_err *e);
-/* Thousands of small files: between begin and end, commit renames without waiting for the disk, and end waits once for
+/* For thousands of small files: between begin and end, commit renames without waiting for the disk, and end waits once for
  * the file system that holds dir. Only for folders whose completeness is told by a file that is committed after end. For
  * the whole process; not nested. */
 void lwm_outfile_batch_begin(void);

@@ -1,3 +1,4 @@
+/* path.c - lists of names, what is at a path, folders made and removed, whole files read. */
 #include "common/base/path.h"
 
 #include <dirent.h>

@@ -1,4 +1,7 @@
-/* path.h - names and folders. */
+/* path.h - names and folders: lists of inputs, what is at a path, making and removing folders, reading whole files.
+ *
+ * Functions that give `char *` return malloc'ed memory, NULL when there is none. Local calls.
+ */
 #ifndef LWM_BASE_PATH_H
 #define LWM_BASE_PATH_H
 
@@ -23,15 +26,15 @@ bool lwm_path_exists(const char *path); /* or it cannot be told (a failing disk)
 bool lwm_path_is_dir(const char *path);
 /* 1 a folder, 0 something else or nothing; negative: a failing disk does not tell. */
 int lwm_path_folder(const char *path, struct lwm_err *e);
-const char *lwm_path_base(const char *path);                 /* behind the last slash */
+const char *lwm_path_base(const char *path);                 /* after the last slash */
 bool lwm_path_has_suffix(const char *path, const char *suffix); /* case ignored */
-char *lwm_path_join(const char *dir, const char *name);      /* malloc'ed; NULL = out of memory */
-char *lwm_path_dir(const char *path);                        /* malloc'ed "." when there is no slash */
+char *lwm_path_join(const char *dir, const char *name);      /* "dir/name" */
+char *lwm_path_dir(const char *path);                        /* the folder; "." when there is no slash */
 int lwm_mkdirs(const char *path, struct lwm_err *e);         /* mkdir -p */
 int lwm_remove_tree(const char *path, struct lwm_err *e);    /* rm -rf of one folder of ours; missing is fine */
 /* A plain file name: not empty, no slash, not "." or "..", no control bytes. For names read from index files. */
 bool lwm_name_is_plain(const char *name);
-/* Whole file into malloc'ed memory with a 0 behind; larger than `limit` bytes is -LWM_EDATA. "-" reads stdin. */
+/* Whole file into malloc'ed memory with a 0 after it; larger than `limit` bytes is -LWM_EDATA. "-" reads stdin. */
 int lwm_read_file(const char *path, int64_t limit, char **out, size_t *n, struct lwm_err *e);
 /* The same from where a descriptor stands to its end; `name` for messages. */
 int lwm_read_fd(int fd, const char *name, int64_t limit, char **out, size_t *n, struct lwm_err *e);

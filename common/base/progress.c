@@ -1,3 +1,4 @@
+/* progress.c - the line that says how far long work is, how fast, and how much is left at that pace. */
 #include "common/base/progress.h"
 
 #include <inttypes.h>

@@ -1,3 +1,12 @@
+/* rng.c - Philox4x32-10 as a pure function.
+ *
+ *	key = Philox(key: seed; counter: step, purpose, 0x6c776d01)       64 bits of the block
+ *	numbers = Philox(key; counter: 0, 1, 2, ... with sample in its upper half)
+ *
+ * A permutation of 0..n-1 is a Feistel network of 6 rounds over the smallest even number of bits that holds n, walked on from
+ * values that are n or more until one is below n (cycle-walking: a permutation of the larger set, restricted to its cycles, is
+ * one of 0..n-1).
+ */
 #include "common/base/rng.h"
 
 #include <math.h>

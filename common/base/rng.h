@@ -1,5 +1,12 @@
 /* rng.h - random numbers as a pure function of (seed, purpose, step, sample): Philox4x32-10 (Salmon et al. 2011)
- * through Random123. No state survives between calls, so ranks and call order cannot matter. */
+ * through Random123.
+ *
+ *	struct lwm_rng r = lwm_rng_at(seed, LWM_RNG_SYNTH, step, sample);
+ *	int64_t k = lwm_rng_below(&r, n); double x = lwm_rng_double(&r); ...
+ *
+ * No state survives between calls of lwm_rng_at, so ranks, threads and the order of calls cannot matter. The numbers stand in files
+ * and in resumed runs: none of this ever changes.
+ */
 #ifndef LWM_BASE_RNG_H
 #define LWM_BASE_RNG_H
 
@@ -23,14 +30,14 @@ enum lwm_purpose {
 /* A generator is only a counter; copy it freely. */
 struct lwm_rng {
 	uint32_t key[2], ctr[4], out[4];
-	int have;
+	int have; /* of out, not yet given */
 };
 
 struct lwm_rng lwm_rng_at(uint64_t seed, enum lwm_purpose purpose, uint64_t step, uint64_t sample);
-uint32_t lwm_rng_u32(struct lwm_rng *r);
+uint32_t lwm_rng_u32(struct lwm_rng *r);               /* the next 32 bits */
 uint64_t lwm_rng_u64(struct lwm_rng *r);
 double lwm_rng_double(struct lwm_rng *r);              /* [0,1), 53 bits */
-double lwm_rng_normal(struct lwm_rng *r);              /* Box-Muller */
+double lwm_rng_normal(struct lwm_rng *r);              /* mean 0, variance 1: Box-Muller, the cosine half */
 int64_t lwm_rng_below(struct lwm_rng *r, int64_t n);   /* 0..n-1, unbiased; n >= 1 */
 /* A pseudo-random permutation of 0..n-1 evaluated at i: cycle-walking Feistel network. No table, any n < 2^62. */
 int64_t lwm_rng_permute(uint64_t seed, enum lwm_purpose purpose, uint64_t step, int64_t n, int64_t i);

@@ -1,4 +1,4 @@
-/* Requests to stop: signals become flags, the time limit and the stop file are looked at when somebody asks. */
+/* stop.c - requests to stop: signals become flags, the time limit and the stop file are looked at when somebody asks. */
 #include "common/base/stop.h"
 
 #include <pthread.h>

@@ -18,7 +18,7 @@ enum { LWM_STOP_GRACE = 60 /* seconds before a Slurm limit, for programs that ha
 /* From weak to strong: several ranks agree on the largest. */
 enum lwm_stop {
 	LWM_STOP_NO = 0,
-	LWM_STOP_SAVE, /* save and go on; reported once for each request */
+	LWM_STOP_SAVE, /* save and continue; reported once for each request */
 	LWM_STOP_END,  /* save and end with LWM_ESAVED: to be run again */
 	LWM_STOP_FILE, /* a stop file stands: save and end for good, with 0 */
 	LWM_STOP_NOW   /* a second Ctrl-C, where the program asked to hear of it */

@@ -1,3 +1,4 @@
+/* str.c - strings that grow, by half each time; and the name that somebody most likely meant. */
 #include "common/base/str.h"
 
 #include <stdarg.h>

@@ -1,5 +1,13 @@
-/* str.h - a growing byte string, always 0-terminated. Zero-initialised is empty: struct lwm_str s = {0};
- * Out of memory is remembered in .failed and later appends do nothing; check it once with lwm_str_ok. */
+/* str.h - a growing byte string, always 0-terminated; and names that people misspell.
+ *
+ *	struct lwm_str s = { 0 };
+ *	lwm_str_printf(&s, "%d of %d", k, n); lwm_str_putc(&s, '\n') ...
+ *	rc = lwm_str_ok(&s, e);                 once, after the last append
+ *	... lwm_str_get(&s), s.len
+ *	lwm_str_release(&s);
+ *
+ * Out of memory is remembered in .failed, and later appends do nothing. Bytes may hold zeros.
+ */
 #ifndef LWM_BASE_STR_H
 #define LWM_BASE_STR_H
 
@@ -27,7 +35,8 @@ void lwm_str_release(struct lwm_str *b); /* empty, memory freed */
 int lwm_str_ok(const struct lwm_str *b, struct lwm_err *e); /* -LWM_EMEMORY when an append failed */
 const char *lwm_str_get(const struct lwm_str *b);           /* never NULL */
 
-/* Of n names the one that `name` was most likely meant to be: fewest letters to change, and no more than a third of them. NULL: none. */
+/* Of n names the one that `name` was most likely meant to be: the first that is reached with the fewest changes (a letter
+ * more, less or another, two neighbours swapped), when these are no more than a third of its letters, rounded up. NULL: none. */
 const char *lwm_nearest(const char *name, const char *const *names, int64_t n);
 /* The same for the end of a sentence: " (did you mean 'output'?)", or "". Written to `hint`, which is returned. */
 enum { LWM_HINT = 96 };

@@ -1,3 +1,4 @@
+/* threads.c - libgomp's waiting made short, and pieces of work handed to threads by a shared counter. */
 #include "common/base/threads.h"
 
 #include <pthread.h>

@@ -13,7 +13,7 @@
 void lwm_threads_settle(char **argv);
 
 /* fn(ctx, i) for i = 0 .. n-1, begun in that order, on at most `threads` threads with the caller's among them (0: as many as this
- * process has processors). Behind a failure nothing new is begun. Returns what the lowest i that failed returned: the same as if
+ * process has processors). After a failure nothing new is begun. Returns what the lowest i that failed returned: the same as if
  * they had been done one by one. Where a thread cannot be had, fewer do the work. */
 typedef int lwm_work_fn(void *ctx, int64_t i, struct lwm_err *e);
 int lwm_work(int64_t n, int64_t threads, lwm_work_fn *fn, void *ctx, struct lwm_err *e);

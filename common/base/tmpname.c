@@ -1,4 +1,4 @@
-/* Temporary names and the sweep of those that nobody writes any more. */
+/* tmpname.c - temporary names and the sweep of those that nobody writes any more. */
 #include "common/base/tmpname.h"
 
 #include <dirent.h>
@@ -54,7 +54,7 @@ static void random_text(char out[RANDOM + 1])
 	out[RANDOM] = 0;
 }
 
-/* A name too long to carry the mark behind it is cut, and told from its like by a hash. */
+/* A name too long to carry the mark after it is cut, and told from its like by a hash. */
 static char *make_name(const char *path)
 {
 	char host[HOST + 1], text[RANDOM + 1], *out;

@@ -1,3 +1,4 @@
+/* utf8.c - which bytes are well-formed UTF-8 (Unicode table 3-7), and which are text at all. */
 #include <string.h>
 #include "common/base/utf8.h"
 

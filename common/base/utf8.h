@@ -1,4 +1,4 @@
-/* utf8.h - validation only; text is otherwise bytes. */
+/* utf8.h - is it UTF-8, is it text. Nothing is converted: text is otherwise bytes. */
 #ifndef LWM_BASE_UTF8_H
 #define LWM_BASE_UTF8_H
 

@@ -1,3 +1,4 @@
+/* node.c - values of a YAML tree, read by type; keys that nobody asked for. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,3 +1,7 @@
+/* opt.c - a tool's main: its table and the common one become one list of options, and what is said of them is applied from the
+ * weakest source to the strongest: --config, environment, --set, command line. The command line is read first all the same, for
+ * it names the files and may ask for something else than a run (--help).
+ */
 #include "common/cli/opt.h"
 
 #include <ctype.h>
@@ -517,7 +521,7 @@ static void release(struct lwm_parse *p, struct line *l)
 	free(l->given);
 }
 
-static int parse_and_run(struct lwm_parse *p, struct line *l, int argc, char **argv, lwm_run_fn *run,
+static int parse_and_run(struct lwm_parse *p, struct line *l, int argc, char **argv, lwm_tool_fn *work,
 			 struct lwm_err *e)
 {
 	struct lwm_args args = { 0 };
@@ -542,7 +546,7 @@ static int parse_and_run(struct lwm_parse *p, struct line *l, int argc, char **a
 	if (l->action == A_CHECK)
 		return 0;
 	begun = true;
-	return run(&args, e);
+	return work(&args, e);
 }
 
 /* Options and files are the same for all ranks, and so is what is wrong with them. The others wait a moment, because a launcher
@@ -556,7 +560,7 @@ static bool stays_silent(const struct lwm_err *e)
 	return true;
 }
 
-int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn *run)
+int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_tool_fn *work)
 {
 	static struct lwm_parse p;
 	struct line l = { .action = A_RUN };
@@ -576,7 +580,7 @@ int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn
 	add_table(&p, tool->opts);
 	p.ntool = p.n;
 	add_table(&p, common_opts);
-	rc = parse_and_run(&p, &l, argc, argv, run, &e);
+	rc = parse_and_run(&p, &l, argc, argv, work, &e);
 	if (rc < 0 && !(tool->ranks && stays_silent(&e)))
 		report(tool->name, rc, &e, json_wanted(argc, argv));
 	release(&p, &l);

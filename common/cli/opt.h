@@ -1,4 +1,4 @@
-/* opt.h - one table per tool drives parsing, --help, man page and completion.
+/* opt.h - one table per tool drives parsing, --help, the man page and completion.
  *
  *	static const struct lwm_opt opts[] = {
  *		LWM_OPT_STR('o', "output", &a.out, "FILE", "where the shard goes", LWM_OPT_REQUIRED),
@@ -6,7 +6,7 @@
  *		LWM_OPT_END };
  *	static const struct lwm_tool tool = { .name = "lwm-pack", .summary = "...", .operands = "SHARD...",
  *		.min_operands = 1, .max_operands = -1, .opts = opts, .details = "...", .examples = "..." };
- *	int main(int argc, char **argv) { return lwm_tool_main(&tool, argc, argv, run); }
+ *	int main(int argc, char **argv) { return lwm_tool_main(&tool, argc, argv, pack_shards); }
  *
  * Values come, weakest first, from the defaults in the destinations, --config FILE (a YAML map of option names; a key
  * named like the tool may hold the map), the environment (LWM_SEQ_LENGTH), --set name=value, the command line.
@@ -29,14 +29,16 @@ enum lwm_opt_type { LWM_T_END, LWM_T_HEAD, LWM_T_FLAG, LWM_T_INT, LWM_T_DOUBLE, 
 		    LWM_T_LIST, LWM_T_TABLE };
 enum { LWM_OPT_REQUIRED = 1 };
 
+/* A line of a table: an option, a heading of --help, or another table. Made by the macros below, which take: letter, name,
+ * where the value goes, range or choices, the value's name in --help, one phrase of explanation, flags. */
 struct lwm_opt {
 	enum lwm_opt_type type;
-	char letter; /* 0 none */
-	const char *name;
+	char letter; /* of -x; 0: none */
+	const char *name; /* after the two dashes; NULL: not an option */
 	void *dst; /* bool, int64_t, double, const char *, double, int (index), struct lwm_paths; of a TABLE that table */
 	const char *arg, *help;
-	double min, max;
-	const char *const *choices; /* NULL-terminated */
+	double min, max; /* both allowed */
+	const char *const *choices; /* the words of a CHOICE, NULL-terminated */
 	unsigned flags;
 };
 #define LWM_OPT_FLAG(l, n, d, h) { LWM_T_FLAG, l, n, d, 0, h, 0, 0, 0, 0 }
@@ -65,7 +67,8 @@ struct lwm_opt {
 #define LWM_OPT_MAX_PIXELS(n) \
 	LWM_OPT_INT(0, "max-pixels", n, 1, 1 << 30, "N", "of a frame that is read; larger ones are refused before they are decoded", 0)
 #define LWM_OPT_HEAD(h) { LWM_T_HEAD, 0, 0, 0, 0, h, 0, 0, 0, 0 }
-/* The options of another table up to its end, in this place: a table can be put together from parts that lie beside the code they set. */
+/* The options of another table up to its end, in this place: a table can be put together from parts that lie beside the code
+ * that they set. t stays alive as long as the tool. */
 #define LWM_OPT_TABLE(t) { LWM_T_TABLE, 0, 0, (void *)(t), 0, 0, 0, 0, 0, 0 }
 #define LWM_OPT_END { LWM_T_END, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
@@ -76,10 +79,12 @@ struct lwm_common {
 
 struct lwm_args;
 struct lwm_tool {
+	/* "lwm-pack"; one sentence; "SHARD..."; what --help says after the options, then commands to start from: lines of
+	 * text, or NULL */
 	const char *name, *summary, *operands, *details, *examples;
 	int min_operands, max_operands; /* max -1: any number */
 	const struct lwm_opt *opts;
-	bool ranks;   /* made to be started as many ranks: of what is wrong before they know each other, the first one speaks */
+	bool ranks;   /* made to be started as many ranks: of what is wrong before they know each other, rank 0 speaks alone */
 	bool stops;   /* signals are requests (common/base/stop.h) from the first moment on */
 	bool stops_others; /* and a second Ctrl-C is reported: it has processes to end first */
 	/* What can be said of the options without looking at a file: before run, and alone by --check-options. May be NULL. */
@@ -96,11 +101,11 @@ struct lwm_args {
 };
 
 /* A tool's work after parsing: returns 0, LWM_ENO (1) or a negative code with *e filled. */
-typedef int lwm_run_fn(const struct lwm_args *a, struct lwm_err *e);
+typedef int lwm_tool_fn(const struct lwm_args *a, struct lwm_err *e);
 
 /* Parses, answers --help/--version/--print-config, sets up the log, runs, prints the error ("lwm-pack: sentence", as JSON on
  * stdout too with --json), closes stdout with a check, returns the exit status. */
-int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_run_fn *run);
+int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_tool_fn *work);
 
 /* Prints the error of a run now, and what waits for standard output. For tools with ranks, before lwm_comm_end: a launcher ends all
  * ranks as soon as one has left with an error, the one that would have explained it too. */

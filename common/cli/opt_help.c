@@ -1,3 +1,4 @@
+/* opt_help.c - what a table says about itself: --help, --help-man, --help-completion, --print-config. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,3 +1,8 @@
+/* yaml.c - libyaml's events become a tree, under limits: size, depth, number of values and keys; nothing that refers to another
+ * place.
+ *
+ * No recursion: the maps and lists that are open lie on a stack of MAX_DEPTH.
+ */
 #include "common/cli/yaml.h"
 
 #include <stdlib.h>

@@ -1,5 +1,10 @@
 /* yaml.h - YAML files as a small tree: maps, sequences, scalars, each with its place in the file.
  *
+ *	lwm_yaml_read(&y, "pipeline.yaml", e); root = lwm_yaml_root(y);
+ *	lwm_node_need(root, "stages", &list, e); lwm_node_seconds(root, "time", &limit, e) ...      what is known of
+ *	lwm_node_done(root, e);                                                                     and nothing else
+ *	lwm_yaml_free(y);
+ *
  * Read with libyaml's events under limits (1 MiB, depth 64, no aliases or anchors, no tags, no second document), so that a
  * hostile file costs nothing. Repeated keys are errors. Typed reading marks keys as seen; lwm_node_done then reports keys
  * nobody asked for with the nearest name that was asked for. Every sentence starts with FILE:LINE.
@@ -22,12 +27,12 @@ struct lwm_node {
 	enum lwm_node_kind kind;
 	const char *file, *key, *text; /* key NULL outside a map; text of a scalar, "" for null */
 	int line, column;
-	bool quoted, seen;
+	bool quoted, seen; /* seen: somebody asked for this key */
 	struct lwm_node **child; /* of a map or sequence, in file order */
 	int64_t n;
-	const char **asked; /* names this map was asked for, for suggestions */
+	const char **asked; /* names that this map was asked for, for suggestions */
 	int nasked;
-	struct lwm_yaml *doc;
+	struct lwm_yaml *doc; /* whose memory it lies in */
 };
 
 int lwm_yaml_read(struct lwm_yaml **out, const char *path, struct lwm_err *e); /* "-" is stdin */

@@ -7,8 +7,8 @@
 #include "common/base/show.h"
 #include "common/pipeline/command.h"
 
-int lwm_run_ask_program(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, const char *question,
-			int *status, char *text, size_t size, struct lwm_err *e)
+int lwm_run_ask_program(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
+			const char *question, int *status, char *text, size_t size, struct lwm_err *e)
 {
 	static const char variable[] = "LWM_PLAN_RANKS";
 	int64_t ranks = lwm_run_ranks(&p->stage[t->stage], c);

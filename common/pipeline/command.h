@@ -1,7 +1,7 @@
 /* command.h - inside common/pipeline: the command of a task, and starting programs.
  *
- * A stage with ranks is started by a launcher (mpirun, srun, or what --launch says); everything else, and the program inside a batch
- * script, by its program line. Local calls.
+ * A stage with ranks is started by a launcher (mpirun, srun, or what --launch says); everything else, and the program inside a
+ * batch script, by its program line. Local calls.
  */
 #ifndef LWM_PIPELINE_COMMAND_H
 #define LWM_PIPELINE_COMMAND_H
@@ -26,11 +26,11 @@ int lwm_run_command_line(const struct lwm_pipeline *p, const struct lwm_pipe_tas
 /* Appends a word as a shell would read it back: as it is when harmless, else in single quotes. */
 void lwm_run_quote_word(const char *word, struct lwm_str *out);
 
-/* Asks the task's program about its options, with the ranks it would have: question is --check-options or --plan. *status is its exit
- * code, text the first line it writes to standard error. Programs that are not ours do not know the question: they are not started, and
- * *status is 0. */
-int lwm_run_ask_program(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c, const char *question,
-			int *status, char *text, size_t size, struct lwm_err *e);
+/* Asks the task's program about its options, with the ranks it would have: question is --check-options or --plan. *status is
+ * its exit code, text the first line it writes to standard error. Programs that are not ours do not know the question: they
+ * are not started, and *status is 0. */
+int lwm_run_ask_program(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
+			const char *question, int *status, char *text, size_t size, struct lwm_err *e);
 
 /* ---- processes (spawn.c) ---- */
 

@@ -240,7 +240,7 @@ static int read_stages(struct lwm_pipeline *p, struct lwm_err *e)
 	return 0;
 }
 
-/* Each stage behind those it needs, otherwise in file order. */
+/* Each stage after those it needs, otherwise in file order. */
 static int sort_stages(struct lwm_pipeline *p, struct lwm_err *e)
 {
 	bool *done = lwm_arena_alloc(&p->arena, (size_t)p->nstage);

@@ -376,8 +376,8 @@ static int judge_one(void *ctx, int64_t i, struct lwm_err *e)
 	return judge_task(j->p, &j->st->task[i], j->c, &j->v[i], e);
 }
 
-int lwm_run_judge_stage(const struct lwm_pipeline *p, const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c, struct lwm_run_verdict *v,
-			struct lwm_err *e)
+int lwm_run_judge_stage(const struct lwm_pipeline *p, const struct lwm_pipe_stage *st, const struct lwm_run_cfg *c,
+			struct lwm_run_verdict *v, struct lwm_err *e)
 {
 	struct jury j = { p, st, c, v };
 	return lwm_work(st->ntask, c->threads, judge_one, &j, e);

@@ -1,4 +1,9 @@
-/* plan.c - what would run, and why. Nothing is started but checks of outputs, and programs that are asked for their own plan. */
+/* plan.c - what would run, and why.
+ *
+ * Stages are gone through in the order of their needs. What needs a stage in which something will run will be looked at again
+ * after it, so it counts as something to run. Nothing is started but checks of outputs, and programs that are asked for their own
+ * plan.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,9 +17,10 @@ struct plan {
 	const struct lwm_run_cfg *c;
 	struct lwm_str *out;
 	bool *runs; /* of each stage: something in it will run */
-	int64_t complete, to_run, later;
-	struct lwm_err missing; /* the first input that is not there and that no stage will make */
-	const char *sep;
+	int64_t complete, to_run; /* tasks */
+	int64_t later; /* stages whose tasks are known when others have run */
+	struct lwm_err missing; /* the first input that does not exist and that no stage will make */
+	const char *sep; /* before the next object of the JSON list */
 };
 
 static int put_command(struct lwm_str *out, const struct lwm_paths *argv, bool json, struct lwm_err *e)
@@ -129,7 +135,8 @@ static int check_inputs(struct plan *pl, const struct lwm_pipe_task *t, const ch
 	return 0;
 }
 
-static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, struct lwm_run_verdict *v, const char *after, struct lwm_err *e)
+static int plan_task(struct plan *pl, const struct lwm_pipe_task *t, struct lwm_run_verdict *v, const char *after,
+		     struct lwm_err *e)
 {
 	if (v->complete && after) {
 		v->complete = false;

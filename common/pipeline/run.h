@@ -27,18 +27,18 @@ struct lwm_run_cfg {
 	const char *launch; /* command in front of stages with ranks; NULL: srun in a Slurm job, else mpirun */
 };
 
-/* Asks the program of each selected stage, with that stage's ranks, whether it would take its options (--check-options); nothing
- * runs. Fails with the program's code and sentence; -LWM_EUSAGE for a --launch with control characters where a stage has ranks. Tasks
- * are made anew afterwards. */
+/* Asks the program of each selected stage, with that stage's ranks, whether it would take its options (--check-options);
+ * nothing runs. Fails with the program's code and sentence; -LWM_EUSAGE for a --launch with control characters where a stage
+ * has ranks. Tasks are made anew afterwards. */
 int lwm_run_check(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e);
 
-/* What would run, and why; complete tasks are counted. -LWM_ENOINPUT, after the whole plan, for an input that does not exist and that
- * no stage makes. */
+/* What would run, and why; complete tasks are counted. -LWM_ENOINPUT, after the whole plan, for an input that does not exist
+ * and that no stage makes. */
 int lwm_run_plan(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_str *out, struct lwm_err *e);
 
-/* Runs what is not complete. A task that fails stops those that need it; the others continue. Returns the first failure's code (of a
- * lost rank -LWM_ERANK), else -LWM_ESAVED after a stop that was asked for, and 0 where a stop file stands: OUT/STOP, or one in the
- * folder of a stage that resumes. */
+/* Runs what is not complete. A task that fails stops those that need it; the others continue. Returns the first failure's code
+ * (of a lost rank -LWM_ERANK), else -LWM_ESAVED after a stop that was asked for, and 0 where a stop file stands: OUT/STOP, or
+ * one in the folder of a stage that resumes. */
 #define LWM_RUN_STOP "STOP"
 int lwm_run_here(struct lwm_pipeline *p, const struct lwm_run_cfg *c, struct lwm_err *e);
 
@@ -48,12 +48,12 @@ struct lwm_run_slurm_cfg {
 	bool print;         /* scripts to `out` instead of to sbatch */
 	const struct lwm_paths *sets; /* the --set texts, for jobs that read the file again */
 };
-/* Can the selected stages be batch jobs? -LWM_EUSAGE for a working folder, job.sh or site.sh with control characters in its path, for
- * an output folder, mem or partition that a job's header cannot hold, for programs in a folder that PATH cannot name, for a file that
- * is standard input. */
+/* Can the selected stages be batch jobs? -LWM_EUSAGE for a working folder, job.sh or site.sh with control characters in its
+ * path, for an output folder, mem or partition that a job's header cannot hold, for programs in a folder that PATH cannot
+ * name, for a file that is standard input. */
 int lwm_run_check_slurm(const struct lwm_pipeline *p, const struct lwm_run_slurm_cfg *s, struct lwm_err *e);
-/* One job or array for each stage that is not complete, each after those it needs; first the check above, of all of them. Scripts stay
- * in OUT/.lwm-run/slurm. */
+/* One job or array for each stage that is not complete, each after those it needs; first the check above, of all of them.
+ * Scripts stay in OUT/.lwm-run/slurm. */
 int lwm_run_on_slurm(struct lwm_pipeline *p, const struct lwm_run_cfg *c, const struct lwm_run_slurm_cfg *s, struct lwm_str *out,
 		     struct lwm_err *e);
 

@@ -1,4 +1,10 @@
-/* run_here.c - running a pipeline's tasks on this machine. */
+/* run_here.c - running a pipeline's tasks on this machine.
+ *
+ * One loop: requests to stop are passed on, stages whose needs are done are opened (each task is judged; what is not complete is
+ * queued), as many tasks as --jobs allows are started, ended ones are reaped. Of each task the output is verified and the record
+ * written before its stage counts as done. A stage's state moves from WAITING over RUNNING to DONE, FAILED or HALTED, and what
+ * needs a failed or halted stage takes its state.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -32,7 +38,8 @@ struct job {
 	struct lwm_outfile *to; /* takes standard output; NULL: the log does */
 	pid_t pid;
 	double start;
-	int64_t attempt, log_from; /* log_from: bytes of its log from before this attempt */
+	int64_t attempt;  /* 1: the first */
+	int64_t log_from; /* bytes that its log had before this attempt */
 	struct job *next;
 };
 
@@ -42,7 +49,8 @@ struct runner {
 	enum stage_state *state;
 	int64_t *left; /* unfinished tasks of each stage */
 	struct job *queue, *running;
-	int64_t nrunning, ran, complete, failed, saved, cut; /* cut: ended by our signal without a save */
+	int64_t nrunning;
+	int64_t ran, complete, failed, saved, cut; /* tasks; cut: ended by our signal without a save */
 	struct lwm_jsonl *timing;
 	struct lwm_run_watch watch;
 	int code; /* of the first failure, negative */

@@ -1,7 +1,11 @@
 /* run_slurm.c - a pipeline as a chain of batch jobs.
  *
- * Links depend with afterany: behind a job that ended by its time limit and was requeued, afterok would wait for ever. So
- * each script looks for what it needs itself and ends at once when it is not there.
+ * A stage becomes one job, or an array of up to WINDOW tasks (several arrays for more). A script stands alone: the functions of
+ * slurm/job.sh are copied into it. A stage whose items are files that do not exist yet becomes a job that starts lwm-run --only
+ * STAGE.
+ *
+ * Links depend with afterany: after a job that ended by its time limit and was requeued, afterok would wait for ever. So
+ * each script looks for what it needs itself and ends at once when that does not exist.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,7 +22,7 @@ enum { WINDOW = 1000, MAX_IDS = 64, MAX_CWD = 4096 }; /* tasks of one array: Slu
 
 struct link { /* the jobs of one stage */
 	bool submitted;
-	char id[MAX_IDS][24];
+	char id[MAX_IDS][24]; /* as sbatch says them */
 	int n;
 };
 
@@ -36,7 +40,7 @@ static int read_cwd(char cwd[MAX_CWD], struct lwm_err *e)
 	return getcwd(cwd, MAX_CWD) ? 0 : lwm_fail_errno(e, LWM_ENOINPUT, errno, "the working folder");
 }
 
-/* Values behind #SBATCH are not read by a shell and cannot be quoted: only harmless bytes. */
+/* Values after #SBATCH are not read by a shell and cannot be quoted: only harmless bytes. */
 static int check_plain(const char *value, const char *what, struct lwm_err *e)
 {
 	static const char ok[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.,:=@+/-";
@@ -127,7 +131,7 @@ static void add_prologue(struct chain *ch, struct lwm_str *b)
 	lwm_str_puts(b, ch->functions);
 }
 
-/* The parts of job.sh that a script needs: everything behind its head comment. */
+/* The parts of job.sh that a script needs: everything after its head comment. */
 static int load_functions(struct chain *ch, struct lwm_err *e)
 {
 	size_t n;

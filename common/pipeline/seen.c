@@ -1,3 +1,5 @@
+/* seen.c - the memory of hashes and checks (OUT/.lwm-run/LABEL.seen.json), and the look of files that says whether it still
+ * holds. */
 #include "common/pipeline/seen.h"
 
 #include <inttypes.h>

@@ -2,7 +2,7 @@
  *
  * OUT/.lwm-run/LABEL.seen.json keeps, for a task, the hash of each input and one mark of all outputs, each beside what the files
  * looked like then: size, time of modification, time of change, inode. A file that looks the same is taken to be the same. Nothing
- * is lost with such a file, and none is made where OUT/.lwm-run is not there.
+ * is lost with such a file, and none is made where OUT/.lwm-run does not exist.
  *
  * A file may be written again within the grain of its clock and look the same. So what was touched less than a grain before it was
  * hashed is not noted down, and hashed again: 20 ms, or 2 s where a time has no fractions of a second, as on FAT and Lustre.
@@ -18,8 +18,8 @@
 
 struct lwm_run_seen {
 	char *path;
-	json_t *o;
-	bool dirty;
+	json_t *o;  /* what the file holds, and what was learnt since */
+	bool dirty; /* and that is more than the file holds */
 };
 
 /* fresh: what was noted down before does not count. */

@@ -9,8 +9,8 @@ struct lwm_pipe_scope {
 	const char *stage, *item; /* NULL outside of a stage, of a task of foreach */
 	int64_t index; /* the task's number, with item */
 };
-/* Replaces each ${name}; "$$" is a dollar sign. The result lives in the pipeline's arena. -LWM_EUSAGE, with the place of `at`, for an
- * unknown name, for variables in a circle, for more than 64 KiB, for control characters. */
+/* Replaces each ${name}; "$$" is a dollar sign. The result lives in the pipeline's arena. -LWM_EUSAGE, with the place of `at`,
+ * for an unknown name, for variables in a circle, for more than 64 KiB, for control characters. */
 int lwm_pipeline_expand_text(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *text, const char **out,
 			     struct lwm_err *e);
 /* The option's stronger value from the environment (LWM_NAME), or NULL. */

@@ -1,8 +1,7 @@
 /* watch.h - inside common/pipeline: what lwm-run says about tasks while they run.
  *
  * On a terminal one line at the bottom, drawn again every second; elsewhere a plain line for each task every `every` seconds (0:
- * never).
- * LWM_PROGRESS=line asks for plain lines on a terminal too, LWM_PROGRESS=none and --quiet for none.
+ * never). LWM_PROGRESS=line asks for plain lines on a terminal too, LWM_PROGRESS=none and --quiet for none.
  */
 #ifndef LWM_PIPELINE_WATCH_H
 #define LWM_PIPELINE_WATCH_H
