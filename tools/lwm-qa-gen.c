@@ -244,8 +244,9 @@ static void keep_finished(struct lwm_docs_writer *out)
 		lwm_log(LWM_WARN, "finished documents could not be kept: %s", why.msg);
 }
 
-static int make_shard(const char *input, const char *path, const char *config, bool force, struct writer *w, const struct lwm_args *a,
-		      struct lwm_err *e)
+/* The shard of one input: what an earlier run kept of it, and the rest written now. */
+static int make_shard(const char *input, const char *path, const char *config, bool force, struct writer *w,
+		      const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_docs *d = NULL;
 	struct lwm_docs_writer *out = NULL;

@@ -1,3 +1,5 @@
+/* A picture in memory: cairo draws into a surface that hands its bytes over when it is finished. Titles come from anywhere, so
+ * what is no UTF-8 is shown as U+FFFD; text is drawn as paths, so that an svg needs no font to be looked at. */
 #include "common/eval/canvas.h"
 
 #include <cairo-svg.h>

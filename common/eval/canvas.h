@@ -14,11 +14,13 @@ struct lwm_canvas {
 	enum lwm_plot_format format;
 };
 
+/* White, in points (svg) or pixels (png), which are as large. */
 int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, double height, enum lwm_plot_format f,
 		     struct lwm_err *e);
+/* The picture is whole in *out after this; nothing is left to free, after a failure either. */
 int lwm_canvas_end(struct lwm_canvas *c, struct lwm_err *e);
-/* x: the text's left (align 0), centre (0.5) or right (1) edge; y: its middle. */
+/* x: the text's left (align 0), centre (0.5) or right (1) edge; y: its middle; size: of the font; angle: degrees, clockwise. */
 void lwm_canvas_draw_text(struct lwm_canvas *c, double x, double y, double align, double size, double angle, const char *text);
-void lwm_canvas_set_gray(struct lwm_canvas *c, double level);
+void lwm_canvas_set_gray(struct lwm_canvas *c, double level); /* of what is drawn next: 0 black, 1 white */
 
 #endif

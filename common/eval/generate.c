@@ -1,3 +1,4 @@
+/* One prompt in, one answer out: prefill, then decode until </s> or until there are enough tokens. */
 #include "common/eval/generate.h"
 
 #include "common/infer/compose.h"

@@ -1,3 +1,4 @@
+/* Real text for needles to hide in: read from files, cut into sentences, counted in tokens. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +70,7 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
-/* End of the sentence that begins at `at`: behind the blanks that follow its mark. *mark: behind the mark itself. */
+/* End of the sentence that begins at `at`: after the blanks that follow its mark. *mark: just after the mark itself. */
 static size_t sentence_end(const char *s, size_t n, size_t at, size_t *mark)
 {
 	while (at < n) {
@@ -85,7 +86,7 @@ static size_t sentence_end(const char *s, size_t n, size_t at, size_t *mark)
 	return n;
 }
 
-/* Tokens are counted from mark to mark: a blank makes one piece with the word behind it, so counts of sentences that end in
+/* Tokens are counted from mark to mark: a blank makes one piece with the word after it, so counts of sentences that end in
  * their blanks would add up to more than the text has. */
 static int cut_sentences(struct lwm_haystack *h, struct lwm_tokenizer *t, struct lwm_err *e)
 {

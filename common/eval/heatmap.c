@@ -1,3 +1,5 @@
+/* A grid of coloured cells with its axes and a legend. Colours are interpolated between three; a value below 1 is also written
+ * into its cell, so that colour is not the only sign. */
 #include <math.h>
 #include <stdio.h>
 

@@ -3,6 +3,9 @@
  * Names, captions, answers of models and pictures come from anywhere. Texts are escaped whole: bytes that are no UTF-8 become
  * U+FFFD, control characters their pictures (U+2400 ...), so that nothing is swallowed. Pictures, svg too, are <img> with their
  * data in it, where a browser runs no script and fetches nothing; a content security policy in every page says the same.
+ *
+ * Everything is appended to *b: lwm_html_begin, then whatever the page shows, then lwm_html_end, and lwm_str_ok says whether there
+ * was memory for it all.
  */
 #ifndef LWM_EVAL_HTML_H
 #define LWM_EVAL_HTML_H

@@ -1,3 +1,5 @@
+/* Tokens are prefilled CHUNK at a time; of each chunk TILE rows of hidden states become logits at a time and are written as
+ * lines, so that memory does not grow with the vocabulary times the length. */
 #include "common/eval/logits.h"
 
 #include <errno.h>

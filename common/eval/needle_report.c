@@ -1,3 +1,4 @@
+/* Results become a table of sums over the grid, and the table files, pictures and a page. */
 #include "common/eval/needle_report.h"
 
 #include <inttypes.h>

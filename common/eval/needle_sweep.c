@@ -1,4 +1,6 @@
-/* The sweep: every cell and round once, results appended as they come, resumable. */
+/* The sweep: every cell and round once. Rank 0 finds out what results.jsonl lacks and tells the others; then, round by round,
+ * each team of ranks works on one trial, and rank 0 appends the lines in grid order. So its order is the same for any number of
+ * teams, and a sweep that was stopped resumes where the file ends. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -47,6 +49,7 @@ int lwm_sweep_depths(const struct lwm_sweep *s, double **depths, int64_t *n, str
 
 /* ---- results file ---- */
 
+/* What makes the numbers what they are, as one line: results of another are refused. */
 static void identify_run(char *buf, size_t size, const struct lwm_sweep *s, const struct lwm_haystack *h,
 			 const struct lwm_tokenizer *tok)
 {
@@ -144,6 +147,7 @@ void lwm_results_release(struct lwm_needle_results *r)
 	memset(r, 0, sizeof *r);
 }
 
+/* Linear, as grids are small beside the trials themselves. */
 static bool is_done(const struct lwm_needle_results *r, const struct lwm_needle_cell *c)
 {
 	for (int64_t i = 0; i < r->n; i++)
@@ -196,6 +200,7 @@ struct sweep {
 	char id[256];
 };
 
+/* Makes a trial, asks the model, scores the answer; appends the line of results.jsonl. */
 static int run_trial(struct sweep *w, const struct lwm_needle_cell *cell, struct lwm_str *line, struct lwm_err *e)
 {
 	struct lwm_trial t;

@@ -63,7 +63,7 @@ static void by_depth(const double *want, int64_t n, int64_t *order)
 	}
 }
 
-/* Sentences [first, first+count) with each needle behind the last sentence that ends before its depth. */
+/* Sentences [first, first+count) with each needle after the last sentence that ends before its depth. */
 static void add_context(struct lwm_str *out, struct lwm_trial *t, const struct lwm_haystack *h, int64_t first, int64_t count,
 			const double *want)
 {

@@ -24,7 +24,7 @@ struct lwm_heatmap {
 	enum lwm_colors colors;
 };
 
-struct lwm_curve {
+struct lwm_curve { /* a point that is not finite interrupts the line */
 	const char *name;
 	const double *x, *y;
 	int64_t n;
@@ -33,10 +33,10 @@ struct lwm_chart {
 	const char *title, *x_label, *y_label;
 	const struct lwm_curve *curve;
 	int64_t ncurves;
-	bool log_y;
+	bool log_y; /* values below 1e-12 are drawn there */
 };
 
-/* Appended to *out. */
+/* Local. A whole picture, appended to *out. -LWM_EUSAGE: a text that is no UTF-8; -LWM_EMEMORY: too large. */
 int lwm_plot_draw_heatmap(struct lwm_str *out, const struct lwm_heatmap *h, enum lwm_plot_format f, struct lwm_err *e);
 int lwm_plot_draw_chart(struct lwm_str *out, const struct lwm_chart *c, enum lwm_plot_format f, struct lwm_err *e);
 

@@ -1,3 +1,5 @@
+/* A document is cut into chunks; text and chat of the document being built grow in two buffers. When a chunk with its pair no
+ * longer fits the target length, what was there before is written (text, then chat) and the chunk begins the next document. */
 #include "common/eval/qa.h"
 
 #include <inttypes.h>
@@ -43,7 +45,7 @@ bool lwm_qa_parse(const char *text, char **question, char **answer)
 	return false;
 }
 
-/* What is being put together: the chunks so far, and behind them the chat. */
+/* The document being built: the chunks so far, and the chat that will follow them. */
 struct build {
 	struct lwm_ids text, chat;
 	struct lwm_loss_run *run; /* of the chat: starts relative to it */
@@ -91,7 +93,7 @@ static int add_pair(const struct lwm_qa *q, struct build *b, const char *questio
 	return 0;
 }
 
-/* Writes what is there, when it has pairs enough, and begins anew. */
+/* Writes what is there, when it has pairs enough, and begins the next document with <s>. */
 static int finish_document(const struct lwm_qa *q, struct build *b, const char *source, struct lwm_docs_writer *out,
 			   struct lwm_qa_stats *st, struct lwm_err *e)
 {
@@ -116,7 +118,7 @@ static int finish_document(const struct lwm_qa *q, struct build *b, const char *
 	return rc < 0 ? rc : lwm_ids_add(&b->text, &bos, 1, e);
 }
 
-/* Asks the model about a chunk; question NULL when it said something else. */
+/* Asks the model about a chunk; *question is NULL when it said anything else than a pair. */
 static int ask_model(const struct lwm_qa *q, const int32_t *chunk, int64_t n, uint64_t sample, char **question, char **answer,
 		     struct lwm_qa_stats *st, struct lwm_err *e)
 {

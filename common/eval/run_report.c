@@ -1,3 +1,5 @@
+/* The page, section by section: checks, training, pictures, samples, time. Each section is read from files as it is written; a
+ * file that cannot be read ends the page. */
 #include "common/eval/run_report.h"
 
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-/* run_report.h - one self-contained page for a whole pipeline run: checks, loss curves, tables, pictures, texts. */
+/* run_report.h - one self-contained page for a whole pipeline run: checks, loss curves, tables, pictures, texts. Local calls. */
 #ifndef LWM_EVAL_RUN_REPORT_H
 #define LWM_EVAL_RUN_REPORT_H
 
@@ -9,20 +9,24 @@
 #include "common/base/str.h"
 
 struct lwm_run_report {
-	const char *title, *timing; /* timing: timing.jsonl of lwm-run, may be NULL */
-	struct lwm_paths stages;    /* "NAME=DIR": folders of lwm-train-stage */
+	const char *title;
+	const char *timing;         /* timing.jsonl of lwm-run, may be NULL */
+	struct lwm_paths stages;    /* "NAME=DIR": folders of lwm-train-stage, whose metrics.jsonl gives curve and table */
 	struct lwm_paths checks;    /* see lwm_check_read */
 	struct lwm_paths pictures;  /* "CAPTION=FILE" .png, .jpg, .svg; .mp4 or .mkv: its first frames side by side */
 	int64_t max_pixels;         /* of a frame of a clip; 0: the default of common/media */
 	struct lwm_paths texts;     /* "CAPTION=FILE": shown as they are (control characters as pictures), at most 64 KiB each */
 };
 
-/* "NAME: FILE#a.b >= 0.9" or "NAME: FILE#a.b <= 0.5 * FILE#c.d": values are numbers in JSON files, * multiplies. */
+/* "NAME: FILE#a.b >= 0.9" or "NAME: FILE#a.b <= 0.5 * FILE#c.d": values are numbers in JSON files, found by the keys of objects and
+ * the numbers of entries in lists; * multiplies. */
 struct lwm_check {
-	char name[128], text[512];
-	double value, bound;
-	bool at_least, ok;
+	char name[128], text[512]; /* before and after the colon */
+	double value, bound;       /* left and right side */
+	bool at_least;             /* >=, else <= */
+	bool ok;                   /* it holds */
 };
+/* -LWM_EUSAGE: not of that form; -LWM_EDATA: no such number in the file. */
 int lwm_check_read(struct lwm_check *c, const char *spec, struct lwm_err *e);
 
 /* Appends the page to *out. *failed: how many checks do not hold; they are also written to *failures, a line each. */

@@ -1,3 +1,5 @@
+/* A shape on a plain background that moves along a straight line. A pixel is the mean of SAMPLES x SAMPLES points, so that edges
+ * are smooth and small sizes still differ; the path stays inside the frame. */
 #include <math.h>
 #include <string.h>
 

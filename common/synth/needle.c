@@ -1,3 +1,5 @@
+/* A needle document: facts at random depths among filler sentences, then the question. Its length is drawn first; sentences are
+ * added by their own token counts and taken off again while the whole is too long, since pieces merge where sentences meet. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,7 +121,7 @@ static void draw_needles(struct lwm_rng *r, const struct lwm_synth_needle *how, 
 	}
 }
 
-/* The prompt with so many sentences, and its length. */
+/* The prompt with the first `sentences` sentences, and its length in tokens. */
 static int write_prompt(const struct lwm_synth_needle *how, struct draft *d, const int64_t *asked, int64_t sentences,
 			struct lwm_str *prompt, int64_t *tokens, struct lwm_err *e)
 {

@@ -1,5 +1,8 @@
-/* synth.h - a small world made up from a seed: books, chats, moving shapes, needle documents. Item i of a kind is a
- * function of (seed, i) alone. A few hundred words, so that a small vocabulary gives whole words as tokens.
+/* synth.h - a small world made up from a seed: books, chats, moving shapes, needle documents. Training data whose right answers are
+ * known. Item i of a kind is a function of (seed, i) alone, so any split over tasks gives the same items, and another seed or other
+ * numbers give held-out data. A few hundred words, so that a small vocabulary gives whole words as tokens.
+ *
+ * Everything is local and appended to the strings given, unless it says otherwise; lwm_str_ok says whether there was memory.
  */
 #ifndef LWM_SYNTH_SYNTH_H
 #define LWM_SYNTH_SYNTH_H
@@ -12,43 +15,47 @@
 #include "common/text/tokenizer.h"
 
 /* ---- text ---- */
+
 void lwm_synth_add_sentence(struct lwm_rng *r, struct lwm_str *out); /* "The old sailor walked to the quiet harbour." */
-/* A book of so many sentences in paragraphs and chapters, with facts planted ("The boat of Anna is green."). For each
- * fact one line {"book", "question", "answer", "prompt"} is added to *questions. */
+/* A book of `sentences` sentences in paragraphs and chapters, with facts planted ("The boat of Anna is green."), 64 of them at
+ * most. For each fact one line {"book", "question", "answer", "prompt"} is added to *questions. */
 void lwm_synth_write_book(uint64_t seed, int64_t i, int64_t sentences, int64_t facts, struct lwm_str *text,
 			  struct lwm_str *questions);
 /* One line {"prompt", "answer"}: the prompt ends in "ASSISTANT:". */
 void lwm_synth_write_chat(uint64_t seed, int64_t i, struct lwm_str *line);
 
 /* ---- needles ---- */
+
 struct lwm_synth_needle {
 	uint64_t seed;
 	int64_t facts;                   /* needles in a document, each of another city */
-	int64_t ask;                     /* of how many the question asks; 1 = the single-needle prompt; 0 = of 1 to
+	int64_t ask;                     /* how many of them the question asks for; 1 = the single-needle prompt; 0 = of 1 to
 					  * facts, drawn for each document */
-	int64_t tokens;                  /* whole document with <s> and </s>, at most, and not much less */
+	int64_t tokens;                  /* whole document with <s> and </s>, at most; drawn from about half of it up */
 	bool sentences;                  /* answer in the needle's words, not the bare numbers */
 	struct lwm_tokenizer *tokenizer; /* that counts the tokens */
 	/* Real text to hide them in, borrowed: sentence k is text[start[k]..start[k+1]), documents take a run of them from a place
 	 * that is drawn. NULL: made-up sentences. */
 	const char *text;
-	const int64_t *start; /* [sentences + 1] */
+	const int64_t *start; /* [text_sentences + 1] */
 	int64_t text_sentences;
 };
-/* prompt: everything up to "ASSISTANT: "; answer: the numbers in the order asked for, ", " between. -LWM_ECONFIG when
- * the facts alone need more tokens than there are. */
+/* prompt, replaced: everything up to "ASSISTANT: "; answer, replaced: the numbers in the order asked for, ", " between.
+ * -LWM_ECONFIG when the facts alone need more tokens than there are. */
 int lwm_synth_write_needle(const struct lwm_synth_needle *want, int64_t i, struct lwm_str *prompt, struct lwm_str *answer,
 			   struct lwm_err *e);
-/* Strings worth a piece of their own in a small vocabulary: the cities and the fixed parts of the prompts. */
+/* Strings worth a piece of their own in a small vocabulary: the cities and the fixed parts of the prompts. Returns how many; they
+ * stay where they are. Not for several threads at once. */
 int64_t lwm_synth_list_symbols(const char *const **out);
 
 /* ---- moving shapes ---- */
+
 struct lwm_synth_clip {
 	int shape, colour, background, motion; /* indices into the words */
-	double x, y, size;                     /* of the first frame, in parts of the frame */
+	double x, y, size;                     /* of the first frame, in parts of the frame; size: half the width */
 };
 struct lwm_synth_clip lwm_synth_draw_clip(uint64_t seed, int64_t i);
-/* Frame t of n: size x size pixels of 3 bytes. */
+/* Frame t of n: size x size pixels of 3 bytes, red first, rows from the top. */
 void lwm_synth_render_frame(const struct lwm_synth_clip *c, int64_t t, int64_t n, int size, uint8_t *rgb);
 /* "a red circle moves left on a black background"; a still picture without the motion: "a red circle on a black
  * background". */
@@ -57,7 +64,7 @@ void lwm_synth_write_caption(const struct lwm_synth_clip *c, bool still, struct 
  * in turn), prompt_make "... USER: Generate a video of {caption} ASSISTANT:", prompt_ask "... USER: {question}\n",
  * prompt_end " ASSISTANT:". */
 void lwm_synth_write_record(const struct lwm_synth_clip *c, bool still, int64_t i, struct lwm_str *out);
-/* For checks of what a model drew: the palette, colours of shapes first; NULL behind the last one. */
+/* For checks of what a model drew: name and value of colour i of the palette, colours of shapes first; NULL after the last one. */
 const char *lwm_synth_find_colour(int i, uint8_t rgb[3]);
 
 #endif

@@ -1,3 +1,5 @@
+/* Sentences of eight forms with words drawn from short lists; books and chats are made of them. The words are part of what a seed
+ * gives: a changed list changes every data set made with it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

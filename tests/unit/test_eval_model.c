@@ -33,7 +33,7 @@ static struct lwm_sweep a_sweep(const char *out)
 {
 	return (struct lwm_sweep){ .length_min = 400, .length_max = 500, .nlengths = 2, .ndepths = 3, .rounds = 2,
 				   .task = { .needles = 1, .retrieve = 1, .answer_tokens = 6, .seed = 4 },
-				   .model_hash = "0123456789abcdef", .model_name = "random", .out = out };
+				   .model_hash = "0123456789abcdef", .out = out };
 }
 
 static int sweep_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
