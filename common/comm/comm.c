@@ -1,3 +1,6 @@
+/* Collectives on top of what a body moves. A float sum is an all-to-all of slices, a local sum in rank order, and an all-gather:
+ * the volume of a ring all-reduce, with a result that depends neither on timing nor on the body. Sums of doubles and maxima are
+ * few values: everyone gathers all and works them out. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,7 +9,7 @@
 #include "common/comm/comm_int.h"
 #include "common/comm/watchdog.h"
 
-struct lwm_comm *lwm_comm_handle(const struct lwm_comm_ops *ops, int rank, int size, void *impl)
+struct lwm_comm *lwm_comm_new_handle(const struct lwm_comm_ops *ops, int rank, int size, void *impl)
 {
 	struct lwm_comm *c = calloc(1, sizeof *c);
 	if (!c)
@@ -19,13 +22,13 @@ struct lwm_comm *lwm_comm_handle(const struct lwm_comm_ops *ops, int rank, int s
 	return c;
 }
 
-void lwm_comm_handle_free(struct lwm_comm *c)
+void lwm_comm_free_handle(struct lwm_comm *c)
 {
 	free(c->work);
 	free(c);
 }
 
-/* Every call that waits for other ranks goes through here: the watchdog bears more then. */
+/* Every call that waits for other ranks goes through here: the watchdog is more patient then. */
 static int end_wait(int rc)
 {
 	lwm_watchdog_wait(false);
@@ -177,7 +180,7 @@ int lwm_comm_finish(struct lwm_comm *c, struct lwm_err *e)
 	return WAIT(c->ops->finish(c, e));
 }
 
-/* What counts: a failure of one's own, one that was heard of, a stop that was asked for, nothing. */
+/* From worst to none: a failure of one's own, one that was heard of, a stop that was asked for, nothing. */
 static int severity_of(int rc, const struct lwm_err *e)
 {
 	if (rc >= 0)

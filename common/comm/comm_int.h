@@ -1,16 +1,18 @@
 /* comm_int.h - between comm.c and its bodies; nobody else includes it.
  *
- * A body supplies byte movement; comm.c builds reductions, agreement and checks on it, so that sums are formed in rank
- * order whichever body carries them.
+ * A body moves bytes; comm.c builds reductions, agreement and checks on that, so that sums are formed in rank order whichever body
+ * carries them. comm.c calls barrier, bcast, allgather and alltoall only in groups of two and more, and never with 0 bytes, so a
+ * body for a single rank leaves them out.
  */
 #ifndef LWM_COMM_COMM_INT_H
 #define LWM_COMM_COMM_INT_H
 
 #include "common/comm/comm.h"
 
+/* As the functions of the same name in comm.h, unless something is said. */
 struct lwm_comm_ops {
 	void (*free)(struct lwm_comm *c);
-	/* local, does not return on MPI: ends every rank of the job with the exit status */
+	/* local; the group is lost to the others. MPI: ends every rank of the job with the exit status, and does not return */
 	void (*abort)(struct lwm_comm *c, int status);
 	int (*split)(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e);
 	int (*barrier)(struct lwm_comm *c, struct lwm_err *e);
@@ -26,14 +28,17 @@ struct lwm_comm_ops {
 struct lwm_comm {
 	const struct lwm_comm_ops *ops;
 	int rank, size;
-	void *impl;
-	float *work; /* of reductions; 2 * LWM_COMM_CHUNK floats */
+	void *impl;  /* of the body */
+	float *work; /* of reductions: 2 * LWM_COMM_CHUNK floats; NULL in a group of one */
 };
 
-enum { LWM_COMM_CHUNK = 1 << 20, LWM_COMM_INFLIGHT = 8 };
+enum {
+	LWM_COMM_CHUNK = 1 << 20, /* floats that are summed at a time */
+	LWM_COMM_INFLIGHT = 8     /* exchanges started and not finished */
+};
 
-/* A new handle with its work space, or NULL. */
-struct lwm_comm *lwm_comm_handle(const struct lwm_comm_ops *ops, int rank, int size, void *impl);
-void lwm_comm_handle_free(struct lwm_comm *c);
+/* A handle with its work space; NULL: out of memory. */
+struct lwm_comm *lwm_comm_new_handle(const struct lwm_comm_ops *ops, int rank, int size, void *impl);
+void lwm_comm_free_handle(struct lwm_comm *c); /* of the body nothing is freed */
 
 #endif

@@ -1,5 +1,5 @@
 /* Ranks are MPI processes. The only file that includes mpi.h. MPI-3.1 calls; messages go in pieces of at most 1 GiB
- * because counts are int. */
+ * because counts are int. MPI is told to return errors, which become -LWM_ERANK with its text. */
 #include <mpi.h>
 #include <sched.h>
 #include <stdio.h>
@@ -115,7 +115,7 @@ static void mpi_free(struct lwm_comm *c)
 	if (!world)
 		MPI_Comm_free(&m->comm);
 	free(m);
-	lwm_comm_handle_free(c);
+	lwm_comm_free_handle(c);
 	if (world)
 		MPI_Finalize();
 }
@@ -144,7 +144,7 @@ static int wrap_mpi(MPI_Comm comm, int world, struct lwm_comm **out, struct lwm_
 	MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
 	LWM_TRY(check_mpi(MPI_Comm_rank(comm, &rank), "rank", e));
 	LWM_TRY(check_mpi(MPI_Comm_size(comm, &size), "size", e));
-	*out = m ? lwm_comm_handle(&ops, rank, size, m) : NULL;
+	*out = m ? lwm_comm_new_handle(&ops, rank, size, m) : NULL;
 	if (!*out) {
 		free(m);
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a communicator");

@@ -6,7 +6,7 @@
 
 static void self_free(struct lwm_comm *c)
 {
-	lwm_comm_handle_free(c);
+	lwm_comm_free_handle(c);
 }
 
 static void self_abort(struct lwm_comm *c, int status)
@@ -47,6 +47,6 @@ int lwm_comm_self(struct lwm_comm **out, struct lwm_err *e)
 						 .split = self_split,
 						 .start = self_start,
 						 .finish = self_finish };
-	*out = lwm_comm_handle(&ops, 0, 1, NULL);
+	*out = lwm_comm_new_handle(&ops, 0, 1, NULL);
 	return *out ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a communicator");
 }

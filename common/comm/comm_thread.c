@@ -210,7 +210,7 @@ static void thread_free(struct lwm_comm *c)
 {
 	group_release(group_of(c));
 	free(c->impl);
-	lwm_comm_handle_free(c);
+	lwm_comm_free_handle(c);
 }
 
 static void thread_abort(struct lwm_comm *c, int status)
@@ -234,7 +234,7 @@ static const struct lwm_comm_ops ops = { .free = thread_free,
 static struct lwm_comm *new_member(struct group *g, int rank)
 {
 	struct rank_impl *r = calloc(1, sizeof *r);
-	struct lwm_comm *c = r ? lwm_comm_handle(&ops, rank, g->size, r) : NULL;
+	struct lwm_comm *c = r ? lwm_comm_new_handle(&ops, rank, g->size, r) : NULL;
 	if (!c) {
 		free(r);
 		return NULL;

@@ -1,5 +1,6 @@
-/* Which body, and what the three do. Staged copies go in pieces, so that pinned memory stays small; sums of pieces are the
- * same as sums of the whole, since every element is summed in rank order. */
+/* Collectives on device memory: first all ranks agree which body carries them, then each call goes to that body. Staged copies go
+ * in pieces, so that pinned memory stays small; sums of pieces are the same as sums of the whole, since every element is summed
+ * in rank order. */
 #include "common/comm/devcomm.h"
 
 #include <inttypes.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "common/comm/device.h"
 #include "common/comm/watchdog.h"
 
 enum { FLIGHTS = 8, PIECE = 16 << 20 };
@@ -42,18 +44,11 @@ struct lwm_devcomm {
 	unsigned first, last;
 };
 
-static int kernel_failed(struct lwm_devcomm *d, int status, struct lwm_err *e)
-{
-	int code = status == LK_ENOMEM ? LWM_EMEMORY : status == LK_EINVAL ? LWM_EINTERNAL : LWM_EUNAVAIL;
-
-	return status ? lwm_fail(e, code, "%s: %s", lk_dev_name(d->dev), lk_dev_error(d->dev)) : 0;
-}
-
-/* Of a group's calls: nobody can go on with it. */
+/* The same of a group's calls: after a failure nobody can use the group any more. */
 static int group_failed(struct lwm_devcomm *d, int status, struct lwm_err *e)
 {
 	if (status == LK_EINVAL || status == LK_ENOMEM)
-		return kernel_failed(d, status, e);
+		return lwm_dev_check(d->dev, status, e);
 	return status ? lwm_fail(e, LWM_ERANK, "%s: %s", lk_dev_name(d->dev), lk_dev_error(d->dev)) : 0;
 }
 
@@ -142,10 +137,10 @@ static int begin_group(struct lwm_devcomm *d, struct lwm_err *e)
 	int rank = lwm_comm_rank(d->comm), rc = 0;
 
 	if (rank == 0)
-		rc = kernel_failed(d, lk_group_id(d->dev, id), e);
+		rc = lwm_dev_check(d->dev, lk_group_id(d->dev, id), e);
 	LWM_TRY(lwm_agree(d->comm, rc, e));
 	LWM_TRY(lwm_comm_bcast(d->comm, id, sizeof id, 0, e));
-	rc = kernel_failed(d, lk_group_new(d->dev, &d->group, id, rank, lwm_comm_size(d->comm), patience), e);
+	rc = lwm_dev_check(d->dev, lk_group_new(d->dev, &d->group, id, rank, lwm_comm_size(d->comm), patience), e);
 	return lwm_agree(d->comm, rc, e);
 }
 
@@ -205,7 +200,7 @@ static int reserve_pinned(struct lwm_devcomm *d, struct pinned *b, size_t bytes,
 	lk_host_free(d->dev, b->p);
 	b->p = NULL;
 	b->bytes = 0;
-	LWM_TRY(kernel_failed(d, lk_host_alloc(d->dev, bytes, &b->p), e));
+	LWM_TRY(lwm_dev_check(d->dev, lk_host_alloc(d->dev, bytes, &b->p), e));
 	b->bytes = bytes;
 	return 0;
 }
@@ -218,9 +213,9 @@ static int staged_sum(struct lwm_devcomm *d, float *p, int64_t n, struct lwm_err
 	for (int64_t i = 0; i < n; i += most) {
 		int64_t k = n - i < most ? n - i : most;
 
-		LWM_TRY(kernel_failed(d, lk_download(d->dev, d->down.p, p + i, (size_t)k * 4), e));
+		LWM_TRY(lwm_dev_check(d->dev, lk_download(d->dev, d->down.p, p + i, (size_t)k * 4), e));
 		LWM_TRY(lwm_comm_sum_f32(d->comm, d->down.p, k, e));
-		LWM_TRY(kernel_failed(d, lk_upload(d->dev, p + i, d->down.p, (size_t)k * 4), e));
+		LWM_TRY(lwm_dev_check(d->dev, lk_upload(d->dev, p + i, d->down.p, (size_t)k * 4), e));
 	}
 	return 0;
 }
@@ -239,9 +234,9 @@ static int staged_scatter(struct lwm_devcomm *d, const float *in, float *mine, i
 		float *part = d->down.p;
 
 		for (int r = 0; r < size; r++)
-			LWM_TRY(kernel_failed(d, lk_download(d->dev, part + r * k, in + r * slice + i, (size_t)k * 4), e));
+			LWM_TRY(lwm_dev_check(d->dev, lk_download(d->dev, part + r * k, in + r * slice + i, (size_t)k * 4), e));
 		LWM_TRY(lwm_comm_reduce_scatter_f32(d->comm, part, d->up.p, k * size, e));
-		LWM_TRY(kernel_failed(d, lk_upload(d->dev, mine + i, d->up.p, (size_t)k * 4), e));
+		LWM_TRY(lwm_dev_check(d->dev, lk_upload(d->dev, mine + i, d->up.p, (size_t)k * 4), e));
 	}
 	return 0;
 }
@@ -257,10 +252,10 @@ static int staged_gather(struct lwm_devcomm *d, const char *mine, size_t bytes, 
 		size_t k = bytes - i < most ? bytes - i : most;
 		char *part = d->up.p;
 
-		LWM_TRY(kernel_failed(d, lk_download(d->dev, d->down.p, mine + i, k), e));
+		LWM_TRY(lwm_dev_check(d->dev, lk_download(d->dev, d->down.p, mine + i, k), e));
 		LWM_TRY(lwm_comm_allgather(d->comm, d->down.p, k, part, e));
 		for (size_t r = 0; r < size; r++)
-			LWM_TRY(kernel_failed(d, lk_upload(d->dev, all + r * bytes + i, part + r * k, k), e));
+			LWM_TRY(lwm_dev_check(d->dev, lk_upload(d->dev, all + r * bytes + i, part + r * k, k), e));
 	}
 	return 0;
 }
@@ -297,7 +292,7 @@ static int staged_start(struct lwm_devcomm *d, int to, const void *send, size_t 
 		return -LWM_ERANK;
 	}
 	if (send_bytes)
-		f->rc = kernel_failed(d, lk_download(d->dev, f->out.p, send, send_bytes), e);
+		f->rc = lwm_dev_check(d->dev, lk_download(d->dev, f->out.p, send, send_bytes), e);
 	LWM_TRY(lwm_comm_start(d->comm, to, f->out.p, send_bytes, from, f->in.p, recv_bytes, e));
 	return f->rc;
 }
@@ -312,7 +307,7 @@ static int staged_finish(struct lwm_devcomm *d, struct lwm_err *e)
 	f->busy = false;
 	LWM_TRY(lwm_comm_finish(d->comm, e));
 	if (f->recv_bytes && f->rc == 0)
-		return kernel_failed(d, lk_upload(d->dev, f->recv, f->in.p, f->recv_bytes), e);
+		return lwm_dev_check(d->dev, lk_upload(d->dev, f->recv, f->in.p, f->recv_bytes), e);
 	return f->rc;
 }
 
@@ -320,7 +315,7 @@ static int staged_finish(struct lwm_devcomm *d, struct lwm_err *e)
 
 static int alone_copy(struct lwm_devcomm *d, void *dst, const void *src, size_t bytes, struct lwm_err *e)
 {
-	return dst == src ? 0 : kernel_failed(d, lk_copy(d->dev, dst, src, bytes), e);
+	return dst == src ? 0 : lwm_dev_check(d->dev, lk_copy(d->dev, dst, src, bytes), e);
 }
 
 int lwm_devcomm_sum_f32(struct lwm_devcomm *d, float *p, int64_t n, struct lwm_err *e)

@@ -1,3 +1,4 @@
+/* Which device a rank computes on: what --device says, or, for "cuda" and "auto", the GPU of this rank among those of its node. */
 #include "common/comm/device.h"
 
 #include <stdio.h>

@@ -7,10 +7,10 @@
 #include "common/base/err.h"
 #include "kernels/kernels.h"
 
-/* spec: "cpu", "ref", "cuda:N", "cuda": the GPU of lwm_device_gpu, or "auto": the same where there is a GPU, else the CPU.
- * Where the scheduler gave GPUs (common/base/launch.h) and none can be used, auto is refused, with the reason: whoever wants the
- * CPU there says so. Logs what was chosen and any warning (a BLAS that does not know this CPU). threads 0: all the process may
- * use. -LWM_EUNAVAIL with the reason. */
+/* All calls are local. spec: "cpu", "ref", "cuda:N", "cuda": the GPU of lwm_device_gpu, or "auto": the same where there is a GPU,
+ * else the CPU. Closed with lk_dev_close. Where the scheduler gave GPUs (common/base/launch.h) and none can be used, auto is
+ * refused, with the reason: whoever wants the CPU there says so. Logs what was chosen and any warning (a BLAS that does not know
+ * this CPU). threads 0: all the process may use. -LWM_EUNAVAIL with the reason. */
 int lwm_device_open(struct lk_dev **out, const char *spec, int64_t threads, struct lwm_err *e);
 
 /* One rank, one GPU: which of the `gpus` that this process sees is its own, by its number among the processes of its node, as
