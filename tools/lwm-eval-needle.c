@@ -164,7 +164,7 @@ static int print_plan(bool json, struct lwm_err *e)
 	int64_t *length = NULL, nl = 0, nd = 0;
 	double *depth = NULL;
 	char *path = lwm_path_join(o.sweep.out, "results.jsonl");
-	int rc = path ? lwm_results_read(&done, path, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = path ? lwm_results_read(&done, path, e) : lwm_fail_memory(e, NULL);
 	if (rc == 0)
 		rc = lwm_sweep_lengths(&o.sweep, &length, &nl, e);
 	if (rc == 0)

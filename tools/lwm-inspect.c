@@ -97,7 +97,7 @@ static int find_things(struct lwm_paths *out, const char *path, int depth, struc
 	for (int i = 0; i < n; i++) {
 		char *sub = lwm_path_join(path, list[i]->d_name);
 		if (rc == 0)
-			rc = sub ? find_things(out, sub, depth + 1, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+			rc = sub ? find_things(out, sub, depth + 1, e) : lwm_fail_memory(e, NULL);
 		free(sub);
 		free(list[i]);
 	}
@@ -232,7 +232,7 @@ static int put_text(json_t *o, const int32_t *v, int64_t n, int64_t vocab_text, 
 	struct lwm_str quoted = { 0 };
 	lwm_str_json(&quoted, lwm_str_get(&s), s.len); /* malformed bytes become U+FFFD */
 	json_t *text = quoted.s ? json_loads(quoted.s, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
-	int rc = text && !json_object_set_new(o, "text", text) ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = text && !json_object_set_new(o, "text", text) ? 0 : lwm_fail_memory(e, NULL);
 	lwm_str_release(&quoted);
 	lwm_str_release(&s);
 	return rc;
@@ -262,7 +262,7 @@ static int show_doc(const char *path, bool json, struct lwm_err *e)
 	LWM_GO(lwm_docs_get(d, a.doc, &doc, e));
 	v = malloc(((size_t)count_shown(doc.n) + 1) * sizeof *v);
 	if (!v) {
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = lwm_fail_memory(e, NULL);
 		goto out;
 	}
 	LWM_GO(lwm_docs_read(d, a.doc, 0, count_shown(doc.n), v, e));
@@ -270,7 +270,7 @@ static int show_doc(const char *path, bool json, struct lwm_err *e)
 		if (json_array_append_new(runs, json_pack("{s:I,s:I,s:b}", "from", (json_int_t)doc.runs[i].start, "to",
 							  (json_int_t)(i + 1 < doc.nruns ? doc.runs[i + 1].start : doc.n),
 							  "loss", doc.runs[i].loss)))
-			LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
+			LWM_GO(lwm_fail_memory(e, NULL));
 	o = json_pack("{s:s,s:s,s:I,s:s?,s:s?,s:I,s:O,s:o}", "path", path, "kind", "document", "document",
 		      (json_int_t)a.doc, "id", doc.id, "source", doc.source, "length", (json_int_t)doc.n, "runs",
 		      runs, "tokens", list_numbers(v, count_shown(doc.n)));
@@ -309,12 +309,12 @@ static int show_row(const char *path, bool json, struct lwm_err *e)
 							  (json_int_t)row.seg[i].len, "labels",
 							  (json_int_t)row.seg[i].n_loss, "document",
 							  (json_int_t)row.seg[i].doc)))
-			LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
+			LWM_GO(lwm_fail_memory(e, NULL));
 	o = json_pack("{s:s,s:s,s:I,s:I,s:O,s:o}", "path", path, "kind", "row", "row", (json_int_t)a.row,
 		      "seq_length", (json_int_t)row.seq, "segments", segs, "tokens",
 		      list_numbers(row.tokens, count_shown(row.seq)));
 	if (!o) {
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = lwm_fail_memory(e, NULL);
 		goto out;
 	}
 	LWM_GO(put_text(o, row.tokens, count_shown(row.seq), lwm_rows_meta(r)->vocab_text, lwm_rows_meta(r)->tokenizer, e));

@@ -66,14 +66,14 @@ static const struct lwm_tool tool = {
 static int open_input(struct lwm_ckpt **out, const char *path, struct lwm_err *e)
 {
 	char *dir = NULL, *record = lwm_path_join(path, "COMMIT.json");
-	int there = record ? lwm_path_there(record, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int there = record ? lwm_path_there(record, e) : lwm_fail_memory(e, NULL);
 	int rc = there < 0 ? there : 0;
 	if (rc == 0 && !lwm_path_exists(path))
 		rc = lwm_fail(e, LWM_ENOINPUT, "%s: there is no such folder", path);
 	else if (rc == 0 && !there && strncmp(lwm_path_base(path), "step_", 5))
 		rc = lwm_ckpt_latest(&dir, path, a.older_ok, LWM_CKPT_FULL, lwm_source_passed_over, NULL, e);
 	else if (rc == 0 && !(dir = strdup(path)))
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = lwm_fail_memory(e, NULL);
 	if (rc == 0 && !dir)
 		rc = lwm_fail(e, LWM_EDATA, "%s: holds no finished checkpoint", path);
 	if (rc == 0)
@@ -204,7 +204,7 @@ static int verify_recut(struct lwm_ckpt *c, struct lwm_progress *p, struct lwm_e
 {
 	struct lwm_ckpt *out = NULL;
 	char *dir = lwm_ckpt_dir(a.output, lwm_ckpt_meta(c)->step);
-	int rc = dir ? lwm_ckpt_open(&out, dir, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = dir ? lwm_ckpt_open(&out, dir, e) : lwm_fail_memory(e, NULL);
 	if (rc == 0)
 		rc = lwm_merge_verify_ckpt(c, out, p, e);
 	lwm_ckpt_close(out);

@@ -121,7 +121,7 @@ static int collect_sources(const struct lwm_args *args, struct lwm_err *e)
 	if (args->noperand) {
 		struct lwm_pack_source *s = find_source("data", 4);
 		if (!s)
-			return lwm_fail(e, LWM_EMEMORY, "out of memory");
+			return lwm_fail_memory(e, NULL);
 		s->weight = 0;
 		for (int i = 0; i < args->noperand; i++)
 			LWM_TRY(add_shards(s, args->operand[i], e));

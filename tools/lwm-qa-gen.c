@@ -277,7 +277,7 @@ static int convert_input(const char *input, struct writer *w, const struct lwm_a
 {
 	char config[400], *path = output_name(input);
 	bool replace = false;
-	int rc = path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = path ? 0 : lwm_fail_memory(e, NULL);
 	settings_text(config, sizeof config, w, a);
 	if (rc == 0 && !a->common.force)
 		rc = is_made(path, input, config, &replace, e);
@@ -325,7 +325,7 @@ static int print_plan(const struct lwm_paths *in, const struct lwm_args *a, stru
 	for (int64_t i = 0; i < in->n; i++) {
 		char *path = output_name(in->v[i]);
 		if (!path)
-			return lwm_fail(e, LWM_EMEMORY, "out of memory");
+			return lwm_fail_memory(e, NULL);
 		printf("%s %s -> %s\n", !a->common.force && lwm_path_exists(path) ? "there already:" : "to make:", in->v[i], path);
 		free(path);
 	}

@@ -191,7 +191,7 @@ static int make_folder(const struct lwm_common *c, struct lwm_err *e)
 	char *want, *record = lwm_path_join(a.output, "synth.json");
 	int rc = settings_text(c->seed, &want, e);
 	if (rc == 0)
-		rc = record ? folder_done(record, want, c->force, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+		rc = record ? folder_done(record, want, c->force, e) : lwm_fail_memory(e, NULL);
 	if (rc == 1)
 		lwm_log(LWM_INFO, "%s: complete, nothing to do", a.output);
 	if (rc == 0) {

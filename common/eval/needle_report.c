@@ -82,7 +82,7 @@ static void by_length(const struct table *t, int64_t x, double *k, double *n)
 static int save_file(const struct lwm_sweep *s, const char *name, const struct lwm_str *b, struct lwm_err *e)
 {
 	char *path = lwm_path_join(s->out, name);
-	int rc = path ? lwm_str_ok(b, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = path ? lwm_str_ok(b, e) : lwm_fail_memory(e, NULL);
 	if (rc == 0)
 		rc = lwm_write_file(path, lwm_str_get(b), b->len, true, e);
 	free(path);
@@ -215,7 +215,7 @@ int lwm_needle_report_write(const struct lwm_needle_report *r, double *mean, dou
 	struct table t = { 0 };
 	struct lwm_str svg = { 0 };
 	char *path = lwm_path_join(r->sweep->out, "results.jsonl");
-	int rc = path ? lwm_results_read(&res, path, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = path ? lwm_results_read(&res, path, e) : lwm_fail_memory(e, NULL);
 	if (rc == 0)
 		rc = table_make(&t, r->sweep, &res, e);
 	if (rc == 0)

@@ -328,7 +328,7 @@ int lwm_sweep_run(const struct lwm_sweep *s, struct lwm_engine *g, const struct 
 	struct lwm_jsonl *file = NULL;
 	double *depths = NULL;
 	char *path = lwm_path_join(s->out, "results.jsonl");
-	int rc = path ? lwm_sweep_depths(s, &depths, &w.task.ndepths, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = path ? lwm_sweep_depths(s, &depths, &w.task.ndepths, e) : lwm_fail_memory(e, NULL);
 	LWM_GO(lwm_agree(c, rc, e));
 	w.task.depths = depths;
 	identify_run(w.id, sizeof w.id, s, h, tok);

@@ -180,7 +180,7 @@ int lwm_qa_make_documents(const struct lwm_qa *q, struct lwm_docs *d, int64_t i,
 	struct build b = { .made = 0 };
 	int32_t *chunk = malloc((size_t)q->chunk_tokens * sizeof *chunk);
 	char source[1024];
-	int rc = chunk ? lwm_docs_get(d, i, &doc, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = chunk ? lwm_docs_get(d, i, &doc, e) : lwm_fail_memory(e, NULL);
 	if (rc < 0)
 		goto out;
 	snprintf(b.id, sizeof b.id, "%s", doc.id);

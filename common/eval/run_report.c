@@ -26,7 +26,7 @@ static int split_spec(const char *spec, char **name, const char **path, struct l
 		return lwm_fail(e, LWM_EUSAGE, "'%s': expected NAME=PATH", spec);
 	*name = strndup(spec, (size_t)(eq - spec));
 	*path = eq + 1;
-	return *name ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	return *name ? 0 : lwm_fail_memory(e, NULL);
 }
 
 /* ---- metrics of a stage ---- */
@@ -78,7 +78,7 @@ static int read_series(struct series *s, const char *spec, struct lwm_err *e)
 	size_t n;
 	LWM_TRY(split_spec(spec, &s->name, &dir, e));
 	path = lwm_path_join(dir, "metrics.jsonl");
-	int rc = path ? lwm_read_file(path, (int64_t)1 << 30, &text, &n, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = path ? lwm_read_file(path, (int64_t)1 << 30, &text, &n, e) : lwm_fail_memory(e, NULL);
 	for (char *p = text; rc == 0 && (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
 		json_t *o = NULL;
 		rc = lwm_json_parse(&o, p, (size_t)(end - p), path, e);
