@@ -8,7 +8,10 @@
 #
 #	## To add a mesh axis			"To add a", then the name of the thing; a heading or a sentence
 #
-#	- `common/comm/mesh.h`: its line ...	each item starts with a file of the tree; NAME in it stands for the example's name
+#	- `common/comm/mesh.h`: its line ...	each item starts with a file: from the root, or from the README's folder; NAME in it
+#						stands for the example's name; a folder stands for all files in it
+#
+# or as a table, whose first column names the files.
 #
 # To test one more, write two functions: add_THING makes the example, in the copy's root; try_THING runs it and prints what does not
 # work. Between them everything in `goals` is built. The examples are made one after the other in one copy, and built together.
@@ -143,8 +146,22 @@ try_mesh_axis() {
 listed() { # README THING NAME
 	THING=${2//_/ } NAME=$3 awk '
 		!found { found = index(tolower($0), "to add a " ENVIRON["THING"]) || index(tolower($0), "to add an " ENVIRON["THING"]); next }
-		/^ *([-*]|[0-9]+\.) `/ { split($0, part, "`"); gsub(/NAME/, ENVIRON["NAME"], part[2]); print part[2]; inside = 1; next }
-		/^#/ || (inside && !/^$/ && !/^ /) { exit }' "$1" | sort -u
+		/^ *([-*]|[0-9]+\.) `/ { split($0, part, "`"); print part[2]; inside = 1; next }
+		/^\|/ { split($0, cell, "|"); if (split(cell[2], part, "`") > 1) print part[2]; inside = 1; next }
+		/^#/ || (inside && !/^$/ && !/^ /) { exit }' "$1" | sed "s/NAME/$3/g" | while IFS= read -r f; do
+		[ -d "${f%%/*}" ] && [[ $f == */* ]] && echo "$f" || echo "$(dirname "$1")/$f"
+	done | sort -u
+}
+
+# Files that were touched, as they are listed: those of a listed folder by its name.
+as_listed() { # LIST
+	local f folder
+	while IFS= read -r f; do
+		while IFS= read -r folder; do
+			[[ $folder != */ || $f != "$folder"* ]] || f=$folder
+		done <<<"$1"
+		echo "$f"
+	done | sort -u
 }
 
 sums() { find . -type f ! -path './build/*' ! -path './bin/*' -exec cksum {} + | sort; }
@@ -167,7 +184,7 @@ follow() { # THING README NAME: makes the example; compares what was touched wit
 	sums >"$work/before"
 	"add_$thing"
 	sums >"$work/after"
-	touched=$(comm -3 "$work/before" "$work/after" | awk '{ sub(/^\.\//, "", $3); print $3 }' | sort -u)
+	touched=$(comm -3 "$work/before" "$work/after" | awk '{ sub(/^\.\//, "", $3); print $3 }' | as_listed "$want")
 	say "$thing: $(tr '\n' ' ' <<<"$touched")"
 	comm -3 <(echo "$want") <(echo "$touched") | sed "s|^\t|$2, to add a ${3//_/ }: touched and not listed: |; t
 		s|^|$2, to add a ${3//_/ }: listed and not touched: |"
