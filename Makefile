@@ -62,8 +62,10 @@ LIBS = $(PKG_LIBS) -lstdc++ -ldl -lm
 # ---- sources: found, never listed ----
 LIBSRC   := $(filter-out common/comm/comm_mpi.c,$(wildcard common/*/*.c common/*/*/*.c))
 LIBCXX   := $(wildcard common/*/*.cc)
-KSRC     := $(filter-out %.hot.c,$(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c))
-KHOT     := $(wildcard kernels/cpu/*.hot.c)
+# a folder of kernels/ with a build.mk is a shared object of its own, opened at run time
+KSO      := $(wildcard kernels/*/build.mk)
+KSRC     := $(filter-out %.hot.c $(KSO:build.mk=%),$(wildcard kernels/*.c kernels/*/*.c))
+KHOT     := $(filter-out $(KSO:build.mk=%),$(wildcard kernels/*/*.hot.c))
 TOOLS    := $(patsubst tools/%.c,%,$(wildcard tools/*.c))
 UNITS    := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/*.c))
 BENCHES  := $(patsubst tests/bench/%.c,%,$(wildcard tests/bench/*.c))
@@ -155,7 +157,7 @@ $(BIN)/lwm-kernel-ops: $(patsubst %.c,$B/%.o,$(wildcard tests/kernels/*.c)) $B/l
 # ---- cuda: a shared object, built when nvcc is found ----
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 .PHONY: cuda
--include kernels/cuda/build.mk
+include $(KSO)
 -include tests/gpu/gpu.mk
 # the same kernels on the CPU, for the tests
 include tests/emu/build.mk

@@ -15,11 +15,6 @@ int lk_complain(const struct lk_check *c, const char *fmt, ...)
 	return lk_fail(c->dev, LK_EINVAL, "%s: %s", c->op, what);
 }
 
-int lk_missing(struct lk_dev *dev, const char *op)
-{
-	return lk_fail(dev, LK_EUNSUP, "%s: the device %s has no such operation", op, dev->name);
-}
-
 int64_t lk_count(const struct lk_view *v)
 {
 	int64_t n = 1;

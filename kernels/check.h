@@ -23,8 +23,8 @@ struct lk_check {
 			(c)->rc = lk_complain((c), __VA_ARGS__); \
 	} while (0)
 
-/* dev->ops.op(...), or LK_EUNSUP with a sentence where the backend has none */
-#define LK_CALL(dev, op, ...) ((dev)->ops.op ? (dev)->ops.op(__VA_ARGS__) : lk_missing((dev), #op))
+/* dev->ops.part.op(...), or LK_EUNSUP with a sentence where the backend has none */
+#define LK_CALL(dev, part, op, ...) ((dev)->ops.part.op ? (dev)->ops.part.op(__VA_ARGS__) : lk_missing((dev), #op))
 
 enum { LK_DENSE = 1 }; /* flag of lk_check_view: rows must follow each other without a gap */
 enum { LK_ANY = 0 };   /* as ndim: 1 to 4 */
@@ -37,7 +37,6 @@ static inline unsigned lk_act(const struct lk_dev *dev)
 }
 
 int lk_complain(const struct lk_check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int lk_missing(struct lk_dev *dev, const char *op);
 
 /* v not NULL, ndim extents >= 0, dtype one of the bits, last stride 1, strides that keep rows apart, data not NULL
  * unless the view is empty. */

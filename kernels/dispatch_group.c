@@ -1,4 +1,4 @@
-/* dispatch_group.c - groups of devices: checks the arguments and calls the backend. */
+/* dispatch_group.c - group.h: checks the arguments and calls the backend; a new group is tried before it is handed out. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,13 +14,13 @@ static int cannot(struct lk_dev *dev)
 int lk_group_place(struct lk_dev *dev, unsigned char place[LK_GROUP_PLACE])
 {
 	memset(place, 0, LK_GROUP_PLACE);
-	return dev->ops.group_place ? dev->ops.group_place(dev, place) : cannot(dev);
+	return dev->ops.group.group_place ? dev->ops.group.group_place(dev, place) : cannot(dev);
 }
 
 int lk_group_id(struct lk_dev *dev, unsigned char id[LK_GROUP_ID])
 {
 	memset(id, 0, LK_GROUP_ID);
-	return dev->ops.group_id ? dev->ops.group_id(dev, id) : cannot(dev);
+	return dev->ops.group.group_id ? dev->ops.group.group_id(dev, id) : cannot(dev);
 }
 
 /* ---- does it work? ---- */
@@ -81,7 +81,7 @@ int lk_group_new(struct lk_dev *dev, struct lk_group **out, const unsigned char 
 	int rc;
 
 	*out = NULL;
-	if (!dev->ops.group_new)
+	if (!dev->ops.group.group_new)
 		return cannot(dev);
 	LK_WANT(&c, size > 0 && rank >= 0 && rank < size, "rank %d of %d", rank, size);
 	LK_WANT(&c, seconds > 0, "no time to wait: %g s", seconds);
@@ -91,7 +91,7 @@ int lk_group_new(struct lk_dev *dev, struct lk_group **out, const unsigned char 
 	if (!g)
 		return lk_fail(dev, LK_ENOMEM, "group_new: out of memory");
 	*g = (struct lk_group){ .dev = dev, .rank = rank, .size = size, .seconds = seconds };
-	rc = dev->ops.group_new(dev, g, id);
+	rc = dev->ops.group.group_new(dev, g, id);
 	if (!rc)
 		rc = try_group(g);
 	if (rc)
@@ -104,7 +104,7 @@ int lk_group_new(struct lk_dev *dev, struct lk_group **out, const unsigned char 
 void lk_group_free(struct lk_group *g)
 {
 	if (g && g->impl)
-		g->dev->ops.group_free(g);
+		g->dev->ops.group.group_free(g);
 	free(g);
 }
 
@@ -116,7 +116,7 @@ int lk_group_sum(struct lk_group *g, float *p, int64_t n)
 
 	LK_WANT(&c, n >= 0, "%lld values", LL(n));
 	lk_check_ptr(&c, "p", p, n);
-	return c.rc || !n ? c.rc : g->dev->ops.group_sum(g, p, n);
+	return c.rc || !n ? c.rc : g->dev->ops.group.group_sum(g, p, n);
 }
 
 int lk_group_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t n)
@@ -126,7 +126,7 @@ int lk_group_reduce_scatter(struct lk_group *g, const float *in, float *mine, in
 	LK_WANT(&c, n >= 0 && n % g->size == 0, "%lld values do not divide among %d ranks", LL(n), g->size);
 	lk_check_ptr(&c, "in", in, n);
 	lk_check_ptr(&c, "mine", mine, n);
-	return c.rc || !n ? c.rc : g->dev->ops.group_reduce_scatter(g, in, mine, n / g->size);
+	return c.rc || !n ? c.rc : g->dev->ops.group.group_reduce_scatter(g, in, mine, n / g->size);
 }
 
 int lk_group_allgather(struct lk_group *g, const void *mine, size_t bytes, void *all)
@@ -135,7 +135,7 @@ int lk_group_allgather(struct lk_group *g, const void *mine, size_t bytes, void 
 
 	lk_check_ptr(&c, "mine", mine, bytes > 0);
 	lk_check_ptr(&c, "all", all, bytes > 0);
-	return c.rc || !bytes ? c.rc : g->dev->ops.group_allgather(g, mine, bytes, all);
+	return c.rc || !bytes ? c.rc : g->dev->ops.group.group_allgather(g, mine, bytes, all);
 }
 
 int lk_group_start(struct lk_group *g, int to, const void *send, size_t send_bytes, int from, void *recv, size_t recv_bytes)
@@ -150,7 +150,7 @@ int lk_group_start(struct lk_group *g, int to, const void *send, size_t send_byt
 	lk_check_ptr(&c, "recv", recv, recv_bytes > 0);
 	if (c.rc)
 		return c.rc;
-	rc = g->dev->ops.group_start(g, to, send, send_bytes, from, recv, recv_bytes);
+	rc = g->dev->ops.group.group_start(g, to, send, send_bytes, from, recv, recv_bytes);
 	g->inflight += !rc;
 	return rc;
 }
@@ -163,10 +163,10 @@ int lk_group_finish(struct lk_group *g)
 	if (c.rc)
 		return c.rc;
 	g->inflight--;
-	return g->dev->ops.group_finish(g);
+	return g->dev->ops.group.group_finish(g);
 }
 
 int lk_group_settle(struct lk_group *g)
 {
-	return g->dev->ops.group_settle(g);
+	return g->dev->ops.group.group_settle(g);
 }

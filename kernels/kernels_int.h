@@ -1,121 +1,225 @@
-/* kernels_int.h - what dispatch.c and the backends share. Nobody else includes it.
+/* kernels_int.h - what a backend fills in and what it is handed. For the files of kernels/ alone.
  *
- * A backend is a table of functions. ref fills the whole table with plain loops; cpu takes ref's table and replaces
- * what it does faster; cuda is a shared object whose lk_cuda_open fills a table of its own (a missing op is NULL and
- * becomes LK_EUNSUP). Arguments were checked by dispatch.c: backends check nothing again.
- * Signatures are those of kernels.h.
+ * A backend is a table of functions, struct lk_ops, in parts by role; each part has a chapter of kernels.h and a dispatch_*.c that
+ * checks the arguments and calls the entry. Entries have the parameters of the public call of the same name, and its contract:
+ * shapes, dtypes, what is added into and what is overwritten stand in the chapter. Here stands what is known beyond that.
+ *
+ *  - Arguments were checked: backends check nothing again. Calls with nothing to do (no elements, 0 bytes) do not arrive.
+ *  - An entry that is NULL becomes LK_EUNSUP with a sentence, unless "(optional)" says what else happens.
+ *  - Work may be queued (rule 2 of kernels.h): 0 means accepted. "Waits" is said where the entry itself must wait.
+ *  - Scratch belongs to the device and grows; nothing is allocated per call (rule 5).
+ *  - The result depends on arguments and device alone, not on threads or on what ran before (rule 7).
+ *  - A failure returns a status and leaves its sentence in dev->err: lk_fail, or what the backend has in its place.
+ *
+ * ref fills every entry but those marked "ref: none" by plain loops; a backend on host memory may begin with that (lk_ref_fill) and
+ * replace what it does faster, as cpu does. cuda fills a table of its own.
  */
 #ifndef LK_KERNELS_INT_H
 #define LK_KERNELS_INT_H
 
-#include <string.h>
-
 #include "kernels/kernels.h"
+#include "kernels/number.h"
 
-#define LK_ABI 5 /* of struct lk_ops and struct lk_dev; the cuda object refuses another one */
+#define LK_ABI 6 /* of struct lk_ops and struct lk_dev; a backend in a shared object refuses another one */
+
+/* ---- device.h ---- */
+
+struct lk_device_ops {
+	/* Frees what is behind dev->impl, after waiting for work under way. (optional) there is nothing to free. ref: none */
+	void (*close)(struct lk_dev *dev);
+	/* Makes child->impl: a second queue at the place of parent, with scratch of its own. child is a copy of parent with impl
+	 * NULL and no error; on failure the sentence is in child->err and nothing is left to free. */
+	int (*fork)(struct lk_dev *child, struct lk_dev *parent);
+	/* Bytes of the device's memory; of a host, free counts what caches of files hold. */
+	int (*memory)(struct lk_dev *dev, size_t *free_bytes, size_t *total_bytes);
+};
+
+struct lk_memory_ops {
+	int (*mem_alloc)(struct lk_dev *dev, size_t bytes, void **out); /* at least 64-byte aligned; bytes > 0 */
+	void (*mem_free)(struct lk_dev *dev, void *p);                  /* never NULL; required */
+	int (*host_alloc)(struct lk_dev *dev, size_t bytes, void **out); /* what copy_out and copy_in need; bytes > 0 */
+	void (*host_free)(struct lk_dev *dev, void *p);                  /* never NULL; required */
+	int (*upload)(struct lk_dev *dev, void *dst, const void *host_src, size_t bytes);   /* host_src is free on return */
+	int (*download)(struct lk_dev *dev, void *host_dst, const void *src, size_t bytes); /* waits */
+	int (*copy)(struct lk_dev *dev, void *dst, const void *src, size_t bytes);          /* within the device, no overlap */
+	int (*copy_out)(struct lk_dev *dev, void *host_dst, const void *src, size_t bytes); /* host memory of host_alloc */
+	int (*copy_in)(struct lk_dev *dev, void *dst, const void *host_src, size_t bytes);  /* likewise */
+};
+
+/* Of a device that finishes each call before it returns, record, wait and sync do nothing. */
+struct lk_queue_ops {
+	int (*event_new)(struct lk_dev *dev, struct lk_event **out); /* calloc; what the backend needs goes into impl */
+	void (*event_free)(struct lk_event *ev);                     /* never NULL; frees ev too */
+	int (*record)(struct lk_dev *dev, struct lk_event *ev);
+	int (*wait)(struct lk_dev *dev, const struct lk_event *ev); /* the queue waits, the host does not */
+	int (*sync)(struct lk_dev *dev);                            /* waits */
+};
+
+/* ---- dense.h ---- */
+
+struct lk_dense_ops {
+	/* c (M,N) = alpha op(a) op(b) [+ c]; M, N, K > 0, each and every row stride below 2^31. a, b may be bf16 with fp32 c. */
+	int (*matmul)(struct lk_dev *dev, const struct lk_view *c, const struct lk_view *a, const struct lk_view *b, unsigned flags,
+		      float alpha);
+
+	/* Over n > 0 dense elements. cast, axpy and scale take fp32 and bf16, y and x of different types too. */
+	int (*zero)(struct lk_dev *dev, void *p, size_t bytes);
+	int (*fill)(struct lk_dev *dev, float *p, int64_t n, float value);
+	int (*cast)(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x);
+	int (*axpy)(struct lk_dev *dev, const struct lk_view *y, float a, const struct lk_view *x);
+	int (*scale)(struct lk_dev *dev, const struct lk_view *y, float a);
+	/* Sum of squares of x (n) in fp64, in an order that n alone decides. Waits. */
+	int (*sumsq)(struct lk_dev *dev, const float *x, int64_t n, double *host_out);
+
+	/* y, x, delta (T,D) with strided rows, w (D), rstd (T) fp32. delta may be NULL; else x becomes x + delta
+	 * first, in memory too. */
+	int (*rmsnorm_fwd)(struct lk_dev *dev, const struct lk_view *y, float *rstd, const struct lk_view *x,
+			   const struct lk_view *delta, const struct lk_view *w, float eps);
+	/* Adds into dx (T,D) and dw (D) fp32; dw's sum over rows in an order that T and D alone decide. */
+	int (*rmsnorm_bwd)(struct lk_dev *dev, const struct lk_view *dx, float *dw, const struct lk_view *dy,
+			   const struct lk_view *x, const struct lk_view *w, const float *rstd);
+	/* x (T,H,D) in place, pairs (2i, 2i+1), pos (T) on the device; angles in fp64. */
+	int (*rope)(struct lk_dev *dev, const struct lk_view *x, const int32_t *pos, double theta, int inverse);
+	/* All (T,F). bwd overwrites dg, du, which may be g, u themselves. */
+	int (*swiglu_fwd)(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *g, const struct lk_view *u);
+	int (*swiglu_bwd)(struct lk_dev *dev, const struct lk_view *dg, const struct lk_view *du, const struct lk_view *dy,
+			  const struct lk_view *g, const struct lk_view *u);
+	/* y, dy (T,D), table, dtable (rows,D), ids (T) on the device. ids outside of [first, first + rows) are skipped: rows of y
+	 * stay as they are. bwd adds the rows of one id in the order of the tokens (rule 7). */
+	int (*embed_fwd)(struct lk_dev *dev, const struct lk_view *y, const int32_t *ids, const struct lk_view *table,
+			 int32_t first);
+	int (*embed_bwd)(struct lk_dev *dev, const struct lk_view *dtable, const int32_t *ids, const struct lk_view *dy,
+			 int32_t first);
+	/* y[i] = x[idx[i]], and y[idx[i]] += x[i] with distinct idx. Rows of D elements; idx on the device, not checked. */
+	int (*gather_rows)(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, const int32_t *idx);
+	int (*scatter_add_rows)(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, const int32_t *idx);
+
+	/* logits (n,V), V > 0; target, weight, nll, hit (n). hit may be NULL; without grad weight may be too, and logits is left
+	 * alone. On a host device targets were checked to be in [0,V). */
+	int (*xent)(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, const float *weight, float *nll,
+		    float *hit, int grad);
+	/* p, m, v, g (n) fp32 with n > 0; p_compute NULL, or (n) in dev->dtype, written too. */
+	int (*adamw)(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
+		     const struct lk_adamw *cfg);
+};
+
+/* ---- attention.h ---- */
+
+struct lk_attention_ops {
+	/* Fills the device part of s: dev_pos, dev_seg, impl; the host part is done. (optional) on host devices, where dev_pos and
+	 * dev_seg already are pos and seg. ref: none */
+	int (*seq_new)(struct lk_dev *dev, struct lk_seq *s);
+	/* Frees the device part alone. (optional) there is none. ref: none */
+	void (*seq_free)(struct lk_seq *s);
+
+	/* st: m, l (Tq,H), acc (Tq,H,D), fp32 and dense. begin empties it, fwd folds a->k, a->v in (Tk > 0; of LK_BF16 or LK_I8 on
+	 * any device where Tq <= LK_ATTN_FEW), end writes o (Tq,H,D) and lse (Tq,H). */
+	int (*attn_begin)(struct lk_dev *dev, const struct lk_attn_state *st, int64_t tq, int64_t h, int64_t d);
+	int (*attn_fwd)(struct lk_dev *dev, const struct lk_attn *a, const struct lk_attn_state *st);
+	int (*attn_end)(struct lk_dev *dev, const struct lk_view *o, float *lse, const struct lk_attn_state *st);
+	/* The three for one block of keys, Tk may be 0: o = 0, lse = -INFINITY. */
+	int (*attn_once)(struct lk_dev *dev, const struct lk_attn *a, const struct lk_view *o, float *lse);
+	/* delta (Tq,H) = sum over D of o dout. */
+	int (*attn_delta)(struct lk_dev *dev, float *delta, const struct lk_view *o, const struct lk_view *dout);
+	/* Adds into dq (Tq,H,D), dk, dv (Tk,Hkv,D), fp32, from p = e^(scale q k - lse), ds = p (dout v - delta):
+	 * dv += p dout, dk += scale ds q, dq += scale ds k. Tq, Tk > 0. The order of each sum is fixed (rule 7). */
+	int (*attn_bwd)(struct lk_dev *dev, const struct lk_attn *a, const struct lk_view *dout, const float *lse,
+			const float *delta, const struct lk_view *dq, const struct lk_view *dk, const struct lk_view *dv);
+	/* (o, lse) becomes the result over both key sets; o, o2 (Tq,H,D) fp32 and dense. */
+	int (*attn_merge)(struct lk_dev *dev, float *o, float *lse, const float *o2, const float *lse2, int64_t tq, int64_t h,
+			  int64_t d);
+	/* Fills own; nothing is computed. ref: none */
+	int (*attn_own)(struct lk_dev *dev, int64_t n, int64_t heads, int64_t kv_heads, int64_t head_dim, int back,
+			struct lk_own *own);
+};
+
+/* ---- generation.h ---- */
+
+struct lk_generation_ops {
+	/* One of x, y (n,H,D) is of the device's dtype, the other LK_BF16 with scale NULL or LK_I8 with scale (n,H). */
+	int (*kv_store)(struct lk_dev *dev, const struct lk_view *y, float *scale, int64_t scale_stride, const struct lk_view *x);
+	int (*kv_load)(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, const float *scale,
+		       int64_t scale_stride);
+	/* logits (n,V) fp32 on the device, n > 0; host_u, host_id, host_logprob (n) on the host, host_logprob may be NULL.
+	 * Waits. */
+	int (*draw)(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw *how, const double *host_u,
+		    int32_t *host_id, double *host_logprob);
+};
+
+/* ---- image.h ---- */
+
+struct lk_image_ops {
+	/* c->dev, g, w and bias are set; makes c->impl and packs the weights. On failure nothing is left to free. */
+	int (*conv_new)(struct lk_dev *dev, struct lk_conv *c);
+	int (*conv_refresh)(struct lk_dev *dev, struct lk_conv *c); /* the weights changed: packs them again */
+	void (*conv_free)(struct lk_conv *c);                       /* frees impl alone. (optional) there is none */
+	/* x (N,H,W,cin), y and add (N,H',W',cout), dense; add may be NULL. */
+	int (*conv_fwd)(struct lk_dev *dev, struct lk_conv *c, const struct lk_view *y, const struct lk_view *x,
+			const struct lk_view *add);
+	/* Overwrites dx, adds into dw (like w) and db (cout); each may be NULL. Sums in an order that the shapes decide (rule
+	 * 7). */
+	int (*conv_bwd)(struct lk_dev *dev, struct lk_conv *c, const struct lk_view *dx, float *dw, float *db,
+			const struct lk_view *dy, const struct lk_view *x);
+	/* Fills own for images (n,h,w,cin); nothing is computed. ref: none */
+	int (*conv_own)(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n, int64_t h, int64_t w, int back,
+			struct lk_own *own);
+	/* x, y, dx, dy (N,H,W,C); mean, rstd (N,groups); scale, bias, dscale, dbias (C). fwd writes mean and rstd; y may be x. bwd
+	 * overwrites dx, which may be dy, and adds into dscale, dbias. */
+	int (*groupnorm_fwd)(struct lk_dev *dev, const struct lk_view *y, float *mean, float *rstd, const struct lk_view *x,
+			     const float *scale, const float *bias, int groups, float eps, int silu);
+	int (*groupnorm_bwd)(struct lk_dev *dev, const struct lk_view *dx, float *dscale, float *dbias, const struct lk_view *dy,
+			     const struct lk_view *x, const float *mean, const float *rstd, const float *scale, const float *bias,
+			     int groups, float eps, int silu);
+	/* idx (n), z (n,D), codebook (K,D) fp32, K > 0. The lowest index of the nearest. */
+	int (*nearest_code)(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook);
+	/* One of y, x is LK_U8; dense, n > 0 elements. */
+	int (*pixels)(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x);
+	/* x, t, dx of n > 0 dense elements, dx may be NULL. host_out (2). Waits. */
+	int (*recon_loss)(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t, float w1,
+			  float w2, double *host_out);
+};
+
+/* ---- group.h ---- ref: none of these. Where group_new is NULL, place and id may say why, and nothing else is called. */
+
+struct lk_group_ops {
+	int (*group_place)(struct lk_dev *dev, unsigned char *place); /* LK_GROUP_PLACE bytes, zeroed */
+	int (*group_id)(struct lk_dev *dev, unsigned char *id);       /* LK_GROUP_ID bytes, zeroed */
+	/* g->dev, rank, size and seconds are set; makes g->impl, and waits for all ranks. On failure group_free follows if impl
+	 * was made. */
+	int (*group_new)(struct lk_dev *dev, struct lk_group *g, const unsigned char *id);
+	void (*group_free)(struct lk_group *g); /* frees impl alone, which is not NULL */
+	int (*group_sum)(struct lk_group *g, float *p, int64_t n);
+	int (*group_reduce_scatter)(struct lk_group *g, const float *in, float *mine, int64_t n); /* n: elements of one slice */
+	int (*group_allgather)(struct lk_group *g, const void *mine, size_t bytes, void *all);
+	int (*group_start)(struct lk_group *g, int to, const void *send, size_t send_bytes, int from, void *recv,
+			   size_t recv_bytes);
+	int (*group_finish)(struct lk_group *g); /* called once for each start, in their order */
+	int (*group_settle)(struct lk_group *g); /* waits */
+};
 
 struct lk_ops {
-	void (*close)(struct lk_dev *);
-	int (*fork)(struct lk_dev *child, struct lk_dev *parent); /* child->ops is a copy already */
-	int (*mem_alloc)(struct lk_dev *, size_t, void **);
-	void (*mem_free)(struct lk_dev *, void *);
-	int (*host_alloc)(struct lk_dev *, size_t, void **);
-	void (*host_free)(struct lk_dev *, void *);
-	int (*upload)(struct lk_dev *, void *, const void *, size_t);
-	int (*download)(struct lk_dev *, void *, const void *, size_t);
-	int (*copy)(struct lk_dev *, void *, const void *, size_t);
-	int (*copy_out)(struct lk_dev *, void *, const void *, size_t);
-	int (*copy_in)(struct lk_dev *, void *, const void *, size_t);
-	int (*event_new)(struct lk_dev *, struct lk_event **);
-	void (*event_free)(struct lk_event *);
-	int (*record)(struct lk_dev *, struct lk_event *);
-	int (*wait)(struct lk_dev *, const struct lk_event *);
-	int (*sync)(struct lk_dev *);
-	void *(*native)(struct lk_dev *);
-	int (*memory)(struct lk_dev *, size_t *, size_t *);
-
-	int (*matmul)(struct lk_dev *, const struct lk_view *, const struct lk_view *, const struct lk_view *, unsigned,
-		      float);
-
-	int (*zero)(struct lk_dev *, void *, size_t);
-	int (*fill)(struct lk_dev *, float *, int64_t, float);
-	int (*cast)(struct lk_dev *, const struct lk_view *, const struct lk_view *);
-	int (*axpy)(struct lk_dev *, const struct lk_view *, float, const struct lk_view *);
-	int (*scale)(struct lk_dev *, const struct lk_view *, float);
-	int (*sumsq)(struct lk_dev *, const float *, int64_t, double *);
-
-	int (*rmsnorm_fwd)(struct lk_dev *, const struct lk_view *, float *, const struct lk_view *,
-			   const struct lk_view *, const struct lk_view *, float);
-	int (*rmsnorm_bwd)(struct lk_dev *, const struct lk_view *, float *, const struct lk_view *,
-			   const struct lk_view *, const struct lk_view *, const float *);
-	int (*rope)(struct lk_dev *, const struct lk_view *, const int32_t *, double, int);
-	int (*swiglu_fwd)(struct lk_dev *, const struct lk_view *, const struct lk_view *, const struct lk_view *);
-	int (*swiglu_bwd)(struct lk_dev *, const struct lk_view *, const struct lk_view *, const struct lk_view *,
-			  const struct lk_view *, const struct lk_view *);
-	int (*embed_fwd)(struct lk_dev *, const struct lk_view *, const int32_t *, const struct lk_view *, int32_t);
-	int (*embed_bwd)(struct lk_dev *, const struct lk_view *, const int32_t *, const struct lk_view *, int32_t);
-	int (*gather_rows)(struct lk_dev *, const struct lk_view *, const struct lk_view *, const int32_t *);
-	int (*scatter_add_rows)(struct lk_dev *, const struct lk_view *, const struct lk_view *, const int32_t *);
-	int (*xent)(struct lk_dev *, const struct lk_view *, const int32_t *, const float *, float *, float *, int);
-	int (*adamw)(struct lk_dev *, float *, float *, float *, const float *, void *, int64_t,
-		     const struct lk_adamw *);
-
-	/* fills the device part; the host part is done (see struct lk_seq). Host devices may leave both NULL. */
-	int (*seq_new)(struct lk_dev *, struct lk_seq *);
-	void (*seq_free)(struct lk_seq *);
-	int (*attn_begin)(struct lk_dev *, const struct lk_attn_state *, int64_t, int64_t, int64_t);
-	int (*attn_fwd)(struct lk_dev *, const struct lk_attn *, const struct lk_attn_state *);
-	int (*attn_end)(struct lk_dev *, const struct lk_view *, float *, const struct lk_attn_state *);
-	int (*attn_once)(struct lk_dev *, const struct lk_attn *, const struct lk_view *, float *);
-	int (*attn_delta)(struct lk_dev *, float *, const struct lk_view *, const struct lk_view *);
-	int (*attn_bwd)(struct lk_dev *, const struct lk_attn *, const struct lk_view *, const float *, const float *,
-			const struct lk_view *, const struct lk_view *, const struct lk_view *);
-	int (*attn_merge)(struct lk_dev *, float *, float *, const float *, const float *, int64_t, int64_t, int64_t);
-
-	int (*kv_store)(struct lk_dev *, const struct lk_view *, float *, int64_t, const struct lk_view *);
-	int (*kv_load)(struct lk_dev *, const struct lk_view *, const struct lk_view *, const float *, int64_t);
-	int (*draw)(struct lk_dev *, const struct lk_view *, const struct lk_draw *, const double *, int32_t *, double *);
-
-	int (*conv_new)(struct lk_dev *, struct lk_conv *); /* geometry and weights are set */
-	int (*conv_refresh)(struct lk_dev *, struct lk_conv *);
-	void (*conv_free)(struct lk_conv *); /* frees impl only */
-	int (*conv_fwd)(struct lk_dev *, struct lk_conv *, const struct lk_view *, const struct lk_view *,
-			const struct lk_view *);
-	int (*conv_bwd)(struct lk_dev *, struct lk_conv *, const struct lk_view *, float *, float *,
-			const struct lk_view *, const struct lk_view *);
-	int (*groupnorm_fwd)(struct lk_dev *, const struct lk_view *, float *, float *, const struct lk_view *,
-			     const float *, const float *, int, float, int);
-	int (*groupnorm_bwd)(struct lk_dev *, const struct lk_view *, float *, float *, const struct lk_view *,
-			     const struct lk_view *, const float *, const float *, const float *, const float *, int,
-			     float, int);
-	int (*nearest_code)(struct lk_dev *, int32_t *, const struct lk_view *, const struct lk_view *);
-	int (*pixels)(struct lk_dev *, const struct lk_view *, const struct lk_view *);
-	int (*recon_loss)(struct lk_dev *, const struct lk_view *, const struct lk_view *, const struct lk_view *, float,
-			  float, double *);
-
-	int (*group_place)(struct lk_dev *, unsigned char *);
-	int (*group_id)(struct lk_dev *, unsigned char *);
-	int (*group_new)(struct lk_dev *, struct lk_group *, const unsigned char *); /* fills impl */
-	void (*group_free)(struct lk_group *);					     /* frees impl only */
-	int (*group_sum)(struct lk_group *, float *, int64_t);
-	int (*group_reduce_scatter)(struct lk_group *, const float *, float *, int64_t); /* elements of one slice */
-	int (*group_allgather)(struct lk_group *, const void *, size_t, void *);
-	int (*group_start)(struct lk_group *, int, const void *, size_t, int, void *, size_t);
-	int (*group_finish)(struct lk_group *);
-	int (*group_settle)(struct lk_group *);
-
-	int (*attn_own)(struct lk_dev *, int64_t, int64_t, int64_t, int64_t, int, struct lk_own *);
-	int (*conv_own)(struct lk_dev *, const struct lk_conv_geom *, int64_t, int64_t, int64_t, int, struct lk_own *);
+	struct lk_device_ops device;
+	struct lk_memory_ops memory;
+	struct lk_queue_ops queue;
+	struct lk_dense_ops dense;
+	struct lk_attention_ops attention;
+	struct lk_generation_ops generation;
+	struct lk_image_ops image;
+	struct lk_group_ops group;
 };
+
+/* ---- what the entries are handed ---- */
 
 struct lk_dev {
 	struct lk_ops ops;
-	int dtype, threads, is_host;
+	int dtype;   /* of activations and compute weights: enum lk_dtype */
+	int threads; /* CPU threads it computes with */
+	int is_host; /* device memory is host memory */
 	char name[96], err[256], warning[256];
 	void *impl; /* of the backend */
 };
 
-/* A backend's event_new allocates it (calloc) and keeps what it needs in impl; dispatch.c sets free to ops.event_free. */
+/* A backend's event_new allocates it (calloc) and keeps what it needs in impl; lk_event_new sets free to its event_free. */
 struct lk_event {
 	void (*free)(struct lk_event *);
 	void *impl;
@@ -129,93 +233,39 @@ struct lk_seq_tile {
 struct lk_seq {
 	struct lk_dev *dev;
 	int64_t n, ntiles;
-	int32_t *pos, *seg;        /* host, n */
-	struct lk_seq_tile *tiles; /* host, ntiles */
+	int32_t *pos, *seg;         /* host, n */
+	struct lk_seq_tile *tiles;  /* host, ntiles */
 	int32_t *dev_pos, *dev_seg; /* device; == pos, seg on host devices */
-	void *impl;
-};
-
-struct lk_group {
-	struct lk_dev *dev;
-	int rank, size, inflight;
-	double seconds;
-	void *impl;
+	void *impl;                 /* of the backend */
 };
 
 struct lk_conv {
 	struct lk_dev *dev;
 	struct lk_conv_geom g;
-	const float *w, *bias;
-	void *impl;
+	const float *w, *bias; /* borrowed device memory: (kh,kw,cin,cout), (cout) */
+	void *impl;            /* of the backend */
 };
 
-static inline float *lk_row(const struct lk_view *v, int64_t i)
-{
-	return (float *)v->data + i * v->stride[0];
-}
+struct lk_group {
+	struct lk_dev *dev;
+	int rank, size;
+	int inflight;   /* exchanges started and not finished */
+	double seconds; /* how long to wait for other ranks */
+	void *impl;     /* of the backend */
+};
 
-static inline float lk_bf16_get(uint16_t b)
-{
-	uint32_t bits = (uint32_t)b << 16;
-	float f;
-
-	memcpy(&f, &bits, sizeof f);
-	return f;
-}
-
-/* Round to nearest, ties to even; NaN stays NaN. */
-static inline uint16_t lk_bf16_put(float f)
-{
-	uint32_t bits;
-
-	memcpy(&bits, &f, sizeof bits);
-	if ((bits & 0x7fffffffu) > 0x7f800000u)
-		return (uint16_t)(bits >> 16 | 0x40);
-	return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
-
-static inline float lk_get(const void *p, int dtype, int64_t i)
-{
-	return dtype == LK_BF16 ? lk_bf16_get(((const uint16_t *)p)[i]) : ((const float *)p)[i];
-}
-
-static inline void lk_put(void *p, int dtype, int64_t i, float x)
-{
-	if (dtype == LK_BF16)
-		((uint16_t *)p)[i] = lk_bf16_put(x);
-	else
-		((float *)p)[i] = x;
-}
-
-/* n elements from element `at` of a cache's row, as floats. */
-static inline void lk_kv_row(float *y, const void *data, int dtype, int64_t at, int64_t n, float scale)
-{
-	const int8_t *q = (const int8_t *)data + at;
-	const uint16_t *b = (const uint16_t *)data + at;
-
-	if (dtype == LK_I8)
-		for (int64_t i = 0; i < n; i++)
-			y[i] = scale * (float)q[i];
-	else
-		for (int64_t i = 0; i < n; i++)
-			y[i] = lk_bf16_get(b[i]);
-}
+/* ---- what backends may call ---- */
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* Sets dev->err and returns code. */
+/* report.c: sets dev->err and returns code. A shared object has one of its own: it cannot call into the program. */
 int lk_fail(struct lk_dev *dev, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The same for an op that the backend does not have: LK_EUNSUP. */
+int lk_missing(struct lk_dev *dev, const char *op);
 
-/* ref/: each family fills its ops; dispatch.c calls all of them for "ref" and, before cpu's, for "cpu". */
-void lk_ref_fill_mem(struct lk_ops *o);
-void lk_ref_fill_dense(struct lk_ops *o);
-void lk_ref_fill_attn(struct lk_ops *o);
-void lk_ref_fill_gen(struct lk_ops *o);
-void lk_ref_fill_image(struct lk_ops *o);
-
-/* A sign of life from inside a long loop: what lk_on_progress was told. */
+/* A sign of life from inside a long loop, to whom lk_on_progress named. */
 extern void (*lk_progress_fn)(void);
 static inline void lk_progress(void)
 {
@@ -223,16 +273,8 @@ static inline void lk_progress(void)
 		lk_progress_fn();
 }
 
-/* cpu/: opens the BLAS, sets dev->impl, name, warning; then each family overlays. */
-int lk_cpu_open(struct lk_dev *dev, char *why, size_t n);
-void lk_cpu_fill_dense(struct lk_dev *dev);
-void lk_cpu_fill_attn(struct lk_dev *dev);
-void lk_cpu_fill_image(struct lk_dev *dev);
-
-/* cuda/liblwm_cuda.so exports lk_cuda_open; dispatch_open.c finds it with dlopen. abi is LK_ABI of the caller. */
-typedef int lk_cuda_open_fn(struct lk_dev *dev, int abi, int index, char *why, size_t n);
-/* And lk_cuda_count: GPUs, or a status < 0 with the reason. */
-typedef int lk_cuda_count_fn(char *why, size_t n);
+/* ref/ref.c: ref's entries. */
+void lk_ref_fill(struct lk_ops *o);
 
 #ifdef __cplusplus
 }

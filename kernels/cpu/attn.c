@@ -487,14 +487,14 @@ static int attn_merge(struct lk_dev *dev, float *o, float *lse, const float *o2,
 	return 0;
 }
 
-void lk_cpu_fill_attn(struct lk_dev *dev)
+void lk_cpu_fill_attn(struct lk_ops *o)
 {
-	dev->ops.attn_begin = attn_begin;
-	dev->ops.attn_fwd = attn_fwd;
-	dev->ops.attn_end = attn_end;
-	dev->ops.attn_once = attn_once;
-	dev->ops.attn_delta = attn_delta;
-	dev->ops.attn_bwd = attn_bwd;
-	dev->ops.attn_merge = attn_merge;
-	dev->ops.attn_own = attn_own;
+	o->attention.attn_begin = attn_begin;
+	o->attention.attn_fwd = attn_fwd;
+	o->attention.attn_end = attn_end;
+	o->attention.attn_once = attn_once;
+	o->attention.attn_delta = attn_delta;
+	o->attention.attn_bwd = attn_bwd;
+	o->attention.attn_merge = attn_merge;
+	o->attention.attn_own = attn_own;
 }

@@ -180,12 +180,12 @@ static int conv_own(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n,
 	return LK_OK;
 }
 
-void lk_cpu_fill_conv(struct lk_dev *dev)
+void lk_cpu_fill_conv(struct lk_ops *o)
 {
-	dev->ops.conv_own = conv_own;
-	dev->ops.conv_new = conv_new;
-	dev->ops.conv_refresh = conv_refresh;
-	dev->ops.conv_free = conv_free;
-	dev->ops.conv_fwd = conv_fwd;
-	dev->ops.conv_bwd = conv_bwd;
+	o->image.conv_own = conv_own;
+	o->image.conv_new = conv_new;
+	o->image.conv_refresh = conv_refresh;
+	o->image.conv_free = conv_free;
+	o->image.conv_fwd = conv_fwd;
+	o->image.conv_bwd = conv_bwd;
 }

@@ -1,10 +1,11 @@
-/* cpu.c - opens the cpu device: instruction set, threads, BLAS, scratch. */
+/* cpu.c - opens the cpu device: instruction set, threads, BLAS. */
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cpu/cpu_int.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/dense_int.h"
 
 static const char *const isa_names[LK_ISA_COUNT] = { "base", "avx2", "avx512" };
 
@@ -68,10 +69,6 @@ static void cpu_close(struct lk_dev *dev)
 {
 	struct lk_cpu *cpu = dev->impl;
 
-	if (cpu->attn_close)
-		cpu->attn_close(cpu->attn);
-	if (cpu->image_close)
-		cpu->image_close(cpu->image);
 	free(cpu->scratch);
 	lk_rope_free(cpu->rope);
 	free(cpu);
@@ -90,47 +87,14 @@ static struct lk_cpu *cpu_impl(struct lk_dev *dev, enum lk_isa isa, lk_sgemm_fn 
 	return cpu;
 }
 
-/* The child shares nothing that a call writes to: scratch and the families' caches are its own. */
+/* The child shares nothing that a call writes to: scratch and the angles of rope are its own. */
 static int cpu_fork(struct lk_dev *child, struct lk_dev *parent)
 {
 	const struct lk_cpu *from = parent->impl;
 
 	if (!cpu_impl(child, from->isa, from->sgemm))
 		return lk_fail(child, LK_ENOMEM, "fork: out of memory");
-	lk_cpu_fill_attn(child);
-	lk_cpu_fill_image(child);
 	return 0;
-}
-
-void *lk_cpu_scratch(struct lk_dev *dev, size_t bytes)
-{
-	struct lk_cpu *cpu = dev->impl;
-	size_t whole = (bytes + 4095) / 4096 * 4096;
-
-	if (whole < bytes)
-		return NULL;
-	if (cpu->sizing) {
-		*cpu->sizing = whole > *cpu->sizing ? whole : *cpu->sizing;
-		return NULL;
-	}
-	if (whole > cpu->scratch_bytes) {
-		free(cpu->scratch);
-		cpu->scratch = aligned_alloc(4096, whole);
-		cpu->scratch_bytes = cpu->scratch ? whole : 0;
-	}
-	return cpu->scratch;
-}
-
-void lk_cpu_sizing(struct lk_dev *dev, size_t *most)
-{
-	*most = 0;
-	lk_cpu(dev)->sizing = most;
-}
-
-void lk_cpu_sized(struct lk_dev *dev)
-{
-	lk_cpu(dev)->sizing = NULL;
-	dev->err[0] = 0; // that there was no scratch is no failure here
 }
 
 static int default_threads(void)
@@ -140,27 +104,46 @@ static int default_threads(void)
 	return wish < cores ? wish : cores;
 }
 
-int lk_cpu_open(struct lk_dev *dev, char *why, size_t n)
+static void fill_ops(struct lk_ops *o)
+{
+	lk_ref_fill(o);
+	o->device.close = cpu_close;
+	o->device.fork = cpu_fork;
+	lk_cpu_fill_matmul(o);
+	lk_cpu_fill_vector(o);
+	lk_cpu_fill_norm(o);
+	lk_cpu_fill_rope(o);
+	lk_cpu_fill_embed(o);
+	lk_cpu_fill_loss(o);
+	lk_cpu_fill_attn(o);
+	lk_cpu_fill_conv(o);
+	lk_cpu_fill_groupnorm(o);
+	lk_cpu_fill_code(o);
+}
+
+int lk_cpu_open(struct lk_dev *dev, int index, int threads, char *why, size_t n)
 {
 	lk_sgemm_fn *sgemm;
 	const char *core;
 	enum lk_isa isa;
 	int rc = choose_isa(&isa, why, n);
 
+	(void)index;
 	if (!rc)
 		rc = lk_blas_open(&sgemm, &core, why, n);
 	if (rc)
 		return rc;
-	if (dev->threads == 0)
-		dev->threads = default_threads();
+	dev->dtype = LK_F32;
+	dev->threads = threads ? threads : default_threads();
+	dev->is_host = 1;
 	if (!cpu_impl(dev, isa, sgemm)) {
 		snprintf(why, n, "out of memory");
 		return LK_ENOMEM;
 	}
-	dev->ops.close = cpu_close;
-	dev->ops.fork = cpu_fork;
 	snprintf(dev->name, sizeof dev->name, "cpu (%s, %s%s, %d thread%s)", isa_names[isa],
 		 *core ? "OpenBLAS " : "BLAS", core, dev->threads, dev->threads == 1 ? "" : "s");
 	warn_slow_blas(dev, core);
+	lk_dense_hot_fill(isa);
+	fill_ops(&dev->ops);
 	return 0;
 }

@@ -47,14 +47,24 @@ struct lk_cpu {
 	size_t scratch_bytes;
 	size_t *sizing;           /* not NULL: only sizes are wanted, see lk_cpu_sizing */
 	struct lk_rope_table *rope; /* of rope.c: the cosines and sines of the last positions */
-	void *attn, *image;       /* private to their families, freed by their close hooks */
-	void (*attn_close)(void *), (*image_close)(void *);
 };
 
 static inline struct lk_cpu *lk_cpu(struct lk_dev *dev)
 {
 	return (struct lk_cpu *)dev->impl;
 }
+
+/* Each file puts its entries over ref's; cpu.c calls them all. */
+void lk_cpu_fill_matmul(struct lk_ops *o);
+void lk_cpu_fill_vector(struct lk_ops *o);
+void lk_cpu_fill_norm(struct lk_ops *o);
+void lk_cpu_fill_rope(struct lk_ops *o);
+void lk_cpu_fill_embed(struct lk_ops *o);
+void lk_cpu_fill_loss(struct lk_ops *o);
+void lk_cpu_fill_attn(struct lk_ops *o);
+void lk_cpu_fill_conv(struct lk_ops *o);
+void lk_cpu_fill_groupnorm(struct lk_ops *o);
+void lk_cpu_fill_code(struct lk_ops *o);
 
 /* blas.c: finds the BLAS once per process. 0, or LK_EUNSUP with a sentence in why. core: its kernels' name ("" if it does
  * not tell). */

@@ -38,7 +38,10 @@ struct lk_dense_hot {
 
 enum { LK_THIN = 16 }; /* products with at most so many rows are limited by reading b; the BLAS packs it first */
 
+/* dense_hot.c: the table of the device's instruction set. _fill comes first, once for each instruction set that is used, and only
+ * for one that this processor has. */
 const struct lk_dense_hot *lk_dense_hot(const struct lk_dev *dev);
+void lk_dense_hot_fill(enum lk_isa isa);
 
 #define LK_DENSE_FILL(isa) \
 	void lk_vector_hot_##isa(struct lk_dense_hot *h); \
@@ -48,13 +51,6 @@ const struct lk_dense_hot *lk_dense_hot(const struct lk_dev *dev);
 LK_DENSE_FILL(base)
 LK_DENSE_FILL(avx2)
 LK_DENSE_FILL(avx512)
-
-/* lk_cpu_fill_dense calls these, one per file */
-void lk_cpu_fill_vector(struct lk_ops *o);
-void lk_cpu_fill_norm(struct lk_ops *o);
-void lk_cpu_fill_rope(struct lk_ops *o);
-void lk_cpu_fill_embed(struct lk_ops *o);
-void lk_cpu_fill_loss(struct lk_ops *o);
 
 /* Threads worth starting for this much work (in numbers touched). */
 static inline int lk_threads_for(const struct lk_dev *dev, int64_t work)

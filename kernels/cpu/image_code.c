@@ -88,7 +88,7 @@ static void norms(struct search *s, int threads)
 	s->slack = (double)(s->d + 2) * FLT_EPSILON * most;
 }
 
-int lk_cpu_nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook)
+static int nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook)
 {
 	struct search s = { lk_image_gemm(dev), lk_image_norm(dev), z->data, codebook->data, z->n[0], codebook->n[0],
 			    z->n[1], z->stride[0], codebook->stride[0], 0, NULL, 0, 0, idx };
@@ -115,7 +115,7 @@ static int64_t count(const struct lk_view *v)
 	return n;
 }
 
-int lk_cpu_pixels(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x)
+static int pixels(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x)
 {
 	const struct lk_image_norm *hot = lk_image_norm(dev);
 	int threads = lk_cpu(dev)->threads;
@@ -131,7 +131,7 @@ int lk_cpu_pixels(struct lk_dev *dev, const struct lk_view *y, const struct lk_v
 	return LK_OK;
 }
 
-int lk_cpu_recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t,
+static int recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t,
 		      float w1, float w2, double *host_out)
 {
 	const struct lk_image_norm *hot = lk_image_norm(dev);
@@ -156,4 +156,11 @@ int lk_cpu_recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct
 	host_out[0] *= inv;
 	host_out[1] *= inv;
 	return LK_OK;
+}
+
+void lk_cpu_fill_code(struct lk_ops *o)
+{
+	o->image.nearest_code = nearest_code;
+	o->image.pixels = pixels;
+	o->image.recon_loss = recon_loss;
 }

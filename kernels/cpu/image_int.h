@@ -149,19 +149,4 @@ int lk_conv_wino_grad(struct lk_dev *dev, const struct lk_conv_wino *k, float *d
 int lk_conv_grad(struct lk_dev *dev, struct lk_conv *c, float *dw, float *db, const struct lk_view *dy,
 		 const struct lk_view *x);
 
-/* conv.c */
-void lk_cpu_fill_conv(struct lk_dev *dev);
-
-/* image_norm.c, image_code.c: as in kernels.h */
-int lk_cpu_groupnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *mean, float *rstd,
-			 const struct lk_view *x, const float *scale, const float *bias, int groups, float eps,
-			 int silu);
-int lk_cpu_groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dscale, float *dbias,
-			 const struct lk_view *dy, const struct lk_view *x, const float *mean, const float *rstd,
-			 const float *scale, const float *bias, int groups, float eps, int silu);
-int lk_cpu_nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook);
-int lk_cpu_pixels(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x);
-int lk_cpu_recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t,
-		      float w1, float w2, double *host_out);
-
 #endif

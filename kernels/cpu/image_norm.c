@@ -177,7 +177,7 @@ static int prepare(struct lk_dev *dev, struct norm *g)
 	return LK_OK;
 }
 
-int lk_cpu_groupnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *mean, float *rstd,
+static int groupnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *mean, float *rstd,
 			 const struct lk_view *x, const float *scale, const float *bias, int groups, float eps, int silu)
 {
 	struct norm g = { lk_image_norm(dev), x->data, NULL, scale, bias, y->data, mean, rstd, x->n[0],
@@ -188,7 +188,7 @@ int lk_cpu_groupnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *mea
 	return rc;
 }
 
-int lk_cpu_groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dscale, float *dbias,
+static int groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dscale, float *dbias,
 			 const struct lk_view *dy, const struct lk_view *x, const float *mean, const float *rstd,
 			 const float *scale, const float *bias, int groups, float eps, int silu)
 {
@@ -212,4 +212,10 @@ int lk_cpu_groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *ds
 		dbias[j] += (float)db;
 	}
 	return LK_OK;
+}
+
+void lk_cpu_fill_groupnorm(struct lk_ops *o)
+{
+	o->image.groupnorm_fwd = groupnorm_fwd;
+	o->image.groupnorm_bwd = groupnorm_bwd;
 }

@@ -44,5 +44,5 @@ static int xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t 
 
 void lk_cpu_fill_loss(struct lk_ops *o)
 {
-	o->xent = xent;
+	o->dense.xent = xent;
 }

@@ -121,5 +121,5 @@ static int rope(struct lk_dev *dev, const struct lk_view *x, const int32_t *pos,
 
 void lk_cpu_fill_rope(struct lk_ops *o)
 {
-	o->rope = rope;
+	o->dense.rope = rope;
 }

@@ -154,14 +154,14 @@ static int adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *
 
 void lk_cpu_fill_vector(struct lk_ops *o)
 {
-	o->upload = copy;
-	o->download = copy;
-	o->copy = copy;
-	o->zero = zero;
-	o->fill = fill;
-	o->cast = cast;
-	o->axpy = axpy;
-	o->scale = scale;
-	o->sumsq = sumsq;
-	o->adamw = adamw;
+	o->memory.upload = copy;
+	o->memory.download = copy;
+	o->memory.copy = copy;
+	o->dense.zero = zero;
+	o->dense.fill = fill;
+	o->dense.cast = cast;
+	o->dense.axpy = axpy;
+	o->dense.scale = scale;
+	o->dense.sumsq = sumsq;
+	o->dense.adamw = adamw;
 }

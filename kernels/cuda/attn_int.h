@@ -71,7 +71,6 @@ int lk_attn_row_fwd(struct lk_dev *dev, const struct lk_attn_job *j);
 enum { LK_ROW_QUERIES = 16, LK_ATTN_HEAD = 128 /* elements of a head, at most */, LK_ATTN_TOKENS = 1 << 30 };
 /* Once, without keys: o = 0, lse = -INFINITY. */
 int lk_attn_nothing(struct lk_dev *dev, const struct lk_attn_job *j);
-void lk_attn_fill_state(struct lk_ops *o);
 
 #define LK_LOG2E 1.4426950408889634f
 #define LK_LN2 0.6931471805599453f

@@ -265,10 +265,10 @@ static int attn_merge(struct lk_dev *dev, float *o, float *lse, const float *o2,
 	return lk_launched(dev, "attn_merge");
 }
 
-void lk_attn_fill_state(struct lk_ops *o)
+void lk_cuda_fill_attn_state(struct lk_ops *o)
 {
-	o->attn_begin = attn_begin;
-	o->attn_end = attn_end;
-	o->attn_delta = attn_delta;
-	o->attn_merge = attn_merge;
+	o->attention.attn_begin = attn_begin;
+	o->attention.attn_end = attn_end;
+	o->attention.attn_delta = attn_delta;
+	o->attention.attn_merge = attn_merge;
 }

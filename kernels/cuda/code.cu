@@ -364,5 +364,5 @@ static int nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *
 
 void lk_cuda_fill_code(struct lk_ops *o)
 {
-	o->nearest_code = nearest_code;
+	o->image.nearest_code = nearest_code;
 }

@@ -14,7 +14,7 @@ static int pack(struct lk_dev *dev, struct lk_conv *c, int backward)
 	int64_t bytes = lk_conv_packed(&c->g, backward) * static_cast<int64_t>(sizeof(lk_bf16));
 
 	if (!p) {
-		int rc = dev->ops.mem_alloc(dev, static_cast<size_t>(bytes ? bytes : 2), &p);
+		int rc = dev->ops.memory.mem_alloc(dev, static_cast<size_t>(bytes ? bytes : 2), &p);
 
 		if (rc)
 			return rc;
@@ -27,7 +27,7 @@ static void conv_free(struct lk_conv *c)
 {
 	for (int i = 0; i < 2 && c->impl; i++)
 		if (packs(c)->w[i])
-			c->dev->ops.mem_free(c->dev, packs(c)->w[i]);
+			c->dev->ops.memory.mem_free(c->dev, packs(c)->w[i]);
 	free(c->impl);
 	c->impl = nullptr;
 }
@@ -243,9 +243,9 @@ static int conv_bwd(struct lk_dev *dev, struct lk_conv *c, const struct lk_view 
 
 void lk_cuda_fill_conv(struct lk_ops *o)
 {
-	o->conv_new = conv_new;
-	o->conv_refresh = conv_refresh;
-	o->conv_free = conv_free;
-	o->conv_fwd = conv_fwd;
-	o->conv_bwd = conv_bwd;
+	o->image.conv_new = conv_new;
+	o->image.conv_refresh = conv_refresh;
+	o->image.conv_free = conv_free;
+	o->image.conv_fwd = conv_fwd;
+	o->image.conv_bwd = conv_bwd;
 }

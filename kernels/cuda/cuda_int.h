@@ -43,8 +43,7 @@ struct lk_cuda {
 	void *pinned;    /* LK_PINNED_BYTES of pinned host memory for results that are waited for */
 	struct lk_cuda_mem *mem; /* of mem.cu: staging buffers of uploads, blocks of freed sequences */
 	void *blas;      /* of matmul.cu: handle, workspace, plans; made at the first product */
-	void *image;     /* of the image files: what they keep for a device; NULL until they want it */
-	void *attn;      /* of the attention files, likewise */
+	void *attn;      /* of attn_sched.cu: blocks of schedules to be used again; made at the first schedule */
 };
 
 static inline struct lk_cuda *lk_cu(struct lk_dev *dev)
@@ -89,19 +88,28 @@ void *lk_scratch(struct lk_dev *dev, const char *op, size_t bytes);
 /* Waits for the queue and copies `bytes` (at most LK_PINNED_BYTES) from device memory to host_out through pinned memory. */
 int lk_result(struct lk_dev *dev, const char *op, void *host_out, const void *src, size_t bytes);
 
-/* Each family fills its ops; open.cu calls all of them. close_*: frees what the family keeps at a device (NULL is fine). */
+/* Each file fills in its entries; open.cu calls them all. */
 void lk_cuda_fill_mem(struct lk_ops *o);
 void lk_cuda_fill_matmul(struct lk_ops *o);
-void lk_cuda_fill_vector(struct lk_ops *o);      /* zero .. sumsq, adamw */
-void lk_cuda_fill_transformer(struct lk_ops *o); /* norm, rope, swiglu, embed, rows, xent */
+void lk_cuda_fill_vector(struct lk_ops *o); /* element-wise ops, sums, AdamW */
+void lk_cuda_fill_norm(struct lk_ops *o);
+void lk_cuda_fill_rope(struct lk_ops *o);
+void lk_cuda_fill_swiglu(struct lk_ops *o);
+void lk_cuda_fill_embed(struct lk_ops *o);  /* and rows by index */
+void lk_cuda_fill_loss(struct lk_ops *o);
 void lk_cuda_fill_attn(struct lk_ops *o);
-void lk_cuda_fill_gen(struct lk_ops *o);         /* caches in fewer bits, the choice of a token */
-void lk_cuda_fill_image(struct lk_ops *o);
+void lk_cuda_fill_attn_state(struct lk_ops *o);
+void lk_cuda_fill_kv(struct lk_ops *o);
+void lk_cuda_fill_draw(struct lk_ops *o);
+void lk_cuda_fill_conv(struct lk_ops *o);
+void lk_cuda_fill_groupnorm(struct lk_ops *o);
+void lk_cuda_fill_code(struct lk_ops *o);
+void lk_cuda_fill_pixels(struct lk_ops *o); /* and the reconstruction loss */
 void lk_cuda_fill_group(struct lk_ops *o);
+/* Free what a file keeps at a device; NULL is fine. */
 void lk_cuda_close_mem(struct lk_dev *dev);
 void lk_cuda_close_matmul(struct lk_dev *dev);
 void lk_cuda_close_attn(struct lk_dev *dev);
-void lk_cuda_close_image(struct lk_dev *dev);
 
 static inline int64_t lk_ceil_div(int64_t a, int64_t b)
 {

@@ -10,12 +10,6 @@
 
 #include "kernels/cuda/ptx.h"
 
-/* transformer's ops, file by file; norm.cu's lk_cuda_fill_transformer calls the others */
-void lk_cuda_fill_rope(struct lk_ops *o);
-void lk_cuda_fill_swiglu(struct lk_ops *o);
-void lk_cuda_fill_embed(struct lk_ops *o);
-void lk_cuda_fill_loss(struct lk_ops *o);
-
 /* LK_EUNSUP: the ops take fp32 or bf16, but one of them for all tensors. */
 static inline int lk_mixed(struct lk_dev *dev, const char *op)
 {

@@ -7,7 +7,7 @@
  */
 #include <math.h>
 
-#include "kernels/cuda/gen_int.h"
+#include "kernels/cuda/cuda_int.h"
 
 enum { THREADS = 512, DIGIT = 8, BINS = 1 << DIGIT, ROWS = 32 /* of a launch */ };
 
@@ -305,5 +305,5 @@ static int draw(struct lk_dev *dev, const struct lk_view *logits, const struct l
 
 void lk_cuda_fill_draw(struct lk_ops *o)
 {
-	o->draw = draw;
+	o->generation.draw = draw;
 }

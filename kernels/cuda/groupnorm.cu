@@ -473,6 +473,6 @@ static int groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *ds
 
 void lk_cuda_fill_groupnorm(struct lk_ops *o)
 {
-	o->groupnorm_fwd = groupnorm_fwd;
-	o->groupnorm_bwd = groupnorm_bwd;
+	o->image.groupnorm_fwd = groupnorm_fwd;
+	o->image.groupnorm_bwd = groupnorm_bwd;
 }

@@ -1,13 +1,8 @@
-/* image_int.h - joins the files of the image ops: image.cu, conv*.cu, groupnorm.cu, code.cu, pixels.cu. */
+/* image_int.h - what the files of the image ops share: conv*.cu, groupnorm.cu, code.cu, pixels.cu. */
 #ifndef LK_CUDA_IMAGE_INT_H
 #define LK_CUDA_IMAGE_INT_H
 
 #include "kernels/cuda/cuda_int.h"
-
-void lk_cuda_fill_pixels(struct lk_ops *o); /* pixels, recon_loss */
-void lk_cuda_fill_conv(struct lk_ops *o);   /* conv_new, _refresh, _free, _fwd, _bwd */
-void lk_cuda_fill_groupnorm(struct lk_ops *o);
-void lk_cuda_fill_code(struct lk_ops *o); /* nearest_code */
 
 static inline int64_t lk_elements(const struct lk_view *v)
 {

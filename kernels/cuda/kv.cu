@@ -1,6 +1,6 @@
 /* kv.cu - keys and values in fewer bits: what lk_kv_store and lk_kv_load do. A warp takes one head of one token; four
  * neighbouring elements a lane where addresses allow it. */
-#include "kernels/cuda/gen_int.h"
+#include "kernels/cuda/cuda_int.h"
 
 enum { WARPS = 8 };
 
@@ -211,9 +211,8 @@ static int kv_load(struct lk_dev *dev, const struct lk_view *y, const struct lk_
 	return y->dtype == LK_BF16 ? load<lk_bf16>(dev, x->dtype, a) : load<float>(dev, x->dtype, a);
 }
 
-void lk_cuda_fill_gen(struct lk_ops *o)
+void lk_cuda_fill_kv(struct lk_ops *o)
 {
-	o->kv_store = kv_store;
-	o->kv_load = kv_load;
-	lk_cuda_fill_draw(o);
+	o->generation.kv_store = kv_store;
+	o->generation.kv_load = kv_load;
 }

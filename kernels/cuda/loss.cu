@@ -201,5 +201,5 @@ static int xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t 
 
 void lk_cuda_fill_loss(struct lk_ops *o)
 {
-	o->xent = xent;
+	o->dense.xent = xent;
 }

@@ -200,7 +200,7 @@ static int matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_v
 
 void lk_cuda_fill_matmul(struct lk_ops *o)
 {
-	o->matmul = matmul;
+	o->dense.matmul = matmul;
 }
 
 void lk_cuda_close_matmul(struct lk_dev *dev)

@@ -386,21 +386,21 @@ void lk_cuda_close_mem(struct lk_dev *dev)
 
 void lk_cuda_fill_mem(struct lk_ops *o)
 {
-	o->mem_alloc = mem_alloc;
-	o->mem_free = mem_free;
-	o->host_alloc = host_alloc;
-	o->host_free = host_free;
-	o->upload = upload;
-	o->download = download;
-	o->copy_out = copy_out;
-	o->copy_in = copy_in;
-	o->copy = copy;
-	o->event_new = event_new;
-	o->event_free = event_free;
-	o->record = record;
-	o->wait = wait;
-	o->sync = sync;
-	o->memory = memory;
-	o->seq_new = seq_new;
-	o->seq_free = seq_free;
+	o->memory.mem_alloc = mem_alloc;
+	o->memory.mem_free = mem_free;
+	o->memory.host_alloc = host_alloc;
+	o->memory.host_free = host_free;
+	o->memory.upload = upload;
+	o->memory.download = download;
+	o->memory.copy_out = copy_out;
+	o->memory.copy_in = copy_in;
+	o->memory.copy = copy;
+	o->queue.event_new = event_new;
+	o->queue.event_free = event_free;
+	o->queue.record = record;
+	o->queue.wait = wait;
+	o->queue.sync = sync;
+	o->device.memory = memory;
+	o->attention.seq_new = seq_new;
+	o->attention.seq_free = seq_free;
 }

@@ -474,16 +474,16 @@ static int group_settle(struct lk_group *g)
 
 void lk_cuda_fill_group(struct lk_ops *o)
 {
-	o->group_place = place;
-	o->group_id = make_id;
-	o->group_new = group_new;
-	o->group_free = group_free;
-	o->group_sum = group_sum;
-	o->group_reduce_scatter = group_reduce_scatter;
-	o->group_allgather = group_allgather;
-	o->group_start = group_start;
-	o->group_finish = group_finish;
-	o->group_settle = group_settle;
+	o->group.group_place = place;
+	o->group.group_id = make_id;
+	o->group.group_new = group_new;
+	o->group.group_free = group_free;
+	o->group.group_sum = group_sum;
+	o->group.group_reduce_scatter = group_reduce_scatter;
+	o->group.group_allgather = group_allgather;
+	o->group.group_start = group_start;
+	o->group.group_finish = group_finish;
+	o->group.group_settle = group_settle;
 }
 
 #else
@@ -495,8 +495,8 @@ static int no_nccl(struct lk_dev *dev, unsigned char *)
 
 void lk_cuda_fill_group(struct lk_ops *o)
 {
-	o->group_place = no_nccl;
-	o->group_id = no_nccl;
+	o->group.group_place = no_nccl;
+	o->group.group_id = no_nccl;
 }
 
 #endif

@@ -318,12 +318,8 @@ static int rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, 
 	return x->dtype == LK_BF16 ? bwd<lk_bf16>(dev, dx, dw, dy, x, w, rstd) : bwd<float>(dev, dx, dw, dy, x, w, rstd);
 }
 
-void lk_cuda_fill_transformer(struct lk_ops *o)
+void lk_cuda_fill_norm(struct lk_ops *o)
 {
-	o->rmsnorm_fwd = rmsnorm_fwd;
-	o->rmsnorm_bwd = rmsnorm_bwd;
-	lk_cuda_fill_rope(o);
-	lk_cuda_fill_swiglu(o);
-	lk_cuda_fill_embed(o);
-	lk_cuda_fill_loss(o);
+	o->dense.rmsnorm_fwd = rmsnorm_fwd;
+	o->dense.rmsnorm_bwd = rmsnorm_bwd;
 }

@@ -1,5 +1,4 @@
-/* open.cu - opens a GPU: what the library exports, the refusals with their reasons, errors of CUDA as sentences. */
-#include <stdarg.h>
+/* open.cu - opens a GPU: what the library exports, and why a GPU cannot be used. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -8,64 +7,6 @@
 /* Is there code for this chip in the library? Asked with the smallest of kernels. */
 static __global__ void probe(void)
 {
-}
-
-int lk_cuda_fail(struct lk_dev *dev, int code, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(dev->err, sizeof dev->err, fmt, ap);
-	va_end(ap);
-	return code;
-}
-
-/* Errors that leave the GPU's context unusable: every later call returns them again. */
-static bool is_sticky(cudaError_t rc)
-{
-	switch (rc) {
-	case cudaErrorIllegalAddress:
-	case cudaErrorMisalignedAddress:
-	case cudaErrorIllegalInstruction:
-	case cudaErrorInvalidAddressSpace:
-	case cudaErrorInvalidPc:
-	case cudaErrorHardwareStackError:
-	case cudaErrorLaunchFailure:
-	case cudaErrorLaunchTimeout:
-	case cudaErrorAssert:
-	case cudaErrorECCUncorrectable:
-		return true;
-	default:
-		return false;
-	}
-}
-
-int lk_cuda_check(struct lk_dev *dev, const char *op, cudaError_t rc)
-{
-	struct lk_cuda *cu = lk_cu(dev);
-
-	if (rc == cudaSuccess)
-		return 0;
-	cudaGetLastError(); // a plain error is reported once, here
-	if (rc == cudaErrorMemoryAllocation)
-		return lk_cuda_fail(dev, LK_ENOMEM, "%s: GPU %d is out of memory", op, cu->index);
-	if (is_sticky(rc) && !cu->fault)
-		cu->fault = op;
-	if (cu->fault)
-		return lk_cuda_fail(dev, LK_EDEVICE,
-				    "%s: GPU %d cannot go on: %s, seen first at %s, caused there or before "
-				    "(LWM_CUDA_SYNC=1 finds the op)",
-				    op, cu->index, cudaGetErrorString(rc), cu->fault);
-	return lk_cuda_fail(dev, LK_EDEVICE, "%s: GPU %d: %s", op, cu->index, cudaGetErrorString(rc));
-}
-
-int lk_launched(struct lk_dev *dev, const char *op)
-{
-	cudaError_t rc = cudaGetLastError();
-
-	if (rc == cudaSuccess && lk_cu(dev)->wait_each)
-		rc = cudaStreamSynchronize(lk_cu(dev)->stream);
-	return lk_cuda_check(dev, op, rc);
 }
 
 static bool env_is_1(const char *name)
@@ -107,7 +48,6 @@ static void cuda_close(struct lk_dev *dev)
 		cudaStreamSynchronize(cu->stream);
 	lk_cuda_close_matmul(dev);
 	lk_cuda_close_attn(dev);
-	lk_cuda_close_image(dev);
 	lk_cuda_close_mem(dev);
 	cudaFree(cu->scratch);
 	if (cu->pinned)
@@ -133,11 +73,6 @@ static int cuda_fork(struct lk_dev *child, struct lk_dev *parent)
 	if (rc)
 		cuda_close(child);
 	return rc;
-}
-
-static void *cuda_native(struct lk_dev *dev)
-{
-	return lk_cu(dev)->stream;
 }
 
 /* How many GPUs there are; 0 with a sentence when none can be used. */
@@ -196,16 +131,24 @@ static int examine(int index, int count, cudaDeviceProp *prop, char *why, size_t
 static void fill_ops(struct lk_ops *o)
 {
 	memset(o, 0, sizeof *o);
-	o->close = cuda_close;
-	o->fork = cuda_fork;
-	o->native = cuda_native;
+	o->device.close = cuda_close;
+	o->device.fork = cuda_fork;
 	lk_cuda_fill_mem(o);
 	lk_cuda_fill_matmul(o);
 	lk_cuda_fill_vector(o);
-	lk_cuda_fill_transformer(o);
+	lk_cuda_fill_norm(o);
+	lk_cuda_fill_rope(o);
+	lk_cuda_fill_swiglu(o);
+	lk_cuda_fill_embed(o);
+	lk_cuda_fill_loss(o);
 	lk_cuda_fill_attn(o);
-	lk_cuda_fill_gen(o);
-	lk_cuda_fill_image(o);
+	lk_cuda_fill_attn_state(o);
+	lk_cuda_fill_kv(o);
+	lk_cuda_fill_draw(o);
+	lk_cuda_fill_conv(o);
+	lk_cuda_fill_groupnorm(o);
+	lk_cuda_fill_code(o);
+	lk_cuda_fill_pixels(o);
 	lk_cuda_fill_group(o);
 }
 

@@ -213,6 +213,6 @@ static int recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct
 
 void lk_cuda_fill_pixels(struct lk_ops *o)
 {
-	o->pixels = pixels;
-	o->recon_loss = recon_loss;
+	o->image.pixels = pixels;
+	o->image.recon_loss = recon_loss;
 }

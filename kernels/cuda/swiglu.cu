@@ -140,6 +140,6 @@ static int swiglu_bwd(struct lk_dev *dev, const struct lk_view *dg, const struct
 
 void lk_cuda_fill_swiglu(struct lk_ops *o)
 {
-	o->swiglu_fwd = swiglu_fwd;
-	o->swiglu_bwd = swiglu_bwd;
+	o->dense.swiglu_fwd = swiglu_fwd;
+	o->dense.swiglu_bwd = swiglu_bwd;
 }

@@ -311,11 +311,11 @@ static int adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *
 
 void lk_cuda_fill_vector(struct lk_ops *o)
 {
-	o->zero = zero;
-	o->fill = fill;
-	o->cast = cast;
-	o->axpy = axpy;
-	o->scale = scale;
-	o->sumsq = sumsq;
-	o->adamw = adamw;
+	o->dense.zero = zero;
+	o->dense.fill = fill;
+	o->dense.cast = cast;
+	o->dense.axpy = axpy;
+	o->dense.scale = scale;
+	o->dense.sumsq = sumsq;
+	o->dense.adamw = adamw;
 }

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "kernels/kernels_int.h"
+#include "kernels/ref/ref_int.h"
 
 static float *row3(const struct lk_view *v, int64_t t, int64_t h)
 {
@@ -250,11 +250,11 @@ static int attn_merge(struct lk_dev *dev, float *o, float *lse, const float *o2,
 
 void lk_ref_fill_attn(struct lk_ops *o)
 {
-	o->attn_begin = attn_begin;
-	o->attn_fwd = attn_fwd;
-	o->attn_end = attn_end;
-	o->attn_once = attn_once;
-	o->attn_delta = attn_delta;
-	o->attn_bwd = attn_bwd;
-	o->attn_merge = attn_merge;
+	o->attention.attn_begin = attn_begin;
+	o->attention.attn_fwd = attn_fwd;
+	o->attention.attn_end = attn_end;
+	o->attention.attn_once = attn_once;
+	o->attention.attn_delta = attn_delta;
+	o->attention.attn_bwd = attn_bwd;
+	o->attention.attn_merge = attn_merge;
 }

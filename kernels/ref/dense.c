@@ -82,22 +82,12 @@ static int sumsq(struct lk_dev *dev, const float *x, int64_t n, double *host_out
 	return 0;
 }
 
-void lk_ref_fill_matmul(struct lk_ops *o)
-{
-	o->matmul = matmul;
-	o->fill = fill;
-	o->cast = cast;
-	o->axpy = axpy;
-	o->scale = scale;
-	o->sumsq = sumsq;
-}
-
 void lk_ref_fill_dense(struct lk_ops *o)
 {
-	lk_ref_fill_matmul(o);
-	lk_ref_fill_norm(o);
-	lk_ref_fill_rope(o);
-	lk_ref_fill_embed(o);
-	lk_ref_fill_xent(o);
-	lk_ref_fill_optim(o);
+	o->dense.matmul = matmul;
+	o->dense.fill = fill;
+	o->dense.cast = cast;
+	o->dense.axpy = axpy;
+	o->dense.scale = scale;
+	o->dense.sumsq = sumsq;
 }

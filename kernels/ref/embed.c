@@ -55,8 +55,8 @@ static int scatter_add_rows(struct lk_dev *dev, const struct lk_view *y, const s
 
 void lk_ref_fill_embed(struct lk_ops *o)
 {
-	o->embed_fwd = embed_fwd;
-	o->embed_bwd = embed_bwd;
-	o->gather_rows = gather_rows;
-	o->scatter_add_rows = scatter_add_rows;
+	o->dense.embed_fwd = embed_fwd;
+	o->dense.embed_bwd = embed_bwd;
+	o->dense.gather_rows = gather_rows;
+	o->dense.scatter_add_rows = scatter_add_rows;
 }

@@ -155,7 +155,7 @@ static int draw(struct lk_dev *dev, const struct lk_view *logits, const struct l
 
 void lk_ref_fill_gen(struct lk_ops *o)
 {
-	o->kv_store = kv_store;
-	o->kv_load = kv_load;
-	o->draw = draw;
+	o->generation.kv_store = kv_store;
+	o->generation.kv_load = kv_load;
+	o->generation.draw = draw;
 }

@@ -1,5 +1,5 @@
 /* image.c - group norm, nearest code, pixels and the reconstruction loss, plain loops; sums in double precision. */
-#include "kernels/ref/image_ref.h"
+#include "kernels/ref/ref_int.h"
 
 #include <math.h>
 
@@ -180,10 +180,9 @@ static int recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct
 
 void lk_ref_fill_image(struct lk_ops *o)
 {
-	lk_ref_fill_conv(o);
-	o->groupnorm_fwd = groupnorm_fwd;
-	o->groupnorm_bwd = groupnorm_bwd;
-	o->nearest_code = nearest_code;
-	o->pixels = pixels;
-	o->recon_loss = recon_loss;
+	o->image.groupnorm_fwd = groupnorm_fwd;
+	o->image.groupnorm_bwd = groupnorm_bwd;
+	o->image.nearest_code = nearest_code;
+	o->image.pixels = pixels;
+	o->image.recon_loss = recon_loss;
 }

@@ -2,7 +2,7 @@
  *
  * Everything is written over the virtual input that upsample makes: pixel (u,v) of it is pixel (u/up, v/up) of x.
  */
-#include "kernels/ref/image_ref.h"
+#include "kernels/ref/ref_int.h"
 
 enum { CO_BLOCK = 64 }; /* output channels summed at once */
 
@@ -149,9 +149,9 @@ static void conv_free(struct lk_conv *c)
 
 void lk_ref_fill_conv(struct lk_ops *o)
 {
-	o->conv_new = conv_new;
-	o->conv_refresh = conv_refresh;
-	o->conv_free = conv_free;
-	o->conv_fwd = conv_fwd;
-	o->conv_bwd = conv_bwd;
+	o->image.conv_new = conv_new;
+	o->image.conv_refresh = conv_refresh;
+	o->image.conv_free = conv_free;
+	o->image.conv_fwd = conv_fwd;
+	o->image.conv_bwd = conv_bwd;
 }

@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "kernels/kernels_int.h"
+#include "kernels/ref/ref_int.h"
 
 /* From 4 MiB on in 2 MiB pages where the system has them: products walk through memory in long strides. */
 static int mem_alloc(struct lk_dev *dev, size_t bytes, void **out)
@@ -107,21 +107,21 @@ static int physical_memory(struct lk_dev *dev, size_t *free_bytes, size_t *total
 
 void lk_ref_fill_mem(struct lk_ops *o)
 {
-	o->fork = same_place;
-	o->mem_alloc = mem_alloc;
-	o->mem_free = mem_free;
-	o->host_alloc = mem_alloc;
-	o->host_free = mem_free;
-	o->upload = mem_copy;
-	o->download = mem_copy;
-	o->copy = mem_copy;
-	o->copy_out = mem_copy;
-	o->copy_in = mem_copy;
-	o->zero = mem_zero;
-	o->event_new = event_new;
-	o->event_free = event_free;
-	o->record = event_record;
-	o->wait = event_wait;
-	o->sync = nothing_pending;
-	o->memory = physical_memory;
+	o->device.fork = same_place;
+	o->memory.mem_alloc = mem_alloc;
+	o->memory.mem_free = mem_free;
+	o->memory.host_alloc = mem_alloc;
+	o->memory.host_free = mem_free;
+	o->memory.upload = mem_copy;
+	o->memory.download = mem_copy;
+	o->memory.copy = mem_copy;
+	o->memory.copy_out = mem_copy;
+	o->memory.copy_in = mem_copy;
+	o->dense.zero = mem_zero;
+	o->queue.event_new = event_new;
+	o->queue.event_free = event_free;
+	o->queue.record = event_record;
+	o->queue.wait = event_wait;
+	o->queue.sync = nothing_pending;
+	o->device.memory = physical_memory;
 }

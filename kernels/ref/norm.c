@@ -85,8 +85,8 @@ static int swiglu_bwd(struct lk_dev *dev, const struct lk_view *dg, const struct
 
 void lk_ref_fill_norm(struct lk_ops *o)
 {
-	o->rmsnorm_fwd = rmsnorm_fwd;
-	o->rmsnorm_bwd = rmsnorm_bwd;
-	o->swiglu_fwd = swiglu_fwd;
-	o->swiglu_bwd = swiglu_bwd;
+	o->dense.rmsnorm_fwd = rmsnorm_fwd;
+	o->dense.rmsnorm_bwd = rmsnorm_bwd;
+	o->dense.swiglu_fwd = swiglu_fwd;
+	o->dense.swiglu_bwd = swiglu_bwd;
 }

@@ -25,5 +25,5 @@ static int adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *
 
 void lk_ref_fill_optim(struct lk_ops *o)
 {
-	o->adamw = adamw;
+	o->dense.adamw = adamw;
 }

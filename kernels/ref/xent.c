@@ -39,5 +39,5 @@ static int xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t 
 
 void lk_ref_fill_xent(struct lk_ops *o)
 {
-	o->xent = xent;
+	o->dense.xent = xent;
 }

@@ -222,27 +222,38 @@ static void run_groups(struct plan *p)
 	p->skipped += t.skipped;
 }
 
-static void run_all(struct plan *p, struct lk_dev *ref)
+/* The devices that are held against ref where none is named. */
+static const char *const devices[] = { "cpu", "cuda:0" };
+
+/* cpu with each instruction set that this processor has, or with the one that LWM_ISA names. */
+static void run_cpu(struct plan *p, struct lk_dev *ref)
 {
 	static const char *const isas[] = { "base", "avx2", "avx512" };
-	const char *given = getenv("LWM_ISA");
 
+	if (getenv("LWM_ISA")) {
+		open_and_run(p, ref, "cpu", NULL);
+		return;
+	}
+	for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
+		open_and_run(p, ref, "cpu", isas[i]);
+}
+
+static void run_all(struct plan *p, struct lk_dev *ref)
+{
 	if (!p->device || strcmp(p->device, "ref") == 0) {
 		run_device(p, ref, ref);
 		printf("ref, gradients and wrong calls: %d passed, %d failed\n", p->passed, p->failed);
 	}
 	if (p->grad)
 		return;
-	if (!p->device || strcmp(p->device, "cpu") == 0) {
-		for (size_t i = 0; !given && i < sizeof isas / sizeof *isas; i++)
-			open_and_run(p, ref, "cpu", isas[i]);
-		if (given)
-			open_and_run(p, ref, "cpu", NULL);
+	for (size_t i = 0; i < (p->device ? 1 : sizeof devices / sizeof *devices); i++) {
+		const char *spec = p->device ? p->device : devices[i];
+
+		if (strcmp(spec, "cpu") == 0)
+			run_cpu(p, ref);
+		else if (strcmp(spec, "ref") != 0)
+			open_and_run(p, ref, spec, NULL);
 	}
-	if (!p->device)
-		open_and_run(p, ref, "cuda:0", NULL);
-	else if (strncmp(p->device, "cuda", 4) == 0)
-		open_and_run(p, ref, p->device, NULL);
 	if (!p->device || strncmp(p->device, "cuda", 4) == 0)
 		run_groups(p);
 }
@@ -309,7 +320,7 @@ static int parse(struct plan *p, int argc, char **argv)
 		} else if (strcmp(a, "--threads") == 0 && value && number_of(value) >= 1 && number_of(value) <= 1024) {
 			p->threads = (int)number_of(value);
 			i++;
-		} else if (strcmp(a, "ref") == 0 || strcmp(a, "cpu") == 0 || strncmp(a, "cuda", 4) == 0) {
+		} else if (*a != '-') {
 			p->device = a;
 		} else {
 			return usage(stderr);

@@ -1,7 +1,6 @@
-/* dense.c - the matrix product of the cpu device, and the table of hot loops that the dense files use.
+/* matmul.c - the matrix product of the cpu device: cut into parts, each one call of a BLAS on one thread.
  *
  * Work is cut by the sizes of the problem, never by the number of threads, so results are the same for any number of them. */
-#include <pthread.h>
 #include <string.h>
 
 #include "kernels/cpu/dense_int.h"
@@ -145,36 +144,7 @@ static int matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_v
 			   flags & LK_ACC ? 1.0f : 0.0f, c->data, leading(c));
 }
 
-/* ---- the hot loops of each instruction set ---- */
-
-static pthread_mutex_t hot_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct lk_dense_hot hot_tables[LK_ISA_COUNT];
-
-/* Only for an instruction set that this processor has: filling the table is code of that set already. */
-static void fill_table(enum lk_isa isa)
+void lk_cpu_fill_matmul(struct lk_ops *o)
 {
-	pthread_mutex_lock(&hot_lock);
-	if (!hot_tables[isa].axpy) {
-		LK_PICK(lk_vector_hot, isa)(&hot_tables[isa]);
-		LK_PICK(lk_norm_hot, isa)(&hot_tables[isa]);
-		LK_PICK(lk_loss_hot, isa)(&hot_tables[isa]);
-		LK_PICK(lk_gemv_hot, isa)(&hot_tables[isa]);
-	}
-	pthread_mutex_unlock(&hot_lock);
-}
-
-const struct lk_dense_hot *lk_dense_hot(const struct lk_dev *dev)
-{
-	return &hot_tables[((const struct lk_cpu *)dev->impl)->isa];
-}
-
-void lk_cpu_fill_dense(struct lk_dev *dev)
-{
-	fill_table(lk_cpu(dev)->isa);
-	dev->ops.matmul = matmul;
-	lk_cpu_fill_vector(&dev->ops);
-	lk_cpu_fill_norm(&dev->ops);
-	lk_cpu_fill_rope(&dev->ops);
-	lk_cpu_fill_embed(&dev->ops);
-	lk_cpu_fill_loss(&dev->ops);
+	o->dense.matmul = matmul;
 }

@@ -1,4 +1,4 @@
-/* dispatch_gen.c - ops of generation: each checks its arguments and calls the backend. */
+/* dispatch_generation.c - generation.h: each op checks its arguments and calls the backend. */
 #include <math.h>
 
 #include "kernels/check.h"
@@ -27,7 +27,7 @@ int lk_kv_store(struct lk_dev *dev, const struct lk_view *y, float *scale, int64
 	check_stored(&k, x, "x", y, "y", scale, scale_stride);
 	if (k.rc || !lk_count(y))
 		return k.rc;
-	return LK_CALL(dev, kv_store, dev, y, scale, scale_stride, x);
+	return LK_CALL(dev, generation, kv_store, dev, y, scale, scale_stride, x);
 }
 
 int lk_kv_load(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, const float *scale,
@@ -38,7 +38,7 @@ int lk_kv_load(struct lk_dev *dev, const struct lk_view *y, const struct lk_view
 	check_stored(&k, y, "y", x, "x", scale, scale_stride);
 	if (k.rc || !lk_count(y))
 		return k.rc;
-	return LK_CALL(dev, kv_load, dev, y, x, scale, scale_stride);
+	return LK_CALL(dev, generation, kv_load, dev, y, x, scale, scale_stride);
 }
 
 int lk_draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw *how, const double *host_u,
@@ -56,5 +56,5 @@ int lk_draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_dr
 		LK_WANT(&k, host_u[i] >= 0 && host_u[i] < 1, "random number %lld is %g, outside [0,1)", LL(i), host_u[i]);
 	if (k.rc || !logits->n[0])
 		return k.rc;
-	return LK_CALL(dev, draw, dev, logits, how, host_u, host_id, host_logprob);
+	return LK_CALL(dev, generation, draw, dev, logits, how, host_u, host_id, host_logprob);
 }

@@ -1,7 +1,7 @@
-/* image.c - the image ops of the CPU backend: picks the instruction set and fills the table. */
-#include "kernels/cpu/image_int.h"
-
+/* image_hot.c - the inner loops of the image ops, one constant table for each instruction set. */
 #include <omp.h>
+
+#include "kernels/cpu/image_int.h"
 
 #ifdef __x86_64__
 #define BY_ISA(t) { &t##_base, &t##_avx2, &t##_avx512 }
@@ -30,14 +30,4 @@ const struct lk_image_norm *lk_image_norm(struct lk_dev *dev)
 int lk_thread(void)
 {
 	return omp_get_thread_num();
-}
-
-void lk_cpu_fill_image(struct lk_dev *dev)
-{
-	lk_cpu_fill_conv(dev);
-	dev->ops.groupnorm_fwd = lk_cpu_groupnorm_fwd;
-	dev->ops.groupnorm_bwd = lk_cpu_groupnorm_bwd;
-	dev->ops.nearest_code = lk_cpu_nearest_code;
-	dev->ops.pixels = lk_cpu_pixels;
-	dev->ops.recon_loss = lk_cpu_recon_loss;
 }

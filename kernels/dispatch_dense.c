@@ -1,4 +1,4 @@
-/* dispatch_ops.c - dense algebra and the transformer's ops: each checks its arguments and calls the backend. */
+/* dispatch_dense.c - dense.h: each op checks its arguments and calls the backend. */
 #include <math.h>
 
 #include "kernels/check.h"
@@ -15,7 +15,7 @@ static int empty_product(struct lk_dev *dev, const struct lk_view *c)
 	size_t row = (size_t)c->n[1] * lk_dtype_size(c->dtype), step = (size_t)c->stride[0] * lk_dtype_size(c->dtype);
 
 	for (int64_t i = 0; i < c->n[0]; i++) {
-		int rc = LK_CALL(dev, zero, dev, (char *)c->data + (size_t)i * step, row);
+		int rc = LK_CALL(dev, dense, zero, dev, (char *)c->data + (size_t)i * step, row);
 
 		if (rc)
 			return rc;
@@ -49,7 +49,7 @@ int lk_matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_view 
 		return k.rc;
 	if (a->n[!ta] == 0)
 		return flags & LK_ACC ? 0 : empty_product(dev, c);
-	return LK_CALL(dev, matmul, dev, c, a, b, flags, alpha);
+	return LK_CALL(dev, dense, matmul, dev, c, a, b, flags, alpha);
 }
 
 /* ---- element-wise and reductions ---- */
@@ -62,7 +62,7 @@ int lk_zero(struct lk_dev *dev, void *p, size_t bytes)
 	lk_check_ptr(&k, "p", p, (int64_t)bytes);
 	if (k.rc || !bytes)
 		return k.rc;
-	return LK_CALL(dev, zero, dev, p, bytes);
+	return LK_CALL(dev, dense, zero, dev, p, bytes);
 }
 
 int lk_fill(struct lk_dev *dev, float *p, int64_t n, float value)
@@ -72,7 +72,7 @@ int lk_fill(struct lk_dev *dev, float *p, int64_t n, float value)
 	lk_check_ptr(&k, "p", p, n);
 	if (k.rc || !n)
 		return k.rc;
-	return LK_CALL(dev, fill, dev, p, n, value);
+	return LK_CALL(dev, dense, fill, dev, p, n, value);
 }
 
 static int check_pair(struct lk_dev *dev, const char *op, const struct lk_view *y, const struct lk_view *x)
@@ -93,7 +93,7 @@ int lk_cast(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x
 
 	if (rc || !lk_count(y))
 		return rc;
-	return LK_CALL(dev, cast, dev, y, x);
+	return LK_CALL(dev, dense, cast, dev, y, x);
 }
 
 int lk_axpy(struct lk_dev *dev, const struct lk_view *y, float a, const struct lk_view *x)
@@ -102,7 +102,7 @@ int lk_axpy(struct lk_dev *dev, const struct lk_view *y, float a, const struct l
 
 	if (rc || !lk_count(y))
 		return rc;
-	return LK_CALL(dev, axpy, dev, y, a, x);
+	return LK_CALL(dev, dense, axpy, dev, y, a, x);
 }
 
 int lk_scale(struct lk_dev *dev, const struct lk_view *y, float a)
@@ -112,7 +112,7 @@ int lk_scale(struct lk_dev *dev, const struct lk_view *y, float a)
 	lk_check_view(&k, "y", y, LK_ANY, LK_FLOATS, LK_DENSE);
 	if (k.rc || !lk_count(y))
 		return k.rc;
-	return LK_CALL(dev, scale, dev, y, a);
+	return LK_CALL(dev, dense, scale, dev, y, a);
 }
 
 int lk_sumsq(struct lk_dev *dev, const float *x, int64_t n, double *host_out)
@@ -126,7 +126,7 @@ int lk_sumsq(struct lk_dev *dev, const float *x, int64_t n, double *host_out)
 	*host_out = 0;
 	if (!n)
 		return 0;
-	return LK_CALL(dev, sumsq, dev, x, n, host_out);
+	return LK_CALL(dev, dense, sumsq, dev, x, n, host_out);
 }
 
 /* ---- transformer ---- */
@@ -151,7 +151,7 @@ int lk_rmsnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd, con
 	lk_check_apart(&k, "y", y, "x", x);
 	if (k.rc || !lk_count(x))
 		return k.rc;
-	return LK_CALL(dev, rmsnorm_fwd, dev, y, rstd, x, delta, w, eps);
+	return LK_CALL(dev, dense, rmsnorm_fwd, dev, y, rstd, x, delta, w, eps);
 }
 
 int lk_rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, const struct lk_view *dy,
@@ -173,7 +173,7 @@ int lk_rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, cons
 	lk_check_apart(&k, "dx", dx, "x", x);
 	if (k.rc || !lk_count(x))
 		return k.rc;
-	return LK_CALL(dev, rmsnorm_bwd, dev, dx, dw, dy, x, w, rstd);
+	return LK_CALL(dev, dense, rmsnorm_bwd, dev, dx, dw, dy, x, w, rstd);
 }
 
 int lk_rope(struct lk_dev *dev, const struct lk_view *x, const int32_t *pos, double theta, int inverse)
@@ -188,7 +188,7 @@ int lk_rope(struct lk_dev *dev, const struct lk_view *x, const int32_t *pos, dou
 	lk_check_ptr(&k, "pos", pos, x->n[0]);
 	if (k.rc || !lk_count(x))
 		return k.rc;
-	return LK_CALL(dev, rope, dev, x, pos, theta, inverse);
+	return LK_CALL(dev, dense, rope, dev, x, pos, theta, inverse);
 }
 
 int lk_swiglu_fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *g, const struct lk_view *u)
@@ -201,7 +201,7 @@ int lk_swiglu_fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_v
 	LK_WANT(&k, lk_same(y, g) && lk_same(u, g), "y, g, u differ in shape");
 	if (k.rc || !lk_count(y))
 		return k.rc;
-	return LK_CALL(dev, swiglu_fwd, dev, y, g, u);
+	return LK_CALL(dev, dense, swiglu_fwd, dev, y, g, u);
 }
 
 int lk_swiglu_bwd(struct lk_dev *dev, const struct lk_view *dg, const struct lk_view *du, const struct lk_view *dy,
@@ -220,7 +220,7 @@ int lk_swiglu_bwd(struct lk_dev *dev, const struct lk_view *dg, const struct lk_
 		lk_check_apart(&k, "dg", dg, "du", du);
 	if (k.rc || !lk_count(g))
 		return k.rc;
-	return LK_CALL(dev, swiglu_bwd, dev, dg, du, dy, g, u);
+	return LK_CALL(dev, dense, swiglu_bwd, dev, dg, du, dy, g, u);
 }
 
 int lk_embed_fwd(struct lk_dev *dev, const struct lk_view *y, const int32_t *ids, const struct lk_view *table,
@@ -240,7 +240,7 @@ int lk_embed_fwd(struct lk_dev *dev, const struct lk_view *y, const int32_t *ids
 	lk_check_apart(&k, "y", y, "table", table);
 	if (k.rc || !lk_count(y))
 		return k.rc;
-	return LK_CALL(dev, embed_fwd, dev, y, ids, table, first);
+	return LK_CALL(dev, dense, embed_fwd, dev, y, ids, table, first);
 }
 
 int lk_embed_bwd(struct lk_dev *dev, const struct lk_view *dtable, const int32_t *ids, const struct lk_view *dy,
@@ -259,7 +259,7 @@ int lk_embed_bwd(struct lk_dev *dev, const struct lk_view *dtable, const int32_t
 	lk_check_apart(&k, "dtable", dtable, "dy", dy);
 	if (k.rc || !lk_count(dy))
 		return k.rc;
-	return LK_CALL(dev, embed_bwd, dev, dtable, ids, dy, first);
+	return LK_CALL(dev, dense, embed_bwd, dev, dtable, ids, dy, first);
 }
 
 /* idx has as many entries as `many` has rows */
@@ -284,7 +284,7 @@ int lk_gather_rows(struct lk_dev *dev, const struct lk_view *y, const struct lk_
 
 	if (rc || !lk_count(y))
 		return rc;
-	return LK_CALL(dev, gather_rows, dev, y, x, idx);
+	return LK_CALL(dev, dense, gather_rows, dev, y, x, idx);
 }
 
 int lk_scatter_add_rows(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, const int32_t *idx)
@@ -293,7 +293,7 @@ int lk_scatter_add_rows(struct lk_dev *dev, const struct lk_view *y, const struc
 
 	if (rc || !lk_count(x))
 		return rc;
-	return LK_CALL(dev, scatter_add_rows, dev, y, x, idx);
+	return LK_CALL(dev, dense, scatter_add_rows, dev, y, x, idx);
 }
 
 /* Host memory can be looked at: an id outside of the vocabulary would be read from, and written to, foreign memory. */
@@ -321,7 +321,7 @@ int lk_xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t *tar
 		check_targets(&k, target, logits->n[0], logits->n[1]);
 	if (k.rc || !lk_count(logits))
 		return k.rc;
-	return LK_CALL(dev, xent, dev, logits, target, weight, nll, hit, grad);
+	return LK_CALL(dev, dense, xent, dev, logits, target, weight, nll, hit, grad);
 }
 
 int lk_adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
@@ -338,5 +338,5 @@ int lk_adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *g, v
 		cfg->bias1, cfg->bias2);
 	if (k.rc || !n)
 		return k.rc;
-	return LK_CALL(dev, adamw, dev, p, m, v, g, p_compute, n, cfg);
+	return LK_CALL(dev, dense, adamw, dev, p, m, v, g, p_compute, n, cfg);
 }
