@@ -126,8 +126,6 @@ calls() {
 			seen[$2, where[$3]]; print $2, where[$3] }'
 }
 
-still_open='
-'
 circles() {
 	calls >"$out.calls"
 	[ -s "$out.calls" ] || echo 'nothing is built'
@@ -140,7 +138,7 @@ circles() {
 		*) [[ " $own $(layer "$own") " == *" $dir "* ]] ;;
 		esac || echo "$from calls $to"
 	done <"$out.calls"
-	grep -vxF "$still_open" "$out.calls" | tsort 2>&1 >/dev/null | sed -nE 's/^tsort: (common|kernels)/\1/p' >"$out.loop"
+	tsort "$out.calls" 2>&1 >/dev/null | sed -nE 's/^tsort: (common|kernels)/\1/p' >"$out.loop"
 	[ ! -s "$out.loop" ] || echo "files that call each other in a circle: $(tr '\n' ' ' <"$out.loop")"
 	rm -f "$out.calls" "$out.loop"
 }
@@ -172,10 +170,12 @@ libraries() {
 	only 'cuda|cublas|nccl' 'kernels/cuda/'
 }
 
-# What mpirun, srun, Slurm and CUDA say in the environment is known to common/base alone. (OMPI_MCA_* are settings that we make.)
+# What mpirun, srun, Slurm and CUDA say in the environment is known to common/base alone; kernels read variables of their own.
+# (OMPI_MCA_* are settings that we make.)
 environment() {
-	grep -nE '"(SLURM|OMPI_COMM|PMIX?|MV2|PALS|MPI_LOCAL|CUDA_VISIBLE|FLUX)[A-Z0-9_]*"' $(files 'common/*.[ch]' 'common/*.cc' 'tools/*.c') |
-		grep -v '^common/base/'
+	grep -nE '"(SLURM|OMPI_COMM|PMIX?|MV2|PALS|MPI_LOCAL|CUDA_VISIBLE|NVIDIA_|FLUX)[A-Z0-9_]*"' \
+		$(files 'common/*.[ch]' 'common/*.cc' 'tools/*.c' 'kernels/*.[ch]' 'kernels/*.cu') | grep -v '^common/base/'
+	grep -nE 'getenv\("' $(files 'kernels/*') | grep -vE 'getenv\("LWM_'
 }
 
 # The sources without comments and without the insides of strings.
