@@ -1,4 +1,4 @@
-/* check.c - the checks that dispatch*.c put in front of every backend. */
+/* check.c - the checks that dispatch_*.c put in front of every backend: views that hold together, memory that does not overlap. */
 #include <stdarg.h>
 #include <stdio.h>
 

@@ -1,4 +1,4 @@
-/* check.h - how dispatch*.c check the arguments of a call: one struct collects the first complaint.
+/* check.h - how dispatch_*.c check the arguments of a call: one struct collects the first complaint.
  *
  *	struct lk_check c = { dev, "swiglu_fwd", 0 };
  *

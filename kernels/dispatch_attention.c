@@ -110,7 +110,7 @@ static int tile_sees(const struct lk_seq_tile *q, const struct lk_seq_tile *k, i
 	return q->seg_min <= k->seg_max && k->seg_min <= q->seg_max && (!causal || k->pos_min <= q->pos_max);
 }
 
-static struct lk_seq_tile whole(const struct lk_seq *s)
+static struct lk_seq_tile whole_range(const struct lk_seq *s)
 {
 	struct lk_seq_tile w = { INT32_MAX, INT32_MIN, INT32_MAX, INT32_MIN };
 
@@ -127,7 +127,7 @@ static struct lk_seq_tile whole(const struct lk_seq *s)
 
 int lk_seq_sees(const struct lk_seq *q, const struct lk_seq *k, int causal)
 {
-	struct lk_seq_tile kw = whole(k);
+	struct lk_seq_tile kw = whole_range(k);
 
 	for (int64_t i = 0; i < q->ntiles; i++) {
 		if (!tile_sees(&q->tiles[i], &kw, causal))

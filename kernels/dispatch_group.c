@@ -6,7 +6,7 @@
 
 #define LL(x) ((long long)(x))
 
-static int cannot(struct lk_dev *dev)
+static int refuse_group(struct lk_dev *dev)
 {
 	return lk_fail(dev, LK_EUNSUP, "%.96s: devices of this kind form no groups", dev->name);
 }
@@ -14,13 +14,13 @@ static int cannot(struct lk_dev *dev)
 int lk_group_place(struct lk_dev *dev, unsigned char place[LK_GROUP_PLACE])
 {
 	memset(place, 0, LK_GROUP_PLACE);
-	return dev->ops.group.group_place ? dev->ops.group.group_place(dev, place) : cannot(dev);
+	return dev->ops.group.group_place ? dev->ops.group.group_place(dev, place) : refuse_group(dev);
 }
 
 int lk_group_id(struct lk_dev *dev, unsigned char id[LK_GROUP_ID])
 {
 	memset(id, 0, LK_GROUP_ID);
-	return dev->ops.group.group_id ? dev->ops.group.group_id(dev, id) : cannot(dev);
+	return dev->ops.group.group_id ? dev->ops.group.group_id(dev, id) : refuse_group(dev);
 }
 
 /* ---- does it work? ---- */
@@ -39,7 +39,7 @@ static int exchange_ranks(struct lk_group *g, float *p)
 	return rc ? rc : lk_group_settle(g);
 }
 
-static int right(const struct lk_group *g, const float *p)
+static int numbers_arrived(const struct lk_group *g, const float *p)
 {
 	int n = g->size, ok = 1;
 	float sum = (float)n * (float)(n + 1) / 2;
@@ -65,7 +65,7 @@ static int try_group(struct lk_group *g)
 	rc = rc ? rc : lk_upload(g->dev, p, host, bytes);
 	rc = rc ? rc : exchange_ranks(g, p);
 	rc = rc ? rc : lk_download(g->dev, host, p, bytes);
-	if (!rc && !right(g, host))
+	if (!rc && !numbers_arrived(g, host))
 		rc = lk_fail(g->dev, LK_EDEVICE, "group_new: %d ranks exchanged their numbers and rank %d got wrong ones",
 			     g->size, g->rank);
 	lk_mem_free(g->dev, p);
@@ -82,7 +82,7 @@ int lk_group_new(struct lk_dev *dev, struct lk_group **out, const unsigned char 
 
 	*out = NULL;
 	if (!dev->ops.group.group_new)
-		return cannot(dev);
+		return refuse_group(dev);
 	LK_WANT(&c, size > 0 && rank >= 0 && rank < size, "rank %d of %d", rank, size);
 	LK_WANT(&c, seconds > 0, "no time to wait: %g s", seconds);
 	if (c.rc)

@@ -25,7 +25,7 @@
 /* ---- device.h ---- */
 
 struct lk_device_ops {
-	/* Frees what is behind dev->impl, after waiting for work under way. (optional) there is nothing to free. ref: none */
+	/* Frees dev->impl and what it holds, after waiting for work under way. (optional) there is nothing to free. ref: none */
 	void (*close)(struct lk_dev *dev);
 	/* Makes child->impl: a second queue at the place of parent, with scratch of its own. child is a copy of parent with impl
 	 * NULL and no error; on failure the sentence is in child->err and nothing is left to free. */

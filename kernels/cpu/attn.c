@@ -1,4 +1,9 @@
-/* attn.c - attention on the CPU: who works on what. The arithmetic is in attn_*.hot.c, the tiling in attn_plan.c. */
+/* attn.c - attention on the CPU: who works on what. The arithmetic is in attn_*.hot.c, the tiling in attn_plan.c.
+ *
+ * Forward: tiles of queries are independent of each other; each runs over the tiles of keys that it sees, with a running maximum
+ * and sum (online softmax; Rabe & Staats 2021, Dao et al. 2022). Backward: dk and dv sum over tiles of queries, dq over tiles of
+ * keys; shares of queries and of keys rotate, so that in one step no two threads add to the same number, and each sum has the
+ * same order for any number of threads. At most LK_ATTN_ROWS queries go to attn_row.c. */
 #include <math.h>
 #include <string.h>
 
@@ -93,8 +98,8 @@ struct work {
 	void *more; /* what else was asked for */
 };
 
-static int prepare(struct lk_dev *dev, struct work *w, int vec, int64_t heads, int arrays, size_t room_bytes,
-		   size_t more)
+static int prepare_work(struct lk_dev *dev, struct work *w, int vec, int64_t heads, int arrays, size_t room_bytes,
+			size_t more)
 {
 	const struct lk_attn *a = w->p.a;
 	size_t plan = (size_t)round_up((int64_t)lk_attn_plan_bytes(a, vec), 64), packed, all;
@@ -143,7 +148,7 @@ static int read_often(const struct lk_attn_plan *p, int64_t share)
 /* Query tiles are independent of each other: whoever is free takes the next. With packed keys all of one head come
  * before the next head, so that the threads share its keys in cache; else all heads of the same tokens follow each
  * other. */
-static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_attn_out *out)
+static int forward_tiles(struct lk_dev *dev, const struct lk_attn *a, const struct lk_attn_out *out)
 {
 	const struct lk_attn_fwd_hot *hot = fwd_hot(dev);
 	int64_t d = a->q.n[2], nh = a->q.n[1], nk = a->k.n[1], share = nh / nk, once, rc;
@@ -158,7 +163,7 @@ static int forward(struct lk_dev *dev, const struct lk_attn *a, const struct lk_
 	// no more heads at a time than keep the threads busy
 	once = TASKS_PER_THREAD * dev->threads * (int64_t)p->tile_groups * hot->gw / (a->qs->n * share) + 1;
 	once = heads_at_once(a, once < nk ? once : nk);
-	rc = prepare(dev, &w, hot->vec, once, 2, hot->room(p), 0);
+	rc = prepare_work(dev, &w, hot->vec, once, 2, hot->room(p), 0);
 	if (rc)
 		return (int)rc;
 	pack = read_often(p, share);
@@ -191,14 +196,14 @@ static int attn_fwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk
 {
 	struct lk_attn_out out = { .st = st };
 
-	return forward(dev, a, &out);
+	return forward_tiles(dev, a, &out);
 }
 
 static int attn_once(struct lk_dev *dev, const struct lk_attn *a, const struct lk_view *o, float *lse)
 {
 	struct lk_attn_out out = { .o = o, .lse = lse };
 
-	return forward(dev, a, &out);
+	return forward_tiles(dev, a, &out);
 }
 
 /* ---- backward ---- */
@@ -294,8 +299,8 @@ static void shut_to(const struct bwd *b, int64_t hk, struct keys *k, const struc
 
 /* Query share q x key share k of all heads that use key head hk, in step `step`. Keys are packed right before their first use, and
  * added up after their last: short documents stay in cache in between. */
-static void block(const struct bwd *b, int64_t hk, const struct share *q, struct keys *k, const struct lk_attn_keys *mem,
-		  int64_t step)
+static void backward_block(const struct bwd *b, int64_t hk, const struct share *q, struct keys *k, const struct lk_attn_keys *mem,
+			   int64_t step)
 {
 	const struct lk_attn_plan *p = &b->w.p;
 	int64_t share = p->a->q.n[1] / p->a->k.n[1];
@@ -332,7 +337,7 @@ static void key_heads(const struct bwd *b, int64_t team, int64_t h0, int64_t hea
 			struct share q = zigzag(b->w.p.nqtiles, (t % shares + s) % shares, shares);
 			struct lk_attn_keys mem = keys_of(&b->w, team * b->once + t / shares, 4);
 
-			block(b, h0 + t / shares, &q, &keys[t], &mem, s);
+			backward_block(b, h0 + t / shares, &q, &keys[t], &mem, s);
 		}
 		if (n > 1) {
 #pragma omp barrier
@@ -367,7 +372,7 @@ static int64_t heads_of_team(int64_t heads, int64_t shares, int64_t n, int64_t m
 	return best;
 }
 
-/* Scratch for tasks and steps lies behind that of prepare. */
+/* Scratch for tasks and steps lies after that of prepare_work. */
 static int attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk_view *dout, const float *lse,
 		    const float *delta, const struct lk_view *dq, const struct lk_view *dk, const struct lk_view *dv)
 {
@@ -382,7 +387,7 @@ static int attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk
 	p->tile_groups = tile_groups(a, b.hot->gw, (int64_t)sizeof(float) * 5 * b.hot->gw * (d + 1), BWD_TILE_BYTES, 2 * b.shares);
 	b.once = heads_of_team(nk / teams, b.shares, dev->threads / teams, heads_at_once(a, nk) / teams);
 	tasks = (size_t)(teams * b.once * b.shares) * sizeof *b.keys;
-	rc = prepare(dev, &b.w, b.hot->vec, teams * b.once, 4, b.hot->room(p), tasks + (size_t)(a->ks->n / LK_ATTN_LEAST + 1));
+	rc = prepare_work(dev, &b.w, b.hot->vec, teams * b.once, 4, b.hot->room(p), tasks + (size_t)(a->ks->n / LK_ATTN_LEAST + 1));
 	if (rc)
 		return rc;
 	b.keys = b.w.more;

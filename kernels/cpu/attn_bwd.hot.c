@@ -187,7 +187,7 @@ LK_INLINE void by_query(const int nr, const struct tile *w, const struct lk_attn
 	gather(nr, u->dqt, k, w, w->ds + to, n);
 }
 
-static int vectors(const struct lk_attn_group *g)
+static int group_vectors(const struct lk_attn_group *g)
 {
 	return (g->n + LK_VEC - 1) / LK_VEC;
 }
@@ -195,7 +195,7 @@ static int vectors(const struct lk_attn_group *g)
 static void by_query_any(const struct tile *w, const struct lk_attn_group *g, const struct group *u, int64_t to,
 			 int64_t k0, int64_t at, int64_t n, int all)
 {
-	switch (vectors(g)) {
+	switch (group_vectors(g)) {
 	case 1: by_query(1, w, g, u, to, k0, at, n, all); break;
 	case 2: by_query(2, w, g, u, to, k0, at, n, all); break;
 	default: by_query(3, w, g, u, to, k0, at, n, all); break;
@@ -259,8 +259,8 @@ static void clear(const struct tile *w, int64_t col, int64_t from, int64_t to)
 }
 
 /* The unit of n groups from g, one or two, against what they see of a tile: the rows in all.from .. all.to. */
-static void unit(const struct tile *w, const struct lk_attn_group *g, const struct group *u, int n,
-		 const struct span *see, const struct lk_attn_ktile *t)
+static void backward_unit(const struct tile *w, const struct lk_attn_group *g, const struct group *u, int n,
+			  const struct span *see, const struct lk_attn_ktile *t)
 {
 	int64_t from = see[0].from, to = see[0].to, end, depth = 0, at;
 
@@ -276,7 +276,7 @@ static void unit(const struct tile *w, const struct lk_attn_group *g, const stru
 			     s.to - s.from, s.all);
 		clear(w, depth, 0, s.from - from);
 		clear(w, depth, s.to - from, end);
-		depth += vectors(&g[i]) * LK_VEC;
+		depth += group_vectors(&g[i]) * LK_VEC;
 	}
 	at = (t->at + from) * w->dp;
 	by_key_any(w->keys->dv + at, w->p, u->dout, w->dp, to - from, depth);
@@ -308,11 +308,11 @@ static void key_tile(const struct tile *w, const struct lk_attn_plan *p, const s
 		n = 1;
 		if (see[0].from == see[0].to)
 			continue;
-		if (g + 1 < t->g1 && vectors(gr) == NR) {
+		if (g + 1 < t->g1 && group_vectors(gr) == NR) {
 			see[1] = in_sight(w->a, gr + 1, kt);
 			n += see[1].from < see[1].to;
 		}
-		unit(w, gr, &w->group[g - t->g0], n, see, kt);
+		backward_unit(w, gr, &w->group[g - t->g0], n, see, kt);
 	}
 }
 

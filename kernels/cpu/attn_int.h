@@ -92,7 +92,7 @@ struct lk_attn_keys {
 	float *k, *v;
 	float *dk, *dv; /* sums of the backward, same shape */
 };
-/* Rows of packed arrays for n keys: each tile rounded up, and what a register block may read behind the last. */
+/* Rows of packed arrays for n keys: each tile rounded up, and what a register block may read past the last. */
 #define LK_ATTN_PACKED(n) ((n) + LK_ATTN_STEP * ((n) / LK_ATTN_LEAST + 2))
 enum { LK_ATTN_LEAST = 48 }; /* keys of a tile that ends with its document */
 

@@ -50,7 +50,7 @@ static inline int64_t lk_round_up(int64_t n, int64_t to)
 	return (n + to - 1) / to * to;
 }
 
-/* y (n, ldy) = scale * x, rows sx apart, zeros behind column d up to ldy (a multiple of LK_VEC). */
+/* y (n, ldy) = scale * x, rows sx apart, zeros after column d up to ldy (a multiple of LK_VEC). */
 static inline void lk_pack_rows(float *y, int64_t ldy, const float *x, int64_t sx, int64_t n, int64_t d, float scale)
 {
 	for (int64_t i = 0; i < n; i++, y += ldy, x += sx) {

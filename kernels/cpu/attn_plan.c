@@ -67,7 +67,7 @@ static void make_ktiles(struct lk_attn_plan *p)
 	}
 }
 
-static struct lk_attn_sum unite(const struct lk_attn_plan *p, const struct lk_attn_qtile *t)
+static struct lk_attn_sum unite_tiles(const struct lk_attn_plan *p, const struct lk_attn_qtile *t)
 {
 	struct lk_attn_sum r = p->groups[t->g0].sum;
 
@@ -83,9 +83,9 @@ static struct lk_attn_sum unite(const struct lk_attn_plan *p, const struct lk_at
 	return r;
 }
 
-static void measure(const struct lk_attn_plan *p, struct lk_attn_qtile *t)
+static void measure_tile(const struct lk_attn_plan *p, struct lk_attn_qtile *t)
 {
-	struct lk_attn_sum q = unite(p, t);
+	struct lk_attn_sum q = unite_tiles(p, t);
 
 	t->lo = t->hi = 0;
 	t->pairs = 0;
@@ -119,7 +119,7 @@ static void make_qtiles(struct lk_attn_plan *p)
 
 		t->g0 = (int32_t)g;
 		t->g1 = (int32_t)end;
-		measure(p, t);
+		measure_tile(p, t);
 		p->order[p->nqtiles++] = t;
 	}
 	for (int64_t i = p->nqtiles - 1, later = p->nktiles; i >= 0; i--) {

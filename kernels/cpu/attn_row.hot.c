@@ -139,7 +139,7 @@ static void score_chunk(const struct rows *w, const struct lk_attn *a, int64_t s
 }
 
 /* Turns a row's scores into weights and shrinks what it has summed so far. 0 if the row still has seen nothing. */
-static int weigh(float *x, int64_t n, float *m, float *l, float *acc, int64_t dp)
+static int weigh_scores(float *x, int64_t n, float *m, float *l, float *acc, int64_t dp)
 {
 	vf top = lk_vset(*m), sum = { 0 };
 	float keep;
@@ -205,7 +205,7 @@ static void row_run(const struct lk_attn *a, int64_t from, int64_t to, const str
 			continue; // hidden keys are not even read
 		score_chunk(&w, a, s, n);
 		for (int64_t r = 0; r < w.n; r++)
-			if (!weigh(w.score + r * CHUNK, n, part->m + r, part->l + r, part->acc + r * w.dp, w.dp))
+			if (!weigh_scores(w.score + r * CHUNK, n, part->m + r, part->l + r, part->acc + r * w.dp, w.dp))
 				memset(w.score + r * CHUNK, 0, sizeof(float) * CHUNK);
 		sum_chunk(&w, a, s, n, part->acc);
 	}

@@ -1,4 +1,7 @@
-/* conv.c - a convolution on the CPU: what is kept for it, and which way it is computed. */
+/* conv.c - a convolution on the CPU: what is kept for it, and which way it is computed.
+ *
+ * 3x3 of stride 1 goes to conv_wino.c (Winograd), every other geometry to conv_direct.c (gather and multiply); the gradient of the
+ * input is a convolution again, whose weights are packed at the first backward. Gradients of weights are in conv_grad.c. */
 #include "kernels/cpu/image_int.h"
 
 #include <stdlib.h>

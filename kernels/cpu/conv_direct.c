@@ -70,7 +70,7 @@ static void start_row(float *c, int64_t n, const float *bias, const float *add)
 }
 
 /* Pixel of the output that grid row r stands for. */
-static int64_t place(const struct lk_conv_plan *p, const struct lk_conv_grid *g, const struct lk_view *out, int64_t r)
+static int64_t pixel_place(const struct lk_conv_plan *p, const struct lk_conv_grid *g, const struct lk_view *out, int64_t r)
 {
 	int64_t j = r % g->gw, i = r / g->gw % g->gh, img = r / g->gw / g->gh;
 	return (img * out->n[1] + p->os * i + p->py) * out->n[2] + p->os * j + p->px;
@@ -85,7 +85,7 @@ struct direct {
 };
 
 /* a: room for rows gathered rows; c: room for rows results where the output is not dense. */
-static void block(const struct direct *d, int64_t r0, int64_t rows, float *a, float *c)
+static void compute_block(const struct direct *d, int64_t r0, int64_t rows, float *a, float *c)
 {
 	const struct lk_conv_plan *p = d->p;
 	int64_t k = (int64_t)p->ny * p->nx * p->cin, n = p->cout, lda = lk_round_up(k, 16) + 16;
@@ -101,7 +101,7 @@ static void block(const struct direct *d, int64_t r0, int64_t rows, float *a, fl
 	}
 	d->hot->gemm(rows, n, k, from, lda, p->packed, k * d->hot->nr, to, n, 1);
 	for (int64_t r = 0; p->os > 1 && r < rows; r++)
-		memcpy(out + place(p, &d->g, d->out, r0 + r) * n, c + r * n, (size_t)n * sizeof *c);
+		memcpy(out + pixel_place(p, &d->g, d->out, r0 + r) * n, c + r * n, (size_t)n * sizeof *c);
 }
 
 /* Rows a block: enough blocks for every thread to have a few, whole register blocks each. */
@@ -127,7 +127,7 @@ int lk_conv_direct(struct lk_dev *dev, const struct lk_conv_plan *p, const struc
 		float *a = scratch + room * lk_thread();
 #pragma omp for schedule(dynamic)
 		for (int64_t r = 0; r < total; r += rows)
-			block(&d, r, total - r < rows ? total - r : rows, a, a + rows * lda);
+			compute_block(&d, r, total - r < rows ? total - r : rows, a, a + rows * lda);
 	}
 	return LK_OK;
 }

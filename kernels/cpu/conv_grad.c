@@ -44,7 +44,7 @@ static void add_parts(float *dw, const float *sum, int64_t n, int64_t parts, int
 	}
 }
 
-static int weights(struct lk_dev *dev, struct grad *d, float *dw)
+static int weight_grad(struct lk_dev *dev, struct grad *d, float *dw)
 {
 	int threads = lk_cpu(dev)->threads;
 	int64_t n = d->k * d->cout, room = PIXELS * (d->lda + lk_round_up(COLS, d->hot->nr));
@@ -118,6 +118,6 @@ int lk_conv_grad(struct lk_dev *dev, struct lk_conv *c, float *dw, float *db, co
 	if (dw && lk_conv_cpu(c)->wino_fwd)
 		rc = lk_conv_wino_grad(dev, lk_conv_cpu(c)->wino_fwd, dw, dy, x);
 	else if (dw)
-		rc = weights(dev, &d, dw);
+		rc = weight_grad(dev, &d, dw);
 	return rc || !db ? rc : bias(dev, &d, db);
 }

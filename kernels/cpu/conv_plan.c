@@ -27,7 +27,7 @@ int lk_conv_plan_steps(const struct lk_conv_geom *g)
 }
 
 /* Offset of (phase p, row a of the doubling, tap k), or 0 returned where it does not divide. */
-static int offset(int32_t s, int32_t up, int32_t pad, int32_t p, int32_t a, int32_t k, int32_t *off)
+static int tap_offset(int32_t s, int32_t up, int32_t pad, int32_t p, int32_t a, int32_t k, int32_t *off)
 {
 	int32_t num = up * p + a + pad - k;
 	if (num % s)
@@ -37,12 +37,12 @@ static int offset(int32_t s, int32_t up, int32_t pad, int32_t p, int32_t a, int3
 }
 
 /* First offset and how many: they are consecutive because num runs through consecutive integers. */
-static void span(int32_t s, int32_t up, int32_t pad, int32_t p, int32_t taps, int32_t *first, int32_t *n)
+static void tap_span(int32_t s, int32_t up, int32_t pad, int32_t p, int32_t taps, int32_t *first, int32_t *n)
 {
 	int32_t lo = INT32_MAX, hi = INT32_MIN, off;
 	for (int32_t a = 0; a < up; a++) {
 		for (int32_t k = 0; k < taps; k++) {
-			if (!offset(s, up, pad, p, a, k, &off))
+			if (!tap_offset(s, up, pad, p, a, k, &off))
 				continue;
 			lo = off < lo ? off : lo;
 			hi = off > hi ? off : hi;
@@ -56,8 +56,8 @@ void lk_conv_plan_bwd(struct lk_conv_plan *p, const struct lk_conv_geom *g, int 
 {
 	int32_t os = lk_conv_plan_steps(g);
 	struct lk_conv_plan q = { g->cout, g->cin, 0, 0, 0, 0, g->upsample * os / g->stride, 1, os, py, px, NULL };
-	span(g->stride, g->upsample, g->pad_top, py, g->kh, &q.fy, &q.ny);
-	span(g->stride, g->upsample, g->pad_left, px, g->kw, &q.fx, &q.nx);
+	tap_span(g->stride, g->upsample, g->pad_top, py, g->kh, &q.fy, &q.ny);
+	tap_span(g->stride, g->upsample, g->pad_left, px, g->kw, &q.fx, &q.nx);
 	if (!q.ny || !q.nx)
 		q.ny = q.nx = 0; /* no output looks at these pixels */
 	*p = q;
@@ -76,8 +76,8 @@ static void sum_taps(float *t, const struct lk_conv_plan *p, const struct lk_con
 	memset(t, 0, (size_t)g->cin * (size_t)g->cout * sizeof *t);
 	for (int32_t i = 0; i < up * up * g->kh * g->kw; i++) {
 		int32_t kj = i % g->kw, ki = i / g->kw % g->kh, ab = i / (g->kw * g->kh);
-		if (!offset(g->stride, up, g->pad_top, p->py, ab / up, ki, &oy) || oy != p->fy + ey ||
-		    !offset(g->stride, up, g->pad_left, p->px, ab % up, kj, &ox) || ox != p->fx + ex)
+		if (!tap_offset(g->stride, up, g->pad_top, p->py, ab / up, ki, &oy) || oy != p->fy + ey ||
+		    !tap_offset(g->stride, up, g->pad_left, p->px, ab % up, kj, &ox) || ox != p->fx + ex)
 			continue;
 		const float *tap = w + (int64_t)(ki * g->kw + kj) * g->cin * g->cout;
 		for (int64_t co = 0; co < g->cout; co++)

@@ -48,7 +48,7 @@ struct lk_conv_wino *lk_conv_wino_new(struct lk_dev *dev, const struct lk_conv_g
 }
 
 /* t (3,3,cout,cin): turned by half a circle, channels swapped. */
-static void turn(float *t, const float *w, int64_t cin, int64_t cout, int threads)
+static void turn_weights(float *t, const float *w, int64_t cin, int64_t cout, int threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(static)
 	for (int64_t i = 0; i < 9 * cout; i++) {
@@ -66,7 +66,7 @@ int lk_conv_wino_pack(struct lk_dev *dev, struct lk_conv_wino *k, const float *w
 		float *t = lk_cpu_scratch(dev, (size_t)(9 * k->cin * k->cout) * sizeof *t);
 		if (!t)
 			return lk_fail(dev, LK_ENOMEM, "no memory for the turned weights of a convolution");
-		turn(t, w, k->cout, k->cin, threads);
+		turn_weights(t, w, k->cout, k->cin, threads);
 		w = t;
 	}
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -114,7 +114,7 @@ static void tiles_out(const struct lk_wino_job *b, const float *m, int64_t first
 }
 
 /* Columns [j, j + cols) of product q over `tiles` rows; j is a whole number of panels. */
-static void product(const struct lk_wino_job *b, float *m, const float *v, int64_t tiles, int64_t q, int64_t j, int64_t cols)
+static void multiply_tiles(const struct lk_wino_job *b, float *m, const float *v, int64_t tiles, int64_t q, int64_t j, int64_t cols)
 {
 	b->gemm->gemm(tiles, cols, b->k->cin, v + q * b->vs, b->ldv, b->k->u + q * b->k->us + j * b->k->cin,
 		      b->k->cin * b->gemm->nr, m + q * b->ms + j, b->ldm, 0);
@@ -124,7 +124,7 @@ static void own_block(const struct lk_wino_job *b, float *v, float *m, int64_t f
 {
 	lk_wino_tiles_in(b, v, first, first, first + n);
 	for (int64_t q = 0; q < 36; q++)
-		product(b, m, v, n, q, 0, b->k->cout);
+		multiply_tiles(b, m, v, n, q, 0, b->k->cout);
 	tiles_out(b, m, first, first, first + n);
 }
 
@@ -138,7 +138,7 @@ static void shared_block(const struct lk_wino_job *b, float *v, float *m, int64_
 #pragma omp for schedule(dynamic)
 	for (int64_t i = 0; i < 36 * parts; i++) {
 		int64_t j = i % parts * cols;
-		product(b, m, v, n, i / parts, j, b->k->cout - j < cols ? b->k->cout - j : cols);
+		multiply_tiles(b, m, v, n, i / parts, j, b->k->cout - j < cols ? b->k->cout - j : cols);
 	}
 #pragma omp for schedule(dynamic, 2)
 	for (int64_t t = first; t < first + n; t++)

@@ -31,7 +31,7 @@ static void dy_pixels(const struct grad *g, int64_t t, const float **px)
 		px[q] = i + q / 4 < h && j + q % 4 < w ? at + (q / 4 * w + q % 4) * n : g->zeros_dy;
 }
 
-static void transform(const struct grad *g, int64_t first, int64_t t)
+static void transform_tile(const struct grad *g, int64_t first, int64_t t)
 {
 	const float *px[16];
 	lk_wino_tiles_in(&g->b, g->v, first, t, t + 1);
@@ -48,12 +48,12 @@ static void add_product(const struct grad *g, int64_t first, int64_t tiles, int6
 }
 
 /* Called by all threads of a team; each loop ends with their meeting. */
-static void block(const struct grad *g, int64_t first, int64_t n)
+static void add_block(const struct grad *g, int64_t first, int64_t n)
 {
 	int64_t cout = g->b.k->cout, cols = lk_round_up((cout + 3) / 4, g->b.gemm->nr), parts = (cout + cols - 1) / cols;
 #pragma omp for schedule(dynamic, 4)
 	for (int64_t t = first; t < first + n; t++)
-		transform(g, first, t);
+		transform_tile(g, first, t);
 #pragma omp for schedule(dynamic)
 	for (int64_t i = 0; i < 36 * parts; i++) {
 		int64_t j = i % parts * cols;
@@ -61,7 +61,7 @@ static void block(const struct grad *g, int64_t first, int64_t n)
 	}
 }
 
-static int prepare(struct lk_dev *dev, struct grad *g)
+static int prepare_grad(struct lk_dev *dev, struct grad *g)
 {
 	const struct lk_conv_wino *k = g->b.k;
 	int64_t nr = g->b.gemm->nr, zeros = lk_round_up(k->cin > k->cout ? k->cin : k->cout, 16);
@@ -87,13 +87,13 @@ int lk_conv_wino_grad(struct lk_dev *dev, const struct lk_conv_wino *k, float *d
 		      const struct lk_view *x)
 {
 	struct grad g = { .b = lk_wino_job(dev, k, dy, x) };
-	int threads = lk_cpu(dev)->threads, rc = prepare(dev, &g);
+	int threads = lk_cpu(dev)->threads, rc = prepare_grad(dev, &g);
 	if (rc)
 		return rc;
 #pragma omp parallel num_threads(threads)
 	{
 		for (int64_t t = 0; t < g.b.tiles; t += g.per)
-			block(&g, t, g.b.tiles - t < g.per ? g.b.tiles - t : g.per);
+			add_block(&g, t, g.b.tiles - t < g.per ? g.b.tiles - t : g.per);
 #pragma omp for schedule(static)
 		for (int64_t r = 0; r < k->cin; r++)
 			g.b.hot->weights_out(dw, g.u, g.us, g.ldu, k->cin, k->cout, r, r + 1);

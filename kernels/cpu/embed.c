@@ -1,4 +1,4 @@
-/* embed.c - rows picked from a table, and added back. */
+/* embed.c - rows picked from a table by id or from a view by index, and rows added back, without atomics. */
 #include <omp.h>
 #include <string.h>
 

@@ -3,7 +3,7 @@
 #include "kernels/cpu/vmath.h"
 
 /* Adds of one output: c = alpha sum + beta c, without reading c when beta is 0 (it may hold anything then). */
-static inline void put(float *c, float sum, float alpha, float beta)
+static inline void put_sum(float *c, float sum, float alpha, float beta)
 {
 	*c = beta == 0.0f ? alpha * sum : alpha * sum + beta * *c;
 }
@@ -32,7 +32,7 @@ static inline __attribute__((always_inline)) void tb_block(float *c, int64_t ldc
 	}
 	for (int i = 0; i < m; i++)
 		for (int q = 0; q < 4; q++)
-			put(c + i * ldc + q, lk_vsum(s[i][q]), alpha, beta);
+			put_sum(c + i * ldc + q, lk_vsum(s[i][q]), alpha, beta);
 }
 
 /* the last columns, one at a time */
@@ -47,7 +47,7 @@ static void tb_column(float *c, int64_t ldc, const float *a, int64_t lda, const 
 			s += lk_vload(b + j) * lk_vload(a + i * lda + j);
 		if (j < k)
 			s += lk_vload_n(b + j, k - j, 0.0f) * lk_vload_n(a + i * lda + j, k - j, 0.0f);
-		put(c + i * ldc, lk_vsum(s), alpha, beta);
+		put_sum(c + i * ldc, lk_vsum(s), alpha, beta);
 	}
 }
 

@@ -36,7 +36,7 @@ static double exact(const struct search *s, const float *z, const float *e)
 }
 
 /* dist (k, nr), least (blocks, nr): column i is z. */
-static int32_t choose(const struct search *s, const float *z, const float *dist, const float *least, int i)
+static int32_t choose_code(const struct search *s, const float *z, const float *dist, const float *least, int i)
 {
 	int nr = s->gemm->nr;
 	double best = INFINITY, low = INFINITY;
@@ -61,7 +61,7 @@ static int32_t choose(const struct search *s, const float *z, const float *dist,
 }
 
 /* Rows [i0, i0 + rows) of z, at most one panel. */
-static void panel(const struct search *s, int64_t i0, int64_t rows, float *packed, float *dist, float *least)
+static void search_panel(const struct search *s, int64_t i0, int64_t rows, float *packed, float *dist, float *least)
 {
 	int nr = s->gemm->nr;
 	for (int64_t i = 0; i < nr; i++)
@@ -73,10 +73,10 @@ static void panel(const struct search *s, int64_t i0, int64_t rows, float *packe
 		s->hot->distances(m, s->norm + k, dist + k * nr, least + b * nr);
 	}
 	for (int64_t i = 0; i < rows; i++)
-		s->idx[i0 + i] = choose(s, s->z + (i0 + i) * s->ldz, dist, least, (int)i);
+		s->idx[i0 + i] = choose_code(s, s->z + (i0 + i) * s->ldz, dist, least, (int)i);
 }
 
-static void norms(struct search *s, int threads)
+static void measure_codes(struct search *s, int threads)
 {
 	float most = 0.0f;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(max : most)
@@ -98,11 +98,11 @@ static int nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *
 	s.norm = lk_cpu_scratch(dev, (size_t)(norm + room * threads) * sizeof *s.norm);
 	if (!s.norm)
 		return lk_fail(dev, LK_ENOMEM, "no memory for the distances to %lld codes", (long long)s.k);
-	norms(&s, threads);
+	measure_codes(&s, threads);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
 	for (int64_t i = 0; i < s.n; i += nr) {
 		float *packed = s.norm + norm + room * lk_thread(), *dist = packed + s.d * nr;
-		panel(&s, i, s.n - i < nr ? s.n - i : nr, packed, dist, dist + s.k * nr);
+		search_panel(&s, i, s.n - i < nr ? s.n - i : nr, packed, dist, dist + s.k * nr);
 	}
 	return LK_OK;
 }

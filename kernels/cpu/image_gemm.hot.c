@@ -1,6 +1,6 @@
 /* image_gemm.hot.c - the matrix product under every convolution: rows times weights that were packed once.
  *
- * B (K,N) lies in panels of NR = 2 vectors: panel j holds columns [j NR, j NR + NR) as (K,NR), zeros behind column N.
+ * B (K,N) lies in panels of NR = 2 vectors: panel j holds columns [j NR, j NR + NR) as (K,NR), zeros after column N.
  * A is read where it lies, one broadcast for two FMAs, so its owner never packs it. MR x 2 accumulators stay in
  * registers: 12 x 2 of 32 with AVX-512, 6 x 2 of 16 otherwise.
  */

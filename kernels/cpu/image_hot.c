@@ -1,4 +1,5 @@
-/* image_hot.c - the inner loops of the image ops, one constant table for each instruction set. */
+/* image_hot.c - the inner loops of the image ops: the constant tables that image_gemm, conv_wino and image_norm.hot.c export for
+ * each instruction set, picked by that of the device. */
 #include <omp.h>
 
 #include "kernels/cpu/image_int.h"

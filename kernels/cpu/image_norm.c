@@ -41,7 +41,7 @@ static struct lk_gn_coef coefs_of(const struct norm *g, int64_t img)
 }
 
 /* Sum of row `which` (0, 1) over the parts of an image, channel j. */
-static double total(const struct norm *g, int64_t img, int which, int64_t j)
+static double total_of(const struct norm *g, int64_t img, int which, int64_t j)
 {
 	const float *s = g->sums + (img * g->parts * 2 + which) * g->ld + j;
 	double t = 0.0;
@@ -79,11 +79,11 @@ static void fwd_finish(const struct norm *g, int64_t img)
 	for (int64_t q = 0; q < g->groups; q++) {
 		double m = 0.0, sq = 0.0;
 		for (int64_t j = q * cg; j < (q + 1) * cg; j++)
-			m += shift[j] + total(g, img, 0, j) / n;
+			m += shift[j] + total_of(g, img, 0, j) / n;
 		m /= (double)cg;
 		for (int64_t j = q * cg; j < (q + 1) * cg; j++) {
-			double s = total(g, img, 0, j), d = shift[j] + s / n - m;
-			sq += total(g, img, 1, j) - s * s / n + n * d * d;
+			double s = total_of(g, img, 0, j), d = shift[j] + s / n - m;
+			sq += total_of(g, img, 1, j) - s * s / n + n * d * d;
 		}
 		g->mean[img * g->groups + q] = (float)m;
 		g->rstd[img * g->groups + q] = (float)(1.0 / sqrt(fmax(sq, 0.0) / (n * (double)cg) + g->eps));
@@ -114,8 +114,8 @@ static void bwd_finish(const struct norm *g, int64_t img)
 	for (int64_t q = 0; q < g->groups; q++) {
 		double s1 = 0.0, s2 = 0.0, rstd = g->rstd[img * g->groups + q];
 		for (int64_t j = q * cg; j < (q + 1) * cg; j++) {
-			ds[j] = total(g, img, 0, j);
-			db[j] = total(g, img, 1, j);
+			ds[j] = total_of(g, img, 0, j);
+			db[j] = total_of(g, img, 1, j);
 			s1 += db[j] * g->scale[j];
 			s2 += ds[j] * g->scale[j];
 		}
@@ -137,7 +137,7 @@ static void bwd_apply(const struct norm *g, int64_t img, int64_t part)
 typedef void stage(const struct norm *g, int64_t img, int64_t part);
 typedef void finish(const struct norm *g, int64_t img);
 
-static void run(const struct norm *g, int threads, stage *sums, finish *middle, stage *apply)
+static void run_stages(const struct norm *g, int threads, stage *sums, finish *middle, stage *apply)
 {
 	if (g->pixels * g->c * (int64_t)sizeof(float) <= SMALL && g->n >= threads) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -164,7 +164,7 @@ static void run(const struct norm *g, int threads, stage *sums, finish *middle, 
 	}
 }
 
-static int prepare(struct lk_dev *dev, struct norm *g)
+static int prepare_norm(struct lk_dev *dev, struct norm *g)
 {
 	g->ld = lk_round_up(g->c, 16);
 	g->parts = (g->pixels + PIXELS - 1) / PIXELS;
@@ -182,9 +182,9 @@ static int groupnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *mea
 {
 	struct norm g = { lk_image_norm(dev), x->data, NULL, scale, bias, y->data, mean, rstd, x->n[0],
 			  x->n[1] * x->n[2], x->n[3], 0, 0, groups, silu, eps, NULL, NULL, NULL };
-	int rc = prepare(dev, &g);
+	int rc = prepare_norm(dev, &g);
 	if (!rc)
-		run(&g, lk_cpu(dev)->threads, fwd_part, fwd_finish, fwd_apply);
+		run_stages(&g, lk_cpu(dev)->threads, fwd_part, fwd_finish, fwd_apply);
 	return rc;
 }
 
@@ -194,14 +194,14 @@ static int groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *ds
 {
 	struct norm g = { lk_image_norm(dev), x->data, dy->data, scale, bias, dx->data, NULL, NULL, x->n[0],
 			  x->n[1] * x->n[2], x->n[3], 0, 0, groups, silu, eps, NULL, NULL, NULL };
-	int rc = prepare(dev, &g);
+	int rc = prepare_norm(dev, &g);
 	if (rc)
 		return rc;
 	g.mean = (float *)mean; /* only read by the backward */
 	g.rstd = (float *)rstd;
 	for (int64_t img = 0; img < g.n; img++)
 		fill_coefs(&g, img);
-	run(&g, lk_cpu(dev)->threads, bwd_part, bwd_finish, bwd_apply);
+	run_stages(&g, lk_cpu(dev)->threads, bwd_part, bwd_finish, bwd_apply);
 	for (int64_t j = 0; j < g.c; j++) {
 		double ds = 0.0, db = 0.0;
 		for (int64_t img = 0; img < g.n; img++) {

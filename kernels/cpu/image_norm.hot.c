@@ -57,7 +57,7 @@ static inline vf xhat(const float *x, int64_t j, int64_t c, const struct lk_gn_c
 	return (load(x + j, c - j) - load(k->mean + j, c - j)) * load(k->rstd + j, c - j);
 }
 
-/* d becomes the gradient behind the affine map (it may be dy); its sums are those of the two parameters. */
+/* d becomes the gradient after the affine map (it may be dy); its sums are those of the two parameters. */
 static void grad_sums(float *d, const float *dy, const float *x, int64_t pixels, int64_t c, const struct lk_gn_coef *k,
 		      int silu, float *dscale, float *dbias)
 {

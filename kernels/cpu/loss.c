@@ -1,4 +1,5 @@
-/* loss.c - softmax cross-entropy, one row of logits after the other while it is in cache. */
+/* loss.c - softmax cross-entropy, one row of logits after the other while it is in cache: a pass for the largest, a pass for
+ * e^(x - max) and its sum, and with a gradient a third that scales (formulas: ref/xent.c). */
 #include <math.h>
 
 #include "kernels/cpu/dense_int.h"

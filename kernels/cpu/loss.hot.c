@@ -37,7 +37,7 @@ static float row_exp(float *x, float max, int64_t n, int store)
 
 		if (store)
 			lk_vstore_n(x + j, e, left);
-		if (left < LK_VEC) { // the lanes behind the row are 0, or NaN where max is infinite
+		if (left < LK_VEC) { // the lanes past the row are 0, or NaN where max is infinite
 			float t[LK_VEC];
 
 			lk_vstore(t, e);

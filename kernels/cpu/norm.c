@@ -1,4 +1,4 @@
-/* norm.c - RMS norm and SwiGLU over the rows of a batch. */
+/* norm.c - RMS norm and SwiGLU over the rows of a batch (formulas: ref/norm.c): threads take rows, norm.hot.c does one. */
 #include <string.h>
 
 #include "kernels/cpu/dense_int.h"

@@ -28,7 +28,7 @@ void lk_rope_free(struct lk_rope_table *t)
 	free(t);
 }
 
-static int grow(void **p, size_t count, size_t size)
+static int grow_array(void **p, size_t count, size_t size)
 {
 	free(*p);
 	*p = malloc(count * size);
@@ -48,13 +48,13 @@ static int make_room(struct lk_rope_table *t, int64_t n, int64_t d)
 	t->n = 0;
 	if (n * d > t->room) {
 		t->room = 0;
-		rc = grow((void **)&t->cs, (size_t)(n * d), sizeof *t->cs);
-		rc = rc ? rc : grow((void **)&t->sn, (size_t)(n * d), sizeof *t->sn);
+		rc = grow_array((void **)&t->cs, (size_t)(n * d), sizeof *t->cs);
+		rc = rc ? rc : grow_array((void **)&t->sn, (size_t)(n * d), sizeof *t->sn);
 		t->room = rc ? 0 : n * d;
 	}
 	if (!rc && n > t->pos_room) {
 		t->pos_room = 0;
-		rc = grow((void **)&t->pos, (size_t)n, sizeof *t->pos);
+		rc = grow_array((void **)&t->pos, (size_t)n, sizeof *t->pos);
 		t->pos_room = rc ? 0 : n;
 	}
 	return rc;

@@ -1,4 +1,5 @@
-/* vector.c - element-wise ops, sums, copies and AdamW on the cpu device. */
+/* vector.c - element-wise ops, sums, copies and AdamW on the cpu device: stretches of fixed length for the threads, whose inner
+ * loops are in vector.hot.c. A sum adds its stretches in their order. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,7 @@ static int64_t count(const struct lk_view *v)
 	return n;
 }
 
-static int64_t piece(int64_t i, int64_t n)
+static int64_t piece_size(int64_t i, int64_t n)
 {
 	return n - i < STRETCH ? n - i : STRETCH;
 }
@@ -79,7 +80,7 @@ static int cast(struct lk_dev *dev, const struct lk_view *y, const struct lk_vie
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n)) schedule(static)
 	for (int64_t i = 0; i < n; i += STRETCH)
-		cast_piece(hot, y, x, i, piece(i, n));
+		cast_piece(hot, y, x, i, piece_size(i, n));
 	return 0;
 }
 
@@ -92,10 +93,10 @@ static int axpy(struct lk_dev *dev, const struct lk_view *y, float a, const stru
 #pragma omp parallel for num_threads(lk_threads_for(dev, n)) schedule(static)
 	for (int64_t i = 0; i < n; i += STRETCH) {
 		if (plain) {
-			hot->axpy((float *)y->data + i, a, (const float *)x->data + i, piece(i, n));
+			hot->axpy((float *)y->data + i, a, (const float *)x->data + i, piece_size(i, n));
 			continue;
 		}
-		for (int64_t j = i; j < i + piece(i, n); j++)
+		for (int64_t j = i; j < i + piece_size(i, n); j++)
 			lk_put(y->data, y->dtype, j, lk_get(y->data, y->dtype, j) + a * lk_get(x->data, x->dtype, j));
 	}
 	return 0;
@@ -109,10 +110,10 @@ static int scale(struct lk_dev *dev, const struct lk_view *y, float a)
 #pragma omp parallel for num_threads(lk_threads_for(dev, n)) schedule(static)
 	for (int64_t i = 0; i < n; i += STRETCH) {
 		if (y->dtype == LK_F32) {
-			hot->scale((float *)y->data + i, a, piece(i, n));
+			hot->scale((float *)y->data + i, a, piece_size(i, n));
 			continue;
 		}
-		for (int64_t j = i; j < i + piece(i, n); j++)
+		for (int64_t j = i; j < i + piece_size(i, n); j++)
 			lk_put(y->data, y->dtype, j, a * lk_get(y->data, y->dtype, j));
 	}
 	return 0;
@@ -145,9 +146,9 @@ static int adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n)) schedule(static)
 	for (int64_t i = 0; i < n; i += STRETCH) {
-		hot->adamw(p + i, m + i, v + i, g + i, piece(i, n), cfg);
+		hot->adamw(p + i, m + i, v + i, g + i, piece_size(i, n), cfg);
 		if (p_compute && p_compute != p)
-			memcpy((float *)p_compute + i, p + i, (size_t)piece(i, n) * sizeof *p);
+			memcpy((float *)p_compute + i, p + i, (size_t)piece_size(i, n) * sizeof *p);
 	}
 	return 0;
 }

@@ -37,7 +37,7 @@ static inline vf lk_vset(float a)
 	return (vf){ 0 } + a; // -0.0f becomes 0.0f
 }
 
-/* The first n < LK_VEC floats; the other lanes are `fill`. Never reads behind p + n. */
+/* The first n < LK_VEC floats; the other lanes are `fill`. Never reads past p + n. */
 static inline vf lk_vload_n(const float *p, int64_t n, float fill)
 {
 #if LK_VEC == 16

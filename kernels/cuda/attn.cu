@@ -61,7 +61,7 @@ static struct lk_attn_job job_of(const struct lk_attn *a)
 
 enum variant { ANY, MMA, SM90, ROW, BAD };
 
-static enum variant insisted(void)
+static enum variant insisted_variant(void)
 {
 	const char *s = getenv("LWM_CUDA_ATTN");
 
@@ -94,9 +94,9 @@ static int check_common(struct lk_dev *dev, const char *op, const struct lk_attn
 	return 0;
 }
 
-static int forward(struct lk_dev *dev, const char *op, const struct lk_attn_job *j)
+static int forward_by_variant(struct lk_dev *dev, const char *op, const struct lk_attn_job *j)
 {
-	enum variant want = insisted();
+	enum variant want = insisted_variant();
 	int rc = check_common(dev, op, j, want);
 
 	lk_stream(dev);
@@ -123,7 +123,7 @@ static int attn_fwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk
 	j.m = st->m;
 	j.l = st->l;
 	j.acc = st->acc;
-	return forward(dev, "attn_fwd", &j);
+	return forward_by_variant(dev, "attn_fwd", &j);
 }
 
 static int attn_once(struct lk_dev *dev, const struct lk_attn *a, const struct lk_view *o, float *lse)
@@ -137,14 +137,14 @@ static int attn_once(struct lk_dev *dev, const struct lk_attn *a, const struct l
 	j.lse = lse;
 	if (!j.tk)
 		return lk_attn_nothing(dev, &j);
-	return forward(dev, "attn_once", &j);
+	return forward_by_variant(dev, "attn_once", &j);
 }
 
 static int attn_bwd(struct lk_dev *dev, const struct lk_attn *a, const struct lk_view *dout, const float *lse,
 		    const float *delta, const struct lk_view *dq, const struct lk_view *dk, const struct lk_view *dv)
 {
 	struct lk_attn_job j = job_of(a);
-	enum variant want = insisted();
+	enum variant want = insisted_variant();
 	int rc = check_common(dev, "attn_bwd", &j, want);
 
 	j.dout = static_cast<const lk_bf16 *>(dout->data);

@@ -1,4 +1,6 @@
-/* attn_plan.c - makes tile schedules of attention. See attn_plan.h. */
+/* attn_plan.c - makes tile schedules of attention (attn_plan.h): tiles of queries and keys are summarized by their ranges of
+ * positions and segments, and each tile gets the runs of tiles that it meets, those entirely seen apart from those that need the
+ * mask. */
 #include "kernels/cuda/attn_plan.h"
 
 #include <stdlib.h>
@@ -11,7 +13,7 @@ struct sum {
 
 enum {
 	GROUP = 64,     /* tiles of the other side that are looked at together first */
-	LIST_MOST = 512 /* runs of one tile; what comes behind goes into the last one. Only scattered segments get there. */
+	LIST_MOST = 512 /* runs of one tile; what follows goes into the last one. Only scattered segments get there. */
 };
 
 static const struct sum nothing = { INT32_MAX, INT32_MIN, INT32_MAX, INT32_MIN, 1 };
@@ -95,7 +97,7 @@ static int side_make(struct side *d, const struct lk_seq *s, int width, int whol
 
 enum sight { NONE, ALL, SOME };
 
-static enum sight sight(const struct sum *q, const struct sum *k, int causal)
+static enum sight tiles_in_sight(const struct sum *q, const struct sum *k, int causal)
 {
 	if (q->seg_min > k->seg_max || k->seg_min > q->seg_max || (causal && k->pos_min > q->pos_max))
 		return NONE;
@@ -104,7 +106,7 @@ static enum sight sight(const struct sum *q, const struct sum *k, int causal)
 	return SOME;
 }
 
-/* Puts tiles [first, end) behind the list under construction. */
+/* Appends tiles [first, end) to the list under construction. */
 static int append(struct build *b, int64_t first, int64_t end, int mask)
 {
 	struct lk_sched *s = b->s;
@@ -138,7 +140,7 @@ static int list_group(struct build *b, const struct sum *own, const struct side 
 
 	for (int64_t i = g * GROUP; !rc && i < end; i++) {
 		const struct sum *t = &other->tile[i];
-		enum sight w = by_key ? sight(t, own, causal) : sight(own, t, causal);
+		enum sight w = by_key ? tiles_in_sight(t, own, causal) : tiles_in_sight(own, t, causal);
 
 		if (w != NONE)
 			rc = append(b, i, i + 1, w == SOME);
@@ -153,7 +155,7 @@ static int list_tile(struct build *b, const struct sum *own, const struct side *
 	b->list = b->s->nruns;
 	for (int64_t g = 0; !rc && g < other->groups; g++) {
 		const struct sum *t = &other->group[g];
-		enum sight w = by_key ? sight(t, own, causal) : sight(own, t, causal);
+		enum sight w = by_key ? tiles_in_sight(t, own, causal) : tiles_in_sight(own, t, causal);
 		int64_t end = (g + 1) * GROUP < other->tiles ? (g + 1) * GROUP : other->tiles;
 
 		if (w == ALL)
@@ -169,7 +171,7 @@ struct weight {
 	int32_t tile;
 };
 
-static int heavier(const void *x, const void *y)
+static int compare_weight(const void *x, const void *y)
 {
 	const struct weight *a = x, *b = y;
 
@@ -192,7 +194,7 @@ static int put_in_order(struct lk_sched *s)
 			w[i].pairs += s->runs[r].pairs;
 		s->pairs += w[i].pairs;
 	}
-	qsort(w, (size_t)s->tiles, sizeof *w, heavier);
+	qsort(w, (size_t)s->tiles, sizeof *w, compare_weight);
 	for (int64_t i = 0; i < s->tiles; i++)
 		s->order[i] = w[i].tile;
 	free(w);
@@ -238,7 +240,7 @@ int lk_sched_make(struct lk_sched *s, const struct lk_seq *q, const struct lk_se
 
 void lk_sched_free(struct lk_sched *s)
 {
-	free(s->start); // and the order behind it
+	free(s->start); // and the order, which follows it
 	free(s->runs);
 	memset(s, 0, sizeof *s);
 }

@@ -31,7 +31,7 @@ struct lk_sched {
 	struct lk_sched_run *runs;
 };
 
-/* by_key 0: lists for tiles of queries; 1: lists for tiles of keys. LK_ENOMEM: nothing is left behind. Time grows with the
+/* by_key 0: lists for tiles of queries; 1: lists for tiles of keys. LK_ENOMEM: nothing is left to free. Time grows with the
  * tiles of one side times the sixty-fourth of the other, and with the length of the lists. */
 int lk_sched_make(struct lk_sched *s, const struct lk_seq *q, const struct lk_seq *k, int causal, int bq, int bk,
 		  int by_key);

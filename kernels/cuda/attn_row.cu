@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(THREADS) row_kernel(const struct lk_attn_job j
 	for (; k0 < end; k0 += KEYS * WARPS) {
 		float s[2][4];
 		uint32_t weight[NT][2];
-		int next = end - k0 > KEYS * WARPS ? k0 + KEYS * WARPS : tk; // behind the last key nothing is read
+		int next = end - k0 > KEYS * WARPS ? k0 + KEYS * WARPS : tk; // nothing is read past the last key
 
 		scores<T, DP, NT>(s, &st, &k);
 		take_keys<T, DP, VEC>(&k, &j, &w, next);
@@ -337,7 +337,7 @@ static __global__ void join_kernel(const struct lk_attn_job j, const struct part
 		put_output(&j, row, d, top, total, x);
 }
 
-static int join(struct lk_dev *dev, const struct lk_attn_job *j, const struct parts *p)
+static int join_parts(struct lk_dev *dev, const struct lk_attn_job *j, const struct parts *p)
 {
 	int width = (j->d + 31) / 32 * 32, runs = (p->count + 15) / 16;
 
@@ -385,7 +385,7 @@ static int launch(struct lk_dev *dev, const struct lk_attn_job *j, const struct 
 	return lk_launched(dev, "attention of few queries");
 }
 
-template <typename T, int DP> static int choose(struct lk_dev *dev, const struct lk_attn_job *j, const struct parts *p)
+template <typename T, int DP> static int choose_kernel(struct lk_dev *dev, const struct lk_attn_job *j, const struct parts *p)
 {
 	if (!j->vec)
 		return launch<T, DP, 2, false>(dev, j, p);
@@ -400,8 +400,8 @@ int lk_attn_row_fwd(struct lk_dev *dev, const struct lk_attn_job *j)
 	if (rc)
 		return rc;
 	if (j->k_scale)
-		rc = j->d <= 64 ? choose<int8_t, 64>(dev, j, &p) : choose<int8_t, 128>(dev, j, &p);
+		rc = j->d <= 64 ? choose_kernel<int8_t, 64>(dev, j, &p) : choose_kernel<int8_t, 128>(dev, j, &p);
 	else
-		rc = j->d <= 64 ? choose<lk_bf16, 64>(dev, j, &p) : choose<lk_bf16, 128>(dev, j, &p);
-	return rc ? rc : join(dev, j, &p);
+		rc = j->d <= 64 ? choose_kernel<lk_bf16, 64>(dev, j, &p) : choose_kernel<lk_bf16, 128>(dev, j, &p);
+	return rc ? rc : join_parts(dev, j, &p);
 }

@@ -54,7 +54,7 @@ split_codes(lk_bf16 *codes, float *ee, unsigned *most, const float *book, int64_
 	}
 }
 
-/* Rows of z that are not as the tensor cores want them: (n,dp), zeros behind d. */
+/* Rows of z that are not as the tensor cores want them: (n,dp), zeros after d. */
 static __global__ void __launch_bounds__(PACK_THREADS)
 pad_rows(lk_bf16 *to, const lk_bf16 *z, int64_t row, int64_t n, int32_t d, int32_t dp)
 {
@@ -207,7 +207,7 @@ __device__ static inline void walk(const struct nearest *p, lk_bf16 *tiles, floa
 	}
 }
 
-/* limit[r] = least score of row r + two margins. A score errs by the bits of e behind lo (2^-17 of |z||e|), the sums of
+/* limit[r] = least score of row r + two margins. A score errs by the bits of e after lo (2^-17 of |z||e|), the sums of
  * fp32 over 2 dp products, and the rounding of |e|^2 and of the result. */
 __device__ static inline void set_limits(const struct nearest *p, float *limit, float (*of_warps)[BM], const float *least,
 					 int64_t m0)
@@ -303,7 +303,7 @@ static int launch(struct lk_dev *dev, const struct nearest *p)
 }
 
 /* Where everything stands: codes, their squares, and z where its rows are not as the tensor cores want them. */
-static struct nearest plan(struct lk_cutter *cut, int32_t *idx, const struct lk_view *z, const struct lk_view *book)
+static struct nearest plan_search(struct lk_cutter *cut, int32_t *idx, const struct lk_view *z, const struct lk_view *book)
 {
 	int64_t n = z->n[0], k = book->n[0], d = z->n[1], dp = lk_round_up(d, BK), size = sizeof(lk_bf16);
 	struct nearest p = {};
@@ -327,7 +327,7 @@ static struct nearest plan(struct lk_cutter *cut, int32_t *idx, const struct lk_
 	return p;
 }
 
-static int prepare(struct lk_dev *dev, const struct nearest *p, const struct lk_view *z)
+static int prepare_search(struct lk_dev *dev, const struct nearest *p, const struct lk_view *z)
 {
 	const lk_bf16 *from = static_cast<const lk_bf16 *>(z->data);
 	lk_bf16 *codes = const_cast<lk_bf16 *>(p->codes);
@@ -352,13 +352,13 @@ static int nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *
 
 	if (z->dtype != LK_BF16)
 		return lk_cuda_fail(dev, LK_EUNSUP, "nearest_code: latents are bf16 on this device");
-	plan(&cut, idx, z, codebook);
+	plan_search(&cut, idx, z, codebook);
 	cut.base = static_cast<char *>(lk_scratch(dev, "nearest_code", cut.used));
 	if (!cut.base)
 		return LK_ENOMEM;
 	cut.used = 0;
-	p = plan(&cut, idx, z, codebook);
-	rc = prepare(dev, &p, z);
+	p = plan_search(&cut, idx, z, codebook);
+	rc = prepare_search(dev, &p, z);
 	return rc ? rc : launch(dev, &p);
 }
 

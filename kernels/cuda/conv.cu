@@ -8,7 +8,7 @@ static struct lk_conv_packs *packs(const struct lk_conv *c)
 	return static_cast<struct lk_conv_packs *>(c->impl);
 }
 
-static int pack(struct lk_dev *dev, struct lk_conv *c, int backward)
+static int pack_weights(struct lk_dev *dev, struct lk_conv *c, int backward)
 {
 	void *p = packs(c)->w[backward];
 	int64_t bytes = lk_conv_packed(&c->g, backward) * static_cast<int64_t>(sizeof(lk_bf16));
@@ -39,7 +39,7 @@ static int conv_new(struct lk_dev *dev, struct lk_conv *c)
 	c->impl = calloc(1, sizeof(struct lk_conv_packs));
 	if (!c->impl)
 		return lk_cuda_fail(dev, LK_ENOMEM, "conv_new: out of memory");
-	rc = pack(dev, c, 0);
+	rc = pack_weights(dev, c, 0);
 	if (rc)
 		conv_free(c);
 	return rc;
@@ -47,9 +47,9 @@ static int conv_new(struct lk_dev *dev, struct lk_conv *c)
 
 static int conv_refresh(struct lk_dev *dev, struct lk_conv *c)
 {
-	int rc = pack(dev, c, 0);
+	int rc = pack_weights(dev, c, 0);
 
-	return rc || !packs(c)->w[1] ? rc : pack(dev, c, 1);
+	return rc || !packs(c)->w[1] ? rc : pack_weights(dev, c, 1);
 }
 
 /* ---- images as the kernels want them ---- */
@@ -98,7 +98,7 @@ static const lk_bf16 *image_data(const struct image *im)
 /* ---- passes ---- */
 
 /* LWM_CUDA_CONV=mma keeps to the instructions that every chip has. */
-static int product(struct lk_dev *dev, const struct lk_conv_gemm *p)
+static int run_product(struct lk_dev *dev, const struct lk_conv_gemm *p)
 {
 	const char *s = getenv("LWM_CUDA_CONV");
 	int rc = s && strcmp(s, "mma") == 0 ? LK_EUNSUP : lk_conv_product_sm90(dev, p);
@@ -137,7 +137,7 @@ static int run_pass(struct lk_dev *dev, const struct lk_conv *c, int backward, c
 		a.wide = n % 8 == 0 && lk_aligned16(a.dst) && lk_aligned16(a.add);
 		w += n * p.k;
 		if (a.m)
-			rc = product(dev, &a);
+			rc = run_product(dev, &a);
 	}
 	return rc;
 }
@@ -217,7 +217,7 @@ static int run_backward(struct lk_dev *dev, struct lk_conv *c, const struct back
 	if (!rc && db)
 		rc = lk_conv_bias_grad(dev, db, b->db_part, static_cast<const lk_bf16 *>(dy->data), pixels_of(dy), c->g.cout);
 	if (!rc && dx && !packs(c)->w[1])
-		rc = pack(dev, c, 1);
+		rc = pack_weights(dev, c, 1);
 	return rc || !dx ? rc : run_pass(dev, c, 1, dx, &b->dy, nullptr, nullptr);
 }
 

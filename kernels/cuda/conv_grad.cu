@@ -58,7 +58,7 @@ __device__ static inline struct walk walk_from(const struct lk_conv_dw *p, int64
 
 /* A thread's column of pieces of the left tile: one tap, 8 channels of x. */
 struct column {
-	int32_t i, j, c; /* c -1: behind the last one */
+	int32_t i, j, c; /* c -1: past the last one */
 };
 
 __device__ static inline struct column column_of(const struct lk_conv_dw *p, int64_t piece)

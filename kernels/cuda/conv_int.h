@@ -1,6 +1,6 @@
 /* conv_int.h - what conv.cu (the ops), conv_pack.cu, conv_mma.cu and conv_grad.cu share.
  *
- * Everything behind conv.cu sees images whose channels are a multiple of 8 and aligned to 16 bytes: other ones are
+ * Everything that conv.cu calls sees images whose channels are a multiple of 8 and aligned to 16 bytes: other ones are
  * copied into scratch first, with zeros as the missing channels. `c8` is the number of such groups of 8 channels.
  */
 #ifndef LK_CUDA_CONV_INT_H
@@ -45,7 +45,7 @@ int64_t lk_conv_dw_tiles(const struct lk_conv_geom *g);
 int64_t lk_conv_db_parts(int64_t pixels);
 int lk_conv_bias_grad(struct lk_dev *dev, float *db, float *part, const lk_bf16 *dy, int64_t pixels, int32_t c);
 
-/* y (pixels, round up of c to 8) = x (pixels,c), zeros behind. */
+/* y (pixels, round up of c to 8) = x (pixels,c), then zeros. */
 int lk_conv_pad(struct lk_dev *dev, lk_bf16 *y, const lk_bf16 *x, int64_t pixels, int32_t c);
 /* Writes the packed weights of all phases of a direction. */
 int lk_conv_pack(struct lk_dev *dev, lk_bf16 *packed, const struct lk_conv_geom *g, int backward, const float *w);

@@ -1,4 +1,4 @@
-/* conv_plan.c - see the header. */
+/* conv_plan.c - a convolution as matrix products: phases, taps, rows and splits of the scheme in conv_plan.h. */
 #include "kernels/cuda/conv_plan.h"
 
 enum {

@@ -6,7 +6,7 @@
  * A *pass* computes dst from src: forward (dst = y, src = x) or backward (dst = dx, src = dy). Its outputs fall into
  * `step` phases along each axis; outputs phase, phase + step, phase + 2 step, ... of a phase all see the source through the
  * same window: number a of them reads src[a stride + first + j] for j in [0,taps) with weights of its own. Those are the
- * sums of the taps t that fall on j, which saves more than half of the work of a 3x3 window behind a doubling:
+ * sums of the taps t that fall on j, which saves more than half of the work of a 3x3 window after a doubling:
  *	forward:  j = floor((phase s + t - p) / up) - first
  *	backward: j = (up phase + d + p - t) / s - first, for every d in [0,up) that divides evenly
  * So every pass is a matrix product (dst pixels of a phase) x (window, channels) with a gather in front.

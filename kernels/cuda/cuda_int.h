@@ -28,7 +28,7 @@ typedef __nv_bfloat16 lk_bf16;
 
 enum { LK_PINNED_BYTES = 4096 };
 
-/* The state behind dev->impl. A fork has its own, with its own stream and scratch. */
+/* What dev->impl points to. A fork has its own, with its own stream and scratch. */
 struct lk_cuda {
 	int index;       /* of the GPU */
 	int cc;          /* compute capability, 90 for Hopper */

@@ -158,7 +158,8 @@ static int64_t chunk_for(int64_t n)
 }
 
 template <typename T>
-static int typed(struct lk_dev *dev, struct embed_sums *a, const struct lk_view *dy, const int32_t *ids, int32_t first, bool vec)
+static int sum_rows_of(struct lk_dev *dev, struct embed_sums *a, const struct lk_view *dy, const int32_t *ids, int32_t first,
+		       bool vec)
 {
 	int64_t chunks = lk_ceil_div(a->n, a->chunk);
 	size_t sort = lk_sort_bytes(a->n), parts = static_cast<size_t>(2 * chunks * a->d) * sizeof(float);
@@ -194,6 +195,6 @@ int lk_cuda_embed_bwd(struct lk_dev *dev, const struct lk_view *dtable, const in
 	a.rows = dtable->n[0];
 	a.chunk = chunk_for(a.n);
 	vec = lk_vec_rows(dy) && lk_vec_rows(dtable);
-	return dy->dtype == LK_BF16 ? typed<lk_bf16>(dev, &a, dy, ids, first, vec)
-				    : typed<float>(dev, &a, dy, ids, first, vec);
+	return dy->dtype == LK_BF16 ? sum_rows_of<lk_bf16>(dev, &a, dy, ids, first, vec)
+				    : sum_rows_of<float>(dev, &a, dy, ids, first, vec);
 }

@@ -74,7 +74,7 @@ template <int V> __device__ static inline void store(lk_bf16 *p, const float *v)
 		p[0] = __float2bfloat16(v[0]);
 }
 
-/* B pixels from k on; those behind the part stay as they are. */
+/* B pixels from k on; those after the part stay as they are. */
 template <int V, int B>
 __device__ static inline void load_batch(float (&v)[B][V], const lk_bf16 *from, const struct norm *p, const struct lane *l,
 					 int64_t k)
@@ -251,7 +251,7 @@ template <int V> static __global__ void __launch_bounds__(THREADS) fwd_apply(con
 
 /* ---- backward ---- */
 
-/* h: normalised x in, d: dy in; d becomes the gradient behind the affine map. */
+/* h: normalised x in, d: dy in; d becomes the gradient after the affine map. */
 template <int V>
 __device__ static inline void back_silu(float *d, float *h, const struct affine<V> *f, int silu)
 {
@@ -371,7 +371,7 @@ static __global__ void __launch_bounds__(THREADS) bwd_params(const struct norm p
 
 /* ---- launches ---- */
 
-static void plan(struct norm *p, const struct lk_view *x, int groups)
+static void plan_norm(struct norm *p, const struct lk_view *x, int groups)
 {
 	p->x = static_cast<const lk_bf16 *>(x->data);
 	p->n = x->n[0];
@@ -384,7 +384,7 @@ static void plan(struct norm *p, const struct lk_view *x, int groups)
 }
 
 /* The three kernels; a grid has room for MOST_IMAGES. */
-template <int V> static int run(struct lk_dev *dev, const char *op, struct norm p)
+template <int V> static int run_norm(struct lk_dev *dev, const char *op, struct norm p)
 {
 	auto parts = p.dy ? bwd_parts<V> : fwd_parts<V>, apply = p.dy ? bwd_apply<V> : fwd_apply<V>;
 	auto groups = p.dy ? bwd_groups : fwd_groups;
@@ -413,7 +413,7 @@ static int groupnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *mea
 
 	if (x->dtype != LK_BF16 || y->dtype != LK_BF16)
 		return lk_cuda_fail(dev, LK_EUNSUP, "groupnorm_fwd: images are bf16 on this device");
-	plan(&p, x, groups);
+	plan_norm(&p, x, groups);
 	p.y = static_cast<lk_bf16 *>(y->data);
 	p.mean = mean;
 	p.rstd = rstd;
@@ -424,11 +424,11 @@ static int groupnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *mea
 	p.part = static_cast<float2 *>(lk_scratch(dev, "groupnorm_fwd", sizeof(float2) * static_cast<size_t>(p.n * p.parts * p.c)));
 	if (!p.part)
 		return LK_ENOMEM;
-	return p.c % 8 == 0 && lk_aligned16(p.x) && lk_aligned16(p.y) ? run<8>(dev, "groupnorm_fwd", p) :
-									  run<1>(dev, "groupnorm_fwd", p);
+	return p.c % 8 == 0 && lk_aligned16(p.x) && lk_aligned16(p.y) ? run_norm<8>(dev, "groupnorm_fwd", p) :
+									  run_norm<1>(dev, "groupnorm_fwd", p);
 }
 
-/* part, image and group, one behind the other */
+/* part, image and group, one after the other */
 static int bwd_scratch(struct lk_dev *dev, struct norm *p)
 {
 	int64_t parts = p->n * p->parts * p->c, images = p->n * p->c, groups = p->n * p->groups;
@@ -450,7 +450,7 @@ static int groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *ds
 	(void)eps; /* it is in rstd */
 	if (x->dtype != LK_BF16 || dx->dtype != LK_BF16 || dy->dtype != LK_BF16)
 		return lk_cuda_fail(dev, LK_EUNSUP, "groupnorm_bwd: images are bf16 on this device");
-	plan(&p, x, groups);
+	plan_norm(&p, x, groups);
 	p.dy = static_cast<const lk_bf16 *>(dy->data);
 	p.y = static_cast<lk_bf16 *>(dx->data);
 	p.mean = const_cast<float *>(mean);
@@ -463,8 +463,8 @@ static int groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *ds
 	rc = bwd_scratch(dev, &p);
 	if (!rc)
 		rc = p.c % 8 == 0 && lk_aligned16(p.x) && lk_aligned16(p.dy) && lk_aligned16(p.y) ?
-			     run<8>(dev, "groupnorm_bwd", p) :
-			     run<1>(dev, "groupnorm_bwd", p);
+			     run_norm<8>(dev, "groupnorm_bwd", p) :
+			     run_norm<1>(dev, "groupnorm_bwd", p);
 	if (rc)
 		return rc;
 	LK_LAUNCH(bwd_params, static_cast<unsigned>(lk_ceil_div(p.c, THREADS)), THREADS, 0, lk_stream(dev), p);

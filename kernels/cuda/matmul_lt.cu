@@ -139,7 +139,7 @@ static cublasStatus_t prefer(cublasLtMatmulPreference_t pref, const struct lk_mm
 }
 
 /* Fills p->algo, or says that there is none. */
-static cublasStatus_t choose(cublasLtHandle_t handle, struct plan *p)
+static cublasStatus_t choose_algorithm(cublasLtHandle_t handle, struct plan *p)
 {
 	cublasLtMatmulHeuristicResult_t best = {};
 	cublasLtMatmulPreference_t pref;
@@ -177,7 +177,7 @@ static struct plan *plan_of(struct lk_dev *dev, struct lt *lt, const struct lk_m
 	p->mm = *mm;
 	st = describe(p);
 	if (st == CUBLAS_STATUS_SUCCESS)
-		st = choose(lt->handle, p);
+		st = choose_algorithm(lt->handle, p);
 	if (st != CUBLAS_STATUS_SUCCESS) {
 		plan_drop(p);
 		fail(dev, "choosing an algorithm", st);

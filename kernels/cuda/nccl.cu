@@ -60,7 +60,7 @@ static void *find(void *lib, const char *name)
 }
 
 #define TAKE(name) nccl.name = reinterpret_cast<decltype(&nccl##name)>(find(lib, "nccl" #name));
-static void *load(void)
+static void *load_nccl(void)
 {
 	const char *set = getenv("LWM_NCCL_LIB");
 
@@ -68,7 +68,7 @@ static void *load(void)
 }
 #else
 #define TAKE(name) nccl.name = nccl##name; /* they are linked to */
-static void *load(void)
+static void *load_nccl(void)
 {
 	return dlopen(nullptr, RTLD_NOW);
 }
@@ -76,7 +76,7 @@ static void *load(void)
 
 static void open_nccl(void)
 {
-	void *lib = load(); // stays
+	void *lib = load_nccl(); // stays
 	int version = 0;
 
 	if (!lib) {
@@ -93,7 +93,7 @@ static struct cuda_group *group_of(struct lk_group *g)
 	return static_cast<struct cuda_group *>(g->impl);
 }
 
-static int usable(struct lk_dev *dev)
+static int check_nccl(struct lk_dev *dev)
 {
 	pthread_once(&nccl_once, open_nccl);
 	return *nccl.why ? lk_cuda_fail(dev, LK_EUNSUP, "%s", nccl.why) : 0;
@@ -128,7 +128,7 @@ static int check_cuda(struct lk_group *g, const char *op, cudaError_t rc)
 
 /* ---- waiting ---- */
 
-static double now(void)
+static double seconds_now(void)
 {
 	struct timespec t;
 
@@ -149,7 +149,7 @@ static void pause_a_little(int polls)
 static int await(struct lk_group *g, const char *op, cudaEvent_t ev, double seconds)
 {
 	struct cuda_group *n = group_of(g);
-	double end = now() + seconds;
+	double end = seconds_now() + seconds;
 
 	for (int polls = 0;; polls += polls < 1 << 20) {
 		cudaError_t rc = cudaEventQuery(ev);
@@ -160,7 +160,7 @@ static int await(struct lk_group *g, const char *op, cudaEvent_t ev, double seco
 			return check_nccl(g, op, heard);
 		if (rc != cudaErrorNotReady)
 			return check_cuda(g, op, rc);
-		if (now() > end) {
+		if (seconds_now() > end) {
 			give_up(n);
 			return lk_cuda_fail(g->dev, LK_EDEVICE,
 					    "%s: rank %d of %d heard nothing of the others for %.0f s: a rank is lost or stuck",
@@ -182,10 +182,10 @@ static int settle_within(struct lk_group *g, const char *op, double seconds)
 
 /* ---- beginning and end ---- */
 
-static int place(struct lk_dev *dev, unsigned char *out)
+static int gpu_place(struct lk_dev *dev, unsigned char *out)
 {
 	cudaDeviceProp prop;
-	int rc = usable(dev);
+	int rc = check_nccl(dev);
 
 	if (rc)
 		return rc;
@@ -200,7 +200,7 @@ static int make_id(struct lk_dev *dev, unsigned char *out)
 {
 	ncclUniqueId id;
 	ncclResult_t got;
-	int rc = usable(dev);
+	int rc = check_nccl(dev);
 
 	static_assert(sizeof id == LK_GROUP_ID, "an id of NCCL has another size");
 	if (rc)
@@ -214,7 +214,7 @@ static int make_id(struct lk_dev *dev, unsigned char *out)
 }
 
 /* NCCL's way of meeting the other ranks waits without an end when one does not come. It waits in a thread of its own, which
- * is left behind when patience ends. */
+ * is abandoned when patience ends. */
 struct meeting {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
@@ -273,7 +273,7 @@ static struct meeting *meeting_new(const struct lk_group *g, const unsigned char
 	return m;
 }
 
-/* Waits for the thread: true when it is done, false when it was left behind. */
+/* Waits for the thread: true when it is done, false when it was abandoned. */
 static bool wait_for_meeting(struct meeting *m, double seconds)
 {
 	struct timespec end;
@@ -290,7 +290,7 @@ static bool wait_for_meeting(struct meeting *m, double seconds)
 	return over;
 }
 
-static int meet(struct lk_group *g, const unsigned char *id)
+static int meet_ranks(struct lk_group *g, const unsigned char *id)
 {
 	struct meeting *m = meeting_new(g, id);
 	pthread_t thread;
@@ -333,7 +333,7 @@ static int make_queue(struct lk_group *g)
 
 static int group_new(struct lk_dev *dev, struct lk_group *g, const unsigned char *id)
 {
-	int rc = usable(dev);
+	int rc = check_nccl(dev);
 
 	if (rc)
 		return rc;
@@ -341,7 +341,7 @@ static int group_new(struct lk_dev *dev, struct lk_group *g, const unsigned char
 	if (!g->impl)
 		return lk_cuda_fail(dev, LK_ENOMEM, "group_new: out of memory");
 	rc = make_queue(g);
-	return rc ? rc : meet(g, id);
+	return rc ? rc : meet_ranks(g, id);
 }
 
 static void group_free(struct lk_group *g)
@@ -386,7 +386,7 @@ static int begin(struct lk_group *g, const char *op)
 }
 
 /* And the other way round. */
-static int join(struct lk_group *g, const char *op, ncclResult_t sent)
+static int join_queue(struct lk_group *g, const char *op, ncclResult_t sent)
 {
 	struct cuda_group *n = group_of(g);
 	cudaError_t err;
@@ -405,8 +405,8 @@ static int group_sum(struct lk_group *g, float *p, int64_t count)
 	struct cuda_group *n = group_of(g);
 	int rc = begin(g, "group_sum");
 
-	return rc ? rc : join(g, "group_sum", nccl.AllReduce(p, p, static_cast<size_t>(count), ncclFloat32, ncclSum, n->comm,
-							     n->stream));
+	return rc ? rc : join_queue(g, "group_sum", nccl.AllReduce(p, p, static_cast<size_t>(count), ncclFloat32, ncclSum, n->comm,
+								   n->stream));
 }
 
 static int group_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t count)
@@ -415,8 +415,8 @@ static int group_reduce_scatter(struct lk_group *g, const float *in, float *mine
 	const char *op = "group_reduce_scatter";
 	int rc = begin(g, op);
 
-	return rc ? rc : join(g, op, nccl.ReduceScatter(in, mine, static_cast<size_t>(count), ncclFloat32, ncclSum, n->comm,
-							n->stream));
+	return rc ? rc : join_queue(g, op, nccl.ReduceScatter(in, mine, static_cast<size_t>(count), ncclFloat32, ncclSum, n->comm,
+							      n->stream));
 }
 
 static int group_allgather(struct lk_group *g, const void *mine, size_t bytes, void *all)
@@ -424,7 +424,7 @@ static int group_allgather(struct lk_group *g, const void *mine, size_t bytes, v
 	struct cuda_group *n = group_of(g);
 	int rc = begin(g, "group_allgather");
 
-	return rc ? rc : join(g, "group_allgather", nccl.AllGather(mine, all, bytes, ncclInt8, n->comm, n->stream));
+	return rc ? rc : join_queue(g, "group_allgather", nccl.AllGather(mine, all, bytes, ncclInt8, n->comm, n->stream));
 }
 
 static ncclResult_t send_and_receive(struct cuda_group *n, int to, const void *send, size_t send_bytes, int from, void *recv,
@@ -474,7 +474,7 @@ static int group_settle(struct lk_group *g)
 
 void lk_cuda_fill_group(struct lk_ops *o)
 {
-	o->group.group_place = place;
+	o->group.group_place = gpu_place;
 	o->group.group_id = make_id;
 	o->group.group_new = group_new;
 	o->group.group_free = group_free;

@@ -1,4 +1,4 @@
-/* norm.cu - RMS norm, and the table of the transformer's ops but attention.
+/* norm.cu - RMS norm with the residual sum, forward and backward (formulas: ref/norm.c).
  *
  * A block takes a row at a time. Thread i of B holds the groups i, i + B, i + 2B, ... of the row in registers, HELD of
  * them forward and HELD_BWD backward; what lies beyond (a row of bf16 longer than 16384, 8192) is read twice. */
@@ -101,8 +101,8 @@ static __global__ void __launch_bounds__(MAX_THREADS)
 }
 
 template <typename T>
-static int fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd, const struct lk_view *x,
-	       const struct lk_view *delta, const struct lk_view *w, float eps)
+static int launch_fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd, const struct lk_view *x,
+		      const struct lk_view *delta, const struct lk_view *w, float eps)
 {
 	bool vec = lk_vec_rows(y) && lk_vec_rows(x) && (!delta || lk_vec_rows(delta)) && lk_vec_rows(w);
 	auto plain = vec ? fwd_kernel<true, T, false> : fwd_kernel<false, T, false>;
@@ -120,8 +120,8 @@ static int rmsnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd,
 {
 	if (y->dtype != x->dtype || w->dtype != x->dtype || (delta && delta->dtype != x->dtype))
 		return lk_mixed(dev, "rmsnorm_fwd");
-	return x->dtype == LK_BF16 ? fwd<lk_bf16>(dev, y, rstd, x, delta, w, eps)
-				   : fwd<float>(dev, y, rstd, x, delta, w, eps);
+	return x->dtype == LK_BF16 ? launch_fwd<lk_bf16>(dev, y, rstd, x, delta, w, eps)
+				   : launch_fwd<float>(dev, y, rstd, x, delta, w, eps);
 }
 
 /* ---- backward ----
@@ -289,8 +289,8 @@ static int64_t rows_for(int64_t t)
 }
 
 template <typename T>
-static int bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, const struct lk_view *dy, const struct lk_view *x,
-	       const struct lk_view *w, const float *rstd)
+static int launch_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, const struct lk_view *dy, const struct lk_view *x,
+		      const struct lk_view *w, const float *rstd)
 {
 	struct norm_bwd_args<T> a = { lk_rows_of<T>(dx), lk_rows_of<T>(dy), lk_rows_of<T>(x), static_cast<const T *>(w->data),
 				 rstd, NULL, x->n[0], x->n[1], 0 };
@@ -315,7 +315,8 @@ static int rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, 
 {
 	if (dx->dtype != x->dtype || dy->dtype != x->dtype || w->dtype != x->dtype)
 		return lk_mixed(dev, "rmsnorm_bwd");
-	return x->dtype == LK_BF16 ? bwd<lk_bf16>(dev, dx, dw, dy, x, w, rstd) : bwd<float>(dev, dx, dw, dy, x, w, rstd);
+	return x->dtype == LK_BF16 ? launch_bwd<lk_bf16>(dev, dx, dw, dy, x, w, rstd)
+				   : launch_bwd<float>(dev, dx, dw, dy, x, w, rstd);
 }
 
 void lk_cuda_fill_norm(struct lk_ops *o)

@@ -97,7 +97,7 @@ static int count_gpus(char *why, size_t n)
 }
 
 /* 0, or a status with the reason why this GPU cannot be used. It is the current one afterwards. */
-static int examine(int index, int count, cudaDeviceProp *prop, char *why, size_t n)
+static int examine_gpu(int index, int count, cudaDeviceProp *prop, char *why, size_t n)
 {
 	cudaFuncAttributes attr;
 	cudaError_t rc;
@@ -181,7 +181,7 @@ extern "C" __attribute__((visibility("default"))) int lk_cuda_open(struct lk_dev
 	count = count_gpus(why, n);
 	if (!count)
 		return LK_EDEVICE;
-	rc = examine(index, count, &prop, why, n);
+	rc = examine_gpu(index, count, &prop, why, n);
 	if (rc)
 		return rc;
 	fill_ops(&dev->ops);

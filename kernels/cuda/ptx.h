@@ -46,7 +46,7 @@ __device__ static inline void lk_ldmatrix4_t(uint32_t r[4], const void *row)
 }
 
 /* Global memory by 16 and 8 bytes, p aligned, when `yes`; else nothing happens. As instructions of their own, since the
- * compiler cuts some of the stores into single words and moves loads behind the work on earlier ones. */
+ * compiler cuts some of the stores into single words and moves loads past the work on earlier ones. */
 __device__ static inline void lk_ld16(uint32_t w[4], const void *p, int yes)
 {
 	asm volatile("{\n.reg .pred q;\nsetp.ne.b32 q, %5, 0;\n@q ld.global.v4.b32 {%0,%1,%2,%3}, [%4];\n}\n"

@@ -222,7 +222,7 @@ template <int N> __device__ static inline void lk_gmma_wait(void)
 }
 
 /* Keeps the compiler from moving reads of accumulators up over a wait, and writes of operands down over a fence. ptxas does
- * not see it, and moves arithmetic that should go on beside a product behind the wait for it, unless a basic block ends in
+ * not see it, and moves arithmetic that should run beside a product past the wait for it, unless a basic block ends in
  * between: there a kernel waits for an mbarrier whose phase is over. */
 template <int N> __device__ static inline void lk_gmma_hold(float (&d)[N])
 {

@@ -150,14 +150,14 @@ static __global__ void __launch_bounds__(THREADS)
 	}
 }
 
-static size_t rounded(int64_t words)
+static size_t rounded_bytes(int64_t words)
 {
 	return static_cast<size_t>(lk_ceil_div(words * 4, 256) * 256);
 }
 
 size_t lk_sort_bytes(int64_t n)
 {
-	return 4 * rounded(n) + rounded(DIGITS * lk_ceil_div(n, TILE)) + rounded(DIGITS);
+	return 4 * rounded_bytes(n) + rounded_bytes(DIGITS * lk_ceil_div(n, TILE)) + rounded_bytes(DIGITS);
 }
 
 void lk_sort_ids(struct lk_dev *dev, void *work, const int32_t *ids, int64_t n, int32_t first, int64_t rows,
@@ -168,10 +168,10 @@ void lk_sort_ids(struct lk_dev *dev, void *work, const int32_t *ids, int64_t n, 
 	struct sort_source s = { ids, NULL, NULL, n, first, rows };
 	char *at = static_cast<char *>(work);
 
-	for (int i = 0; i < 4; i++, at += rounded(n))
+	for (int i = 0; i < 4; i++, at += rounded_bytes(n))
 		buf[i] = reinterpret_cast<int32_t *>(at);
 	counts = reinterpret_cast<int32_t *>(at);
-	totals = reinterpret_cast<int32_t *>(at + rounded(DIGITS * tiles));
+	totals = reinterpret_cast<int32_t *>(at + rounded_bytes(DIGITS * tiles));
 	for (int shift = 0, side = 0; shift == 0 || rows >> shift; shift += 8, side ^= 2) {
 		unsigned blocks = static_cast<unsigned>(tiles);
 

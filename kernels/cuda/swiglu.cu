@@ -96,7 +96,7 @@ template <bool VEC, typename T> static __global__ void __launch_bounds__(256) bw
 }
 
 template <typename T>
-static int fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *g, const struct lk_view *u)
+static int launch_fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *g, const struct lk_view *u)
 {
 	int64_t groups = lk_ceil_div(g->n[1], lk_width<T>::SIZE);
 	struct lk_tiling t = lk_tile_rows(g->n[0], lk_ceil_div(groups, UNROLL));
@@ -112,12 +112,12 @@ static int swiglu_fwd(struct lk_dev *dev, const struct lk_view *y, const struct 
 {
 	if (y->dtype != g->dtype || u->dtype != g->dtype)
 		return lk_mixed(dev, "swiglu_fwd");
-	return g->dtype == LK_BF16 ? fwd<lk_bf16>(dev, y, g, u) : fwd<float>(dev, y, g, u);
+	return g->dtype == LK_BF16 ? launch_fwd<lk_bf16>(dev, y, g, u) : launch_fwd<float>(dev, y, g, u);
 }
 
 template <typename T>
-static int bwd(struct lk_dev *dev, const struct lk_view *dg, const struct lk_view *du, const struct lk_view *dy,
-	       const struct lk_view *g, const struct lk_view *u)
+static int launch_bwd(struct lk_dev *dev, const struct lk_view *dg, const struct lk_view *du, const struct lk_view *dy,
+		      const struct lk_view *g, const struct lk_view *u)
 {
 	int64_t groups = lk_ceil_div(g->n[1], lk_width<T>::SIZE);
 	struct lk_tiling t = lk_tile_rows(g->n[0], lk_ceil_div(groups, UNROLL));
@@ -135,7 +135,7 @@ static int swiglu_bwd(struct lk_dev *dev, const struct lk_view *dg, const struct
 {
 	if (dg->dtype != g->dtype || du->dtype != g->dtype || dy->dtype != g->dtype || u->dtype != g->dtype)
 		return lk_mixed(dev, "swiglu_bwd");
-	return g->dtype == LK_BF16 ? bwd<lk_bf16>(dev, dg, du, dy, g, u) : bwd<float>(dev, dg, du, dy, g, u);
+	return g->dtype == LK_BF16 ? launch_bwd<lk_bf16>(dev, dg, du, dy, g, u) : launch_bwd<float>(dev, dg, du, dy, g, u);
 }
 
 void lk_cuda_fill_swiglu(struct lk_ops *o)

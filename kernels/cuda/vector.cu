@@ -60,7 +60,7 @@ static __global__ void __launch_bounds__(THREADS) linear_kernel(Y *y, const X *x
 }
 
 template <typename Y, typename X>
-static int linear(struct lk_dev *dev, const char *op, const struct lk_view *y, const struct lk_view *x, float a, bool add)
+static int launch_linear(struct lk_dev *dev, const char *op, const struct lk_view *y, const struct lk_view *x, float a, bool add)
 {
 	const int g = sizeof(X) + sizeof(Y) == 4 ? 8 : 4;
 	auto k = add ? linear_kernel<Y, X, g, true> : linear_kernel<Y, X, g, false>;
@@ -82,10 +82,10 @@ static int linear_any(struct lk_dev *dev, const char *op, const struct lk_view *
 		      bool add)
 {
 	if (y->dtype == LK_BF16)
-		return x->dtype == LK_BF16 ? linear<lk_bf16, lk_bf16>(dev, op, y, x, a, add)
-					   : linear<lk_bf16, float>(dev, op, y, x, a, add);
-	return x->dtype == LK_BF16 ? linear<float, lk_bf16>(dev, op, y, x, a, add)
-				   : linear<float, float>(dev, op, y, x, a, add);
+		return x->dtype == LK_BF16 ? launch_linear<lk_bf16, lk_bf16>(dev, op, y, x, a, add)
+					   : launch_linear<lk_bf16, float>(dev, op, y, x, a, add);
+	return x->dtype == LK_BF16 ? launch_linear<float, lk_bf16>(dev, op, y, x, a, add)
+				   : launch_linear<float, float>(dev, op, y, x, a, add);
 }
 
 static int cast(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x)

@@ -1,4 +1,4 @@
-/* dense.c - matrix product, element-wise ops and reductions. */
+/* dense.c - matrix product, element-wise ops and the sum of squares; every sum in fp64, from the first term to the last. */
 #include "kernels/ref/ref_int.h"
 
 static int matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_view *a, const struct lk_view *b,

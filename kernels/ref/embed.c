@@ -1,4 +1,5 @@
-/* embed.c - rows picked from a table, and added back. */
+/* embed.c - rows picked from a table by id or from a view by index, and rows added back to where they came from: the
+ * backward of picking. */
 #include "kernels/ref/ref_int.h"
 
 /* row of the table that id names, -1 if another table has it */

@@ -1,4 +1,7 @@
-/* gen.c - generation in plain loops: keys and values in fewer bits, and the choice of a token. */
+/* gen.c - generation in plain loops: keys and values in fewer bits, and the choice of a token.
+ *
+ * A token is drawn by inverse transform: the weights e^((x - max) / temperature) of what top-k and top-p leave are added up until
+ * their share of the whole passes u. The order is that of the columns without limits, else from the largest down. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -90,7 +93,7 @@ static int64_t largest(const float *x, const struct lk_draw *how)
 	return best;
 }
 
-static int32_t choose(const float *x, const struct lk_draw *how, double top, double u, struct candidate *c)
+static int32_t choose_token(const float *x, const struct lk_draw *how, double top, double u, struct candidate *c)
 {
 	int64_t n = 0, i, last = 0;
 	double all = 0, taken = 0;
@@ -145,7 +148,7 @@ static int draw(struct lk_dev *dev, const struct lk_view *logits, const struct l
 
 		host_id[r] = (int32_t)best;
 		if (best >= 0 && how->temperature > 0 && how->top_k != 1)
-			host_id[r] = choose(x, how, (double)x[best], host_u[r], c);
+			host_id[r] = choose_token(x, how, (double)x[best], host_u[r], c);
 		if (host_logprob)
 			host_logprob[r] = best < 0 ? NAN : log_prob(x, how, (double)x[best], host_id[r]);
 	}

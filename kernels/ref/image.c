@@ -1,4 +1,7 @@
-/* image.c - group norm, nearest code, pixels and the reconstruction loss, plain loops; sums in double precision. */
+/* image.c - group norm (Wu & He 2018), nearest code, pixels and the reconstruction loss, plain loops; sums in double precision.
+ *
+ * Group norm, over H, W and the channels of a group of one image: xhat = (x - mean) rstd, rstd = 1 / sqrt(variance + eps),
+ * y = xhat scale + bias, then silu(y) = y / (1 + e^-y) where it is asked for. Gradients stand at the functions. */
 #include "kernels/ref/ref_int.h"
 
 #include <math.h>
@@ -63,7 +66,7 @@ static double affine_grad(const struct gn_group *g, int64_t p, int64_t j, double
 	return d;
 }
 
-/* dx = rstd * (d scale - mean(d scale) - xhat mean(d scale xhat)), d the gradient behind the affine map. */
+/* dx = rstd * (d scale - mean(d scale) - xhat mean(d scale xhat)), d the gradient after the affine map. */
 static void group_bwd(const struct gn_group *g)
 {
 	double s1 = 0.0, s2 = 0.0, n = (double)(g->pixels * g->cg), h;

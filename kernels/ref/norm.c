@@ -1,4 +1,9 @@
-/* norm.c - RMS norm and SwiGLU. */
+/* norm.c - RMS norm (Zhang & Sennrich 2019) and SwiGLU (Shazeer 2020), one row after the other.
+ *
+ *	r = rstd = 1 / sqrt(mean(x^2) + eps),  y_j = w_j x_j r
+ *	dw_j = sum over rows of dy_j x_j r,    dx_j = r (w_j dy_j - x_j r^2 mean(w dy x))
+ *	y = silu(g) u,  silu(g) = g s,  s = 1 / (1 + e^-g)
+ *	du = dy silu(g),  dg = dy u s (1 + g (1 - s)) */
 #include <math.h>
 
 #include "kernels/ref/ref_int.h"
@@ -26,7 +31,6 @@ static int rmsnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd,
 	return 0;
 }
 
-/* dx_j = rstd (w_j dy_j - x_j rstd^2 mean(w dy x)),  dw_j = sum over t of dy_j x_j rstd */
 static int rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, const struct lk_view *dy,
 		       const struct lk_view *x, const struct lk_view *w, const float *rstd)
 {

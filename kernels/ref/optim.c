@@ -1,4 +1,4 @@
-/* optim.c - AdamW. */
+/* optim.c - AdamW (Loshchilov & Hutter 2019), each element in fp64; the formula is in dense.h. */
 #include <math.h>
 
 #include "kernels/ref/ref_int.h"

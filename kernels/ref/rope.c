@@ -1,4 +1,5 @@
-/* rope.c - rotary position embedding, interleaved pairs. */
+/* rope.c - rotary position embedding (Su et al. 2021): the pair (x[2i], x[2i+1]) of a head is turned by the angle
+ * pos theta^(-2i/D), which is formed in fp64; the inverse turns back. */
 #include <math.h>
 
 #include "kernels/ref/ref_int.h"

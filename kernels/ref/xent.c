@@ -1,4 +1,5 @@
-/* xent.c - softmax cross-entropy over rows of logits. */
+/* xent.c - softmax cross-entropy over rows of logits x: with lse = max + log sum e^(x - max),
+ * nll = lse - x[target] and the gradient weight (e^(x - lse) - [j == target]). */
 #include <math.h>
 
 #include "kernels/ref/ref_int.h"

@@ -24,7 +24,7 @@ namespace emu
 /* What a host thread keeps between kernels. */
 struct host {
 	char *stacks;    /* MAX_THREADS of them: [thread][page that traps][stack] */
-	char *smem, *smem_end; /* dynamic shared memory ends at smem_end, behind it is a page that traps */
+	char *smem, *smem_end; /* dynamic shared memory ends at smem_end, after it comes a page that traps */
 	block blk;
 	stack_t signals; /* for the report when a fiber's stack is full */
 	const launch *now;
@@ -143,7 +143,7 @@ void die(place at, const char *fmt, ...)
 	abort();
 }
 
-/* Nobody can go on: who waits where. */
+/* Nobody can proceed: who waits where. */
 [[noreturn]] static void report_deadlock(const block *b)
 {
 	fprintf(stderr, "emu: deadlock in kernel %s, block (%u,%u,%u):\n", b->kernel, b->bid.x, b->bid.y, b->bid.z);

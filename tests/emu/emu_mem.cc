@@ -28,7 +28,7 @@ struct allocation {
 };
 
 static std::mutex lock;
-static std::map<char *, allocation> live; /* by the address behind its last byte */
+static std::map<char *, allocation> live; /* by the address after its last byte */
 static std::map<char *, size_t> pinned;   /* likewise */
 static char *space, *space_next;
 static size_t used[MAX_GPUS];

@@ -29,7 +29,7 @@ enum layout {
 struct shape {
 	int tq, tk, h, hk, d, causal;
 	enum layout layout;
-	int pad;      /* gap behind each head */
+	int pad;      /* gap after each head */
 	double sharp; /* 0 or 1: the usual scale; larger: times that */
 	int parts;    /* carried, merge, ring: blocks */
 	int end;      /* lets a list of fewer members end in a comma */

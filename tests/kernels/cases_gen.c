@@ -69,7 +69,7 @@ static int load(struct ops_run *r, const void *arg)
 /* ---- attention over a cache ---- */
 
 struct cached {
-	int tq, tk, h, hk, d, dtype, pad, hidden; /* hidden: some keys lie behind the queries, some are padding */
+	int tq, tk, h, hk, d, dtype, pad, hidden; /* hidden: some keys come after the queries, some are padding */
 	int end;
 };
 

@@ -20,7 +20,7 @@ struct plan {
 	const char *device, *only;
 	unsigned long long seed;
 	int number, threads, list, verbose, grad;
-	long every, seconds;   /* takes each so-manieth case; starts none after so long; 0: all */
+	long every, seconds;   /* every: takes only each Nth case; seconds: starts none after so long; 0: all */
 	time_t start;
 	int late;              /* cases that --seconds left out */
 	int passed, failed, skipped;
@@ -292,7 +292,7 @@ static long number_of(const char *s)
 	return n;
 }
 
-/* 0 go on, else the exit status */
+/* 0: continue, else the exit status */
 static int parse(struct plan *p, int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {

@@ -55,7 +55,7 @@ enum { OPS_MAX_TENSORS = 48 };
 struct ops_tensor {
 	char name[24];
 	struct lk_view v;
-	void *base;               /* device memory with guards; v.data is a little behind it */
+	void *base;               /* device memory with guards; v.data begins a little after it */
 	void *host;               /* the same bytes on the host: what was uploaded, later what came back */
 	size_t bytes;             /* without guards, with the gaps between rows */
 	int role;                 /* enum ops_role */

@@ -147,7 +147,7 @@ static struct ops_tensor *add(struct ops_run *r, const char *name, enum ops_role
 	for (int d = 0; d < v.ndim; d++)
 		extent = v.n[d] == 0 ? 0 : extent + (extent ? (v.n[d] - 1) * v.stride[d] : 0);
 	if (v.ndim > 1 && extent)
-		extent += r->pad; // the gap behind the last row is watched too
+		extent += r->pad; // the gap after the last row is watched too
 	memset(t, 0, sizeof *t);
 	snprintf(t->name, sizeof t->name, "%s", name);
 	t->role = role;
