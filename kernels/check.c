@@ -1,4 +1,5 @@
 /* check.c - the checks that dispatch_*.c put in front of every backend: views that hold together, memory that does not overlap. */
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -45,11 +46,11 @@ static void check_extents(struct lk_check *c, const char *arg, const struct lk_v
 	int64_t span = 1; // elements from the first to the last of the inner dimensions, and one
 
 	for (int i = v->ndim - 1; i >= 0; i--) {
-		LK_WANT(c, v->n[i] >= 0, "extent %d of %s is %lld", i, arg, (long long)v->n[i]);
-		LK_WANT(c, i < v->ndim - 1 || v->stride[i] == 1, "the last stride of %s is %lld, not 1", arg,
-			(long long)v->stride[i]);
-		LK_WANT(c, v->n[i] <= 1 || v->stride[i] >= span, "stride %d of %s is %lld, but rows there are %lld long",
-			i, arg, (long long)v->stride[i], (long long)span);
+		LK_WANT(c, v->n[i] >= 0, "extent %d of %s is %" PRId64, i, arg, v->n[i]);
+		LK_WANT(c, i < v->ndim - 1 || v->stride[i] == 1, "the last stride of %s is %" PRId64 ", not 1", arg,
+			v->stride[i]);
+		LK_WANT(c, v->n[i] <= 1 || v->stride[i] >= span,
+			"stride %d of %s is %" PRId64 ", but rows there are %" PRId64 " long", i, arg, v->stride[i], span);
 		LK_WANT(c, !(flags & LK_DENSE) || v->n[i] <= 1 || v->stride[i] == span, "%s is not dense", arg);
 		LK_WANT(c, v->n[i] <= 1 || v->stride[i] <= (INT64_MAX / 16 - span) / (v->n[i] - 1), "%s is too large",
 			arg);
@@ -75,7 +76,7 @@ void lk_check_view(struct lk_check *c, const char *arg, const struct lk_view *v,
 
 void lk_check_ptr(struct lk_check *c, const char *arg, const void *p, int64_t n)
 {
-	LK_WANT(c, n >= 0, "the count of %s is %lld", arg, (long long)n);
+	LK_WANT(c, n >= 0, "the count of %s is %" PRId64, arg, n);
 	LK_WANT(c, p || n == 0, "%s is NULL", arg);
 }
 

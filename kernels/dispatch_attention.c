@@ -1,12 +1,11 @@
 /* dispatch_attention.c - attention.h: positions and segments of a block with their tile summaries, by which whole pairs of tiles
  * are skipped; and the ops, each of which checks its arguments and calls the backend. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/check.h"
-
-#define LL(x) ((long long)(x))
 
 static const unsigned F32 = 1u << LK_F32;
 
@@ -66,7 +65,7 @@ int lk_seq_new(struct lk_dev *dev, struct lk_seq **out, int64_t n, const int32_t
 	struct lk_seq *s;
 
 	*out = NULL;
-	LK_WANT(&c, n >= 0 && n <= INT64_MAX / 64, "the length %lld is out of range", (long long)n);
+	LK_WANT(&c, n >= 0 && n <= INT64_MAX / 64, "the length %" PRId64 " is out of range", n);
 	lk_check_ptr(&c, "host_pos", host_pos, n);
 	if (!c.rc && !dev->is_host && !dev->ops.attention.seq_new)
 		return lk_missing(dev, "seq_new");
@@ -80,7 +79,7 @@ int lk_seq_new(struct lk_dev *dev, struct lk_seq **out, int64_t n, const int32_t
 	s->ntiles = (n + LK_SEQ_TILE - 1) / LK_SEQ_TILE;
 	c.rc = copy_sequence(s, host_pos, host_seg);
 	if (c.rc)
-		lk_fail(dev, c.rc, "seq_new: no memory for %lld positions", (long long)n);
+		lk_fail(dev, c.rc, "seq_new: no memory for %" PRId64 " positions", n);
 	else if (dev->ops.attention.seq_new)
 		c.rc = dev->ops.attention.seq_new(dev, s);
 	if (c.rc) {
@@ -164,18 +163,18 @@ static void check_attn(struct lk_check *k, const struct lk_attn *a, int few)
 	LK_WANT(k, key->dtype == a->v.dtype && (q->dtype == key->dtype || (few && key->dtype != LK_F32)),
 		"q, k, v differ in element type");
 	LK_WANT(k, q->dtype == key->dtype || q->n[0] <= LK_ATTN_FEW,
-		"keys in fewer bits than queries are for at most %d queries, not %lld", LK_ATTN_FEW, LL(q->n[0]));
+		"keys in fewer bits than queries are for at most %d queries, not %" PRId64, LK_ATTN_FEW, q->n[0]);
 	LK_WANT(k, key->dtype != LK_I8 || (a->k_scale && a->v_scale && a->scale_stride >= key->n[1]),
 		"8-bit keys and values need their scales");
-	LK_WANT(k, q->n[1] > 0 && q->n[2] > 0 && key->n[1] > 0, "q (%lld,%lld,%lld) has no heads or no elements",
-		LL(q->n[0]), LL(q->n[1]), LL(q->n[2]));
-	LK_WANT(k, key->n[2] == q->n[2], "heads of q have %lld elements, of k %lld", LL(q->n[2]), LL(key->n[2]));
-	LK_WANT(k, q->n[1] % key->n[1] == 0, "%lld query heads cannot share %lld key heads", LL(q->n[1]),
-		LL(key->n[1]));
+	LK_WANT(k, q->n[1] > 0 && q->n[2] > 0 && key->n[1] > 0,
+		"q (%" PRId64 ",%" PRId64 ",%" PRId64 ") has no heads or no elements", q->n[0], q->n[1], q->n[2]);
+	LK_WANT(k, key->n[2] == q->n[2], "heads of q have %" PRId64 " elements, of k %" PRId64, q->n[2], key->n[2]);
+	LK_WANT(k, q->n[1] % key->n[1] == 0, "%" PRId64 " query heads cannot share %" PRId64 " key heads", q->n[1],
+		key->n[1]);
 	LK_WANT(k, a->qs && a->ks, "a sequence is NULL");
 	LK_WANT(k, a->qs->n == q->n[0] && a->ks->n == key->n[0],
-		"the sequences have %lld and %lld tokens, q and k %lld and %lld", LL(a->qs->n), LL(a->ks->n),
-		LL(q->n[0]), LL(key->n[0]));
+		"the sequences have %" PRId64 " and %" PRId64 " tokens, q and k %" PRId64 " and %" PRId64, a->qs->n, a->ks->n,
+		q->n[0], key->n[0]);
 	LK_WANT(k, isfinite(a->scale), "the scale is not finite");
 }
 
@@ -183,7 +182,7 @@ int lk_attn_begin(struct lk_dev *dev, const struct lk_attn_state *st, int64_t tq
 {
 	struct lk_check k = { dev, "attn_begin", 0 };
 
-	LK_WANT(&k, tq >= 0 && h > 0 && d > 0, "shape (%lld,%lld,%lld)", LL(tq), LL(h), LL(d));
+	LK_WANT(&k, tq >= 0 && h > 0 && d > 0, "shape (%" PRId64 ",%" PRId64 ",%" PRId64 ")", tq, h, d);
 	check_state(&k, st, tq);
 	if (k.rc || !tq)
 		return k.rc;
@@ -276,7 +275,7 @@ int lk_attn_merge(struct lk_dev *dev, float *o, float *lse, const float *o2, con
 {
 	struct lk_check k = { dev, "attn_merge", 0 };
 
-	LK_WANT(&k, tq >= 0 && h > 0 && d > 0, "shape (%lld,%lld,%lld)", LL(tq), LL(h), LL(d));
+	LK_WANT(&k, tq >= 0 && h > 0 && d > 0, "shape (%" PRId64 ",%" PRId64 ",%" PRId64 ")", tq, h, d);
 	lk_check_ptr(&k, "o", o, tq);
 	lk_check_ptr(&k, "lse", lse, tq);
 	lk_check_ptr(&k, "o2", o2, tq);
@@ -293,7 +292,7 @@ int lk_attn_own(struct lk_dev *dev, int64_t n, int64_t heads, int64_t kv_heads, 
 
 	*own = (struct lk_own){ 0, 0 };
 	LK_WANT(&k, n > 0 && n <= INT32_MAX && kv_heads > 0 && heads > 0 && heads % kv_heads == 0 && head_dim > 0,
-		"%lld tokens of %lld heads, %lld key heads of %lld", LL(n), LL(heads), LL(kv_heads), LL(head_dim));
+		"%" PRId64 " tokens of %" PRId64 " heads, %" PRId64 " key heads of %" PRId64, n, heads, kv_heads, head_dim);
 	if (k.rc)
 		return k.rc;
 	return LK_CALL(dev, attention, attn_own, dev, n, heads, kv_heads, head_dim, back, own);

@@ -1,9 +1,8 @@
 /* dispatch_dense.c - dense.h: each op checks its arguments and calls the backend. */
+#include <inttypes.h>
 #include <math.h>
 
 #include "kernels/check.h"
-
-#define LL(x) ((long long)(x))
 
 static const unsigned F32 = 1u << LK_F32;
 
@@ -36,8 +35,8 @@ int lk_matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_view 
 	LK_WANT(&k, a->dtype == b->dtype, "a and b differ in element type");
 	LK_WANT(&k, c->dtype == a->dtype || c->dtype == LK_F32, "c must be fp32 or of the type of a and b");
 	LK_WANT(&k, a->n[ta] == c->n[0] && b->n[!tb] == c->n[1] && a->n[!ta] == b->n[tb],
-		"c is (%lld,%lld), op(a) (%lld,%lld), op(b) (%lld,%lld)", LL(c->n[0]), LL(c->n[1]), LL(a->n[ta]),
-		LL(a->n[!ta]), LL(b->n[tb]), LL(b->n[!tb]));
+		"c is (%" PRId64 ",%" PRId64 "), op(a) (%" PRId64 ",%" PRId64 "), op(b) (%" PRId64 ",%" PRId64 ")",
+		c->n[0], c->n[1], a->n[ta], a->n[!ta], b->n[tb], b->n[!tb]);
 	LK_WANT(&k, c->n[0] <= INT32_MAX && c->n[1] <= INT32_MAX && a->n[!ta] <= INT32_MAX &&
 		c->stride[0] <= INT32_MAX && a->stride[0] <= INT32_MAX && b->stride[0] <= INT32_MAX,
 		"an extent or row stride is beyond 2^31");
@@ -81,7 +80,7 @@ static int check_pair(struct lk_dev *dev, const char *op, const struct lk_view *
 
 	lk_check_view(&k, "y", y, LK_ANY, LK_FLOATS, LK_DENSE);
 	lk_check_view(&k, "x", x, LK_ANY, LK_FLOATS, LK_DENSE);
-	LK_WANT(&k, lk_count(y) == lk_count(x), "y has %lld elements, x %lld", LL(lk_count(y)), LL(lk_count(x)));
+	LK_WANT(&k, lk_count(y) == lk_count(x), "y has %" PRId64 " elements, x %" PRId64, lk_count(y), lk_count(x));
 	if (!k.rc && (y->data != x->data || y->dtype != x->dtype))
 		lk_check_apart(&k, "y", y, "x", x);
 	return k.rc;
@@ -142,7 +141,7 @@ int lk_rmsnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd, con
 	if (delta)
 		lk_check_view(&k, "delta", delta, 2, lk_act(dev), 0);
 	LK_WANT(&k, lk_same(y, x) && (!delta || lk_same(delta, x)) && w->n[0] == x->n[1],
-		"y, x, delta must be (T,D) and w (D), with x (%lld,%lld)", LL(x->n[0]), LL(x->n[1]));
+		"y, x, delta must be (T,D) and w (D), with x (%" PRId64 ",%" PRId64 ")", x->n[0], x->n[1]);
 	LK_WANT(&k, x->n[1] > 0, "rows are empty");
 	LK_WANT(&k, eps >= 0, "eps is %g", (double)eps);
 	if (k.rc)
@@ -164,7 +163,7 @@ int lk_rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, cons
 	lk_check_view(&k, "x", x, 2, lk_act(dev), 0);
 	lk_check_view(&k, "w", w, 1, lk_act(dev), 0);
 	LK_WANT(&k, lk_same(dx, x) && lk_same(dy, x) && w->n[0] == x->n[1],
-		"dx, dy, x must be (T,D) and w (D), with x (%lld,%lld)", LL(x->n[0]), LL(x->n[1]));
+		"dx, dy, x must be (T,D) and w (D), with x (%" PRId64 ",%" PRId64 ")", x->n[0], x->n[1]);
 	if (k.rc)
 		return k.rc;
 	lk_check_ptr(&k, "rstd", rstd, x->n[0]);
@@ -181,7 +180,7 @@ int lk_rope(struct lk_dev *dev, const struct lk_view *x, const int32_t *pos, dou
 	struct lk_check k = { dev, "rope", 0 };
 
 	lk_check_view(&k, "x", x, 3, lk_act(dev), 0);
-	LK_WANT(&k, x->n[2] % 2 == 0, "the head dimension %lld is odd", LL(x->n[2]));
+	LK_WANT(&k, x->n[2] % 2 == 0, "the head dimension %" PRId64 " is odd", x->n[2]);
 	LK_WANT(&k, theta > 0 && isfinite(theta), "theta is %g", theta);
 	if (k.rc)
 		return k.rc;
@@ -230,8 +229,8 @@ int lk_embed_fwd(struct lk_dev *dev, const struct lk_view *y, const int32_t *ids
 
 	lk_check_view(&k, "y", y, 2, lk_act(dev), 0);
 	lk_check_view(&k, "table", table, 2, lk_act(dev), 0);
-	LK_WANT(&k, y->n[1] == table->n[1], "rows of y have %lld elements, of table %lld", LL(y->n[1]),
-		LL(table->n[1]));
+	LK_WANT(&k, y->n[1] == table->n[1], "rows of y have %" PRId64 " elements, of table %" PRId64, y->n[1],
+		table->n[1]);
 	LK_WANT(&k, y->dtype == table->dtype, "y and table differ in element type");
 	LK_WANT(&k, table->n[0] <= INT32_MAX, "table has too many rows");
 	if (k.rc)
@@ -250,8 +249,8 @@ int lk_embed_bwd(struct lk_dev *dev, const struct lk_view *dtable, const int32_t
 
 	lk_check_view(&k, "dtable", dtable, 2, F32, 0);
 	lk_check_view(&k, "dy", dy, 2, lk_act(dev), 0);
-	LK_WANT(&k, dy->n[1] == dtable->n[1], "rows of dy have %lld elements, of dtable %lld", LL(dy->n[1]),
-		LL(dtable->n[1]));
+	LK_WANT(&k, dy->n[1] == dtable->n[1], "rows of dy have %" PRId64 " elements, of dtable %" PRId64, dy->n[1],
+		dtable->n[1]);
 	LK_WANT(&k, dtable->n[0] <= INT32_MAX, "dtable has too many rows");
 	if (k.rc)
 		return k.rc;
@@ -270,7 +269,7 @@ static int check_rows(struct lk_dev *dev, const char *op, const struct lk_view *
 
 	lk_check_view(&k, "y", y, 2, lk_act(dev), 0);
 	lk_check_view(&k, "x", x, 2, lk_act(dev), 0);
-	LK_WANT(&k, y->n[1] == x->n[1], "rows of y have %lld elements, of x %lld", LL(y->n[1]), LL(x->n[1]));
+	LK_WANT(&k, y->n[1] == x->n[1], "rows of y have %" PRId64 " elements, of x %" PRId64, y->n[1], x->n[1]);
 	if (k.rc)
 		return k.rc;
 	lk_check_ptr(&k, "idx", idx, many->n[0]);
@@ -300,8 +299,8 @@ int lk_scatter_add_rows(struct lk_dev *dev, const struct lk_view *y, const struc
 static void check_targets(struct lk_check *k, const int32_t *target, int64_t n, int64_t vocab)
 {
 	for (int64_t i = 0; i < n; i++)
-		LK_WANT(k, target[i] >= 0 && target[i] < vocab, "target %d of row %lld is outside of the %lld entries",
-			target[i], LL(i), LL(vocab));
+		LK_WANT(k, target[i] >= 0 && target[i] < vocab,
+			"target %d of row %" PRId64 " is outside of the %" PRId64 " entries", target[i], i, vocab);
 }
 
 int lk_xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, const float *weight, float *nll,
@@ -310,8 +309,8 @@ int lk_xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t *tar
 	struct lk_check k = { dev, "xent", 0 };
 
 	lk_check_view(&k, "logits", logits, 2, lk_act(dev), 0);
-	LK_WANT(&k, logits->n[1] > 0 && logits->n[1] <= INT32_MAX, "the vocabulary has %lld entries",
-		LL(logits->n[1]));
+	LK_WANT(&k, logits->n[1] > 0 && logits->n[1] <= INT32_MAX, "the vocabulary has %" PRId64 " entries",
+		logits->n[1]);
 	if (k.rc)
 		return k.rc;
 	lk_check_ptr(&k, "target", target, logits->n[0]);

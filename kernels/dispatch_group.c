@@ -1,10 +1,9 @@
 /* dispatch_group.c - group.h: checks the arguments and calls the backend; a new group is tried before it is handed out. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/check.h"
-
-#define LL(x) ((long long)(x))
 
 static int refuse_group(struct lk_dev *dev)
 {
@@ -114,7 +113,7 @@ int lk_group_sum(struct lk_group *g, float *p, int64_t n)
 {
 	struct lk_check c = { g->dev, "group_sum", 0 };
 
-	LK_WANT(&c, n >= 0, "%lld values", LL(n));
+	LK_WANT(&c, n >= 0, "%" PRId64 " values", n);
 	lk_check_ptr(&c, "p", p, n);
 	return c.rc || !n ? c.rc : g->dev->ops.group.group_sum(g, p, n);
 }
@@ -123,7 +122,7 @@ int lk_group_reduce_scatter(struct lk_group *g, const float *in, float *mine, in
 {
 	struct lk_check c = { g->dev, "group_reduce_scatter", 0 };
 
-	LK_WANT(&c, n >= 0 && n % g->size == 0, "%lld values do not divide among %d ranks", LL(n), g->size);
+	LK_WANT(&c, n >= 0 && n % g->size == 0, "%" PRId64 " values do not divide among %d ranks", n, g->size);
 	lk_check_ptr(&c, "in", in, n);
 	lk_check_ptr(&c, "mine", mine, n);
 	return c.rc || !n ? c.rc : g->dev->ops.group.group_reduce_scatter(g, in, mine, n / g->size);

@@ -1,9 +1,8 @@
 /* dispatch_image.c - image.h: each op checks its arguments and calls the backend. */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "kernels/check.h"
-
-#define LL(x) ((long long)(x))
 
 static const unsigned F32 = 1u << LK_F32;
 
@@ -57,7 +56,7 @@ int lk_conv_own(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n, int
 
 	*own = (struct lk_own){ 0, 0 };
 	check_geometry(&k, g);
-	LK_WANT(&k, n > 0 && h > 0 && w > 0, "%lld images of %lld x %lld", LL(n), LL(w), LL(h));
+	LK_WANT(&k, n > 0 && h > 0 && w > 0, "%" PRId64 " images of %" PRId64 " x %" PRId64, n, w, h);
 	if (k.rc)
 		return k.rc;
 	return LK_CALL(dev, image, conv_own, dev, g, n, h, w, back, own);
@@ -89,12 +88,12 @@ static void check_images(struct lk_check *k, const struct lk_conv_geom *g, const
 		return;
 	h = x->n[1] * g->upsample + g->pad_top + g->pad_bottom - g->kh;
 	w = x->n[2] * g->upsample + g->pad_left + g->pad_right - g->kw;
-	LK_WANT(k, h >= 0 && w >= 0, "the window is larger than the padded %lld x %lld image", LL(x->n[1]), LL(x->n[2]));
-	LK_WANT(k, x->n[3] == g->cin && y->n[3] == g->cout, "%s has %lld channels and %s %lld, not %d and %d", xname,
-		LL(x->n[3]), yname, LL(y->n[3]), g->cin, g->cout);
+	LK_WANT(k, h >= 0 && w >= 0, "the window is larger than the padded %" PRId64 " x %" PRId64 " image", x->n[1], x->n[2]);
+	LK_WANT(k, x->n[3] == g->cin && y->n[3] == g->cout, "%s has %" PRId64 " channels and %s %" PRId64 ", not %d and %d", xname,
+		x->n[3], yname, y->n[3], g->cin, g->cout);
 	LK_WANT(k, y->n[0] == x->n[0] && y->n[1] == h / g->stride + 1 && y->n[2] == w / g->stride + 1,
-		"%s must be (%lld,%lld,%lld,%d) for this %s", yname, LL(x->n[0]), LL(h / g->stride + 1),
-		LL(w / g->stride + 1), g->cout, xname);
+		"%s must be (%" PRId64 ",%" PRId64 ",%" PRId64 ",%d) for this %s", yname, x->n[0], h / g->stride + 1,
+		w / g->stride + 1, g->cout, xname);
 }
 
 int lk_conv_fwd(struct lk_dev *dev, struct lk_conv *c, const struct lk_view *y, const struct lk_view *x,
@@ -143,7 +142,7 @@ static void check_groups(struct lk_check *k, const struct lk_view *x, const floa
 			 const float *scale, const float *bias, int groups)
 {
 	lk_check_view(k, "x", x, 4, lk_act(k->dev), LK_DENSE);
-	LK_WANT(k, groups > 0 && x->n[3] % groups == 0, "%lld channels do not divide into %d groups", LL(x->n[3]),
+	LK_WANT(k, groups > 0 && x->n[3] % groups == 0, "%" PRId64 " channels do not divide into %d groups", x->n[3],
 		groups);
 	if (k->rc)
 		return;
@@ -194,8 +193,8 @@ int lk_nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, c
 	lk_check_view(&k, "z", z, 2, lk_act(dev), 0);
 	lk_check_view(&k, "codebook", codebook, 2, F32, 0);
 	LK_WANT(&k, codebook->n[0] > 0 && codebook->n[0] <= INT32_MAX && z->n[1] == codebook->n[1],
-		"z is (%lld,%lld), the codebook (%lld,%lld)", LL(z->n[0]), LL(z->n[1]), LL(codebook->n[0]),
-		LL(codebook->n[1]));
+		"z is (%" PRId64 ",%" PRId64 "), the codebook (%" PRId64 ",%" PRId64 ")", z->n[0], z->n[1], codebook->n[0],
+		codebook->n[1]);
 	if (k.rc)
 		return k.rc;
 	lk_check_ptr(&k, "idx", idx, z->n[0]);
@@ -212,7 +211,7 @@ int lk_pixels(struct lk_dev *dev, const struct lk_view *y, const struct lk_view 
 	lk_check_view(&k, "y", y, LK_ANY, any, LK_DENSE);
 	lk_check_view(&k, "x", x, LK_ANY, any, LK_DENSE);
 	LK_WANT(&k, (y->dtype == LK_U8) != (x->dtype == LK_U8), "exactly one of x, y must be 8-bit");
-	LK_WANT(&k, lk_count(y) == lk_count(x), "y has %lld elements, x %lld", LL(lk_count(y)), LL(lk_count(x)));
+	LK_WANT(&k, lk_count(y) == lk_count(x), "y has %" PRId64 " elements, x %" PRId64, lk_count(y), lk_count(x));
 	if (!k.rc)
 		lk_check_apart(&k, "y", y, "x", x);
 	if (k.rc || !lk_count(y))

@@ -7,6 +7,7 @@
 #include "kernels/cpu/image_int.h"
 
 #include <float.h>
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -97,7 +98,7 @@ static int nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *
 	int64_t room = (s.d + s.k + s.blocks) * nr, norm = lk_round_up(s.k, 16);
 	s.norm = lk_cpu_scratch(dev, (size_t)(norm + room * threads) * sizeof *s.norm);
 	if (!s.norm)
-		return lk_fail(dev, LK_ENOMEM, "no memory for the distances to %lld codes", (long long)s.k);
+		return lk_fail(dev, LK_ENOMEM, "no memory for the distances to %" PRId64 " codes", s.k);
 	measure_codes(&s, threads);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
 	for (int64_t i = 0; i < s.n; i += nr) {

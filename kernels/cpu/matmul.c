@@ -1,6 +1,7 @@
 /* matmul.c - the matrix product of the cpu device: cut into parts, each one call of a BLAS on one thread.
  *
  * Work is cut by the sizes of the problem, never by the number of threads, so results are the same for any number of them. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "kernels/cpu/dense_int.h"
@@ -96,7 +97,7 @@ int lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_
 	int parts;
 
 	if (cut.deep > 1 && !sums)
-		return lk_fail(dev, LK_ENOMEM, "matmul: no memory for %lld partial sums", (long long)(cut.deep * m * n));
+		return lk_fail(dev, LK_ENOMEM, "matmul: no memory for %" PRId64 " partial sums", cut.deep * m * n);
 	parts = cut.rows * cut.cols * cut.deep;
 #pragma omp parallel for num_threads(parts > 1 ? dev->threads : 1) schedule(dynamic, 1)
 	for (int i = 0; i < parts; i++)

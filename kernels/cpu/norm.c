@@ -1,4 +1,5 @@
 /* norm.c - RMS norm and SwiGLU over the rows of a batch (formulas: ref/norm.c): threads take rows, norm.hot.c does one. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "kernels/cpu/dense_int.h"
@@ -27,7 +28,7 @@ static int rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, 
 	groups = (rows + group - 1) / group;
 	part = lk_cpu_scratch(dev, (size_t)(groups * d) * sizeof *part);
 	if (!part)
-		return lk_fail(dev, LK_ENOMEM, "rmsnorm_bwd: no memory for %lld partial sums", (long long)(groups * d));
+		return lk_fail(dev, LK_ENOMEM, "rmsnorm_bwd: no memory for %" PRId64 " partial sums", groups * d);
 #pragma omp parallel for num_threads(lk_threads_for(dev, rows * d)) schedule(static)
 	for (int64_t i = 0; i < groups; i++) {
 		int64_t end = (i + 1) * group < rows ? (i + 1) * group : rows;

@@ -3,6 +3,7 @@
  * The angles are formed in fp64, which costs more than the rotation; all layers of a pass rotate the same positions,
  * so the last table is kept and recognised by its positions. Long sequences go block by block, so that the table stays
  * small; then each call computes it again, next to attention that has grown far more. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,8 +109,7 @@ static int rope(struct lk_dev *dev, const struct lk_view *x, const int32_t *pos,
 		const struct lk_rope_table *t = table_for(dev, pos + first, count, d, theta);
 
 		if (!t)
-			return lk_fail(dev, LK_ENOMEM, "rope: no memory for the angles of %lld positions",
-				       (long long)count);
+			return lk_fail(dev, LK_ENOMEM, "rope: no memory for the angles of %" PRId64 " positions", count);
 #pragma omp parallel for num_threads(lk_threads_for(dev, count * heads * d)) schedule(static)
 		for (int64_t i = 0; i < count; i++)
 			for (int64_t h = 0; h < heads; h++)

@@ -1,5 +1,6 @@
 /* vector.c - element-wise ops, sums, copies and AdamW on the cpu device: stretches of fixed length for the threads, whose inner
  * loops are in vector.hot.c. A sum adds its stretches in their order. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,7 +127,7 @@ static int sumsq(struct lk_dev *dev, const float *x, int64_t n, double *host_out
 	double *part = lk_cpu_scratch(dev, (size_t)chunks * sizeof *part), sum = 0;
 
 	if (!part)
-		return lk_fail(dev, LK_ENOMEM, "sumsq: no memory for %lld partial sums", (long long)chunks);
+		return lk_fail(dev, LK_ENOMEM, "sumsq: no memory for %" PRId64 " partial sums", chunks);
 #pragma omp parallel for num_threads(lk_threads_for(dev, n)) schedule(static)
 	for (int64_t i = 0; i < chunks; i++) {
 		int64_t from = i * LK_SUM_CHUNK;

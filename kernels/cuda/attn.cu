@@ -6,6 +6,7 @@
  *
  * LWM_CUDA_ATTN=mma, sm90 or row insists on one of them and refuses what it does not do, so that they can be compared.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "kernels/cuda/attn_int.h"
@@ -73,9 +74,9 @@ static enum variant insisted_variant(void)
 static int not_theirs(struct lk_dev *dev, const char *op, const struct lk_attn_job *j)
 {
 	return lk_cuda_fail(dev, LK_EUNSUP,
-			    "%s: LWM_CUDA_ATTN=%s does not do this: heads of %d elements, number of queries %lld, %d-bit keys, "
-			    "%s rows, compute capability %d.%d",
-			    op, getenv("LWM_CUDA_ATTN"), j->d, static_cast<long long>(j->tq), j->k_scale ? 8 : 16,
+			    "%s: LWM_CUDA_ATTN=%s does not do this: heads of %d elements, number of queries %" PRId64
+			    ", %d-bit keys, %s rows, compute capability %d.%d",
+			    op, getenv("LWM_CUDA_ATTN"), j->d, j->tq, j->k_scale ? 8 : 16,
 			    j->vec ? "aligned" : "unaligned", lk_cu(dev)->cc / 10, lk_cu(dev)->cc % 10);
 }
 
@@ -87,8 +88,8 @@ static int check_common(struct lk_dev *dev, const char *op, const struct lk_attn
 	if (j->d > LK_ATTN_HEAD)
 		return lk_cuda_fail(dev, LK_EUNSUP, "%s: heads of %d elements, of at most %d on GPUs", op, j->d, LK_ATTN_HEAD);
 	if (j->tq > LK_ATTN_TOKENS || j->tk > LK_ATTN_TOKENS)
-		return lk_cuda_fail(dev, LK_EUNSUP, "%s: %lld queries and %lld keys, of at most %d each on GPUs", op,
-				    static_cast<long long>(j->tq), static_cast<long long>(j->tk), LK_ATTN_TOKENS);
+		return lk_cuda_fail(dev, LK_EUNSUP, "%s: %" PRId64 " queries and %" PRId64 " keys, of at most %d each on GPUs", op,
+				    j->tq, j->tk, LK_ATTN_TOKENS);
 	if (j->h > 65535)
 		return lk_cuda_fail(dev, LK_EUNSUP, "%s: %d heads, at most 65535 on GPUs", op, j->h);
 	return 0;

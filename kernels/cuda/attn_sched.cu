@@ -2,6 +2,7 @@
  *
  * A schedule belongs to a pair of sequences and a shape of tiles. It lives in a block of device memory; blocks of sequences that
  * are gone are kept at the device (SPARES of them), because allocating and freeing would wait for the queue. */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "kernels/cuda/attn_int.h"
@@ -121,8 +122,8 @@ static struct plan *plan_new(struct lk_dev *dev, const struct lk_attn_job *j, in
 
 	*rc = p ? lk_sched_make(&s, j->qs, j->ks, j->causal, bq, bk, by_key) : LK_ENOMEM;
 	if (*rc) {
-		lk_cuda_fail(dev, *rc, "attention: no memory for the schedule of %lld queries and %lld keys",
-			     static_cast<long long>(j->tq), static_cast<long long>(j->tk));
+		lk_cuda_fail(dev, *rc, "attention: no memory for the schedule of %" PRId64 " queries and %" PRId64 " keys",
+			     j->tq, j->tk);
 		free(p);
 		return nullptr;
 	}

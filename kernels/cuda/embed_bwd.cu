@@ -6,6 +6,8 @@
  *	part[2c]      of the run that came into chunk c from the left (it may leave it again on the right)
  *	part[2c + 1]  of the run that begins in chunk c and leaves it on the right
  * A second kernel adds such parts, from the chunk where the run begins. The order follows from the ids alone. */
+#include <inttypes.h>
+
 #include "kernels/cuda/embed_int.h"
 
 enum { CHUNK = 512, THREADS = 256, UNROLL = 8 }; // CHUNK is a multiple of UNROLL
@@ -185,8 +187,7 @@ int lk_cuda_embed_bwd(struct lk_dev *dev, const struct lk_view *dtable, const in
 	bool vec;
 
 	if (dy->n[0] >= INT32_MAX)
-		return lk_cuda_fail(dev, LK_EUNSUP, "embed_bwd: %lld tokens are beyond what cuda takes",
-				    static_cast<long long>(dy->n[0]));
+		return lk_cuda_fail(dev, LK_EUNSUP, "embed_bwd: %" PRId64 " tokens are beyond what cuda takes", dy->n[0]);
 	if (!dtable->n[0])
 		return 0;
 	a.table = lk_rows_of<float>(dtable);

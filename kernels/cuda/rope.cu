@@ -3,6 +3,7 @@
  * The angle pos * theta^(-2i/D) reaches thousands of turns with far positions, so it is formed in fp64, in turns: pos times
  * the pair's frequency in turns, less the nearest whole number. What is left lies within half a turn, where fp32 sine and
  * cosine are right to a few 1e-7. The frequencies come from the host as an argument of the kernel. */
+#include <inttypes.h>
 #include <math.h>
 
 #include "kernels/cuda/dense_int.h"
@@ -162,8 +163,9 @@ static int rope_typed(struct lk_dev *dev, const struct lk_view *x, const int32_t
 static int rope(struct lk_dev *dev, const struct lk_view *x, const int32_t *pos, double theta, int inverse)
 {
 	if (x->n[1] * x->n[2] > INT32_MAX / TOKENS)
-		return lk_cuda_fail(dev, LK_EUNSUP, "rope: a token of %lld heads of %lld elements is beyond what cuda takes",
-				    static_cast<long long>(x->n[1]), static_cast<long long>(x->n[2]));
+		return lk_cuda_fail(dev, LK_EUNSUP,
+				    "rope: a token of %" PRId64 " heads of %" PRId64 " elements is beyond what cuda takes", x->n[1],
+				    x->n[2]);
 	return x->dtype == LK_BF16 ? rope_typed<lk_bf16>(dev, x, pos, theta, inverse)
 				   : rope_typed<float>(dev, x, pos, theta, inverse);
 }

@@ -1,4 +1,5 @@
 /* attn.c - block attention in plain loops and fp64 sums: what the fast backends are measured against. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -99,7 +100,7 @@ static double *row_room(struct lk_dev *dev, int64_t tk, int64_t d)
 	double *p = calloc((size_t)(tk + 2 * d), sizeof *p);
 
 	if (!p)
-		lk_fail(dev, LK_ENOMEM, "attention: no memory for one row of %lld scores", (long long)tk);
+		lk_fail(dev, LK_ENOMEM, "attention: no memory for one row of %" PRId64 " scores", tk);
 	return p;
 }
 

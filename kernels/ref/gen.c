@@ -2,6 +2,7 @@
  *
  * A token is drawn by inverse transform: the weights e^((x - max) / temperature) of what top-k and top-p leave are added up until
  * their share of the whole passes u. The order is that of the columns without limits, else from the largest down. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -141,7 +142,7 @@ static int draw(struct lk_dev *dev, const struct lk_view *logits, const struct l
 	struct candidate *c = malloc((size_t)(how->last - how->first) * sizeof *c);
 
 	if (!c)
-		return lk_fail(dev, LK_ENOMEM, "draw: no memory for %lld candidates", (long long)(how->last - how->first));
+		return lk_fail(dev, LK_ENOMEM, "draw: no memory for %" PRId64 " candidates", how->last - how->first);
 	for (int64_t r = 0; r < logits->n[0]; r++) {
 		const float *x = lk_row(logits, r);
 		int64_t best = largest(x, how);

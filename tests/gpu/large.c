@@ -7,6 +7,7 @@
  * last document of a long row as if it were alone. --dry: small sizes, on any device. --probe: only opens the device. Exit: 0
  * also where there is no GPU; 1 when a case failed.
  */
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -273,7 +274,7 @@ static int compare_tail(const struct rows *x, const struct tail *k, const struct
 		bad = memcmp(host, host + part, part) != 0;
 		free(host);
 		if (bad) {
-			snprintf(why, n, "tensor %d: the last rows of %lld differ from the same rows alone", i, (long long)x->t);
+			snprintf(why, n, "tensor %d: the last rows of %" PRId64 " differ from the same rows alone", i, x->t);
 			return 1;
 		}
 	}

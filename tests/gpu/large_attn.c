@@ -1,4 +1,5 @@
 /* large_attn.c - long attention: both paths against each other, the last document of a long row against itself alone. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,7 +120,7 @@ void run_paths(struct gpu_bench *b, const char *device, int64_t d)
 	float *y = x ? on_path(b, device, "sm90", t, h, d, why, sizeof why) : NULL;
 	static const char *const what[] = { "o", "dq", "dk", "dv" };
 
-	snprintf(name, sizeof name, "attention of 16K on both paths, d %lld", (long long)d);
+	snprintf(name, sizeof name, "attention of 16K on both paths, d %" PRId64, d);
 	for (int i = 0; x && y && i < 4; i++) {
 		double err = host_norm(y + i * n, x + i * n, n);
 

@@ -1,4 +1,5 @@
 /* compare.c - the two judgements: a backend against ref, and a gradient against finite differences. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +60,7 @@ static int compare_exact(const struct ops_tensor *a, const struct ops_tensor *b,
 		double y = ops_element(ops_host(b), b->v.dtype, ops_offset(&b->v, i));
 
 		if (x != y) {
-			snprintf(why, n, "%s[%lld] is %.0f, ref has %.0f", a->name, (long long)i, y, x);
+			snprintf(why, n, "%s[%" PRId64 "] is %.0f, ref has %.0f", a->name, i, y, x);
 			return 1;
 		}
 	}
@@ -84,7 +85,7 @@ static int compare_floats(const struct ops_tensor *a, const struct ops_tensor *b
 		double y = ops_element(ops_host(b), b->v.dtype, ops_offset(&b->v, i));
 
 		if (!same_kind(x, y)) {
-			snprintf(why, n, "%s[%lld] is %g, ref has %g", a->name, (long long)i, y, x);
+			snprintf(why, n, "%s[%" PRId64 "] is %g, ref has %g", a->name, i, y, x);
 			return 1;
 		}
 		if (!isfinite(x))
@@ -221,7 +222,7 @@ static int check_directions(struct probe *p, const char *name, double *worst)
 
 		for (int64_t i = 0; i < p->n; i++)
 			p->dir[i] = i == at ? 1.0f : 0.0f;
-		snprintf(what, sizeof what, "%s[%lld]", name, (long long)at);
+		snprintf(what, sizeof what, "%s[%" PRId64 "]", name, at);
 		if (check_direction(p, what, worst))
 			return 1;
 	}

@@ -1,5 +1,6 @@
 /* group.c - groups of GPUs: every exchange with 1, 2, 4 ... ranks as far as there are GPUs, each rank a thread with a device
  * of its own. With one GPU that is a group of one, and several of them in one process. */
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -68,10 +69,10 @@ static int check_sums(struct lk_group *g, struct lk_dev *dev, int rank, int n, f
 		return 1;
 	for (int64_t i = 0; i < all; i++)
 		if (host[i] != value_summed(n, i))
-			return wrong(why, len, "sum: element %lld is %g", (long long)i, (double)host[i]);
+			return wrong(why, len, "sum: element %" PRId64 " is %g", i, (double)host[i]);
 	for (int64_t i = 0; i < slice; i++)
 		if (host[all + i] != value_summed(n, rank * slice + i))
-			return wrong(why, len, "reduce-scatter: element %lld is %g", (long long)i, (double)host[all + i]);
+			return wrong(why, len, "reduce-scatter: element %" PRId64 " is %g", i, (double)host[all + i]);
 	return 0;
 }
 
@@ -87,7 +88,7 @@ static int check_gather(struct lk_group *g, struct lk_dev *dev, int rank, int n,
 		return 1;
 	for (int64_t i = 0; i < slice * n; i++)
 		if (host[i] != value((int)(i / slice), i))
-			return wrong(why, len, "gather: element %lld is %g", (long long)i, (double)host[i]);
+			return wrong(why, len, "gather: element %" PRId64 " is %g", i, (double)host[i]);
 	return 0;
 }
 
