@@ -7,7 +7,7 @@
  *
  *	part_00000.h5:  params, adam_m, adam_v   float32: the values of all slices in the order of `slices`
  *	                slices                   int64, 5 per slice: tensor, offset, run, count, stride
- *	                names                    uint8: tensor names, each with a 0 behind
+ *	                names                    uint8: tensor names, each followed by a 0
  *	                state                    uint8: JSON text of this rank
  *	                sums                     uint64: XXH3-64 of each 64 KiB of the vectors above, and one over these
  *	COMMIT.json:    schema, kind, step, mesh, ranks, config, state, tokenizer, tensors, groups, files (name, bytes,
@@ -100,7 +100,7 @@ bool lwm_ckpt_unfinished(const char *dir);
 typedef void lwm_ckpt_bad_fn(void *ctx, const char *dir, const struct lwm_err *why);
 /* The newest whole checkpoint of a root. *dir is malloc'ed; 0 with *dir NULL: none was ever finished. Unfinished folders are passed
  * over. Damaged ones too when older_ok; otherwise, and when nothing is whole, they are -LWM_EDATA, each named with what is wrong. A
- * folder that cannot be read is that failure, whatever stands behind it. bad may be NULL. */
+ * folder that cannot be read is that failure, whatever older ones there are. bad may be NULL. */
 int lwm_ckpt_latest(char **dir, const char *root, bool older_ok, enum lwm_ckpt_check how, lwm_ckpt_bad_fn *bad, void *ctx,
 		    struct lwm_err *e);
 
@@ -117,7 +117,7 @@ int lwm_ckpt_open(struct lwm_ckpt **out, const char *dir, struct lwm_err *e);
  * opened here, and before that checked as `old` says. */
 int lwm_ckpt_open_record(struct lwm_ckpt **out, const char *dir, enum lwm_ckpt_check old, struct lwm_err *e);
 void lwm_ckpt_close(struct lwm_ckpt *c);
-/* What was read of the record, as text for another rank (malloc'ed, 0 behind); and the same checkpoint from it, without opening
+/* What was read of the record, as text for another rank (malloc'ed, 0-terminated); and the same checkpoint from it, without opening
  * a file. */
 int lwm_ckpt_pack(const struct lwm_ckpt *c, char **text, struct lwm_err *e);
 int lwm_ckpt_unpack(struct lwm_ckpt **out, const char *dir, const char *text, size_t n, struct lwm_err *e);

@@ -1,3 +1,7 @@
+/* ckpt_part.c - one rank's part of a checkpoint: its slices as values, and as text for the record.
+ *
+ * A part is written, read back and compared before it gets its name: what the record will name exists and is right.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,8 +65,8 @@ void lwm_ckpt_slices_text(const struct lwm_ckpt_slice *s, int64_t n, struct lwm_
 	}
 }
 
-/* A number of digits alone, below 2^63, behind `before` (0: nothing). */
-static bool number(const char **text, char before, int64_t *out)
+/* A number of digits alone, below 2^63, preceded by `before` (0: nothing). */
+static bool read_number(const char **text, char before, int64_t *out)
 {
 	const char *p = *text + (before && **text == before);
 	int64_t v = 0;
@@ -82,12 +86,12 @@ int lwm_ckpt_slice_next(const char **text, int64_t row[LWM_SLICE_COLS])
 {
 	if (!**text)
 		return 0;
-	if (!number(text, 0, &row[LWM_SLICE_TENSOR]) || !number(text, ':', &row[LWM_SLICE_OFFSET]) ||
-	    !number(text, '+', &row[LWM_SLICE_RUN]))
+	if (!read_number(text, 0, &row[LWM_SLICE_TENSOR]) || !read_number(text, ':', &row[LWM_SLICE_OFFSET]) ||
+	    !read_number(text, '+', &row[LWM_SLICE_RUN]))
 		return -1;
 	row[LWM_SLICE_COUNT] = 1;
 	row[LWM_SLICE_STRIDE] = row[LWM_SLICE_RUN];
-	if (**text == '*' && (!number(text, '*', &row[LWM_SLICE_COUNT]) || !number(text, '/', &row[LWM_SLICE_STRIDE])))
+	if (**text == '*' && (!read_number(text, '*', &row[LWM_SLICE_COUNT]) || !read_number(text, '/', &row[LWM_SLICE_STRIDE])))
 		return -1;
 	if (**text == ' ' && (*text)[1])
 		++*text;

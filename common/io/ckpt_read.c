@@ -1,3 +1,8 @@
+/* ckpt_read.c - an open checkpoint: the record, which slices lie where, and values from whatever parts hold them.
+ *
+ * The record tells the slices of every part, so a part is opened when it is first read from. Slices are sorted by tensor and
+ * offset; a range of a tensor is gathered from those that meet it.
+ */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

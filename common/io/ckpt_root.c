@@ -302,7 +302,7 @@ static int still_whole(struct lwm_ckpt_keeper *k, int64_t step, const char *dir,
 }
 
 /* Out of sight in one step, then removed; a rest that a kill left is removed by the next call. */
-static int drop(const char *root, const char *from, struct lwm_err *e)
+static int drop_folder(const char *root, const char *from, struct lwm_err *e)
 {
 	char name[80], *to;
 	int rc = 0;
@@ -338,15 +338,15 @@ static int empty_trash(const char *root, struct lwm_err *e)
 }
 
 /* One folder older than the newest. *kept counts those that are whole. */
-static int judge(struct lwm_ckpt_keeper *k, int64_t step, const char *dir, int64_t *kept, struct lwm_err *e)
+static int judge_folder(struct lwm_ckpt_keeper *k, int64_t step, const char *dir, int64_t *kept, struct lwm_err *e)
 {
 	struct lwm_err why = { 0 };
 	int rc;
 
 	if (lwm_ckpt_unfinished(dir))
-		return drop(k->root, dir, e);
+		return drop_folder(k->root, dir, e);
 	if (*kept >= k->keep_last)
-		return k->keep_every > 0 && step % k->keep_every == 0 ? 0 : drop(k->root, dir, e);
+		return k->keep_every > 0 && step % k->keep_every == 0 ? 0 : drop_folder(k->root, dir, e);
 	rc = still_whole(k, step, dir, &why);
 	if (rc == 0) {
 		++*kept;
@@ -357,7 +357,7 @@ static int judge(struct lwm_ckpt_keeper *k, int64_t step, const char *dir, int64
 		return 0;
 	}
 	lwm_log(LWM_WARN, "%s (removed: a newer checkpoint is whole)", why.msg);
-	return drop(k->root, dir, e);
+	return drop_folder(k->root, dir, e);
 }
 
 int lwm_ckpt_keeper_saved(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err *e)
@@ -374,9 +374,9 @@ int lwm_ckpt_keeper_saved(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_er
 		if (!dir)
 			rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", k->root);
 		else if (s.v[i] < step)
-			rc = judge(k, s.v[i], dir, &kept, e);
+			rc = judge_folder(k, s.v[i], dir, &kept, e);
 		else if (s.v[i] > step && lwm_ckpt_unfinished(dir)) /* a save that was killed, of a run that went further */
-			rc = drop(k->root, dir, e);
+			rc = drop_folder(k->root, dir, e);
 		free(dir);
 	}
 	free(s.v);

@@ -1,3 +1,5 @@
+/* merge.c - what is made of a whole checkpoint: a model folder, or the same checkpoint for another number of ranks; and comparing
+ * either with where it came from. */
 #include "common/io/merge.h"
 
 #include <inttypes.h>
@@ -21,17 +23,17 @@ struct source {
 };
 
 /* Asked to stop: a merge takes minutes and is not resumed, so nothing of it is kept. */
-static int stopped(struct lwm_err *e)
+static int check_stop(struct lwm_err *e)
 {
 	if (lwm_stop_wanted() < LWM_STOP_END)
 		return 0;
 	return lwm_fail(e, LWM_ESAVED, "stopped (%s), nothing is kept: run me again", lwm_stop_reason());
 }
 
-static int give(void *ctx, int64_t offset, int64_t n, float *out, struct lwm_err *e)
+static int give_values(void *ctx, int64_t offset, int64_t n, float *out, struct lwm_err *e)
 {
 	struct source *s = ctx;
-	LWM_TRY(stopped(e));
+	LWM_TRY(check_stop(e));
 	LWM_TRY(lwm_ckpt_read(s->c, LWM_CKPT_PARAMS, s->tensor, offset, n, out, e));
 	s->bytes += n * 4;
 	if (s->p)
@@ -70,7 +72,7 @@ static int source_of(const struct lwm_ckpt *c, const struct lwm_model_spec *s, s
 
 /* 1: the folder is this model, every byte of it verified; 0: it is to be made (*replace: in the place of a damaged one). Anything
  * else of that name is left to lwm_model_create, which refuses it. */
-static int done(const char *dir, const char *source, bool *replace, struct lwm_err *e)
+static int find_done(const char *dir, const char *source, bool *replace, struct lwm_err *e)
 {
 	struct lwm_model_record r = { 0 };
 	struct lwm_model *m = NULL;
@@ -123,7 +125,7 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 	LWM_GO(source_of(c, &s, &source, e));
 	s.source = source.s;
 	if (!force)
-		LWM_GO(done(dir, s.source, &force, e));
+		LWM_GO(find_done(dir, s.source, &force, e));
 	if (rc == 1)
 		goto out;
 	LWM_GO(config_of(&config, s.config, s.dtype, e));
@@ -131,7 +133,7 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 	LWM_GO(lwm_ckpt_covers(c, e));
 	LWM_GO(lwm_model_create(&w, dir, &s, lwm_ckpt_tensors(c), force, e));
 	for (from.tensor = 0; from.tensor < lwm_ckpt_count(c); from.tensor++)
-		LWM_GO(lwm_model_add_from(w, give, &from, e));
+		LWM_GO(lwm_model_add_from(w, give_values, &from, e));
 	rc = lwm_model_commit(w, e);
 	w = NULL;
 out:
@@ -161,7 +163,7 @@ static void pair_free(struct pair *v)
 }
 
 /* Bits, so that NaN equals itself and -0 is not 0. */
-static int differ(const struct pair *v, int64_t n, int64_t first, const char *name, struct lwm_err *e)
+static int compare_values(const struct pair *v, int64_t n, int64_t first, const char *name, struct lwm_err *e)
 {
 	if (!memcmp(v->a, v->b, (size_t)n * sizeof *v->a))
 		return 0;
@@ -186,11 +188,11 @@ static int compare_model(struct lwm_ckpt *c, struct lwm_model *m, enum lwm_st_dt
 			return lwm_fail(e, LWM_ENO, "'%s' is not in the model, or of another shape", t->name);
 		for (int64_t at = 0; at < size; at += PIECE) {
 			int64_t n = size - at < PIECE ? size - at : PIECE;
-			LWM_TRY(stopped(e));
+			LWM_TRY(check_stop(e));
 			LWM_TRY(lwm_ckpt_read(c, LWM_CKPT_PARAMS, i, at, n, v->a, e));
 			LWM_TRY(lwm_model_read(m, k, at, n, v->b, e));
 			lwm_st_round(dtype, v->a, n);
-			LWM_TRY(differ(v, n, at, t->name, e));
+			LWM_TRY(compare_values(v, n, at, t->name, e));
 			bytes += n * 4;
 			if (p)
 				lwm_progress_at(p, bytes);
@@ -230,7 +232,7 @@ int lwm_merge_verify_ckpt(struct lwm_ckpt *a, struct lwm_ckpt *b, struct lwm_pro
 				int64_t n = size - at < PIECE ? size - at : PIECE;
 				LWM_GO(lwm_ckpt_read(a, (enum lwm_ckpt_group)g, i, at, n, v.a, e));
 				LWM_GO(lwm_ckpt_read(b, (enum lwm_ckpt_group)g, k, at, n, v.b, e));
-				LWM_GO(differ(&v, n, at, name, e));
+				LWM_GO(compare_values(&v, n, at, name, e));
 				bytes += n * 4;
 				if (p)
 					lwm_progress_at(p, bytes);
@@ -251,10 +253,10 @@ struct recut {
 	int64_t bytes;
 };
 
-static int fill(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e)
+static int fill_slice(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e)
 {
 	struct recut *x = ctx;
-	LWM_TRY(stopped(e));
+	LWM_TRY(check_stop(e));
 	const struct lwm_ckpt_slice *s = &x->slice[slice];
 	LWM_TRY(lwm_ckpt_read(x->c, (enum lwm_ckpt_group)group, s->tensor, s->offset + first, n, out, e));
 	x->bytes += n * 4;
@@ -264,7 +266,7 @@ static int fill(void *ctx, int group, int64_t slice, int64_t first, int64_t n, f
 }
 
 /* Values first .. last-1 of all tensors end to end. */
-static int64_t cut(const struct lwm_ckpt *c, int64_t first, int64_t last, struct lwm_ckpt_slice *out)
+static int64_t cut_values(const struct lwm_ckpt *c, int64_t first, int64_t last, struct lwm_ckpt_slice *out)
 {
 	int64_t n = 0, start = 0;
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
@@ -303,9 +305,9 @@ static int write_parts(struct recut *x, const char *dir, int ranks, struct lwm_c
 					  .rank = r,
 					  .tensors = lwm_ckpt_tensors(x->c),
 					  .slice = x->slice,
-					  .nslice = cut(x->c, first, last, x->slice),
+					  .nslice = cut_values(x->c, first, last, x->slice),
 					  .groups = lwm_ckpt_meta(x->c)->groups,
-					  .fill = fill,
+					  .fill = fill_slice,
 					  .ctx = x };
 		LWM_TRY(lwm_ckpt_write_part(&o, &part[r], e));
 		x->slice += o.nslice;

@@ -1,3 +1,4 @@
+/* model_layout.c - how tensors change between memory and disk: rows of q and k in rotary order, axes of convolutions. */
 #include <inttypes.h>
 #include <string.h>
 

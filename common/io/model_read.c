@@ -214,8 +214,8 @@ int64_t lwm_model_find(const struct lwm_model *m, const char *name)
 
 /* ---- values ---- */
 
-/* Room for n values in `held` and as many from the disk behind them. */
-static int reserve(struct lwm_model *m, int64_t n, struct lwm_err *e)
+/* Room for n values in `held` and for as many from the disk after them. */
+static int reserve_held(struct lwm_model *m, int64_t n, struct lwm_err *e)
 {
 	m->held_tensor = -1;
 	if (n <= m->held_cap)
@@ -230,12 +230,12 @@ static int reserve(struct lwm_model *m, int64_t n, struct lwm_err *e)
 }
 
 /* Puts `n` values of tensor i from `first` into held, in memory layout: a convolution, or one head. */
-static int hold(struct lwm_model *m, int64_t i, int64_t first, int64_t n, struct lwm_err *e)
+static int hold_piece(struct lwm_model *m, int64_t i, int64_t first, int64_t n, struct lwm_err *e)
 {
 	const struct entry *x = &m->entry[i];
 	if (m->held_tensor == i && m->held_first == first)
 		return 0;
-	LWM_TRY(reserve(m, n, e));
+	LWM_TRY(reserve_held(m, n, e));
 	float *disk = m->held + m->held_cap;
 	LWM_TRY(m->format->read(m->weights, x->index, first, n, disk, e));
 	if (x->how == LWM_CONV) {
@@ -262,7 +262,7 @@ int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, fl
 	int64_t unit = x->how == LWM_CONV ? m->tensors.list[i].count : x->head * m->tensors.list[i].shape[1];
 	while (n) {
 		int64_t in = offset % unit, k = unit - in < n ? unit - in : n;
-		LWM_TRY(hold(m, i, offset - in, unit, e));
+		LWM_TRY(hold_piece(m, i, offset - in, unit, e));
 		memcpy(out, m->held + in, (size_t)k * sizeof *out);
 		offset += k;
 		out += k;

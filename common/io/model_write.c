@@ -46,7 +46,7 @@ struct lwm_model_writer {
 	int64_t work_cap;
 };
 
-static void release(struct lwm_model_writer *w)
+static void free_writer(struct lwm_model_writer *w)
 {
 	lwm_tensors_release(&w->tensors);
 	free(w->out);
@@ -70,7 +70,7 @@ void lwm_model_discard(struct lwm_model_writer *w)
 		lwm_remove_tree(w->tmp, NULL);
 	if (w->lock >= 0)
 		close(w->lock);
-	release(w);
+	free_writer(w);
 }
 
 static int plan_tensor(struct lwm_model_writer *w, const struct lwm_tensor *t, struct lwm_err *e)
@@ -142,7 +142,7 @@ static int start_file(struct lwm_model_writer *w, struct lwm_err *e)
 	return rc;
 }
 
-static int prepare(struct lwm_model_writer *w, struct lwm_err *e)
+static int prepare_folder(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char a[32], b[32];
 	int64_t room = lwm_space_free(w->dir);
@@ -211,7 +211,7 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	for (int64_t i = 0; i < tensors->n; i++)
 		LWM_GO(plan_tensor(w, &tensors->list[i], e));
 	share_out(w, spec->max_file_bytes);
-	LWM_GO(prepare(w, e));
+	LWM_GO(prepare_folder(w, e));
 	*out = w;
 	return 0;
 out:
@@ -219,7 +219,7 @@ out:
 	return rc;
 }
 
-static int reserve(struct lwm_model_writer *w, int64_t n, struct lwm_err *e)
+static int reserve_work(struct lwm_model_writer *w, int64_t n, struct lwm_err *e)
 {
 	if (n <= w->work_cap)
 		return 0;
@@ -232,7 +232,7 @@ static int reserve(struct lwm_model_writer *w, int64_t n, struct lwm_err *e)
 	return 0;
 }
 
-static int note(struct lwm_model_writer *w, const char *name, const struct lwm_hash *h, struct lwm_err *e)
+static int note_hash(struct lwm_model_writer *w, const char *name, const struct lwm_hash *h, struct lwm_err *e)
 {
 	bool failed = false;
 	lwm_put(w->files, name, json_string(h->hex), &failed);
@@ -247,7 +247,7 @@ static int finish_file(struct lwm_model_writer *w, struct lwm_err *e)
 	w->weights = NULL;
 	LWM_TRY(w->format->commit(out, &identity, e));
 	file_name(w, w->file, name, sizeof name);
-	return note(w, name, &identity, e);
+	return note_hash(w, name, &identity, e);
 }
 
 /* Row p on disk is the memory row that lwm_rope_row sends to p: 2i for the first half, 2i + 1 for the second. */
@@ -255,7 +255,7 @@ static int add_qk(struct lwm_model_writer *w, const struct lwm_tensor *t, int64_
 		  struct lwm_err *e)
 {
 	int64_t cols = t->shape[1], half = head / 2, unit = head * cols;
-	LWM_TRY(reserve(w, unit, e));
+	LWM_TRY(reserve_work(w, unit, e));
 	for (int64_t at = 0; at < t->count; at += unit) {
 		LWM_TRY(source(ctx, at, unit, w->work, e));
 		for (int64_t p = 0; p < head; p++)
@@ -267,7 +267,7 @@ static int add_qk(struct lwm_model_writer *w, const struct lwm_tensor *t, int64_
 static int add_conv(struct lwm_model_writer *w, const struct lwm_tensor *t, lwm_model_source_fn *source, void *ctx,
 		    struct lwm_err *e)
 {
-	LWM_TRY(reserve(w, 2 * t->count, e));
+	LWM_TRY(reserve_work(w, 2 * t->count, e));
 	LWM_TRY(source(ctx, 0, t->count, w->work, e));
 	lwm_conv_to_disk(w->work, t->shape, w->work + t->count);
 	return w->format->write(w->weights, w->work + t->count, t->count, e);
@@ -276,7 +276,7 @@ static int add_conv(struct lwm_model_writer *w, const struct lwm_tensor *t, lwm_
 static int add_same(struct lwm_model_writer *w, const struct lwm_tensor *t, lwm_model_source_fn *source, void *ctx,
 		    struct lwm_err *e)
 {
-	LWM_TRY(reserve(w, PIECE, e));
+	LWM_TRY(reserve_work(w, PIECE, e));
 	for (int64_t at = 0; at < t->count; at += PIECE) {
 		int64_t n = t->count - at < PIECE ? t->count - at : PIECE;
 		LWM_TRY(source(ctx, at, n, w->work, e));
@@ -329,7 +329,7 @@ static int write_json(struct lwm_model_writer *w, const json_t *v, const char *n
 		rc = lwm_write_file(path, text.s, text.len, false, e);
 	if (rc == 0) {
 		struct lwm_hash h = lwm_hash_bytes(text.s, text.len);
-		rc = note(w, name, &h, e);
+		rc = note_hash(w, name, &h, e);
 	}
 	lwm_str_release(&text);
 	free(path);
@@ -348,7 +348,7 @@ static int note_file(struct lwm_model_writer *w, const char *name, struct lwm_er
 	if (rc == 0 && want && strcmp(want, h.hex))
 		rc = lwm_fail(e, LWM_EIO, "%s: reads back as something else than was written", path);
 	free(path);
-	return rc < 0 ? rc : note(w, name, &h, e);
+	return rc < 0 ? rc : note_hash(w, name, &h, e);
 }
 
 /* Whatever lies in the folder by now. */
@@ -453,7 +453,7 @@ static int take_name(struct lwm_model_writer *w, const char *parent, struct lwm_
 	return rc == 0 && old ? lwm_remove_tree(w->tmp, e) : rc;
 }
 
-static int publish(struct lwm_model_writer *w, struct lwm_err *e)
+static int publish_folder(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char *lock = lwm_path_join(w->tmp, LWM_TMP_LOCK), *parent = lwm_path_dir(w->dir);
 	int rc = lock && parent ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
@@ -487,9 +487,9 @@ int lwm_model_commit(struct lwm_model_writer *w, struct lwm_err *e)
 		LWM_GO(w->extra(w->ctx, w->tmp, e));
 	LWM_GO(note_files(w, e));
 	LWM_GO(write_manifest(w, e));
-	LWM_GO(publish(w, e));
+	LWM_GO(publish_folder(w, e));
 	close(w->lock);
-	release(w);
+	free_writer(w);
 	return 0;
 out:
 	lwm_model_discard(w);

@@ -27,7 +27,7 @@ int lwm_source_open_folder(struct lwm_source *s, const char *dir, bool older_ok,
 			   struct lwm_err *e);
 void lwm_source_close(struct lwm_source *s);
 
-/* n values of t from `offset` on, in memory layout, fp32. A tensor that is not there: left as it is when may_lack, else
+/* n values of t from `offset` on, in memory layout, fp32. A tensor that does not exist: left as it is when may_lack, else
  * -LWM_ECONFIG, as is one of another shape. */
 int lwm_source_read(struct lwm_source *s, const struct lwm_tensor *t, bool may_lack, int64_t offset, int64_t n, float *out,
 		    struct lwm_err *e);

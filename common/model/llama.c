@@ -1,4 +1,5 @@
 /* llama.c - the life of a model's work memory. */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/base/num.h"
@@ -10,18 +11,18 @@ static int check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_run *
 
 	LWM_TRY(lwm_llama_check(c, e));
 	if (r->tokens < 1 || r->tokens > INT32_MAX || r->mlp_chunk < 0 || r->loss_bytes < 0)
-		return lwm_fail(e, LWM_ECONFIG, "a step of %lld tokens is outside 1 to %d, or a chunk size is negative",
-				(long long)r->tokens, INT32_MAX);
+		return lwm_fail(e, LWM_ECONFIG, "a step of %" PRId64 " tokens is outside 1 to %d, or a chunk size is negative",
+				r->tokens, INT32_MAX);
 	if (r->offload && r->train && !r->recompute)
 		return lwm_fail(e, LWM_ECONFIG, "activations in host memory need recomputation: only then a layer keeps little "
 				"enough");
 	if (lwm_mul3(r->tokens * 4, 32 * (c->dim + c->ffn) + c->heads, c->layers + 4, &bytes))
-		return lwm_fail(e, LWM_EMEMORY, "activations of %lld tokens need more bytes than a 64-bit number "
-				"counts", (long long)r->tokens);
+		return lwm_fail(e, LWM_EMEMORY, "activations of %" PRId64 " tokens need more bytes than a 64-bit number "
+				"counts", r->tokens);
 	return 0;
 }
 
-static int allocate(struct lwm_llama *m, struct lwm_err *e)
+static int allocate_memory(struct lwm_llama *m, struct lwm_err *e)
 {
 	struct lwm_attn_ring_shape s = { m->run.tokens, m->cfg.heads, m->cfg.kv_heads, lwm_llama_head_dim(&m->cfg),
 					 m->run.train, !m->run.no_causal };
@@ -30,7 +31,7 @@ static int allocate(struct lwm_llama *m, struct lwm_err *e)
 	m->host_i = malloc((size_t)m->run.tokens * 2 * sizeof *m->host_i);
 	m->host_f = malloc((size_t)m->run.tokens * 2 * sizeof *m->host_f);
 	if (!m->host_i || !m->host_f)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for a step of %lld tokens", (long long)m->run.tokens);
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a step of %" PRId64 " tokens", m->run.tokens);
 	LWM_TRY(lwm_dev_check(m->dev, lk_mem_alloc(m->dev, (size_t)m->plan.total, &block), e));
 	m->block = block;
 	if (m->run.offload && m->run.train)
@@ -60,7 +61,7 @@ int lwm_llama_new(struct lwm_llama **out, struct lk_dev *dev, const struct lwm_l
 	m->dtype = lk_dev_dtype(dev);
 	lwm_buf_plan(&m->plan, cfg, run, m->dtype);
 	LWM_GO(lwm_map_new(&m->map, cfg, e));
-	LWM_GO(allocate(m, e));
+	LWM_GO(allocate_memory(m, e));
 	*out = m;
 out:
 	if (rc < 0)
@@ -79,14 +80,4 @@ void lwm_llama_free(struct lwm_llama *m)
 	free(m->host_i);
 	free(m->host_f);
 	free(m);
-}
-
-const struct lwm_llama_cfg *lwm_llama_config(const struct lwm_llama *m)
-{
-	return &m->cfg;
-}
-
-void lwm_llama_set_theta(struct lwm_llama *m, double theta)
-{
-	m->cfg.rope_theta = theta;
 }

@@ -109,8 +109,6 @@ struct lwm_llama;
 int lwm_llama_new(struct lwm_llama **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
 		  const struct lwm_llama_run *run, struct lwm_err *e);
 void lwm_llama_free(struct lwm_llama *m); /* NULL is fine */
-const struct lwm_llama_cfg *lwm_llama_config(const struct lwm_llama *m);
-void lwm_llama_set_theta(struct lwm_llama *m, double theta);
 
 /* Host arrays of n local tokens. Under a ring every rank passes its slice; pos tells the order. */
 struct lwm_llama_batch {
@@ -125,7 +123,7 @@ struct lwm_llama_batch {
 /* What a step has to compute, whatever it computes: sums over all rows, each once. */
 struct lwm_llama_work {
 	double tokens;                /* that are not padding */
-	double pairs;                 /* (query, key) of one segment with the key not behind the query: n (n + 1) / 2 of n tokens */
+	double pairs;                 /* (query, key) of one segment, the key no later than the query: n (n + 1) / 2 of n tokens */
 	double heads[LWM_MODALITIES]; /* targets that count, by the table they are looked for in */
 };
 /* Pure. Model FLOPs of training on that, forward and backward, two for each multiplication and addition (Chowdhery et al. 2022,
@@ -150,7 +148,7 @@ struct lwm_llama_stats { /* local sums per modality, fp64 */
  *	lwm_llama_end(m, &stats, e)      what came of it
  *
  * w: the weights (weights.h); b and w are borrowed from begin to end. All are COLLECTIVE over run.ring. A rank on which something
- * fails after begin goes on without computing, so that nobody is left waiting, and says so in end, where all ranks return the
+ * fails after begin continues without computing, so that nobody is left waiting, and says so in end, where all ranks return the
  * same: forward, loss and backward return nothing. Each needs the one before it; backward needs run.train and w->grads. Where the
  * loss was left out, out is NULL. Gradients are of sum(weight * nll), this rank's part, added to what lies there: summing over
  * ranks is the caller's business. */

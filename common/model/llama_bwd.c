@@ -6,13 +6,13 @@
 #include "common/model/llama_int.h"
 
 /* g += a^T b over tokens. */
-static void weight_grad(struct lwm_llama *m, const struct lk_view *g, const struct lk_view *a, const struct lk_view *b)
+static void add_weight_grad(struct lwm_llama *m, const struct lk_view *g, const struct lk_view *a, const struct lk_view *b)
 {
 	LWM_K(m, lk_matmul(m->dev, g, a, b, LK_TA | LK_ACC, 1.0f));
 }
 
 /* One piece of tokens. dx += gradient of the branch. */
-static void mlp_piece(struct lwm_llama *m, const struct lwm_layer *w, const struct lk_view *dx,
+static void mlp_piece_backward(struct lwm_llama *m, const struct lwm_layer *w, const struct lk_view *dx,
 		      const struct lk_view *mid, const struct lk_view *gu, int kept)
 {
 	int64_t d = m->cfg.dim, f = m->cfg.ffn, k = dx->n[0];
@@ -25,14 +25,14 @@ static void mlp_piece(struct lwm_llama *m, const struct lwm_layer *w, const stru
 		LWM_K(m, lk_matmul(m->dev, gu, &n, &w->gate_up.w, LK_TB, 1.0f));
 	LWM_K(m, lk_swiglu_fwd(m->dev, &h, &g, &u));
 	LWM_K(m, lk_matmul(m->dev, &dh, dx, &w->down.w, 0, 1.0f));
-	weight_grad(m, &w->down.g, dx, &h);
+	add_weight_grad(m, &w->down.g, dx, &h);
 	LWM_K(m, lk_swiglu_bwd(m->dev, &g, &u, &dh, &g, &u));
-	weight_grad(m, &w->gate_up.g, gu, &n);
+	add_weight_grad(m, &w->gate_up.g, gu, &n);
 	LWM_K(m, lk_matmul(m->dev, &dn, gu, &w->gate_up.w, 0, 1.0f));
 	LWM_K(m, lk_rmsnorm_bwd(m->dev, dx, w->norm2.g.data, &dn, mid, &w->norm2.w, lwm_buf(m, LWM_BUF_RSTD, 0)));
 }
 
-static void mlp(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
+static void mlp_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 {
 	int64_t d = m->cfg.dim, chunk = m->plan.mlp_chunk;
 	int kept = !m->run.recompute;
@@ -42,12 +42,12 @@ static void mlp(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 		struct lk_view dx = lwm_rows(m, LWM_BUF_DX, 0, d, t, k), mid = lwm_rows(m, LWM_BUF_MID, l, d, t, k);
 		struct lk_view gu = lwm_rows(m, LWM_BUF_GU, l, 2 * m->cfg.ffn, kept ? t : 0, k);
 
-		mlp_piece(m, w, &dx, &mid, &gu, kept);
+		mlp_piece_backward(m, w, &dx, &mid, &gu, kept);
 	}
 }
 
 /* From dout to the gradient of rotated and then plain q, k, v, as a (n,Q) matrix in the device's dtype. */
-static struct lk_view attention(struct lwm_llama *m, int64_t l, const struct lk_view *dout2)
+static struct lk_view attention_backward(struct lwm_llama *m, int64_t l, const struct lk_view *dout2)
 {
 	const struct lwm_llama_cfg *c = &m->cfg;
 	int64_t e = lwm_llama_head_dim(c), row = (c->heads + 2 * c->kv_heads) * e;
@@ -69,7 +69,7 @@ static struct lk_view attention(struct lwm_llama *m, int64_t l, const struct lk_
 	return d;
 }
 
-static void layer(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
+static void layer_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 {
 	int64_t d = m->cfg.dim;
 	struct lk_view dx = lwm_rows(m, LWM_BUF_DX, 0, d, 0, m->n), dn = lwm_rows(m, LWM_BUF_DN, 0, d, 0, m->n);
@@ -79,21 +79,21 @@ static void layer(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 
 	if (m->run.recompute)
 		lwm_fwd_mid(m, l, w, &mid);
-	mlp(m, l, w);
-	weight_grad(m, &w->o.g, &dx, &o);
+	mlp_backward(m, l, w);
+	add_weight_grad(m, &w->o.g, &dx, &o);
 	LWM_K(m, lk_matmul(m->dev, &dn, &dx, &w->o.w, 0, 1.0f));
 	if (m->run.recompute)
 		lwm_fwd_qkv(m, l, w);
 	else
 		lwm_fwd_norm(m, &n, &x, &w->norm1);
-	dqkv = attention(m, l, &dn);
-	weight_grad(m, &w->qkv.g, &dqkv, &n);
+	dqkv = attention_backward(m, l, &dn);
+	add_weight_grad(m, &w->qkv.g, &dqkv, &n);
 	LWM_K(m, lk_matmul(m->dev, &dn, &dqkv, &w->qkv.w, 0, 1.0f));
 	LWM_K(m, lk_rmsnorm_bwd(m->dev, &dx, w->norm1.g.data, &dn, &x, &w->norm1.w, lwm_buf(m, LWM_BUF_RSTD, 0)));
 }
 
 /* What the gradient of the first residual stream is to the rows that were looked up. */
-static void embed(struct lwm_llama *m)
+static void embed_backward(struct lwm_llama *m)
 {
 	struct lwm_embed t = lwm_embed_acquire(m, LWM_GRADS);
 	struct lk_view dx = lwm_rows(m, LWM_BUF_DX, 0, m->cfg.dim, 0, m->n);
@@ -111,9 +111,9 @@ void lwm_llama_backward(struct lwm_llama *m)
 		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS | LWM_GRADS);
 
 		lwm_offload_bwd_begin(m, l);
-		layer(m, l, &y);
+		layer_backward(m, l, &y);
 		lwm_layer_release(m, l, true);
 		lwm_offload_bwd_end(m, l);
 	}
-	embed(m);
+	embed_backward(m);
 }

@@ -58,18 +58,18 @@ int lwm_llama_check(const struct lwm_llama_cfg *c, struct lwm_err *e)
 
 	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
 		if (sizes[i].value < 1 || sizes[i].value > limit)
-			return lwm_fail(e, LWM_ECONFIG, "model: %s is %lld, expected 1 to %lld", sizes[i].name,
-					(long long)sizes[i].value, (long long)limit);
+			return lwm_fail(e, LWM_ECONFIG, "model: %s is %" PRId64 ", expected 1 to %" PRId64, sizes[i].name,
+					sizes[i].value, limit);
 	if (c->dim % c->heads || c->dim / c->heads % 2)
-		return lwm_fail(e, LWM_ECONFIG, "model: dim %lld does not divide into %lld heads of even size",
-				(long long)c->dim, (long long)c->heads);
+		return lwm_fail(e, LWM_ECONFIG, "model: dim %" PRId64 " does not divide into %" PRId64 " heads of even size",
+				c->dim, c->heads);
 	if (c->heads % c->kv_heads)
-		return lwm_fail(e, LWM_ECONFIG, "model: %lld heads are not a multiple of %lld key heads",
-				(long long)c->heads, (long long)c->kv_heads);
+		return lwm_fail(e, LWM_ECONFIG, "model: %" PRId64 " heads are not a multiple of %" PRId64 " key heads",
+				c->heads, c->kv_heads);
 	if (c->vision_rows < 0 || c->vision_rows > limit ||
 	    (c->vision_rows && (c->vision_codes < 1 || c->vision_codes + 2 > c->vision_rows)))
-		return lwm_fail(e, LWM_ECONFIG, "model: %lld vision codes and two markers do not fit a table of "
-				"%lld rows", (long long)c->vision_codes, (long long)c->vision_rows);
+		return lwm_fail(e, LWM_ECONFIG, "model: %" PRId64 " vision codes and two markers do not fit a table of "
+				"%" PRId64 " rows", c->vision_codes, c->vision_rows);
 	if (!(c->rope_theta > 0) || !(c->rms_eps > 0) || !(c->init_std >= 0))
 		return lwm_fail(e, LWM_ECONFIG, "model: rope theta %g and norm epsilon %g must be positive, "
 				"initial deviation %g not negative", c->rope_theta, c->rms_eps, c->init_std);

@@ -1,6 +1,6 @@
 /* llama_fwd.c - from ids to the last residual stream.
  *
- *	h = h + Wo attention(rope(Wq n), rope(Wk n), Wv n), n = rmsnorm(h)
+ *	h = h + Wo attention_forward(rope(Wq n), rope(Wk n), Wv n), n = rmsnorm(h)
  *	h = h + Wdown (silu(Wgate n) * Wup n),             n = rmsnorm(h)
  */
 #include "common/model/llama_int.h"
@@ -10,7 +10,7 @@ void lwm_fwd_norm(struct lwm_llama *m, const struct lk_view *y, const struct lk_
 	LWM_K(m, lk_rmsnorm_fwd(m->dev, y, lwm_buf(m, LWM_BUF_RSTD, 0), x, NULL, &w->w, (float)m->cfg.rms_eps));
 }
 
-static void embed(struct lwm_llama *m)
+static void embed_tokens(struct lwm_llama *m)
 {
 	struct lwm_embed t = lwm_embed_acquire(m, LWM_WEIGHTS);
 	struct lk_view x = lwm_rows(m, LWM_BUF_X, 0, m->cfg.dim, 0, m->n);
@@ -50,7 +50,7 @@ void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, cons
 	LWM_K(m, lk_matmul(m->dev, mid, &o, &w->o.w, LK_TB | LK_ACC, 1.0f));
 }
 
-static void attention(struct lwm_llama *m, int64_t l)
+static void attention_forward(struct lwm_llama *m, int64_t l)
 {
 	struct lwm_attn_qkv v = lwm_qkv_views(&m->cfg, lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n);
 	int64_t e = lwm_llama_head_dim(&m->cfg);
@@ -60,7 +60,7 @@ static void attention(struct lwm_llama *m, int64_t l)
 }
 
 /* x = mid + MLP(mid), piece by piece. x may be mid. */
-static void mlp(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lk_view *mid, struct lk_view x)
+static void mlp_forward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lk_view *mid, struct lk_view x)
 {
 	int64_t d = m->cfg.dim, f = m->cfg.ffn, chunk = m->plan.mlp_chunk;
 	bool whole = m->run.train && !m->run.recompute; // gate and up are kept
@@ -87,7 +87,7 @@ void lwm_llama_forward(struct lwm_llama *m)
 {
 	bool kept = m->run.train && !m->run.recompute;
 
-	embed(m);
+	embed_tokens(m);
 	for (int64_t l = 0; l < m->cfg.layers; l++) {
 		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS);
 		struct lk_view x = lwm_rows(m, LWM_BUF_X, l + 1, m->cfg.dim, 0, m->n);
@@ -95,9 +95,9 @@ void lwm_llama_forward(struct lwm_llama *m)
 
 		lwm_offload_fwd_begin(m, l);
 		lwm_fwd_qkv(m, l, &y);
-		attention(m, l);
+		attention_forward(m, l);
 		lwm_fwd_mid(m, l, &y, &mid);
-		mlp(m, l, &y, &mid, x);
+		mlp_forward(m, l, &y, &mid, x);
 		lwm_layer_release(m, l, false);
 		lwm_offload_fwd_end(m, l);
 	}

@@ -133,7 +133,7 @@ struct lwm_llama {
 	int64_t counted[LWM_MODALITIES];
 	int32_t *host_i; /* scratch, 2 T each */
 	float *host_f;
-	/* First failure of a step. Kernels are skipped behind it, exchanges are not: the other ranks go on. */
+	/* First failure of a step. Kernels after it are skipped, exchanges are not: the other ranks continue. */
 	int rc;
 	struct lwm_err err;
 };

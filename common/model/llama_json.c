@@ -1,5 +1,6 @@
 /* llama_json.c - config.json of a LLaMA, as Hugging Face's transformers 4 and 5 write it. What it asks for and we do not compute
  * is refused by name: a model that opens is the model that was meant. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "common/base/json.h"
@@ -44,7 +45,7 @@ static int optional_double(const json_t *o, const char *key, double *out, const 
 	return is_set(o, key) ? lwm_json_double(o, key, out, name, e) : 0;
 }
 
-static int refuse(const char *name, const char *key, const json_t *value, const char *instead, struct lwm_err *e)
+static int refuse_key(const char *name, const char *key, const json_t *value, const char *instead, struct lwm_err *e)
 {
 	char *s;
 	LWM_TRY(lwm_json_dump(value, JSON_ENCODE_ANY | JSON_COMPACT, name, &s, e));
@@ -66,12 +67,12 @@ static int read_rope(const json_t *o, double *theta, const char *name, struct lw
 		kind = kind ? kind : json_object_get(rope, "type");
 		if (!json_is_object(rope) || (kind && (!json_is_string(kind) || strcmp(json_string_value(kind), "default"))) ||
 		    (i == 0 && !kind))
-			return refuse(name, keys[i], kind ? kind : rope, "a larger rope_theta alone extends the context", e);
+			return refuse_key(name, keys[i], kind ? kind : rope, "a larger rope_theta alone extends the context", e);
 		double part = 1;
 		LWM_TRY(optional_double(rope, "rope_theta", theta, name, e));
 		LWM_TRY(optional_double(rope, "partial_rotary_factor", &part, name, e));
 		if (part != 1)
-			return refuse(name, "partial_rotary_factor", json_object_get(rope, "partial_rotary_factor"),
+			return refuse_key(name, "partial_rotary_factor", json_object_get(rope, "partial_rotary_factor"),
 				      "whole heads are rotated", e);
 	}
 	return 0;
@@ -84,7 +85,7 @@ static int check_window(const json_t *o, bool mistral, const char *name, struct 
 	if (json_is_false(used))
 		return 0;
 	if (is_set(o, "sliding_window"))
-		return refuse(name, "sliding_window", json_object_get(o, "sliding_window"), "every token sees all before it", e);
+		return refuse_key(name, "sliding_window", json_object_get(o, "sliding_window"), "every token sees all before it", e);
 	if (mistral && !json_object_get(o, "sliding_window"))
 		return lwm_fail(e, LWM_ECONFIG, "%s: has no sliding_window, which means 4096 for a mistral; not supported (write null for "
 				"attention to all tokens)", name);
@@ -99,20 +100,20 @@ static int check_family(const json_t *o, const char *name, struct lwm_err *e)
 	static const char *const quantized[] = { "quantization_config", "quantization" };
 	double part = 1;
 	if (is_set(o, "model_type") && !mistral && (!json_is_string(type) || strcmp(json_string_value(type), "llama")))
-		return refuse(name, "model_type", type, "llama is, and mistral without a window", e);
+		return refuse_key(name, "model_type", type, "llama is, and mistral without a window", e);
 	LWM_TRY(check_window(o, mistral, name, e));
 	if (is_set(o, "hidden_act") && (!json_is_string(act) || (strcmp(json_string_value(act), "silu") &&
 								  strcmp(json_string_value(act), "swish"))))
-		return refuse(name, "hidden_act", act, "silu is", e);
+		return refuse_key(name, "hidden_act", act, "silu is", e);
 	for (int i = 0; i < 2; i++)
 		if (is_set(o, off[i]) && !json_is_false(json_object_get(o, off[i])))
-			return refuse(name, off[i], json_object_get(o, off[i]), "there are no biases", e);
+			return refuse_key(name, off[i], json_object_get(o, off[i]), "there are no biases", e);
 	for (int i = 0; i < 2; i++)
 		if (is_set(o, quantized[i]))
 			return lwm_fail(e, LWM_ECONFIG, "%s: has a %s: its weights are quantized, which is not supported", name, quantized[i]);
 	LWM_TRY(optional_double(o, "partial_rotary_factor", &part, name, e));
 	if (part != 1)
-		return refuse(name, "partial_rotary_factor", json_object_get(o, "partial_rotary_factor"), "whole heads are rotated", e);
+		return refuse_key(name, "partial_rotary_factor", json_object_get(o, "partial_rotary_factor"), "whole heads are rotated", e);
 	return 0;
 }
 
@@ -128,8 +129,8 @@ static int read_sizes(struct lwm_llama_cfg *c, const json_t *o, const char *name
 	LWM_TRY(optional_int(o, "num_key_value_heads", &c->kv_heads, name, e));
 	LWM_TRY(optional_int(o, "head_dim", &head_dim, name, e));
 	if (head_dim && c->heads > 0 && head_dim != c->dim / c->heads)
-		return lwm_fail(e, LWM_ECONFIG, "%s: head_dim is %lld, which is not supported (%lld = hidden_size / num_attention_heads is)",
-				name, (long long)head_dim, (long long)(c->dim / c->heads));
+		return lwm_fail(e, LWM_ECONFIG, "%s: head_dim is %" PRId64 ", which is not supported (%" PRId64 " = hidden_size / num_attention_heads is)",
+				name, head_dim, (c->dim / c->heads));
 	return 0;
 }
 
@@ -139,7 +140,7 @@ int lwm_llama_from_json(struct lwm_llama_cfg *c, const json_t *o, const char *na
 	memset(c, 0, sizeof *c);
 	LWM_TRY(check_family(o, name, e));
 	LWM_TRY(read_sizes(c, o, name, e));
-	c->max_seq = 2048; /* what stands for a key that is not there: transformers' LlamaConfig */
+	c->max_seq = 2048; /* what a missing key means: transformers' LlamaConfig */
 	c->rope_theta = 10000;
 	c->rms_eps = 1e-6;
 	c->init_std = 0.02;

@@ -3,9 +3,10 @@
  * A position is evaluated by the head of its target's modality. Counted rows of the residual stream are brought
  * together (text first, then vision) and go through norm and head in pieces: logits of a whole row never exist.
  */
+#include <inttypes.h>
 #include "common/model/llama_int.h"
 
-static bool counts(const struct lwm_llama_batch *b, int64_t i)
+static bool target_counts(const struct lwm_llama_batch *b, int64_t i)
 {
 	return b->targets[i] >= 0 && b->weights[i] != 0;
 }
@@ -16,8 +17,8 @@ static int check_targets(const struct lwm_llama *m, const struct lwm_llama_batch
 
 	for (int64_t i = 0; i < b->n; i++)
 		if (b->targets[i] < -1 || b->targets[i] >= ids)
-			return lwm_fail(e, LWM_EDATA, "target %lld has id %d, the model knows 0 to %lld, -1 for none",
-					(long long)i, (int)b->targets[i], (long long)ids - 1);
+			return lwm_fail(e, LWM_EDATA, "target %" PRId64 " has id %d, the model knows 0 to %" PRId64 ", -1 for none",
+					i, (int)b->targets[i], ids - 1);
 	return 0;
 }
 
@@ -36,7 +37,7 @@ int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct l
 		int64_t before = n;
 
 		for (int64_t i = 0; i < b->n; i++) {
-			if (!counts(b, i) || lwm_llama_is_vision(&m->cfg, b->targets[i]) != (v == LWM_VISION))
+			if (!target_counts(b, i) || lwm_llama_is_vision(&m->cfg, b->targets[i]) != (v == LWM_VISION))
 				continue;
 			idx[n] = (int32_t)i;
 			target[n] = b->targets[i] - (v == LWM_VISION ? (int32_t)m->cfg.vocab_text : 0);
@@ -53,7 +54,7 @@ int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct l
 }
 
 /* Gradients of one piece: logits already hold theirs. */
-static void piece_bwd(struct lwm_llama *m, const struct lwm_head *t, int head, const struct lk_view *logits,
+static void loss_piece_backward(struct lwm_llama *m, const struct lwm_head *t, int head, const struct lk_view *logits,
 		      const int32_t *idx)
 {
 	int64_t d = m->cfg.dim, k = logits->n[0];
@@ -68,7 +69,7 @@ static void piece_bwd(struct lwm_llama *m, const struct lwm_head *t, int head, c
 }
 
 /* Counted rows [r, r + k). */
-static void piece(struct lwm_llama *m, const struct lwm_head *t, int head, int64_t r, int64_t k, bool grad)
+static void loss_piece(struct lwm_llama *m, const struct lwm_head *t, int head, int64_t r, int64_t k, bool grad)
 {
 	int64_t d = m->cfg.dim;
 	struct lk_view x = lwm_rows(m, LWM_BUF_X, m->cfg.layers, d, 0, m->n);
@@ -84,7 +85,7 @@ static void piece(struct lwm_llama *m, const struct lwm_head *t, int head, int64
 	LWM_K(m, lk_matmul(m->dev, &y, &rn, &t->table[head].w, LK_TB, 1.0f));
 	LWM_K(m, lk_xent(m->dev, &y, target, weight, nll, (float *)lwm_buf(m, LWM_BUF_HIT, 0) + r, grad));
 	if (grad)
-		piece_bwd(m, t, head, &y, idx);
+		loss_piece_backward(m, t, head, &y, idx);
 }
 
 void lwm_llama_loss(struct lwm_llama *m)
@@ -100,7 +101,7 @@ void lwm_llama_loss(struct lwm_llama *m)
 		for (int64_t left = m->counted[v]; left > 0;) {
 			int64_t k = left < step ? left : step;
 
-			piece(m, &t, v, r, k, grads);
+			loss_piece(m, &t, v, r, k, grads);
 			r += k;
 			left -= k;
 		}

@@ -3,7 +3,7 @@
 
 #include "common/model/llama_int.h"
 
-static void put(struct lwm_buf_plan *p, enum lwm_buf b, int group, int64_t bytes, int64_t copies)
+static void add_buf(struct lwm_buf_plan *p, enum lwm_buf b, int group, int64_t bytes, int64_t copies)
 {
 	p->bytes[b] = lwm_round64(bytes);
 	p->copies[b] = copies;
@@ -23,13 +23,13 @@ static void plan_saved(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, co
 	int64_t kept = r->train && !r->recompute ? c->layers : 1;
 	int keep = r->train ? LWM_GROUP_SAVED : LWM_GROUP_WORK, keep2 = kept > 1 ? LWM_GROUP_SAVED : LWM_GROUP_WORK;
 
-	put(p, LWM_BUF_X, keep, t * c->dim * a, streams);
-	put(p, LWM_BUF_O, keep, t * c->dim * a, layers);
-	put(p, LWM_BUF_LSE, keep, t * c->heads * 4, layers);
+	add_buf(p, LWM_BUF_X, keep, t * c->dim * a, streams);
+	add_buf(p, LWM_BUF_O, keep, t * c->dim * a, layers);
+	add_buf(p, LWM_BUF_LSE, keep, t * c->heads * 4, layers);
 	p->host = r->train && r->offload ? p->bytes[LWM_BUF_X] + p->bytes[LWM_BUF_O] + p->bytes[LWM_BUF_LSE] : 0;
-	put(p, LWM_BUF_QKV, keep2, t * q * a, kept);
-	put(p, LWM_BUF_MID, keep2, t * c->dim * a, r->train ? kept : 0);
-	put(p, LWM_BUF_GU, keep2, (kept > 1 || (r->train && !r->recompute) ? t : p->mlp_chunk) * 2 * c->ffn * a, kept);
+	add_buf(p, LWM_BUF_QKV, keep2, t * q * a, kept);
+	add_buf(p, LWM_BUF_MID, keep2, t * c->dim * a, r->train ? kept : 0);
+	add_buf(p, LWM_BUF_GU, keep2, (kept > 1 || (r->train && !r->recompute) ? t : p->mlp_chunk) * 2 * c->ffn * a, kept);
 }
 
 static void plan_work(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int64_t a)
@@ -37,15 +37,15 @@ static void plan_work(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, con
 	int64_t t = r->tokens, q = c->dim + 2 * c->kv_heads * lwm_llama_head_dim(c), back = r->train;
 	int g = LWM_GROUP_WORK;
 
-	put(p, LWM_BUF_NORM, g, t * c->dim * a, 1);
-	put(p, LWM_BUF_H, g, p->mlp_chunk * c->ffn * a, 1);
-	put(p, LWM_BUF_DH, g, p->mlp_chunk * c->ffn * a, back);
-	put(p, LWM_BUF_RSTD, g, t * 4, 1);
-	put(p, LWM_BUF_DX, g, t * c->dim * a, back);
-	put(p, LWM_BUF_DN, g, t * c->dim * a, back);
-	put(p, LWM_BUF_DELTA, g, t * c->heads * 4, back);
-	put(p, LWM_BUF_DQKV, g, t * q * 4, back);
-	put(p, LWM_BUF_IDS, g, t * 4, 1);
+	add_buf(p, LWM_BUF_NORM, g, t * c->dim * a, 1);
+	add_buf(p, LWM_BUF_H, g, p->mlp_chunk * c->ffn * a, 1);
+	add_buf(p, LWM_BUF_DH, g, p->mlp_chunk * c->ffn * a, back);
+	add_buf(p, LWM_BUF_RSTD, g, t * 4, 1);
+	add_buf(p, LWM_BUF_DX, g, t * c->dim * a, back);
+	add_buf(p, LWM_BUF_DN, g, t * c->dim * a, back);
+	add_buf(p, LWM_BUF_DELTA, g, t * c->heads * 4, back);
+	add_buf(p, LWM_BUF_DQKV, g, t * q * 4, back);
+	add_buf(p, LWM_BUF_IDS, g, t * 4, 1);
 }
 
 static void plan_loss(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int64_t a)
@@ -54,12 +54,12 @@ static void plan_loss(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, con
 	int g = LWM_GROUP_LOSS;
 
 	for (enum lwm_buf b = LWM_BUF_IDX; b <= LWM_BUF_HIT; b++)
-		put(p, b, g, r->tokens * 4, 1);
-	put(p, LWM_BUF_LOGITS, g, p->loss_rows * v * a < v * 4 ? v * 4 : p->loss_rows * v * a, 1); // one row in fp32 at least
-	put(p, LWM_BUF_RX, g, p->loss_rows * c->dim * a, 1);
-	put(p, LWM_BUF_RN, g, p->loss_rows * c->dim * a, 1);
-	put(p, LWM_BUF_RD, g, p->loss_rows * c->dim * a, r->train);
-	put(p, LWM_BUF_RRSTD, g, p->loss_rows * 4, 1);
+		add_buf(p, b, g, r->tokens * 4, 1);
+	add_buf(p, LWM_BUF_LOGITS, g, p->loss_rows * v * a < v * 4 ? v * 4 : p->loss_rows * v * a, 1); // one row in fp32 at least
+	add_buf(p, LWM_BUF_RX, g, p->loss_rows * c->dim * a, 1);
+	add_buf(p, LWM_BUF_RN, g, p->loss_rows * c->dim * a, 1);
+	add_buf(p, LWM_BUF_RD, g, p->loss_rows * c->dim * a, r->train);
+	add_buf(p, LWM_BUF_RRSTD, g, p->loss_rows * 4, 1);
 }
 
 void lwm_buf_plan(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int dtype)
@@ -138,7 +138,7 @@ int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size)
 }
 
 /* bf16 weights have fp32 ones beside them; gradient and two moments are fp32. */
-static bool fits(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int64_t tokens,
+static bool row_fits(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int64_t tokens,
 		 int64_t bytes, int64_t host_bytes)
 {
 	int64_t each = (int64_t)lk_dtype_size(dtype) + 12 + (dtype == LK_F32 ? 0 : 4);
@@ -160,7 +160,7 @@ int64_t lwm_llama_longest(struct lk_dev *dev, const struct lwm_llama_cfg *c, con
 	while (hi - lo > 1) {
 		int64_t mid = lo + (hi - lo) / 2;
 
-		if (fits(dev, c, run, dtype, mid, bytes, host_bytes))
+		if (row_fits(dev, c, run, dtype, mid, bytes, host_bytes))
 			lo = mid;
 		else
 			hi = mid;

@@ -54,57 +54,57 @@ void lwm_offload_free(struct lwm_offload *o)
 	free(o);
 }
 
-static bool travels(const struct lwm_llama *m, int64_t l)
+static bool layer_travels(const struct lwm_llama *m, int64_t l)
 {
 	return m->offload && l >= 0 && l < m->cfg.layers - LWM_OFFLOAD_RESIDENT;
 }
 
 /* A call on the queue of copies, unless something failed before. */
-static void queued(struct lwm_llama *m, int status)
+static void check_queued(struct lwm_llama *m, int status)
 {
 	if (!m->rc)
 		m->rc = lwm_dev_check(m->offload->queue, status, &m->err);
 }
 
-/* Layer l to the host or back, behind what `done` says of layer `after`. */
-static void move(struct lwm_llama *m, int64_t l, int64_t after, bool out)
+/* Layer l to the host or back, once `done` has been said of layer `after`. */
+static void move_layer(struct lwm_llama *m, int64_t l, int64_t after, bool out)
 {
 	struct lwm_offload *o = m->offload;
 	char *host = (char *)o->host + l * o->layer;
 
 	if (m->rc)
 		return;
-	queued(m, lk_wait(o->queue, o->done[after % 2]));
+	check_queued(m, lk_wait(o->queue, o->done[after % 2]));
 	for (int i = 0; i < KINDS; i++) {
 		size_t bytes = (size_t)m->plan.bytes[kinds[i]];
 		void *dev = lwm_buf(m, kinds[i], l);
 
-		queued(m, out ? lk_copy_out(o->queue, host, dev, bytes) : lk_copy_in(o->queue, dev, host, bytes));
+		check_queued(m, out ? lk_copy_out(o->queue, host, dev, bytes) : lk_copy_in(o->queue, dev, host, bytes));
 		host += bytes;
 	}
-	queued(m, lk_record(o->queue, o->moved[l % 2]));
+	check_queued(m, lk_record(o->queue, o->moved[l % 2]));
 }
 
 void lwm_offload_fwd_begin(struct lwm_llama *m, int64_t l)
 {
-	if (travels(m, l - 2))
+	if (layer_travels(m, l - 2))
 		LWM_K(m, lk_wait(m->dev, m->offload->moved[l % 2]));
 }
 
 void lwm_offload_fwd_end(struct lwm_llama *m, int64_t l)
 {
-	if (!travels(m, l))
+	if (!layer_travels(m, l))
 		return;
 	LWM_K(m, lk_record(m->dev, m->offload->done[l % 2]));
-	move(m, l, l, true);
+	move_layer(m, l, l, true);
 }
 
 void lwm_offload_bwd_begin(struct lwm_llama *m, int64_t l)
 {
-	if (travels(m, l))
+	if (layer_travels(m, l))
 		LWM_K(m, lk_wait(m->dev, m->offload->moved[l % 2]));
-	if (travels(m, l - 1))
-		move(m, l - 1, l + 1, false);
+	if (layer_travels(m, l - 1))
+		move_layer(m, l - 1, l + 1, false);
 }
 
 void lwm_offload_bwd_end(struct lwm_llama *m, int64_t l)

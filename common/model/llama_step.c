@@ -29,7 +29,7 @@ static int check_batch(const struct lwm_llama *m, const struct lwm_llama_batch *
 }
 
 /* This rank's outcome and that of the others. */
-static int agree(const struct lwm_llama *m, int rc, struct lwm_err *e)
+static int agree_outcome(const struct lwm_llama *m, int rc, struct lwm_err *e)
 {
 	struct lwm_comm *ring = m->run.ring ? lwm_devcomm_comm(m->run.ring) : NULL;
 
@@ -43,12 +43,12 @@ int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct
 	lwm_pass_start(m, b, w);
 	if (!rc)
 		rc = lwm_loss_rows(m, b, e);
-	rc = agree(m, rc, e);
+	rc = agree_outcome(m, rc, e);
 	return rc ? rc : lwm_attn_begin(m->attention, b->n, b->pos, b->seg, e);
 }
 
 /* What is waited for next must not wait for a rank that is gone. */
-static void settle(struct lwm_llama *m)
+static void settle_ring(struct lwm_llama *m)
 {
 	int rc = m->run.ring ? lwm_devcomm_settle(m->run.ring, &m->err) : 0;
 
@@ -56,21 +56,21 @@ static void settle(struct lwm_llama *m)
 		m->rc = rc ? rc : m->rc;
 }
 
-static int finish(struct lwm_llama *m, struct lwm_err *e)
+static int finish_step(struct lwm_llama *m, struct lwm_err *e)
 {
 	int rc = m->rc;
 
 	if (rc && e && !e->code)
 		*e = m->err;
-	return agree(m, rc, e);
+	return agree_outcome(m, rc, e);
 }
 
 int lwm_llama_end(struct lwm_llama *m, struct lwm_llama_stats *out, struct lwm_err *e)
 {
-	settle(m);
+	settle_ring(m);
 	if (out)
 		lwm_loss_stats(m, m->batch, out);
-	return finish(m, e);
+	return finish_step(m, e);
 }
 
 int lwm_llama_step(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w, struct lwm_llama_stats *out,
@@ -97,10 +97,10 @@ int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, struc
 		rc = lwm_fail(&m->err, LWM_ECONFIG, "the model has no vision head");
 	m->rc = rc;
 	lwm_llama_forward(m);
-	settle(m);
+	settle_ring(m);
 	if (!m->rc && nrows) {
 		LWM_K(m, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), rows, (size_t)nrows * sizeof *rows));
 		lwm_logit_rows(m, head, nrows, host_out);
 	}
-	return finish(m, e);
+	return finish_step(m, e);
 }

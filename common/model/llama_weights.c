@@ -82,7 +82,7 @@ void lwm_map_release(struct lwm_llama_map *m)
 
 /* ---- fetching ---- */
 
-static struct lwm_supplied fetch(struct lwm_llama *m, const struct lwm_group *g, unsigned what)
+static struct lwm_supplied fetch_group(struct lwm_llama *m, const struct lwm_group *g, unsigned what)
 {
 	struct lwm_supplied at = { NULL, NULL };
 
@@ -90,7 +90,7 @@ static struct lwm_supplied fetch(struct lwm_llama *m, const struct lwm_group *g,
 	return at;
 }
 
-static struct lwm_matrix matrix(const struct lwm_llama *m, const struct lwm_supplied *at, const struct lwm_place *p)
+static struct lwm_matrix matrix_at(const struct lwm_llama *m, const struct lwm_supplied *at, const struct lwm_place *p)
 {
 	void *w = at->w ? (char *)(uintptr_t)at->w + p->at * (int64_t)lk_dtype_size(m->dtype) : NULL;
 	float *g = at->g ? at->g + p->at : NULL;
@@ -109,15 +109,15 @@ static void gradient_ready(struct lwm_llama *m, const struct lwm_group *g)
 struct lwm_layer lwm_layer_acquire(struct lwm_llama *m, int64_t l, unsigned what)
 {
 	const struct lwm_layer_map *p = &m->map.layer[l];
-	struct lwm_supplied at = fetch(m, &p->group, what);
+	struct lwm_supplied at = fetch_group(m, &p->group, what);
 	struct lwm_layer y;
 
-	y.norm1 = matrix(m, &at, &p->part[LWM_LAYER_NORM1]);
-	y.qkv = matrix(m, &at, &p->part[LWM_LAYER_QKV]);
-	y.o = matrix(m, &at, &p->part[LWM_LAYER_O]);
-	y.norm2 = matrix(m, &at, &p->part[LWM_LAYER_NORM2]);
-	y.gate_up = matrix(m, &at, &p->part[LWM_LAYER_GATE_UP]);
-	y.down = matrix(m, &at, &p->part[LWM_LAYER_DOWN]);
+	y.norm1 = matrix_at(m, &at, &p->part[LWM_LAYER_NORM1]);
+	y.qkv = matrix_at(m, &at, &p->part[LWM_LAYER_QKV]);
+	y.o = matrix_at(m, &at, &p->part[LWM_LAYER_O]);
+	y.norm2 = matrix_at(m, &at, &p->part[LWM_LAYER_NORM2]);
+	y.gate_up = matrix_at(m, &at, &p->part[LWM_LAYER_GATE_UP]);
+	y.down = matrix_at(m, &at, &p->part[LWM_LAYER_DOWN]);
 	return y;
 }
 
@@ -130,11 +130,11 @@ void lwm_layer_release(struct lwm_llama *m, int64_t l, bool grads)
 
 struct lwm_embed lwm_embed_acquire(struct lwm_llama *m, unsigned what)
 {
-	struct lwm_supplied at = fetch(m, &m->map.first, what);
+	struct lwm_supplied at = fetch_group(m, &m->map.first, what);
 	struct lwm_embed y;
 
 	for (int i = 0; i < LWM_MODALITIES; i++)
-		y.table[i] = matrix(m, &at, &m->map.embed[i]);
+		y.table[i] = matrix_at(m, &at, &m->map.embed[i]);
 	return y;
 }
 
@@ -147,12 +147,13 @@ void lwm_embed_release(struct lwm_llama *m, bool grads)
 
 struct lwm_head lwm_head_acquire(struct lwm_llama *m, unsigned what)
 {
-	struct lwm_supplied last = fetch(m, &m->map.last, what), first = m->map.tied ? fetch(m, &m->map.first, what) : last;
+	struct lwm_supplied last = fetch_group(m, &m->map.last, what);
+	struct lwm_supplied first = m->map.tied ? fetch_group(m, &m->map.first, what) : last;
 	struct lwm_head y;
 
 	for (int i = 0; i < LWM_MODALITIES; i++)
-		y.table[i] = matrix(m, &first, &m->map.head[i]);
-	y.norm = matrix(m, &last, &m->map.norm);
+		y.table[i] = matrix_at(m, &first, &m->map.head[i]);
+	y.norm = matrix_at(m, &last, &m->map.norm);
 	return y;
 }
 

@@ -1,4 +1,5 @@
 /* vqgan.c - the net on a device: convolutions, passes, encode and decode. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,11 +116,6 @@ void lwm_vqgan_free(struct lwm_vqgan *m)
 	free(m);
 }
 
-const struct lwm_vqgan_cfg *lwm_vqgan_config(const struct lwm_vqgan *m)
-{
-	return &m->layout.cfg;
-}
-
 /* ---- one pass ---- */
 
 int lwm_vq_check_frames(const struct lwm_vqgan *m, int64_t n, int64_t height, int64_t width, struct lwm_err *e)
@@ -127,8 +123,8 @@ int lwm_vq_check_frames(const struct lwm_vqgan *m, int64_t n, int64_t height, in
 	int64_t f = lwm_vqgan_factor(&m->layout.cfg);
 	if (n < 0 || n > 1 << 30 || height < f || width < f || height > 1 << 15 || width > 1 << 15 || height % f ||
 	    width % f)
-		return lwm_fail(e, LWM_ECONFIG, "frames of %lld x %lld: this VQGAN takes multiples of %lld", (long long)width,
-				(long long)height, (long long)f);
+		return lwm_fail(e, LWM_ECONFIG, "frames of %" PRId64 " x %" PRId64 ": this VQGAN takes multiples of %" PRId64, width,
+				height, f);
 	return 0;
 }
 
@@ -159,7 +155,7 @@ int lwm_vq_prepare(struct lwm_vqgan *m, int64_t n, int64_t height, int64_t width
 }
 
 /* x = a x + b 1, where 1 is mem.ones. */
-static int affine(struct lwm_vqgan *m, const struct lk_view *x, float a, float b, struct lwm_err *e)
+static int apply_affine(struct lwm_vqgan *m, const struct lk_view *x, float a, float b, struct lwm_err *e)
 {
 	struct lk_view ones = lk_view4(m->mem.ones, LK_F32, x->n[0], x->n[1], x->n[2], x->n[3]);
 	LWM_TRY(lwm_dev_check(m->dev, lk_scale(m->dev, x, a), e));
@@ -172,7 +168,7 @@ int lwm_vq_load(struct lwm_vqgan *m, const uint8_t *rgb, const struct lk_view *x
 	size_t bytes = (size_t)(x->n[0] * x->n[1] * x->n[2] * 3);
 	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, m->mem.pixels, rgb, bytes), e));
 	LWM_TRY(lwm_dev_check(m->dev, lk_pixels(m->dev, x, &u8), e));
-	return m->mem.ones ? affine(m, x, 0.5f, 0.5f, e) : 0;
+	return m->mem.ones ? apply_affine(m, x, 0.5f, 0.5f, e) : 0;
 }
 
 int lwm_vq_store(struct lwm_vqgan *m, const struct lk_view *x, uint8_t *rgb, struct lwm_err *e)
@@ -180,7 +176,7 @@ int lwm_vq_store(struct lwm_vqgan *m, const struct lk_view *x, uint8_t *rgb, str
 	struct lk_view u8 = lk_view4(m->mem.pixels, LK_U8, x->n[0], x->n[1], x->n[2], 3);
 	size_t bytes = (size_t)(x->n[0] * x->n[1] * x->n[2] * 3);
 	if (m->mem.ones)
-		LWM_TRY(affine(m, x, 2, -1, e));
+		LWM_TRY(apply_affine(m, x, 2, -1, e));
 	LWM_TRY(lwm_dev_check(m->dev, lk_pixels(m->dev, &u8, x), e));
 	return lwm_dev_check(m->dev, lk_download(m->dev, rgb, m->mem.pixels, bytes), e);
 }
@@ -191,8 +187,8 @@ static struct lk_view out_view(const struct lwm_vq_node *nd, const struct lk_vie
 }
 
 /* w: the node's weights. */
-static int norm(struct lwm_vqgan *m, const struct lk_view *y, const struct lk_view *x, const float *w, int64_t scale, int64_t bias,
-		struct lwm_err *e)
+static int apply_norm(struct lwm_vqgan *m, const struct lk_view *y, const struct lk_view *x, const float *w, int64_t scale,
+		      int64_t bias, struct lwm_err *e)
 {
 	return lwm_dev_check(m->dev, lk_groupnorm_fwd(m->dev, y, m->mem.mean, m->mem.rstd, x, w + scale, w + bias,
 						      m->layout.cfg.groups, EPS, 1), e);
@@ -208,9 +204,9 @@ static int forward_res(struct lwm_vqgan *m, int64_t i, const struct lk_view *x, 
 	struct lk_view a = lk_view4(b[0], x->dtype, x->n[0], x->n[1], x->n[2], nd->cin);
 	struct lk_view h = out_view(nd, x, b[1]), s = out_view(nd, x, b[0]);
 	const struct lk_view *add = x;
-	LWM_TRY(norm(m, &a, x, w, nd->norm1, nd->norm1_bias, e));
+	LWM_TRY(apply_norm(m, &a, x, w, nd->norm1, nd->norm1_bias, e));
 	LWM_TRY(lwm_dev_check(m->dev, lk_conv_fwd(m->dev, c->c[0], &h, &a, NULL), e));
-	LWM_TRY(norm(m, &h, &h, w, nd->norm2, nd->norm2_bias, e));
+	LWM_TRY(apply_norm(m, &h, &h, w, nd->norm2, nd->norm2_bias, e));
 	if (c->c[2]) {
 		LWM_TRY(lwm_dev_check(m->dev, lk_conv_fwd(m->dev, c->c[2], &s, x, NULL), e));
 		add = &s;
@@ -231,7 +227,7 @@ int lwm_vq_forward(struct lwm_vqgan *m, int64_t first, int64_t last, const struc
 			if (m->mem.buf[j] != in.data)
 				b[k++] = m->mem.buf[j];
 		if (nd->op == LWM_VQ_OP_NORM) {
-			LWM_TRY(norm(m, &in, &in, m->at[i], nd->norm1, nd->norm1_bias, e));
+			LWM_TRY(apply_norm(m, &in, &in, m->at[i], nd->norm1, nd->norm1_bias, e));
 		} else if (nd->op == LWM_VQ_OP_RES) {
 			LWM_TRY(forward_res(m, i, &in, b, y, e));
 		} else {
@@ -317,8 +313,8 @@ int lwm_vqgan_decode(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int64
 	LWM_TRY(lwm_vq_check_frames(m, n, height, width, e));
 	for (int64_t i = 0; i < n * per; i++)
 		if (codes[i] < 0 || codes[i] >= m->layout.cfg.num_embeddings)
-			return lwm_fail(e, LWM_EDATA, "frame %lld, code %lld is %d: the codebook has 0 to %d",
-					(long long)(i / per), (long long)(i % per), codes[i],
+			return lwm_fail(e, LWM_EDATA, "frame %" PRId64 ", code %" PRId64 " is %d: the codebook has 0 to %d",
+					(i / per), (i % per), codes[i],
 					m->layout.cfg.num_embeddings - 1);
 	for (int64_t i = 0; i < n; i += m->per_pass) {
 		int64_t k = n - i < m->per_pass ? n - i : m->per_pass;

@@ -68,7 +68,6 @@ int lwm_vqgan_new(struct lwm_vqgan **out, struct lk_dev *dev, const struct lwm_v
 		  int64_t frames_per_pass, struct lwm_err *e);
 int lwm_vqgan_refresh(struct lwm_vqgan *m, struct lwm_err *e); /* the weights have changed, where they lie */
 void lwm_vqgan_free(struct lwm_vqgan *m);                      /* NULL is fine */
-const struct lwm_vqgan_cfg *lwm_vqgan_config(const struct lwm_vqgan *m);
 int lwm_vqgan_encode(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width, int32_t *codes,
 		     struct lwm_err *e);
 /* As encode; z (host, n * codes * embed_dim) gets the vectors before quantization. codes may be NULL. */

@@ -48,7 +48,7 @@ struct lwm_vq_mem {
 	uint8_t *pixels;    /* (n,H,W,3) */
 	float *ones;        /* n H W 3 of them, for nets on [0,1]; else NULL */
 	int32_t *idx;       /* codes */
-	void *z, *q;        /* (codes, embed_dim) act: before and behind the quantizer */
+	void *z, *q;        /* (codes, embed_dim) act: before and after the quantizer */
 	float *diff;        /* (codes, embed_dim) fp32 */
 	void *diff_act;     /* the same in act where that is not fp32 */
 	void *target;       /* training: (n,H,W,3) act */
@@ -57,7 +57,7 @@ struct lwm_vq_mem {
 };
 /* Fills m for a block at base; base NULL: only m->bytes is meaningful. m->saved (host) is the caller's. */
 void lwm_vq_carve(struct lwm_vq_mem *m, const struct lwm_vq_layout *l, char *base);
-/* Height or width behind a node. */
+/* Height or width after a node. */
 static inline int64_t lwm_vq_resized(const struct lwm_vq_node *nd, int64_t size)
 {
 	return nd->resize < 0 ? size / 2 : nd->resize > 0 ? size * 2 : size;

@@ -70,7 +70,7 @@ static int read_int(const json_t *o, const char *key, int32_t *out, const char *
 	int64_t v;
 	LWM_TRY(lwm_json_int(o, key, &v, name, e));
 	if (v < 0 || v > 1 << 24)
-		return lwm_fail(e, LWM_EDATA, "%s: %s = %lld is out of range", name, key, (long long)v);
+		return lwm_fail(e, LWM_EDATA, "%s: %s = %" PRId64 " is out of range", name, key, v);
 	*out = (int32_t)v;
 	return 0;
 }
@@ -100,7 +100,7 @@ int lwm_vqgan_cfg_from_json(struct lwm_vqgan_cfg *c, const json_t *o, const char
 	return lwm_vqgan_check(c, e) < 0 ? lwm_context(e, "%s", name) : 0;
 }
 
-/* The configuration as text: what lies between and behind the members of a struct means nothing. */
+/* The configuration as text: the padding between and after the members of a struct means nothing. */
 static int add_settings(struct lwm_hasher *h, const struct lwm_vqgan_cfg *c, struct lwm_err *e)
 {
 	json_t *o;

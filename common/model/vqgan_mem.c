@@ -9,7 +9,7 @@ struct carver {
 	int64_t used;
 };
 
-static void *carve(struct carver *c, int64_t bytes)
+static void *carve_bytes(struct carver *c, int64_t bytes)
 {
 	char *p = c->base ? c->base + c->used : NULL;
 	c->used += lwm_round64(bytes);
@@ -18,11 +18,11 @@ static void *carve(struct carver *c, int64_t bytes)
 
 static struct lk_view carve4(struct carver *c, int act, int64_t n, int64_t h, int64_t w, int64_t ch)
 {
-	return lk_view4(carve(c, n * h * w * ch * (int64_t)lk_dtype_size(act)), act, n, h, w, ch);
+	return lk_view4(carve_bytes(c, n * h * w * ch * (int64_t)lk_dtype_size(act)), act, n, h, w, ch);
 }
 
 /* Elements of the largest input or output of nodes [first, last) at n frames. */
-static int64_t largest(const struct lwm_vq_layout *l, int64_t n, int64_t h, int64_t w)
+static int64_t largest_activation(const struct lwm_vq_layout *l, int64_t n, int64_t h, int64_t w)
 {
 	int64_t most = n * h * w * 3;
 	for (int64_t i = 0; i < l->n; i++) {
@@ -39,8 +39,8 @@ static int64_t largest(const struct lwm_vq_layout *l, int64_t n, int64_t h, int6
 
 static void keep_stats(struct carver *c, float **mean, float **rstd, int64_t count)
 {
-	*mean = carve(c, count * (int64_t)sizeof(float));
-	*rstd = carve(c, count * (int64_t)sizeof(float));
+	*mean = carve_bytes(c, count * (int64_t)sizeof(float));
+	*rstd = carve_bytes(c, count * (int64_t)sizeof(float));
 }
 
 /* What the backward wants of every node. The input is the output of the node before. */
@@ -78,22 +78,22 @@ void lwm_vq_carve(struct lwm_vq_mem *m, const struct lwm_vq_layout *l, char *bas
 {
 	struct carver c = { base, 0 };
 	int64_t elem = (int64_t)lk_dtype_size(m->act), f = lwm_vqgan_factor(&l->cfg);
-	int64_t pixels = m->n * m->height * m->width * 3, most = largest(l, m->n, m->height, m->width);
+	int64_t pixels = m->n * m->height * m->width * 3, most = largest_activation(l, m->n, m->height, m->width);
 	m->codes = m->n * (m->height / f) * (m->width / f);
 	int64_t latent = m->codes * l->cfg.embed_dim;
 	for (int i = 0; i < 4; i++)
-		m->buf[i] = carve(&c, most * elem);
+		m->buf[i] = carve_bytes(&c, most * elem);
 	keep_stats(&c, &m->mean, &m->rstd, m->n * l->cfg.groups);
-	m->pixels = carve(&c, pixels);
-	m->ones = l->cfg.unit_pixels ? carve(&c, pixels * (int64_t)sizeof(float)) : NULL;
-	m->idx = carve(&c, m->codes * (int64_t)sizeof(int32_t));
-	m->z = carve(&c, latent * elem);
-	m->q = carve(&c, latent * elem);
-	m->diff = carve(&c, latent * (int64_t)sizeof(float));
-	m->diff_act = m->act == LK_F32 ? m->diff : carve(&c, latent * elem);
+	m->pixels = carve_bytes(&c, pixels);
+	m->ones = l->cfg.unit_pixels ? carve_bytes(&c, pixels * (int64_t)sizeof(float)) : NULL;
+	m->idx = carve_bytes(&c, m->codes * (int64_t)sizeof(int32_t));
+	m->z = carve_bytes(&c, latent * elem);
+	m->q = carve_bytes(&c, latent * elem);
+	m->diff = carve_bytes(&c, latent * (int64_t)sizeof(float));
+	m->diff_act = m->act == LK_F32 ? m->diff : carve_bytes(&c, latent * elem);
 	m->target = NULL;
 	if (m->training) {
-		m->target = carve(&c, pixels * elem);
+		m->target = carve_bytes(&c, pixels * elem);
 		keep_nodes(m, l, &c);
 	}
 	m->bytes = c.used;

@@ -47,7 +47,7 @@ static int back_norm(struct lwm_vqgan *m, const struct lk_view *d, const struct 
 						      m->layout.cfg.groups, EPS, 1), e);
 }
 
-static struct lk_view like(const struct lk_view *v, void *data)
+static struct lk_view view_like(const struct lk_view *v, void *data)
 {
 	struct lk_view r = *v;
 	r.data = data;
@@ -62,7 +62,7 @@ static int back_res(struct lwm_vqgan *m, int64_t i, struct lk_view *d, void *con
 	const struct lwm_vq_convs *c = &m->convs[i];
 	const struct lwm_vq_saved *s = &m->saved[i];
 	const float *w = m->at[i];
-	struct lk_view dh = like(&s->h1, b[0]), dx = like(&s->in, b[1]), ds = like(&s->in, b[0]);
+	struct lk_view dh = view_like(&s->h1, b[0]), dx = view_like(&s->in, b[1]), ds = view_like(&s->in, b[0]);
 	OP(lk_conv_bwd(m->dev, c->c[1], &dh, grads + nd->conv[1], grads + nd->bias[1], d, &s->n2));
 	LWM_TRY(back_norm(m, &dh, &s->h1, s->mean2, s->rstd2, w, nd->norm2, nd->norm2_bias, grads, e));
 	OP(lk_conv_bwd(m->dev, c->c[0], &dx, grads + nd->conv[0], grads + nd->bias[0], &dh, &s->n1));
@@ -90,14 +90,15 @@ static int back_node(struct lwm_vqgan *m, int64_t i, struct lk_view *d, float *g
 		return back_res(m, i, d, b, grads, e);
 	if (nd->op == LWM_VQ_OP_NORM)
 		return back_norm(m, d, &s->in, s->mean1, s->rstd1, m->at[i], nd->norm1, nd->norm1_bias, grads, e);
-	struct lk_view dx = like(&s->in, b[0]);
+	struct lk_view dx = view_like(&s->in, b[0]);
 	OP(lk_conv_bwd(m->dev, m->convs[i].c[0], i ? &dx : NULL, grads + nd->conv[0], grads + nd->bias[0], d, &s->in));
 	*d = dx;
 	return 0;
 }
 
 /* Nodes last-1 down to first; *d comes in as the gradient at the output and leaves as the one at the input. */
-static int backward(struct lwm_vqgan *m, int64_t first, int64_t last, struct lk_view *d, struct lwm_supply *w, struct lwm_err *e)
+static int backward_nodes(struct lwm_vqgan *m, int64_t first, int64_t last, struct lk_view *d, struct lwm_supply *w,
+			  struct lwm_err *e)
 {
 	for (int64_t i = last - 1; i >= first; i--) {
 		const struct lwm_group *g = &m->layout.node[i].group;
@@ -163,7 +164,7 @@ static int pixel_loss(struct lwm_vqgan *m, const struct lk_view *dx, const struc
 {
 	float k = m->layout.cfg.unit_pixels ? 2 : 1;
 	const struct lk_view *x = &m->saved[m->layout.n - 1].out;
-	struct lk_view t = like(x, m->mem.target);
+	struct lk_view t = view_like(x, m->mem.target);
 	OP(lk_recon_loss(m->dev, dx, x, &t, loss->l1 * scale * k, loss->l2 * scale * k * k, out));
 	out[0] *= (double)k;
 	out[1] *= (double)k * (double)k;
@@ -171,7 +172,7 @@ static int pixel_loss(struct lwm_vqgan *m, const struct lk_view *dx, const struc
 }
 
 /* The decoder's input from the encoder's output. */
-static int bridge(struct lwm_vqgan *m, bool continuous, struct lwm_err *e)
+static int bridge_latents(struct lwm_vqgan *m, bool continuous, struct lwm_err *e)
 {
 	int64_t n = m->mem.codes * m->layout.cfg.embed_dim;
 	LWM_TRY(lwm_vq_quantize(m, &m->saved[m->layout.encoder - 1].out, e));
@@ -186,13 +187,13 @@ static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const 
 	int64_t enc = m->layout.encoder, last = m->layout.n;
 	float scale = weight * (float)n;
 	double pix[2], vq;
-	struct lk_view target = like(&m->saved[0].in, m->mem.target);
-	struct lk_view d = like(&m->saved[last - 1].out, m->mem.buf[0]);
+	struct lk_view target = view_like(&m->saved[0].in, m->mem.target);
+	struct lk_view d = view_like(&m->saved[last - 1].out, m->mem.buf[0]);
 	LWM_TRY(lwm_vq_load(m, rgb, &m->saved[0].in, e));
 	OP(lk_cast(m->dev, &target, &m->saved[0].in));
 	for (int64_t i = 0; i < enc; i++)
 		LWM_TRY(forward_node(m, i, e));
-	LWM_TRY(bridge(m, loss->continuous, e));
+	LWM_TRY(bridge_latents(m, loss->continuous, e));
 	for (int64_t i = enc; i < last; i++)
 		LWM_TRY(forward_node(m, i, e));
 	LWM_TRY(pixel_loss(m, w ? &d : NULL, loss, scale, pix, e));
@@ -207,10 +208,10 @@ static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const 
 		OP(lk_download(m->dev, codes, m->mem.idx, (size_t)m->mem.codes * sizeof *codes));
 	if (!w)
 		return 0;
-	LWM_TRY(backward(m, enc, last, &d, w, e));
+	LWM_TRY(backward_nodes(m, enc, last, &d, w, e));
 	if (!loss->continuous)
 		LWM_TRY(back_quantizer(m, &d, loss, scale, w, e));
-	return backward(m, 0, enc, &d, w, e);
+	return backward_nodes(m, 0, enc, &d, w, e);
 }
 
 int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width,

@@ -15,7 +15,7 @@ int64_t lwm_weights_bytes(int64_t floats, int ranks, int dtype)
 	return s.total * (int64_t)(lk_dtype_size(dtype) + 4) + s.count * 4 * (2 + (dtype != LK_F32) + (ranks > 1));
 }
 
-static int room(struct lwm_weights *w, int64_t n, size_t size, void **out, struct lwm_err *e)
+static int alloc_values(struct lwm_weights *w, int64_t n, size_t size, void **out, struct lwm_err *e)
 {
 	if (lk_mem_alloc(w->dev, (size_t)n * size, out) == 0)
 		return 0;
@@ -39,22 +39,22 @@ int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, int64_
 	w->count = own.count;
 	w->total = own.total;
 	w->first = own.first;
-	LWM_GO(room(w, w->total, lk_dtype_size(w->dtype), &w->compute, e));
-	LWM_GO(room(w, w->total, 4, &p, e));
+	LWM_GO(alloc_values(w, w->total, lk_dtype_size(w->dtype), &w->compute, e));
+	LWM_GO(alloc_values(w, w->total, 4, &p, e));
 	w->grad = p;
-	LWM_GO(room(w, w->count, 4, &p, e));
+	LWM_GO(alloc_values(w, w->count, 4, &p, e));
 	w->m = p;
-	LWM_GO(room(w, w->count, 4, &p, e));
+	LWM_GO(alloc_values(w, w->count, 4, &p, e));
 	w->v = p;
 	if (w->dtype != LK_F32) {
-		LWM_GO(room(w, w->count, 4, &p, e));
+		LWM_GO(alloc_values(w, w->count, 4, &p, e));
 		w->master = p;
 	} else {
 		w->master = (float *)w->compute + w->first;
 	}
 	w->slice = w->grad;
 	if (ranks > 1) {
-		LWM_GO(room(w, w->count, 4, &p, e));
+		LWM_GO(alloc_values(w, w->count, 4, &p, e));
 		w->slice = p;
 	}
 	LWM_GO(lwm_dev_check(w->dev, lk_zero(w->dev, w->m, (size_t)w->count * 4), e));
@@ -80,20 +80,20 @@ void lwm_weights_release(struct lwm_weights *w)
 	memset(w, 0, sizeof *w);
 }
 
-static float *group(struct lwm_weights *w, enum lwm_state g)
+static float *state_slice(struct lwm_weights *w, enum lwm_state g)
 {
 	return g == LWM_STATE_WEIGHTS ? w->master : g == LWM_STATE_M ? w->m : w->v;
 }
 
 float *lwm_weights_host(struct lwm_weights *w, enum lwm_state g)
 {
-	return lk_dev_is_host(w->dev) ? group(w, g) : NULL;
+	return lk_dev_is_host(w->dev) ? state_slice(w, g) : NULL;
 }
 
 int lwm_weights_put(struct lwm_weights *w, enum lwm_state g, const float *host, struct lwm_err *e)
 {
-	if (host != group(w, g))
-		LWM_TRY(lwm_dev_check(w->dev, lk_upload(w->dev, group(w, g), host, (size_t)w->count * 4), e));
+	if (host != state_slice(w, g))
+		LWM_TRY(lwm_dev_check(w->dev, lk_upload(w->dev, state_slice(w, g), host, (size_t)w->count * 4), e));
 	if (g == LWM_STATE_WEIGHTS && w->dtype != LK_F32) {
 		char *dst = (char *)w->compute + (size_t)w->first * lk_dtype_size(w->dtype);
 		struct lk_view y = lk_view1(dst, w->dtype, w->count), x = lk_view1(w->master, LK_F32, w->count);
@@ -104,7 +104,7 @@ int lwm_weights_put(struct lwm_weights *w, enum lwm_state g, const float *host, 
 
 int lwm_weights_take(struct lwm_weights *w, enum lwm_state g, float *host, struct lwm_err *e)
 {
-	return lwm_dev_check(w->dev, lk_download(w->dev, host, group(w, g), (size_t)w->count * 4), e);
+	return lwm_dev_check(w->dev, lk_download(w->dev, host, state_slice(w, g), (size_t)w->count * 4), e);
 }
 
 int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
@@ -123,7 +123,7 @@ int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e)
 }
 
 /* The sum is waited for here, where a rank that is lost is noticed: the norm is waited for next. */
-static int scatter(struct lwm_weights *w, struct lwm_err *e)
+static int sum_gradients(struct lwm_weights *w, struct lwm_err *e)
 {
 	if (lwm_comm_size(w->grad_comm) == 1)
 		return 0;
@@ -134,7 +134,7 @@ static int scatter(struct lwm_weights *w, struct lwm_err *e)
 int lwm_weights_reduce(struct lwm_weights *w, double scale, double *norm, struct lwm_err *e)
 {
 	double sum = 0;
-	LWM_TRY(scatter(w, e));
+	LWM_TRY(sum_gradients(w, e));
 	LWM_TRY(lwm_dev_check(w->dev, lk_sumsq(w->dev, w->slice, w->count, &sum), e));
 	LWM_TRY(lwm_comm_sum_f64(w->grad_comm, &sum, 1, e));
 	*norm = fabs(scale) * sqrt(sum);

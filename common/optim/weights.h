@@ -32,7 +32,7 @@ int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, int64_
 void lwm_weights_release(struct lwm_weights *w);
 
 /* Local. Own slice of a group as host memory, to be read and written where it lies; NULL where the device's memory is not the
- * host's. Behind writing comes lwm_weights_put of the same pointer. */
+ * host's. Writing is followed by lwm_weights_put of the same pointer. */
 float *lwm_weights_host(struct lwm_weights *w, enum lwm_state g);
 /* Own slice of a group between host memory and device. Local. */
 int lwm_weights_put(struct lwm_weights *w, enum lwm_state g, const float *host, struct lwm_err *e);
