@@ -168,7 +168,7 @@ static int write_file(const struct lwm_ckpt_out *o, const char *path, struct lwm
 	char *names = lwm_ckpt_names(o->tensors, &names_bytes);
 	float *buf = o->fill ? malloc(PIECE * sizeof *buf) : NULL;
 	if (!names || (o->fill && !buf)) {
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+		rc = lwm_fail_memory(e, path);
 		goto out;
 	}
 	memcpy(v, lwm_part_layout, sizeof v);
@@ -200,7 +200,7 @@ int lwm_ckpt_write_part(const struct lwm_ckpt_out *o, struct lwm_ckpt_part *part
 	lwm_ckpt_part_name(part->name, o->rank);
 	part->nslice = o->nslice;
 	char *path = lwm_path_join(o->dir, part->name);
-	int rc = path ? write_file(o, path, part, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", o->dir);
+	int rc = path ? write_file(o, path, part, e) : lwm_fail_memory(e, o->dir);
 	free(path);
 	return rc;
 }

@@ -109,7 +109,7 @@ static int read_tensor(struct lwm_ckpt *c, const json_t *o, struct lwm_err *e)
 		t.shape[d] = json_integer_value(json_array_get(shape, (size_t)d));
 	int rc = lwm_tensors_add(&c->tensors, &t, NULL);
 	if (rc == -LWM_EMEMORY)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		return lwm_fail_memory(e, c->dir);
 	return rc < 0 ? lwm_fail(e, LWM_EDATA, "%s: tensor '%s' has no usable shape", c->dir, t.name) : 0;
 }
 
@@ -121,7 +121,7 @@ static int read_tensors(struct lwm_ckpt *c, struct lwm_err *e)
 	n = json_array_size(list);
 	c->first_slice = calloc(n + 2, sizeof *c->first_slice);
 	if (!c->first_slice)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		return lwm_fail_memory(e, c->dir);
 	json_array_foreach(list, i, o)
 		LWM_TRY(read_tensor(c, o, e));
 	return 0;
@@ -153,7 +153,7 @@ static int add_slices(struct lwm_ckpt *c, int k, const int64_t *row, int64_t n, 
 {
 	struct slice *grown = realloc(c->slice, (size_t)(c->nslice + n + 1) * sizeof *grown);
 	if (!grown)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		return lwm_fail_memory(e, c->dir);
 	c->slice = grown;
 	c->part[k].table = lwm_hash64(row, (size_t)n * LWM_SLICE_COLS * sizeof *row, 0);
 	c->part[k].has_table = true;
@@ -169,7 +169,7 @@ static int told_slices(struct lwm_ckpt *c, int k, const char *text, struct lwm_e
 	int64_t *row = malloc((size_t)most * LWM_SLICE_COLS * sizeof *row);
 	int rc = 1;
 	if (!row)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		return lwm_fail_memory(e, c->dir);
 	for (; rc == 1 && n < most; n += rc == 1)
 		rc = lwm_ckpt_slice_next(&text, row + n * LWM_SLICE_COLS);
 	rc = rc || *text ? lwm_fail(e, LWM_EDATA, "%s: its record tells the slices of %s in no way that is known here", c->dir,
@@ -186,7 +186,7 @@ static int read_file(struct lwm_ckpt *c, const json_t *o, struct lwm_err *e)
 	LWM_TRY(lwm_ckpt_file_entry(o, c->dir, &name, &p->bytes, &p->hash, e));
 	p->path = lwm_path_join(c->dir, name);
 	if (!p->path)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		return lwm_fail_memory(e, c->dir);
 	c->nparts++;
 	if (!c->told)
 		return 0;
@@ -205,7 +205,7 @@ static int read_files(struct lwm_ckpt *c, struct lwm_err *e)
 	LWM_TRY(lwm_json_get(c->record, "files", JSON_ARRAY, &list, c->dir, e));
 	c->part = calloc(json_array_size(list) + 1, sizeof *c->part);
 	if (!c->part)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		return lwm_fail_memory(e, c->dir);
 	json_array_foreach(list, i, o)
 		LWM_TRY(read_file(c, o, e));
 	return 0;
@@ -219,7 +219,7 @@ static int check_names(struct lwm_ckpt *c, const struct part *p, struct lwm_vfr 
 	char *want = lwm_ckpt_names(&c->tensors, &n), *got = malloc((size_t)have + 1);
 	int rc = 0;
 	if (!want || !got)
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		rc = lwm_fail_memory(e, c->dir);
 	else
 		rc = lwm_vfr_read(r, LWM_PART_NAMES, 0, have, got, e);
 	if (rc == 0 && (n != have || memcmp(want, got, (size_t)n)))
@@ -237,7 +237,7 @@ static int own_slices(struct lwm_ckpt *c, int k, struct lwm_vfr *r, struct lwm_e
 	size_t bytes = (size_t)n * LWM_SLICE_COLS * sizeof(int64_t);
 	int64_t *row = malloc(bytes + 1);
 	int rc = row ? lwm_vfr_read(r, LWM_PART_SLICES, 0, n * LWM_SLICE_COLS, row, e) :
-		       lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		       lwm_fail_memory(e, c->dir);
 	if (rc == 0 && !p->has_table)
 		rc = add_slices(c, k, row, n, e);
 	else if (rc == 0 && lwm_hash64(row, bytes, 0) != p->table)
@@ -317,7 +317,7 @@ static int open_with(struct lwm_ckpt **out, const char *dir, json_t *record, enu
 	if (!c || !(c->dir = strdup(dir))) {
 		json_decref(record);
 		free(c);
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		return lwm_fail_memory(e, dir);
 	}
 	c->record = record;
 	LWM_GO(lwm_json_str(record, "schema", &schema, dir, e));
@@ -393,18 +393,18 @@ static int tell_slices(const struct lwm_ckpt *c, json_t *files, struct lwm_err *
 	}
 	lwm_str_release(&text);
 	free(all);
-	return failed ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir) : 0;
+	return failed ? lwm_fail_memory(e, c->dir) : 0;
 }
 
 int lwm_ckpt_pack(const struct lwm_ckpt *c, char **text, struct lwm_err *e)
 {
 	json_t *copy = lwm_json_copy(c->record);
 	*text = NULL;
-	int rc = copy ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	int rc = copy ? 0 : lwm_fail_memory(e, c->dir);
 	if (rc == 0 && !c->told)
 		rc = tell_slices(c, json_object_get(copy, "files"), e);
 	if (rc == 0 && json_object_set_new(copy, "schema", json_string(lwm_ckpt_schemas[0])))
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		rc = lwm_fail_memory(e, c->dir);
 	if (rc == 0)
 		rc = lwm_json_dump(copy, JSON_COMPACT | JSON_REAL_PRECISION(17), c->dir, text, e);
 	json_decref(copy);
@@ -545,7 +545,7 @@ static int cover_tensor(const struct lwm_ckpt *c, int64_t i, struct lwm_err *e)
 		n += c->slice[k].s.count;
 	struct run *runs = malloc((size_t)(n + 1) * sizeof *runs);
 	if (!runs)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+		return lwm_fail_memory(e, c->dir);
 	n = 0;
 	for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1]; k++) {
 		const struct lwm_ckpt_slice *s = &c->slice[k].s;

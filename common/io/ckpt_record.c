@@ -102,7 +102,7 @@ static int remove_others(const char *dir, const struct lwm_ckpt_part *part, int 
 		if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") || is_part(d->d_name, part, n))
 			continue;
 		char *path = lwm_path_join(dir, d->d_name);
-		rc = path ? lwm_remove_tree(path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		rc = path ? lwm_remove_tree(path, e) : lwm_fail_memory(e, dir);
 		free(path);
 	}
 	closedir(list);
@@ -204,7 +204,7 @@ static int check_one(void *ctx, int64_t i, struct lwm_err *e)
 	int64_t bytes;
 	LWM_TRY(lwm_ckpt_file_entry(json_array_get(c->files, (size_t)i), c->dir, &name, &bytes, &hash, e));
 	char *path = lwm_path_join(c->dir, name);
-	int rc = path ? lwm_ckpt_check_file(path, bytes, hash, c->how, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", c->dir);
+	int rc = path ? lwm_ckpt_check_file(path, bytes, hash, c->how, e) : lwm_fail_memory(e, c->dir);
 	free(path);
 	return rc;
 }
@@ -265,7 +265,7 @@ int lwm_ckpt_record_read(json_t **out, const char *dir, struct lwm_err *e)
 	int rc;
 	*out = NULL;
 	if (!path)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		return lwm_fail_memory(e, dir);
 	if (!lwm_path_exists(dir))
 		rc = lwm_fail(e, LWM_ENOINPUT, "%s: there is no such folder", dir);
 	else if (lwm_ckpt_unfinished(dir))

@@ -28,7 +28,7 @@ static int add_step(struct steps *s, int64_t step, const char *root, struct lwm_
 {
 	int64_t *v = realloc(s->v, (size_t)(s->n + 1) * sizeof *v);
 	if (!v)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
+		return lwm_fail_memory(e, root);
 	s->v = v;
 	s->v[s->n++] = step;
 	return 0;
@@ -107,7 +107,7 @@ int lwm_ckpt_search(char **dir, const char *root, bool older_ok, lwm_ckpt_look_f
 	*dir = NULL;
 	for (int64_t i = 0; rc == 0 && i < all.n; i++) {
 		char *path = lwm_ckpt_dir(root, all.v[i]);
-		rc = path ? look_at(&s, path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
+		rc = path ? look_at(&s, path, e) : lwm_fail_memory(e, root);
 		if (rc == 1)
 			*dir = path;
 		else
@@ -158,13 +158,13 @@ int lwm_ckpt_set_aside(const char *root, const char *path, struct lwm_err *e)
 {
 	enum { NAMES = 10000 };
 	char *box = lwm_path_join(root, "damaged"), *to = NULL;
-	int rc = box ? lwm_mkdirs(box, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	int rc = box ? lwm_mkdirs(box, e) : lwm_fail_memory(e, path);
 
 	for (int n = 0; rc == 0 && (!to || lwm_path_exists(to)) && n < NAMES; n++) {
 		free(to);
 		if (asprintf(&to, n ? "%s/%s.%d" : "%s/%s", box, lwm_path_base(path), n) < 0) {
 			to = NULL;
-			rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+			rc = lwm_fail_memory(e, path);
 		}
 	}
 	if (rc == 0 && lwm_path_exists(to)) /* nothing that was set aside is written over */
@@ -185,7 +185,7 @@ int lwm_ckpt_set_aside_newer(const char *root, int64_t step, struct lwm_err *e)
 	for (int64_t i = 0; rc == 0 && i < s.n && s.v[i] > step; i++) {
 		char *path = lwm_ckpt_dir(root, s.v[i]);
 		if (!path)
-			rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
+			rc = lwm_fail_memory(e, root);
 		else if (!lwm_ckpt_unfinished(path))
 			rc = lwm_ckpt_set_aside(root, path, e);
 		free(path);
@@ -218,7 +218,7 @@ int lwm_ckpt_keeper_new(struct lwm_ckpt_keeper **out, const char *root, int64_t 
 	*out = NULL;
 	if (!k || !(k->root = strdup(root))) {
 		free(k);
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
+		return lwm_fail_memory(e, root);
 	}
 	k->keep_last = keep_last < 1 ? 1 : keep_last;
 	k->keep_every = keep_every;
@@ -279,7 +279,7 @@ int lwm_ckpt_keeper_seen(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err
 	struct seen *s = find_seen(k, step);
 	struct lwm_hash print;
 	char *dir = lwm_ckpt_dir(k->root, step);
-	int rc = dir ? look_of(dir, &print, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", k->root);
+	int rc = dir ? look_of(dir, &print, e) : lwm_fail_memory(e, k->root);
 
 	free(dir);
 	LWM_TRY(rc);
@@ -309,7 +309,7 @@ static int drop_folder(const char *root, const char *from, struct lwm_err *e)
 	snprintf(name, sizeof name, ".trash-%.60s", lwm_path_base(from));
 	to = lwm_path_join(root, name);
 	if (!to)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
+		return lwm_fail_memory(e, root);
 	rc = lwm_remove_tree(to, e);
 	if (rc == 0 && rename(from, to))
 		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot be moved away", from);
@@ -330,7 +330,7 @@ static int empty_trash(const char *root, struct lwm_err *e)
 		if (strncmp(d->d_name, ".trash-step_", 12))
 			continue;
 		char *path = lwm_path_join(root, d->d_name);
-		rc = path ? lwm_remove_tree(path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", root);
+		rc = path ? lwm_remove_tree(path, e) : lwm_fail_memory(e, root);
 		free(path);
 	}
 	closedir(dir);
@@ -372,7 +372,7 @@ int lwm_ckpt_keeper_saved(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_er
 	for (int64_t i = 0; rc == 0 && i < s.n; i++) {
 		char *dir = lwm_ckpt_dir(k->root, s.v[i]);
 		if (!dir)
-			rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", k->root);
+			rc = lwm_fail_memory(e, k->root);
 		else if (s.v[i] < step)
 			rc = judge_folder(k, s.v[i], dir, &kept, e);
 		else if (s.v[i] > step && lwm_ckpt_unfinished(dir)) /* a save that was killed, of a run that went further */

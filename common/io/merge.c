@@ -61,7 +61,7 @@ static int source_of(const struct lwm_ckpt *c, const struct lwm_model_spec *s, s
 {
 	struct lwm_hash h;
 	char *record = lwm_path_join(lwm_ckpt_path(c), "COMMIT.json");
-	int rc = record ? lwm_hash_file(record, &h, NULL, e) : lwm_fail(e, LWM_EMEMORY, "out of memory");
+	int rc = record ? lwm_hash_file(record, &h, NULL, e) : lwm_fail_memory(e, NULL);
 
 	free(record);
 	LWM_TRY(rc);

@@ -70,7 +70,7 @@ static int add_tensor(struct lwm_model *m, int64_t k, struct lwm_err *e)
 	}
 	int rc = lwm_tensors_add(&m->tensors, &c, NULL);
 	if (rc == -LWM_EMEMORY)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+		return lwm_fail_memory(e, m->dir);
 	return rc < 0 ? lwm_fail(e, LWM_EDATA, "%s: '%.80s' is of no shape that is used here", m->dir, t->name) : 0;
 }
 
@@ -79,7 +79,7 @@ static int list_tensors(struct lwm_model *m, struct lwm_err *e)
 	int64_t n = m->format->count(m->weights);
 	m->entry = calloc((size_t)n + 1, sizeof *m->entry);
 	if (!m->entry)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+		return lwm_fail_memory(e, m->dir);
 	for (int64_t k = 0; k < n; k++)
 		LWM_TRY(add_tensor(m, k, e));
 	return 0;
@@ -95,7 +95,7 @@ static int check_beside(const struct lwm_model *m, const char *name, struct lwm_
 static int find_tokenizer(struct lwm_model *m, struct lwm_err *e)
 {
 	char *model = lwm_path_join(m->dir, "tokenizer.model"), *text = lwm_path_join(m->dir, "tokenizer.txt");
-	int there = 0, plain = 0, rc = model && text ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+	int there = 0, plain = 0, rc = model && text ? 0 : lwm_fail_memory(e, m->dir);
 	if (rc == 0)
 		rc = there = lwm_path_there(model, e);
 	if (rc >= 0)
@@ -108,7 +108,7 @@ static int find_tokenizer(struct lwm_model *m, struct lwm_err *e)
 		m->tokenizer = model;
 		model = NULL;
 	} else if (rc >= 0 && plain && !(m->tokenizer = strdup(m->dir))) {
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+		rc = lwm_fail_memory(e, m->dir);
 	}
 	free(model);
 	free(text);
@@ -146,12 +146,12 @@ int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e)
 	struct lwm_model *m = calloc(1, sizeof *m);
 	*out = NULL;
 	if (!m)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		return lwm_fail_memory(e, dir);
 	m->held_tensor = -1;
 	m->format = format;
 	m->dir = single ? lwm_path_dir(dir) : strdup(dir);
 	if (!m->dir) {
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		rc = lwm_fail_memory(e, dir);
 		goto out;
 	}
 	if (!lwm_path_exists(dir)) {
@@ -224,7 +224,7 @@ static int reserve_held(struct lwm_model *m, int64_t n, struct lwm_err *e)
 	m->held_cap = 0;
 	m->held = malloc((size_t)n * 2 * sizeof *m->held);
 	if (!m->held)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", m->dir);
+		return lwm_fail_memory(e, m->dir);
 	m->held_cap = n;
 	return 0;
 }

@@ -44,7 +44,7 @@ int lwm_record_read(struct lwm_model_record *r, const char *dir, struct lwm_err 
 	memset(r, 0, sizeof *r);
 	r->tokenizer = "";
 	r->path = lwm_path_join(dir, LWM_MODEL_MANIFEST);
-	int rc = r->path ? lwm_path_there(r->path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	int rc = r->path ? lwm_path_there(r->path, e) : lwm_fail_memory(e, dir);
 	if (rc > 0)
 		rc = read_record(r, e);
 	if (rc < 0)
@@ -104,7 +104,7 @@ int lwm_record_json(const struct lwm_model_record *r, const char *dir, const cha
 {
 	char *text = NULL, *path = lwm_path_join(dir, name);
 	size_t n;
-	int rc = path ? lwm_read_file(path, limit, &text, &n, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	int rc = path ? lwm_read_file(path, limit, &text, &n, e) : lwm_fail_memory(e, dir);
 	if (rc == 0)
 		rc = check_text(r, name, text, n, e);
 	if (rc == 0)
@@ -118,7 +118,7 @@ int lwm_record_check_file(const struct lwm_model_record *r, const char *dir, con
 {
 	struct lwm_hash have;
 	char *path = lwm_path_join(dir, name);
-	int rc = path ? lwm_path_there(path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	int rc = path ? lwm_path_there(path, e) : lwm_fail_memory(e, dir);
 	if (rc == 0)
 		rc = lwm_fail(e, LWM_EDATA, "%s: is named in %s and is not there", path, LWM_MODEL_MANIFEST);
 	if (rc > 0)
@@ -131,7 +131,7 @@ int lwm_record_check_file(const struct lwm_model_record *r, const char *dir, con
 static int record_of_model(struct lwm_model_record *r, const char *dir, struct lwm_err *e)
 {
 	char *config = lwm_path_join(dir, LWM_MODEL_CONFIG);
-	int rc = config ? lwm_path_there(config, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	int rc = config ? lwm_path_there(config, e) : lwm_fail_memory(e, dir);
 	free(config);
 	return rc > 0 ? lwm_record_read(r, dir, e) : rc;
 }
@@ -141,7 +141,7 @@ int lwm_model_check_file(const char *path, struct lwm_err *e)
 	struct lwm_model_record r = { 0 };
 	const char *name = lwm_path_base(path);
 	char *dir = lwm_path_dir(path);
-	int rc = dir ? record_of_model(&r, dir, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	int rc = dir ? record_of_model(&r, dir, e) : lwm_fail_memory(e, path);
 	if (rc == 0 && r.record && !r.weights_only && lwm_record_hash(&r, name))
 		rc = lwm_record_check_file(&r, dir, name, e);
 	lwm_record_release(&r);

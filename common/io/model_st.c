@@ -40,7 +40,7 @@ static int open_file(struct weights *w, const char *name, struct lwm_err *e)
 	if (grown)
 		w->file = grown;
 	int rc = grown && path ? lwm_st_open(&w->file[w->nfiles], path, e)
-			       : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->from.dir);
+			       : lwm_fail_memory(e, w->from.dir);
 	if (rc == 0)
 		w->nfiles++;
 	free(path);
@@ -51,14 +51,14 @@ static int open_listed(struct weights *w, const json_t *map, const char *path, s
 {
 	json_t *seen = json_object(), *v;
 	const char *tensor;
-	int rc = seen ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	int rc = seen ? 0 : lwm_fail_memory(e, path);
 	json_object_foreach((json_t *)(uintptr_t)map, tensor, v) {
 		const char *name = json_string_value(v);
 		if (!name || !lwm_name_is_plain(name))
 			rc = lwm_fail(e, LWM_EDATA, "%s: '%.80s' is not in a file of the same folder", path, tensor);
 		else if (!json_object_get(seen, name))
 			rc = json_object_set_new(seen, name, json_true())
-				     ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path)
+				     ? lwm_fail_memory(e, path)
 				     : open_file(w, name, e);
 		if (rc < 0)
 			break;
@@ -105,7 +105,7 @@ static int open_files(struct weights *w, struct lwm_err *e)
 		snprintf(name, sizeof name, "%s.safetensors.index.json", lwm_model_stem(k == 1));
 		char *path = lwm_path_join(w->from.dir, name);
 		if (!path)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->from.dir);
+			return lwm_fail_memory(e, w->from.dir);
 		int index = lwm_path_there(path, e);
 		int rc = index > 0 ? open_index(w, name, path, e) : index;
 		name[strlen(name) - strlen(".index.json")] = 0;
@@ -145,7 +145,7 @@ static int list_tensors(struct weights *w, struct lwm_err *e)
 		n += lwm_st_count(w->file[i]);
 	w->at = calloc((size_t)n + 1, sizeof *w->at);
 	if (!w->at)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->from.dir);
+		return lwm_fail_memory(e, w->from.dir);
 	for (int i = 0; i < w->nfiles; i++)
 		for (int64_t k = 0; k < lwm_st_count(w->file[i]); k++)
 			w->at[w->n++] = (struct place){ w->file[i], k };
@@ -157,7 +157,7 @@ static int open_weights(void **out, const struct lwm_model_place *from, struct l
 	struct weights *w = calloc(1, sizeof *w);
 	int rc;
 	if (!w)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", from->dir);
+		return lwm_fail_memory(e, from->dir);
 	w->from = *from;
 	LWM_GO(from->file ? open_file(w, from->file, e) : open_files(w, e));
 	LWM_GO(check_weights(w, e));

@@ -78,7 +78,7 @@ static int plan_tensor(struct lwm_model_writer *w, const struct lwm_tensor *t, s
 	struct out_tensor *x = &w->out[w->tensors.n];
 	int rc = lwm_tensors_add(&w->tensors, t, NULL);
 	if (rc == -LWM_EMEMORY)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+		return lwm_fail_memory(e, w->dir);
 	if (rc < 0)
 		return lwm_fail(e, LWM_EINTERNAL, "%s: '%s' has no usable shape", w->dir, t->name);
 	t = &w->tensors.list[w->tensors.n - 1];
@@ -136,7 +136,7 @@ static int start_file(struct lwm_model_writer *w, struct lwm_err *e)
 	for (int64_t i = 0; list && i < n; i++)
 		list[i] = w->out[first + i].disk;
 	int rc = list && path ? w->format->create(&w->weights, path, list, n, e)
-			      : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+			      : lwm_fail_memory(e, w->dir);
 	free(list);
 	free(path);
 	return rc;
@@ -151,7 +151,7 @@ static int prepare_folder(struct lwm_model_writer *w, struct lwm_err *e)
 				lwm_bytes_text((double)w->bytes, a, sizeof a),
 				lwm_bytes_text((double)room, b, sizeof b));
 	char *parent = lwm_path_dir(w->dir);
-	int rc = parent ? lwm_mkdirs(parent, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	int rc = parent ? lwm_mkdirs(parent, e) : lwm_fail_memory(e, w->dir);
 	if (rc == 0)
 		lwm_tmp_sweep(parent);
 	free(parent);
@@ -168,7 +168,7 @@ static int check_target(const char *dir, bool force, struct lwm_err *e)
 	if (!force)
 		return lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", dir);
 	char *path = lwm_path_join(dir, LWM_MODEL_CONFIG);
-	int model = path ? lwm_path_there(path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	int model = path ? lwm_path_there(path, e) : lwm_fail_memory(e, dir);
 	free(path);
 	LWM_TRY(model);
 	return model || lwm_record_is_ours(dir) ? 0
@@ -185,7 +185,7 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 		len--;
 	struct lwm_model_writer *w = calloc(1, sizeof *w);
 	if (!w)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		return lwm_fail_memory(e, dir);
 	w->dir = strndup(dir, len);
 	w->tokenizer = strdup(spec->tokenizer ? spec->tokenizer : "");
 	w->source = strdup(spec->source ? spec->source : "");
@@ -196,7 +196,7 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	w->out = calloc((size_t)tensors->n + 1, sizeof *w->out);
 	w->lock = -1;
 	if (!w->dir || !w->tokenizer || !w->source || !w->config || !w->files || !w->out) {
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		rc = lwm_fail_memory(e, dir);
 		goto out;
 	}
 	w->format = lwm_model_format_to_write(spec->format, e);
@@ -227,7 +227,7 @@ static int reserve_work(struct lwm_model_writer *w, int64_t n, struct lwm_err *e
 	w->work_cap = 0;
 	w->work = malloc((size_t)n * sizeof *w->work);
 	if (!w->work)
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+		return lwm_fail_memory(e, w->dir);
 	w->work_cap = n;
 	return 0;
 }
@@ -324,7 +324,7 @@ static int write_json(struct lwm_model_writer *w, const json_t *v, const char *n
 {
 	struct lwm_str text = { 0 };
 	char *path = lwm_path_join(w->tmp, name);
-	int rc = path ? lwm_json_text(v, &text, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	int rc = path ? lwm_json_text(v, &text, e) : lwm_fail_memory(e, w->dir);
 	if (rc == 0)
 		rc = lwm_write_file(path, text.s, text.len, false, e);
 	if (rc == 0) {
@@ -344,7 +344,7 @@ static int note_file(struct lwm_model_writer *w, const char *name, struct lwm_er
 	char *path = lwm_path_join(w->tmp, name);
 	if (!want && !strcmp(name, "tokenizer.model") && *w->tokenizer)
 		want = w->tokenizer;
-	int rc = path ? lwm_hash_file(path, &h, NULL, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	int rc = path ? lwm_hash_file(path, &h, NULL, e) : lwm_fail_memory(e, w->dir);
 	if (rc == 0 && want && strcmp(want, h.hex))
 		rc = lwm_fail(e, LWM_EIO, "%s: reads back as something else than was written", path);
 	free(path);
@@ -381,7 +381,7 @@ static int write_index(struct lwm_model_writer *w, struct lwm_err *e)
 	lwm_put(o, "metadata", meta, &failed);
 	lwm_put(o, "weight_map", map, &failed);
 	snprintf(name, sizeof name, "%s%s.index.json", lwm_model_stem(w->vqgan), w->format->suffix);
-	int rc = failed ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir) : write_json(w, o, name, e);
+	int rc = failed ? lwm_fail_memory(e, w->dir) : write_json(w, o, name, e);
 	json_decref(o);
 	return rc;
 }
@@ -399,7 +399,7 @@ static int write_manifest(const struct lwm_model_writer *w, struct lwm_err *e)
 	if (*w->source)
 		lwm_put(o, "source", json_string(w->source), &failed);
 	lwm_put(o, "files", json_incref(w->files), &failed);
-	int rc = failed || !path ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir) : lwm_seal_write(o, path, e);
+	int rc = failed || !path ? lwm_fail_memory(e, w->dir) : lwm_seal_write(o, path, e);
 	json_decref(o);
 	free(path);
 	return rc;
@@ -410,7 +410,7 @@ static int make_box(const struct lwm_model_writer *w, char **box, char **inside,
 {
 	LWM_TRY(lwm_tmp_dir(w->dir, box, lock, e));
 	*inside = lwm_path_join(*box, lwm_path_base(w->dir));
-	return *inside ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	return *inside ? 0 : lwm_fail_memory(e, w->dir);
 }
 
 /* Where a file system cannot exchange two folders there is a moment without either. */
@@ -456,7 +456,7 @@ static int take_name(struct lwm_model_writer *w, const char *parent, struct lwm_
 static int publish_folder(struct lwm_model_writer *w, struct lwm_err *e)
 {
 	char *lock = lwm_path_join(w->tmp, LWM_TMP_LOCK), *parent = lwm_path_dir(w->dir);
-	int rc = lock && parent ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->dir);
+	int rc = lock && parent ? 0 : lwm_fail_memory(e, w->dir);
 	int held = rc == 0 ? lwm_tmp_hold(w->tmp) : -1;
 
 	if (rc == 0 && unlink(lock))

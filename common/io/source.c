@@ -20,12 +20,12 @@ void lwm_source_passed_over(void *ctx, const char *dir, const struct lwm_err *wh
 static int step_folder(char **dir, const char *path, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
 {
 	char *record = lwm_path_join(path, "COMMIT.json");
-	int is_step = record ? lwm_path_there(record, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+	int is_step = record ? lwm_path_there(record, e) : lwm_fail_memory(e, path);
 	free(record);
 	LWM_TRY(is_step);
 	if (is_step) {
 		*dir = strdup(path);
-		return *dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
+		return *dir ? 0 : lwm_fail_memory(e, path);
 	}
 	LWM_TRY(lwm_ckpt_latest(dir, path, older_ok, how, lwm_source_passed_over, NULL, e));
 	if (*dir)
@@ -44,7 +44,7 @@ int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum 
 	if (!strncmp(text, "model:", 6)) {
 		s->dir = strdup(text + 6);
 		if (!s->dir)
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", text);
+			return lwm_fail_memory(e, text);
 		return lwm_model_open(&s->model, s->dir, e);
 	}
 	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR, text-checkpoint:DIR or text-model:DIR", text);
@@ -114,7 +114,7 @@ const json_t *lwm_source_config(const struct lwm_source *s)
 static int is_model_folder(const char *dir, struct lwm_err *e)
 {
 	char *config = lwm_path_join(dir, "config.json");
-	int rc = config ? lwm_path_there(config, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+	int rc = config ? lwm_path_there(config, e) : lwm_fail_memory(e, dir);
 	free(config);
 	return rc;
 }

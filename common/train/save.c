@@ -321,7 +321,7 @@ int lwm_stage_settle(const struct lwm_stage *s, const struct lwm_resumed *found,
 		return 0;
 	char *path = lwm_path_join(s->out, "metrics.jsonl");
 	if (!path)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+		return lwm_fail_memory(e, NULL);
 	if (lwm_path_exists(path))
 		rc = lwm_ckpt_set_aside(s->out, path, e);
 	free(path);

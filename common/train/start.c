@@ -16,7 +16,7 @@ static int open_shared(struct lwm_source *s, struct lwm_comm *comm, const char *
 	memset(s, 0, sizeof *s);
 	LWM_TRY(lwm_share_open(&s->ckpt, comm, text + 11, older_ok, e));
 	s->dir = strdup(lwm_ckpt_path(s->ckpt));
-	return s->dir ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", text);
+	return s->dir ? 0 : lwm_fail_memory(e, text);
 }
 
 static int same_tokenizer(const struct lwm_source *s, const char *want, struct lwm_err *e)
