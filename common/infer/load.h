@@ -1,4 +1,17 @@
-/* load.h - whole models for inference: configuration and weights in compute dtype on a device, the tokenizer beside them. Local. */
+/* load.h - whole models for inference: configuration and weights in files become weights on a device, the tokenizer beside them.
+ *
+ *	lwm_lm_open_with_tokenizer(&lm, &tok, dir, false, NULL, dev, e)   or lwm_lm_open(&lm, dir, false, dev, e): ids only
+ *	lwm_engine_new(&g, dev, &lm.cfg, lm.weights, ...)                 engine.h
+ *	lwm_tokenizer_free(tok), lwm_lm_close(&lm)                        after the engine
+ *
+ *	lwm_vqgan_load(&cfg, &flat, dir, false, dev, e)
+ *	w = lwm_flat_weights_of(flat, LK_F32, NULL); lwm_vqgan_new(&net, dev, &cfg, &w.base, ...)   model/vqgan.h
+ *	lwm_vqgan_free(net), lk_mem_free(dev, flat)                       in this order
+ *
+ * dir: a merged model folder, the folder of another program with config.json and safetensors, or a checkpoint ROOT or step folder.
+ * older_ok: of a ROOT whose newest step is damaged the one before it will do (as in lwm_ckpt_latest). Local, all of it: every rank
+ * reads for itself. Nothing there is -LWM_ENOINPUT, damaged is -LWM_EDATA, another shape than the configuration says -LWM_ECONFIG.
+ */
 #ifndef LWM_INFER_LOAD_H
 #define LWM_INFER_LOAD_H
 
@@ -6,10 +19,10 @@
 #include "common/model/vqgan.h"
 #include "common/text/tokenizer.h"
 
-/* A whole language model for inference: configuration and weights in compute dtype on dev. */
+/* A language model. */
 struct lwm_lm {
 	struct lwm_llama_cfg cfg;
-	void *weights;      /* device; freed by lwm_lm_close */
+	void *weights;      /* device, flat, in the device's dtype, in the order of lwm_llama_tensors; freed by lwm_lm_close */
 	char *dir;          /* as given */
 	char *tokenizer;    /* path of the tokenizer beside the model, NULL if none */
 	char tokenizer_hash[33]; /* of the one it was trained with, "" not recorded */
@@ -18,7 +31,7 @@ struct lwm_lm {
 	int64_t step;       /* of training, -1 unknown */
 	struct lk_dev *dev; /* borrowed */
 };
-/* dir: a merged model folder, or a checkpoint ROOT or step folder. older_ok: as in lwm_ckpt_latest, for a ROOT. */
+/* On failure nothing is left to close, and a second close does nothing. */
 int lwm_lm_open(struct lwm_lm *m, const char *dir, bool older_ok, struct lk_dev *dev, struct lwm_err *e);
 void lwm_lm_close(struct lwm_lm *m);
 /* Warns, once in a process, where `tokens` in one context are more than the model says it was made for. what: the option or file
@@ -28,13 +41,13 @@ void lwm_lm_warn_length(const struct lwm_lm *m, int64_t tokens, const char *what
 /* A model and its tokenizer: `spec`, or the one beside it when that is NULL (-LWM_EUSAGE: there is none). One that the
  * model was not trained with, or of another number of pieces, is -LWM_ECONFIG. On failure nothing is left to free. */
 int lwm_lm_open_with_tokenizer(struct lwm_lm *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok,
-			 const char *spec, struct lk_dev *dev, struct lwm_err *e);
-/* Local, for plans: would lwm_lm_open_with_tokenizer take this model and tokenizer? Weights are not looked at. */
+			       const char *spec, struct lk_dev *dev, struct lwm_err *e);
+/* For plans: would lwm_lm_open_with_tokenizer take this model and tokenizer? Weights are not looked at. */
 int lwm_lm_check_files(const char *dir, bool older_ok, const char *spec, struct lwm_err *e);
 
-/* A VQGAN likewise; *flat is device memory that the caller gives to lk_mem_free after the net. */
+/* A VQGAN. *flat: fp32 device memory in the order of lwm_vqgan_tensors, that the caller gives to lk_mem_free after the net. */
 int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool older_ok, struct lk_dev *dev,
 		   struct lwm_err *e);
-int lwm_vqgan_check_files(const char *dir, bool older_ok, struct lwm_err *e); /* likewise */
+int lwm_vqgan_check_files(const char *dir, bool older_ok, struct lwm_err *e); /* for plans, likewise */
 
 #endif
