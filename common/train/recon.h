@@ -26,17 +26,19 @@
 
 struct lwm_recon_cfg {
 	struct lwm_vqgan_cfg model;
-	struct lwm_vqgan_loss loss;
-	const struct lwm_paths *inputs;     /* media files (already expanded); folders in it are clips of images */
+	struct lwm_vqgan_loss loss;          /* weights of its terms */
+	const struct lwm_paths *inputs;      /* media files (already expanded); a folder in it is a clip of images */
 	const struct lwm_paths *eval_inputs; /* held-out media, may be NULL or empty */
-	int64_t holdout;                    /* without eval_inputs: every holdout-th clip is held out; 0: none */
-	double fps;                         /* of the frames taken; 0: all */
-	int64_t width, height;              /* of the frames; 0: model.resolution */
-	int64_t max_frames_per_clip;        /* spread evenly; 0: all */
-	int64_t max_pixels;                 /* of a frame of the media; 0: the default of common/media */
-	int64_t cache_bytes;                /* limit of the cache; clips that do not fit any more are -LWM_EMEMORY */
-	int64_t batch, frames_per_pass;     /* frames a step over all ranks; frames in device memory at once */
-	int64_t quantize_from, revive_every, revive_until, probe_frames;
+	int64_t holdout;                     /* without eval_inputs: every holdout-th clip is held out; 0: none */
+	double fps;                          /* frames a second that are taken; 0: all */
+	int64_t width, height;               /* of the frames, pixels; 0: model.resolution */
+	int64_t max_frames_per_clip;         /* spread evenly; 0: all */
+	int64_t max_pixels;                  /* of a frame of the media; 0: the default of common/media */
+	int64_t cache_bytes;                 /* of decoded frames; clips that do not fit are -LWM_EMEMORY */
+	int64_t batch, frames_per_pass;      /* frames a step over all ranks; frames in device memory at once */
+	int64_t quantize_from;               /* the step that makes the codebook; before it there are no codes */
+	int64_t revive_every, revive_until;  /* unused codes are drawn anew every so many steps, up to that step; 0: never */
+	int64_t probe_frames;                /* random frames that the codebook is made from; 0: it stays as drawn */
 	uint64_t seed;
 };
 
@@ -45,13 +47,18 @@ struct lwm_recon_stats {
 	int64_t codes_used;         /* distinct codes this rank saw in the step or evaluation */
 };
 struct lwm_recon;
-/* params: device, fp32, as lwm_vqgan_tensors lays it out, borrowed for the life of r (prepare writes the codebook in it). */
+/* All calls are local: every rank has its own cache of all frames.
+ *
+ * params: device, fp32, as lwm_vqgan_tensors lays it out, borrowed for the life of r (prepare writes the codebook in it). -LWM_ECONFIG: sizes
+ * that do not fit the model, or no frame left to train on. */
 int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_recon_cfg *c, float *params,
 		  struct lwm_err *e);
 void lwm_recon_free(struct lwm_recon *r); /* NULL is fine */
+/* Frames in the cache, for training or held out. */
 int64_t lwm_recon_frames(const struct lwm_recon *r, bool held_out);
 /* Of the training frames as decoded: what the seed and the step choose from. Borrowed. */
 const struct lwm_hash *lwm_recon_content(const struct lwm_recon *r);
+/* Before the step: the care of the codebook, as above. 1: params was changed. */
 int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e);
 /* grads (device, like params) += this rank's part of the gradient of the batch's mean loss. Weights may have changed
  * since the last call: it refreshes what it derived from them. */

@@ -10,6 +10,7 @@
 #include "common/train/objective.h"
 #include "common/train/recon.h"
 
+/* Places in the sums. */
 enum { S_FRAMES, S_LOSS, S_L1, S_L2, S_VQ, S_USED, S_USERS };
 
 struct reconstruction { /* settings */
@@ -18,7 +19,7 @@ struct reconstruction { /* settings */
 	const char *channel_mult; /* "1,2,2,4": channels of the levels in units of hidden; NULL: the preset's */
 	/* the data: media files or folders of them */
 	int64_t batch_frames, frames_per_pass; /* frames in a step, all ranks together; in memory at once */
-	int64_t holdout;                       /* every so manieth clip is held out; 0: none */
+	int64_t holdout;                       /* every holdout-th clip is held out; 0: none */
 	int64_t cache_mib, max_pixels;         /* MiB of decoded frames; pixels of a frame that is read */
 	double fps;                            /* frames a second that are taken; 0: all */
 	/* the loss, and the care of the codebook (recon.h) */
@@ -77,6 +78,7 @@ static struct recon *recon_of(struct lwm_objective *o)
 	return (struct recon *)o;
 }
 
+/* "1,2,2,4": channels of the levels. */
 static int parse_mult(struct lwm_vqgan_cfg *c, const char *text, struct lwm_err *e)
 {
 	char copy[64], *save = NULL;
@@ -99,6 +101,7 @@ static void override_size(int32_t *dst, int64_t value)
 		*dst = (int32_t)value;
 }
 
+/* The preset, with what the settings say over it. */
 static int choose_shape(struct lwm_vqgan_cfg *m, const struct lwm_stage *s, struct lwm_err *e)
 {
 	const struct reconstruction *set = lwm_settings_of(s, settings);
