@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void set(struct lwm_err *e, int code, const char *fmt, va_list ap, const char *tail)
+static void set_sentence(struct lwm_err *e, int code, const char *fmt, va_list ap, const char *tail)
 {
 	if (!e || e->code)
 		return;
@@ -21,7 +21,7 @@ int lwm_fail(struct lwm_err *e, int code, const char *fmt, ...)
 {
 	va_list ap;
 	va_start(ap, fmt);
-	set(e, code, fmt, ap, NULL);
+	set_sentence(e, code, fmt, ap, NULL);
 	va_end(ap);
 	return -code;
 }
@@ -51,7 +51,7 @@ int lwm_fail_errno(struct lwm_err *e, int code, int errno_value, const char *fmt
 	va_list ap;
 	code = code_of_errno(code, errno_value);
 	va_start(ap, fmt);
-	set(e, code, fmt, ap, text);
+	set_sentence(e, code, fmt, ap, text);
 	va_end(ap);
 	return -code;
 }

@@ -13,7 +13,7 @@ struct lwm_hasher {
 	XXH3_state_t *st;
 };
 
-static struct lwm_hash text(XXH128_hash_t h)
+static struct lwm_hash hex_digest(XXH128_hash_t h)
 {
 	struct lwm_hash out;
 	snprintf(out.hex, sizeof out.hex, "%016" PRIx64 "%016" PRIx64, h.high64, h.low64);
@@ -42,7 +42,7 @@ void lwm_hasher_add(struct lwm_hasher *h, const void *p, size_t n)
 
 struct lwm_hash lwm_hasher_end(struct lwm_hasher *h)
 {
-	struct lwm_hash out = text(XXH3_128bits_digest(h->st));
+	struct lwm_hash out = hex_digest(XXH3_128bits_digest(h->st));
 	XXH3_freeState(h->st);
 	free(h);
 	return out;
@@ -50,7 +50,7 @@ struct lwm_hash lwm_hasher_end(struct lwm_hasher *h)
 
 struct lwm_hash lwm_hash_bytes(const void *p, size_t n)
 {
-	return text(XXH3_128bits(p, n));
+	return hex_digest(XXH3_128bits(p, n));
 }
 
 uint64_t lwm_hash64(const void *p, size_t n, uint64_t seed)

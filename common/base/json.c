@@ -91,7 +91,7 @@ struct lwm_jsonl {
 
 #define WAITING_LIMIT (64u << 20)
 
-/* Cuts a torn last line: everything behind the last newline. */
+/* Cuts a torn last line: everything after the last newline. */
 static int cut_tail(int fd, const char *path, struct lwm_err *e)
 {
 	char buf[4096];
@@ -138,7 +138,7 @@ int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e)
 }
 
 /* Writes what waits, in one call, so that lines of several processes do not mix. A line that got there by half is cut off again. */
-static int drain(struct lwm_jsonl *f, struct lwm_err *e)
+static int write_waiting(struct lwm_jsonl *f, struct lwm_err *e)
 {
 	struct stat st;
 
@@ -167,7 +167,7 @@ int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_er
 	lwm_str_add(&f->waiting, lwm_str_get(line), line->len);
 	lwm_str_putc(&f->waiting, '\n');
 	LWM_TRY(lwm_str_ok(&f->waiting, e));
-	if (drain(f, &why) == 0) {
+	if (write_waiting(f, &why) == 0) {
 		if (waited)
 			lwm_log(LWM_INFO, "%s: the lines that waited are written", f->path);
 		return 0;
@@ -184,7 +184,7 @@ int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_er
 
 int lwm_jsonl_sync(struct lwm_jsonl *f, struct lwm_err *e)
 {
-	LWM_TRY(drain(f, e));
+	LWM_TRY(write_waiting(f, e));
 	if (fsync(f->fd) && errno != EINVAL)
 		return lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", f->path);
 	return 0;

@@ -1,5 +1,6 @@
-/* What jansson does when it gets no memory: it may lose a key, a member or a part of a string and go on, or end the program.
- * So its allocations are watched, what was made without all of them is not used, and while it parses there is a reserve. */
+/* json_memory.c - what jansson does when it gets no memory: it may lose a key, a member or a part of a string and continue, or
+ * end the program. So its allocations are watched, what was made without all of them is not used, and while it parses there is
+ * a reserve. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,7 +30,7 @@ static bool give_up(void)
 }
 
 /* Costs a load where the reserve is there already. */
-static bool hold(size_t n)
+static bool hold_room(size_t n)
 {
 	if (spare.size >= n)
 		return true;
@@ -44,7 +45,7 @@ static bool hold(size_t n)
 	return held;
 }
 
-static void *give(size_t n)
+static void *give_memory(size_t n)
 {
 	void *p = malloc(n);
 	if (p)
@@ -53,9 +54,9 @@ static void *give(size_t n)
 	return give_up() ? malloc(n) : NULL;
 }
 
-__attribute__((constructor)) static void watch(void)
+__attribute__((constructor)) static void watch_memory(void)
 {
-	json_set_alloc_funcs(give, free);
+	json_set_alloc_funcs(give_memory, free);
 }
 
 static int out_of_memory(const char *name, struct lwm_err *e)
@@ -105,7 +106,7 @@ static const char *fault_of(const json_error_t *je)
 	return json_error_code(je) == json_error_null_character ? "a text with \\u0000 cannot stand here" : je->text;
 }
 
-static int parse(json_t **out, const char *text, size_t n, size_t flags, const char *name, struct lwm_err *e)
+static int parse_text(json_t **out, const char *text, size_t n, size_t flags, const char *name, struct lwm_err *e)
 {
 	enum { PIECE = 1 << 18 /* what one piece may take, and more */, KEPT = 1 << 20 };
 	struct text t = { text, n };
@@ -114,7 +115,7 @@ static int parse(json_t **out, const char *text, size_t n, size_t flags, const c
 	*out = NULL;
 	if (n > CHECKED && memory_of(text, n) > JSON_MOST)
 		return lwm_fail(e, LWM_EDATA, "%s: has more values than fit into %" PRId64 " bytes of memory", name, JSON_MOST);
-	if (n > SIZE_MAX / 8 || !hold(PIECE + 4 * n)) /* the string being read doubles its room */
+	if (n > SIZE_MAX / 8 || !hold_room(PIECE + 4 * n)) /* the string being read doubles its room */
 		return out_of_memory(name, e);
 	starved = false;
 	*out = json_load_callback(next_piece, &t, JSON_REJECT_DUPLICATES | flags, &je);
@@ -132,12 +133,12 @@ static int parse(json_t **out, const char *text, size_t n, size_t flags, const c
 
 int lwm_json_parse(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e)
 {
-	return parse(out, text, n, 0, name, e);
+	return parse_text(out, text, n, 0, name, e);
 }
 
 int lwm_json_parse_record(json_t **out, const char *text, size_t n, const char *name, struct lwm_err *e)
 {
-	return parse(out, text, n, JSON_ALLOW_NUL, name, e);
+	return parse_text(out, text, n, JSON_ALLOW_NUL, name, e);
 }
 
 json_t *lwm_json_copy(const json_t *v)

@@ -29,13 +29,13 @@ int lwm_jsonl_seal(struct lwm_str *line, struct lwm_err *e)
 	return lwm_str_ok(line, e);
 }
 
-static bool marked(const char *s, size_t n)
+static bool is_marked(const char *s, size_t n)
 {
 	return n > TAIL && !memcmp(s + n - TAIL, MARK, MARK_N) && !memcmp(s + n - 2, "\"}", 2);
 }
 
 /* The brace of the text without the member is put where the member begins for the while, so that nothing is copied. */
-static bool fits(char *s, size_t n)
+static bool check_fits(char *s, size_t n)
 {
 	char digits[DIGITS + 1], *at = s + n - TAIL, kept = *at;
 	*at = '}';
@@ -61,7 +61,7 @@ static bool any_marked(const struct lines *l)
 {
 	char *end;
 	for (char *s = l->text; (end = end_of(l, s)); s = end + 1)
-		if (marked(s, (size_t)(end - s)))
+		if (is_marked(s, (size_t)(end - s)))
 			return true;
 	return l->n == 0 || !end_of(l, l->text); /* no line yet */
 }
@@ -69,9 +69,9 @@ static bool any_marked(const struct lines *l)
 static int read_line(const struct lines *l, char *s, size_t n, int64_t line, struct lwm_err *e)
 {
 	json_t *o = NULL;
-	if (l->sealed && !marked(s, n))
+	if (l->sealed && !is_marked(s, n))
 		return lwm_fail(e, LWM_EDATA, "it has no check, and other lines of the file have");
-	if (l->sealed && !fits(s, n))
+	if (l->sealed && !check_fits(s, n))
 		return lwm_fail(e, LWM_EDATA, "damaged: it does not fit the check that it carries");
 	LWM_TRY(lwm_json_parse(&o, s, n, "JSON", e));
 	int rc = !l->sealed && json_object_get(o, "check") ? lwm_fail(e, LWM_EDATA, "damaged: its check is malformed")

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-static int suffix(const char *s, int64_t *mult)
+static int parse_suffix(const char *s, int64_t *mult)
 {
 	static const char letters[] = "kmgt";
 	*mult = 1;
@@ -35,7 +35,7 @@ static int parse_whole(const char *text, int64_t *out)
 		return -1;
 	if (*end == '.' || *end == 'e' || *end == 'E') {
 		double d = strtod(text, &end);
-		if (suffix(end, &mult))
+		if (parse_suffix(end, &mult))
 			return -1;
 		d *= (double)mult;
 		if (!(fabs(d) < 9e15) || d != floor(d))
@@ -43,7 +43,7 @@ static int parse_whole(const char *text, int64_t *out)
 		*out = (int64_t)d;
 		return 0;
 	}
-	if (suffix(end, &mult))
+	if (parse_suffix(end, &mult))
 		return -1;
 	return __builtin_mul_overflow((int64_t)v, mult, out) ? -1 : 0;
 }

@@ -15,7 +15,7 @@
 
 static bool batch; /* lwm_outfile_batch_begin: commits leave the waiting to its end */
 
-static void release(struct lwm_outfile *o)
+static void free_outfile(struct lwm_outfile *o)
 {
 	free(o->path);
 	free(o->tmp);
@@ -53,7 +53,7 @@ int lwm_outfile_open_among(struct lwm_outfile **out, const char *path, struct lw
 	o->path = strdup(path);
 	rc = o->path ? lwm_tmp_file(path, &o->tmp, &o->fd, e) : lwm_fail_memory(e, path);
 	if (rc < 0)
-		release(o);
+		free_outfile(o);
 	else
 		*out = o;
 	return rc;
@@ -158,7 +158,7 @@ void lwm_outfile_discard(struct lwm_outfile *o)
 	if (o->tmp)
 		unlink(o->tmp);
 	close(o->fd);
-	release(o);
+	free_outfile(o);
 }
 
 int lwm_write_file(const char *path, const void *p, size_t n, bool force, struct lwm_err *e)

@@ -39,7 +39,7 @@ void lwm_paths_release(struct lwm_paths *p)
 	memset(p, 0, sizeof *p);
 }
 
-static bool wanted(const char *name, const char *const *suffixes)
+static bool is_wanted(const char *name, const char *const *suffixes)
 {
 	if (strstr(name, ".tmp."))
 		return false;
@@ -83,7 +83,7 @@ static int add_dir(struct lwm_paths *p, const char *dir, const char *const *suff
 			rc = folder;
 		else if (folder)
 			rc = add_dir(p, path, suffixes, depth + 1, e);
-		else if (path && wanted(list[i]->d_name, suffixes))
+		else if (path && is_wanted(list[i]->d_name, suffixes))
 			rc = lwm_paths_add(p, path, e);
 		free(path);
 		free(list[i]);

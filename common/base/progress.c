@@ -35,7 +35,7 @@ static void eta_text(const struct lwm_progress *p, double elapsed, char *buf, si
 		snprintf(buf, n, ", %ldm%02lds left", s / 60, s % 60);
 }
 
-static void show(struct lwm_progress *p, double now)
+static void show_line(struct lwm_progress *p, double now)
 {
 	char eta[48], line[256];
 	double elapsed = now - p->start;
@@ -61,7 +61,7 @@ void lwm_progress_at(struct lwm_progress *p, int64_t done)
 		return;
 	now = lwm_now();
 	if (now - p->last >= (p->tty ? 0.2 : 60.0))
-		show(p, now);
+		show_line(p, now);
 }
 
 void lwm_progress_end(struct lwm_progress *p)

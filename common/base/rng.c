@@ -21,7 +21,7 @@
 
 enum { ROUNDS = 6, TABLE_BITS = 8 };
 
-static void block(const uint32_t key[2], const uint32_t ctr[4], uint32_t out[4])
+static void philox_block(const uint32_t key[2], const uint32_t ctr[4], uint32_t out[4])
 {
 	philox4x32_key_t k = { { key[0], key[1] } };
 	philox4x32_ctr_t c = { { ctr[0], ctr[1], ctr[2], ctr[3] } };
@@ -35,7 +35,7 @@ struct lwm_rng lwm_rng_at(uint64_t seed, enum lwm_purpose purpose, uint64_t step
 	uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, out[4];
 	/* 64-bit step and sample and the purpose do not fit beside a running counter: derive the key from them. */
 	uint32_t ctr[4] = { (uint32_t)step, (uint32_t)(step >> 32), (uint32_t)purpose, 0x6c776d01u };
-	block(key, ctr, out);
+	philox_block(key, ctr, out);
 	r.key[0] = out[0];
 	r.key[1] = out[1];
 	r.ctr[2] = (uint32_t)sample;
@@ -46,7 +46,7 @@ struct lwm_rng lwm_rng_at(uint64_t seed, enum lwm_purpose purpose, uint64_t step
 uint32_t lwm_rng_u32(struct lwm_rng *r)
 {
 	if (!r->have) {
-		block(r->key, r->ctr, r->out);
+		philox_block(r->key, r->ctr, r->out);
 		if (!++r->ctr[0])
 			r->ctr[1]++;
 		r->have = 4;
@@ -89,10 +89,10 @@ static int half_bits(int64_t n)
 	return half;
 }
 
-static uint32_t scramble(const struct lwm_rng *base, uint32_t round, uint64_t right)
+static uint32_t scramble_half(const struct lwm_rng *base, uint32_t round, uint64_t right)
 {
 	uint32_t ctr[4] = { (uint32_t)right, round, 0, 0x6c776d02u }, out[4];
-	block(base->key, ctr, out);
+	philox_block(base->key, ctr, out);
 	return out[0];
 }
 
@@ -105,7 +105,7 @@ int64_t lwm_rng_permute(uint64_t seed, enum lwm_purpose purpose, uint64_t step, 
 	do {
 		uint64_t l = x >> half, rgt = x & mask;
 		for (uint32_t round = 0; round < ROUNDS; round++) {
-			uint64_t t = l ^ (scramble(&base, round, rgt) & mask);
+			uint64_t t = l ^ (scramble_half(&base, round, rgt) & mask);
 			l = rgt;
 			rgt = t;
 		}
@@ -127,7 +127,7 @@ void lwm_rng_permutation(uint64_t seed, enum lwm_purpose purpose, uint64_t step,
 		return;
 	for (uint32_t round = 0; round < ROUNDS; round++)
 		for (uint32_t k = 0; k <= mask; k++)
-			table[round][k] = scramble(&base, round, k) & (uint32_t)mask;
+			table[round][k] = scramble_half(&base, round, k) & (uint32_t)mask;
 	for (int64_t i = 0; i < n; i++) {
 		uint32_t x = (uint32_t)i;
 		do {

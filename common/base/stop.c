@@ -49,7 +49,7 @@ static void on_signal(int sig)
 	asked_end = sig;
 }
 
-static void requests(sigset_t *set)
+static void list_requests(sigset_t *set)
 {
 	sigemptyset(set);
 	for (size_t i = 0; i < sizeof sigs / sizeof *sigs; i++)
@@ -60,7 +60,7 @@ void lwm_stop_hold(void)
 {
 	sigset_t set;
 
-	requests(&set);
+	list_requests(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
@@ -83,7 +83,7 @@ void lwm_stop_catch(bool second_reported)
 		report_second = 1;
 	for (size_t i = 0; i < sizeof sigs / sizeof *sigs; i++)
 		sigaction(sigs[i], &sa, NULL);
-	requests(&set);
+	list_requests(&set);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	pthread_mutex_unlock(&lock);
 }

@@ -9,7 +9,7 @@
 
 #include "common/base/utf8.h"
 
-static bool room(struct lwm_str *b, size_t more)
+static bool make_room(struct lwm_str *b, size_t more)
 {
 	size_t need, cap;
 	char *p;
@@ -34,7 +34,7 @@ static bool room(struct lwm_str *b, size_t more)
 
 void lwm_str_add(struct lwm_str *b, const void *bytes, size_t n)
 {
-	if (!room(b, n))
+	if (!make_room(b, n))
 		return;
 	if (n)
 		memcpy(b->s + b->len, bytes, n);
@@ -60,7 +60,7 @@ void lwm_str_printf(struct lwm_str *b, const char *fmt, ...)
 	va_end(ap);
 	if (n < 0)
 		b->failed = true;
-	if (n < 0 || !room(b, (size_t)n))
+	if (n < 0 || !make_room(b, (size_t)n))
 		return;
 	va_start(ap, fmt);
 	vsnprintf(b->s + b->len, (size_t)n + 1, fmt, ap);
@@ -118,7 +118,7 @@ const char *lwm_str_get(const struct lwm_str *b)
 /* ---- names that people misspell ---- */
 
 /* Damerau-Levenshtein distance (one swap of neighbours counts one) of names up to 63 bytes. */
-static int distance(const char *a, const char *b)
+static int edit_distance(const char *a, const char *b)
 {
 	int d[64][64], n = (int)strlen(a), m = (int)strlen(b);
 	if (n > 63 || m > 63)
@@ -145,7 +145,7 @@ const char *lwm_nearest(const char *name, const char *const *names, int64_t n)
 	const char *best = NULL;
 	int best_d = ((int)strlen(name) + 2) / 3 + 1; /* within a third, rounded up */
 	for (int64_t i = 0; i < n; i++) {
-		int d = distance(name, names[i]);
+		int d = edit_distance(name, names[i]);
 		if (d < best_d) {
 			best_d = d;
 			best = names[i];

@@ -61,7 +61,7 @@ static void *work_on(void *arg)
 	return NULL;
 }
 
-static int64_t processors(void)
+static int64_t count_processors(void)
 {
 	cpu_set_t set;
 	return sched_getaffinity(0, sizeof set, &set) ? sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
@@ -71,7 +71,7 @@ int lwm_work(int64_t n, int64_t threads, lwm_work_fn *fn, void *ctx, struct lwm_
 {
 	struct work w = { .fn = fn, .ctx = ctx, .n = n, .lock = PTHREAD_MUTEX_INITIALIZER };
 	pthread_t t[MOST];
-	int64_t most = threads > 0 ? threads : processors();
+	int64_t most = threads > 0 ? threads : count_processors();
 	int began = 0;
 
 	most = most > n ? n : most;

@@ -85,7 +85,7 @@ bool lwm_tmp_is(const char *name)
 }
 
 /* Holds the lock, or lives on a file system without locks. False: a sweep was faster than we, the file is gone. */
-static bool held(int fd)
+static bool hold_lock(int fd)
 {
 	struct stat st;
 
@@ -94,7 +94,7 @@ static bool held(int fd)
 	return fstat(fd, &st) == 0 && st.st_nlink > 0;
 }
 
-static int failed(const char *path, int err, struct lwm_err *e)
+static int fail_create(const char *path, int err, struct lwm_err *e)
 {
 	return lwm_fail_errno(e, LWM_ECANTCREATE, err, "%s: cannot create", path);
 }
@@ -109,7 +109,7 @@ int lwm_tmp_file(const char *path, char **name, int *fd, struct lwm_err *e)
 			return lwm_fail_memory(e, path);
 		*fd = open(*name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
 		err = errno;
-		if (*fd >= 0 && held(*fd))
+		if (*fd >= 0 && hold_lock(*fd))
 			return 0;
 		if (*fd >= 0) {
 			unlink(*name); /* where it is not gone: its state could not be told */
@@ -120,7 +120,7 @@ int lwm_tmp_file(const char *path, char **name, int *fd, struct lwm_err *e)
 	}
 	*name = NULL;
 	*fd = -1;
-	return failed(path, err, e);
+	return fail_create(path, err, e);
 }
 
 int lwm_tmp_hold(const char *dir)
@@ -151,7 +151,7 @@ static int make_locked(const char *dir, int *fd)
 	*fd = lock ? open(lock, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666) : -1;
 	if (*fd < 0)
 		err = lock ? errno : ENOMEM;
-	else if (!held(*fd))
+	else if (!hold_lock(*fd))
 		err = EEXIST;
 	if (err && *fd >= 0) {
 		unlink(lock);
@@ -181,7 +181,7 @@ int lwm_tmp_dir(const char *path, char **name, int *fd, struct lwm_err *e)
 		free(*name);
 	}
 	*name = NULL;
-	return failed(path, err, e);
+	return fail_create(path, err, e);
 }
 
 /* ---- sweeping ---- */
@@ -211,7 +211,7 @@ static bool of_this_host(const char *name)
 	return len > n + RANDOM + 1 && !strncmp(name + len - RANDOM - 1 - n, host, n) && name[len - RANDOM - 2 - n] == '.';
 }
 
-static bool idle(const struct stat *st)
+static bool is_idle(const struct stat *st)
 {
 	return time(NULL) - st->st_mtime > IDLE;
 }
@@ -225,7 +225,7 @@ static void sweep_dir(const char *path, const struct stat *st)
 
 	if (fd < 0 && lock && errno == ENOENT) {
 		fd = lwm_tmp_hold(path);
-		dead = fd >= 0 ? access(lock, F_OK) && errno == ENOENT : errno != EWOULDBLOCK && idle(st);
+		dead = fd >= 0 ? access(lock, F_OK) && errno == ENOENT : errno != EWOULDBLOCK && is_idle(st);
 	}
 	if (dead && lwm_remove_tree(path, NULL) == 0)
 		lwm_log(LWM_DEBUG, "removed what a killed writer left: %s", path);
@@ -252,7 +252,7 @@ static void sweep_one(const char *dir, const char *name, bool local)
 	char *path = lwm_path_join(dir, name);
 	struct stat st;
 
-	if (path && lstat(path, &st) == 0 && (local || of_this_host(name) || idle(&st))) {
+	if (path && lstat(path, &st) == 0 && (local || of_this_host(name) || is_idle(&st))) {
 		if (S_ISDIR(st.st_mode))
 			sweep_dir(path, &st);
 		else if (S_ISREG(st.st_mode))
@@ -262,7 +262,7 @@ static void sweep_one(const char *dir, const char *name, bool local)
 }
 
 /* Was it looked at before? Remembers the last few folders. */
-static bool known(const char *dir)
+static bool was_swept(const char *dir)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	static uint64_t seen[SWEPT];
@@ -282,7 +282,7 @@ static bool known(const char *dir)
 void lwm_tmp_sweep(const char *dir)
 {
 	struct dirent *d;
-	DIR *list = known(dir) ? NULL : opendir(dir);
+	DIR *list = was_swept(dir) ? NULL : opendir(dir);
 	bool local = list && is_local(dir);
 
 	while (list && (d = readdir(list)))

@@ -2,7 +2,7 @@
 #include <string.h>
 #include "common/base/utf8.h"
 
-static int cont(unsigned char c)
+static int is_continuation(unsigned char c)
 {
 	return (c & 0xC0) == 0x80;
 }
@@ -15,16 +15,16 @@ size_t lwm_utf8_len(const char *text, size_t n)
 	if (s[0] < 0x80)
 		return 1;
 	if (s[0] >= 0xC2 && s[0] <= 0xDF)
-		return n >= 2 && cont(s[1]) ? 2 : 0;
+		return n >= 2 && is_continuation(s[1]) ? 2 : 0;
 	if ((s[0] & 0xF0) == 0xE0) {
-		if (n < 3 || !cont(s[1]) || !cont(s[2]) || (s[0] == 0xE0 && s[1] < 0xA0) ||
+		if (n < 3 || !is_continuation(s[1]) || !is_continuation(s[2]) || (s[0] == 0xE0 && s[1] < 0xA0) ||
 		    (s[0] == 0xED && s[1] >= 0xA0))
 			return 0;
 		return 3;
 	}
 	if (s[0] >= 0xF0 && s[0] <= 0xF4) {
-		if (n < 4 || !cont(s[1]) || !cont(s[2]) || !cont(s[3]) || (s[0] == 0xF0 && s[1] < 0x90) ||
-		    (s[0] == 0xF4 && s[1] >= 0x90))
+		if (n < 4 || !is_continuation(s[1]) || !is_continuation(s[2]) || !is_continuation(s[3]) ||
+		    (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] >= 0x90))
 			return 0;
 		return 4;
 	}

@@ -16,7 +16,7 @@ int64_t lwm_node_find(const struct lwm_node *m, const char *key, size_t len)
 	return -1;
 }
 
-static void remember(struct lwm_node *m, const char *key)
+static void note_asked(struct lwm_node *m, const char *key)
 {
 	for (int i = 0; i < m->nasked; i++)
 		if (!strcmp(m->asked[i], key))
@@ -32,7 +32,7 @@ struct lwm_node *lwm_node_get(struct lwm_node *m, const char *key)
 	int64_t i;
 	if (!m || m->kind != LWM_MAP)
 		return NULL;
-	remember(m, key);
+	note_asked(m, key);
 	i = lwm_node_find(m, key, strlen(key));
 	if (i < 0)
 		return NULL;
@@ -59,7 +59,7 @@ int lwm_node_kind_is(const struct lwm_node *n, enum lwm_node_kind kind, struct l
 }
 
 /* The scalar under key: 1 with *out and the place for messages, 0 when absent, negative when it is no scalar. */
-static int scalar(struct lwm_node *m, const char *key, struct lwm_node **out, char *what, size_t size,
+static int find_scalar(struct lwm_node *m, const char *key, struct lwm_node **out, char *what, size_t size,
 		  struct lwm_err *e)
 {
 	*out = lwm_node_get(m, key);
@@ -74,7 +74,7 @@ int lwm_node_bool(struct lwm_node *m, const char *key, bool *out, struct lwm_err
 {
 	struct lwm_node *n;
 	char what[512];
-	int rc = scalar(m, key, &n, what, sizeof what, e);
+	int rc = find_scalar(m, key, &n, what, sizeof what, e);
 	return rc <= 0 ? rc : lwm_parse_bool(n->text, out, what, e);
 }
 
@@ -82,7 +82,7 @@ int lwm_node_seconds(struct lwm_node *m, const char *key, double *out, struct lw
 {
 	struct lwm_node *n;
 	char what[512];
-	int rc = scalar(m, key, &n, what, sizeof what, e);
+	int rc = find_scalar(m, key, &n, what, sizeof what, e);
 	return rc <= 0 ? rc : lwm_parse_seconds(n->text, out, what, e);
 }
 
@@ -91,7 +91,7 @@ int lwm_node_choice(struct lwm_node *m, const char *key, const char *const *choi
 	struct lwm_node *n;
 	char what[512], list[384] = "";
 	size_t len = 0;
-	int rc = scalar(m, key, &n, what, sizeof what, e);
+	int rc = find_scalar(m, key, &n, what, sizeof what, e);
 	if (rc <= 0)
 		return rc;
 	for (int i = 0; choices[i]; i++) {

@@ -136,19 +136,19 @@ static int bad_choice(const struct lwm_opt *o, const char *text, const char *wha
 	return rc;
 }
 
-static int64_t bound(double v)
+static int64_t int_bound(double v)
 {
 	return v >= 9.2e18 ? INT64_MAX : v <= -9.2e18 ? INT64_MIN : (int64_t)v;
 }
 
 /* Stores one text into the option's destination; `what` names the source in messages. */
-static int store(const struct lwm_opt *o, const char *text, const char *what, struct lwm_err *e)
+static int store_value(const struct lwm_opt *o, const char *text, const char *what, struct lwm_err *e)
 {
 	switch (o->type) {
 	case LWM_T_FLAG:
 		return lwm_parse_bool(text, o->dst, what, e);
 	case LWM_T_INT:
-		return lwm_parse_int(text, bound(o->min), bound(o->max), o->dst, what, e);
+		return lwm_parse_int(text, int_bound(o->min), int_bound(o->max), o->dst, what, e);
 	case LWM_T_DOUBLE:
 		return lwm_parse_double(text, o->min, o->max, o->dst, what, e);
 	case LWM_T_SECONDS:
@@ -171,7 +171,7 @@ static int store(const struct lwm_opt *o, const char *text, const char *what, st
 	}
 }
 
-static int assign(struct lwm_parse *p, int i, const char *text, enum lwm_opt_origin origin, const char *place,
+static int assign_value(struct lwm_parse *p, int i, const char *text, enum lwm_opt_origin origin, const char *place,
 		  const char *what, struct lwm_err *e)
 {
 	struct lwm_opt_state *st = &p->st[i];
@@ -180,7 +180,7 @@ static int assign(struct lwm_parse *p, int i, const char *text, enum lwm_opt_ori
 		lwm_paths_release(st->opt->dst);
 	st->origin = origin;
 	snprintf(st->place, sizeof st->place, "%s", place);
-	return store(st->opt, text, what, e);
+	return store_value(st->opt, text, what, e);
 }
 
 static int apply_node(struct lwm_parse *p, struct lwm_node *n, struct lwm_err *e)
@@ -198,12 +198,12 @@ static int apply_node(struct lwm_parse *p, struct lwm_node *n, struct lwm_err *e
 	if (n->kind == LWM_SEQ && p->st[i].opt->type == LWM_T_LIST) {
 		for (int64_t k = 0; k < n->n; k++) {
 			LWM_TRY(lwm_node_kind_is(n->child[k], LWM_SCALAR, e));
-			LWM_TRY(assign(p, i, n->child[k]->text, LWM_O_CONFIG, place, what, e));
+			LWM_TRY(assign_value(p, i, n->child[k]->text, LWM_O_CONFIG, place, what, e));
 		}
 		return 0;
 	}
 	LWM_TRY(lwm_node_kind_is(n, LWM_SCALAR, e));
-	return assign(p, i, n->text, LWM_O_CONFIG, place, what, e);
+	return assign_value(p, i, n->text, LWM_O_CONFIG, place, what, e);
 }
 
 /* The options of one file; with sections named like tools, only ours counts. */
@@ -243,7 +243,7 @@ static int apply_env(struct lwm_parse *p, struct lwm_err *e)
 		lwm_opt_env_name(p->st[i].opt->name, name, sizeof name);
 		text = getenv(name);
 		if (text && *text)
-			LWM_TRY(assign(p, i, text, LWM_O_ENV, name, name, e));
+			LWM_TRY(assign_value(p, i, text, LWM_O_ENV, name, name, e));
 	}
 	return 0;
 }
@@ -259,7 +259,7 @@ static int apply_set(struct lwm_parse *p, const char *assignment, struct lwm_err
 	i = find_opt(p, name);
 	if (i >= 0) {
 		snprintf(what, sizeof what, "--set %s", name);
-		return assign(p, i, eq + 1, LWM_O_SET, "--set", what, e);
+		return assign_value(p, i, eq + 1, LWM_O_SET, "--set", what, e);
 	}
 	return lwm_fail(e, LWM_EUSAGE, "--set %s: unknown option '%s'%s", assignment, name,
 			lwm_hint(hint, name, names, option_names(p, names)));
@@ -335,7 +335,7 @@ static int bad_option(const struct lwm_parse *p, const struct table *t, char **a
 			near ? near : "", near ? "?)" : "");
 }
 
-static int take(struct line *l, int val, const char *arg, struct lwm_err *e)
+static int take_option(struct line *l, int val, const char *arg, struct lwm_err *e)
 {
 	if (val >= V_OPT) {
 		bool no = val >= V_NO;
@@ -371,7 +371,7 @@ static int read_line(struct lwm_parse *p, struct line *l, int argc, char **argv,
 		/* -abcdef can hold more letters than the command line has words */
 		if (l->ngiven >= argc * 2 + 63)
 			return lwm_fail(e, LWM_EUSAGE, "too many letters in one option");
-		rc = take(l, c < 256 ? t.letter[c] : c, optarg, e);
+		rc = take_option(l, c < 256 ? t.letter[c] : c, optarg, e);
 	}
 	return rc;
 }
@@ -388,7 +388,7 @@ static int apply_line(struct lwm_parse *p, const struct line *l, struct lwm_err 
 			p->st[l->given[k].opt].origin = LWM_O_LINE;
 			continue;
 		}
-		LWM_TRY(assign(p, l->given[k].opt, text ? text : "true", LWM_O_LINE, "command line", what, e));
+		LWM_TRY(assign_value(p, l->given[k].opt, text ? text : "true", LWM_O_LINE, "command line", what, e));
 	}
 	return 0;
 }
@@ -419,21 +419,21 @@ static int apply_all(struct lwm_parse *p, struct line *l, struct lwm_err *e)
 
 /* ---- answers and the end ---- */
 
-static void version(const struct lwm_tool *t, struct lwm_str *out)
+static void add_version(const struct lwm_tool *t, struct lwm_str *out)
 {
 	lwm_str_printf(out, "%s %s\n", t->name, LWM_VERSION);
 	if (common.verbose)
 		lwm_str_printf(out, "built with %s\n", build_text());
 }
 
-static int answer(const struct lwm_parse *p, enum action a, struct lwm_err *e)
+static int print_answer(const struct lwm_parse *p, enum action a, struct lwm_err *e)
 {
 	struct lwm_str out = { 0 };
 	int rc;
 	if (a == A_HELP || a == A_HELP_ALL)
 		lwm_opt_help(p, a == A_HELP_ALL, &out);
 	else if (a == A_VERSION)
-		version(p->tool, &out);
+		add_version(p->tool, &out);
 	else if (a == A_MAN)
 		lwm_opt_man(p, &out);
 	else if (a == A_COMPLETION)
@@ -457,7 +457,7 @@ static bool json_wanted(int argc, char **argv)
 	return false;
 }
 
-static void report(const char *tool, int rc, const struct lwm_err *e, bool json)
+static void print_error(const char *tool, int rc, const struct lwm_err *e, bool json)
 {
 	struct lwm_str s = { 0 };
 	const char *msg = *e->msg ? e->msg : lwm_code_name(rc);
@@ -478,7 +478,7 @@ static void report(const char *tool, int rc, const struct lwm_err *e, bool json)
 void lwm_tool_say(int rc, struct lwm_err *e)
 {
 	if (rc < 0)
-		report(lwm_log_program(), rc, e, common.json);
+		print_error(lwm_log_program(), rc, e, common.json);
 	e->said = true;
 	fflush(stdout);
 }
@@ -494,7 +494,7 @@ int lwm_tool_json(json_t *o, struct lwm_err *e)
 	return 0;
 }
 
-/* A full disk behind standard output shows here at the latest. */
+/* A full disk under standard output shows here at the latest. */
 static int close_stdout(const struct lwm_tool *t, int status)
 {
 	bool bad = ferror(stdout) != 0;
@@ -509,7 +509,7 @@ static int close_stdout(const struct lwm_tool *t, int status)
 	return status <= 1 ? LWM_EIO : status;
 }
 
-static void release(struct lwm_parse *p, struct line *l)
+static void release_line(struct lwm_parse *p, struct line *l)
 {
 	for (int i = 0; i < l->ndocs; i++)
 		lwm_yaml_free(l->docs[i]);
@@ -530,10 +530,10 @@ static int parse_and_run(struct lwm_parse *p, struct line *l, int argc, char **a
 	if (l->action == A_VERSION)
 		LWM_TRY(apply_line(p, l, e));
 	if (l->action != A_RUN && l->action != A_PRINT_CONFIG && l->action != A_CHECK)
-		return answer(p, l->action, e);
+		return print_answer(p, l->action, e);
 	LWM_TRY(apply_all(p, l, e));
 	if (l->action == A_PRINT_CONFIG)
-		return answer(p, l->action, e);
+		return print_answer(p, l->action, e);
 	args.operand = argv + optind;
 	args.noperand = argc - optind;
 	LWM_TRY(check_needs(p, args.noperand, e));
@@ -582,7 +582,7 @@ int lwm_tool_main(const struct lwm_tool *tool, int argc, char **argv, lwm_tool_f
 	add_table(&p, common_opts);
 	rc = parse_and_run(&p, &l, argc, argv, work, &e);
 	if (rc < 0 && !(tool->ranks && stays_silent(&e)))
-		report(tool->name, rc, &e, json_wanted(argc, argv));
-	release(&p, &l);
+		print_error(tool->name, rc, &e, json_wanted(argc, argv));
+	release_line(&p, &l);
 	return close_stdout(tool, rc < 0 ? -rc : rc);
 }

@@ -80,7 +80,7 @@ static void arg_text(const struct lwm_opt *o, struct lwm_str *out)
 }
 
 /* "where it goes (a|b; default 3)" */
-static void explain(const struct lwm_opt *o, struct lwm_str *out)
+static void add_explanation(const struct lwm_opt *o, struct lwm_str *out)
 {
 	struct lwm_str v = { 0 };
 	bool open = false;
@@ -104,7 +104,7 @@ static void explain(const struct lwm_opt *o, struct lwm_str *out)
 }
 
 /* Wraps `text` at column 110, continuing at column `indent`. */
-static void wrap(struct lwm_str *out, const char *text, size_t column, size_t indent)
+static void add_wrapped(struct lwm_str *out, const char *text, size_t column, size_t indent)
 {
 	while (*text) {
 		size_t word = strcspn(text, " ");
@@ -132,11 +132,11 @@ static void help_line(const struct lwm_opt *o, int width, struct lwm_str *out)
 	else
 		lwm_str_printf(&left, "      --%s", o->name);
 	arg_text(o, &left);
-	explain(o, &right);
+	add_explanation(o, &right);
 	lwm_str_printf(out, "%-*s  ", width, lwm_str_get(&left));
 	if ((int)left.len > width)
 		width = (int)left.len;
-	wrap(out, lwm_str_get(&right), (size_t)width + 2, (size_t)width + 2);
+	add_wrapped(out, lwm_str_get(&right), (size_t)width + 2, (size_t)width + 2);
 	lwm_str_release(&left);
 	lwm_str_release(&right);
 }
@@ -196,7 +196,7 @@ static void short_section(const struct lwm_parse *p, int from, struct lwm_str *o
 	}
 	n -= n && p->st[from].opt->help[n - 1] == ':';
 	lwm_str_printf(out, "%.*s: ", (int)n, p->st[from].opt->help);
-	wrap(out, lwm_str_get(&names), n + 2, 4);
+	add_wrapped(out, lwm_str_get(&names), n + 2, 4);
 	lwm_str_release(&names);
 }
 
@@ -293,7 +293,7 @@ static void man_options(const struct lwm_parse *p, int from, int to, struct lwm_
 			lwm_str_putc(out, '\n');
 			continue;
 		}
-		explain(o, &text);
+		add_explanation(o, &text);
 		man_option(out, o->letter, o->name, o->type == LWM_T_CHOICE ? "WORD" : o->arg, lwm_str_get(&text));
 		lwm_str_release(&text);
 	}
@@ -392,7 +392,7 @@ static void config_value(const struct lwm_opt *o, struct lwm_str *out)
 	lwm_str_release(&v);
 }
 
-static bool unset(const struct lwm_opt *o)
+static bool is_unset(const struct lwm_opt *o)
 {
 	return o->type == LWM_T_STR && !*(const char **)o->dst;
 }
@@ -411,7 +411,7 @@ void lwm_opt_print_config(const struct lwm_parse *p, bool json, struct lwm_str *
 			continue;
 		if (json) {
 			lwm_str_printf(out, "%s\n  \"%s\": {\"value\": ", sep, st->opt->name);
-			if (unset(st->opt))
+			if (is_unset(st->opt))
 				lwm_str_puts(out, "null");
 			else
 				config_value(st->opt, out);
@@ -421,7 +421,7 @@ void lwm_opt_print_config(const struct lwm_parse *p, bool json, struct lwm_str *
 			sep = ",";
 			continue;
 		}
-		if (unset(st->opt)) {
+		if (is_unset(st->opt)) {
 			lwm_str_printf(out, "# %s:  # not set\n", st->opt->name);
 			continue;
 		}

@@ -66,7 +66,7 @@ static int node_append(struct lwm_node *parent, struct lwm_node *n, struct lwm_e
 }
 
 /* Hangs a finished or just opened node where the reader stands. */
-static int place(struct reader *r, struct lwm_node *n)
+static int place_node(struct reader *r, struct lwm_node *n)
 {
 	struct lwm_node *top = r->depth ? r->stack[r->depth - 1] : NULL;
 	if (!top) {
@@ -122,7 +122,7 @@ static int on_scalar(struct reader *r, const yaml_event_t *ev)
 		n->text = lwm_arena_strdup(&r->y->arena, text);
 	if (!n->text)
 		return lwm_fail_memory(r->e, r->name);
-	return place(r, n);
+	return place_node(r, n);
 }
 
 static int on_open(struct reader *r, const yaml_event_t *ev, enum lwm_node_kind kind, bool marked)
@@ -139,7 +139,7 @@ static int on_open(struct reader *r, const yaml_event_t *ev, enum lwm_node_kind 
 		return r->e->code;
 	n->line = (int)ev->start_mark.line + 1;
 	n->column = (int)ev->start_mark.column + 1;
-	LWM_TRY(place(r, n));
+	LWM_TRY(place_node(r, n));
 	r->stack[r->depth++] = n;
 	return 0;
 }
@@ -188,7 +188,7 @@ static int syntax_error(struct reader *r)
 }
 
 /* Reads one text into y's memory; the empty text is an empty map. */
-static int build(struct lwm_yaml *y, const char *name, const char *text, size_t n, struct lwm_node **root,
+static int build_tree(struct lwm_yaml *y, const char *name, const char *text, size_t n, struct lwm_node **root,
 		 struct lwm_err *e)
 {
 	struct lwm_err local = { 0 };
@@ -232,7 +232,7 @@ int lwm_yaml_parse(struct lwm_yaml **out, const char *name, const char *text, si
 	y = calloc(1, sizeof *y);
 	if (!y)
 		return lwm_fail_memory(e, name);
-	rc = build(y, name, text, n, &y->root, e);
+	rc = build_tree(y, name, text, n, &y->root, e);
 	if (rc < 0) {
 		lwm_yaml_free(y);
 		return rc;
@@ -289,7 +289,7 @@ static int value_node(struct lwm_yaml *y, const char *text, const char *origin, 
 		      struct lwm_err *e)
 {
 	if (*text == '[' || *text == '{')
-		return build(y, origin, text, strlen(text), out, e);
+		return build_tree(y, origin, text, strlen(text), out, e);
 	*out = node_new(y, LWM_SCALAR, origin, e);
 	if (!*out)
 		return -LWM_EMEMORY;
@@ -299,7 +299,7 @@ static int value_node(struct lwm_yaml *y, const char *text, const char *origin, 
 }
 
 /* Puts `fresh` (a value, or NULL for an empty map on the way) under one word of the path. */
-static int descend(struct lwm_node **at, const char *word, size_t len, struct lwm_node *fresh, const char *assignment,
+static int descend_path(struct lwm_node **at, const char *word, size_t len, struct lwm_node *fresh, const char *assignment,
 		   struct lwm_err *e)
 {
 	struct lwm_node *m = *at, *n = fresh;
@@ -346,7 +346,7 @@ int lwm_yaml_set(struct lwm_yaml *y, const char *assignment, const char *origin,
 		size_t len = strcspn(p, ".=");
 		if (len == 0)
 			return lwm_fail(e, LWM_EUSAGE, "--set %s: expected NAME=VALUE", assignment);
-		LWM_TRY(descend(&at, p, len, p + len == eq ? value : NULL, assignment, e));
+		LWM_TRY(descend_path(&at, p, len, p + len == eq ? value : NULL, assignment, e));
 		if (p + len == eq)
 			return 0;
 		p += len + 1;

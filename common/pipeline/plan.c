@@ -160,7 +160,7 @@ static int plan_stage(struct plan *pl, int i, struct lwm_err *e)
 			after = pl->p->stage[st->need[k]].name;
 	rc = lwm_pipeline_make_tasks(pl->p, i, e);
 	if (rc == -LWM_ENOINPUT && after) {
-		/* its items are files that are not there yet */
+		/* its items are files that do not exist yet */
 		lwm_err_clear(e);
 		pl->runs[i] = true;
 		pl->later++;

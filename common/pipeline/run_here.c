@@ -200,7 +200,7 @@ static int add_timing(struct runner *r, const struct job *j, double seconds, con
 	return rc;
 }
 
-/* Did a user stop it for good? Programs that go on look for a file STOP in the folder they write. */
+/* Did a user stop it for good? Programs that resume look for a file STOP in the folder they write. */
 static bool stop_stands(const struct runner *r, const struct lwm_pipe_task *t)
 {
 	bool stands = false;
