@@ -1,4 +1,7 @@
-/* lwm-eval-needle - hides numbers in long text and asks the model for them. */
+/* lwm-eval-needle - hides numbers in long text and asks the model for them.
+ *
+ * Under mpirun or srun: rank 0 holds the lock of the output folder; all ranks open the model and the haystack; teams of ranks
+ * share the trials (common/eval/needle_eval.h); then rank 0 writes the report. --report-only is that last part alone. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>

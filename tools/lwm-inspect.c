@@ -1,3 +1,7 @@
+/* lwm-inspect - what is in this file, and is it intact; what a model says of given tokens.
+ *
+ * Four programs in one: a description of each thing found (the default), --check of it, one document or row, and --logits. What
+ * things there are is known to common/io/inspect.h alone. */
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>

@@ -1,3 +1,6 @@
+/* lwm-merge-ckpt - the parts of a checkpoint become one model folder; or, with --ranks or --mesh, a checkpoint in other parts.
+ *
+ * The work is common/io/merge.h; here are the choice of the checkpoint, the tokenizer beside a model, and the report. */
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,3 +1,6 @@
+/* lwm-pack - document shards become rows of exactly the sequence length.
+ *
+ * Shards are collected by source, each with its share of the tokens; common/data/pack/pack.h does the rest. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,7 @@
-/* lwm-qa-gen - questions and answers about long documents, written by a short-context model. */
+/* lwm-qa-gen - questions and answers about long documents, written by a short-context model.
+ *
+ * One shard for each input. A document of the input is a unit of its shard: finished ones are kept whatever ends the run, and taken
+ * over by the next. How a document is cut, asked about and put together is common/eval/qa.h. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,7 +72,7 @@ struct writer {
 	struct lwm_engine *gen;
 };
 
-/* A chunk in the words that ask about it, and the answer. */
+/* Is the longest prompt, a chunk in the words that ask about it, with its answer more than the model was made for? */
 static int warn_length(const struct writer *w, struct lwm_err *e)
 {
 	struct lwm_ids words = { 0 };
@@ -289,7 +292,7 @@ static int convert_input(const char *input, struct writer *w, const struct lwm_a
 	return rc < 0 ? rc : 0;
 }
 
-/* An input that cannot be used costs itself; the run goes on and ends with the first failure's code. */
+/* An input that cannot be used is left out; the run continues and ends with the first failure's code. */
 static int convert_all(const struct lwm_paths *in, struct writer *w, const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_err first = { 0 };

@@ -1,4 +1,4 @@
-/* lwm-report - one page about a whole run, and the checks that it has to pass. */
+/* lwm-report - one page about a whole run, and the checks that it has to pass (common/eval/run_report.h). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +34,7 @@ static const struct lwm_tool tool = {
 		    "  lwm-report -o report.html --check 'PSNR: runs/vqgan/summary.json#eval.psnr >= 24'",
 };
 
-/* What the page would be made of, and what of it is not there yet. */
+/* What the page would be made of, and what of it does not exist yet. */
 static void print_list(const char *what, const struct lwm_paths *p)
 {
 	for (int64_t i = 0; i < p->n; i++) {

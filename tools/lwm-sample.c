@@ -1,4 +1,8 @@
-/* lwm-sample - lets a model speak: text, chat, pictures and clips, answers about them. */
+/* lwm-sample - lets a model speak: text, chat, pictures and clips, answers about them.
+ *
+ * What is open is a session: device, model, tokenizer, engine, and for frames a VQGAN. A mode turns the prompt into tokens,
+ * prefills a cache with them, and decodes: text by common/infer/compose.h to standard output, frames by the same to codes, which
+ * the VQGAN turns into pictures. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,14 +168,14 @@ static int add_id(struct lwm_ids *ids, int64_t id, struct lwm_err *e)
 	return lwm_ids_add(ids, &v, 1, e);
 }
 
-/* before, prompt and behind as one text; the prompt alone with --raw. */
+/* before, prompt and after as one text; the prompt alone with --raw. */
 static int add_framed(const struct session *s, struct lwm_ids *ids, const char *before, const char *prompt,
-		      const char *behind, struct lwm_err *e)
+		      const char *after, struct lwm_err *e)
 {
 	struct lwm_str b = { 0 };
 	int rc;
 
-	lwm_str_printf(&b, "%s%s%s", o.raw ? "" : before, prompt, o.raw ? "" : behind);
+	lwm_str_printf(&b, "%s%s%s", o.raw ? "" : before, prompt, o.raw ? "" : after);
 	rc = lwm_str_ok(&b, e);
 	if (rc == 0)
 		rc = add_text(s, ids, lwm_str_get(&b), e);
@@ -360,7 +364,7 @@ static int draw_prompt(const struct session *s, struct lwm_ids *ids, const char 
 	return add_text(s, ids, "<vision>", e);
 }
 
-/* Draws frames behind a prompt (and behind the frames `have` of the same clip). */
+/* Draws frames that follow a prompt (and the frames `have` of the same clip). */
 static int draw_frames(const struct session *s, const char *what, const char *prompt, const int32_t *have, int64_t nhave,
 		       int64_t frames, int64_t sample, int32_t *codes, struct lwm_err *e)
 {
@@ -446,7 +450,7 @@ out:
 	return rc;
 }
 
-/* The published way to a clip: its first frame is drawn as an image, the others behind it under the clip's prompt. */
+/* The published way to a clip: its first frame is drawn as an image, the others after it under the clip's prompt. */
 static int run_draw(const struct session *s, const char *prompt, struct lwm_err *e)
 {
 	int64_t frames = o.mode == MODE_IMAGE ? 1 : o.frames, first = o.raw ? frames : 1;

@@ -1,3 +1,7 @@
+/* lwm-synth - writes the made-up world of common/synth to disk.
+ *
+ * Books, clips and images fill a folder, whose record synth.json is written last and says what is in it; chats, needles and
+ * symbols are one file of lines. Both are complete or not there. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,3 +1,7 @@
+/* lwm-tokenize - text and JSON lines become document shards.
+ *
+ * Inputs of this task, an output for each or one for all, the tokenizer and the fields of a document; common/data/ingest/ingest.h
+ * does the rest. */
 #include <inttypes.h>
 #include <omp.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* lwm-tokenizer-train - a SentencePiece model from text files (common/text/tokenizer.h). */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* lwm-vqgan-decode - codes become pictures and clips, so that people can look; beside the original, with PSNR, if asked. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

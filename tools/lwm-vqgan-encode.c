@@ -1,3 +1,8 @@
+/* lwm-vqgan-encode - videos and images become document shards of codes.
+ *
+ * A thread of common/media/feed.h decodes frames ahead; each batch of them is encoded here, and with the last batch of a clip its
+ * document is written. A clip is a unit of the shard: finished ones are kept whatever ends the run, and taken over by the next, in
+ * the order of the inputs. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
