@@ -19,9 +19,11 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 70
 export LC_ALL=C
 
-# thing, README, what "To add a" is followed by there, NAME of the example
+# thing, README, what "To add a" is followed by there, NAME of the example. After `alone`: once the others are built and tried, for an op
+# changes a header that everything includes, and only the kernels are built with it.
 recipes='tool tools/README.md tool greet
-mesh_axis common/comm/README.md mesh_axis ep'
+mesh_axis common/comm/README.md mesh_axis ep
+objective common/train/README.md objective pull'
 
 # ---- what is used to write a recipe ----
 
@@ -37,6 +39,13 @@ insert_after() { # FILE TEXT LINES: after the only line with TEXT
 	n=$(grep -cF -- "$2" "$1")
 	[ "$n" = 1 ] || { echo "$1: '$2' stands there $n times"; return 1; }
 	TEXT=$2 LINES_=$3 awk '{ print } index($0, ENVIRON["TEXT"]) { print ENVIRON["LINES_"] }' "$1" >"$1.new" && mv "$1.new" "$1"
+}
+
+insert_before() { # FILE TEXT LINES: before the only line with TEXT
+	local n
+	n=$(grep -cF -- "$2" "$1")
+	[ "$n" = 1 ] || { echo "$1: '$2' stands there $n times"; return 1; }
+	TEXT=$2 LINES_=$3 awk 'index($0, ENVIRON["TEXT"]) { print ENVIRON["LINES_"] } { print }' "$1" >"$1.new" && mv "$1.new" "$1"
 }
 
 replace() { # FILE TEXT OTHER: in the only line with TEXT
@@ -140,6 +149,101 @@ try_mesh_axis() {
 	suite unit/test_comm
 }
 
+# The whole objective that tests/unit/test_objective.c has, in a file of its own.
+add_objective() {
+	{
+		printf '/* Weights are drawn to a target. */\n#include "common/train/objective.h"\n\n#include <stdlib.h>\n#include <string.h>\n\n'
+		sed -n '/^\/\* ---- the objective/,/^\/\* ---- its line/p' tests/unit/test_objective.c | sed '1,2d; $d
+			s/^static const struct lwm_objective_type pulling/const struct lwm_objective_type lwm_objective_pull/'
+	} >common/train/pull.c
+	replace common/train/objectives.c 'X("reconstruction", lwm_objective_reconstruction)' \
+		'X("reconstruction", lwm_objective_reconstruction) X("pull", lwm_objective_pull)'
+	goals+=(bin/lwm-train-stage)
+}
+
+try_objective() {
+	local stage=(bin/lwm-train-stage --objective pull --data anything --output pulled --device cpu --threads 1)
+	expect 0 '' "${stage[@]}" --check-options
+	expect 78 'is even' "${stage[@]}" --check-options --weights 4
+	expect 0 '--target' "${stage[@]}" --help-all
+	expect 0 'verdict' "${stage[@]}" --plan
+	expect 0 '"event":"step"' bash -c '"$@" --steps 3 --warmup-steps 0 && cat pulled/metrics.jsonl' - "${stage[@]}"
+}
+
+add_op() {
+	local abi
+	abi=$(sed -nE 's/^#define LK_ABI ([0-9]+).*/\1/p' kernels/kernels_int.h)
+	insert_after kernels/dense.h 'int lk_scale(struct lk_dev *dev,' 'int lk_negate(struct lk_dev *dev, const struct lk_view *y); /* y = -y */'
+	insert_after kernels/kernels_int.h 'int (*scale)(struct lk_dev *dev,' '	int (*negate)(struct lk_dev *dev, const struct lk_view *y);'
+	replace kernels/kernels_int.h "#define LK_ABI $abi" "#define LK_ABI $((abi + 1))"
+	cat >>kernels/dispatch_dense.c <<'END'
+
+int lk_negate(struct lk_dev *dev, const struct lk_view *y)
+{
+	struct lk_check k = { dev, "negate", 0 };
+
+	lk_check_view(&k, "y", y, LK_ANY, LK_FLOATS, LK_DENSE);
+	if (k.rc || !lk_count(y))
+		return k.rc;
+	return LK_CALL(dev, dense, negate, dev, y);
+}
+END
+	insert_before kernels/ref/dense.c 'void lk_ref_fill_dense(' 'static int negate(struct lk_dev *dev, const struct lk_view *y)
+{
+	return dev->ops.dense.scale(dev, y, -1);
+}
+'
+	insert_after kernels/ref/dense.c 'o->dense.fill =' '	o->dense.negate = negate;'
+	insert_before tests/kernels/cases_dense.c 'static const struct ops_case cases[]' 'static int negate(struct ops_run *r, const void *arg)
+{
+	struct lk_view y = ops_inout(r, "y", OPS_ACT, 1, 77);
+
+	(void)arg;
+	return lk_negate(r->dev, &y);
+}
+'
+	insert_before tests/kernels/cases_dense.c 'CMP("zero and fill"' '	CMP("negate", negate, NULL, 0, 0, "exact"),'
+	goals+=(bin/lwm-kernel-ops)
+}
+
+try_op() {
+	expect 0 ' passed, 0 failed, 0 skipped' bin/lwm-kernel-ops cpu --case negate
+	expect 0 'dense/negate' bin/lwm-kernel-ops cpu --case negate -v
+}
+
+# A device that begins with what ref does, in a folder of its own.
+add_device() {
+	mkdir kernels/echo
+	echo '# kernels/echo: ref under another name' >kernels/echo/README.md
+	cat >kernels/echo/echo.c <<'END'
+/* echo.c - the echo device: everything as ref does it. */
+#include <stdio.h>
+
+#include "kernels/backend.h"
+
+int lk_echo_open(struct lk_dev *dev, int index, int threads, char *why, size_t n)
+{
+	(void)index, (void)threads, (void)why, (void)n;
+	lk_ref_fill(&dev->ops);
+	dev->dtype = LK_F32;
+	dev->threads = 1;
+	dev->is_host = 1;
+	snprintf(dev->name, sizeof dev->name, "echo");
+	return 0;
+}
+END
+	insert_after kernels/backends.c '.kind = "cpu",' '	{ .kind = "echo", .open = lk_echo_open },'
+	insert_after kernels/backend.h 'lk_open_fn lk_cpu_open;' 'lk_open_fn lk_echo_open; /* echo/echo.c */'
+	replace tests/kernels/ops.c 'static const char *const devices[] = { "cpu",' 'static const char *const devices[] = { "cpu", "echo",'
+	goals+=(bin/lwm-kernel-ops)
+}
+
+try_device() {
+	expect 0 '[echo]' bin/lwm-kernel-ops echo --case sumsq -v
+	expect 0 '[echo]' bin/lwm-kernel-ops --case 'axpy and scale' -v
+	expect 1 'there are ref, cpu, echo' bin/lwm-kernel-ops nothing
+}
+
 # ---- how they are followed ----
 
 # The files that a README lists for a thing, NAME replaced by the example's.
@@ -196,20 +300,29 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$copy"
 copy_tree
 cd "$copy" || exit 70
+known=
+[ ! -e build/rel/deps.mk ] || known=DEPS_KNOWN=1
+
+build_and_try() {
+	local thing
+	[ ${#todo[@]} -gt 0 ] || return
+	if ! make --no-print-directory -j"$(nproc)" CUDA=0 $known "${goals[@]}" >"$work/log" 2>&1; then
+		echo "the examples (${todo[*]}) cannot be built:"
+		grep -E 'error|Error|undefined' "$work/log" | head -10
+		exit 1
+	fi
+	say "built after $SECONDS s: ${goals[*]}"
+	for thing in "${todo[@]}"; do
+		say "$thing: is tried"
+		"try_$thing"
+	done
+	todo=() goals=()
+}
+
 todo=()
 while read -r thing readme words name; do
+	[ "$thing" != alone ] || { build_and_try; continue; }
 	[ ${#wanted[@]} = 0 ] || [[ " ${wanted[*]} " == *" $thing "* ]] || continue
 	follow "$thing" "$readme" "$words" "$name"
 done <<<"$recipes"
-
-known=
-[ ! -e build/rel/deps.mk ] || known=DEPS_KNOWN=1
-if ! make --no-print-directory -j"$(nproc)" CUDA=0 $known "${goals[@]}" >"$work/log" 2>&1; then
-	echo "the examples (${todo[*]}) cannot be built:"
-	grep -E 'error|Error|undefined' "$work/log" | head -10
-	exit 1
-fi
-for thing in "${todo[@]}"; do
-	say "$thing: is tried"
-	"try_$thing"
-done
+build_and_try
