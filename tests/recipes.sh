@@ -23,7 +23,8 @@ export LC_ALL=C
 # changes a header that everything includes, and only the kernels are built with it.
 recipes='tool tools/README.md tool greet
 mesh_axis common/comm/README.md mesh_axis ep
-objective common/train/README.md objective pull'
+objective common/train/README.md objective pull
+attention_body common/infer/README.md attention_body single'
 
 # ---- what is used to write a recipe ----
 
@@ -242,6 +243,94 @@ try_device() {
 	expect 0 '[echo]' bin/lwm-kernel-ops echo --case sumsq -v
 	expect 0 '[echo]' bin/lwm-kernel-ops --case 'axpy and scale' -v
 	expect 1 'there are ref, cpu, echo' bin/lwm-kernel-ops nothing
+}
+
+# Generation in which every token is a step of its own and every stream waits for its turn: the same logits, by another body.
+add_attention_body() {
+	cat >common/infer/attn_single.h <<'END'
+/* attn_single.h - attention over caches, prompts token by token. */
+#ifndef LWM_INFER_ATTN_SINGLE_H
+#define LWM_INFER_ATTN_SINGLE_H
+
+#include "common/infer/kv.h"
+
+int lwm_attn_single_new(struct lwm_kv **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk,
+			int64_t max_streams, struct lwm_err *e);
+
+#endif
+END
+	cat >common/infer/attn_single.c <<'END'
+#include "common/infer/attn_single.h"
+
+#include <stdlib.h>
+
+static int take_prompt(struct lwm_kv *kv, struct lwm_cache *const *c, const int32_t *ids, int64_t n, struct lwm_err *e)
+{
+	(void)n;
+	(void)e;
+	lwm_kv_take(kv, c, 1, ids, 1);
+	return 0;
+}
+
+static void grow_caches(struct lwm_kv *kv)
+{
+	for (int64_t s = 0; s < kv->step.streams; s++)
+		lwm_cache_grow(kv->step.caches[s], 1);
+}
+
+static int attend_step(struct lwm_attn *a, int64_t layer, const struct lwm_attn_qkv *x, const struct lk_view *o, float *lse,
+		       int failed, struct lwm_err *e)
+{
+	struct lwm_kv *kv = (struct lwm_kv *)a;
+
+	for (int64_t s = 0; s < kv->step.streams && !failed; s++) {
+		struct lwm_attn_qkv own = { lwm_view_rows(&x->q, s, 1), lwm_view_rows(&x->k, s, 1), lwm_view_rows(&x->v, s, 1) };
+		struct lk_view y = lwm_view_rows(o, s, 1);
+
+		failed = lwm_cache_store(kv->step.caches[s], &kv->work, layer, &own, e);
+		if (!failed)
+			failed = lwm_cache_attend(kv->step.caches[s], &kv->work, kv->query[s], layer, &own.q, &y,
+						  lse + s * kv->cfg.heads, e);
+	}
+	return failed;
+}
+
+static void free_body(struct lwm_attn *a)
+{
+	lwm_kv_release((struct lwm_kv *)a);
+	free(a);
+}
+
+static const struct lwm_attn_ops attn_ops = { lwm_kv_begin, lwm_kv_positions, attend_step, NULL, free_body };
+static const struct lwm_kv_ops kv_ops = { take_prompt, NULL, grow_caches };
+
+int lwm_attn_single_new(struct lwm_kv **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk,
+			int64_t max_streams, struct lwm_err *e)
+{
+	struct lwm_kv *kv = calloc(1, sizeof *kv);
+	int rc;
+
+	*out = NULL;
+	if (!kv)
+		return lwm_fail(e, LWM_EMEMORY, "no memory to generate");
+	kv->base.ops = &attn_ops;
+	kv->ops = &kv_ops;
+	rc = lwm_kv_init(kv, dev, cfg, max_chunk, max_streams, e);
+	if (rc < 0)
+		free_body(&kv->base);
+	else
+		*out = kv;
+	return rc;
+}
+END
+	replace common/infer/kv.c 'return lwm_attn_cache_new(' 'return lwm_attn_single_new('
+	replace common/infer/kv.c '#include "common/infer/attn_cache.h"' '#include "common/infer/attn_single.h"'
+	goals+=(build/rel/tests/unit/test_sample build/rel/tests/unit/test_compose)
+}
+
+try_attention_body() {
+	suite unit/test_sample
+	suite unit/test_compose
 }
 
 # ---- how they are followed ----
