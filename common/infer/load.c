@@ -22,7 +22,7 @@ static int name_model(struct lwm_lm *m, const struct lwm_source *s, const json_t
 	int rc = lwm_json_dump(config, JSON_SORT_KEYS | JSON_COMPACT, s->dir, &text, e);
 	const char *path = s->model ? lwm_model_manifest(s->model) : (record = lwm_path_join(s->dir, "COMMIT.json"));
 	if (rc == 0 && !path && !s->model)
-		rc = lwm_fail(e, LWM_EMEMORY, "%s: out of memory", s->dir);
+		rc = lwm_fail_memory(e, s->dir);
 	if (rc == 0)
 		lwm_str_puts(&all, text);
 	if (rc == 0 && path)
@@ -45,7 +45,7 @@ static int take_records(struct lwm_lm *m, const struct lwm_source *s, const char
 	snprintf(m->tokenizer_hash, sizeof m->tokenizer_hash, "%s", lwm_source_tokenizer(s));
 	m->step = s->ckpt ? lwm_ckpt_meta(s->ckpt)->step : -1;
 	if (!(m->dir = strdup(dir)) || (tok && *tok && !(m->tokenizer = strdup(tok))))
-		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);
+		return lwm_fail_memory(e, dir);
 	return 0;
 }
 
