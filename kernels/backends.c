@@ -27,7 +27,7 @@ static const struct lk_backend *find_backend(const char *kind, size_t len)
 	return NULL;
 }
 
-/* "no device is called "x"; there are ref, cpu and cuda"; numbers: and cuda:N. */
+/* "no device is called "x"; there are ref, cpu and cuda"; numbers: "... cuda and cuda:N". */
 static int refuse_name(const char *name, int numbers, char *why, size_t n)
 {
 	char list[160] = "";
@@ -36,12 +36,15 @@ static int refuse_name(const char *name, int numbers, char *why, size_t n)
 
 	for (int i = 0; numbers && i < BACKENDS; i++)
 		left += is_numbered(&backends[i]);
-	for (int i = 0; i < BACKENDS; i++)
-		for (int k = 0; k <= (numbers && is_numbered(&backends[i])) && at < sizeof list; k++) {
+	for (int i = 0; i < BACKENDS; i++) {
+		int names = numbers && is_numbered(&backends[i]) ? 2 : 1;
+
+		for (int k = 0; k < names && at < sizeof list; k++) {
 			left--;
 			at += (size_t)snprintf(list + at, sizeof list - at, "%s%s%s", backends[i].kind, k ? ":N" : "",
 					       left > 1 ? ", " : left ? " and " : "");
 		}
+	}
 	snprintf(why, n, "no device is called \"%s\"; there are %s", name, list);
 	return LK_EUNSUP;
 }
