@@ -13,6 +13,7 @@
 #
 # or as a table, whose first column names the files.
 #
+# shellcheck disable=SC2016  # code in quotes
 # To test one more, write two functions: add_THING makes the example, in the copy's root; try_THING runs it and prints what does not
 # work. Between them everything in `goals` is built. The examples are made one after the other in one copy, and built together.
 set -uo pipefail
@@ -24,7 +25,11 @@ export LC_ALL=C
 recipes='tool tools/README.md tool greet
 mesh_axis common/comm/README.md mesh_axis ep
 objective common/train/README.md objective pull
-attention_body common/infer/README.md attention_body single'
+attention_body common/infer/README.md attention_body single
+model_format common/io/README.md model_format nst
+device kernels/README.md device echo
+alone
+op kernels/README.md op negate'
 
 # ---- what is used to write a recipe ----
 
@@ -169,6 +174,70 @@ try_objective() {
 	expect 0 '--target' "${stage[@]}" --help-all
 	expect 0 'verdict' "${stage[@]}" --plan
 	expect 0 '"event":"step"' bash -c '"$@" --steps 3 --warmup-steps 0 && cat pulled/metrics.jsonl' - "${stage[@]}"
+}
+
+# Safetensors under another name; it is read only.
+add_model_format() {
+	cat >common/io/model_nst.c <<'END'
+/* Weights in one file model.nst, which is safetensors. */
+#include "common/base/path.h"
+#include "common/io/model_int.h"
+
+static bool lies_in(const char *dir)
+{
+	return lwm_folder_has(dir, LWM_MODEL_CONFIG) && lwm_folder_has(dir, "model.nst");
+}
+
+static int open_weights(void **out, const struct lwm_model_place *from, struct lwm_err *e)
+{
+	char *path = lwm_path_join(from->dir, "model.nst");
+	int rc = path ? lwm_st_open((struct lwm_st **)out, path, e) : lwm_fail_memory(e, NULL);
+	free(path);
+	return rc;
+}
+
+static void close_weights(void *w)
+{
+	lwm_st_close(w);
+}
+
+static int64_t count_tensors(const void *w)
+{
+	return lwm_st_count(w);
+}
+
+static const struct lwm_st_tensor *stored_tensor(const void *w, int64_t i)
+{
+	return lwm_st_tensor(w, i);
+}
+
+static int read_values(void *w, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e)
+{
+	return lwm_st_read(w, i, offset, n, out, e);
+}
+
+static int check_data(void *w, struct lwm_err *e)
+{
+	return lwm_st_check(w, e);
+}
+
+const struct lwm_model_format lwm_model_nst = {
+	.name = "nst", .suffix = ".nst", .lies_in = lies_in, .open = open_weights, .close = close_weights,
+	.count = count_tensors, .tensor = stored_tensor, .read = read_values, .check = check_data,
+};
+END
+	insert_after common/io/model_formats.c '	&lwm_model_safetensors,' '	&lwm_model_nst,'
+	insert_before common/io/model_formats.c 'static const struct lwm_model_format *const formats[] = {' 'extern const struct lwm_model_format lwm_model_nst;'
+	goals+=(bin/lwm-inspect)
+}
+
+try_model_format() {
+	local head='{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+	mkdir build/model
+	echo '{"model_type":"llama"}' >build/model/config.json
+	printf '%b' "\\x$(printf %02x ${#head})\\0\\0\\0\\0\\0\\0\\0$head\\0\\0\\x80\\x3f\\0\\0\\0\\x40" >build/model/model.nst
+	expect 0 'values           2' bin/lwm-inspect build/model
+	expect 1 'model.nst: carries no checksums' bin/lwm-inspect --check build/model
 }
 
 add_op() {
