@@ -27,6 +27,7 @@ mesh_axis common/comm/README.md mesh_axis ep
 objective common/train/README.md objective pull
 attention_body common/infer/README.md attention_body single
 model_format common/io/README.md model_format nst
+reader common/data/ingest/README.md dataset_reader words
 device kernels/README.md device echo
 alone
 op kernels/README.md op negate'
@@ -238,6 +239,45 @@ try_model_format() {
 	printf '%b' "\\x$(printf %02x ${#head})\\0\\0\\0\\0\\0\\0\\0$head\\0\\0\\x80\\x3f\\0\\0\\0\\x40" >build/model/model.nst
 	expect 0 'values           2' bin/lwm-inspect build/model
 	expect 1 'model.nst: carries no checksums' bin/lwm-inspect --check build/model
+}
+
+# Each line is a document.
+add_reader() {
+	cat >common/data/ingest/format_words.c <<'END'
+/* Each line is a document. */
+#include "common/data/ingest/ingest_int.h"
+
+static int next_line(struct lwm_reader *r, struct lwm_record *rec, struct lwm_err *e)
+{
+	const char *s;
+	size_t n;
+	bool long_line;
+	int k = lwm_lines_next(r->l, &s, &n, &long_line, e);
+	if (k <= 0)
+		return k;
+	rec->line = ++r->line;
+	lwm_str_add(&rec->text, s, n);
+	return 1;
+}
+
+static int build_line(struct lwm_record *rec, const struct lwm_ingest_cfg *c, int64_t number, struct lwm_err *e)
+{
+	return lwm_fields_text(c->fields, lwm_str_get(&rec->text), rec->text.len, number, &rec->doc, e);
+}
+
+static const char *const suffixes[] = { ".words", NULL };
+const struct lwm_record_format lwm_format_words = { .suffixes = suffixes, .is_text = true, .next = next_line, .build = build_line };
+END
+	replace common/data/ingest/formats.c 'X("jsonl", lwm_format_jsonl)' 'X("jsonl", lwm_format_jsonl) X("words", lwm_format_words)'
+	goals+=(bin/lwm-tokenize)
+}
+
+try_reader() {
+	mkdir build/words
+	printf 'one\ntwo\nthree\n' | gzip >build/words/a.words.gz
+	expect 0 '3 documents = 3 written' bin/lwm-tokenize -t bytes -o build/words.docs.h5 build/words
+	expect 0 '3 documents = 3 written' bin/lwm-tokenize -t bytes --format words -d build/named build/words/a.words.gz
+	expect 64 '--format' bin/lwm-tokenize -t bytes --format word -d build/named build/words
 }
 
 add_op() {

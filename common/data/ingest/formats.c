@@ -1,17 +1,22 @@
-/* The formats that text inputs may have. To add one: its struct in a file of its own, as format_jsonl.c has it, a value of
- * lwm_text_format (ingest.h) with its name below, and its line in the table. Everything else (what lwm-tokenize looks for in folders,
- * names of shards, --format, packed files) follows from here. */
+/* The formats that text inputs may have. To add one: its struct in a file of its own, as format_jsonl.c has it, and its line at the
+ * end of the table. Everything else (what lwm-tokenize looks for in folders, names of shards, --format, packed files) follows. */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/data/ingest/ingest_int.h"
 
-const char *const lwm_text_format_names[] = { [LWM_FORMAT_AUTO] = "auto", [LWM_FORMAT_TEXT] = "text", [LWM_FORMAT_JSONL] = "jsonl", NULL };
+/* X(value of --format, constant of its own file), in the order of lwm_text_format. */
+#define TABLE(X) \
+	X("text", lwm_format_text) \
+	X("jsonl", lwm_format_jsonl)
 
-static const struct lwm_record_format *const formats[] = {
-	[LWM_FORMAT_TEXT] = &lwm_format_text,
-	[LWM_FORMAT_JSONL] = &lwm_format_jsonl,
-};
+#define DECLARE(name, format) extern const struct lwm_record_format format;
+#define NAME(name, format) name,
+#define ADDRESS(name, format) &format,
+
+TABLE(DECLARE)
+const char *const lwm_text_format_names[] = { "auto", TABLE(NAME) NULL };
+static const struct lwm_record_format *const formats[] = { [LWM_FORMAT_AUTO] = NULL, TABLE(ADDRESS) };
 enum { FIRST = LWM_FORMAT_AUTO + 1, FORMATS = sizeof formats / sizeof *formats, SUFFIX = 24 };
 
 /* name ends in a suffix of the format, or in that and the one of a packing. */

@@ -12,8 +12,9 @@
 #include "common/base/progress.h"
 #include "common/data/ingest/fields.h"
 
-enum lwm_text_format { LWM_FORMAT_AUTO, LWM_FORMAT_TEXT, LWM_FORMAT_JSONL }; /* auto: by the name */
-extern const char *const lwm_text_format_names[];                            /* of these, in their order, then NULL */
+/* auto: by the name. The others are those of formats.c in their order; only these are asked for by number. */
+enum lwm_text_format { LWM_FORMAT_AUTO, LWM_FORMAT_TEXT, LWM_FORMAT_JSONL };
+extern const char *const lwm_text_format_names[]; /* of all, then NULL */
 /* Adds the file `path`, or those of a folder or an @LIST (lwm_paths_expand) that are of a format that is known by name. */
 int lwm_ingest_find(struct lwm_paths *out, const char *path, struct lwm_err *e);
 

@@ -39,7 +39,6 @@ struct lwm_record_format {
 	/* Text to rec->doc. -LWM_EDATA with rec->doc.fault: the record's own fault. number: picks among alternatives. Any thread. */
 	int (*build)(struct lwm_record *rec, const struct lwm_ingest_cfg *c, int64_t number, struct lwm_err *e);
 };
-extern const struct lwm_record_format lwm_format_text, lwm_format_jsonl;
 /* auto: by the name; text when it says nothing. */
 const struct lwm_record_format *lwm_record_format_of(enum lwm_text_format format, const char *path);
 void lwm_record_format_cut(char *name); /* without what says format and packing */
