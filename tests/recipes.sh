@@ -21,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 70
 export LC_ALL=C
 
 # thing, README, what "To add a" is followed by there, NAME of the example. After `alone`: once the others are built and tried, for an op
-# changes a header that everything includes, and only the kernels are built with it.
+# changes a header that everything includes; only the kernels are built with it, without optimization.
 recipes='tool tools/README.md tool greet
 mesh_axis common/comm/README.md mesh_axis ep
 objective common/train/README.md objective pull
@@ -501,10 +501,10 @@ cd "$copy" || exit 70
 known=
 [ ! -e build/rel/deps.mk ] || known=DEPS_KNOWN=1
 
-build_and_try() {
+build_and_try() { # more for make
 	local thing
 	[ ${#todo[@]} -gt 0 ] || return
-	if ! make --no-print-directory -j"$(nproc)" CUDA=0 $known "${goals[@]}" >"$work/log" 2>&1; then
+	if ! make --no-print-directory -j"$(nproc)" CUDA=0 $known "$@" "${goals[@]}" >"$work/log" 2>&1; then
 		echo "the examples (${todo[*]}) cannot be built:"
 		grep -E 'error|Error|undefined' "$work/log" | head -10
 		exit 1
@@ -517,10 +517,10 @@ build_and_try() {
 	todo=() goals=()
 }
 
-todo=()
+todo=() fast=()
 while read -r thing readme words name; do
-	[ "$thing" != alone ] || { build_and_try; continue; }
+	[ "$thing" != alone ] || { build_and_try; fast=(OPT=-O0 KFLAGS=); continue; }
 	[ ${#wanted[@]} = 0 ] || [[ " ${wanted[*]} " == *" $thing "* ]] || continue
 	follow "$thing" "$readme" "$words" "$name"
 done <<<"$recipes"
-build_and_try
+build_and_try "${fast[@]}"
