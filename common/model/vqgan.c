@@ -28,8 +28,8 @@ static int acquire_weights(struct lwm_vqgan *m, struct lwm_err *e)
 
 static void release_weights(struct lwm_vqgan *m)
 {
-	while (m->held > 0)
-		lwm_supply_release(m->w, group_of(m, --m->held));
+	for (; m->held > 0; m->held--)
+		lwm_supply_release(m->w, group_of(m, m->held - 1));
 }
 
 static int make_convs(struct lwm_vqgan *m, struct lwm_err *e)

@@ -90,7 +90,7 @@ struct lwm_group lwm_tensors_group(const struct lwm_tensors *p, int64_t index);
 const struct lwm_tensor *lwm_tensors_at(const struct lwm_tensors *p, int64_t i);
 
 /* Initial values of the flat elements [first, first + n) into host memory, zeros in gaps and after the end. A value is a function
- * of (seed, tensor name, element) only: any split over ranks or chunks gives the same bits. init.c */
+ * of (seed, tensor name, element) only: any split over ranks or chunks gives the same bits. */
 void lwm_tensors_init(const struct lwm_tensors *p, uint64_t seed, int64_t first, int64_t n, float *out);
 
 /* The row in the Hugging Face order, (0,E/2)(1,E/2+1)..., of row r in memory; E: rows of a head, even. */

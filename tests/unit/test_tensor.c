@@ -286,8 +286,8 @@ static void parts_of_tensors(void **state)
 static void a_mesh_holds_everything(void **state)
 {
 	enum { TP = 2, SLICES = 3 };
-	struct lwm_llama_cfg c = { .vocab_text = 10, .vision_rows = 6, .vision_codes = 3, .dim = 8, .ffn = 6, .layers = 2, .heads = 4,
-				   .kv_heads = 2, .max_seq = 8, .rope_theta = 1e4, .rms_eps = 1e-6, .init_std = 0.02 };
+	struct lwm_llama_cfg c = { .vocab_text = 10, .vision_rows = 6, .vision_codes = 3, .dim = 8, .ffn = 6, .layers = 2,
+				   .heads = 4, .kv_heads = 2, .max_seq = 8, .rope_theta = 1e4, .rms_eps = 1e-6, .init_std = 0.02 };
 	struct lwm_tensors p, local;
 
 	(void)state;
