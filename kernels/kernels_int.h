@@ -107,9 +107,9 @@ struct lk_dense_ops {
 
 struct lk_attention_ops {
 	/* Fills the device part of s: dev_pos, dev_seg, impl; the host part is done. (optional) on host devices, where dev_pos and
-	 * dev_seg already are pos and seg. ref: none */
+	 * dev_seg already are pos and seg. ref: none. */
 	int (*seq_new)(struct lk_dev *dev, struct lk_seq *s);
-	/* Frees the device part alone. (optional) there is none. ref: none */
+	/* Frees the device part alone. (optional) where there is none. ref: none */
 	void (*seq_free)(struct lk_seq *s);
 
 	/* st: m, l (Tq,H), acc (Tq,H,D), fp32 and dense. begin empties it, fwd folds a->k, a->v in (Tk > 0; of LK_BF16 or LK_I8 on

@@ -96,9 +96,9 @@ int lwm_mesh_check(const int dim[LWM_AXES], const char *text, struct lwm_err *e)
 
 char *lwm_mesh_text(const int dim[LWM_AXES], char buf[LWM_MESH_TEXT])
 {
-	int n = 0, last = LWM_AXES;
-	while (last > PUBLISHED && dim[last - 1] == 1)
-		last--;
+	int n = 0, last = PUBLISHED;
+	for (int a = PUBLISHED; a < LWM_AXES; a++)
+		last = dim[a] == 1 ? last : a + 1;
 	for (int a = 0; a < last && n < LWM_MESH_TEXT; a++)
 		n += snprintf(buf + n, (size_t)(LWM_MESH_TEXT - n), "%s%d", a ? "," : "", dim[a]);
 	return buf;

@@ -24,7 +24,7 @@ struct lwm_head {
 };
 
 /* Where those lie, from the table of tensors: once for each model. */
-struct lwm_place {
+struct lwm_weight_place {
 	int64_t at; /* from the start of the group */
 	int64_t rows, cols; /* cols 0: a vector */
 };
@@ -39,11 +39,11 @@ enum lwm_layer_part {
 };
 struct lwm_layer_map {
 	struct lwm_group group;
-	struct lwm_place part[LWM_LAYER_PARTS];
+	struct lwm_weight_place part[LWM_LAYER_PARTS];
 };
 struct lwm_llama_map {
 	struct lwm_group first, last; /* the embeddings; the norm and the heads */
-	struct lwm_place embed[LWM_MODALITIES], norm, head[LWM_MODALITIES];
+	struct lwm_weight_place embed[LWM_MODALITIES], norm, head[LWM_MODALITIES];
 	bool tied;                    /* head lies in `first` */
 	struct lwm_layer_map *layer;
 };

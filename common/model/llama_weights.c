@@ -7,13 +7,13 @@
 #include "common/model/llama_int.h"
 
 /* The tensor `name` and the neighbours after it, `tensors` in all, as one matrix (or vector) of group g. */
-static struct lwm_place place_of(const struct lwm_tensors *t, const struct lwm_group *g, const char *name, int tensors)
+static struct lwm_weight_place place_of(const struct lwm_tensors *t, const struct lwm_group *g, const char *name, int tensors)
 {
 	const struct lwm_tensor *q = lwm_tensors_find(t, name);
-	struct lwm_place p;
+	struct lwm_weight_place p;
 
 	LWM_BUG_ON(!q);
-	p = (struct lwm_place){ q->offset - g->offset, 0, q->ndim > 1 ? q->shape[1] : 0 };
+	p = (struct lwm_weight_place){ q->offset - g->offset, 0, q->ndim > 1 ? q->shape[1] : 0 };
 	for (int i = 0; i < tensors; i++) {
 		LWM_BUG_ON(q[i].group != g->index || q[i].shape[1] != p.cols);
 		LWM_BUG_ON(i && q[i].offset != q[i - 1].offset + q[i - 1].count);
@@ -90,7 +90,7 @@ static struct lwm_supplied fetch_group(struct lwm_llama *m, const struct lwm_gro
 	return at;
 }
 
-static struct lwm_matrix matrix_at(const struct lwm_llama *m, const struct lwm_supplied *at, const struct lwm_place *p)
+static struct lwm_matrix matrix_at(const struct lwm_llama *m, const struct lwm_supplied *at, const struct lwm_weight_place *p)
 {
 	void *w = at->w ? (char *)(uintptr_t)at->w + p->at * (int64_t)lk_dtype_size(m->dtype) : NULL;
 	float *g = at->g ? at->g + p->at : NULL;

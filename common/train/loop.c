@@ -33,7 +33,7 @@ struct run {
 	struct lk_dev *dev;
 	struct lwm_objective *o;
 	struct lwm_weights w;
-	struct lwm_progress st;
+	struct lwm_train_state st;
 	struct lwm_metrics *metrics;    /* rank 0 */
 	struct lwm_lock *lock;          /* of the output folder; rank 0 */
 	struct lwm_ckpt_keeper *keeper; /* rank 0 */
@@ -51,11 +51,11 @@ static int open_run(struct run *r, struct lwm_err *e)
 	LWM_TRY(lwm_agree(r->world, lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e), e));
 	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_open(&r->o, lwm_objectives[r->s->objective], r->s, &r->mesh, r->dev, e), e));
+	int64_t weights = lwm_weights_bytes(r->o->tensors.total, lwm_comm_size(r->mesh.comm[LWM_GRAD]), r->o->dtype);
 	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (%s); a rank: %s of weights and state, %s of activations",
 		r->o->type->kind, lwm_count_text(r->o->tensors.params, params, sizeof params), lwm_comm_size(r->world),
 		lwm_comm_size(r->world) == 1 ? "" : "s", lwm_mesh_words(r->mesh.dim, false, grid),
-		lwm_bytes_text((double)lwm_weights_bytes(r->o->tensors.total, lwm_comm_size(r->mesh.comm[LWM_GRAD]), r->o->dtype), mem,
-			       sizeof mem),
+		lwm_bytes_text((double)weights, mem, sizeof mem),
 		lwm_bytes_text((double)r->o->memory_bytes, act, sizeof act));
 	if (r->o->host_bytes)
 		lwm_log(LWM_INFO, "activations of each layer wait in %s of pinned host memory",

@@ -137,7 +137,7 @@ static void raise_peak(struct lwm_metrics *m, const struct spent *s)
 		m->peak = s->flops / s->seconds;
 }
 
-static void log_progress(struct lwm_metrics *m, const struct lwm_progress *st, const struct lwm_step_figures *f)
+static void log_progress(struct lwm_metrics *m, const struct lwm_train_state *st, const struct lwm_step_figures *f)
 {
 	struct lwm_str work = { 0 };
 	double busy = m->line.seconds, rate = busy > 0 ? (double)(m->since * m->o->units_per_step) / busy : 0;
@@ -156,7 +156,7 @@ static void log_progress(struct lwm_metrics *m, const struct lwm_progress *st, c
 	m->since = 0;
 }
 
-int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress *st, const struct lwm_step_figures *f,
+int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_train_state *st, const struct lwm_step_figures *f,
 		     struct lwm_err *e)
 {
 	struct spent *spent[] = { &m->line, &m->run };
@@ -179,7 +179,7 @@ int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress *st, const
 	return end_line(m, &line, e);
 }
 
-int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress *st, double loss, const struct lwm_str *more,
+int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_train_state *st, double loss, const struct lwm_str *more,
 		     struct lwm_err *e)
 {
 	struct lwm_str line = { 0 };
@@ -214,7 +214,7 @@ bool lwm_metrics_complete(const struct lwm_metrics *m)
 	return lwm_path_exists(m->summary);
 }
 
-int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress *st, double seconds, double peak_rss,
+int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_train_state *st, double seconds, double peak_rss,
 		     struct lwm_err *e)
 {
 	struct lwm_str line = { 0 }, sum = { 0 };

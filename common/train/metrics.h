@@ -33,14 +33,14 @@ struct lwm_step_figures {
 	bool skipped; /* by a guard: no update was made */
 };
 /* Loss and what belongs to it are those of st. */
-int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_progress *st, const struct lwm_step_figures *f, struct lwm_err *e);
+int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_train_state *st, const struct lwm_step_figures *f, struct lwm_err *e);
 /* Seconds that the steps of this run took so far. */
 double lwm_metrics_seconds(const struct lwm_metrics *m);
 /* rate: FLOP a second of all ranks together. source: "given", "measured"; a literal. A measured one is raised to what steps then
  * reach. */
 int lwm_metrics_peak(struct lwm_metrics *m, int64_t step, double rate, const char *source, struct lwm_err *e);
 /* more: ,"key":value... of the objective. */
-int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_progress *st, double loss, const struct lwm_str *more,
+int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_train_state *st, double loss, const struct lwm_str *more,
 		     struct lwm_err *e);
 int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struct lwm_err *e);
 /* Brings waiting lines to the disk, before the checkpoint of their steps is committed; a failure is logged, and no failure of the
@@ -48,7 +48,7 @@ int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struc
 void lwm_metrics_sync(struct lwm_metrics *m);
 bool lwm_metrics_complete(const struct lwm_metrics *m); /* summary.json exists */
 /* peak_rss: bytes, of the rank that had most. */
-int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_progress *st, double seconds, double peak_rss, struct lwm_err *e);
+int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_train_state *st, double seconds, double peak_rss, struct lwm_err *e);
 void lwm_metrics_close(struct lwm_metrics *m); /* NULL is fine */
 
 #endif

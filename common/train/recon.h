@@ -49,8 +49,8 @@ struct lwm_recon_stats {
 struct lwm_recon;
 /* All calls are local: every rank has its own cache of all frames.
  *
- * params: device, fp32, as lwm_vqgan_tensors lays it out, borrowed for the life of r (prepare writes the codebook in it). -LWM_ECONFIG: sizes
- * that do not fit the model, or no frame left to train on. */
+ * params: device, fp32, as lwm_vqgan_tensors lays it out, borrowed for the life of r (prepare writes the codebook in it).
+ * -LWM_ECONFIG: sizes that do not fit the model, or no frame left to train on. */
 int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_recon_cfg *c, float *params,
 		  struct lwm_err *e);
 void lwm_recon_free(struct lwm_recon *r); /* NULL is fine */

@@ -76,7 +76,7 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 	return rc;
 }
 
-static json_t *state_json(const struct lwm_progress *st, const struct lwm_stage *s)
+static json_t *state_json(const struct lwm_train_state *st, const struct lwm_stage *s)
 {
 	json_t *recent = json_array();
 	char loss[40];
@@ -117,7 +117,7 @@ static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const st
 	return all;
 }
 
-static int commit_checkpoint(const struct lwm_objective *o, const struct lwm_progress *st, const char *dir,
+static int commit_checkpoint(const struct lwm_objective *o, const struct lwm_train_state *st, const char *dir,
 			     const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
 {
 	struct lwm_ckpt_slice *slice = all_slices(o, parts, n, e);
@@ -142,7 +142,7 @@ static int commit_checkpoint(const struct lwm_objective *o, const struct lwm_pro
 	return rc;
 }
 
-int lwm_stage_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress *st,
+int lwm_stage_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_train_state *st,
 	     struct lwm_ckpt_keeper *keeper, struct lwm_err *e)
 {
 	struct lwm_comm *c = w->grad_comm;
@@ -201,7 +201,7 @@ static int read_group(const struct lwm_objective *o, struct lwm_weights *w, stru
 }
 
 /* Records of older versions have neither: then the summary of a run that ended right after its last save lacks them. */
-static int read_last(const json_t *j, struct lwm_progress *st)
+static int read_last(const json_t *j, struct lwm_train_state *st)
 {
 	const json_t *last = json_object_get(j, "last");
 	const char *loss = json_string_value(json_object_get(last, "loss_hex")), *more = json_string_value(json_object_get(last, "more"));
@@ -211,7 +211,7 @@ static int read_last(const json_t *j, struct lwm_progress *st)
 	return 0;
 }
 
-static int read_state(const json_t *j, struct lwm_progress *st, const char *dir, struct lwm_err *e)
+static int read_state(const json_t *j, struct lwm_train_state *st, const char *dir, struct lwm_err *e)
 {
 	json_t *recent;
 	LWM_TRY(lwm_json_int(j, "step", &st->step, dir, e));
@@ -255,7 +255,7 @@ static int same_run(const struct lwm_objective *o, const struct lwm_ckpt_meta *m
 	return 0;
 }
 
-static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress *st, struct lwm_ckpt *c,
+static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_train_state *st, struct lwm_ckpt *c,
 		    struct lwm_resumed *found, struct lwm_err *e)
 {
 	const char *dir = found->dir;
@@ -292,8 +292,8 @@ static int find_newest(struct lwm_comm *c, const struct lwm_stage *s, struct lwm
 	return rc == -LWM_EDATA ? lwm_context(e, "nothing to resume from (--start-over sets these aside and begins at step 0)") : rc;
 }
 
-int lwm_stage_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress *st, struct lwm_ckpt_keeper *keeper,
-	       struct lwm_resumed *found, struct lwm_err *e)
+int lwm_stage_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_train_state *st,
+		     struct lwm_ckpt_keeper *keeper, struct lwm_resumed *found, struct lwm_err *e)
 {
 	struct lwm_ckpt *c;
 	int rc;

@@ -17,7 +17,7 @@
 #include "common/train/objective.h"
 
 /* What a run must remember beside weights and moments. Everything else is a function of seed and step. */
-struct lwm_progress {
+struct lwm_train_state {
 	int64_t step;         /* steps done, with those that were skipped */
 	double units;         /* tokens or frames trained on */
 	struct lwm_guard_state guard;
@@ -27,7 +27,7 @@ struct lwm_progress {
 
 /* COLLECTIVE over the world. Every rank writes its part; rank 0 commits when all are on disk, and removes what its keeper (NULL on
  * the others) no longer wants. A failure is one of this save alone: its own parts are removed again, older checkpoints stay. */
-int lwm_stage_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_progress *st,
+int lwm_stage_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_train_state *st,
 		   struct lwm_ckpt_keeper *keeper, struct lwm_err *e);
 
 struct lwm_resumed {
@@ -36,7 +36,7 @@ struct lwm_resumed {
 };
 /* COLLECTIVE. Resumes from the newest whole checkpoint in stage->out. Damaged ones are reported on the log and passed over; when
  * none of them is whole it is -LWM_EDATA, unless stage->start_over. A model that differs is -LWM_ECONFIG naming both values. */
-int lwm_stage_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_progress *st,
+int lwm_stage_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_train_state *st,
 		     struct lwm_ckpt_keeper *keeper, struct lwm_resumed *found, struct lwm_err *e);
 /* Local, rank 0, once nothing refuses the run: damaged checkpoints newer than `step` are moved to OUT/damaged; with
  * stage->start_over and nothing to resume from, metrics.jsonl too. */

@@ -205,7 +205,7 @@ static int beyond_its_peak(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	must(lwm_mesh_new(&m, "1,1,1,1", c, e), e);
 	const struct lwm_objective_type type = { .kind = "test", .unit = "tok" };
 	struct lwm_objective o = { .type = &type, .dev = dev, .mesh = &m, .stage = s, .units_per_step = 1 };
-	struct lwm_progress st = { .loss = 1, .more = "" };
+	struct lwm_train_state st = { .loss = 1, .more = "" };
 	const struct lwm_step_figures f = { .grad_norm = 1, .lr = 1, .seconds = 1, .flops = 3e9 };
 	struct lwm_metrics *x;
 	must(lwm_metrics_open(&x, s, &o, 0, e), e);
