@@ -68,7 +68,7 @@ static int read_meta(struct lwm_docs *d, struct lwm_err *e)
 	return 0;
 }
 
-static int64_t length(const struct lwm_docs *d, int vec)
+static int64_t vector_length(const struct lwm_docs *d, int vec)
 {
 	return lwm_vfr_vec(d->s.r, vec)->n;
 }
@@ -81,18 +81,18 @@ static int check_shape(struct lwm_docs *d, struct lwm_err *e)
 		{ LWM_DOC_ID_OFFSET, LWM_DOC_ID_BYTES }, { LWM_DOC_SRC_OFFSET, LWM_DOC_SRC_BYTES },
 	};
 	int64_t last;
-	d->tokens = length(d, LWM_DOC_TOKENS);
+	d->tokens = vector_length(d, LWM_DOC_TOKENS);
 	/* no document is empty; and so the number of offsets, one more, is in range */
-	if (d->docs < 0 || d->docs > d->tokens || length(d, LWM_DOC_RUN_LOSS) != length(d, LWM_DOC_RUN_START) ||
+	if (d->docs < 0 || d->docs > d->tokens || vector_length(d, LWM_DOC_RUN_LOSS) != vector_length(d, LWM_DOC_RUN_START) ||
 	    lwm_vfr_vec(d->s.r, LWM_DOC_TOKENS)->type != lwm_token_type(d->vocab))
 		return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", d->path);
 	for (int i = 0; i < 4; i++) {
-		if (length(d, pairs[i][0]) != d->docs + 1)
+		if (vector_length(d, pairs[i][0]) != d->docs + 1)
 			return lwm_fail(e, LWM_EDATA,
 					"%s: '%s' does not have one entry for each of its %" PRId64 " documents",
 					d->path, lwm_docs_layout[pairs[i][0]].name, d->docs);
 		LWM_TRY(lwm_vfr_read(d->s.r, pairs[i][0], d->docs, 1, &last, e));
-		if (last != length(d, pairs[i][1]))
+		if (last != vector_length(d, pairs[i][1]))
 			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not end where '%s' does", d->path,
 					lwm_docs_layout[pairs[i][0]].name, lwm_docs_layout[pairs[i][1]].name);
 	}
@@ -169,7 +169,7 @@ int64_t lwm_docs_tokens(const struct lwm_docs *d)
 }
 
 /* Entries i and i+1 of an offset vector whose values end at `end`. */
-static int range(struct lwm_docs *d, int vec, int64_t i, int64_t end, int64_t out[2], struct lwm_err *e)
+static int read_range(struct lwm_docs *d, int vec, int64_t i, int64_t end, int64_t out[2], struct lwm_err *e)
 {
 	if (i < 0 || i >= d->docs)
 		return lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " of %" PRId64, d->path, i, d->docs);
@@ -180,7 +180,7 @@ static int range(struct lwm_docs *d, int vec, int64_t i, int64_t end, int64_t ou
 	return 0;
 }
 
-static int grow(void *buf, int64_t *cap, int64_t need, size_t size, struct lwm_err *e)
+static int grow_buffer(void *buf, int64_t *cap, int64_t need, size_t size, struct lwm_err *e)
 {
 	void **p = buf;
 	if (need <= *cap)
@@ -196,8 +196,8 @@ static int grow(void *buf, int64_t *cap, int64_t need, size_t size, struct lwm_e
 static int get_text(struct lwm_docs *d, int offset, int bytes, int64_t i, char **buf, int64_t *cap, struct lwm_err *e)
 {
 	int64_t r[2];
-	LWM_TRY(range(d, offset, i, length(d, bytes), r, e));
-	LWM_TRY(grow(buf, cap, r[1] - r[0] + 1, 1, e));
+	LWM_TRY(read_range(d, offset, i, vector_length(d, bytes), r, e));
+	LWM_TRY(grow_buffer(buf, cap, r[1] - r[0] + 1, 1, e));
 	LWM_TRY(lwm_vfr_read(d->s.r, bytes, r[0], r[1] - r[0], *buf, e));
 	(*buf)[r[1] - r[0]] = 0;
 	return 0;
@@ -206,8 +206,8 @@ static int get_text(struct lwm_docs *d, int offset, int bytes, int64_t i, char *
 static int get_runs(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct lwm_err *e)
 {
 	int64_t r[2];
-	LWM_TRY(range(d, LWM_DOC_RUN, i, length(d, LWM_DOC_RUN_START), r, e));
-	LWM_TRY(grow(&d->runs, &d->cap_runs, r[1] - r[0], sizeof *d->runs, e));
+	LWM_TRY(read_range(d, LWM_DOC_RUN, i, vector_length(d, LWM_DOC_RUN_START), r, e));
+	LWM_TRY(grow_buffer(&d->runs, &d->cap_runs, r[1] - r[0], sizeof *d->runs, e));
 	out->nruns = r[1] - r[0];
 	if (out->nruns < 1)
 		return lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " has no loss run", d->path, i);
@@ -222,7 +222,7 @@ static int get_runs(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct l
 int lwm_docs_get(struct lwm_docs *d, int64_t i, struct lwm_doc *out, struct lwm_err *e)
 {
 	int64_t r[2];
-	LWM_TRY(range(d, LWM_DOC_OFFSET, i, d->tokens, r, e));
+	LWM_TRY(read_range(d, LWM_DOC_OFFSET, i, d->tokens, r, e));
 	out->offset = r[0];
 	out->n = r[1] - r[0];
 	LWM_TRY(get_text(d, LWM_DOC_ID_OFFSET, LWM_DOC_ID_BYTES, i, &d->id, &d->cap_id, e));
@@ -256,7 +256,7 @@ int lwm_docs_lengths(struct lwm_docs *d, int64_t first, int64_t n, int64_t *out,
 int lwm_docs_read(struct lwm_docs *d, int64_t i, int64_t a, int64_t b, int32_t *out, struct lwm_err *e)
 {
 	int64_t r[2];
-	LWM_TRY(range(d, LWM_DOC_OFFSET, i, d->tokens, r, e));
+	LWM_TRY(read_range(d, LWM_DOC_OFFSET, i, d->tokens, r, e));
 	if (a < 0 || b < a || b > r[1] - r[0])
 		return lwm_fail(e, LWM_EDATA,
 				"%s: tokens %" PRId64 " to %" PRId64 " of document %" PRId64 ", which has %" PRId64,
@@ -266,7 +266,7 @@ int lwm_docs_read(struct lwm_docs *d, int64_t i, int64_t a, int64_t b, int32_t *
 
 /* ---- many at once ---- */
 
-static int ascending(struct lwm_docs *d, int vec, int64_t first, int64_t n, int64_t end, int64_t *at, struct lwm_err *e)
+static int read_ascending(struct lwm_docs *d, int vec, int64_t first, int64_t n, int64_t end, int64_t *at, struct lwm_err *e)
 {
 	LWM_TRY(lwm_vfr_read(d->s.r, vec, first, n + 1, at, e));
 	for (int64_t i = 0; i < n; i++)
@@ -280,8 +280,8 @@ int lwm_docs_extents(struct lwm_docs *d, int64_t first, int64_t n, int64_t *toke
 {
 	if (n < 1 || first < 0 || first > d->docs - n)
 		return lwm_fail(e, LWM_EDATA, "%s: documents %" PRId64 " to %" PRId64 " of %" PRId64, d->path, first, first + n, d->docs);
-	LWM_TRY(ascending(d, LWM_DOC_OFFSET, first, n, d->tokens, token, e));
-	return ascending(d, LWM_DOC_RUN, first, n, length(d, LWM_DOC_RUN_START), run, e);
+	LWM_TRY(read_ascending(d, LWM_DOC_OFFSET, first, n, d->tokens, token, e));
+	return read_ascending(d, LWM_DOC_RUN, first, n, vector_length(d, LWM_DOC_RUN_START), run, e);
 }
 
 static int reserve_many(struct lwm_docs *d, int64_t n, struct lwm_err *e)

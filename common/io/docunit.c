@@ -146,15 +146,15 @@ static int read_unit(struct lwm_docs_aside *a, const json_t *o, int64_t *first, 
 
 /* ---- opening ---- */
 
-static bool same(const char *a, const char *b)
+static bool same_text(const char *a, const char *b)
 {
 	return !strcmp(a ? a : "", b ? b : "");
 }
 
 static bool same_settings(const struct lwm_docs_meta *a, const struct lwm_docs_meta *b)
 {
-	return a->vocab_text == b->vocab_text && a->vocab_vision == b->vocab_vision && same(a->tokenizer, b->tokenizer) &&
-	       same(a->tool, b->tool) && same(a->config, b->config) && same(a->policy, b->policy);
+	return a->vocab_text == b->vocab_text && a->vocab_vision == b->vocab_vision && same_text(a->tokenizer, b->tokenizer) &&
+	       same_text(a->tool, b->tool) && same_text(a->config, b->config) && same_text(a->policy, b->policy);
 }
 
 static void aside_release(struct lwm_docs_aside *a)
@@ -317,7 +317,7 @@ static int copy_documents(struct lwm_docs_writer *w, const struct lwm_doc_unit *
 }
 
 /* A unit that was put aside becomes one of the shard; its place in the list is empty then. */
-static int adopt(struct lwm_docs_writer *w, struct lwm_doc_unit *from, struct lwm_err *e)
+static int adopt_unit(struct lwm_docs_writer *w, struct lwm_doc_unit *from, struct lwm_err *e)
 {
 	struct lwm_doc_unit *u;
 	LWM_TRY(copy_documents(w, from, e));
@@ -338,7 +338,7 @@ int lwm_docs_take(struct lwm_docs_writer *w, const char *key, int64_t stats[LWM_
 	if (!u)
 		return 0;
 	lwm_docs_set_mark(w, &w->mark);
-	int rc = adopt(w, u, &why);
+	int rc = adopt_unit(w, u, &why);
 	memcpy(stats, u->stats, sizeof u->stats);
 	unit_release(u);
 	if (rc == 0)
@@ -382,7 +382,7 @@ static int add_rest(struct lwm_docs_writer *w, struct lwm_err *e)
 			continue;
 		lwm_docs_set_mark(w, &before);
 		w->mark = before;
-		int rc = adopt(w, u, &why);
+		int rc = adopt_unit(w, u, &why);
 		if (rc == -LWM_EDATA) {
 			unit_release(u);
 			LWM_TRY(lwm_docs_go_back(w, &before, e));

@@ -74,20 +74,20 @@ int lwm_docs_append(struct lwm_docs_writer *w, const char *id, const char *sourc
 }
 
 /* Where inputs and rejections are written down: with the open unit, which may still be dropped, or at once. */
-static struct lwm_manifest *book(struct lwm_docs_writer *w)
+static struct lwm_manifest *current_book(struct lwm_docs_writer *w)
 {
 	return w->open ? &w->said : &w->s.manifest;
 }
 
 int lwm_docs_reject(struct lwm_docs_writer *w, const char *reason, int64_t count, struct lwm_err *e)
 {
-	return lwm_manifest_add_reject(book(w), reason, count, e);
+	return lwm_manifest_add_reject(current_book(w), reason, count, e);
 }
 
 int lwm_docs_input(struct lwm_docs_writer *w, const char *path, int64_t bytes, const char *hash, int64_t malformed,
 		   struct lwm_err *e)
 {
-	struct lwm_manifest *m = book(w);
+	struct lwm_manifest *m = current_book(w);
 	LWM_TRY(lwm_manifest_add_input(m, path, bytes, hash, e));
 	m->input[m->ninput - 1].malformed = malformed;
 	return 0;

@@ -27,7 +27,7 @@ static herr_t seek_want(unsigned n, const H5E_error2_t *d, void *ctx)
 }
 
 /* Called where a call fails, before another one wipes the messages away. */
-static herr_t note(hid_t stack, void *ctx)
+static herr_t note_want(hid_t stack, void *ctx)
 {
 	H5Ewalk2(stack, H5E_WALK_UPWARD, seek_want, ctx);
 	return 0;
@@ -39,12 +39,12 @@ static void no_farewell(void)
 	H5dont_atexit();
 }
 
-static int rehearse(struct lwm_err *e);
+static int rehearse_once(struct lwm_err *e);
 
 /* Before each use of the library. The stack of messages belongs to the thread; plug-ins could run foreign code for a filter
  * named in a file. HDF5 may crash when it gets no memory, so that is asked for here; and the first time everything is done
  * once without a file, for what it did not get to begin with makes it find fault with every file after that. */
-static int enter(const char *path, struct lwm_err *e)
+static int enter_library(const char *path, struct lwm_err *e)
 {
 	static _Thread_local bool quiet;
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -52,16 +52,16 @@ static int enter(const char *path, struct lwm_err *e)
 	starved = false;
 	LWM_TRY(lwm_memory_room(ROOM, path, e));
 	pthread_once(&once, no_farewell);
-	if (!quiet && (H5Eset_auto2(H5E_DEFAULT, note, NULL) < 0 || H5PLset_loading_state(0) < 0))
+	if (!quiet && (H5Eset_auto2(H5E_DEFAULT, note_want, NULL) < 0 || H5PLset_loading_state(0) < 0))
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for HDF5 to begin with", path);
 	quiet = true;
 	if (!ready)
-		LWM_TRY(rehearse(e));
+		LWM_TRY(rehearse_once(e));
 	ready = true;
 	return 0;
 }
 
-static herr_t innermost(unsigned n, const H5E_error2_t *d, void *ctx)
+static herr_t find_innermost(unsigned n, const H5E_error2_t *d, void *ctx)
 {
 	const char **out = ctx;
 	if (n == 0)
@@ -69,10 +69,10 @@ static herr_t innermost(unsigned n, const H5E_error2_t *d, void *ctx)
 	return 0;
 }
 
-static int fail(struct lwm_err *e, int code, const char *path, const char *what)
+static int fail_hdf5(struct lwm_err *e, int code, const char *path, const char *what)
 {
 	const char *why = NULL;
-	H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, &why);
+	H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, find_innermost, &why);
 	lwm_fail(e, code, "%s: %s (HDF5: %s)", path, what, why ? why : "no reason given");
 	H5Eclear2(H5E_DEFAULT);
 	return -code;
@@ -166,14 +166,14 @@ static int create_structure(struct lwm_mem_file *m, const char *path, const char
 	if (file < 0 || dcpl < 0 || H5Pset_layout(dcpl, H5D_CONTIGUOUS) < 0 ||
 	    H5Pset_alloc_time(dcpl, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_fill_time(dcpl, H5D_FILL_TIME_NEVER) < 0 ||
 	    H5Pset_obj_track_times(dcpl, false) < 0 || put_schema(file, schema) < 0)
-		rc = fail(e, LWM_EMEMORY, path, "cannot build its structure");
+		rc = fail_hdf5(e, LWM_EMEMORY, path, "cannot build its structure");
 	for (int i = 0; rc == 0 && i < nv; i++)
 		if (put_vec(file, dcpl, &v[i], &at[i]) < 0)
-			rc = fail(e, LWM_EMEMORY, path, "cannot build its structure");
+			rc = fail_hdf5(e, LWM_EMEMORY, path, "cannot build its structure");
 	if (dcpl >= 0)
 		H5Pclose(dcpl);
 	if (file >= 0 && H5Fclose(file) < 0 && rc == 0)
-		rc = fail(e, LWM_EMEMORY, path, "cannot build its structure");
+		rc = fail_hdf5(e, LWM_EMEMORY, path, "cannot build its structure");
 	return rc;
 }
 
@@ -181,7 +181,7 @@ int lwm_h5_create(int fd, const char *path, const char *schema, const struct lwm
 		  int64_t *bytes, struct lwm_err *e)
 {
 	struct lwm_mem_file m = { 0 };
-	LWM_TRY(enter(path, e));
+	LWM_TRY(enter_library(path, e));
 	int rc = create_structure(&m, path, schema, v, nv, at, e);
 	if (rc == 0)
 		rc = lwm_mem_copy(&m, fd, path, e);
@@ -204,14 +204,14 @@ static int open_file(hid_t *file, const char *path, struct lwm_err *e)
 	 * that found no memory when HDF5 began */
 	if (fapl < 0 || H5Pset_fapl_sec2(fapl) < 0 || H5Pset_file_locking(fapl, false, true) < 0 ||
 	    H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) < 0)
-		return fail(e, LWM_EMEMORY, path, "cannot set up HDF5");
+		return fail_hdf5(e, LWM_EMEMORY, path, "cannot set up HDF5");
 	int rc = 1;
 	while (rc == 1) {
 		*file = H5Fopen(path, H5F_ACC_RDONLY, fapl);
 		rc = *file < 0 ? lwm_openfile_room(path, e) : 0;
 	}
 	if (rc == 0 && *file < 0)
-		rc = fail(e, LWM_EDATA, path, "not a readable HDF5 file");
+		rc = fail_hdf5(e, LWM_EDATA, path, "not a readable HDF5 file");
 	H5Pclose(fapl);
 	return rc;
 }
@@ -314,7 +314,7 @@ static int own_fd(hid_t file, const char *path, int *fd, int64_t *bytes, struct 
 	void *handle = NULL;
 	int rc = 1;
 	if (H5Fget_vfd_handle(file, H5P_DEFAULT, &handle) < 0 || !handle)
-		return fail(e, LWM_EIO, path, "cannot take over the open file");
+		return fail_hdf5(e, LWM_EIO, path, "cannot take over the open file");
 	while (rc == 1) {
 		*fd = fcntl(*(int *)handle, F_DUPFD_CLOEXEC, 0);
 		rc = *fd < 0 ? lwm_openfile_room(path, e) : 0;
@@ -373,7 +373,7 @@ static bool reads_back(struct lwm_mem_file *m, struct lwm_vec *v, int nv)
 }
 
 /* Writes and reads a file that is nowhere but in memory. */
-static int rehearse(struct lwm_err *e)
+static int rehearse_once(struct lwm_err *e)
 {
 	static const char name[] = "HDF5 to begin with";
 	struct lwm_vec v[] = { { "u8", LWM_V_U8, 3 },   { "u16", LWM_V_U16, 3 }, { "u32", LWM_V_U32, 3 }, { "i64", LWM_V_I64, 3 },
@@ -400,7 +400,7 @@ struct looks {
 /* HDF5 was once short of memory, through no fault of the file: from then on it may find fault with whole files. */
 static atomic_bool unsound;
 
-static bool another(struct looks *l, int rc)
+static bool look_again(struct looks *l, int rc)
 {
 	if (l->n++ == 0 && rc == -LWM_EDATA) {
 		l->starved = starved;
@@ -411,7 +411,7 @@ static bool another(struct looks *l, int rc)
 	return false;
 }
 
-static int verdict(const struct looks *l, int rc, const char *path, struct lwm_err *e)
+static int give_verdict(const struct looks *l, int rc, const char *path, struct lwm_err *e)
 {
 	if (l->starved && !starved)
 		unsound = true;
@@ -431,11 +431,11 @@ int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv,
 	do {
 		memcpy(v, asked, (size_t)nv * sizeof *v); /* a look at the file sets sizes and types */
 		*fd = -1;
-		rc = enter(path, &l.why);
+		rc = enter_library(path, &l.why);
 		if (rc == 0)
 			rc = open_once(path, schema, v, nv, at, fd, &l.why);
-	} while (another(&l, rc));
-	return verdict(&l, rc, path, e);
+	} while (look_again(&l, rc));
+	return give_verdict(&l, rc, path, e);
 }
 
 static int schema_once(const char *path, char **schema, struct lwm_err *e)
@@ -460,9 +460,9 @@ int lwm_h5_schema(const char *path, char **schema, struct lwm_err *e)
 	int rc;
 	*schema = NULL;
 	do {
-		rc = enter(path, &l.why);
+		rc = enter_library(path, &l.why);
 		if (rc == 0)
 			rc = schema_once(path, schema, &l.why);
-	} while (another(&l, rc));
-	return verdict(&l, rc, path, e);
+	} while (look_again(&l, rc));
+	return give_verdict(&l, rc, path, e);
 }

@@ -11,7 +11,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct lwm_openfile *newest, *oldest; /* those that are open */
 static long nopen;
 
-static long most(void)
+static long most_open(void)
 {
 	struct rlimit r;
 	long n = LWM_OPEN_MOST;
@@ -20,7 +20,7 @@ static long most(void)
 	return n < 1 ? 1 : n;
 }
 
-static void unlist(struct lwm_openfile *f)
+static void unlist_file(struct lwm_openfile *f)
 {
 	*(f->newer ? &f->newer->older : &newest) = f->older;
 	*(f->older ? &f->older->newer : &oldest) = f->newer;
@@ -47,7 +47,7 @@ static bool park_one(void)
 		f = f->newer;
 	if (!f)
 		return false;
-	unlist(f);
+	unlist_file(f);
 	close(f->fd);
 	f->fd = -1;
 	f->parked(f);
@@ -56,7 +56,7 @@ static bool park_one(void)
 
 static void make_room(void)
 {
-	while (nopen >= most() && park_one())
+	while (nopen >= most_open() && park_one())
 		;
 }
 
@@ -118,7 +118,7 @@ int lwm_openfile_use(struct lwm_openfile *f, struct lwm_err *e)
 	if (!f->listed)
 		rc = open_again(f, e);
 	else if (f != newest)
-		unlist(f);
+		unlist_file(f);
 	if (rc == 0 && !f->listed)
 		list_first(f);
 	f->busy = rc == 0;
@@ -137,7 +137,7 @@ void lwm_openfile_close(struct lwm_openfile *f)
 {
 	pthread_mutex_lock(&lock);
 	if (f->listed) {
-		unlist(f);
+		unlist_file(f);
 		close(f->fd);
 		f->fd = -1;
 	}

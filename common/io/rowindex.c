@@ -102,12 +102,12 @@ int lwm_rowindex_read(struct lwm_rowindex *x, const char *dir, struct lwm_err *e
 	return rc;
 }
 
-static bool later(const struct timespec *a, const struct timespec *b)
+static bool is_later(const struct timespec *a, const struct timespec *b)
 {
 	return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
 }
 
-static const struct lwm_rowindex_entry *find(const struct lwm_rowindex *x, const char *name)
+static const struct lwm_rowindex_entry *find_entry(const struct lwm_rowindex *x, const char *name)
 {
 	struct lwm_rowindex_entry key = { .name = (char *)(uintptr_t)name };
 	return x && x->n ? bsearch(&key, x->v, (size_t)x->n, sizeof *x->v, by_name) : NULL;
@@ -140,10 +140,10 @@ static int from_manifest(const char *path, struct lwm_rows_facts *out, struct lw
 
 int lwm_rowindex_facts(const struct lwm_rowindex *x, const char *path, struct lwm_rows_facts *out, bool *indexed, struct lwm_err *e)
 {
-	const struct lwm_rowindex_entry *entry = find(x, lwm_path_base(path));
+	const struct lwm_rowindex_entry *entry = find_entry(x, lwm_path_base(path));
 	struct stat st;
-	bool counts = entry && stat(path, &st) == 0 && st.st_size == entry->facts.bytes && !later(&st.st_mtim, &x->at) &&
-		      !later(&st.st_ctim, &x->at);
+	bool counts = entry && stat(path, &st) == 0 && st.st_size == entry->facts.bytes && !is_later(&st.st_mtim, &x->at) &&
+		      !is_later(&st.st_ctim, &x->at);
 	if (indexed)
 		*indexed = counts;
 	if (!counts)

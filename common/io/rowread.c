@@ -47,7 +47,7 @@ static int read_meta(struct lwm_rows_reader *r, struct lwm_err *e)
 	return 0;
 }
 
-static int64_t length(const struct lwm_rows_reader *r, int vec)
+static int64_t vector_length(const struct lwm_rows_reader *r, int vec)
 {
 	return lwm_vfr_vec(r->s.r, vec)->n;
 }
@@ -55,7 +55,7 @@ static int64_t length(const struct lwm_rows_reader *r, int vec)
 static int check_tokens(struct lwm_rows_reader *r, struct lwm_err *e)
 {
 	int64_t tokens;
-	if (r->rows < 0 || lwm_mul(r->rows, r->meta.seq, &tokens) || length(r, LWM_ROW_TOKENS) != tokens ||
+	if (r->rows < 0 || lwm_mul(r->rows, r->meta.seq, &tokens) || vector_length(r, LWM_ROW_TOKENS) != tokens ||
 	    lwm_vfr_vec(r->s.r, LWM_ROW_TOKENS)->type != lwm_token_type(r->vocab))
 		return lwm_fail(e, LWM_EDATA, "%s: does not hold %" PRId64 " rows of %" PRId64 " tokens", r->path,
 				r->rows, r->meta.seq);
@@ -66,24 +66,24 @@ static int check_tokens(struct lwm_rows_reader *r, struct lwm_err *e)
 static int check_use(struct lwm_rows_reader *r, int first, int what, struct lwm_err *e)
 {
 	int64_t last;
-	if (length(r, first) != r->rows + 1)
+	if (vector_length(r, first) != r->rows + 1)
 		return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", r->path);
 	LWM_TRY(lwm_vfr_read(r->s.r, first, r->rows, 1, &last, e));
-	return last == length(r, what) ? 0 : lwm_fail(e, LWM_EDATA, "%s: its rows do not use all segments and runs", r->path);
+	return last == vector_length(r, what) ? 0 : lwm_fail(e, LWM_EDATA, "%s: its rows do not use all segments and runs", r->path);
 }
 
 static int check_shape(struct lwm_rows_reader *r, struct lwm_err *e)
 {
 	LWM_TRY(check_tokens(r, e));
 	if (!r->old) {
-		if (length(r, LWM_ROW_SEG_LEN) != length(r, LWM_ROW_SEG_DOC))
+		if (vector_length(r, LWM_ROW_SEG_LEN) != vector_length(r, LWM_ROW_SEG_DOC))
 			return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", r->path);
 		LWM_TRY(check_use(r, LWM_ROW_SEG, LWM_ROW_SEG_LEN, e));
 		return check_use(r, LWM_ROW_FLIP, LWM_ROW_FLIP_AT, e);
 	}
-	int64_t segs = length(r, SEG_START);
-	if (length(r, SEG_LEN) != segs || length(r, SEG_LOSS) != segs || length(r, SEG_DOC) != segs ||
-	    length(r, RUN_LOSS) != length(r, RUN_START))
+	int64_t segs = vector_length(r, SEG_START);
+	if (vector_length(r, SEG_LEN) != segs || vector_length(r, SEG_LOSS) != segs || vector_length(r, SEG_DOC) != segs ||
+	    vector_length(r, RUN_LOSS) != vector_length(r, RUN_START))
 		return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", r->path);
 	LWM_TRY(check_use(r, ROW_SEG, SEG_START, e));
 	return check_use(r, ROW_RUN, RUN_START, e);
@@ -198,7 +198,7 @@ static int reserve_row(struct lwm_row *x, int64_t seq, int64_t nseg, struct lwm_
 	return 0;
 }
 
-static int reserve(struct lwm_rows_reader *r, int64_t n, struct lwm_err *e)
+static int reserve_columns(struct lwm_rows_reader *r, int64_t n, struct lwm_err *e)
 {
 	if (n <= r->cap)
 		return 0;
@@ -216,7 +216,7 @@ static int reserve(struct lwm_rows_reader *r, int64_t n, struct lwm_err *e)
 }
 
 /* Entries of row i; a row has at most one per token. */
-static int range(struct lwm_rows_reader *r, int vec, int64_t i, int64_t total, int64_t *first, int64_t *n, struct lwm_err *e)
+static int read_range(struct lwm_rows_reader *r, int vec, int64_t i, int64_t total, int64_t *first, int64_t *n, struct lwm_err *e)
 {
 	int64_t v[2];
 	LWM_TRY(lwm_vfr_read(r->s.r, vec, i, 2, v, e));
@@ -225,7 +225,7 @@ static int range(struct lwm_rows_reader *r, int vec, int64_t i, int64_t total, i
 				i);
 	*first = v[0];
 	*n = v[1] - v[0];
-	return reserve(r, *n, e);
+	return reserve_columns(r, *n, e);
 }
 
 /* n values of a vector of any of our integer types. */
@@ -248,7 +248,7 @@ static int read_ints(struct lwm_rows_reader *r, int vec, int64_t first, int64_t 
 }
 
 /* In 4 bytes the two largest numbers stand for none and for padding. */
-static int64_t document(const struct lwm_rows_reader *r, int64_t v)
+static int64_t document_of(const struct lwm_rows_reader *r, int64_t v)
 {
 	return lwm_vfr_vec(r->s.r, LWM_ROW_SEG_DOC)->type != LWM_V_I64 && v >= LWM_ROW_DOCS32 ? v - (UINT32_MAX + 1LL) : v;
 }
@@ -256,7 +256,7 @@ static int64_t document(const struct lwm_rows_reader *r, int64_t v)
 static int get_segments(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	int64_t first, n, at = 0;
-	LWM_TRY(range(r, LWM_ROW_SEG, i, length(r, LWM_ROW_SEG_LEN), &first, &n, e));
+	LWM_TRY(read_range(r, LWM_ROW_SEG, i, vector_length(r, LWM_ROW_SEG_LEN), &first, &n, e));
 	LWM_TRY(reserve_row(x, r->meta.seq, n, e));
 	LWM_TRY(read_ints(r, LWM_ROW_SEG_LEN, first, n, r->col, e));
 	for (int64_t k = 0; k < n; k++) {
@@ -271,7 +271,7 @@ static int get_segments(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x,
 	for (int64_t k = 0; k < n; k++) {
 		struct lwm_segment *s = &x->seg[x->nseg];
 		*s = x->seg[k];
-		s->doc = document(r, r->col[k]);
+		s->doc = document_of(r, r->col[k]);
 		if (s->doc < LWM_ROW_GAP)
 			return lwm_fail(e, LWM_EDATA, "%s: row %" PRId64 ": entry %" PRId64 " is of no document", r->path, i, k);
 		x->nseg += s->doc != LWM_ROW_GAP;
@@ -283,7 +283,7 @@ static int get_segments(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x,
 static int get_mask(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	int64_t first, n, at = 0;
-	LWM_TRY(range(r, LWM_ROW_FLIP, i, length(r, LWM_ROW_FLIP_AT), &first, &n, e));
+	LWM_TRY(read_range(r, LWM_ROW_FLIP, i, vector_length(r, LWM_ROW_FLIP_AT), &first, &n, e));
 	LWM_TRY(read_ints(r, LWM_ROW_FLIP_AT, first, n, r->col, e));
 	for (int64_t k = 0; k <= n; k++) {
 		int64_t end = k < n ? r->col[k] : x->seq;
@@ -296,7 +296,7 @@ static int get_mask(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, str
 }
 
 /* Padding, segment numbers, positions, first tokens, and the counts of labels. */
-static void number(struct lwm_row *x)
+static void number_tokens(struct lwm_row *x)
 {
 	int64_t at = 0;
 	for (int64_t k = 0; k <= x->nseg; k++) {
@@ -323,7 +323,7 @@ static int get_row(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, stru
 {
 	LWM_TRY(get_segments(r, i, x, e));
 	LWM_TRY(get_mask(r, i, x, e));
-	number(x);
+	number_tokens(x);
 	return 0;
 }
 
@@ -332,7 +332,7 @@ static int get_row(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, stru
 static int old_segments(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	int64_t first, n, *c;
-	LWM_TRY(range(r, ROW_SEG, i, length(r, SEG_START), &first, &n, e));
+	LWM_TRY(read_range(r, ROW_SEG, i, vector_length(r, SEG_START), &first, &n, e));
 	LWM_TRY(reserve_row(x, r->meta.seq, n, e));
 	c = r->col;
 	LWM_TRY(lwm_vfr_read(r->s.r, SEG_START, first, n, c, e));
@@ -355,7 +355,7 @@ static int old_segments(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x,
 static int old_mask(struct lwm_rows_reader *r, int64_t i, struct lwm_row *x, struct lwm_err *e)
 {
 	int64_t first, n;
-	LWM_TRY(range(r, ROW_RUN, i, length(r, RUN_START), &first, &n, e));
+	LWM_TRY(read_range(r, ROW_RUN, i, vector_length(r, RUN_START), &first, &n, e));
 	LWM_TRY(lwm_vfr_read(r->s.r, RUN_START, first, n, r->col, e));
 	LWM_TRY(lwm_vfr_read(r->s.r, RUN_LOSS, first, n, r->loss, e));
 	if (n < 1)

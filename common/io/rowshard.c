@@ -124,7 +124,7 @@ static void lay_out(struct lwm_rows_writer *w, const int32_t *tokens, const stru
 }
 
 /* Value i of a column in the type in which it is stored. */
-static void set(char *col, enum lwm_vtype type, int64_t i, int64_t v)
+static void set_value(char *col, enum lwm_vtype type, int64_t i, int64_t v)
 {
 	if (type == LWM_V_U16)
 		((uint16_t *)(void *)col)[i] = (uint16_t)v;
@@ -134,7 +134,7 @@ static void set(char *col, enum lwm_vtype type, int64_t i, int64_t v)
 		((int64_t *)(void *)col)[i] = v;
 }
 
-static int reserve(struct lwm_rows_writer *w, int64_t n, struct lwm_err *e)
+static int reserve_column(struct lwm_rows_writer *w, int64_t n, struct lwm_err *e)
 {
 	if (n <= w->col_cap)
 		return 0;
@@ -157,16 +157,16 @@ static int add_segments(struct lwm_rows_writer *w, const struct lwm_segment *seg
 	int64_t n = 0, end = 0;
 	for (int64_t i = 0; i < nseg; end = seg[i].start + seg[i].len, i++) {
 		if (seg[i].start > end)
-			set(w->col, w->length, n++, seg[i].start - end);
-		set(w->col, w->length, n++, seg[i].len);
+			set_value(w->col, w->length, n++, seg[i].start - end);
+		set_value(w->col, w->length, n++, seg[i].len);
 		w->tokens += seg[i].len;
 	}
 	LWM_TRY(add_col(w, LWM_ROW_SEG_LEN, w->length, n, e));
 	n = end = 0;
 	for (int64_t i = 0; i < nseg; end = seg[i].start + seg[i].len, i++) {
 		if (seg[i].start > end)
-			set(w->col, w->number, n++, LWM_ROW_GAP);
-		set(w->col, w->number, n++, seg[i].doc);
+			set_value(w->col, w->number, n++, LWM_ROW_GAP);
+		set_value(w->col, w->number, n++, seg[i].doc);
 	}
 	LWM_TRY(add_col(w, LWM_ROW_SEG_DOC, w->number, n, e));
 	w->segs += nseg;
@@ -191,7 +191,7 @@ static int add_mask(struct lwm_rows_writer *w, const struct lwm_segment *seg, in
 			while (k + 1 < nruns && runs[k + 1].start <= t)
 				k++;
 			if (runs[k].loss != now)
-				set(w->col, w->length, n++, t);
+				set_value(w->col, w->length, n++, t);
 			now = runs[k].loss;
 			t = k + 1 < nruns ? runs[k + 1].start : end;
 		}
@@ -218,7 +218,7 @@ int lwm_rows_append(struct lwm_rows_writer *w, const int32_t *tokens, const stru
 	LWM_TRY(lwm_rows_check_segments(w->s.path, w->rows, seg, nseg, w->seq, e));
 	LWM_TRY(lwm_rows_check_runs(w->s.path, w->rows, runs, nruns, w->seq, e));
 	LWM_TRY(check_docs(w, seg, nseg, e));
-	LWM_TRY(reserve(w, 2 * nseg + nruns + 1, e));
+	LWM_TRY(reserve_column(w, 2 * nseg + nruns + 1, e));
 	lay_out(w, tokens, seg, nseg);
 	w->broken = true;
 	LWM_TRY(lwm_tokens_add(&w->spool[LWM_ROW_TOKENS], w->row, w->seq, w->vocab, &bad, w->s.path, e));

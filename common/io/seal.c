@@ -35,7 +35,7 @@ int lwm_seal_write(json_t *record, const char *path, struct lwm_err *e)
 	return lwm_json_write(record, path, true, e);
 }
 
-static int check(json_t *record, const char *path, const char *const *schemas, struct lwm_err *e)
+static int check_self(json_t *record, const char *path, const char *const *schemas, struct lwm_err *e)
 {
 	const char *const *known = schemas, *have, *self;
 	char kept[33];
@@ -62,7 +62,7 @@ int lwm_seal_read_any(json_t **out, const char *path, const char *const *schemas
 	json_t *record = NULL;
 	*out = NULL;
 	LWM_TRY(lwm_json_read(&record, path, RECORD_LIMIT, e));
-	int rc = check(record, path, schemas, e);
+	int rc = check_self(record, path, schemas, e);
 	if (rc < 0)
 		json_decref(record);
 	else

@@ -86,7 +86,7 @@ static int meta_text(struct lwm_shard_out *s, const char *content, char **out, s
 }
 
 /* Content id: everything but itself. */
-static int content(struct lwm_vfw *w, int nv, const char *text, char out[33], struct lwm_err *e)
+static int hash_content(struct lwm_vfw *w, int nv, const char *text, char out[33], struct lwm_err *e)
 {
 	struct lwm_hash values, all;
 	LWM_TRY(lwm_vfw_content(w, nv, &values, e));
@@ -101,7 +101,7 @@ static int content(struct lwm_vfw *w, int nv, const char *text, char out[33], st
 }
 
 /* The old manifest goes first: at no moment does a manifest speak of a file that is not the one beside it. */
-static int publish(struct lwm_shard_out *s, struct lwm_vfw *w, struct lwm_err *e)
+static int publish_shard(struct lwm_shard_out *s, struct lwm_vfw *w, struct lwm_err *e)
 {
 	char *name = lwm_manifest_path(s->path);
 	int rc = 0;
@@ -118,13 +118,13 @@ static int publish(struct lwm_shard_out *s, struct lwm_vfw *w, struct lwm_err *e
 	return lwm_manifest_write(&s->manifest, s->path, e);
 }
 
-static int fill(struct lwm_shard_out *s, struct lwm_vfw *w, const struct lwm_vec *v, struct lwm_spool *spool, int nv,
+static int fill_vectors(struct lwm_shard_out *s, struct lwm_vfw *w, const struct lwm_vec *v, struct lwm_spool *spool, int nv,
 		const char *blank, struct lwm_err *e)
 {
 	struct lwm_hash h;
 	for (int i = 0; i < nv; i++)
 		LWM_TRY(lwm_spool_copy(&spool[i], w, i, lwm_vtype_bytes(v[i].type), s->path, e));
-	LWM_TRY(content(w, nv, blank, s->manifest.content, e));
+	LWM_TRY(hash_content(w, nv, blank, s->manifest.content, e));
 	char *text;
 	LWM_TRY(meta_text(s, s->manifest.content, &text, e));
 	int rc = lwm_vfw_put(w, nv, text, (int64_t)strlen(text), e);
@@ -149,8 +149,8 @@ int lwm_shard_commit(struct lwm_shard_out *s, const char *schema, struct lwm_vec
 	}
 	all[nv] = (struct lwm_vec){ "meta", LWM_V_TEXT, (int64_t)strlen(blank) };
 	LWM_GO(lwm_vfw_open(&w, s->path, false, schema, all, nv + 1, true, e));
-	LWM_GO(fill(s, w, all, spool, nv, blank, e));
-	rc = publish(s, w, e);
+	LWM_GO(fill_vectors(s, w, all, spool, nv, blank, e));
+	rc = publish_shard(s, w, e);
 	w = NULL;
 out:
 	lwm_vfw_discard(w);

@@ -26,7 +26,7 @@ static int open_file(struct lwm_spool *s, const char *path, struct lwm_err *e)
 		       : 0;
 }
 
-static int flush(struct lwm_spool *s, const char *path, struct lwm_err *e)
+static int flush_buffer(struct lwm_spool *s, const char *path, struct lwm_err *e)
 {
 	if (s->filed == 0)
 		LWM_TRY(open_file(s, path, e));
@@ -43,7 +43,7 @@ int lwm_spool_add(struct lwm_spool *s, const void *p, int64_t bytes, const char 
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	while (bytes) {
 		if (s->have == SPOOL_MEMORY)
-			LWM_TRY(flush(s, path, e));
+			LWM_TRY(flush_buffer(s, path, e));
 		int64_t k = SPOOL_MEMORY - s->have < bytes ? SPOOL_MEMORY - s->have : bytes;
 		memcpy(s->buf + s->have, from, (size_t)k);
 		s->have += k;
@@ -77,7 +77,7 @@ int64_t lwm_spool_bytes(const struct lwm_spool *s)
 int lwm_spool_copy(struct lwm_spool *s, struct lwm_vfw *w, int vec, int size, const char *path, struct lwm_err *e)
 {
 	if (s->filed && s->have)
-		LWM_TRY(flush(s, path, e));
+		LWM_TRY(flush_buffer(s, path, e));
 	if (!s->filed)
 		return lwm_vfw_put(w, vec, s->buf, s->have / size, e);
 	for (int64_t at = 0; at < s->filed;) {

@@ -63,7 +63,7 @@ static int64_t fine_block(int64_t bytes)
 }
 
 /* Sizes, sums and buffers of all vectors; the table of sums is the last one. */
-static int plan(struct lwm_vfw *w, const struct lwm_vec *v, int nv, bool fine, int64_t *total, struct lwm_err *e)
+static int plan_vectors(struct lwm_vfw *w, const struct lwm_vec *v, int nv, bool fine, int64_t *total, struct lwm_err *e)
 {
 	*total = 0;
 	w->nv = nv;
@@ -91,7 +91,7 @@ static int plan(struct lwm_vfw *w, const struct lwm_vec *v, int nv, bool fine, i
 	return 0;
 }
 
-static int make(struct lwm_vfw *w, const char *schema, struct lwm_err *e)
+static int make_structure(struct lwm_vfw *w, const char *schema, struct lwm_err *e)
 {
 	struct lwm_vec v[LWM_VF_MAX + 1];
 	int64_t at[LWM_VF_MAX + 1];
@@ -114,9 +114,9 @@ int lwm_vfw_open(struct lwm_vfw **out, const char *path, bool among, const char 
 	if (!w)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", path);
 	LWM_GO(among ? lwm_outfile_open_among(&w->o, path, e) : lwm_outfile_open(&w->o, path, true, e));
-	LWM_GO(plan(w, v, nv, fine, &total, e));
+	LWM_GO(plan_vectors(w, v, nv, fine, &total, e));
 	LWM_GO(check_room(path, total, e));
-	LWM_GO(make(w, schema, e));
+	LWM_GO(make_structure(w, schema, e));
 	*out = w;
 	return 0;
 out:
@@ -188,7 +188,7 @@ int lwm_vfw_put(struct lwm_vfw *w, int vec, const void *p, int64_t n, struct lwm
 	return 0;
 }
 
-static int complete(const struct lwm_vfw *w, int nvec, struct lwm_err *e)
+static int check_complete(const struct lwm_vfw *w, int nvec, struct lwm_err *e)
 {
 	for (int i = 0; i < nvec; i++)
 		if (w->vec[i].done != w->vec[i].bytes)
@@ -198,7 +198,7 @@ static int complete(const struct lwm_vfw *w, int nvec, struct lwm_err *e)
 
 int lwm_vfw_content(struct lwm_vfw *w, int nvec, struct lwm_hash *out, struct lwm_err *e)
 {
-	LWM_TRY(complete(w, nvec, e));
+	LWM_TRY(check_complete(w, nvec, e));
 	struct lwm_hasher *h = lwm_hasher_new();
 	if (!h)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->o->path);
@@ -220,7 +220,7 @@ struct readback {
 };
 
 /* Hashes the file up to byte `end`; with x, compares each block of it with the sum of what was in memory. */
-static int pass(struct readback *b, int64_t end, const struct wvec *x, struct lwm_err *e)
+static int read_back(struct readback *b, int64_t end, const struct wvec *x, struct lwm_err *e)
 {
 	struct lwm_vfw *w = b->w;
 	while (b->at < end) {
@@ -240,7 +240,7 @@ static int pass(struct readback *b, int64_t end, const struct wvec *x, struct lw
 	return 0;
 }
 
-static int compare(struct readback *b, struct lwm_err *e)
+static int compare_vectors(struct readback *b, struct lwm_err *e)
 {
 	struct lwm_vfw *w = b->w;
 	for (;;) { /* vectors in the order of their places */
@@ -249,9 +249,9 @@ static int compare(struct readback *b, struct lwm_err *e)
 			if (w->vec[i].bytes && w->vec[i].at >= b->at && (!next || w->vec[i].at < next->at))
 				next = &w->vec[i];
 		if (!next)
-			return pass(b, w->bytes, NULL, e);
-		LWM_TRY(pass(b, next->at, NULL, e));
-		LWM_TRY(pass(b, next->at + next->bytes, next, e));
+			return read_back(b, w->bytes, NULL, e);
+		LWM_TRY(read_back(b, next->at, NULL, e));
+		LWM_TRY(read_back(b, next->at + next->bytes, next, e));
 	}
 }
 
@@ -259,7 +259,7 @@ int lwm_vfw_finish(struct lwm_vfw *w, struct lwm_hash *hash, int64_t *bytes, str
 {
 	struct readback b = { .w = w };
 	int rc;
-	LWM_TRY(complete(w, w->nv, e));
+	LWM_TRY(check_complete(w, w->nv, e));
 	w->sum[w->nsum] = lwm_hash64(w->sum, (size_t)w->nsum * 8, 0);
 	LWM_TRY(lwm_pwrite_all(w->o->fd, w->sum, (w->nsum + 1) * 8, w->vec[w->nv].at, w->o->path, e));
 	if (fsync(w->o->fd))
@@ -267,7 +267,7 @@ int lwm_vfw_finish(struct lwm_vfw *w, struct lwm_hash *hash, int64_t *bytes, str
 	lwm_drop_cache(w->o->fd); /* what is compared is what the disk has */
 	b.h = lwm_hasher_new();
 	b.buf = malloc(BULK);
-	rc = b.h && b.buf ? compare(&b, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->o->path);
+	rc = b.h && b.buf ? compare_vectors(&b, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", w->o->path);
 	if (b.h)
 		*hash = lwm_hasher_end(b.h);
 	free(b.buf);
@@ -324,7 +324,7 @@ static void drop_memory(struct lwm_vfr *r)
 	r->sum = NULL;
 }
 
-static void parked(struct lwm_openfile *f)
+static void drop_parked(struct lwm_openfile *f)
 {
 	drop_memory((struct lwm_vfr *)((char *)f - offsetof(struct lwm_vfr, file)));
 }
@@ -341,7 +341,7 @@ static int load_sums(struct lwm_vfr *r, struct lwm_err *e)
 }
 
 /* The file is open, its sums are there, until done. */
-static int use(struct lwm_vfr *r, struct lwm_err *e)
+static int use_file(struct lwm_vfr *r, struct lwm_err *e)
 {
 	LWM_TRY(lwm_openfile_use(&r->file, e));
 	if (r->sum)
@@ -403,7 +403,7 @@ int lwm_vfr_open(struct lwm_vfr **out, const char *path, const char *schema, con
 	}
 	r->nv = nv;
 	r->file.path = r->path;
-	r->file.parked = parked;
+	r->file.parked = drop_parked;
 	memcpy(v, want, (size_t)nv * sizeof *v);
 	int rc = open_at(r, schema, v, at, e);
 	if (rc < 0)
@@ -481,7 +481,7 @@ int lwm_vfr_read(struct lwm_vfr *r, int vec, int64_t first, int64_t n, void *out
 				r->path, first, first + n, x->v.name, x->v.n);
 	if (n == 0)
 		return 0;
-	LWM_TRY(use(r, e));
+	LWM_TRY(use_file(r, e));
 	int rc = read_bytes(r, x, first * size, (first + n) * size, out, e);
 	lwm_openfile_done(&r->file);
 	return rc;

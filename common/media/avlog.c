@@ -22,7 +22,7 @@ static void keep_line(void *ctx, int level, const char *fmt, va_list ap)
 	snprintf(reason + have, sizeof reason - have, "%s%s", have ? "; " : "", line);
 }
 
-static void install(void)
+static void install_callback(void)
 {
 	av_log_set_callback(keep_line);
 }
@@ -30,7 +30,7 @@ static void install(void)
 void lwm_av_quiet(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	pthread_once(&once, install);
+	pthread_once(&once, install_callback);
 }
 
 void lwm_av_forget(void)

@@ -226,7 +226,7 @@ static void note_packet(struct lwm_decoder *d)
 }
 
 /* Hands the decoder one more packet, or the end. */
-static int feed(struct lwm_decoder *d, struct lwm_err *e)
+static int feed_packet(struct lwm_decoder *d, struct lwm_err *e)
 {
 	int av = av_read_frame(d->fmt, d->pkt);
 	if (av == AVERROR_EOF) {
@@ -266,7 +266,7 @@ static void set_time(struct lwm_decoder *d, AVFrame *f)
 	d->next_pts = av_sat_add64(f->pts, step > 0 ? step : 1);
 }
 
-static int decode(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
+static int decode_frame(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
 {
 	int av;
 	while ((av = avcodec_receive_frame(d->dec, frame)) < 0) {
@@ -277,7 +277,7 @@ static int decode(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
 			d->bad_packets++;
 		if (av == AVERROR_EOF || d->draining)
 			return 0;
-		LWM_TRY(feed(d, e));
+		LWM_TRY(feed_packet(d, e));
 	}
 	d->frames++;
 	if ((int64_t)frame->width * frame->height > d->limit)
@@ -291,14 +291,14 @@ static int decode(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
 int lwm_decoder_next(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e)
 {
 	if (!d->first)
-		return unless_unread(d, decode(d, frame, e), e);
+		return unless_unread(d, decode_frame(d, frame, e), e);
 	av_frame_move_ref(frame, d->first);
 	av_frame_free(&d->first);
 	return 1;
 }
 
 /* What the header did not tell the first frame does. It is kept for its turn. */
-static int meet(struct lwm_decoder *d, struct lwm_err *e)
+static int meet_first(struct lwm_decoder *d, struct lwm_err *e)
 {
 	AVCodecParameters *par = d->st->codecpar;
 	if (par->width > 0 && par->height > 0 && par->format >= 0)
@@ -306,7 +306,7 @@ static int meet(struct lwm_decoder *d, struct lwm_err *e)
 	d->first = av_frame_alloc();
 	if (!d->first)
 		return lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path);
-	int rc = decode(d, d->first, e);
+	int rc = decode_frame(d, d->first, e);
 	if (rc == 1) {
 		par->width = d->first->width;
 		par->height = d->first->height;
@@ -345,7 +345,7 @@ int lwm_decoder_open(struct lwm_decoder **out, const char *path, int64_t max_pix
 	d->still = is_still(d->fmt);
 	LWM_GO(probe_streams(d, e));
 	LWM_GO(open_codec(d, e));
-	LWM_GO(meet(d, e));
+	LWM_GO(meet_first(d, e));
 	LWM_GO(unless_unread(d, 0, e));
 	*out = d;
 	return 0;

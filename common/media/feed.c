@@ -40,7 +40,7 @@ static struct slot *free_slot(struct lwm_feed *f)
 	return s;
 }
 
-static void publish(struct lwm_feed *f, bool done)
+static void publish_slot(struct lwm_feed *f, bool done)
 {
 	pthread_mutex_lock(&f->lock);
 	if (done)
@@ -68,7 +68,7 @@ static int make_room(struct slot *s, int64_t frames, int width, int height, stru
 }
 
 /* Fills a batch from an open clip. */
-static int fill(struct lwm_feed *f, struct lwm_frames *c, struct slot *s, struct lwm_err *e)
+static int fill_batch(struct lwm_feed *f, struct lwm_frames *c, struct slot *s, struct lwm_err *e)
 {
 	struct lwm_frames_info info = lwm_frames_info(c);
 	size_t one = (size_t)info.width * (size_t)info.height * 3;
@@ -106,7 +106,7 @@ static bool one_clip(struct lwm_feed *f, int64_t i)
 		s->b.clip = i;
 		s->b.first = given;
 		if (rc == 0)
-			rc = fill(f, c, s, &e);
+			rc = fill_batch(f, c, s, &e);
 		if (rc < 0) {
 			s->b.rc = rc;
 			s->b.err = e;
@@ -115,19 +115,19 @@ static bool one_clip(struct lwm_feed *f, int64_t i)
 		}
 		given += s->b.n;
 		last = s->b.last;
-		publish(f, false);
+		publish_slot(f, false);
 	}
 	lwm_frames_close(c);
 	return last;
 }
 
-static void *run(void *arg)
+static void *read_clips(void *arg)
 {
 	struct lwm_feed *f = arg;
 	for (int64_t i = 0; i < f->n; i++)
 		if (!one_clip(f, i))
 			break;
-	publish(f, true);
+	publish_slot(f, true);
 	return NULL;
 }
 
@@ -144,7 +144,7 @@ int lwm_feed_open(struct lwm_feed **out, char *const *paths, int64_t n, const st
 	f->per = frames_per_batch > 0 && frames_per_batch < 1 << 20 ? frames_per_batch : 1;
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->changed, NULL);
-	int err = pthread_create(&f->thread, NULL, run, f);
+	int err = pthread_create(&f->thread, NULL, read_clips, f);
 	f->started = err == 0;
 	if (err) {
 		lwm_feed_close(f);

@@ -29,7 +29,7 @@ struct lwm_frames {
 };
 
 /* Number behind fps of the i-th frame that is handed out. */
-static int64_t wanted(const struct lwm_frames *f, int64_t i)
+static int64_t wanted_number(const struct lwm_frames *f, int64_t i)
 {
 	int64_t s = f->o.sample_frames;
 	if (!s || f->total <= s)
@@ -102,7 +102,7 @@ static int pull_one(struct lwm_frames *f, bool count_only, struct lwm_err *e)
 	}
 }
 
-static int reopen(struct lwm_frames *f, const char *path, struct lwm_err *e)
+static int reopen_clip(struct lwm_frames *f, const char *path, struct lwm_err *e)
 {
 	lwm_graph_close(f->g);
 	lwm_decoder_close(f->d);
@@ -124,14 +124,14 @@ static int check_damage(struct lwm_frames *f, struct lwm_err *e)
 }
 
 /* The end of a whole stream: nothing decoded or damage is an error unless the caller wants what there is. */
-static int finish(struct lwm_frames *f, struct lwm_err *e)
+static int finish_clip(struct lwm_frames *f, struct lwm_err *e)
 {
 	f->ended = true;
 	if (f->d->frames == 0 || f->given == 0)
 		return lwm_fail(e, LWM_EDATA, "%s: no frames: %lld packets of video, %lld decoded%s%s", f->path,
 				(long long)f->d->packets, (long long)f->d->frames, lwm_av_reason()[0] ? "; " : "",
 				lwm_av_reason());
-	if (f->total >= 0 && wanted(f, f->given) < f->total)
+	if (f->total >= 0 && wanted_number(f, f->given) < f->total)
 		return lwm_fail(e, LWM_EDATA, "%s: gave %lld frames the first time and %lld the second", f->path,
 				(long long)f->total, (long long)f->seen);
 	return check_damage(f, e);
@@ -146,16 +146,16 @@ static int count_frames(struct lwm_frames *f, struct lwm_err *e)
 		return rc;
 	f->total = f->seen;
 	LWM_TRY(check_damage(f, e));
-	return reopen(f, f->path, e);
+	return reopen_clip(f, f->path, e);
 }
 
 /* A number of frames, -1 where a header's numbers give none. */
-static int64_t whole(double frames)
+static int64_t whole_frames(double frames)
 {
 	return frames >= 0 && frames < 9e15 ? (int64_t)(frames + 0.5) : -1;
 }
 
-static void estimate(struct lwm_frames *f)
+static void estimate_frames(struct lwm_frames *f)
 {
 	struct lwm_frames_info *n = &f->info;
 	double t = n->duration;
@@ -168,11 +168,11 @@ static void estimate(struct lwm_frames *f)
 			t = f->o.end;
 		t -= f->o.start;
 		if (f->o.fps > 0 && t > 0)
-			n->frames = whole(t * f->o.fps);
+			n->frames = whole_frames(t * f->o.fps);
 		else if (f->d->st->nb_frames > 0 && f->o.start <= 0 && f->o.end <= 0)
 			n->frames = f->d->st->nb_frames;
 		else
-			n->frames = n->fps > 0 && t > 0 ? whole(t * n->fps) : -1;
+			n->frames = n->fps > 0 && t > 0 ? whole_frames(t * n->fps) : -1;
 	}
 	if (f->total >= 0)
 		n->frames = f->total;
@@ -182,7 +182,7 @@ static void estimate(struct lwm_frames *f)
 		n->frames = f->o.max_frames;
 }
 
-static int describe(struct lwm_frames *f, struct lwm_err *e)
+static int describe_clip(struct lwm_frames *f, struct lwm_err *e)
 {
 	struct lwm_frames_info *n = &f->info;
 	const AVCodecParameters *par = f->d->st->codecpar;
@@ -219,11 +219,11 @@ int lwm_frames_open(struct lwm_frames **out, const char *path, const struct lwm_
 		LWM_GO(lwm_paths_expand(&f->images, path, lwm_image_suffixes, e));
 		f->total = f->images.n;
 	}
-	LWM_GO(reopen(f, f->images.n ? f->images.v[0] : path, e));
+	LWM_GO(reopen_clip(f, f->images.n ? f->images.v[0] : path, e));
 	if (f->o.sample_frames && !f->images.n && !f->d->still)
 		LWM_GO(count_frames(f, e));
-	LWM_GO(describe(f, e));
-	estimate(f);
+	LWM_GO(describe_clip(f, e));
+	estimate_frames(f);
 	*out = f;
 	return 0;
 out:
@@ -251,11 +251,11 @@ static int copy_out(struct lwm_frames *f, uint8_t *rgb, struct lwm_err *e)
 
 static int next_of_folder(struct lwm_frames *f, uint8_t *rgb, double *seconds, struct lwm_err *e)
 {
-	int64_t i = wanted(f, f->given);
+	int64_t i = wanted_number(f, f->given);
 	if (i >= f->images.n)
 		return 0;
 	if (f->given > 0 || i > 0)
-		LWM_TRY(reopen(f, f->images.v[i], e));
+		LWM_TRY(reopen_clip(f, f->images.v[i], e));
 	int rc = pull_one(f, false, e);
 	if (rc < 0)
 		return rc;
@@ -277,13 +277,13 @@ int lwm_frames_next(struct lwm_frames *f, uint8_t *rgb, double *seconds, struct 
 		return 0;
 	if (f->images.n)
 		return next_of_folder(f, rgb, seconds, e);
-	int64_t want = wanted(f, f->given);
+	int64_t want = wanted_number(f, f->given);
 	while ((rc = pull_one(f, false, e)) == 1 && f->seen - 1 < want)
 		av_frame_unref(f->out);
 	if (rc < 0)
 		return rc;
 	if (rc == 0)
-		return finish(f, e);
+		return finish_clip(f, e);
 	if (seconds)
 		*seconds = lwm_graph_seconds(f->g, f->out);
 	LWM_TRY(copy_out(f, rgb, e));
@@ -310,7 +310,7 @@ void lwm_frames_close(struct lwm_frames *f)
 }
 
 /* Room for one more frame of `one` bytes. */
-static int grow(uint8_t **rgb, int64_t n, int64_t one, int64_t limit, int64_t *cap, const char *path,
+static int grow_room(uint8_t **rgb, int64_t n, int64_t one, int64_t limit, int64_t *cap, const char *path,
 		struct lwm_err *e)
 {
 	if (n < *cap)
@@ -342,7 +342,7 @@ int lwm_frames_read(const char *path, const struct lwm_frames_opts *opts, int64_
 	int64_t one = (int64_t)f->info.width * f->info.height * 3;
 	for (;;) {
 		/* One frame of slack, so that the end can be seen before the limit is. */
-		LWM_GO(grow(rgb, *n, one, limit + one, &cap, path, e));
+		LWM_GO(grow_room(rgb, *n, one, limit + one, &cap, path, e));
 		LWM_GO(lwm_frames_next(f, *rgb + *n * one, NULL, e));
 		if (rc == 0)
 			break;

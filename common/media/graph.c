@@ -39,7 +39,7 @@ static int64_t half_to_even(int64_t d)
 	return d / 2 + (d & d / 2 & 1);
 }
 
-static struct cover cover(int64_t sw, int64_t sh, int64_t w, int64_t h)
+static struct cover cover_size(int64_t sw, int64_t sh, int64_t w, int64_t h)
 {
 	struct cover c = { w, h, 0, 0 };
 	if (w * sh >= h * sw)
@@ -62,7 +62,7 @@ static int check_scaled(const struct lwm_decoder *d, const struct cover *c, int6
 }
 
 /* The filter string of frames.h. */
-static int filters(char *s, size_t n, const struct lwm_decoder *d, const AVFrame *first,
+static int filter_chain(char *s, size_t n, const struct lwm_decoder *d, const AVFrame *first,
 		   const struct lwm_frames_opts *o, bool count_only, struct lwm_err *e)
 {
 	static const char flags[] = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact";
@@ -86,7 +86,7 @@ static int filters(char *s, size_t n, const struct lwm_decoder *d, const AVFrame
 	LWM_TRY(lwm_graph_size(o, (int)sw, (int)sh, &w, &h, d->path, e));
 	at += snprintf(s + at, n - (size_t)at, "%s", turn[d->rotate / 90]);
 	if (o->width) {
-		struct cover c = cover(sw, sh, w, h);
+		struct cover c = cover_size(sw, sh, w, h);
 		LWM_TRY(check_scaled(d, &c, sw, sh, e));
 		snprintf(s + at, n - (size_t)at, "scale=w=%d:h=%d:%s,crop=%d:%d:%d:%d,setsar=1,format=rgb24", (int)c.w, (int)c.h,
 			 flags, w, h, (int)c.x, (int)c.y);
@@ -96,7 +96,7 @@ static int filters(char *s, size_t n, const struct lwm_decoder *d, const AVFrame
 	return 0;
 }
 
-static int build(struct lwm_graph *g, const struct lwm_decoder *d, const AVFrame *f, const char *chain,
+static int build_graph(struct lwm_graph *g, const struct lwm_decoder *d, const AVFrame *f, const char *chain,
 		 struct lwm_err *e)
 {
 	char args[256];
@@ -133,7 +133,7 @@ int lwm_graph_open(struct lwm_graph **out, const struct lwm_decoder *d, const AV
 {
 	char chain[512];
 	*out = NULL;
-	LWM_TRY(filters(chain, sizeof chain, d, first, o, count_only, e));
+	LWM_TRY(filter_chain(chain, sizeof chain, d, first, o, count_only, e));
 	LWM_TRY(lwm_media_room(d->path, (int64_t)first->width * first->height, d->still, e));
 	struct lwm_graph *g = calloc(1, sizeof *g);
 	if (!g)
@@ -142,7 +142,7 @@ int lwm_graph_open(struct lwm_graph **out, const struct lwm_decoder *d, const AV
 	g->width = first->width;
 	g->height = first->height;
 	g->format = first->format;
-	int rc = build(g, d, first, chain, e);
+	int rc = build_graph(g, d, first, chain, e);
 	if (rc < 0) {
 		lwm_graph_close(g);
 		return rc;

@@ -20,7 +20,7 @@ static int check_size(int width, int height, struct lwm_err *e)
 }
 
 /* rgb with its last column and row doubled up to dst size; malloc'ed. */
-static uint8_t *padded(const uint8_t *rgb, int w, int h, int dw, int dh)
+static uint8_t *padded_copy(const uint8_t *rgb, int w, int h, int dw, int dh)
 {
 	uint8_t *p = malloc((size_t)dw * (size_t)dh * 3);
 	for (int y = 0; p && y < dh; y++) {
@@ -33,7 +33,7 @@ static uint8_t *padded(const uint8_t *rgb, int w, int h, int dw, int dh)
 	return p;
 }
 
-static int convert(AVFrame *f, const uint8_t *src, struct lwm_err *e)
+static int convert_rgb(AVFrame *f, const uint8_t *src, struct lwm_err *e)
 {
 	int stride[4] = { f->width * 3, 0, 0, 0 };
 	const uint8_t *plane[4] = { src, NULL, NULL, NULL };
@@ -67,11 +67,11 @@ int lwm_frame_from_rgb(AVFrame **out, const uint8_t *rgb, int width, int height,
 	if (av_frame_get_buffer(f, 0) < 0)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory for a frame of %d x %d", dst_width, dst_height));
 	if (dst_width != width || dst_height != height) {
-		pad = padded(rgb, width, height, dst_width, dst_height);
+		pad = padded_copy(rgb, width, height, dst_width, dst_height);
 		if (!pad)
 			LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory for a frame of %d x %d", dst_width, dst_height));
 	}
-	LWM_GO(convert(f, pad ? pad : rgb, e));
+	LWM_GO(convert_rgb(f, pad ? pad : rgb, e));
 	*out = f;
 	f = NULL;
 out:

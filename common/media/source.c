@@ -17,7 +17,7 @@ struct handle {
 	int fd;
 };
 
-static int failed(struct lwm_av_source *src)
+static int note_failure(struct lwm_av_source *src)
 {
 	src->error = errno;
 	return AVERROR(errno);
@@ -31,7 +31,7 @@ static int read_some(void *opaque, uint8_t *buf, int n)
 		got = read(h->fd, buf, (size_t)n);
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
-		return failed(h->src);
+		return note_failure(h->src);
 	return got ? (int)got : AVERROR_EOF;
 }
 
@@ -40,7 +40,7 @@ static int64_t seek_to(void *opaque, int64_t at, int whence)
 	struct handle *h = opaque;
 	struct stat st;
 	if (whence & AVSEEK_SIZE)
-		return fstat(h->fd, &st) ? failed(h->src) : st.st_size;
+		return fstat(h->fd, &st) ? note_failure(h->src) : st.st_size;
 	off_t now = lseek(h->fd, at, whence & ~AVSEEK_FORCE);
 	return now < 0 ? AVERROR(errno) : now; /* beyond what a file can have: the numbers in it are bad, not the disk */
 }
@@ -58,7 +58,7 @@ static int open_one(AVFormatContext *s, AVIOContext **pb, const char *url, int f
 	uint8_t *buffer = av_malloc(BUFFER);
 	int fd = h && buffer ? open(src->path, O_RDONLY | O_CLOEXEC) : -1, rc = AVERROR(ENOMEM);
 	if (h && buffer && fd < 0)
-		rc = failed(src);
+		rc = note_failure(src);
 	if (fd >= 0) {
 		*h = (struct handle){ src, fd };
 		*pb = avio_alloc_context(buffer, BUFFER, 0, h, read_some, NULL, seek_to);

@@ -119,7 +119,7 @@ out:
 }
 
 /* Writes what the encoder has ready. */
-static int drain(struct lwm_video *v, struct lwm_err *e)
+static int drain_encoder(struct lwm_video *v, struct lwm_err *e)
 {
 	int av;
 	while ((av = avcodec_receive_packet(v->enc, v->pkt)) >= 0) {
@@ -145,7 +145,7 @@ int lwm_video_add(struct lwm_video *v, const uint8_t *rgb, struct lwm_err *e)
 	av_frame_free(&f);
 	if (av < 0)
 		return lwm_av_fail(e, LWM_EINTERNAL, av, "%s: encoding failed", v->file->path);
-	return drain(v, e);
+	return drain_encoder(v, e);
 }
 
 int lwm_video_commit(struct lwm_video *v, struct lwm_err *e)
@@ -154,7 +154,7 @@ int lwm_video_commit(struct lwm_video *v, struct lwm_err *e)
 	if (v->frames == 0)
 		LWM_GO(lwm_fail(e, LWM_EUSAGE, "%s: a video needs at least one frame", v->file->path));
 	avcodec_send_frame(v->enc, NULL);
-	LWM_GO(drain(v, e));
+	LWM_GO(drain_encoder(v, e));
 	av = av_write_trailer(v->fmt);
 	if (av >= 0)
 		av = v->fmt->pb->error;

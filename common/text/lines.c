@@ -47,7 +47,7 @@ static int fill_raw(struct lwm_lines *l, struct lwm_err *e)
 	return 0;
 }
 
-static int broken(const struct lwm_lines *l, const char *what, struct lwm_err *e)
+static int fail_broken(const struct lwm_lines *l, const char *what, struct lwm_err *e)
 {
 	return lwm_fail(e, LWM_EDATA, "%s: %s", l->path, what);
 }
@@ -64,7 +64,7 @@ static int unpack_step(struct lwm_lines *l, size_t room, size_t *made, struct lw
 }
 
 /* Adds at least one byte to buf, or sets l->end. */
-static int fill(struct lwm_lines *l, struct lwm_err *e)
+static int fill_buffer(struct lwm_lines *l, struct lwm_err *e)
 {
 	size_t made = 0;
 	while (!made && !l->end) {
@@ -74,7 +74,7 @@ static int fill(struct lwm_lines *l, struct lwm_err *e)
 			/* the decoder may still hold output */
 			LWM_TRY(unpack_step(l, room, &made, e));
 			if (!made && l->inside)
-				return broken(l, "its compressed data ends in the middle", e);
+				return fail_broken(l, "its compressed data ends in the middle", e);
 		} else if (l->raw_end && left == 0) {
 			l->end = true;
 		} else if (!l->packed) {
@@ -89,7 +89,7 @@ static int fill(struct lwm_lines *l, struct lwm_err *e)
 	return 0;
 }
 
-static int start(struct lwm_lines *l, struct lwm_err *e)
+static int start_reading(struct lwm_lines *l, struct lwm_err *e)
 {
 	LWM_TRY(fill_raw(l, e));
 	l->packed = lwm_unpacker_of(l->raw, l->raw_n);
@@ -97,7 +97,7 @@ static int start(struct lwm_lines *l, struct lwm_err *e)
 		LWM_TRY(l->packed->begin(&l->unpacking, l->path, e));
 	l->inside = l->packed != NULL;
 	while (l->have < 3 && !l->end)
-		LWM_TRY(fill(l, e));
+		LWM_TRY(fill_buffer(l, e));
 	if (l->have >= 3 && !memcmp(l->buf, "\xef\xbb\xbf", 3))
 		l->at = 3;
 	return 0;
@@ -124,7 +124,7 @@ int lwm_lines_open(struct lwm_lines **out, const char *path, size_t max_line, st
 		rc = lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot open", path);
 		goto out;
 	}
-	LWM_GO(start(l, e));
+	LWM_GO(start_reading(l, e));
 	*out = l;
 out:
 	if (rc < 0)
@@ -177,7 +177,7 @@ int lwm_lines_next(struct lwm_lines *l, const char **line, size_t *n, bool *too_
 			seen = l->have - l->at;
 			LWM_TRY(make_room(l, e));
 			seen = l->skipping ? 0 : seen;
-			LWM_TRY(fill(l, e));
+			LWM_TRY(fill_buffer(l, e));
 			continue;
 		}
 		size_t stop = end ? (size_t)(end - l->buf) : l->have;

@@ -231,7 +231,7 @@ static int encode_bytes(const char *text, size_t n, struct lwm_ids *ids, struct 
 	return 0;
 }
 
-static int encode(struct lwm_tokenizer *t, bool prefix, const char *text, size_t n, struct lwm_ids *ids,
+static int encode_text(struct lwm_tokenizer *t, bool prefix, const char *text, size_t n, struct lwm_ids *ids,
 		  struct lwm_err *e)
 {
 	if (!t->rest)
@@ -257,13 +257,13 @@ static int encode(struct lwm_tokenizer *t, bool prefix, const char *text, size_t
 
 int lwm_tokenizer_encode(struct lwm_tokenizer *t, const char *text, size_t n, struct lwm_ids *ids, struct lwm_err *e)
 {
-	return encode(t, true, text, n, ids, e);
+	return encode_text(t, true, text, n, ids, e);
 }
 
 int lwm_tokenizer_encode_rest(struct lwm_tokenizer *t, const char *text, size_t n, struct lwm_ids *ids,
 			      struct lwm_err *e)
 {
-	return encode(t, false, text, n, ids, e);
+	return encode_text(t, false, text, n, ids, e);
 }
 
 void lwm_tokenizer_decode(const struct lwm_tokenizer *t, const int32_t *ids, int64_t n, struct lwm_str *out)

@@ -58,7 +58,7 @@ struct beside {
 };
 
 /* STEM + suffix, or NULL when there is no such file. A folder's stem is its name. */
-static int find(const char *path, const char *suffix, char **out, struct lwm_err *e)
+static int find_beside(const char *path, const char *suffix, char **out, struct lwm_err *e)
 {
 	size_t n = strlen(path);
 	const char *base = lwm_path_base(path), *dot = strrchr(base, '.');
@@ -91,7 +91,7 @@ static int read_beside(struct beside *b, struct lwm_err *e)
 {
 	char *name;
 	int rc = 0;
-	LWM_TRY(find(b->path, ".txt", &name, e));
+	LWM_TRY(find_beside(b->path, ".txt", &name, e));
 	if (name)
 		rc = lwm_read_file(name, TEXT_LIMIT, &b->text, &b->n, e);
 	free(name);
@@ -103,7 +103,7 @@ static int read_beside(struct beside *b, struct lwm_err *e)
 		skip++;
 	if (skip)
 		memmove(b->text, b->text + skip, b->n -= skip);
-	LWM_TRY(find(b->path, ".json", &name, e));
+	LWM_TRY(find_beside(b->path, ".json", &name, e));
 	if (name)
 		rc = lwm_json_read(&b->object, name, TEXT_LIMIT, e);
 	free(name);
@@ -112,7 +112,7 @@ static int read_beside(struct beside *b, struct lwm_err *e)
 	return rc;
 }
 
-static int get(void *user, const char *key, struct lwm_field_value *out, struct lwm_err *e)
+static int get_value(void *user, const char *key, struct lwm_field_value *out, struct lwm_err *e)
 {
 	const struct beside *b = user;
 	*out = (struct lwm_field_value){ 0 };
@@ -143,7 +143,7 @@ int lwm_clip_document(const struct lwm_fields *f, const char *path, const struct
 	lwm_docbuf_reset(d);
 	int rc = read_beside(&b, e);
 	if (rc == 0)
-		rc = lwm_fields_build_from(f, get, &b, number, d, e);
+		rc = lwm_fields_build_from(f, get_value, &b, number, d, e);
 	free(b.text);
 	json_decref(b.object);
 	return rc;
@@ -184,7 +184,7 @@ static int files_of(const char *path, struct lwm_paths *out, struct lwm_err *e)
 	LWM_TRY(folder ? lwm_paths_expand(out, path, lwm_image_suffixes, e) : lwm_paths_add(out, path, e));
 	for (int i = 0; i < 2; i++) {
 		char *name;
-		LWM_TRY(find(path, beside[i], &name, e));
+		LWM_TRY(find_beside(path, beside[i], &name, e));
 		int rc = name ? lwm_paths_add(out, name, e) : 0;
 		free(name);
 		LWM_TRY(rc);

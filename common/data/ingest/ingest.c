@@ -188,7 +188,7 @@ static int write_batch(struct work *k, struct batch *b, struct lwm_err *e)
 /* Encodes `now` while one thread writes `other` and reads the next batch into it; that thread joins the rest when it is
  * done. What comes first in the inputs is told first: *unread says why the inputs cannot be read on, for when all before
  * that place is written. */
-static int turn(struct work *k, struct batch *now, struct batch *other, struct lwm_err *unread, struct lwm_err *e)
+static int take_turn(struct work *k, struct batch *now, struct batch *other, struct lwm_err *unread, struct lwm_err *e)
 {
 	int written = 0, encoded = 0;
 	struct lwm_err why = { 0 };
@@ -237,7 +237,7 @@ static void release_batch(struct batch *b)
 }
 
 /* Asked to stop: what is finished of the open shard is put aside. */
-static int stopped(struct work *k, struct lwm_err *e)
+static int put_aside(struct work *k, struct lwm_err *e)
 {
 	int64_t units;
 	LWM_TRY(lwm_ingest_suspend(&k->o, &units, e));
@@ -253,8 +253,8 @@ static int run_all(struct work *k, struct batch b[2], struct lwm_err *e)
 	for (; b[0].n || b[1].n; now = !now) {
 		double start = lwm_now();
 		if (lwm_stop_wanted() >= LWM_STOP_END)
-			return stopped(k, e);
-		LWM_TRY(turn(k, &b[now], &b[!now], &unread, e));
+			return put_aside(k, e);
+		LWM_TRY(take_turn(k, &b[now], &b[!now], &unread, e));
 		lwm_stop_cost(lwm_now() - start, 0);
 	}
 	if (unread.code && e)
@@ -295,7 +295,7 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static int unique(const struct lwm_paths *p, struct lwm_err *e)
+static int check_unique(const struct lwm_paths *p, struct lwm_err *e)
 {
 	char **v = malloc((size_t)(p->n + 1) * sizeof *v);
 	int rc = 0;
@@ -325,5 +325,5 @@ int lwm_ingest_names(const struct lwm_paths *in, const char *dir, struct lwm_pat
 		free(path);
 		LWM_TRY(rc);
 	}
-	return unique(out, e);
+	return check_unique(out, e);
 }

@@ -43,7 +43,7 @@ int lwm_reader_next(struct lwm_reader *r, struct lwm_record *rec, struct lwm_err
 }
 
 /* Every malformed byte becomes U+FFFD. */
-static int repair(struct lwm_str *text, struct lwm_err *e)
+static int repair_text(struct lwm_str *text, struct lwm_err *e)
 {
 	struct lwm_str out = { 0 };
 	for (size_t i = 0; i < text->len;) {
@@ -67,7 +67,7 @@ static int64_t number_of(const struct lwm_record *rec, const char *path)
 	return (int64_t)((lwm_hash64(base, strlen(base), 0) + (uint64_t)rec->line) & INT64_MAX);
 }
 
-static void filter(struct lwm_record *rec, const struct lwm_ingest_cfg *c)
+static void filter_record(struct lwm_record *rec, const struct lwm_ingest_cfg *c)
 {
 	int32_t bos = lwm_tokenizer_bos(c->tokenizer), eos = lwm_tokenizer_eos(c->tokenizer);
 	int64_t n = rec->doc.ids.n, content = 0;
@@ -95,7 +95,7 @@ int lwm_record_encode(struct lwm_record *rec, const struct lwm_ingest_cfg *c, co
 	bool any_bytes = rec->format->is_text && lwm_tokenizer_is_bytes(c->tokenizer);
 	size_t bad = any_bytes ? n : lwm_utf8_check(lwm_str_get(&rec->text), n);
 	if (bad < n && c->replace_bad_utf8) {
-		LWM_TRY(repair(&rec->text, e));
+		LWM_TRY(repair_text(&rec->text, e));
 	} else if (bad < n) {
 		lwm_record_refuse(rec, "bad utf-8");
 		lwm_fail(&rec->why, LWM_EDATA, "%s: malformed UTF-8 in the record at line %" PRId64 ", byte %zu of it",
@@ -113,6 +113,6 @@ int lwm_record_encode(struct lwm_record *rec, const struct lwm_ingest_cfg *c, co
 			*e = rec->why;
 		return rc;
 	}
-	filter(rec, c);
+	filter_record(rec, c);
 	return 0;
 }

@@ -10,7 +10,7 @@ static bool is_vision(const struct lwm_loader *l, int32_t target)
 
 /* Targets of one row, and weight 1 where they count. The mask belongs to the target (rowshard.h); the last token of a segment has
  * none. A row may hold a token more than the batch: the target of the last one. */
-static void labels(const struct lwm_loader *l, const struct lwm_row *r, struct lwm_batch *b, int64_t at)
+static void set_labels(const struct lwm_loader *l, const struct lwm_row *r, struct lwm_batch *b, int64_t at)
 {
 	int32_t *target = b->targets + at;
 	float *weight = b->weights + at;
@@ -24,7 +24,7 @@ static void labels(const struct lwm_loader *l, const struct lwm_row *r, struct l
 }
 
 /* Weights of one unit, positions [at, at + n): a segment, or a row. */
-static void weigh(const struct lwm_loader *l, struct lwm_batch *b, int64_t at, int64_t n)
+static void set_weights(const struct lwm_loader *l, struct lwm_batch *b, int64_t at, int64_t n)
 {
 	const int32_t *target = b->targets + at;
 	float *weight = b->weights + at, each[2];
@@ -50,16 +50,16 @@ static void add_row(const struct lwm_loader *l, const struct lwm_row *r, struct 
 	memcpy(b->positions + at, r->position, (size_t)b->seq * sizeof *r->position);
 	for (int64_t t = 0; t < b->seq; t++)
 		b->segments[at + t] = r->segment[t] < 0 ? -1 : r->segment[t] + (int32_t)b->segments_n;
-	labels(l, r, b, at);
+	set_labels(l, r, b, at);
 	for (int64_t i = 0; i < r->nseg && r->seg[i].start < b->seq; i++) {
 		int64_t start = r->seg[i].start, room = b->seq - start, n = r->seg[i].len < room ? r->seg[i].len : room;
 		b->segments_n++;
 		b->tokens_n += n;
 		if (l->cfg.weighting == LWM_PER_EXAMPLE)
-			weigh(l, b, at + start, n);
+			set_weights(l, b, at + start, n);
 	}
 	if (l->cfg.weighting != LWM_PER_EXAMPLE)
-		weigh(l, b, at, b->seq);
+		set_weights(l, b, at, b->seq);
 }
 
 /* A row of nothing: no sum takes anything from it. */

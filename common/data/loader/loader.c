@@ -52,7 +52,7 @@ static int alloc_batch(struct lwm_loader *l, struct lwm_batch *b, struct lwm_err
 	return 0;
 }
 
-static void *prefetch(void *user);
+static void *fill_ahead(void *user);
 
 int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, struct lwm_err *e)
 {
@@ -80,7 +80,7 @@ int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, s
 	LWM_GO(lwm_loader_hold_out(l, e));
 	LWM_GO(alloc_batch(l, &l->slot[0].b, e));
 	LWM_GO(alloc_batch(l, &l->slot[1].b, e));
-	if (cfg->prefetch && pthread_create(&l->thread, NULL, prefetch, l)) {
+	if (cfg->prefetch && pthread_create(&l->thread, NULL, fill_ahead, l)) {
 		rc = lwm_fail(e, LWM_EMEMORY, "cannot start the loader's thread");
 		goto out;
 	}
@@ -131,7 +131,7 @@ static void fill_slot(struct lwm_loader *l, struct lwm_loader_slot *s)
 }
 
 /* Fills wanted slots until told to stop. The row set is this thread's while a slot is wanted, the caller's otherwise. */
-static void *prefetch(void *user)
+static void *fill_ahead(void *user)
 {
 	struct lwm_loader *l = user;
 	pthread_mutex_lock(&l->lock);

@@ -103,7 +103,7 @@ static int share_table(struct lwm_str *table, const struct lwm_loader_cfg *cfg, 
 /* ---- every rank ---- */
 
 /* The next n bytes of the table. */
-static const char *take(const char **at, size_t n)
+static const char *take_bytes(const char **at, size_t n)
 {
 	const char *p = *at;
 	*at += n;
@@ -113,7 +113,7 @@ static const char *take(const char **at, size_t n)
 static int64_t take_number(const char **at)
 {
 	int64_t n;
-	memcpy(&n, take(at, sizeof n), sizeof n);
+	memcpy(&n, take_bytes(at, sizeof n), sizeof n);
 	return n;
 }
 
@@ -145,9 +145,9 @@ static int check_shard(struct lwm_rowset *s, const struct lwm_rowset_shard *x, s
 static int add_shard(struct lwm_rowset *s, struct lwm_rowset_source *src, const char **at, struct lwm_hasher *h, struct lwm_err *e)
 {
 	struct lwm_rowset_shard *x = &s->shard[s->nshards++];
-	memcpy(&x->facts, take(at, sizeof x->facts), sizeof x->facts);
+	memcpy(&x->facts, take_bytes(at, sizeof x->facts), sizeof x->facts);
 	size_t n = (size_t)take_number(at);
-	x->path = strndup(take(at, n), n);
+	x->path = strndup(take_bytes(at, n), n);
 	if (!x->path)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
 	LWM_TRY(check_shard(s, x, e));

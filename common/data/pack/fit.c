@@ -47,7 +47,7 @@ static void bits_remove(struct bits *b, int64_t x)
 	}
 }
 
-static int high(uint64_t m)
+static int highest_bit(uint64_t m)
 {
 	return 63 - __builtin_clzll(m);
 }
@@ -59,9 +59,9 @@ static int64_t bits_last(const struct bits *b, int64_t x)
 		int64_t w = x >> 6;
 		uint64_t m = b->level[i][w] & (~0ULL >> (63 - (x & 63)));
 		if (m) {
-			x = w << 6 | high(m);
+			x = w << 6 | highest_bit(m);
 			while (i-- > 0)
-				x = x << 6 | high(b->level[i][x]);
+				x = x << 6 | highest_bit(b->level[i][x]);
 			return x;
 		}
 		x = w - 1;
@@ -79,7 +79,7 @@ struct fit {
 	int64_t first, left, tokens; /* first piece not placed, how many there are, their tokens */
 };
 
-static int64_t take(struct fit *f, int64_t len, int64_t row)
+static int64_t take_piece(struct fit *f, int64_t len, int64_t row)
 {
 	int64_t i = f->head[len];
 	f->head[len] = f->next[i];
@@ -109,8 +109,8 @@ static int64_t take_best(struct fit *f, int64_t room, int64_t x, int64_t row)
 		}
 		a = bits_last(&f->lengths, a - 1);
 	}
-	int64_t taken = take(f, best, row);
-	return with ? taken + take(f, with, row) : taken;
+	int64_t taken = take_piece(f, best, row);
+	return with ? taken + take_piece(f, with, row) : taken;
 }
 
 /* in_order: the longest piece, then the middle of the row in order; else longest first throughout. */
@@ -120,17 +120,17 @@ static int64_t fill_rows(struct fit *f, int64_t cap, bool in_order)
 	for (; f->left; rows++) {
 		int64_t room = cap, x;
 		if (in_order)
-			room -= take(f, bits_last(&f->lengths, cap), rows);
+			room -= take_piece(f, bits_last(&f->lengths, cap), rows);
 		while (f->left && (x = bits_last(&f->lengths, room)) > 0) {
 			int64_t next = in_order ? f->len[f->first] : x;
 			bool wide = in_order ? 2 * room * f->left > 5 * f->tokens : room >= 3 * x;
-			room -= wide && next <= room ? take(f, next, rows) : take_best(f, room, x, rows);
+			room -= wide && next <= room ? take_piece(f, next, rows) : take_best(f, room, x, rows);
 		}
 	}
 	return rows;
 }
 
-static int64_t fit(struct fit *f, int64_t n, int64_t cap, bool in_order)
+static int64_t fit_pieces(struct fit *f, int64_t n, int64_t cap, bool in_order)
 {
 	f->left = n;
 	f->first = f->tokens = 0;
@@ -163,10 +163,10 @@ int64_t lwm_pack_best_fit(const int64_t *len, int64_t n, int64_t cap, int64_t *r
 		rows = lwm_fail(e, LWM_EMEMORY, "out of memory to pack %" PRId64 " pieces", n);
 		goto out;
 	}
-	rows = fit(&f, n, cap, true);
+	rows = fit_pieces(&f, n, cap, true);
 	memcpy(row, f.row, (size_t)n * sizeof *row);
 	if ((double)total < GOOD * (double)rows * (double)cap) { /* few pieces a row: the other way may be better */
-		int64_t other = fit(&f, n, cap, false);
+		int64_t other = fit_pieces(&f, n, cap, false);
 		if (other < rows) {
 			rows = other;
 			memcpy(row, f.row, (size_t)n * sizeof *row);

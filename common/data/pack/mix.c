@@ -9,7 +9,7 @@
 
 enum { CHUNK_DOCS = 256, CHUNK_TOKENS = 256 << 10 };
 
-static int grow(void *buf, int64_t *cap, int64_t need, size_t size, struct lwm_err *e)
+static int grow_array(void *buf, int64_t *cap, int64_t need, size_t size, struct lwm_err *e)
 {
 	void **p = buf;
 	if (need <= *cap)
@@ -64,7 +64,7 @@ static int add_chunks(struct lwm_mix *m, struct lwm_mix_source *s, int64_t shard
 		int64_t n = docs - first < per ? docs - first : per;
 		if ((*number)++ % tasks != c->task)
 			continue;
-		LWM_TRY(grow(&s->chunk, &s->cap, s->nchunks + 1, sizeof *s->chunk, e));
+		LWM_TRY(grow_array(&s->chunk, &s->cap, s->nchunks + 1, sizeof *s->chunk, e));
 		s->chunk[s->nchunks++] = (struct lwm_mix_chunk){ shard, first, n };
 		LWM_TRY(lwm_docs_lengths(h, first, n, len, e));
 		for (int64_t i = 0; i < n; i++) {
@@ -159,9 +159,9 @@ static int read_chunk(struct lwm_mix *m, const struct lwm_mix_chunk *c, struct l
 	const struct lwm_mix_shard *x = &m->shard[c->shard];
 	int64_t token[CHUNK_DOCS + 1], run[CHUNK_DOCS + 1], n = c->n;
 	LWM_TRY(lwm_docs_extents(x->h, c->first, n, token, run, e));
-	LWM_TRY(grow(&w->piece, &w->cap, w->n + 2 * n, sizeof *w->piece, e));
-	LWM_TRY(grow(&w->tokens, &w->tokens_cap, w->ntokens + token[n] - token[0], sizeof *w->tokens, e));
-	LWM_TRY(grow(&w->runs, &w->runs_cap, w->nruns + run[n] - run[0], sizeof *w->runs, e));
+	LWM_TRY(grow_array(&w->piece, &w->cap, w->n + 2 * n, sizeof *w->piece, e));
+	LWM_TRY(grow_array(&w->tokens, &w->tokens_cap, w->ntokens + token[n] - token[0], sizeof *w->tokens, e));
+	LWM_TRY(grow_array(&w->runs, &w->runs_cap, w->nruns + run[n] - run[0], sizeof *w->runs, e));
 	LWM_TRY(lwm_docs_read_many(x->h, n, token, run, w->tokens + w->ntokens, w->runs + w->nruns, e));
 	for (int64_t i = 0; i < n; i++)
 		w->piece[w->n + n + i] = (struct lwm_piece_at){
@@ -201,7 +201,7 @@ static int add_document(struct lwm_mix *m, const struct lwm_piece_at *doc, int64
 		p.tok += off;
 		p.off = off;
 		off += p.len;
-		LWM_TRY(grow(&w->piece, &w->cap, w->n + 1, sizeof *w->piece, e));
+		LWM_TRY(grow_array(&w->piece, &w->cap, w->n + 1, sizeof *w->piece, e));
 		w->piece[w->n++] = p;
 		m->st->pieces++;
 	}

@@ -12,14 +12,14 @@
 
 enum { REPORT_LIMIT = 1 << 28 };
 
-static bool arrayed(const struct lwm_pack_cfg *c)
+static bool is_arrayed(const struct lwm_pack_cfg *c)
 {
 	return c->tasks > 1;
 }
 
 bool lwm_pack_in_folder(const struct lwm_pack_cfg *c)
 {
-	return c->rows_per_shard > 0 || arrayed(c);
+	return c->rows_per_shard > 0 || is_arrayed(c);
 }
 
 int64_t lwm_pack_row_tokens(const struct lwm_pack_cfg *c)
@@ -33,9 +33,9 @@ static char *shard_path(const struct lwm_pack_cfg *c, int64_t shard)
 	int n;
 	if (!lwm_pack_in_folder(c))
 		return strdup(c->output);
-	if (arrayed(c) && !c->rows_per_shard)
+	if (is_arrayed(c) && !c->rows_per_shard)
 		n = asprintf(&p, "%s/rows-%05" PRId64 ".rows.h5", c->output, c->task);
-	else if (arrayed(c))
+	else if (is_arrayed(c))
 		n = asprintf(&p, "%s/rows-%05" PRId64 "-%05" PRId64 ".rows.h5", c->output, c->task, shard);
 	else
 		n = asprintf(&p, "%s/rows-%05" PRId64 ".rows.h5", c->output, shard);
@@ -45,7 +45,7 @@ static char *shard_path(const struct lwm_pack_cfg *c, int64_t shard)
 char *lwm_pack_report_path(const struct lwm_pack_cfg *c)
 {
 	char *p;
-	int n = arrayed(c) ? asprintf(&p, "%s/rows-%05" PRId64 ".report.json", c->output, c->task)
+	int n = is_arrayed(c) ? asprintf(&p, "%s/rows-%05" PRId64 ".report.json", c->output, c->task)
 			   : asprintf(&p, "%s/rows.report.json", c->output);
 	return n < 0 ? NULL : p;
 }
@@ -202,7 +202,7 @@ static char *part_mark(const struct lwm_pack_cfg *c, int64_t task)
 int lwm_pack_index(const struct lwm_pack_cfg *c, struct lwm_err *e)
 {
 	bool whole = true;
-	for (int64_t t = 0; arrayed(c) && t < c->tasks && whole; t++) {
+	for (int64_t t = 0; is_arrayed(c) && t < c->tasks && whole; t++) {
 		char *mark = part_mark(c, t);
 		if (!mark)
 			return lwm_fail(e, LWM_EMEMORY, "out of memory for a path");
@@ -224,7 +224,7 @@ static int add_inputs(struct lwm_pack_out *o, struct lwm_err *e)
 	return 0;
 }
 
-static int create(struct lwm_pack_out *o, bool replace, struct lwm_err *e)
+static int create_shard(struct lwm_pack_out *o, bool replace, struct lwm_err *e)
 {
 	struct lwm_rows_meta meta = { .seq = lwm_pack_row_tokens(o->cfg), .vocab_text = o->mix->vocab_text,
 				      .vocab_vision = o->mix->vocab_vision, .tokenizer = o->mix->tokenizer,
@@ -249,7 +249,7 @@ static int open_shard(struct lwm_pack_out *o, struct lwm_err *e)
 	o->in_shard = 0;
 	o->open = true;
 	if (rc == 0)
-		return create(o, replace, e);
+		return create_shard(o, replace, e);
 	o->st->shards_before++;
 	return 0;
 }

@@ -153,7 +153,7 @@ static int emit_padded(struct packer *k, struct lwm_err *e)
 	return 0;
 }
 
-static int reserve(struct packer *k, int64_t n, struct lwm_err *e)
+static int reserve_pieces(struct packer *k, int64_t n, struct lwm_err *e)
 {
 	if (n <= k->cap)
 		return 0;
@@ -169,7 +169,7 @@ static int reserve(struct packer *k, int64_t n, struct lwm_err *e)
 }
 
 /* item[first[r]] .. item[first[r+1]-1] become the pieces of row r. */
-static void group(struct packer *k, int64_t rows)
+static void group_rows(struct packer *k, int64_t rows)
 {
 	memset(k->first, 0, (size_t)(rows + 1) * sizeof *k->first);
 	for (int64_t i = 0; i < k->w.n; i++)
@@ -184,7 +184,7 @@ static void group(struct packer *k, int64_t rows)
 }
 
 /* Is the row so empty, and are its pieces so fresh, that they are better tried again? */
-static bool poor(const struct packer *k, int64_t r)
+static bool is_poor(const struct packer *k, int64_t r)
 {
 	int64_t tokens = 0;
 	for (int64_t i = k->first[r]; i < k->first[r + 1]; i++) {
@@ -203,7 +203,7 @@ static int by_place(const void *a, const void *b)
 
 /* Keeps the marked pieces (place -1) at the start of the window's memory. A document's pieces share its runs, so a
  * run list may be copied more than once. */
-static int keep(struct packer *k, struct lwm_err *e)
+static int keep_pieces(struct packer *k, struct lwm_err *e)
 {
 	struct lwm_window *w = &k->w, old = *w;
 	int64_t n = 0, at = 0, runs = 0;
@@ -244,16 +244,16 @@ static int emit_masked(struct packer *k, bool last, struct lwm_err *e)
 	int64_t rows, room = w->n / 4;
 	if (w->n == 0)
 		return 0;
-	LWM_TRY(reserve(k, w->n, e));
+	LWM_TRY(reserve_pieces(k, w->n, e));
 	for (int64_t i = 0; i < w->n; i++)
 		k->len[i] = w->piece[i].len;
 	rows = lwm_pack_best_fit(k->len, w->n, c->seq_length, k->place, e);
 	if (rows < 0)
 		return (int)rows;
-	group(k, rows);
+	group_rows(k, rows);
 	for (int64_t r = rows - 1; r >= 0 && !last; r--) {
 		int64_t n = k->first[r + 1] - k->first[r];
-		if (!poor(k, r) || n > room)
+		if (!is_poor(k, r) || n > room)
 			continue;
 		for (int64_t i = k->first[r]; i < k->first[r + 1]; i++)
 			k->place[k->item[i]] = -1;
@@ -265,7 +265,7 @@ static int emit_masked(struct packer *k, bool last, struct lwm_err *e)
 		if (k->place[k->item[k->first[r]]] >= 0)
 			LWM_TRY(emit_row(k, k->item + k->first[r], k->first[r + 1] - k->first[r], e));
 	}
-	return keep(k, e);
+	return keep_pieces(k, e);
 }
 
 static int emit_window(struct packer *k, bool last, struct lwm_err *e)
@@ -278,7 +278,7 @@ static int emit_window(struct packer *k, bool last, struct lwm_err *e)
 	return rc;
 }
 
-static int pack(struct packer *k, struct lwm_err *e)
+static int pack_windows(struct packer *k, struct lwm_err *e)
 {
 	const struct lwm_pack_cfg *c = k->c;
 	int64_t docs = c->window > 0 ? c->window : WINDOW_DOCS;
@@ -372,7 +372,7 @@ static int write_report(struct packer *k, json_t **report, struct lwm_err *e)
 	return rc;
 }
 
-static void release(struct packer *k)
+static void release_packer(struct packer *k)
 {
 	lwm_pack_out_release(&k->out);
 	lwm_mix_release(&k->mix);
@@ -414,11 +414,11 @@ int lwm_pack_run(const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *stats, j
 	}
 	LWM_GO(lwm_mix_open(&k.mix, cfg, stats, e));
 	LWM_GO(lwm_pack_inputs_stand(&k.out, e));
-	LWM_GO(pack(&k, e));
+	LWM_GO(pack_windows(&k, e));
 	finish_stats(&k);
 	LWM_GO(write_report(&k, report, e));
 	LWM_GO(lwm_pack_index(cfg, e));
 out:
-	release(&k);
+	release_packer(&k);
 	return rc;
 }
