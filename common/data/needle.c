@@ -1,3 +1,4 @@
+/* The words of the needle-in-a-haystack evaluation, as published. */
 #include "common/data/needle.h"
 
 #include <inttypes.h>

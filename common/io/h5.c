@@ -1,3 +1,9 @@
+/* All that HDF5 does for us: it lays out a file (names, types, places) and reads such a layout back. Values never pass through it.
+ *
+ *	create   HDF5 builds the structure in memory (h5_mem.c), its bytes go into the file, the vectors get their places in it
+ *	open     HDF5 reads the structure; what it found is checked, a descriptor of the same file is taken over, HDF5 lets go
+ *
+ * HDF5 does not survive a refused allocation, so memory is asked for before each call; see common/io/README.md. */
 #include "common/io/h5.h"
 
 #include <errno.h>

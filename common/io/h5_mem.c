@@ -1,3 +1,4 @@
+/* A file that is nowhere but in memory: the driver below HDF5 when it writes, so that no failing disk ever meets it. */
 #include "common/io/h5_mem.h"
 
 #include <errno.h>

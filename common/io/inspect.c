@@ -1,4 +1,5 @@
-/* What is this path, what is in it, is it intact: one line a kind of thing; who speaks for it is inspect_shards.c, inspect_weights.c. */
+/* What is this path, what is in it, is it intact: one line a kind of thing; who speaks for it is inspect_shards.c,
+ * inspect_weights.c. */
 #include "common/io/inspect.h"
 
 #include <errno.h>

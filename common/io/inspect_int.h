@@ -16,7 +16,7 @@ struct lwm_thing_ops {
 	int (*check)(const char *path, struct lwm_err *e); /* as lwm_check_thing */
 };
 
-extern const struct lwm_thing_ops lwm_thing_docs, lwm_thing_rows, lwm_thing_index, lwm_thing_inputs;           /* inspect_shards.c */
+extern const struct lwm_thing_ops lwm_thing_docs, lwm_thing_rows, lwm_thing_index, lwm_thing_inputs; /* inspect_shards.c */
 extern const struct lwm_thing_ops lwm_thing_ckpt, lwm_thing_part, lwm_thing_model, lwm_thing_st; /* inspect_weights.c */
 
 #endif

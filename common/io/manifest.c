@@ -1,3 +1,5 @@
+/* X.manifest.json, written after the shard X: what it was made from and what it holds. A shard without one was never finished. Many
+ * shards may share one list of inputs, inputs-HASH.json, and then name its hash instead of every input. */
 #include "common/io/manifest.h"
 
 #include <errno.h>

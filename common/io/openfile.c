@@ -1,3 +1,5 @@
+/* Files that are read again and again, in a list from newest to oldest use. When as many are open as may be, the oldest that
+ * nobody is reading from gives its descriptor up. */
 #include "common/io/openfile.h"
 
 #include <errno.h>

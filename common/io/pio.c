@@ -1,3 +1,4 @@
+/* pread and pwrite until all bytes are there: interrupted and short calls go on, a file that ends too early is damaged. */
 #include "common/io/pio.h"
 
 #include <errno.h>

@@ -1,3 +1,5 @@
+/* rows.index.json: what the manifests of all row shards of a folder say, in one file. An entry counts while the shard has the
+ * size of the entry and was neither written nor renamed after the index; for any other shard the manifest is read. */
 #include "common/io/rowindex.h"
 
 #include <dirent.h>

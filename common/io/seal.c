@@ -1,3 +1,5 @@
+/* JSON records that carry their own hash: "self" is the XXH3-128 of the compact text with sorted keys and without that member. A
+ * record whose hash does not fit is damaged, however well it parses. */
 #include "common/io/seal.h"
 
 #include <stdbool.h>

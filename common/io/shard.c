@@ -1,3 +1,9 @@
+/* What document and row shards have in common: vectors collected in spools become one file, and a manifest after it.
+ *
+ *	begin -> the caller fills spools and meta -> commit: values, then `content` (hash of all else) into meta, read back, the old
+ *	manifest removed, the file renamed, the new manifest written
+ *
+ * A kill at any moment leaves a finished shard, the old or the new one, or one without manifest, which counts as none. */
 #include "common/io/shard.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* Values whose number is not known yet: kept in a temporary file without a name, and copied to their place when it is. */
 #include "common/io/spool.h"
 
 #include <errno.h>

@@ -1,3 +1,5 @@
+/* Reads a .safetensors file, strictly: 8 bytes length, JSON header, data without holes or overlap. Each block of data is compared
+ * with its sum, where the header has sums, before a value of it is given. */
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>

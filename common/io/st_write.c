@@ -1,3 +1,6 @@
+/* Writes a .safetensors file. The header comes first in the file but holds sums of the data, so its size is fixed at the start
+ * and it is written last: each block leaves its sum in the header on its way out; the header's own sum is taken with zeros in
+ * its place. */
 #include <endian.h>
 #include <errno.h>
 #include <inttypes.h>

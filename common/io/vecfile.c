@@ -1,3 +1,9 @@
+/* An HDF5 file of vectors, written and read by their places in it.
+ *
+ *	| structure (HDF5's) | vector 0: block, block ... | vector 1 | ... | sums: one a block, then one over all sums |
+ *
+ * Writing takes the sum of every block on its way out, and in the end reads the file back from the disk and compares. Reading
+ * checks a block when a value of it is wanted, and keeps the last one of each vector. */
 #include "common/io/vecfile.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 /* decode.c - one media file: demuxed, decoded, and watched for damage that FFmpeg reports as a plain end. */
 #include "common/media/media_int.h"
 
+#include <inttypes.h>
 #include <errno.h>
 #include <libavutil/common.h>
 #include <libavutil/display.h>
@@ -166,7 +167,7 @@ static int unless_unread(const struct lwm_decoder *d, int rc, struct lwm_err *e)
 {
 	if (!d->source.error || (rc < 0 && rc != -LWM_EDATA))
 		return rc;
-	return lwm_fail_errno(e, LWM_EIO, d->source.error, "%s: reading failed after %lld frames", d->path, (long long)d->frames);
+	return lwm_fail_errno(e, LWM_EIO, d->source.error, "%s: reading failed after %" PRId64 " frames", d->path, d->frames);
 }
 
 int lwm_decoder_seek(struct lwm_decoder *d, double seconds, struct lwm_err *e)
@@ -235,7 +236,7 @@ static int feed_packet(struct lwm_decoder *d, struct lwm_err *e)
 		return av == AVERROR(ENOMEM) ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory", d->path) : 0;
 	}
 	if (av < 0)
-		return lwm_av_fail(e, LWM_EDATA, av, "%s: reading failed after %lld frames", d->path, (long long)d->frames);
+		return lwm_av_fail(e, LWM_EDATA, av, "%s: reading failed after %" PRId64 " frames", d->path, d->frames);
 	note_packet(d);
 	if (d->pkt->stream_index == d->st->index) {
 		av = avcodec_send_packet(d->dec, d->pkt);
@@ -271,7 +272,7 @@ static int decode_frame(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e
 	int av;
 	while ((av = avcodec_receive_frame(d->dec, frame)) < 0) {
 		if (av == AVERROR(ENOMEM)) /* no damage */
-			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for frame %lld", d->path, (long long)d->frames);
+			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for frame %" PRId64, d->path, d->frames);
 		/* After an error the decoder goes on with the next packet; at the end it may repeat the error for ever. */
 		if (av != AVERROR(EAGAIN) && av != AVERROR_EOF)
 			d->bad_packets++;
@@ -391,12 +392,12 @@ void lwm_decoder_verdict(const struct lwm_decoder *d, char *text, size_t n)
 	if (d->st->duration <= 0 && slack < 0.5)
 		slack = 0.5;
 	if (gap > slack)
-		snprintf(text, n, "%s: ends %.2f s before the %.2f s its header promises (%lld frames came%s%s)", d->path,
-			 gap, lwm_decoder_duration(d), (long long)d->frames, lwm_av_reason()[0] ? "; " : "",
+		snprintf(text, n, "%s: ends %.2f s before the %.2f s its header promises (%" PRId64 " frames came%s%s)", d->path,
+			 gap, lwm_decoder_duration(d), d->frames, lwm_av_reason()[0] ? "; " : "",
 			 lwm_av_reason());
 	else if (d->bad_packets || d->bad_frames)
-		snprintf(text, n, "%s: damaged: %lld packets not decodable, %lld frames with errors, %lld frames in all%s%s%s",
-			 d->path, (long long)d->bad_packets, (long long)d->bad_frames, (long long)d->frames, large,
+		snprintf(text, n, "%s: damaged: %" PRId64 " packets not decodable, %" PRId64 " frames with errors, %" PRId64 " frames in all%s%s%s",
+			 d->path, d->bad_packets, d->bad_frames, d->frames, large,
 			 lwm_av_reason()[0] ? "; " : "", lwm_av_reason());
 }
 

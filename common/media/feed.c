@@ -1,6 +1,7 @@
 /* feed.c - one decoding thread and a ring of a few batches between it and the user. */
 #include "common/media/feed.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,13 +56,13 @@ static int make_room(struct slot *s, int64_t frames, int width, int height, stru
 {
 	int64_t bytes;
 	if (lwm_mul3(frames * 3, width, height, &bytes))
-		return lwm_fail(e, LWM_EMEMORY, "a batch of %lld frames of %d x %d is too large", (long long)frames, width,
+		return lwm_fail(e, LWM_EMEMORY, "a batch of %" PRId64 " frames of %d x %d is too large", frames, width,
 				height);
 	if (bytes <= s->room)
 		return 0;
 	uint8_t *p = realloc(s->rgb, (size_t)bytes);
 	if (!p)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for %lld frames of %d x %d", (long long)frames, width, height);
+		return lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " frames of %d x %d", frames, width, height);
 	s->rgb = p;
 	s->room = bytes;
 	return 0;

@@ -1,6 +1,7 @@
 /* frames.c - the clip as its user sees it: a file or a folder of images, sampled and limited. */
 #include "common/media/frames.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,8 +52,8 @@ static int check_opts(const struct lwm_frames_opts *o, const char *path, struct 
 	if ((o->width == 0) != (o->height == 0) || o->width < 0 || o->height < 0)
 		return lwm_fail(e, LWM_EUSAGE, "%s: frame size %d x %d is not possible", path, o->width, o->height);
 	if (o->max_pixels < 0 || limit > 1 << 30 || (int64_t)o->width * o->height > limit)
-		return lwm_fail(e, LWM_EUSAGE, "%s: frames of %d x %d under a limit of %lld pixels are not possible (--max-pixels)",
-				path, o->width, o->height, (long long)limit);
+		return lwm_fail(e, LWM_EUSAGE, "%s: frames of %d x %d under a limit of %" PRId64 " pixels are not possible (--max-pixels)",
+				path, o->width, o->height, limit);
 	if (!(o->fps >= 0 && o->fps <= 1000))
 		return lwm_fail(e, LWM_EUSAGE, "%s: %g frames a second are not between 0 and 1000", path, o->fps);
 	if (!(o->start >= 0 && o->start <= LWM_SECONDS_MOST) || !(o->end >= 0 && o->end <= LWM_SECONDS_MOST) ||
@@ -128,12 +129,12 @@ static int finish_clip(struct lwm_frames *f, struct lwm_err *e)
 {
 	f->ended = true;
 	if (f->d->frames == 0 || f->given == 0)
-		return lwm_fail(e, LWM_EDATA, "%s: no frames: %lld packets of video, %lld decoded%s%s", f->path,
-				(long long)f->d->packets, (long long)f->d->frames, lwm_av_reason()[0] ? "; " : "",
+		return lwm_fail(e, LWM_EDATA, "%s: no frames: %" PRId64 " packets of video, %" PRId64 " decoded%s%s", f->path,
+				f->d->packets, f->d->frames, lwm_av_reason()[0] ? "; " : "",
 				lwm_av_reason());
 	if (f->total >= 0 && wanted_number(f, f->given) < f->total)
-		return lwm_fail(e, LWM_EDATA, "%s: gave %lld frames the first time and %lld the second", f->path,
-				(long long)f->total, (long long)f->seen);
+		return lwm_fail(e, LWM_EDATA, "%s: gave %" PRId64 " frames the first time and %" PRId64 " the second", f->path,
+				f->total, f->seen);
 	return check_damage(f, e);
 }
 
@@ -317,14 +318,14 @@ static int grow_room(uint8_t **rgb, int64_t n, int64_t one, int64_t limit, int64
 		return 0;
 	int64_t bytes, more = *cap ? *cap * 2 : 16;
 	if (lwm_mul(n + 1, one, &bytes) || bytes > limit)
-		return lwm_fail(e, LWM_EMEMORY, "%s: more than %lld bytes of frames", path, (long long)limit);
+		return lwm_fail(e, LWM_EMEMORY, "%s: more than %" PRId64 " bytes of frames", path, limit);
 	if (lwm_mul(more, one, &bytes) || bytes > limit) {
 		more = limit / one;
 		bytes = more * one;
 	}
 	uint8_t *p = realloc(*rgb, (size_t)bytes);
 	if (!p)
-		return lwm_fail(e, LWM_EMEMORY, "%s: no memory for %lld frames", path, (long long)more);
+		return lwm_fail(e, LWM_EMEMORY, "%s: no memory for %" PRId64 " frames", path, more);
 	*rgb = p;
 	*cap = more;
 	return 0;

@@ -1,6 +1,7 @@
 /* graph.c - decoded frames to the wanted rate, size and RGB, by FFmpeg's own filters. */
 #include "common/media/media_int.h"
 
+#include <inttypes.h>
 #include <libavfilter/avfilter.h>
 #include <libavfilter/buffersink.h>
 #include <libavfilter/buffersrc.h>
@@ -56,9 +57,9 @@ static int check_scaled(const struct lwm_decoder *d, const struct cover *c, int6
 {
 	if ((double)c->w * (double)c->h <= (double)d->limit)
 		return 0;
-	return lwm_fail(e, LWM_EDATA, "%s: %lld x %lld pixels, made %lld x %lld, are more than the limit of %lld "
-			"(--max-pixels raises it)", d->path, (long long)sw, (long long)sh, (long long)c->w, (long long)c->h,
-			(long long)d->limit);
+	return lwm_fail(e, LWM_EDATA, "%s: %" PRId64 " x %" PRId64 " pixels, made %" PRId64 " x %" PRId64 ", are more than the limit of %" PRId64 " "
+			"(--max-pixels raises it)", d->path, sw, sh, c->w, c->h,
+			d->limit);
 }
 
 /* The filter string of frames.h. */
@@ -154,8 +155,8 @@ int lwm_graph_open(struct lwm_graph **out, const struct lwm_decoder *d, const AV
 int lwm_graph_push(struct lwm_graph *g, AVFrame *frame, struct lwm_err *e)
 {
 	if (frame && (frame->width != g->width || frame->height != g->height || frame->format != g->format))
-		return lwm_fail(e, LWM_EDATA, "%s: picture size or format changes from %d x %d to %d x %d at frame %lld",
-				g->d->path, g->width, g->height, frame->width, frame->height, (long long)g->pushed);
+		return lwm_fail(e, LWM_EDATA, "%s: picture size or format changes from %d x %d to %d x %d at frame %" PRId64,
+				g->d->path, g->width, g->height, frame->width, frame->height, g->pushed);
 	/* The end has a time too: the last frame lasts until then. */
 	int av = frame ? av_buffersrc_add_frame(g->src, frame)
 		       : av_buffersrc_close(g->src, g->d->next_pts, AV_BUFFERSRC_FLAG_PUSH);

@@ -3,6 +3,7 @@
  * A BPE model of pieces and scores becomes a list of merges: every cut of a piece into two other pieces, best score first, then by
  * the ids of the two. What the format cannot say in the same way (unigram models, maps of characters, symbols of the user's) is not
  * written at all. */
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,7 @@ static int names_make(struct names *t, const struct lwm_sp_model *m, struct lwm_
 		size *= 2;
 	*t = (struct names){ m, calloc(size, sizeof *t->slot), size - 1 };
 	if (!t->slot)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for the names of %lld pieces", (long long)m->n);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for the names of %" PRId64 " pieces", m->n);
 	for (int64_t i = 0; i < m->n; i++) {
 		uint64_t h = lwm_hash64(m->piece[i].name, m->piece[i].nname, 0);
 		if (m->piece[i].type != LWM_PIECE_NORMAL)
@@ -98,7 +99,7 @@ static int find_merges(const struct lwm_sp_model *m, struct merge **v, int64_t *
 			if (*n == cap) {
 				struct merge *more = realloc(*v, (size_t)(cap = cap ? 2 * cap : 4096) * sizeof *more);
 				if (!more) {
-					rc = lwm_fail(e, LWM_EMEMORY, "out of memory for %lld merges", (long long)cap);
+					rc = lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " merges", cap);
 					break;
 				}
 				*v = more;

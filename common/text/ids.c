@@ -1,3 +1,5 @@
+/* Lists of token ids that grow. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,13 +10,13 @@ int lwm_ids_reserve(struct lwm_ids *a, int64_t n, struct lwm_err *e)
 	if (n <= a->cap - a->n)
 		return 0;
 	if (n > INT64_MAX / 16 - a->n)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for %lld more token ids", (long long)n);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " more token ids", n);
 	int64_t cap = a->cap ? a->cap : 256;
 	while (cap - a->n < n)
 		cap *= 2;
 	int32_t *v = realloc(a->v, (size_t)cap * sizeof *v);
 	if (!v)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for %lld token ids", (long long)cap);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " token ids", cap);
 	a->v = v;
 	a->cap = cap;
 	return 0;

@@ -1,3 +1,6 @@
+/* What a SentencePiece model file says of its pieces and of its normaliser, read by ourselves: protobuf fields, those of
+ * text_int.h; all others are passed over. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,8 +118,8 @@ static int add_piece(struct lwm_sp_model *m, const char *p, size_t n, const char
 			x.type = (int)f.value;
 	}
 	if (r < 0)
-		return lwm_fail(e, LWM_EDATA, "%s: piece %lld of the SentencePiece model is malformed", name,
-				(long long)m->n);
+		return lwm_fail(e, LWM_EDATA, "%s: piece %" PRId64 " of the SentencePiece model is malformed", name,
+				m->n);
 	if (m->n == MOST_PIECES)
 		return lwm_fail(e, LWM_EDATA, "%s: the SentencePiece model has more than %d pieces", name, MOST_PIECES);
 	if (m->n == m->cap) {

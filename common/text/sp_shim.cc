@@ -1,3 +1,4 @@
+// libsentencepiece behind extern "C", and the reserve of memory that is given up when `new` fails, so that the call ends as it should.
 // sp_shim.cc - libsentencepiece behind extern "C".
 #include "common/text/sp_shim.h"
 

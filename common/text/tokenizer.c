@@ -1,3 +1,5 @@
+/* Text to ids and back. A text is cut where no piece can reach over (words.c), parts met before come from a cache, the rest goes to
+ * SentencePiece; decoding and names come from the table of pieces alone. The byte tokenizer fills such a table too. */
 #include "common/text/tokenizer.h"
 
 #include <stdio.h>

@@ -1,3 +1,5 @@
+/* Trains a SentencePiece model on text files: LLaMA's kind (BPE, byte fallback, identity normalisation), lines drawn evenly. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +26,8 @@ static int check_text(const struct feed *d, const char *s, size_t n, struct lwm_
 
 	if (odd == n)
 		return 0;
-	return lwm_fail(e, LWM_EDATA, "%s: byte 0x%02x in line %lld, byte %zu of it: this is no text", d->how->inputs[d->file],
-			(unsigned)(unsigned char)s[odd], (long long)d->in_file, odd);
+	return lwm_fail(e, LWM_EDATA, "%s: byte 0x%02x in line %" PRId64 ", byte %zu of it: this is no text", d->how->inputs[d->file],
+			(unsigned)(unsigned char)s[odd], d->in_file, odd);
 }
 
 /* 1 the next line of all files, 0 the end. A line that is too long counts, and is empty. */
@@ -89,8 +91,8 @@ static int symbol_list(const struct lwm_tokenizer_train *how, struct lwm_str *ou
 {
 	for (int64_t i = 0; i < how->nsymbols; i++) {
 		if (strpbrk(how->symbols[i], ",\"\n"))
-			return lwm_fail(e, LWM_EUSAGE, "symbol %lld ('%s') holds a comma, a quote or a newline",
-					(long long)i + 1, how->symbols[i]);
+			return lwm_fail(e, LWM_EUSAGE, "symbol %" PRId64 " ('%s') holds a comma, a quote or a newline",
+					i + 1, how->symbols[i]);
 		if (i)
 			lwm_str_putc(out, ',');
 		for (const char *s = how->symbols[i]; *s; s++)
@@ -114,8 +116,8 @@ int lwm_tokenizer_train(const struct lwm_tokenizer_train *how, const char *path,
 	LWM_GO(count_lines(how, &lines, e));
 	if (how->sample > 0 && lines > how->sample)
 		d.step = (lines + how->sample - 1) / how->sample;
-	snprintf(vocab, sizeof vocab, "%lld", (long long)how->vocab);
-	snprintf(threads, sizeof threads, "%lld", (long long)(how->threads > 0 ? how->threads : 1));
+	snprintf(vocab, sizeof vocab, "%" PRId64, how->vocab);
+	snprintf(threads, sizeof threads, "%" PRId64, (int64_t)(how->threads > 0 ? how->threads : 1));
 	const char *const args[] = {
 		"model_type", "bpe", "vocab_size", vocab, "byte_fallback", "true", "split_digits", "true",
 		"normalization_rule_name", "identity", "remove_extra_whitespaces", "false", "add_dummy_prefix", "true",
@@ -127,11 +129,11 @@ int lwm_tokenizer_train(const struct lwm_tokenizer_train *how, const char *path,
 	if (d.e.code)
 		rc = feed_check(&d, e);
 	else if (rc == LWM_SP_NO_MEMORY)
-		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for training %s pieces on %lld lines", vocab,
-			      (long long)(lines / d.step));
+		rc = lwm_fail(e, LWM_EMEMORY, "out of memory for training %s pieces on %" PRId64 " lines", vocab,
+			      (int64_t)(lines / d.step));
 	else if (rc < 0)
-		rc = lwm_fail(e, LWM_EDATA, "SentencePiece could not train %s pieces on %lld lines: %s", vocab,
-			      (long long)(lines / d.step), msg);
+		rc = lwm_fail(e, LWM_EDATA, "SentencePiece could not train %s pieces on %" PRId64 " lines: %s", vocab,
+			      (int64_t)(lines / d.step), msg);
 	else
 		rc = lwm_write_file(path, model, n, force, e);
 out:

@@ -1,3 +1,4 @@
+/* Where a text may be cut without changing its ids (struct lwm_cuts), and the cache of ids of the parts. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,3 +1,4 @@
+/* One document in memory while it is built: its ids, and runs of tokens with and without loss. */
 #include <inttypes.h>
 #include <stdlib.h>
 

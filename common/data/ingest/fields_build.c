@@ -1,5 +1,5 @@
-/* A record becomes a document: which field string is its own, where the values of its keys come from (JSON, plain text, a callback),
- * and the marks at both ends. */
+/* A record becomes a document: which field string is its own, where the values of its keys come from (JSON, plain text, a
+ * callback), and the marks at both ends. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

@@ -33,8 +33,8 @@ struct lwm_record_format {
 	const char *const *suffixes; /* of files, without that of a packing; a list that ends in NULL */
 	bool is_text;                /* every byte of a record is text: looked at as such, any bytes for the byte tokenizer */
 	size_t (*longest_line)(const struct lwm_ingest_cfg *c); /* NULL: lwm_reader_limit */
-	/* The next record into *rec, which is empty: 1 and text and line are set, 0 at the end, negative. One that is too long is given
-	 * refused. */
+	/* The next record into *rec, which is empty: 1 and text and line are set, 0 at the end, negative. One that is too
+	 * long is given refused. */
 	int (*next)(struct lwm_reader *r, struct lwm_record *rec, struct lwm_err *e);
 	/* Text to rec->doc. -LWM_EDATA with rec->doc.fault: the record's own fault. number: picks among alternatives. Any thread. */
 	int (*build)(struct lwm_record *rec, const struct lwm_ingest_cfg *c, int64_t number, struct lwm_err *e);

@@ -1,3 +1,4 @@
+/* Rows become a batch: targets are shifted, and weights are such that loss = sum of weight * nll / norm (loader.h says which). */
 #include <stdlib.h>
 #include <string.h>
 

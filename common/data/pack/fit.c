@@ -1,3 +1,5 @@
+/* Pieces into rows, as full as they get (lwm_pack_best_fit). Pieces of a length are a list; lengths that occur are bits in a
+ * tree of words, so that "the longest piece of at most x tokens" takes O(log cap). */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

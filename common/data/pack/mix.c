@@ -1,3 +1,5 @@
+/* Documents of several sources in mixed order: each source's shards fall into chunks of neighbours, permuted anew in every epoch;
+ * the next chunk is one of the source that is furthest from its quota of tokens. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
