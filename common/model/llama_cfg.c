@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/model/llama.h"
+#include "common/model/llama_cfg.h"
 
 const char *const lwm_llama_presets[] = { "nano", "micro", "124m", "debug", "200m", "1b", "3b",
 					  "7b",   "13b",   "30b",  "65b",   NULL };

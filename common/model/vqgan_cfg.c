@@ -1,7 +1,7 @@
 /* vqgan_cfg.c - shapes of the frame tokenizer: presets, checks. */
 #include <string.h>
 
-#include "common/model/vqgan.h"
+#include "common/model/vqgan_cfg.h"
 
 static const struct {
 	const char *name;

@@ -36,7 +36,8 @@ struct lwm_record_format {
 	/* The next record into *rec, which is empty: 1 and text and line are set, 0 at the end, negative. One that is too
 	 * long is given refused. */
 	int (*next)(struct lwm_reader *r, struct lwm_record *rec, struct lwm_err *e);
-	/* Text to rec->doc. -LWM_EDATA with rec->doc.fault: the record's own fault. number: picks among alternatives. Any thread. */
+	/* Text to rec->doc. number: picks among alternatives. -LWM_EDATA with rec->doc.fault: the record's own fault. Any
+	 * thread. */
 	int (*build)(struct lwm_record *rec, const struct lwm_ingest_cfg *c, int64_t number, struct lwm_err *e);
 };
 /* auto: by the name; text when it says nothing. */

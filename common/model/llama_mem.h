@@ -1,0 +1,45 @@
+/* llama_mem.h - how a LLaMA is run, and what memory that takes: before anything is allocated, for plans too. */
+#ifndef LWM_MODEL_LLAMA_MEM_H
+#define LWM_MODEL_LLAMA_MEM_H
+
+#include "common/model/llama_cfg.h"
+#include "kernels/kernels.h"
+
+struct lwm_llama_run {
+	int64_t tokens;     /* most local tokens of one step */
+	bool train;         /* false: evaluation only, no memory for gradients */
+	bool recompute;     /* keep per layer only its input, attention output and log-sum-exp */
+	bool offload;       /* and keep those in host memory but for the layers in work; needs recompute */
+	int64_t mlp_chunk;  /* tokens per MLP piece; 0 = default 4096 */
+	int64_t loss_bytes; /* most bytes of logits at a time; 0 = default 128 MiB */
+	/* ranks that share the rows, borrowed; NULL = alone. All have the same number of tokens. */
+	struct lwm_devcomm *ring;
+	bool no_causal;     /* every token of a segment sees all of it */
+	/* How tokens look at each other, borrowed; NULL = a ring over `ring`, made and freed here. */
+	struct lwm_attn *attention;
+};
+
+struct lwm_llama_bytes {
+	int64_t saved;   /* kept from forward to backward, all layers */
+	int64_t work;    /* one layer's working set */
+	int64_t loss;    /* logits and their rows */
+	int64_t ring;    /* travelling blocks */
+	int64_t total;
+	int64_t host;    /* beside the total: pinned host memory of run->offload */
+};
+/* Pure. What lwm_llama_new will allocate on a device of this dtype with ring_size ranks (weights, gradients and
+ * optimizer state not included). run->ring is not looked at. */
+struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,
+					int ring_size);
+
+/* Local. Bytes that dev takes for itself in such steps: angles, packed keys, scratch. 0: it does not say. */
+int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run);
+/* Pure. Host arrays of a step for each of run->tokens, beside the device: positions and targets on their way. */
+int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size);
+
+/* Local. The most tokens of one row for which weights, gradients, optimizer state and activations of one rank fit into `bytes`
+ * of device memory (and `host_bytes` of host memory); 0: none. dev: with what it takes for itself; NULL: without. */
+int64_t lwm_llama_longest(struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,
+			  int64_t bytes, int64_t host_bytes);
+
+#endif
