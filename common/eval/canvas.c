@@ -29,6 +29,11 @@ static int code_of(cairo_status_t st)
 	}
 }
 
+static void choose_font(cairo_t *cr)
+{
+	cairo_select_font_face(cr, "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
+}
+
 int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, double height, enum lwm_plot_format f,
 		     struct lwm_err *e)
 {
@@ -45,7 +50,7 @@ int lwm_canvas_begin(struct lwm_canvas *c, struct lwm_str *out, double width, do
 	}
 	cairo_set_source_rgb(c->cr, 1, 1, 1);
 	cairo_paint(c->cr);
-	cairo_select_font_face(c->cr, "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
+	choose_font(c->cr);
 	return 0;
 }
 
@@ -105,6 +110,22 @@ void lwm_canvas_draw_text(struct lwm_canvas *c, double x, double y, double align
 	cairo_fill(c->cr);
 	cairo_restore(c->cr);
 	lwm_str_release(&shown);
+}
+
+double lwm_canvas_text_width(double size, const char *from)
+{
+	struct lwm_str shown = { 0 };
+	cairo_text_extents_t t = { 0 };
+	cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_A8, 1, 1);
+	cairo_t *cr = cairo_create(surface);
+	add_printable(&shown, from);
+	choose_font(cr);
+	cairo_set_font_size(cr, size);
+	cairo_text_extents(cr, lwm_str_get(&shown), &t);
+	cairo_destroy(cr);
+	cairo_surface_destroy(surface);
+	lwm_str_release(&shown);
+	return t.x_advance;
 }
 
 void lwm_canvas_set_gray(struct lwm_canvas *c, double level)

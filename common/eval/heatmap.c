@@ -9,6 +9,7 @@
 const char *const lwm_color_names[] = { "signal", "cividis", NULL };
 
 enum { LEFT = 80, TOP = 76, RIGHT = 100, BOTTOM = 90 };
+enum { TITLE = 16, SUBTITLE = 10, MARGIN = 16, WIDEST = 1200 }; /* size of letters; a longer line than the widest picture is cut */
 
 struct rgb {
 	double r, g, b;
@@ -91,12 +92,13 @@ int lwm_plot_draw_heatmap(struct lwm_str *out, const struct lwm_heatmap *m, enum
 {
 	struct lwm_canvas c;
 	double w = fmin(60, fmax(16, 640.0 / (double)m->nx)), h = fmin(32, fmax(12, 400.0 / (double)m->ny));
-	double width = fmax(LEFT + w * (double)m->nx + RIGHT, 560), height = TOP + h * (double)m->ny + BOTTOM;
+	double words = fmax(lwm_canvas_text_width(TITLE, m->title), lwm_canvas_text_width(SUBTITLE, m->subtitle));
+	double width = fmax(LEFT + w * (double)m->nx + RIGHT, fmax(560, fmin(LEFT + words + MARGIN, WIDEST))), height = TOP + h * (double)m->ny + BOTTOM;
 	LWM_TRY(lwm_canvas_begin(&c, out, width, height, f, e));
 	lwm_canvas_set_gray(&c, 0.1);
-	lwm_canvas_draw_text(&c, LEFT, 24, 0, 16, 0, m->title);
+	lwm_canvas_draw_text(&c, LEFT, 24, 0, TITLE, 0, m->title);
 	lwm_canvas_set_gray(&c, 0.4);
-	lwm_canvas_draw_text(&c, LEFT, 48, 0, 10, 0, m->subtitle);
+	lwm_canvas_draw_text(&c, LEFT, 48, 0, SUBTITLE, 0, m->subtitle);
 	for (int64_t y = 0; y < m->ny; y++)
 		for (int64_t x = 0; x < m->nx; x++)
 			draw_cell(&c, m, m->value[y * m->nx + x], LEFT + (double)x * w, TOP + (double)y * h, w, h);

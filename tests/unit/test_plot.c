@@ -25,6 +25,31 @@ static void test_colours_of_a_heatmap(void **state)
 	}
 }
 
+/* What stands above the cells ends inside the picture, up to the widest one. */
+static void test_words_of_a_heatmap_fit(void **state)
+{
+	static const int64_t x[] = { 1000 };
+	static const double y[] = { 0 }, value[] = { 1 };
+	char words[2000] = "";
+	struct lwm_heatmap m = { .title = "", .subtitle = words, .x_label = "", .y_label = "", .x = x, .y = y, .nx = 1, .ny = 1,
+				 .value = value };
+	double width[3];
+	static const size_t length[] = { 1, 100, 1999 };
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		struct lwm_str svg = { 0 };
+		memset(words, 'm', length[i]);
+		OK(lwm_plot_draw_heatmap(&svg, &m, LWM_PLOT_SVG, err));
+		const char *p = strstr(svg.s, " width=\"");
+		assert_non_null(p);
+		width[i] = strtod(p + 8, NULL);
+		lwm_str_release(&svg);
+	}
+	assert_true(width[0] == 560);
+	assert_true(width[1] > 100 * 9 + 80 && width[1] < 1200); /* 80 before them, each 9.7 wide */
+	assert_true(width[2] == 1200);
+}
+
 static void test_grids(void **state)
 {
 	static const int64_t even[] = { 1000, 3000, 5000, 7000, 9000 }, twice[] = { 1000, 2000, 4000, 8000, 16000 };
@@ -89,7 +114,7 @@ static void test_a_rising_curve(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_colours_of_a_heatmap), cmocka_unit_test(test_grids),
-					    cmocka_unit_test(test_a_rising_curve) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_colours_of_a_heatmap), cmocka_unit_test(test_words_of_a_heatmap_fit),
+					    cmocka_unit_test(test_grids), cmocka_unit_test(test_a_rising_curve) };
 	return cmocka_run_group_tests(tests, fx_set_up, fx_tear_down);
 }
