@@ -93,7 +93,8 @@ int lwm_plot_draw_heatmap(struct lwm_str *out, const struct lwm_heatmap *m, enum
 	struct lwm_canvas c;
 	double w = fmin(60, fmax(16, 640.0 / (double)m->nx)), h = fmin(32, fmax(12, 400.0 / (double)m->ny));
 	double words = fmax(lwm_canvas_text_width(TITLE, m->title), lwm_canvas_text_width(SUBTITLE, m->subtitle));
-	double width = fmax(LEFT + w * (double)m->nx + RIGHT, fmax(560, fmin(LEFT + words + MARGIN, WIDEST))), height = TOP + h * (double)m->ny + BOTTOM;
+	double width = fmax(LEFT + w * (double)m->nx + RIGHT, fmax(560, fmin(LEFT + words + MARGIN, WIDEST)));
+	double height = TOP + h * (double)m->ny + BOTTOM;
 	LWM_TRY(lwm_canvas_begin(&c, out, width, height, f, e));
 	lwm_canvas_set_gray(&c, 0.1);
 	lwm_canvas_draw_text(&c, LEFT, 24, 0, TITLE, 0, m->title);

@@ -114,7 +114,11 @@ static void test_a_rising_curve(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_colours_of_a_heatmap), cmocka_unit_test(test_words_of_a_heatmap_fit),
-					    cmocka_unit_test(test_grids), cmocka_unit_test(test_a_rising_curve) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_colours_of_a_heatmap),
+		cmocka_unit_test(test_words_of_a_heatmap_fit),
+		cmocka_unit_test(test_grids),
+		cmocka_unit_test(test_a_rising_curve),
+	};
 	return cmocka_run_group_tests(tests, fx_set_up, fx_tear_down);
 }
