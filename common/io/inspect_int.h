@@ -4,7 +4,7 @@
 
 #include "common/io/inspect.h"
 
-/* One kind of thing. It is known by one of the first four; NULL: not by that. */
+/* One kind of thing. It is known by is_folder, is_named, schemas or manifest; NULL: not by that. */
 struct lwm_thing_ops {
 	const char *name; /* as users read it */
 	bool (*is_folder)(const char *path);

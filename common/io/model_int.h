@@ -47,7 +47,8 @@ struct lwm_model_place {
  * the one that Hugging Face and diffusers use for it, whatever the file calls it.
  *
  *	open, then count, tensor, read ..., check, and close at last       reading
- *	create, then write ..., then commit or discard                     writing: a file after the other; NULL: it is only read
+ *	create, then write ..., then commit or discard                     writing: a file after the other, named with the suffix;
+ *	                                                                   create NULL: it is only read
  */
 struct lwm_model_format {
 	const char *name;

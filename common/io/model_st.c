@@ -211,7 +211,10 @@ static bool lies_in(const char *dir)
 
 static int create_file(void **out, const char *path, const struct lwm_st_tensor *t, int64_t n, struct lwm_err *e)
 {
-	return lwm_st_create((struct lwm_st_writer **)out, path, t, n, NULL, false, e);
+	struct lwm_st_writer *w = NULL;
+	int rc = lwm_st_create(&w, path, t, n, NULL, false, e);
+	*out = w;
+	return rc;
 }
 
 static int write_values(void *file, const float *v, int64_t n, struct lwm_err *e)

@@ -1,4 +1,4 @@
-/* pread and pwrite until all bytes are there: interrupted and short calls go on, a file that ends too early is damaged. */
+/* pread and pwrite until all bytes are there: interrupted and short calls are continued, a file that ends too early is damaged. */
 #include "common/io/pio.h"
 
 #include <errno.h>

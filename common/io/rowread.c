@@ -69,7 +69,9 @@ static int check_use(struct lwm_rows_reader *r, int first, int what, struct lwm_
 	if (vector_length(r, first) != r->rows + 1)
 		return lwm_fail(e, LWM_EDATA, "%s: its vectors do not fit each other", r->path);
 	LWM_TRY(lwm_vfr_read(r->s.r, first, r->rows, 1, &last, e));
-	return last == vector_length(r, what) ? 0 : lwm_fail(e, LWM_EDATA, "%s: its rows do not use all segments and runs", r->path);
+	if (last != vector_length(r, what))
+		return lwm_fail(e, LWM_EDATA, "%s: its rows do not use all segments and runs", r->path);
+	return 0;
 }
 
 static int check_shape(struct lwm_rows_reader *r, struct lwm_err *e)

@@ -58,7 +58,7 @@ void lwm_source_close(struct lwm_source *s)
 }
 
 int lwm_source_read(struct lwm_source *s, const struct lwm_tensor *t, bool may_lack, int64_t offset, int64_t n, float *out,
-		       struct lwm_err *e)
+		    struct lwm_err *e)
 {
 	int64_t i = s->ckpt ? lwm_ckpt_find(s->ckpt, t->name) : lwm_model_find(s->model, t->name);
 	if (i < 0 && may_lack)
@@ -90,7 +90,7 @@ int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensors *
 	for (int64_t k = 0; k < count; k++) {
 		const char *name = (s->model ? lwm_model_tensor(s->model, k) : lwm_ckpt_tensor(s->ckpt, k))->name;
 		bool known = is_no_weight(name, tied);
-		for (int64_t i = 0; i < t->n && !known; i++) // most sources have the same order: the k-th is looked at first
+		for (int64_t i = 0; i < t->n && !known; i++) /* most sources have the same order: the k-th first */
 			known = !strcmp(t->list[(i + k) % t->n].name, name);
 		if (!known)
 			return lwm_fail(e, LWM_ECONFIG, "%s: has a tensor '%s' that this model has no place for", s->dir, name);
@@ -110,17 +110,17 @@ const json_t *lwm_source_config(const struct lwm_source *s)
 	return s->model ? lwm_model_config(s->model) : json_object_get(lwm_ckpt_meta(s->ckpt)->config, "model");
 }
 
-/* 1 yes, 0 no: then it is a checkpoint, or nothing. */
+/* 1 yes, 0 no: then it is a checkpoint, or nothing. What has a configuration beside it is said to lack weights, if it does. */
 static int is_model_folder(const char *dir, struct lwm_err *e)
 {
 	char *config = lwm_path_join(dir, "config.json");
 	int rc = config ? lwm_path_there(config, e) : lwm_fail_memory(e, dir);
 	free(config);
-	return rc;
+	return rc == 0 ? lwm_model_lies_in(dir) : rc;
 }
 
 int lwm_source_open_folder(struct lwm_source *s, const char *dir, bool older_ok, enum lwm_ckpt_check how, const json_t **config,
-		       struct lwm_err *e)
+			   struct lwm_err *e)
 {
 	struct lwm_str text = { 0 };
 	int rc = is_model_folder(dir, e);

@@ -1,8 +1,8 @@
 /* decode.c - one media file: demuxed, decoded, and watched for damage that FFmpeg reports as a plain end. */
 #include "common/media/media_int.h"
 
-#include <inttypes.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <libavutil/common.h>
 #include <libavutil/display.h>
 #include <math.h>
@@ -396,8 +396,8 @@ void lwm_decoder_verdict(const struct lwm_decoder *d, char *text, size_t n)
 			 gap, lwm_decoder_duration(d), d->frames, lwm_av_reason()[0] ? "; " : "",
 			 lwm_av_reason());
 	else if (d->bad_packets || d->bad_frames)
-		snprintf(text, n, "%s: damaged: %" PRId64 " packets not decodable, %" PRId64 " frames with errors, %" PRId64 " frames in all%s%s%s",
-			 d->path, d->bad_packets, d->bad_frames, d->frames, large,
+		snprintf(text, n, "%s: damaged: %" PRId64 " packets not decodable, %" PRId64
+			 " frames with errors, %" PRId64 " frames in all%s%s%s", d->path, d->bad_packets, d->bad_frames, d->frames, large,
 			 lwm_av_reason()[0] ? "; " : "", lwm_av_reason());
 }
 

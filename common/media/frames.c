@@ -52,8 +52,8 @@ static int check_opts(const struct lwm_frames_opts *o, const char *path, struct 
 	if ((o->width == 0) != (o->height == 0) || o->width < 0 || o->height < 0)
 		return lwm_fail(e, LWM_EUSAGE, "%s: frame size %d x %d is not possible", path, o->width, o->height);
 	if (o->max_pixels < 0 || limit > 1 << 30 || (int64_t)o->width * o->height > limit)
-		return lwm_fail(e, LWM_EUSAGE, "%s: frames of %d x %d under a limit of %" PRId64 " pixels are not possible (--max-pixels)",
-				path, o->width, o->height, limit);
+		return lwm_fail(e, LWM_EUSAGE, "%s: frames of %d x %d under a limit of %" PRId64
+				" pixels are not possible (--max-pixels)", path, o->width, o->height, limit);
 	if (!(o->fps >= 0 && o->fps <= 1000))
 		return lwm_fail(e, LWM_EUSAGE, "%s: %g frames a second are not between 0 and 1000", path, o->fps);
 	if (!(o->start >= 0 && o->start <= LWM_SECONDS_MOST) || !(o->end >= 0 && o->end <= LWM_SECONDS_MOST) ||
@@ -312,7 +312,7 @@ void lwm_frames_close(struct lwm_frames *f)
 
 /* Room for one more frame of `one` bytes. */
 static int grow_room(uint8_t **rgb, int64_t n, int64_t one, int64_t limit, int64_t *cap, const char *path,
-		struct lwm_err *e)
+		     struct lwm_err *e)
 {
 	if (n < *cap)
 		return 0;

@@ -52,7 +52,7 @@ static int fail_broken(const struct lwm_lines *l, const char *what, struct lwm_e
 	return lwm_fail(e, LWM_EDATA, "%s: %s", l->path, what);
 }
 
-/* *made gets the bytes put behind what buf has. */
+/* *made gets the bytes added to what buf has. */
 static int unpack_step(struct lwm_lines *l, size_t room, size_t *made, struct lwm_err *e)
 {
 	struct lwm_unpack_step x = { .in = l->raw + l->raw_at, .n = l->raw_n - l->raw_at, .out = l->buf + l->have, .room = room };

@@ -1,5 +1,5 @@
-// libsentencepiece behind extern "C", and the reserve of memory that is given up when `new` fails, so that the call ends as it should.
-// sp_shim.cc - libsentencepiece behind extern "C".
+// sp_shim.cc - libsentencepiece behind extern "C", and the reserve of memory that is given up when `new` fails, so that the call
+// ends as it should.
 #include "common/text/sp_shim.h"
 
 #include <sentencepiece_processor.h>

@@ -234,7 +234,7 @@ static int encode_bytes(const char *text, size_t n, struct lwm_ids *ids, struct 
 }
 
 static int encode_text(struct lwm_tokenizer *t, bool prefix, const char *text, size_t n, struct lwm_ids *ids,
-		  struct lwm_err *e)
+		       struct lwm_err *e)
 {
 	if (!t->rest)
 		return encode_bytes(text, n, ids, e);
@@ -369,4 +369,3 @@ int lwm_tokenizer_open_as(struct lwm_tokenizer **out, const char *spec, lwm_toke
 	*out = t;
 	return 0;
 }
-

@@ -4,11 +4,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/base/hash.h"
 #include "common/base/json.h"
-#include "common/comm/device.h"
+#include "common/data/ingest/fields_int.h"
 #include "common/media/frames.h"
 
 enum { TEXT_LIMIT = 16 << 20 };
@@ -116,7 +115,7 @@ static int get_value(void *user, const char *key, struct lwm_field_value *out, s
 {
 	const struct beside *b = user;
 	*out = (struct lwm_field_value){ 0 };
-	if (strstr(key, "vision")) {
+	if (lwm_element_kind_of(key)->codes) {
 		out->codes = b->codes->v;
 		out->ncodes = b->codes->n;
 		return 0;
@@ -159,8 +158,8 @@ int lwm_clip_codes(const int32_t *tokens, int64_t n, int64_t vocab_text, int64_t
 		if (code < 0 && have == 0)
 			continue;
 		if (code < 0 || code > vision_codes + 1 || (end ? have != per : have == per))
-			return lwm_fail(e, LWM_EDATA, "token %" PRId64 ": id %d after %" PRId64 " of the %" PRId64 " codes of a frame", i,
-					tokens[i], have, per);
+			return lwm_fail(e, LWM_EDATA, "token %" PRId64 ": id %d after %" PRId64 " of the %" PRId64
+					" codes of a frame", i, tokens[i], have, per);
 		have = end ? 0 : have + 1;
 		if (!end) {
 			int32_t c = (int32_t)code;
@@ -269,8 +268,8 @@ int lwm_clip_shard_done(const char *shard, const char *config, const struct lwm_
 		rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists, made from other inputs or settings (use --force to replace it)",
 			      shard);
 	if (rc == 0 && max_bad >= 0 && m.rejected > max_bad)
-		rc = lwm_fail(e, LWM_EDATA, "%s: was made without %" PRId64 " inputs that cannot be used, and no more than %" PRId64 " are allowed now",
-			      shard, m.rejected, max_bad);
+		rc = lwm_fail(e, LWM_EDATA, "%s: was made without %" PRId64 " inputs that cannot be used, and no more than %" PRId64
+			      " are allowed now", shard, m.rejected, max_bad);
 	lwm_manifest_release(&m);
 	return rc < 0 ? rc : 1;
 }

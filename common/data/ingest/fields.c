@@ -9,15 +9,10 @@
 
 enum { DOCUMENT_MOST = 256 << 20 };
 
-static int no_memory(struct lwm_err *e)
-{
-	return lwm_fail(e, LWM_EMEMORY, "out of memory for field strings");
-}
-
 static int copy_string(struct lwm_arena **mem, const char **s, struct lwm_err *e)
 {
 	if (*s && !(*s = lwm_arena_strdup(mem, *s)))
-		return no_memory(e);
+		return lwm_fields_no_memory(e);
 	return 0;
 }
 
@@ -49,7 +44,7 @@ int lwm_fields_open(struct lwm_fields **out, const struct lwm_fields_cfg *cfg, s
 	int rc;
 	*out = NULL;
 	if (!f)
-		return no_memory(e);
+		return lwm_fields_no_memory(e);
 	f->t = t;
 	f->cfg = *cfg;
 	LWM_GO(check_cfg(&f->cfg, e));
@@ -58,7 +53,7 @@ int lwm_fields_open(struct lwm_fields **out, const struct lwm_fields_cfg *cfg, s
 	LWM_GO(copy_string(&f->mem, &f->cfg.prepend, e));
 	f->layout = lwm_arena_alloc(&f->mem, (size_t)(cfg->nfields + 1) * sizeof *f->layout);
 	if (!f->layout) {
-		rc = no_memory(e);
+		rc = lwm_fields_no_memory(e);
 		goto out;
 	}
 	for (int64_t i = 0; i < cfg->nfields; i++)

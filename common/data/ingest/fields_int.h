@@ -57,6 +57,11 @@ static inline int lwm_build_fault(struct lwm_docbuf *d, const char *what, int rc
 /* Index of frame i when n frames are thinned to max: trunc(linspace(0, n-1, max))[i]. */
 int64_t lwm_frame_pick(int64_t n, int64_t max, int64_t i);
 
+static inline int lwm_fields_no_memory(struct lwm_err *e)
+{
+	return lwm_fail(e, LWM_EMEMORY, "out of memory for field strings");
+}
+
 /* Everything is allocated in *mem. -LWM_ECONFIG with the reason. */
 int lwm_layout_parse(struct lwm_layout *l, const char *text, struct lwm_arena **mem, struct lwm_err *e);
 

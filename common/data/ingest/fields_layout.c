@@ -5,11 +5,6 @@
 
 enum { LAYOUT_MOST = 64 << 10 }; /* the string may come with each record */
 
-static int no_memory(struct lwm_err *e)
-{
-	return lwm_fail(e, LWM_EMEMORY, "out of memory for field strings");
-}
-
 /* A copy without the spaces around it. */
 static char *trimmed(struct lwm_arena **mem, const char *s, size_t n)
 {
@@ -34,12 +29,12 @@ static int parse_keys(struct lwm_element *el, const char *body, const char *text
 	int64_t n = count(body, '+') + 1;
 	el->key = lwm_arena_alloc(mem, (size_t)n * sizeof *el->key);
 	if (!el->key)
-		return no_memory(e);
+		return lwm_fields_no_memory(e);
 	for (const char *s = body; el->nkeys < n; el->nkeys++) {
 		size_t len = strcspn(s, "+");
 		char *key = trimmed(mem, s, len);
 		if (!key)
-			return no_memory(e);
+			return lwm_fields_no_memory(e);
 		if (!*key)
 			return lwm_fail(e, LWM_ECONFIG, "fields '%s': an empty name", text);
 		if (n > 1 && (!lwm_element_kind_of(key)->joins || !strncmp(key, "<|", 2)))
@@ -55,7 +50,7 @@ static int parse_element(struct lwm_element *el, const char *s, size_t n, const 
 {
 	char *body = trimmed(mem, s, n);
 	if (!body)
-		return no_memory(e);
+		return lwm_fields_no_memory(e);
 	size_t len = strlen(body);
 	el->loss = body[0] != '[';
 	if (!el->loss && body[len - 1] == ']') {
@@ -77,7 +72,7 @@ int lwm_layout_parse(struct lwm_layout *l, const char *text, struct lwm_arena **
 	l->n = 0;
 	l->v = lwm_arena_alloc(mem, (size_t)n * sizeof *l->v);
 	if (!l->v)
-		return no_memory(e);
+		return lwm_fields_no_memory(e);
 	for (const char *s = text; l->n < n; l->n++) {
 		size_t len = strcspn(s, ",");
 		LWM_TRY(parse_element(&l->v[l->n], s, len, text, mem, e));
