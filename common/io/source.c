@@ -33,21 +33,35 @@ static int step_folder(char **dir, const char *path, bool older_ok, enum lwm_ckp
 	return lwm_fail(e, LWM_ENOINPUT, lwm_path_exists(path) ? "%s: no checkpoint in it" : "%s: is not there", path);
 }
 
+int lwm_source_parse(const char *text, enum lwm_source_kind *kind, const char **path, struct lwm_err *e)
+{
+	static const char *const prefix[] = { [LWM_SOURCE_CHECKPOINT] = "checkpoint:", [LWM_SOURCE_MODEL] = "model:" };
+	for (int k = LWM_SOURCE_CHECKPOINT; k <= LWM_SOURCE_MODEL; k++) {
+		size_t n = strlen(prefix[k]);
+		if (strncmp(text, prefix[k], n))
+			continue;
+		*kind = (enum lwm_source_kind)k;
+		*path = text + n;
+		return 0;
+	}
+	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR, text-checkpoint:DIR or text-model:DIR", text);
+}
+
 int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
 {
+	enum lwm_source_kind kind;
+	const char *path;
 	memset(s, 0, sizeof *s);
-	if (!strncmp(text, "checkpoint:", 11)) {
-		LWM_TRY(step_folder(&s->dir, text + 11, older_ok, how, e));
+	LWM_TRY(lwm_source_parse(text, &kind, &path, e));
+	if (kind == LWM_SOURCE_CHECKPOINT) {
+		LWM_TRY(step_folder(&s->dir, path, older_ok, how, e));
 		return how == LWM_CKPT_SEAL ? lwm_ckpt_open_record(&s->ckpt, s->dir, LWM_CKPT_QUICK, e) :
 					      lwm_ckpt_open(&s->ckpt, s->dir, e);
 	}
-	if (!strncmp(text, "model:", 6)) {
-		s->dir = strdup(text + 6);
-		if (!s->dir)
-			return lwm_fail_memory(e, text);
-		return lwm_model_open(&s->model, s->dir, e);
-	}
-	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR, text-checkpoint:DIR or text-model:DIR", text);
+	s->dir = strdup(path);
+	if (!s->dir)
+		return lwm_fail_memory(e, text);
+	return lwm_model_open(&s->model, s->dir, e);
 }
 
 void lwm_source_close(struct lwm_source *s)

@@ -19,6 +19,9 @@ struct lwm_source { /* one of ckpt and model; owned */
 	char *dir; /* the folder that is read: of a run its step */
 };
 
+enum lwm_source_kind { LWM_SOURCE_CHECKPOINT, LWM_SOURCE_MODEL };
+/* Which of the two a text names, and *path, the folder in it (part of text). Looks at no file. -LWM_EUSAGE: neither. */
+int lwm_source_parse(const char *text, enum lwm_source_kind *kind, const char **path, struct lwm_err *e);
 /* text: "checkpoint:ROOT", "checkpoint:ROOT/step_N" or "model:DIR". older_ok: as in lwm_ckpt_latest. how: how closely a checkpoint
  * is looked at. -LWM_ENOINPUT: nothing is there; -LWM_EUSAGE: none of the three. */
 int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e);

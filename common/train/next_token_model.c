@@ -1,13 +1,13 @@
 /* The objective next-token: the model that its settings and rows ask for, and what it takes. */
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/base/log.h"
 #include "common/comm/device.h"
 #include "common/io/source.h"
 #include "common/model/llama_json.h"
 #include "common/train/next_token_int.h"
+#include "common/train/start.h"
 
 static void override_size(int64_t *dst, int64_t value)
 {
@@ -54,12 +54,13 @@ static int read_config(struct lwm_llama_cfg *c, const char *source, bool older_o
 static int match_source(const struct lwm_nt *t, struct lwm_llama_cfg *c, struct lwm_err *e)
 {
 	const struct lwm_stage *s = t->base.stage;
-	const char *from = !strncmp(s->start_from, "text-", 5) ? s->start_from + 5 : s->start_from;
+	struct lwm_start from;
 	struct lwm_llama_cfg have;
 	struct lwm_err why = { 0 };
-	if (!strcmp(from, "random"))
+	LWM_TRY(lwm_start_parse(&from, s->start_from, e));
+	if (!from.source)
 		return 0;
-	int rc = read_config(&have, from, s->older_ok, &why);
+	int rc = read_config(&have, from.source, s->older_ok, &why);
 	if (rc == -LWM_ENOINPUT || rc == -LWM_EDATA)
 		return 0;
 	if (rc < 0) {

@@ -2,7 +2,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/base/clock.h"
 #include "common/base/num.h"
@@ -113,14 +112,15 @@ static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lw
 /* Does what the first weights come from exist? A run that resumes from a checkpoint of its own wants none. */
 static int look_at_source(const struct lwm_stage *s, struct lwm_objective *o, struct lwm_err *e)
 {
-	const char *from = !strncmp(s->start_from, "text-", 5) ? s->start_from + 5 : s->start_from;
+	struct lwm_start from;
 	char *own = NULL;
 	int rc = 0;
-	if (!strcmp(from, "random"))
+	LWM_TRY(lwm_start_parse(&from, s->start_from, e));
+	if (!from.source)
 		return 0;
 	if (lwm_path_folder(s->out, NULL) > 0 && lwm_ckpt_latest(&own, s->out, true, LWM_CKPT_QUICK, NULL, NULL, NULL) == 0 && own)
 		goto out;
-	rc = lwm_start_look(from, s->older_ok, o->tokenizer_hash, &o->tensors, e);
+	rc = lwm_start_look(&from, s->older_ok, o->tokenizer_hash, &o->tensors, e);
 	rc = lwm_objective_absent(o, rc, e);
 out:
 	free(own);

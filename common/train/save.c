@@ -330,16 +330,16 @@ int lwm_stage_settle(const struct lwm_stage *s, const struct lwm_resumed *found,
 
 int lwm_stage_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 {
-	const char *from = o->stage->start_from;
-	bool text = !strncmp(from, "text-", 5); /* text-model:DIR, text-checkpoint:DIR: vision tensors start fresh */
+	struct lwm_start from;
 	float *host, *own;
+	LWM_TRY(lwm_start_parse(&from, o->stage->start_from, e)); /* the same on every rank */
 	int rc = on_host(w, LWM_CKPT_PARAMS, &host, &own, e);
 	if (rc == 0)
 		lwm_tensors_init(&o->tensors, (uint64_t)o->stage->seed, w->first, w->count, host);
 	rc = lwm_agree(w->grad_comm, rc, e);
-	if (rc == 0 && strcmp(from, "random"))
-		rc = lwm_start_read(w->grad_comm, text ? from + 5 : from, o->stage->older_ok, o->tokenizer_hash, &o->tensors,
-				    text, w->first, w->count, host, e);
+	if (rc == 0 && from.source)
+		rc = lwm_start_read(w->grad_comm, &from, o->stage->older_ok, o->tokenizer_hash, &o->tensors, w->first, w->count,
+				    host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e);
 	free(own);

@@ -7,6 +7,7 @@
 #include "common/comm/mesh.h"
 #include "common/train/objective.h"
 #include "common/train/settings_record.h"
+#include "common/train/start.h"
 
 #define SET(field, rule, preset, ...) LWM_SETTING(struct lwm_stage, field, rule, preset, __VA_ARGS__)
 #define TEXT(field, rule, text, ...) LWM_SETTING_TEXT(struct lwm_stage, field, rule, text, __VA_ARGS__)
@@ -125,6 +126,7 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 {
 	const struct lwm_objective_type *type = lwm_objectives[s->objective];
 	struct lwm_mesh m = { .dim = { 0 } };
+	struct lwm_start from;
 	if (!s->data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
 	if (!type->holds_out && s->eval_every && !s->eval_data.n)
@@ -133,5 +135,6 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 	LWM_TRY(lwm_settings_check(s, e));
 	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, m.dim, e));
 	LWM_TRY(lwm_mesh_check(m.dim, s->mesh_dim, e));
-	return type->check(s, &m, e);
+	LWM_TRY(type->check(s, &m, e));
+	return lwm_start_parse(&from, s->start_from, e);
 }

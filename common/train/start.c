@@ -8,13 +8,28 @@
 #include "common/tensor/range.h"
 #include "common/train/share.h"
 
+int lwm_start_parse(struct lwm_start *out, const char *text, struct lwm_err *e)
+{
+	enum lwm_source_kind kind;
+	const char *path;
+	*out = (struct lwm_start){ .source = NULL };
+	if (!strcmp(text, "random"))
+		return 0;
+	out->may_lack_vision = !strncmp(text, "text-", 5);
+	out->source = text + (out->may_lack_vision ? 5 : 0);
+	return lwm_source_parse(out->source, &kind, &path, e);
+}
+
 /* The same on many ranks, a checkpoint with one search for all. Collective. */
 static int open_shared(struct lwm_source *s, struct lwm_comm *comm, const char *text, bool older_ok, struct lwm_err *e)
 {
-	if (strncmp(text, "checkpoint:", 11))
-		return lwm_agree(comm, lwm_source_open(s, text, older_ok, LWM_CKPT_FULL, e), e);
+	enum lwm_source_kind kind;
+	const char *path;
 	memset(s, 0, sizeof *s);
-	LWM_TRY(lwm_share_open(&s->ckpt, comm, text + 11, older_ok, e));
+	LWM_TRY(lwm_source_parse(text, &kind, &path, e));
+	if (kind == LWM_SOURCE_MODEL)
+		return lwm_agree(comm, lwm_source_open(s, text, older_ok, LWM_CKPT_FULL, e), e);
+	LWM_TRY(lwm_share_open(&s->ckpt, comm, path, older_ok, e));
 	s->dir = strdup(lwm_ckpt_path(s->ckpt));
 	return s->dir ? 0 : lwm_fail_memory(e, text);
 }
@@ -35,29 +50,29 @@ static int belongs(const struct lwm_source *s, const char *tokenizer, const stru
 	return lwm_source_all_placed(s, t, e);
 }
 
-int lwm_start_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
+int lwm_start_look(const struct lwm_start *from, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
 		   struct lwm_err *e)
 {
 	struct lwm_source s;
-	int rc = lwm_source_open(&s, source, older_ok, LWM_CKPT_QUICK, e);
+	int rc = lwm_source_open(&s, from->source, older_ok, LWM_CKPT_QUICK, e);
 	if (rc == 0)
 		rc = belongs(&s, tokenizer, t, e);
 	lwm_source_close(&s);
 	return rc;
 }
 
-int lwm_start_read(struct lwm_comm *comm, const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
-		   bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
+int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool older_ok, const char *tokenizer,
+		   const struct lwm_tensors *t, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
 {
 	struct lwm_source s;
-	int rc = open_shared(&s, comm, source, older_ok, e);
+	int rc = open_shared(&s, comm, from->source, older_ok, e);
 	if (rc == 0)
 		rc = belongs(&s, tokenizer, t, e);
 	for (int64_t i = 0; rc == 0 && i < t->n; i++) {
 		const struct lwm_tensor *q = &t->list[i];
 		int64_t at, n;
 		if (lwm_tensor_overlap(q, first, count, &at, &n))
-			rc = lwm_source_read(&s, q, may_lack_vision && q->modality == LWM_VISION, at - q->offset, n,
+			rc = lwm_source_read(&s, q, from->may_lack_vision && q->modality == LWM_VISION, at - q->offset, n,
 					     host_out + (at - first), e);
 	}
 	lwm_source_close(&s);

@@ -1,20 +1,31 @@
-/* start.h - the weights that a stage starts from: those of a checkpoint or of a model folder. */
+/* start.h - the weights that a stage starts from: drawn at random, or those of a checkpoint or of a model folder.
+ *
+ *	lwm_start_parse(&from, stage->start_from, e)    the one reader of that text; lwm_stage_check has asked it
+ *	lwm_start_look(&from, ...)                      a plan: would the next one succeed?
+ *	lwm_start_read(comm, &from, ...)                a run without a checkpoint of its own
+ */
 #ifndef LWM_TRAIN_START_H
 #define LWM_TRAIN_START_H
 
 #include "common/comm/comm.h"
 #include "common/tensor/tensor.h"
 
-/* source: "checkpoint:ROOT", "checkpoint:ROOT/step_N" or "model:DIR". Values of the tensors t that lie in flat
- * [first, first+count) go to host_out, host memory of `count` floats. Vision tensors that the source lacks stay as they are when
- * may_lack_vision. older_ok: as in lwm_ckpt_latest. tokenizer: hash of the one the data were made with, NULL or "": none; a
- * source that records another one is -LWM_ECONFIG naming both, as is one with a tensor that is not among t. COLLECTIVE while the
- * source is opened (share.h); a failure after that is known to this rank only. */
-int lwm_start_read(struct lwm_comm *comm, const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
-		   bool may_lack_vision, int64_t first, int64_t count, float *host_out, struct lwm_err *e);
+struct lwm_start {
+	const char *source;   /* "checkpoint:ROOT", "checkpoint:ROOT/step_N" or "model:DIR"; NULL: random weights */
+	bool may_lack_vision; /* "text-" stood before it: vision tensors that the source lacks stay as they were drawn */
+};
+/* Looks at no file. The text is borrowed. -LWM_EUSAGE. */
+int lwm_start_parse(struct lwm_start *out, const char *text, struct lwm_err *e);
+
+/* from->source is not NULL. Values of the tensors t that lie in flat [first, first+count) go to host_out, host memory of `count`
+ * floats. older_ok: as in lwm_ckpt_latest. tokenizer: hash of the one the data were made with, NULL or "": none; a source that
+ * records another one is -LWM_ECONFIG naming both, as is one with a tensor that is not among t. COLLECTIVE while the source is
+ * opened (share.h); a failure after that is known to this rank only. */
+int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool older_ok, const char *tokenizer,
+		   const struct lwm_tensors *t, int64_t first, int64_t count, float *host_out, struct lwm_err *e);
 
 /* What lwm_start_read finds out before it reads: does it exist, and is it of this kind? Its bytes are not read. Local. */
-int lwm_start_look(const char *source, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
+int lwm_start_look(const struct lwm_start *from, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,
 		   struct lwm_err *e);
 
 #endif

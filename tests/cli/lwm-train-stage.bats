@@ -179,6 +179,10 @@ flip() { # flip FILE OFFSET: one bit
 		err_has "'heavy' is not a number"
 		code 78 train -o out --micro-rows 3 "$how"
 		err_has '--micro-rows 3 does not divide'
+		for from in nonsense text-nonsense nonsense:there; do
+			code 64 train -o out --start-from "$from" "$how"
+			err_has "'${from#text-}': expected random, checkpoint:DIR, model:DIR"
+		done
 	done
 }
 
