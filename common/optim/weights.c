@@ -131,10 +131,21 @@ static int sum_gradients(struct lwm_weights *w, struct lwm_err *e)
 	return lwm_devcomm_settle(w->grad_dev, e);
 }
 
-int lwm_weights_reduce(struct lwm_weights *w, double scale, double *norm, struct lwm_err *e)
+/* The gradient of what is not trained counts for nothing: 0 in the own slice. */
+static int drop_frozen(struct lwm_weights *w, const struct lwm_tensors *t, struct lwm_err *e)
+{
+	int64_t at, n;
+	for (int64_t i = 0; i < t->n; i++)
+		if (!t->list[i].trainable && lwm_tensor_overlap(&t->list[i], w->first, w->count, &at, &n))
+			LWM_TRY(lwm_dev_check(w->dev, lk_zero(w->dev, w->slice + (at - w->first), (size_t)n * 4), e));
+	return 0;
+}
+
+int lwm_weights_reduce(struct lwm_weights *w, const struct lwm_tensors *t, double scale, double *norm, struct lwm_err *e)
 {
 	double sum = 0;
 	LWM_TRY(sum_gradients(w, e));
+	LWM_TRY(drop_frozen(w, t, e));
 	LWM_TRY(lwm_dev_check(w->dev, lk_sumsq(w->dev, w->slice, w->count, &sum), e));
 	LWM_TRY(lwm_comm_sum_f64(w->grad_comm, &sum, 1, e));
 	*norm = fabs(scale) * sqrt(sum);

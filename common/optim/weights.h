@@ -41,13 +41,14 @@ int lwm_weights_take(struct lwm_weights *w, enum lwm_state g, float *host, struc
 int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e);
 
 int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e);
-/* COLLECTIVE. Sums gradients into slices; *norm = 2-norm of scale * gradient over all ranks. */
-int lwm_weights_reduce(struct lwm_weights *w, double scale, double *norm, struct lwm_err *e);
+/* COLLECTIVE. Sums gradients into slices; *norm = 2-norm of scale * gradient over all ranks. t: the tensors of the flat vector;
+ * those that are not trainable have no part in it, nor in the update. */
+int lwm_weights_reduce(struct lwm_weights *w, const struct lwm_tensors *t, double scale, double *norm, struct lwm_err *e);
 struct lwm_adamw { /* Loshchilov & Hutter 2019 */
 	double beta1, beta2, eps, weight_decay;
 	bool decay_all; /* tensors that say they do not decay do */
 };
-/* Local. AdamW of update n (from 0) on the slice: gradients times scale; t: the tensors of the flat vector. */
+/* Local. AdamW of update n (from 0) on the slice: gradients times scale; t as above. */
 int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensors *t, const struct lwm_adamw *how, int64_t n, double lr,
 		       double scale, struct lwm_err *e);
 

@@ -54,7 +54,7 @@ struct lwm_tensor {
 	int64_t offset, count;          /* its place in the flat vector and its elements; lwm_tensors_add fills them */
 	enum lwm_role role;
 	enum lwm_modality modality;
-	bool trainable; /* the optimizer updates it */
+	bool trainable; /* the optimizer updates it, and its gradient is part of the norm */
 	bool decays;    /* and weight decay pulls at it */
 	int split;      /* the dimension that tensor parallelism cuts; LWM_SPLIT_NONE: every rank has all of it */
 	int rope_heads; /* rows are so many heads of rotary pairs (0,1)(2,3)...; 0: no rotation. See lwm_rope_row */

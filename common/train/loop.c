@@ -127,7 +127,7 @@ static int train_step(struct run *r, struct lwm_err *e)
 	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
 	double norm = r->o->type->norm(sums);
 	scale = norm > 0 ? 1 / norm : 0;
-	LWM_TRY(lwm_weights_reduce(&r->w, scale, &gnorm, e));
+	LWM_TRY(lwm_weights_reduce(&r->w, &r->o->tensors, scale, &gnorm, e));
 	r->loss = r->o->type->render(r->o, sums, false, &json);
 	rc = lwm_str_ok(&json, e);
 	bool bad = lwm_guards_refuse(&r->s->guards, &r->st.guard, r->loss, gnorm);

@@ -463,7 +463,7 @@ static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct l
 		for (int i = 0; i < ALL; i++)
 			host[i] = (float)(0.4 * sin(1.3 * n + 0.9 * i) + 0.05 * i);
 		assert_int_equal(lk_upload(dev, w.grad, host, (size_t)w.count * sizeof *host), 0);
-		OK(lwm_weights_reduce(&w, 1, &norm, &err));
+		OK(lwm_weights_reduce(&w, &t, 1, &norm, &err));
 		double lr = lwm_schedule_rate(&s->schedule, s->steps, n), clip = s->guards.clip;
 		OK(lwm_weights_update(&w, &t, &s->adamw, n, lr, norm > clip ? clip / norm : 1, &err));
 		OK(lwm_weights_take(&w, LWM_STATE_WEIGHTS, host, &err));
