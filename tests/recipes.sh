@@ -27,6 +27,7 @@ mesh_axis common/comm/README.md mesh_axis ep
 objective common/train/README.md objective pull
 attention_body common/infer/README.md attention_body single
 model_format common/io/README.md model_format nst
+checkpoint_group common/io/README.md checkpoint_group lora_a
 reader common/data/ingest/README.md dataset_reader words
 device kernels/README.md device echo
 alone
@@ -239,6 +240,19 @@ try_model_format() {
 	printf '%b' "\\x$(printf %02x ${#head})\\0\\0\\0\\0\\0\\0\\0$head\\0\\0\\x80\\x3f\\0\\0\\0\\x40" >build/model/model.nst
 	expect 0 'values           2' bin/lwm-inspect build/model
 	expect 1 'model.nst: carries no checksums' bin/lwm-inspect --check build/model
+}
+
+# The tests of checkpoints go through the whole table of groups, and compare the files of those that are saved today.
+add_checkpoint_group() {
+	replace common/io/ckpt.h 'group(LWM_CKPT_ADAM_V, "adam_v")' 'group(LWM_CKPT_ADAM_V, "adam_v") group(LWM_CKPT_LORA_A, "lora_a")'
+	goals+=(build/rel/tests/unit/test_io_ckpt build/rel/tests/unit/test_io_golden build/rel/tests/unit/test_objective)
+}
+
+try_checkpoint_group() {
+	grep -qa lora_a build/rel/tests/unit/test_io_ckpt || echo "no group 'lora_a' in the test of checkpoints"
+	suite unit/test_io_ckpt
+	suite unit/test_io_golden
+	suite unit/test_objective
 }
 
 # Each line is a document.

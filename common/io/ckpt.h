@@ -30,9 +30,22 @@
 #include "common/base/err.h"
 #include "common/tensor/tensor.h"
 
-enum lwm_ckpt_group { LWM_CKPT_PARAMS, LWM_CKPT_ADAM_M, LWM_CKPT_ADAM_V, LWM_CKPT_GROUPS };
-#define LWM_CKPT_ALL 7u /* mask of the three */
-extern const char *const lwm_ckpt_group_names[];
+/* Every named group of values that a checkpoint may hold, one line each; nothing else lists them. A group has one float32 for each
+ * value of each tensor. A checkpoint holds those of its mask. A new one goes to the end: its vector then follows all others in the
+ * parts that hold it, and parts that do not are what they were. */
+#define LWM_CKPT_GROUP_TABLE(group)         \
+	/*    constant         name */      \
+	group(LWM_CKPT_PARAMS, "params") \
+	group(LWM_CKPT_ADAM_M, "adam_m") \
+	group(LWM_CKPT_ADAM_V, "adam_v")
+
+#define LWM_CKPT_GROUP_CONSTANT(constant, name) constant,
+enum lwm_ckpt_group { LWM_CKPT_GROUP_TABLE(LWM_CKPT_GROUP_CONSTANT) LWM_CKPT_GROUPS };
+extern const char *const lwm_ckpt_group_names[]; /* NULL-terminated */
+
+/* The first three, weights and moments of AdamW, are what a stage of training saves; LWM_CKPT_TRAINED_ALL is their mask. */
+enum { LWM_CKPT_TRAINED = LWM_CKPT_ADAM_V + 1 };
+#define LWM_CKPT_TRAINED_ALL ((1u << LWM_CKPT_TRAINED) - 1)
 
 struct lwm_ckpt_slice {
 	int64_t tensor;                     /* index into the tensor table; the table is the same on all ranks */
@@ -57,7 +70,7 @@ struct lwm_ckpt_out {    /* what one rank writes */
 	const struct lwm_tensors *tensors; /* of each entry the name and the shape are used */
 	const struct lwm_ckpt_slice *slice;
 	int64_t nslice;
-	unsigned groups;        /* mask, bit per enum lwm_ckpt_group */
+	unsigned groups;        /* mask: bit 1 << g for group g */
 	const char *state;      /* JSON text of this rank, NULL for none */
 	lwm_ckpt_fill_fn *fill; /* may be NULL */
 	void *ctx;

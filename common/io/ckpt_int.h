@@ -10,10 +10,22 @@
 extern const char *const lwm_ckpt_schemas[]; /* of records that are read, ending in NULL; the first one is written */
 extern const char lwm_ckpt_part_schema[];
 
-enum { LWM_PART_SLICES = LWM_CKPT_GROUPS, LWM_PART_NAMES, LWM_PART_STATE, LWM_PART_VECS };
+/* The vectors of a part: those of the first groups, three tables, those of all further groups. One of the first groups that is not
+ * held is empty; one of the others does not exist, so that parts without it are the same as before there was such a group. */
+enum {
+	LWM_PART_SLICES = LWM_CKPT_TRAINED,
+	LWM_PART_NAMES,
+	LWM_PART_STATE,
+	LWM_PART_TABLES = 3,
+	LWM_PART_VECS = LWM_CKPT_GROUPS + LWM_PART_TABLES
+};
+#define LWM_PART_FIRST(group) ((int)(group) < (int)LWM_PART_SLICES) /* is the group one of the first? */
+#define LWM_PART_VEC(group) (LWM_PART_FIRST(group) ? (int)(group) : (int)(group) + LWM_PART_TABLES)
 enum { LWM_SLICE_TENSOR, LWM_SLICE_OFFSET, LWM_SLICE_RUN, LWM_SLICE_COUNT, LWM_SLICE_STRIDE, LWM_SLICE_COLS };
 extern const struct lwm_vec lwm_part_layout[LWM_PART_VECS];
 
+/* Names of the groups of a mask, as records list them. */
+json_t *lwm_ckpt_groups_json(unsigned groups, bool *failed);
 /* Does the slice lie inside a tensor of `size` values? *n gets its values. */
 int lwm_ckpt_slice_check(const struct lwm_ckpt_slice *s, int64_t size, int64_t *n, const char *where,
 			 struct lwm_err *e);

@@ -12,13 +12,30 @@
 #include "common/io/ckpt_int.h"
 
 const char lwm_ckpt_part_schema[] = "lwm-checkpoint-part-1";
-const char *const lwm_ckpt_group_names[] = { "params", "adam_m", "adam_v", NULL };
+
+#define GROUP_NAME(constant, name) name,
+const char *const lwm_ckpt_group_names[] = { LWM_CKPT_GROUP_TABLE(GROUP_NAME) NULL };
+
+#define GROUP_VECTOR(constant, name) \
+	[LWM_PART_VEC(constant)] = { name, LWM_V_F32, LWM_PART_FIRST(constant) ? 0 : LWM_VEC_ABSENT },
 const struct lwm_vec lwm_part_layout[LWM_PART_VECS] = {
-	[LWM_CKPT_PARAMS] = { "params", LWM_V_F32, 0 }, [LWM_CKPT_ADAM_M] = { "adam_m", LWM_V_F32, 0 },
-	[LWM_CKPT_ADAM_V] = { "adam_v", LWM_V_F32, 0 }, [LWM_PART_SLICES] = { "slices", LWM_V_I64, 0 },
-	[LWM_PART_NAMES] = { "names", LWM_V_U8, 0 },    [LWM_PART_STATE] = { "state", LWM_V_U8, 0 },
+	LWM_CKPT_GROUP_TABLE(GROUP_VECTOR)
+	[LWM_PART_SLICES] = { "slices", LWM_V_I64, 0 },
+	[LWM_PART_NAMES] = { "names", LWM_V_U8, 0 },
+	[LWM_PART_STATE] = { "state", LWM_V_U8, 0 },
 };
+_Static_assert((int)LWM_PART_VECS <= LWM_VF_MAX, "more groups than a file may have vectors: raise LWM_VF_MAX in vectype.h");
+_Static_assert(LWM_CKPT_GROUPS <= 32, "a mask of groups has 32 bits");
 enum { PIECE = 1 << 18 }; /* values asked of the callback at a time */
+
+json_t *lwm_ckpt_groups_json(unsigned groups, bool *failed)
+{
+	json_t *list = json_array();
+	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+		if ((groups >> g & 1) && json_array_append_new(list, json_string(lwm_ckpt_group_names[g])))
+			*failed = true;
+	return list;
+}
 
 int lwm_ckpt_slice_check(const struct lwm_ckpt_slice *s, int64_t size, int64_t *n, const char *where,
 			 struct lwm_err *e)
@@ -124,14 +141,14 @@ static int put_slice(struct lwm_vfw *w, const struct lwm_ckpt_out *o, int g, int
 	const struct lwm_ckpt_slice *s = &o->slice[i];
 	int64_t n = s->run * s->count;
 	if (s->data[g])
-		return lwm_vfw_put(w, g, s->data[g], n, e);
+		return lwm_vfw_put(w, LWM_PART_VEC(g), s->data[g], n, e);
 	if (!o->fill)
 		return lwm_fail(e, LWM_EINTERNAL, "%s: no values of '%s' for slice %" PRId64, o->dir,
 				lwm_ckpt_group_names[g], i);
 	for (int64_t at = 0; at < n; at += PIECE) {
 		int64_t k = n - at < PIECE ? n - at : PIECE;
 		LWM_TRY(o->fill(o->ctx, g, i, at, k, buf, e));
-		LWM_TRY(lwm_vfw_put(w, g, buf, k, e));
+		LWM_TRY(lwm_vfw_put(w, LWM_PART_VEC(g), buf, k, e));
 	}
 	return 0;
 }
@@ -173,7 +190,8 @@ static int write_file(const struct lwm_ckpt_out *o, const char *path, struct lwm
 	}
 	memcpy(v, lwm_part_layout, sizeof v);
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
-		v[g].n = o->groups >> g & 1 ? total : 0;
+		if (o->groups >> g & 1)
+			v[LWM_PART_VEC(g)].n = total;
 	v[LWM_PART_SLICES].n = o->nslice * LWM_SLICE_COLS;
 	v[LWM_PART_NAMES].n = names_bytes;
 	v[LWM_PART_STATE].n = o->state ? (int64_t)strlen(o->state) : 0;

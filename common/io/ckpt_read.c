@@ -245,7 +245,7 @@ static int own_slices(struct lwm_ckpt *c, int k, struct lwm_vfr *r, struct lwm_e
 	free(row);
 	LWM_TRY(rc);
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
-		if (lwm_vfr_vec(r, g)->n != (c->meta.groups >> g & 1 ? p->values : 0))
+		if (lwm_vfr_vec(r, LWM_PART_VEC(g))->n != (c->meta.groups >> g & 1 ? p->values : 0))
 			return lwm_fail(e, LWM_EDATA, "%s: '%s' does not hold the values of its slices", p->path,
 					lwm_ckpt_group_names[g]);
 	return 0;
@@ -482,7 +482,7 @@ static int64_t read_slice(struct lwm_ckpt *c, enum lwm_ckpt_group g, const struc
 		int64_t from = start > a ? start : a, to = start + s->run < b ? start + s->run : b;
 		if (to <= from)
 			continue;
-		LWM_TRY(lwm_vfr_read(c->part[x->part].r, (int)g, x->first + k * s->run + (from - start), to - from,
+		LWM_TRY(lwm_vfr_read(c->part[x->part].r, LWM_PART_VEC(g), x->first + k * s->run + (from - start), to - from,
 				     out + (from - a), e));
 		done += to - from;
 	}

@@ -71,15 +71,6 @@ static json_t *files_json(const struct lwm_ckpt_part *p, int n, const struct lwm
 	return list;
 }
 
-static json_t *groups_json(unsigned groups, bool *failed)
-{
-	json_t *list = json_array();
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
-		if ((groups >> g & 1) && json_array_append_new(list, json_string(lwm_ckpt_group_names[g])))
-			*failed = true;
-	return list;
-}
-
 static int check_sizes(const char *dir, const json_t *files, struct lwm_err *e);
 
 static bool is_part(const char *name, const struct lwm_ckpt_part *part, int n)
@@ -134,7 +125,7 @@ int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct
 	lwm_put(o, "state", m->state ? lwm_json_copy(m->state) : json_object(), &failed);
 	lwm_put(o, "tokenizer", json_string(m->tokenizer ? m->tokenizer : ""), &failed);
 	lwm_put(o, "tokenizer_path", json_string(m->tokenizer_path ? m->tokenizer_path : ""), &failed);
-	lwm_put(o, "groups", groups_json(m->groups, &failed), &failed);
+	lwm_put(o, "groups", lwm_ckpt_groups_json(m->groups, &failed), &failed);
 	lwm_put(o, "tensors", tensors_json(tensors, &failed), &failed);
 	lwm_put(o, "files", files_json(part, nparts, slice, &failed), &failed);
 	int rc = failed || !path || !root ? lwm_fail(e, LWM_EMEMORY, "%s: out of memory for the commit record", dir)

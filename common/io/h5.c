@@ -174,7 +174,9 @@ static int create_structure(struct lwm_mem_file *m, const char *path, const char
 	    H5Pset_obj_track_times(dcpl, false) < 0 || put_schema(file, schema) < 0)
 		rc = fail_hdf5(e, LWM_EMEMORY, path, "cannot build its structure");
 	for (int i = 0; rc == 0 && i < nv; i++)
-		if (put_vec(file, dcpl, &v[i], &at[i]) < 0)
+		if (v[i].n == LWM_VEC_ABSENT)
+			at[i] = -1;
+		else if (put_vec(file, dcpl, &v[i], &at[i]) < 0)
 			rc = fail_hdf5(e, LWM_EMEMORY, path, "cannot build its structure");
 	if (dcpl >= 0)
 		H5Pclose(dcpl);
@@ -281,8 +283,13 @@ static int get_vec(hid_t file, struct lwm_vec *v, int64_t *at, int64_t bytes)
 	H5L_info_t link;
 	hid_t d = -1, t = -1, s = -1;
 	hsize_t dim = 0;
-	int rc = -1, nd;
-	if (H5Lexists(file, v->name, H5P_DEFAULT) <= 0 || H5Lget_info(file, v->name, &link, H5P_DEFAULT) < 0 ||
+	int rc = -1, nd, exists = H5Lexists(file, v->name, H5P_DEFAULT);
+	if (exists == 0 && v->n == LWM_VEC_ABSENT) {
+		v->n = 0;
+		*at = -1;
+		return 0;
+	}
+	if (exists <= 0 || H5Lget_info(file, v->name, &link, H5P_DEFAULT) < 0 ||
 	    link.type != H5L_TYPE_HARD)
 		return -1;
 	d = H5Dopen2(file, v->name, H5P_DEFAULT);

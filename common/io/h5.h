@@ -6,7 +6,7 @@
 #include "common/io/vectype.h"
 
 /* Gives the empty file `fd` a root attribute `schema` and one contiguous, unfilled dataset per vector; at[i] gets its
- * place in the file (-1 when empty), *bytes the size of the file. HDF5 itself writes to memory: after a failed write
+ * place in the file (-1 when empty or absent), *bytes the size of the file. HDF5 itself writes to memory: after a failed write
  * it could neither close the file nor end the program. `path` is for messages. */
 int lwm_h5_create(int fd, const char *path, const char *schema, const struct lwm_vec *v, int nv, int64_t *at,
 		  int64_t *bytes, struct lwm_err *e);

@@ -30,15 +30,6 @@ static bool is_ckpt(const char *path)
 	return lwm_folder_has(path, LWM_CKPT_RECORD) || !strncmp(lwm_path_base(path), "step_", 5);
 }
 
-static void put_groups(json_t *o, unsigned groups, bool *failed)
-{
-	json_t *list = json_array();
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
-		if ((groups >> g & 1) && json_array_append_new(list, json_string(lwm_ckpt_group_names[g])))
-			*failed = true;
-	lwm_put(o, "groups", list, failed);
-}
-
 static int describe_ckpt(const char *path, bool tensors, json_t *o, bool *failed, struct lwm_err *e)
 {
 	struct lwm_ckpt *c;
@@ -59,7 +50,7 @@ static int describe_ckpt(const char *path, bool tensors, json_t *o, bool *failed
 	lwm_put(o, "step", json_integer(m->step), failed);
 	lwm_put(o, "mesh", json_string(m->mesh), failed);
 	lwm_put(o, "ranks", json_integer(m->ranks), failed);
-	put_groups(o, m->groups, failed);
+	lwm_put(o, "groups", lwm_ckpt_groups_json(m->groups, failed), failed);
 	lwm_put(o, "tensors", json_integer(lwm_ckpt_count(c)), failed);
 	lwm_put(o, "values", json_integer(values), failed);
 	lwm_put(o, "tokenizer", json_string(m->tokenizer), failed);
@@ -99,7 +90,8 @@ static int describe_part(const char *path, bool tensors, json_t *o, bool *failed
 	LWM_TRY(lwm_vfr_open(&r, path, lwm_ckpt_part_schema, lwm_part_layout, LWM_PART_VECS, e));
 	lwm_put(o, "slices", json_integer(lwm_vfr_vec(r, LWM_PART_SLICES)->n / LWM_SLICE_COLS), failed);
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
-		lwm_put(o, lwm_ckpt_group_names[g], json_integer(lwm_vfr_vec(r, g)->n), failed);
+		if (LWM_PART_FIRST(g) || lwm_vfr_vec(r, LWM_PART_VEC(g))->n)
+			lwm_put(o, lwm_ckpt_group_names[g], json_integer(lwm_vfr_vec(r, LWM_PART_VEC(g))->n), failed);
 	lwm_vfr_close(r);
 	return 0;
 }

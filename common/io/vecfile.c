@@ -75,8 +75,9 @@ static int plan_vectors(struct lwm_vfw *w, const struct lwm_vec *v, int nv, bool
 	w->nv = nv;
 	for (int i = 0; i < nv; i++) {
 		struct wvec *x = &w->vec[i];
+		int64_t n = v[i].n == LWM_VEC_ABSENT ? 0 : v[i].n;
 		x->v = v[i];
-		if (lwm_mul(v[i].n, lwm_vtype_bytes(v[i].type), &x->bytes) || *total > INT64_MAX / 2 - x->bytes)
+		if (lwm_mul(n, lwm_vtype_bytes(v[i].type), &x->bytes) || *total > INT64_MAX / 2 - x->bytes)
 			return lwm_fail(e, LWM_EDATA, "%s: '%s' would be too large", w->o->path, v[i].name);
 		*total += x->bytes;
 	}

@@ -19,6 +19,9 @@ int lwm_vtype_bytes(enum lwm_vtype t); /* of one value; of TEXT one byte of it *
 
 #define LWM_VF_MAX 12 /* vectors of a file, `sums` not counted */
 
+/* As n of a vector. Writing: the file gets none of that name. Reading: it may lack it, and n becomes 0 then. */
+enum { LWM_VEC_ABSENT = -1 };
+
 struct lwm_vec {
 	const char *name;
 	enum lwm_vtype type;

@@ -24,7 +24,7 @@ static int64_t slices_of(const struct lwm_objective *o, int64_t first, int64_t c
 		if (!lwm_tensor_overlap(t, first, count, &from, &len))
 			continue;
 		out[n] = (struct lwm_ckpt_slice){ .tensor = i, .offset = from - t->offset, .run = len, .count = 1 };
-		for (int g = 0; host && g < LWM_CKPT_GROUPS; g++)
+		for (int g = 0; host && g < LWM_CKPT_TRAINED; g++)
 			out[n].data[g] = host[g] + (from - first);
 		n++;
 	}
@@ -53,10 +53,10 @@ static int on_host(struct lwm_weights *w, enum lwm_ckpt_group g, float **at, flo
 static int write_part(const struct lwm_objective *o, struct lwm_weights *w, const char *dir, struct lwm_ckpt_part *part,
 		      struct lwm_err *e)
 {
-	float *host[LWM_CKPT_GROUPS] = { 0 }, *own[LWM_CKPT_GROUPS] = { 0 };
+	float *host[LWM_CKPT_TRAINED] = { 0 }, *own[LWM_CKPT_TRAINED] = { 0 };
 	struct lwm_ckpt_slice *slice = calloc((size_t)o->tensors.n, sizeof *slice);
 	int rc = slice ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
-	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++) {
+	for (int g = 0; rc == 0 && g < LWM_CKPT_TRAINED; g++) {
 		rc = on_host(w, (enum lwm_ckpt_group)g, &host[g], &own[g], e);
 		if (rc == 0 && own[g])
 			rc = lwm_weights_take(w, state_of(g), own[g], e);
@@ -67,10 +67,10 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 					    .tensors = &o->tensors,
 					    .slice = slice,
 					    .nslice = slices_of(o, w->first, w->count, host, slice),
-					    .groups = LWM_CKPT_ALL };
+					    .groups = LWM_CKPT_TRAINED_ALL };
 		rc = lwm_ckpt_write_part(&out, part, e);
 	}
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+	for (int g = 0; g < LWM_CKPT_TRAINED; g++)
 		free(own[g]);
 	free(slice);
 	return rc;
@@ -133,7 +133,7 @@ static int commit_checkpoint(const struct lwm_objective *o, const struct lwm_tra
 					   .state = state,
 					   .tokenizer = o->tokenizer_hash,
 					   .tokenizer_path = o->stage->tokenizer ? o->stage->tokenizer : "",
-					   .groups = LWM_CKPT_ALL };
+					   .groups = LWM_CKPT_TRAINED_ALL };
 		rc = lwm_ckpt_commit(dir, &m, &o->tensors, parts, n, slice, e);
 	}
 	json_decref(config);
@@ -260,7 +260,7 @@ static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct
 {
 	const char *dir = found->dir;
 	int rc = same_run(o, lwm_ckpt_meta(c), dir, e);
-	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++)
+	for (int g = 0; rc == 0 && g < LWM_CKPT_TRAINED; g++)
 		rc = read_group(o, w, c, (enum lwm_ckpt_group)g, e);
 	if (rc == 0)
 		rc = read_state(lwm_ckpt_meta(c)->state, st, dir, e);

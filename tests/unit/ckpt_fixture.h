@@ -68,7 +68,7 @@ static void write_parts(const char *dir, int n, bool tp, int64_t step, struct lw
 	for (int r = 0; r < n; r++) {
 		struct lwm_ckpt_slice s[16];
 		struct lwm_ckpt_out o = { dir,          r,           TABLE(table, TENSORS), s, cut(s, r, n, tp),
-					  LWM_CKPT_ALL, "{\"r\":1}", NULL,  s };
+					  LWM_CKPT_TRAINED_ALL, "{\"r\":1}", NULL,  s };
 		if (step == 7 && r == 1)
 			o.fill = fill;
 		for (int64_t i = 0; i < o.nslice; i++)
@@ -90,7 +90,7 @@ static void commit(const char *dir, int n, bool tp, int64_t step, const struct l
 		k += cut(s + k, r, n, tp);
 	json_t *config = json_pack("{s:{s:i}}", "model", "hidden_size", COLS);
 	struct lwm_ckpt_meta m = {
-		"lwm", step, "1,-1,1,1", n, config, NULL, "abc", "/x/tokenizer.model", LWM_CKPT_ALL
+		"lwm", step, "1,-1,1,1", n, config, NULL, "abc", "/x/tokenizer.model", LWM_CKPT_TRAINED_ALL
 	};
 	must(lwm_ckpt_commit(dir, &m, TABLE(table, TENSORS), part, n, s, &e), &e);
 	json_decref(config);

@@ -7,7 +7,10 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "common/base/path.h"
 #include "common/base/rng.h"
+#include "common/io/inspect.h"
+#include "common/io/merge.h"
 
 /* 1: every value is right, 0: refused cleanly. A wrong value fails the test. */
 static int try_read(const char *dir, int64_t step)
@@ -71,7 +74,7 @@ static void what_it_says_about_itself(void **state)
 	const struct lwm_ckpt_meta *m = lwm_ckpt_meta(c);
 	assert_int_equal(m->step, 12);
 	assert_int_equal(m->ranks, 3);
-	assert_int_equal(m->groups, LWM_CKPT_ALL);
+	assert_int_equal(m->groups, LWM_CKPT_TRAINED_ALL);
 	assert_string_equal(m->kind, "lwm");
 	assert_string_equal(m->tokenizer_path, "/x/tokenizer.model");
 	assert_int_equal(json_integer_value(json_object_get(json_object_get(m->config, "model"), "hidden_size")),
@@ -87,6 +90,107 @@ static void what_it_says_about_itself(void **state)
 	assert_null(text);
 	lwm_ckpt_close(c);
 	free(dir);
+}
+
+/* Two parts with the groups of `held`, under a record that tells of `told`. */
+static void save_groups(const char *dir, unsigned held, unsigned told)
+{
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt_part part[2];
+	struct lwm_ckpt_slice s[2 * 16];
+	int64_t n = 0;
+	for (int r = 0; r < 2; r++) {
+		struct lwm_ckpt_slice *own = s + n;
+		struct lwm_ckpt_out o = { dir, r, TABLE(table, TENSORS), own, cut(own, r, 2, false), held, NULL, fill, own };
+		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
+		n += o.nslice;
+	}
+	json_t *config = json_object();
+	struct lwm_ckpt_meta m = { "lwm", 7, "2,1,1,1", 2, config, NULL, "", "", told };
+	must(lwm_ckpt_commit(dir, &m, TABLE(table, TENSORS), part, 2, s, &e), &e);
+	json_decref(config);
+}
+
+/* Every value of the groups that are held; the others are refused. */
+static void check_groups(struct lwm_ckpt *c, unsigned held)
+{
+	struct lwm_err e = { 0 };
+	static float got[LONG];
+	assert_int_equal(lwm_ckpt_meta(c)->groups, held);
+	for (int g = 0; g < LWM_CKPT_GROUPS; g++) {
+		for (int64_t t = 0; t < TENSORS; t++) {
+			if (!(held >> g & 1)) {
+				assert_int_equal(lwm_ckpt_read(c, (enum lwm_ckpt_group)g, t, 0, 1, got, NULL), -LWM_ECONFIG);
+				continue;
+			}
+			must(lwm_ckpt_read(c, (enum lwm_ckpt_group)g, t, 0, sizes[t], got, &e), &e);
+			for (int64_t i = 0; i < sizes[t]; i++)
+				assert_true(got[i] == value(g, t, i, 7));
+		}
+	}
+}
+
+/* The table of groups may have become longer than the three that are saved today. */
+static void any_groups_are_kept(void **state)
+{
+	(void)state;
+	struct lwm_err e = { 0 };
+	const unsigned all = (1u << LWM_CKPT_GROUPS) - 1, last = 1u << (LWM_CKPT_GROUPS - 1);
+	const unsigned masks[] = { 1, LWM_CKPT_TRAINED_ALL, 1 | last, last, all };
+	for (size_t k = 0; k < sizeof masks / sizeof *masks; k++) {
+		char root[32], recut[32];
+		struct lwm_ckpt *c, *other;
+		json_t *described;
+		snprintf(root, sizeof root, "groups%zu", k);
+		snprintf(recut, sizeof recut, "groups%zu.3", k);
+		char *dir = lwm_ckpt_dir(at(root), 7), *dir3 = lwm_ckpt_dir(at(recut), 7);
+		save_groups(dir, masks[k], masks[k]);
+		must(lwm_check_thing(dir, LWM_THING_CKPT, &e), &e);
+		must(lwm_ckpt_open(&c, dir, &e), &e);
+		check_groups(c, masks[k]);
+		must(lwm_merge_recut(c, at(recut), 3, "3,1,1,1", false, NULL, &e), &e);
+		must(lwm_ckpt_open(&other, dir3, &e), &e);
+		check_groups(other, masks[k]);
+		must(lwm_merge_verify_ckpt(c, other, NULL, &e), &e);
+		lwm_ckpt_close(other);
+		lwm_ckpt_close(c);
+
+		char *part = lwm_path_join(dir, "part_00001.h5");
+		must(lwm_check_thing(part, LWM_THING_PART, &e), &e);
+		must(lwm_describe(part, LWM_THING_PART, false, &described, &e), &e);
+		for (int g = 0; g < LWM_CKPT_GROUPS; g++) {
+			const json_t *n = json_object_get(described, lwm_ckpt_group_names[g]);
+			assert_int_equal(json_integer_value(n) > 0, masks[k] >> g & 1);
+			assert_true(n || g >= LWM_CKPT_TRAINED); /* what is not held is said of the first three */
+		}
+		json_decref(described);
+		free(part);
+		free(dir);
+		free(dir3);
+	}
+}
+
+/* A part with fewer groups, or more, than its record tells of. */
+static void other_groups_than_told(void **state)
+{
+	(void)state;
+	const unsigned last = 1u << (LWM_CKPT_GROUPS - 1);
+	const unsigned held[] = { 1, 1 | last }, told[] = { 1 | last, 1 };
+	for (int k = 0; k < 2; k++) {
+		struct lwm_err e = { 0 };
+		struct lwm_ckpt *c = NULL;
+		char root[32];
+		float v;
+		snprintf(root, sizeof root, "told%d", k);
+		char *dir = lwm_ckpt_dir(at(root), 7);
+		save_groups(dir, held[k], told[k]);
+		int rc = lwm_ckpt_open(&c, dir, &e);
+		if (rc == 0)
+			rc = lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 0, 1, &v, &e);
+		assert_int_equal(rc, -LWM_EDATA);
+		lwm_ckpt_close(c);
+		free(dir);
+	}
 }
 
 static void holes_and_overlaps(void **state)
@@ -307,7 +411,7 @@ static void *write_one(void *arg)
 {
 	int r = (int)(intptr_t)arg;
 	struct lwm_ckpt_slice s[16];
-	struct lwm_ckpt_out o = { shared.dir, r, TABLE(table, TENSORS), s, cut(s, r, 4, true), LWM_CKPT_ALL, NULL, fill, s };
+	struct lwm_ckpt_out o = { shared.dir, r, TABLE(table, TENSORS), s, cut(s, r, 4, true), LWM_CKPT_TRAINED_ALL, NULL, fill, s };
 	shared.rc[r] = lwm_ckpt_write_part(&o, &shared.part[r], NULL);
 	return NULL;
 }
@@ -384,6 +488,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(any_cut_reads_the_same),
 		cmocka_unit_test(what_it_says_about_itself),
+		cmocka_unit_test(any_groups_are_kept),
+		cmocka_unit_test(other_groups_than_told),
 		cmocka_unit_test(holes_and_overlaps),
 		cmocka_unit_test(the_newest_good_one),
 		cmocka_unit_test(when_none_is_whole),

@@ -374,7 +374,7 @@ static char *checkpoint(const char *root, const struct lwm_tensor *claimed)
 	struct lwm_ckpt_part part[2];
 	struct lwm_err e = { 0 };
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 8, "num_attention_heads", 2);
-	struct lwm_ckpt_meta m = { "lwm", 3, "2,1,1,1", 2, config, NULL, "", "", LWM_CKPT_ALL };
+	struct lwm_ckpt_meta m = { "lwm", 3, "2,1,1,1", 2, config, NULL, "", "", LWM_CKPT_TRAINED_ALL };
 	for (int g = 0; g < 3; g++)
 		for (int i = 0; i < 35; i++)
 			v[g][i] = (float)(100 * g + i);
@@ -383,7 +383,7 @@ static char *checkpoint(const char *root, const struct lwm_tensor *claimed)
 		s[2 * r] = (struct lwm_ckpt_slice){ 0, r ? 11 : 0, r ? 19 : 11, 1, 0, { v[0] + r, v[1] + r, v[2] + r } };
 		/* columns */
 		s[2 * r + 1] = (struct lwm_ckpt_slice){ 1, r ? 3 : 0, r ? 2 : 3, 7, 5, { v[0] + 3, v[1] + 3, v[2] + 3 } };
-		struct lwm_ckpt_out o = { dir, r, TABLE(table, 2), s + 2 * r, 2, LWM_CKPT_ALL, NULL, NULL, NULL };
+		struct lwm_ckpt_out o = { dir, r, TABLE(table, 2), s + 2 * r, 2, LWM_CKPT_TRAINED_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}
 	must(lwm_ckpt_commit(dir, &m, TABLE(claimed, 2), part, 2, s, &e), &e);
@@ -430,9 +430,9 @@ static void slices_that_do_not_cover(void **state)
 	struct lwm_ckpt_slice s[3] = { { 0, 0, 10, 1, 0, { v, v, v } },
 				       { 0, 11, 19, 1, 0, { v, v, v } },
 				       { 0, 20, 1, 1, 0, { v, v, v } } };
-	struct lwm_ckpt_out o = { dir, 0, TABLE(&one, 1), s, 3, LWM_CKPT_ALL, NULL, NULL, NULL };
+	struct lwm_ckpt_out o = { dir, 0, TABLE(&one, 1), s, 3, LWM_CKPT_TRAINED_ALL, NULL, NULL, NULL };
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 8, "num_attention_heads", 2);
-	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,1,1", 1, config, NULL, "", "", LWM_CKPT_ALL };
+	struct lwm_ckpt_meta m = { "lwm", 1, "1,1,1,1", 1, config, NULL, "", "", LWM_CKPT_TRAINED_ALL };
 	struct lwm_ckpt_part part;
 	struct lwm_ckpt *c;
 	struct lwm_err e = { 0 };

@@ -118,10 +118,10 @@ static int save_step(int64_t step, struct lwm_err *e)
 	static float v[50000];
 	char *dir = lwm_ckpt_dir(at("ck"), step);
 	struct lwm_ckpt_slice s = { 0, 0, 50000, 1, 0, { v, v, v } };
-	struct lwm_ckpt_out o = { dir, 0, TABLE(&tensor, 1), &s, 1, LWM_CKPT_ALL, NULL, NULL, NULL };
+	struct lwm_ckpt_out o = { dir, 0, TABLE(&tensor, 1), &s, 1, LWM_CKPT_TRAINED_ALL, NULL, NULL, NULL };
 	struct lwm_ckpt_part part;
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 8, "num_attention_heads", 2);
-	struct lwm_ckpt_meta m = { "lwm", step, "1,1,1,1", 1, config, NULL, "", "", LWM_CKPT_ALL };
+	struct lwm_ckpt_meta m = { "lwm", step, "1,1,1,1", 1, config, NULL, "", "", LWM_CKPT_TRAINED_ALL };
 	int rc = lwm_ckpt_write_part(&o, &part, e);
 	if (rc == 0)
 		rc = lwm_ckpt_commit(dir, &m, TABLE(&tensor, 1), &part, 1, &s, e);

@@ -70,10 +70,10 @@ static void write_ckpt(const char *root)
 				       { 0, 0, 12, 1, 0, { v[0], v[0], v[0] } },
 				       { 1, 3, 3, 8, 6, { v[1], v[1], v[1] } } };
 	for (int r = 0; r < 2; r++) {
-		struct lwm_ckpt_out o = { dir, r, TABLE(table, 2), s + 2 * r, r ? 1 : 2, LWM_CKPT_ALL, NULL, NULL, NULL };
+		struct lwm_ckpt_out o = { dir, r, TABLE(table, 2), s + 2 * r, r ? 1 : 2, LWM_CKPT_TRAINED_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}
-	struct lwm_ckpt_meta m = { "lwm", 3, "1,1,2,1", 2, config, NULL, "", "", LWM_CKPT_ALL };
+	struct lwm_ckpt_meta m = { "lwm", 3, "1,1,2,1", 2, config, NULL, "", "", LWM_CKPT_TRAINED_ALL };
 	must(lwm_ckpt_commit(dir, &m, TABLE(table, 2), part, 2, s, &e), &e);
 	struct lwm_model_spec spec = { .dtype = LWM_ST_BF16, .max_file_bytes = 50, .extra = put_bytes,
 				       .tokenizer = "0123456789abcdef0123456789abcdef" };

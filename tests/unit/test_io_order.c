@@ -372,10 +372,10 @@ static void save_step(int64_t step)
 	struct lwm_ckpt_slice s[2];
 	struct lwm_err e = { 0 };
 	json_t *config = json_pack("{s:{s:i,s:i}}", "model", "hidden_size", 8, "num_attention_heads", 2);
-	struct lwm_ckpt_meta m = { "lwm", step, "2,1,1,1", 2, config, NULL, "", "", LWM_CKPT_ALL };
+	struct lwm_ckpt_meta m = { "lwm", step, "2,1,1,1", 2, config, NULL, "", "", LWM_CKPT_TRAINED_ALL };
 	for (int r = 0; r < 2; r++) {
 		s[r] = (struct lwm_ckpt_slice){ r, 0, tensors[r].shape[0], 1, 0, { v, v, v } };
-		struct lwm_ckpt_out o = { dir, r, TABLE(tensors, 2), &s[r], 1, LWM_CKPT_ALL, NULL, NULL, NULL };
+		struct lwm_ckpt_out o = { dir, r, TABLE(tensors, 2), &s[r], 1, LWM_CKPT_TRAINED_ALL, NULL, NULL, NULL };
 		must(lwm_ckpt_write_part(&o, &part[r], &e), &e);
 	}
 	must(lwm_ckpt_commit(dir, &m, TABLE(tensors, 2), part, 2, s, &e), &e);

@@ -21,7 +21,7 @@ struct ask {
 static int read_some(struct lwm_ckpt *c, int64_t step, struct lwm_err *e)
 {
 	float v[ROWS * COLS];
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++) {
+	for (int g = 0; g < LWM_CKPT_TRAINED; g++) {
 		LWM_TRY(lwm_ckpt_read(c, (enum lwm_ckpt_group)g, 1, 0, ROWS * COLS, v, e));
 		for (int64_t i = 0; i < ROWS * COLS; i++)
 			if (v[i] != value(g, 1, i, step))

@@ -213,7 +213,7 @@ static void first_weights(struct probe *p, const struct lwm_stage *s, bool visio
 	model_of(&c, s, vision);
 	assert_int_equal(lwm_llama_tensors(&table, &c, NULL), 0);
 	p->n = table.total;
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+	for (int g = 0; g < LWM_CKPT_TRAINED; g++)
 		p->v[g] = calloc((size_t)p->n, sizeof **p->v);
 	lwm_tensors_init(&table, (uint64_t)s->seed, 0, p->n, p->v[LWM_CKPT_PARAMS]);
 	lwm_tensors_release(&table);

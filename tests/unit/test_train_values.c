@@ -77,9 +77,9 @@ static void check_part(const char *out, int part)
 	snprintf(path, sizeof path, "%s/step_00000002/part_%05d.h5", out, part);
 	must(lwm_vfr_open(&r, path, "lwm-checkpoint-part-1", want, LWM_PART_VECS, &e), &e);
 	static const char *const vectors[] = { "params", "adam_m", "adam_v", "slices", "names", "state" };
-	for (int i = 0; i < LWM_PART_VECS; i++)
+	for (int i = 0; i <= LWM_PART_STATE; i++)
 		assert_string_equal(lwm_vfr_vec(r, i)->name, vectors[i]);
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+	for (int g = 0; g < LWM_CKPT_TRAINED; g++)
 		assert_int_equal(lwm_vfr_vec(r, g)->n, HALF);
 	assert_true(lwm_vfr_vec(r, LWM_PART_NAMES)->n < (int64_t)sizeof names);
 	must(lwm_vfr_read(r, LWM_PART_NAMES, 0, lwm_vfr_vec(r, LWM_PART_NAMES)->n, names, &e), &e);

@@ -113,7 +113,7 @@ static inline int fx_state(const char *out, struct lwm_hash *h, struct lwm_err *
 	if (!dir)
 		return lwm_fail(e, LWM_ENOINPUT, "%s: no checkpoint", out);
 	LWM_TRY(lwm_ckpt_open(&c, dir, e));
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++) {
+	for (int g = 0; g < LWM_CKPT_TRAINED; g++) {
 		for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
 			int64_t n = lwm_ckpt_size(c, i);
 			float *v = malloc((size_t)n * sizeof *v);

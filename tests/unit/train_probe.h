@@ -20,13 +20,13 @@ static inline int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
 /* One checkpoint, tensors end to end in the order of its table; freed by probe_free. */
 struct probe {
 	int64_t n;
-	float *v[LWM_CKPT_GROUPS];
+	float *v[LWM_CKPT_TRAINED];
 	json_t *state;
 };
 
 static inline void probe_free(struct probe *p)
 {
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+	for (int g = 0; g < LWM_CKPT_TRAINED; g++)
 		free(p->v[g]);
 	json_decref(p->state);
 	memset(p, 0, sizeof *p);
@@ -51,7 +51,7 @@ static inline int probe_step(struct probe *p, const char *out, int64_t step, str
 	LWM_TRY(rc);
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++)
 		p->n += lwm_ckpt_size(c, i);
-	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++) {
+	for (int g = 0; rc == 0 && g < LWM_CKPT_TRAINED; g++) {
 		p->v[g] = malloc((size_t)p->n * sizeof **p->v);
 		rc = probe_group(c, g, p->v[g], e);
 	}
