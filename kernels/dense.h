@@ -81,13 +81,13 @@ int lk_xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t *tar
 /* AdamW (Loshchilov & Hutter 2019), with decoupled decay times lr, eps outside the root, and g multiplied by grad_scale first:
  *	m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
  *	p -= lr (m / bias1 / (sqrt(v / bias2) + eps) + weight_decay p) */
-struct lk_adamw {
+struct lk_adamw_cfg {
 	float lr, beta1, beta2, eps, weight_decay, grad_scale;
 	double bias1, bias2; /* 1 - beta1^t and 1 - beta2^t, t counted from 1 */
 };
 /* p, m, v, g fp32, n elements. p_compute: NULL or the same weights in lk_dev_dtype, refreshed from p. */
 int lk_adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
-	     const struct lk_adamw *cfg);
+	     const struct lk_adamw_cfg *cfg);
 
 #ifdef __cplusplus
 }

@@ -324,7 +324,7 @@ int lk_xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t *tar
 }
 
 int lk_adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
-	     const struct lk_adamw *cfg)
+	     const struct lk_adamw_cfg *cfg)
 {
 	struct lk_check k = { dev, "adamw", 0 };
 

@@ -40,7 +40,7 @@ int lk_kv_load(struct lk_dev *dev, const struct lk_view *y, const struct lk_view
 	return LK_CALL(dev, generation, kv_load, dev, y, x, scale, scale_stride);
 }
 
-int lk_draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw *how, const double *host_u,
+int lk_draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw_cfg *how, const double *host_u,
 	    int32_t *host_id, double *host_logprob)
 {
 	struct lk_check k = { dev, "draw", 0 };

@@ -22,7 +22,7 @@ int lk_kv_load(struct lk_dev *dev, const struct lk_view *y, const struct lk_view
 	       int64_t scale_stride);
 
 /* How a token is chosen. */
-struct lk_draw {
+struct lk_draw_cfg {
 	int64_t first, last; /* only columns [first, last) have a chance */
 	int64_t top_k;       /* 0: all; else so many of the largest, lower index first on ties */
 	double temperature;  /* 0: the largest logit, the lowest index on ties */
@@ -32,7 +32,7 @@ struct lk_draw {
  * of what the limits leave, in index order without limits, else from the largest down. What weighs less than 2^-41 of the
  * largest may count as nothing. host_logprob (may be NULL): natural log of its probability at temperature 1 over
  * [first, last). host_id -1: NaN or +Inf in the range, or nothing finite. Waits. */
-int lk_draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw *how, const double *host_u,
+int lk_draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw_cfg *how, const double *host_u,
 	    int32_t *host_id, double *host_logprob);
 
 #ifdef __cplusplus

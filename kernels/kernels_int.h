@@ -100,7 +100,7 @@ struct lk_dense_ops {
 		    float *hit, int grad);
 	/* p, m, v, g (n) fp32 with n > 0; p_compute NULL, or (n) in dev->dtype, written too. */
 	int (*adamw)(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
-		     const struct lk_adamw *cfg);
+		     const struct lk_adamw_cfg *cfg);
 };
 
 /* ---- attention.h ---- */
@@ -142,7 +142,7 @@ struct lk_generation_ops {
 		       int64_t scale_stride);
 	/* logits (n,V) fp32 on the device, n > 0; host_u, host_id, host_logprob (n) on the host, host_logprob may be NULL.
 	 * Waits. */
-	int (*draw)(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw *how, const double *host_u,
+	int (*draw)(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw_cfg *how, const double *host_u,
 		    int32_t *host_id, double *host_logprob);
 };
 

@@ -71,10 +71,10 @@ static int train_tokenizer(const struct lwm_args *args, struct lwm_err *e)
 		lwm_log(LWM_INFO, "%" PRId64 " files, %" PRId64 " symbols -> %s", in.n, a.symbols.n, a.output);
 		goto out;
 	}
-	const struct lwm_tokenizer_train how = { .inputs = (const char *const *)in.v, .ninputs = in.n,
-						 .symbols = (const char *const *)a.symbols.v, .nsymbols = a.symbols.n,
-						 .vocab = a.vocab, .sample = a.sample,
-						 .threads = args->common.threads };
+	const struct lwm_tokenizer_train_cfg how = { .inputs = (const char *const *)in.v, .ninputs = in.n,
+						     .symbols = (const char *const *)a.symbols.v, .nsymbols = a.symbols.n,
+						     .vocab = a.vocab, .sample = a.sample,
+						     .threads = args->common.threads };
 	LWM_GO(lwm_tokenizer_train(&how, a.output, args->common.force, e));
 	LWM_GO(lwm_tokenizer_open(&t, a.output, e));
 	lwm_log(LWM_INFO, "%s: %" PRId32 " pieces (%" PRId64 " asked for) from %" PRId64 " files", a.output,

@@ -32,7 +32,7 @@ void lwm_log_rank(int rank, int nranks)
 	g.host[strcspn(g.host, ".")] = 0;
 }
 
-int lwm_log_level(void)
+int lwm_log_get_level(void)
 {
 	return g.level;
 }

@@ -7,7 +7,7 @@ enum lwm_log_level { LWM_ERROR, LWM_WARN, LWM_INFO, LWM_DEBUG };
 
 void lwm_log_init(const char *program, int level);
 void lwm_log_rank(int rank, int nranks); /* other ranks than 0 then only speak at WARN and above, as "[r3 host]" */
-int lwm_log_level(void);
+int lwm_log_get_level(void);
 const char *lwm_log_program(void);
 void lwm_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* For a terminal: one line without an end, cut at the width, that the next of these or of lwm_log replaces. */

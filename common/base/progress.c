@@ -18,7 +18,7 @@ void lwm_progress_begin(struct lwm_progress *p, const char *what, const char *un
 	snprintf(p->unit, sizeof p->unit, "%s", unit);
 	p->total = total;
 	p->start = p->last = lwm_now();
-	p->on = lwm_log_level() >= LWM_INFO && !(mode && !strcmp(mode, "none"));
+	p->on = lwm_log_get_level() >= LWM_INFO && !(mode && !strcmp(mode, "none"));
 	p->tty = isatty(2) && !(mode && !strcmp(mode, "line"));
 }
 

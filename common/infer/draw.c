@@ -34,8 +34,8 @@ static int draw_on_device(struct lwm_engine *g, enum lwm_modality head, const st
 			  struct lwm_err *e)
 {
 	struct lwm_rng r = lwm_rng_at(d->sampler->seed, LWM_RNG_SAMPLE, d->step, d->sample);
-	struct lk_draw how = { .first = 0, .last = d->limit, .top_k = d->sampler->top_k, .temperature = d->sampler->temperature,
-			       .top_p = d->sampler->top_p };
+	struct lk_draw_cfg how = { .first = 0, .last = d->limit, .top_k = d->sampler->top_k, .temperature = d->sampler->temperature,
+				   .top_p = d->sampler->top_p };
 	struct lwm_llama *m = g->m;
 	struct lk_view y, x;
 	double u = lwm_rng_double(&r);

@@ -71,7 +71,7 @@ static int make_room(struct slot *s, int64_t frames, int width, int height, stru
 /* Fills a batch from an open clip. */
 static int fill_batch(struct lwm_feed *f, struct lwm_frames *c, struct slot *s, struct lwm_err *e)
 {
-	struct lwm_frames_info info = lwm_frames_info(c);
+	struct lwm_frames_info info = lwm_frames_info_of(c);
 	size_t one = (size_t)info.width * (size_t)info.height * 3;
 	LWM_TRY(make_room(s, f->per, info.width, info.height, e));
 	s->b.width = info.width;

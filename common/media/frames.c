@@ -232,7 +232,7 @@ out:
 	return rc;
 }
 
-struct lwm_frames_info lwm_frames_info(const struct lwm_frames *f)
+struct lwm_frames_info lwm_frames_info_of(const struct lwm_frames *f)
 {
 	return f->info;
 }

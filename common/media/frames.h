@@ -3,7 +3,7 @@
  *	struct lwm_frames_opts o = { .fps = 4, .width = 256, .height = 256 };
  *	struct lwm_frames *f;
  *	LWM_TRY(lwm_frames_open(&f, "clip.mp4", &o, e));
- *	struct lwm_frames_info info = lwm_frames_info(f);
+ *	struct lwm_frames_info info = lwm_frames_info_of(f);
  *	while ((rc = lwm_frames_next(f, rgb, &t, e)) == 1) ...      rgb: info.width * info.height * 3 bytes of the caller
  *	lwm_frames_close(f);
  *
@@ -63,7 +63,7 @@ struct lwm_frames_info {
 struct lwm_frames;
 /* opts NULL: every frame, own size. */
 int lwm_frames_open(struct lwm_frames **out, const char *path, const struct lwm_frames_opts *opts, struct lwm_err *e);
-struct lwm_frames_info lwm_frames_info(const struct lwm_frames *f);
+struct lwm_frames_info lwm_frames_info_of(const struct lwm_frames *f);
 /* 1: a frame was written to rgb (height rows of width * 3 bytes, dense), *seconds (may be NULL) its time; 0: the end. */
 int lwm_frames_next(struct lwm_frames *f, uint8_t *rgb, double *seconds, struct lwm_err *e);
 const char *lwm_frames_damage(const struct lwm_frames *f); /* "" as long as nothing was wrong */

@@ -1,6 +1,7 @@
 /* limits.c - how large a picture may be, and how much memory FFmpeg may take for what a header claims. */
 #include "common/media/media_int.h"
 
+#include <inttypes.h>
 #include <libavutil/mem.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -28,8 +29,8 @@ void lwm_av_room(int64_t pixels)
 
 int lwm_media_too_large(const char *path, int64_t width, int64_t height, int64_t limit, struct lwm_err *e)
 {
-	return lwm_fail(e, LWM_EDATA, "%s: %lld x %lld pixels are more than the limit of %lld (--max-pixels raises it)", path,
-			(long long)width, (long long)height, (long long)limit);
+	return lwm_fail(e, LWM_EDATA, "%s: %" PRId64 " x %" PRId64 " pixels are more than the limit of %" PRId64
+			" (--max-pixels raises it)", path, width, height, limit);
 }
 
 /* A size that FFmpeg would not take is told in its log only: "Picture size 60000x60000 is invalid", "... exceeds ...". The second
@@ -37,16 +38,17 @@ int lwm_media_too_large(const char *path, int64_t width, int64_t height, int64_t
 bool lwm_media_refused(int64_t limit, char *text, size_t n)
 {
 	static const char mark[] = "Picture size ";
-	long long w, h;
+	int64_t w, h;
 	char verb[16];
 	for (const char *p = lwm_av_reason(); (p = strstr(p, mark)); p += sizeof mark - 1) {
-		if (sscanf(p + sizeof mark - 1, "%lldx%lld %15s", &w, &h, verb) != 3 || w < 1 || h < 1 || w >> 31 || h >> 31)
+		if (sscanf(p + sizeof mark - 1, "%" SCNd64 "x%" SCNd64 " %15s", &w, &h, verb) != 3 || w < 1 || h < 1 ||
+		    w >> 31 || h >> 31)
 			continue;
 		if (w * h > limit)
-			snprintf(text, n, "%lld x %lld pixels are more than the limit of %lld (--max-pixels raises it)", w, h,
-				 (long long)limit);
+			snprintf(text, n, "%" PRId64 " x %" PRId64 " pixels are more than the limit of %" PRId64
+				 " (--max-pixels raises it)", w, h, limit);
 		else if (!strcmp(verb, "is"))
-			snprintf(text, n, "%lld x %lld pixels are more than FFmpeg decodes", w, h);
+			snprintf(text, n, "%" PRId64 " x %" PRId64 " pixels are more than FFmpeg decodes", w, h);
 		else
 			continue;
 		return true;

@@ -59,7 +59,7 @@ int lwm_llama_new(struct lwm_llama **out, struct lk_dev *dev, const struct lwm_l
 	m->cfg = *cfg;
 	m->run = *run;
 	m->dtype = lk_dev_dtype(dev);
-	lwm_buf_plan(&m->plan, cfg, run, m->dtype);
+	lwm_plan_bufs(&m->plan, cfg, run, m->dtype);
 	LWM_GO(lwm_map_new(&m->map, cfg, e));
 	LWM_GO(allocate_memory(m, e));
 	*out = m;

@@ -60,7 +60,7 @@ void lwm_head_release(struct lwm_llama *m, bool grads); /* tied tables: their gr
 
 /* ---- memory: one block, cut by a table ---- */
 
-enum lwm_buf {
+enum lwm_buf_id {
 	LWM_BUF_X,      /* (T,D) residual stream: layers + 1 of them in training, else one */
 	LWM_BUF_O,      /* (T,D) attention output, per layer in training */
 	LWM_BUF_LSE,    /* (T,H) fp32, likewise */
@@ -98,7 +98,7 @@ struct lwm_buf_plan {
 	int64_t total, host; /* host: of one layer, run->offload */
 	int64_t mlp_chunk, loss_rows;
 };
-void lwm_buf_plan(struct lwm_buf_plan *p, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype);
+void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype);
 
 /* ---- activations in host memory (llama_offload.c) ----
  *
@@ -146,12 +146,12 @@ struct lwm_llama {
 		lwm_watchdog_tick();                                                \
 	} while (0)
 
-static inline void *lwm_buf(const struct lwm_llama *m, enum lwm_buf b, int64_t copy)
+static inline void *lwm_buf(const struct lwm_llama *m, enum lwm_buf_id b, int64_t copy)
 {
 	return m->block + m->plan.offset[b] + (m->plan.copies[b] > 1 ? copy % m->plan.copies[b] : 0) * m->plan.bytes[b];
 }
 /* Rows [row, row + rows) of a 2-d buffer of the device's dtype. */
-static inline struct lk_view lwm_rows(const struct lwm_llama *m, enum lwm_buf b, int64_t copy, int64_t cols,
+static inline struct lk_view lwm_rows(const struct lwm_llama *m, enum lwm_buf_id b, int64_t copy, int64_t cols,
 				      int64_t row, int64_t rows)
 {
 	char *p = lwm_buf(m, b, copy);

@@ -3,7 +3,7 @@
 
 #include "common/model/llama_int.h"
 
-static void add_buf(struct lwm_buf_plan *p, enum lwm_buf b, int group, int64_t bytes, int64_t copies)
+static void add_buf(struct lwm_buf_plan *p, enum lwm_buf_id b, int group, int64_t bytes, int64_t copies)
 {
 	p->bytes[b] = lwm_round64(bytes);
 	p->copies[b] = copies;
@@ -53,7 +53,7 @@ static void plan_loss(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, con
 	int64_t v = c->vocab_text > c->vision_rows ? c->vocab_text : c->vision_rows;
 	int g = LWM_GROUP_LOSS;
 
-	for (enum lwm_buf b = LWM_BUF_IDX; b <= LWM_BUF_HIT; b++)
+	for (enum lwm_buf_id b = LWM_BUF_IDX; b <= LWM_BUF_HIT; b++)
 		add_buf(p, b, g, r->tokens * 4, 1);
 	add_buf(p, LWM_BUF_LOGITS, g, p->loss_rows * v * a < v * 4 ? v * 4 : p->loss_rows * v * a, 1); // one row in fp32 at least
 	add_buf(p, LWM_BUF_RX, g, p->loss_rows * c->dim * a, 1);
@@ -62,7 +62,7 @@ static void plan_loss(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, con
 	add_buf(p, LWM_BUF_RRSTD, g, p->loss_rows * 4, 1);
 }
 
-void lwm_buf_plan(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int dtype)
+void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int dtype)
 {
 	int64_t a = (int64_t)lk_dtype_size(dtype), v = c->vocab_text > c->vision_rows ? c->vocab_text : c->vision_rows;
 	int64_t rows = (r->loss_bytes > 0 ? r->loss_bytes : (int64_t)128 << 20) / (v * a);
@@ -111,7 +111,7 @@ struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *c, const str
 	struct lwm_llama_bytes y = { 0 };
 	struct lwm_buf_plan p;
 
-	lwm_buf_plan(&p, c, run, dtype);
+	lwm_plan_bufs(&p, c, run, dtype);
 	for (int b = 0; b < LWM_BUFS; b++) {
 		int64_t *group[] = { &y.saved, &y.work, &y.loss };
 

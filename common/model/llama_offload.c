@@ -9,7 +9,7 @@
 #include "common/model/llama_int.h"
 
 enum { KINDS = 3 };
-static const enum lwm_buf kinds[KINDS] = { LWM_BUF_X, LWM_BUF_O, LWM_BUF_LSE };
+static const enum lwm_buf_id kinds[KINDS] = { LWM_BUF_X, LWM_BUF_O, LWM_BUF_LSE };
 
 struct lwm_offload {
 	struct lk_dev *dev, *queue;

@@ -155,13 +155,13 @@ int lwm_weights_reduce(struct lwm_weights *w, const struct lwm_tensors *t, doubl
 int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensors *t, const struct lwm_adamw *how, int64_t n, double lr,
 		       double scale, struct lwm_err *e)
 {
-	struct lk_adamw a = { .lr = (float)lr,
-			      .beta1 = (float)how->beta1,
-			      .beta2 = (float)how->beta2,
-			      .eps = (float)how->eps,
-			      .grad_scale = (float)scale,
-			      .bias1 = 1 - pow(how->beta1, (double)(n + 1)),
-			      .bias2 = 1 - pow(how->beta2, (double)(n + 1)) };
+	struct lk_adamw_cfg a = { .lr = (float)lr,
+				  .beta1 = (float)how->beta1,
+				  .beta2 = (float)how->beta2,
+				  .eps = (float)how->eps,
+				  .grad_scale = (float)scale,
+				  .bias1 = 1 - pow(how->beta1, (double)(n + 1)),
+				  .bias2 = 1 - pow(how->beta2, (double)(n + 1)) };
 	size_t size = lk_dtype_size(w->dtype);
 	for (int64_t i = 0; i < t->n; i++) {
 		const struct lwm_tensor *q = &t->list[i];

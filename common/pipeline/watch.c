@@ -18,7 +18,7 @@ void lwm_run_watch_begin(struct lwm_run_watch *w, double every)
 {
 	const char *mode = getenv("LWM_PROGRESS");
 	w->tty = isatty(2) && !(mode && !strcmp(mode, "line"));
-	w->on = lwm_log_level() >= LWM_INFO && !(mode && !strcmp(mode, "none")) && (w->tty || every > 0);
+	w->on = lwm_log_get_level() >= LWM_INFO && !(mode && !strcmp(mode, "none")) && (w->tty || every > 0);
 	w->every = w->tty ? 1 : every;
 	w->next = lwm_now() + w->every;
 }

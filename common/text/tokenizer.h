@@ -73,7 +73,7 @@ int lwm_tokenizer_copy_to(const struct lwm_tokenizer *t, const char *dir, bool f
 int lwm_tokenizer_write_hf(const struct lwm_tokenizer *t, const char *dir, int64_t context, struct lwm_err *e);
 
 /* Trains a BPE model (identity normalisation, byte fallback, digits split, whitespace kept) and writes it. */
-struct lwm_tokenizer_train {
+struct lwm_tokenizer_train_cfg {
 	const char *const *inputs; /* text files, read line by line */
 	int64_t ninputs;
 	const char *const *symbols; /* strings that become one piece each, longest match first */
@@ -82,6 +82,6 @@ struct lwm_tokenizer_train {
 	int64_t sample;     /* lines drawn at most; 0 = all */
 	int64_t threads;
 };
-int lwm_tokenizer_train(const struct lwm_tokenizer_train *how, const char *path, bool force, struct lwm_err *e);
+int lwm_tokenizer_train(const struct lwm_tokenizer_train_cfg *how, const char *path, bool force, struct lwm_err *e);
 
 #endif

@@ -14,7 +14,7 @@ enum { LONGEST = 1000000 }; /* bytes of a line: the library passes over longer o
 
 /* Lines of several files, every `step`-th of them. */
 struct feed {
-	const struct lwm_tokenizer_train *how;
+	const struct lwm_tokenizer_train_cfg *how;
 	int64_t file, line, in_file, step;
 	struct lwm_lines *l;
 	struct lwm_err e; /* the first failure ends the feed */
@@ -75,7 +75,7 @@ static int feed_check(const struct feed *d, struct lwm_err *e)
 }
 
 /* How many lines there are decides which ones are taken: evenly spread, the same ones every time. */
-static int count_lines(const struct lwm_tokenizer_train *how, int64_t *out, struct lwm_err *e)
+static int count_lines(const struct lwm_tokenizer_train_cfg *how, int64_t *out, struct lwm_err *e)
 {
 	struct feed d = { .how = how, .step = 1 };
 	size_t n;
@@ -87,7 +87,7 @@ static int count_lines(const struct lwm_tokenizer_train *how, int64_t *out, stru
 }
 
 /* One comma-separated list in which quotes may stand around an entry; spaces are U+2581 to the model. */
-static int symbol_list(const struct lwm_tokenizer_train *how, struct lwm_str *out, struct lwm_err *e)
+static int symbol_list(const struct lwm_tokenizer_train_cfg *how, struct lwm_str *out, struct lwm_err *e)
 {
 	for (int64_t i = 0; i < how->nsymbols; i++) {
 		if (strpbrk(how->symbols[i], ",\"\n"))
@@ -104,7 +104,7 @@ static int symbol_list(const struct lwm_tokenizer_train *how, struct lwm_str *ou
 	return lwm_str_ok(out, e);
 }
 
-int lwm_tokenizer_train(const struct lwm_tokenizer_train *how, const char *path, bool force, struct lwm_err *e)
+int lwm_tokenizer_train(const struct lwm_tokenizer_train_cfg *how, const char *path, bool force, struct lwm_err *e)
 {
 	struct lwm_str symbols = { 0 };
 	struct feed d = { .how = how, .step = 1 };

@@ -171,7 +171,7 @@ static int open_data(struct lwm_nt *t, struct lwm_err *e)
 	how.prefetch = !s->planning;
 	LWM_TRY(lwm_objective_absent(&t->base, open_loader(t, &s->data, how, &t->train, e), e));
 	if (t->train) {
-		t->info = *lwm_loader_info(t->train);
+		t->info = *lwm_loader_info_of(t->train);
 		return 0;
 	}
 	/* a plan may be asked for before the data is made */

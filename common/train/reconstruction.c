@@ -276,7 +276,7 @@ static int count_frames(struct recon *r, double *frames, struct lwm_err *e)
 	for (int64_t i = 0; i < n; i += every, seen++) {
 		struct lwm_frames *f;
 		LWM_TRY(lwm_frames_open(&f, r->media.v[i], &o, e));
-		int64_t have = lwm_frames_info(f).frames;
+		int64_t have = lwm_frames_info_of(f).frames;
 		lwm_frames_close(f);
 		if (have < 0)
 			return *frames = -1, 0;

@@ -22,7 +22,7 @@ enum { FEW_KEYS = 512, SHARE_KEYS = 2048, TASKS = 8, MOST_SHARES = 64 };
 static const struct lk_attn_fwd_hot *fwd_hot(struct lk_dev *dev)
 {
 #ifdef __x86_64__
-	switch (lk_cpu(dev)->isa) {
+	switch (lk_cpu_of(dev)->isa) {
 	case LK_ISA_AVX512: return &lk_attn_fwd_hot_avx512;
 	case LK_ISA_AVX2: return &lk_attn_fwd_hot_avx2;
 	default: break;
@@ -36,7 +36,7 @@ static const struct lk_attn_fwd_hot *fwd_hot(struct lk_dev *dev)
 static const struct lk_attn_bwd_hot *bwd_hot(struct lk_dev *dev)
 {
 #ifdef __x86_64__
-	switch (lk_cpu(dev)->isa) {
+	switch (lk_cpu_of(dev)->isa) {
 	case LK_ISA_AVX512: return &lk_attn_bwd_hot_avx512;
 	case LK_ISA_AVX2: return &lk_attn_bwd_hot_avx2;
 	default: break;

@@ -238,7 +238,7 @@ struct span {
 
 static struct span in_sight(const struct lk_attn *a, const struct lk_attn_group *g, const struct lk_attn_ktile *t)
 {
-	enum lk_attn_sight sight = lk_attn_sight(&g->sum, &t->sum, a->causal);
+	enum lk_attn_sight sight = lk_attn_sight_of(&g->sum, &t->sum, a->causal);
 	int64_t k0 = t->k0, k1 = k0 + t->n;
 
 	if (sight == LK_SEES_NONE)

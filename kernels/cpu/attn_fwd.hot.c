@@ -185,7 +185,7 @@ static void fold_tile(const struct tile *w, const struct lk_attn_plan *p, const 
 
 	for (int32_t g = t->g0; g < t->g1; g++) {
 		const struct lk_attn_group *gr = &p->groups[g];
-		enum lk_attn_sight sight = lk_attn_sight(&gr->sum, &tile->sum, a->causal);
+		enum lk_attn_sight sight = lk_attn_sight_of(&gr->sum, &tile->sum, a->causal);
 		int64_t k0 = tile->k0, k1 = k0 + tile->n, off;
 
 		if (sight == LK_SEES_NONE)

@@ -52,7 +52,7 @@ struct lk_attn_plan {
 
 enum lk_attn_sight { LK_SEES_NONE, LK_SEES_SOME, LK_SEES_ALL };
 
-static inline enum lk_attn_sight lk_attn_sight(const struct lk_attn_sum *q, const struct lk_attn_sum *k, int causal)
+static inline enum lk_attn_sight lk_attn_sight_of(const struct lk_attn_sum *q, const struct lk_attn_sum *k, int causal)
 {
 	if (q->seg_min > k->seg_max || k->seg_min > q->seg_max || (causal && k->pos_min > q->pos_max))
 		return LK_SEES_NONE;

@@ -90,7 +90,7 @@ static void measure_tile(const struct lk_attn_plan *p, struct lk_attn_qtile *t)
 	t->lo = t->hi = 0;
 	t->pairs = 0;
 	for (int64_t k = 0; k < p->nktiles; k++) {
-		if (lk_attn_sight(&q, &p->ktiles[k].sum, p->a->causal) == LK_SEES_NONE)
+		if (lk_attn_sight_of(&q, &p->ktiles[k].sum, p->a->causal) == LK_SEES_NONE)
 			continue;
 		if (!t->pairs++)
 			t->lo = k;

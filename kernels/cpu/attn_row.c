@@ -16,7 +16,7 @@ static int64_t round_up(int64_t n, int64_t to)
 static const struct lk_attn_row_hot *row_hot(struct lk_dev *dev)
 {
 #ifdef __x86_64__
-	switch (lk_cpu(dev)->isa) {
+	switch (lk_cpu_of(dev)->isa) {
 	case LK_ISA_AVX512: return &lk_attn_row_hot_avx512;
 	case LK_ISA_AVX2: return &lk_attn_row_hot_avx2;
 	default: break;

@@ -13,7 +13,7 @@ static float *floats(int64_t n)
 
 static void conv_free(struct lk_conv *c)
 {
-	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	struct lk_conv_cpu *m = lk_conv_cpu_of(c);
 	if (!m)
 		return;
 	for (int i = 0; i < m->nbwd; i++)
@@ -28,7 +28,7 @@ static void conv_free(struct lk_conv *c)
 
 static int conv_refresh(struct lk_dev *dev, struct lk_conv *c)
 {
-	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	struct lk_conv_cpu *m = lk_conv_cpu_of(c);
 	m->bwd_fresh = 0;
 	if (m->wino_fwd)
 		return lk_conv_wino_pack(dev, m->wino_fwd, c->w, 0);
@@ -46,7 +46,7 @@ static int conv_new(struct lk_dev *dev, struct lk_conv *c)
 	if (lk_conv_wino_fits(&c->g))
 		m->wino_fwd = lk_conv_wino_new(dev, &c->g, 0);
 	else
-		m->fwd.packed = floats(lk_conv_plan_floats(&m->fwd, lk_image_gemm(dev)->nr));
+		m->fwd.packed = floats(lk_conv_plan_floats(&m->fwd, lk_image_gemm_of(dev)->nr));
 	rc = m->wino_fwd || m->fwd.packed ? conv_refresh(dev, c) : lk_fail(dev, LK_ENOMEM, "no memory for a convolution's weights");
 	if (rc)
 		conv_free(c);
@@ -55,7 +55,7 @@ static int conv_new(struct lk_dev *dev, struct lk_conv *c)
 
 static int prepare_wino(struct lk_dev *dev, struct lk_conv *c)
 {
-	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	struct lk_conv_cpu *m = lk_conv_cpu_of(c);
 	if (!m->wino_bwd)
 		m->wino_bwd = lk_conv_wino_new(dev, &c->g, 1);
 	if (!m->wino_bwd)
@@ -68,7 +68,7 @@ static int prepare_wino(struct lk_dev *dev, struct lk_conv *c)
 /* Plans of the backward: made at the first backward, their weights packed again after each refresh. */
 static int prepare_plans(struct lk_dev *dev, struct lk_conv *c)
 {
-	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	struct lk_conv_cpu *m = lk_conv_cpu_of(c);
 	int os = lk_conv_plan_steps(&c->g);
 	if (!m->bwd) {
 		m->bwd = calloc((size_t)(os * os), sizeof *m->bwd);
@@ -80,7 +80,7 @@ static int prepare_plans(struct lk_dev *dev, struct lk_conv *c)
 		struct lk_conv_plan *p = &m->bwd[i];
 		if (!p->packed) {
 			lk_conv_plan_bwd(p, &c->g, i / os, i % os);
-			p->packed = floats(lk_conv_plan_floats(p, lk_image_gemm(dev)->nr));
+			p->packed = floats(lk_conv_plan_floats(p, lk_image_gemm_of(dev)->nr));
 			if (!p->packed)
 				return lk_fail(dev, LK_ENOMEM, "no memory for a convolution's turned weights");
 		}
@@ -95,10 +95,10 @@ static int prepare_plans(struct lk_dev *dev, struct lk_conv *c)
 static int conv_fwd(struct lk_dev *dev, struct lk_conv *c, const struct lk_view *y, const struct lk_view *x,
 		    const struct lk_view *add)
 {
-	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	struct lk_conv_cpu *m = lk_conv_cpu_of(c);
 	const float *more = add ? add->data : NULL;
 	if (m->wino_fwd)
-		return lk_conv_wino(dev, m->wino_fwd, y, x, c->bias, more);
+		return lk_conv_wino_run(dev, m->wino_fwd, y, x, c->bias, more);
 	return lk_conv_direct(dev, &m->fwd, y, x, c->bias, more);
 }
 
@@ -113,10 +113,10 @@ static int turned_fits(const struct lk_conv_geom *g)
 
 static int input_grad(struct lk_dev *dev, struct lk_conv *c, const struct lk_view *dx, const struct lk_view *dy)
 {
-	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	struct lk_conv_cpu *m = lk_conv_cpu_of(c);
 	if (turned_fits(&c->g)) {
 		int rc = prepare_wino(dev, c);
-		return rc ? rc : lk_conv_wino(dev, m->wino_bwd, dx, dy, NULL, NULL);
+		return rc ? rc : lk_conv_wino_run(dev, m->wino_bwd, dx, dy, NULL, NULL);
 	}
 	int rc = prepare_plans(dev, c);
 	for (int i = 0; !rc && i < m->nbwd; i++)
@@ -146,13 +146,13 @@ static int64_t size_input_grad(struct lk_dev *dev, const struct lk_conv_geom *g,
 	if (turned_fits(g)) {
 		struct lk_conv_wino k = lk_conv_wino_shape(dev, g, 1);
 		lk_conv_wino_pack(dev, &k, NULL, 1);
-		lk_conv_wino(dev, &k, x, y, NULL, NULL);
+		lk_conv_wino_run(dev, &k, x, y, NULL, NULL);
 		return wino_bytes(&k);
 	}
 	for (int i = 0; i < os * os; i++) {
 		struct lk_conv_plan p;
 		lk_conv_plan_bwd(&p, g, i / os, i % os);
-		kept += lk_conv_plan_floats(&p, lk_image_gemm(dev)->nr) * (int64_t)sizeof(float);
+		kept += lk_conv_plan_floats(&p, lk_image_gemm_of(dev)->nr) * (int64_t)sizeof(float);
 		lk_conv_plan_pack(dev, &p, g, NULL, 1);
 		lk_conv_direct(dev, &p, x, y, NULL, NULL);
 	}
@@ -171,7 +171,7 @@ static int conv_own(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n,
 	size_t most;
 
 	lk_conv_plan_fwd(&m.fwd, g);
-	own->kept = m.wino_fwd ? wino_bytes(&wino) : lk_conv_plan_floats(&m.fwd, lk_image_gemm(dev)->nr) * (int64_t)sizeof(float);
+	own->kept = m.wino_fwd ? wino_bytes(&wino) : lk_conv_plan_floats(&m.fwd, lk_image_gemm_of(dev)->nr) * (int64_t)sizeof(float);
 	lk_cpu_sizing(dev, &most);
 	conv_fwd(dev, &c, &y, &x, NULL);
 	if (back) {

@@ -9,7 +9,7 @@
 
 enum { ROWS = 96 }; /* output pixels of a block, at most */
 
-struct lk_conv_grid lk_conv_grid(const struct lk_conv_plan *p, const struct lk_view *out, const struct lk_view *in)
+struct lk_conv_grid lk_conv_grid_of(const struct lk_conv_plan *p, const struct lk_view *out, const struct lk_view *in)
 {
 	int64_t gh = (out->n[1] - p->py + p->os - 1) / p->os, gw = (out->n[2] - p->px + p->os - 1) / p->os;
 	struct lk_conv_grid g = { in->n[0], gh > 0 ? gh : 0, gw > 0 ? gw : 0, in->n[1], in->n[2] };
@@ -114,8 +114,8 @@ static int64_t block_rows(int64_t total, int threads, int mr)
 int lk_conv_direct(struct lk_dev *dev, const struct lk_conv_plan *p, const struct lk_view *out,
 		   const struct lk_view *in, const float *bias, const float *add)
 {
-	struct direct d = { lk_image_gemm(dev), p, lk_conv_grid(p, out, in), out, in->data, bias, add };
-	int threads = lk_cpu(dev)->threads;
+	struct direct d = { lk_image_gemm_of(dev), p, lk_conv_grid_of(p, out, in), out, in->data, bias, add };
+	int threads = lk_cpu_of(dev)->threads;
 	int64_t total = d.g.n * d.g.gh * d.g.gw, rows = block_rows(total, threads, d.hot->mr);
 	int64_t lda = lk_round_up((int64_t)p->ny * p->nx * p->cin, 16) + 16;
 	int64_t room = rows * (lda + lk_round_up(p->cout, 16));

@@ -46,7 +46,7 @@ static void add_parts(float *dw, const float *sum, int64_t n, int64_t parts, int
 
 static int weight_grad(struct lk_dev *dev, struct grad *d, float *dw)
 {
-	int threads = lk_cpu(dev)->threads;
+	int threads = lk_cpu_of(dev)->threads;
 	int64_t n = d->k * d->cout, room = PIXELS * (d->lda + lk_round_up(COLS, d->hot->nr));
 	int64_t cols = (d->cout + COLS - 1) / COLS, most = PART_BYTES / (n * (int64_t)sizeof *dw);
 	int64_t want = (d->total + 2 * PIXELS - 1) / (2 * PIXELS);
@@ -88,7 +88,7 @@ static void bias_part(const struct grad *d, double *sum, float *run, int64_t r0,
 
 static int bias(struct lk_dev *dev, const struct grad *d, float *db)
 {
-	int threads = lk_cpu(dev)->threads;
+	int threads = lk_cpu_of(dev)->threads;
 	int64_t per = (d->total + PARTS - 1) / PARTS, ld = lk_round_up(d->cout, 16);
 	double *sum = lk_cpu_scratch(dev, (size_t)(PARTS * ld) * (sizeof *sum + sizeof(float)));
 	if (!sum)
@@ -109,14 +109,14 @@ static int bias(struct lk_dev *dev, const struct grad *d, float *db)
 int lk_conv_grad(struct lk_dev *dev, struct lk_conv *c, float *dw, float *db, const struct lk_view *dy,
 		 const struct lk_view *x)
 {
-	const struct lk_conv_plan *p = &lk_conv_cpu(c)->fwd;
-	struct grad d = { lk_image_gemm(dev), p, lk_conv_grid(p, dy, x), x->data, dy->data, NULL,
+	const struct lk_conv_plan *p = &lk_conv_cpu_of(c)->fwd;
+	struct grad d = { lk_image_gemm_of(dev), p, lk_conv_grid_of(p, dy, x), x->data, dy->data, NULL,
 			  (int64_t)p->ny * p->nx * p->cin, p->cout, 0, 0, 0, 0 };
 	int rc = LK_OK;
 	d.lda = lk_round_up(d.k, 16) + 16;
 	d.total = d.g.n * d.g.gh * d.g.gw;
-	if (dw && lk_conv_cpu(c)->wino_fwd)
-		rc = lk_conv_wino_grad(dev, lk_conv_cpu(c)->wino_fwd, dw, dy, x);
+	if (dw && lk_conv_cpu_of(c)->wino_fwd)
+		rc = lk_conv_wino_grad(dev, lk_conv_cpu_of(c)->wino_fwd, dw, dy, x);
 	else if (dw)
 		rc = weight_grad(dev, &d, dw);
 	return rc || !db ? rc : bias(dev, &d, db);

@@ -89,9 +89,9 @@ static void sum_taps(float *t, const struct lk_conv_plan *p, const struct lk_con
 int lk_conv_plan_pack(struct lk_dev *dev, struct lk_conv_plan *p, const struct lk_conv_geom *g, const float *w,
 		      int backward)
 {
-	const struct lk_image_gemm *hot = lk_image_gemm(dev);
+	const struct lk_image_gemm *hot = lk_image_gemm_of(dev);
 	int64_t taps = (int64_t)p->ny * p->nx, each = (int64_t)p->cin * p->cout, ldp = taps * p->cin * hot->nr;
-	int threads = lk_cpu(dev)->threads;
+	int threads = lk_cpu_of(dev)->threads;
 	float *room = backward ? lk_cpu_scratch(dev, (size_t)(taps * each) * sizeof *room + 64) : NULL;
 	if (backward && !room)
 		return lk_fail(dev, LK_ENOMEM, "no memory for the turned weights of a convolution");

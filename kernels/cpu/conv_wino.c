@@ -23,7 +23,7 @@ void lk_conv_wino_free(struct lk_conv_wino *k)
 
 struct lk_conv_wino lk_conv_wino_shape(struct lk_dev *dev, const struct lk_conv_geom *g, int backward)
 {
-	int nr = lk_image_gemm(dev)->nr;
+	int nr = lk_image_gemm_of(dev)->nr;
 	struct lk_conv_wino k = { 0 };
 	k.cin = backward ? g->cout : g->cin;
 	k.cout = backward ? g->cin : g->cout;
@@ -60,8 +60,8 @@ static void turn_weights(float *t, const float *w, int64_t cin, int64_t cout, in
 
 int lk_conv_wino_pack(struct lk_dev *dev, struct lk_conv_wino *k, const float *w, int backward)
 {
-	const struct lk_image_wino *hot = lk_image_wino(dev);
-	int threads = lk_cpu(dev)->threads;
+	const struct lk_image_wino *hot = lk_image_wino_of(dev);
+	int threads = lk_cpu_of(dev)->threads;
 	if (backward) {
 		float *t = lk_cpu_scratch(dev, (size_t)(9 * k->cin * k->cout) * sizeof *t);
 		if (!t)
@@ -150,21 +150,21 @@ int64_t lk_wino_apart(int64_t floats)
 	return (lk_round_up(floats, 16) / 16 | 1) * 16;
 }
 
-struct lk_wino_job lk_wino_job(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out,
-			       const struct lk_view *in)
+struct lk_wino_job lk_wino_job_of(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out,
+				  const struct lk_view *in)
 {
-	struct lk_wino_job b = { lk_image_gemm(dev), lk_image_wino(dev), k, in, out, NULL, NULL, NULL,
+	struct lk_wino_job b = { lk_image_gemm_of(dev), lk_image_wino_of(dev), k, in, out, NULL, NULL, NULL,
 				 (out->n[1] + 3) / 4, (out->n[2] + 3) / 4, 0, lk_round_up(k->cin, 16) + 16,
 				 lk_round_up(k->cout, 16) + 16, 0, 0 };
 	b.tiles = out->n[0] * b.th * b.tw;
 	return b;
 }
 
-int lk_conv_wino(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out, const struct lk_view *in,
-		 const float *bias, const float *add)
+int lk_conv_wino_run(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out, const struct lk_view *in,
+		     const float *bias, const float *add)
 {
-	struct lk_wino_job b = lk_wino_job(dev, k, out, in);
-	int threads = lk_cpu(dev)->threads;
+	struct lk_wino_job b = lk_wino_job_of(dev, k, out, in);
+	int threads = lk_cpu_of(dev)->threads;
 	int64_t own = k->cin * k->cout > HEAVY ? HEAVY_TILES : OWN_TILES;
 	int shared = threads > 1 && b.tiles < 2 * own * (int64_t)threads;
 	int64_t most = shared ? SHARED_TILES : own, blocks = (b.tiles + most - 1) / most;

@@ -86,8 +86,8 @@ static int prepare_grad(struct lk_dev *dev, struct grad *g)
 int lk_conv_wino_grad(struct lk_dev *dev, const struct lk_conv_wino *k, float *dw, const struct lk_view *dy,
 		      const struct lk_view *x)
 {
-	struct grad g = { .b = lk_wino_job(dev, k, dy, x) };
-	int threads = lk_cpu(dev)->threads, rc = prepare_grad(dev, &g);
+	struct grad g = { .b = lk_wino_job_of(dev, k, dy, x) };
+	int threads = lk_cpu_of(dev)->threads, rc = prepare_grad(dev, &g);
 	if (rc)
 		return rc;
 #pragma omp parallel num_threads(threads)

@@ -49,7 +49,7 @@ struct lk_cpu {
 	struct lk_rope_table *rope; /* of rope.c: the cosines and sines of the last positions */
 };
 
-static inline struct lk_cpu *lk_cpu(struct lk_dev *dev)
+static inline struct lk_cpu *lk_cpu_of(struct lk_dev *dev)
 {
 	return (struct lk_cpu *)dev->impl;
 }

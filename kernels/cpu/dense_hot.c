@@ -20,7 +20,7 @@ void lk_dense_hot_fill(enum lk_isa isa)
 	pthread_mutex_unlock(&hot_lock);
 }
 
-const struct lk_dense_hot *lk_dense_hot(const struct lk_dev *dev)
+const struct lk_dense_hot *lk_dense_hot_of(const struct lk_dev *dev)
 {
 	return &hot_tables[((const struct lk_cpu *)dev->impl)->isa];
 }

@@ -14,7 +14,7 @@ struct lk_dense_hot {
 	void (*to_bf16)(uint16_t *y, const float *x, int64_t n);
 	void (*from_bf16)(float *y, const uint16_t *x, int64_t n);
 	double (*sumsq)(const float *x, int64_t n); /* n <= LK_SUM_CHUNK */
-	void (*adamw)(float *p, float *m, float *v, const float *g, int64_t n, const struct lk_adamw *cfg);
+	void (*adamw)(float *p, float *m, float *v, const float *g, int64_t n, const struct lk_adamw_cfg *cfg);
 
 	/* norm.hot.c */
 	void (*rms_fwd)(float *y, float *rstd, float *x, const float *delta, const float *w, int64_t d, float eps);
@@ -40,7 +40,7 @@ enum { LK_THIN = 16 }; /* products with at most so many rows are limited by read
 
 /* dense_hot.c: the table of the device's instruction set. _fill comes first, once for each instruction set that is used, and only
  * for one that this processor has. */
-const struct lk_dense_hot *lk_dense_hot(const struct lk_dev *dev);
+const struct lk_dense_hot *lk_dense_hot_of(const struct lk_dev *dev);
 void lk_dense_hot_fill(enum lk_isa isa);
 
 #define LK_DENSE_FILL(isa) \

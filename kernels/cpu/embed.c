@@ -24,7 +24,7 @@ static int embed_fwd(struct lk_dev *dev, const struct lk_view *y, const int32_t 
 static int embed_bwd(struct lk_dev *dev, const struct lk_view *dtable, const int32_t *ids, const struct lk_view *dy,
 		     int32_t first)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t n = dy->n[0], d = dy->n[1], rows = dtable->n[0];
 
 #pragma omp parallel num_threads(lk_threads_for(dev, n * d))
@@ -53,7 +53,7 @@ static int gather_rows(struct lk_dev *dev, const struct lk_view *y, const struct
 
 static int scatter_add_rows(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, const int32_t *idx)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t n = x->n[0], d = x->n[1];
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n * d)) schedule(static)

@@ -91,9 +91,9 @@ static void measure_codes(struct search *s, int threads)
 
 static int nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook)
 {
-	struct search s = { lk_image_gemm(dev), lk_image_norm(dev), z->data, codebook->data, z->n[0], codebook->n[0],
+	struct search s = { lk_image_gemm_of(dev), lk_image_norm_of(dev), z->data, codebook->data, z->n[0], codebook->n[0],
 			    z->n[1], z->stride[0], codebook->stride[0], 0, NULL, 0, 0, idx };
-	int threads = lk_cpu(dev)->threads, nr = s.gemm->nr;
+	int threads = lk_cpu_of(dev)->threads, nr = s.gemm->nr;
 	s.blocks = (s.k + CODES - 1) / CODES;
 	int64_t room = (s.d + s.k + s.blocks) * nr, norm = lk_round_up(s.k, 16);
 	s.norm = lk_cpu_scratch(dev, (size_t)(norm + room * threads) * sizeof *s.norm);
@@ -118,8 +118,8 @@ static int64_t count(const struct lk_view *v)
 
 static int pixels(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x)
 {
-	const struct lk_image_norm *hot = lk_image_norm(dev);
-	int threads = lk_cpu(dev)->threads;
+	const struct lk_image_norm *hot = lk_image_norm_of(dev);
+	int threads = lk_cpu_of(dev)->threads;
 	int64_t n = count(x);
 #pragma omp parallel for num_threads(threads) schedule(static)
 	for (int64_t i = 0; i < n; i += RUN) {
@@ -135,10 +135,10 @@ static int pixels(struct lk_dev *dev, const struct lk_view *y, const struct lk_v
 static int recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t,
 		      float w1, float w2, double *host_out)
 {
-	const struct lk_image_norm *hot = lk_image_norm(dev);
+	const struct lk_image_norm *hot = lk_image_norm_of(dev);
 	const float *xd = x->data, *td = t->data;
 	float *out = dx ? dx->data : NULL;
-	int threads = lk_cpu(dev)->threads;
+	int threads = lk_cpu_of(dev)->threads;
 	int64_t n = count(x), runs = (n + RUN - 1) / RUN;
 	double inv = 1.0 / (double)n, *sums = lk_cpu_scratch(dev, (size_t)runs * 2 * sizeof *sums);
 	float c1 = (float)(w1 * inv), c2 = (float)(w2 * 2.0 * inv);

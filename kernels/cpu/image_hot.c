@@ -10,22 +10,22 @@
 #define BY_ISA(t) { &t##_base }
 #endif
 
-const struct lk_image_gemm *lk_image_gemm(struct lk_dev *dev)
+const struct lk_image_gemm *lk_image_gemm_of(struct lk_dev *dev)
 {
 	static const struct lk_image_gemm *const by_isa[LK_ISA_COUNT] = BY_ISA(lk_image_gemm);
-	return by_isa[lk_cpu(dev)->isa];
+	return by_isa[lk_cpu_of(dev)->isa];
 }
 
-const struct lk_image_wino *lk_image_wino(struct lk_dev *dev)
+const struct lk_image_wino *lk_image_wino_of(struct lk_dev *dev)
 {
 	static const struct lk_image_wino *const by_isa[LK_ISA_COUNT] = BY_ISA(lk_image_wino);
-	return by_isa[lk_cpu(dev)->isa];
+	return by_isa[lk_cpu_of(dev)->isa];
 }
 
-const struct lk_image_norm *lk_image_norm(struct lk_dev *dev)
+const struct lk_image_norm *lk_image_norm_of(struct lk_dev *dev)
 {
 	static const struct lk_image_norm *const by_isa[LK_ISA_COUNT] = BY_ISA(lk_image_norm);
-	return by_isa[lk_cpu(dev)->isa];
+	return by_isa[lk_cpu_of(dev)->isa];
 }
 
 int lk_thread(void)

@@ -1,6 +1,6 @@
 /* image_int.h - what the image files of kernels/cpu share.
  *
- * Each *.hot.c exports one table per instruction set; the plain files pick theirs by lk_cpu(dev)->isa.
+ * Each *.hot.c exports one table per instruction set; the plain files pick theirs by lk_cpu_of(dev)->isa.
  */
 #ifndef LK_CPU_IMAGE_INT_H
 #define LK_CPU_IMAGE_INT_H
@@ -17,7 +17,7 @@ struct lk_image_gemm {
 	void (*pack)(int64_t n, int64_t k, const float *b, int64_t ldb, float *out, int64_t ldp);
 };
 extern const struct lk_image_gemm lk_image_gemm_base, lk_image_gemm_avx2, lk_image_gemm_avx512;
-const struct lk_image_gemm *lk_image_gemm(struct lk_dev *dev);
+const struct lk_image_gemm *lk_image_gemm_of(struct lk_dev *dev);
 int lk_thread(void); /* number of the calling thread in its team */
 
 struct lk_conv_wino;
@@ -33,7 +33,7 @@ struct lk_image_wino {
 			    int64_t r1);
 };
 extern const struct lk_image_wino lk_image_wino_base, lk_image_wino_avx2, lk_image_wino_avx512;
-const struct lk_image_wino *lk_image_wino(struct lk_dev *dev);
+const struct lk_image_wino *lk_image_wino_of(struct lk_dev *dev);
 
 /* Per channel coefficients of a group norm over one image. */
 struct lk_gn_coef {
@@ -53,7 +53,7 @@ struct lk_image_norm {
 	void (*loss)(float *dx, const float *x, const float *t, int64_t n, float c1, float c2, double *l);
 };
 extern const struct lk_image_norm lk_image_norm_base, lk_image_norm_avx2, lk_image_norm_avx512;
-const struct lk_image_norm *lk_image_norm(struct lk_dev *dev);
+const struct lk_image_norm *lk_image_norm_of(struct lk_dev *dev);
 
 /* ---- convolution as gather and product ----
  *
@@ -77,7 +77,7 @@ struct lk_conv_cpu {
 	int nbwd, bwd_fresh; /* bwd weights are packed at the first backward after a refresh */
 };
 
-static inline struct lk_conv_cpu *lk_conv_cpu(struct lk_conv *c)
+static inline struct lk_conv_cpu *lk_conv_cpu_of(struct lk_conv *c)
 {
 	return (struct lk_conv_cpu *)c->impl;
 }
@@ -104,7 +104,7 @@ struct lk_conv_grid {
 	int64_t n, gh, gw; /* output grid of the plan */
 	int64_t h, w;      /* input */
 };
-struct lk_conv_grid lk_conv_grid(const struct lk_conv_plan *p, const struct lk_view *out, const struct lk_view *in);
+struct lk_conv_grid lk_conv_grid_of(const struct lk_conv_plan *p, const struct lk_view *out, const struct lk_view *in);
 void lk_conv_gather(const struct lk_conv_plan *p, const struct lk_conv_grid *g, const float *in, int64_t r0,
 		    int64_t rows, float *a, int64_t lda);
 
@@ -121,8 +121,8 @@ struct lk_conv_wino lk_conv_wino_shape(struct lk_dev *dev, const struct lk_conv_
 struct lk_conv_wino *lk_conv_wino_new(struct lk_dev *dev, const struct lk_conv_geom *g, int backward);
 void lk_conv_wino_free(struct lk_conv_wino *k);
 int lk_conv_wino_pack(struct lk_dev *dev, struct lk_conv_wino *k, const float *w, int backward);
-int lk_conv_wino(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out, const struct lk_view *in,
-		 const float *bias, const float *add);
+int lk_conv_wino_run(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out, const struct lk_view *in,
+		     const float *bias, const float *add);
 
 /* One call of a Winograd convolution: the 4x4 tiles of `out`, each seeing 6x6 pixels of `in`. */
 struct lk_wino_job {
@@ -134,8 +134,8 @@ struct lk_wino_job {
 	int64_t th, tw, tiles;           /* tiles of one image, and in all */
 	int64_t ldv, ldm, vs, ms;        /* rows, and distance of the 36 matrices, of transformed inputs and products */
 };
-struct lk_wino_job lk_wino_job(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out,
-			       const struct lk_view *in);
+struct lk_wino_job lk_wino_job_of(struct lk_dev *dev, const struct lk_conv_wino *k, const struct lk_view *out,
+				  const struct lk_view *in);
 /* An odd number of cache lines, so that the 36 rows of a tile do not fall into one cache set. */
 int64_t lk_wino_apart(int64_t floats);
 /* Transforms tiles [t0, t1) of the block that begins at tile `first`. */

@@ -180,11 +180,11 @@ static int prepare_norm(struct lk_dev *dev, struct norm *g)
 static int groupnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *mean, float *rstd,
 			 const struct lk_view *x, const float *scale, const float *bias, int groups, float eps, int silu)
 {
-	struct norm g = { lk_image_norm(dev), x->data, NULL, scale, bias, y->data, mean, rstd, x->n[0],
+	struct norm g = { lk_image_norm_of(dev), x->data, NULL, scale, bias, y->data, mean, rstd, x->n[0],
 			  x->n[1] * x->n[2], x->n[3], 0, 0, groups, silu, eps, NULL, NULL, NULL };
 	int rc = prepare_norm(dev, &g);
 	if (!rc)
-		run_stages(&g, lk_cpu(dev)->threads, fwd_part, fwd_finish, fwd_apply);
+		run_stages(&g, lk_cpu_of(dev)->threads, fwd_part, fwd_finish, fwd_apply);
 	return rc;
 }
 
@@ -192,7 +192,7 @@ static int groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *ds
 			 const struct lk_view *dy, const struct lk_view *x, const float *mean, const float *rstd,
 			 const float *scale, const float *bias, int groups, float eps, int silu)
 {
-	struct norm g = { lk_image_norm(dev), x->data, dy->data, scale, bias, dx->data, NULL, NULL, x->n[0],
+	struct norm g = { lk_image_norm_of(dev), x->data, dy->data, scale, bias, dx->data, NULL, NULL, x->n[0],
 			  x->n[1] * x->n[2], x->n[3], 0, 0, groups, silu, eps, NULL, NULL, NULL };
 	int rc = prepare_norm(dev, &g);
 	if (rc)
@@ -201,7 +201,7 @@ static int groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *ds
 	g.rstd = (float *)rstd;
 	for (int64_t img = 0; img < g.n; img++)
 		fill_coefs(&g, img);
-	run_stages(&g, lk_cpu(dev)->threads, bwd_part, bwd_finish, bwd_apply);
+	run_stages(&g, lk_cpu_of(dev)->threads, bwd_part, bwd_finish, bwd_apply);
 	for (int64_t j = 0; j < g.c; j++) {
 		double ds = 0.0, db = 0.0;
 		for (int64_t img = 0; img < g.n; img++) {

@@ -91,7 +91,7 @@ static void add_sums(const struct gemm *g, const struct cut *c, int64_t row, con
 int lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
 		 int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
 {
-	struct gemm g = { lk_cpu(dev)->sgemm, ta, tb, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc };
+	struct gemm g = { lk_cpu_of(dev)->sgemm, ta, tb, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc };
 	struct cut cut = cut_of(m, n, k);
 	float *sums = cut.deep > 1 ? lk_cpu_scratch(dev, (size_t)(cut.deep * m * n) * sizeof *sums) : NULL;
 	int parts;
@@ -106,7 +106,7 @@ int lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_
 		return 0;
 #pragma omp parallel for num_threads(lk_threads_for(dev, m * n)) schedule(static)
 	for (int64_t i = 0; i < m; i++)
-		add_sums(&g, &cut, i, sums, lk_dense_hot(dev));
+		add_sums(&g, &cut, i, sums, lk_dense_hot_of(dev));
 	return 0;
 }
 
@@ -120,7 +120,7 @@ static int64_t leading(const struct lk_view *v)
 static void matmul_thin(struct lk_dev *dev, const struct lk_view *c, const struct lk_view *a, const struct lk_view *b,
 			int tb, float alpha, float beta)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t n = c->n[1], k = a->n[1], strip = tb ? 128 : 1024;
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n * k)) schedule(static)

@@ -7,7 +7,7 @@
 static int rmsnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd, const struct lk_view *x,
 		       const struct lk_view *delta, const struct lk_view *w, float eps)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t rows = x->n[0], d = x->n[1];
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, rows * d)) schedule(static)
@@ -20,7 +20,7 @@ static int rmsnorm_fwd(struct lk_dev *dev, const struct lk_view *y, float *rstd,
 static int rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, const struct lk_view *dy,
 		       const struct lk_view *x, const struct lk_view *w, const float *rstd)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t rows = x->n[0], d = x->n[1], group = (rows + 63) / 64, groups;
 	float *part;
 
@@ -44,7 +44,7 @@ static int rmsnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dw, 
 
 static int swiglu_fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *g, const struct lk_view *u)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t rows = y->n[0], f = y->n[1];
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, rows * f)) schedule(static)
@@ -56,7 +56,7 @@ static int swiglu_fwd(struct lk_dev *dev, const struct lk_view *y, const struct 
 static int swiglu_bwd(struct lk_dev *dev, const struct lk_view *dg, const struct lk_view *du, const struct lk_view *dy,
 		      const struct lk_view *g, const struct lk_view *u)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t rows = g->n[0], f = g->n[1];
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, rows * f)) schedule(static)

@@ -77,7 +77,7 @@ static void fill_row(const struct lk_rope_table *t, int64_t row)
 /* The device's table, holding these positions. NULL: out of memory. */
 static const struct lk_rope_table *table_for(struct lk_dev *dev, const int32_t *pos, int64_t n, int64_t d, double theta)
 {
-	struct lk_cpu *cpu = lk_cpu(dev);
+	struct lk_cpu *cpu = lk_cpu_of(dev);
 	struct lk_rope_table *t = cpu->rope;
 
 	if (!t) {
@@ -101,7 +101,7 @@ static const struct lk_rope_table *table_for(struct lk_dev *dev, const int32_t *
 
 static int rope(struct lk_dev *dev, const struct lk_view *x, const int32_t *pos, double theta, int inverse)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t n = x->n[0], heads = x->n[1], d = x->n[2], block = TABLE_FLOATS / d > 0 ? TABLE_FLOATS / d : 1;
 
 	for (int64_t first = 0; first < n; first += block) {

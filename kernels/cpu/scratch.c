@@ -28,11 +28,11 @@ void *lk_cpu_scratch(struct lk_dev *dev, size_t bytes)
 void lk_cpu_sizing(struct lk_dev *dev, size_t *most)
 {
 	*most = 0;
-	lk_cpu(dev)->sizing = most;
+	lk_cpu_of(dev)->sizing = most;
 }
 
 void lk_cpu_sized(struct lk_dev *dev)
 {
-	lk_cpu(dev)->sizing = NULL;
+	lk_cpu_of(dev)->sizing = NULL;
 	dev->err[0] = 0; // that there was no scratch is no failure here
 }

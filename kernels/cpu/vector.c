@@ -76,7 +76,7 @@ static void cast_piece(const struct lk_dense_hot *hot, const struct lk_view *y, 
 
 static int cast(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t n = count(y);
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n)) schedule(static)
@@ -87,7 +87,7 @@ static int cast(struct lk_dev *dev, const struct lk_view *y, const struct lk_vie
 
 static int axpy(struct lk_dev *dev, const struct lk_view *y, float a, const struct lk_view *x)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int plain = y->dtype == LK_F32 && x->dtype == LK_F32;
 	int64_t n = count(y);
 
@@ -105,7 +105,7 @@ static int axpy(struct lk_dev *dev, const struct lk_view *y, float a, const stru
 
 static int scale(struct lk_dev *dev, const struct lk_view *y, float a)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t n = count(y);
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n)) schedule(static)
@@ -122,7 +122,7 @@ static int scale(struct lk_dev *dev, const struct lk_view *y, float a)
 
 static int sumsq(struct lk_dev *dev, const float *x, int64_t n, double *host_out)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t chunks = (n + LK_SUM_CHUNK - 1) / LK_SUM_CHUNK;
 	double *part = lk_cpu_scratch(dev, (size_t)chunks * sizeof *part), sum = 0;
 
@@ -141,9 +141,9 @@ static int sumsq(struct lk_dev *dev, const float *x, int64_t n, double *host_out
 }
 
 static int adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
-		 const struct lk_adamw *cfg)
+		 const struct lk_adamw_cfg *cfg)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n)) schedule(static)
 	for (int64_t i = 0; i < n; i += STRETCH) {

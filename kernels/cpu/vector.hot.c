@@ -45,7 +45,7 @@ static double sumsq(const float *x, int64_t n)
 }
 
 static void adamw(float *restrict p, float *restrict m, float *restrict v, const float *restrict g, int64_t n,
-		  const struct lk_adamw *cfg)
+		  const struct lk_adamw_cfg *cfg)
 {
 	const float b1 = cfg->beta1, b2 = cfg->beta2, c1 = (float)(1.0 - cfg->beta1), c2 = (float)(1.0 - cfg->beta2);
 	const float unbias1 = (float)(1.0 / cfg->bias1), unbias2 = (float)(1.0 / sqrt(cfg->bias2));

@@ -24,7 +24,7 @@ struct draw_args {
 	int64_t step;      /* elements from row to row */
 	ull *weight;       /* (rows, last - first) */
 	struct draw_result *out;
-	struct lk_draw how;
+	struct lk_draw_cfg how;
 	int id_bits;       /* of a column's place in the range */
 	int want_logprob;
 	double u[ROWS];
@@ -206,7 +206,7 @@ __device__ static void weigh(const struct row *r, double top, double temperature
 }
 
 /* Place of the column that u in [0,1) meets. For all threads. */
-__device__ static int choose(const struct row *r, struct room *m, const struct lk_draw *how, double u)
+__device__ static int choose(const struct row *r, struct room *m, const struct lk_draw_cfg *how, double u)
 {
 	const ull end = ~static_cast<ull>(0);
 	ull limit = end, all;
@@ -275,7 +275,7 @@ static int draw_rows(struct lk_dev *dev, struct draw_args *a, int64_t rows, int3
 	return rc;
 }
 
-static int draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw *how, const double *host_u,
+static int draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw_cfg *how, const double *host_u,
 		int32_t *host_id, double *host_logprob)
 {
 	int64_t range = how->last - how->first, n = logits->n[0], at = 0;

@@ -278,7 +278,7 @@ static __global__ void __launch_bounds__(THREADS)
 		adamw_block<false>(p, m, v, g, pc, &a, &s);
 }
 
-static struct adam_args adam_of(const struct lk_adamw *c)
+static struct adam_args adam_of(const struct lk_adamw_cfg *c)
 {
 	struct adam_args a;
 
@@ -296,7 +296,7 @@ static struct adam_args adam_of(const struct lk_adamw *c)
 }
 
 static int adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
-		 const struct lk_adamw *cfg)
+		 const struct lk_adamw_cfg *cfg)
 {
 	struct lk_span s = p_compute ? lk_span_of(n, 4, p_compute, sizeof(lk_bf16)) : lk_span_of(n, 4, p, sizeof *p);
 

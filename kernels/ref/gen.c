@@ -81,7 +81,7 @@ static int before(const void *pa, const void *pb)
 }
 
 /* Column of the largest logit (lowest on ties), or -1 where there is a NaN or +Inf, or nothing finite. */
-static int64_t largest(const float *x, const struct lk_draw *how)
+static int64_t largest(const float *x, const struct lk_draw_cfg *how)
 {
 	int64_t best = -1;
 
@@ -94,7 +94,7 @@ static int64_t largest(const float *x, const struct lk_draw *how)
 	return best;
 }
 
-static int32_t choose_token(const float *x, const struct lk_draw *how, double top, double u, struct candidate *c)
+static int32_t choose_token(const float *x, const struct lk_draw_cfg *how, double top, double u, struct candidate *c)
 {
 	int64_t n = 0, i, last = 0;
 	double all = 0, taken = 0;
@@ -127,7 +127,7 @@ static int32_t choose_token(const float *x, const struct lk_draw *how, double to
 	return c[i < n ? i : last].id;
 }
 
-static double log_prob(const float *x, const struct lk_draw *how, double top, int64_t chosen)
+static double log_prob(const float *x, const struct lk_draw_cfg *how, double top, int64_t chosen)
 {
 	double sum = 0;
 
@@ -136,7 +136,7 @@ static double log_prob(const float *x, const struct lk_draw *how, double top, in
 	return (double)x[chosen] - top - log(sum);
 }
 
-static int draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw *how, const double *host_u,
+static int draw(struct lk_dev *dev, const struct lk_view *logits, const struct lk_draw_cfg *how, const double *host_u,
 		int32_t *host_id, double *host_logprob)
 {
 	struct candidate *c = malloc((size_t)(how->last - how->first) * sizeof *c);

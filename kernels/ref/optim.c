@@ -4,7 +4,7 @@
 #include "kernels/ref/ref_int.h"
 
 static int adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
-		 const struct lk_adamw *cfg)
+		 const struct lk_adamw_cfg *cfg)
 {
 	double b1 = cfg->beta1, b2 = cfg->beta2;
 

@@ -206,7 +206,7 @@ static int bench_text(int64_t megabytes)
 	int most = omp_get_max_threads(), rc = 0;
 	make_text(megabytes, &all);
 	inputs[0] = in_dir("part.txt");
-	struct lwm_tokenizer_train how = { .inputs = inputs, .ninputs = 1, .vocab = 2000 };
+	struct lwm_tokenizer_train_cfg how = { .inputs = inputs, .ninputs = 1, .vocab = 2000 };
 	must(lwm_tokenizer_train(&how, in_dir("m.model"), true, &err));
 	must(lwm_tokenizer_open(&x.t, in_dir("m.model"), &err));
 	split_lines(&all, &x);

@@ -120,7 +120,7 @@ static int sumsq(void *arg)
 static int adamw(void *arg)
 {
 	struct bench *s = arg;
-	struct lk_adamw cfg = { 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.5, 0.5 };
+	struct lk_adamw_cfg cfg = { 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.5, 0.5 };
 
 	return lk_adamw(s->dev, s->a, s->b, s->c, s->e, NULL, PARAMS, &cfg);
 }

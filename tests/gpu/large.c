@@ -122,7 +122,7 @@ RUN(run_xent)
 }
 RUN(run_adamw)
 {
-	struct lk_adamw c = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1, 0.05 };
+	struct lk_adamw_cfg c = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1, 0.05 };
 
 	return lk_adamw(DEV, x->p[0], x->p[1], x->p[2], x->p[3], ACT == LK_F32 ? NULL : x->p[4], x->t * x->d, &c);
 }

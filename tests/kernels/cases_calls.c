@@ -86,7 +86,7 @@ static int bad_dense(struct ops_run *r, const void *arg)
 static int bad_step_zero(struct ops_run *r, const void *arg)
 {
 	struct lk_view p = ops_inout(r, "p", LK_F32, 1, 4);
-	struct lk_adamw cfg = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.0f, 1.0f, 0.0, 0.0 };
+	struct lk_adamw_cfg cfg = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.0f, 1.0f, 0.0, 0.0 };
 
 	(void)arg;
 	return lk_adamw(r->dev, p.data, p.data, p.data, p.data, NULL, 4, &cfg);

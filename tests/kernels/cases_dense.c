@@ -223,7 +223,7 @@ static const int n_small = 5, n_large = 300001;
 static int adamw(struct ops_run *r, const void *arg)
 {
 	const int *n = arg;
-	struct lk_adamw cfg = { 3e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.5f, 0.271, 0.142625 };
+	struct lk_adamw_cfg cfg = { 3e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.5f, 0.271, 0.142625 };
 	struct lk_view g = ops_in(r, LK_F32, 1, *n), p = ops_inout(r, "p", LK_F32, 1, *n);
 	struct lk_view m = ops_inout(r, "m", LK_F32, 1, *n), v = ops_zeros(r, "v", LK_F32, 1, *n);
 	struct lk_view pc = ops_out(r, "p_compute", OPS_ACT, 1, *n);
@@ -236,7 +236,7 @@ static int adamw(struct ops_run *r, const void *arg)
 static int adamw_piece(struct ops_run *r, const void *arg)
 {
 	const int *shift = arg;
-	struct lk_adamw cfg = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.0f, 1.0f, 0.1, 0.05 };
+	struct lk_adamw_cfg cfg = { 1e-3f, 0.9f, 0.95f, 1e-8f, 0.0f, 1.0f, 0.1, 0.05 };
 	struct lk_view g = ops_in(r, LK_F32, 1, 700), p = ops_inout(r, "p", LK_F32, 1, 700);
 	struct lk_view m = ops_inout(r, "m", LK_F32, 1, 700), v = ops_zeros(r, "v", LK_F32, 1, 700);
 	struct lk_view pc = ops_zeros(r, "p_compute", OPS_ACT, 1, 700 + *shift);

@@ -152,7 +152,7 @@ static int attend_carried(struct ops_run *r, const void *arg)
 
 struct choice {
 	int n, v;
-	struct lk_draw how;
+	struct lk_draw_cfg how;
 	double spread;      /* logits in [-spread, spread) */
 	int steps;          /* > 0: so many different logits, so that there are ties */
 	float bad;          /* put into row 1 when not 0 */
@@ -226,7 +226,7 @@ static int bad_draw(struct ops_run *r, const void *arg)
 	double u = *(const double *)arg;
 	int32_t id;
 
-	return lk_draw(r->dev, &x, &(struct lk_draw){ 0, u < 1 ? 9 : 8, 0, 1, 1 }, &u, &id, NULL);
+	return lk_draw(r->dev, &x, &(struct lk_draw_cfg){ 0, u < 1 ? 9 : 8, 0, 1, 1 }, &u, &id, NULL);
 }
 
 /* ---- the list ---- */

@@ -111,7 +111,7 @@ static inline struct lwm_tokenizer *fx_tokenizer(bool pieces)
 {
 	struct lwm_tokenizer *t;
 	const char *model = fx_path("pieces.model"), *input = fx_path("prose.txt");
-	struct lwm_tokenizer_train how = { .inputs = &input, .ninputs = 1, .vocab = 400, .threads = 1 };
+	struct lwm_tokenizer_train_cfg how = { .inputs = &input, .ninputs = 1, .vocab = 400, .threads = 1 };
 	if (pieces && !lwm_path_exists(model))
 		OK(lwm_tokenizer_train(&how, model, true, err));
 	OK(lwm_tokenizer_open(&t, pieces ? model : "bytes", err));

@@ -471,8 +471,8 @@ static void test_pairs_written(void **state)
 {
 	static const char *const said = "Question: What? Answer: It is so.";
 	const char *input = fx_path("prose.txt"), *model = fx_path("parrot.model");
-	struct lwm_tokenizer_train how = { .inputs = &input, .ninputs = 1, .symbols = &said, .nsymbols = 1, .vocab = 400,
-					   .threads = 1 };
+	struct lwm_tokenizer_train_cfg how = { .inputs = &input, .ninputs = 1, .symbols = &said, .nsymbols = 1, .vocab = 400,
+					       .threads = 1 };
 	struct lk_dev *dev = device("cpu", 1);
 	struct lwm_llama_cfg c = tiny_cfg();
 	struct lwm_tokenizer *tok;

@@ -29,7 +29,7 @@ static const char *model_of(const char *name, const char *const *symbols, int64_
 	}
 	OK(lwm_write_file(input, text.s, text.len, true, &err));
 	lwm_str_release(&text);
-	struct lwm_tokenizer_train how = { .inputs = &input, .ninputs = 1, .symbols = symbols, .nsymbols = n, .vocab = 340 };
+	struct lwm_tokenizer_train_cfg how = { .inputs = &input, .ninputs = 1, .symbols = symbols, .nsymbols = n, .vocab = 340 };
 	OK(lwm_tokenizer_train(&how, model, true, &err));
 	return model;
 }

@@ -130,7 +130,7 @@ static void test_every_row_once(void **state)
 {
 	(void)state;
 	struct lwm_loader *l = open_loader(0, 1, 1, 1, false);
-	int64_t rows = lwm_loader_info(l)->rows, na = l->set.source[0].rows;
+	int64_t rows = lwm_loader_info_of(l)->rows, na = l->set.source[0].rows;
 	uint8_t *seen = calloc((size_t)rows, 1);
 	bool moved = false;
 	assert_non_null(seen);
@@ -258,8 +258,8 @@ static void test_modalities(void **state)
 	struct lwm_loader_cfg cfg = { .source = &one, .nsources = 1, .rows_per_step = 1, .ranks = 1, .micro_rows = 1,
 				      .weighting = LWM_PER_TOKEN };
 	OK(lwm_loader_open(&l, &cfg, &err));
-	assert_int_equal(lwm_loader_info(l)->vocab_text, 100);
-	assert_int_equal(lwm_loader_info(l)->vocab, 612);
+	assert_int_equal(lwm_loader_info_of(l)->vocab_text, 100);
+	assert_int_equal(lwm_loader_info_of(l)->vocab, 612);
 	OK(lwm_loader_get(l, 0, 0, &b, &err));
 	assert_int_equal(b->loss_vision, 3);
 	assert_int_equal(b->loss_text, 4 + 2);

@@ -159,7 +159,7 @@ static int rank(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	j->start[r] = taken();
 	lwm_paths_release(&src.shards);
 	LWM_TRY(rc);
-	j->content[r] = lwm_loader_info(l)->content;
+	j->content[r] = lwm_loader_info_of(l)->content;
 	for (int64_t s = 0; s < j->steps && rc == 0; s++) {
 		if (s == j->from)
 			taken();

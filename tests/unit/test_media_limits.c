@@ -194,7 +194,7 @@ static bool read_all(void *arg)
 	int64_t n = 0;
 	int rc = lwm_frames_open(&f, w->path, &w->o, &e);
 	if (rc == 0) {
-		struct lwm_frames_info info = lwm_frames_info(f);
+		struct lwm_frames_info info = lwm_frames_info_of(f);
 		uint8_t *rgb = malloc((size_t)info.width * (size_t)info.height * 3);
 		while ((rc = lwm_frames_next(f, rgb, NULL, &e)) == 1)
 			n++;

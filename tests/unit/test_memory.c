@@ -143,7 +143,7 @@ static int make_corpus(void **state)
 	lwm_str_release(&text);
 	lwm_str_release(&chats);
 	const char *input = at("book.txt");
-	struct lwm_tokenizer_train train = { .inputs = &input, .ninputs = 1, .vocab = 320, .threads = 1 };
+	struct lwm_tokenizer_train_cfg train = { .inputs = &input, .ninputs = 1, .vocab = 320, .threads = 1 };
 	/* in a process of its own: this one stays as it was, and the runs are forked from it */
 	pid_t pid = fork();
 	if (pid == 0)

@@ -101,7 +101,7 @@ static const char *pieces(int64_t vocab)
 		lwm_str_printf(&text, "Sentence %d of a text about ships, seas and mornings with %d gulls.\n", i, i * 7);
 	spill(input, text.s, text.len);
 	lwm_str_release(&text);
-	struct lwm_tokenizer_train how = { .inputs = &input, .ninputs = 1, .vocab = vocab, .threads = 1 };
+	struct lwm_tokenizer_train_cfg how = { .inputs = &input, .ninputs = 1, .vocab = vocab, .threads = 1 };
 	if (!lwm_path_exists(model))
 		must(lwm_tokenizer_train(&how, model, true, &e), &e);
 	return model;

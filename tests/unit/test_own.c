@@ -64,7 +64,7 @@ static int64_t attend(struct lk_dev *dev, int64_t n, int64_t h, int64_t hk, int6
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		free(all[i]);
 	free(pos);
-	return (int64_t)lk_cpu(dev)->scratch_bytes;
+	return (int64_t)lk_cpu_of(dev)->scratch_bytes;
 }
 
 static void of_attention(void **state)
@@ -79,7 +79,7 @@ static void of_attention(void **state)
 		struct lk_dev *dev = open_cpu(t[i].threads);
 		struct lk_own own;
 		must(dev, lk_attn_own(dev, t[i].n, t[i].h, t[i].hk, t[i].d, t[i].back, &own));
-		assert_int_equal(lk_cpu(dev)->scratch_bytes, 0); /* it was only asked */
+		assert_int_equal(lk_cpu_of(dev)->scratch_bytes, 0); /* it was only asked */
 		assert_string_equal(lk_dev_error(dev), "");
 		assert_int_equal(attend(dev, t[i].n, t[i].h, t[i].hk, t[i].d, t[i].back), own.scratch);
 		assert_int_equal(own.kept, t[i].n * (4 + 2 * 4 * t[i].d)); /* positions, cosines, sines */
@@ -90,7 +90,7 @@ static void of_attention(void **state)
 /* Bytes that a convolution holds, as the allocator knows them. */
 static int64_t held(struct lk_conv *c)
 {
-	struct lk_conv_cpu *m = lk_conv_cpu(c);
+	struct lk_conv_cpu *m = lk_conv_cpu_of(c);
 	size_t sum = malloc_usable_size(m->fwd.packed);
 	sum += m->wino_fwd ? malloc_usable_size(m->wino_fwd->u) : 0;
 	sum += m->wino_bwd ? malloc_usable_size(m->wino_bwd->u) : 0;
@@ -114,7 +114,7 @@ static void convolve(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n
 	if (back)
 		must(dev, lk_conv_bwd(dev, c, &vd, dw, db, &vy, &vx));
 	got[0] = held(c);
-	got[1] = (int64_t)lk_cpu(dev)->scratch_bytes;
+	got[1] = (int64_t)lk_cpu_of(dev)->scratch_bytes;
 	lk_conv_free(c);
 	float *all[] = { w, b, x, y, dx, dw, db };
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -135,7 +135,7 @@ static void of_convolutions(void **state)
 		int64_t got[2];
 		int back = i / 2 % 2;
 		must(dev, lk_conv_own(dev, one, 3, 16, 16, back, &own));
-		assert_int_equal(lk_cpu(dev)->scratch_bytes, 0);
+		assert_int_equal(lk_cpu_of(dev)->scratch_bytes, 0);
 		convolve(dev, one, 3, 16, back, got);
 		assert_int_equal(got[1], own.scratch);
 		if (labs((long)(got[0] - own.kept)) > 1024)

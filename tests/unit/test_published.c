@@ -394,7 +394,7 @@ static void released_stream(void **state)
 	struct lwm_loader_cfg c = { .source = &src, .nsources = 1, .rows_per_step = STREAM_ROWS, .ranks = 1, .micro_rows = 1,
 				    .weighting = LWM_PUBLISHED, .seq_length = STREAM };
 	OK(lwm_loader_open(&l, &c, &err));
-	assert_int_equal(lwm_loader_info(l)->seq_length, STREAM);
+	assert_int_equal(lwm_loader_info_of(l)->seq_length, STREAM);
 	for (int64_t i = 0; i < STREAM_ROWS; i++) {
 		OK(lwm_loader_get(l, 0, i, &b, &err));
 		check_stream_row(b, &want[lwm_loader_sample(l, i).row]);

@@ -83,8 +83,8 @@ static void close_rig(struct rig *g)
 static void one_step(struct rig *g, int64_t step, struct lwm_recon_stats *st)
 {
 	struct lwm_err e = { 0 };
-	struct lk_adamw a = { .lr = 2e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .grad_scale = 1,
-			      .bias1 = 1 - pow(0.9, (double)step + 1), .bias2 = 1 - pow(0.95, (double)step + 1) };
+	struct lk_adamw_cfg a = { .lr = 2e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .grad_scale = 1,
+				  .bias1 = 1 - pow(0.9, (double)step + 1), .bias2 = 1 - pow(0.95, (double)step + 1) };
 	memset(st, 0, sizeof *st);
 	assert_int_equal(lk_zero(g->dev, g->grads, (size_t)g->p.total * 4), 0);
 	assert_true(lwm_recon_prepare(g->r, step, &e) >= 0);

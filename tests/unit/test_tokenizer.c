@@ -49,8 +49,8 @@ static int make_models(void **state)
 	inputs[0] = in_scratch("train.txt");
 	OK(lwm_write_file(inputs[0], text.s, text.len, true, &err));
 	lwm_str_release(&text);
-	struct lwm_tokenizer_train how = { .inputs = inputs, .ninputs = 1, .symbols = symbols, .nsymbols = 3,
-					   .vocab = 420 };
+	struct lwm_tokenizer_train_cfg how = { .inputs = inputs, .ninputs = 1, .symbols = symbols, .nsymbols = 3,
+					       .vocab = 420 };
 	OK(lwm_tokenizer_train(&how, in_scratch("m.model"), true, &err));
 	return 0;
 }
@@ -351,8 +351,8 @@ static void test_training_repeats(void **state)
 	(void)state;
 	static const char *const symbols[] = { " San Francisco", " Tokyo", "<vision>" };
 	const char *inputs[] = { in_scratch("train.txt") };
-	struct lwm_tokenizer_train how = { .inputs = inputs, .ninputs = 1, .symbols = symbols, .nsymbols = 3,
-					   .vocab = 420 };
+	struct lwm_tokenizer_train_cfg how = { .inputs = inputs, .ninputs = 1, .symbols = symbols, .nsymbols = 3,
+					       .vocab = 420 };
 	struct lwm_hash a, b;
 	OK(lwm_tokenizer_train(&how, in_scratch("again.model"), true, &err));
 	OK(lwm_hash_file(in_scratch("m.model"), &a, NULL, &err));

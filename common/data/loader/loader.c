@@ -198,7 +198,7 @@ int64_t lwm_loader_micros(const struct lwm_loader *l)
 	return l->cfg.rows_per_step / l->cfg.ranks / l->cfg.micro_rows;
 }
 
-const struct lwm_loader_info *lwm_loader_info(const struct lwm_loader *l)
+const struct lwm_loader_info *lwm_loader_info_of(const struct lwm_loader *l)
 {
 	return &l->info;
 }

@@ -100,7 +100,7 @@ struct lwm_loader_info {
 	struct lwm_hash tokenizer;
 	struct lwm_hash content;            /* of what can be drawn: sources, weights, rows; not of names */
 };
-const struct lwm_loader_info *lwm_loader_info(const struct lwm_loader *l);
+const struct lwm_loader_info *lwm_loader_info_of(const struct lwm_loader *l);
 
 /* Where global sample g comes from: source, row in it (over its shards in order) and epoch. */
 struct lwm_sample {

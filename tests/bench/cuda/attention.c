@@ -100,13 +100,13 @@ static void one_size(struct gpu_bench *b, int64_t t, int64_t h, int64_t d)
 
 	if (s && later && make(&x, t, h, d) == 0) {
 		x.a.qs = x.a.ks = s;
-		f = gpu_time(b, forward, &x);
+		f = gpu_measure(b, forward, &x);
 		if (f.best > 0)
-			w = gpu_time(b, backward, &x);
+			w = gpu_measure(b, backward, &x);
 		x.a.qs = later;
 		x.st = (struct lk_attn_state){ x.lse, x.delta, x.dq.data };
 		if (w.best > 0 && lk_attn_begin(b->dev, &x.st, t, h, d) == 0)
-			c = gpu_time(b, carried, &x);
+			c = gpu_measure(b, carried, &x);
 	}
 	snprintf(name, sizeof name, "attention forward, causal %lldK, %lld x %lld", (long long)t / 1024, (long long)h, (long long)d);
 	gpu_compute_row(b, name, f, flop, d == 128 ? 0.50 : 0, 0.80);
@@ -232,15 +232,15 @@ static void measure_packed(struct gpu_bench *b, struct attention *x, int64_t t, 
 
 	for (int64_t i = 0; i < x->docs; i++)
 		flop += 2 * pow((double)(x->from[i + 1] - x->from[i]), 2) * (double)width;
-	f = gpu_time(b, forward, x);
-	fe = gpu_time(b, forward_each, x);
+	f = gpu_measure(b, forward, x);
+	fe = gpu_measure(b, forward_each, x);
 	gpu_compute_row(b, "packed row of 1M, forward", f, flop, 0, 0);
-	gpu_row(b, "packed row of 1M against its documents, forward", both(f, fe), (double)t / f.best * 1e-6, "Mtok/s", f.best / fe.best,
+	gpu_add_row(b, "packed row of 1M against its documents, forward", both(f, fe), (double)t / f.best * 1e-6, "Mtok/s", f.best / fe.best,
 		"documents", 1.15, 1.03);
-	w = gpu_time(b, backward, x);
-	we = gpu_time(b, backward_each, x);
+	w = gpu_measure(b, backward, x);
+	we = gpu_measure(b, backward_each, x);
 	gpu_compute_row(b, "packed row of 1M, backward", w, 2.5 * flop, 0, 0);
-	gpu_row(b, "packed row of 1M against its documents, backward", both(w, we), (double)t / w.best * 1e-6, "Mtok/s", w.best / we.best,
+	gpu_add_row(b, "packed row of 1M against its documents, backward", both(w, we), (double)t / w.best * 1e-6, "Mtok/s", w.best / we.best,
 		"documents", 1.15, 1.03);
 }
 

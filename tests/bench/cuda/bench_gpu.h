@@ -1,7 +1,7 @@
 /* bench_gpu.h - what the parts of the GPU benchmark share: memory, random numbers, the clock, the table.
  *
  *	static int run(void *arg) { return lk_swiglu_fwd(...); }
- *	gpu_memory_row(b, "swiglu forward", gpu_time(b, run, &arg), bytes);
+ *	gpu_memory_row(b, "swiglu forward", gpu_measure(b, run, &arg), bytes);
  *
  * A call is queued several times and waited for once; a time is that of one call, the best of a few such batches. Every rate stands
  * beside a ceiling of the same run: an 8192^3 product of random numbers, or a copy within the device. --dry shrinks all sizes so
@@ -57,15 +57,15 @@ double gpu_uniform(uint64_t *state);
 struct gpu_time {
 	double best, median; /* seconds; negative: the call failed, b->why says why */
 };
-struct gpu_time gpu_time(struct gpu_bench *b, int (*fn)(void *), void *arg);
+struct gpu_time gpu_measure(struct gpu_bench *b, int (*fn)(void *), void *arg);
 double gpu_clock(void); /* seconds */
 
 /* Rows of the table. A failed time becomes a failed row. */
 void gpu_compute_row(struct gpu_bench *b, const char *name, struct gpu_time t, double flop, double must, double goal);
 void gpu_memory_row(struct gpu_bench *b, const char *name, struct gpu_time t, double bytes, double must, double goal);
 /* value of unit; fraction of `of` when not 0; must and goal are of the fraction if there is one. */
-struct gpu_row *gpu_row(struct gpu_bench *b, const char *name, struct gpu_time t, double value, const char *unit,
-			double fraction, const char *of, double must, double goal);
+struct gpu_row *gpu_add_row(struct gpu_bench *b, const char *name, struct gpu_time t, double value, const char *unit,
+			    double fraction, const char *of, double must, double goal);
 void gpu_skip(struct gpu_bench *b, const char *name, const char *why); /* not measured: not a failure */
 void gpu_fail(struct gpu_bench *b, const char *name);                  /* b->why or the device's error */
 void gpu_heading(void); /* rows are printed as they come */

@@ -27,7 +27,7 @@ static int product(struct gpu_bench *b, int64_t m, int64_t n, int64_t k, unsigne
 
 	*t = (struct gpu_time){ -1, -1 };
 	if (pa && pb && pc)
-		*t = gpu_time(b, multiply, &p);
+		*t = gpu_measure(b, multiply, &p);
 	gpu_release(b);
 	return t->best < 0 ? -1 : 0;
 }
@@ -81,7 +81,7 @@ void gpu_part_ceilings(struct gpu_bench *b)
 	int64_t n = gpu_pick(b, 8192, 96);
 	size_t bytes = (size_t)gpu_pick(b, (int64_t)4 << 30, 1 << 16);
 	struct copy c = { b->dev, gpu_random(b, LK_F32, (int64_t)(bytes / 2), 1), bytes };
-	struct gpu_time t = c.p ? gpu_time(b, copy, &c) : (struct gpu_time){ -1, -1 };
+	struct gpu_time t = c.p ? gpu_measure(b, copy, &c) : (struct gpu_time){ -1, -1 };
 
 	b->bytes = t.best > 0 ? 2 * (double)bytes / t.best : 0;
 	gpu_memory_row(b, "copy within the device, read + written", t, 2 * (double)bytes, 0, 0);

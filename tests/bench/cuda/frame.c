@@ -115,7 +115,7 @@ static double batch(struct gpu_bench *b, int (*fn)(void *), void *arg, int64_t n
 	return (gpu_clock() - start) / (double)n;
 }
 
-struct gpu_time gpu_time(struct gpu_bench *b, int (*fn)(void *), void *arg)
+struct gpu_time gpu_measure(struct gpu_bench *b, int (*fn)(void *), void *arg)
 {
 	enum { BATCHES = 5 };
 	struct gpu_time t = { -1, -1 };
@@ -178,8 +178,8 @@ static void print_row(const struct gpu_row *r)
 	fflush(stdout);
 }
 
-struct gpu_row *gpu_row(struct gpu_bench *b, const char *name, struct gpu_time t, double value, const char *unit,
-			double fraction, const char *of, double must, double goal)
+struct gpu_row *gpu_add_row(struct gpu_bench *b, const char *name, struct gpu_time t, double value, const char *unit,
+			    double fraction, const char *of, double must, double goal)
 {
 	struct gpu_row *r = next_row(b, name);
 
@@ -208,14 +208,14 @@ void gpu_compute_row(struct gpu_bench *b, const char *name, struct gpu_time t, d
 {
 	double rate = t.best > 0 ? flop / t.best : 0;
 
-	gpu_row(b, name, t, rate * 1e-12, "TFLOP/s", b->flops > 0 ? rate / b->flops : 0, "product", must, goal);
+	gpu_add_row(b, name, t, rate * 1e-12, "TFLOP/s", b->flops > 0 ? rate / b->flops : 0, "product", must, goal);
 }
 
 void gpu_memory_row(struct gpu_bench *b, const char *name, struct gpu_time t, double bytes, double must, double goal)
 {
 	double rate = t.best > 0 ? bytes / t.best : 0;
 
-	gpu_row(b, name, t, rate * 1e-9, "GB/s", b->bytes > 0 ? rate / b->bytes : 0, "copy", must, goal);
+	gpu_add_row(b, name, t, rate * 1e-9, "GB/s", b->bytes > 0 ? rate / b->bytes : 0, "copy", must, goal);
 }
 
 void gpu_skip(struct gpu_bench *b, const char *name, const char *why)
@@ -228,7 +228,7 @@ void gpu_skip(struct gpu_bench *b, const char *name, const char *why)
 
 void gpu_fail(struct gpu_bench *b, const char *name)
 {
-	gpu_row(b, name, (struct gpu_time){ -1, -1 }, 0, "", 0, "", 0, 0);
+	gpu_add_row(b, name, (struct gpu_time){ -1, -1 }, 0, "", 0, "", 0, 0);
 }
 
 void gpu_heading(void)

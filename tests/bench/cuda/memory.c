@@ -159,7 +159,7 @@ OP(op_xent)
 OP(op_adamw)
 {
 	OPEN;
-	struct lk_adamw c = { 1e-6f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1, 0.05 };
+	struct lk_adamw_cfg c = { 1e-6f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1, 0.05 };
 
 	return lk_adamw(dev, x->p[0], x->p[1], x->p[2], x->p[3], act == LK_F32 ? NULL : x->p[4], n, &c);
 }
@@ -315,7 +315,7 @@ static void measure(struct gpu_bench *b, const struct kind *k)
 	}
 	bytes = n * (k->act * (double)lk_dtype_size(b->act) + k->fp32 * 4);
 	if (ready)
-		gpu_memory_row(b, k->name, gpu_time(b, k->run, &x), bytes, 0.80, 0.92);
+		gpu_memory_row(b, k->name, gpu_measure(b, k->run, &x), bytes, 0.80, 0.92);
 	else
 		gpu_fail(b, k->name);
 	lk_sync(b->dev);

@@ -74,7 +74,7 @@ static int train_step(void *arg)
 {
 	struct training *x = arg;
 	struct lwm_flat_weights w = lwm_flat_weights_of(x->w.compute, x->b->act, x->grad);
-	struct lk_adamw opt = { 1e-5f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1, 0.05 };
+	struct lk_adamw_cfg opt = { 1e-5f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1, 0.05 };
 	struct lk_dev *dev = x->b->dev;
 	struct lwm_llama_stats st;
 	struct lwm_err e = { 0 };
@@ -133,11 +133,11 @@ static void train(struct gpu_bench *b, const char *name, int64_t tokens, bool re
 	    lk_zero(b->dev, x.var, (size_t)x.total * 4) || told(b, lwm_llama_new(&x.m, b->dev, &c, &run, &e), &e))
 		goto out;
 	flop = (double)tokens * lwm_llama_flops(&c, 0.5 * (double)tokens);
-	t = gpu_time(b, train_step, &x);
+	t = gpu_measure(b, train_step, &x);
 out:
 	gpu_compute_row(b, name, t, flop, must, goal);
 	if (t.best > 0)
-		gpu_row(b, "  the same in tokens", t, (double)tokens / t.best, "tok/s", 0, "", 0, 0);
+		gpu_add_row(b, "  the same in tokens", t, (double)tokens / t.best, "tok/s", 0, "", 0, 0);
 	lk_sync(b->dev);
 	lwm_llama_free(x.m);
 	free(ids);
@@ -246,11 +246,11 @@ void gpu_part_images(struct gpu_bench *b)
 		goto out;
 	for (int64_t i = 0; i < x.n * x.side * x.side * 3; i++)
 		x.rgb[i] = (uint8_t)((uint64_t)i * 2654435761u >> 13);
-	t = gpu_time(b, encode, &x);
+	t = gpu_measure(b, encode, &x);
 	gpu_compute_row(b, "VQGAN encode, 256x256, pixels to codes", t, flop * (double)x.n, 0.33, 0.65);
-	gpu_row(b, "  the same in frames", t, (double)x.n / t.best, "frames/s", 0, "", 0, 0);
-	t = gpu_time(b, decode, &x);
-	gpu_row(b, "VQGAN decode, 256x256, codes to pixels", t, (double)x.n / t.best, "frames/s", 0, "", 0, 0);
+	gpu_add_row(b, "  the same in frames", t, (double)x.n / t.best, "frames/s", 0, "", 0, 0);
+	t = gpu_measure(b, decode, &x);
+	gpu_add_row(b, "VQGAN decode, 256x256, codes to pixels", t, (double)x.n / t.best, "frames/s", 0, "", 0, 0);
 out:
 	if (t.best < 0)
 		gpu_fail(b, "VQGAN");
@@ -311,14 +311,14 @@ static void generate(struct gpu_bench *b, const struct lwm_llama_cfg *c, const v
 	    told(b, lwm_engine_new_cache(&x.c, x.g, depth + 1, &e), &e) == 0) {
 		bytes = (double)lwm_llama_matmul(c) * (double)lk_dtype_size(b->act) +
 			(double)lwm_cache_bytes(c, depth, lwm_engine_cache_dtype(x.g));
-		p = gpu_time(b, prefill, &x);
-		t = p.best > 0 ? gpu_time(b, step, &x) : p;
+		p = gpu_measure(b, prefill, &x);
+		t = p.best > 0 ? gpu_measure(b, step, &x) : p;
 	}
 	snprintf(name, sizeof name, "prefill, 1b, 128K tokens%s", bits);
 	gpu_compute_row(b, name, p, (double)depth * lwm_llama_flops(c, 0.5 * (double)depth) / 3, 0, 0);
 	snprintf(name, sizeof name, "decode, 1b, cache of 128K%s", bits);
 	gpu_memory_row(b, name, t, bytes, must, goal);
-	gpu_row(b, "  the same in tokens", t, 1 / t.best, "tok/s", 0, "", 0, 0);
+	gpu_add_row(b, "  the same in tokens", t, 1 / t.best, "tok/s", 0, "", 0, 0);
 	lk_sync(b->dev);
 	lwm_cache_free(x.c);
 	lwm_engine_free(x.g);
