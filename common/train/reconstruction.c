@@ -122,8 +122,10 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 {
 	const struct reconstruction *set = lwm_settings_of(s, settings);
 	struct lwm_vqgan_cfg c;
-	int ranks = lwm_mesh_ranks(m, LWM_DATA);
-	if (m->dim[LWM_SP] > 1 || m->dim[LWM_TP] > 1)
+	int ranks = lwm_mesh_ranks(m, LWM_DATA), all = 1;
+	for (int a = 0; a < LWM_AXES; a++)
+		all *= m->dim[a];
+	if (all != ranks)
 		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': a VQGAN trains on data ranks only (dp, fsdp)", s->mesh_dim);
 	if (set->batch_frames % ranks)
 		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", set->batch_frames, ranks);

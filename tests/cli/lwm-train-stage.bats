@@ -214,6 +214,10 @@ flip() { # flip FILE OFFSET: one bit
 	code 78 train -o out --mesh-dim 1,1,2,1
 	code 78 train -o out --mesh-dim 3,1,1,1
 	err_has '3,1,1,1'
+	local recon=(lwm-train-stage -o out --objective reconstruction --model tiny --data x --plan-ranks 2 --check-options)
+	code 78 "${recon[@]}" --mesh-dim 1,1,1,2
+	err_has "'1,1,1,2': a VQGAN trains on data ranks only"
+	ok "${recon[@]}" --mesh-dim 1,2,1,1
 	code 78 train -o out --micro-rows 3
 	ok train -o out --steps 2
 	code 78 train -o out --steps 4 --layers 3
