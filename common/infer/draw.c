@@ -6,13 +6,14 @@
 #include <stdlib.h>
 
 #include "common/base/rng.h"
+#include "common/comm/device.h"
 #include "common/infer/compose.h"
 #include "common/infer/engine_int.h"
 
 static int draw_on_host(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
 			struct lwm_err *e)
 {
-	const struct lwm_llama_cfg *c = &g->m->cfg;
+	const struct lwm_llama_cfg *c = &g->kv->cfg;
 	int64_t rows = head == LWM_VISION ? c->vision_rows : c->vocab_text;
 	int64_t most = c->vision_rows > c->vocab_text ? c->vision_rows : c->vocab_text;
 	float *logits;
@@ -36,37 +37,35 @@ static int draw_on_device(struct lwm_engine *g, enum lwm_modality head, const st
 	struct lwm_rng r = lwm_rng_at(d->sampler->seed, LWM_RNG_SAMPLE, d->step, d->sample);
 	struct lk_draw_cfg how = { .first = 0, .last = d->limit, .top_k = d->sampler->top_k, .temperature = d->sampler->temperature,
 				   .top_p = d->sampler->top_p };
-	struct lwm_llama *m = g->m;
 	struct lk_view y, x;
 	double u = lwm_rng_double(&r);
 	int32_t got = -1;
 
 	// row 0: the stream with the prompt; row 1: the one without
 	LWM_TRY(lwm_engine_place_rows(g, head, e));
-	y = lwm_logit_piece(m, head, 0, g->have);
+	y = lwm_logit_piece(g->m, head, 0, g->have);
+	LWM_TRY(lwm_pass_result(g->m, e));
 	x = lk_view1(y.data, LK_F32, d->limit);
 	if (g->have == 2 && d->guide != 1) { // u + guide (c - u)
 		y.data = (float *)y.data + y.stride[0];
 		y = lk_view1(y.data, LK_F32, d->limit);
-		LWM_K(m, lk_scale(m->dev, &y, (float)(1 - d->guide)));
-		LWM_K(m, lk_axpy(m->dev, &y, (float)d->guide, &x));
+		LWM_TRY(lwm_dev_check(g->dev, lk_scale(g->dev, &y, (float)(1 - d->guide)), e));
+		LWM_TRY(lwm_dev_check(g->dev, lk_axpy(g->dev, &y, (float)d->guide, &x), e));
 		x = y;
 	}
 	x = lk_view2(x.data, LK_F32, 1, d->limit);
-	LWM_K(m, lk_draw(m->dev, &x, &how, &u, &got, logprob));
+	LWM_TRY(lwm_dev_check(g->dev, lk_draw(g->dev, &x, &how, &u, &got, logprob), e));
 	*id = got;
-	if (m->rc && e && !e->code)
-		*e = m->err;
-	if (!m->rc && got < 0)
+	if (got < 0)
 		return lwm_fail(e, LWM_ENUMERIC, "logits 0 to %" PRId64 " hold NaN or nothing finite to choose from",
 				d->limit - 1);
-	return m->rc;
+	return 0;
 }
 
 int lwm_engine_draw(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
 		 struct lwm_err *e)
 {
-	bool down = g->comm || lk_dev_is_host(g->m->dev) || g->have > lwm_logit_room(g->m);
+	bool down = g->comm || lk_dev_is_host(g->dev) || g->have > lwm_logit_room(g->m);
 
 	return down ? draw_on_host(g, head, d, id, logprob, e) : draw_on_device(g, head, d, id, logprob, e);
 }

@@ -8,16 +8,15 @@
 
 /* ---- the life of an engine ---- */
 
-static int allocate_parts(struct lwm_engine *g, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk,
-		    struct lwm_err *e)
+static int allocate_parts(struct lwm_engine *g, const struct lwm_llama_cfg *cfg, int64_t max_chunk, struct lwm_err *e)
 {
 	int64_t v = cfg->vocab_text > cfg->vision_rows ? cfg->vocab_text : cfg->vision_rows;
 	struct lwm_llama_run run = { .loss_bytes = g->max_streams * v * 4 };
 
-	LWM_TRY(lwm_kv_new(&g->kv, dev, cfg, g->comm, max_chunk, g->max_streams, e));
+	LWM_TRY(lwm_kv_new(&g->kv, g->dev, cfg, g->comm, max_chunk, g->max_streams, e));
 	run.tokens = g->kv->work.tokens;
 	run.attention = &g->kv->base;
-	return lwm_llama_new(&g->m, dev, cfg, &run, e);
+	return lwm_llama_new(&g->m, g->dev, cfg, &run, e);
 }
 
 static int create_engine(struct lwm_engine **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const void *weights,
@@ -34,11 +33,12 @@ static int create_engine(struct lwm_engine **out, struct lk_dev *dev, const stru
 	g = calloc(1, sizeof *g);
 	if (!g)
 		return lwm_fail(e, LWM_EMEMORY, "no memory to generate");
+	g->dev = dev;
 	g->comm = comm;
 	g->max_streams = max_streams;
 	g->w = lwm_flat_weights_of(weights, lk_dev_dtype(dev), NULL);
 	g->cache_dtype = lk_dev_dtype(dev);
-	LWM_GO(allocate_parts(g, dev, cfg, max_chunk, e));
+	LWM_GO(allocate_parts(g, cfg, max_chunk, e));
 	*out = g;
 out:
 	if (rc < 0)
@@ -82,7 +82,7 @@ void lwm_engine_free(struct lwm_engine *g)
 
 const struct lwm_llama_cfg *lwm_engine_config(const struct lwm_engine *g)
 {
-	return &g->m->cfg;
+	return &g->kv->cfg;
 }
 
 /* ---- caches ---- */
@@ -91,9 +91,9 @@ int lwm_engine_set_cache(struct lwm_engine *g, enum lwm_cache_kind kind, struct 
 {
 	static const int dtype[] = { 0, LK_F32, LK_BF16, LK_I8 };
 
-	if (kind == LWM_CACHE_F32 && g->m->dtype != LK_F32)
-		return lwm_fail(e, LWM_ECONFIG, "a cache in fp32: %s computes in bf16", lk_dev_name(g->m->dev));
-	g->cache_dtype = kind == LWM_CACHE_AUTO ? g->m->dtype : dtype[kind];
+	if (kind == LWM_CACHE_F32 && lk_dev_dtype(g->dev) != LK_F32)
+		return lwm_fail(e, LWM_ECONFIG, "a cache in fp32: %s computes in bf16", lk_dev_name(g->dev));
+	g->cache_dtype = kind == LWM_CACHE_AUTO ? lk_dev_dtype(g->dev) : dtype[kind];
 	return 0;
 }
 
@@ -104,14 +104,14 @@ int lwm_engine_cache_dtype(const struct lwm_engine *g)
 
 int lwm_engine_new_cache(struct lwm_cache **out, struct lwm_engine *g, int64_t max_len, struct lwm_err *e)
 {
-	return lwm_cache_new(out, g->m->dev, &g->m->cfg, max_len, g->cache_dtype, g->comm, e);
+	return lwm_cache_new(out, g->dev, &g->kv->cfg, max_len, g->cache_dtype, g->comm, e);
 }
 
 /* ---- steps ---- */
 
 static int check_ids(const struct lwm_engine *g, const int32_t *ids, int64_t n, struct lwm_err *e)
 {
-	int64_t limit = lwm_llama_ids(&g->m->cfg);
+	int64_t limit = lwm_llama_ids(&g->kv->cfg);
 
 	for (int64_t i = 0; i < n; i++)
 		if (ids[i] < 0 || ids[i] >= limit)
@@ -135,20 +135,21 @@ static int run_step(struct lwm_engine *g, struct lwm_err *e)
 {
 	const struct lwm_kv_step *s = &g->kv->step;
 	struct lwm_llama_batch b = { .n = s->n, .tokens = s->ids };
-	struct lwm_llama *m = g->m;
+	struct lwm_err why = { 0 };
 	int rc = lwm_attn_begin(&g->kv->base, s->n, s->pos, s->seg, e);
 
 	if (g->comm)
 		rc = lwm_agree(g->comm, rc, e);
 	if (rc)
 		return rc;
-	lwm_pass_start(m, &b, &g->w.base);
-	lwm_llama_forward(m);
-	if (g->kv->ops->settle)
-		m->rc = g->kv->ops->settle(g->kv, m->rc, &m->err);
-	rc = m->rc;
-	if (rc && e && !e->code)
-		*e = m->err;
+	g->fed = s->n;
+	lwm_pass_start(g->m, &b, &g->w.base);
+	lwm_llama_forward(g->m);
+	if (g->kv->ops->settle) {
+		rc = g->kv->ops->settle(g->kv, lwm_pass_result(g->m, &why), &why);
+		lwm_pass_set(g->m, rc, &why);
+	}
+	rc = lwm_pass_result(g->m, e);
 	if (g->comm)
 		rc = lwm_agree(g->comm, rc, e);
 	if (rc)
@@ -187,7 +188,7 @@ int lwm_decode_step(struct lwm_engine *g, struct lwm_cache *const *caches, const
 
 int lwm_engine_pick_rows(struct lwm_engine *g, int64_t first, int64_t count, struct lwm_err *e)
 {
-	if (g->comm || first < 0 || count < 1 || count > g->max_streams || first + count > g->m->n)
+	if (g->comm || first < 0 || count < 1 || count > g->max_streams || first + count > g->fed)
 		return lwm_fail(e, LWM_EINTERNAL, "logits of %" PRId64 " tokens from %" PRId64 " wanted", count, first);
 	g->have = count;
 	g->first_row = first;
@@ -196,33 +197,30 @@ int lwm_engine_pick_rows(struct lwm_engine *g, int64_t first, int64_t count, str
 
 int lwm_engine_place_rows(struct lwm_engine *g, enum lwm_modality head, struct lwm_err *e)
 {
-	struct lwm_llama *m = g->m;
 	int32_t *rows = g->kv->host;
 
 	if (!g->have)
 		return lwm_fail(e, LWM_EINTERNAL, "logits wanted before any token was fed");
-	if (head == LWM_VISION && !m->cfg.vision_rows)
+	if (head == LWM_VISION && !g->kv->cfg.vision_rows)
 		return lwm_fail(e, LWM_ECONFIG, "this model has no vision part");
 	if (g->comm && lwm_comm_rank(g->comm) != g->holder)
 		return 0;
 	for (int64_t i = 0; i < g->have; i++)
 		rows[i] = (int32_t)(g->first_row + i);
-	LWM_K(m, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), rows, (size_t)g->have * sizeof *rows));
+	lwm_logit_pick(g->m, rows, g->have);
 	return 0;
 }
 
 int lwm_engine_read_logits(struct lwm_engine *g, enum lwm_modality head, float *out, struct lwm_err *e)
 {
-	struct lwm_llama *m = g->m;
-	int64_t vocab = head == LWM_VISION ? m->cfg.vision_rows : m->cfg.vocab_text;
+	const struct lwm_llama_cfg *c = &g->kv->cfg;
+	int64_t vocab = head == LWM_VISION ? c->vision_rows : c->vocab_text;
 	int rc;
 
 	LWM_TRY(lwm_engine_place_rows(g, head, e));
 	if (!g->comm || lwm_comm_rank(g->comm) == g->holder)
-		lwm_logit_rows(m, head, g->have, out);
-	rc = m->rc;
-	if (rc && e && !e->code)
-		*e = m->err;
+		lwm_logit_rows(g->m, head, g->have, out);
+	rc = lwm_pass_result(g->m, e);
 	if (!g->comm)
 		return rc;
 	LWM_TRY(lwm_agree(g->comm, rc, e));

@@ -4,9 +4,10 @@
 
 #include "common/infer/engine.h"
 #include "common/infer/kv.h"
-#include "common/model/llama_int.h"
+#include "common/model/llama_pass.h"
 
 struct lwm_engine {
+	struct lk_dev *dev;     /* borrowed */
 	struct lwm_llama *m;
 	struct lwm_flat_weights w;
 	struct lwm_kv *kv;      /* the attention that m calls */
@@ -14,12 +15,13 @@ struct lwm_engine {
 	int64_t max_streams;
 	int cache_dtype;        /* of the caches to come */
 	float *logits;          /* host, of all streams; made when first wanted */
+	int64_t fed;            /* tokens of the last step */
 	/* logits can be had of `have` rows of the last step, from first_row on, on rank `holder` */
 	int64_t have, first_row;
 	int holder;
 };
 
-/* Puts those rows into LWM_BUF_IDX. -LWM_ECONFIG: the model has no such head. */
+/* Picks those rows for the logits that follow. -LWM_ECONFIG: the model has no such head. */
 int lwm_engine_place_rows(struct lwm_engine *g, enum lwm_modality head, struct lwm_err *e);
 
 #endif

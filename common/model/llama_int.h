@@ -6,6 +6,7 @@
 #include "common/comm/watchdog.h"
 #include "common/model/attn_ring.h"
 #include "common/model/llama.h"
+#include "common/model/llama_pass.h"
 
 /* ---- weights (llama_weights.c): the only way to them ---- */
 
@@ -163,19 +164,10 @@ struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cfg *cfg, void *data, i
 /* Columns [c0, c0 + cols) of a 2-d view. */
 struct lk_view lwm_cols(const struct lk_view *v, int64_t c0, int64_t cols);
 
-/* llama_step.c: a batch and its weights, and nothing has failed. What lwm_llama_begin does after its checks; generation, which has
- * checks and attention of its own, begins a forward with this. */
-void lwm_pass_start(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w);
 /* llama_fwd.c: what the backward does again */
 void lwm_fwd_norm(struct lwm_llama *m, const struct lk_view *y, const struct lk_view *x, const struct lwm_matrix *w);
 void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
 void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lk_view *mid);
-/* llama_logits.c: logits (nrows, vocabulary) fp32 of the last residual rows that LWM_BUF_IDX names from row `from` on, in
- * LWM_BUF_LOGITS: as many as fit there, lwm_logit_room. */
-int64_t lwm_logit_room(const struct lwm_llama *m);
-struct lk_view lwm_logit_piece(struct lwm_llama *m, enum lwm_modality head, int64_t from, int64_t nrows);
-/* The same for any number of rows, to the host. */
-void lwm_logit_rows(struct lwm_llama *m, enum lwm_modality head, int64_t nrows, float *host_out);
 /* llama_loss.c */
 int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e); /* checks and uploads */
 void lwm_loss_stats(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_llama_stats *out);

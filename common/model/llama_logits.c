@@ -8,6 +8,11 @@ int64_t lwm_logit_room(const struct lwm_llama *m)
 	return rows < 1 ? 1 : rows;
 }
 
+void lwm_logit_pick(struct lwm_llama *m, const int32_t *rows, int64_t n)
+{
+	LWM_K(m, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), rows, (size_t)n * sizeof *rows));
+}
+
 /* Rows [from, from + nrows) of LWM_BUF_IDX through the norm and the head h. */
 static struct lk_view make_logits(struct lwm_llama *m, const struct lwm_head *h, enum lwm_modality head, int64_t from,
 				  int64_t nrows)

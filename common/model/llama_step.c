@@ -13,6 +13,19 @@ void lwm_pass_start(struct lwm_llama *m, const struct lwm_llama_batch *b, struct
 	m->w = w;
 }
 
+int lwm_pass_result(const struct lwm_llama *m, struct lwm_err *e)
+{
+	if (m->rc && e && !e->code)
+		*e = m->err;
+	return m->rc;
+}
+
+void lwm_pass_set(struct lwm_llama *m, int rc, const struct lwm_err *why)
+{
+	m->rc = rc;
+	m->err = *why;
+}
+
 static int check_batch(const struct lwm_llama *m, const struct lwm_llama_batch *b, const struct lwm_supply *w, struct lwm_err *e)
 {
 	int64_t ids = lwm_llama_ids(&m->cfg);
@@ -58,11 +71,7 @@ static void settle_ring(struct lwm_llama *m)
 
 static int finish_step(struct lwm_llama *m, struct lwm_err *e)
 {
-	int rc = m->rc;
-
-	if (rc && e && !e->code)
-		*e = m->err;
-	return agree_outcome(m, rc, e);
+	return agree_outcome(m, lwm_pass_result(m, e), e);
 }
 
 int lwm_llama_end(struct lwm_llama *m, struct lwm_llama_stats *out, struct lwm_err *e)
@@ -99,7 +108,7 @@ int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, struc
 	lwm_llama_forward(m);
 	settle_ring(m);
 	if (!m->rc && nrows) {
-		LWM_K(m, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), rows, (size_t)nrows * sizeof *rows));
+		lwm_logit_pick(m, rows, nrows);
 		lwm_logit_rows(m, head, nrows, host_out);
 	}
 	return finish_step(m, e);
