@@ -385,20 +385,12 @@ END
 	cat >common/infer/attn_single.c <<'END'
 #include "common/infer/attn_single.h"
 
-#include <stdlib.h>
-
 static int take_prompt(struct lwm_kv *kv, struct lwm_cache *const *c, const int32_t *ids, int64_t n, struct lwm_err *e)
 {
 	(void)n;
 	(void)e;
 	lwm_kv_take(kv, c, 1, ids, 1);
 	return 0;
-}
-
-static void grow_caches(struct lwm_kv *kv)
-{
-	for (int64_t s = 0; s < kv->step.streams; s++)
-		lwm_cache_grow(kv->step.caches[s], 1);
 }
 
 static int attend_step(struct lwm_attn *a, int64_t layer, const struct lwm_attn_qkv *x, const struct lk_view *o, float *lse,
@@ -418,32 +410,13 @@ static int attend_step(struct lwm_attn *a, int64_t layer, const struct lwm_attn_
 	return failed;
 }
 
-static void free_body(struct lwm_attn *a)
-{
-	lwm_kv_release((struct lwm_kv *)a);
-	free(a);
-}
-
-static const struct lwm_attn_ops attn_ops = { lwm_kv_begin, lwm_kv_positions, attend_step, NULL, free_body };
-static const struct lwm_kv_ops kv_ops = { take_prompt, NULL, grow_caches };
+static const struct lwm_attn_ops attn_ops = { lwm_kv_begin, lwm_kv_positions, attend_step, NULL, lwm_kv_free };
+static const struct lwm_kv_ops kv_ops = { take_prompt, NULL, lwm_kv_grow };
 
 int lwm_attn_single_new(struct lwm_kv **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk,
 			int64_t max_streams, struct lwm_err *e)
 {
-	struct lwm_kv *kv = calloc(1, sizeof *kv);
-	int rc;
-
-	*out = NULL;
-	if (!kv)
-		return lwm_fail(e, LWM_EMEMORY, "no memory to generate");
-	kv->base.ops = &attn_ops;
-	kv->ops = &kv_ops;
-	rc = lwm_kv_init(kv, dev, cfg, max_chunk, max_streams, e);
-	if (rc < 0)
-		free_body(&kv->base);
-	else
-		*out = kv;
-	return rc;
+	return lwm_kv_create(out, sizeof **out, &attn_ops, &kv_ops, dev, cfg, max_chunk, max_streams, e);
 }
 END
 	replace common/infer/kv.c 'return lwm_attn_cache_new(' 'return lwm_attn_single_new('

@@ -13,8 +13,8 @@
 
 /* ---- what bodies share ---- */
 
-int lwm_kv_init(struct lwm_kv *kv, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk, int64_t max_streams,
-		struct lwm_err *e)
+static int allocate_step(struct lwm_kv *kv, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk,
+			 int64_t max_streams, struct lwm_err *e)
 {
 	int64_t most = max_chunk > max_streams ? max_chunk : max_streams;
 
@@ -29,14 +29,36 @@ int lwm_kv_init(struct lwm_kv *kv, struct lk_dev *dev, const struct lwm_llama_cf
 	return lwm_cache_work_init(&kv->work, dev, most, e);
 }
 
-void lwm_kv_release(struct lwm_kv *kv)
+int lwm_kv_create(struct lwm_kv **out, size_t size, const struct lwm_attn_ops *attn, const struct lwm_kv_ops *ops,
+		  struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk, int64_t max_streams, struct lwm_err *e)
 {
+	struct lwm_kv *kv = calloc(1, size);
+	int rc;
+
+	*out = NULL;
+	if (!kv)
+		return lwm_fail(e, LWM_EMEMORY, "no memory to generate");
+	kv->base.ops = attn;
+	kv->ops = ops;
+	rc = allocate_step(kv, dev, cfg, max_chunk, max_streams, e);
+	if (rc < 0)
+		lwm_kv_free(&kv->base);
+	else
+		*out = kv;
+	return rc;
+}
+
+void lwm_kv_free(struct lwm_attn *a)
+{
+	struct lwm_kv *kv = (struct lwm_kv *)a;
+
 	for (int64_t i = 0; kv->query && i < kv->max_streams; i++)
 		lk_seq_free(kv->query[i]);
 	lk_seq_free(kv->rows);
 	lwm_cache_work_release(&kv->work);
 	free(kv->host);
 	free(kv->query);
+	free(kv);
 }
 
 void lwm_kv_take(struct lwm_kv *kv, struct lwm_cache *const *caches, int64_t streams, const int32_t *ids, int64_t per_stream)
@@ -74,6 +96,12 @@ const int32_t *lwm_kv_positions(const struct lwm_attn *a)
 	return lk_seq_pos(((const struct lwm_kv *)a)->rows);
 }
 
+void lwm_kv_grow(struct lwm_kv *kv)
+{
+	for (int64_t s = 0; s < kv->step.streams; s++)
+		lwm_cache_grow(kv->step.caches[s], kv->step.per_stream);
+}
+
 /* ---- one rank, the whole context ---- */
 
 static int take_chunk(struct lwm_kv *kv, struct lwm_cache *const *c, const int32_t *ids, int64_t n, struct lwm_err *e)
@@ -103,36 +131,11 @@ static int attend_streams(struct lwm_attn *a, int64_t layer, const struct lwm_at
 	return 0;
 }
 
-static void grow_streams(struct lwm_kv *kv)
-{
-	for (int64_t s = 0; s < kv->step.streams; s++)
-		lwm_cache_grow(kv->step.caches[s], kv->step.per_stream);
-}
-
-static void free_body(struct lwm_attn *a)
-{
-	lwm_kv_release((struct lwm_kv *)a);
-	free(a);
-}
-
-static const struct lwm_attn_ops attn_ops = { lwm_kv_begin, lwm_kv_positions, attend_streams, NULL, free_body };
-static const struct lwm_kv_ops kv_ops = { take_chunk, NULL, grow_streams };
+static const struct lwm_attn_ops attn_ops = { lwm_kv_begin, lwm_kv_positions, attend_streams, NULL, lwm_kv_free };
+static const struct lwm_kv_ops kv_ops = { take_chunk, NULL, lwm_kv_grow };
 
 int lwm_attn_cache_new(struct lwm_kv **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk,
 		       int64_t max_streams, struct lwm_err *e)
 {
-	struct lwm_kv *kv = calloc(1, sizeof *kv);
-	int rc;
-
-	*out = NULL;
-	if (!kv)
-		return lwm_fail(e, LWM_EMEMORY, "no memory to generate");
-	kv->base.ops = &attn_ops;
-	kv->ops = &kv_ops;
-	rc = lwm_kv_init(kv, dev, cfg, max_chunk, max_streams, e);
-	if (rc < 0)
-		free_body(&kv->base);
-	else
-		*out = kv;
-	return rc;
+	return lwm_kv_create(out, sizeof **out, &attn_ops, &kv_ops, dev, cfg, max_chunk, max_streams, e);
 }

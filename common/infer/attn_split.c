@@ -191,8 +191,7 @@ static void free_body(struct lwm_attn *a)
 	lwm_attn_free(g->ring);
 	lwm_devcomm_free(g->between);
 	lk_mem_free(g->kv.work.dev, g->parts);
-	lwm_kv_release(&g->kv);
-	free(g);
+	lwm_kv_free(a);
 }
 
 static const struct lwm_attn_ops attn_ops = { begin_step, step_positions, attend_step, NULL, free_body };
@@ -215,26 +214,24 @@ int lwm_attn_split_new(struct lwm_kv **out, struct lk_dev *dev, const struct lwm
 		       int64_t max_chunk, int64_t max_streams, struct lwm_err *e)
 {
 	struct lwm_devcomm *between = NULL;
+	struct lwm_kv *kv;
 	struct split *g;
-	int rc = 0;
 
 	*out = NULL;
 	LWM_TRY(lwm_devcomm_new(&between, dev, comm, e));
-	g = calloc(1, sizeof *g);
-	if (!g) {
+	int rc = lwm_kv_create(&kv, sizeof *g, &attn_ops, &kv_ops, dev, cfg, max_chunk, max_streams, e);
+	if (rc < 0) {
 		lwm_devcomm_free(between);
-		return lwm_fail(e, LWM_EMEMORY, "no memory to generate");
+		return rc;
 	}
-	g->kv.base.ops = &attn_ops;
-	g->kv.ops = &kv_ops;
+	g = (struct split *)kv;
 	g->ranks = lwm_comm_size(comm);
 	g->rank = lwm_comm_rank(comm);
 	g->between = between;
-	LWM_GO(lwm_kv_init(&g->kv, dev, cfg, max_chunk, max_streams, e));
-	LWM_GO(allocate_parts(g, dev, e));
-	*out = &g->kv;
-out:
+	rc = allocate_parts(g, dev, e);
 	if (rc < 0)
-		free_body(&g->kv.base);
+		free_body(&kv->base);
+	else
+		*out = kv;
 	return rc;
 }

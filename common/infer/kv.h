@@ -60,10 +60,13 @@ void lwm_kv_take(struct lwm_kv *kv, struct lwm_cache *const *caches, int64_t str
 
 /* ---- what bodies share (attn_cache.c) ---- */
 
-/* The members of kv; kv->base.ops and kv->ops are the body's business. On failure lwm_kv_release is still wanted. */
-int lwm_kv_init(struct lwm_kv *kv, struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk, int64_t max_streams,
-		struct lwm_err *e);
-void lwm_kv_release(struct lwm_kv *kv);
+/* A body of `size` bytes, of which the struct lwm_kv that it begins with is filled and the rest is zero. */
+int lwm_kv_create(struct lwm_kv **out, size_t size, const struct lwm_attn_ops *attn, const struct lwm_kv_ops *ops,
+		  struct lk_dev *dev, const struct lwm_llama_cfg *cfg, int64_t max_chunk, int64_t max_streams, struct lwm_err *e);
+/* free of lwm_attn_ops; a body with more to free calls it last. */
+void lwm_kv_free(struct lwm_attn *a);
+/* grow of lwm_kv_ops where a stream's tokens are all kept here. */
+void lwm_kv_grow(struct lwm_kv *kv);
 /* begin and positions of lwm_attn_ops, of a step whose streams stand in kv->step: the caches reach its tokens, each stream has its
  * queries. */
 int lwm_kv_begin(struct lwm_attn *a, int64_t n, const int32_t *pos, const int32_t *seg, struct lwm_err *e);
