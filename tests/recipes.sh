@@ -210,7 +210,7 @@ static int64_t count_tensors(const void *w)
 
 static const struct lwm_st_tensor *stored_tensor(const void *w, int64_t i)
 {
-	return lwm_st_tensor(w, i);
+	return lwm_st_get_tensor(w, i);
 }
 
 static int read_values(void *w, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e)

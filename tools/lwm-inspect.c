@@ -282,7 +282,7 @@ static int show_doc(const char *path, bool json, struct lwm_err *e)
 		rc = lwm_fail(e, LWM_EDATA, "%s: document %" PRId64 " has a name that is not UTF-8", path, a.doc);
 		goto out;
 	}
-	LWM_GO(put_text(o, v, count_shown(doc.n), lwm_docs_meta(d)->vocab_text, lwm_docs_meta(d)->tokenizer, e));
+	LWM_GO(put_text(o, v, count_shown(doc.n), lwm_docs_get_meta(d)->vocab_text, lwm_docs_get_meta(d)->tokenizer, e));
 	rc = print_description(o, json, e);
 out:
 	json_decref(o);
@@ -321,7 +321,7 @@ static int show_row(const char *path, bool json, struct lwm_err *e)
 		rc = lwm_fail_memory(e, NULL);
 		goto out;
 	}
-	LWM_GO(put_text(o, row.tokens, count_shown(row.seq), lwm_rows_meta(r)->vocab_text, lwm_rows_meta(r)->tokenizer, e));
+	LWM_GO(put_text(o, row.tokens, count_shown(row.seq), lwm_rows_get_meta(r)->vocab_text, lwm_rows_get_meta(r)->tokenizer, e));
 	rc = print_description(o, json, e);
 out:
 	json_decref(o);
@@ -367,9 +367,9 @@ static int read_doc(struct lwm_ids *ids, const char *path, const struct lwm_lm *
 	LWM_TRY(lwm_docs_open(&d, path, e));
 	if (at >= lwm_docs_count(d))
 		LWM_GO(lwm_fail(e, LWM_EUSAGE, "--doc %" PRId64 ": %s has %" PRId64 " documents", at, path, lwm_docs_count(d)));
-	if (lwm_docs_meta(d)->vocab_text != m->cfg.vocab_text)
-		LWM_GO(lwm_fail(e, LWM_ECONFIG, "%s: a text vocabulary of %" PRId64 ", %s has %" PRId64, path, lwm_docs_meta(d)->vocab_text,
-				a.logits, m->cfg.vocab_text));
+	if (lwm_docs_get_meta(d)->vocab_text != m->cfg.vocab_text)
+		LWM_GO(lwm_fail(e, LWM_ECONFIG, "%s: a text vocabulary of %" PRId64 ", %s has %" PRId64, path,
+				lwm_docs_get_meta(d)->vocab_text, a.logits, m->cfg.vocab_text));
 	LWM_GO(lwm_docs_get(d, at, &doc, e));
 	LWM_GO(lwm_ids_reserve(ids, doc.n, e));
 	LWM_GO(lwm_docs_read(d, at, 0, doc.n, ids->v, e));

@@ -142,17 +142,17 @@ static int report_done(const struct lwm_ckpt *c, const char *what, int64_t bytes
 {
 	char size[32], speed[32];
 	if (was_there)
-		lwm_log(LWM_INFO, "%s: step %" PRId64 " is complete%s, nothing to do", a.output, lwm_ckpt_meta(c)->step,
+		lwm_log(LWM_INFO, "%s: step %" PRId64 " is complete%s, nothing to do", a.output, lwm_ckpt_get_meta(c)->step,
 			a.verify ? " and verified" : "");
 	else
 		lwm_log(LWM_INFO, "%s: step %" PRId64 ", %" PRId64 " tensors, %s in %.2f s (%s/s)%s", a.output,
-		lwm_ckpt_meta(c)->step, lwm_ckpt_count(c), lwm_bytes_text((double)bytes, size, sizeof size), seconds,
+		lwm_ckpt_get_meta(c)->step, lwm_ckpt_count(c), lwm_bytes_text((double)bytes, size, sizeof size), seconds,
 		lwm_bytes_text((double)bytes / (seconds > 0 ? seconds : 1), speed, sizeof speed),
 		a.verify ? ", verified" : "");
 	if (!json)
 		return 0;
 	json_t *o = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:f,s:b,s:b}", "output", a.output, "what", what, "step",
-			      (json_int_t)lwm_ckpt_meta(c)->step, "tensors", (json_int_t)lwm_ckpt_count(c), "values",
+			      (json_int_t)lwm_ckpt_get_meta(c)->step, "tensors", (json_int_t)lwm_ckpt_count(c), "values",
 			      (json_int_t)total_values(c), "bytes", (json_int_t)bytes, "seconds", seconds, "verified",
 			      a.verify, "skipped", was_there);
 	return lwm_tool_json(o, e);
@@ -160,7 +160,7 @@ static int report_done(const struct lwm_ckpt *c, const char *what, int64_t bytes
 
 static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_err *e)
 {
-	const struct lwm_ckpt_meta *m = lwm_ckpt_meta(c);
+	const struct lwm_ckpt_meta *m = lwm_ckpt_get_meta(c);
 	bool bf16 = a.dtype == 1 || (a.dtype == 0 && strcmp(m->kind, "vqgan"));
 	struct lwm_model_spec spec = { .dtype = bf16 ? LWM_ST_BF16 : LWM_ST_F32, .max_file_bytes = a.max_file };
 	struct lwm_tokenizer *t = NULL;
@@ -206,7 +206,7 @@ out:
 static int verify_recut(struct lwm_ckpt *c, struct lwm_progress *p, struct lwm_err *e)
 {
 	struct lwm_ckpt *out = NULL;
-	char *dir = lwm_ckpt_dir(a.output, lwm_ckpt_meta(c)->step);
+	char *dir = lwm_ckpt_dir(a.output, lwm_ckpt_get_meta(c)->step);
 	int rc = dir ? lwm_ckpt_open(&out, dir, e) : lwm_fail_memory(e, NULL);
 	if (rc == 0)
 		rc = lwm_merge_verify_ckpt(c, out, p, e);
@@ -245,12 +245,12 @@ static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 		return lwm_fail(e, LWM_EUSAGE, "--mesh %s leaves the number of ranks open: give --ranks too", a.mesh);
 	LWM_TRY(lwm_mesh_parse(a.mesh ? a.mesh : "1,-1,1,1", (int)ranks, dim, e));
 	lwm_mesh_text(dim, mesh);
-	for (unsigned g = lwm_ckpt_meta(c)->groups; g; g >>= 1)
+	for (unsigned g = lwm_ckpt_get_meta(c)->groups; g; g >>= 1)
 		groups += g & 1;
 	bytes = total_values(c) * 4 * groups;
 	if (o->plan) {
 		printf("step %" PRId64 ", %" PRId64 " bytes of values -> %s, %" PRId64 " parts, mesh %s\n",
-		       lwm_ckpt_meta(c)->step, bytes, a.output, ranks, mesh);
+		       lwm_ckpt_get_meta(c)->step, bytes, a.output, ranks, mesh);
 		return 0;
 	}
 	lwm_progress_begin(&p, "cut", "bytes", bytes);

@@ -218,7 +218,7 @@ static int fill_shard(struct lwm_docs *d, struct lwm_docs_writer *out, struct wr
 			    .chunk_tokens = o.chunk, .target_tokens = o.target, .min_pairs = o.min_pairs };
 	struct lwm_progress p;
 	double saved = lwm_now();
-	if (strcmp(lwm_docs_meta(d)->tokenizer, lwm_tokenizer_hash(w->tok)->hex))
+	if (strcmp(lwm_docs_get_meta(d)->tokenizer, lwm_tokenizer_hash(w->tok)->hex))
 		return lwm_fail(e, LWM_ECONFIG, "made with another tokenizer than the model's");
 	lwm_progress_begin(&p, "document", "documents", lwm_docs_count(d));
 	for (int64_t i = 0; i < lwm_docs_count(d); i++) {

@@ -98,7 +98,7 @@ static int from_shard(struct job *j, const char *path, struct lwm_err *e)
 	int32_t *tokens = NULL;
 	int rc;
 	LWM_TRY(lwm_docs_open(&d, path, e));
-	const struct lwm_docs_meta *meta = lwm_docs_meta(d);
+	const struct lwm_docs_meta *meta = lwm_docs_get_meta(d);
 	LWM_GO(frame_size(j, meta->config, e));
 	if (a.doc >= lwm_docs_count(d))
 		LWM_GO(lwm_fail(e, LWM_EUSAGE, "%s: --doc %" PRId64 ", but it has %" PRId64 " documents", path, a.doc,

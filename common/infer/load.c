@@ -41,9 +41,9 @@ static int name_model(struct lwm_lm *m, const struct lwm_source *s, const json_t
 
 static int take_records(struct lwm_lm *m, const struct lwm_source *s, const char *dir, struct lwm_err *e)
 {
-	const char *tok = s->model ? lwm_model_tokenizer(s->model) : lwm_ckpt_meta(s->ckpt)->tokenizer_path;
+	const char *tok = s->model ? lwm_model_tokenizer(s->model) : lwm_ckpt_get_meta(s->ckpt)->tokenizer_path;
 	snprintf(m->tokenizer_hash, sizeof m->tokenizer_hash, "%s", lwm_source_tokenizer(s));
-	m->step = s->ckpt ? lwm_ckpt_meta(s->ckpt)->step : -1;
+	m->step = s->ckpt ? lwm_ckpt_get_meta(s->ckpt)->step : -1;
 	if (!(m->dir = strdup(dir)) || (tok && *tok && !(m->tokenizer = strdup(tok))))
 		return lwm_fail_memory(e, dir);
 	return 0;

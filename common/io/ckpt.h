@@ -138,7 +138,7 @@ int lwm_ckpt_parts(const struct lwm_ckpt *c);
 /* Part k by size, or size and hash; as lwm_ckpt_verify. */
 int lwm_ckpt_check_part(const struct lwm_ckpt *c, int k, enum lwm_ckpt_check how, struct lwm_err *e);
 const char *lwm_ckpt_path(const struct lwm_ckpt *c); /* the folder */
-const struct lwm_ckpt_meta *lwm_ckpt_meta(const struct lwm_ckpt *c);
+const struct lwm_ckpt_meta *lwm_ckpt_get_meta(const struct lwm_ckpt *c);
 int64_t lwm_ckpt_count(const struct lwm_ckpt *c);
 const struct lwm_tensors *lwm_ckpt_tensors(const struct lwm_ckpt *c); /* names and shapes. Borrowed */
 const struct lwm_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i);

@@ -436,7 +436,7 @@ const char *lwm_ckpt_path(const struct lwm_ckpt *c)
 	return c->dir;
 }
 
-const struct lwm_ckpt_meta *lwm_ckpt_meta(const struct lwm_ckpt *c)
+const struct lwm_ckpt_meta *lwm_ckpt_get_meta(const struct lwm_ckpt *c)
 {
 	return &c->meta;
 }

@@ -143,7 +143,7 @@ void lwm_docs_close(struct lwm_docs *d)
 	free(d);
 }
 
-const struct lwm_docs_meta *lwm_docs_meta(const struct lwm_docs *d)
+const struct lwm_docs_meta *lwm_docs_get_meta(const struct lwm_docs *d)
 {
 	return &d->meta;
 }

@@ -92,7 +92,7 @@ struct lwm_doc {           /* strings and runs belong to the handle and live unt
 /* Reads metadata only: milliseconds for any size. */
 int lwm_docs_open(struct lwm_docs **out, const char *path, struct lwm_err *e);
 void lwm_docs_close(struct lwm_docs *d); /* NULL is fine */
-const struct lwm_docs_meta *lwm_docs_meta(const struct lwm_docs *d);
+const struct lwm_docs_meta *lwm_docs_get_meta(const struct lwm_docs *d);
 const struct lwm_manifest *lwm_docs_manifest(const struct lwm_docs *d);
 int64_t lwm_docs_count(const struct lwm_docs *d);
 int64_t lwm_docs_tokens(const struct lwm_docs *d); /* of all documents */

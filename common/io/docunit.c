@@ -180,7 +180,7 @@ static int open_one(struct lwm_docs_aside *a, const char *shard, const struct lw
 	char *path = aside_path(shard, which);
 	int rc = path ? lwm_docs_open(&a->d, path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", shard);
 	a->which = which;
-	if (rc == 0 && same_settings(m, lwm_docs_meta(a->d)))
+	if (rc == 0 && same_settings(m, lwm_docs_get_meta(a->d)))
 		rc = read_units(a, path, e);
 	free(path);
 	if (rc < 0)

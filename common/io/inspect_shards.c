@@ -53,7 +53,7 @@ static int describe_docs(const char *path, bool tensors, json_t *o, bool *failed
 	(void)tensors;
 	struct lwm_docs *d;
 	LWM_TRY(lwm_docs_open(&d, path, e));
-	const struct lwm_docs_meta *m = lwm_docs_meta(d);
+	const struct lwm_docs_meta *m = lwm_docs_get_meta(d);
 	lwm_put(o, "documents", json_integer(lwm_docs_count(d)), failed);
 	lwm_put(o, "tokens", json_integer(lwm_docs_tokens(d)), failed);
 	lwm_put(o, "vocab_text", json_integer(m->vocab_text), failed);
@@ -105,7 +105,7 @@ static int describe_rows(const char *path, bool tensors, json_t *o, bool *failed
 	(void)tensors;
 	struct lwm_rows_reader *r;
 	LWM_TRY(lwm_rows_open(&r, path, e));
-	const struct lwm_rows_meta *m = lwm_rows_meta(r);
+	const struct lwm_rows_meta *m = lwm_rows_get_meta(r);
 	const struct lwm_manifest *man = lwm_rows_manifest(r);
 	double room = (double)lwm_rows_count(r) * (double)m->seq;
 	lwm_put(o, "rows", json_integer(lwm_rows_count(r)), failed);

@@ -40,7 +40,7 @@ static int describe_ckpt(const char *path, bool tensors, json_t *o, bool *failed
 		json_decref(list);
 		return rc;
 	}
-	const struct lwm_ckpt_meta *m = lwm_ckpt_meta(c);
+	const struct lwm_ckpt_meta *m = lwm_ckpt_get_meta(c);
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
 		const struct lwm_tensor *t = lwm_ckpt_tensor(c, i);
 		values += lwm_ckpt_size(c, i);
@@ -191,7 +191,7 @@ static int describe_st(const char *path, bool tensors, json_t *o, bool *failed, 
 		return rc;
 	}
 	for (int64_t i = 0; i < lwm_st_count(s); i++) {
-		const struct lwm_st_tensor *t = lwm_st_tensor(s, i);
+		const struct lwm_st_tensor *t = lwm_st_get_tensor(s, i);
 		json_t *x = shape_json(t->ndim, t->shape);
 		values += t->size;
 		if (json_array_insert_new(x, 0, json_string(lwm_st_dtype_name(t->dtype))))

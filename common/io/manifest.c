@@ -293,7 +293,7 @@ int lwm_manifest_read(struct lwm_manifest *m, const char *path, struct lwm_err *
 
 static const char list_schema[] = "lwm-inputs-1";
 
-int lwm_manifest_list(const struct lwm_manifest *m, struct lwm_manifest_list *out, struct lwm_err *e)
+int lwm_manifest_hash_inputs(const struct lwm_manifest *m, struct lwm_manifest_list *out, struct lwm_err *e)
 {
 	struct lwm_hasher *h = lwm_hasher_new();
 	char bytes[32];
@@ -320,7 +320,7 @@ int lwm_manifest_check_list(const char *path, int64_t *inputs, struct lwm_err *e
 	int rc = get_inputs(&m, o, path, e);
 	json_decref(o);
 	if (rc == 0)
-		rc = lwm_manifest_list(&m, &list, e);
+		rc = lwm_manifest_hash_inputs(&m, &list, e);
 	if (inputs)
 		*inputs = m.ninput;
 	lwm_manifest_release(&m);
@@ -345,7 +345,7 @@ int lwm_manifest_share(const struct lwm_manifest *m, const char *dir, struct lwm
 {
 	struct lwm_manifest_list list;
 	char name[40];
-	LWM_TRY(lwm_manifest_list(m, &list, e));
+	LWM_TRY(lwm_manifest_hash_inputs(m, &list, e));
 	snprintf(name, sizeof name, "inputs-%.16s.json", list.hash);
 	char *path = lwm_path_join(dir, name);
 	int rc = path ? 0 : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", dir);

@@ -69,7 +69,7 @@ int lwm_manifest_add_input(struct lwm_manifest *m, const char *path, int64_t byt
 			   struct lwm_err *e);
 int lwm_manifest_add_reject(struct lwm_manifest *m, const char *reason, int64_t count, struct lwm_err *e);
 /* The hash of the inputs of m. */
-int lwm_manifest_list(const struct lwm_manifest *m, struct lwm_manifest_list *out, struct lwm_err *e);
+int lwm_manifest_hash_inputs(const struct lwm_manifest *m, struct lwm_manifest_list *out, struct lwm_err *e);
 /* The inputs of m as a list in `dir`, unless it is there already. */
 int lwm_manifest_share(const struct lwm_manifest *m, const char *dir, struct lwm_err *e);
 /* Is the list at `path` whole, and that of its name? -LWM_EDATA when not. *inputs (may be NULL): how many. */

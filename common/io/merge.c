@@ -112,7 +112,7 @@ static int find_done(const char *dir, const char *source, bool *replace, struct 
 int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_spec *spec, bool force,
 		    struct lwm_progress *p, struct lwm_err *e)
 {
-	const struct lwm_ckpt_meta *meta = lwm_ckpt_meta(c);
+	const struct lwm_ckpt_meta *meta = lwm_ckpt_get_meta(c);
 	struct lwm_model_spec s = *spec;
 	struct lwm_str source = { 0 };
 	json_t *config = NULL;
@@ -222,7 +222,7 @@ int lwm_merge_verify_ckpt(struct lwm_ckpt *a, struct lwm_ckpt *b, struct lwm_pro
 	int64_t bytes = 0;
 	int rc = pair_new(&v, e);
 	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++) {
-		for (int64_t i = 0; rc == 0 && (lwm_ckpt_meta(a)->groups >> g & 1) && i < lwm_ckpt_count(a); i++) {
+		for (int64_t i = 0; rc == 0 && (lwm_ckpt_get_meta(a)->groups >> g & 1) && i < lwm_ckpt_count(a); i++) {
 			const char *name = lwm_ckpt_tensor(a, i)->name;
 			int64_t k = lwm_ckpt_find(b, name), size = lwm_ckpt_size(a, i);
 			if (k < 0 || !lwm_tensor_same_shape(lwm_ckpt_tensor(a, i), lwm_ckpt_tensor(b, k)))
@@ -281,7 +281,7 @@ static int64_t cut_values(const struct lwm_ckpt *c, int64_t first, int64_t last,
 
 static int no_states(struct lwm_ckpt *c, struct lwm_err *e)
 {
-	for (int r = 0; r < lwm_ckpt_meta(c)->ranks; r++) {
+	for (int r = 0; r < lwm_ckpt_get_meta(c)->ranks; r++) {
 		char *text;
 		LWM_TRY(lwm_ckpt_state(c, r, &text, e));
 		bool any = text != NULL;
@@ -306,7 +306,7 @@ static int write_parts(struct recut *x, const char *dir, int ranks, struct lwm_c
 					  .tensors = lwm_ckpt_tensors(x->c),
 					  .slice = x->slice,
 					  .nslice = cut_values(x->c, first, last, x->slice),
-					  .groups = lwm_ckpt_meta(x->c)->groups,
+					  .groups = lwm_ckpt_get_meta(x->c)->groups,
 					  .fill = fill_slice,
 					  .ctx = x };
 		LWM_TRY(lwm_ckpt_write_part(&o, &part[r], e));
@@ -323,8 +323,8 @@ static int same_cut(struct lwm_ckpt *c, const char *dir, int ranks, const char *
 	int rc = lwm_ckpt_open(&there, dir, &why);
 
 	if (rc == 0)
-		rc = lwm_ckpt_meta(there)->ranks == ranks && !strcmp(lwm_ckpt_meta(there)->mesh, mesh) &&
-				     lwm_ckpt_meta(there)->groups == lwm_ckpt_meta(c)->groups ?
+		rc = lwm_ckpt_get_meta(there)->ranks == ranks && !strcmp(lwm_ckpt_get_meta(there)->mesh, mesh) &&
+				     lwm_ckpt_get_meta(there)->groups == lwm_ckpt_get_meta(c)->groups ?
 			     lwm_merge_verify_ckpt(c, there, NULL, &why) :
 			     lwm_fail(&why, LWM_ENO, "%s: for other ranks", dir);
 	lwm_ckpt_close(there);
@@ -356,7 +356,7 @@ static int check_target(struct lwm_ckpt *c, const char *dir, int ranks, const ch
 int lwm_merge_recut(struct lwm_ckpt *c, const char *root, int ranks, const char *mesh, bool force,
 		    struct lwm_progress *p, struct lwm_err *e)
 {
-	struct lwm_ckpt_meta meta = *lwm_ckpt_meta(c);
+	struct lwm_ckpt_meta meta = *lwm_ckpt_get_meta(c);
 	struct lwm_ckpt_part *part = calloc((size_t)ranks, sizeof *part);
 	char *dir = lwm_ckpt_dir(root, meta.step);
 	/* each border between two parts adds a slice at the most */

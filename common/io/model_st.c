@@ -78,9 +78,9 @@ static int check_index(const struct weights *w, const json_t *map, const char *p
 				json_object_size(map), n);
 	for (int i = 0; i < w->nfiles; i++)
 		for (int64_t k = 0; k < lwm_st_count(w->file[i]); k++)
-			if (!json_object_get(map, lwm_st_tensor(w->file[i], k)->name))
+			if (!json_object_get(map, lwm_st_get_tensor(w->file[i], k)->name))
 				return lwm_fail(e, LWM_EDATA, "%s: does not list '%.80s'", path,
-						lwm_st_tensor(w->file[i], k)->name);
+						lwm_st_get_tensor(w->file[i], k)->name);
 	return 0;
 }
 
@@ -177,7 +177,7 @@ static int64_t count_tensors(const void *p)
 static const struct lwm_st_tensor *stored_tensor(const void *p, int64_t i)
 {
 	const struct place *x = &((const struct weights *)p)->at[i];
-	return lwm_st_tensor(x->file, x->index);
+	return lwm_st_get_tensor(x->file, x->index);
 }
 
 static int read_values(void *p, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e)

@@ -120,7 +120,7 @@ static int from_shard(const char *path, struct lwm_rows_facts *out, struct lwm_e
 {
 	struct lwm_rows_reader *r;
 	LWM_TRY(lwm_rows_open(&r, path, e));
-	const struct lwm_rows_meta *m = lwm_rows_meta(r);
+	const struct lwm_rows_meta *m = lwm_rows_get_meta(r);
 	out->shape = (struct lwm_manifest_rows){ lwm_rows_count(r), m->seq, m->vocab_text, m->vocab_vision, "" };
 	snprintf(out->shape.tokenizer, sizeof out->shape.tokenizer, "%s", m->tokenizer);
 	lwm_rows_close(r);

@@ -163,7 +163,7 @@ void lwm_rows_close(struct lwm_rows_reader *r)
 	free(r);
 }
 
-const struct lwm_rows_meta *lwm_rows_meta(const struct lwm_rows_reader *r)
+const struct lwm_rows_meta *lwm_rows_get_meta(const struct lwm_rows_reader *r)
 {
 	return &r->meta;
 }

@@ -82,7 +82,7 @@ int lwm_rows_open(struct lwm_rows_reader **out, const char *path, struct lwm_err
  * lwm_rows_manifest then knows no more than they do. */
 int lwm_rows_open_as(struct lwm_rows_reader **out, const char *path, const struct lwm_rows_facts *facts, struct lwm_err *e);
 void lwm_rows_close(struct lwm_rows_reader *r);
-const struct lwm_rows_meta *lwm_rows_meta(const struct lwm_rows_reader *r);
+const struct lwm_rows_meta *lwm_rows_get_meta(const struct lwm_rows_reader *r);
 const struct lwm_manifest *lwm_rows_manifest(const struct lwm_rows_reader *r);
 int64_t lwm_rows_count(const struct lwm_rows_reader *r);
 int lwm_rows_read(struct lwm_rows_reader *r, int64_t i, struct lwm_row *out, struct lwm_err *e);

@@ -44,7 +44,7 @@ struct lwm_st;
 int lwm_st_open(struct lwm_st **out, const char *path, struct lwm_err *e);
 void lwm_st_close(struct lwm_st *s);
 int64_t lwm_st_count(const struct lwm_st *s);
-const struct lwm_st_tensor *lwm_st_tensor(const struct lwm_st *s, int64_t i);
+const struct lwm_st_tensor *lwm_st_get_tensor(const struct lwm_st *s, int64_t i);
 const char *lwm_st_meta(const struct lwm_st *s, const char *key); /* of __metadata__; NULL absent */
 /* XXH3-128 of the header. With the sums in it, it stands for every byte of the file. */
 struct lwm_hash lwm_st_identity(const struct lwm_st *s);

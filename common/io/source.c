@@ -115,13 +115,13 @@ int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensors *
 /* What a source records: a hash of the tokenizer, "" when it does not say. */
 const char *lwm_source_tokenizer(const struct lwm_source *s)
 {
-	const char *hash = s->model ? lwm_model_tokenizer_hash(s->model) : lwm_ckpt_meta(s->ckpt)->tokenizer;
+	const char *hash = s->model ? lwm_model_tokenizer_hash(s->model) : lwm_ckpt_get_meta(s->ckpt)->tokenizer;
 	return hash ? hash : "";
 }
 
 const json_t *lwm_source_config(const struct lwm_source *s)
 {
-	return s->model ? lwm_model_config(s->model) : json_object_get(lwm_ckpt_meta(s->ckpt)->config, "model");
+	return s->model ? lwm_model_config(s->model) : json_object_get(lwm_ckpt_get_meta(s->ckpt)->config, "model");
 }
 
 /* 1 yes, 0 no: then it is a checkpoint, or nothing. What has a configuration beside it is said to lack weights, if it does. */

@@ -283,7 +283,7 @@ int64_t lwm_st_count(const struct lwm_st *s)
 	return s->ntensor;
 }
 
-const struct lwm_st_tensor *lwm_st_tensor(const struct lwm_st *s, int64_t i)
+const struct lwm_st_tensor *lwm_st_get_tensor(const struct lwm_st *s, int64_t i)
 {
 	return &s->tensor[i];
 }

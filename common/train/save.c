@@ -259,13 +259,13 @@ static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct
 		    struct lwm_resumed *found, struct lwm_err *e)
 {
 	const char *dir = found->dir;
-	int rc = same_run(o, lwm_ckpt_meta(c), dir, e);
+	int rc = same_run(o, lwm_ckpt_get_meta(c), dir, e);
 	for (int g = 0; rc == 0 && g < LWM_CKPT_TRAINED; g++)
 		rc = read_group(o, w, c, (enum lwm_ckpt_group)g, e);
 	if (rc == 0)
-		rc = read_state(lwm_ckpt_meta(c)->state, st, dir, e);
+		rc = read_state(lwm_ckpt_get_meta(c)->state, st, dir, e);
 	if (rc == 0)
-		found->settings = json_incref(json_object_get(lwm_ckpt_meta(c)->config, "stage"));
+		found->settings = json_incref(json_object_get(lwm_ckpt_get_meta(c)->config, "stage"));
 	return rc;
 }
 

@@ -11,7 +11,7 @@ static void read_all(struct lwm_st *s)
 	struct lwm_err e = { 0 };
 	float v[64];
 	for (int64_t i = 0; i < lwm_st_count(s); i++) {
-		const struct lwm_st_tensor *t = lwm_st_tensor(s, i);
+		const struct lwm_st_tensor *t = lwm_st_get_tensor(s, i);
 		for (int64_t at = 0; at < t->size; at += 64) {
 			if (lwm_st_read(s, i, at, t->size - at < 64 ? t->size - at : 64, v, &e) < 0)
 				break;

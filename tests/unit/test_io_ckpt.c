@@ -71,7 +71,7 @@ static void what_it_says_about_itself(void **state)
 	save(at("meta"), 12, 3, false);
 	char *dir = lwm_ckpt_dir(at("meta"), 12);
 	must(lwm_ckpt_open(&c, dir, &e), &e);
-	const struct lwm_ckpt_meta *m = lwm_ckpt_meta(c);
+	const struct lwm_ckpt_meta *m = lwm_ckpt_get_meta(c);
 	assert_int_equal(m->step, 12);
 	assert_int_equal(m->ranks, 3);
 	assert_int_equal(m->groups, LWM_CKPT_TRAINED_ALL);
@@ -116,7 +116,7 @@ static void check_groups(struct lwm_ckpt *c, unsigned held)
 {
 	struct lwm_err e = { 0 };
 	static float got[LONG];
-	assert_int_equal(lwm_ckpt_meta(c)->groups, held);
+	assert_int_equal(lwm_ckpt_get_meta(c)->groups, held);
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++) {
 		for (int64_t t = 0; t < TENSORS; t++) {
 			if (!(held >> g & 1)) {

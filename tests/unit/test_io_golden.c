@@ -116,7 +116,7 @@ static void documents(void **state)
 	for (int i = 0; i < 7; i++)
 		assert_int_equal(t[i], (i + 3) * 16);
 	assert_int_equal(lwm_docs_manifest(d)->rejected, 2);
-	assert_string_equal(lwm_docs_meta(d)->policy, "bos");
+	assert_string_equal(lwm_docs_get_meta(d)->policy, "bos");
 	lwm_docs_close(d);
 }
 

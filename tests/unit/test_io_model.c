@@ -343,7 +343,7 @@ static void headers_that_lie(void **state)
 static int64_t find_tensor(const struct lwm_st *st, const char *name)
 {
 	int64_t i = 0;
-	while (i < lwm_st_count(st) && strcmp(lwm_st_tensor(st, i)->name, name))
+	while (i < lwm_st_count(st) && strcmp(lwm_st_get_tensor(st, i)->name, name))
 		i++;
 	assert_true(i < lwm_st_count(st));
 	return i;

@@ -83,9 +83,9 @@ static void docs_round_trip(void **state)
 	write_docs(at("a.h5"), DOCS, &meta16, false);
 	must(lwm_docs_open(&d, at("a.h5"), &e), &e);
 	assert_int_equal(lwm_docs_count(d), DOCS);
-	assert_int_equal(lwm_docs_meta(d)->vocab_vision, 8448);
-	assert_string_equal(lwm_docs_meta(d)->config, "{\"a\": 1}");
-	assert_string_equal(lwm_docs_meta(d)->policy, "bos,eos");
+	assert_int_equal(lwm_docs_get_meta(d)->vocab_vision, 8448);
+	assert_string_equal(lwm_docs_get_meta(d)->config, "{\"a\": 1}");
+	assert_string_equal(lwm_docs_get_meta(d)->policy, "bos,eos");
 	must(lwm_docs_lengths(d, 0, DOCS, len, &e), &e);
 	for (int64_t i = 0; i < DOCS; i++) {
 		assert_int_equal(len[i], doc_len(i));
@@ -229,7 +229,7 @@ static void rows_round_trip(void **state)
 	write_rows(at("rows.h5"), 3000);
 	must(lwm_rows_open(&r, at("rows.h5"), &e), &e);
 	assert_int_equal(lwm_rows_count(r), 3000);
-	assert_int_equal(lwm_rows_meta(r)->seq, SEQ);
+	assert_int_equal(lwm_rows_get_meta(r)->seq, SEQ);
 	for (int64_t i = 0; i < 3000; i++) {
 		int64_t k = lwm_rng_permute(1, LWM_RNG_TEST, 0, 3000, i);
 		must(lwm_rows_read(r, k, &row, &e), &e);

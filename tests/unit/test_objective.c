@@ -271,8 +271,8 @@ static void runs(void **state)
 	json_decref(held);
 	snprintf(dir, sizeof dir, "%s/step_00000060", out);
 	must(lwm_ckpt_open(&c, dir, &e), &e);
-	assert_string_equal(lwm_ckpt_meta(c)->kind, "puller");
-	const json_t *record = json_object_get(lwm_ckpt_meta(c)->config, "stage");
+	assert_string_equal(lwm_ckpt_get_meta(c)->kind, "puller");
+	const json_t *record = json_object_get(lwm_ckpt_get_meta(c)->config, "stage");
 	assert_true(json_number_value(json_object_get(record, "target")) == 2);
 	assert_true(json_number_value(json_object_get(record, "theta")) == 10000); /* another objective's default */
 	must(lwm_ckpt_read(c, LWM_CKPT_PARAMS, 0, 0, 5, w, &e), &e);

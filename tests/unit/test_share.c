@@ -38,7 +38,7 @@ static int rank_main(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	int rc = a->newest ? lwm_share_newest(&ckpt, c, a->path, a->older_ok, e) :
 			     lwm_share_open(&ckpt, c, a->path, a->older_ok, e);
 	a->code[r] = rc;
-	a->step[r] = ckpt ? lwm_ckpt_meta(ckpt)->step : -1;
+	a->step[r] = ckpt ? lwm_ckpt_get_meta(ckpt)->step : -1;
 	snprintf(a->said[r], sizeof a->said[r], "%s", rc ? e->msg : "");
 	if (rc == 0 && ckpt)
 		rc = read_some(ckpt, a->step[r], e);

@@ -55,7 +55,7 @@ static inline int probe_step(struct probe *p, const char *out, int64_t step, str
 		p->v[g] = malloc((size_t)p->n * sizeof **p->v);
 		rc = probe_group(c, g, p->v[g], e);
 	}
-	p->state = json_deep_copy(lwm_ckpt_meta(c)->state);
+	p->state = json_deep_copy(lwm_ckpt_get_meta(c)->state);
 	lwm_ckpt_close(c);
 	return rc;
 }

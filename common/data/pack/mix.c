@@ -42,7 +42,7 @@ static int64_t used_tokens(const struct lwm_pack_cfg *c, int64_t len, bool count
 
 static int check_shard(struct lwm_mix *m, const struct lwm_mix_shard *x, struct lwm_err *e)
 {
-	const struct lwm_docs_meta *meta = lwm_docs_meta(x->h);
+	const struct lwm_docs_meta *meta = lwm_docs_get_meta(x->h);
 	if (m->nshards == 1) {
 		m->vocab_text = meta->vocab_text;
 		snprintf(m->tokenizer, sizeof m->tokenizer, "%s", meta->tokenizer);

@@ -87,7 +87,7 @@ int lwm_pack_inputs(struct lwm_pack_out *o, struct lwm_err *e)
 			lwm_manifest_release(&m);
 			LWM_TRY(rc);
 		}
-	return lwm_manifest_list(&o->book, &o->list, e);
+	return lwm_manifest_hash_inputs(&o->book, &o->list, e);
 }
 
 int lwm_pack_inputs_stand(const struct lwm_pack_out *o, struct lwm_err *e)
