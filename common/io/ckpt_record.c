@@ -161,8 +161,8 @@ static int check_size(const char *path, int64_t bytes, struct lwm_err *e)
 		return lwm_fail(e, errno == ENOENT ? LWM_EDATA : LWM_EIO, "%s: %s, but the commit record names it", path,
 				strerror(errno));
 	if ((int64_t)st.st_size != bytes)
-		return lwm_fail(e, LWM_EDATA, "%s: has %lld bytes, the commit record says %" PRId64, path,
-				(long long)st.st_size, bytes);
+		return lwm_fail(e, LWM_EDATA, "%s: has %" PRId64 " bytes, the commit record says %" PRId64, path,
+				(int64_t)st.st_size, bytes);
 	return 0;
 }
 

@@ -253,9 +253,9 @@ static int look_of(const char *dir, struct lwm_hash *out, struct lwm_err *e)
 			rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot be looked at", files.v[i]);
 			break;
 		}
-		lwm_str_printf(&text, "%s %lld %lld.%ld %lld.%ld %llu\n", files.v[i], (long long)st.st_size,
-			       (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (long long)st.st_ctim.tv_sec,
-			       st.st_ctim.tv_nsec, (unsigned long long)st.st_ino);
+		lwm_str_printf(&text, "%s %" PRId64 " %" PRId64 ".%ld %" PRId64 ".%ld %" PRIu64 "\n", files.v[i],
+			       (int64_t)st.st_size, (int64_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (int64_t)st.st_ctim.tv_sec,
+			       st.st_ctim.tv_nsec, (uint64_t)st.st_ino);
 	}
 	if (rc == 0)
 		rc = lwm_str_ok(&text, e);

@@ -362,8 +362,8 @@ int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full
 	if (stat(path, &st))
 		return lwm_fail_errno(e, LWM_ENOINPUT, errno, "%s: cannot read", path);
 	if ((int64_t)st.st_size != m->bytes)
-		return lwm_fail(e, LWM_EDATA, "%s: has %lld bytes, its manifest says %" PRId64, path,
-				(long long)st.st_size, m->bytes);
+		return lwm_fail(e, LWM_EDATA, "%s: has %" PRId64 " bytes, its manifest says %" PRId64, path,
+				(int64_t)st.st_size, m->bytes);
 	if (!full)
 		return 0;
 	LWM_TRY(lwm_hash_file(path, &h, NULL, e));

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -66,8 +67,9 @@ static int none_left(const char *path, struct lwm_err *e)
 {
 	struct rlimit r = { 0 };
 	getrlimit(RLIMIT_NOFILE, &r);
-	return lwm_fail(e, LWM_EMEMORY, "%s: cannot be opened, this process has as many files open as it may (ulimit -n: %llu)", path,
-			(unsigned long long)r.rlim_cur);
+	return lwm_fail(e, LWM_EMEMORY,
+			"%s: cannot be opened, this process has as many files open as it may (ulimit -n: %" PRIu64 ")", path,
+			(uint64_t)r.rlim_cur);
 }
 
 static bool is_want(int err)

@@ -34,7 +34,7 @@ struct lwm_rows_writer {
 int lwm_rows_check_meta(const char *path, const struct lwm_rows_meta *m, struct lwm_err *e)
 {
 	if (m->seq < 1 || m->seq > LWM_ROW_MOST)
-		return lwm_fail(e, LWM_ECONFIG, "%s: rows of %" PRId64 " tokens, possible are 1 to %lld", path,
+		return lwm_fail(e, LWM_ECONFIG, "%s: rows of %" PRId64 " tokens, possible are 1 to %" PRId64, path,
 				m->seq, LWM_ROW_MOST);
 	if (m->vocab_text < 1 || m->vocab_vision < 0 || m->vocab_text > INT32_MAX || m->vocab_vision > INT32_MAX ||
 	    m->vocab_text + m->vocab_vision > INT32_MAX)

@@ -12,8 +12,8 @@ enum {
 };
 extern const struct lwm_vec lwm_rows_layout[LWM_ROW_VECS];
 
-#define LWM_ROW_MOST (1LL << 30)     /* tokens */
-#define LWM_ROW_GAP (-2)             /* document of an entry that is padding; -1: none */
+#define LWM_ROW_MOST (INT64_C(1) << 30) /* tokens */
+#define LWM_ROW_GAP (-2)                /* document of an entry that is padding; -1: none */
 #define LWM_ROW_DOCS32 (UINT32_MAX - 1LL) /* so many documents can be numbered in 4 bytes, of which the two largest are those */
 
 int lwm_rows_check_meta(const char *path, const struct lwm_rows_meta *m, struct lwm_err *e);
