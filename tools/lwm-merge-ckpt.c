@@ -117,7 +117,7 @@ static int open_tokenizer(struct lwm_tokenizer **out, const struct lwm_ckpt_meta
 {
 	const char *spec = a.tokenizer ? a.tokenizer : m->tokenizer_path;
 	*out = NULL;
-	if (!strcmp(m->kind, "vqgan") || (a.tokenizer && !strcmp(a.tokenizer, "none")))
+	if (!lwm_model_kind_named(m->kind)->reads_text || (a.tokenizer && !strcmp(a.tokenizer, "none")))
 		return 0;
 	if (!*spec) {
 		lwm_log(LWM_WARN, "the checkpoint names no tokenizer; --tokenizer SPEC puts one beside the model");
@@ -161,7 +161,7 @@ static int report_done(const struct lwm_ckpt *c, const char *what, int64_t bytes
 static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_err *e)
 {
 	const struct lwm_ckpt_meta *m = lwm_ckpt_get_meta(c);
-	bool bf16 = a.dtype == 1 || (a.dtype == 0 && strcmp(m->kind, "vqgan"));
+	bool bf16 = a.dtype == 1 || (a.dtype == 0 && lwm_model_kind_named(m->kind)->dtype == LWM_ST_BF16);
 	struct lwm_model_spec spec = { .dtype = bf16 ? LWM_ST_BF16 : LWM_ST_F32, .max_file_bytes = a.max_file };
 	struct lwm_tokenizer *t = NULL;
 	struct beside b;

@@ -138,7 +138,7 @@ static int describe_model(const char *path, bool tensors, json_t *o, bool *faile
 		values += t->count;
 		lwm_put(list, t->name, shape_json(t->ndim, t->shape), failed);
 	}
-	lwm_put(o, "of", json_string(lwm_model_kind(m)), failed);
+	lwm_put(o, "of", json_string(lwm_model_get_kind(m)->name), failed);
 	lwm_put(o, "tensors", json_integer(lwm_model_count(m)), failed);
 	lwm_put(o, "values", json_integer(values), failed);
 	lwm_put(o, "tokenizer",

@@ -26,6 +26,19 @@
 #include "common/io/safetensors.h"
 #include "common/tensor/tensor.h"
 
+/* A kind of model; model_kinds.c has the table of them. */
+struct lwm_model_kind {
+	const char *name;        /* in records of checkpoints and in manifests */
+	const char *stem;        /* what files of weights are called */
+	const char *class_name;  /* `_class_name` of its config.json, by which it is known; NULL: of none */
+	enum lwm_st_dtype dtype; /* what its weights are written as, unless another type is asked for */
+	bool reads_text;         /* a tokenizer belongs to it */
+	bool rotary_rows;        /* rows of q and k lie on disk in another order */
+	bool convolutions;       /* tensors of four dimensions are such, and lie on disk with other axes */
+};
+/* One of no known name is treated as "lwm". Static. */
+const struct lwm_model_kind *lwm_model_kind_named(const char *name);
+
 struct lwm_model;
 
 /* dir, or a single file of weights (.safetensors) with config.json beside it. */
@@ -33,7 +46,7 @@ int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e);
 void lwm_model_close(struct lwm_model *m);
 bool lwm_model_lies_in(const char *dir); /* is this folder a model? Looks at names alone */
 const json_t *lwm_model_config(const struct lwm_model *m); /* borrowed */
-const char *lwm_model_kind(const struct lwm_model *m);     /* "lwm" or "vqgan" */
+const struct lwm_model_kind *lwm_model_get_kind(const struct lwm_model *m);
 /* What lwm_tokenizer_open takes: the folder's tokenizer.model, or the folder when it has a tokenizer.txt; NULL:
  * neither. Borrowed. */
 const char *lwm_model_tokenizer(const struct lwm_model *m);

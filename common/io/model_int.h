@@ -82,19 +82,20 @@ const struct lwm_model_format *lwm_model_format_to_write(const char *name, struc
 bool lwm_model_is_file(const struct lwm_model_format *f, const char *path); /* by its name: no look at the disk */
 bool lwm_model_is_weights(const char *name);                               /* the same for any format */
 
+/* ---- kinds of models (model_kinds.c) ---- */
+
+const struct lwm_model_kind *lwm_model_kind_at(int i); /* of the table; NULL after the last */
+const struct lwm_model_kind *lwm_model_kind_of(const json_t *config);
+
 /* ---- layouts ---- */
 
 enum lwm_change { LWM_SAME, LWM_QK /* rows of each head */, LWM_CONV /* OIHW on disk, (kh,kw,cin,cout) in memory */ };
 
-/* What happens to a tensor of this name and shape (either layout); *head gets the rows per head. vqgan: kind is
- * "vqgan". */
-int lwm_change_of(const char *name, int ndim, const int64_t *shape, bool vqgan, const json_t *config,
+/* What happens to a tensor of this name and shape (either layout); *head gets the rows per head. */
+int lwm_change_of(const char *name, int ndim, const int64_t *shape, const struct lwm_model_kind *kind, const json_t *config,
 		  enum lwm_change *how, int64_t *head, const char *where, struct lwm_err *e);
 /* conv: shape[4] of the memory layout (kh, kw, cin, cout) */
 void lwm_conv_to_disk(const float *mem, const int64_t shape[4], float *disk);
 void lwm_conv_to_memory(const float *disk, const int64_t shape[4], float *mem);
-bool lwm_model_is_vqgan(const json_t *config);
-/* "model" or "diffusion_pytorch_model" */
-const char *lwm_model_stem(bool vqgan);
 
 #endif

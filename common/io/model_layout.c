@@ -6,17 +6,6 @@
 #include "common/base/path.h"
 #include "common/io/model_int.h"
 
-bool lwm_model_is_vqgan(const json_t *config)
-{
-	const char *name = json_string_value(json_object_get(config, "_class_name"));
-	return name && !strcmp(name, "VQModel");
-}
-
-const char *lwm_model_stem(bool vqgan)
-{
-	return vqgan ? "diffusion_pytorch_model" : "model";
-}
-
 static int head_rows(const json_t *config, int64_t *head, const char *where, struct lwm_err *e)
 {
 	int64_t hidden, heads;
@@ -32,16 +21,15 @@ static int head_rows(const json_t *config, int64_t *head, const char *where, str
 	return 0;
 }
 
-int lwm_change_of(const char *name, int ndim, const int64_t *shape, bool vqgan, const json_t *config,
+int lwm_change_of(const char *name, int ndim, const int64_t *shape, const struct lwm_model_kind *kind, const json_t *config,
 		  enum lwm_change *how, int64_t *head, const char *where, struct lwm_err *e)
 {
 	*how = LWM_SAME;
 	*head = 0;
-	if (vqgan) {
-		if (ndim == 4)
-			*how = LWM_CONV;
+	if (kind->convolutions && ndim == 4)
+		*how = LWM_CONV;
+	if (!kind->rotary_rows || *how == LWM_CONV)
 		return 0;
-	}
 	if (!lwm_path_has_suffix(name, ".self_attn.q_proj.weight") &&
 	    !lwm_path_has_suffix(name, ".self_attn.k_proj.weight"))
 		return 0;

@@ -21,7 +21,7 @@ struct lwm_model {
 	char *dir, *tokenizer;
 	struct lwm_model_record record;
 	json_t *config;
-	bool vqgan;
+	const struct lwm_model_kind *kind;
 	const struct lwm_model_format *format;
 	void *weights; /* the format's */
 	struct lwm_tensors tensors; /* memory layout */
@@ -60,7 +60,7 @@ static int add_tensor(struct lwm_model *m, int64_t k, struct lwm_err *e)
 		return lwm_fail(e, LWM_EDATA, "%s: '%.80s' is of no shape that is used here", m->dir, t->name);
 	*x = (struct entry){ k, 0, LWM_SAME };
 	if (!m->format->as_in_memory)
-		LWM_TRY(lwm_change_of(t->name, t->ndim, t->shape, m->vqgan, m->config, &x->how, &x->head, m->dir, e));
+		LWM_TRY(lwm_change_of(t->name, t->ndim, t->shape, m->kind, m->config, &x->how, &x->head, m->dir, e));
 	struct lwm_tensor c = { .name = t->name, .ndim = t->ndim };
 	for (int d = 0; d < t->ndim; d++)
 		c.shape[d] = t->shape[x->how == LWM_CONV ? (d + 2) % 4 : d];
@@ -121,7 +121,7 @@ static int read_config(struct lwm_model *m, const struct lwm_model_place *from, 
 				  : lwm_record_json(&m->record, m->dir, LWM_MODEL_CONFIG, CONFIG_LIMIT, &m->config, e));
 	if (!json_is_object(m->config))
 		return lwm_fail(e, LWM_EDATA, "%s/%s: must be an object", m->dir, LWM_MODEL_CONFIG);
-	m->vqgan = lwm_model_is_vqgan(m->config);
+	m->kind = lwm_model_kind_of(m->config);
 	return find_tokenizer(m, e);
 }
 
@@ -176,9 +176,9 @@ const json_t *lwm_model_config(const struct lwm_model *m)
 	return m->config;
 }
 
-const char *lwm_model_kind(const struct lwm_model *m)
+const struct lwm_model_kind *lwm_model_get_kind(const struct lwm_model *m)
 {
-	return m->vqgan ? "vqgan" : "lwm";
+	return m->kind;
 }
 
 const char *lwm_model_tokenizer(const struct lwm_model *m)

@@ -97,12 +97,13 @@ out:
 	return rc;
 }
 
-/* One file, or an index and its files, under either stem. */
+/* One file, or an index and its files, under the stem of any kind. */
 static int open_files(struct weights *w, struct lwm_err *e)
 {
-	for (int k = 0; k < 2; k++) {
+	const struct lwm_model_kind *kind;
+	for (int k = 0; (kind = lwm_model_kind_at(k)); k++) {
 		char name[64];
-		snprintf(name, sizeof name, "%s.safetensors.index.json", lwm_model_stem(k == 1));
+		snprintf(name, sizeof name, "%s.safetensors.index.json", kind->stem);
 		char *path = lwm_path_join(w->from.dir, name);
 		if (!path)
 			return lwm_fail_memory(e, w->from.dir);

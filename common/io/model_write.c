@@ -34,7 +34,8 @@ struct lwm_model_writer {
 	json_t *config, *files; /* files: name -> identity, or hash of its bytes */
 	int (*extra)(void *ctx, const char *dir, struct lwm_err *e);
 	void *ctx;
-	bool vqgan, force;
+	const struct lwm_model_kind *kind;
+	bool force;
 	enum lwm_st_dtype dtype;
 	struct lwm_tensors tensors; /* memory layout */
 	struct out_tensor *out;     /* of each: what becomes of it */
@@ -82,7 +83,7 @@ static int plan_tensor(struct lwm_model_writer *w, const struct lwm_tensor *t, s
 	if (rc < 0)
 		return lwm_fail(e, LWM_EINTERNAL, "%s: '%s' has no usable shape", w->dir, t->name);
 	t = &w->tensors.list[w->tensors.n - 1];
-	LWM_TRY(lwm_change_of(t->name, t->ndim, t->shape, w->vqgan, w->config, &x->how, &x->head, w->dir, e));
+	LWM_TRY(lwm_change_of(t->name, t->ndim, t->shape, w->kind, w->config, &x->how, &x->head, w->dir, e));
 	x->disk = (struct lwm_st_tensor){ .name = t->name, .dtype = w->dtype, .ndim = t->ndim };
 	for (int d = 0; d < t->ndim; d++)
 		x->disk.shape[d] = t->shape[d];
@@ -114,7 +115,7 @@ static void share_out(struct lwm_model_writer *w, int64_t limit)
 
 static void file_name(const struct lwm_model_writer *w, int k, char *out, size_t size)
 {
-	const char *stem = lwm_model_stem(w->vqgan);
+	const char *stem = w->kind->stem;
 	if (w->nfiles == 1)
 		snprintf(out, size, "%s%s", stem, w->format->suffix);
 	else
@@ -206,7 +207,7 @@ int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struc
 	}
 	LWM_GO(check_target(w->dir, force, e));
 	w->force = force;
-	w->vqgan = !strcmp(spec->kind, "vqgan");
+	w->kind = lwm_model_kind_named(spec->kind);
 	w->dtype = spec->dtype;
 	for (int64_t i = 0; i < tensors->n; i++)
 		LWM_GO(plan_tensor(w, &tensors->list[i], e));
@@ -380,7 +381,7 @@ static int write_index(struct lwm_model_writer *w, struct lwm_err *e)
 	lwm_put(meta, "total_size", json_integer(w->bytes), &failed);
 	lwm_put(o, "metadata", meta, &failed);
 	lwm_put(o, "weight_map", map, &failed);
-	snprintf(name, sizeof name, "%s%s.index.json", lwm_model_stem(w->vqgan), w->format->suffix);
+	snprintf(name, sizeof name, "%s%s.index.json", w->kind->stem, w->format->suffix);
 	int rc = failed ? lwm_fail_memory(e, w->dir) : write_json(w, o, name, e);
 	json_decref(o);
 	return rc;
@@ -392,7 +393,7 @@ static int write_manifest(const struct lwm_model_writer *w, struct lwm_err *e)
 	json_t *o = json_object();
 	char *path = lwm_path_join(w->tmp, LWM_MODEL_MANIFEST);
 	lwm_put(o, "schema", json_string(LWM_MODEL_SCHEMA), &failed);
-	lwm_put(o, "kind", json_string(w->vqgan ? "vqgan" : "lwm"), &failed);
+	lwm_put(o, "kind", json_string(w->kind->name), &failed);
 	lwm_put(o, "dtype", json_string(lwm_st_dtype_name(w->dtype)), &failed);
 	lwm_put(o, "bytes", json_integer(w->bytes), &failed);
 	lwm_put(o, "tokenizer", json_string(w->tokenizer), &failed);
