@@ -88,7 +88,7 @@ static int list_inputs(const struct lwm_args *args, struct lwm_paths *in, struct
 	struct lwm_paths all = { 0 };
 	int rc = 0;
 	for (int i = 0; i < args->noperand && rc == 0; i++)
-		rc = lwm_ingest_find(&all, args->operand[i], e);
+		rc = lwm_ingest_find(&all, args->operand[i], false, e);
 	for (int64_t i = a.task; i < all.n && rc == 0; i += a.tasks)
 		rc = lwm_paths_add(in, all.v[i], e);
 	lwm_paths_release(&all);

@@ -5,6 +5,7 @@
 
 #include "common/base/log.h"
 #include "common/cli/opt.h"
+#include "common/data/ingest/ingest.h"
 #include "common/text/tokenizer.h"
 
 static struct {
@@ -59,10 +60,11 @@ static int read_symbols(const char *path, struct lwm_paths *out, struct lwm_err 
 
 static int train_tokenizer(const struct lwm_args *args, struct lwm_err *e)
 {
-	static const char *const ends[] = { ".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", NULL };
 	struct lwm_paths in = { 0 };
 	struct lwm_tokenizer *t = NULL;
-	int rc = lwm_tool_inputs(args, ends, 0, 1, &in, e);
+	int rc = 0;
+	for (int i = 0; i < args->noperand && rc == 0; i++)
+		rc = lwm_ingest_find(&in, args->operand[i], true, e);
 	if (rc == 0 && a.symbols_file)
 		rc = read_symbols(a.symbols_file, &a.symbols, e);
 	if (rc < 0)

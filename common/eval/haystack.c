@@ -5,6 +5,7 @@
 
 #include "common/base/json.h"
 #include "common/base/utf8.h"
+#include "common/data/ingest/ingest.h"
 #include "common/eval/needle_eval.h"
 #include "common/text/lines.h"
 
@@ -40,15 +41,12 @@ static int add_text(struct lwm_str *text, const char *path, const char *line, si
 
 static int add_file(struct lwm_str *text, const char *path, struct lwm_err *e)
 {
-	static const char *const json[] = { ".jsonl", ".jsonl.gz", ".jsonl.zst" };
 	struct lwm_lines *l;
 	const char *line;
 	size_t n;
-	bool too_long, is_json = false;
+	bool too_long, is_json = lwm_ingest_format(path, true) == LWM_FORMAT_JSONL;
 	int64_t number = 0;
 	int rc;
-	for (size_t i = 0; i < sizeof json / sizeof *json; i++)
-		is_json = is_json || lwm_path_has_suffix(path, json[i]);
 	LWM_TRY(lwm_lines_open(&l, path, MAX_FILE, e));
 	while ((rc = lwm_lines_next(l, &line, &n, &too_long, e)) > 0) {
 		number++;
@@ -126,12 +124,11 @@ static int cut_sentences(struct lwm_haystack *h, struct lwm_tokenizer *t, struct
 
 int lwm_haystack_read(struct lwm_haystack *h, const struct lwm_paths *files, struct lwm_tokenizer *t, struct lwm_err *e)
 {
-	static const char *const suffixes[] = { ".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", NULL };
 	struct lwm_paths found = { 0 };
 	int rc = 0;
 	memset(h, 0, sizeof *h);
 	for (int64_t i = 0; rc == 0 && i < files->n; i++)
-		rc = lwm_paths_expand(&found, files->v[i], suffixes, e);
+		rc = lwm_ingest_find(&found, files->v[i], true, e);
 	for (int64_t i = 0; rc == 0 && i < found.n; i++)
 		rc = add_file(&h->text, found.v[i], e);
 	lwm_paths_release(&found);

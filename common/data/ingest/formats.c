@@ -1,5 +1,5 @@
 /* The formats that text inputs may have. To add one: its struct in a file of its own, as format_jsonl.c has it, and its line at the
- * end of the table. Everything else (what lwm-tokenize looks for in folders, names of shards, --format, packed files) follows. */
+ * end of the table. Everything else (what tools look for in folders, names of shards, --format, packed files) follows. */
 #include <stdio.h>
 #include <string.h>
 
@@ -19,11 +19,11 @@ const char *const lwm_text_format_names[] = { "auto", TABLE(NAME) NULL };
 static const struct lwm_record_format *const formats[] = { [LWM_FORMAT_AUTO] = NULL, TABLE(ADDRESS) };
 enum { FIRST = LWM_FORMAT_AUTO + 1, FORMATS = sizeof formats / sizeof *formats, SUFFIX = 24 };
 
-/* name ends in a suffix of the format, or in that and the one of a packing. */
-static bool is_named(const struct lwm_record_format *f, const char *name)
+/* name ends in a suffix of the format (usual: in its first), or in that and the one of a packing. */
+static bool is_named(const struct lwm_record_format *f, const char *name, bool usual)
 {
 	char end[SUFFIX];
-	for (const char *const *s = f->suffixes; *s; s++) {
+	for (const char *const *s = f->suffixes; *s && (!usual || s == f->suffixes); s++) {
 		if (lwm_path_has_suffix(name, *s))
 			return true;
 		for (int i = 0; lwm_lines_suffix(i); i++) {
@@ -35,24 +35,27 @@ static bool is_named(const struct lwm_record_format *f, const char *name)
 	return false;
 }
 
-const struct lwm_record_format *lwm_record_format_of(enum lwm_text_format format, const char *path)
+enum lwm_text_format lwm_ingest_format(const char *path, bool usual)
 {
-	if (format != LWM_FORMAT_AUTO)
-		return formats[format];
 	for (int i = FIRST; i < FORMATS; i++)
-		if (is_named(formats[i], path))
-			return formats[i];
-	return formats[LWM_FORMAT_TEXT];
+		if (is_named(formats[i], path, usual))
+			return (enum lwm_text_format)i;
+	return LWM_FORMAT_TEXT;
 }
 
-int lwm_ingest_find(struct lwm_paths *out, const char *path, struct lwm_err *e)
+const struct lwm_record_format *lwm_record_format_of(enum lwm_text_format format, const char *path)
+{
+	return formats[format != LWM_FORMAT_AUTO ? format : lwm_ingest_format(path, false)];
+}
+
+int lwm_ingest_find(struct lwm_paths *out, const char *path, bool usual, struct lwm_err *e)
 {
 	struct lwm_paths made = { 0 };
 	const char *ends[128] = { 0 };
 	enum { MOST = sizeof ends / sizeof *ends - 1 };
 	int rc = 0;
 	for (int f = FIRST; f < FORMATS; f++)
-		for (const char *const *s = formats[f]->suffixes; *s && rc == 0; s++) {
+		for (const char *const *s = formats[f]->suffixes; *s && rc == 0 && (!usual || s == formats[f]->suffixes); s++) {
 			char end[SUFFIX];
 			rc = lwm_paths_add(&made, *s, e);
 			for (int i = 0; lwm_lines_suffix(i) && rc == 0; i++) {

@@ -15,8 +15,11 @@
 /* auto: by the name. The others are those of formats.c in their order; only these are asked for by number. */
 enum lwm_text_format { LWM_FORMAT_AUTO, LWM_FORMAT_TEXT, LWM_FORMAT_JSONL };
 extern const char *const lwm_text_format_names[]; /* of all, then NULL */
-/* Adds the file `path`, or those of a folder or an @LIST (lwm_paths_expand) that are of a format that is known by name. */
-int lwm_ingest_find(struct lwm_paths *out, const char *path, struct lwm_err *e);
+/* Adds the file `path`, or those of an @LIST, or those of a folder (lwm_paths_expand) whose names say a format: every name that a
+ * format goes by; usual: only the first of each (.txt, .jsonl). Packed files have such a name and the suffix of the packing. */
+int lwm_ingest_find(struct lwm_paths *out, const char *path, bool usual, struct lwm_err *e);
+/* What the name of a file says, by the same names; text when it says nothing. */
+enum lwm_text_format lwm_ingest_format(const char *path, bool usual);
 
 struct lwm_ingest_cfg {
 	struct lwm_tokenizer *tokenizer;

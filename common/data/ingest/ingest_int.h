@@ -30,7 +30,7 @@ struct lwm_reader {
 
 /* How a text file falls into records, and how one becomes a document (formats.c). */
 struct lwm_record_format {
-	const char *const *suffixes; /* of files, without that of a packing; a list that ends in NULL */
+	const char *const *suffixes; /* of files, without that of a packing, the usual one first; a list that ends in NULL */
 	bool is_text;                /* every byte of a record is text: looked at as such, any bytes for the byte tokenizer */
 	size_t (*longest_line)(const struct lwm_ingest_cfg *c); /* NULL: lwm_reader_limit */
 	/* The next record into *rec, which is empty: 1 and text and line are set, 0 at the end, negative. One that is too
