@@ -1,24 +1,42 @@
-/* ckpt.h - training checkpoints: ROOT/step_00000120/ with one HDF5 part per rank that owns data, and COMMIT.json last.
+/* ckpt.h - training checkpoints: ROOT/step_00000120/ with one HDF5 part for each rank that owns data, and COMMIT.json last.
+ *
+ *	saving            lwm_ckpt_write_part(&out, &part, e)             every rank: its slices
+ *	                  gather the parts (plain bytes), agree that all went well: the caller's communicator
+ *	                  lwm_ckpt_commit(dir, &meta, ...)                rank 0: from here on the checkpoint exists
+ *	                  lwm_ckpt_keeper_saved(keeper, step, e)          rank 0: older ones that are too many go
+ *	                  lwm_ckpt_take_back(dir, part.name)              instead of the last two, when a rank failed
+ *
+ *	reading           lwm_ckpt_latest(&dir, root, ...)                which step; or the caller knows
+ *	                  lwm_ckpt_open(&c, dir, e)
+ *	                  i = lwm_ckpt_find(c, name)
+ *	                  lwm_ckpt_read(c, group, i, offset, n, out, e)   any range, whatever parts hold it
+ *	                  lwm_ckpt_close(c)
+ *
+ *	by many ranks     lwm_ckpt_open_record, lwm_ckpt_pack             one rank: reads the record
+ *	                  lwm_ckpt_unpack                                 the others: from its text, without a file
+ *	                  lwm_ckpt_check_part                             each checks some of the parts
+ *
+ * Every call is local; one thread per handle. Strings and tables that a call returns are borrowed from its handle unless they are
+ * said to be malloc'ed. Errors: -LWM_EDATA unfinished or damaged, -LWM_ENOINPUT no such folder, -LWM_EIO it cannot be read or
+ * written now, which says nothing of what is in it, -LWM_EMEMORY.
  *
  * A tensor is named as in model.h and lies in our memory layout. A rank stores slices of it: `count` runs of `run`
  * values, the k-th at offset + k*stride of the flattened tensor (count 1: a plain range; a column shard of a matrix
  * is count = rows).
- * All slices of all parts together cover each tensor exactly once; any mesh can then read any range.
+ * All slices of all parts together cover each tensor exactly once; any mesh can then read any range. Of each slice a part holds the
+ * values of every group of the checkpoint.
  *
  *	part_00000.h5:  params, adam_m, adam_v   float32: the values of all slices in the order of `slices`
  *	                slices                   int64, 5 per slice: tensor, offset, run, count, stride
  *	                names                    uint8: tensor names, each followed by a 0
  *	                state                    uint8: JSON text of this rank
+ *	                further groups           float32, as the first; only where the checkpoint holds them
  *	                sums                     uint64: XXH3-64 of each 64 KiB of the vectors above, and one over these
  *	COMMIT.json:    schema, kind, step, mesh, ranks, config, state, tokenizer, tensors, groups, files (name, bytes,
  *	                XXH3-128, slices), and the hash of the record itself
  *
  * The record says which slices lie in which part: only parts that are read from are opened. Records of lwm-checkpoint-1 lack
  * that, and opening one of these opens all of its parts.
- *
- * Every call is local. Saving: all ranks lwm_ckpt_write_part, the caller gathers struct lwm_ckpt_part (plain bytes) and
- * agrees that all went well, rank 0 calls lwm_ckpt_commit, then lwm_ckpt_keeper_saved. Reading by many ranks: one calls
- * lwm_ckpt_open_record and lwm_ckpt_pack, the others lwm_ckpt_unpack; each checks some parts with lwm_ckpt_check_part.
  */
 #ifndef LWM_IO_CKPT_H
 #define LWM_IO_CKPT_H
@@ -29,6 +47,8 @@
 
 #include "common/base/err.h"
 #include "common/tensor/tensor.h"
+
+/* ---- named groups of values ---- */
 
 /* Every named group of values that a checkpoint may hold, one line each; nothing else lists them. A group has one float32 for each
  * value of each tensor. A checkpoint holds those of its mask. A new one goes to the end: its vector then follows all others in the
@@ -47,6 +67,8 @@ extern const char *const lwm_ckpt_group_names[]; /* NULL-terminated */
 enum { LWM_CKPT_TRAINED = LWM_CKPT_ADAM_V + 1 };
 #define LWM_CKPT_TRAINED_ALL ((1u << LWM_CKPT_TRAINED) - 1)
 
+/* ---- saving ---- */
+
 struct lwm_ckpt_slice {
 	int64_t tensor;                     /* index into the tensor table; the table is the same on all ranks */
 	int64_t offset, run, count, stride; /* count 1: stride is ignored */
@@ -59,8 +81,8 @@ struct lwm_ckpt_part { /* to be gathered as bytes; name "" = this rank owns noth
 	int64_t bytes, nslice;
 };
 
-/* Values may also come from a callback in order, n at a time, when a slice's data[g] is NULL: g, slice, first value,
- * n. */
+/* Where a slice's data[g] is NULL its values come from this callback: values first .. first+n-1 of the packed values of slice
+ * number `slice` in group `group`, asked for in ascending order, slice after slice and group after group. */
 typedef int lwm_ckpt_fill_fn(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out,
 			     struct lwm_err *e);
 
@@ -80,15 +102,15 @@ struct lwm_ckpt_out {    /* what one rank writes */
 int lwm_ckpt_write_part(const struct lwm_ckpt_out *o, struct lwm_ckpt_part *part, struct lwm_err *e);
 
 struct lwm_ckpt_meta {
-	const char *kind; /* "lwm" or "vqgan" */
+	const char *kind; /* of the model: struct lwm_model_kind has those that can become a model folder */
 	int64_t step;
-	const char *mesh; /* "1,2,1,2" */
-	int ranks;
+	const char *mesh; /* "1,2,1,2", as lwm_mesh_text writes it */
+	int ranks;        /* of the run that saves; each writes one part at the most */
 	const json_t *config;       /* object: at least what config.json of the model needs under "model" */
 	const json_t *state;        /* object: seed, tokens seen, ...; may be NULL */
 	const char *tokenizer;      /* hash, "" */
 	const char *tokenizer_path; /* where it was, "" */
-	unsigned groups;
+	unsigned groups;            /* mask of what the parts hold */
 };
 
 /* Removes whatever lies in the folder beside the parts (of a save that was killed), then writes the record. slice: those of part
@@ -97,6 +119,8 @@ int lwm_ckpt_commit(const char *dir, const struct lwm_ckpt_meta *m, const struct
 		    const struct lwm_ckpt_part *part, int nparts, const struct lwm_ckpt_slice *slice, struct lwm_err *e);
 /* "ROOT/step_00000120", malloc'ed */
 char *lwm_ckpt_dir(const char *root, int64_t step);
+
+/* ---- which checkpoint ---- */
 
 enum lwm_ckpt_check {
 	LWM_CKPT_SEAL,  /* the record alone: no other file is looked at */
@@ -122,6 +146,8 @@ typedef int lwm_ckpt_look_fn(void *ctx, const char *dir, struct lwm_err *e);
 int lwm_ckpt_search(char **dir, const char *root, bool older_ok, lwm_ckpt_look_fn *look, lwm_ckpt_bad_fn *bad, void *ctx,
 		    struct lwm_err *e);
 
+/* ---- reading ---- */
+
 struct lwm_ckpt;
 
 /* Checks as LWM_CKPT_QUICK does, and that the slices add up. */
@@ -134,17 +160,18 @@ void lwm_ckpt_close(struct lwm_ckpt *c);
  * a file. */
 int lwm_ckpt_pack(const struct lwm_ckpt *c, char **text, struct lwm_err *e);
 int lwm_ckpt_unpack(struct lwm_ckpt **out, const char *dir, const char *text, size_t n, struct lwm_err *e);
-int lwm_ckpt_parts(const struct lwm_ckpt *c);
+int lwm_ckpt_parts(const struct lwm_ckpt *c); /* how many files */
 /* Part k by size, or size and hash; as lwm_ckpt_verify. */
 int lwm_ckpt_check_part(const struct lwm_ckpt *c, int k, enum lwm_ckpt_check how, struct lwm_err *e);
 const char *lwm_ckpt_path(const struct lwm_ckpt *c); /* the folder */
 const struct lwm_ckpt_meta *lwm_ckpt_get_meta(const struct lwm_ckpt *c);
-int64_t lwm_ckpt_count(const struct lwm_ckpt *c);
+int64_t lwm_ckpt_count(const struct lwm_ckpt *c); /* tensors */
 const struct lwm_tensors *lwm_ckpt_tensors(const struct lwm_ckpt *c); /* names and shapes. Borrowed */
 const struct lwm_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i);
 int64_t lwm_ckpt_size(const struct lwm_ckpt *c, int64_t i);        /* values */
-int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name); /* -1: not there */
-/* n values of tensor i from offset, whatever parts hold them; every block touched is checked. */
+int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name); /* -1: none of that name */
+/* n values of tensor i from offset, whatever parts hold them; every block touched is checked. -LWM_ECONFIG: the checkpoint does not
+ * hold the group. */
 int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t offset, int64_t n, float *out,
 		  struct lwm_err *e);
 /* The state text of a part, by the rank that wrote it; 0 with *text NULL: that rank stored none. malloc'ed. */

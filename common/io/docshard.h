@@ -1,5 +1,18 @@
 /* docshard.h - document shards: the tokens of many documents end to end, in one HDF5 file and its manifest.
  *
+ *	writing           lwm_docs_create(&w, path, &meta, force, e)
+ *	                  lwm_docs_append(w, id, source, tokens, n, runs, nruns, e)   document by document
+ *	                  lwm_docs_reject, lwm_docs_input                             what was left out, and what was read
+ *	                  lwm_docs_commit(w, e)                                       or lwm_docs_discard, lwm_docs_suspend
+ *
+ *	reading           lwm_docs_open(&d, path, e)
+ *	                  lwm_docs_get(d, i, &doc, e)                                 where a document lies, its id, its loss runs
+ *	                  lwm_docs_read(d, i, a, b, out, e)                           its tokens
+ *	                  lwm_docs_extents, lwm_docs_read_many                        or many documents at once
+ *	                  lwm_docs_close(d)
+ *
+ * Units, further below, are inputs that are in the shard whole or not at all, so that a run that was stopped can be resumed.
+ *
  *	tokens          uint16 when vocab_text + vocab_vision <= 65536, else uint32; one long vector
  *	doc_offset      int64 (documents + 1), in tokens
  *	doc_run_offset  int64 (documents + 1), in loss runs
@@ -34,6 +47,8 @@ struct lwm_docs_meta {
 	const char *config;               /* what made it: JSON or YAML text, "" for nothing */
 	const char *policy;               /* which marks stand around a document: "bos", "bos,eos", "none" */
 };
+
+/* ---- writing ---- */
 
 struct lwm_docs_writer;
 
@@ -75,10 +90,12 @@ int lwm_docs_unit_drop(struct lwm_docs_writer *w, struct lwm_err *e); /* nothing
 int lwm_docs_aside_keys(const char *path, const struct lwm_docs_meta *m, struct lwm_paths *keys, struct lwm_err *e);
 /* 1 and the unit is in the shard, 0: it has to be made. What turns out to be damaged has to be made. */
 int lwm_docs_take(struct lwm_docs_writer *w, const char *key, int64_t stats[LWM_UNIT_STATS], struct lwm_err *e);
-/* Puts aside what is finished, and goes on. No unit may be open. */
+/* Puts aside what is finished; the writer is used further. No unit may be open. */
 int lwm_docs_save(struct lwm_docs_writer *w, struct lwm_err *e);
 /* Drops the open unit, puts aside what is finished; w is gone either way. *units (may be NULL): how many were kept. */
 int lwm_docs_suspend(struct lwm_docs_writer *w, int64_t *units, struct lwm_err *e);
+
+/* ---- reading ---- */
 
 struct lwm_docs;
 
@@ -92,7 +109,7 @@ struct lwm_doc {           /* strings and runs belong to the handle and live unt
 /* Reads metadata only: milliseconds for any size. */
 int lwm_docs_open(struct lwm_docs **out, const char *path, struct lwm_err *e);
 void lwm_docs_close(struct lwm_docs *d); /* NULL is fine */
-const struct lwm_docs_meta *lwm_docs_get_meta(const struct lwm_docs *d);
+const struct lwm_docs_meta *lwm_docs_get_meta(const struct lwm_docs *d); /* this and the next: borrowed */
 const struct lwm_manifest *lwm_docs_manifest(const struct lwm_docs *d);
 int64_t lwm_docs_count(const struct lwm_docs *d);
 int64_t lwm_docs_tokens(const struct lwm_docs *d); /* of all documents */

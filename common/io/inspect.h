@@ -1,4 +1,11 @@
-/* inspect.h - what a path is, what is in it, and whether it is intact. Reads only. Local calls. */
+/* inspect.h - what a path is, what is in it, and whether it is intact.
+ *
+ *	lwm_thing_of(path, &what, e)                        what it is
+ *	lwm_describe(path, what, tensors, &described, e)    what it says of itself
+ *	lwm_check_thing(path, what, e)                      whether every byte is as it was written
+ *
+ * Reads only. Local calls.
+ */
 #ifndef LWM_IO_INSPECT_H
 #define LWM_IO_INSPECT_H
 

@@ -1,6 +1,15 @@
 /* manifest.h - X.manifest.json beside a shard X: who made it, from what, how much, and its XXH3-128. Written last. Those of row
  * shards (lwm-manifest-2) say also what a loader must know of them.
  *
+ *	writing           fill a struct lwm_manifest; lwm_manifest_add_input, lwm_manifest_add_reject
+ *	                  lwm_manifest_share(&m, dir, e)         inputs as one list for many shards; lwm_manifest_hash_inputs
+ *	                  lwm_manifest_write(&m, path, e)        makes the shard finished
+ *
+ *	reading           lwm_manifest_read(&m, path, e)         or lwm_manifest_done: is a shard there and whole?
+ *	                  lwm_manifest_check(&m, path, full, e)
+ *	                  lwm_manifest_release(&m)               after either
+ *
+ * `path` is the shard's, not the manifest's.
  * Opening a shard compares size and content id (a hash of the payload that the shard itself also carries, so that a
  * stale or swapped neighbour of the same size is seen). What is read of it is covered by the sum of each block, all of it is hashed
  * by lwm_manifest_check. Local calls.
@@ -58,6 +67,7 @@ struct lwm_manifest {
 
 /* The manifest beside `path`; absent is -LWM_EDATA: whoever wrote the file did not finish. */
 int lwm_manifest_read(struct lwm_manifest *m, const char *path, struct lwm_err *e);
+/* Over a manifest that may stand there. */
 int lwm_manifest_write(const struct lwm_manifest *m, const char *path, struct lwm_err *e);
 /* Has the file the size of which the manifest speaks, and (full: reads it all) its hash? -LWM_EDATA when not. */
 int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full, struct lwm_err *e);
@@ -65,10 +75,12 @@ int lwm_manifest_check(const struct lwm_manifest *m, const char *path, bool full
  * was never finished, or is damaged (which is said) and may be replaced; negative: it cannot be told, or it is a shard of another
  * kind (-LWM_ECANTCREATE). *replace: a manifest stands there that must be replaced. */
 int lwm_manifest_done(const char *path, const char *kind, struct lwm_manifest *m, bool *replace, struct lwm_err *e);
+/* hash NULL: it and bytes are taken from the file itself. */
 int lwm_manifest_add_input(struct lwm_manifest *m, const char *path, int64_t bytes, const char *hash,
 			   struct lwm_err *e);
+/* Counts of the same reason add up. */
 int lwm_manifest_add_reject(struct lwm_manifest *m, const char *reason, int64_t count, struct lwm_err *e);
-/* The hash of the inputs of m. */
+/* Hash and number of the inputs of m. */
 int lwm_manifest_hash_inputs(const struct lwm_manifest *m, struct lwm_manifest_list *out, struct lwm_err *e);
 /* The inputs of m as a list in `dir`, unless it is there already. */
 int lwm_manifest_share(const struct lwm_manifest *m, const char *dir, struct lwm_err *e);

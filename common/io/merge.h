@@ -1,4 +1,13 @@
-/* merge.h - checkpoints into models, or cut for another number of ranks. Streams: little memory for any size. */
+/* merge.h - checkpoints into models, or cut for another number of ranks.
+ *
+ *	lwm_ckpt_open(&c, dir, e)
+ *	lwm_merge_model(c, out, &spec, force, &p, e)             and lwm_merge_verify_model: is the folder that checkpoint?
+ *	lwm_merge_recut(c, root, ranks, mesh, force, &p, e)      and lwm_merge_verify_ckpt: are the two the same?
+ *	lwm_ckpt_close(c)
+ *
+ * Everything streams: little memory for any size. All but lwm_merge_verify_ckpt look now and then whether the program was asked to
+ * stop (common/base/stop.h): then -LWM_ESAVED, and what was begun counts for nothing. Local calls.
+ */
 #ifndef LWM_IO_MERGE_H
 #define LWM_IO_MERGE_H
 

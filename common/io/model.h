@@ -1,18 +1,30 @@
-/* model.h - merged models as folders other programs open: config.json, *.safetensors (+ index), tokenizer beside.
+/* model.h - models as folders that other programs open: config.json, *.safetensors (and their index), the tokenizer beside them.
+ *
+ *	reading           lwm_model_open(&m, dir, e)
+ *	                  lwm_model_config, lwm_model_tokenizer ...                 what model it is
+ *	                  lwm_model_read_named(m, &tensor, offset, n, out, e)       or by number: lwm_model_find, lwm_model_read
+ *	                  lwm_model_check(m, e)                                     every byte, where that is wanted
+ *	                  lwm_model_close(m)
+ *
+ *	writing           lwm_model_create(&w, dir, &spec, &tensors, force, e)
+ *	                  lwm_model_add(w, data, e), lwm_model_add_from(w, source, ctx, e)   tensor by tensor, in their order
+ *	                  lwm_model_commit(w, e)                                    the folder appears; or lwm_model_discard(w)
+ *
+ * Local calls; one thread per handle. What is returned is borrowed from the handle. Errors: -LWM_ENOINPUT no such model,
+ * -LWM_EDATA damaged, or not what its manifest says, -LWM_ECONFIG not the model that is expected, -LWM_ECANTCREATE exists.
+ *
+ * In all calls values are fp32 and lie as they do in memory: q/k rows interleaved (rotary pairs 2i, 2i+1), convolutions
+ * (kh, kw, cin, cout), linear weights (out, in) row-major. On disk rows of q_proj and k_proj are in Hugging Face's half-split RoPE
+ * order and convolutions are OIHW: converted on the way.
  *
  * Language model ("lwm"): Hugging Face LLaMA names, vision tensors `model.vision_embed_tokens.weight` (vte) and
  * `vision_head.weight`, an "lwm" object in config.json (vision_vocab, codes, eof, eov, vqgan). Tokenizer model
  * ("vqgan"): diffusers VQModel names, `_class_name` "VQModel".
  *
  * manifest.json names every file of the folder: safetensors by identity (safetensors.h), the others by XXH3-128 of their
- * bytes, and under "tokenizer" the hash of the model's tokenizer. Where it is there, opening checks what is opened: a file
+ * bytes, and under "tokenizer" the hash of the model's tokenizer. In a folder that has one, opening checks what is opened: a file
  * that is not as it says is -LWM_EDATA and is not used. Files beside the named ones are nobody's business, but the
  * configuration and the index must be named. Folders of the first schema (lwm-model-1) name weights only.
- *
- * On disk q_proj and k_proj rows are in Hugging Face's half-split RoPE order and convolutions are OIHW. In memory,
- * and in all calls here, q/k rows are interleaved (pairs 2i, 2i+1) and convolutions are (kh, kw, cin, cout):
- * converted on the way.
- * Linear weights are (out, in) row-major in both. Values are fp32 in memory. Local calls; one thread per handle.
  */
 #ifndef LWM_IO_MODEL_H
 #define LWM_IO_MODEL_H
@@ -26,6 +38,8 @@
 #include "common/io/safetensors.h"
 #include "common/tensor/tensor.h"
 
+/* ---- kinds ---- */
+
 /* A kind of model; model_kinds.c has the table of them. */
 struct lwm_model_kind {
 	const char *name;        /* in records of checkpoints and in manifests */
@@ -38,6 +52,8 @@ struct lwm_model_kind {
 };
 /* One of no known name is treated as "lwm". Static. */
 const struct lwm_model_kind *lwm_model_kind_named(const char *name);
+
+/* ---- reading ---- */
 
 struct lwm_model;
 
@@ -53,10 +69,10 @@ const char *lwm_model_tokenizer(const struct lwm_model *m);
 /* Hash of the tokenizer that the model was trained with, whether one lies in the folder or not; "" unknown. Borrowed. */
 const char *lwm_model_tokenizer_hash(const struct lwm_model *m);
 const char *lwm_model_manifest(const struct lwm_model *m); /* its path, NULL when the folder has none. Borrowed. */
-int64_t lwm_model_count(const struct lwm_model *m);
+int64_t lwm_model_count(const struct lwm_model *m); /* tensors */
 /* Name and shape in memory layout. */
 const struct lwm_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i);
-int64_t lwm_model_find(const struct lwm_model *m, const char *name); /* -1 */
+int64_t lwm_model_find(const struct lwm_model *m, const char *name); /* -1: none of that name */
 /* Values offset .. offset+n-1 of the flattened tensor in memory layout. */
 int lwm_model_read(struct lwm_model *m, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e);
 /* The same by name and with the shape that is expected: absent or other shape is -LWM_ECONFIG naming both. */
@@ -68,8 +84,10 @@ int lwm_model_check(struct lwm_model *m, struct lwm_err *e);
 /* A single file that may lie in a model folder whose manifest names it: then it must be that file (-LWM_EDATA). */
 int lwm_model_check_file(const char *path, struct lwm_err *e);
 
+/* ---- writing ---- */
+
 struct lwm_model_spec {
-	const char *kind; /* "lwm" or "vqgan" */
+	const char *kind; /* name of a struct lwm_model_kind */
 	const json_t *config; /* config.json to be written; of "lwm" the sizes of heads are used for q/k */
 	enum lwm_st_dtype dtype; /* LWM_ST_F32 or LWM_ST_BF16 */
 	int64_t max_file_bytes;  /* 0: one file */
@@ -82,7 +100,8 @@ struct lwm_model_spec {
 };
 
 struct lwm_model_writer;
-/* tensors: names and shapes in memory layout, in the order in which they will be added. The folder appears at commit. */
+/* Refuses an existing folder without force; with it only what is a model is replaced. tensors: names and shapes in memory layout,
+ * in the order in which they will be added. The folder appears at commit. */
 int lwm_model_create(struct lwm_model_writer **out, const char *dir, const struct lwm_model_spec *spec,
 		     const struct lwm_tensors *tensors, bool force, struct lwm_err *e);
 /* The next tensor, whole, in memory layout. */

@@ -1,5 +1,10 @@
 /* openfile.h - inside common/io: files that are read again and again, of which only so many are open at once.
  *
+ *	lwm_openfile_adopt(&f, fd, e)      once: it was opened by other means
+ *	lwm_openfile_use(&f, e)            f.fd may be read from ...
+ *	lwm_openfile_done(&f)              ... until here; after that it may be closed at any time
+ *	lwm_openfile_close(&f)
+ *
  * Whoever reads from thousands of shards keeps a struct lwm_openfile for each. The ones used last are open: at most LWM_OPEN_MOST,
  * and no more than a quarter of what the system allows the process (ulimit -n). One that is wanted again is opened again, and must
  * be the file that it was: the same number (inode) and size. Any thread; a file serves one thread at a time.

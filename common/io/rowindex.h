@@ -1,5 +1,12 @@
 /* rowindex.h - what a loader must know of the row shards of a folder, in one file: rows.index.json (lwm-rows-index-1, sealed).
  *
+ *	lwm_rowindex_update(dir, e)                               by the packer, when the shards of the folder stand
+ *
+ *	lwm_rowindex_read(&x, dir, e)                             by a loader; 0: the folder has none
+ *	lwm_rowindex_facts(&x, path, &facts, &indexed, e)         of each shard
+ *	lwm_rows_open_as(&r, path, &facts, e)                     rowshard.h; when a row of it is wanted
+ *	lwm_rowindex_release(&x)
+ *
  * Ten thousand shards cannot be opened before training starts. The index says of each what its manifest says: size, rows, what the
  * rows are, content id and hash. It is a shortcut, never the truth: an entry counts while the shard has the size of the entry and
  * was neither written nor renamed after the index; of any other shard the manifest is read. So a folder without an index, with one

@@ -1,11 +1,20 @@
 /* safetensors.h - one .safetensors file, strictly read and written.
  *
+ *	reading           lwm_st_open(&s, path, e)
+ *	                  lwm_st_get_tensor(s, i)                      name, type, shape
+ *	                  lwm_st_read(s, i, offset, n, out, e)         values as fp32
+ *	                  lwm_st_check(s, e), lwm_st_close(s)
+ *
+ *	writing           lwm_st_create(&w, path, tensors, n, meta, force, e)
+ *	                  lwm_st_write(w, values, n, e)                all values of all tensors, in their order
+ *	                  lwm_st_commit(w, &identity, e)               or lwm_st_discard(w)
+ *
  * 8 bytes little-endian header length N, N bytes JSON padded with spaces to 8, data without holes or overlap,
  * row-major.
  * The writer puts tensors in the order given; __metadata__ holds format "pt", the caller's strings, and as hexadecimal
  * "xxh3_header", the XXH3-64 of the header while this value is all zeros, and "xxh3_256k", the XXH3-64 of each 256
  * KiB of data.
- * Where they are there, opening and reading check them. Local calls; one thread per handle.
+ * In a file that has them, opening and reading check them. Local calls; one thread per handle; what is returned is borrowed.
  */
 #ifndef LWM_IO_SAFETENSORS_H
 #define LWM_IO_SAFETENSORS_H
@@ -41,9 +50,10 @@ struct lwm_st_tensor {
 };
 
 struct lwm_st;
+/* Reads the header alone. -LWM_EDATA: not such a file, or damaged. */
 int lwm_st_open(struct lwm_st **out, const char *path, struct lwm_err *e);
 void lwm_st_close(struct lwm_st *s);
-int64_t lwm_st_count(const struct lwm_st *s);
+int64_t lwm_st_count(const struct lwm_st *s); /* tensors */
 const struct lwm_st_tensor *lwm_st_get_tensor(const struct lwm_st *s, int64_t i);
 const char *lwm_st_meta(const struct lwm_st *s, const char *key); /* of __metadata__; NULL absent */
 /* XXH3-128 of the header. With the sums in it, it stands for every byte of the file. */

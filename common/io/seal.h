@@ -1,4 +1,12 @@
-/* seal.h - inside common/io: JSON records that carry the hash of themselves under "self". */
+/* seal.h - inside common/io: JSON records that carry the hash of themselves under "self".
+ *
+ *	lwm_put(record, key, value, &failed)        member by member; one look at `failed` in the end
+ *	lwm_seal_write(record, path, e)
+ *
+ *	lwm_seal_read(&record, path, schema, e)     -LWM_EDATA: damaged, or of another schema
+ *
+ * "self" is the XXH3-128 of the compact JSON with sorted keys, without that member. Local calls.
+ */
 #ifndef LWM_IO_SEAL_H
 #define LWM_IO_SEAL_H
 

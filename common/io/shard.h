@@ -1,5 +1,18 @@
-/* shard.h - inside common/io: what document and row shards share. A shard is a vecfile whose last vector `meta` is JSON text (with
- * `content`, the hash of everything else), and a manifest. They are read in small pieces: their blocks are fine (vecfile.h). */
+/* shard.h - inside common/io: what document and row shards share.
+ *
+ *	writing           lwm_shard_begin(&s, path, kind, schema, tool, config, force, e)
+ *	                  lwm_spool_add, lwm_tokens_add                      values of each vector, into a spool of its own
+ *	                  lwm_put(s.meta, ...), s.manifest.in, .out, .tokens   what the shard says of itself
+ *	                  lwm_shard_commit(&s, schema, v, spool, nv, e)      file and manifest
+ *	                  lwm_shard_release(&s)                              whether or not that went well
+ *
+ *	reading           lwm_shard_open(&s, path, kind, schema, v, nv, e)   or lwm_shard_open_known, without the manifest
+ *	                  lwm_vfr_read(s.r, ...), lwm_tokens_read(s.r, ...)
+ *	                  lwm_shard_close(&s)
+ *
+ * A shard is a vecfile whose last vector `meta` is JSON text (with `content`, the hash of everything else), and a manifest. Shards
+ * are read in small pieces: their blocks are fine (vecfile.h).
+ */
 #ifndef LWM_IO_SHARD_H
 #define LWM_IO_SHARD_H
 

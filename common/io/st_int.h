@@ -12,9 +12,9 @@ enum { LWM_ST_BLOCK = 1 << 18 };
 #define LWM_ST_SELF "\"xxh3_header\":\"" /* 16 digits follow */
 #define LWM_ST_SUMS "\"xxh3_256k\":\""
 
-/* The first `mark` in a header of n bytes with `digits` bytes behind it: their offset, or -1. */
+/* The first `mark` in a header of n bytes with `digits` bytes after it: their offset, or -1. */
 int64_t lwm_st_place(const char *header, int64_t n, const char *mark, int64_t digits);
-void lwm_st_hex(char *out, uint64_t v); /* 16 digits, no 0 behind */
+void lwm_st_hex(char *out, uint64_t v); /* 16 digits, not 0-terminated */
 /* XXH3-64 of the header with the 16 digits at `self` taken as zeros; the header is the same afterwards. */
 uint64_t lwm_st_header_sum(char *header, int64_t n, int64_t self);
 
