@@ -91,10 +91,7 @@ struct session {
 	struct lwm_lm m;
 	struct lwm_tokenizer *tok;
 	struct lwm_engine *g;
-	struct lwm_vqgan_cfg vcfg;
-	struct lwm_vqgan *vq;
-	float *vflat;
-	struct lwm_flat_weights vweights;
+	struct lwm_vq vq;
 	int64_t size, frame_codes;
 };
 
@@ -102,17 +99,15 @@ static int open_vqgan(struct session *s, struct lwm_err *e)
 {
 	if (!s->m.cfg.vision_rows)
 		return lwm_fail(e, LWM_ECONFIG, "%s: knows no vision codes, it was trained on text alone", o.model);
-	LWM_TRY(lwm_vqgan_load(&s->vcfg, &s->vflat, o.vqgan, o.older_ok, s->dev, e));
-	s->vweights = lwm_flat_weights_of(s->vflat, LK_F32, NULL);
-	LWM_TRY(lwm_vqgan_new(&s->vq, s->dev, &s->vcfg, &s->vweights.base, 1, e));
-	if (s->vcfg.num_embeddings > s->m.cfg.vision_codes)
+	LWM_TRY(lwm_vq_open(&s->vq, o.vqgan, o.older_ok, 1, s->dev, e));
+	if (s->vq.cfg.num_embeddings > s->m.cfg.vision_codes)
 		return lwm_fail(e, LWM_ECONFIG, "%s has %d codes, the model knows %" PRId64, o.vqgan,
-				s->vcfg.num_embeddings, s->m.cfg.vision_codes);
-	s->size = o.size ? o.size : s->vcfg.resolution;
-	if (s->size % lwm_vqgan_factor(&s->vcfg))
+				s->vq.cfg.num_embeddings, s->m.cfg.vision_codes);
+	s->size = o.size ? o.size : s->vq.cfg.resolution;
+	if (s->size % lwm_vqgan_factor(&s->vq.cfg))
 		return lwm_fail(e, LWM_EUSAGE, "--size %" PRId64 " is not a multiple of %d", s->size,
-				lwm_vqgan_factor(&s->vcfg));
-	s->frame_codes = lwm_vqgan_codes(&s->vcfg, s->size, s->size);
+				lwm_vqgan_factor(&s->vq.cfg));
+	s->frame_codes = lwm_vqgan_codes(&s->vq.cfg, s->size, s->size);
 	return 0;
 }
 
@@ -129,9 +124,7 @@ static int open_all(struct session *s, struct lwm_err *e)
 static void close_all(struct session *s)
 {
 	lwm_engine_free(s->g);
-	lwm_vqgan_free(s->vq);
-	if (s->vflat)
-		lk_mem_free(s->dev, s->vflat);
+	lwm_vq_close(&s->vq);
 	lwm_tokenizer_free(s->tok);
 	lwm_lm_close(&s->m);
 	lk_dev_close(s->dev);
@@ -370,7 +363,7 @@ static int draw_frames(const struct session *s, const char *what, const char *pr
 {
 	bool guided = o.guide_image != 1 || o.guide_video != 1;
 	struct lwm_frames_plan how = { o.image, o.video, o.guide_image, o.guide_video, (uint64_t)sample, s->frame_codes,
-				       s->vcfg.num_embeddings, frames, nhave };
+				       s->vq.cfg.num_embeddings, frames, nhave };
 	struct lwm_frames_streams st = { .count = guided ? 2 : 1 };
 	struct lwm_ids ids[2] = { { 0 }, { 0 } };
 	struct lwm_progress p;
@@ -434,7 +427,7 @@ static int save_frames(const struct session *s, const int32_t *codes, int64_t fr
 
 	if (!rgb)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " frames", frames));
-	LWM_GO(lwm_vqgan_decode(s->vq, codes, frames, s->size, s->size, rgb, e));
+	LWM_GO(lwm_vqgan_decode(s->vq.net, codes, frames, s->size, s->size, rgb, e));
 	LWM_GO(output_name(&name, sample, e));
 	if (o.mode == MODE_IMAGE)
 		LWM_GO(lwm_picture_write(name, rgb, side, side, 0, s->common->force, e));
@@ -485,7 +478,7 @@ static int run_ask(const struct session *s, const char *question, struct lwm_err
 	codes = malloc((size_t)(frames * s->frame_codes) * sizeof *codes);
 	if (!codes)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for the codes of %" PRId64 " frames", frames));
-	LWM_GO(lwm_vqgan_encode(s->vq, rgb, frames, s->size, s->size, codes, e));
+	LWM_GO(lwm_vqgan_encode(s->vq.net, rgb, frames, s->size, s->size, codes, e));
 	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->tok), e));
 	if (!o.raw)
 		LWM_GO(add_framed(s, &ids, SYSTEM "USER: ", question, "\n", e));

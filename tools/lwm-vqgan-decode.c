@@ -61,10 +61,7 @@ static const struct lwm_tool tool = {
 
 struct job {
 	struct lk_dev *dev;
-	struct lwm_vqgan_cfg cfg;
-	float *flat;
-	struct lwm_flat_weights weights;
-	struct lwm_vqgan *net;
+	struct lwm_vq vq;
 	struct lwm_ids codes;
 	uint8_t *rgb, *original; /* frames */
 	int64_t frames, w, h, per;
@@ -77,17 +74,17 @@ struct job {
 static int frame_size(struct job *j, const char *config, struct lwm_err *e)
 {
 	json_t *o = NULL;
-	int32_t f = lwm_vqgan_factor(&j->cfg);
+	int32_t f = lwm_vqgan_factor(&j->vq.cfg);
 	if (config && config[0] == '{')
 		LWM_TRY(lwm_json_parse(&o, config, strlen(config), "configuration of the shard", e));
 	int64_t w = json_integer_value(json_object_get(o, "width")), h = json_integer_value(json_object_get(o, "height"));
 	json_decref(o);
-	j->w = a.width ? a.width : a.height ? a.height : w > 0 ? w : j->cfg.resolution;
-	j->h = a.height ? a.height : a.width ? a.width : h > 0 ? h : j->cfg.resolution;
+	j->w = a.width ? a.width : a.height ? a.height : w > 0 ? w : j->vq.cfg.resolution;
+	j->h = a.height ? a.height : a.width ? a.width : h > 0 ? h : j->vq.cfg.resolution;
 	if (j->w % f || j->h % f || j->w > 1 << 14 || j->h > 1 << 14)
 		return lwm_fail(e, LWM_EUSAGE, "frames of %" PRId64 " x %" PRId64 ": this VQGAN takes multiples of %d", j->w,
 				j->h, f);
-	j->per = lwm_vqgan_codes(&j->cfg, j->h, j->w);
+	j->per = lwm_vqgan_codes(&j->vq.cfg, j->h, j->w);
 	return 0;
 }
 
@@ -103,15 +100,15 @@ static int from_shard(struct job *j, const char *path, struct lwm_err *e)
 	if (a.doc >= lwm_docs_count(d))
 		LWM_GO(lwm_fail(e, LWM_EUSAGE, "%s: --doc %" PRId64 ", but it has %" PRId64 " documents", path, a.doc,
 				lwm_docs_count(d)));
-	if (meta->vocab_vision < j->cfg.num_embeddings + 2)
+	if (meta->vocab_vision < j->vq.cfg.num_embeddings + 2)
 		LWM_GO(lwm_fail(e, LWM_ECONFIG, "%s: has %" PRId64 " vision ids, this VQGAN %d codes and two marks", path,
-				meta->vocab_vision, j->cfg.num_embeddings));
+				meta->vocab_vision, j->vq.cfg.num_embeddings));
 	LWM_GO(lwm_docs_get(d, a.doc, &doc, e));
 	tokens = malloc((size_t)doc.n * sizeof *tokens);
 	if (!tokens)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "%s: out of memory for %" PRId64 " tokens", path, doc.n));
 	LWM_GO(lwm_docs_read(d, a.doc, 0, doc.n, tokens, e));
-	rc = lwm_clip_codes(tokens, doc.n, meta->vocab_text, j->cfg.num_embeddings, j->per, &j->codes, e);
+	rc = lwm_clip_codes(tokens, doc.n, meta->vocab_text, j->vq.cfg.num_embeddings, j->per, &j->codes, e);
 	if (rc < 0)
 		lwm_context(e, "%s: document %" PRId64, path, a.doc);
 out:
@@ -134,9 +131,9 @@ static int from_json(struct job *j, const char *path, struct lwm_err *e)
 	for (int64_t i = 0; i < n; i++) {
 		const json_t *v = json_array_get(list, (size_t)i);
 		json_int_t c = json_is_integer(v) ? json_integer_value(v) : -1;
-		if (c < 0 || c >= j->cfg.num_embeddings)
+		if (c < 0 || c >= j->vq.cfg.num_embeddings)
 			LWM_GO(lwm_fail(e, LWM_EDATA, "%s: entry %" PRId64 " is no code in 0..%d", path, i,
-					j->cfg.num_embeddings - 1));
+					j->vq.cfg.num_embeddings - 1));
 		j->codes.v[j->codes.n++] = (int32_t)c;
 	}
 out:
@@ -165,7 +162,7 @@ static int decode_frames(struct job *j, struct lwm_err *e)
 	j->rgb = malloc((size_t)(j->frames * one));
 	if (!j->rgb)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " frames", j->frames);
-	return lwm_vqgan_decode(j->net, j->codes.v + a.first * j->per, j->frames, j->h, j->w, j->rgb, e);
+	return lwm_vqgan_decode(j->vq.net, j->codes.v + a.first * j->per, j->frames, j->h, j->w, j->rgb, e);
 }
 
 static int load_original(struct job *j, struct lwm_err *e)
@@ -262,9 +259,7 @@ static int show_codes(const struct lwm_args *args, struct lwm_err *e)
 		return 0;
 	}
 	LWM_GO(lwm_device_open(&j.dev, a.device, args->common.threads, e));
-	LWM_GO(lwm_vqgan_load(&j.cfg, &j.flat, a.model, a.older_ok, j.dev, e));
-	j.weights = lwm_flat_weights_of(j.flat, LK_F32, NULL);
-	LWM_GO(lwm_vqgan_new(&j.net, j.dev, &j.cfg, &j.weights.base, a.per_pass, e));
+	LWM_GO(lwm_vq_open(&j.vq, a.model, a.older_ok, a.per_pass, j.dev, e));
 	LWM_GO(load_codes(&j, args->operand[0], e));
 	LWM_GO(decode_frames(&j, e));
 	if (a.beside)
@@ -280,9 +275,7 @@ out:
 	free(j.rgb);
 	free(j.original);
 	lwm_ids_release(&j.codes);
-	lwm_vqgan_free(j.net);
-	if (j.flat)
-		lk_mem_free(j.dev, j.flat);
+	lwm_vq_close(&j.vq);
 	lk_dev_close(j.dev);
 	return rc;
 }

@@ -93,10 +93,7 @@ struct tally {
 
 struct job {
 	struct lk_dev *dev;
-	struct lwm_vqgan_cfg cfg;
-	float *flat;
-	struct lwm_flat_weights weights;
-	struct lwm_vqgan *net;
+	struct lwm_vq vq;
 	struct lwm_tokenizer *tok;
 	struct lwm_fields *fields;
 	struct lwm_paths in;
@@ -161,11 +158,11 @@ static int frame_size(const struct lwm_vqgan_cfg *c, struct lwm_err *e)
 static int settings_text(struct job *j, int64_t seed, struct lwm_err *e)
 {
 	char hash[33];
-	LWM_TRY(lwm_vqgan_hash(j->dev, &j->cfg, &j->weights.base, hash, e));
+	LWM_TRY(lwm_vqgan_hash(j->dev, &j->vq.cfg, &j->vq.weights.base, hash, e));
 	json_t *fields = lwm_json_strings(a.fields.v, a.fields.n);
 	json_t *o = json_pack("{s:s,s:s,s:s,s:o,s:i,s:i,s:i,s:f,s:f,s:f,s:I,s:I,s:b,s:b,s:b,s:I}", "vqgan", hash, "resize",
 			      LWM_FRAMES_RESIZE, "tokenizer", lwm_tokenizer_hash(j->tok)->hex, "fields", fields, "width", a.frames.width, "height",
-			      a.frames.height, "codes", j->cfg.num_embeddings, "fps", a.frames.fps, "start",
+			      a.frames.height, "codes", j->vq.cfg.num_embeddings, "fps", a.frames.fps, "start",
 			      a.frames.start, "end", a.frames.end, "max_frames", (json_int_t)a.frames.max_frames,
 			      "sample_frames", (json_int_t)a.frames.sample_frames, "damaged_ok", a.frames.damaged_ok,
 			      "no_bos", a.no_bos, "no_eos", a.no_eos, "seed", (json_int_t)seed);
@@ -181,14 +178,12 @@ static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *
 {
 	LWM_TRY(lwm_tokenizer_open_as(&j->tok, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
 	LWM_TRY(lwm_device_open(&j->dev, a.device, args->common.threads, e));
-	LWM_TRY(lwm_vqgan_load(&j->cfg, &j->flat, a.model, a.older_ok, j->dev, e));
-	j->weights = lwm_flat_weights_of(j->flat, LK_F32, NULL);
-	LWM_TRY(lwm_vqgan_new(&j->net, j->dev, &j->cfg, &j->weights.base, a.per_pass, e));
-	LWM_TRY(frame_size(&j->cfg, e));
+	LWM_TRY(lwm_vq_open(&j->vq, a.model, a.older_ok, a.per_pass, j->dev, e));
+	LWM_TRY(frame_size(&j->vq.cfg, e));
 	const struct lwm_fields_cfg cfg = {
 		.fields = (const char *const *)a.fields.v, .nfields = a.fields.n, .index = -1, .no_bos = a.no_bos,
-		.no_eos = a.no_eos, .frame_codes = lwm_vqgan_codes(&j->cfg, a.frames.height, a.frames.width),
-		.vision_codes = j->cfg.num_embeddings, .seed = (uint64_t)args->common.seed
+		.no_eos = a.no_eos, .frame_codes = lwm_vqgan_codes(&j->vq.cfg, a.frames.height, a.frames.width),
+		.vision_codes = j->vq.cfg.num_embeddings, .seed = (uint64_t)args->common.seed
 	};
 	LWM_TRY(lwm_fields_open(&j->fields, &cfg, j->tok, e));
 	return settings_text(j, args->common.seed, e);
@@ -200,9 +195,7 @@ static void close_all(struct job *j)
 	lwm_docbuf_release(&j->doc);
 	lwm_ids_release(&j->codes);
 	lwm_fields_free(j->fields);
-	lwm_vqgan_free(j->net);
-	if (j->flat)
-		lk_mem_free(j->dev, j->flat);
+	lwm_vq_close(&j->vq);
 	lk_dev_close(j->dev);
 	lwm_tokenizer_free(j->tok);
 	lwm_paths_release(&j->in);
@@ -254,9 +247,9 @@ static int take_batch(struct job *j, const struct lwm_feed_batch *b, struct lwm_
 		*e = b->err;
 		return b->rc;
 	}
-	int64_t per = lwm_vqgan_codes(&j->cfg, b->height, b->width);
+	int64_t per = lwm_vqgan_codes(&j->vq.cfg, b->height, b->width);
 	LWM_TRY(lwm_ids_reserve(&j->codes, b->n * per, e));
-	LWM_TRY(lwm_vqgan_encode(j->net, b->rgb, b->n, b->height, b->width, j->codes.v + j->codes.n, e));
+	LWM_TRY(lwm_vqgan_encode(j->vq.net, b->rgb, b->n, b->height, b->width, j->codes.v + j->codes.n, e));
 	j->codes.n += b->n * per;
 	if (b->damage[0])
 		lwm_log(LWM_WARN, "used in spite of damage: %s", b->damage);
@@ -406,7 +399,7 @@ static int keep_finished(struct job *j)
 static int make_shard(struct job *j, bool force, bool replace, struct lwm_err *e)
 {
 	const struct lwm_docs_meta meta = {
-		.vocab_text = lwm_tokenizer_vocab(j->tok), .vocab_vision = j->cfg.num_embeddings + 2,
+		.vocab_text = lwm_tokenizer_vocab(j->tok), .vocab_vision = j->vq.cfg.num_embeddings + 2,
 		.tokenizer = lwm_tokenizer_hash(j->tok)->hex, .tool = "lwm-vqgan-encode " LWM_VERSION,
 		.config = j->config, .policy = a.no_bos ? a.no_eos ? "none" : "eos" : a.no_eos ? "bos" : "bos,eos"
 	};
@@ -433,7 +426,7 @@ static int report_shard(const struct job *j, double seconds, bool json, bool ski
 	else
 		lwm_log(LWM_INFO, "%s: %" PRId64 " clips = %" PRId64 " documents + %" PRId64 " rejected; %" PRId64 " frames of %"
 			PRId64 " codes, %s tokens in %.1f s", j->out, t->in, t->out, t->rejected, t->frames,
-			lwm_vqgan_codes(&j->cfg, a.frames.height, a.frames.width),
+			lwm_vqgan_codes(&j->vq.cfg, a.frames.height, a.frames.width),
 			lwm_count_text(t->tokens, tokens, sizeof tokens), seconds);
 	if (!json)
 		return 0;

@@ -4,9 +4,9 @@
  *	lwm_engine_new(&g, dev, &lm.cfg, lm.weights, ...)                 engine.h
  *	lwm_tokenizer_free(tok), lwm_lm_close(&lm)                        after the engine
  *
- *	lwm_vqgan_load(&cfg, &flat, dir, false, dev, e)
- *	w = lwm_flat_weights_of(flat, LK_F32, NULL); lwm_vqgan_new(&net, dev, &cfg, &w.base, ...)   model/vqgan.h
- *	lwm_vqgan_free(net), lk_mem_free(dev, flat)                       in this order
+ *	lwm_vq_open(&vq, dir, false, frames_per_pass, dev, e)
+ *	lwm_vqgan_encode(vq.net, ...), lwm_vqgan_decode(vq.net, ...)      model/vqgan.h
+ *	lwm_vq_close(&vq)
  *
  * dir: a merged model folder, the folder of another program with config.json and safetensors, or a checkpoint ROOT or step folder.
  * older_ok: of a ROOT whose newest step is damaged the one before it will do (as in lwm_ckpt_latest). Local, all of it: every rank
@@ -45,9 +45,18 @@ int lwm_lm_open_with_tokenizer(struct lwm_lm *m, struct lwm_tokenizer **tok, con
 /* For plans: would lwm_lm_open_with_tokenizer take this model and tokenizer? Weights are not looked at. */
 int lwm_lm_check_files(const char *dir, bool older_ok, const char *spec, struct lwm_err *e);
 
-/* A VQGAN. *flat: fp32 device memory in the order of lwm_vqgan_tensors, that the caller gives to lk_mem_free after the net. */
-int lwm_vqgan_load(struct lwm_vqgan_cfg *c, float **flat, const char *dir, bool older_ok, struct lk_dev *dev,
-		   struct lwm_err *e);
+/* A VQGAN: the net that encodes and decodes frames, with its weights. The net points into the struct, which must not be moved
+ * while it is open. */
+struct lwm_vq {
+	struct lwm_vqgan_cfg cfg;
+	struct lwm_vqgan *net;
+	struct lwm_flat_weights weights; /* of `flat`, as the net and lwm_vqgan_hash take them */
+	float *flat;                     /* device, fp32, in the order of lwm_vqgan_tensors; freed by lwm_vq_close */
+	struct lk_dev *dev;              /* borrowed */
+};
+/* frames_per_pass: how many frames are in device memory at once, at most. On failure nothing is left to close. */
+int lwm_vq_open(struct lwm_vq *v, const char *dir, bool older_ok, int64_t frames_per_pass, struct lk_dev *dev, struct lwm_err *e);
+void lwm_vq_close(struct lwm_vq *v); /* zero-initialised or closed before: does nothing */
 int lwm_vqgan_check_files(const char *dir, bool older_ok, struct lwm_err *e); /* for plans, likewise */
 
 #endif
