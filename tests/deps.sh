@@ -3,7 +3,7 @@
 # the build then uses: the Makefile includes the FILE this writes and asks nobody else.
 #
 #   deps.sh --find FILE             make variables: PKG_CFLAGS PKG_LIBS MPI_CFLAGS MPI_LIBS TEST_CFLAGS TEST_LIBS, and what
-#                                   is not there: DEPS_MISSING, DEPS_TEST_MISSING; FILE.txt says the same to people.
+#                                   is missing: DEPS_MISSING, DEPS_TEST_MISSING; FILE.txt says the same to people.
 #                                   Always 0; FILE is left as it is when nothing has changed
 #   deps.sh --need COMMAND...       0 when these programs are in PATH, else 1 and their names
 #   deps.sh --install PACKAGE...    Debian and Ubuntu: installs those not yet there
@@ -225,7 +225,7 @@ find_mpi() {
 found=() missing=() test_missing=() notes=() report=''
 PKG_CFLAGS='' PKG_LIBS='' MPI_CFLAGS='' MPI_LIBS='' TEST_CFLAGS='' TEST_LIBS=''
 
-looked() { # NAME ADVICE: a paragraph about what is not there
+looked() { # NAME ADVICE: a paragraph about what was not found
 	report+="deps: not found: $1
   looked for: ${tried#; }
   $2

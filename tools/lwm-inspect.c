@@ -58,7 +58,7 @@ static const struct lwm_tool tool = {
 		   ".safetensors file, or a folder of these, which is searched.\n"
 		   "\n"
 		   "--check ends with 0 when all is intact, 65 when something is damaged or unfinished,\n"
-		   "66 when it is not there, 1 when it carries no hashes to compare with (models made by\n"
+		   "66 when it does not exist, 1 when it carries no hashes to compare with (models made by\n"
 		   "other programs). --json prints one object a line.\n"
 		   "\n"
 		   "--logits MODEL computes with the model: PATH is a document shard (--doc N of it, else\n"

@@ -1,5 +1,9 @@
-/* needle.h - the words of the needle-in-a-haystack evaluation, exactly as published: cities, needle, questions,
- * prompts.
+/* needle.h - the words of the needle-in-a-haystack evaluation, exactly as published: cities, needle, questions, prompts.
+ *
+ *	lwm_needle_draw_cities(&r, 1, &city); number = lwm_needle_draw_number(&r);
+ *	lwm_needle_text(&context, lwm_needle_city(city), number);          the fact, somewhere in a long text
+ *	lwm_needle_question_single(&question, lwm_needle_city(city));
+ *	prompt = lwm_needle_prompt_head() + context + lwm_needle_prompt_tail_single(question)
  *
  * Used where such documents are made (synthetic training data) and where models are tested, so that both agree.
  * Strings are appended to *out; check lwm_str_ok once at the end.

@@ -188,7 +188,7 @@ int lwm_decoder_seek(struct lwm_decoder *d, double seconds, struct lwm_err *e)
 	return 0;
 }
 
-/* The JPEG decoder fills what is missing with grey and says nothing: the last scan needs an end mark behind it. */
+/* The JPEG decoder fills what is missing with grey and says nothing: the last scan needs an end mark after it. */
 static bool jpeg_is_cut(const AVPacket *p)
 {
 	int scan = -1, end = -1;
@@ -273,7 +273,7 @@ static int decode_frame(struct lwm_decoder *d, AVFrame *frame, struct lwm_err *e
 	while ((av = avcodec_receive_frame(d->dec, frame)) < 0) {
 		if (av == AVERROR(ENOMEM)) /* no damage */
 			return lwm_fail(e, LWM_EMEMORY, "%s: out of memory for frame %" PRId64, d->path, d->frames);
-		/* After an error the decoder goes on with the next packet; at the end it may repeat the error for ever. */
+		/* After an error the decoder continues with the next packet; at the end it may repeat the error for ever. */
 		if (av != AVERROR(EAGAIN) && av != AVERROR_EOF)
 			d->bad_packets++;
 		if (av == AVERROR_EOF || d->draining)

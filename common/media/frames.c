@@ -23,13 +23,13 @@ struct lwm_frames {
 	struct lwm_decoder *d;
 	struct lwm_graph *g;
 	AVFrame *in, *out;
-	int64_t seen, given; /* frames behind fps so far; frames handed out */
-	int64_t total;       /* frames behind fps, counted for sampling; -1 otherwise */
+	int64_t seen, given; /* frames that came out of the fps filter so far; frames handed out */
+	int64_t total;       /* frames after the fps filter, counted for sampling; -1 otherwise */
 	bool fed_end, ended;
 	char damage[700];
 };
 
-/* Number behind fps of the i-th frame that is handed out. */
+/* The number, after the fps filter, of the i-th frame that is handed out. */
 static int64_t wanted_number(const struct lwm_frames *f, int64_t i)
 {
 	int64_t s = f->o.sample_frames;
@@ -86,7 +86,7 @@ static int push_one(struct lwm_frames *f, bool count_only, struct lwm_err *e)
 	return rc;
 }
 
-/* 1: f->out holds the next frame behind the filters; 0: no more. */
+/* 1: f->out holds the next frame as the filters give it; 0: no more. */
 static int pull_one(struct lwm_frames *f, bool count_only, struct lwm_err *e)
 {
 	for (;;) {

@@ -1,4 +1,16 @@
-/* media_int.h - what the files of this folder share. FFmpeg's types stay inside common/media. */
+/* media_int.h - what the files of this folder share. FFmpeg's types stay inside common/media.
+ *
+ * A clip goes through them so (frames.c):
+ *
+ *	lwm_decoder_open(&d, path, max_pixels, e), lwm_decoder_seek(d, start, e)      decode.c, which reads through source.c
+ *	lwm_decoder_next(d, frame, e)                                                 the first frame tells size and format
+ *	lwm_graph_open(&g, d, frame, opts, false, e)                                  graph.c
+ *	lwm_graph_push(g, frame, e), lwm_graph_pull(g, out, e) ...                    until both have ended
+ *	lwm_decoder_verdict(d, text, n)                                               was it all there?
+ *	lwm_graph_close(g), lwm_decoder_close(d)
+ *
+ * Calls are local, and each object belongs to one thread at a time.
+ */
 #ifndef LWM_MEDIA_MEDIA_INT_H
 #define LWM_MEDIA_MEDIA_INT_H
 
@@ -12,7 +24,7 @@
 void lwm_av_quiet(void);              /* once per process: lines go to a buffer of the thread instead of stderr */
 void lwm_av_forget(void);             /* empties this thread's buffer */
 const char *lwm_av_reason(void);      /* this thread's lines since then, one line; "" if none */
-/* lwm_fail with ": FFmpeg's error text (its log lines)" behind the sentence. */
+/* lwm_fail with ": FFmpeg's error text (its log lines)" after the sentence. */
 int lwm_av_fail(struct lwm_err *e, int code, int av, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 /* ---- limits ---- */
@@ -24,7 +36,7 @@ void lwm_av_room(int64_t pixels);
 int lwm_media_too_large(const char *path, int64_t width, int64_t height, int64_t limit, struct lwm_err *e);
 /* Was it a picture's size that FFmpeg would not take, as its log lines say? Then `text` (n bytes) says which and why. */
 bool lwm_media_refused(int64_t limit, char *text, size_t n);
-/* Is there memory for a decoder, filters and frames of so many pixels? FFmpeg goes on without what it could not allocate: a
+/* Is there memory for a decoder, filters and frames of so many pixels? FFmpeg continues without what it could not allocate: a
  * filter loses an option, a file its index, and whole clips look damaged. */
 int lwm_media_room(const char *path, int64_t pixels, bool still, struct lwm_err *e);
 
@@ -35,9 +47,9 @@ struct lwm_av_source {
 	AVIOContext *pb;
 	int error;        /* errno of the last read that failed, 0: none did */
 };
-/* For fmt as avformat_alloc_context gives it; an AVERROR or 0. Close it behind fmt. */
+/* For fmt as avformat_alloc_context gives it; an AVERROR or 0. Close it after fmt. */
 int lwm_av_source_open(struct lwm_av_source *src, AVFormatContext *fmt);
-void lwm_av_source_close(struct lwm_av_source *src); /* one that is not open too */
+void lwm_av_source_close(struct lwm_av_source *src); /* does nothing to one that is not open */
 
 /* ---- one file, demuxed and decoded ---- */
 

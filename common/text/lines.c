@@ -145,7 +145,7 @@ void lwm_lines_close(struct lwm_lines *l)
 	free(l);
 }
 
-/* Makes room behind buf[have]: moves the open line to the front, grows, or starts to throw an overlong line away. */
+/* Makes room after buf[have]: moves the open line to the front, grows, or starts to throw an overlong line away. */
 static int make_room(struct lwm_lines *l, struct lwm_err *e)
 {
 	if (l->at) {

@@ -9,8 +9,8 @@
 
 /* What we read ourselves from a serialised SentencePiece ModelProto:
  *
- *	1 pieces { 1 piece, 2 score, 3 type }     2 trainer_spec { 3 model_type, 24 treat_whitespace_as_suffix, 35
- * byte_fallback }
+ *	1 pieces { 1 piece, 2 score, 3 type }     2 trainer_spec { 3 model_type, 24 treat_whitespace_as_suffix,
+ *	                                            35 byte_fallback }
  *	3 normalizer_spec { 2 precompiled_charsmap, 3 add_dummy_prefix, 4 remove_extra_whitespaces,
  *	                    5 escape_whitespaces }      4 self_test_data
  */
@@ -36,7 +36,7 @@ void lwm_sp_model_release(struct lwm_sp_model *m);
 char *lwm_sp_model_without_prefix(const char *p, size_t n, size_t *out_n);
 
 /* Where a text may be cut so that encoding the parts gives the ids of the whole: before a run of spaces and newlines,
- * unless some piece of the vocabulary reaches over such a place with the same byte before and the same byte behind. */
+ * unless some piece of the vocabulary reaches over such a place with the same byte before and the same byte after. */
 struct lwm_cuts {
 	bool on;
 	uint8_t over[256][256]; /* [byte before the run][second byte of what follows, 0 at the end] */

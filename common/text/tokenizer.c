@@ -13,7 +13,7 @@
 enum { MODEL_LIMIT = 256 << 20, BYTE_FIRST = 3, BYTE_VOCAB = 259 };
 static const char bytes_name[] = "lwm bytes 1", bytes_file[] = "bytes\n";
 
-/* The pieces of the byte tokenizer, so that everything behind encode is the same for both kinds. */
+/* The pieces of the byte tokenizer, so that everything after encoding is the same for both kinds. */
 static int byte_pieces(struct lwm_tokenizer *t, struct lwm_err *e)
 {
 	static const char *const special[] = { "<unk>", "<s>", "</s>" };
@@ -74,7 +74,7 @@ static int model_pieces(struct lwm_tokenizer *t, const char *path, struct lwm_er
 	return 0;
 }
 
-/* The file behind a spec, malloc'ed; *bytes set when it is the byte tokenizer. */
+/* The file that a spec stands for, malloc'ed; *bytes set when it is the byte tokenizer. */
 static int find_file(const char *spec, char **path, bool *bytes, struct lwm_err *e)
 {
 	*bytes = !strcmp(spec, "bytes");

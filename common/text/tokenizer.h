@@ -10,7 +10,7 @@
  *
  * Encoding never adds <s> or </s>, and never recognises them in text. Where the model asks for a dummy prefix, every
  * call of encode puts one space before the text, as the library does; lwm_tokenizer_encode_rest does not (for text
- * that goes on where earlier text ended).
+ * that continues where earlier text ended).
  *
  * Malformed UTF-8: the byte tokenizer takes any bytes. For a SentencePiece model encode replaces each malformed byte
  * by U+FFFD, as the library does; callers who would rather reject check first with lwm_utf8_check.
@@ -68,7 +68,7 @@ const struct lwm_hash *lwm_tokenizer_hash(const struct lwm_tokenizer *t);
  * reads it. An equal file is left alone; another one is -LWM_ECANTCREATE without force. */
 int lwm_tokenizer_copy_to(const struct lwm_tokenizer *t, const char *dir, bool force, struct lwm_err *e);
 /* tokenizer.json and tokenizer_config.json into `dir`, where neither is yet: with them AutoTokenizer of transformers 4 and 5 gives
- * our ids behind <s>. context: most tokens of the model beside it. 1 written; 0 not, because that format would give other ids (the
+ * our ids after <s>. context: most tokens of the model beside it. 1 written; 0 not, because that format would give other ids (the
  * byte tokenizer; models other than BPE with byte fallback, with a map of characters or symbols of the user's). */
 int lwm_tokenizer_write_hf(const struct lwm_tokenizer *t, const char *dir, int64_t context, struct lwm_err *e);
 

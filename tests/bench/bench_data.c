@@ -131,7 +131,7 @@ static double used(const struct rusage *r)
 	       1e-6 * (double)(r->ru_utime.tv_usec + r->ru_stime.tv_usec);
 }
 
-/* CPU seconds of spm_encode on the file, its start and model reading included; negative when it is not there. */
+/* CPU seconds of spm_encode on the file, its start and model reading included; negative when it does not exist. */
 static double spm_encode(void)
 {
 	char model[600];

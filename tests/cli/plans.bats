@@ -1,4 +1,4 @@
-# A plan says of every input that is not there what the run would end with, and makes nothing.
+# A plan says of every input that does not exist what the run would end with, and makes nothing.
 load ../lib
 
 setup_file() {
@@ -13,7 +13,7 @@ setup_file() {
 
 setup() { cd "$BATS_FILE_TMPDIR" || return 1; }
 
-# one line each: exit code, then the command; those of 66 name what is not there, which is called nowhere
+# one line each: exit code, then the command; those of 66 name what does not exist, which is called nowhere
 plans() {
 	cat <<-'T'
 		66 lwm-tokenize -t bytes -o made nowhere

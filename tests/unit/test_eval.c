@@ -328,7 +328,7 @@ static void test_damaged_results(void **state)
 	lwm_str_release(&all);
 }
 
-/* What cannot be read is not what is not there: a name below a file is absent, one that is a folder is not. */
+/* What cannot be read is something else than what does not exist: a name below a file is absent, one that is a folder is not. */
 static void test_unreadable_results(void **state)
 {
 	struct lwm_needle_results r;

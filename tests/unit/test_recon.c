@@ -299,7 +299,7 @@ static void differs(struct rig *g, const struct lwm_vqgan_cfg *c, const char *wa
 		fail_msg("another %s has the same name", what);
 }
 
-/* Levels that are not there, memory behind the members, gaps between tensors: none of it is the net. */
+/* Levels that do not exist, memory behind the members, gaps between tensors: none of it is the net. */
 static void a_name_is_of_the_net_alone(void **state)
 {
 	(void)state;

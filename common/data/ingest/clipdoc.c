@@ -191,7 +191,7 @@ static int files_of(const char *path, struct lwm_paths *out, struct lwm_err *e)
 	return 0;
 }
 
-/* A file that is not there is part of the record too: it was rejected. */
+/* A file that does not exist is part of the record too: it was rejected. */
 static int add_file(struct lwm_manifest *book, const char *path, struct lwm_err *e)
 {
 	int there = lwm_path_there(path, e);

@@ -1,4 +1,15 @@
-/* clipdoc.h - clips as documents: their codes, the text that lies beside them, and the shard they go into. Local calls. */
+/* clipdoc.h - clips as documents: their codes, the text that lies beside them, and the shard they go into.
+ *
+ *	lwm_clip_shard_done(shard, config, &in, max_bad, &replace, e)      1: nothing to do
+ *	for each clip, encoded:
+ *		lwm_clip_document(f, path, &codes, number, &d, e)          then lwm_docs_append
+ *		lwm_clip_inputs(w, path, number, &key, e)                  its files go into the manifest; key names it as a unit
+ *
+ *	lwm_clip_codes(tokens, n, ...)                                     the way back, for a decoder
+ *
+ * The text of clip.mp4 is clip.txt and clip.json beside it, that of a folder of images is FOLDER.txt and FOLDER.json. Local calls.
+ * Errors beside those named: -LWM_EIO, -LWM_EMEMORY.
+ */
 #ifndef LWM_DATA_INGEST_CLIPDOC_H
 #define LWM_DATA_INGEST_CLIPDOC_H
 
@@ -13,12 +24,13 @@ int lwm_clip_folders(struct lwm_paths *out, const char *path, struct lwm_err *e)
  * -LWM_EDATA: text is missing or malformed; d->fault may name the reason. */
 int lwm_clip_document(const struct lwm_fields *f, const char *path, const struct lwm_ids *codes, int64_t number,
 		      struct lwm_docbuf *d, struct lwm_err *e);
-/* The other way: codes of all frames in a document's tokens, appended to *codes. vision_codes: size of the codebook (end
- * of frame is the id behind it), per: codes of a frame. -LWM_EDATA: a frame of another length, or an id in between that
+/* The other way: codes of all frames in a document's tokens, appended to *codes. vision_codes: size of the codebook, C; the
+ * end of a frame is id vocab_text + C. per: codes of a frame. -LWM_EDATA: a frame of another length, or an id in between that
  * is no code. Documents without vision give none. */
 int lwm_clip_codes(const int32_t *tokens, int64_t n, int64_t vocab_text, int64_t vision_codes, int64_t per,
 		   struct lwm_ids *codes, struct lwm_err *e);
-/* What names a clip as a unit of a shard (docshard.h): its number; name, size and content of its files (a folder has several). */
+/* What names a clip as a unit of a shard (docshard.h), into *key: its number; name, size and content of its files (a folder has
+ * several). */
 int lwm_clip_key(const char *path, int64_t number, struct lwm_str *key, struct lwm_err *e);
 /* The same, and the files go into the manifest. */
 int lwm_clip_inputs(struct lwm_docs_writer *w, const char *path, int64_t number, struct lwm_str *key, struct lwm_err *e);

@@ -1,5 +1,12 @@
 /* fields.h - the field language: which parts of a JSON record become tokens, and which of them are trained on.
  *
+ *	lwm_fields_open(&f, &cfg, tokenizer, e)              the field strings are parsed once
+ *	lwm_fields_build(f, record, number, &d, e) ...       a JSON object; lwm_fields_text: plain text
+ *	lwm_docs_append(w, id, source, d.ids.v, d.ids.n, d.run, d.nruns, e)      docshard.h
+ *	lwm_docbuf_release(&d), lwm_fields_free(f)
+ *
+ * Field strings:
+ *
  *	"[question],answer"     question without loss, answer with loss
  *	"[a+b],c"               a and b joined by the separator (one space) and tokenised together
  *	"<|bos|>,[vision],caption,<|eos|>"
@@ -8,7 +15,7 @@
  * key that holds a flat list of codes: all frames end to end, frame_codes of them each; it gives
  *	<vision> frame1 EOF frame2 EOF ... frameN EOV </vision>
  * where <vision> and </vision> are ordinary text pieces and codes, EOF and EOV are ids V_text + code: EOF =
- * vision_codes (8192 as published), EOV the one behind it.
+ * vision_codes (8192 as published), EOV = EOF + 1.
  * In brackets none of these has loss. It cannot be joined by +. More than max_frames frames: frames trunc(linspace(0,
  * n-1, max_frames)) are kept.
  *
@@ -16,6 +23,8 @@
  * tokenised one by one, each with the tokenizer's dummy prefix, like the published data.
  *
  * Alternatives: the field string may be several; which one a document gets is a function of (seed, document number).
+ *
+ * Local calls. A struct lwm_fields may serve any number of threads, each with a struct lwm_docbuf of its own.
  */
 #ifndef LWM_DATA_INGEST_FIELDS_H
 #define LWM_DATA_INGEST_FIELDS_H
@@ -30,14 +39,13 @@
 
 enum { LWM_VISION_CODES = 8192 }; /* published; the model pads its table, shards say codes + EOF + EOV */
 
-/* One document being built: ids of the common id space and loss on/off, run by run (adjacent runs differ).
- * Zero-initialised is empty. lwm_docs_append(w, id, source, d->ids.v, d->ids.n, d->run, d->nruns, e) writes it to a
- * document shard. */
+/* One document being built: ids of the common id space (text, then codes) and loss on or off, run by run (adjacent runs
+ * differ). Zero-initialised is empty. */
 struct lwm_docbuf {
 	struct lwm_ids ids;
 	struct lwm_loss_run *run;
 	int64_t nruns, runs_cap;
-	int64_t frames;    /* vision frames in it */
+	int64_t frames;    /* vision frames in it, of all its clips */
 	const char *fault; /* after a failed build: the reason in two words, for counting; a constant */
 };
 /* Tokens first .. ids.n-1, already appended to d->ids, get this loss. */
@@ -47,22 +55,24 @@ void lwm_docbuf_reset(struct lwm_docbuf *d);                /* empty, memory kep
 void lwm_docbuf_release(struct lwm_docbuf *d);
 
 struct lwm_fields_cfg {
-	const char *const *fields;  /* alternatives, each a field string; used when from_example is NULL */
-	int64_t nfields;
-	const char *from_example;   /* name of the key that holds a field string or a list of them; wins over fields */
-	int64_t index;              /* >= 0: this alternative always; -1: drawn by seed */
-	const char *separator;      /* between subfields; NULL = " " */
-	const char *prepend;        /* put before element 0 when that is text; NULL = nothing */
-	bool no_bos, no_eos;
-	int64_t frame_codes;        /* 0 = 256 */
-	int64_t vision_codes;       /* size of the codebook; 0 = 8192 */
-	int64_t max_frames;         /* 0 = all */
-	uint64_t seed;
-	bool replace_bad_utf8;      /* else a document with malformed UTF-8 is refused */
-	int64_t max_bytes;          /* of text and codes in a document, a code counted as one; less than 256 Mi are 256 Mi */
+	const char *const *fields;  /* the alternatives, each a field string; used when from_example is NULL */
+	int64_t nfields;            /* how many there are */
+	const char *from_example;   /* each record brings its own under this key: a field string or a list of them */
+	int64_t index;              /* >= 0: every document gets this alternative; -1: one is drawn by seed */
+	const char *separator;      /* stands between subfields; NULL: one space */
+	const char *prepend;        /* stands before element 0 when that is text; NULL: nothing does */
+	bool no_bos, no_eos;        /* no <s> is put first, no </s> last */
+	int64_t frame_codes;        /* codes of a frame; 0: 256 */
+	int64_t vision_codes;       /* size of the codebook; 0: 8192 */
+	int64_t max_frames;         /* a clip keeps so many frames at most; 0: all */
+	uint64_t seed;              /* of the draw of alternatives */
+	bool replace_bad_utf8;      /* malformed bytes become U+FFFD; else such a document is refused */
+	int64_t max_bytes;          /* a document with more bytes of text and codes is refused, a code counted as one; less than
+				     * 256 Mi are 256 Mi */
 };
 
 struct lwm_fields; /* field strings parsed once; immutable, any number of threads */
+/* The strings of cfg are copied, t is borrowed. -LWM_ECONFIG: a field string or a number is impossible; -LWM_EMEMORY. */
 int lwm_fields_open(struct lwm_fields **out, const struct lwm_fields_cfg *cfg, struct lwm_tokenizer *t,
 		    struct lwm_err *e);
 void lwm_fields_free(struct lwm_fields *f);

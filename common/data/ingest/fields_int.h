@@ -1,4 +1,10 @@
-/* fields_int.h - parsed field strings, inside common/data. */
+/* fields_int.h - inside common/data/ingest: parsed field strings, and a document on its way.
+ *
+ *	lwm_layout_parse(&layout, text, &mem, e)             fields_layout.c: once for each field string
+ *	for each element: el->kind->build(&b, el, first, e)      fields_element.c: b.get gives its values, b.d takes its tokens
+ *
+ * A layout is read by any number of threads; a struct lwm_build belongs to one call.
+ */
 #ifndef LWM_DATA_INGEST_FIELDS_INT_H
 #define LWM_DATA_INGEST_FIELDS_INT_H
 

@@ -45,7 +45,7 @@ static int next_text(struct lwm_reader *r, struct lwm_record *rec, struct lwm_er
 	return is_one;
 }
 
-/* A separator is none of the text and may be longer. */
+/* A separator is not part of a text, and may be longer than a text is allowed to be. */
 static size_t longest_line(const struct lwm_ingest_cfg *c)
 {
 	size_t limit = lwm_reader_limit(c), mark = c->separator ? strlen(c->separator) : 0;

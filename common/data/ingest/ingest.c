@@ -21,7 +21,7 @@ struct batch {
 };
 
 /* Inputs are read one after the other; a batch may hold records of several, so that many small files keep all threads
- * busy. While one batch is encoded, one thread writes the batch before it and reads the batch behind it. */
+ * busy. While one batch is encoded, one thread writes the batch before it and reads the batch after it. */
 struct work {
 	const struct lwm_ingest_cfg *c;
 	const struct lwm_paths *in, *out;

@@ -1,4 +1,13 @@
-/* ingest_int.h - inside common/data: records of text files (records.c), the shards they go to (ingest_out.c). */
+/* ingest_int.h - inside common/data/ingest: records of text files (records.c), the shards they go to (ingest_out.c).
+ *
+ *	lwm_ingest_done(cfg, in, out, first, last, &replace, e)        is this shard to be made?
+ *	lwm_reader_open(&r, cfg, path, e)
+ *	lwm_reader_next(&r, &slot.rec, e) ...                          one thread reads records, in order
+ *	lwm_record_encode(&slot.rec, cfg, path, e)                     any thread
+ *	lwm_ingest_put(&o, &slot, e)                                   one thread writes them, in the same order
+ *	lwm_reader_close(&r)                                           and a slot of kind LWM_SLOT_END says how the input ended
+ *	lwm_ingest_suspend(&o, &units, e)                              asked to stop: what is finished is put aside
+ */
 #ifndef LWM_DATA_INGEST_INGEST_INT_H
 #define LWM_DATA_INGEST_INGEST_INT_H
 

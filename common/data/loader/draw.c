@@ -104,7 +104,7 @@ static int draw_once(struct lwm_loader *l, struct lwm_err *e)
 	return 0;
 }
 
-/* One step of whole micro batches on every rank, with room for all that counts. */
+/* One step of whole microbatches on every rank, with room for all that counts. */
 int lwm_loader_hold_out(struct lwm_loader *l, struct lwm_err *e)
 {
 	int64_t unit = l->cfg.ranks * l->cfg.micro_rows, all = 0;

@@ -1,6 +1,12 @@
-/* loader.h - batches of packed rows. Which rows a step sees is a pure function of (seed, step): nothing is remembered
- * between steps, so resuming is asking for the next step, and the number of ranks does not change what a step trains
- * on.
+/* loader.h - batches of packed rows.
+ *
+ *	lwm_loader_open(&l, &cfg, e)
+ *	for each step, for micro = 0 .. lwm_loader_micros(l)-1:
+ *		lwm_loader_get(l, step, micro, &b, e)      one microbatch; the next is read in the background
+ *	lwm_loader_close(l)
+ *
+ * Which rows a step sees is a pure function of (seed, step): nothing is remembered between steps, so resuming is asking for the
+ * next step, and the number of ranks does not change what a step trains on.
  *
  * Global sample g = step * rows_per_step + i, i = 0..rows_per_step-1.
  *   source:  draws come in blocks of 10,000; in every block source s gets its share of the weights exactly (largest
@@ -13,10 +19,6 @@
  * Held-out rows (once > 0) are that many rows, or all there are: a source whose rows are through is passed over. What else it
  * takes to fill the batches of all ranks is padding, rows of no segment. So each row counts once, and which rows count depends
  * neither on the number of ranks nor on micro_rows.
- *
- *	lwm_loader_open(&l, &cfg, e)
- *	lwm_loader_get(l, step, micro, &b, e)      one micro batch; the next is read in the background
- *	lwm_loader_close(l)
  *
  * Local but for lwm_loader_open with a communicator. One thread may call a loader; each rank has its own.
  *
@@ -47,23 +49,23 @@ enum lwm_weighting {
 struct lwm_loader_source {
 	const char *name;        /* for messages and counts */
 	struct lwm_paths shards; /* row shards: files, folders, @LISTs; their order is part of the sample order */
-	double weight;           /* share of rows, any scale; 0 for all = as many as they have rows */
+	double weight;           /* share of the rows, on any scale; 0 for all sources: each as many as it has rows */
 };
 
 struct lwm_loader_cfg {
 	const struct lwm_loader_source *source; /* copied as needed; not kept */
 	int64_t nsources;
-	uint64_t seed;
-	int64_t rows_per_step; /* all ranks and micro batches together; with `once` made of it, what is given is not looked at */
+	uint64_t seed;         /* decides, with the step, which rows a step sees */
+	int64_t rows_per_step; /* rows of a step, all ranks and microbatches together; with `once` it is worked out instead */
 	int64_t once;          /* 0: rows come again in every epoch; else held-out rows, see above: step 0 holds all of them.
 				* The same shard twice, or a copy of it, is -LWM_ECONFIG */
-	int rank, ranks;       /* data rank: dp x fsdp */
-	int64_t micro_rows;    /* rows of this rank in one micro batch; divides rows_per_step / ranks */
+	int rank, ranks;       /* this data rank and how many there are: dp x fsdp */
+	int64_t micro_rows;    /* rows of this rank in one microbatch; divides rows_per_step / ranks */
 	enum lwm_weighting weighting;
-	double text_weight, vision_weight; /* w_m; both 0: no weights */
+	double text_weight, vision_weight; /* w_m, 0 or more; both 0: no weights, see above */
 	bool vision;           /* the model has a vision head, whatever these rows hold */
 	int64_t seq_length;    /* S: rows of S tokens, or of S + 1 (pack.h, concat), the last a target only; 0: what they hold */
-	bool prefetch;         /* read the next micro batch on another thread */
+	bool prefetch;         /* the next microbatch is read on another thread while the caller works on this one */
 	/* NULL: this rank looks at the files itself. Else lwm_loader_open is collective: the first rank does, and tells the others;
 	 * all return the same. */
 	struct lwm_comm *comm;
@@ -77,8 +79,7 @@ struct lwm_batch {
 	int32_t *segments;  /* (rows, seq) number of the segment, counted through the batch; -1 in padding */
 	int32_t *positions; /* (rows, seq) from 0 in each segment, pieces of a split document too; 0 in padding */
 	float *weights;     /* (rows, seq) of the target: its factor in L * norm; 0 where no loss */
-	/* Sums over this batch, in double; the trainer adds them over ranks and micro batches. loss = sum w nll /
-	 * norm. */
+	/* Sums over this batch; the trainer adds them over ranks and microbatches. loss = sum w nll / norm. */
 	double norm;                      /* N; per token: sum_m w_m M_m */
 	int64_t segments_n;               /* segments, padding not counted */
 	int64_t loss_text, loss_vision;   /* targets with loss, by modality (vision: id >= V_text) */
@@ -87,10 +88,13 @@ struct lwm_batch {
 };
 
 struct lwm_loader;
+/* -LWM_ENOINPUT: what a source names does not exist; -LWM_EDATA: an index, a manifest or a shard is damaged; -LWM_ECONFIG: shards,
+ * sources and settings do not go together, or there are no rows; -LWM_EMEMORY. */
 int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, struct lwm_err *e);
 void lwm_loader_close(struct lwm_loader *l); /* NULL is fine */
 
-int64_t lwm_loader_micros(const struct lwm_loader *l); /* micro batches of this rank per step */
+int64_t lwm_loader_micros(const struct lwm_loader *l); /* microbatches of this rank in a step */
+/* *out belongs to the loader. -LWM_EDATA: a shard is damaged, or is not the one that opening was told of. */
 int lwm_loader_get(struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_batch **out, struct lwm_err *e);
 
 struct lwm_loader_info {

@@ -1,4 +1,13 @@
-/* loader_int.h - inside common/data: where rows come from, and filling a batch. */
+/* loader_int.h - inside common/data/loader: where rows come from, and filling a batch.
+ *
+ *	lwm_rowset_open(&l->set, cfg, e)              rowset.c: the shards of all sources, as one list
+ *	lwm_loader_plan_draws(l, cfg, e)              draw.c: which share of a block each source has
+ *	lwm_loader_hold_out(l, e)                     draw.c: held-out rows make one step
+ *	lwm_loader_fill(l, step, micro, &b, e)        batch.c: lwm_loader_sample and lwm_rowset_read for each row
+ *	lwm_rowset_release(&l->set)
+ *
+ * With a communicator lwm_rowset_open is collective; all else is local.
+ */
 #ifndef LWM_DATA_LOADER_LOADER_INT_H
 #define LWM_DATA_LOADER_LOADER_INT_H
 
@@ -27,8 +36,10 @@ struct lwm_rowset {
 	int64_t wanted; /* tokens of a row, or one less; 0: all have seq */
 	struct lwm_hash tokenizer, content;
 };
+/* Errors as of lwm_loader_open. Release it after a failure too. */
 int lwm_rowset_open(struct lwm_rowset *s, const struct lwm_loader_cfg *cfg, struct lwm_err *e);
 void lwm_rowset_release(struct lwm_rowset *s);
+/* Row `row` of a source, 0 <= row < its rows; its shard is opened if it is not. out keeps its memory for the next. */
 int lwm_rowset_read(struct lwm_rowset *s, int64_t source, int64_t row, struct lwm_row *out, struct lwm_err *e);
 
 /* One of the two batches: one is the caller's while the other is filled. */
@@ -63,7 +74,7 @@ struct lwm_loader {
 
 /* How many draws of a block each source has: l->slots. */
 int lwm_loader_plan_draws(struct lwm_loader *l, const struct lwm_loader_cfg *cfg, struct lwm_err *e);
-/* Held-out rows: one step of whole micro batches on every rank, with room for all that count. */
+/* Held-out rows: one step of whole microbatches on every rank, with room for all that count. */
 int lwm_loader_hold_out(struct lwm_loader *l, struct lwm_err *e);
 
 /* ---- batch.c ---- */

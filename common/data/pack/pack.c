@@ -56,7 +56,7 @@ static int push_run(struct row *r, int64_t start, uint8_t loss, struct lwm_err *
 	return 0;
 }
 
-/* Copies tokens off .. off+len-1 of a piece behind what the row has, with their loss runs. */
+/* Copies tokens off .. off+len-1 of a piece after what the row has, with their loss runs. */
 static int push_tokens(struct row *r, const struct lwm_window *w, const struct lwm_piece_at *p, int64_t off,
 		       int64_t len, struct lwm_err *e)
 {

@@ -1,5 +1,8 @@
 /* pack.h - document shards into rows of exactly seq_length tokens (concat: and the one that follows).
  *
+ *	struct lwm_pack_cfg cfg = { .source = sources, .nsources = n, .seq_length = 4096, .output = "rows.h5", ... };
+ *	lwm_pack_run(&cfg, &stats, &report, e)
+ *
  * masked:  several documents a row, each its own segment: attention stays inside, positions restart, the loss is
  *          weighted as if every document were trained alone in a padded row. Best fit inside a window of documents.
  * concat:  documents end to end, cut every seq_length tokens; a row is one segment, attention crosses documents (as
@@ -41,31 +44,34 @@ enum lwm_pack_long { LWM_LONG_SPLIT, LWM_LONG_DROP, LWM_LONG_TRUNCATE };
 struct lwm_pack_source {
 	const char *name;
 	struct lwm_paths shards; /* document shards, in order */
-	double weight;
+	double weight;           /* share of the tokens, on any scale; 0 for all sources: no weights */
 };
 
 struct lwm_pack_cfg {
 	const struct lwm_pack_source *source;
 	int64_t nsources;
-	int64_t seq_length;
+	int64_t seq_length;     /* tokens of a row that are inputs */
 	enum lwm_pack_mode mode;
-	enum lwm_pack_long longer;
-	int64_t min_tokens;
-	int64_t window;         /* documents packed at once; 0 = 65536 (and no more tokens than 32M or 8 rows) */
-	int64_t epochs;         /* most uses of a document; 0 = 1 */
-	int64_t max_tokens;     /* N at most; 0 = no limit */
-	uint64_t seed;
-	bool shuffle, drop_lossless, force;
+	enum lwm_pack_long longer; /* what becomes of documents longer than seq_length */
+	int64_t min_tokens;     /* shorter documents are rejected */
+	int64_t window;         /* so many documents are packed at once; 0: 65536 (and no more tokens than 32M or 8 rows) */
+	int64_t epochs;         /* a document is used so often at most; 0: once */
+	int64_t max_tokens;     /* N is no more than this; 0: no limit */
+	uint64_t seed;          /* of the order */
+	bool shuffle;           /* chunks, their documents and the rows of a window are permuted; else they keep their order */
+	bool drop_lossless;     /* documents without a token that has a loss are rejected */
+	bool force;             /* the output is written again whatever is there */
 	bool drop_tail;         /* concat: a last row that is not full is left out */
 	const char *output;     /* one file; with rows_per_shard or tasks a folder: rows-00000.rows.h5, ... */
 	int64_t rows_per_shard; /* 0: one file */
-	int64_t task, tasks;    /* tasks 0 = 1; with more, names are rows-TTTTT.rows.h5, or rows-TTTTT-00000.rows.h5 */
+	int64_t task, tasks;    /* this array task and how many there are, 0: 1; with more, names are rows-TTTTT.rows.h5, or
+				 * rows-TTTTT-00000.rows.h5 */
 	const char *tool;       /* for provenance */
 	struct lwm_progress *progress; /* may be NULL */
 };
 
 struct lwm_pack_stats {
-	int64_t docs_in, docs_used, docs_left, rejected_short, rejected_long, rejected_lossless;
+	int64_t docs_in, docs_used, docs_left, rejected_short, rejected_long, rejected_lossless; /* in = the sum of the others */
 	int64_t repeats;    /* uses of a document beyond its first */
 	int64_t docs_split, docs_truncated, pieces;
 	int64_t tokens_in, tokens_out, tokens_cut; /* cut: by truncation; with the tail */

@@ -1,4 +1,15 @@
-/* pack_int.h - inside common/data: reading documents in mixed order, and writing rows. */
+/* pack_int.h - inside common/data/pack: reading documents in mixed order, and writing rows.
+ *
+ *	lwm_pack_config_text(&cfg, &o.config, e), lwm_pack_inputs(&o, e)      what decides the output
+ *	lwm_pack_done(&o, e)                                                  1: nothing to do
+ *	lwm_mix_open(&m, &cfg, &stats, e), lwm_pack_inputs_stand(&o, e)
+ *	while (lwm_mix_next(&m, &window, e) == 1) ...                         until the window is full; then its rows:
+ *		lwm_pack_out_row(&o, tokens, seg, nseg, run, nruns, e)
+ *	lwm_pack_out_finish(&o, e), lwm_pack_index(&cfg, e)
+ *	lwm_pack_out_release(&o), lwm_mix_release(&m)
+ *
+ * Local calls.
+ */
 #ifndef LWM_DATA_PACK_PACK_INT_H
 #define LWM_DATA_PACK_PACK_INT_H
 
@@ -67,8 +78,10 @@ struct lwm_pack_out {
 	bool shared;                   /* the list lies in the folder */
 	json_t *files;     /* names of the shards, in order */
 };
+/* One row: lwm_pack_row_tokens(cfg) tokens, their segments and loss runs. Shards begin and end here, as they fill up. */
 int lwm_pack_out_row(struct lwm_pack_out *o, const int32_t *tokens, const struct lwm_segment *seg, int64_t nseg,
 		     const struct lwm_loss_run *run, int64_t nruns, struct lwm_err *e);
+/* Ends the last shard, an empty one where there were no rows, and removes those of an earlier, longer run. */
 int lwm_pack_out_finish(struct lwm_pack_out *o, struct lwm_err *e);
 void lwm_pack_out_release(struct lwm_pack_out *o);
 /* Tokens that a row holds: seq_length; concat: one more, which is its last target and the first token of the next row. */
@@ -87,7 +100,7 @@ int lwm_pack_share(struct lwm_pack_out *o, struct lwm_err *e);
 int lwm_pack_done(const struct lwm_pack_out *o, struct lwm_err *e);
 /* The index of the output folder (common/io/rowindex.h), by the run after which no task's part is missing. */
 int lwm_pack_index(const struct lwm_pack_cfg *cfg, struct lwm_err *e);
-/* malloc'ed; NULL: out of memory. */
+/* Where the report lies, malloc'ed; NULL: out of memory. */
 char *lwm_pack_report_path(const struct lwm_pack_cfg *cfg);
 
 #endif
