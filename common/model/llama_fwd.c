@@ -1,6 +1,6 @@
 /* llama_fwd.c - from ids to the last residual stream.
  *
- *	h = h + Wo attention_forward(rope(Wq n), rope(Wk n), Wv n), n = rmsnorm(h)
+ *	h = h + Wo attention(rope(Wq n), rope(Wk n), Wv n), n = rmsnorm(h)
  *	h = h + Wdown (silu(Wgate n) * Wup n),             n = rmsnorm(h)
  */
 #include "common/model/llama_int.h"

@@ -66,7 +66,7 @@ static void check_queued(struct lwm_llama *m, int status)
 		m->rc = lwm_dev_check(m->offload->queue, status, &m->err);
 }
 
-/* Layer l to the host or back, once `done` has been said of layer `after`. */
+/* Layer l to the host or back, once layer `after` is `done`. */
 static void move_layer(struct lwm_llama *m, int64_t l, int64_t after, bool out)
 {
 	struct lwm_offload *o = m->offload;

@@ -171,7 +171,8 @@ int lwm_vq_load(struct lwm_vqgan *m, const uint8_t *rgb, const struct lk_view *x
 	return m->mem.ones ? apply_affine(m, x, 0.5f, 0.5f, e) : 0;
 }
 
-int lwm_vq_store(struct lwm_vqgan *m, const struct lk_view *x, uint8_t *rgb, struct lwm_err *e)
+/* Back to the host. */
+static int store_pixels(struct lwm_vqgan *m, const struct lk_view *x, uint8_t *rgb, struct lwm_err *e)
 {
 	struct lk_view u8 = lk_view4(m->mem.pixels, LK_U8, x->n[0], x->n[1], x->n[2], 3);
 	size_t bytes = (size_t)(x->n[0] * x->n[1] * x->n[2] * 3);
@@ -215,8 +216,9 @@ static int forward_res(struct lwm_vqgan *m, int64_t i, const struct lk_view *x, 
 	return lwm_dev_check(m->dev, lk_conv_fwd(m->dev, c->c[1], y, &h, add), e);
 }
 
-int lwm_vq_forward(struct lwm_vqgan *m, int64_t first, int64_t last, const struct lk_view *x, struct lk_view *y,
-		   struct lwm_err *e)
+/* Nodes [first, last) from x, without keeping anything; *y is a view of one of mem.buf. */
+static int forward_nodes(struct lwm_vqgan *m, int64_t first, int64_t last, const struct lk_view *x, struct lk_view *y,
+			 struct lwm_err *e)
 {
 	*y = *x;
 	for (int64_t i = first; i < last; i++) {
@@ -258,7 +260,7 @@ static int encode_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64
 	LWM_TRY(lwm_vq_prepare(m, n, h, w, false, e));
 	x = lk_view4(m->mem.buf[0], m->mem.act, n, h, w, 3);
 	LWM_TRY(lwm_vq_load(m, rgb, &x, e));
-	LWM_TRY(lwm_vq_forward(m, 0, m->layout.encoder, &x, &y, e));
+	LWM_TRY(forward_nodes(m, 0, m->layout.encoder, &x, &y, e));
 	int64_t latent = m->mem.codes * m->layout.cfg.embed_dim;
 	if (z) {
 		struct lk_view from = lk_view1(y.data, y.dtype, latent), to = lk_view1(m->mem.diff, LK_F32, latent);
@@ -302,8 +304,8 @@ static int decode_pass(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int
 	struct lk_view table = lk_view2(m->codebook, m->mem.act, c->num_embeddings, c->embed_dim);
 	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, m->mem.idx, codes, (size_t)m->mem.codes * sizeof *codes), e));
 	LWM_TRY(lwm_dev_check(m->dev, lk_embed_fwd(m->dev, &q, m->mem.idx, &table, 0), e));
-	LWM_TRY(lwm_vq_forward(m, m->layout.encoder, m->layout.n, &q4, &y, e));
-	return lwm_vq_store(m, &y, rgb, e);
+	LWM_TRY(forward_nodes(m, m->layout.encoder, m->layout.n, &q4, &y, e));
+	return store_pixels(m, &y, rgb, e);
 }
 
 int lwm_vqgan_decode(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int64_t height, int64_t width, uint8_t *rgb,
@@ -314,7 +316,7 @@ int lwm_vqgan_decode(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int64
 	for (int64_t i = 0; i < n * per; i++)
 		if (codes[i] < 0 || codes[i] >= m->layout.cfg.num_embeddings)
 			return lwm_fail(e, LWM_EDATA, "frame %" PRId64 ", code %" PRId64 " is %d: the codebook has 0 to %d",
-					(i / per), (i % per), codes[i],
+					i / per, i % per, codes[i],
 					m->layout.cfg.num_embeddings - 1);
 	for (int64_t i = 0; i < n; i += m->per_pass) {
 		int64_t k = n - i < m->per_pass ? n - i : m->per_pass;

@@ -90,12 +90,8 @@ struct lwm_vqgan {
 /* Makes m->mem for n frames. */
 int lwm_vq_prepare(struct lwm_vqgan *m, int64_t n, int64_t height, int64_t width, bool training, struct lwm_err *e);
 int lwm_vq_check_frames(const struct lwm_vqgan *m, int64_t n, int64_t height, int64_t width, struct lwm_err *e);
-/* Nodes [first, last) from x, without keeping anything; *y is a view of one of mem.buf. */
-int lwm_vq_forward(struct lwm_vqgan *m, int64_t first, int64_t last, const struct lk_view *x, struct lk_view *y,
-		   struct lwm_err *e);
-/* Pixels of the host into x (n,H,W,3) as the net sees them, and back. */
+/* Pixels of the host into x (n,H,W,3) as the net sees them. */
 int lwm_vq_load(struct lwm_vqgan *m, const uint8_t *rgb, const struct lk_view *x, struct lwm_err *e);
-int lwm_vq_store(struct lwm_vqgan *m, const struct lk_view *x, uint8_t *rgb, struct lwm_err *e);
 /* mem.z from the encoder's output, mem.idx and mem.q from mem.z. */
 int lwm_vq_quantize(struct lwm_vqgan *m, const struct lk_view *z, struct lwm_err *e);
 

@@ -3,7 +3,7 @@
  *	type = lwm_objectives[s->objective]
  *	type->check(s, &mesh, e)                       settings alone, no file
  *	lwm_objective_open(&o, type, s, &mesh, dev, e) data, model, sizes
- *	type->init, or a checkpoint; type->attach(o, weights, e)
+ *	weights are drawn by o->tensors or read (save.h); type->attach(o, weights, e)
  *	each step: type->step(o, step, grads, sums, e); sums over the ranks; type->norm(sums), type->render(o, sums, ...)
  *	lwm_objective_free(o)
  *

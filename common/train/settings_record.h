@@ -1,7 +1,7 @@
 /* settings_record.h - the settings of a stage as its checkpoints record them, and what may change when a run is resumed.
  *
  *	lwm_settings_check(s, e)                                   does --allow-change name settings that could be refused?
- *	now = lwm_settings_record(s, data)                           goes into each checkpoint
+ *	now = lwm_settings_record(s, data)                         goes into each checkpoint
  *	lwm_settings_compare(s, before, now, where, e)             resumed: was the run begun with these?
  *
  * Names are those of the options. A setting either decides what is computed, then a resumed run must have the value it was begun
