@@ -549,6 +549,10 @@ flip() { # flip FILE OFFSET: one bit
 	err_has '--start-from model:model: has --heads 4, this stage 8'
 	code 78 train -o bad --steps 2 --start-from checkpoint:first --layers 1
 	err_has 'has --layers 2, this stage 1'
+	# vision tensors may be missing where it is said so
+	code 78 train -o bad --steps 2 --start-from checkpoint:first --vision-codes 16
+	err_has "has no tensor 'model.vision_embed_tokens.weight'"
+	ok train -o sees --steps 1 --start-from text-checkpoint:first --vision-codes 16
 	# so does a tensor that nobody asked for
 	sed 's/"attention_bias": false/"attention_bias": true/' model/config.json >model/config.new
 	rm model/manifest.json
