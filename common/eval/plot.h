@@ -36,7 +36,7 @@ struct lwm_chart {
 	bool log_y; /* values below 1e-12 are drawn there */
 };
 
-/* Local. A whole picture, appended to *out. -LWM_EUSAGE: a text that is no UTF-8; -LWM_EMEMORY: too large. */
+/* Local. A whole picture, appended to *out; what is no UTF-8 in a text is drawn as U+FFFD. -LWM_EMEMORY: too large. */
 int lwm_plot_draw_heatmap(struct lwm_str *out, const struct lwm_heatmap *h, enum lwm_plot_format f, struct lwm_err *e);
 int lwm_plot_draw_chart(struct lwm_str *out, const struct lwm_chart *c, enum lwm_plot_format f, struct lwm_err *e);
 

@@ -23,8 +23,7 @@ static int fail_unknown(const struct lwm_pipe_scope *s, const struct lwm_node *a
 	return lwm_node_fail(at, LWM_EUSAGE, e, "no variable '%s'%s", name, lwm_hint(hint, name, names, n));
 }
 
-/* ${item}: whole; ${item.name}: after the last slash; ${item.stem}: that without its last suffix. */
-/* `part`: what follows "item". */
+/* ${item}: whole; ${item.name}: after the last slash; ${item.stem}: that without its last suffix. part: what follows "item". */
 static int add_item(const struct lwm_pipe_scope *s, const struct lwm_node *at, const char *part, struct lwm_str *out,
 		     struct lwm_err *e)
 {
