@@ -171,7 +171,8 @@ static int conv_own(struct lk_dev *dev, const struct lk_conv_geom *g, int64_t n,
 	size_t most;
 
 	lk_conv_plan_fwd(&m.fwd, g);
-	own->kept = m.wino_fwd ? wino_bytes(&wino) : lk_conv_plan_floats(&m.fwd, lk_image_gemm_of(dev)->nr) * (int64_t)sizeof(float);
+	own->kept = m.wino_fwd ? wino_bytes(&wino)
+			       : lk_conv_plan_floats(&m.fwd, lk_image_gemm_of(dev)->nr) * (int64_t)sizeof(float);
 	lk_cpu_sizing(dev, &most);
 	conv_fwd(dev, &c, &y, &x, NULL);
 	if (back) {

@@ -235,13 +235,13 @@ static void measure_packed(struct gpu_bench *b, struct attention *x, int64_t t, 
 	f = gpu_measure(b, forward, x);
 	fe = gpu_measure(b, forward_each, x);
 	gpu_compute_row(b, "packed row of 1M, forward", f, flop, 0, 0);
-	gpu_add_row(b, "packed row of 1M against its documents, forward", both(f, fe), (double)t / f.best * 1e-6, "Mtok/s", f.best / fe.best,
-		"documents", 1.15, 1.03);
+	gpu_add_row(b, "packed row of 1M against its documents, forward", both(f, fe), (double)t / f.best * 1e-6, "Mtok/s",
+		    f.best / fe.best, "documents", 1.15, 1.03);
 	w = gpu_measure(b, backward, x);
 	we = gpu_measure(b, backward_each, x);
 	gpu_compute_row(b, "packed row of 1M, backward", w, 2.5 * flop, 0, 0);
-	gpu_add_row(b, "packed row of 1M against its documents, backward", both(w, we), (double)t / w.best * 1e-6, "Mtok/s", w.best / we.best,
-		"documents", 1.15, 1.03);
+	gpu_add_row(b, "packed row of 1M against its documents, backward", both(w, we), (double)t / w.best * 1e-6, "Mtok/s",
+		    w.best / we.best, "documents", 1.15, 1.03);
 }
 
 void gpu_part_packed(struct gpu_bench *b)
