@@ -411,7 +411,8 @@ static void *write_one(void *arg)
 {
 	int r = (int)(intptr_t)arg;
 	struct lwm_ckpt_slice s[16];
-	struct lwm_ckpt_out o = { shared.dir, r, TABLE(table, TENSORS), s, cut(s, r, 4, true), LWM_CKPT_TRAINED_ALL, NULL, fill, s };
+	struct lwm_ckpt_out o = { shared.dir, r, TABLE(table, TENSORS), s, cut(s, r, 4, true), LWM_CKPT_TRAINED_ALL,
+				  NULL,       fill, s };
 	shared.rc[r] = lwm_ckpt_write_part(&o, &shared.part[r], NULL);
 	return NULL;
 }
