@@ -109,32 +109,128 @@ void lk_group_free(struct lk_group *g)
 
 /* ---- exchanges ---- */
 
-int lk_group_sum(struct lk_group *g, float *p, int64_t n)
+/* Marks of the group's queue: one for each exchange begun, and one more for those that are joined at once. */
+enum { AT_ONCE = LK_GROUP_BEGUN };
+
+/* After an exchange was queued, or was not (rc): later work on the device waits for it. */
+static int join_now(struct lk_group *g, int rc)
 {
-	struct lk_check c = { g->dev, "group_sum", 0 };
+	rc = rc ? rc : g->dev->ops.group.group_mark(g, AT_ONCE);
+	return rc ? rc : g->dev->ops.group.group_join(g, AT_ONCE);
+}
+
+/* The same; later work waits for it from lk_group_join on. The ticket is taken before the exchange is queued. */
+static int take_ticket(struct lk_group *g, const char *op, int *ticket)
+{
+	for (int i = 0; i < LK_GROUP_BEGUN; i++)
+		if (!(g->begun >> i & 1)) {
+			g->begun |= (uint64_t)1 << i;
+			*ticket = i;
+			return 0;
+		}
+	return lk_fail(g->dev, LK_EINVAL, "%s: more than %d exchanges begun", op, LK_GROUP_BEGUN);
+}
+
+static int mark_ticket(struct lk_group *g, int rc, int *ticket)
+{
+	rc = rc ? rc : g->dev->ops.group.group_mark(g, *ticket);
+	if (rc) {
+		g->begun &= ~((uint64_t)1 << *ticket);
+		*ticket = -1;
+	}
+	return rc;
+}
+
+static int check_sum(struct lk_group *g, const char *op, const float *p, int64_t n)
+{
+	struct lk_check c = { g->dev, op, 0 };
 
 	LK_WANT(&c, n >= 0, "%" PRId64 " values", n);
 	lk_check_ptr(&c, "p", p, n);
-	return c.rc || !n ? c.rc : g->dev->ops.group.group_sum(g, p, n);
+	return c.rc;
 }
 
-int lk_group_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t n)
+static int check_reduce_scatter(struct lk_group *g, const char *op, const float *in, const float *mine, int64_t n)
 {
-	struct lk_check c = { g->dev, "group_reduce_scatter", 0 };
+	struct lk_check c = { g->dev, op, 0 };
 
 	LK_WANT(&c, n >= 0 && n % g->size == 0, "%" PRId64 " values do not divide among %d ranks", n, g->size);
 	lk_check_ptr(&c, "in", in, n);
 	lk_check_ptr(&c, "mine", mine, n);
-	return c.rc || !n ? c.rc : g->dev->ops.group.group_reduce_scatter(g, in, mine, n / g->size);
+	return c.rc;
+}
+
+static int check_allgather(struct lk_group *g, const char *op, const void *mine, size_t bytes, const void *all)
+{
+	struct lk_check c = { g->dev, op, 0 };
+
+	lk_check_ptr(&c, "mine", mine, bytes > 0);
+	lk_check_ptr(&c, "all", all, bytes > 0);
+	return c.rc;
+}
+
+int lk_group_sum(struct lk_group *g, float *p, int64_t n)
+{
+	int rc = check_sum(g, "group_sum", p, n);
+
+	return rc || !n ? rc : join_now(g, g->dev->ops.group.group_sum(g, p, n));
+}
+
+int lk_group_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t n)
+{
+	int rc = check_reduce_scatter(g, "group_reduce_scatter", in, mine, n);
+
+	return rc || !n ? rc : join_now(g, g->dev->ops.group.group_reduce_scatter(g, in, mine, n / g->size));
 }
 
 int lk_group_allgather(struct lk_group *g, const void *mine, size_t bytes, void *all)
 {
-	struct lk_check c = { g->dev, "group_allgather", 0 };
+	int rc = check_allgather(g, "group_allgather", mine, bytes, all);
 
-	lk_check_ptr(&c, "mine", mine, bytes > 0);
-	lk_check_ptr(&c, "all", all, bytes > 0);
-	return c.rc || !bytes ? c.rc : g->dev->ops.group.group_allgather(g, mine, bytes, all);
+	return rc || !bytes ? rc : join_now(g, g->dev->ops.group.group_allgather(g, mine, bytes, all));
+}
+
+int lk_group_begin_sum(struct lk_group *g, float *p, int64_t n, int *ticket)
+{
+	int rc = check_sum(g, "group_begin_sum", p, n);
+
+	*ticket = -1;
+	if (rc || !n)
+		return rc;
+	rc = take_ticket(g, "group_begin_sum", ticket);
+	return rc ? rc : mark_ticket(g, g->dev->ops.group.group_sum(g, p, n), ticket);
+}
+
+int lk_group_begin_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t n, int *ticket)
+{
+	int rc = check_reduce_scatter(g, "group_begin_reduce_scatter", in, mine, n);
+
+	*ticket = -1;
+	if (rc || !n)
+		return rc;
+	rc = take_ticket(g, "group_begin_reduce_scatter", ticket);
+	return rc ? rc : mark_ticket(g, g->dev->ops.group.group_reduce_scatter(g, in, mine, n / g->size), ticket);
+}
+
+int lk_group_begin_allgather(struct lk_group *g, const void *mine, size_t bytes, void *all, int *ticket)
+{
+	int rc = check_allgather(g, "group_begin_allgather", mine, bytes, all);
+
+	*ticket = -1;
+	if (rc || !bytes)
+		return rc;
+	rc = take_ticket(g, "group_begin_allgather", ticket);
+	return rc ? rc : mark_ticket(g, g->dev->ops.group.group_allgather(g, mine, bytes, all), ticket);
+}
+
+int lk_group_join(struct lk_group *g, int ticket)
+{
+	if (ticket == -1)
+		return 0;
+	if (ticket < 0 || ticket >= LK_GROUP_BEGUN || !(g->begun >> ticket & 1))
+		return lk_fail(g->dev, LK_EINVAL, "group_join: %d is no exchange begun", ticket);
+	g->begun &= ~((uint64_t)1 << ticket);
+	return g->dev->ops.group.group_join(g, ticket);
 }
 
 int lk_group_start(struct lk_group *g, int to, const void *send, size_t send_bytes, int from, void *recv, size_t recv_bytes)

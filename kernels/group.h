@@ -9,12 +9,14 @@
  *	lk_group_start(g, right, mine, n, left, other, n);       runs beside what dev is given next
  *	lk_attn_fwd(dev, ...);
  *	lk_group_finish(g);                                      later work on dev may use what arrived
+ *	lk_group_begin_allgather(g, mine, bytes, all, &ticket);  runs beside, too
+ *	lk_group_join(g, ticket);                                later work on dev may use all
  *	lk_group_settle(g);  lk_group_free(g);
  *
  * Every call is made by all ranks in the same order, except those marked local. A group has a queue of its own: an exchange
  * begins there when all that was called on the device before is done, and runs beside what the device is given next, until
- * lk_group_finish makes later work of the device wait for it. No call waits on the host but lk_group_new, lk_group_settle and
- * lk_group_free. Sums are fp32, in an order that follows from the number of ranks and the wiring between their GPUs: the same bits
+ * lk_group_finish or lk_group_join makes later work of the device wait for it. No call waits on the host but lk_group_new,
+ * lk_group_settle and lk_group_free. Sums are fp32, in an order that follows from the number of ranks and the wiring between their GPUs: the same bits
  * on every run of the same allocation. A rank that is lost shows in lk_group_settle; after a failure (LK_EDEVICE) the group is of
  * no more use. The sentence is in lk_dev_error of the group's device.
  */
@@ -27,7 +29,7 @@
 extern "C" {
 #endif
 
-enum { LK_GROUP_ID = 128, LK_GROUP_PLACE = 16 /* bytes */, LK_GROUP_INFLIGHT = 8 /* exchanges */ };
+enum { LK_GROUP_ID = 128, LK_GROUP_PLACE = 16 /* bytes */, LK_GROUP_INFLIGHT = 8, LK_GROUP_BEGUN = 32 /* exchanges */ };
 struct lk_group;
 
 /* Local. What no two ranks may share: a number of the GPU's own. LK_EUNSUP with the reason where this device cannot group. */
@@ -46,6 +48,12 @@ int lk_group_sum(struct lk_group *g, float *p, int64_t n);
 int lk_group_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t n);
 /* all (size * bytes) = every rank's mine, in order of ranks; mine may be its own place in all. */
 int lk_group_allgather(struct lk_group *g, const void *mine, size_t bytes, void *all);
+/* The same, which later work on the device does not wait for before lk_group_join; until then it leaves both buffers alone.
+ * *ticket: which one, -1 when there was nothing to do. Joined in any order; at most LK_GROUP_BEGUN are begun and not joined. */
+int lk_group_begin_sum(struct lk_group *g, float *p, int64_t n, int *ticket);
+int lk_group_begin_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t n, int *ticket);
+int lk_group_begin_allgather(struct lk_group *g, const void *mine, size_t bytes, void *all, int *ticket);
+int lk_group_join(struct lk_group *g, int ticket); /* local */
 /* One send and one receive at once; 0 bytes: nothing that way. At most LK_GROUP_INFLIGHT are in flight. */
 int lk_group_start(struct lk_group *g, int to, const void *send, size_t send_bytes, int from, void *recv, size_t recv_bytes);
 int lk_group_finish(struct lk_group *g); /* the oldest one in flight: later work on the device begins after it */

@@ -20,7 +20,7 @@
 #include "kernels/kernels.h"
 #include "kernels/number.h"
 
-#define LK_ABI 6 /* of struct lk_ops and struct lk_dev; a backend in a shared object refuses another one */
+#define LK_ABI 7 /* of struct lk_ops and struct lk_dev; a backend in a shared object refuses another one */
 
 /* ---- device.h ---- */
 
@@ -188,9 +188,12 @@ struct lk_group_ops {
 	 * was made. */
 	int (*group_new)(struct lk_dev *dev, struct lk_group *g, const unsigned char *id);
 	void (*group_free)(struct lk_group *g); /* frees impl alone, which is not NULL */
+	/* queued in the group, after what the device was given before; the device's later work does not wait */
 	int (*group_sum)(struct lk_group *g, float *p, int64_t n);
 	int (*group_reduce_scatter)(struct lk_group *g, const float *in, float *mine, int64_t n); /* n: elements of one slice */
 	int (*group_allgather)(struct lk_group *g, const void *mine, size_t bytes, void *all);
+	int (*group_mark)(struct lk_group *g, int i); /* mark i, 0 <= i <= LK_GROUP_BEGUN: what the group was given until now */
+	int (*group_join)(struct lk_group *g, int i); /* the device's later work waits for mark i */
 	int (*group_start)(struct lk_group *g, int to, const void *send, size_t send_bytes, int from, void *recv,
 			   size_t recv_bytes);
 	int (*group_finish)(struct lk_group *g); /* called once for each start, in their order */
@@ -250,6 +253,7 @@ struct lk_group {
 	struct lk_dev *dev;
 	int rank, size;
 	int inflight;   /* exchanges started and not finished */
+	uint64_t begun; /* bit i: ticket i is out */
 	double seconds; /* how long to wait for other ranks */
 	void *impl;     /* of the backend */
 };

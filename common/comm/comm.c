@@ -1,6 +1,5 @@
-/* Collectives on top of what a body moves. A float sum is an all-to-all of slices, a local sum in rank order, and an all-gather:
- * the volume of a ring all-reduce, with a result that depends neither on timing nor on the body. Sums of doubles and maxima are
- * few values: everyone gathers all and works them out. */
+/* Collectives on top of what a body moves: blocking ones, which wait their turn behind what was begun, and those that begin. Float
+ * sums are in comm_sum.c. Sums of doubles and maxima are few values: everyone gathers all and works them out. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,9 +13,16 @@ struct lwm_comm *lwm_comm_new_handle(const struct lwm_comm_ops *ops, int rank, i
 	struct lwm_comm *c = calloc(1, sizeof *c);
 	if (!c)
 		return NULL;
-	*c = (struct lwm_comm){ .ops = ops, .rank = rank, .size = size, .impl = impl };
-	if (size > 1 && !(c->work = malloc(2 * sizeof(float) * LWM_COMM_CHUNK))) {
-		free(c);
+	c->ops = ops;
+	c->rank = rank;
+	c->size = size;
+	c->impl = impl;
+	if (size > 1) {
+		c->work = malloc(2 * sizeof(float) * LWM_COMM_CHUNK);
+		c->queue = lwm_comm_queue_new(c);
+	}
+	if (size > 1 && !(c->work && c->queue)) {
+		lwm_comm_free_handle(c);
 		return NULL;
 	}
 	return c;
@@ -24,22 +30,42 @@ struct lwm_comm *lwm_comm_new_handle(const struct lwm_comm_ops *ops, int rank, i
 
 void lwm_comm_free_handle(struct lwm_comm *c)
 {
+	lwm_comm_queue_free(c->queue);
 	free(c->work);
 	free(c);
 }
 
-/* Every call that waits for other ranks goes through here: the watchdog is more patient then. */
-static int end_wait(int rc)
+/* Every call that waits for other ranks stands between these: the watchdog is more patient then. */
+static void begin_wait(struct lwm_comm *c)
 {
+	lwm_watchdog_wait(true);
+	atomic_fetch_add(&c->waiting, 1);
+}
+
+static int end_wait(struct lwm_comm *c, int rc)
+{
+	atomic_fetch_sub(&c->waiting, 1);
 	lwm_watchdog_wait(false);
 	return rc;
 }
-#define WAIT(call) (lwm_watchdog_wait(true), end_wait(call))
+#define WAIT(c, call) (begin_wait(c), end_wait(c, call))
+
+/* The same for collectives: what was begun comes first. */
+static void begin_turn(struct lwm_comm *c)
+{
+	begin_wait(c);
+	if (c->queue)
+		lwm_comm_queue_drain(c->queue);
+}
+#define TURN(c, call) (begin_turn(c), end_wait(c, call))
 
 void lwm_comm_free(struct lwm_comm *c)
 {
-	if (c)
-		c->ops->free(c);
+	if (!c)
+		return;
+	lwm_comm_queue_free(c->queue); /* its thread uses the body */
+	c->queue = NULL;
+	c->ops->free(c);
 }
 
 int lwm_comm_rank(const struct lwm_comm *c)
@@ -52,133 +78,209 @@ int lwm_comm_size(const struct lwm_comm *c)
 	return c->size;
 }
 
+uint64_t lwm_comm_sent(const struct lwm_comm *c)
+{
+	return atomic_load(&c->sent);
+}
+
+void lwm_comm_add_sent(struct lwm_comm *c, uint64_t bytes)
+{
+	atomic_fetch_add(&c->sent, bytes);
+}
+
+/* So many bytes to each of the others. */
+static void send_each(struct lwm_comm *c, uint64_t bytes)
+{
+	lwm_comm_add_sent(c, (uint64_t)(c->size - 1) * bytes);
+}
+
 int lwm_comm_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e)
 {
 	*out = NULL;
-	return WAIT(c->ops->split(c, color, key, out, e));
+	return TURN(c, c->ops->split(c, color, key, out, e));
 }
 
 int lwm_comm_barrier(struct lwm_comm *c, struct lwm_err *e)
 {
-	return c->size == 1 ? 0 : WAIT(c->ops->barrier(c, e));
+	return c->size == 1 ? 0 : TURN(c, c->ops->barrier(c, e));
 }
 
 int lwm_comm_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e)
 {
-	return c->size == 1 || !bytes ? 0 : WAIT(c->ops->bcast(c, p, bytes, root, e));
+	if (c->size == 1 || !bytes)
+		return 0;
+	if (c->rank == root)
+		send_each(c, bytes);
+	return TURN(c, c->ops->bcast(c, p, bytes, root, e));
 }
 
-int lwm_comm_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e)
-{
-	if (c->size == 1) {
-		memmove(all, mine, bytes);
-		return 0;
-	}
-	return bytes ? WAIT(c->ops->allgather(c, mine, bytes, all, e)) : 0;
-}
+/* ---- all-gather, float sums ---- */
 
 int64_t lwm_comm_work(int size, int64_t n)
 {
 	return size < 2 ? 0 : 2 * (int64_t)sizeof(float) * (n < LWM_COMM_CHUNK ? n : LWM_COMM_CHUNK);
 }
 
-/* Sums `size` slices of n floats, in rank order. */
-static void sum_slices(float *out, const float *slices, int size, int64_t n)
+/* In a group of one, where mine may be its own place. */
+static int keep_alone(void *out, const void *in, size_t bytes)
 {
-	memcpy(out, slices, (size_t)n * sizeof *out);
-	for (int r = 1; r < size; r++)
-		for (int64_t i = 0; i < n; i++)
-			out[i] += slices[r * n + i];
+	if (out != in && bytes)
+		memmove(out, in, bytes);
+	return 0;
 }
 
-/* One chunk of at most LWM_COMM_CHUNK floats: every rank sums one slice, then all slices are gathered. */
-static int sum_chunk(struct lwm_comm *c, float *p, int64_t n, struct lwm_err *e)
+static int check_slices(const struct lwm_comm *c, int64_t n, struct lwm_err *e)
 {
-	int64_t slice = (n + c->size - 1) / c->size;
-	float *in = c->work, *got = c->work + LWM_COMM_CHUNK;
-	size_t bytes = (size_t)slice * sizeof *p;
-	memcpy(in, p, (size_t)n * sizeof *p);
-	memset(in + n, 0, (size_t)(slice * c->size - n) * sizeof *p);
-	LWM_TRY(WAIT(c->ops->alltoall(c, in, got, bytes, e)));
-	sum_slices(in, got, c->size, slice);
-	LWM_TRY(WAIT(c->ops->allgather(c, in, bytes, got, e)));
-	memcpy(p, got, (size_t)n * sizeof *p);
-	return 0;
+	return n % c->size == 0 ? 0 : lwm_fail(e, LWM_EINTERNAL, "reduce-scatter of %" PRId64 " values over %d ranks", n, c->size);
+}
+
+int lwm_comm_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e)
+{
+	if (c->size == 1 || !bytes)
+		return keep_alone(all, mine, bytes);
+	send_each(c, bytes);
+	return TURN(c, c->ops->now.allgather(c, mine, bytes, all, e));
 }
 
 int lwm_comm_sum_f32(struct lwm_comm *c, float *p, int64_t n, struct lwm_err *e)
 {
-	if (c->size == 1)
+	if (c->size == 1 || !n)
 		return 0;
-	int64_t most = LWM_COMM_CHUNK - c->size; /* room for rounding the slices up */
-	for (int64_t i = 0; i < n; i += most)
-		LWM_TRY(sum_chunk(c, p + i, n - i < most ? n - i : most, e));
-	return 0;
+	send_each(c, 2 * sizeof *p * (uint64_t)((n + c->size - 1) / c->size));
+	return TURN(c, lwm_comm_move_sum(c, &c->ops->now, p, n, e));
 }
 
 int lwm_comm_reduce_scatter_f32(struct lwm_comm *c, const float *in, float *mine, int64_t n, struct lwm_err *e)
 {
-	int64_t slice = n / c->size, most = LWM_COMM_CHUNK / c->size;
-	if (n % c->size)
-		return lwm_fail(e, LWM_EINTERNAL, "reduce-scatter of %" PRId64 " values over %d ranks", n, c->size);
-	if (c->size == 1) {
-		memmove(mine, in, (size_t)n * sizeof *in);
-		return 0;
-	}
-	for (int64_t i = 0; i < slice; i += most) {
-		int64_t k = slice - i < most ? slice - i : most;
-		float *send = c->work, *got = c->work + LWM_COMM_CHUNK;
-		for (int r = 0; r < c->size; r++)
-			memcpy(send + r * k, in + r * slice + i, (size_t)k * sizeof *in);
-		LWM_TRY(WAIT(c->ops->alltoall(c, send, got, (size_t)k * sizeof *in, e)));
-		sum_slices(mine + i, got, c->size, k);
-	}
+	LWM_TRY(check_slices(c, n, e));
+	if (c->size == 1 || !n)
+		return keep_alone(mine, in, (size_t)n * sizeof *in);
+	send_each(c, sizeof *in * (uint64_t)(n / c->size));
+	return TURN(c, lwm_comm_move_scatter(c, &c->ops->now, in, mine, n, e));
+}
+
+/* ---- the same behind computation ---- */
+
+static int carry_gather(struct lwm_comm *c, const struct lwm_comm_task *t, struct lwm_err *e)
+{
+	return c->ops->beside.allgather(c, t->in, (size_t)t->n, t->out, e);
+}
+
+static int carry_sum(struct lwm_comm *c, const struct lwm_comm_task *t, struct lwm_err *e)
+{
+	return lwm_comm_move_sum(c, &c->ops->beside, t->out, t->n, e);
+}
+
+static int carry_scatter(struct lwm_comm *c, const struct lwm_comm_task *t, struct lwm_err *e)
+{
+	return lwm_comm_move_scatter(c, &c->ops->beside, t->in, t->out, t->n, e);
+}
+
+static int begin_task(struct lwm_comm *c, struct lwm_comm_task t, uint64_t each, struct lwm_comm_op **op, struct lwm_err *e)
+{
+	LWM_TRY(lwm_comm_queue_begin(c->queue, &t, op, e));
+	send_each(c, each);
 	return 0;
+}
+
+int lwm_comm_begin_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_comm_op **op,
+			     struct lwm_err *e)
+{
+	*op = NULL;
+	if (c->size == 1 || !bytes)
+		return keep_alone(all, mine, bytes);
+	return begin_task(c, (struct lwm_comm_task){ carry_gather, mine, all, (int64_t)bytes }, bytes, op, e);
+}
+
+int lwm_comm_begin_sum_f32(struct lwm_comm *c, float *p, int64_t n, struct lwm_comm_op **op, struct lwm_err *e)
+{
+	*op = NULL;
+	if (c->size == 1 || !n)
+		return 0;
+	return begin_task(c, (struct lwm_comm_task){ carry_sum, NULL, p, n },
+			  2 * sizeof *p * (uint64_t)((n + c->size - 1) / c->size), op, e);
+}
+
+int lwm_comm_begin_reduce_scatter_f32(struct lwm_comm *c, const float *in, float *mine, int64_t n, struct lwm_comm_op **op,
+				      struct lwm_err *e)
+{
+	*op = NULL;
+	LWM_TRY(check_slices(c, n, e));
+	if (c->size == 1 || !n)
+		return keep_alone(mine, in, (size_t)n * sizeof *in);
+	return begin_task(c, (struct lwm_comm_task){ carry_scatter, in, mine, n }, sizeof *in * (uint64_t)(n / c->size), op, e);
+}
+
+int lwm_comm_wait(struct lwm_comm *c, struct lwm_comm_op *op, struct lwm_err *e)
+{
+	return op ? WAIT(c, lwm_comm_queue_wait(c->queue, op, e)) : 0;
+}
+
+/* ---- few values: all are gathered ---- */
+
+/* Everyone's values of 8 bytes (size * n), in rank order; the caller frees them. NULL: *rc says why. what: for the sentence. */
+static void *gather_values(struct lwm_comm *c, const void *p, int64_t n, const char *what, int *rc, struct lwm_err *e)
+{
+	const size_t bytes = (size_t)n * 8;
+	void *all = malloc(bytes * (size_t)c->size);
+	*rc = all ? lwm_comm_allgather(c, p, bytes, all, e) :
+		    lwm_fail(e, LWM_EMEMORY, "out of memory for %s of %" PRId64 " values", what, n);
+	if (*rc == 0)
+		return all;
+	free(all);
+	return NULL;
 }
 
 int lwm_comm_sum_f64(struct lwm_comm *c, double *p, int64_t n, struct lwm_err *e)
 {
+	int rc;
 	if (c->size == 1 || n == 0)
 		return 0;
-	double *all = malloc((size_t)n * (size_t)c->size * sizeof *all);
+	double *all = gather_values(c, p, n, "a sum", &rc, e);
 	if (!all)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for a sum of %" PRId64 " values", n);
-	int rc = WAIT(c->ops->allgather(c, p, (size_t)n * sizeof *p, all, e));
-	for (int64_t i = 0; rc == 0 && i < n; i++) {
+		return rc;
+	for (int64_t i = 0; i < n; i++) {
 		p[i] = 0;
 		for (int r = 0; r < c->size; r++)
 			p[i] += all[r * n + i];
 	}
 	free(all);
-	return rc;
+	return 0;
 }
 
 int lwm_comm_max_i64(struct lwm_comm *c, int64_t *p, int64_t n, struct lwm_err *e)
 {
+	int rc;
 	if (c->size == 1 || n == 0)
 		return 0;
-	int64_t *all = malloc((size_t)n * (size_t)c->size * sizeof *all);
+	int64_t *all = gather_values(c, p, n, "a maximum", &rc, e);
 	if (!all)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for a maximum of %" PRId64 " values", n);
-	int rc = WAIT(c->ops->allgather(c, p, (size_t)n * sizeof *p, all, e));
-	for (int64_t i = 0; rc == 0 && i < n; i++)
+		return rc;
+	for (int64_t i = 0; i < n; i++)
 		for (int r = 0; r < c->size; r++)
 			if (all[r * n + i] > p[i])
 				p[i] = all[r * n + i];
 	free(all);
-	return rc;
+	return 0;
 }
+
+/* ---- exchanges ---- */
 
 int lwm_comm_start(struct lwm_comm *c, int to, const void *send, size_t send_bytes, int from, void *recv,
 		   size_t recv_bytes, struct lwm_err *e)
 {
-	return c->ops->start(c, to, send, send_bytes, from, recv, recv_bytes, e);
+	LWM_TRY(c->ops->start(c, to, send, send_bytes, from, recv, recv_bytes, e));
+	if (to != c->rank)
+		lwm_comm_add_sent(c, send_bytes);
+	return c->ops->advance && c->queue ? lwm_comm_queue_advance(c->queue, e) : 0;
 }
 
 int lwm_comm_finish(struct lwm_comm *c, struct lwm_err *e)
 {
-	return WAIT(c->ops->finish(c, e));
+	return WAIT(c, c->ops->finish(c, e));
 }
+
+/* ---- agreement ---- */
 
 /* From worst to none: a failure of one's own, one that was heard of, a stop that was asked for, nothing. */
 static int severity_of(int rc, const struct lwm_err *e)
@@ -194,7 +296,7 @@ static int find_worst(struct lwm_comm *c, int rc, int *worst, int *code, struct 
 	int mine[2] = { rc, severity_of(rc, e) }, some[64][2], (*all)[2] = some, r = 0;
 	if (c->size > 64 && !(all = malloc((size_t)c->size * sizeof *all)))
 		return lwm_fail(e, LWM_EMEMORY, "out of memory while %d ranks agree", c->size);
-	r = WAIT(c->ops->allgather(c, mine, sizeof mine, all, e));
+	r = TURN(c, c->ops->now.allgather(c, mine, sizeof mine, all, e));
 	*worst = 0;
 	for (int i = 1; r == 0 && i < c->size; i++)
 		if (all[i][1] > all[*worst][1])
@@ -215,7 +317,7 @@ int lwm_agree(struct lwm_comm *c, int rc, struct lwm_err *e)
 	if (code >= 0)
 		return 0;
 	memcpy(msg, e->msg, sizeof msg);
-	LWM_TRY(WAIT(c->ops->bcast(c, msg, sizeof msg, worst, e)));
+	LWM_TRY(TURN(c, c->ops->bcast(c, msg, sizeof msg, worst, e)));
 	if (c->rank != worst) {
 		lwm_err_clear(e);
 		lwm_fail(e, -code, "rank %d: %s", worst, msg);

@@ -1,6 +1,8 @@
-/* Threads as ranks: one process, shared memory. A message is a pointer that the receiver copies from.
+/* Threads as ranks: one process, shared memory. A message is a pointer that the receiver copies from, and in a collective all read
+ * what each of them shows.
  *
- * A rank that returns with an error breaks the group: everyone who waits then, or later, gets LWM_ERANK instead of hanging.
+ * A rank that returns with an error breaks its group and all that were split from it: everyone who waits then, or later, gets
+ * LWM_ERANK instead of hanging; but not before the others have done reading what it shows, since its memory may go then.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -18,14 +20,26 @@ struct message {
 struct channel {
 	struct message box[LWM_COMM_INFLIGHT];
 	unsigned put, taken;
+	bool reading; /* the receiver copies */
+};
+
+/* A group and all that were split from it. Its lock comes before theirs. */
+struct family {
+	pthread_mutex_t lock;
+	struct group *first;
+	int refs; /* groups, and lwm_comm_threads */
+	bool broken;
 };
 
 struct group {
 	int size, refs;
+	struct family *family;
+	struct group *next; /* of the family */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	int arrived;
 	unsigned turn;
+	int reading; /* ranks that read what others show */
 	bool broken;
 	const void **slot;       /* per rank: what it shows to the others during a collective */
 	struct channel *channel; /* from * size + to */
@@ -44,7 +58,63 @@ struct rank_impl {
 	unsigned first, last;
 };
 
-static struct group *group_new(int size)
+static struct family *family_new(void)
+{
+	struct family *f = calloc(1, sizeof *f);
+	if (!f)
+		return NULL;
+	pthread_mutex_init(&f->lock, NULL);
+	f->refs = 1;
+	return f;
+}
+
+static void family_release(struct family *f)
+{
+	pthread_mutex_lock(&f->lock);
+	int left = --f->refs;
+	pthread_mutex_unlock(&f->lock);
+	if (left)
+		return;
+	pthread_mutex_destroy(&f->lock);
+	free(f);
+}
+
+static void family_break(struct family *f)
+{
+	pthread_mutex_lock(&f->lock);
+	f->broken = true;
+	for (struct group *g = f->first; g; g = g->next) {
+		pthread_mutex_lock(&g->lock);
+		g->broken = true;
+		pthread_cond_broadcast(&g->wake);
+		pthread_mutex_unlock(&g->lock);
+	}
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void join_family(struct group *g, struct family *f)
+{
+	pthread_mutex_lock(&f->lock);
+	g->family = f;
+	g->next = f->first;
+	g->broken = f->broken;
+	f->first = g;
+	f->refs++;
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void leave_family(struct group *g)
+{
+	pthread_mutex_lock(&g->family->lock);
+	struct group **at = &g->family->first;
+	while (*at != g)
+		at = &(*at)->next;
+	*at = g->next;
+	pthread_mutex_unlock(&g->family->lock);
+	family_release(g->family);
+}
+
+static struct group *group_new(int size, struct family *f)
 {
 	struct group *g = calloc(1, sizeof *g);
 	if (!g)
@@ -60,6 +130,7 @@ static struct group *group_new(int size)
 	}
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->wake, NULL);
+	join_family(g, f);
 	return g;
 }
 
@@ -70,19 +141,12 @@ static void group_release(struct group *g)
 	pthread_mutex_unlock(&g->lock);
 	if (left)
 		return;
+	leave_family(g);
 	pthread_cond_destroy(&g->wake);
 	pthread_mutex_destroy(&g->lock);
 	free(g->slot);
 	free(g->channel);
 	free(g);
-}
-
-static void group_break(struct group *g)
-{
-	pthread_mutex_lock(&g->lock);
-	g->broken = true;
-	pthread_cond_broadcast(&g->wake);
-	pthread_mutex_unlock(&g->lock);
 }
 
 static struct group *group_of(struct lwm_comm *c)
@@ -95,27 +159,40 @@ static int fail_lost(struct lwm_err *e)
 	return lwm_fail(e, LWM_ERANK, "another rank left the group with an error");
 }
 
-static int thread_barrier(struct lwm_comm *c, struct lwm_err *e)
+/* What a meeting of all ranks is for: nothing else; from here on they read what each shows; none of them does any longer. */
+enum meeting { MEET, SHOWN, READ };
+
+static int meet_ranks(struct lwm_comm *c, enum meeting what, struct lwm_err *e)
 {
 	struct group *g = group_of(c);
 	pthread_mutex_lock(&g->lock);
 	unsigned turn = g->turn;
-	if (++g->arrived == g->size) {
+	if (what == READ && --g->reading == 0)
+		pthread_cond_broadcast(&g->wake);
+	if (!g->broken && ++g->arrived == g->size) {
 		g->arrived = 0;
 		g->turn++;
+		g->reading = what == SHOWN ? g->size : 0;
 		pthread_cond_broadcast(&g->wake);
 	}
 	while (turn == g->turn && !g->broken)
 		pthread_cond_wait(&g->wake, &g->lock);
 	bool ok = turn != g->turn;
+	while (!ok && what == READ && g->reading)
+		pthread_cond_wait(&g->wake, &g->lock);
 	pthread_mutex_unlock(&g->lock);
 	return ok ? 0 : fail_lost(e);
+}
+
+static int thread_barrier(struct lwm_comm *c, struct lwm_err *e)
+{
+	return meet_ranks(c, MEET, e);
 }
 
 static int show_pointer(struct lwm_comm *c, const void *p, struct lwm_err *e)
 {
 	group_of(c)->slot[c->rank] = p;
-	return thread_barrier(c, e);
+	return meet_ranks(c, SHOWN, e);
 }
 
 static int thread_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, struct lwm_err *e)
@@ -123,7 +200,7 @@ static int thread_bcast(struct lwm_comm *c, void *p, size_t bytes, int root, str
 	LWM_TRY(show_pointer(c, p, e));
 	if (c->rank != root)
 		memcpy(p, group_of(c)->slot[root], bytes);
-	return thread_barrier(c, e);
+	return meet_ranks(c, READ, e);
 }
 
 static int thread_allgather(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e)
@@ -132,16 +209,16 @@ static int thread_allgather(struct lwm_comm *c, const void *mine, size_t bytes, 
 	for (int r = 0; r < c->size; r++)
 		if (group_of(c)->slot[r] != (char *)all + (size_t)r * bytes)
 			memcpy((char *)all + (size_t)r * bytes, group_of(c)->slot[r], bytes);
-	return thread_barrier(c, e);
+	return meet_ranks(c, READ, e);
 }
 
-static int thread_alltoall(struct lwm_comm *c, const void *send, void *recv, size_t bytes, struct lwm_err *e)
+static int thread_alltoall(struct lwm_comm *c, const void *send, size_t stride, void *recv, size_t bytes, struct lwm_err *e)
 {
 	LWM_TRY(show_pointer(c, send, e));
 	for (int r = 0; r < c->size; r++)
 		memcpy((char *)recv + (size_t)r * bytes,
-		       (const char *)group_of(c)->slot[r] + (size_t)c->rank * bytes, bytes);
-	return thread_barrier(c, e);
+		       (const char *)group_of(c)->slot[r] + (size_t)c->rank * stride, bytes);
+	return meet_ranks(c, READ, e);
 }
 
 static int thread_start(struct lwm_comm *c, int to, const void *send, size_t send_bytes, int from, void *recv,
@@ -171,20 +248,22 @@ static int take_message(struct lwm_comm *c, const struct pending *p, struct lwm_
 	pthread_mutex_lock(&g->lock);
 	while (ch->put == ch->taken && !g->broken)
 		pthread_cond_wait(&g->wake, &g->lock);
-	bool ok = ch->put != ch->taken;
+	bool ok = !g->broken;
+	ch->reading = ok;
 	struct message m = ok ? ch->box[ch->taken % LWM_COMM_INFLIGHT] : (struct message){ NULL, 0 };
 	pthread_mutex_unlock(&g->lock);
 	if (!ok)
 		return fail_lost(e);
-	if (m.bytes != p->recv_bytes)
-		return lwm_fail(e, LWM_EINTERNAL, "rank %d sent %zu bytes where rank %d expected %zu", p->from, m.bytes,
-				c->rank, p->recv_bytes);
-	memcpy(p->recv, m.p, m.bytes);
+	bool fits = m.bytes == p->recv_bytes;
+	if (fits)
+		memcpy(p->recv, m.p, m.bytes);
 	pthread_mutex_lock(&g->lock);
-	ch->taken++;
+	ch->reading = false;
+	ch->taken += fits;
 	pthread_cond_broadcast(&g->wake);
 	pthread_mutex_unlock(&g->lock);
-	return 0;
+	return fits ? 0 : lwm_fail(e, LWM_EINTERNAL, "rank %d sent %zu bytes where rank %d expected %zu", p->from, m.bytes,
+				   c->rank, p->recv_bytes);
 }
 
 static int thread_finish(struct lwm_comm *c, struct lwm_err *e)
@@ -199,7 +278,7 @@ static int thread_finish(struct lwm_comm *c, struct lwm_err *e)
 		return 0;
 	struct channel *ch = &r->g->channel[c->rank * c->size + p->to];
 	pthread_mutex_lock(&r->g->lock);
-	while ((int)(ch->taken - p->ticket) <= 0 && !r->g->broken)
+	while ((int)(ch->taken - p->ticket) <= 0 && (!r->g->broken || ch->reading))
 		pthread_cond_wait(&r->g->wake, &r->g->lock);
 	bool ok = (int)(ch->taken - p->ticket) > 0;
 	pthread_mutex_unlock(&r->g->lock);
@@ -216,7 +295,7 @@ static void thread_free(struct lwm_comm *c)
 static void thread_abort(struct lwm_comm *c, int status)
 {
 	(void)status;
-	group_break(group_of(c));
+	family_break(group_of(c)->family);
 }
 
 static int thread_split(struct lwm_comm *c, int color, int key, struct lwm_comm **out, struct lwm_err *e);
@@ -226,8 +305,8 @@ static const struct lwm_comm_ops ops = { .free = thread_free,
 					 .split = thread_split,
 					 .barrier = thread_barrier,
 					 .bcast = thread_bcast,
-					 .allgather = thread_allgather,
-					 .alltoall = thread_alltoall,
+					 .now = { thread_allgather, thread_alltoall },
+					 .beside = { thread_allgather, thread_alltoall },
 					 .start = thread_start,
 					 .finish = thread_finish };
 
@@ -269,11 +348,11 @@ static int thread_split(struct lwm_comm *c, int color, int key, struct lwm_comm 
 	LWM_GO(thread_allgather(c, mine, sizeof mine, all, e));
 	find_place((const int(*)[2])all, c->size, c->rank, &rank, &size, &leader);
 	if (leader == c->rank && color >= 0)
-		g = group_new(size);
+		g = group_new(size, group_of(c)->family);
 	LWM_GO(show_pointer(c, g, e));
 	if (color >= 0)
 		g = (struct group *)(uintptr_t)group_of(c)->slot[leader];
-	LWM_GO(thread_barrier(c, e));
+	LWM_GO(meet_ranks(c, READ, e));
 	if (color >= 0 && !(g && (*out = new_member(g, rank))))
 		rc = lwm_fail(e, LWM_EMEMORY, "out of memory while splitting a communicator");
 out:
@@ -296,7 +375,7 @@ static void *rank_main(void *p)
 	struct start *s = p;
 	s->rc = s->fn(s->c, s->arg, &s->e);
 	if (s->rc < 0)
-		group_break(group_of(s->c));
+		family_break(group_of(s->c)->family);
 	return NULL;
 }
 
@@ -319,7 +398,8 @@ static int first_cause(const struct start *s, int n, struct lwm_err *e)
 
 int lwm_comm_threads(int n, lwm_rank_fn *fn, void *arg, struct lwm_err *e)
 {
-	struct group *g = group_new(n);
+	struct family *family = family_new();
+	struct group *g = family ? group_new(n, family) : NULL;
 	struct start *s = calloc((size_t)n, sizeof *s);
 	int made = 0, rc = 0;
 	while (g && s && made < n && (s[made].c = new_member(g, made))) {
@@ -332,7 +412,7 @@ int lwm_comm_threads(int n, lwm_rank_fn *fn, void *arg, struct lwm_err *e)
 	for (int i = 0; rc == 0 && i < n; i++) {
 		s[i].running = pthread_create(&s[i].thread, NULL, rank_main, &s[i]) == 0;
 		if (!s[i].running) {
-			group_break(g);
+			family_break(family);
 			rc = lwm_fail(e, LWM_EMEMORY, "cannot start thread %d of %d", i, n);
 		}
 	}
@@ -344,9 +424,11 @@ int lwm_comm_threads(int n, lwm_rank_fn *fn, void *arg, struct lwm_err *e)
 	if (g)
 		g->refs = made ? made : 1;
 	for (int i = 0; i < made; i++)
-		thread_free(s[i].c);
+		lwm_comm_free(s[i].c);
 	if (g && !made)
 		group_release(g);
+	if (family)
+		family_release(family);
 	free(s);
 	return rc;
 }

@@ -33,6 +33,19 @@ struct flight {
 	bool busy;
 };
 
+/* A collective begun and not waited for. */
+struct lwm_devcomm_op {
+	bool busy;
+	struct lwm_comm_op *op;  /* of host and staged */
+	int ticket;              /* of nccl */
+	struct pinned down, up;  /* of staged: what is sent, what arrives */
+	void *result;            /* device memory, so many bytes from where */
+	const void *from;
+	size_t bytes;
+	int rc; /* what went wrong at the beginning, of this rank alone */
+	struct lwm_err e;
+};
+
 struct lwm_devcomm {
 	struct lk_dev *dev;
 	struct lwm_comm *comm;
@@ -42,6 +55,7 @@ struct lwm_devcomm {
 	struct flight flight[FLIGHTS];
 	int queue[FLIGHTS]; /* flights in the order of their start */
 	unsigned first, last;
+	struct lwm_devcomm_op op[LWM_COMM_BEGUN];
 };
 
 /* The same of a group's calls: after a failure nobody can use the group any more. */
@@ -50,6 +64,19 @@ static int group_failed(struct lwm_devcomm *d, int status, struct lwm_err *e)
 	if (status == LK_EINVAL || status == LK_ENOMEM)
 		return lwm_dev_check(d->dev, status, e);
 	return status ? lwm_fail(e, LWM_ERANK, "%s: %s", lk_dev_name(d->dev), lk_dev_error(d->dev)) : 0;
+}
+
+/* What NCCL sends the communicator does not see: so many bytes to each of the others (comm.h, lwm_comm_sent). */
+static void count_each(struct lwm_devcomm *d, uint64_t bytes)
+{
+	lwm_comm_add_sent(d->comm, (uint64_t)(lwm_comm_size(d->comm) - 1) * bytes);
+}
+
+static uint64_t sum_bytes(const struct lwm_devcomm *d, int64_t n)
+{
+	int size = lwm_comm_size(d->comm);
+
+	return 2 * sizeof(float) * (uint64_t)((n + size - 1) / size);
 }
 
 /* ---- which body ---- */
@@ -178,6 +205,10 @@ void lwm_devcomm_free(struct lwm_devcomm *d)
 		lk_host_free(d->dev, d->flight[i].out.p);
 		lk_host_free(d->dev, d->flight[i].in.p);
 	}
+	for (int i = 0; i < LWM_COMM_BEGUN && d->dev; i++) {
+		lk_host_free(d->dev, d->op[i].down.p);
+		lk_host_free(d->dev, d->op[i].up.p);
+	}
 	free(d);
 }
 
@@ -260,6 +291,35 @@ static int staged_gather(struct lwm_devcomm *d, const char *mine, size_t bytes, 
 	return 0;
 }
 
+/* A place with enough pinned memory, if there is one. */
+static struct lwm_devcomm_op *take_op(struct lwm_devcomm *d, size_t down, size_t up)
+{
+	struct lwm_devcomm_op *found = NULL;
+
+	for (int i = LWM_COMM_BEGUN - 1; i >= 0; i--)
+		if (!d->op[i].busy && (!found || found->down.bytes < down || found->up.bytes < up))
+			found = &d->op[i];
+	if (found)
+		*found = (struct lwm_devcomm_op){ .busy = true, .ticket = -1, .down = found->down, .up = found->up };
+	return found;
+}
+
+/* As of an exchange: without memory this rank is lost to the others; one that cannot copy takes part all the same. */
+static int stage_op(struct lwm_devcomm *d, struct lwm_devcomm_op *o, const void *src, size_t down, size_t up, struct lwm_err *e)
+{
+	int rc = reserve_pinned(d, &o->down, down, e);
+
+	if (rc == 0)
+		rc = reserve_pinned(d, &o->up, up, e);
+	if (rc < 0) {
+		if (e)
+			e->who = LWM_ERR_ALONE;
+		return -LWM_ERANK;
+	}
+	o->rc = lwm_dev_check(d->dev, lk_download(d->dev, o->down.p, src, down), &o->e);
+	return 0;
+}
+
 static struct flight *take_flight(struct lwm_devcomm *d)
 {
 	for (int i = 0; i < FLIGHTS; i++) {
@@ -323,7 +383,9 @@ int lwm_devcomm_sum_f32(struct lwm_devcomm *d, float *p, int64_t n, struct lwm_e
 	if (lwm_comm_size(d->comm) == 1)
 		return 0;
 	switch (d->kind) {
-	case NCCL: return group_failed(d, lk_group_sum(d->group, p, n), e);
+	case NCCL:
+		count_each(d, sum_bytes(d, n));
+		return group_failed(d, lk_group_sum(d->group, p, n), e);
 	case STAGED: return staged_sum(d, p, n, e);
 	default: return lwm_comm_sum_f32(d->comm, p, n, e);
 	}
@@ -338,7 +400,9 @@ int lwm_devcomm_reduce_scatter_f32(struct lwm_devcomm *d, const float *in, float
 	if (size == 1)
 		return alone_copy(d, mine, in, (size_t)n * sizeof *in, e);
 	switch (d->kind) {
-	case NCCL: return group_failed(d, lk_group_reduce_scatter(d->group, in, mine, n), e);
+	case NCCL:
+		count_each(d, (uint64_t)(n / size) * sizeof *in);
+		return group_failed(d, lk_group_reduce_scatter(d->group, in, mine, n), e);
 	case STAGED: return staged_scatter(d, in, mine, n, e);
 	default: return lwm_comm_reduce_scatter_f32(d->comm, in, mine, n, e);
 	}
@@ -349,10 +413,136 @@ int lwm_devcomm_allgather(struct lwm_devcomm *d, const void *mine, size_t bytes,
 	if (lwm_comm_size(d->comm) == 1)
 		return alone_copy(d, all, mine, bytes, e);
 	switch (d->kind) {
-	case NCCL: return group_failed(d, lk_group_allgather(d->group, mine, bytes, all), e);
+	case NCCL:
+		count_each(d, bytes);
+		return group_failed(d, lk_group_allgather(d->group, mine, bytes, all), e);
 	case STAGED: return staged_gather(d, mine, bytes, all, e);
 	default: return lwm_comm_allgather(d->comm, mine, bytes, all, e);
 	}
+}
+
+/* ---- behind what the device computes ---- */
+
+static int need_op(struct lwm_devcomm *d, size_t down, size_t up, struct lwm_devcomm_op **op, struct lwm_err *e)
+{
+	*op = take_op(d, down, up);
+	return *op ? 0 : lwm_fail(e, LWM_EINTERNAL, "more than %d collectives begun and not waited for", LWM_COMM_BEGUN);
+}
+
+/* After the attempt to begin: what failed is not waited for. */
+static int end_begin(struct lwm_devcomm_op **op, int rc)
+{
+	if (rc < 0) {
+		(*op)->busy = false;
+		*op = NULL;
+	}
+	return rc;
+}
+
+int lwm_devcomm_begin_allgather(struct lwm_devcomm *d, const void *mine, size_t bytes, void *all, struct lwm_devcomm_op **op,
+				struct lwm_err *e)
+{
+	size_t every = (size_t)lwm_comm_size(d->comm) * bytes;
+	struct lwm_devcomm_op *o;
+	int rc;
+
+	*op = NULL;
+	if (lwm_comm_size(d->comm) == 1)
+		return alone_copy(d, all, mine, bytes, e);
+	LWM_TRY(need_op(d, bytes, every, op, e));
+	o = *op;
+	switch (d->kind) {
+	case NCCL:
+		count_each(d, bytes);
+		rc = group_failed(d, lk_group_begin_allgather(d->group, mine, bytes, all, &o->ticket), e);
+		break;
+	case STAGED:
+		o->result = all;
+		o->bytes = every;
+		LWM_GO(stage_op(d, o, mine, bytes, every, e));
+		o->from = o->up.p;
+		rc = lwm_comm_begin_allgather(d->comm, o->down.p, bytes, o->up.p, &o->op, e);
+		break;
+	default:
+		rc = lwm_comm_begin_allgather(d->comm, mine, bytes, all, &o->op, e);
+	}
+out:
+	return end_begin(op, rc);
+}
+
+int lwm_devcomm_begin_sum_f32(struct lwm_devcomm *d, float *p, int64_t n, struct lwm_devcomm_op **op, struct lwm_err *e)
+{
+	struct lwm_devcomm_op *o;
+	int rc;
+
+	*op = NULL;
+	if (lwm_comm_size(d->comm) == 1)
+		return 0;
+	LWM_TRY(need_op(d, (size_t)n * 4, 0, op, e));
+	o = *op;
+	switch (d->kind) {
+	case NCCL:
+		count_each(d, sum_bytes(d, n));
+		rc = group_failed(d, lk_group_begin_sum(d->group, p, n, &o->ticket), e);
+		break;
+	case STAGED:
+		o->result = p;
+		o->bytes = (size_t)n * 4;
+		LWM_GO(stage_op(d, o, p, o->bytes, 0, e));
+		o->from = o->down.p;
+		rc = lwm_comm_begin_sum_f32(d->comm, o->down.p, n, &o->op, e);
+		break;
+	default:
+		rc = lwm_comm_begin_sum_f32(d->comm, p, n, &o->op, e);
+	}
+out:
+	return end_begin(op, rc);
+}
+
+int lwm_devcomm_begin_reduce_scatter_f32(struct lwm_devcomm *d, const float *in, float *mine, int64_t n,
+					 struct lwm_devcomm_op **op, struct lwm_err *e)
+{
+	int size = lwm_comm_size(d->comm);
+	struct lwm_devcomm_op *o;
+	int rc;
+
+	*op = NULL;
+	if (size == 1 || n % size)
+		return lwm_devcomm_reduce_scatter_f32(d, in, mine, n, e);
+	LWM_TRY(need_op(d, (size_t)n * 4, (size_t)(n / size) * 4, op, e));
+	o = *op;
+	switch (d->kind) {
+	case NCCL:
+		count_each(d, (uint64_t)(n / size) * sizeof *in);
+		rc = group_failed(d, lk_group_begin_reduce_scatter(d->group, in, mine, n, &o->ticket), e);
+		break;
+	case STAGED:
+		o->result = mine;
+		o->bytes = (size_t)(n / size) * 4;
+		LWM_GO(stage_op(d, o, in, (size_t)n * 4, o->bytes, e));
+		o->from = o->up.p;
+		rc = lwm_comm_begin_reduce_scatter_f32(d->comm, o->down.p, o->up.p, n, &o->op, e);
+		break;
+	default:
+		rc = lwm_comm_begin_reduce_scatter_f32(d->comm, in, mine, n, &o->op, e);
+	}
+out:
+	return end_begin(op, rc);
+}
+
+int lwm_devcomm_wait(struct lwm_devcomm *d, struct lwm_devcomm_op *op, struct lwm_err *e)
+{
+	if (!op)
+		return 0;
+	op->busy = false;
+	if (d->kind == NCCL)
+		return group_failed(d, lk_group_join(d->group, op->ticket), e);
+	LWM_TRY(lwm_comm_wait(d->comm, op->op, e));
+	if (op->rc < 0)
+		return lwm_fail(e, -op->rc, "%s", op->e.msg);
+	if (d->kind == STAGED && op->bytes)
+		return lwm_dev_check(d->dev, lk_upload(d->dev, op->result, op->from, op->bytes), e);
+	return 0;
 }
 
 int lwm_devcomm_start(struct lwm_devcomm *d, int to, const void *send, size_t send_bytes, int from, void *recv,
@@ -360,6 +550,8 @@ int lwm_devcomm_start(struct lwm_devcomm *d, int to, const void *send, size_t se
 {
 	switch (d->kind) {
 	case NCCL:
+		if (to != lwm_comm_rank(d->comm))
+			lwm_comm_add_sent(d->comm, send_bytes);
 		return group_failed(d, lk_group_start(d->group, to, send, send_bytes, from, recv, recv_bytes), e);
 	case STAGED:
 		return staged_start(d, to, send, send_bytes, from, recv, recv_bytes, e);

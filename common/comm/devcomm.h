@@ -32,6 +32,29 @@ int lwm_devcomm_sum_f32(struct lwm_devcomm *d, float *p, int64_t n, struct lwm_e
 int lwm_devcomm_reduce_scatter_f32(struct lwm_devcomm *d, const float *in, float *mine, int64_t n, struct lwm_err *e);
 /* all: size * bytes. mine may be its own place in all. */
 int lwm_devcomm_allgather(struct lwm_devcomm *d, const void *mine, size_t bytes, void *all, struct lwm_err *e);
+/* ---- behind what the device computes ----
+ *
+ *	lwm_devcomm_begin_allgather(d, mine, bytes, all, &op, e);
+ *	lk_matmul(dev, ...);                                     does not touch mine nor all
+ *	lwm_devcomm_wait(d, op, e);                              the device's later work sees all
+ *
+ * What the device was given before begin is what is sent. Order, limits and failures as in comm.h (lwm_comm_begin_allgather): the
+ * same order of begins on all ranks, waited for in any order, each of them, after a failure too, and before its memory goes. Of
+ * several devcomms of a device all ranks begin in the same order. Results are those of the blocking calls bit for bit.
+ *	host     carried by the communicator's thread; wait blocks the host
+ *	staged   begin waits for the device and copies down; wait blocks the host and copies up. Pinned memory is kept for what was
+ *	         in flight at once: of an all-gather (size + 1) * bytes, of a scattered sum 4 n + 4 n / size, of a sum 4 n
+ *	nccl     on the group's queue; neither begin nor wait blocks the host */
+struct lwm_devcomm_op; /* owned by the devcomm; gone after wait */
+
+/* *op: what to wait for, NULL when there is nothing left to do. */
+int lwm_devcomm_begin_allgather(struct lwm_devcomm *d, const void *mine, size_t bytes, void *all, struct lwm_devcomm_op **op,
+				struct lwm_err *e);
+int lwm_devcomm_begin_sum_f32(struct lwm_devcomm *d, float *p, int64_t n, struct lwm_devcomm_op **op, struct lwm_err *e);
+int lwm_devcomm_begin_reduce_scatter_f32(struct lwm_devcomm *d, const float *in, float *mine, int64_t n,
+					 struct lwm_devcomm_op **op, struct lwm_err *e);
+int lwm_devcomm_wait(struct lwm_devcomm *d, struct lwm_devcomm_op *op, struct lwm_err *e); /* op NULL is fine */
+
 /* One send and one receive that overlap with what the device is given in between; 0 bytes: nothing that way. send is not
  * written, recv not touched until finish, which the device's later work waits for. At most 8 in flight, finished in order. */
 int lwm_devcomm_start(struct lwm_devcomm *d, int to, const void *send, size_t send_bytes, int from, void *recv,

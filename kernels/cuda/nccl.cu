@@ -2,7 +2,8 @@
  *
  * A group has a stream of the highest priority, so that its kernels get their few multiprocessors although the device's own
  * stream has work for all of them. An exchange is four steps: the device's stream records `ready`, the group's waits for it,
- * NCCL's kernel, the group's stream records done[i]; finishing lets the device's stream wait for done[i].
+ * NCCL's kernel, the group's stream records done[i] (a collective mark[i]); finishing, or joining, lets the device's stream wait
+ * for that.
  *
  * NCCL sums in an order that follows from its choice of rings and trees, which follows from the machine and the number of
  * bytes: the same on every run of the same allocation. */
@@ -29,7 +30,7 @@
 	X(GetVersion) X(GetErrorString) X(GetUniqueId) X(CommInitRank) X(CommDestroy) X(CommAbort)               \
 	X(CommGetAsyncError) X(AllReduce) X(ReduceScatter) X(AllGather) X(Send) X(Recv) X(GroupStart) X(GroupEnd)
 
-enum { OLDEST_NCCL = 2700, EVENTS = LK_GROUP_INFLIGHT };
+enum { OLDEST_NCCL = 2700, EVENTS = LK_GROUP_INFLIGHT, MARKS = LK_GROUP_BEGUN + 1 };
 
 struct nccl_api {
 	char why[224]; /* "": it can be used */
@@ -41,7 +42,7 @@ struct nccl_api {
 struct cuda_group {
 	ncclComm_t comm;
 	cudaStream_t stream;
-	cudaEvent_t ready, joined, done[EVENTS];
+	cudaEvent_t ready, joined, done[EVENTS], mark[MARKS];
 	unsigned first, last; /* exchanges in flight */
 	bool failed;
 };
@@ -328,6 +329,8 @@ static int make_queue(struct lk_group *g)
 		rc = cudaEventCreateWithFlags(&n->joined, quiet);
 	for (int i = 0; i < EVENTS && rc == cudaSuccess; i++)
 		rc = cudaEventCreateWithFlags(&n->done[i], quiet);
+	for (int i = 0; i < MARKS && rc == cudaSuccess; i++)
+		rc = cudaEventCreateWithFlags(&n->mark[i], quiet);
 	return check_cuda(g, "group_new", rc);
 }
 
@@ -358,6 +361,9 @@ static void group_free(struct lk_group *g)
 	for (int i = 0; i < EVENTS; i++)
 		if (n->done[i])
 			cudaEventDestroy(n->done[i]);
+	for (int i = 0; i < MARKS; i++)
+		if (n->mark[i])
+			cudaEventDestroy(n->mark[i]);
 	if (n->joined)
 		cudaEventDestroy(n->joined);
 	if (n->ready)
@@ -385,28 +391,13 @@ static int begin(struct lk_group *g, const char *op)
 	return check_cuda(g, op, rc);
 }
 
-/* And the other way round. */
-static int join_queue(struct lk_group *g, const char *op, ncclResult_t sent)
-{
-	struct cuda_group *n = group_of(g);
-	cudaError_t err;
-	int rc = check_nccl(g, op, sent);
-
-	if (rc)
-		return rc;
-	err = cudaEventRecord(n->joined, n->stream);
-	if (err == cudaSuccess)
-		err = cudaStreamWaitEvent(lk_stream(g->dev), n->joined, 0);
-	return check_cuda(g, op, err);
-}
-
 static int group_sum(struct lk_group *g, float *p, int64_t count)
 {
 	struct cuda_group *n = group_of(g);
 	int rc = begin(g, "group_sum");
 
-	return rc ? rc : join_queue(g, "group_sum", nccl.AllReduce(p, p, static_cast<size_t>(count), ncclFloat32, ncclSum, n->comm,
-								   n->stream));
+	return rc ? rc : check_nccl(g, "group_sum", nccl.AllReduce(p, p, static_cast<size_t>(count), ncclFloat32, ncclSum, n->comm,
+								    n->stream));
 }
 
 static int group_reduce_scatter(struct lk_group *g, const float *in, float *mine, int64_t count)
@@ -415,8 +406,8 @@ static int group_reduce_scatter(struct lk_group *g, const float *in, float *mine
 	const char *op = "group_reduce_scatter";
 	int rc = begin(g, op);
 
-	return rc ? rc : join_queue(g, op, nccl.ReduceScatter(in, mine, static_cast<size_t>(count), ncclFloat32, ncclSum, n->comm,
-							      n->stream));
+	return rc ? rc : check_nccl(g, op, nccl.ReduceScatter(in, mine, static_cast<size_t>(count), ncclFloat32, ncclSum, n->comm,
+							       n->stream));
 }
 
 static int group_allgather(struct lk_group *g, const void *mine, size_t bytes, void *all)
@@ -424,7 +415,24 @@ static int group_allgather(struct lk_group *g, const void *mine, size_t bytes, v
 	struct cuda_group *n = group_of(g);
 	int rc = begin(g, "group_allgather");
 
-	return rc ? rc : join_queue(g, "group_allgather", nccl.AllGather(mine, all, bytes, ncclInt8, n->comm, n->stream));
+	return rc ? rc : check_nccl(g, "group_allgather", nccl.AllGather(mine, all, bytes, ncclInt8, n->comm, n->stream));
+}
+
+static int group_mark(struct lk_group *g, int i)
+{
+	struct cuda_group *n = group_of(g);
+
+	return check_cuda(g, "group_mark", cudaEventRecord(n->mark[i], n->stream));
+}
+
+static int group_join(struct lk_group *g, int i)
+{
+	struct cuda_group *n = group_of(g);
+	cudaStream_t stream = lk_stream(g->dev);
+
+	if (n->failed)
+		return lk_cuda_fail(g->dev, LK_EDEVICE, "group_join: the group failed before");
+	return check_cuda(g, "group_join", cudaStreamWaitEvent(stream, n->mark[i], 0));
 }
 
 static ncclResult_t send_and_receive(struct cuda_group *n, int to, const void *send, size_t send_bytes, int from, void *recv,
@@ -481,6 +489,8 @@ void lk_cuda_fill_group(struct lk_ops *o)
 	o->group.group_sum = group_sum;
 	o->group.group_reduce_scatter = group_reduce_scatter;
 	o->group.group_allgather = group_allgather;
+	o->group.group_mark = group_mark;
+	o->group.group_join = group_join;
 	o->group.group_start = group_start;
 	o->group.group_finish = group_finish;
 	o->group.group_settle = group_settle;

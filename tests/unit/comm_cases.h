@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "common/comm/mesh.h"
 
@@ -185,6 +187,223 @@ static inline int case_mesh(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	return 0;
 }
 
+/* ---- behind computation ---- */
+
+/* Several chunks and a ragged end; numbers of which any other order of adding gives another sum. */
+enum { BEGUN_SLICE = 700001, BEGUN_ODD = 3 };
+
+struct begun {
+	float *sum, *in, *mine, *all;
+	int64_t n, odd; /* floats of in and all; of sum */
+};
+
+static inline int begun_make(struct begun *b, struct lwm_comm *c, struct lwm_err *e)
+{
+	int me = lwm_comm_rank(c);
+	*b = (struct begun){ .n = (int64_t)BEGUN_SLICE * lwm_comm_size(c) };
+	b->odd = b->n + BEGUN_ODD;
+	b->sum = malloc((size_t)b->odd * sizeof(float));
+	b->in = malloc((size_t)b->n * sizeof(float));
+	b->mine = malloc(BEGUN_SLICE * sizeof(float));
+	b->all = malloc((size_t)b->n * sizeof(float));
+	NEED(b->sum && b->in && b->mine && b->all);
+	for (int64_t i = 0; i < b->odd; i++)
+		b->sum[i] = (float)awkward(me, i, 1e8);
+	for (int64_t i = 0; i < b->n; i++)
+		b->in[i] = (float)awkward(me, i + 1, 1e8);
+	return 0;
+}
+
+static inline void begun_free(struct begun *b)
+{
+	free(b->sum);
+	free(b->in);
+	free(b->mine);
+	free(b->all);
+}
+
+static inline bool begun_same(const struct begun *a, const struct begun *b)
+{
+	return !memcmp(a->sum, b->sum, (size_t)a->odd * sizeof(float)) && !memcmp(a->mine, b->mine, BEGUN_SLICE * sizeof(float)) &&
+	       !memcmp(a->all, b->all, (size_t)a->n * sizeof(float));
+}
+
+/* What begins gives the bits of what blocks, waited for in an order that is not the same on all ranks; a blocking collective called
+ * in between has its turn after it. */
+static inline int case_begun_bits(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	struct begun now, then;
+	struct lwm_comm_op *op[3];
+	int me = lwm_comm_rank(c), seen[64];
+	(void)arg;
+	LWM_TRY(begun_make(&now, c, e));
+	LWM_TRY(begun_make(&then, c, e));
+	LWM_TRY(lwm_comm_sum_f32(c, now.sum, now.odd, e));
+	LWM_TRY(lwm_comm_reduce_scatter_f32(c, now.in, now.mine, now.n, e));
+	LWM_TRY(lwm_comm_allgather(c, now.mine, BEGUN_SLICE * sizeof(float), now.all, e));
+	LWM_TRY(lwm_comm_begin_sum_f32(c, then.sum, then.odd, &op[0], e));
+	LWM_TRY(lwm_comm_begin_reduce_scatter_f32(c, then.in, then.mine, then.n, &op[1], e));
+	LWM_TRY(lwm_comm_begin_allgather(c, then.mine, BEGUN_SLICE * sizeof(float), then.all, &op[2], e)); /* after the scatter */
+	LWM_TRY(lwm_comm_allgather(c, &me, sizeof me, seen, e));
+	for (int i = 0; i < lwm_comm_size(c); i++)
+		NEED(seen[i] == i);
+	for (int i = 0; i < 3; i++)
+		LWM_TRY(lwm_comm_wait(c, op[(i + me) % 3], e));
+	NEED(begun_same(&now, &then));
+	NEED(lwm_comm_begin_reduce_scatter_f32(c, then.in, then.mine, then.n + 1, &op[0], NULL) ==
+	     (lwm_comm_size(c) > 1 ? -LWM_EINTERNAL : 0) && !op[0]);
+	begun_free(&now);
+	begun_free(&then);
+	return 0;
+}
+
+/* Small ones, as many as may be in flight, twice over; one more is refused and changes nothing. */
+static inline int case_begun_many(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	int n = lwm_comm_size(c), me = lwm_comm_rank(c), mine[LWM_COMM_BEGUN], all[LWM_COMM_BEGUN][64];
+	struct lwm_comm_op *op[LWM_COMM_BEGUN + 1];
+	(void)arg;
+	for (int turn = 0; turn < 2; turn++) {
+		for (int i = 0; i < LWM_COMM_BEGUN; i++) {
+			mine[i] = 1000 * turn + 100 * me + i;
+			LWM_TRY(lwm_comm_begin_allgather(c, &mine[i], sizeof mine[i], all[i], &op[i], e));
+		}
+		NEED(lwm_comm_begin_allgather(c, &me, sizeof me, all[0], &op[LWM_COMM_BEGUN], NULL) == -LWM_EINTERNAL);
+		for (int i = LWM_COMM_BEGUN; i-- > 0;)
+			LWM_TRY(lwm_comm_wait(c, op[i], e));
+		for (int i = 0; i < LWM_COMM_BEGUN; i++)
+			for (int r = 0; r < n; r++)
+				NEED(all[i][r] == 1000 * turn + 100 * r + i);
+	}
+	return lwm_comm_wait(c, NULL, e);
+}
+
+/* Two communicators and an exchange in flight. Even ranks wait for one first, odd ranks for the other: nobody waits for ever. */
+static inline int case_begun_crosswise(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	enum { LEN = 600000 };
+	int n = lwm_comm_size(c), me = lwm_comm_rank(c), next = (me + 1) % n, prev = (me + n - 1) % n;
+	float *a = malloc(LEN * sizeof *a), *b = malloc(LEN * sizeof *b);
+	float *out = malloc(LEN * sizeof *out), *in = malloc(LEN * sizeof *in);
+	struct lwm_comm *other;
+	struct lwm_comm_op *oa, *ob;
+	(void)arg;
+	NEED(a && b && out && in);
+	LWM_TRY(lwm_comm_split(c, 0, -me, &other, e));
+	for (int turn = 0; turn < 4; turn++) {
+		for (int i = 0; i < LEN; i++) {
+			a[i] = (float)(i % 7 + me);
+			b[i] = (float)(i % 5 + me);
+			out[i] = (float)(i % 3 + me);
+		}
+		LWM_TRY(lwm_comm_begin_sum_f32(c, a, LEN, &oa, e));
+		LWM_TRY(lwm_comm_start(c, next, out, LEN * sizeof *out, prev, in, LEN * sizeof *in, e));
+		LWM_TRY(lwm_comm_begin_sum_f32(other, b, LEN, &ob, e));
+		if (me % 2)
+			LWM_TRY(lwm_comm_finish(c, e));
+		LWM_TRY(me % 2 ? lwm_comm_wait(c, oa, e) : lwm_comm_wait(other, ob, e));
+		LWM_TRY(me % 2 ? lwm_comm_wait(other, ob, e) : lwm_comm_wait(c, oa, e));
+		if (me % 2 == 0)
+			LWM_TRY(lwm_comm_finish(c, e));
+		for (int i = 0; i < LEN; i++)
+			NEED(a[i] == (float)(i % 7 * n + n * (n - 1) / 2) && b[i] == (float)(i % 5 * n + n * (n - 1) / 2) &&
+			     in[i] == (float)(i % 3 + prev));
+	}
+	lwm_comm_free(other);
+	free(a);
+	free(b);
+	free(out);
+	free(in);
+	return 0;
+}
+
+/* Waits for a file without calling the communicator: a rank that computes. */
+static inline bool file_appears(const char *path)
+{
+	const struct timespec t = { 0, 5000000 };
+	for (int i = 0; i < 12000; i++) { /* a minute */
+		if (access(path, F_OK) == 0)
+			return true;
+		nanosleep(&t, NULL);
+	}
+	return false;
+}
+
+/* What the last rank is sent by the others, which call nothing until it says by a file that it has all of it: first by what was
+ * begun, then by an exchange. */
+static inline int case_begun_alone(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	enum { LEN = 3000017 };
+	int n = lwm_comm_size(c), me = lwm_comm_rank(c);
+	bool last = me == n - 1, came = true;
+	char path[2][64];
+	int64_t pid = getpid();
+	float *p = calloc(LEN, sizeof *p);
+	struct lwm_comm_op *op;
+	FILE *f;
+	(void)arg;
+	NEED(p);
+	LWM_TRY(lwm_comm_bcast(c, &pid, sizeof pid, 0, e));
+	for (int k = 0; k < 2; k++) {
+		snprintf(path[k], sizeof path[k], "/tmp/lwm-test-comm-%d-%ld-%d", n, (long)pid, k);
+		if (k == 0)
+			LWM_TRY(lwm_comm_begin_sum_f32(c, p, LEN, &op, e));
+		else if (last || me == 0)
+			LWM_TRY(lwm_comm_start(c, last ? 0 : n - 1, p, last ? 0 : LEN * sizeof *p, last ? 0 : n - 1, p,
+					       last ? LEN * sizeof *p : 0, e));
+		if (!last)
+			came = came && file_appears(path[k]);
+		if (k == 0)
+			LWM_TRY(lwm_comm_wait(c, op, e));
+		else if (last || me == 0)
+			LWM_TRY(lwm_comm_finish(c, e));
+		if (last)
+			NEED((f = fopen(path[k], "w")) && fclose(f) == 0);
+	}
+	LWM_TRY(lwm_comm_barrier(c, e));
+	for (int k = 0; k < 2 && last; k++)
+		unlink(path[k]);
+	free(p);
+	NEED(came);
+	return 0;
+}
+
+/* As comm.h says them, whichever way they were carried. */
+static inline int case_sent(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	int n = lwm_comm_size(c), me = lwm_comm_rank(c);
+	uint64_t others = (uint64_t)n - 1, at = lwm_comm_sent(c), want;
+	float *p = calloc(64 * 100, sizeof *p), *q = calloc(64 * 100, sizeof *q);
+	double d[3] = { 0 };
+	struct lwm_comm_op *op[3];
+	(void)arg;
+	NEED(p && q);
+	LWM_TRY(lwm_comm_barrier(c, e));
+	LWM_TRY(lwm_agree(c, 0, e));
+	NEED(lwm_comm_sent(c) == at);
+	LWM_TRY(lwm_comm_sum_f32(c, p, 5 * n - 1, e));                  /* 5 floats a rank, twice */
+	LWM_TRY(lwm_comm_reduce_scatter_f32(c, p, q, (int64_t)7 * n, e)); /* 7 */
+	LWM_TRY(lwm_comm_allgather(c, p, 11, q, e));
+	LWM_TRY(lwm_comm_sum_f64(c, d, 3, e));
+	LWM_TRY(lwm_comm_bcast(c, p, 13, n - 1, e));
+	want = others * (40 + 28 + 11 + 24) + (me == n - 1 ? others * 13 : 0);
+	NEED(lwm_comm_sent(c) - at == want);
+	at = lwm_comm_sent(c);
+	LWM_TRY(lwm_comm_begin_sum_f32(c, p, 5 * n - 1, &op[0], e));
+	LWM_TRY(lwm_comm_begin_reduce_scatter_f32(c, p, q, (int64_t)7 * n, &op[1], e));
+	LWM_TRY(lwm_comm_begin_allgather(c, p, 11, q + 1000, &op[2], e));
+	for (int i = 0; i < 3; i++)
+		LWM_TRY(lwm_comm_wait(c, op[i], e));
+	NEED(lwm_comm_sent(c) - at == others * (40 + 28 + 11));
+	at = lwm_comm_sent(c);
+	LWM_TRY(lwm_comm_start(c, (me + 1) % n, p, 17, (me + n - 1) % n, q, 17, e));
+	LWM_TRY(lwm_comm_finish(c, e));
+	NEED(lwm_comm_sent(c) - at == (n > 1 ? 17 : 0));
+	free(p);
+	free(q);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	lwm_rank_fn *fn;
@@ -192,7 +411,12 @@ static const struct {
 } comm_cases[] = { { "sums", case_sums, 0, 0 },	  { "reduce-scatter", case_scatter, 0, 0 },
 		   { "rank order", case_rank_order, 0, 0 },
 		   { "ring", case_ring, 0, 0 },	  { "split", case_split, 0, 1 },
-		   { "agree", case_agree, 0, 1 }, { "mesh", case_mesh, 1, 1 } };
+		   { "agree", case_agree, 0, 1 }, { "mesh", case_mesh, 1, 1 },
+		   { "begun: bits", case_begun_bits, 0, 0 },
+		   { "begun: many", case_begun_many, 0, 1 },
+		   { "begun: crosswise", case_begun_crosswise, 0, 0 },
+		   { "begun: alone", case_begun_alone, 0, 1 },
+		   { "sent", case_sent, 0, 0 } };
 enum { N_COMM_CASES = sizeof comm_cases / sizeof *comm_cases };
 
 #endif

@@ -108,6 +108,92 @@ static inline int devcomm_gathers(struct devcomm_rank *r, struct lwm_err *e)
 	return 0;
 }
 
+/* What a collective works on: sums in place, slices of a scattered sum, everyone's slices. Thirds, so that every rounding shows. */
+struct devcomm_set {
+	float *sum, *in, *mine, *all;
+};
+
+enum { DEVCOMM_BEGUN = 40009 };
+
+static inline float devcomm_third(int64_t i, int rank)
+{
+	return (float)(i % 1000 + rank) / 3;
+}
+
+static inline int devcomm_set_make(struct devcomm_set *s, struct devcomm_rank *r, float *host, struct lwm_err *e)
+{
+	int64_t n = (int64_t)DEVCOMM_BEGUN * r->size;
+
+	NEED((s->sum = devcomm_floats(r, n + 1, devcomm_third, host)) && (s->in = devcomm_floats(r, n, devcomm_third, host)));
+	NEED((s->mine = devcomm_floats(r, DEVCOMM_BEGUN, devcomm_value, host)) &&
+	     (s->all = devcomm_floats(r, n, devcomm_value, host)));
+	return 0;
+}
+
+/* Arithmetic before, which must be in what is sent, and after, which must find what arrived. */
+static inline int devcomm_set_scale(struct devcomm_rank *r, float *p, int64_t n, struct lwm_err *e)
+{
+	struct lk_view x = lk_view1(p, LK_F32, n);
+
+	NEED(!lk_scale(r->dev, &x, 0.7f));
+	return 0;
+}
+
+static inline int devcomm_set_same(struct devcomm_rank *r, const float *a, const float *b, int64_t n, float *host,
+				   struct lwm_err *e)
+{
+	NEED(!lk_download(r->dev, host, a, (size_t)n * 4) && !lk_download(r->dev, host + n, b, (size_t)n * 4));
+	NEED(!memcmp(host, host + n, (size_t)n * 4));
+	return 0;
+}
+
+/* Begun, and waited for in another order, gives the bits of the blocking calls. */
+static inline int devcomm_begun(struct devcomm_rank *r, struct lwm_err *e)
+{
+	int64_t n = (int64_t)DEVCOMM_BEGUN * r->size;
+	float *host = malloc((size_t)(n + 1) * 2 * 4);
+	struct lwm_devcomm_op *op[3];
+	struct devcomm_set s[2];
+	uint64_t sent[3];
+
+	NEED(host);
+	for (int k = 0; k < 2; k++) {
+		LWM_TRY(devcomm_set_make(&s[k], r, host, e));
+		LWM_TRY(devcomm_set_scale(r, s[k].sum, n + 1, e));
+		LWM_TRY(devcomm_set_scale(r, s[k].in, n, e));
+	}
+	sent[0] = lwm_comm_sent(lwm_devcomm_comm(r->d));
+	LWM_TRY(lwm_devcomm_sum_f32(r->d, s[0].sum, n + 1, e));
+	LWM_TRY(lwm_devcomm_reduce_scatter_f32(r->d, s[0].in, s[0].mine, n, e));
+	LWM_TRY(lwm_devcomm_allgather(r->d, s[0].in, DEVCOMM_BEGUN * 4, s[0].all, e));
+	sent[1] = lwm_comm_sent(lwm_devcomm_comm(r->d));
+	LWM_TRY(lwm_devcomm_begin_sum_f32(r->d, s[1].sum, n + 1, &op[0], e));
+	LWM_TRY(lwm_devcomm_begin_reduce_scatter_f32(r->d, s[1].in, s[1].mine, n, &op[1], e));
+	LWM_TRY(lwm_devcomm_begin_allgather(r->d, s[1].in, DEVCOMM_BEGUN * 4, s[1].all, &op[2], e));
+	sent[2] = lwm_comm_sent(lwm_devcomm_comm(r->d));
+	for (int i = 0; i < 3; i++)
+		LWM_TRY(lwm_devcomm_wait(r->d, op[(i + 1 + r->rank) % 3], e));
+	for (int k = 0; k < 2; k++) {
+		LWM_TRY(devcomm_set_scale(r, s[k].sum, n + 1, e));
+		LWM_TRY(devcomm_set_scale(r, s[k].mine, DEVCOMM_BEGUN, e));
+		LWM_TRY(devcomm_set_scale(r, s[k].all, n, e));
+	}
+	LWM_TRY(lwm_devcomm_settle(r->d, e));
+	LWM_TRY(devcomm_set_same(r, s[0].sum, s[1].sum, n + 1, host, e));
+	LWM_TRY(devcomm_set_same(r, s[0].mine, s[1].mine, DEVCOMM_BEGUN, host, e));
+	LWM_TRY(devcomm_set_same(r, s[0].all, s[1].all, n, host, e));
+	NEED(sent[1] - sent[0] == sent[2] - sent[1] &&
+	     sent[1] - sent[0] == (uint64_t)(r->size - 1) * 4 * (2 * (DEVCOMM_BEGUN + 1) + 2 * DEVCOMM_BEGUN));
+	for (int k = 0; k < 2; k++) {
+		lk_mem_free(r->dev, s[k].sum);
+		lk_mem_free(r->dev, s[k].in);
+		lk_mem_free(r->dev, s[k].mine);
+		lk_mem_free(r->dev, s[k].all);
+	}
+	free(host);
+	return lwm_devcomm_wait(r->d, NULL, e);
+}
+
 /* A block goes once round, and with it, on its way a step later, one that every rank adds to: as attention's ring has it. */
 static inline int devcomm_ring(struct devcomm_rank *r, struct lwm_err *e)
 {
@@ -155,6 +241,8 @@ static inline int devcomm_all(struct lwm_comm *c, void *arg, struct lwm_err *e)
 		rc = devcomm_gathers(&r, e);
 	if (rc == 0)
 		rc = devcomm_ring(&r, e);
+	if (rc == 0)
+		rc = devcomm_begun(&r, e);
 	if (rc == 0)
 		rc = lwm_comm_barrier(c, e);
 	devcomm_close(&r);

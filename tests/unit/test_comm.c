@@ -38,6 +38,46 @@ static void test_rank_leaves(void **state)
 	assert_string_equal(e.msg, "rank 1: disk full");
 }
 
+/* Rank 1 leaves while the others wait for what they began, in the group and in one split from it. */
+static int leaves_begun(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	int me = lwm_comm_rank(c), wait_first = *(int *)arg, rc[2];
+	float *p = calloc(3000000, sizeof *p), *q = calloc(3000000, sizeof *q);
+	struct lwm_comm_op *op[2] = { NULL, NULL };
+	struct lwm_comm *part;
+	NEED(p && q);
+	LWM_TRY(lwm_comm_split(c, 0, 0, &part, e));
+	if (me == 1) {
+		lwm_comm_free(part);
+		free(p);
+		free(q);
+		return lwm_fail(e, LWM_EIO, "disk full");
+	}
+	LWM_TRY(lwm_comm_begin_sum_f32(c, p, 3000000, &op[0], e));
+	LWM_TRY(lwm_comm_begin_sum_f32(part, q, 3000000, &op[1], e));
+	rc[wait_first] = lwm_comm_wait(wait_first ? part : c, op[wait_first], e);
+	rc[!wait_first] = lwm_comm_wait(wait_first ? c : part, op[!wait_first], NULL);
+	free(p);
+	free(q);
+	int after = lwm_comm_barrier(part, NULL);
+	lwm_comm_free(part);
+	if (rc[0] != -LWM_ERANK || rc[1] != -LWM_ERANK || after != -LWM_ERANK) {
+		fprintf(stderr, "rank %d was told %d, %d and %d\n", me, rc[0], rc[1], after);
+		abort();
+	}
+	return -LWM_ERANK;
+}
+
+static void test_rank_leaves_begun(void **state)
+{
+	(void)state;
+	for (int first = 0; first < 2; first++) {
+		struct lwm_err e = { 0 };
+		assert_int_equal(lwm_comm_threads(4, leaves_begun, &first, &e), -LWM_EIO);
+		assert_string_equal(e.msg, "rank 1: disk full");
+	}
+}
+
 /* dp 2 x fsdp 2 x sp 2, row-major: ranks 2i and 2i + 1 share rows, those of equal parity hold different ones. */
 static int cube(struct lwm_comm *c, void *arg, struct lwm_err *e)
 {
@@ -145,7 +185,7 @@ static void test_layouts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_threads), cmocka_unit_test(test_rank_leaves),
-					    cmocka_unit_test(test_cube),
+					    cmocka_unit_test(test_rank_leaves_begun), cmocka_unit_test(test_cube),
 					    cmocka_unit_test(test_mesh_text), cmocka_unit_test(test_layouts) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
