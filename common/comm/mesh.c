@@ -122,7 +122,7 @@ static unsigned group_axes(int group)
 	for (int a = 0; a < LWM_AXES; a++)
 		if (group == LWM_DATA ? axes[a].data : axes[a].grad)
 			bits |= 1u << a;
-	return bits;
+	return group == LWM_SHARD ? bits & ~(1u << LWM_DP) : bits;
 }
 
 /* Those of them that are longer than 1: groups with the same ones are the same ranks. */
@@ -187,8 +187,8 @@ int lwm_mesh_new(struct lwm_mesh *m, const char *text, struct lwm_comm *world, s
 	return 0;
 }
 
-/* A communicator of a group's devices, unless a group of the same ranks has one already. */
-static int attach_group(struct lwm_mesh *m, int group, struct lk_dev *dev, struct lwm_err *e)
+/* A group of the same ranks may have one already. */
+int lwm_mesh_attach_group(struct lwm_mesh *m, int group, struct lk_dev *dev, struct lwm_err *e)
 {
 	for (int g = 0; g < LWM_GROUPS && !m->dev[group]; g++)
 		if (m->dev[g] && m->comm[g] == m->comm[group])
@@ -200,10 +200,10 @@ static int attach_group(struct lwm_mesh *m, int group, struct lk_dev *dev, struc
 
 int lwm_mesh_attach(struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e)
 {
-	LWM_TRY(attach_group(m, LWM_GRAD, dev, e));
+	LWM_TRY(lwm_mesh_attach_group(m, LWM_GRAD, dev, e));
 	for (int a = 0; a < LWM_AXES; a++)
 		if (!axes[a].data && m->dim[a] > 1)
-			LWM_TRY(attach_group(m, a, dev, e));
+			LWM_TRY(lwm_mesh_attach_group(m, a, dev, e));
 	return 0;
 }
 

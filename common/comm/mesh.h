@@ -6,7 +6,7 @@
  * mesh_dim as the published system writes it: "1,-1,4,1" (dp,fsdp,tp,sp), one entry may be -1 (what is left), a leading '!'
  * is accepted (plain enumeration order is what we do), named form "dp:1,fsdp:-1,tp:2,sp:1" in any order.
  * Rank order is row-major over the axes: neighbours in the ring are neighbours in rank.
- * Rows are spread over dp*fsdp, the sequence over sp, weights and optimizer state over tp and fsdp*sp.
+ * Rows are spread over dp*fsdp, the sequence over sp, weights and optimizer state over tp and fsdp*sp; dp replicates weights.
  */
 #ifndef LWM_COMM_MESH_H
 #define LWM_COMM_MESH_H
@@ -32,6 +32,7 @@ enum lwm_axis { LWM_MESH_AXES(LWM_MESH_CONSTANT) LWM_AXES };
 enum lwm_mesh_group {
 	LWM_DATA = LWM_AXES, /* different rows of the same step: dp*fsdp */
 	LWM_GRAD,            /* weight gradients are summed: dp*fsdp*sp */
+	LWM_SHARD,           /* weights may be cut over them: LWM_GRAD without dp, fsdp*sp */
 	LWM_GROUPS
 };
 
@@ -42,7 +43,7 @@ struct lwm_mesh {
 	/* The group that this rank is in, in rank order; owned. Groups of the same ranks are the same communicator. */
 	struct lwm_comm *comm[LWM_GROUPS];
 	/* The same on device memory, from lwm_mesh_attach until lwm_mesh_detach; owned. There is one for LWM_GRAD and for each axis
-	 * along which ranks share a row (sp), NULL where the axis is 1 long; NULL for all others. */
+	 * along which ranks share a row (sp), NULL where the axis is 1 long; for others from lwm_mesh_attach_group on. */
 	struct lwm_devcomm *dev[LWM_GROUPS];
 };
 
@@ -64,6 +65,8 @@ char *lwm_mesh_words(const int dim[LWM_AXES], bool all, char buf[LWM_MESH_TEXT])
 int lwm_mesh_new(struct lwm_mesh *m, const char *text, struct lwm_comm *world, struct lwm_err *e);
 /* Collective over world: lets the ranks exchange memory of their devices (borrowed). All return the same. */
 int lwm_mesh_attach(struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e);
+/* Collective over world: the same for one group, an axis or a set, if it has none. */
+int lwm_mesh_attach_group(struct lwm_mesh *m, int group, struct lk_dev *dev, struct lwm_err *e);
 /* Collective. Ends what lwm_mesh_attach began; before the device's memory is freed, so that nothing waits for an exchange
  * with a rank that is gone. */
 void lwm_mesh_detach(struct lwm_mesh *m);

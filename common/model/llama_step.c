@@ -57,7 +57,9 @@ int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct
 	if (!rc)
 		rc = lwm_loss_rows(m, b, e);
 	rc = agree_outcome(m, rc, e);
-	return rc ? rc : lwm_attn_begin(m->attention, b->n, b->pos, b->seg, e);
+	if (!rc)
+		rc = lwm_attn_begin(m->attention, b->n, b->pos, b->seg, e);
+	return lwm_supply_agree(w, rc, e); /* those of a ring have agreed by now, those that exchange weights have not */
 }
 
 /* What is waited for next must not wait for a rank that is gone. */
@@ -71,7 +73,7 @@ static void settle_ring(struct lwm_llama *m)
 
 static int finish_step(struct lwm_llama *m, struct lwm_err *e)
 {
-	return agree_outcome(m, lwm_pass_result(m, e), e);
+	return lwm_supply_agree(m->w, agree_outcome(m, lwm_pass_result(m, e), e), e);
 }
 
 int lwm_llama_end(struct lwm_llama *m, struct lwm_llama_stats *out, struct lwm_err *e)

@@ -8,13 +8,14 @@
  *	lwm_supply_acquire(w, &group, LWM_WEIGHTS | LWM_GRADS, &at, ...)  loss and backward: groups in falling order
  *	lwm_supply_release(w, &group)
  *	lwm_supply_grad_ready(w, &group, failed, e)                     this step adds nothing more to the group's gradient
+ *	lwm_supply_agree(w, rc, e)                                      before the first acquire, and at the end
  *
  * Each acquire has its release; a group may be acquired again before that (tied embeddings are the head too) and then lies where it
  * lay. A gradient stays where it is from the first acquire with LWM_GRADS to grad_ready, releases or not. grad_ready comes once for
  * each group and step, after the last kernel that adds to it was queued, and before the group's next acquire.
  *
- * Bodies: lwm_flat_weights (below): everything lies on every rank in one flat vector, and all of this costs nothing. Weights that
- * are sharded (ZeRO stage 3, FSDP) gather a group in acquire and scatter its gradient in grad_ready.
+ * Bodies: lwm_flat_weights (below): everything lies on every rank in one flat vector, and all of this costs nothing.
+ * lwm_fsdp (weights_fsdp.h): weights that are cut over ranks gather a group in acquire and scatter its gradient in grad_ready.
  */
 #ifndef LWM_MODEL_WEIGHTS_H
 #define LWM_MODEL_WEIGHTS_H
@@ -41,12 +42,17 @@ struct lwm_supply_ops {
 	void (*release)(struct lwm_supply *w, const struct lwm_group *g);
 	/* The gradient is whole, once what is queued has run. `failed` as above. */
 	int (*grad_ready)(struct lwm_supply *w, const struct lwm_group *g, int failed, struct lwm_err *e);
+	/* Ends the exchanges under way and agrees on rc with those that take part in them, as lwm_agree: all return the same. NULL:
+	 * nobody takes part. */
+	int (*agree)(struct lwm_supply *w, int rc, struct lwm_err *e);
 };
 
 /* First member of every body. */
 struct lwm_supply {
 	const struct lwm_supply_ops *ops;
-	bool grads; /* gradients are wanted */
+	bool grads;  /* gradients are wanted */
+	bool more;   /* another step follows, whose gradients are added to those of this one: microbatches */
+	bool shared; /* other ranks take part: they go through as many steps */
 };
 
 static inline int lwm_supply_acquire(struct lwm_supply *w, const struct lwm_group *g, unsigned what, struct lwm_supplied *at,
@@ -61,6 +67,10 @@ static inline void lwm_supply_release(struct lwm_supply *w, const struct lwm_gro
 static inline int lwm_supply_grad_ready(struct lwm_supply *w, const struct lwm_group *g, int failed, struct lwm_err *e)
 {
 	return w->ops->grad_ready(w, g, failed, e);
+}
+static inline int lwm_supply_agree(struct lwm_supply *w, int rc, struct lwm_err *e)
+{
+	return w->ops->agree ? w->ops->agree(w, rc, e) : rc;
 }
 
 /* ---- all weights in one flat vector, on every rank ---- */

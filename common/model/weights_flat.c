@@ -30,7 +30,7 @@ static int keep_gradient(struct lwm_supply *w, const struct lwm_group *g, int fa
 
 struct lwm_flat_weights lwm_flat_weights_of(const void *compute, int dtype, float *grad)
 {
-	static const struct lwm_supply_ops ops = { acquire_group, release_group, keep_gradient };
+	static const struct lwm_supply_ops ops = { acquire_group, release_group, keep_gradient, NULL };
 
-	return (struct lwm_flat_weights){ { &ops, grad != NULL }, compute, grad, lk_dtype_size(dtype) };
+	return (struct lwm_flat_weights){ { &ops, grad != NULL, false, false }, compute, grad, lk_dtype_size(dtype) };
 }

@@ -1,18 +1,9 @@
-/* range.c - cutting tensors and vectors over ranks.
+/* range.c - cutting tensors over ranks.
  *
  * Split along dimension d, a tensor is `rows` rows (the dimensions before d) of `width` elements (d and those after it), and a rank
  * holds width / n of each row: its part is rows runs, width apart. Not split it is one row that everyone has.
  */
 #include "common/tensor/range.h"
-
-enum { ALIGN = 16 }; /* floats: slices begin on 64 bytes */
-
-struct lwm_slice lwm_slice_of(int64_t floats, int rank, int ranks)
-{
-	int64_t unit = (int64_t)ranks * ALIGN, count = (floats + unit - 1) / unit * ALIGN;
-
-	return (struct lwm_slice){ .total = count * ranks, .first = count * rank, .count = count };
-}
 
 bool lwm_tensor_overlap(const struct lwm_tensor *t, int64_t first, int64_t count, int64_t *from, int64_t *n)
 {

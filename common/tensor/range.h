@@ -1,13 +1,12 @@
-/* range.h - which values a rank holds, for any mesh, and back.
+/* range.h - which values of a tensor a rank holds, for any mesh, and back.
  *
  * Weights are cut twice. Tensor parallelism cuts each tensor along its own dimension (`split`): rank r of n holds its r-th part,
  * dense and row-major, and the whole of a tensor that is not split. What one rank of it then holds, end to end as lwm_tensors_local
- * lays it out, is a flat vector of its own, and the ranks that share it own equal slices of that vector (ZeRO).
+ * lays it out, is a flat vector of its own, which the ranks that share it cut once more (cut.h).
  *
  *	struct lwm_tensors local;                                   what each of n tensor-parallel ranks has
  *	lwm_tensors_local(&local, &table, n, e);
- *	struct lwm_slice s = lwm_slice_of(local.total, k, ranks);   what rank k of those that share it owns of the vector
- *	if (lwm_tensor_overlap(&local.list[i], s.first, s.count, &from, &m))    of each tensor
+ *	if (lwm_cut_own(&cut, &local.list[i], &from, &m, &at))        what a rank owns of each tensor
  *		runs = lwm_part_runs(&table.list[i], r, n, from - local.list[i].offset, m, run);   as elements of the whole tensor
  *
  * With n = 1 the local table is the table. Pure functions: any rank can ask for any other.
@@ -16,15 +15,6 @@
 #define LWM_TENSOR_RANGE_H
 
 #include "common/tensor/tensor.h"
-
-/* ---- slices of a flat vector ---- */
-
-struct lwm_slice {
-	int64_t total;        /* elements of the vector, padded so that all slices are equal */
-	int64_t first, count; /* of this rank */
-};
-/* Slices begin on 64 bytes: the vector of `floats` elements is padded to a multiple of ranks * 16. */
-struct lwm_slice lwm_slice_of(int64_t floats, int rank, int ranks);
 
 /* The elements of t that lie in [first, first + count) of the flat vector: *from (of the vector) and *n; false: none do. */
 bool lwm_tensor_overlap(const struct lwm_tensor *t, int64_t first, int64_t count, int64_t *from, int64_t *n);

@@ -1,7 +1,7 @@
 /* The run of a stage: opened, resumed or started, its steps, its end.
  *
  * A step, on every rank: the objective adds the gradient of its rows; gradients are summed and scattered, which gives the norm over
- * all ranks; the guards decide; AdamW on the own slice; weights are gathered. Between steps the ranks agree on what any of them
+ * all ranks; the guards decide; AdamW on the own piece; weights are gathered. Between steps the ranks agree on what any of them
  * wishes: to stop, to save, to measure the peak. Every decision is the same on all ranks, for each is waited for by the others.
  */
 #include "common/train/stage.h"
@@ -23,6 +23,7 @@
 #include "common/train/save.h"
 #include "common/train/settings_record.h"
 #include "common/train/share.h"
+#include "common/train/supply.h"
 
 enum { LOCK_SECONDS = 100 /* an NFS server forgets a dead node within 90 */ };
 
@@ -32,7 +33,7 @@ struct run {
 	struct lwm_mesh mesh;
 	struct lk_dev *dev;
 	struct lwm_objective *o;
-	struct lwm_weights w;
+	struct lwm_stage_supply w;
 	struct lwm_train_state st;
 	struct lwm_metrics *metrics;    /* rank 0 */
 	struct lwm_lock *lock;          /* of the output folder; rank 0 */
@@ -51,7 +52,8 @@ static int open_run(struct run *r, struct lwm_err *e)
 	LWM_TRY(lwm_agree(r->world, lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e), e));
 	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_open(&r->o, lwm_objectives[r->s->objective], r->s, &r->mesh, r->dev, e), e));
-	int64_t weights = lwm_weights_bytes(r->o->tensors.total, lwm_comm_size(r->mesh.comm[LWM_GRAD]), r->o->dtype);
+	LWM_TRY(lwm_supply_open(&r->w, r->o, &r->mesh, e));
+	int64_t weights = lwm_stage_room(r->o, &r->w.cut).weights;
 	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (%s); a rank: %s of weights and state, %s of activations",
 		r->o->type->kind, lwm_count_text(r->o->tensors.params, params, sizeof params), lwm_comm_size(r->world),
 		lwm_comm_size(r->world) == 1 ? "" : "s", lwm_mesh_words(r->mesh.dim, false, grid),
@@ -60,7 +62,9 @@ static int open_run(struct run *r, struct lwm_err *e)
 	if (r->o->host_bytes)
 		lwm_log(LWM_INFO, "activations of each layer wait in %s of pinned host memory",
 			lwm_bytes_text((double)r->o->host_bytes, act, sizeof act));
-	return lwm_agree(r->world, lwm_weights_new(&r->w, r->dev, r->o->dtype, r->o->tensors.total, r->mesh.dev[LWM_GRAD], e), e);
+	if (r->w.fsdp)
+		lwm_log(LWM_INFO, "weights and gradients are cut over %d ranks", r->w.cut.shards);
+	return 0;
 }
 
 /* What was recorded is compared after attaching: an objective may know the content of its data only then. */
@@ -91,12 +95,12 @@ static int load_state(struct run *r, struct lwm_err *e)
 	if (lwm_comm_rank(r->world) == 0)
 		rc = lwm_ckpt_keeper_new(&r->keeper, r->s->out, r->s->keep, r->s->keep_every, e);
 	LWM_GO(lwm_agree(r->world, rc, e));
-	LWM_GO(lwm_stage_resume(r->o, &r->w, &r->st, r->keeper, &found, e));
+	LWM_GO(lwm_stage_resume(r->o, &r->w.w, &r->st, r->keeper, &found, e));
 	if (!found.dir[0])
-		LWM_GO(lwm_stage_start(r->o, &r->w, e));
+		LWM_GO(lwm_stage_start(r->o, &r->w.w, e));
 	r->first_step = r->st.step;
 	r->saved_step = found.dir[0] ? r->st.step : -1;
-	LWM_GO(lwm_agree(r->world, r->o->type->attach(r->o, r->w.compute, e), e));
+	LWM_GO(lwm_agree(r->world, r->o->type->attach(r->o, r->w.supply, e), e));
 	LWM_GO(lwm_agree(r->world, same_settings(r, &found, e), e));
 	if (lwm_comm_rank(r->world) == 0)
 		rc = open_records(r, &found, e);
@@ -110,7 +114,7 @@ out:
 
 static int update_weights(struct run *r, double lr, double scale, struct lwm_err *e)
 {
-	return lwm_weights_update(&r->w, &r->o->tensors, &r->s->adamw, r->st.step, lr, scale, e);
+	return lwm_weights_update(&r->w.w, &r->o->tensors, &r->s->adamw, r->st.step, lr, scale, e);
 }
 
 static int train_step(struct run *r, struct lwm_err *e)
@@ -120,14 +124,16 @@ static int train_step(struct run *r, struct lwm_err *e)
 	struct lwm_str json = { 0 };
 	int rc;
 	lwm_watchdog_pet("step");
-	rc = lwm_weights_zero_grad(&r->w, e);
+	rc = lwm_supply_begin(&r->w, e);
+	if (r->w.fsdp)
+		rc = lwm_agree(r->world, rc, e); /* the others would wait for its weights */
 	if (rc == 0)
-		rc = r->o->type->step(r->o, r->st.step, r->w.grad, sums, e);
+		rc = r->o->type->step(r->o, r->st.step, r->w.supply, sums, e);
 	LWM_TRY(lwm_agree(r->world, rc, e));
 	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
 	double norm = r->o->type->norm(sums);
 	scale = norm > 0 ? 1 / norm : 0;
-	LWM_TRY(lwm_weights_reduce(&r->w, &r->o->tensors, scale, &gnorm, e));
+	LWM_TRY(lwm_weights_reduce(&r->w.w, &r->o->tensors, scale, &gnorm, e));
 	r->loss = r->o->type->render(r->o, sums, false, &json);
 	rc = lwm_str_ok(&json, e);
 	bool bad = lwm_guards_refuse(&r->s->guards, &r->st.guard, r->loss, gnorm);
@@ -140,7 +146,8 @@ static int train_step(struct run *r, struct lwm_err *e)
 	if (rc == 0 && bad)
 		rc = lwm_guards_skip(&r->st.guard, r->st.step, r->loss, gnorm, e); /* the same on every rank */
 	if (rc == 0)
-		rc = lwm_weights_gather(&r->w, e);
+		rc = lwm_weights_gather(&r->w.w, e);
+	lwm_supply_changed(&r->w);
 	r->st.step++;
 	r->st.units += (double)r->o->units_per_step;
 	r->st.loss = r->loss;
@@ -160,7 +167,7 @@ static int evaluate_held_out(struct run *r, struct lwm_err *e)
 	struct lwm_str json = { 0 };
 	int rc;
 	lwm_watchdog_pet("evaluation");
-	LWM_TRY(lwm_agree(r->world, r->o->type->eval(r->o, sums, e), e));
+	LWM_TRY(lwm_agree(r->world, r->o->type->eval(r->o, r->w.supply, sums, e), e));
 	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
 	double loss = r->o->type->render(r->o, sums, true, &json);
 	rc = lwm_str_ok(&json, e);
@@ -178,14 +185,14 @@ static int save_checkpoint(struct run *r, bool last, struct lwm_err *e)
 	double t0 = lwm_now();
 	if (r->saved_step == r->st.step) {
 		if (last) /* it may be an earlier run's, which was killed before it came to this */
-			return lwm_share_retire(r->w.grad_comm, r->keeper, r->st.step, e);
+			return lwm_share_retire(r->mesh.comm[LWM_GRAD], r->keeper, r->st.step, e);
 		return 0;
 	}
 	lwm_watchdog_pet("checkpoint");
 	if (r->metrics)
 		lwm_metrics_sync(r->metrics);
 	lwm_watchdog_wait(true); /* for the disk, which may serve others first */
-	int rc = lwm_stage_save(r->o, &r->w, &r->st, r->keeper, &mine);
+	int rc = lwm_stage_save(r->o, &r->w.w, &r->st, r->keeper, &mine);
 	lwm_watchdog_wait(false);
 	r->save_seconds = lwm_now() - t0;
 	if (rc == 0) {
@@ -208,7 +215,7 @@ static int measure_peak(struct run *r, struct lwm_err *e)
 	double rate[2] = { 0 }; /* FLOP a second; ranks that have none */
 	lwm_watchdog_pet("peak");
 	LWM_TRY(lwm_comm_barrier(r->world, e));
-	rate[1] = lwm_peak_measure(r->dev, r->w.grad, (size_t)r->w.total * sizeof *r->w.grad, &rate[0], &why) < 0;
+	rate[1] = lwm_peak_measure(r->dev, r->w.w.grad, (size_t)r->w.cut.local * sizeof *r->w.w.grad, &rate[0], &why) < 0;
 	if (rate[1] > 0)
 		lwm_log(LWM_WARN, "the peak cannot be measured, so no MFU is said: %s", why.msg);
 	LWM_TRY(lwm_comm_sum_f64(r->world, rate, 2, e));
@@ -300,7 +307,7 @@ static void release_run(struct run *r)
 	lwm_ckpt_keeper_free(r->keeper);
 	lwm_mesh_detach(&r->mesh);
 	lwm_objective_free(r->o);
-	lwm_weights_release(&r->w);
+	lwm_supply_close(&r->w);
 	lk_dev_close(r->dev);
 	lwm_mesh_release(&r->mesh);
 	lwm_lock_free(r->lock);

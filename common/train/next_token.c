@@ -270,6 +270,7 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	LWM_TRY(lwm_objective_absent(o, open_eval(t, e), e));
 	LWM_TRY(lwm_objective_absent(o, check_tokenizer(t, e), e));
 	LWM_TRY(lwm_nt_configure(t, e));
+	o->passes = t->cut.rows_step / lwm_mesh_ranks(o->mesh, LWM_DATA) / t->cut.micro_rows;
 	LWM_TRY(lwm_nt_place(t, e));
 	o->tokenizer_hash = t->info.tokenizer.hex;
 	memcpy(o->data, t->info.content.hex, sizeof o->data);
@@ -284,6 +285,7 @@ const struct lwm_objective_type lwm_objective_next_token = {
 	.settings = settings,
 	.settings_size = sizeof(struct lwm_next_token),
 	.size = sizeof(struct lwm_nt),
+	.by_group = true,
 	.check = check_settings,
 	.open = open_objective,
 	.attach = lwm_nt_attach,

@@ -26,7 +26,6 @@ struct lwm_nt {
 	struct lwm_nt_cut cut;
 	int32_t *tok, *target, *seg, *pos; /* (local) this rank's share of a microbatch */
 	float *weight;
-	const void *compute;
 	double unigram[LWM_MODALITIES]; /* entropy of the held-out targets, nats: what a model that knows only how often each
 					 * token comes would reach; 0 unknown */
 };
@@ -44,9 +43,9 @@ struct lwm_llama_run lwm_nt_run(const struct lwm_nt *t);
 
 /* ---- next_token_step.c: of struct lwm_objective_type ---- */
 
-int lwm_nt_attach(struct lwm_objective *o, void *compute, struct lwm_err *e);
-int lwm_nt_step(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e);
-int lwm_nt_eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e);
+int lwm_nt_attach(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e);
+int lwm_nt_step(struct lwm_objective *o, int64_t step, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e);
+int lwm_nt_eval(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e);
 double lwm_nt_norm(const double sums[LWM_SUMS]);
 double lwm_nt_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json);
 double lwm_nt_flops(const struct lwm_objective *o, const double sums[LWM_SUMS]);

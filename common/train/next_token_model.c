@@ -8,6 +8,7 @@
 #include "common/model/llama_json.h"
 #include "common/train/next_token_int.h"
 #include "common/train/start.h"
+#include "common/train/supply.h"
 
 static void override_size(int64_t *dst, int64_t value)
 {
@@ -170,10 +171,14 @@ int lwm_nt_place(struct lwm_nt *t, struct lwm_err *e)
 	const struct lwm_stage *s = t->base.stage;
 	const struct lwm_mesh *m = t->base.mesh;
 	struct lwm_llama_run run = lwm_nt_run(t);
-	int sp = m->dim[LWM_SP], ranks = lwm_mesh_ranks(m, LWM_DATA) * sp;
-	int64_t room, weights = lwm_weights_bytes(t->base.tensors.total, ranks, t->base.dtype);
+	int sp = m->dim[LWM_SP];
+	int64_t room, weights;
+	struct lwm_cut cut;
 	bool gpu = !lk_dev_is_host(t->base.dev) || s->plan_gib;
 	LWM_TRY(room_of(t, &room, e));
+	LWM_TRY(lwm_stage_cut(&cut, &t->base, 0, e));
+	weights = lwm_stage_room(&t->base, &cut).weights;
+	lwm_cut_release(&cut);
 	struct lwm_llama_bytes need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp);
 	t->offload = t->set->offload == LWM_OFFLOAD_TRUE ||
 		     (t->set->offload == LWM_OFFLOAD_AUTO && gpu && run.recompute && weights + need.total > room);

@@ -12,12 +12,12 @@ static struct lwm_nt *self(struct lwm_objective *o)
 	return (struct lwm_nt *)o;
 }
 
-int lwm_nt_attach(struct lwm_objective *o, void *compute, struct lwm_err *e)
+int lwm_nt_attach(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e)
 {
 	struct lwm_nt *t = self(o);
 	struct lwm_llama_run run = lwm_nt_run(t);
 	size_t n = (size_t)t->cut.local;
-	t->compute = compute;
+	(void)w;
 	t->tok = malloc(n * sizeof *t->tok);
 	t->target = malloc(n * sizeof *t->target);
 	t->seg = malloc(n * sizeof *t->seg);
@@ -80,21 +80,22 @@ static void add_stats(double *sums, const struct lwm_batch *b, const struct lwm_
 	}
 }
 
-static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, float *grads, double *sums, struct lwm_err *e)
+/* Ranks that share weights go through them together: one without rows goes through them with padding. */
+static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, struct lwm_supply *w, double *sums, struct lwm_err *e)
 {
-	struct lwm_flat_weights w = lwm_flat_weights_of(t->compute, t->base.dtype, grads);
 	int64_t micros = lwm_loader_micros(l);
 	for (int64_t i = 0; i < micros; i++) {
 		struct lwm_llama_stats st = { 0 };
 		struct lwm_batch *b = NULL;
-		/* a rank that cannot read its rows must not leave the others waiting in the ring */
-		LWM_TRY(lwm_agree(t->base.mesh->comm[LWM_SP], lwm_loader_get(l, step, i, &b, e), e));
-		if (b->tokens_n == 0) /* held-out rows ended before the share of this rank did */
+		/* a rank that cannot read its rows must not leave the others waiting in the ring, or for its weights */
+		LWM_TRY(lwm_supply_agree(w, lwm_agree(t->base.mesh->comm[LWM_SP], lwm_loader_get(l, step, i, &b, e), e), e));
+		if (b->tokens_n == 0 && !w->shared) /* held-out rows ended before the share of this rank did */
 			continue;
+		w->more = i + 1 < micros;
 		take_share(t, b);
 		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos };
-		int rc = lwm_llama_step(t->net, &in, &w.base, &st, e);
-		if (rc < 0 && t->base.mesh->dim[LWM_SP] > 1)
+		int rc = lwm_llama_step(t->net, &in, w, &st, e);
+		if (rc < 0 && t->base.mesh->dim[LWM_SP] > 1 && !w->shared)
 			e->who = LWM_ERR_ALONE; /* the ring waits for this rank */
 		LWM_TRY(rc);
 		add_stats(sums, b, &st, t->base.mesh->coord[LWM_SP] == 0);
@@ -102,14 +103,14 @@ static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, flo
 	return 0;
 }
 
-int lwm_nt_step(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
+int lwm_nt_step(struct lwm_objective *o, int64_t step, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
-	return run_batches(self(o), self(o)->train, step, grads, sums, e);
+	return run_batches(self(o), self(o)->train, step, w, sums, e);
 }
 
-int lwm_nt_eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e)
+int lwm_nt_eval(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
-	return run_batches(self(o), self(o)->eval, 0, NULL, sums, e);
+	return run_batches(self(o), self(o)->eval, 0, w, sums, e);
 }
 
 double lwm_nt_norm(const double sums[LWM_SUMS])

@@ -4,7 +4,7 @@
  *	type->check(s, &mesh, e)                       settings alone, no file
  *	lwm_objective_open(&o, type, s, &mesh, dev, e) data, model, sizes
  *	weights are drawn by o->tensors or read (save.h); type->attach(o, weights, e)
- *	each step: type->step(o, step, grads, sums, e); sums over the ranks; type->norm(sums), type->render(o, sums, ...)
+ *	each step: type->step(o, step, weights, sums, e); sums over the ranks; type->norm(sums), type->render(o, sums, ...)
  *	lwm_objective_free(o)
  *
  * The loop, plans, records and metrics know only this. Sums are additive over microbatches and ranks; the loop adds them up over
@@ -17,6 +17,7 @@
 
 #include "common/base/str.h"
 #include "common/comm/mesh.h"
+#include "common/model/weights.h"
 #include "common/tensor/tensor.h"
 #include "common/train/settings.h"
 #include "common/train/stage.h"
@@ -41,12 +42,17 @@ struct lwm_objective_type {
 	/* Reads data and fills o, of which type, stage, mesh and device are set and the rest is zero. After a failure close is
 	 * called, too. COLLECTIVE over the mesh's world, which is NULL while planning. */
 	int (*open)(struct lwm_objective *o, struct lwm_err *e);
-	/* Weights are in place: makes what depends on them. Local. compute: device, o->dtype, o->tensors.total long. */
-	int (*attach)(struct lwm_objective *o, void *compute, struct lwm_err *e);
-	/* Gradient of the step's loss times the norm, added to grads (device fp32); this rank's part. COLLECTIVE over sp. */
-	int (*step)(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e);
-	/* The held-out loss, this rank's part. COLLECTIVE over sp. Called where there are held-out data. */
-	int (*eval)(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e);
+	/* Goes to its weights group by group alone, so that they may be cut over ranks. If not, every rank has them whole: what is
+	 * acquired of group 0 is the beginning of the flat vector, and stays where it is. */
+	bool by_group;
+	/* Weights are in place: makes what depends on them. COLLECTIVE over the ranks that share them. w: device, o->dtype;
+	 * borrowed, the same in each call. */
+	int (*attach)(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e);
+	/* Gradient of the step's loss times the norm, added to that of w (device fp32); this rank's part. COLLECTIVE over sp and
+	 * over the ranks that share w: they go through its groups equally often. */
+	int (*step)(struct lwm_objective *o, int64_t step, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e);
+	/* The held-out loss, this rank's part. COLLECTIVE as step is. Called where there are held-out data. */
+	int (*eval)(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e);
 	/* Summed over ranks: divisor of loss and gradient. */
 	double (*norm)(const double sums[LWM_SUMS]);
 	/* Appends ,"key":value... to a JSON object; returns the loss. eval: of an evaluation. */
@@ -73,6 +79,7 @@ struct lwm_objective {
 	const char *tokenizer_hash; /* of the one that the data were made with; "": none */
 	char data[33];         /* hash of the training data's content, known at the latest after attach; "" unknown */
 	int64_t units_per_step; /* for throughput: tokens, or frames */
+	int64_t passes;        /* times that a step goes through the weights: microbatches */
 	double most_flops;       /* of a step as type->flops counts them, if each row were one document; 0: not known */
 	int64_t memory_bytes;    /* activations on this rank */
 	/* planning: what the device takes for itself in a step, 0: it does not say; host arrays (batches on their way, frames) */

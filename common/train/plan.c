@@ -8,9 +8,9 @@
 #include "common/base/path.h"
 #include "common/comm/device.h"
 #include "common/io/ckpt.h"
-#include "common/optim/weights.h"
 #include "common/train/objective.h"
 #include "common/train/start.h"
+#include "common/train/supply.h"
 
 struct plan { /* bytes */
 	int64_t weights, activations;  /* of a rank */
@@ -97,13 +97,16 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
 /* The whole process where the device is the host, else the device's memory. What a rank takes before it allocates anything
  * (libraries, the BLAS's buffers, files that are open) this process has in it by now as well, but for MPI's part: it is
  * measured here. */
-static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, struct lk_dev *dev, int ranks)
+static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, struct lk_dev *dev,
+		      const struct lwm_cut *cut)
 {
-	p->weights = lwm_weights_bytes(o->tensors.total, ranks, o->dtype);
+	struct lwm_stage_room room = lwm_stage_room(o, cut);
+
+	p->weights = room.weights;
 	p->activations = o->memory_bytes;
 	if (lk_dev_is_host(dev) && !s->plan_gib) {
 		p->own = o->own_bytes;
-		p->arrays = o->array_bytes + o->host_bytes + lwm_comm_work(ranks, o->tensors.total);
+		p->arrays = o->array_bytes + o->host_bytes + room.work;
 		p->program = (int64_t)lwm_rss();
 	}
 	p->per_rank = p->weights + p->activations + p->own + p->arrays + p->program;
@@ -133,6 +136,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	struct lwm_mesh m = { .dim = { 0 } };
 	struct lwm_objective *o = NULL;
 	struct lk_dev *dev = NULL;
+	struct lwm_cut cut = { .n = 0 };
 	struct plan p = { .code = 0 };
 	size_t mem_free, mem_total;
 	int rc;
@@ -142,7 +146,8 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	LWM_GO(lwm_device_open(&dev, s.device, s.threads, e));
 	LWM_GO(lwm_objective_open(&o, lwm_objectives[s.objective], &s, &m, dev, e));
 	LWM_GO(lwm_dev_check(dev, lk_dev_memory(dev, &mem_free, &mem_total), e));
-	size_rank(&p, &s, o, dev, ranks);
+	LWM_GO(lwm_stage_cut(&cut, o, 0, e));
+	size_rank(&p, &s, o, dev, &cut);
 	p.checkpoint = o->tensors.params * 12;
 	p.space = lwm_space_free(s.out);
 	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;
@@ -155,6 +160,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	else if (o->absent.code)
 		rc = lwm_fail(e, -o->absent.code, "%s", o->absent.msg);
 out:
+	lwm_cut_release(&cut);
 	lwm_objective_free(o);
 	lk_dev_close(dev);
 	return rc;

@@ -174,9 +174,22 @@ static int check_copies(const struct lwm_paths *held, struct lwm_err *e)
 	return rc;
 }
 
-static int recon_attach(struct lwm_objective *o, void *compute, struct lwm_err *e)
+/* Weights and gradient where they begin: all of them lie on every rank. */
+static int find_weights(const struct lwm_objective *o, struct lwm_supply *w, struct lwm_supplied *at, struct lwm_err *e)
 {
-	LWM_TRY(lwm_recon_new(&recon_of(o)->net, o->dev, &recon_of(o)->cfg, compute, e));
+	struct lwm_group first = lwm_tensors_group(&o->tensors, 0);
+
+	LWM_TRY(lwm_supply_acquire(w, &first, LWM_WEIGHTS | LWM_GRADS, at, 0, e));
+	lwm_supply_release(w, &first);
+	return 0;
+}
+
+static int recon_attach(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e)
+{
+	struct lwm_supplied at;
+
+	LWM_TRY(find_weights(o, w, &at, e));
+	LWM_TRY(lwm_recon_new(&recon_of(o)->net, o->dev, &recon_of(o)->cfg, (float *)(uintptr_t)at.w, e));
 	memcpy(o->data, lwm_recon_content(recon_of(o)->net)->hex, sizeof o->data);
 	return 0;
 }
@@ -192,20 +205,24 @@ static void add_stats(double *sums, const struct lwm_recon_stats *st)
 	sums[S_USERS] += 1;
 }
 
-static int recon_step(struct lwm_objective *o, int64_t step, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
+static int recon_step(struct lwm_objective *o, int64_t step, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
 	struct lwm_comm *g = o->mesh->comm[LWM_GRAD];
 	struct lwm_recon_stats st = { 0 };
+	struct lwm_supplied at;
+
+	LWM_TRY(find_weights(o, w, &at, e));
 	LWM_TRY(lwm_recon_prepare(recon_of(o)->net, step, e));
-	LWM_TRY(lwm_recon_step(recon_of(o)->net, step, lwm_comm_rank(g), lwm_comm_size(g), grads, &st, e));
+	LWM_TRY(lwm_recon_step(recon_of(o)->net, step, lwm_comm_rank(g), lwm_comm_size(g), at.g, &st, e));
 	add_stats(sums, &st);
 	return 0;
 }
 
 /* Every rank sees the same held-out frames, so only one counts. */
-static int recon_eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e)
+static int recon_eval(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
 	struct lwm_recon_stats st = { 0 };
+	(void)w; /* the net has them from attach */
 	if (lwm_comm_rank(o->mesh->comm[LWM_GRAD]))
 		return 0;
 	LWM_TRY(lwm_recon_eval(recon_of(o)->net, o->stage->eval_rows, &st, e));

@@ -9,23 +9,22 @@
 
 #include "common/base/json.h"
 #include "common/base/log.h"
-#include "common/tensor/range.h"
+#include "common/tensor/cut.h"
 #include "common/train/settings_record.h"
 #include "common/train/share.h"
 #include "common/train/start.h"
 
 /* Those of a rank; host NULL: without their values. */
-static int64_t slices_of(const struct lwm_objective *o, int64_t first, int64_t count, float *const host[],
-			 struct lwm_ckpt_slice *out)
+static int64_t slices_of(const struct lwm_objective *o, const struct lwm_cut *cut, float *const host[], struct lwm_ckpt_slice *out)
 {
-	int64_t n = 0, from, len;
+	int64_t n = 0, from, len, at;
 	for (int64_t i = 0; i < o->tensors.n; i++) {
 		const struct lwm_tensor *t = &o->tensors.list[i];
-		if (!lwm_tensor_overlap(t, first, count, &from, &len))
+		if (!lwm_cut_own(cut, t, &from, &len, &at))
 			continue;
 		out[n] = (struct lwm_ckpt_slice){ .tensor = i, .offset = from - t->offset, .run = len, .count = 1 };
 		for (int g = 0; host && g < LWM_CKPT_TRAINED; g++)
-			out[n].data[g] = host[g] + (from - first);
+			out[n].data[g] = host[g] + at;
 		n++;
 	}
 	return n;
@@ -37,16 +36,16 @@ static enum lwm_state state_of(int group)
 	return group == LWM_CKPT_PARAMS ? LWM_STATE_WEIGHTS : group == LWM_CKPT_ADAM_M ? LWM_STATE_M : LWM_STATE_V;
 }
 
-/* Own slice of a group on the host: where it lies, or a copy of it in *own, the caller's to free. */
+/* Own piece of a group on the host: where it lies, or a copy of it in *own, the caller's to free. */
 static int on_host(struct lwm_weights *w, enum lwm_ckpt_group g, float **at, float **own, struct lwm_err *e)
 {
 	*own = NULL;
 	*at = lwm_weights_host(w, state_of(g));
 	if (*at)
 		return 0;
-	*at = *own = malloc((size_t)w->count * sizeof **own);
+	*at = *own = malloc((size_t)w->cut.count * sizeof **own);
 	if (!*own)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " values of weights and state", w->count);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " values of weights and state", w->cut.count);
 	return 0;
 }
 
@@ -63,10 +62,10 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 	}
 	if (rc == 0) {
 		struct lwm_ckpt_out out = { .dir = dir,
-					    .rank = lwm_comm_rank(w->grad_comm),
+					    .rank = lwm_comm_rank(w->ranks),
 					    .tensors = &o->tensors,
 					    .slice = slice,
-					    .nslice = slices_of(o, w->first, w->count, host, slice),
+					    .nslice = slices_of(o, &w->cut, host, slice),
 					    .groups = LWM_CKPT_TRAINED_ALL };
 		rc = lwm_ckpt_write_part(&out, part, e);
 	}
@@ -100,27 +99,29 @@ static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
 	return j;
 }
 
-/* The slices of all ranks end to end, as the ranks themselves cut them: each border between two adds one at the most. */
-static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const struct lwm_ckpt_part *parts, int n,
-					 struct lwm_err *e)
+/* The slices of all ranks end to end, as the ranks themselves cut them. */
+static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const struct lwm_cut *cut,
+					 const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
 {
-	struct lwm_ckpt_slice *all = calloc((size_t)(o->tensors.n + n), sizeof *all);
-	int64_t k = 0;
+	int64_t k = 0, many = 0;
+	for (int r = 0; r < n; r++)
+		many += parts[r].nslice;
+	struct lwm_ckpt_slice *all = calloc((size_t)many + 1, sizeof *all);
 	if (!all)
 		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
 	for (int r = 0; all && r < n; r++) {
-		struct lwm_slice s = lwm_slice_of(o->tensors.total, r, n);
-		int64_t have = slices_of(o, s.first, s.count, NULL, all + k);
+		struct lwm_cut theirs = lwm_cut_of(cut, r);
+		int64_t have = slices_of(o, &theirs, NULL, all + k);
 		LWM_BUG_ON(have != parts[r].nslice);
 		k += have;
 	}
 	return all;
 }
 
-static int commit_checkpoint(const struct lwm_objective *o, const struct lwm_train_state *st, const char *dir,
-			     const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
+static int commit_checkpoint(const struct lwm_objective *o, const struct lwm_cut *cut, const struct lwm_train_state *st,
+			     const char *dir, const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
 {
-	struct lwm_ckpt_slice *slice = all_slices(o, parts, n, e);
+	struct lwm_ckpt_slice *slice = all_slices(o, cut, parts, n, e);
 	char mesh[LWM_MESH_TEXT];
 	json_t *config = config_json(o, e), *state = state_json(st, o->stage);
 	int rc = slice && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
@@ -145,7 +146,7 @@ static int commit_checkpoint(const struct lwm_objective *o, const struct lwm_tra
 int lwm_stage_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_train_state *st,
 	     struct lwm_ckpt_keeper *keeper, struct lwm_err *e)
 {
-	struct lwm_comm *c = w->grad_comm;
+	struct lwm_comm *c = w->ranks;
 	int n = lwm_comm_size(c), rc;
 	struct lwm_ckpt_part mine = { .name = "" }, *parts = calloc((size_t)n, sizeof *parts);
 	char *dir = lwm_ckpt_dir(o->stage->out, st->step);
@@ -153,7 +154,7 @@ int lwm_stage_save(const struct lwm_objective *o, struct lwm_weights *w, const s
 	LWM_GO(lwm_agree(c, rc, e));
 	LWM_GO(lwm_comm_allgather(c, &mine, sizeof mine, parts, e));
 	if (lwm_comm_rank(c) == 0)
-		rc = commit_checkpoint(o, st, dir, parts, n, e);
+		rc = commit_checkpoint(o, &w->cut, st, dir, parts, n, e);
 	if (lwm_comm_rank(c) == 0 && rc < 0)
 		lwm_ckpt_take_back(dir, "COMMIT.json");
 	LWM_GO(lwm_agree(c, rc, e)); /* nobody continues before the record is written */
@@ -173,16 +174,16 @@ out:
 static int read_slice(const struct lwm_objective *o, const struct lwm_weights *w, struct lwm_ckpt *c, enum lwm_ckpt_group g,
 		      float *host, struct lwm_err *e)
 {
-	int64_t from, n;
-	memset(host, 0, (size_t)w->count * sizeof *host);
+	int64_t from, n, at;
+	memset(host, 0, (size_t)w->cut.count * sizeof *host);
 	for (int64_t i = 0; i < o->tensors.n; i++) {
 		const struct lwm_tensor *t = &o->tensors.list[i];
 		int64_t k = lwm_ckpt_find(c, t->name);
 		if (k < 0 || lwm_ckpt_size(c, k) != t->count)
 			return lwm_fail(e, LWM_ECONFIG, "tensor '%s' of %" PRId64 " values is not in the checkpoint so", t->name,
 					t->count);
-		if (lwm_tensor_overlap(t, w->first, w->count, &from, &n))
-			LWM_TRY(lwm_ckpt_read(c, g, k, from - t->offset, n, host + (from - w->first), e));
+		if (lwm_cut_own(&w->cut, t, &from, &n, &at))
+			LWM_TRY(lwm_ckpt_read(c, g, k, from - t->offset, n, host + at, e));
 	}
 	return 0;
 }
@@ -299,13 +300,13 @@ int lwm_stage_resume(const struct lwm_objective *o, struct lwm_weights *w, struc
 	int rc;
 	memset(st, 0, sizeof *st);
 	memset(found, 0, sizeof *found);
-	LWM_TRY(find_newest(w->grad_comm, o->stage, &c, e));
+	LWM_TRY(find_newest(w->ranks, o->stage, &c, e));
 	if (!c)
 		return 0;
 	snprintf(found->dir, sizeof found->dir, "%s", lwm_ckpt_path(c));
 	rc = read_all(o, w, st, c, found, e);
 	lwm_ckpt_close(c);
-	LWM_TRY(lwm_agree(w->grad_comm, rc, e));
+	LWM_TRY(lwm_agree(w->ranks, rc, e));
 	LWM_TRY(lwm_weights_gather(w, e));
 	lwm_log(LWM_INFO, "resuming from %s", found->dir);
 	if (keeper) /* its hashes were compared just now */
@@ -328,6 +329,16 @@ int lwm_stage_settle(const struct lwm_stage *s, const struct lwm_resumed *found,
 	return rc;
 }
 
+/* The own piece of random weights; zeros where there are none. */
+static void draw_weights(const struct lwm_objective *o, const struct lwm_cut *cut, float *host)
+{
+	int64_t from, n, at;
+	memset(host, 0, (size_t)cut->count * sizeof *host);
+	for (int64_t g = 0; g < cut->n; g++)
+		if (lwm_cut_own_group(cut, g, &from, &n, &at))
+			lwm_tensors_init(&o->tensors, (uint64_t)o->stage->seed, from, n, host + at);
+}
+
 int lwm_stage_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 {
 	struct lwm_start from;
@@ -335,14 +346,13 @@ int lwm_stage_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_e
 	LWM_TRY(lwm_start_parse(&from, o->stage->start_from, e)); /* the same on every rank */
 	int rc = on_host(w, LWM_CKPT_PARAMS, &host, &own, e);
 	if (rc == 0)
-		lwm_tensors_init(&o->tensors, (uint64_t)o->stage->seed, w->first, w->count, host);
-	rc = lwm_agree(w->grad_comm, rc, e);
+		draw_weights(o, &w->cut, host);
+	rc = lwm_agree(w->ranks, rc, e);
 	if (rc == 0 && from.source)
-		rc = lwm_start_read(w->grad_comm, &from, o->stage->older_ok, o->tokenizer_hash, &o->tensors, w->first, w->count,
-				    host, e);
+		rc = lwm_start_read(w->ranks, &from, o->stage->older_ok, o->tokenizer_hash, &o->tensors, &w->cut, host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e);
 	free(own);
-	LWM_TRY(lwm_agree(w->grad_comm, rc, e));
+	LWM_TRY(lwm_agree(w->ranks, rc, e));
 	return lwm_weights_gather(w, e);
 }

@@ -6,7 +6,7 @@
  *	lwm_stage_settle(s, &found, st.step, e)             rank 0: the run is known to go ahead
  *	lwm_stage_save(o, &w, &st, keeper, e)               after any step
  *
- * A rank writes and reads its own slice of the flat vectors (optim/weights.h): one part of a checkpoint each.
+ * A rank writes and reads what it owns the state of (optim/weights.h): one part of a checkpoint each.
  */
 #ifndef LWM_TRAIN_SAVE_H
 #define LWM_TRAIN_SAVE_H

@@ -12,6 +12,9 @@
 #define SET(field, rule, preset, ...) LWM_SETTING(struct lwm_stage, field, rule, preset, __VA_ARGS__)
 #define TEXT(field, rule, text, ...) LWM_SETTING_TEXT(struct lwm_stage, field, rule, text, __VA_ARGS__)
 
+static const char *const shard_names[] = { "auto", "true", "false", NULL };       /* enum lwm_shard_when */
+static const char *const scatter_names[] = { "step", "microbatch", NULL };         /* enum lwm_scatter_when */
+
 static const struct lwm_setting common_settings[] = {
 	TEXT(out, LWM_UNRECORDED, NULL,
 	     LWM_OPT_STR('o', "output", NULL, "DIR", "checkpoints, metrics.jsonl, summary.json; goes on from what is there",
@@ -58,6 +61,15 @@ static const struct lwm_setting common_settings[] = {
 	    LWM_OPT_DOUBLE(0, "spike-factor", NULL, 0, 1e9, "X", "skip updates whose gradient norm exceeds X medians; 0: never", 0)),
 	LWM_SECTION("Ranks and memory"),
 	TEXT(mesh_dim, LWM_FREE, "-1,1,1,1", LWM_OPT_STR(0, "mesh-dim", NULL, "D,F,T,S", "dp,fsdp,tp,sp; one may be -1", 0)),
+	SET(shard_weights, LWM_FREE, LWM_SHARD_AUTO,
+	    LWM_OPT_CHOICE(0, "shard-weights", NULL, shard_names,
+			   "weights and gradients are cut over fsdp x sp and gathered layer by layer; auto: where fsdp > 1, on GPUs where sp > 1",
+			   0)),
+	SET(gather_ahead, LWM_FREE, 1,
+	    LWM_OPT_INT(0, "gather-ahead", NULL, 0, 64, "N", "layers of them that are gathered before they are used", 0)),
+	SET(scatter, LWM_FREE, LWM_SCATTER_STEP,
+	    LWM_OPT_CHOICE(0, "scatter", NULL, scatter_names,
+			   "their gradients: kept whole until the end of the step, or scattered after every microbatch", 0)),
 	LWM_HERE,
 	SET(plan_ranks, LWM_UNRECORDED, 1,
 	    LWM_OPT_INT(0, "plan-ranks", NULL, 1, 1 << 20, "N", "ranks that --plan and --check-options are made for", 0)),
@@ -135,6 +147,8 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 	LWM_TRY(lwm_settings_check(s, e));
 	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, m.dim, e));
 	LWM_TRY(lwm_mesh_check(m.dim, s->mesh_dim, e));
+	if (s->shard_weights == LWM_SHARD_TRUE && !type->by_group)
+		return lwm_fail(e, LWM_ECONFIG, "--shard-weights true: this objective takes its weights whole");
 	LWM_TRY(type->check(s, &m, e));
 	return lwm_start_parse(&from, s->start_from, e);
 }

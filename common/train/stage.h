@@ -35,6 +35,11 @@
 #include "common/optim/weights.h"
 #include "common/train/settings.h"
 
+/* auto: where fsdp > 1, and where sp > 1 and ranks compute on GPUs, each with memory of its own. */
+enum lwm_shard_when { LWM_SHARD_AUTO, LWM_SHARD_TRUE, LWM_SHARD_FALSE };
+/* Gradients of sharded weights: summed over ranks once a step, or after each microbatch, when nothing holds them whole. */
+enum lwm_scatter_when { LWM_SCATTER_STEP, LWM_SCATTER_MICROBATCH };
+
 struct lwm_stage {
 	struct lwm_values *values; /* this struct, then that of each objective, in the order of lwm_objectives */
 
@@ -55,6 +60,9 @@ struct lwm_stage {
 	struct lwm_guards guards;
 
 	const char *mesh_dim; /* "dp,fsdp,tp,sp"; one may be -1 */
+	int shard_weights;    /* enum lwm_shard_when: weights and gradients are cut over fsdp*sp, too */
+	int64_t gather_ahead; /* groups of weights that are gathered before they are used */
+	int scatter;          /* enum lwm_scatter_when */
 
 	int64_t checkpoint_every, keep, keep_every; /* steps; newest checkpoints that stay; every so many steps for good */
 	int64_t log_every, eval_every, eval_rows;   /* steps; steps; held-out rows or frames of an evaluation */

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "common/io/source.h"
-#include "common/tensor/range.h"
 #include "common/train/share.h"
 
 int lwm_start_parse(struct lwm_start *out, const char *text, struct lwm_err *e)
@@ -62,7 +61,7 @@ int lwm_start_look(const struct lwm_start *from, bool older_ok, const char *toke
 }
 
 int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool older_ok, const char *tokenizer,
-		   const struct lwm_tensors *t, int64_t first, int64_t count, float *host_out, struct lwm_err *e)
+		   const struct lwm_tensors *t, const struct lwm_cut *cut, float *host_out, struct lwm_err *e)
 {
 	struct lwm_source s;
 	int rc = open_shared(&s, comm, from->source, older_ok, e);
@@ -70,10 +69,10 @@ int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool old
 		rc = belongs(&s, tokenizer, t, e);
 	for (int64_t i = 0; rc == 0 && i < t->n; i++) {
 		const struct lwm_tensor *q = &t->list[i];
-		int64_t at, n;
-		if (lwm_tensor_overlap(q, first, count, &at, &n))
-			rc = lwm_source_read(&s, q, from->may_lack_vision && q->modality == LWM_VISION, at - q->offset, n,
-					     host_out + (at - first), e);
+		int64_t first, n, at;
+		if (lwm_cut_own(cut, q, &first, &n, &at))
+			rc = lwm_source_read(&s, q, from->may_lack_vision && q->modality == LWM_VISION, first - q->offset, n,
+					     host_out + at, e);
 	}
 	lwm_source_close(&s);
 	return rc;

@@ -55,6 +55,9 @@ compare() {
 	tokens() { compare "$1" "$2" --data "rows$3.h5" --seq-length "$3" --tokens-per-batch "$4" "${@:5}"; }
 	tokens dp2 2 64 128 --mesh-dim 2,1,1,1 --dim 640 --ffn 1728 --layers 3 --heads 10
 	tokens sp2 2 4096 8192 --mesh-dim 1,1,1,2 --dim 192 --ffn 512 --layers 6 --heads 6
+	tokens fsdp2 2 64 128 --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
+	tokens fsdp2-step 2 64 512 --micro-rows 2 --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
+	tokens fsdp2-micro 2 64 512 --micro-rows 2 --scatter microbatch --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
 	compare vqgan-dp2 2 --mesh-dim 2,1,1,1 --objective reconstruction --model tiny --data clips --batch-frames 24 --resolution 64 \
 		--probe-frames 16
 }

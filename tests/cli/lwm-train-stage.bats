@@ -579,6 +579,44 @@ flip() { # flip FILE OFFSET: one bit
 	ok train -o sp --steps 7 # and one rank goes on from two
 }
 
+@test "weights cut over ranks: losses of one rank, resumed on other meshes and back, and merged" {
+	need_mpi
+	fsdp() { ok mpirun -n "$1" --oversubscribe lwm-train-stage "${tiny[@]}" -o "$2" --mesh-dim "$3" "${@:4}"; }
+	ok train -o one --steps 6
+	fsdp 2 cut 1,2,1,1 --steps 6
+	err_has 'weights and gradients are cut over 2 ranks'
+	losses_near one cut 6
+	fsdp 4 hybrid 2,2,1,1 --steps 6 --gather-ahead 2 --scatter microbatch --micro-rows 1
+	losses_near one hybrid 6
+	fsdp 2 ring 1,1,1,2 --steps 6
+	[[ $stderr != *'are cut over'* ]]
+	fsdp 2 cutring 1,1,1,2 --steps 6 --shard-weights true
+	err_has 'weights and gradients are cut over 2 ranks'
+	losses_near one cutring 6
+	fsdp 2 moved 1,2,1,1 --steps 6 --stop-after 1 || [ "$status" = 75 ]
+	fsdp 4 moved 1,4,1,1 --steps 6 --stop-after 1 || [ "$status" = 75 ]
+	fsdp 2 moved 2,1,1,1 --steps 6 --stop-after 1 || [ "$status" = 75 ]
+	code 75 train -o moved --steps 6 --stop-after 1
+	fsdp 2 moved 1,2,1,1 --steps 6
+	losses_near one moved 6
+	for i in one cut hybrid moved; do
+		ok lwm-merge-ckpt -q "$i" -o "model-$i" --verify
+	done
+	code 78 train -o vq --objective reconstruction --shard-weights true
+	err_has 'takes its weights whole'
+}
+
+@test "a run with weights cut over ranks that is stopped continues bit for bit" {
+	need_mpi
+	fsdp() { mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" --mesh-dim 1,2,1,1 --micro-rows 1 "$@"; }
+	ok fsdp -o through --steps 6
+	code 75 fsdp -o stopped --steps 6 --stop-after 3
+	ok fsdp -o stopped --steps 6
+	[ "$(losses through)" = "$(losses stopped)" ]
+	same through/step_00000006/part_00000.h5 stopped/step_00000006/part_00000.h5
+	same through/step_00000006/part_00001.h5 stopped/step_00000006/part_00001.h5
+}
+
 @test "of many ranks one says what is wrong, and mpirun has its exit code" {
 	need_mpi
 	code 66 mpirun -n 4 --oversubscribe lwm-train-stage -q --threads 1 -o out --data absent.h5 --seq-length 64

@@ -67,7 +67,7 @@ static int add_up(struct lwm_supply *s, const struct lwm_group *g, int failed, s
 /* Every group is fetched, given back, and its gradient is told to be ready once, when it is whole. */
 static void check_moving(const char *name, struct lwm_llama_cfg c, struct lwm_llama_run run, int refuse)
 {
-	static const struct lwm_supply_ops ops = { move_in, move_out, add_up };
+	static const struct lwm_supply_ops ops = { move_in, move_out, add_up, NULL };
 	struct batch x = batch_docs(&c, 30, docs3, 3, 0);
 	int64_t total;
 	float *w = weights_new(&c, &total);

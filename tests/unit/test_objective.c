@@ -30,7 +30,6 @@ static const struct lwm_setting settings[] = {
 struct puller {
 	struct lwm_objective base;
 	const struct pull *set;
-	const float *compute;
 };
 
 static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
@@ -56,30 +55,35 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	return 0;
 }
 
-static int attach(struct lwm_objective *o, void *compute, struct lwm_err *e)
+static int attach(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e)
 {
+	(void)o;
+	(void)w;
 	(void)e;
-	((struct puller *)o)->compute = compute;
 	return 0;
 }
 
-static int step(struct lwm_objective *o, int64_t at, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
+static int step(struct lwm_objective *o, int64_t at, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
 	const struct puller *p = (struct puller *)o;
+	struct lwm_group all = lwm_tensors_group(&o->tensors, 0);
+	struct lwm_supplied mine;
 	(void)at;
-	(void)e;
+	LWM_TRY(lwm_supply_acquire(w, &all, LWM_WEIGHTS | LWM_GRADS, &mine, 0, e));
 	for (int64_t i = 0; i < p->set->weights; i++) {
-		double d = (double)p->compute[i] - p->set->target;
-		grads[i] += (float)d;
+		double d = (double)((const float *)mine.w)[i] - p->set->target;
+		mine.g[i] += (float)d;
 		sums[1] += d * d / 2;
 	}
 	sums[0] += 1;
-	return 0;
+	lwm_supply_release(w, &all);
+	return lwm_supply_grad_ready(w, &all, 0, e);
 }
 
-static int eval(struct lwm_objective *o, double sums[LWM_SUMS], struct lwm_err *e)
+static int eval(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
 	(void)o;
+	(void)w;
 	(void)e;
 	sums[0] += 1;
 	return 0;
@@ -179,7 +183,7 @@ static void options(void **state)
 	assert_int_equal(o[own + 2].type, LWM_T_END);
 	assert_int_equal(find_option(o, LWM_T_INT, "weights"), find_option(o, LWM_T_HEAD, "Schedule") - 1);
 	/* where the common section says so, in the middle */
-	assert_int_equal(find_option(o, LWM_T_STR, "mesh-dim"), find_option(o, LWM_T_CHOICE, "ring-layout") - 1);
+	assert_int_equal(find_option(o, LWM_T_CHOICE, "scatter"), find_option(o, LWM_T_CHOICE, "ring-layout") - 1);
 	assert_int_equal(find_option(o, LWM_T_INT, "loss-mib"), find_option(o, LWM_T_INT, "plan-ranks") - 1);
 	assert_ptr_equal(o[own + 1].dst, &pull_of(&s)->target);
 	assert_ptr_equal(o[find_option(o, LWM_T_INT, "steps")].dst, &s.steps);

@@ -449,12 +449,12 @@ static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct l
 	static const float first[ALL] = { 1, 1.1f, 0.9f, 0.5f, -0.25f, 0.125f, 2, -1.5f };
 	struct lwm_tensor list[2] = { { .count = NORM, .trainable = true },
 				      { .offset = NORM, .count = MATRIX, .trainable = true, .decays = true } };
-	const struct lwm_tensors t = { .list = list, .n = 2 };
-	struct lwm_devcomm *dc;
+	const struct lwm_tensors t = { .list = list, .n = 2, .total = ALL };
+	struct lwm_cut cut;
 	struct lwm_weights w;
-	OK(lwm_devcomm_new(&dc, dev, comm, &err));
-	OK(lwm_weights_new(&w, dev, LK_F32, ALL, dc, &err));
-	assert_true(w.count >= ALL && w.count <= 64);
+	OK(lwm_cut_new(&cut, &t, 1, 1, &err));
+	OK(lwm_weights_new(&w, dev, LK_F32, &cut, NULL, comm, &err));
+	assert_true(cut.count >= ALL && cut.count <= 64);
 	float host[64] = { 0 };
 	memcpy(host, first, sizeof first);
 	OK(lwm_weights_put(&w, LWM_STATE_WEIGHTS, host, &err));
@@ -462,7 +462,7 @@ static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct l
 		double norm;
 		for (int i = 0; i < ALL; i++)
 			host[i] = (float)(0.4 * sin(1.3 * n + 0.9 * i) + 0.05 * i);
-		assert_int_equal(lk_upload(dev, w.grad, host, (size_t)w.count * sizeof *host), 0);
+		assert_int_equal(lk_upload(dev, w.grad, host, (size_t)cut.count * sizeof *host), 0);
 		OK(lwm_weights_reduce(&w, &t, 1, &norm, &err));
 		double lr = lwm_schedule_rate(&s->schedule, s->steps, n), clip = s->guards.clip;
 		OK(lwm_weights_update(&w, &t, &s->adamw, n, lr, norm > clip ? clip / norm : 1, &err));
@@ -473,7 +473,7 @@ static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct l
 		memset(host + ALL, 0, sizeof host - ALL * sizeof *host);
 	}
 	lwm_weights_release(&w);
-	lwm_devcomm_free(dc);
+	lwm_cut_release(&cut);
 }
 
 /* optax.chain(clip_by_global_norm, adamw) with the rates above and an empty list of exclusions. */

@@ -13,6 +13,7 @@
 #include "common/base/str.h"
 #include "common/model/llama.h"
 #include "common/model/vqgan.h"
+#include "common/tensor/cut.h"
 #include "common/tensor/range.h"
 
 /* ---- the listing of a model's table: it decides what lies where in memory, and what a seed makes of it ---- */
@@ -289,24 +290,26 @@ static void a_mesh_holds_everything(void **state)
 	struct lwm_llama_cfg c = { .vocab_text = 10, .vision_rows = 6, .vision_codes = 3, .dim = 8, .ffn = 6, .layers = 2,
 				   .heads = 4, .kv_heads = 2, .max_seq = 8, .rope_theta = 1e4, .rms_eps = 1e-6, .init_std = 0.02 };
 	struct lwm_tensors p, local;
+	struct lwm_cut cut;
 
 	(void)state;
 	assert_int_equal(lwm_llama_tensors(&p, &c, NULL), 0);
 	assert_int_equal(lwm_tensors_local(&local, &p, TP, NULL), 0);
 	assert_int_equal(local.n, p.n);
 	int *held = calloc((size_t)p.total, sizeof *held);
+	assert_int_equal(lwm_cut_new(&cut, &local, 1, SLICES, NULL), 0);
 	for (int r = 0; r < TP; r++)
 		for (int k = 0; k < SLICES; k++) {
-			struct lwm_slice s = lwm_slice_of(local.total, k, SLICES);
+			struct lwm_cut s = lwm_cut_of(&cut, k);
 
 			assert_int_equal(s.first % 16, 0);
-			assert_int_equal(s.count * SLICES, s.total);
-			assert_true(s.total >= local.total && s.total < local.total + 16 * SLICES);
+			assert_int_equal(s.count * SLICES, s.local);
+			assert_true(s.local >= local.total && s.local < local.total + 16 * SLICES);
 			for (int64_t i = 0; i < p.n; i++) {
 				struct lwm_run run[LWM_RUNS];
-				int64_t from, n;
+				int64_t from, n, at;
 
-				if (!lwm_tensor_overlap(&local.list[i], s.first, s.count, &from, &n))
+				if (!lwm_cut_own(&s, &local.list[i], &from, &n, &at))
 					continue;
 				int runs = lwm_part_runs(&p.list[i], r, TP, from - local.list[i].offset, n, run);
 				for (int j = 0; j < runs; j++)
@@ -318,6 +321,7 @@ static void a_mesh_holds_everything(void **state)
 	for (int64_t i = 0; i < p.total; i++)
 		assert_int_equal(held[i], lwm_tensors_at(&p, i)->split == LWM_SPLIT_NONE ? TP : 1);
 	assert_int_equal(lwm_tensors_find(&local, "model.layers.0.self_attn.k_proj.weight")->rope_heads, 1);
+	lwm_cut_release(&cut);
 	lwm_tensors_release(&local);
 	assert_int_equal(lwm_tensors_local(&local, &p, 4, NULL), -LWM_ECONFIG); /* 2 key heads */
 	free(held);

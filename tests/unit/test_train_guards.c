@@ -38,29 +38,72 @@ static double length(const float *g, int64_t n)
 	return sqrt(sum);
 }
 
-static void spoil(enum poison how, float *grads, double *sums)
+/* Weights of a run, whose first gradient is spoiled on its way to the sum. */
+struct spoiled {
+	struct lwm_supply base, *inner;
+	float *first;
+	enum poison how;
+};
+
+static int spoiled_acquire(struct lwm_supply *w, const struct lwm_group *g, unsigned what, struct lwm_supplied *at, int failed,
+			   struct lwm_err *e)
 {
-	switch (how) {
-	case NAN_GRADIENT: grads[PLACE] = NAN; break;
-	case INF_GRADIENT: grads[PLACE] = INFINITY; break;
-	case MINUS_INF_GRADIENT: grads[PLACE] = -INFINITY; break;
-	case NAN_LOSS: sums[3] = NAN; break; /* the loss of text */
-	case INF_LOSS: sums[3] = INFINITY; break;
-	default: break;
-	}
+	struct spoiled *s = (struct spoiled *)w;
+	int rc = lwm_supply_acquire(s->inner, g, what, at, failed, e);
+	if (g->index == 0 && at->g)
+		s->first = at->g;
+	return rc;
 }
 
-static int step(struct lwm_objective *o, int64_t at, float *grads, double sums[LWM_SUMS], struct lwm_err *e)
+static void spoiled_release(struct lwm_supply *w, const struct lwm_group *g)
 {
-	LWM_TRY(lwm_objective_next_token.step(o, at, grads, sums, e));
+	lwm_supply_release(((struct spoiled *)w)->inner, g);
+}
+
+static int spoiled_ready(struct lwm_supply *w, const struct lwm_group *g, int failed, struct lwm_err *e)
+{
+	struct spoiled *s = (struct spoiled *)w;
+	s->inner->more = s->base.more;
+	if (g->index == 0)
+		switch (s->how) {
+		case NAN_GRADIENT: s->first[PLACE] = NAN; break;
+		case INF_GRADIENT: s->first[PLACE] = INFINITY; break;
+		case MINUS_INF_GRADIENT: s->first[PLACE] = -INFINITY; break;
+		default: break;
+		}
+	return lwm_supply_grad_ready(s->inner, g, failed, e);
+}
+
+static int spoiled_agree(struct lwm_supply *w, int rc, struct lwm_err *e)
+{
+	return lwm_supply_agree(((struct spoiled *)w)->inner, rc, e);
+}
+
+/* On one rank alone, so that gradients lie flat: that of the step becomes sums' divisor times what is wanted. */
+static void give_length(struct lwm_objective *o, struct lwm_supply *w, double want, const double *sums)
+{
+	struct lwm_group first = lwm_tensors_group(&o->tensors, 0);
+	struct lwm_supplied all;
+	assert_int_equal(lwm_supply_acquire(w, &first, LWM_GRADS, &all, 0, NULL), 0);
+	lwm_supply_release(w, &first);
+	float by = (float)(want * lwm_objective_next_token.norm(sums) / length(all.g, o->tensors.total));
+	for (int64_t i = 0; i < o->tensors.total; i++)
+		all.g[i] *= by;
+}
+
+static int step(struct lwm_objective *o, int64_t at, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	static const struct lwm_supply_ops ops = { spoiled_acquire, spoiled_release, spoiled_ready, spoiled_agree };
+	struct spoiled s = { .base = *w, .inner = w };
 	assert_true(at < LONGEST);
-	if (script.norm[at] > 0) { /* on one rank alone: the gradient of the step is sums' divisor times what is wanted */
-		float by = (float)(script.norm[at] * lwm_objective_next_token.norm(sums) / length(grads, o->tensors.total));
-		for (int64_t i = 0; i < o->tensors.total; i++)
-			grads[i] *= by;
-	}
+	s.base.ops = &ops;
 	if (lwm_comm_rank(o->mesh->world) == script.rank)
-		spoil(script.at[at], grads, sums);
+		s.how = script.at[at];
+	LWM_TRY(lwm_objective_next_token.step(o, at, &s.base, sums, e));
+	if (script.norm[at] > 0)
+		give_length(o, w, script.norm[at], sums);
+	if (s.how == NAN_LOSS || s.how == INF_LOSS)
+		sums[3] = s.how == NAN_LOSS ? NAN : INFINITY; /* the loss of text */
 	return 0;
 }
 

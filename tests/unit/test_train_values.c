@@ -40,6 +40,7 @@ static void train(char *out, size_t size)
 	snprintf(out, size, "%s/run", root);
 	must(fx_stage(&s, rows, out, &e), &e);
 	s.mesh_dim = "1,2,1,1";
+	s.shard_weights = LWM_SHARD_FALSE;
 	lwm_next_token_of(&s)->layers = 1;
 	s.steps = 2;
 	s.adamw.eps = 1e-3; /* a smaller one makes signs of gradients, and rounding of theirs, into updates */

@@ -28,33 +28,47 @@ static float gradient_at(int64_t i)
 	return is_frozen(i) ? 1000.0f : (float)(i % 7) - 3.5f; /* never 0 */
 }
 
-/* As the objective leaves it: each rank a part of the gradient, which all of them add up to. */
-static int set_gradient(struct lwm_weights *w, int ranks, struct lwm_err *e)
+/* The flat index of value k of what this rank has the state of; -1: padding. All tensors are one group. */
+static int64_t flat_of(const struct lwm_cut *c, int64_t k)
 {
-	float *host = calloc((size_t)w->total, sizeof *host);
+	int64_t from, n, at;
+	return lwm_cut_own_group(c, 0, &from, &n, &at) && k >= at && k < at + n ? from + k - at : -1;
+}
+
+/* As the objective leaves it: each replica a part of the gradient, which all of them add up to. A replica has all of what its shard
+ * has, which is more than it has the state of. */
+static int set_gradient(struct lwm_weights *w, struct lwm_err *e)
+{
+	const struct lwm_cut whole = { .shards = w->cut.shards, .replicas = 1, .shard = w->cut.shard, .count = w->cut.local,
+				       .n = w->cut.n, .group = w->cut.group };
+	float *host = calloc((size_t)w->cut.local, sizeof *host);
 	if (!host)
 		return lwm_fail_memory(e, NULL);
-	for (int64_t i = 0; i < ALL; i++)
-		host[i] = gradient_at(i) / (float)ranks;
-	int rc = lwm_dev_check(w->dev, lk_upload(w->dev, w->grad, host, (size_t)w->total * sizeof *host), e);
+	for (int64_t k = 0; k < w->cut.local; k++) {
+		int64_t i = flat_of(&whole, k);
+		host[k] = i < 0 ? 0 : gradient_at(i) / (float)w->cut.replicas;
+	}
+	int rc = lwm_dev_check(w->dev, lk_upload(w->dev, w->grad, host, (size_t)w->cut.local * sizeof *host), e);
 	free(host);
 	return rc;
 }
 
 static int set_weights(struct lwm_weights *w, float *host, struct lwm_err *e)
 {
-	for (int64_t k = 0; k < w->count; k++)
-		host[k] = weight_at(w->first + k);
+	for (int64_t k = 0; k < w->cut.count; k++)
+		host[k] = weight_at(flat_of(&w->cut, k));
 	return lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e);
 }
 
-/* Where the frozen tensor lies nothing has changed, everywhere else something has. Gaps do not count. */
+/* Where the frozen tensor lies nothing has changed, everywhere else something has. Padding does not count. */
 static int look_at_state(struct lwm_weights *w, float *host, struct lwm_err *e)
 {
 	for (int g = 0; g < LWM_STATES; g++) {
 		LWM_TRY(lwm_weights_take(w, (enum lwm_state)g, host, e));
-		for (int64_t k = 0; k < w->count && w->first + k < ALL; k++) {
-			int64_t i = w->first + k;
+		for (int64_t k = 0; k < w->cut.count; k++) {
+			int64_t i = flat_of(&w->cut, k);
+			if (i < 0)
+				continue;
 			bool same = host[k] == (g == LWM_STATE_WEIGHTS ? weight_at(i) : 0);
 			if (same != is_frozen(i))
 				return lwm_fail(e, LWM_ENO, "vector %d, value %d: %.9g", g, (int)i, (double)host[k]);
@@ -63,42 +77,47 @@ static int look_at_state(struct lwm_weights *w, float *host, struct lwm_err *e)
 	return 0;
 }
 
-static int step_once(struct lwm_weights *w, int ranks, float *host, struct lwm_err *e)
+static int step_once(struct lwm_weights *w, const struct lwm_tensors *t, float *host, struct lwm_err *e)
 {
 	const struct lwm_adamw how = { .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.1 };
-	struct lwm_tensor list[] = { { .count = FIRST, .trainable = true, .decays = true },
-				     { .offset = FIRST, .count = FROZEN, .decays = true },
-				     { .offset = FIRST + FROZEN, .count = LAST, .trainable = true } };
-	const struct lwm_tensors t = { .list = list, .n = 3 };
 	double sum = 0, norm;
 	for (int64_t i = 0; i < ALL; i++)
 		sum += is_frozen(i) ? 0 : (double)gradient_at(i) * (double)gradient_at(i);
 	LWM_TRY(set_weights(w, host, e));
-	LWM_TRY(set_gradient(w, ranks, e));
-	LWM_TRY(lwm_weights_reduce(w, &t, 0.5, &norm, e));
+	LWM_TRY(set_gradient(w, e));
+	LWM_TRY(lwm_weights_reduce(w, t, 0.5, &norm, e));
 	if (!(fabs(norm - 0.5 * sqrt(sum)) <= 1e-5 * norm))
 		return lwm_fail(e, LWM_ENO, "the norm is %.9g, by hand %.9g", norm, 0.5 * sqrt(sum));
-	LWM_TRY(lwm_weights_update(w, &t, &how, 0, 0.01, 0.5, e));
+	LWM_TRY(lwm_weights_update(w, t, &how, 0, 0.01, 0.5, e));
 	return look_at_state(w, host, e);
 }
 
+/* arg: shards, as many as there are ranks, or one. */
 static int train_frozen(struct lwm_comm *c, void *arg, struct lwm_err *e)
 {
+	struct lwm_tensor list[] = { { .count = FIRST, .trainable = true, .decays = true },
+				     { .offset = FIRST, .count = FROZEN, .decays = true },
+				     { .offset = FIRST + FROZEN, .count = LAST, .trainable = true } };
+	const struct lwm_tensors t = { .list = list, .n = 3, .total = ALL };
+	int ranks = lwm_comm_size(c), shards = *(const int *)arg, replicas = ranks / shards;
 	struct lwm_weights w = { .dev = NULL };
+	struct lwm_cut cut = { .n = 0 };
 	struct lwm_devcomm *dc = NULL;
 	struct lk_dev *dev = NULL;
 	float *host = NULL;
 	int rc;
-	(void)arg;
 	LWM_GO(lwm_agree(c, lwm_device_open(&dev, "cpu", 1, e), e));
 	LWM_GO(lwm_devcomm_new(&dc, dev, c, e));
-	LWM_GO(lwm_agree(c, lwm_weights_new(&w, dev, LK_F32, ALL, dc, e), e));
-	host = calloc((size_t)w.count, sizeof *host);
+	LWM_GO(lwm_agree(c, lwm_cut_new(&cut, &t, shards, replicas, e), e));
+	cut = lwm_cut_of(&cut, lwm_comm_rank(c));
+	LWM_GO(lwm_agree(c, lwm_weights_new(&w, dev, LK_F32, &cut, replicas > 1 ? dc : NULL, c, e), e));
+	host = calloc((size_t)cut.count, sizeof *host);
 	LWM_GO(lwm_agree(c, host ? 0 : lwm_fail_memory(e, NULL), e));
-	rc = lwm_agree(c, step_once(&w, lwm_comm_size(c), host, e), e);
+	rc = lwm_agree(c, step_once(&w, &t, host, e), e);
 out:
 	free(host);
 	lwm_weights_release(&w);
+	lwm_cut_release(&cut);
 	lwm_devcomm_free(dc);
 	lk_dev_close(dev);
 	return rc;
@@ -107,11 +126,12 @@ out:
 static void frozen(void **state)
 {
 	(void)state;
-	for (int ranks = 1; ranks <= 3; ranks++) {
-		struct lwm_err e = { 0 };
-		if (lwm_comm_threads(ranks, train_frozen, NULL, &e) < 0)
-			fail_msg("%d ranks: %s", ranks, e.msg);
-	}
+	for (int ranks = 1; ranks <= 3; ranks++)
+		for (int shards = 1; shards <= ranks; shards += ranks > 1 ? ranks - 1 : 1) {
+			struct lwm_err e = { 0 };
+			if (lwm_comm_threads(ranks, train_frozen, &shards, &e) < 0)
+				fail_msg("%d ranks, %d shards: %s", ranks, shards, e.msg);
+		}
 }
 
 int main(void)

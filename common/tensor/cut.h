@@ -1,0 +1,57 @@
+/* cut.h - which stretches of a model's flat vector a rank owns when weights, gradients and state are cut over ranks.
+ *
+ * Two cuts, one after the other. `shards` ranks share each group of tensors (a layer, the embeddings: what is fetched together):
+ * its stretch of the vector is padded and cut into equal slices, one for each of them. What one of them has of all groups lies
+ * end to end in a local vector. `replicas` ranks have the same slices; each of them owns the optimizer's state of an equal piece
+ * of that local vector:
+ *
+ *	flat     |  group 0: shard 0 | shard 1 |  group 1: shard 0 | shard 1 | ...
+ *	local    |  group 0 | group 1 | ... | padding         `local` elements, of one shard
+ *	state    |  replica 0   |  replica 1   |              `count` elements each, from `first` of the local vector on
+ *
+ * With one shard nothing is cut by group: the local vector is the flat one, padded, and this is ZeRO stage 1. With several it is
+ * ZeRO stage 3 (FSDP), and with replicas too the hybrid of both (Rajbhandari et al. 2020; Zhao et al. 2023). A tensor lies in one
+ * group, so that a rank owns one stretch of it at most.
+ *
+ *	struct lwm_cut c;
+ *	lwm_cut_new(&c, &table, shards, replicas, e);       on each rank the same
+ *	struct lwm_cut mine = lwm_cut_of(&c, rank);          rank = replica * shards + shard
+ *	if (lwm_cut_own(&mine, &table.list[i], &from, &n, &at))    flat [from, from + n) of tensor i, element `at` of the state on
+ *	lwm_cut_release(&c);
+ *
+ * Pure functions but for the list of groups: any rank can ask for any other.
+ */
+#ifndef LWM_TENSOR_CUT_H
+#define LWM_TENSOR_CUT_H
+
+#include "common/tensor/tensor.h"
+
+struct lwm_cut_group {
+	int64_t offset, count; /* its stretch of the flat vector */
+	int64_t slice;         /* of each shard: shards * slice >= count */
+	int64_t at;            /* of this slice in the local vector */
+};
+struct lwm_cut {
+	int shards, replicas;
+	int shard, replica;    /* of this rank */
+	int64_t local;         /* elements of the local vector: a multiple of 16 * replicas */
+	int64_t first, count;  /* the piece of it whose state this rank owns */
+	int64_t n;             /* groups */
+	struct lwm_cut_group *group;
+};
+
+/* That of rank 0. Groups are those of the table, numbered from 0 without gaps; with one shard all of it is one. Slices begin on 64
+ * bytes of fp32. -LWM_EMEMORY. */
+int lwm_cut_new(struct lwm_cut *c, const struct lwm_tensors *t, int shards, int replicas, struct lwm_err *e);
+void lwm_cut_release(struct lwm_cut *c);
+/* The same as seen by `rank` of shards * replicas; shares the list of groups with c, and is not released. */
+struct lwm_cut lwm_cut_of(const struct lwm_cut *c, int rank);
+
+/* What this rank owns the state of: flat elements [*from, *from + *n), of tensor t or of group g, which are those from *at on of
+ * its `count`. false: nothing of it. */
+bool lwm_cut_own(const struct lwm_cut *c, const struct lwm_tensor *t, int64_t *from, int64_t *n, int64_t *at);
+bool lwm_cut_own_group(const struct lwm_cut *c, int64_t g, int64_t *from, int64_t *n, int64_t *at);
+/* Elements of the largest group, padded: shards * slice. */
+int64_t lwm_cut_largest(const struct lwm_cut *c);
+
+#endif

@@ -1,0 +1,97 @@
+/* supply.c - weights whole on every rank, or cut over fsdp*sp: which of the two, what it takes, and the body that supplies them. */
+#include "common/train/supply.h"
+
+#include "common/comm/device.h"
+
+bool lwm_stage_shards(const struct lwm_objective *o)
+{
+	const struct lwm_stage *s = o->stage;
+	bool host = lk_dev_is_host(o->dev) && !s->plan_gib;
+
+	if (!o->type->by_group || lwm_mesh_ranks(o->mesh, LWM_SHARD) == 1 || s->shard_weights == LWM_SHARD_FALSE)
+		return false;
+	return s->shard_weights == LWM_SHARD_TRUE || o->mesh->dim[LWM_FSDP] > 1 || !host;
+}
+
+static struct lwm_fsdp_how how_of(const struct lwm_objective *o)
+{
+	const struct lwm_stage *s = o->stage;
+
+	return (struct lwm_fsdp_how){ .ahead = (int)s->gather_ahead, .whole = s->scatter == LWM_SCATTER_STEP && o->passes > 1 };
+}
+
+int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, struct lwm_err *e)
+{
+	int ranks = lwm_mesh_ranks(o->mesh, LWM_GRAD), shards = lwm_stage_shards(o) ? lwm_mesh_ranks(o->mesh, LWM_SHARD) : 1;
+
+	LWM_TRY(lwm_cut_new(cut, &o->tensors, shards, ranks / shards, e));
+	*cut = lwm_cut_of(cut, rank);
+	return 0;
+}
+
+struct lwm_stage_room lwm_stage_room(const struct lwm_objective *o, const struct lwm_cut *c)
+{
+	struct lwm_fsdp_how how = how_of(o);
+	struct lwm_stage_room y = { lwm_weights_bytes(c, o->dtype), lwm_comm_work(c->replicas, c->local) };
+
+	if (c->shards > 1) {
+		y.weights += lwm_fsdp_bytes(&o->tensors, c, o->dtype, &how);
+		y.work += lwm_comm_work(c->shards, lwm_cut_largest(c));
+	}
+	return y;
+}
+
+/* The ranks that exchange: one more group of the mesh where weights are cut, and the replicas of a shard. */
+static int attach_groups(const struct lwm_stage_supply *s, const struct lwm_objective *o, struct lwm_mesh *m, struct lwm_err *e)
+{
+	if (s->cut.shards == 1)
+		return 0;
+	LWM_TRY(lwm_mesh_attach_group(m, LWM_SHARD, o->dev, e));
+	return s->cut.replicas > 1 ? lwm_mesh_attach_group(m, LWM_DP, o->dev, e) : 0;
+}
+
+static int make_supply(struct lwm_stage_supply *s, const struct lwm_objective *o, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	struct lwm_devcomm *replicas = m->dev[s->cut.shards == 1 ? LWM_GRAD : LWM_DP];
+	struct lwm_fsdp_how how = how_of(o);
+
+	LWM_TRY(lwm_weights_new(&s->w, o->dev, o->dtype, &s->cut, replicas, m->comm[LWM_GRAD], e));
+	if (s->cut.shards == 1) {
+		s->flat = lwm_flat_weights_of(s->w.compute, o->dtype, s->w.grad);
+		s->supply = &s->flat.base;
+		return 0;
+	}
+	LWM_TRY(lwm_fsdp_new(&s->fsdp, o->dev, o->dtype, &o->tensors, &s->cut, s->w.compute, s->w.grad, m->dev[LWM_SHARD], &how,
+			      e));
+	s->supply = lwm_fsdp_supply(s->fsdp);
+	return 0;
+}
+
+int lwm_supply_open(struct lwm_stage_supply *s, const struct lwm_objective *o, struct lwm_mesh *m, struct lwm_err *e)
+{
+	*s = (struct lwm_stage_supply){ .supply = NULL };
+	LWM_TRY(lwm_agree(m->world, lwm_stage_cut(&s->cut, o, lwm_mesh_rank(m, LWM_GRAD), e), e));
+	LWM_TRY(attach_groups(s, o, m, e));
+	return lwm_agree(m->world, make_supply(s, o, m, e), e);
+}
+
+void lwm_supply_close(struct lwm_stage_supply *s)
+{
+	lwm_fsdp_free(s->fsdp);
+	lwm_weights_release(&s->w);
+	lwm_cut_release(&s->cut);
+}
+
+int lwm_supply_begin(struct lwm_stage_supply *s, struct lwm_err *e)
+{
+	s->supply->grads = true;
+	LWM_TRY(lwm_weights_zero_grad(&s->w, e));
+	return s->fsdp ? lwm_fsdp_begin(s->fsdp, e) : 0;
+}
+
+void lwm_supply_changed(struct lwm_stage_supply *s)
+{
+	s->supply->grads = false;
+	if (s->fsdp)
+		lwm_fsdp_renew(s->fsdp);
+}

@@ -1,0 +1,45 @@
+/* supply.h - how a run's weights are cut over its ranks, and where its objective gets them from.
+ *
+ *	lwm_stage_cut(&cut, o, rank, e)           who owns what: pure, for a plan too
+ *	lwm_stage_room(&room, o, &cut)            what it takes
+ *	lwm_supply_open(&s, o, mesh, e)           in a run: vectors, and what brings them to the objective
+ *	o->type->attach(o, s.supply, e)
+ *	each step: lwm_supply_begin, o->type->step(o, step, s.supply, ...), lwm_supply_changed after the update
+ *	lwm_supply_close(&s)
+ *
+ * Either every rank has all weights and the whole gradient, in one flat vector, and optimizer state is cut over dp*fsdp*sp; or all
+ * of them are cut over fsdp*sp, the state over dp too, and groups are gathered while they are used (--shard-weights).
+ */
+#ifndef LWM_TRAIN_SUPPLY_H
+#define LWM_TRAIN_SUPPLY_H
+
+#include "common/model/weights_fsdp.h"
+#include "common/optim/weights.h"
+#include "common/train/objective.h"
+
+/* Are the weights of this objective cut over fsdp*sp? By settings, mesh and device alone. */
+bool lwm_stage_shards(const struct lwm_objective *o);
+/* Local. The cut as rank `rank` of LWM_GRAD has it; lwm_cut_release. -LWM_EMEMORY. */
+int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, struct lwm_err *e);
+
+struct lwm_stage_room {  /* bytes of one rank */
+	int64_t weights; /* and gradients and optimizer state, own and gathered */
+	int64_t work;    /* host memory of exchanges, where the device's memory is the host's */
+};
+/* Local, pure. o: its table, dtype, mesh and passes are known. */
+struct lwm_stage_room lwm_stage_room(const struct lwm_objective *o, const struct lwm_cut *cut);
+
+struct lwm_stage_supply {
+	struct lwm_supply *supply;    /* what the objective gets */
+	struct lwm_weights w;
+	struct lwm_cut cut;           /* of this rank */
+	struct lwm_flat_weights flat;
+	struct lwm_fsdp *fsdp;       /* NULL: flat */
+};
+/* COLLECTIVE over the mesh's world; all return the same. After a failure, lwm_supply_close. */
+int lwm_supply_open(struct lwm_stage_supply *s, const struct lwm_objective *o, struct lwm_mesh *m, struct lwm_err *e);
+void lwm_supply_close(struct lwm_stage_supply *s);
+int lwm_supply_begin(struct lwm_stage_supply *s, struct lwm_err *e); /* local. Gradients are 0, and wanted */
+void lwm_supply_changed(struct lwm_stage_supply *s);                 /* local. Weights are new; no gradients are wanted */
+
+#endif
