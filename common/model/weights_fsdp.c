@@ -24,6 +24,7 @@ struct slot {
 struct exchange {
 	bool gradient;
 	struct slot *slot; /* NULL: of the whole gradient */
+	struct lwm_devcomm_op *op;
 };
 
 struct lwm_fsdp {
@@ -125,7 +126,9 @@ static void take_in(struct lwm_fsdp *s, struct slot *k, int *rc, struct lwm_err 
 static void end_oldest(struct lwm_fsdp *s, int *rc, struct lwm_err *e)
 {
 	struct exchange x = s->queue[s->first++ % MOST_UNDER_WAY];
+	struct lwm_err why = { 0 };
 
+	keep_failure(s, lwm_devcomm_wait(s->ranks, x.op, &why), &why, rc, e);
 	if (x.slot)
 		x.slot->under_way = false;
 	if (x.slot && x.gradient)
@@ -138,13 +141,18 @@ static void end_all(struct lwm_fsdp *s, int *rc, struct lwm_err *e)
 		end_oldest(s, rc, e);
 }
 
-static void queue_exchange(struct lwm_fsdp *s, bool gradient, struct slot *k, int *rc, struct lwm_err *e)
+/* Its op is the caller's to begin. */
+static struct exchange *queue_exchange(struct lwm_fsdp *s, bool gradient, struct slot *k, int *rc, struct lwm_err *e)
 {
+	struct exchange *x;
+
 	if (s->last - s->first == MOST_UNDER_WAY)
 		end_oldest(s, rc, e);
 	if (k)
 		k->under_way = true;
-	s->queue[s->last++ % MOST_UNDER_WAY] = (struct exchange){ gradient, k };
+	x = &s->queue[s->last++ % MOST_UNDER_WAY];
+	*x = (struct exchange){ gradient, k, NULL };
+	return x;
 }
 
 /* ---- weights ---- */
@@ -181,11 +189,15 @@ static void begin_gather(struct lwm_fsdp *s, struct slot *k, int64_t group, int 
 {
 	const struct lwm_cut_group *g = &s->cut.group[group];
 	struct lwm_err why = { 0 };
+	struct exchange *x;
+	int r = 0;
 
 	k->group = group;
-	queue_exchange(s, false, k, rc, e);
-	keep_failure(s, s->lost ? 0 : lwm_devcomm_allgather(s->ranks, s->own + (size_t)g->at * s->size, (size_t)g->slice * s->size,
-							     k->p, &why), &why, rc, e);
+	x = queue_exchange(s, false, k, rc, e);
+	if (!s->lost)
+		r = lwm_devcomm_begin_allgather(s->ranks, s->own + (size_t)g->at * s->size, (size_t)g->slice * s->size, k->p,
+						&x->op, &why);
+	keep_failure(s, r, &why, rc, e);
 }
 
 /* Any slot that nobody holds: what was gathered ahead in vain gives way. */
@@ -281,14 +293,16 @@ static int scatter_gradient(struct lwm_supply *w, const struct lwm_group *group,
 	const float *from = k ? (const float *)k->p : s->all + g->at * s->cut.shards;
 	float *to = k ? k->arriving : s->grad + g->at;
 	struct lwm_err why = { 0 };
-	int rc = failed;
+	struct exchange *x;
+	int rc = failed, r = 0;
 
 	if (s->how.whole && s->base.more)
 		return rc;
 	LWM_BUG_ON(!s->how.whole && !k);
-	queue_exchange(s, true, k, &rc, e);
-	keep_failure(s, s->lost ? 0 : lwm_devcomm_reduce_scatter_f32(s->ranks, from, to, g->slice * s->cut.shards, &why), &why, &rc,
-		     e);
+	x = queue_exchange(s, true, k, &rc, e);
+	if (!s->lost)
+		r = lwm_devcomm_begin_reduce_scatter_f32(s->ranks, from, to, g->slice * s->cut.shards, &x->op, &why);
+	keep_failure(s, r, &why, &rc, e);
 	return rc;
 }
 

@@ -24,6 +24,7 @@ struct run {
 	enum mishap mishap; /* of rank 1, in the second microbatch */
 	float grad[MOST_TOTAL], weights[MOST_TOTAL];
 	double loss[STEPS], norm[STEPS];
+	uint64_t sent[STEPS][2]; /* of rank 0, after each step: to the other shards, to the other replicas */
 	int64_t total;
 };
 
@@ -178,6 +179,10 @@ static int one_step(struct rank *k, const struct lwm_llama_cfg *c, int step, str
 	LWM_TRY(lwm_weights_gather(&k->w, e));
 	if (k->fsdp)
 		lwm_fsdp_renew(k->fsdp);
+	if (lwm_comm_rank(k->mesh.world) == 0) {
+		k->r->sent[step][0] = lwm_comm_sent(k->mesh.comm[LWM_SHARD]);
+		k->r->sent[step][1] = lwm_comm_sent(k->mesh.comm[LWM_DP]);
+	}
 	return 0;
 }
 
@@ -303,6 +308,47 @@ static void as_whole_weights(void **state)
 	}
 }
 
+/* What common/train/README.md says of the bytes of a step. All groups once, the layers again but for the last `ahead`; after the
+ * first microbatch not the first `ahead` layers; gradients of all groups, once a step or a microbatch. */
+static void bytes_of_a_step(void **state)
+{
+	static const struct {
+		const char *mesh;
+		int shards, replicas, data;
+	} m[] = { { "1,3,1,1", 3, 1, 3 }, { "2,2,1,1", 2, 2, 4 }, { "1,2,1,2", 4, 1, 2 }, { "2,2,1,2", 4, 2, 4 } };
+	struct run tiny = { .tied = false };
+	struct lwm_llama_cfg c = model_of(&tiny);
+	struct lwm_tensors t;
+
+	(void)state;
+	assert_int_equal(lwm_llama_tensors(&t, &c, NULL), 0);
+	for (int i = 0; i < 4; i++)
+		for (int how = 0; how < 6; how++) {
+			int ahead = how % 3, whole = how / 3, micros = BATCHES / m[i].data, others = m[i].shards - 1;
+			struct lwm_cut cut;
+			int64_t elements = 0, want;
+			struct run *r = run_on(m[i].mesh, m[i].shards * m[i].replicas,
+					       (struct lwm_fsdp_how){ .ahead = ahead, .whole = whole }, false, false, 2);
+
+			assert_int_equal(lwm_cut_new(&cut, &t, m[i].shards, m[i].replicas, NULL), 0);
+			for (int64_t g = 0; g < cut.n; g++) {
+				bool layer = g > 0 && g < cut.n - 1;
+				int gathers = micros + layer * micros - (layer && g >= cut.n - 1 - ahead) * micros -
+					      (layer && g <= ahead) * (micros - 1);
+
+				elements += cut.group[g].slice * (gathers + (whole ? 1 : micros));
+			}
+			want = others * elements * 4;
+			if (m[i].replicas == 1) /* the norm goes over the same ranks */
+				want += others * 8;
+			assert_int_equal(r->sent[1][0] - r->sent[0][0], want);
+			assert_int_equal(r->sent[1][1] - r->sent[0][1], (m[i].replicas - 1) * cut.local / m[i].replicas * 8);
+			lwm_cut_release(&cut);
+			free(r);
+		}
+	lwm_tensors_release(&t);
+}
+
 static void nobody_waits(void **state)
 {
 	(void)state;
@@ -372,6 +418,7 @@ int main(void)
 		cmocka_unit_test(as_on_one_rank),
 		cmocka_unit_test(nothing_after_release),
 		cmocka_unit_test(as_whole_weights),
+		cmocka_unit_test(bytes_of_a_step),
 		cmocka_unit_test(nobody_waits),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
