@@ -20,7 +20,7 @@ struct run {
 	int ranks;
 	struct lwm_fsdp_how how;
 	bool tied, whole; /* whole: not by lwm_fsdp, each rank has all weights */
-	int steps;
+	int steps; /* 0: the forward's gathers alone */
 	enum mishap mishap; /* of rank 1, in the second microbatch */
 	float grad[MOST_TOTAL], weights[MOST_TOTAL];
 	double loss[STEPS], norm[STEPS];
@@ -186,6 +186,29 @@ static int one_step(struct rank *k, const struct lwm_llama_cfg *c, int step, str
 	return 0;
 }
 
+/* How much is under way or done when a group is acquired: it, and those after it that are gathered ahead. */
+static int forward_alone(struct rank *k, struct lwm_err *e)
+{
+	const struct lwm_cut *c = &k->cut;
+	uint64_t want = lwm_comm_sent(k->mesh.comm[LWM_SHARD]); /* what opening the mesh took */
+	int64_t begun = 0;
+	int rc = lwm_supply_agree(k->supply, 0, e);
+
+	for (int64_t g = 0; g < c->n; g++) {
+		struct lwm_group group = lwm_tensors_group(&k->table, g);
+		struct lwm_supplied at;
+
+		rc = lwm_supply_acquire(k->supply, &group, LWM_WEIGHTS, &at, rc, e);
+		for (; begun <= g + k->r->how.ahead && begun < c->n; begun++)
+			want += (uint64_t)((c->shards - 1) * c->group[begun].slice * 4);
+		if (!rc && lwm_comm_sent(k->mesh.comm[LWM_SHARD]) != want)
+			rc = lwm_fail(e, LWM_EDATA, "group %d, %d ahead: %d bytes sent, expected %d", (int)g, k->r->how.ahead,
+				      (int)lwm_comm_sent(k->mesh.comm[LWM_SHARD]), (int)want);
+		lwm_supply_release(k->supply, &group);
+	}
+	return lwm_supply_agree(k->supply, rc, e);
+}
+
 static int run_rank(struct lwm_comm *comm, void *arg, struct lwm_err *e)
 {
 	struct rank k = { .r = arg };
@@ -198,6 +221,8 @@ static int run_rank(struct lwm_comm *comm, void *arg, struct lwm_err *e)
 	LWM_GO(open_weights(&k, &c, e));
 	how.tokens /= k.mesh.dim[LWM_SP];
 	how.ring = k.mesh.dev[LWM_SP];
+	if (k.r->steps == 0)
+		LWM_GO(forward_alone(&k, e));
 	LWM_GO(lwm_llama_new(&k.net, k.dev, &c, &how, e));
 	for (int i = 0; rc == 0 && i < k.r->steps; i++)
 		rc = one_step(&k, &c, i, e);
@@ -349,10 +374,16 @@ static void bytes_of_a_step(void **state)
 	lwm_tensors_release(&t);
 }
 
+static void gathered_ahead(void **state)
+{
+	(void)state;
+	for (int ahead = 0; ahead < 4; ahead++)
+		free(run_on("1,3,1,1", 3, (struct lwm_fsdp_how){ .ahead = ahead }, false, false, 0));
+}
+
 static void nobody_waits(void **state)
 {
 	(void)state;
-	alarm(120); /* or this test ends here */
 	for (int i = 0; i < MESHES; i++)
 		for (int how = BAD_BATCH; how < MISHAPS; how++) {
 			struct run *r = calloc(1, sizeof *r);
@@ -368,7 +399,6 @@ static void nobody_waits(void **state)
 				fail_msg("%s: '%s', expected '%s'", r->mesh, e.msg, sentence[how]);
 			free(r);
 		}
-	alarm(0);
 }
 
 /* Every element of every tensor belongs to one rank, at a place of its own. */
@@ -419,7 +449,10 @@ int main(void)
 		cmocka_unit_test(nothing_after_release),
 		cmocka_unit_test(as_whole_weights),
 		cmocka_unit_test(bytes_of_a_step),
+		cmocka_unit_test(gathered_ahead),
 		cmocka_unit_test(nobody_waits),
 	};
+
+	alarm(600); /* a rank that waits for ever ends the test */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
