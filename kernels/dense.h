@@ -78,6 +78,23 @@ int lk_scatter_add_rows(struct lk_dev *dev, const struct lk_view *y, const struc
 int lk_xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, const float *weight, float *nll,
 	    float *hit, int grad);
 
+/* The same where the vocabulary is cut: each of several holders has logits (n,V) of its own V neighbouring entries and nobody ever
+ * has all of them. Parts are numbered in the order of their entries.
+ *
+ *	lk_xent_part(dev, &logits, target, mine, grad)             what a holder knows of each row: part (n,4) fp32
+ *	...                                                        the holders exchange that: all (parts,n,4), the same for everyone
+ *	lk_xent_join(dev, &logits, target, weight, all, parts, me, nll, hit, grad)
+ *
+ * part: the largest logit m, the sum of e^(logit - m), the logit of the target (0: it is another part's), and 1.0f if the
+ * target is the first of the largest (else 0). target (n) int32 counts from this part's first entry: outside of [0,V) is another's.
+ * Then lse = M + log sum of s e^(m - M) over the parts in their order, M = max m; nll and hit are those of lk_xent, the same bits
+ * for every holder. grad != 0, in both calls or in neither: logits becomes weight[i] * (softmax - onehot) of these entries; between
+ * the two calls what stands in it belongs to the device. Without grad logits is left alone, weight may be NULL. hit may be NULL. */
+enum { LK_XENT_PART = 4 }; /* floats of a row's part */
+int lk_xent_part(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, float *part, int grad);
+int lk_xent_join(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, const float *weight, const float *all,
+		 int parts, int mine, float *nll, float *hit, int grad);
+
 /* AdamW (Loshchilov & Hutter 2019), with decoupled decay times lr, eps outside the root, and g multiplied by grad_scale first:
  *	m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
  *	p -= lr (m / bias1 / (sqrt(v / bias2) + eps) + weight_decay p) */

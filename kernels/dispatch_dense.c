@@ -323,6 +323,44 @@ int lk_xent(struct lk_dev *dev, const struct lk_view *logits, const int32_t *tar
 	return LK_CALL(dev, dense, xent, dev, logits, target, weight, nll, hit, grad);
 }
 
+static void check_part(struct lk_check *k, const struct lk_view *logits, const int32_t *target)
+{
+	lk_check_view(k, "logits", logits, 2, lk_act(k->dev), 0);
+	LK_WANT(k, logits->n[1] > 0 && logits->n[1] <= INT32_MAX, "this part of the vocabulary has %" PRId64 " entries",
+		logits->n[1]);
+	if (!k->rc)
+		lk_check_ptr(k, "target", target, logits->n[0]);
+}
+
+int lk_xent_part(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, float *part, int grad)
+{
+	struct lk_check k = { dev, "xent_part", 0 };
+
+	check_part(&k, logits, target);
+	if (!k.rc)
+		lk_check_ptr(&k, "part", part, logits->n[0] * LK_XENT_PART);
+	if (k.rc || !lk_count(logits))
+		return k.rc;
+	return LK_CALL(dev, dense, xent_part, dev, logits, target, part, grad);
+}
+
+int lk_xent_join(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, const float *weight, const float *all,
+		 int parts, int mine, float *nll, float *hit, int grad)
+{
+	struct lk_check k = { dev, "xent_join", 0 };
+
+	check_part(&k, logits, target);
+	LK_WANT(&k, mine >= 0 && mine < parts, "part %d of %d", mine, parts);
+	if (k.rc)
+		return k.rc;
+	lk_check_ptr(&k, "all", all, logits->n[0] * LK_XENT_PART * parts);
+	lk_check_ptr(&k, "nll", nll, logits->n[0]);
+	lk_check_ptr(&k, "weight", weight, grad ? logits->n[0] : 0);
+	if (k.rc || !lk_count(logits))
+		return k.rc;
+	return LK_CALL(dev, dense, xent_join, dev, logits, target, weight, all, parts, mine, nll, hit, grad);
+}
+
 int lk_adamw(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
 	     const struct lk_adamw_cfg *cfg)
 {

@@ -98,6 +98,11 @@ struct lk_dense_ops {
 	 * alone. On a host device targets were checked to be in [0,V). */
 	int (*xent)(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, const float *weight, float *nll,
 		    float *hit, int grad);
+	/* part (n,4). A target outside of [0,V) is another part's. What join finds in logits, part may have prepared when grad. */
+	int (*xent_part)(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, float *part, int grad);
+	/* all (parts,n,4), this part's at [mine]. */
+	int (*xent_join)(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, const float *weight,
+			 const float *all, int parts, int mine, float *nll, float *hit, int grad);
 	/* p, m, v, g (n) fp32 with n > 0; p_compute NULL, or (n) in dev->dtype, written too. */
 	int (*adamw)(struct lk_dev *dev, float *p, float *m, float *v, const float *g, void *p_compute, int64_t n,
 		     const struct lk_adamw_cfg *cfg);

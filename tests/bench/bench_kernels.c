@@ -86,6 +86,17 @@ static int xent(void *arg)
 	return lk_xent(s->dev, &x, s->ids, s->e, s->c, s->c + CHUNK, 1);
 }
 
+/* As one of several holders of a larger vocabulary has it. */
+static int xent_cut(void *arg)
+{
+	struct bench *s = arg;
+	struct lk_view x = lk_view2(s->a, LK_F32, CHUNK, V);
+	float *all = s->c + 2 * CHUNK;
+	int rc = lk_xent_part(s->dev, &x, s->ids, all, 1);
+
+	return rc ? rc : lk_xent_join(s->dev, &x, s->ids, s->e, all, 1, 0, s->c, s->c + CHUNK, 1);
+}
+
 static int embed_bwd(void *arg)
 {
 	struct bench *s = arg;
@@ -186,6 +197,7 @@ static int bench_memory(struct bench *s, int threads)
 		{ "swiglu_fwd", swiglu_fwd, 12.0 * T * F },
 		{ "swiglu_bwd", swiglu_bwd, 20.0 * T * F },
 		{ "xent", xent, 8.0 * CHUNK * V },
+		{ "xent_cut", xent_cut, 8.0 * CHUNK * V },
 		{ "embed_bwd", embed_bwd, 12.0 * T * D },
 	};
 	int bad = 0;

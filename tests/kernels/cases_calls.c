@@ -109,6 +109,15 @@ static int bad_vocabulary(struct ops_run *r, const void *arg)
 	return lk_xent(r->dev, &x, t.data, nll.data, nll.data, NULL, 0);
 }
 
+static int bad_part(struct ops_run *r, const void *arg)
+{
+	struct lk_view x = ops_inout(r, "x", OPS_ACT, 2, 2, 8), t = ops_ints(r, LK_I32, 0, 9, 1, 2);
+	struct lk_view nll = ops_out(r, "nll", LK_F32, 1, 2), all = ops_in(r, LK_F32, 3, 3, 2, LK_XENT_PART);
+
+	(void)arg;
+	return lk_xent_join(r->dev, &x, t.data, NULL, all.data, 3, 3, nll.data, NULL, 0);
+}
+
 #define BAD(name, run) { name, OPS_BAD, run, NULL, 0, 0, NULL }
 
 static const struct ops_case cases[] = {
@@ -124,6 +133,7 @@ static const struct ops_case cases[] = {
 	BAD("adamw at step 0", bad_step_zero),
 	BAD("copy onto itself", bad_copy),
 	BAD("xent of an empty vocabulary", bad_vocabulary),
+	BAD("xent of a part that does not exist", bad_part),
 };
 
 const struct ops_family ops_family_calls = { "calls", cases, (int)(sizeof cases / sizeof *cases) };

@@ -360,6 +360,129 @@ static int xent_grad(struct ops_run *r, const void *arg)
 	return rc;
 }
 
+/* ---- cross-entropy of a vocabulary in parts ---- */
+
+struct cut_loss {
+	struct loss of;
+	int parts; /* of equal size */
+};
+
+/* Columns of part k. */
+static struct lk_view part_of(const struct lk_view *v, int k, int parts)
+{
+	struct lk_view y = *v;
+
+	y.n[1] /= parts;
+	y.data = (char *)y.data + (size_t)(k * y.n[1]) * lk_dtype_size(y.dtype);
+	return y;
+}
+
+/* Targets as each part counts them, one part after the other. */
+static struct lk_view part_targets(struct ops_run *r, const int32_t *target, int n, int v, int parts)
+{
+	int32_t mine[256];
+
+	for (int k = 0; k < parts; k++)
+		for (int i = 0; i < n; i++)
+			mine[k * n + i] = target[i] - k * (v / parts);
+	return ops_given_i32(r, mine, (int64_t)n * parts);
+}
+
+/* Each part on its own, then all of them joined for each. all (parts,n,4); nll, hit (parts,n): every part says the same. */
+static int cut_rows(struct ops_run *r, const struct lk_view *logits, const struct lk_view *target, const struct lk_view *weight,
+		    float *all, float *nll, float *hit, int parts, int grad)
+{
+	int64_t n = logits->n[0];
+	int rc = 0;
+
+	for (int k = 0; !rc && k < parts; k++) {
+		struct lk_view x = part_of(logits, k, parts);
+
+		rc = lk_xent_part(r->dev, &x, (int32_t *)target->data + k * n, all + k * n * LK_XENT_PART, grad);
+	}
+	for (int k = 0; !rc && k < parts; k++) {
+		struct lk_view x = part_of(logits, k, parts);
+
+		rc = lk_xent_join(r->dev, &x, (int32_t *)target->data + k * n, weight->data, all, parts, k, nll + k * n,
+				  hit ? hit + k * n : NULL, grad);
+	}
+	return rc;
+}
+
+static int xent_cut(struct ops_run *r, const void *arg)
+{
+	const struct cut_loss *s = arg;
+	const struct loss *l = &s->of;
+	struct lk_view weight = ops_in(r, LK_F32, 1, l->n), logits, targets;
+	struct lk_view all = ops_out(r, "parts", LK_F32, 3, s->parts, l->n, LK_XENT_PART);
+	struct lk_view nll = ops_out(r, "nll", LK_F32, 2, s->parts, l->n), hit = ops_out(r, "hit", LK_F32, 2, s->parts, l->n);
+	int32_t target[64];
+
+	for (int i = 0; i < l->n; i++)
+		target[i] = (int32_t)(ops_u32(r) % (uint32_t)l->v);
+	targets = part_targets(r, target, l->n, l->v, s->parts);
+	ops_scale(r, 9.0);
+	ops_pad(r, l->pad);
+	logits = ops_inout(r, "logits", l->f32 ? LK_F32 : OPS_ACT, 2, l->n, l->v);
+	return cut_rows(r, &logits, &targets, &weight, all.data, nll.data, hit.data, s->parts, l->grad);
+}
+
+/* Ties within a part and between parts, a huge one, a part of -Inf, all equal, a NaN. */
+static int xent_cut_odd_rows(struct ops_run *r, const void *arg)
+{
+	static const int32_t target[] = { 3, 1, 4, 0, 2, 5, 4 };
+	static const float logits[7][6] = { { 0, 2, 1, 2, 2, 0 }, { 0, 2, 1, 2, 2, 0 }, { 0, 2, 1, 0, 3e4f, 0 },
+					    { 0, 0, 0, 0, 0, 0 }, { -INFINITY, -INFINITY, 1, 2, 0, 0 },
+					    { 1, 2, 3, 4, -INFINITY, 5 }, { 1, NAN, 0, 0, 0, 2 } };
+	const int *grad = arg;
+	struct lk_view t = part_targets(r, target, 7, 6, 3), w = ops_in(r, LK_F32, 1, 7);
+	struct lk_view all = ops_out(r, "parts", LK_F32, 3, 3, 6, LK_XENT_PART), last = ops_zeros(r, "last", LK_F32, 2, 3, 4);
+	struct lk_view nll = ops_out(r, "nll", LK_F32, 2, 3, 7), hit = ops_out(r, "hit", LK_F32, 2, 3, 6), l, six, t6;
+	int rc;
+
+	l = ops_given_f32(r, OPS_ACT, &logits[0][0], 2, 7, 6);
+	six = l;
+	six.n[0] = 6;
+	t6 = part_targets(r, target, 6, 6, 3);
+	if (*grad) {
+		struct lk_view work = ops_out(r, "work", OPS_ACT, 2, 6, 6);
+
+		rc = lk_copy(r->dev, work.data, l.data, 36 * lk_dtype_size(l.dtype));
+		six = work;
+		if (rc)
+			return rc;
+	}
+	rc = cut_rows(r, &six, &t6, &w, all.data, nll.data, hit.data, 3, *grad);
+	l.data = (char *)l.data + 36 * lk_dtype_size(l.dtype);
+	l.n[0] = 1;
+	t = part_targets(r, target + 6, 1, 6, 3);
+	return rc ? rc : cut_rows(r, &l, &t, &w, last.data, (float *)nll.data + 18, NULL, 3, 0);
+}
+
+static int xent_cut_grad(struct ops_run *r, const void *arg)
+{
+	static const int32_t target[] = { 0, 5, 6, 8 };
+	struct lk_view x = ops_var(r, "logits", 2, 4, 9), w = ops_in(r, LK_F32, 1, 4), targets = part_targets(r, target, 4, 9, 3);
+	struct lk_view nll = ops_out(r, "nll", LK_F32, 2, 3, 4), all = ops_out(r, "parts", LK_F32, 3, 3, 4, LK_XENT_PART);
+	struct lk_view work = ops_out(r, "work", LK_F32, 2, 4, 9), first = nll;
+	int rc = lk_copy(r->dev, work.data, x.data, 36 * sizeof(float));
+
+	(void)arg;
+	if (!rc)
+		rc = cut_rows(r, &work, &targets, &w, all.data, nll.data, NULL, 3, 1);
+	first.n[0] = 1;
+	ops_loss(r, &first, &w);
+	if (!rc && r->want_grad)
+		ops_grad(r, "logits", &work);
+	return rc;
+}
+
+static const int value_alone = 0, with_grad = 1;
+static const struct cut_loss c_one = { { 7, 33, 0, 1, 0 }, 1 }, c_three = { { 7, 33, 0, 1, 0 }, 3 },
+			     c_pad = { { 40, 1000, 8, 1, 0 }, 4 }, c_value = { { 5, 256, 0, 0, 0 }, 8 },
+			     c_wide = { { 3, 50304, 0, 1, 0 }, 2 }, c_huge = { { 2, 2 * 131075, 0, 1, 0 }, 2 },
+			     c_f32 = { { 5, 2052, 4, 1, 1 }, 2 };
+
 static const struct loss l_small = { 7, 33, 0, 1, 0 }, l_pad = { 40, 1000, 8, 1, 0 }, l_value = { 5, 257, 0, 0, 0 },
 			 l_wide = { 3, 50257, 0, 1, 0 }, l_two = { 3, 2, 0, 1, 0 }, l_huge = { 2, 131075, 0, 1, 0 },
 			 l_even = { 2, 131072, 8, 1, 0 }, l_f32 = { 5, 2052, 4, 1, 1 };
@@ -434,6 +557,16 @@ static const struct ops_case cases[] = {
 	CMP("xent 2x131072 padded", xent, &l_even, 2e-6, 6e-3, sums),
 	CMP("xent of fp32 5x2052 padded", xent, &l_f32, 2e-6, 1e-5, pointwise),
 	CMP("xent of odd rows", xent_odd_rows, NULL, 2e-6, 6e-3, pointwise),
+	CMP("xent of a vocabulary in one part, 7x33", xent_cut, &c_one, 2e-6, 6e-3, pointwise),
+	CMP("xent of a vocabulary in 3 parts, 7x33", xent_cut, &c_three, 2e-6, 6e-3, pointwise),
+	CMP("xent of a vocabulary in 4 parts, 40x1000 padded", xent_cut, &c_pad, 2e-6, 6e-3, pointwise),
+	CMP("xent of a vocabulary in 8 parts, 5x256 without gradient", xent_cut, &c_value, 2e-6, 6e-3, pointwise),
+	CMP("xent of a vocabulary in 2 parts, 3x50304", xent_cut, &c_wide, 2e-6, 6e-3, sums),
+	CMP("xent of a vocabulary in 2 parts, 2x262150", xent_cut, &c_huge, 1e-5, 6e-3, "fp32 sums of 131,075 terms"),
+	CMP("xent of a vocabulary in 2 parts of fp32, 5x2052 padded", xent_cut, &c_f32, 2e-6, 1e-5, pointwise),
+	CMP("xent of a vocabulary in parts, odd rows", xent_cut_odd_rows, &value_alone, 2e-6, 6e-3, pointwise),
+	CMP("xent of a vocabulary in parts, odd rows with gradient", xent_cut_odd_rows, &with_grad, 2e-6, 6e-3, pointwise),
+	GRAD("xent gradient of a vocabulary in parts", xent_cut_grad),
 	GRAD("rmsnorm gradient", rmsnorm_grad),
 	GRAD("rope gradient", rope_grad),
 	GRAD("swiglu gradient", swiglu_grad),

@@ -1,5 +1,6 @@
 /* Devices: opening, sharing a process, sequences, and the arithmetic that must not depend on the number of threads.
  * The ops themselves are held against ref in tests/kernels. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -168,6 +169,55 @@ static void targets_stay_in_the_vocabulary(void **state)
 	lk_mem_free(dev, x);
 	lk_mem_free(dev, w);
 	lk_dev_close(dev);
+}
+
+/* What holders of a cut vocabulary work out together is what lk_xent says of the whole, and each of them says the same bits. */
+static void parts_of_a_vocabulary_make_the_whole(void **state)
+{
+	enum { N = 6, V = 1056 };
+	static const char *const name[] = { "ref", "cpu" };
+	static float x[N * V], whole[N * V], cut[N * V], all[8 * N * LK_XENT_PART], nll[N], hit[N], part_nll[N], part_hit[N];
+	const float weight[N] = { 1, 0.5f, 2, 0, 1, 1 };
+	const int32_t target[N] = { 0, 131, 132, 500, 1055, 7 };
+
+	(void)state;
+	for (int i = 0; i < N * V; i++)
+		x[i] = 6 * sinf((float)(i * i % 10007));
+	for (int i = 0; i < N; i += 2)
+		x[i * V + target[i]] = 6.5f; // hits
+	x[4 * V + 3] = 6.5f;                 // but this one: another part has the same, earlier
+	for (int d = 0; d < 2; d++) {
+		struct lk_dev *dev = open_dev(name[d], 2);
+		struct lk_view w = lk_view2(whole, LK_F32, N, V);
+
+		memcpy(whole, x, sizeof x);
+		assert_int_equal(lk_xent(dev, &w, target, weight, nll, hit, 1), 0);
+		assert_true(hit[0] == 1 && hit[1] == 0 && hit[2] == 1 && hit[4] == 0);
+		for (int n = 1; n <= 8; n *= 2) {
+			int32_t mine[N];
+
+			memcpy(cut, x, sizeof x);
+			for (int step = 0; step < 2; step++)
+				for (int k = 0; k < n; k++) {
+					struct lk_view c = lk_view2(cut + k * (V / n), LK_F32, N, V / n);
+
+					c.stride[0] = V;
+					for (int i = 0; i < N; i++)
+						mine[i] = target[i] - k * (V / n);
+					if (!step) {
+						assert_int_equal(lk_xent_part(dev, &c, mine, all + k * N * LK_XENT_PART, 1), 0);
+						continue;
+					}
+					assert_int_equal(lk_xent_join(dev, &c, mine, weight, all, n, k, part_nll, part_hit, 1), 0);
+					for (int i = 0; i < N; i++)
+						assert_true(fabsf(part_nll[i] - nll[i]) <= 1e-6f * fabsf(nll[i]));
+					assert_memory_equal(part_hit, hit, sizeof hit);
+				}
+			for (int i = 0; i < N * V; i++)
+				assert_true(fabsf(cut[i] - whole[i]) <= 1e-7f + 2e-6f * fabsf(whole[i]));
+		}
+		lk_dev_close(dev);
+	}
 }
 
 /* ---- sequences ---- */
@@ -396,6 +446,7 @@ int main(void)
 		cmocka_unit_test(errors_are_sentences),
 		cmocka_unit_test(memory_and_queues),
 		cmocka_unit_test(targets_stay_in_the_vocabulary),
+		cmocka_unit_test(parts_of_a_vocabulary_make_the_whole),
 		cmocka_unit_test(sequences_see_each_other),
 		cmocka_unit_test(sequences_are_checked_and_copied),
 		cmocka_unit_test(threads_do_not_change_results),
