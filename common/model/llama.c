@@ -2,14 +2,16 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "common/base/log.h"
 #include "common/base/num.h"
 #include "common/model/llama_int.h"
 
-static int check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, struct lwm_err *e)
+static int check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int tp, struct lwm_err *e)
 {
 	int64_t bytes;
 
 	LWM_TRY(lwm_llama_check(c, e));
+	LWM_TRY(lwm_llama_check_tp(c, tp, e));
 	if (r->tokens < 1 || r->tokens > INT32_MAX || r->mlp_chunk < 0 || r->loss_bytes < 0)
 		return lwm_fail(e, LWM_ECONFIG, "a step of %" PRId64 " tokens is outside 1 to %d, or a chunk size is negative",
 				r->tokens, INT32_MAX);
@@ -24,8 +26,7 @@ static int check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_run *
 
 static int allocate_memory(struct lwm_llama *m, struct lwm_err *e)
 {
-	struct lwm_attn_ring_shape s = { m->run.tokens, m->cfg.heads, m->cfg.kv_heads, lwm_llama_head_dim(&m->cfg),
-					 m->run.train, !m->run.no_causal };
+	struct lwm_attn_ring_shape s = lwm_ring_shape(&m->cut, &m->run);
 	void *block;
 
 	m->host_i = malloc((size_t)m->run.tokens * 2 * sizeof *m->host_i);
@@ -44,23 +45,35 @@ static int allocate_memory(struct lwm_llama *m, struct lwm_err *e)
 	return 0;
 }
 
+/* Key heads in several places are computed several times: that should be known. (Of all ranks only the first is heard.) */
+static void say_shared_heads(const struct lwm_llama *m)
+{
+	if (m->cfg.kv_heads < m->cut.n && m->cut.rank == 0)
+		lwm_log(LWM_INFO, "fewer key heads (%" PRId64 ") than tensor-parallel ranks (%d): each is held, and computed, by "
+			"%" PRId64 " of them", m->cfg.kv_heads, m->cut.n, m->cut.n / m->cfg.kv_heads);
+}
+
 int lwm_llama_new(struct lwm_llama **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
 		  const struct lwm_llama_run *run, struct lwm_err *e)
 {
+	struct lwm_comm *tp = run->tp ? lwm_devcomm_comm(run->tp) : NULL;
+	int ranks = tp ? lwm_comm_size(tp) : 1;
 	struct lwm_llama *m;
 	int rc = 0;
 
 	*out = NULL;
-	LWM_TRY(check_run(cfg, run, e));
+	LWM_TRY(check_run(cfg, run, ranks, e));
 	m = calloc(1, sizeof *m);
 	if (!m)
 		return lwm_fail(e, LWM_EMEMORY, "no memory for a model");
 	m->dev = dev;
 	m->cfg = *cfg;
 	m->run = *run;
+	m->cut = lwm_llama_cut_of(cfg, tp ? lwm_comm_rank(tp) : 0, ranks);
 	m->dtype = lk_dev_dtype(dev);
-	lwm_plan_bufs(&m->plan, cfg, run, m->dtype);
-	LWM_GO(lwm_map_new(&m->map, cfg, e));
+	say_shared_heads(m);
+	lwm_plan_bufs(&m->plan, cfg, &m->cut, run, m->dtype);
+	LWM_GO(lwm_map_new(&m->map, cfg, ranks, e));
 	LWM_GO(allocate_memory(m, e));
 	*out = m;
 out:

@@ -1,60 +1,55 @@
 /* llama_bwd.c - gradients, layer by layer from the last to the first.
  *
  * LWM_BUF_DX holds the gradient of the residual stream and is updated in place: each branch adds its part through its
- * norm. What was not kept is computed again from the layer's input, attention output and log-sum-exp.
+ * norm. What was not kept is computed again from the layer's input, attention output and log-sum-exp. Of ranks that share the model
+ * each has its own rows of it; before a product they are gathered, behind it partial sums are added up (llama_tp.c).
  */
 #include "common/model/llama_int.h"
 
-/* g += a^T b over tokens. */
-static void add_weight_grad(struct lwm_llama *m, const struct lk_view *g, const struct lk_view *a, const struct lk_view *b)
+/* One piece of tokens. dx, of own rows, += gradient of the branch. */
+static void mlp_piece_backward(struct lwm_llama *m, const struct lwm_layer *w, const struct lwm_norm_grads *shared,
+			       const struct lk_view *mid, const struct lk_view *gu, const struct lwm_piece *p, int kept)
 {
-	LWM_K(m, lk_matmul(m->dev, g, a, b, LK_TA | LK_ACC, 1.0f));
-}
+	int64_t f = m->cut.ffn;
+	struct lk_view dx = lwm_own_rows(m, LWM_BUF_DX, 0, p), dn = lwm_rows(m, LWM_BUF_DN, 0, m->cfg.dim, 0, p->own);
+	struct lk_view h = lwm_rows(m, LWM_BUF_H, 0, f, 0, p->rows), dh = lwm_rows(m, LWM_BUF_DH, 0, f, 0, p->rows);
+	struct lk_view g = lwm_cols(gu, 0, f), u = lwm_cols(gu, f, f), n = lwm_tp_normed(m, mid, &w->norm2, p);
+	struct lk_view dy = lwm_tp_gather(m, &dx, p);
 
-/* One piece of tokens. dx += gradient of the branch. */
-static void mlp_piece_backward(struct lwm_llama *m, const struct lwm_layer *w, const struct lk_view *dx,
-		      const struct lk_view *mid, const struct lk_view *gu, int kept)
-{
-	int64_t d = m->cfg.dim, f = m->cfg.ffn, k = dx->n[0];
-	struct lk_view n = lwm_rows(m, LWM_BUF_NORM, 0, d, 0, k), dn = lwm_rows(m, LWM_BUF_DN, 0, d, 0, k);
-	struct lk_view h = lwm_rows(m, LWM_BUF_H, 0, f, 0, k), dh = lwm_rows(m, LWM_BUF_DH, 0, f, 0, k);
-	struct lk_view g = lwm_cols(gu, 0, f), u = lwm_cols(gu, f, f);
-
-	lwm_fwd_norm(m, &n, mid, &w->norm2);
 	if (!kept)
 		LWM_K(m, lk_matmul(m->dev, gu, &n, &w->gate_up.w, LK_TB, 1.0f));
 	LWM_K(m, lk_swiglu_fwd(m->dev, &h, &g, &u));
-	LWM_K(m, lk_matmul(m->dev, &dh, dx, &w->down.w, 0, 1.0f));
-	add_weight_grad(m, &w->down.g, dx, &h);
+	LWM_K(m, lk_matmul(m->dev, &dh, &dy, &w->down.w, 0, 1.0f));
+	lwm_add_weight_grad(m, &w->down.g, &dy, &h);
 	LWM_K(m, lk_swiglu_bwd(m->dev, &g, &u, &dh, &g, &u));
-	add_weight_grad(m, &w->gate_up.g, gu, &n);
-	LWM_K(m, lk_matmul(m->dev, &dn, gu, &w->gate_up.w, 0, 1.0f));
-	LWM_K(m, lk_rmsnorm_bwd(m->dev, dx, w->norm2.g.data, &dn, mid, &w->norm2.w, lwm_buf(m, LWM_BUF_RSTD, 0)));
+	lwm_add_weight_grad(m, &w->gate_up.g, gu, &n);
+	lwm_tp_put(m, &dn, gu, &w->gate_up.w);
+	LWM_K(m, lk_rmsnorm_bwd(m->dev, &dx, lwm_shared_norm(m, shared, 1), &dn, mid, &w->norm2.w, lwm_buf(m, LWM_BUF_RSTD, 0)));
 }
 
-static void mlp_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
+static void mlp_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lwm_norm_grads *shared)
 {
-	int64_t d = m->cfg.dim, chunk = m->plan.mlp_chunk;
+	int64_t step = m->plan.mlp_chunk;
 	int kept = !m->run.recompute;
 
-	for (int64_t t = 0; t < m->n; t += chunk) {
-		int64_t k = m->n - t < chunk ? m->n - t : chunk;
-		struct lk_view dx = lwm_rows(m, LWM_BUF_DX, 0, d, t, k), mid = lwm_rows(m, LWM_BUF_MID, l, d, t, k);
-		struct lk_view gu = lwm_rows(m, LWM_BUF_GU, l, 2 * m->cfg.ffn, kept ? t : 0, k);
+	for (int64_t at = 0; at < m->n; at += step) {
+		struct lwm_piece p = lwm_piece_at(m, at, step);
+		struct lk_view mid = lwm_own_rows(m, LWM_BUF_MID, l, &p);
+		struct lk_view gu = lwm_rows(m, LWM_BUF_GU, l, 2 * m->cut.ffn, kept ? at : 0, p.rows);
 
-		mlp_piece_backward(m, w, &dx, &mid, &gu, kept);
+		mlp_piece_backward(m, w, shared, &mid, &gu, &p, kept);
 	}
 }
 
 /* From dout to the gradient of rotated and then plain q, k, v, as a (n,Q) matrix in the device's dtype. */
-static struct lk_view attention_backward(struct lwm_llama *m, int64_t l, const struct lk_view *dout2)
+static struct lk_view attention_backward(struct lwm_llama *m, int64_t l, void *dout2)
 {
-	const struct lwm_llama_cfg *c = &m->cfg;
-	int64_t e = lwm_llama_head_dim(c), row = (c->heads + 2 * c->kv_heads) * e;
+	const struct lwm_llama_cut *c = &m->cut;
+	int64_t e = c->head_dim, row = lwm_llama_cut_qkv(c);
 	struct lwm_attn_qkv x = lwm_qkv_views(c, lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n);
 	struct lwm_attn_qkv dx = lwm_qkv_views(c, lwm_buf(m, LWM_BUF_DQKV, 0), LK_F32, m->n);
 	struct lk_view o = lk_view3(lwm_buf(m, LWM_BUF_O, l), m->dtype, m->n, c->heads, e);
-	struct lk_view dout = lk_view3(dout2->data, m->dtype, m->n, c->heads, e);
+	struct lk_view dout = lk_view3(dout2, m->dtype, m->n, c->heads, e);
 	struct lk_view dqk = lk_view3(dx.q.data, LK_F32, m->n, c->heads + c->kv_heads, e);
 	struct lk_view d32 = lk_view2(dx.q.data, LK_F32, m->n, row), d = lwm_rows(m, LWM_BUF_QKV, l, row, 0, m->n);
 
@@ -62,46 +57,81 @@ static struct lk_view attention_backward(struct lwm_llama *m, int64_t l, const s
 	LWM_K(m, lk_zero(m->dev, d32.data, (size_t)(m->n * row) * sizeof(float)));
 	m->rc = lwm_attn_backward(m->attention, l, &x, &o, &dout, lwm_buf(m, LWM_BUF_LSE, l), lwm_buf(m, LWM_BUF_DELTA, 0), &dx,
 				  m->rc, &m->err);
-	LWM_K(m, lk_rope(m->dev, &dqk, lwm_attn_positions(m->attention), c->rope_theta, 1));
+	LWM_K(m, lk_rope(m->dev, &dqk, lwm_attn_positions(m->attention), m->cfg.rope_theta, 1));
 	if (m->dtype == LK_F32)
 		return d32;
 	LWM_K(m, lk_cast(m->dev, &d, &d32)); // q, k, v of this layer are not needed any more
 	return d;
 }
 
+/* The gradient of the attention's output, all rows, in LWM_BUF_DN; and of Wo. */
+static void output_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
+{
+	int64_t width = lwm_llama_cut_width(&m->cut), step = lwm_piece_tokens(m);
+
+	for (int64_t at = 0; at < m->n; at += step) {
+		struct lwm_piece p = lwm_piece_at(m, at, step);
+		struct lk_view dx = lwm_own_rows(m, LWM_BUF_DX, 0, &p), dy = lwm_tp_gather(m, &dx, &p);
+		struct lk_view o = lwm_rows(m, LWM_BUF_O, l, width, at, p.rows);
+		struct lk_view d_o = lwm_rows(m, LWM_BUF_DN, 0, width, at, p.rows);
+
+		lwm_add_weight_grad(m, &w->o.g, &dy, &o);
+		LWM_K(m, lk_matmul(m->dev, &d_o, &dy, &w->o.w, 0, 1.0f));
+	}
+}
+
+/* From the gradient of q, k, v to those of their weights and of the layer's input. */
+static void input_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lwm_norm_grads *shared,
+			   const struct lk_view *dqkv)
+{
+	int64_t d = m->cfg.dim, row = dqkv->n[1], step = lwm_piece_tokens(m), size = (int64_t)lk_dtype_size(dqkv->dtype);
+
+	for (int64_t at = 0; at < m->n; at += step) {
+		struct lwm_piece p = lwm_piece_at(m, at, step);
+		struct lk_view x = lwm_own_rows(m, LWM_BUF_X, l, &p), dx = lwm_own_rows(m, LWM_BUF_DX, 0, &p);
+		struct lk_view dn = lwm_rows(m, LWM_BUF_DN, 0, d, 0, p.own), n = lwm_rows(m, LWM_BUF_NORM, 0, d, 0, p.rows);
+		struct lk_view dr = lk_view2((char *)dqkv->data + at * row * size, dqkv->dtype, p.rows, row);
+
+		if (m->cut.n > 1 || !m->run.recompute) // alone lwm_fwd_qkv has just left it there
+			n = lwm_tp_normed(m, &x, &w->norm1, &p);
+		lwm_shared_qkv(m, shared, &dr, &n);
+		lwm_tp_put(m, &dn, &dr, &w->qkv.w);
+		LWM_K(m, lk_rmsnorm_bwd(m->dev, &dx, lwm_shared_norm(m, shared, 0), &dn, &x, &w->norm1.w,
+					lwm_buf(m, LWM_BUF_RSTD, 0)));
+	}
+}
+
 static void layer_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 {
-	int64_t d = m->cfg.dim;
-	struct lk_view dx = lwm_rows(m, LWM_BUF_DX, 0, d, 0, m->n), dn = lwm_rows(m, LWM_BUF_DN, 0, d, 0, m->n);
-	struct lk_view o = lwm_rows(m, LWM_BUF_O, l, d, 0, m->n), x = lwm_rows(m, LWM_BUF_X, l, d, 0, m->n);
-	struct lk_view mid = lwm_rows(m, LWM_BUF_MID, l, d, 0, m->n), n = lwm_rows(m, LWM_BUF_NORM, 0, d, 0, m->n);
+	struct lwm_norm_grads shared = { { &w->norm1, &w->norm2 }, &w->qkv };
 	struct lk_view dqkv;
 
+	lwm_shared_begin(m, &shared);
 	if (m->run.recompute)
-		lwm_fwd_mid(m, l, w, &mid);
-	mlp_backward(m, l, w);
-	add_weight_grad(m, &w->o.g, &dx, &o);
-	LWM_K(m, lk_matmul(m->dev, &dn, &dx, &w->o.w, 0, 1.0f));
+		lwm_fwd_mid(m, l, w, LWM_BUF_MID, l);
+	mlp_backward(m, l, w, &shared);
+	output_backward(m, l, w);
 	if (m->run.recompute)
 		lwm_fwd_qkv(m, l, w);
-	else
-		lwm_fwd_norm(m, &n, &x, &w->norm1);
-	dqkv = attention_backward(m, l, &dn);
-	add_weight_grad(m, &w->qkv.g, &dqkv, &n);
-	LWM_K(m, lk_matmul(m->dev, &dn, &dqkv, &w->qkv.w, 0, 1.0f));
-	LWM_K(m, lk_rmsnorm_bwd(m->dev, &dx, w->norm1.g.data, &dn, &x, &w->norm1.w, lwm_buf(m, LWM_BUF_RSTD, 0)));
+	dqkv = attention_backward(m, l, lwm_buf(m, LWM_BUF_DN, 0));
+	input_backward(m, l, w, &shared, &dqkv);
+	lwm_shared_end(m, &shared);
 }
 
 /* What the gradient of the first residual stream is to the rows that were looked up. */
 static void embed_backward(struct lwm_llama *m)
 {
 	struct lwm_embed t = lwm_embed_acquire(m, LWM_GRADS);
-	struct lk_view dx = lwm_rows(m, LWM_BUF_DX, 0, m->cfg.dim, 0, m->n);
 	const int32_t *ids = lwm_buf(m, LWM_BUF_IDS, 0);
+	int64_t step = lwm_piece_tokens(m);
 
-	LWM_K(m, lk_embed_bwd(m->dev, &t.table[LWM_TEXT].g, ids, &dx, 0));
-	if (m->cfg.vision_rows)
-		LWM_K(m, lk_embed_bwd(m->dev, &t.table[LWM_VISION].g, ids, &dx, (int32_t)m->cfg.vocab_text));
+	for (int64_t at = 0; at < m->n; at += step) {
+		struct lwm_piece p = lwm_piece_at(m, at, step);
+		struct lk_view dx = lwm_own_rows(m, LWM_BUF_DX, 0, &p), dy = lwm_tp_gather(m, &dx, &p);
+
+		for (int v = LWM_TEXT; v < LWM_MODALITIES && m->cut.rows[v]; v++)
+			LWM_K(m, lk_embed_bwd(m->dev, &t.table[v].g, ids + at, &dy, (int32_t)m->cut.first[v]));
+	}
 	lwm_embed_release(m, true);
 }
 

@@ -76,6 +76,24 @@ int lwm_llama_check(const struct lwm_llama_cfg *c, struct lwm_err *e)
 	return 0;
 }
 
+int lwm_llama_check_tp(const struct lwm_llama_cfg *c, int tp, struct lwm_err *e)
+{
+	const struct {
+		const char *name;
+		int64_t value;
+	} cut[] = { { "heads", c->heads }, { "the MLP's width", c->ffn }, { "the text vocabulary", c->vocab_text },
+		    { "the vision table's rows", c->vision_rows } };
+
+	for (size_t i = 0; i < sizeof cut / sizeof cut[0]; i++)
+		if (cut[i].value % tp)
+			return lwm_fail(e, LWM_ECONFIG, "model: %s, %" PRId64 ", cannot be divided over %d tensor-parallel ranks",
+					cut[i].name, cut[i].value, tp);
+	if (c->kv_heads % tp && tp % c->kv_heads)
+		return lwm_fail(e, LWM_ECONFIG, "model: %" PRId64 " key heads can neither be divided over %d tensor-parallel ranks "
+				"nor shared evenly by them", c->kv_heads, tp);
+	return 0;
+}
+
 /* One matrix, or a vector (cols 0) that starts as ones and does not decay. What t says beside that stays. */
 static int add_tensor(struct lwm_tensors *p, const struct lwm_llama_cfg *c, struct lwm_tensor t, int64_t rows, int64_t cols,
 		      struct lwm_err *e)
@@ -98,23 +116,23 @@ static int add_layer(struct lwm_tensors *p, const struct lwm_llama_cfg *c, int64
 		const char *name;
 		int64_t rows, cols;
 		int split;
-		int64_t heads;
+		int64_t heads, parts;
 	} t[] = {
-		{ "input_layernorm", d, 0, LWM_SPLIT_NONE, 0 },
-		{ "self_attn.q_proj", d, d, 0, c->heads },
-		{ "self_attn.k_proj", kv, d, 0, c->kv_heads },
-		{ "self_attn.v_proj", kv, d, 0, 0 },
-		{ "self_attn.o_proj", d, d, 1, 0 },
-		{ "post_attention_layernorm", d, 0, LWM_SPLIT_NONE, 0 },
-		{ "mlp.gate_proj", c->ffn, d, 0, 0 },
-		{ "mlp.up_proj", c->ffn, d, 0, 0 },
-		{ "mlp.down_proj", d, c->ffn, 1, 0 },
+		{ "input_layernorm", d, 0, LWM_SPLIT_NONE, 0, 0 },
+		{ "self_attn.q_proj", d, d, 0, c->heads, 0 },
+		{ "self_attn.k_proj", kv, d, 0, c->kv_heads, c->kv_heads },
+		{ "self_attn.v_proj", kv, d, 0, 0, c->kv_heads },
+		{ "self_attn.o_proj", d, d, 1, 0, 0 },
+		{ "post_attention_layernorm", d, 0, LWM_SPLIT_NONE, 0, 0 },
+		{ "mlp.gate_proj", c->ffn, d, 0, 0, 0 },
+		{ "mlp.up_proj", c->ffn, d, 0, 0, 0 },
+		{ "mlp.down_proj", d, c->ffn, 1, 0, 0 },
 	};
 
 	for (size_t i = 0; i < sizeof t / sizeof t[0]; i++) {
 		char name[80];
 		struct lwm_tensor q = { .name = name, .modality = LWM_MODALITIES, .split = t[i].split,
-					.rope_heads = (int)t[i].heads, .group = (int)l + 1 };
+					.parts = (int)t[i].parts, .rope_heads = (int)t[i].heads, .group = (int)l + 1 };
 
 		snprintf(name, sizeof name, "model.layers.%" PRId64 ".%s.weight", l, t[i].name);
 		LWM_TRY(add_tensor(p, c, q, t[i].rows, t[i].cols, e));

@@ -33,6 +33,10 @@ int lwm_llama_preset(struct lwm_llama_cfg *cfg, const char *name, struct lwm_err
 /* Adds the vision extension: codes + 2 markers, rows padded to a multiple of 256 (8192 -> 8448). */
 void lwm_llama_add_vision(struct lwm_llama_cfg *cfg, int64_t codes);
 int lwm_llama_check(const struct lwm_llama_cfg *cfg, struct lwm_err *e); /* -LWM_ECONFIG */
+/* -LWM_ECONFIG: tp tensor-parallel ranks cannot cut it. Heads, ffn and the rows of both tables must divide by tp: tables are not
+ * padded (the published ones, 32000 and 8448 rows, divide by every power of two up to 256). So must key heads, or tp by them:
+ * then tp / kv_heads neighbouring ranks hold the same key head. */
+int lwm_llama_check_tp(const struct lwm_llama_cfg *cfg, int tp, struct lwm_err *e);
 /* The table of the weights. Groups: 0 the embeddings, 1 + l layer l, 1 + layers the last norm and the heads. */
 int lwm_llama_tensors(struct lwm_tensors *p, const struct lwm_llama_cfg *cfg, struct lwm_err *e);
 int64_t lwm_llama_count(const struct lwm_llama_cfg *cfg);   /* all weights */

@@ -8,6 +8,25 @@
 #include "common/model/llama.h"
 #include "common/model/llama_pass.h"
 
+/* ---- what a rank has of the model ---- */
+
+/* Of each of `n` tensor-parallel ranks (1: alone). */
+struct lwm_llama_cut {
+	int n, rank;
+	int64_t heads, kv_heads, head_dim, ffn;
+	int64_t rows[LWM_MODALITIES], first[LWM_MODALITIES]; /* of the tables: how many, and which is the first */
+};
+/* What fits (lwm_llama_check_tp). Pure. */
+struct lwm_llama_cut lwm_llama_cut_of(const struct lwm_llama_cfg *cfg, int rank, int n);
+static inline int64_t lwm_llama_cut_width(const struct lwm_llama_cut *c) /* of the heads' outputs side by side */
+{
+	return c->heads * c->head_dim;
+}
+static inline int64_t lwm_llama_cut_qkv(const struct lwm_llama_cut *c) /* of q, k and v side by side */
+{
+	return (c->heads + 2 * c->kv_heads) * c->head_dim;
+}
+
 /* ---- weights (llama_weights.c): the only way to them ---- */
 
 struct lwm_matrix {
@@ -48,7 +67,7 @@ struct lwm_llama_map {
 	bool tied;                    /* head lies in `first` */
 	struct lwm_layer_map *layer;
 };
-int lwm_map_new(struct lwm_llama_map *m, const struct lwm_llama_cfg *cfg, struct lwm_err *e);
+int lwm_map_new(struct lwm_llama_map *m, const struct lwm_llama_cfg *cfg, int tp, struct lwm_err *e);
 void lwm_map_release(struct lwm_llama_map *m);
 
 /* From m->w; what: LWM_WEIGHTS, LWM_GRADS. A failure is kept in m->rc. release with grads: nothing more comes to this gradient. */
@@ -59,34 +78,44 @@ void lwm_embed_release(struct lwm_llama *m, bool grads);
 struct lwm_head lwm_head_acquire(struct lwm_llama *m, unsigned what);
 void lwm_head_release(struct lwm_llama *m, bool grads); /* tied tables: their gradient is ready with the embeddings' */
 
-/* ---- memory: one block, cut by a table ---- */
+/* ---- memory: one block, cut by a table ----
+ *
+ * T tokens of a step, O = T / tp of them this rank's own rows of the residual stream, heads H, K, width F, table rows V and
+ * Q = (H + 2 K) E those of this rank's share of the model; P tokens of a piece, of which P / tp are own rows; R rows of logits. */
 
 enum lwm_buf_id {
-	LWM_BUF_X,      /* (T,D) residual stream: layers + 1 of them in training, else one */
-	LWM_BUF_O,      /* (T,D) attention output, per layer in training */
+	LWM_BUF_X,      /* (O,D) residual stream: layers + 1 of them in training, else one */
+	LWM_BUF_O,      /* (T,HE) attention output, per layer in training */
 	LWM_BUF_LSE,    /* (T,H) fp32, likewise */
-	LWM_BUF_QKV,    /* (T,Q), Q = (H + 2 K) E; per layer without recomputation */
-	LWM_BUF_MID,    /* (T,D) residual between attention and MLP; likewise; none in evaluation */
+	LWM_BUF_QKV,    /* (T,Q); per layer without recomputation */
+	LWM_BUF_MID,    /* (O,D) residual between attention and MLP; likewise; none in evaluation */
 	LWM_BUF_GU,     /* (T,2F) gate and up; per layer without recomputation, else one piece */
-	LWM_BUF_NORM,   /* (T,D) */
-	LWM_BUF_H,      /* (C,F) */
-	LWM_BUF_DH,     /* (C,F) */
-	LWM_BUF_RSTD,   /* (T) fp32 */
-	LWM_BUF_DX,     /* (T,D) gradient of the residual stream */
-	LWM_BUF_DN,     /* (T,D) */
+	LWM_BUF_NORM,   /* (T,D); tensor parallelism: (P,D) a piece, of all ranks */
+	LWM_BUF_H,      /* (P,F) */
+	LWM_BUF_DH,     /* (P,F) */
+	LWM_BUF_RSTD,   /* (O) fp32 */
+	LWM_BUF_DX,     /* (O,D) gradient of the residual stream */
+	LWM_BUF_DN,     /* (O,D), and (T,HE) gradient of the attention output */
 	LWM_BUF_DELTA,  /* (T,H) fp32 */
 	LWM_BUF_DQKV,   /* (T,Q) fp32 */
 	LWM_BUF_IDS,    /* (T) int32 */
-	LWM_BUF_IDX,    /* (T) int32: counted positions, text first */
+	/* of tensor parallelism alone */
+	LWM_BUF_PART,   /* (P,D) fp32: this rank's part of a sum over ranks */
+	LWM_BUF_SUM,    /* (P/tp,D) fp32: own rows of the sum */
+	LWM_BUF_GRAD,   /* (P,D) gradient of a piece of the residual stream, of all ranks */
+	LWM_BUF_SHARED, /* (2 D) fp32 gradients of a layer's norms; and (2 KE,D) of all its k, v where ranks share key heads */
+	LWM_BUF_STATS,  /* (tp,R,4) fp32 of cross-entropy */
+
+	LWM_BUF_IDX,    /* (T) int32: counted positions, text first; tensor parallelism: within their piece */
 	LWM_BUF_TARGET, /* (T) int32 */
 	LWM_BUF_WEIGHT, /* (T) fp32 */
 	LWM_BUF_NLL,    /* (T) fp32 */
 	LWM_BUF_HIT,    /* (T) fp32 */
 	LWM_BUF_LOGITS, /* (R,V) of the larger vocabulary */
-	LWM_BUF_RX,     /* (R,D) rows of the residual stream */
+	LWM_BUF_RX,     /* (R,D) rows of the residual stream; none with tensor parallelism */
 	LWM_BUF_RN,     /* (R,D) normed */
-	LWM_BUF_RD,     /* (R,D) gradient */
-	LWM_BUF_RRSTD,  /* (R) */
+	LWM_BUF_RD,     /* (R,D) gradient; tensor parallelism: fp32 */
+	LWM_BUF_RRSTD,  /* (R); none with tensor parallelism */
 	LWM_BUFS
 };
 enum lwm_buf_group { LWM_GROUP_SAVED, LWM_GROUP_WORK, LWM_GROUP_LOSS };
@@ -97,9 +126,10 @@ struct lwm_buf_plan {
 	int64_t offset[LWM_BUFS];
 	int group[LWM_BUFS];
 	int64_t total, host; /* host: of one layer, run->offload */
-	int64_t mlp_chunk, loss_rows;
+	int64_t mlp_chunk, loss_rows; /* P and R */
 };
-void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype);
+void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *cfg, const struct lwm_llama_cut *cut,
+		   const struct lwm_llama_run *run, int dtype);
 
 /* ---- activations in host memory (llama_offload.c) ----
  *
@@ -120,6 +150,7 @@ struct lwm_llama {
 	struct lk_dev *dev;
 	struct lwm_llama_cfg cfg;
 	struct lwm_llama_run run;
+	struct lwm_llama_cut cut;
 	struct lwm_llama_map map;
 	struct lwm_buf_plan plan;
 	struct lwm_attn *attention;
@@ -159,15 +190,72 @@ static inline struct lk_view lwm_rows(const struct lwm_llama *m, enum lwm_buf_id
 
 	return lk_view2(p + row * cols * (int64_t)lk_dtype_size(m->dtype), m->dtype, rows, cols);
 }
+/* What the ring of a run is made for. */
+static inline struct lwm_attn_ring_shape lwm_ring_shape(const struct lwm_llama_cut *c, const struct lwm_llama_run *r)
+{
+	return (struct lwm_attn_ring_shape){ r->tokens, c->heads, c->kv_heads, c->head_dim, r->train, !r->no_causal };
+}
 /* q, k, v heads of a (n, Q) buffer. */
-struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cfg *cfg, void *data, int dtype, int64_t n);
+struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cut *cut, void *data, int dtype, int64_t n);
 /* Columns [c0, c0 + cols) of a 2-d view. */
 struct lk_view lwm_cols(const struct lk_view *v, int64_t c0, int64_t cols);
 
+/* g += a^T b over tokens */
+static inline void lwm_add_weight_grad(struct lwm_llama *m, const struct lk_view *g, const struct lk_view *a,
+				       const struct lk_view *b)
+{
+	LWM_K(m, lk_matmul(m->dev, g, a, b, LK_TA | LK_ACC, 1.0f));
+}
+
+/* ---- pieces of tokens, and what tensor-parallel ranks exchange of them (llama_tp.c) ----
+ *
+ * Between the blocks each rank has its own rows of the residual stream: of every piece of P tokens the rank-th of tp equal parts.
+ * Before a block the piece's rows of all ranks are gathered, after it the ranks' partial sums are added up and dealt out again.
+ * Alone a piece's rows are all own rows: nothing is gathered, and a sum is the product itself. A failed rank exchanges on. */
+struct lwm_piece {
+	int64_t at, rows;    /* of the step's tokens */
+	int64_t own_at, own; /* own rows; own_at among this rank's, of each buffer (O,D) */
+};
+/* The piece of at most `most` tokens from token `at` on; both multiples of tp. */
+struct lwm_piece lwm_piece_at(const struct lwm_llama *m, int64_t at, int64_t most);
+/* Pieces that the attention's projections are computed in: alone one. */
+int64_t lwm_piece_tokens(const struct lwm_llama *m);
+static inline struct lk_view lwm_own_rows(const struct lwm_llama *m, enum lwm_buf_id b, int64_t copy, const struct lwm_piece *p)
+{
+	return lwm_rows(m, b, copy, m->cfg.dim, p->own_at, p->own);
+}
+
+/* x (own,D), own rows, through the norm w: (rows,D) of all ranks, in LWM_BUF_NORM. rstd of own rows in LWM_BUF_RSTD. */
+struct lk_view lwm_tp_normed(struct lwm_llama *m, const struct lk_view *x, const struct lwm_matrix *w, const struct lwm_piece *p);
+/* The same rows of all ranks as they are, in LWM_BUF_GRAD; alone *own itself. */
+struct lk_view lwm_tp_gather(struct lwm_llama *m, const struct lk_view *own, const struct lwm_piece *p);
+/* y (own,D), own rows, of the product a w summed over ranks: y += a w^T, y = a w. */
+void lwm_tp_add(struct lwm_llama *m, const struct lk_view *y, const struct lk_view *a, const struct lk_view *w);
+void lwm_tp_put(struct lwm_llama *m, const struct lk_view *y, const struct lk_view *a, const struct lk_view *w);
+/* y (own,D) = own rows of the sum of LWM_BUF_PART (rows,D) over ranks. */
+void lwm_tp_scatter(struct lwm_llama *m, const struct lk_view *y, const struct lwm_piece *p);
+/* All ranks' `bytes`, this rank's among them at its place. */
+void lwm_tp_allgather(struct lwm_llama *m, void *all, size_t bytes);
+
+/* Gradients that every rank has a part of: of norms, and of key heads that ranks share. Alone they go where the others go; else
+ * they are gathered in LWM_BUF_SHARED, summed over ranks and added then, so that they are whole on each rank.
+ *	begin (a layer: two norms; the last norm: one) ... of norm 0, 1, of q, k, v ... end */
+struct lwm_norm_grads {
+	const struct lwm_matrix *norm[2], *qkv; /* norm[1], qkv NULL: there is none */
+};
+void lwm_shared_begin(struct lwm_llama *m, const struct lwm_norm_grads *g);
+float *lwm_shared_norm(const struct lwm_llama *m, const struct lwm_norm_grads *g, int which);
+/* g += dqkv^T n, for (rows,Q) and (rows,D) */
+void lwm_shared_qkv(struct lwm_llama *m, const struct lwm_norm_grads *g, const struct lk_view *dqkv, const struct lk_view *n);
+void lwm_shared_end(struct lwm_llama *m, const struct lwm_norm_grads *g);
+
+/* llama_tp_loss.c: lwm_llama_loss and lwm_logit_rows where the vocabulary is cut. */
+void lwm_tp_loss(struct lwm_llama *m);
+void lwm_tp_logit_rows(struct lwm_llama *m, enum lwm_modality head, const int32_t *rows, int64_t nrows, float *host_out);
+
 /* llama_fwd.c: what the backward does again */
-void lwm_fwd_norm(struct lwm_llama *m, const struct lk_view *y, const struct lk_view *x, const struct lwm_matrix *w);
 void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
-void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lk_view *mid);
+void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, enum lwm_buf_id mid, int64_t copy);
 /* llama_loss.c */
 int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e); /* checks and uploads */
 void lwm_loss_stats(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_llama_stats *out);

@@ -1,7 +1,8 @@
 /* llama_loss.c - final norm, heads and cross-entropy, only at the positions that count.
  *
  * A position is evaluated by the head of its target's modality. Counted rows of the residual stream are brought
- * together (text first, then vision) and go through norm and head in pieces: logits of a whole row never exist.
+ * together (text first, then vision) and go through norm and head in pieces: logits of a whole row never exist. Where
+ * ranks share the model: llama_tp_loss.c.
  */
 #include <inttypes.h>
 #include "common/model/llama_int.h"
@@ -22,12 +23,28 @@ static int check_targets(const struct lwm_llama *m, const struct lwm_llama_batch
 	return 0;
 }
 
+/* What is known of n counted targets to the device. With tensor parallelism a vocabulary and a step are cut: targets then count
+ * from this rank's first row of their table, positions from the first token of their piece (those on the host stay as they are). */
+static int upload_rows(struct lwm_llama *m, int64_t n, struct lwm_err *e)
+{
+	int32_t *target = m->host_i + m->run.tokens, *idx = m->host_i;
+	int64_t piece = lwm_piece_tokens(m);
+	size_t bytes = (size_t)n * sizeof *idx;
+
+	for (int64_t i = 0; i < n; i++)
+		target[i] -= (int32_t)(m->cut.rank * m->cut.rows[i >= m->counted[LWM_TEXT]]);
+	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_TARGET, 0), target, bytes), e));
+	for (int64_t i = 0; i < n; i++)
+		target[i] = (int32_t)(idx[i] % piece);
+	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), target, bytes), e));
+	return lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_WEIGHT, 0), m->host_f, bytes), e);
+}
+
 int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e)
 {
 	int32_t *idx = m->host_i, *target = m->host_i + m->run.tokens;
 	float *weight = m->host_f;
 	int64_t n = 0;
-	size_t bytes;
 
 	m->counted[LWM_TEXT] = m->counted[LWM_VISION] = 0;
 	if (!b->targets || !b->weights)
@@ -47,12 +64,8 @@ int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct l
 	}
 	if (!n)
 		return 0;
-	bytes = (size_t)n * sizeof *idx;
-	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_IDX, 0), idx, bytes), e));
-	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_TARGET, 0), target, bytes), e));
-	return lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_WEIGHT, 0), weight, bytes), e);
+	return upload_rows(m, n, e);
 }
-
 /* Gradients of one piece: logits already hold theirs. */
 static void loss_piece_backward(struct lwm_llama *m, const struct lwm_head *t, int head, const struct lk_view *logits,
 		      const int32_t *idx)
@@ -61,7 +74,7 @@ static void loss_piece_backward(struct lwm_llama *m, const struct lwm_head *t, i
 	struct lk_view rx = lwm_rows(m, LWM_BUF_RX, 0, d, 0, k), rn = lwm_rows(m, LWM_BUF_RN, 0, d, 0, k);
 	struct lk_view rd = lwm_rows(m, LWM_BUF_RD, 0, d, 0, k), dx = lwm_rows(m, LWM_BUF_DX, 0, d, 0, m->n);
 
-	LWM_K(m, lk_matmul(m->dev, &t->table[head].g, logits, &rn, LK_TA | LK_ACC, 1.0f));
+	lwm_add_weight_grad(m, &t->table[head].g, logits, &rn);
 	LWM_K(m, lk_matmul(m->dev, &rd, logits, &t->table[head].w, 0, 1.0f));
 	LWM_K(m, lk_zero(m->dev, rn.data, (size_t)(k * d) * lk_dtype_size(m->dtype)));
 	LWM_K(m, lk_rmsnorm_bwd(m->dev, &rn, t->norm.g.data, &rd, &rx, &t->norm.w, lwm_buf(m, LWM_BUF_RRSTD, 0)));
@@ -88,7 +101,7 @@ static void loss_piece(struct lwm_llama *m, const struct lwm_head *t, int head, 
 		loss_piece_backward(m, t, head, &y, idx);
 }
 
-void lwm_llama_loss(struct lwm_llama *m)
+static void loss_alone(struct lwm_llama *m)
 {
 	bool grads = m->w->grads;
 	struct lwm_head t = lwm_head_acquire(m, grads ? LWM_WEIGHTS | LWM_GRADS : LWM_WEIGHTS);
@@ -106,6 +119,14 @@ void lwm_llama_loss(struct lwm_llama *m)
 			left -= k;
 		}
 	lwm_head_release(m, grads);
+}
+
+void lwm_llama_loss(struct lwm_llama *m)
+{
+	if (m->cut.n > 1)
+		lwm_tp_loss(m);
+	else
+		loss_alone(m);
 }
 
 void lwm_loss_stats(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_llama_stats *out)

@@ -15,71 +15,117 @@ static void add_buf(struct lwm_buf_plan *p, enum lwm_buf_id b, int group, int64_
 /* Slots of run->offload: the stream goes in and out of a layer while an older one is on its way to the host. */
 enum { OFFLOAD_X = 3, OFFLOAD_O = 2 };
 
-static void plan_saved(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int64_t a)
+/* What the plan of a step goes by. */
+struct step_size {
+	const struct lwm_llama_cfg *c;
+	const struct lwm_llama_cut *cut;
+	const struct lwm_llama_run *r;
+	int64_t a;        /* bytes of an element */
+	int64_t t, own;   /* tokens, and own rows */
+	int64_t width, q; /* of the attention's output and of q, k, v */
+	bool tp;
+};
+
+static void plan_saved(struct lwm_buf_plan *p, const struct step_size *s)
 {
-	int64_t t = r->tokens, q = c->dim + 2 * c->kv_heads * lwm_llama_head_dim(c);
-	int64_t layers = !r->train ? 1 : r->offload && c->layers > OFFLOAD_O ? OFFLOAD_O : c->layers;
-	int64_t streams = !r->train ? 1 : r->offload && c->layers + 1 > OFFLOAD_X ? OFFLOAD_X : c->layers + 1;
-	int64_t kept = r->train && !r->recompute ? c->layers : 1;
+	const struct lwm_llama_run *r = s->r;
+	int64_t t = s->t, n = s->c->layers, stream = s->own * s->c->dim * s->a;
+	int64_t layers = !r->train ? 1 : r->offload && n > OFFLOAD_O ? OFFLOAD_O : n;
+	int64_t streams = !r->train ? 1 : r->offload && n + 1 > OFFLOAD_X ? OFFLOAD_X : n + 1;
+	int64_t kept = r->train && !r->recompute ? n : 1;
 	int keep = r->train ? LWM_GROUP_SAVED : LWM_GROUP_WORK, keep2 = kept > 1 ? LWM_GROUP_SAVED : LWM_GROUP_WORK;
 
-	add_buf(p, LWM_BUF_X, keep, t * c->dim * a, streams);
-	add_buf(p, LWM_BUF_O, keep, t * c->dim * a, layers);
-	add_buf(p, LWM_BUF_LSE, keep, t * c->heads * 4, layers);
+	add_buf(p, LWM_BUF_X, keep, stream, streams);
+	add_buf(p, LWM_BUF_O, keep, t * s->width * s->a, layers);
+	add_buf(p, LWM_BUF_LSE, keep, t * s->cut->heads * 4, layers);
 	p->host = r->train && r->offload ? p->bytes[LWM_BUF_X] + p->bytes[LWM_BUF_O] + p->bytes[LWM_BUF_LSE] : 0;
-	add_buf(p, LWM_BUF_QKV, keep2, t * q * a, kept);
-	add_buf(p, LWM_BUF_MID, keep2, t * c->dim * a, r->train ? kept : 0);
-	add_buf(p, LWM_BUF_GU, keep2, (kept > 1 || (r->train && !r->recompute) ? t : p->mlp_chunk) * 2 * c->ffn * a, kept);
+	add_buf(p, LWM_BUF_QKV, keep2, t * s->q * s->a, kept);
+	add_buf(p, LWM_BUF_MID, keep2, stream, r->train ? kept : 0);
+	add_buf(p, LWM_BUF_GU, keep2, (kept > 1 || (r->train && !r->recompute) ? t : p->mlp_chunk) * 2 * s->cut->ffn * s->a, kept);
 }
 
-static void plan_work(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int64_t a)
+static void plan_work(struct lwm_buf_plan *p, const struct step_size *s)
 {
-	int64_t t = r->tokens, q = c->dim + 2 * c->kv_heads * lwm_llama_head_dim(c), back = r->train;
+	int64_t t = s->t, back = s->r->train, stream = s->own * s->c->dim * s->a, f = p->mlp_chunk * s->cut->ffn * s->a;
 	int g = LWM_GROUP_WORK;
 
-	add_buf(p, LWM_BUF_NORM, g, t * c->dim * a, 1);
-	add_buf(p, LWM_BUF_H, g, p->mlp_chunk * c->ffn * a, 1);
-	add_buf(p, LWM_BUF_DH, g, p->mlp_chunk * c->ffn * a, back);
-	add_buf(p, LWM_BUF_RSTD, g, t * 4, 1);
-	add_buf(p, LWM_BUF_DX, g, t * c->dim * a, back);
-	add_buf(p, LWM_BUF_DN, g, t * c->dim * a, back);
-	add_buf(p, LWM_BUF_DELTA, g, t * c->heads * 4, back);
-	add_buf(p, LWM_BUF_DQKV, g, t * q * 4, back);
+	add_buf(p, LWM_BUF_NORM, g, (s->tp ? p->mlp_chunk : t) * s->c->dim * s->a, 1);
+	add_buf(p, LWM_BUF_H, g, f, 1);
+	add_buf(p, LWM_BUF_DH, g, f, back);
+	add_buf(p, LWM_BUF_RSTD, g, s->own * 4, 1);
+	add_buf(p, LWM_BUF_DX, g, stream, back);
+	add_buf(p, LWM_BUF_DN, g, stream, back);
+	add_buf(p, LWM_BUF_DELTA, g, t * s->cut->heads * 4, back);
+	add_buf(p, LWM_BUF_DQKV, g, t * s->q * 4, back);
 	add_buf(p, LWM_BUF_IDS, g, t * 4, 1);
 }
 
-static void plan_loss(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int64_t a)
+/* Of tensor parallelism. */
+static void plan_exchange(struct lwm_buf_plan *p, const struct step_size *s)
 {
-	int64_t v = c->vocab_text > c->vision_rows ? c->vocab_text : c->vision_rows;
+	int64_t d = s->c->dim, shared = 2 * d, back = s->tp && s->r->train;
+	int g = LWM_GROUP_WORK;
+
+	if (s->c->kv_heads < s->cut->n)
+		shared += 2 * s->c->kv_heads * s->cut->head_dim * d;
+	add_buf(p, LWM_BUF_PART, g, p->mlp_chunk * d * 4, s->tp);
+	add_buf(p, LWM_BUF_SUM, g, p->mlp_chunk / s->cut->n * d * 4, s->tp);
+	add_buf(p, LWM_BUF_GRAD, g, p->mlp_chunk * d * s->a, back);
+	add_buf(p, LWM_BUF_SHARED, g, shared * 4, back);
+	add_buf(p, LWM_BUF_STATS, LWM_GROUP_LOSS, s->cut->n * p->loss_rows * LK_XENT_PART * 4, s->tp);
+}
+
+/* Rows of the larger table. */
+static int64_t most_rows(const struct lwm_llama_cut *cut)
+{
+	return cut->rows[LWM_TEXT] > cut->rows[LWM_VISION] ? cut->rows[LWM_TEXT] : cut->rows[LWM_VISION];
+}
+
+static void plan_loss(struct lwm_buf_plan *p, const struct step_size *s)
+{
+	int64_t v = most_rows(s->cut), rows = p->loss_rows, row = rows * s->c->dim * s->a;
 	int g = LWM_GROUP_LOSS;
 
 	for (enum lwm_buf_id b = LWM_BUF_IDX; b <= LWM_BUF_HIT; b++)
-		add_buf(p, b, g, r->tokens * 4, 1);
-	add_buf(p, LWM_BUF_LOGITS, g, p->loss_rows * v * a < v * 4 ? v * 4 : p->loss_rows * v * a, 1); // one row in fp32 at least
-	add_buf(p, LWM_BUF_RX, g, p->loss_rows * c->dim * a, 1);
-	add_buf(p, LWM_BUF_RN, g, p->loss_rows * c->dim * a, 1);
-	add_buf(p, LWM_BUF_RD, g, p->loss_rows * c->dim * a, r->train);
-	add_buf(p, LWM_BUF_RRSTD, g, p->loss_rows * 4, 1);
+		add_buf(p, b, g, s->t * 4, 1);
+	add_buf(p, LWM_BUF_LOGITS, g, rows * v * s->a < v * 4 ? v * 4 : rows * v * s->a, 1); // one row in fp32 at least
+	add_buf(p, LWM_BUF_RX, g, row, !s->tp);
+	add_buf(p, LWM_BUF_RN, g, row, 1);
+	add_buf(p, LWM_BUF_RD, g, s->tp ? rows * s->c->dim * 4 : row, s->r->train);
+	add_buf(p, LWM_BUF_RRSTD, g, rows * 4, !s->tp);
 }
 
-void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int dtype)
+void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_cut *cut,
+		   const struct lwm_llama_run *r, int dtype)
 {
-	int64_t a = (int64_t)lk_dtype_size(dtype), v = c->vocab_text > c->vision_rows ? c->vocab_text : c->vision_rows;
-	int64_t rows = (r->loss_bytes > 0 ? r->loss_bytes : (int64_t)128 << 20) / (v * a);
+	int64_t n = cut->n, a = (int64_t)lk_dtype_size(dtype), own = (r->tokens + n - 1) / n;
+	struct step_size s = { c, cut, r, a, r->tokens, own, lwm_llama_cut_width(cut), lwm_llama_cut_qkv(cut), n > 1 };
+	int64_t rows = (r->loss_bytes > 0 ? r->loss_bytes : (int64_t)128 << 20) / (most_rows(cut) * a);
 	int64_t chunk = r->mlp_chunk > 0 ? r->mlp_chunk : 4096;
 
 	memset(p, 0, sizeof *p);
+	chunk = chunk < r->tokens ? chunk : r->tokens;
+	p->mlp_chunk = (chunk + n - 1) / n * n;
 	rows = rows < 1 ? 1 : rows > 2048 ? 2048 : rows;
-	p->loss_rows = rows < r->tokens ? rows : r->tokens;
-	p->mlp_chunk = chunk < r->tokens ? chunk : r->tokens;
-	plan_saved(p, c, r, a);
-	plan_work(p, c, r, a);
-	plan_loss(p, c, r, a);
+	rows = rows < r->tokens ? rows : r->tokens;
+	p->loss_rows = s.tp && rows > p->mlp_chunk ? p->mlp_chunk : rows;
+	plan_saved(p, &s);
+	plan_work(p, &s);
+	plan_exchange(p, &s);
+	plan_loss(p, &s);
 }
 
-struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cfg *c, void *data, int dtype, int64_t n)
+struct lwm_llama_cut lwm_llama_cut_of(const struct lwm_llama_cfg *c, int rank, int n)
 {
-	int64_t e = lwm_llama_head_dim(c), row = (c->heads + 2 * c->kv_heads) * e, a = (int64_t)lk_dtype_size(dtype);
+	return (struct lwm_llama_cut){ .n = n, .rank = rank, .heads = c->heads / n,
+				       .kv_heads = c->kv_heads < n ? 1 : c->kv_heads / n, .head_dim = lwm_llama_head_dim(c),
+				       .ffn = c->ffn / n, .rows = { c->vocab_text / n, c->vision_rows / n },
+				       .first = { rank * (c->vocab_text / n), c->vocab_text + rank * (c->vision_rows / n) } };
+}
+
+struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cut *c, void *data, int dtype, int64_t n)
+{
+	int64_t e = c->head_dim, row = lwm_llama_cut_qkv(c), a = (int64_t)lk_dtype_size(dtype);
 	struct lwm_attn_qkv y;
 
 	y.q = lk_view3(data, dtype, n, c->heads, e);
@@ -97,21 +143,15 @@ struct lk_view lwm_cols(const struct lk_view *v, int64_t c0, int64_t cols)
 	return y;
 }
 
-static struct lwm_attn_ring_shape ring_shape(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r)
-{
-	struct lwm_attn_ring_shape s = { r->tokens, c->heads, c->kv_heads, lwm_llama_head_dim(c), r->train, !r->no_causal };
-
-	return s;
-}
-
 struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype,
-					int ring_size)
+					int ring_size, int tp)
 {
-	struct lwm_attn_ring_shape s = ring_shape(c, run);
+	struct lwm_llama_cut cut = lwm_llama_cut_of(c, 0, tp);
+	struct lwm_attn_ring_shape s = lwm_ring_shape(&cut, run);
 	struct lwm_llama_bytes y = { 0 };
 	struct lwm_buf_plan p;
 
-	lwm_plan_bufs(&p, c, run, dtype);
+	lwm_plan_bufs(&p, c, &cut, run, dtype);
 	for (int b = 0; b < LWM_BUFS; b++) {
 		int64_t *group[] = { &y.saved, &y.work, &y.loss };
 
@@ -123,10 +163,11 @@ struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *c, const str
 	return y;
 }
 
-int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_run *run)
+int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int tp)
 {
+	struct lwm_llama_cut cut = lwm_llama_cut_of(c, 0, tp);
 	struct lk_own own;
-	int rc = lk_attn_own(dev, run->tokens, c->heads, c->kv_heads, lwm_llama_head_dim(c), run->train, &own);
+	int rc = lk_attn_own(dev, run->tokens, cut.heads, cut.kv_heads, cut.head_dim, run->train, &own);
 
 	return rc ? 0 : own.kept + own.scratch;
 }
@@ -146,9 +187,9 @@ static bool row_fits(struct lk_dev *dev, const struct lwm_llama_cfg *c, const st
 	struct lwm_llama_bytes need;
 
 	r.tokens = tokens;
-	need = lwm_llama_memory(c, &r, dtype, 1);
+	need = lwm_llama_memory(c, &r, dtype, 1, 1);
 	if (dev)
-		need.total += lwm_llama_own(dev, c, &r) + lwm_llama_arrays(&r, 1);
+		need.total += lwm_llama_own(dev, c, &r, 1) + lwm_llama_arrays(&r, 1);
 	return need.total + each * lwm_llama_count(c) <= bytes && need.host <= host_bytes;
 }
 

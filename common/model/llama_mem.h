@@ -10,12 +10,15 @@ struct lwm_llama_run {
 	bool train;         /* false: evaluation only, no memory for gradients */
 	bool recompute;     /* keep per layer only its input, attention output and log-sum-exp */
 	bool offload;       /* and keep those in host memory but for the layers in work; needs recompute */
-	int64_t mlp_chunk;  /* tokens per MLP piece; 0 = default 4096 */
+	int64_t mlp_chunk;  /* tokens per MLP piece (of all tp ranks, rounded to a multiple of those); 0 = default 4096 */
 	int64_t loss_bytes; /* most bytes of logits at a time; 0 = default 128 MiB */
 	/* ranks that share the rows, borrowed; NULL = alone. All have the same number of tokens. */
 	struct lwm_devcomm *ring;
+	/* Ranks that share the model (tensor parallelism), borrowed; NULL = alone. All are given the same tokens, a multiple of
+	 * their number; each has a part of every layer and of the tables, and a part of the rows of the residual stream. */
+	struct lwm_devcomm *tp;
 	bool no_causal;     /* every token of a segment sees all of it */
-	/* How tokens look at each other, borrowed; NULL = a ring over `ring`, made and freed here. */
+	/* How tokens look at each other, for this rank's heads, borrowed; NULL = a ring over `ring`, made and freed here. */
 	struct lwm_attn *attention;
 };
 
@@ -27,13 +30,13 @@ struct lwm_llama_bytes {
 	int64_t total;
 	int64_t host;    /* beside the total: pinned host memory of run->offload */
 };
-/* Pure. What lwm_llama_new will allocate on a device of this dtype with ring_size ranks (weights, gradients and
- * optimizer state not included). run->ring is not looked at. */
+/* Pure. What lwm_llama_new will allocate on a device of this dtype with ring_size ranks that share the rows and tp that share the
+ * model (weights, gradients and optimizer state not included). run->ring and run->tp are not looked at. */
 struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,
-					int ring_size);
+					int ring_size, int tp);
 
-/* Local. Bytes that dev takes for itself in such steps: angles, packed keys, scratch. 0: it does not say. */
-int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run);
+/* Local. Bytes that dev takes for itself in such steps of one of tp ranks: angles, packed keys, scratch. 0: it does not say. */
+int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int tp);
 /* Pure. Host arrays of a step for each of run->tokens, beside the device: positions and targets on their way. */
 int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size);
 

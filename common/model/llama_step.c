@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/base/hash.h"
 #include "common/model/llama_int.h"
 
 void lwm_pass_start(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w)
@@ -34,6 +35,9 @@ static int check_batch(const struct lwm_llama *m, const struct lwm_llama_batch *
 		return lwm_fail(e, LWM_EINTERNAL, "gradients wanted from a model made for evaluation");
 	if (b->n < 1 || b->n > m->run.tokens)
 		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens in a step made for 1 to %" PRId64, b->n, m->run.tokens);
+	if (b->n % m->cut.n)
+		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens of a step cannot be divided over %d tensor-parallel ranks",
+				b->n, m->cut.n);
 	for (int64_t i = 0; i < b->n; i++)
 		if (b->tokens[i] < 0 || b->tokens[i] >= ids)
 			return lwm_fail(e, LWM_EDATA, "token %" PRId64 " has id %d, the model knows 0 to %" PRId64, i,
@@ -41,12 +45,48 @@ static int check_batch(const struct lwm_llama *m, const struct lwm_llama_batch *
 	return 0;
 }
 
-/* This rank's outcome and that of the others. */
+/* This rank's outcome and that of the others: first of those that share the rows, then, each of them knowing that, of those that
+ * share the model. */
 static int agree_outcome(const struct lwm_llama *m, int rc, struct lwm_err *e)
 {
-	struct lwm_comm *ring = m->run.ring ? lwm_devcomm_comm(m->run.ring) : NULL;
+	struct lwm_devcomm *groups[] = { m->run.ring, m->run.tp };
 
-	return ring && lwm_comm_size(ring) > 1 ? lwm_agree(ring, rc, e) : rc;
+	for (int i = 0; i < 2; i++)
+		if (groups[i] && lwm_comm_size(lwm_devcomm_comm(groups[i])) > 1)
+			rc = lwm_agree(lwm_devcomm_comm(groups[i]), rc, e);
+	return rc;
+}
+
+/* A number that says which batch it is. */
+static int64_t batch_mark(const struct lwm_llama_batch *b)
+{
+	size_t bytes = (size_t)b->n * sizeof *b->tokens;
+	uint64_t h = lwm_hash64(b->tokens, bytes, (uint64_t)b->n);
+
+	h = lwm_hash64(b->seg, bytes, h);
+	h = lwm_hash64(b->pos, bytes, h);
+	if (b->targets && b->weights) {
+		h = lwm_hash64(b->targets, bytes, h);
+		h = lwm_hash64(b->weights, (size_t)b->n * sizeof *b->weights, h);
+	}
+	return (int64_t)(h >> 1);
+}
+
+/* Ranks that share the model compute with one batch: other tokens on one of them would be a wrong model without a sign of it. */
+static int check_same_batch(const struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e)
+{
+	int64_t mark, v[2];
+	int rc = 0;
+
+	if (m->cut.n == 1)
+		return 0;
+	mark = batch_mark(b);
+	v[0] = mark;
+	v[1] = -mark;
+	LWM_TRY(lwm_comm_max_i64(lwm_devcomm_comm(m->run.tp), v, 2, e));
+	if (v[0] != -v[1])
+		rc = lwm_fail(e, LWM_EINTERNAL, "ranks that share the model were given different tokens");
+	return agree_outcome(m, rc, e);
 }
 
 int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w, struct lwm_err *e)
@@ -58,17 +98,25 @@ int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct
 		rc = lwm_loss_rows(m, b, e);
 	rc = agree_outcome(m, rc, e);
 	if (!rc)
+		rc = check_same_batch(m, b, e);
+	if (!rc)
 		rc = lwm_attn_begin(m->attention, b->n, b->pos, b->seg, e);
+	if (m->cut.n > 1)
+		rc = lwm_agree(lwm_devcomm_comm(m->run.tp), rc, e);
 	return lwm_supply_agree(w, rc, e); /* those of a ring have agreed by now, those that exchange weights have not */
 }
 
 /* What is waited for next must not wait for a rank that is gone. */
-static void settle_ring(struct lwm_llama *m)
+static void settle_groups(struct lwm_llama *m)
 {
-	int rc = m->run.ring ? lwm_devcomm_settle(m->run.ring, &m->err) : 0;
+	struct lwm_devcomm *groups[] = { m->run.ring, m->run.tp };
 
-	if (!m->rc || rc == -LWM_ERANK)
-		m->rc = rc ? rc : m->rc;
+	for (int i = 0; i < 2; i++) {
+		int rc = groups[i] ? lwm_devcomm_settle(groups[i], &m->err) : 0;
+
+		if (!m->rc || rc == -LWM_ERANK)
+			m->rc = rc ? rc : m->rc;
+	}
 }
 
 static int finish_step(struct lwm_llama *m, struct lwm_err *e)
@@ -78,7 +126,7 @@ static int finish_step(struct lwm_llama *m, struct lwm_err *e)
 
 int lwm_llama_end(struct lwm_llama *m, struct lwm_llama_stats *out, struct lwm_err *e)
 {
-	settle_ring(m);
+	settle_groups(m);
 	if (out)
 		lwm_loss_stats(m, m->batch, out);
 	return finish_step(m, e);
@@ -108,8 +156,10 @@ int lwm_llama_logits(struct lwm_llama *m, const struct lwm_llama_batch *b, struc
 		rc = lwm_fail(&m->err, LWM_ECONFIG, "the model has no vision head");
 	m->rc = rc;
 	lwm_llama_forward(m);
-	settle_ring(m);
-	if (!m->rc && nrows) {
+	settle_groups(m);
+	if (m->cut.n > 1) {
+		lwm_tp_logit_rows(m, head, rows, nrows, host_out);
+	} else if (!m->rc && nrows) {
 		lwm_logit_pick(m, rows, nrows);
 		lwm_logit_rows(m, head, nrows, host_out);
 	}

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/model/llama_int.h"
+#include "common/tensor/range.h"
 
 /* The tensor `name` and the neighbours after it, `tensors` in all, as one matrix (or vector) of group g. */
 static struct lwm_weight_place place_of(const struct lwm_tensors *t, const struct lwm_group *g, const char *name, int tensors)
@@ -58,12 +59,16 @@ static void find_tables(struct lwm_llama_map *m, const struct lwm_llama_cfg *c, 
 	}
 }
 
-int lwm_map_new(struct lwm_llama_map *m, const struct lwm_llama_cfg *c, struct lwm_err *e)
+int lwm_map_new(struct lwm_llama_map *m, const struct lwm_llama_cfg *c, int tp, struct lwm_err *e)
 {
-	struct lwm_tensors t;
+	struct lwm_tensors all, t;
+	int rc;
 
 	memset(m, 0, sizeof *m);
-	LWM_TRY(lwm_llama_tensors(&t, c, e));
+	LWM_TRY(lwm_llama_tensors(&all, c, e));
+	rc = lwm_tensors_local(&t, &all, tp, e);
+	lwm_tensors_release(&all);
+	LWM_TRY(rc);
 	m->layer = calloc((size_t)c->layers, sizeof *m->layer);
 	if (m->layer) {
 		for (int64_t l = 0; l < c->layers; l++)

@@ -14,6 +14,10 @@
  * lay. A gradient stays where it is from the first acquire with LWM_GRADS to grad_ready, releases or not. grad_ready comes once for
  * each group and step, after the last kernel that adds to it was queued, and before the group's next acquire.
  *
+ * Where ranks share the model (llama.h, tensor parallelism) all of this is about what one of them holds: groups are those of the
+ * local table, and with grad_ready its gradient is whole over those ranks. The norm of all gradients counts a tensor that several
+ * ranks hold (lwm_part_copies) once.
+ *
  * Bodies: lwm_flat_weights (below): everything lies on every rank in one flat vector, and all of this costs nothing.
  * lwm_fsdp (weights_fsdp.h): weights that are cut over ranks gather a group in acquire and scatter its gradient in grad_ready.
  */

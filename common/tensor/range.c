@@ -1,7 +1,8 @@
 /* range.c - cutting tensors over ranks.
  *
  * Split along dimension d, a tensor is `rows` rows (the dimensions before d) of `width` elements (d and those after it), and a rank
- * holds width / n of each row: its part is rows runs, width apart. Not split it is one row that everyone has.
+ * holds width / n of each row: its part is rows runs, width apart. Not split it is one row that everyone has. Of a tensor with
+ * fewer `parts` than ranks n is that number, and rank r holds part r / (ranks / parts).
  */
 #include "common/tensor/range.h"
 
@@ -20,6 +21,12 @@ struct cut {
 	int64_t rows, width, own; /* own: of each row, on one rank */
 };
 
+/* Into how many parts n ranks cut a tensor that is split. */
+static int parts_of(const struct lwm_tensor *t, int n)
+{
+	return t->parts && t->parts < n ? t->parts : n;
+}
+
 static struct cut cut_of(const struct lwm_tensor *t, int n)
 {
 	struct cut c = { 1, t->count, t->count };
@@ -29,15 +36,23 @@ static struct cut cut_of(const struct lwm_tensor *t, int n)
 	for (int d = 0; d < t->split; d++)
 		c.rows *= t->shape[d];
 	c.width = t->count / c.rows;
-	c.own = c.width / n;
+	c.own = c.width / parts_of(t, n);
 	return c;
 }
 
 bool lwm_part_fits(const struct lwm_tensor *t, int n)
 {
+	int m = parts_of(t, n);
+
 	if (t->split == LWM_SPLIT_NONE)
 		return true;
-	return t->shape[t->split] % n == 0 && (!t->rope_heads || t->split != 0 || t->rope_heads % n == 0);
+	return n % m == 0 && (!t->parts || t->parts % m == 0) && t->shape[t->split] % m == 0 &&
+	       (!t->rope_heads || t->split != 0 || t->rope_heads % m == 0);
+}
+
+int lwm_part_copies(const struct lwm_tensor *t, int n)
+{
+	return t->split == LWM_SPLIT_NONE ? n : n / parts_of(t, n);
 }
 
 int64_t lwm_part_size(const struct lwm_tensor *t, int n)
@@ -50,7 +65,7 @@ int64_t lwm_part_size(const struct lwm_tensor *t, int n)
 int lwm_part_runs(const struct lwm_tensor *t, int r, int n, int64_t from, int64_t count, struct lwm_run run[LWM_RUNS])
 {
 	struct cut c = cut_of(t, n);
-	int64_t base = c.own < c.width ? r * c.own : 0, end = from + count;
+	int64_t base = c.own < c.width ? r / lwm_part_copies(t, n) * c.own : 0, end = from + count;
 	int k = 0;
 
 	while (from < end) {
@@ -78,7 +93,7 @@ int lwm_part_of(const struct lwm_tensor *t, int n, int64_t i, int64_t *at)
 	int64_t row = i / c.width, in = i % c.width, rank = c.own < c.width ? in / c.own : 0;
 
 	*at = row * c.own + in - rank * c.own;
-	return (int)rank;
+	return (int)rank * (c.own < c.width ? lwm_part_copies(t, n) : 1);
 }
 
 int lwm_tensors_local(struct lwm_tensors *out, const struct lwm_tensors *p, int n, struct lwm_err *e)
@@ -94,8 +109,11 @@ int lwm_tensors_local(struct lwm_tensors *out, const struct lwm_tensors *p, int 
 			break;
 		}
 		if (t.split != LWM_SPLIT_NONE) {
-			t.shape[t.split] /= n;
-			t.rope_heads /= t.rope_heads && t.split == 0 ? n : 1;
+			int m = parts_of(&t, n);
+
+			t.shape[t.split] /= m;
+			t.rope_heads /= t.rope_heads && t.split == 0 ? m : 1;
+			t.parts /= t.parts ? m : 1;
 		}
 		rc = lwm_tensors_add(out, &t, e);
 	}

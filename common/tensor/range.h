@@ -1,8 +1,9 @@
 /* range.h - which values of a tensor a rank holds, for any mesh, and back.
  *
  * Weights are cut twice. Tensor parallelism cuts each tensor along its own dimension (`split`): rank r of n holds its r-th part,
- * dense and row-major, and the whole of a tensor that is not split. What one rank of it then holds, end to end as lwm_tensors_local
- * lays it out, is a flat vector of its own, which the ranks that share it cut once more (cut.h).
+ * dense and row-major, and the whole of a tensor that is not split. A tensor of fewer `parts` than ranks is cut into those, and
+ * neighbouring ranks hold the same one (key heads that queries of several ranks share). What one rank of it then holds, end to
+ * end as lwm_tensors_local lays it out, is a flat vector of its own, which the ranks that share it cut once more (cut.h).
  *
  *	struct lwm_tensors local;                                   what each of n tensor-parallel ranks has
  *	lwm_tensors_local(&local, &table, n, e);
@@ -27,15 +28,17 @@ struct lwm_run {
 };
 enum { LWM_RUNS = 3 }; /* most that make up a range of a part: the end of one run, whole ones, the start of one */
 
-/* Can tensor parallelism of n ranks cut it? A split dimension must divide by n, whole heads where it is rotated. */
+/* Can tensor parallelism of n ranks cut it? A split dimension must divide by n, whole heads where it is rotated; one of limited
+ * parts must have a multiple of n of them, or n must be a multiple of the parts. */
 bool lwm_part_fits(const struct lwm_tensor *t, int n);
 /* Elements that rank r of n holds, r being any. */
 int64_t lwm_part_size(const struct lwm_tensor *t, int n);
+/* Ranks of n that hold the same part: 1, or n of a tensor that is not split, or what `parts` makes of it. They are neighbours. */
+int lwm_part_copies(const struct lwm_tensor *t, int n);
 /* The elements [from, from + count) of the part of rank r of n as runs of the whole tensor, in order. Returns how many: at most
  * LWM_RUNS, 0 for a count of 0. */
 int lwm_part_runs(const struct lwm_tensor *t, int r, int n, int64_t from, int64_t count, struct lwm_run run[LWM_RUNS]);
-/* Back: the rank of n that holds element i of the whole tensor, and where in its part. Of a tensor that is not split every rank
- * holds it: then the rank is 0. */
+/* Back: the rank of n that holds element i of the whole tensor, and where in its part; the first of them where several do. */
 int lwm_part_of(const struct lwm_tensor *t, int n, int64_t i, int64_t *at);
 /* The table of what each of n ranks holds: the same tensors with their own shapes, end to end. -LWM_ECONFIG names one that cannot
  * be cut. */

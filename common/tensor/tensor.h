@@ -57,6 +57,7 @@ struct lwm_tensor {
 	bool trainable; /* the optimizer updates it, and its gradient is part of the norm */
 	bool decays;    /* and weight decay pulls at it */
 	int split;      /* the dimension that tensor parallelism cuts; LWM_SPLIT_NONE: every rank has all of it */
+	int parts;      /* it is cut into at most so many: of more ranks several hold the same part; 0: any number */
 	int rope_heads; /* rows are so many heads of rotary pairs (0,1)(2,3)...; 0: no rotation. See lwm_rope_row */
 	enum lwm_init init;
 	double value;   /* of init */

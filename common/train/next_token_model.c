@@ -152,7 +152,7 @@ static void size_plan(struct lwm_nt *t, const struct lwm_llama_run *how, int64_t
 	struct lk_dev *dev = host ? t->base.dev : NULL;
 	struct lwm_llama_run run = *how;
 	int sp = t->base.mesh->dim[LWM_SP];
-	t->base.own_bytes = lwm_llama_own(t->base.dev, &t->cfg, &run);
+	t->base.own_bytes = lwm_llama_own(t->base.dev, &t->cfg, &run, t->base.mesh->dim[LWM_TP]);
 	t->base.array_bytes = lwm_llama_arrays(&run, sp) + t->cut.local * LWM_NT_SHARE_BYTES + batch_bytes(t);
 	run.offload = false;
 	t->base.longest = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
@@ -161,7 +161,7 @@ static void size_plan(struct lwm_nt *t, const struct lwm_llama_run *how, int64_t
 	run.offload = run.recompute;
 	t->base.longest_offload = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
 	run.tokens = t->base.longest_offload;
-	t->base.longest_host_bytes = run.tokens ? lwm_llama_memory(&t->cfg, &run, t->base.dtype, 1).host : 0;
+	t->base.longest_host_bytes = run.tokens ? lwm_llama_memory(&t->cfg, &run, t->base.dtype, 1, 1).host : 0;
 }
 
 /* What activations take, and whether they go to the host. auto: where they do not fit beside weights and optimizer state; never
@@ -179,11 +179,11 @@ int lwm_nt_place(struct lwm_nt *t, struct lwm_err *e)
 	LWM_TRY(lwm_stage_cut(&cut, &t->base, 0, e));
 	weights = lwm_stage_room(&t->base, &cut).weights;
 	lwm_cut_release(&cut);
-	struct lwm_llama_bytes need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp);
+	struct lwm_llama_bytes need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp, m->dim[LWM_TP]);
 	t->offload = t->set->offload == LWM_OFFLOAD_TRUE ||
 		     (t->set->offload == LWM_OFFLOAD_AUTO && gpu && run.recompute && weights + need.total > room);
 	run.offload = t->offload;
-	need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp);
+	need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp, m->dim[LWM_TP]);
 	t->base.memory_bytes = need.total;
 	t->base.host_bytes = need.host;
 	if (s->planning)

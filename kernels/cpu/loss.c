@@ -63,7 +63,7 @@ static void part_row(const struct lk_dense_hot *hot, float *x, int64_t vocab, in
 
 static int xent_part(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, float *part, int grad)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t n = logits->n[0], vocab = logits->n[1];
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n * vocab)) schedule(static)
@@ -83,7 +83,7 @@ static void join_row(const struct lk_dense_hot *hot, float *x, int64_t vocab, in
 static int xent_join(struct lk_dev *dev, const struct lk_view *logits, const int32_t *target, const float *weight,
 		     const float *all, int parts, int mine, float *nll, float *hit, int grad)
 {
-	const struct lk_dense_hot *hot = lk_dense_hot(dev);
+	const struct lk_dense_hot *hot = lk_dense_hot_of(dev);
 	int64_t n = logits->n[0], vocab = logits->n[1], step = n * LK_XENT_PART;
 
 #pragma omp parallel for num_threads(lk_threads_for(dev, n * vocab)) schedule(static)

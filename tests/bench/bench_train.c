@@ -112,7 +112,7 @@ static void run(struct job *j, struct lk_dev *dev, bool recompute, double peak)
 	printf("op=train%s threads=%d rows=%lld seq=%lld tok_s=%.1f GFLOPs=%.1f of_sgemm=%.3f sgemm=%.1f step_s=%.3f adamw_s=%.3f "
 	       "loss=%.4f activations=\"%s\"\n", recompute ? "_recompute" : "", lk_dev_threads(dev), (long long)j->rows,
 	       (long long)j->seq, (double)n / best, flop / best * 1e-9, flop / best * 1e-9 / peak, peak, best, update, loss,
-	       lwm_bytes_text((double)lwm_llama_memory(&j->cfg, &how, lk_dev_dtype(dev), 1).total, text, sizeof text));
+	       lwm_bytes_text((double)lwm_llama_memory(&j->cfg, &how, lk_dev_dtype(dev), 1, 1).total, text, sizeof text));
 	fflush(stdout);
 	lwm_llama_free(m);
 	free(ids);

@@ -260,15 +260,15 @@ static void the_longest_row_just_fits(void **state)
 		run.offload = i;
 		n[i] = lwm_llama_longest(NULL, &c, &run, LK_BF16, bytes, host);
 		run.tokens = n[i];
-		assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1).total + each <= bytes);
+		assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1, 1).total + each <= bytes);
 		run.tokens++;
-		assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1).total + each > bytes);
+		assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1, 1).total + each > bytes);
 	}
 	assert_true(n[1] > 2 * n[0]);
 	assert_int_equal(lwm_llama_longest(NULL, &c, &run, LK_BF16, each, host), 0);
 	run.tokens = lwm_llama_longest(NULL, &c, &run, LK_BF16, bytes, (int64_t)8 << 30); // little host memory
 	assert_true(run.tokens > 0 && run.tokens < n[1]);
-	assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1).host <= (int64_t)8 << 30);
+	assert_true(lwm_llama_memory(&c, &run, LK_BF16, 1, 1).host <= (int64_t)8 << 30);
 }
 
 static void cpu_agrees_with_ref(void **state)
@@ -433,14 +433,14 @@ static void memory_grows_with_tokens(void **state)
 	(void)state;
 	assert_int_equal(lwm_llama_preset(&c, "micro", NULL), 0);
 	b.tokens *= 8;
-	x = lwm_llama_memory(&c, &a, LK_F32, 1);
-	y = lwm_llama_memory(&c, &b, LK_F32, 1);
+	x = lwm_llama_memory(&c, &a, LK_F32, 1, 1);
+	y = lwm_llama_memory(&c, &b, LK_F32, 1, 1);
 	assert_true(x.total < (int64_t)4 << 30);
 	assert_true(y.total < 8 * x.total);
 	assert_int_equal(x.total, x.saved + x.work + x.loss + x.ring);
 	assert_int_equal(x.ring, 0);
-	assert_true(lwm_llama_memory(&c, &a, LK_F32, 4).ring > 0);
-	assert_true(lwm_llama_memory(&c, &a, LK_BF16, 1).saved < x.saved);
+	assert_true(lwm_llama_memory(&c, &a, LK_F32, 4, 1).ring > 0);
+	assert_true(lwm_llama_memory(&c, &a, LK_BF16, 1, 1).saved < x.saved);
 }
 
 int main(void)

@@ -204,7 +204,7 @@ static void a_piece_starts_as_in_the_whole(void **state)
 
 /* ---- ranges: against an owner that is worked out for each element on its own ---- */
 
-/* Of element i of t: the rank of n that tensor parallelism gives it to (-1: all of them), and its place there. */
+/* Of element i of t: the first rank of n that tensor parallelism gives it to (-1: all of them), and its place there. */
 static int owner_of(const struct lwm_tensor *t, int n, int64_t i, int64_t *at)
 {
 	int64_t idx[LWM_TENSOR_DIMS], rest = i, place = 0;
@@ -218,8 +218,10 @@ static int owner_of(const struct lwm_tensor *t, int n, int64_t i, int64_t *at)
 		int64_t size = t->shape[d];
 
 		if (d == t->split) {
-			size /= n;
-			rank = (int)(idx[d] / size);
+			int m = t->parts && t->parts < n ? t->parts : n;
+
+			size /= m;
+			rank = (int)(idx[d] / size) * (n / m);
 			idx[d] %= size;
 		}
 		place = place * size + idx[d];
@@ -240,7 +242,7 @@ static void check_part(const struct lwm_tensor *t, int r, int n)
 		got = lwm_part_of(t, n, i, &place);
 		assert_int_equal(got, own < 0 ? 0 : own);
 		assert_int_equal(place, at);
-		if (own < 0 || own == r)
+		if (own < 0 || (own <= r && r < own + lwm_part_copies(t, n)))
 			want[at] = i;
 	}
 	for (int64_t from = 0; from <= size; from++)
@@ -267,7 +269,10 @@ static void parts_of_tensors(void **state)
 		{ .name = "whole", .ndim = 1, .shape = { 7 }, .count = 7, .split = LWM_SPLIT_NONE },
 		{ .name = "middle", .ndim = 3, .shape = { 3, 4, 2 }, .count = 24, .split = 1 },
 		{ .name = "last", .ndim = 4, .shape = { 2, 2, 2, 4 }, .count = 32, .split = 3 },
+		{ .name = "shared", .ndim = 2, .shape = { 8, 3 }, .count = 24, .split = 0, .parts = 2, .rope_heads = 2 },
+		{ .name = "one", .ndim = 2, .shape = { 2, 6 }, .count = 12, .split = 1, .parts = 1 },
 	};
+	struct lwm_tensor k = { .name = "k", .ndim = 2, .shape = { 12, 2 }, .count = 24, .split = 0, .parts = 6 };
 	struct lwm_tensor q = { .name = "q", .ndim = 2, .shape = { 12, 2 }, .count = 24, .split = 0, .rope_heads = 3 };
 
 	(void)state;
@@ -281,6 +286,11 @@ static void parts_of_tensors(void **state)
 	assert_true(lwm_part_fits(&t[2], 3));
 	assert_true(lwm_part_fits(&q, 3));
 	assert_false(lwm_part_fits(&q, 2)); /* 12 rows divide, 3 heads do not */
+	assert_true(lwm_part_fits(&k, 3) && lwm_part_fits(&k, 12));
+	assert_false(lwm_part_fits(&k, 4) || lwm_part_fits(&k, 8)); /* 6 parts and 4 ranks, 8 ranks and 6 parts */
+	assert_int_equal(lwm_part_copies(&k, 12), 2);
+	assert_int_equal(lwm_part_copies(&k, 3), 1);
+	assert_int_equal(lwm_part_copies(&t[2], 3), 3);
 }
 
 /* A mesh of 2 tensor-parallel ranks, each with its own vector in 3 slices: every element is held once, or by both. */
@@ -323,7 +333,7 @@ static void a_mesh_holds_everything(void **state)
 	assert_int_equal(lwm_tensors_find(&local, "model.layers.0.self_attn.k_proj.weight")->rope_heads, 1);
 	lwm_cut_release(&cut);
 	lwm_tensors_release(&local);
-	assert_int_equal(lwm_tensors_local(&local, &p, 4, NULL), -LWM_ECONFIG); /* 2 key heads */
+	assert_int_equal(lwm_tensors_local(&local, &p, 4, NULL), -LWM_ECONFIG); /* 10 rows of the table */
 	free(held);
 	lwm_tensors_release(&p);
 }
