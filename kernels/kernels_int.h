@@ -20,7 +20,7 @@
 #include "kernels/kernels.h"
 #include "kernels/number.h"
 
-#define LK_ABI 7 /* of struct lk_ops and struct lk_dev; a backend in a shared object refuses another one */
+#define LK_ABI 8 /* of struct lk_ops and struct lk_dev; a backend in a shared object refuses another one */
 
 /* ---- device.h ---- */
 
