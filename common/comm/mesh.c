@@ -18,7 +18,7 @@ static const struct axis {
 	int data, grad;
 	const char *missing;
 } axes[LWM_AXES] = { LWM_MESH_AXES(AXIS_ROW) };
-const char *const lwm_ring_layouts[] = { "contiguous", "zigzag", "striped", NULL };
+const char *const lwm_ring_layouts[] = { "contiguous", "zigzag", "striped", "balanced", NULL };
 
 static int bad_text(const char *text, struct lwm_err *e)
 {

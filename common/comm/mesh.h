@@ -73,11 +73,13 @@ void lwm_mesh_detach(struct lwm_mesh *m);
 void lwm_mesh_release(struct lwm_mesh *m); /* collective; detaches */
 
 /* Which global positions of a row of `seq` tokens sequence rank r of n holds, in local order. contiguous: one slab;
- * zigzag: the chunks r and 2n-1-r of 2n (equal causal work for everyone); striped: r, r+n, r+2n, ... seq must divide
- * by n (zigzag: by 2n). */
-enum lwm_ring_layout { LWM_RING_CONTIGUOUS, LWM_RING_ZIGZAG, LWM_RING_STRIPED };
+ * zigzag: the chunks r and 2n-1-r of 2n (equal causal work for everyone); striped: r, r+n, r+2n, ...; balanced: equal work
+ * whatever the documents of the rows, so it depends on them (ring_deal.h, which knows the others too). seq must divide by n
+ * (zigzag: by 2n). */
+enum lwm_ring_layout { LWM_RING_CONTIGUOUS, LWM_RING_ZIGZAG, LWM_RING_STRIPED, LWM_RING_BALANCED };
 extern const char *const lwm_ring_layouts[]; /* names, NULL-terminated, for option tables */
 int lwm_ring_check(enum lwm_ring_layout layout, int64_t seq, int n, struct lwm_err *e);
-int64_t lwm_ring_global(enum lwm_ring_layout layout, int64_t seq, int n, int r, int64_t local); /* local index -> row position */
+/* Local index -> row position; not of the balanced layout. */
+int64_t lwm_ring_global(enum lwm_ring_layout layout, int64_t seq, int n, int r, int64_t local);
 
 #endif

@@ -45,8 +45,9 @@ static const struct lwm_setting settings[] = {
 	SET(init_std, LWM_MODEL, 0,
 	    LWM_OPT_DOUBLE(0, "init-std", NULL, 0, 10, "X", "of first weights; 0: the preset's (0.02; small models: 1/sqrt(dim))", 0)),
 	LWM_SECTION("Ranks and memory"),
-	SET(ring_layout, LWM_FREE, LWM_RING_ZIGZAG,
-	    LWM_OPT_CHOICE(0, "ring-layout", NULL, lwm_ring_layouts, "who holds which tokens of a row", 0)),
+	SET(ring_layout, LWM_FREE, LWM_RING_BALANCED,
+	    LWM_OPT_CHOICE(0, "ring-layout", NULL, lwm_ring_layouts,
+			   "who holds which tokens of a row; balanced: equal work, whatever the documents", 0)),
 	SET(no_recompute, LWM_FREE, 0,
 	    LWM_OPT_FLAG(0, "no-recompute", NULL, "keep all activations of a layer instead of computing them again")),
 	SET(offload, LWM_FREE, LWM_OFFLOAD_AUTO,
@@ -252,6 +253,7 @@ static void close_objective(struct lwm_objective *o)
 	lwm_llama_free(t->net);
 	lwm_loader_close(t->train);
 	lwm_loader_close(t->eval);
+	lwm_ring_deal_release(&t->deal);
 	free(t->tok);
 	free(t->target);
 	free(t->seg);

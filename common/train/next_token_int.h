@@ -3,6 +3,7 @@
 #ifndef LWM_TRAIN_NEXT_TOKEN_INT_H
 #define LWM_TRAIN_NEXT_TOKEN_INT_H
 
+#include "common/comm/ring_deal.h"
 #include "common/data/loader/loader.h"
 #include "common/model/llama.h"
 #include "common/train/next_token.h"
@@ -24,6 +25,7 @@ struct lwm_nt {
 	struct lwm_llama *net;
 	bool offload;                    /* activations wait in host memory */
 	struct lwm_nt_cut cut;
+	struct lwm_ring_deal deal;         /* of the rows of a microbatch to the ranks of the ring */
 	int32_t *tok, *target, *seg, *pos; /* (local) this rank's share of a microbatch */
 	float *weight;
 	double unigram[LWM_MODALITIES]; /* entropy of the held-out targets, nats: what a model that knows only how often each

@@ -30,16 +30,18 @@ int lwm_nt_attach(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err 
 
 /* ---- steps ---- */
 
-/* This rank's tokens of each row, in ring order. Targets were shifted before, so nothing is lost at the cuts. */
-static void take_share(struct lwm_nt *t, const struct lwm_batch *b)
+/* This rank's tokens of the rows, in ring order. Targets were shifted before, so nothing is lost at the cuts. */
+static int take_share(struct lwm_nt *t, const struct lwm_batch *b, struct lwm_err *e)
 {
 	const struct lwm_mesh *m = t->base.mesh;
-	int n = m->dim[LWM_SP], r = m->coord[LWM_SP];
-	int64_t share = b->seq / n, at = 0;
-	for (int64_t row = 0; row < b->rows; row++) {
-		for (int64_t i = 0; i < share; i++, at++) {
-			int64_t g = row * b->seq +
-				    lwm_ring_global((enum lwm_ring_layout)t->set->ring_layout, b->seq, n, r, i);
+	enum lwm_ring_layout layout = (enum lwm_ring_layout)t->set->ring_layout;
+	int r = m->coord[LWM_SP];
+	int64_t at = 0;
+	LWM_TRY(lwm_ring_deal_make(&t->deal, layout, b->rows, b->seq, b->segments, m->dim[LWM_SP], e));
+	for (int64_t k = t->deal.first[r]; k < t->deal.first[r + 1]; k++) {
+		const struct lwm_ring_run *run = &t->deal.run[k];
+		for (int64_t i = 0; i < run->count; i++, at++) {
+			int64_t g = run->from + i * run->step;
 			t->tok[at] = b->tokens[g];
 			t->target[at] = b->targets[g];
 			t->seg[at] = b->segments[g];
@@ -47,6 +49,18 @@ static void take_share(struct lwm_nt *t, const struct lwm_batch *b)
 			t->weight[at] = b->weights[g];
 		}
 	}
+	return 0;
+}
+
+/* The next microbatch, and of it this rank's share: of one without tokens padding, where ranks share weights. A rank that fails
+ * must not leave the others waiting in the ring, or for its weights. */
+static int next_share(struct lwm_nt *t, struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_supply *w, struct lwm_batch **b,
+		      struct lwm_err *e)
+{
+	int rc = lwm_loader_get(l, step, micro, b, e);
+	if (rc == 0 && ((*b)->tokens_n || w->shared))
+		rc = take_share(t, *b, e);
+	return lwm_supply_agree(w, lwm_agree(t->base.mesh->comm[LWM_SP], rc, e), e);
 }
 
 /* Pairs of tokens that see each other: the segments of a row are runs, and each token sees those before it and itself. */
@@ -87,12 +101,10 @@ static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, str
 	for (int64_t i = 0; i < micros; i++) {
 		struct lwm_llama_stats st = { 0 };
 		struct lwm_batch *b = NULL;
-		/* a rank that cannot read its rows must not leave the others waiting in the ring, or for its weights */
-		LWM_TRY(lwm_supply_agree(w, lwm_agree(t->base.mesh->comm[LWM_SP], lwm_loader_get(l, step, i, &b, e), e), e));
+		LWM_TRY(next_share(t, l, step, i, w, &b, e));
 		if (b->tokens_n == 0 && !w->shared) /* held-out rows ended before the share of this rank did */
 			continue;
 		w->more = i + 1 < micros;
-		take_share(t, b);
 		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos };
 		int rc = lwm_llama_step(t->net, &in, w, &st, e);
 		if (rc < 0 && t->base.mesh->dim[LWM_SP] > 1 && !w->shared)

@@ -617,6 +617,29 @@ flip() { # flip FILE OFFSET: one bit
 	same through/step_00000006/part_00001.h5 stopped/step_00000006/part_00001.h5
 }
 
+@test "a balanced ring over packed rows gives the losses of one rank, and resumed it is the run that was not stopped" {
+	need_mpi
+	words 600 | awk '{ print } NR % 11 == 0 || NR % 26 == 0 { print "--" }' >uneven.txt # 1 to 11 lines a document
+	lwm-tokenize -q -t bytes --split-at -- -o docs.h5 uneven.txt
+	lwm-pack -q -n 512 -o packed.h5 docs.h5
+	tiny=(--threads 1 --device cpu --dim 32 --ffn 48 --layers 2 --heads 4 --kv-heads 2 --data packed.h5 --seq-length 512
+		--tokens-per-batch 1024 --micro-rows 2 --warmup-steps 2 --lr 3e-3 --log-every 1000)
+	local n
+	ok train -o one --steps 6
+	for n in 2 4; do
+		ok mpirun -n $n --oversubscribe lwm-train-stage -q "${tiny[@]}" -o whole$n --steps 6 --mesh-dim 1,1,1,$n \
+			--ring-layout balanced
+		losses_near one whole$n 6
+		code 75 mpirun -n $n --oversubscribe lwm-train-stage -q "${tiny[@]}" -o parts$n --steps 6 --mesh-dim 1,1,1,$n --stop-after 3
+		ok mpirun -n $n --oversubscribe lwm-train-stage -q "${tiny[@]}" -o parts$n --steps 6 --mesh-dim 1,1,1,$n
+		[ "$(losses whole$n)" = "$(losses parts$n)" ] # balanced is the default
+		ok lwm-merge-ckpt -q whole$n -o model$n
+		ok lwm-merge-ckpt -q parts$n -o again$n
+		same model$n/model.safetensors again$n/model.safetensors
+	done
+	ok mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o parts4 --steps 7 --mesh-dim 1,1,1,2 --ring-layout zigzag
+}
+
 @test "of many ranks one says what is wrong, and mpirun has its exit code" {
 	need_mpi
 	code 66 mpirun -n 4 --oversubscribe lwm-train-stage -q --threads 1 -o out --data absent.h5 --seq-length 64

@@ -11,7 +11,7 @@ static const struct {
 	const char *mesh;
 	int layout;
 } meshes[] = { { "-1,1,1,1", 1 }, { "1,-1,1,1", 1 }, { "1,1,1,-1", 0 }, { "1,1,1,-1", 1 }, { "1,1,1,-1", 2 }, { "2,-1,1,1", 1 },
-	       { "-1,1,1,2", 1 } };
+	       { "-1,1,1,2", 1 }, { "1,1,1,-1", 3 }, { "1,-1,1,2", 3 } };
 enum { N = sizeof meshes / sizeof *meshes };
 
 /* The stage in two parts: stopped half way, gone on with from its checkpoint. */

@@ -2,7 +2,7 @@
 #ifndef LWM_TEST_RING_CASES_H
 #define LWM_TEST_RING_CASES_H
 
-#include "common/comm/mesh.h"
+#include "common/comm/ring_deal.h"
 #include "tests/unit/llama_fixture.h"
 
 enum { RING_SEQ = 96, RING_ROWS = 2 };
@@ -44,18 +44,24 @@ static inline struct batch ring_batch(const struct lwm_llama_cfg *c, const struc
 /* What rank r of n holds of it. */
 static inline struct batch ring_slice(const struct batch *x, enum lwm_ring_layout layout, int n, int r)
 {
-	int local = RING_SEQ / n;
-	struct batch y = batch_alloc(local * RING_ROWS);
+	struct batch y = batch_alloc(RING_SEQ / n * RING_ROWS);
+	struct lwm_ring_deal d = { 0 };
+	struct lwm_err e = { 0 };
+	int64_t i = 0;
 
-	for (int i = 0; i < local * RING_ROWS; i++) {
-		int64_t g = i / local * RING_SEQ + lwm_ring_global(layout, RING_SEQ, n, r, i % local);
+	if (lwm_ring_deal_make(&d, layout, RING_ROWS, RING_SEQ, x->seg, n, &e))
+		fail_msg("%s", e.msg);
+	for (int64_t k = d.first[r]; k < d.first[r + 1]; k++)
+		for (int64_t j = 0; j < d.run[k].count; j++, i++) {
+			int64_t g = d.run[k].from + j * d.run[k].step;
 
-		y.tokens[i] = x->tokens[g];
-		y.targets[i] = x->targets[g];
-		y.seg[i] = x->seg[g];
-		y.pos[i] = x->pos[g];
-		y.weights[i] = x->weights[g];
-	}
+			y.tokens[i] = x->tokens[g];
+			y.targets[i] = x->targets[g];
+			y.seg[i] = x->seg[g];
+			y.pos[i] = x->pos[g];
+			y.weights[i] = x->weights[g];
+		}
+	lwm_ring_deal_release(&d);
 	return y;
 }
 
@@ -99,7 +105,7 @@ out:
 static inline int ring_all(struct lwm_comm *c, const char *dev_name, struct lwm_err *e)
 {
 	for (int i = 0; i < N_RING_CASES; i++)
-		for (int layout = LWM_RING_CONTIGUOUS; layout <= LWM_RING_STRIPED; layout++) {
+		for (int layout = LWM_RING_CONTIGUOUS; layout <= LWM_RING_BALANCED; layout++) {
 			int rc = lwm_agree(c, ring_check(c, dev_name, &ring_cases[i], layout, e), e);
 
 			if (rc < 0)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/base/log.h"
+#include "common/comm/mesh.h"
 #include "tests/unit/train_fixture.h"
 
 static char root[128], rows[160];
@@ -109,11 +110,12 @@ static void test_meshes(void **state)
 		const char *mesh;
 		int ranks, layout;
 	} m[] = { { "1,1,1,1", 1, 1 }, { "2,1,1,1", 2, 1 }, { "1,1,1,2", 2, 1 }, { "1,2,1,2", 4, 1 }, { "1,1,1,4", 4, 0 },
-		  { "1,1,1,4", 4, 2 } };
+		  { "1,1,1,4", 4, 2 }, { "1,1,1,2", 2, 3 }, { "1,1,1,4", 4, 3 }, { "1,2,1,4", 8, 3 } };
+	enum { N = sizeof m / sizeof *m };
 	struct lwm_err e = { 0 };
 	double a[64], b[64];
 	(void)state;
-	for (int i = 0; i < 6; i++) {
+	for (int i = 0; i < N; i++) {
 		struct lwm_stage s;
 		char name[32], out[256];
 		snprintf(name, sizeof name, "mesh%d", i);
@@ -125,9 +127,9 @@ static void test_meshes(void **state)
 		lwm_err_clear(&e);
 		/* the second half on the mesh before it in the list */
 		s.stop_after = 0;
-		s.mesh_dim = m[(i + 5) % 6].mesh;
-		lwm_next_token_of(&s)->ring_layout = m[(i + 5) % 6].layout;
-		must(run(&s, m[(i + 5) % 6].ranks, &e), &e);
+		s.mesh_dim = m[(i + N - 1) % N].mesh;
+		lwm_next_token_of(&s)->ring_layout = m[(i + N - 1) % N].layout;
+		must(run(&s, m[(i + N - 1) % N].ranks, &e), &e);
 		assert_int_equal(fx_losses(out, i ? b : a, 64), 12);
 		for (int k = 0; i && k < 12; k++)
 			if (fabs(a[k] - b[k]) > 2e-4 * fabs(a[k])) /* fp32 sums in another order, through 12 AdamW steps */
@@ -201,7 +203,9 @@ static void test_refusals(void **state)
 	refused(&s, 1, LWM_ECONFIG, "64");
 	lwm_next_token_of(&s)->seq_length = FX_SEQ;
 	s.mesh_dim = "1,1,1,3";
-	refused(&s, 3, LWM_ECONFIG, "multiple of 6");
+	refused(&s, 3, LWM_ECONFIG, "multiple of 3 for a balanced ring");
+	lwm_next_token_of(&s)->ring_layout = LWM_RING_ZIGZAG;
+	refused(&s, 3, LWM_ECONFIG, "multiple of 6 for a zigzag ring");
 	s.mesh_dim = "1,1,2,1";
 	refused(&s, 2, LWM_ECONFIG, "tensor parallelism");
 	s.mesh_dim = "1,1,1,1";

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <unistd.h>
 
+#include "common/comm/mesh.h"
 #include "common/base/log.h"
 #include "common/data/loader/loader.h"
 #include "common/io/ckpt_int.h"
@@ -279,7 +280,7 @@ static void defaults(void **state)
 	const struct lwm_schedule *r = &s.schedule;
 	assert_true(r->lr == 3e-4 && r->min_lr == 0 && r->warmup_steps == 20 && r->shape == LWM_CONSTANT);
 	assert_true(s.adamw.beta1 == 0.9 && s.adamw.beta2 == 0.95 && s.adamw.eps == 1e-8 && s.adamw.weight_decay == 0.1);
-	assert_true(n->theta == 10000 && n->ring_layout == 1 && n->weighting == LWM_PER_EXAMPLE);
+	assert_true(n->theta == 10000 && n->ring_layout == LWM_RING_BALANCED && n->weighting == LWM_PER_EXAMPLE);
 	assert_true(s.guards.clip == 1 && s.guards.spike_factor == 0);
 	assert_true(s.checkpoint_every == 200 && s.keep == 2 && s.keep_every == 0);
 	lwm_stage_release(&s);
