@@ -1,9 +1,11 @@
 /* attn_ring.h - exact attention over a sequence that is split over ranks (Liu, Zaharia & Abbeel 2023).
  *
- * The one place where "who sends what" meets block attention. Key/value blocks go round from rank to rank while the
- * current one is computed; their gradients follow one step later and are sent home from the last rank that needed the
- * block. Block pairs without a visible token pair are not computed, and a block stops travelling where nobody further
- * on needs it. Everything is decided from positions and segments, so any distribution of tokens over ranks is right.
+ * The one place where "who sends what" meets block attention. What travels is decided from positions and segments, so any
+ * distribution of tokens over ranks is right. Either key/value blocks go round from rank to rank while the current one is
+ * computed, each as far as somebody needs it, and their gradients follow one step later and are sent home from the last rank; or,
+ * where that would carry rows past ranks that do not see them (and the body is made for training), rows go straight to each rank
+ * that sees one, and gradients straight home. Block pairs without a visible token pair are not computed. The same batch on the
+ * same ranks gives the same bits.
  *
  * An attention body (attention.h). Over ranks begin, forward and backward are COLLECTIVE; a different n on any rank is
  * -LWM_ECONFIG from begin on all.
@@ -28,5 +30,9 @@ int64_t lwm_attn_ring_bytes(const struct lwm_attn_ring_shape *s, int dtype, int 
 /* Local. dev and around are borrowed; around NULL = alone. */
 int lwm_attn_ring_new(struct lwm_attn **out, struct lk_dev *dev, struct lwm_devcomm *around, const struct lwm_attn_ring_shape *s,
 		      struct lwm_err *e);
+/* Local, before begin: what all ranks hold in the batch that it begins, pos and seg (ranks, n) in rank order, the same on all
+ * ranks; borrowed until begin returns. begin then asks nobody for it; without this the ranks tell each other (8 n bytes each).
+ * -LWM_EINTERNAL from begin on all when ranks were told different things, or a rank passes other tokens than were told. */
+void lwm_attn_ring_tell(struct lwm_attn *a, const int32_t *pos, const int32_t *seg);
 
 #endif

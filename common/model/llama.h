@@ -37,6 +37,8 @@ struct lwm_llama_batch {
 	const float *weights;   /* of the target's loss, normalised by the caller over all ranks; 0 = not counted */
 	const int32_t *seg;     /* segment, unique over all rows of the step; < 0 padding */
 	const int32_t *pos;     /* position in its segment, for rotary angles and causality */
+	/* What all ranks of run.ring hold, (ranks, n) in rank order; NULL: they tell each other (attn_ring.h). */
+	const int32_t *ring_seg, *ring_pos;
 };
 
 struct lwm_llama_stats { /* local sums per modality, fp64 */

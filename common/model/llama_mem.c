@@ -172,7 +172,8 @@ int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *c, const s
 	return rc ? 0 : own.kept + own.scratch;
 }
 
-/* lwm_llama.host_i and host_f; of a ring all positions and segments once as they came and once as lk_seq. */
+/* lwm_llama.host_i and host_f; of a ring all positions and segments once as they came, or as the caller told them, once as lk_seq,
+ * and those of one rank on their way. */
 int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size)
 {
 	return run->tokens * (2 * 4 + 2 * 4 + 8 * (int64_t)ring_size + 8 * ((int64_t)ring_size + 1));

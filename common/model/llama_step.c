@@ -99,6 +99,8 @@ int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct
 	rc = agree_outcome(m, rc, e);
 	if (!rc)
 		rc = check_same_batch(m, b, e);
+	if (!rc && m->own && b->ring_pos)
+		lwm_attn_ring_tell(m->own, b->ring_pos, b->ring_seg);
 	if (!rc)
 		rc = lwm_attn_begin(m->attention, b->n, b->pos, b->seg, e);
 	if (m->cut.n > 1)

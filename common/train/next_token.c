@@ -259,6 +259,8 @@ static void close_objective(struct lwm_objective *o)
 	free(t->seg);
 	free(t->pos);
 	free(t->weight);
+	free(t->ring_seg);
+	free(t->ring_pos);
 }
 
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)

@@ -28,6 +28,7 @@ struct lwm_nt {
 	struct lwm_ring_deal deal;         /* of the rows of a microbatch to the ranks of the ring */
 	int32_t *tok, *target, *seg, *pos; /* (local) this rank's share of a microbatch */
 	float *weight;
+	int32_t *ring_seg, *ring_pos;      /* (ranks of the ring, local) of all their shares; NULL: this rank alone */
 	double unigram[LWM_MODALITIES]; /* entropy of the held-out targets, nats: what a model that knows only how often each
 					 * token comes would reach; 0 unknown */
 };

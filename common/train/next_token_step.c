@@ -16,14 +16,18 @@ int lwm_nt_attach(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err 
 {
 	struct lwm_nt *t = self(o);
 	struct lwm_llama_run run = lwm_nt_run(t);
-	size_t n = (size_t)t->cut.local;
+	size_t n = (size_t)t->cut.local, ranks = (size_t)t->base.mesh->dim[LWM_SP];
 	(void)w;
 	t->tok = malloc(n * sizeof *t->tok);
 	t->target = malloc(n * sizeof *t->target);
 	t->seg = malloc(n * sizeof *t->seg);
 	t->pos = malloc(n * sizeof *t->pos);
 	t->weight = malloc(n * sizeof *t->weight);
-	if (!t->tok || !t->target || !t->seg || !t->pos || !t->weight)
+	if (ranks > 1) {
+		t->ring_seg = malloc(n * ranks * sizeof *t->ring_seg);
+		t->ring_pos = malloc(n * ranks * sizeof *t->ring_pos);
+	}
+	if (!t->tok || !t->target || !t->seg || !t->pos || !t->weight || (ranks > 1 && (!t->ring_seg || !t->ring_pos)))
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for %zu tokens", n);
 	return lwm_llama_new(&t->net, o->dev, &t->cfg, &run, e);
 }
@@ -52,6 +56,19 @@ static int take_share(struct lwm_nt *t, const struct lwm_batch *b, struct lwm_er
 	return 0;
 }
 
+/* Who holds what. */
+static void take_shares_of_all(struct lwm_nt *t, const struct lwm_batch *b)
+{
+	int64_t at = 0;
+	for (int64_t k = 0; k < t->deal.first[t->deal.n]; k++) {
+		const struct lwm_ring_run *run = &t->deal.run[k];
+		for (int64_t i = 0; i < run->count; i++, at++) {
+			t->ring_seg[at] = b->segments[run->from + i * run->step];
+			t->ring_pos[at] = b->positions[run->from + i * run->step];
+		}
+	}
+}
+
 /* The next microbatch, and of it this rank's share: of one without tokens padding, where ranks share weights. A rank that fails
  * must not leave the others waiting in the ring, or for its weights. */
 static int next_share(struct lwm_nt *t, struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_supply *w, struct lwm_batch **b,
@@ -60,6 +77,8 @@ static int next_share(struct lwm_nt *t, struct lwm_loader *l, int64_t step, int6
 	int rc = lwm_loader_get(l, step, micro, b, e);
 	if (rc == 0 && ((*b)->tokens_n || w->shared))
 		rc = take_share(t, *b, e);
+	if (rc == 0 && ((*b)->tokens_n || w->shared) && t->ring_pos)
+		take_shares_of_all(t, *b);
 	return lwm_supply_agree(w, lwm_agree(t->base.mesh->comm[LWM_SP], rc, e), e);
 }
 
@@ -105,7 +124,8 @@ static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, str
 		if (b->tokens_n == 0 && !w->shared) /* held-out rows ended before the share of this rank did */
 			continue;
 		w->more = i + 1 < micros;
-		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos };
+		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos, t->ring_seg,
+					      t->ring_pos };
 		int rc = lwm_llama_step(t->net, &in, w, &st, e);
 		if (rc < 0 && t->base.mesh->dim[LWM_SP] > 1 && !w->shared)
 			e->who = LWM_ERR_ALONE; /* the ring waits for this rank */

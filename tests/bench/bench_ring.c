@@ -1,7 +1,8 @@
 /* bench_ring.c - attention over ranks (threads) against one rank: how evenly a layout spreads the work.
  *
- *	bench_ring [TOKENS [RANKS]]     8192 tokens in all, 2 and RANKS = 4 ranks, 8 heads of 64, one causal document
+ *	bench_ring [TOKENS [RANKS]]     8192 tokens in all, 2 and RANKS = 4 ranks, 8 heads of 64
  *
+ * row=one is one causal document; row=packed has documents of a 256th to a quarter of the row.
  * Each rank computes with one thread. Time is the processor time of the busiest rank, which is what a machine with a
  * core for each rank would take: efficiency = time of one rank / (ranks * time of the busiest).
  */
@@ -11,7 +12,7 @@
 #include <time.h>
 
 #include "common/base/num.h"
-#include "common/comm/mesh.h"
+#include "common/comm/ring_deal.h"
 #include "common/model/attn_ring.h"
 #include "common/comm/device.h"
 
@@ -19,8 +20,11 @@ enum { HEADS = 8, HEAD = 64, ROW = 3 * HEADS * HEAD, RUNS = 3 };
 
 struct job {
 	int64_t tokens;
+	bool packed;
 	enum lwm_ring_layout layout;
-	double fwd, bwd; /* seconds of the busiest rank */
+	int32_t *seg, *pos; /* (tokens), rank after rank in local order */
+	double pairs;       /* that see each other */
+	double fwd, bwd;    /* seconds of the busiest rank */
 };
 
 static double cpu_now(void)
@@ -41,24 +45,59 @@ static struct lwm_attn_qkv views(float *p, int64_t n)
 	return x;
 }
 
-/* Positions of this rank's share, and numbers to compute with. */
-static int prepare(struct lwm_comm *c, const struct job *j, struct lwm_attn *g, float *qkv, int64_t n,
-		   struct lwm_err *e)
+/* Documents of the row, end to end: lengths as (row / 256) 2^k, k up to 6, in an order of no kind. */
+static void lay_out(struct job *j)
 {
-	int32_t *pos = malloc((size_t)n * 2 * sizeof *pos);
-	int rc;
+	static const int powers[] = { 6, 2, 5, 0, 4, 6, 1, 3, 5, 2, 0, 6, 4 };
+	int64_t at = 0, end = 0;
 
-	if (!pos)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for %lld positions", (long long)n);
-	for (int64_t i = 0; i < n; i++) {
-		pos[i] = (int32_t)lwm_ring_global(j->layout, j->tokens, lwm_comm_size(c), lwm_comm_rank(c), i);
-		pos[n + i] = 0;
+	j->pairs = 0;
+	for (int doc = 0; at < j->tokens; doc++) {
+		int64_t length = j->packed ? (j->tokens / 256) << powers[doc % 13] : j->tokens;
+
+		for (end = at + length; at < end && at < j->tokens; at++) {
+			j->seg[at] = doc;
+			j->pos[at] = (int32_t)(at - end + length);
+			j->pairs += j->pos[at] + 1;
+		}
 	}
-	for (int64_t i = 0; i < n * ROW; i++)
-		qkv[i] = (float)((uint64_t)i * 2654435761u % 1000u) * 1e-3f - 0.5f;
-	rc = lwm_attn_begin(g, n, pos, pos + n, e);
+}
+
+/* The row as its ranks hold it. */
+static int deal(struct job *j, int ranks, struct lwm_err *e)
+{
+	size_t bytes = (size_t)j->tokens * sizeof(int32_t);
+	int32_t *seg = malloc(bytes), *pos = malloc(bytes);
+	struct lwm_ring_deal d = { 0 };
+	int64_t at = 0;
+	int rc = seg && pos ? 0 : lwm_fail(e, LWM_EMEMORY, "no memory for %lld positions", (long long)j->tokens);
+
+	if (!rc) {
+		lay_out(j);
+		memcpy(seg, j->seg, bytes);
+		memcpy(pos, j->pos, bytes);
+		rc = lwm_ring_deal_make(&d, j->layout, 1, j->tokens, seg, ranks, e);
+	}
+	for (int64_t k = 0; !rc && k < d.first[ranks]; k++)
+		for (int64_t i = 0; i < d.run[k].count; i++, at++) {
+			j->seg[at] = seg[d.run[k].from + i * d.run[k].step];
+			j->pos[at] = pos[d.run[k].from + i * d.run[k].step];
+		}
+	lwm_ring_deal_release(&d);
+	free(seg);
 	free(pos);
 	return rc;
+}
+
+/* This rank's share, and numbers to compute with. */
+static int prepare(struct lwm_comm *c, const struct job *j, struct lwm_attn *g, float *qkv, int64_t n, struct lwm_err *e)
+{
+	int64_t own = n * lwm_comm_rank(c);
+
+	for (int64_t i = 0; i < n * ROW; i++)
+		qkv[i] = (float)((uint64_t)i * 2654435761u % 1000u) * 1e-3f - 0.5f;
+	lwm_attn_ring_tell(g, j->pos, j->seg);
+	return lwm_attn_begin(g, n, j->pos + own, j->seg + own, e);
 }
 
 static int measure(struct lwm_comm *c, struct job *j, struct lwm_attn *g, float *m, int64_t n, struct lwm_err *e)
@@ -117,19 +156,23 @@ static void run(struct job *j, int ranks)
 {
 	struct lwm_err e = { 0 };
 
-	if (lwm_comm_threads(ranks, one_rank, j, &e)) {
+	j->seg = malloc((size_t)j->tokens * sizeof *j->seg);
+	j->pos = malloc((size_t)j->tokens * sizeof *j->pos);
+	if (!j->seg || !j->pos || deal(j, ranks, &e) || lwm_comm_threads(ranks, one_rank, j, &e)) {
 		fprintf(stderr, "bench_ring: %s\n", e.msg);
 		exit(1);
 	}
+	free(j->seg);
+	free(j->pos);
 }
 
 static void report(const struct job *j, const struct job *one, int ranks)
 {
-	double n = (double)j->tokens, flop = 2 * n * n * HEADS * HEAD; // causal half, forward
+	double flop = 4 * j->pairs * HEADS * HEAD; // forward
 
-	printf("op=ring_%s ranks=%d tokens=%lld fwd_ms=%.1f bwd_ms=%.1f GFLOPs_rank=%.1f fwd_efficiency=%.3f "
+	printf("op=ring_%s row=%s ranks=%d tokens=%lld fwd_ms=%.1f bwd_ms=%.1f GFLOPs_rank=%.1f fwd_efficiency=%.3f "
 	       "efficiency=%.3f\n",
-	       lwm_ring_layouts[j->layout], ranks, (long long)j->tokens, 1e3 * j->fwd, 1e3 * j->bwd,
+	       lwm_ring_layouts[j->layout], j->packed ? "packed" : "one", ranks, (long long)j->tokens, 1e3 * j->fwd, 1e3 * j->bwd,
 	       3.5e-9 * flop / ranks / (j->fwd + j->bwd), one->fwd / (ranks * j->fwd),
 	       (one->fwd + one->bwd) / (ranks * (j->fwd + j->bwd)));
 	fflush(stdout);
@@ -146,15 +189,17 @@ int main(int argc, char **argv)
 		fprintf(stderr, "bench_ring: %s\n", e.msg);
 		return 64;
 	}
-	one = (struct job){ .tokens = tokens, .layout = LWM_RING_CONTIGUOUS };
-	run(&one, 1);
-	report(&one, &one, 1);
-	for (int n = 2; n <= (int)most; n *= 2)
-		for (int l = LWM_RING_CONTIGUOUS; l <= LWM_RING_STRIPED; l++) {
-			struct job j = { .tokens = tokens, .layout = (enum lwm_ring_layout)l };
+	for (int packed = 0; packed < 2; packed++) {
+		one = (struct job){ .tokens = tokens, .packed = packed, .layout = LWM_RING_CONTIGUOUS };
+		run(&one, 1);
+		report(&one, &one, 1);
+		for (int n = 2; n <= (int)most; n *= 2)
+			for (int l = LWM_RING_CONTIGUOUS; l <= LWM_RING_BALANCED; l++) {
+				struct job j = { .tokens = tokens, .packed = packed, .layout = (enum lwm_ring_layout)l };
 
-			run(&j, n);
-			report(&j, &one, n);
-		}
+				run(&j, n);
+				report(&j, &one, n);
+			}
+	}
 	return 0;
 }

@@ -290,7 +290,7 @@ static void deals_that_are_known(void **state)
 		{ { 64, 64, 64, 64 }, 2, 0, { 128, 0 }, { 128, 0 } },       /* two each */
 		{ { 512 }, 4, 0, { 0, 448 }, { 64, 64 } },                  /* zigzag */
 		{ { 512 }, 4, 3, { 192, 0 }, { 128, 0 } },
-		{ { 256, -256 }, 2, 0, { 181, 0 }, { 256, 0 } },            /* half the pairs are the last 75 tokens'; and padding */
+		{ { 256, -256 }, 2, 0, { 181, 0 }, { 256, 0 } },            /* the last 75 tokens have half the pairs */
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
@@ -344,7 +344,8 @@ static void other_layouts_are_those_of_the_mesh(void **state)
 static void rows_are_dealt_together(void **state)
 {
 	enum { SEQ = 32768, ROWS = 2 };
-	struct row r = { .seq = SEQ * ROWS, .seg = malloc(SEQ * ROWS * sizeof(int32_t)), .pos = malloc(SEQ * ROWS * sizeof(int32_t)) };
+	const size_t bytes = SEQ * ROWS * sizeof(int32_t);
+	struct row r = { .seq = SEQ * ROWS, .seg = malloc(bytes), .pos = malloc(bytes) };
 	struct lwm_ring_deal d = { 0 };
 	struct lwm_err e = { 0 };
 	(void)state;
