@@ -128,7 +128,8 @@ static int add_batch(struct rank *k, const struct lwm_llama_cfg *c, int index, b
 {
 	struct batch x = batch_docs(c, TOKENS, docs3, 3, 3 * index);
 	int n = TOKENS / k->mesh.dim[LWM_SP], at = n * k->mesh.coord[LWM_SP];
-	struct lwm_llama_batch b = { n, x.tokens + at, x.targets + at, x.weights + at, x.seg + at, x.pos + at };
+	struct lwm_llama_batch b = { .n = n, .tokens = x.tokens + at, .targets = x.targets + at, .weights = x.weights + at,
+				     .seg = x.seg + at, .pos = x.pos + at };
 	struct failing f = { *k->supply, k->supply, 2 };
 	struct lwm_llama_stats st = { 0 };
 	int rc;
