@@ -414,7 +414,7 @@ static void the_cut(void **state)
 	for (int shards = 1; shards <= 8; shards++)
 		for (int replicas = 1; replicas <= 3; replicas++) {
 			char *owned = calloc((size_t)t.total, 1);
-			int64_t from, n, at;
+			int64_t from, n, at, all = 0;
 
 			assert_int_equal(lwm_cut_new(&cut, &t, shards, replicas, NULL), 0);
 			for (int r = 0; r < shards * replicas; r++) {
@@ -423,6 +423,12 @@ static void the_cut(void **state)
 
 				assert_int_equal(own.count * replicas, own.local);
 				assert_int_equal(own.count % 16, 0);
+				for (int64_t g = 0; g < own.n; g++)
+					if (lwm_cut_own_group(&own, g, &from, &n, &at)) {
+						assert_true(from >= own.group[g].offset && at >= 0 && at + n <= own.count);
+						assert_true(from + n <= own.group[g].offset + own.group[g].count);
+						all += n;
+					}
 				for (int64_t i = 0; i < t.n; i++) {
 					if (!lwm_cut_own(&own, &t.list[i], &from, &n, &at))
 						continue;
@@ -436,6 +442,7 @@ static void the_cut(void **state)
 			for (int64_t i = 0; i < t.n; i++)
 				for (int64_t k = 0; k < t.list[i].count; k++)
 					assert_int_equal(owned[t.list[i].offset + k], 1);
+			assert_int_equal(all, t.total);
 			lwm_cut_release(&cut);
 			free(owned);
 		}
