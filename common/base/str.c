@@ -1,6 +1,7 @@
 /* str.c - strings that grow, by half each time; and the name that somebody most likely meant. */
 #include "common/base/str.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -90,6 +91,31 @@ void lwm_str_json(struct lwm_str *b, const char *text, size_t n)
 		i += k;
 	}
 	lwm_str_putc(b, '"');
+}
+
+void lwm_str_number(struct lwm_str *b, double v, int digits)
+{
+	if (isfinite(v))
+		lwm_str_printf(b, "%.*g", digits, v);
+	else
+		lwm_str_puts(b, "null");
+}
+
+void lwm_str_shell(struct lwm_str *b, const char *word)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+@%";
+	if (*word && strspn(word, plain) == strlen(word)) {
+		lwm_str_puts(b, word);
+		return;
+	}
+	lwm_str_putc(b, '\'');
+	for (; *word; word++) {
+		if (*word == '\'')
+			lwm_str_puts(b, "'\\''");
+		else
+			lwm_str_putc(b, *word);
+	}
+	lwm_str_putc(b, '\'');
 }
 
 void lwm_str_reset(struct lwm_str *b)

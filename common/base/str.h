@@ -30,6 +30,10 @@ void lwm_str_printf(struct lwm_str *b, const char *fmt, ...) __attribute__((form
 /* As a quoted JSON string. Bytes that are no UTF-8 become U+FFFD, where jansson refuses the text: for lines that have to come out
  * whatever a file is called or a program has said. */
 void lwm_str_json(struct lwm_str *b, const char *text, size_t n);
+/* As a JSON number of so many digits; JSON has neither NaN nor infinity: null. */
+void lwm_str_number(struct lwm_str *b, double v, int digits);
+/* As a shell would read it back as one word: as it is when harmless, else in single quotes. */
+void lwm_str_shell(struct lwm_str *b, const char *word);
 void lwm_str_reset(struct lwm_str *b);   /* empty, memory kept */
 void lwm_str_release(struct lwm_str *b); /* empty, memory freed */
 int lwm_str_ok(const struct lwm_str *b, struct lwm_err *e); /* -LWM_EMEMORY when an append failed */

@@ -67,20 +67,3 @@ int lwm_run_command_line(const struct lwm_pipeline *p, const struct lwm_pipe_tas
 		LWM_TRY(add_launcher(c, ranks, argv, e));
 	return lwm_run_program_line(p, t, v, argv, e);
 }
-
-void lwm_run_quote_word(const char *word, struct lwm_str *out)
-{
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+@%";
-	if (*word && strspn(word, plain) == strlen(word)) {
-		lwm_str_puts(out, word);
-		return;
-	}
-	lwm_str_putc(out, '\'');
-	for (; *word; word++) {
-		if (*word == '\'')
-			lwm_str_puts(out, "'\\''");
-		else
-			lwm_str_putc(out, *word);
-	}
-	lwm_str_putc(out, '\'');
-}

@@ -23,8 +23,6 @@ int lwm_run_program_line(const struct lwm_pipeline *p, const struct lwm_pipe_tas
 /* The same with the launcher in front, for a stage that has ranks. */
 int lwm_run_command_line(const struct lwm_pipeline *p, const struct lwm_pipe_task *t, const struct lwm_run_cfg *c,
 			 const struct lwm_run_verdict *v, struct lwm_paths *argv, struct lwm_err *e);
-/* Appends a word as a shell would read it back: as it is when harmless, else in single quotes. */
-void lwm_run_quote_word(const char *word, struct lwm_str *out);
 
 /* Asks the task's program about its options, with the ranks it would have: question is --check-options or --plan. *status is
  * its exit code, text the first line it writes to standard error. Programs that are not ours do not know the question: they

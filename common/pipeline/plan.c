@@ -34,7 +34,7 @@ static int put_command(struct lwm_str *out, const struct lwm_paths *argv, bool j
 			continue;
 		}
 		lwm_str_reset(&word);
-		lwm_run_quote_word(argv->v[i], &word);
+		lwm_str_shell(&word, argv->v[i]);
 		lwm_show_add(out, lwm_str_get(&word)); /* bytes that are no UTF-8 can still steer a terminal */
 	}
 	rc = lwm_str_ok(&word, e);

@@ -100,7 +100,7 @@ static void add_header(struct chain *ch, const struct lwm_pipe_stage *st, int64_
 	if (st->partition)
 		lwm_str_printf(b, "#SBATCH --partition=%s\n", st->partition);
 	lwm_str_printf(b, "# Stage %s of ", st->name);
-	lwm_run_quote_word(ch->p->file, b);
+	lwm_str_shell(b, ch->p->file);
 	lwm_str_puts(b, ". Its log folder must exist before it is submitted.\n"
 		     "# shellcheck disable=SC1003,SC1112,SC2016 # quoted words are meant as they stand\n");
 }
@@ -109,7 +109,7 @@ static void add_words(struct lwm_str *b, const struct lwm_paths *w)
 {
 	for (int64_t i = 0; i < w->n; i++) {
 		lwm_str_putc(b, ' ');
-		lwm_run_quote_word(w->v[i], b);
+		lwm_str_shell(b, w->v[i]);
 	}
 }
 
@@ -117,15 +117,15 @@ static void add_words(struct lwm_str *b, const struct lwm_paths *w)
 static void add_prologue(struct chain *ch, struct lwm_str *b)
 {
 	lwm_str_puts(b, "set -uo pipefail\ncd -- ");
-	lwm_run_quote_word(ch->cwd, b);
+	lwm_str_shell(b, ch->cwd);
 	lwm_str_puts(b, " || exit 74\nPATH=");
-	lwm_run_quote_word(ch->p->bin, b);
+	lwm_str_shell(b, ch->p->bin);
 	lwm_str_puts(b, ":$PATH\n");
 	if (ch->s->site) {
 		lwm_str_puts(b, "# shellcheck disable=SC1090,SC1091\n[ ! -r ");
-		lwm_run_quote_word(ch->s->site, b);
+		lwm_str_shell(b, ch->s->site);
 		lwm_str_puts(b, " ] || . ");
-		lwm_run_quote_word(ch->s->site, b);
+		lwm_str_shell(b, ch->s->site);
 		lwm_str_putc(b, '\n');
 	}
 	lwm_str_puts(b, ch->functions);
@@ -156,14 +156,14 @@ static int add_task(struct chain *ch, const struct lwm_pipe_task *t, const struc
 	if (rc == 0) {
 		if (t->to) {
 			lwm_str_puts(b, "\tlwm_target ");
-			lwm_run_quote_word(t->to, b);
+			lwm_str_shell(b, t->to);
 			lwm_str_putc(b, '\n');
 		}
 		lwm_str_printf(b, "\tlwm_job %" PRId64, ranks ? ranks : (int64_t)1);
 		add_words(b, &argv);
 		if (t->to) {
 			lwm_str_puts(b, " >");
-			lwm_run_quote_word(t->to, b);
+			lwm_str_shell(b, t->to);
 		}
 		lwm_str_puts(b, " || exit\n");
 		if (t->outputs.n) {
@@ -197,7 +197,7 @@ static void add_folders(const struct lwm_pipe_task *const *t, int64_t n, struct 
 			char *dir = lwm_path_dir(t[i]->outputs.v[k]);
 			if (dir && (!last || strcmp(dir, last))) {
 				lwm_str_puts(b, "mkdir -p -- ");
-				lwm_run_quote_word(dir, b);
+				lwm_str_shell(b, dir);
 				lwm_str_puts(b, " || exit 73\n");
 			}
 			free(last);
@@ -238,11 +238,11 @@ static int make_late_script(struct chain *ch, const struct lwm_pipe_stage *st, s
 	lwm_str_puts(b, "lwm_direct lwm-run ");
 	if (*ch->p->file == '-') /* else an option */
 		lwm_str_puts(b, "./");
-	lwm_run_quote_word(ch->p->file, b);
+	lwm_str_shell(b, ch->p->file);
 	lwm_str_printf(b, " --only %s --jobs \"${SLURM_CPUS_PER_TASK:-1}\"", st->name);
 	for (int64_t i = 0; i < ch->s->sets->n; i++) {
 		lwm_str_puts(b, " --set ");
-		lwm_run_quote_word(ch->s->sets->v[i], b);
+		lwm_str_shell(b, ch->s->sets->v[i]);
 	}
 	lwm_str_putc(b, '\n');
 	return lwm_str_ok(b, e);
