@@ -159,10 +159,12 @@ double lwm_nt_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool 
 	lwm_str_printf(json, ",\"tokens\":%.0f,\"segments\":%.0f", sums[S_TOKENS], sums[S_SEGMENTS]);
 	for (int m = 0; m < LWM_MODALITIES; m++) {
 		const double *p = sums + S_FIRST + m * S_PER;
-		if (p[3] > 0)
-			lwm_str_printf(json, ",\"%s_nll\":%.9g,\"%s_acc\":%.6g,\"%s_tokens\":%.0f", name[m], p[1] / p[3],
-				       name[m], p[2] / p[3], name[m], p[3]);
-		if (eval && p[3] > 0)
+		if (p[3] <= 0)
+			continue;
+		lwm_str_printf(json, ",\"%s_nll\":", name[m]);
+		lwm_str_number(json, p[1] / p[3], 9);
+		lwm_str_printf(json, ",\"%s_acc\":%.6g,\"%s_tokens\":%.0f", name[m], p[2] / p[3], name[m], p[3]);
+		if (eval)
 			lwm_str_printf(json, ",\"%s_unigram\":%.6g", name[m], self(o)->unigram[m]);
 	}
 	return loss;

@@ -242,9 +242,16 @@ static double recon_render(struct lwm_objective *o, const double sums[LWM_SUMS],
 	double n = sums[S_FRAMES] > 0 ? sums[S_FRAMES] : 1;
 	(void)o;
 	(void)eval;
-	lwm_str_printf(json, ",\"frames\":%.0f,\"l1\":%.9g,\"l2\":%.9g,\"vq\":%.9g,\"psnr\":%.6g,\"codes_used\":%.0f",
-		       sums[S_FRAMES], sums[S_L1] / n, sums[S_L2] / n, sums[S_VQ] / n, lwm_psnr(sums[S_L2] / n),
-		       sums[S_USERS] > 0 ? sums[S_USED] / sums[S_USERS] : 0);
+	const struct { const char *key; double v; int digits; } part[] = {
+		{ "l1", sums[S_L1] / n, 9 }, { "l2", sums[S_L2] / n, 9 }, { "vq", sums[S_VQ] / n, 9 },
+		{ "psnr", lwm_psnr(sums[S_L2] / n), 6 },
+	};
+	lwm_str_printf(json, ",\"frames\":%.0f", sums[S_FRAMES]);
+	for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+		lwm_str_printf(json, ",\"%s\":", part[i].key);
+		lwm_str_number(json, part[i].v, part[i].digits);
+	}
+	lwm_str_printf(json, ",\"codes_used\":%.0f", sums[S_USERS] > 0 ? sums[S_USED] / sums[S_USERS] : 0);
 	return sums[S_LOSS] / n;
 }
 

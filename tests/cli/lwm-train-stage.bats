@@ -504,6 +504,8 @@ flip() { # flip FILE OFFSET: one bit
 @test "numbers that go bad end the run with 79" {
 	code 79 train -o out --steps 200 --warmup-steps 0 --lr 100 --weight-decay 100 --clip 0
 	err_has 'skipped'
+	jq -e . out/metrics.jsonl >/dev/null # no NaN: JSON has none
+	grep -q '"loss":null,"loss_hex":"-\?nan".*"text_nll":null' out/metrics.jsonl
 	[ ! -e out/summary.json ]
 }
 
