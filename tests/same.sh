@@ -51,7 +51,7 @@ while IFS= read -r f; do
 	count=$((count + 1))
 	a=$work/old/runs/demo/$f b=$work/new/runs/demo/$f
 	case $f in
-	*metrics.jsonl) cmp -s <(timeless "$a") <(timeless "$b") && continue ;;
+	*metrics.jsonl | *history.jsonl) cmp -s <(timeless "$a") <(timeless "$b") && continue ;;
 	*) cmp -s "$a" "$b" && continue ;;
 	esac
 	echo "differs: $f"

@@ -18,6 +18,7 @@
 #include "common/base/stop.h"
 #include "common/comm/device.h"
 #include "common/comm/watchdog.h"
+#include "common/train/history.h"
 #include "common/train/metrics.h"
 #include "common/train/peak.h"
 #include "common/train/save.h"
@@ -39,9 +40,11 @@ struct run {
 	struct lwm_lock *lock;          /* of the output folder; rank 0 */
 	struct lwm_ckpt_keeper *keeper; /* rank 0 */
 	int64_t saved_step, first_step; /* of the last checkpoint, -1 none; where this run began */
-	double loss, began;             /* of the step; when, by lwm_now */
+	double loss, began, wall;       /* of the step; when the run began, by lwm_now and since 1970 */
 	double step_seconds, save_seconds; /* as last measured: the time limit has to leave room for both */
 	char *stop_file;
+	const char *why;                /* it was ended before its last step, "" otherwise */
+	struct lwm_str hosts;           /* rank 0 */
 	bool peak_known; /* or tried in vain; rank 0 */
 };
 
@@ -83,7 +86,7 @@ static int open_records(struct run *r, const struct lwm_resumed *found, struct l
 {
 	double given = r->s->peak_tflops * 1e12 * lwm_comm_size(r->world);
 	LWM_TRY(lwm_stage_settle(r->s, found, r->st.step, e));
-	LWM_TRY(lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, e));
+	LWM_TRY(lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, r->wall, lwm_str_get(&r->hosts), e));
 	r->peak_known = given > 0 || !r->o->type->flops;
 	return given > 0 && r->o->type->flops ? lwm_metrics_peak(r->metrics, r->st.step, given, "given", e) : 0;
 }
@@ -102,6 +105,7 @@ static int load_state(struct run *r, struct lwm_err *e)
 	r->saved_step = found.dir[0] ? r->st.step : -1;
 	LWM_GO(lwm_agree(r->world, r->o->type->attach(r->o, r->w.supply, e), e));
 	LWM_GO(lwm_agree(r->world, same_settings(r, &found, e), e));
+	LWM_GO(lwm_history_hosts(r->world, &r->hosts, e));
 	if (lwm_comm_rank(r->world) == 0)
 		rc = open_records(r, &found, e);
 	rc = lwm_agree(r->world, rc, e);
@@ -245,10 +249,11 @@ static int collect_wishes(struct run *r, struct wishes *w, struct lwm_err *e)
 }
 
 /* Saved or, before the first step of all, with nothing to save. A stop file ends the run for good: that is no failure. */
-static int end_early(const struct run *r, int64_t wish, struct lwm_err *e)
+static int end_early(struct run *r, int64_t wish, struct lwm_err *e)
 {
 	const char *reason = *lwm_stop_reason() ? lwm_stop_reason() : wish == LWM_STOP_FILE ? "stop file" : "--stop-after";
 	const char *saved = r->st.step ? ", saved" : "";
+	r->why = reason;
 	if (wish == LWM_STOP_FILE) {
 		lwm_log(LWM_WARN, "stopped at step %" PRId64 " of %" PRId64 "%s: %s/STOP stands there; remove it and run me again to go on",
 			r->st.step, r->s->steps, saved, r->s->out);
@@ -311,6 +316,7 @@ static void release_run(struct run *r)
 	lk_dev_close(r->dev);
 	lwm_mesh_release(&r->mesh);
 	lwm_lock_free(r->lock);
+	lwm_str_release(&r->hosts);
 	free(r->stop_file);
 }
 
@@ -347,7 +353,7 @@ static int run_stage(struct run *r, struct lwm_err *e)
 
 int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e)
 {
-	struct run r = { .s = s, .world = world, .began = lwm_now() };
+	struct run r = { .s = s, .world = world, .began = lwm_now(), .wall = lwm_history_now(), .why = "" };
 	int rc = lwm_stage_check(s, lwm_comm_size(world), e);
 	if (rc == 0)
 		rc = open_folder(&r, e);
@@ -355,6 +361,8 @@ int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_
 	lwm_stop_install(s->grace, r.stop_file);
 	lwm_watchdog_start(lwm_comm_rank(world), lwm_comm_size(world), s->watchdog);
 	rc = run_stage(&r, e);
+	if (r.metrics)
+		lwm_metrics_ended(r.metrics, r.st.step, rc, rc < 0 && !*r.why ? e->msg : r.why);
 out:
 	release_run(&r);
 	lwm_watchdog_stop();

@@ -15,11 +15,13 @@
 #include "common/base/log.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
+#include "common/train/history.h"
 
 struct lwm_metrics {
 	const struct lwm_stage *s;
 	const struct lwm_objective *o;
 	struct lwm_jsonl *file;
+	struct lwm_history *history;
 	char *summary;
 	double last_eval;
 	struct spent {
@@ -33,11 +35,24 @@ struct lwm_metrics {
 	bool trained; /* a step was made in this run */
 };
 
-/* Keeps the lines up to the step that is resumed from; a run that begins anew begins a new file. The last evaluation of a run that
- * was killed before its summary is made again, so its line goes, too. */
-static int cut_after(const char *path, int64_t step, bool evaluates_again, struct lwm_err *e)
+/* What a line that is there says of the run that wrote it. */
+static void note_before(struct lwm_history_before *b, const char *line, size_t n, bool cut)
 {
-	char *text = NULL, *p, *end;
+	const char *time = memmem(line, n, "\"time\":", 7), *seconds = memmem(line, n, "\"seconds\":", 10);
+	double at = time ? strtod(time + 7, NULL) : 0;
+	if (at > b->ended)
+		b->ended = at;
+	if (!cut || !memmem(line, n, "\"event\":\"step\"", 14))
+		return;
+	b->lost_steps++;
+	b->lost_seconds += seconds ? strtod(seconds + 10, NULL) : 0;
+}
+
+/* Keeps the lines up to the step that is resumed from; a run that begins anew begins a new file. The last evaluation of a run that
+ * was killed before its summary is made again, so its line goes, too. *before: what the lines said, those that go among them. */
+static int cut_after(const char *path, int64_t step, bool evaluates_again, struct lwm_history_before *before, struct lwm_err *e)
+{
+	char *text = NULL, *p, *end, *cut = NULL;
 	size_t n;
 	off_t keep;
 	int fd, rc;
@@ -48,10 +63,11 @@ static int cut_after(const char *path, int64_t step, bool evaluates_again, struc
 	for (p = text; (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
 		const char *at = memmem(p, (size_t)(end - p), "\"step\":", 7);
 		int64_t of = at ? strtoll(at + 7, NULL, 10) : 0;
-		if (of > step || (of == step && evaluates_again && memmem(p, (size_t)(end - p), "\"event\":\"eval\"", 14)))
-			break;
+		if (!cut && (of > step || (of == step && evaluates_again && memmem(p, (size_t)(end - p), "\"event\":\"eval\"", 14))))
+			cut = p;
+		note_before(before, p, (size_t)(end - p), cut);
 	}
-	keep = step == 0 ? 0 : (off_t)(p - text);
+	keep = step == 0 ? 0 : (off_t)((cut ? cut : p) - text);
 	if (ftruncate(fd, keep))
 		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot cut off the lines behind step %" PRId64, path, step);
 out:
@@ -62,7 +78,7 @@ out:
 
 static int end_line(struct lwm_metrics *m, struct lwm_str *line, struct lwm_err *e)
 {
-	lwm_str_putc(line, '}');
+	lwm_str_printf(line, ",\"time\":%.3f}", lwm_history_now());
 	int rc = lwm_jsonl_add(m->file, line, e);
 	lwm_str_release(line);
 	return rc;
@@ -77,12 +93,28 @@ static void put_number(struct lwm_str *line, const char *key, double v)
 		lwm_str_printf(line, ",\"%s\":null,\"%s_hex\":\"%a\"", key, key, v);
 }
 
-int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const struct lwm_objective *o, int64_t step,
-		     struct lwm_err *e)
+/* The start in both files. */
+static int put_start(struct lwm_metrics *m, int64_t step, const struct lwm_history_begin *begin, struct lwm_err *e)
 {
+	const struct lwm_objective *o = m->o;
+	struct lwm_str line = { 0 };
+	LWM_TRY(lwm_history_begin(m->history, begin, e));
+	lwm_str_printf(&line, "{\"event\":\"start\",\"step\":%" PRId64 ",\"steps\":%" PRId64 ",\"kind\":\"%s\",\"unit\":\"%s\",\"device\":",
+		       step, m->s->steps, o->type->kind, o->type->unit);
+	lwm_str_json(&line, lk_dev_name(o->dev), strlen(lk_dev_name(o->dev)));
+	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64, lwm_comm_size(o->mesh->world), o->tensors.params);
+	lwm_settings_show(m->s, &line);
+	lwm_str_printf(&line, ",\"units_per_step\":%" PRId64, o->units_per_step);
+	return end_line(m, &line, e);
+}
+
+int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const struct lwm_objective *o, int64_t step,
+		     double began, const char *hosts, struct lwm_err *e)
+{
+	struct lwm_history_begin begin = { .began = began, .step = step, .steps = s->steps,
+					   .ranks = lwm_comm_size(o->mesh->world), .hosts = hosts };
 	struct lwm_metrics *m = calloc(1, sizeof *m);
 	char *path = lwm_path_join(s->out, "metrics.jsonl");
-	struct lwm_str line = { 0 };
 	int rc = m && path ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory");
 	if (rc < 0)
 		goto out;
@@ -91,15 +123,10 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 	m->summary = lwm_path_join(s->out, "summary.json");
 	if (!m->summary)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory"));
-	LWM_GO(cut_after(path, step, step == s->steps && !lwm_path_exists(m->summary), e));
+	LWM_GO(cut_after(path, step, step == s->steps && !lwm_path_exists(m->summary), &begin.before, e));
 	LWM_GO(lwm_jsonl_open(&m->file, path, e));
-	lwm_str_printf(&line, "{\"event\":\"start\",\"step\":%" PRId64 ",\"steps\":%" PRId64 ",\"kind\":\"%s\",\"unit\":\"%s\",\"device\":",
-		       step, s->steps, o->type->kind, o->type->unit);
-	lwm_str_json(&line, lk_dev_name(o->dev), strlen(lk_dev_name(o->dev)));
-	lwm_str_printf(&line, ",\"ranks\":%d,\"parameters\":%" PRId64, lwm_comm_size(o->mesh->world), o->tensors.params);
-	lwm_settings_show(s, &line);
-	lwm_str_printf(&line, ",\"units_per_step\":%" PRId64, o->units_per_step);
-	LWM_GO(end_line(m, &line, e));
+	LWM_GO(lwm_history_open(&m->history, s->out, e));
+	LWM_GO(put_start(m, step, &begin, e));
 out:
 	free(path);
 	if (rc < 0)
@@ -199,7 +226,15 @@ int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struc
 	struct lwm_str line = { 0 };
 	lwm_str_printf(&line, "{\"event\":\"save\",\"step\":%" PRId64 ",\"seconds\":%.3f", step, seconds);
 	lwm_log(LWM_INFO, "checkpoint of step %" PRId64 " stands (%.1f s)", step, seconds);
+	LWM_TRY(lwm_history_saved(m->history, step, seconds, e));
 	return end_line(m, &line, e);
+}
+
+void lwm_metrics_ended(struct lwm_metrics *m, int64_t step, int code, const char *why)
+{
+	struct lwm_err ignored = { 0 };
+	if (lwm_history_end(m->history, step, code, why, &ignored) < 0)
+		lwm_log(LWM_WARN, "%s", ignored.msg);
 }
 
 void lwm_metrics_sync(struct lwm_metrics *m)
@@ -255,6 +290,7 @@ void lwm_metrics_close(struct lwm_metrics *m)
 		return;
 	if (lwm_jsonl_close(m->file, &ignored) < 0)
 		lwm_log(LWM_WARN, "%s", ignored.msg);
+	lwm_history_close(m->history);
 	lwm_str_release(&m->eval_more);
 	free(m->summary);
 	free(m);

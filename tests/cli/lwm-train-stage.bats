@@ -498,7 +498,7 @@ flip() { # flip FILE OFFSET: one bit
 	touch out/step_00000001/part_00000.h5.tmp.elsewhere-abcdefgh out/summary.json.tmp."$(hostname -s)"-abcdefgh
 	ok train -o out --steps 3
 	gone out/step_00000001 out/step_00000077 out/.trash-step_00000001 out/summary.json.tmp.*
-	[ "$(ls out)" = "$(printf '%s\n' metrics.jsonl step_00000002 step_00000003 summary.json)" ]
+	[ "$(ls out)" = "$(printf '%s\n' history.jsonl metrics.jsonl step_00000002 step_00000003 summary.json)" ]
 }
 
 @test "numbers that go bad end the run with 79" {

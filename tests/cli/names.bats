@@ -101,13 +101,13 @@ tame() { # tame COUNT
 	[ "$(cat out/s.txt)" = hello ]
 }
 
-@test "a stage's metrics and lock do not follow links" {
+@test "a stage's metrics, history and lock do not follow links" {
 	words 600 >words.txt
 	ok lwm-tokenize -q -t bytes --split-lines 20 -o docs.h5 words.txt
 	ok lwm-pack -q -n 64 -o rows.h5 docs.h5
 	local tiny=(lwm-train-stage -q --threads 1 --device cpu --dim 32 --ffn 48 --layers 2 --heads 4 --data rows.h5
 		--seq-length 64 --tokens-per-batch 256 -o out --steps 1)
-	for f in metrics.jsonl .lock; do
+	for f in metrics.jsonl history.jsonl .lock; do
 		rm -rf out
 		mkdir out
 		echo '{"step":7} and more' | tr -d '\n' >precious

@@ -118,11 +118,11 @@ refuses=' tokenizer-train decode synth report pack '
 result() {
 	local newest
 	newest=$(find o -type d -name 'step_*' | sort | tail -1)
-	find o -type f ! -name '*.log' ! -name .lock ! -path '*/.lwm-run/*' ! -name timing.jsonl | sort | while read -r f; do
+	find o -type f ! -name '*.log' ! -name .lock ! -path '*/.lwm-run/*' ! -name timing.jsonl ! -name history.jsonl | sort | while read -r f; do
 		[[ $f != o/*/step_* || $f == "$newest"/* ]] || continue
 		case $f in
 		*.jsonl | *.json | *.html)
-			sed -E 's/"(seconds|check)":[^,}]*//g; /"event":"(start|save|resume|stop|end)"/d; s/[0-9.]+ s\b//g' "$f" | sort | md5sum | sed "s,-,$f,"
+			sed -E 's/"(seconds|check|time)":[^,}]*//g; /"event":"(start|save|resume|stop|end)"/d; s/[0-9.]+ s\b//g' "$f" | sort | md5sum | sed "s,-,$f,"
 			;;
 		*) md5sum "$f" ;;
 		esac

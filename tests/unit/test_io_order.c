@@ -75,12 +75,12 @@ static bool is_dirty(const char *path)
 	return i >= 0 && file[i].dirty;
 }
 
-/* Locks and the log of a run are not what a reader trusts; they are synced when the run ends, or never. */
+/* Locks and the logs of a run are not what a reader trusts; they are synced when the run ends, or never. */
 static bool counts(const char *path)
 {
 	const char *base = strrchr(path, '/');
 	return !strncmp(path, scratch, strlen(scratch)) && base && strcmp(base, "/.lock") && strcmp(base, "/metrics.jsonl") &&
-	       !strstr(base, " (deleted)");
+	       strcmp(base, "/history.jsonl") && !strstr(base, " (deleted)");
 }
 
 static bool path_of(int fd, char out[LONGEST])

@@ -208,7 +208,7 @@ static int beyond_its_peak(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	struct lwm_train_state st = { .loss = 1, .more = "" };
 	const struct lwm_step_figures f = { .grad_norm = 1, .lr = 1, .seconds = 1, .flops = 3e9 };
 	struct lwm_metrics *x;
-	must(lwm_metrics_open(&x, s, &o, 0, e), e);
+	must(lwm_metrics_open(&x, s, &o, 0, 0, "[]", e), e);
 	must(lwm_metrics_peak(x, 0, 1e9, s->peak_tflops > 0 ? "given" : "measured", e), e);
 	for (st.step = 1; st.step <= 2; st.step++)
 		must(lwm_metrics_step(x, &st, &f, e), e);
