@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -130,6 +131,35 @@ out:
 		free(l);
 	free(path);
 	return rc;
+}
+
+enum lwm_lock_state lwm_lock_look(const char *dir, char *holder, size_t size)
+{
+	struct flock f = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	enum lwm_lock_state state = LWM_LOCK_FREE;
+	char *path = lwm_path_join(dir, ".lock"), host[64] = "";
+	struct holder h;
+	struct stat st;
+	int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+
+	*holder = 0;
+	free(path);
+	if (fd < 0)
+		return LWM_LOCK_FREE;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+		read_holder(fd, &h);
+		if (st.st_size > 0)
+			snprintf(holder, size, "%s", h.text);
+		my_host(host, sizeof host);
+		if (fcntl(fd, F_GETLK, &f))
+			state = LWM_LOCK_UNSEEN;
+		else if (f.l_type != F_UNLCK)
+			state = LWM_LOCK_HELD;
+		else if (st.st_size > 0 && h.host[0] && strcmp(host, h.host))
+			state = LWM_LOCK_UNSEEN;
+	}
+	close(fd);
+	return state;
 }
 
 void lwm_lock_free(struct lwm_lock *l)

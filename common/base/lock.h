@@ -5,6 +5,8 @@
 #ifndef LWM_BASE_LOCK_H
 #define LWM_BASE_LOCK_H
 
+#include <stddef.h>
+
 #include "common/base/err.h"
 
 struct lwm_lock;
@@ -14,5 +16,14 @@ struct lwm_lock;
  * left as it is. Once in a process for a folder: locks of fcntl are the process's. */
 int lwm_lock_take(struct lwm_lock **out, const char *dir, double seconds, struct lwm_err *e);
 void lwm_lock_free(struct lwm_lock *l); /* NULL is fine */
+
+enum lwm_lock_state {
+	LWM_LOCK_FREE,   /* nobody holds it, or who did on this node is gone */
+	LWM_LOCK_HELD,
+	LWM_LOCK_UNSEEN  /* it cannot be told: no locks here, or a process of another node is named whose lock is not seen */
+};
+/* Looks and changes nothing. holder: what the file says of who has it ("node7 pid 123, job 45"), "" when it says nothing. Not for a
+ * process that holds the lock itself, which it would lose. */
+enum lwm_lock_state lwm_lock_look(const char *dir, char *holder, size_t size);
 
 #endif

@@ -13,6 +13,7 @@
 #include "common/base/show.h"
 #include "common/eval/html.h"
 #include "common/eval/plot.h"
+#include "common/eval/run_series.h"
 #include "common/media/frames.h"
 #include "common/media/picture.h"
 
@@ -33,62 +34,14 @@ static int split_spec(const char *spec, char **name, const char **path, struct l
 
 struct series {
 	char *name;
-	double *x, *y;
-	int64_t n, cap;
-	double seconds, units, step;
-	char unit[16];
+	struct lwm_run_series of;
 };
-
-static int add_point(struct series *s, double x, double y, struct lwm_err *e)
-{
-	if (s->n == s->cap) {
-		int64_t cap = s->cap ? s->cap * 2 : 256;
-		double *a = realloc(s->x, (size_t)cap * sizeof *a);
-		if (a)
-			s->x = a;
-		double *b = a ? realloc(s->y, (size_t)cap * sizeof *b) : NULL;
-		if (!b)
-			return lwm_fail(e, LWM_EMEMORY, "out of memory for a loss curve");
-		s->y = b;
-		s->cap = cap;
-	}
-	s->x[s->n] = x;
-	s->y[s->n++] = y;
-	return 0;
-}
-
-static int metric_line(struct series *s, const json_t *o, struct lwm_err *e)
-{
-	const char *event = json_string_value(json_object_get(o, "event")), *unit = json_string_value(json_object_get(o, "unit"));
-	const json_t *loss = json_object_get(o, "loss");
-	if (unit)
-		snprintf(s->unit, sizeof s->unit, "%ss", unit);
-	if (!event || strcmp(event, "step"))
-		return 0;
-	s->step = json_number_value(json_object_get(o, "step"));
-	s->seconds += json_number_value(json_object_get(o, "seconds"));
-	s->units = json_number_value(json_object_get(o, "seen"));
-	return add_point(s, s->step, json_is_number(loss) ? json_number_value(loss) : NAN, e);
-}
 
 static int read_series(struct series *s, const char *spec, struct lwm_err *e)
 {
 	const char *dir;
-	char *path, *text = NULL, *end;
-	size_t n;
 	LWM_TRY(split_spec(spec, &s->name, &dir, e));
-	path = lwm_path_join(dir, "metrics.jsonl");
-	int rc = path ? lwm_read_file(path, (int64_t)1 << 30, &text, &n, e) : lwm_fail_memory(e, NULL);
-	for (char *p = text; rc == 0 && (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
-		json_t *o = NULL;
-		rc = lwm_json_parse(&o, p, (size_t)(end - p), path, e);
-		if (rc == 0)
-			rc = metric_line(s, o, e);
-		json_decref(o);
-	}
-	free(text);
-	free(path);
-	return rc;
+	return lwm_run_series_read(&s->of, dir, false, e);
 }
 
 static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
@@ -96,13 +49,15 @@ static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
 	lwm_str_puts(b, "<table><tr><th>stage</th><th>steps</th><th>seen</th><th>step time, s</th><th>per second</th>"
 			"<th>first loss</th><th>last loss</th></tr>\n");
 	for (int64_t i = 0; i < n; i++) {
+		const struct lwm_run_series *v = &s[i].of;
+		int64_t last = v->n - 1;
+		double units = v->n ? v->seen[last] : 0;
 		lwm_str_puts(b, "<tr><td>");
 		lwm_html_add_text(b, s[i].name);
-		lwm_str_printf(b, "</td><td>%.0f</td><td>%.4g ", s[i].step, s[i].units);
-		lwm_html_add_text(b, s[i].unit);
-		lwm_str_printf(b, "</td><td>%.1f</td><td>%.4g</td><td>%.4f</td><td>%.4f</td></tr>\n", s[i].seconds,
-			       s[i].seconds > 0 ? s[i].units / s[i].seconds : 0, s[i].n ? s[i].y[0] : NAN,
-			       s[i].n ? s[i].y[s[i].n - 1] : NAN);
+		lwm_str_printf(b, "</td><td>%.0f</td><td>%.4g ", v->n ? v->step[last] : 0, units);
+		lwm_html_add_text(b, v->unit);
+		lwm_str_printf(b, "%s</td><td>%.1f</td><td>%.4g</td><td>%.4f</td><td>%.4f</td></tr>\n", *v->unit ? "s" : "", v->total,
+			       v->total > 0 ? units / v->total : 0, v->n ? v->loss[0] : NAN, v->n ? v->loss[last] : NAN);
 	}
 	lwm_str_puts(b, "</table>\n");
 }
@@ -114,7 +69,7 @@ static int draw_curves(struct lwm_str *b, const struct series *s, int64_t n, str
 	if (!c)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for curves");
 	for (int64_t i = 0; i < n; i++)
-		c[i] = (struct lwm_curve){ s[i].name, s[i].x, s[i].y, s[i].n };
+		c[i] = (struct lwm_curve){ s[i].name, s[i].of.step, s[i].of.loss, s[i].of.n };
 	struct lwm_chart chart = { .title = "Training loss", .x_label = "step of the stage", .y_label = "loss", .curve = c,
 				   .ncurves = n };
 	int rc = lwm_plot_draw_chart(&svg, &chart, LWM_PLOT_SVG, e);
@@ -138,8 +93,7 @@ static int add_stages(struct lwm_str *b, const struct lwm_paths *p, struct lwm_e
 	}
 	for (int64_t i = 0; s && i < p->n; i++) {
 		free(s[i].name);
-		free(s[i].x);
-		free(s[i].y);
+		lwm_run_series_release(&s[i].of);
 	}
 	free(s);
 	return rc;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -104,6 +105,56 @@ static void test_elsewhere(void **state)
 	finish(pid);
 }
 
+static void looks(enum lwm_lock_state want, const char *whom)
+{
+	char text[192];
+
+	assert_int_equal(lwm_lock_look(dir, text, sizeof text), want);
+	if (!strstr(text, whom) || (!*whom && *text))
+		fail_msg("'%s' instead of '%s'", text, whom);
+}
+
+static void put_text(const char *text)
+{
+	FILE *f = fopen(file, "w");
+
+	assert_true(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+/* Looking tells who holds it, and takes nothing. */
+static void test_look(void **state)
+{
+	struct lwm_err e = { 0 };
+	struct lwm_lock *l;
+	char mine[128], host[64] = "";
+	pid_t pid;
+
+	(void)state;
+	unlink(file);
+	looks(LWM_LOCK_FREE, "");
+	assert_int_equal(access(file, F_OK), -1);
+	pid = holder(NULL, 60);
+	snprintf(mine, sizeof mine, "pid %ld", (long)pid);
+	looks(LWM_LOCK_HELD, mine);
+	looks(LWM_LOCK_HELD, mine);
+	refused(0, mine);
+	finish(pid);
+	looks(LWM_LOCK_FREE, mine); // it was killed: the text stays, the lock does not
+	put_text("far-away pid 1, job 7\n");
+	looks(LWM_LOCK_UNSEEN, "far-away pid 1, job 7");
+	assert_int_equal(gethostname(host, sizeof host - 1), 0);
+	snprintf(mine, sizeof mine, "%s pid %ld\n", host, (long)getpid());
+	put_text(mine); // a process lives here under that number, and locks nothing
+	looks(LWM_LOCK_FREE, "pid");
+	assert_int_equal(lwm_lock_take(&l, dir, 0, &e), 0);
+	lwm_lock_free(l);
+	looks(LWM_LOCK_FREE, "");
+	unlink(file);
+	assert_int_equal(mkfifo(file, 0600), 0);
+	looks(LWM_LOCK_FREE, "");
+	unlink(file);
+}
+
 static void test_no_folder(void **state)
 {
 	struct lwm_err e = { 0 };
@@ -138,7 +189,7 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_lives_here), cmocka_unit_test(test_elsewhere),
-					    cmocka_unit_test(test_no_folder) };
+					    cmocka_unit_test(test_look), cmocka_unit_test(test_no_folder) };
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,0 +1,102 @@
+/* Lines of metrics.jsonl, one after the other: the steps become points, of the others what the last one says counts. */
+#include "common/eval/run_series.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/json.h"
+#include "common/base/path.h"
+
+static bool grow_column(double **column, int64_t cap)
+{
+	double *p = realloc(*column, (size_t)cap * sizeof *p);
+	if (p)
+		*column = p;
+	return p;
+}
+
+static int make_room(struct lwm_run_series *s, struct lwm_err *e)
+{
+	int64_t cap = s->cap ? s->cap * 2 : 256;
+	if (s->n < s->cap)
+		return 0;
+	if (!grow_column(&s->step, cap) || !grow_column(&s->loss, cap) || !grow_column(&s->seconds, cap) ||
+	    !grow_column(&s->seen, cap) || !grow_column(&s->flops, cap))
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a loss curve");
+	s->cap = cap;
+	return 0;
+}
+
+static double number_of(const json_t *o, const char *key)
+{
+	return json_number_value(json_object_get(o, key));
+}
+
+static int add_step(struct lwm_run_series *s, const json_t *o, struct lwm_err *e)
+{
+	const json_t *loss = json_object_get(o, "loss");
+	LWM_TRY(make_room(s, e));
+	s->step[s->n] = number_of(o, "step");
+	s->loss[s->n] = json_is_number(loss) ? json_number_value(loss) : NAN;
+	s->seconds[s->n] = number_of(o, "seconds");
+	s->seen[s->n] = number_of(o, "seen");
+	s->flops[s->n] = number_of(o, "flops");
+	s->total += s->seconds[s->n];
+	s->skipped += json_is_true(json_object_get(o, "skipped"));
+	s->n++;
+	return 0;
+}
+
+static int take_line(struct lwm_run_series *s, const json_t *o, struct lwm_err *e)
+{
+	const char *event = json_string_value(json_object_get(o, "event")), *unit = json_string_value(json_object_get(o, "unit"));
+	double peak = number_of(o, "peak_tflops"), steps = number_of(o, "steps"), time = number_of(o, "time");
+	if (unit)
+		snprintf(s->unit, sizeof s->unit, "%s", unit);
+	if (peak > 0)
+		s->peak = peak * 1e12;
+	if (steps >= 1 && steps < 9e15)
+		s->steps = (int64_t)steps;
+	if (time > s->last)
+		s->last = time;
+	s->ended = event && !strcmp(event, "end") ? (int64_t)fmin(fmax(number_of(o, "step"), 0), 9e15) : -1;
+	return event && !strcmp(event, "step") ? add_step(s, o, e) : 0;
+}
+
+int lwm_run_series_read(struct lwm_run_series *s, const char *dir, bool lenient, struct lwm_err *e)
+{
+	char *path = lwm_path_join(dir, "metrics.jsonl"), *text = NULL, *end;
+	size_t n;
+	memset(s, 0, sizeof *s);
+	s->ended = -1;
+	int rc = path ? lwm_read_file(path, (int64_t)1 << 30, &text, &n, e) : lwm_fail_memory(e, NULL);
+	for (char *p = text; rc == 0 && (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
+		struct lwm_err why = { 0 };
+		json_t *o = NULL;
+		rc = lwm_json_parse(&o, p, (size_t)(end - p), path, &why);
+		if (rc == 0) {
+			rc = take_line(s, o, e);
+		} else if (lenient && rc == -LWM_EDATA) {
+			s->bad++;
+			rc = 0;
+		} else {
+			*e = why;
+		}
+		json_decref(o);
+	}
+	free(text);
+	free(path);
+	return rc;
+}
+
+void lwm_run_series_release(struct lwm_run_series *s)
+{
+	free(s->step);
+	free(s->loss);
+	free(s->seconds);
+	free(s->seen);
+	free(s->flops);
+	memset(s, 0, sizeof *s);
+}
