@@ -24,7 +24,7 @@ static const struct lwm_opt opts[] = {
 
 static const struct lwm_tool tool = {
 	.name = "lwm-status",
-	.summary = "Says what became of a run, from its files alone: state, loss, rate, checkpoint, restarts, time, what to do next.",
+	.summary = "Says what became of a run, from its files: state, loss, rate, checkpoint, restarts, time, what to do next.",
 	.operands = "RUN...",
 	.min_operands = 1,
 	.max_operands = -1,

@@ -42,7 +42,8 @@ static int add_attempt(struct lwm_run_history *h, const json_t *o, struct lwm_er
 	*a = (struct lwm_run_attempt){ .began = number_of(o, "began"), .loaded = number_of(o, "time"),
 				       .from = (int64_t)number_of(o, "step"), .steps = (int64_t)number_of(o, "steps"),
 				       .lost_steps = (int64_t)number_of(o, "lost_steps"),
-				       .lost_seconds = number_of(o, "lost_seconds"), .ranks = (int)fmin(number_of(o, "ranks"), 1e9) };
+				       .lost_seconds = number_of(o, "lost_seconds"),
+				       .ranks = (int)fmin(number_of(o, "ranks"), 1e9) };
 	a->reached = a->from;
 	copy_text(a->job, sizeof a->job, o, "job");
 	a->hosts = json_incref(json_object_get(o, "hosts"));

@@ -95,8 +95,8 @@ static int take_task(struct lwm_run_list *l, const char *name, const char *timin
 		done ? l->done++ : l->open++;
 		status = done ? 0 : last_exit(timing, size, name, length);
 		if (status > 0 && status != LWM_ESAVED)
-			rc = asprintf(&text, "%.*s ended with %d: see %s/logs/%.*s.log", (int)length, name, status, l->dir, (int)length,
-				      name) < 0 ? lwm_fail_memory(e, l->dir) : lwm_paths_add(&l->failed, text, e);
+			rc = asprintf(&text, "%.*s ended with %d: see %s/logs/%.*s.log", (int)length, name, status, l->dir,
+				      (int)length, name) < 0 ? lwm_fail_memory(e, l->dir) : lwm_paths_add(&l->failed, text, e);
 	}
 	json_decref(o);
 	free(text);
@@ -132,14 +132,15 @@ int lwm_run_list_read(struct lwm_run_list *l, const char *dir, double now, bool 
 	struct lwm_paths runs = { 0 };
 	memset(l, 0, sizeof *l);
 	if (!lwm_path_is_dir(dir))
-		return lwm_fail(e, LWM_ENOINPUT, "%s: %s", dir, lwm_path_exists(dir) ? "is no folder, so no run" : "does not exist");
+		return lwm_fail(e, LWM_ENOINPUT, "%s: %s", dir,
+				lwm_path_exists(dir) ? "is no folder, so no run" : "does not exist");
 	l->dir = strdup(dir);
 	int rc = l->dir ? find_runs(&runs, dir, 0, e) : lwm_fail_memory(e, dir);
 	if (rc == 0)
 		rc = read_tasks(l, e);
 	if (rc == 0 && !runs.n && !l->done && !l->open)
-		rc = lwm_fail(e, LWM_ENOINPUT, "%s: is no run: neither metrics.jsonl, history.jsonl nor a checkpoint in it or below, nor "
-			      "records of lwm-run", dir);
+		rc = lwm_fail(e, LWM_ENOINPUT, "%s: is no run: neither metrics.jsonl, history.jsonl nor a checkpoint in it or below, "
+			      "nor records of lwm-run", dir);
 	l->v = rc == 0 ? calloc((size_t)runs.n + 1, sizeof *l->v) : NULL;
 	if (rc == 0 && !l->v)
 		rc = lwm_fail_memory(e, dir);
@@ -193,8 +194,8 @@ void lwm_run_list_show(const struct lwm_run_list *l, struct lwm_str *out)
 	int width = 0;
 	lwm_show_add(out, l->dir);
 	if (l->done + l->open)
-		lwm_str_printf(out, ": tasks of lwm-run: %" PRId64 " complete, %" PRId64 " open, %" PRId64 " of them failed", l->done, l->open,
-			       l->failed.n);
+		lwm_str_printf(out, ": tasks of lwm-run: %" PRId64 " complete, %" PRId64 " open, %" PRId64 " of them failed",
+			       l->done, l->open, l->failed.n);
 	lwm_str_putc(out, '\n');
 	for (int64_t i = 0; i < l->n; i++)
 		if ((int)strlen(name_in(l, i)) > width)

@@ -56,8 +56,8 @@ static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
 		lwm_html_add_text(b, s[i].name);
 		lwm_str_printf(b, "</td><td>%.0f</td><td>%.4g ", v->n ? v->step[last] : 0, units);
 		lwm_html_add_text(b, v->unit);
-		lwm_str_printf(b, "%s</td><td>%.1f</td><td>%.4g</td><td>%.4f</td><td>%.4f</td></tr>\n", *v->unit ? "s" : "", v->total,
-			       v->total > 0 ? units / v->total : 0, v->n ? v->loss[0] : NAN, v->n ? v->loss[last] : NAN);
+		lwm_str_printf(b, "%s</td><td>%.1f</td><td>%.4g</td><td>%.4f</td><td>%.4f</td></tr>\n", *v->unit ? "s" : "",
+			       v->total, v->total > 0 ? units / v->total : 0, v->n ? v->loss[0] : NAN, v->n ? v->loss[last] : NAN);
 	}
 	lwm_str_puts(b, "</table>\n");
 }

@@ -59,7 +59,7 @@ static int take_line(struct lwm_run_series *s, const json_t *o, struct lwm_err *
 		s->peak = peak * 1e12;
 	if (steps >= 1 && steps < 9e15)
 		s->steps = (int64_t)steps;
-	if (time > s->last)
+	if (time > s->last && time < 1e15)
 		s->last = time;
 	s->ended = event && !strcmp(event, "end") ? (int64_t)fmin(fmax(number_of(o, "step"), 0), 9e15) : -1;
 	return event && !strcmp(event, "step") ? add_step(s, o, e) : 0;

@@ -153,8 +153,8 @@ static void find_rates(struct lwm_run_status *st)
 		if (s->flops[i] > 0)
 			flops[f++] = s->flops[i] / s->seconds[i];
 	}
-	st->rate = median_of(rate, n);
-	st->mfu = s->peak > 0 && f ? median_of(flops, f) / s->peak : 0;
+	st->rate = fmin(median_of(rate, n), 1e18);
+	st->mfu = s->peak > 0 && f ? fmin(median_of(flops, f) / s->peak, 1e6) : 0;
 	st->signs.patience = fmax(PATIENCE, 10 * median_of(seconds, n));
 }
 
@@ -248,7 +248,8 @@ static void say_next(struct lwm_run_status *st)
 		add_resume(st, "");
 		break;
 	case LWM_RUN_DIVERGED:
-		add_resume(st, "it would diverge again as it is, so give it a lower --lr (with --allow-change lr) or other data, and ");
+		add_resume(st, "it would diverge again as it is, so give it a lower --lr (with --allow-change lr) or other data, "
+			       "and ");
 		break;
 	case LWM_RUN_FAILED:
 		add_resume(st, "mend what it says, and ");
@@ -271,7 +272,7 @@ static int judge_status(struct lwm_run_status *st, struct lwm_err *e)
 	find_signs(st);
 	st->state = lwm_run_judge(&st->signs);
 	double until = st->state == LWM_RUN_RUNNING ? st->now : fmax(st->series.last, st->history.last);
-	lwm_run_ledger_make(&st->ledger, &st->history, st->series.total, until);
+	lwm_run_ledger_make(&st->ledger, &st->history, st->series.total < 1e15 ? fmax(st->series.total, 0) : 0, until);
 	st->suspicious = lwm_run_suspicious_hosts(&st->history, is_alive(st));
 	say_next(st);
 	return st->suspicious ? lwm_str_ok(&st->next, e) : lwm_fail_memory(e, NULL);
@@ -282,8 +283,7 @@ int lwm_run_status_read(struct lwm_run_status *st, const char *dir, double now, 
 	*st = (struct lwm_run_status){ .now = now, .checkpoint_step = -1 };
 	st->series.ended = -1;
 	if (!lwm_path_is_dir(dir) || !lwm_run_status_is(dir))
-		return lwm_fail(e, LWM_ENOINPUT, lwm_path_exists(dir) ? "%s: is no run: metrics.jsonl, history.jsonl and checkpoints are missing" :
-			"%s: does not exist", dir);
+		return lwm_fail(e, LWM_ENOINPUT, "%s: is no run: it has neither metrics.jsonl, history.jsonl nor a checkpoint", dir);
 	st->dir = strdup(dir);
 	if (!st->dir)
 		return lwm_fail_memory(e, dir);

@@ -87,7 +87,7 @@ static double last_step(const struct lwm_run_status *st)
 	const struct lwm_run_series *s = &st->series;
 	const struct lwm_run_attempt *a = last_attempt(st);
 	double step = s->n ? s->step[s->n - 1] : a ? (double)a->from : 0;
-	return fmax(step, (double)st->checkpoint_step);
+	return fmin(fmax(step, (double)st->checkpoint_step), 9e15); /* whatever stands there, it is printed whole */
 }
 
 static int64_t all_steps(const struct lwm_run_status *st)
