@@ -1,5 +1,5 @@
-/* JSON lines that are read whole: a haystack, metrics and times of a run for its page, metrics and history for its status, results of
- * a needle sweep. The page of whatever it is made of is well-formed UTF-8 without a tag from outside; a status is always had, as
+/* JSON lines that are read whole: a haystack, metrics and times of a run for its page, metrics and history for its status, results
+ * of a needle sweep. The page of whatever it is made of is well-formed UTF-8 without a tag from outside; a status is always had, as
  * JSON and as lines without control characters. */
 #include <fcntl.h>
 #include <math.h>
