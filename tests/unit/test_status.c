@@ -152,6 +152,8 @@ static void test_hosts(void **state)
 	is_hosts(RUN("[\"a\",4],[\"b\",4]") RUN("[\"b\",4],[\"a\",4]") END("76") RUN("[\"a\",4],[\"c\",4]") END("75"), false, b);
 	/* all on the same hosts: nothing can be told */
 	is_hosts(RUN("[\"a\",4],[\"b\",4]") RUN("[\"a\",4],[\"b\",4]") RUN("[\"a\",4],[\"b\",4]") END("0"), false, "[]");
+	/* b no more than others */
+	is_hosts(RUN("[\"a\",4]") RUN("[\"b\",4]") RUN("[\"a\",4]") RUN("[\"b\",4]"), false, "[]");
 	/* once is chance, and what the user or the numbers ended is no machine's doing */
 	is_hosts(RUN("[\"b\",4]") RUN("[\"a\",4]") END("75"), false, "[]");
 	is_hosts(RUN("[\"b\",4]") END("79") RUN("[\"b\",4]") END("78") RUN("[\"a\",4]") END("75"), false, "[]");
