@@ -1,8 +1,8 @@
 /* bench_ring.c - attention over ranks (threads) against one rank: how evenly a layout spreads the work.
  *
- *	bench_ring [TOKENS [RANKS]]     8192 tokens in all, 2 and RANKS = 4 ranks, 8 heads of 64
+ *	bench_ring [TOKENS [RANKS [packed]]]     8192 tokens in all, 2 and RANKS = 4 ranks, 8 heads of 64
  *
- * row=one is one causal document; row=packed has documents of a 256th to a quarter of the row.
+ * row=one is one causal document; row=packed, alone if asked for, has documents of a 256th to a quarter of the row.
  * Each rank computes with one thread. Time is the processor time of the busiest rank, which is what a machine with a
  * core for each rank would take: efficiency = time of one rank / (ranks * time of the busiest).
  */
@@ -189,7 +189,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "bench_ring: %s\n", e.msg);
 		return 64;
 	}
-	for (int packed = 0; packed < 2; packed++) {
+	for (int packed = argc > 3 && !strcmp(argv[3], "packed"); packed < 2; packed++) {
 		one = (struct job){ .tokens = tokens, .packed = packed, .layout = LWM_RING_CONTIGUOUS };
 		run(&one, 1);
 		report(&one, &one, 1);
