@@ -16,7 +16,7 @@ struct job {
 	int32_t seg[SEQ], pos[SEQ];
 	float x[SEQ * ROW], dout[SEQ * OUT];
 	bool causal, train, tell;
-	int lie;            /* this rank is told something else; -1: none */
+	int lie, fail;      /* this rank is told something else, comes with a failure; -1: none */
 	int place[SEQ];     /* rank after rank, in local order */
 	struct answer *out; /* each rank fills in its tokens */
 };
@@ -94,10 +94,12 @@ static int attend(struct lwm_attn *g, struct job *j, int first, int n, float *m,
 	copy_rows(j, first, n, ROW, m, j->x, false);
 	copy_rows(j, first, n, OUT, dout, j->dout, false);
 	for (int layer = 0; layer < 2; layer++) { /* the second sees what the first left in the buffers */
-		LWM_TRY(lwm_attn_forward(g, layer, &x, &ov, lse, 0, e));
+		int failed = first == j->fail * n ? -LWM_EIO : 0;
+		if (lwm_attn_forward(g, layer, &x, &ov, lse, failed, e) != failed)
+			return lwm_fail(e, LWM_EINTERNAL, "forward does not return its failure");
 		memset(dx, 0, (size_t)(n * ROW) * sizeof *dx);
-		if (j->train)
-			LWM_TRY(lwm_attn_backward(g, layer, &x, &ov, &dv, lse, lse + n * HEADS, &d, 0, e));
+		if (j->train && lwm_attn_backward(g, layer, &x, &ov, &dv, lse, lse + n * HEADS, &d, failed, e) != failed)
+			return lwm_fail(e, LWM_EINTERNAL, "backward does not return its failure");
 	}
 	copy_rows(j, first, n, OUT, o, j->out->o, true);
 	copy_rows(j, first, n, HEADS, lse, j->out->lse, true);
@@ -160,7 +162,7 @@ static void any_ranks_give_what_one_gives(void **state)
 	struct answer *one = calloc(3, sizeof *one), *many = one + 1, *again = one + 2;
 	(void)state;
 	assert_true(j && one);
-	j->lie = -1;
+	j->lie = j->fail = -1;
 	for (uint64_t seed = 1; seed <= 2; seed++)
 		for (int i = 0; i < 3; i++) { /* causal, whole segments, and a body for inference */
 			j->causal = i != 1;
@@ -202,8 +204,29 @@ static void ranks_that_were_told_different_things(void **state)
 	draw_row(j, 7);
 	place_tokens(j, LWM_RING_BALANCED, 4);
 	j->lie = 2;
+	j->fail = -1;
 	assert_int_equal(lwm_comm_threads(4, run_rank, j, &e), -LWM_EINTERNAL);
 	assert_non_null(strstr(e.msg, "told different things"));
+	free(j);
+	free(out);
+}
+
+/* A rank that failed before takes part in all exchanges and says so in the end: the others go on. */
+static void a_rank_that_failed_leaves_nobody_waiting(void **state)
+{
+	struct job *j = calloc(1, sizeof *j);
+	struct answer *out = calloc(1, sizeof *out);
+	(void)state;
+	assert_true(j && out);
+	j->causal = j->train = j->tell = true;
+	j->lie = -1;
+	draw_row(j, 2);
+	for (int way = 0; way < WAYS; way++)
+		for (int n = 2; n <= MOST; n += 3) {
+			place_tokens(j, way, n);
+			j->fail = n / 2;
+			run_ranks(j, n, out);
+		}
 	free(j);
 	free(out);
 }
@@ -211,6 +234,7 @@ static void ranks_that_were_told_different_things(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(any_ranks_give_what_one_gives),
-					    cmocka_unit_test(ranks_that_were_told_different_things) };
+					    cmocka_unit_test(ranks_that_were_told_different_things),
+					    cmocka_unit_test(a_rank_that_failed_leaves_nobody_waiting) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
