@@ -143,6 +143,8 @@ $B/tests/unit/mpi_%: $B/tests/unit/mpi_%.o $B/liblwm.a $B/liblk.a $B/libcommmpi.
 	$(call link,$B/libcommmpi.a $B/liblwm.a $B/liblk.a) $(LIBS) $(MPI_LIBS) $(TEST_LIBS)
 $B/tests/unit/%: $B/tests/unit/%.o $B/liblwm.a $B/liblk.a
 	$(call link,$B/liblwm.a $B/liblk.a) $(LIBS) $(TEST_LIBS)
+$B/tests/bench/mpi_%: $B/tests/bench/mpi_%.o $B/liblwm.a $B/liblk.a $B/libcommmpi.a
+	$(call link,$B/libcommmpi.a $B/liblwm.a $B/liblk.a) $(LIBS) $(MPI_LIBS)
 $B/tests/bench/%: $B/tests/bench/%.o $B/liblwm.a $B/liblk.a
 	$(call link,$B/liblwm.a $B/liblk.a) $(LIBS)
 $B/tests/fuzz/%: $B/tests/fuzz/%.o $B/liblwm.a $B/liblk.a

@@ -16,9 +16,9 @@
  * Every call is made by all ranks in the same order, except those marked local. A group has a queue of its own: an exchange
  * begins there when all that was called on the device before is done, and runs beside what the device is given next, until
  * lk_group_finish or lk_group_join makes later work of the device wait for it. No call waits on the host but lk_group_new,
- * lk_group_settle and lk_group_free. Sums are fp32, in an order that follows from the number of ranks and the wiring between their GPUs: the same bits
- * on every run of the same allocation. A rank that is lost shows in lk_group_settle; after a failure (LK_EDEVICE) the group is of
- * no more use. The sentence is in lk_dev_error of the group's device.
+ * lk_group_settle and lk_group_free. Sums are fp32, in an order that follows from the number of ranks and the wiring between their
+ * GPUs: the same bits on every run of the same allocation. A rank that is lost shows in lk_group_settle; after a failure
+ * (LK_EDEVICE) the group is of no more use. The sentence is in lk_dev_error of the group's device.
  */
 #ifndef LK_GROUP_H
 #define LK_GROUP_H

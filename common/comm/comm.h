@@ -80,9 +80,10 @@ int lwm_comm_reduce_scatter_f32(struct lwm_comm *c, const float *in, float *mine
  *	...                                                     neither buffer is touched
  *	lwm_comm_wait(c, op, e);                                now both are the caller's again
  *
- * What is begun is carried out beside the caller by a thread of the communicator, with the bits of the blocking call. Operations of one communicator are carried out in the order begun, which is the same on all ranks; any other collective on the
- * same communicator is ordered after them; exchanges (lwm_comm_start) are not ordered with them. They may be waited for in any
- * order, which may differ between ranks, and several communicators may have some in flight, in whatever order their ranks wait.
+ * What is begun is carried out beside the caller by a thread of the communicator, with the bits of the blocking call. Operations
+ * of one communicator are carried out in the order begun, which is the same on all ranks; any other collective on the same
+ * communicator is ordered after them; exchanges (lwm_comm_start) are not ordered with them. They may be waited for in any order,
+ * which may differ between ranks, and several communicators may have some in flight, in whatever order their ranks wait.
  *
  * The caller waits for every operation it has begun, after a failure too, before buffers are freed. Begin: -LWM_EINTERNAL when
  * LWM_COMM_BEGUN are in flight; -LWM_ERANK and LWM_ERR_ALONE when this rank cannot take part (no thread). Otherwise a failure comes

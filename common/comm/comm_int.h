@@ -83,8 +83,9 @@ void lwm_comm_queue_drain(struct lwm_comm_queue *q); /* until all that was begun
 /* An exchange was started: from now on ops->advance is called until it returns false. */
 int lwm_comm_queue_advance(struct lwm_comm_queue *q, struct lwm_err *e);
 
-/* A pause between two looks at something that has been waited for since `since` (lwm_now): longer the longer that is, so that a
- * thread that looks takes little from one that computes, and adds little to the wait. */
-void lwm_comm_pause(double since);
+/* A pause between two looks at something of which nothing has moved since `since` (lwm_now): short for as long as it may be under
+ * way, then longer and longer, so that a thread that looks takes little from one that computes; none at first while the caller
+ * waits as well. */
+void lwm_comm_pause(struct lwm_comm *c, double since);
 
 #endif

@@ -181,14 +181,14 @@ static int finish_beside(struct lwm_comm *c, struct transfer *t, struct lwm_err 
 		mpi_advance(c, &moved);
 		if (moved)
 			since = lwm_now();
-		lwm_comm_pause(since);
+		lwm_comm_pause(c, since);
 	}
 }
 
 typedef int finish_fn(struct lwm_comm *c, struct transfer *t, struct lwm_err *e);
 
-/* Round k: to the rank k after this one, from the rank k before it. Block j of send begins at j * send_stride, of recv at j * bytes.
- */
+/* Round k: to the rank k after this one, from the rank k before it. Block j of send begins at j * send_stride, of recv at
+ * j * bytes. */
 static int go_round(struct lwm_comm *c, const char *send, size_t send_stride, char *recv, size_t bytes, finish_fn *finish,
 		    struct lwm_err *e)
 {

@@ -71,7 +71,7 @@ static struct family *family_new(void)
 static void family_release(struct family *f)
 {
 	pthread_mutex_lock(&f->lock);
-	int left = --f->refs;
+	int left = f->refs -= 1;
 	pthread_mutex_unlock(&f->lock);
 	if (left)
 		return;

@@ -16,6 +16,7 @@ function add(name, value, unit, must, goal) {
 	if (f["op"] == "vqgan_encode") { enc[f["threads"]] = f["of_sgemm"] ""; fps[f["threads"]] = f["frames_s"] "" }
 	if (f["op"] == "vqgan_decode") dec[f["threads"]] = f["of_sgemm"] ""
 	if (f["op"] == "ring_zigzag" && f["ranks"] == 2) ring = f["efficiency"] ""
+	if (f["op"] == "overlap_exchange") { waited = f["waited"] ""; left = f["left"] "" }
 	if (f["op"] == "tokenize_ratio") tokenize = f["of_spm_encode"] ""
 	if (f["op"] == "tokenize") tsec[f["threads"]] = f["ms"] ""
 	if (f["op"] == "pack") pack = f["Mtoks"] ""
@@ -33,6 +34,8 @@ END {
 	add("second thread: VQGAN encode", factor(fps[2], fps[1]), "x", 1.8, 1.95)
 	add("second thread: tokenize", factor(tsec[1], tsec[2]), "x", 1.8, 1.95)
 	add("ring of 2 ranks, zigzag", ring, "of one process", 0.90, 0.97)
+	add("256 MiB exchanged beside 4 times its time computed: waited for", waited, "of its time", "", "")
+	add("same, and slower arithmetic where the core copies", left, "of its time", "", "")
 	add("tokenize, 1 thread", tokenize, "of spm_encode", 0.9, "")
 	add("pack", pack, "Mtokens/s", 50, 200)
 	add("merge to fp32", merge, "of cat", 0.8, 0.95)

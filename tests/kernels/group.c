@@ -92,6 +92,50 @@ static int check_gather(struct lk_group *g, struct lk_dev *dev, int rank, int n,
 	return 0;
 }
 
+/* Three begun, each on what the one before leaves, joined in another order. What the device writes before each is in it, and what
+ * it does after the join finds what arrived: the sum of rank + 1, scattered, gathered, and then doubled by the device. */
+static int check_begun(struct lk_group *g, struct lk_dev *dev, int rank, int n, float *p, float *host, char *why, size_t len)
+{
+	int64_t slice = FLOATS / n, all = slice * n;
+	float *mine = p + all;
+	int t[3], none = 0;
+	struct lk_view x = lk_view1(p, LK_F32, all);
+
+	if (ok(dev, lk_fill(dev, p, all, (float)(rank + 1)), why, len) || ok(dev, lk_group_begin_sum(g, p, all, &t[0]), why, len) ||
+	    ok(dev, lk_group_begin_reduce_scatter(g, p, mine, all, &t[1]), why, len) ||
+	    ok(dev, lk_group_begin_allgather(g, mine, (size_t)slice * 4, p, &t[2]), why, len) ||
+	    ok(dev, lk_group_begin_sum(g, NULL, 0, &none), why, len))
+		return 1;
+	if (none != -1 || t[0] == t[1] || t[1] == t[2] || t[0] == t[2])
+		return wrong(why, len, "tickets %d, %d, %d, and %d for nothing", t[0], t[1], t[2], none);
+	if (ok(dev, lk_group_join(g, t[2]), why, len) || ok(dev, lk_scale(dev, &x, 2.0f), why, len) ||
+	    ok(dev, lk_group_join(g, t[0]), why, len) || ok(dev, lk_group_join(g, t[1]), why, len) ||
+	    ok(dev, lk_group_join(g, none), why, len) || ok(dev, lk_download(dev, host, p, (size_t)all * 4), why, len))
+		return 1;
+	for (int64_t i = 0; i < all; i++)
+		if (host[i] != (float)(n * n * (n + 1)))
+			return wrong(why, len, "begun: element %" PRId64 " is %g", i, (double)host[i]);
+	return lk_group_join(g, t[0]) == LK_EINVAL ? 0 : wrong(why, len, "a ticket was good twice");
+}
+
+/* As many as there are tickets, and one more; then they are all free again. */
+static int check_tickets(struct lk_group *g, struct lk_dev *dev, float *p, char *why, size_t len)
+{
+	int t[LK_GROUP_BEGUN + 1];
+
+	for (int k = 0; k < 2; k++) {
+		for (int i = 0; i < LK_GROUP_BEGUN; i++)
+			if (ok(dev, lk_group_begin_sum(g, p, 1, &t[i]), why, len))
+				return 1;
+		if (lk_group_begin_sum(g, p, 1, &t[LK_GROUP_BEGUN]) != LK_EINVAL)
+			return wrong(why, len, "more exchanges were begun than there are tickets");
+		for (int i = 0; i < LK_GROUP_BEGUN; i++)
+			if (ok(dev, lk_group_join(g, t[i]), why, len))
+				return 1;
+	}
+	return 0;
+}
+
 /* A block goes once round while the device works on it: after hop k rank r holds what r - k began with, each rank that had
  * it before having added 1 to what it sent on. Buffers are written again as soon as an exchange was finished. */
 static int check_ring(struct lk_group *g, struct lk_dev *dev, int rank, int n, float *p, float *host, char *why, size_t len)
@@ -174,6 +218,7 @@ static int exchanges(struct team *t, int rank, struct lk_dev *dev, char *why, si
 	for (int k = 0; k < 4 && !bad; k++)
 		bad = check_sums(g[k % 2], dev, rank, n, p, host, why, len) ||
 		      check_gather(g[k % 2], dev, rank, n, p, host, why, len) ||
+		      check_begun(g[k % 2], dev, rank, n, p, host, why, len) || check_tickets(g[k % 2], dev, p, why, len) ||
 		      check_ring(g[k % 2], dev, rank, n, p, host, why, len) ||
 		      check_one_way(g[k % 2], dev, rank, n, p, host, why, len) || check_refusals(g[k % 2], n, why, len);
 	lk_group_free(g[0]);

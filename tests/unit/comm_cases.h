@@ -275,6 +275,13 @@ static inline int case_begun_many(struct lwm_comm *c, void *arg, struct lwm_err 
 			for (int r = 0; r < n; r++)
 				NEED(all[i][r] == 1000 * turn + 100 * r + i);
 	}
+	/* one that is done and not waited for keeps its place */
+	LWM_TRY(lwm_comm_begin_allgather(c, &mine[0], sizeof mine[0], all[0], &op[0], e));
+	LWM_TRY(lwm_comm_barrier(c, e));
+	LWM_TRY(lwm_comm_begin_allgather(c, &mine[1], sizeof mine[1], all[1], &op[1], e));
+	NEED(op[0] != op[1]);
+	LWM_TRY(lwm_comm_wait(c, op[0], e));
+	LWM_TRY(lwm_comm_wait(c, op[1], e));
 	return lwm_comm_wait(c, NULL, e);
 }
 
