@@ -13,6 +13,38 @@ static int device_memory(struct lwm_comm *world, const char *device, const char 
 	return rc < 0;
 }
 
+/* A large message to rank 0, which calls nothing until its sender says by a file that it is rid of it: MPI has to be asked beside. */
+static int received_beside(struct lwm_comm *c, struct lwm_err *e)
+{
+	enum { LEN = 3000017 };
+	int n = lwm_comm_size(c), me = lwm_comm_rank(c);
+	bool came = true;
+	char path[64];
+	int64_t pid = getpid();
+	float *p = calloc(LEN, sizeof *p);
+	FILE *f;
+	NEED(p);
+	LWM_TRY(lwm_comm_bcast(c, &pid, sizeof pid, 0, e));
+	snprintf(path, sizeof path, "/tmp/lwm-test-comm-%ld-beside", (long)pid);
+	if (me == 0) {
+		LWM_TRY(lwm_comm_start(c, 0, NULL, 0, n - 1, p, LEN * sizeof *p, e));
+		came = file_appears(path);
+		LWM_TRY(lwm_comm_finish(c, e));
+	} else if (me == n - 1) {
+		p[LEN - 1] = 7;
+		LWM_TRY(lwm_comm_start(c, 0, p, LEN * sizeof *p, 0, NULL, 0, e));
+		LWM_TRY(lwm_comm_finish(c, e));
+		NEED((f = fopen(path, "w")) && fclose(f) == 0);
+	}
+	LWM_TRY(lwm_comm_barrier(c, e));
+	came = came && (me || p[LEN - 1] == 7);
+	if (me == 0)
+		unlink(path);
+	free(p);
+	NEED(came);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct lwm_err e = { 0 };
@@ -33,6 +65,13 @@ int main(int argc, char **argv)
 		rc < 0 ? failed++ : passed++;
 		lwm_err_clear(&e);
 	}
+	if (lwm_agree(world, received_beside(world, &e), &e) < 0) {
+		if (lwm_comm_rank(world) == 0)
+			printf("FAILED received beside computation on %d ranks: %s\n", n, e.msg);
+		failed++;
+	} else
+		passed++;
+	lwm_err_clear(&e);
 	device_memory(world, "cpu", "host", &e) ? failed++ : passed++;
 	setenv("LWM_NCCL", "0", 1);
 	if (devcomm_emulator())
