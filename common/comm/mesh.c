@@ -169,14 +169,18 @@ int lwm_mesh_rank(const struct lwm_mesh *m, int group)
 	return index_on(m, group_axes(group));
 }
 
+void lwm_mesh_place(struct lwm_mesh *m, int rank)
+{
+	for (int a = LWM_AXES; a-- > 0; rank /= m->dim[a])
+		m->coord[a] = rank % m->dim[a];
+}
+
 int lwm_mesh_new(struct lwm_mesh *m, const char *text, struct lwm_comm *world, struct lwm_err *e)
 {
-	int rest = lwm_comm_rank(world);
 	memset(m, 0, sizeof *m);
 	m->world = world;
 	LWM_TRY(lwm_mesh_parse(text, lwm_comm_size(world), m->dim, e));
-	for (int a = LWM_AXES; a-- > 0; rest /= m->dim[a])
-		m->coord[a] = rest % m->dim[a];
+	lwm_mesh_place(m, lwm_comm_rank(world));
 	for (int g = 0; g < LWM_GROUPS; g++) {
 		unsigned mine = group_axes(g);
 		if (first_alike(m, g) == g)

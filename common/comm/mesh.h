@@ -22,7 +22,7 @@
 	/*   constant  name   data grad missing */         \
 	axis(LWM_DP,   "dp",   1,   1,  NULL)                 \
 	axis(LWM_FSDP, "fsdp", 1,   1,  NULL)                 \
-	axis(LWM_TP,   "tp",   0,   0,  "tensor parallelism") \
+	axis(LWM_TP,   "tp",   0,   0,  NULL)                 \
 	axis(LWM_SP,   "sp",   0,   1,  NULL)
 
 #define LWM_MESH_CONSTANT(constant, name, data, grad, missing) constant,
@@ -43,13 +43,15 @@ struct lwm_mesh {
 	/* The group that this rank is in, in rank order; owned. Groups of the same ranks are the same communicator. */
 	struct lwm_comm *comm[LWM_GROUPS];
 	/* The same on device memory, from lwm_mesh_attach until lwm_mesh_detach; owned. There is one for LWM_GRAD and for each axis
-	 * along which ranks share a row (sp), NULL where the axis is 1 long; for others from lwm_mesh_attach_group on. */
+	 * along which ranks share a row (tp, sp), NULL where the axis is 1 long; for others from lwm_mesh_attach_group on. */
 	struct lwm_devcomm *dev[LWM_GROUPS];
 };
 
 /* Local: how many ranks a group of the mesh has (needs dim only), and which of them this one is. `group`: an axis or a set. */
 int lwm_mesh_ranks(const struct lwm_mesh *m, int group);
 int lwm_mesh_rank(const struct lwm_mesh *m, int group);
+/* Local: the coordinates of a rank of the world (needs dim only), to ask about another one in a copy of the mesh. */
+void lwm_mesh_place(struct lwm_mesh *m, int rank);
 
 /* Local: text -> dims for `ranks` ranks. -LWM_EUSAGE: not a mesh; -LWM_ECONFIG: of another number of ranks. */
 int lwm_mesh_parse(const char *text, int ranks, int dim[LWM_AXES], struct lwm_err *e);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/comm/device.h"
+#include "common/tensor/range.h"
 
 int64_t lwm_weights_bytes(const struct lwm_cut *c, int dtype)
 {
@@ -128,12 +129,31 @@ static int drop_frozen(struct lwm_weights *w, const struct lwm_tensors *t, struc
 	return 0;
 }
 
+/* Of the own piece of the gradient, without what a lower tensor-parallel rank counts. */
+static int sum_squares(struct lwm_weights *w, double *sum, struct lwm_err *e)
+{
+	const struct lwm_norm_share *s = &w->share;
+	*sum = 0;
+	if (s->tp <= 1)
+		return lwm_dev_check(w->dev, lk_sumsq(w->dev, w->slice, w->cut.count, sum), e);
+	for (int64_t i = 0; i < s->local->n; i++) {
+		int64_t from, n, at;
+		double some;
+		if (s->tp_rank % lwm_part_copies(&s->whole->list[i], s->tp) ||
+		    !lwm_cut_own(&w->cut, &s->local->list[i], &from, &n, &at))
+			continue;
+		LWM_TRY(lwm_dev_check(w->dev, lk_sumsq(w->dev, w->slice + at, n, &some), e));
+		*sum += some;
+	}
+	return 0;
+}
+
 int lwm_weights_reduce(struct lwm_weights *w, const struct lwm_tensors *t, double scale, double *norm, struct lwm_err *e)
 {
-	double sum = 0;
+	double sum;
 	LWM_TRY(sum_gradients(w, e));
 	LWM_TRY(drop_frozen(w, t, e));
-	LWM_TRY(lwm_dev_check(w->dev, lk_sumsq(w->dev, w->slice, w->cut.count, &sum), e));
+	LWM_TRY(sum_squares(w, &sum, e));
 	LWM_TRY(lwm_comm_sum_f64(w->ranks, &sum, 1, e));
 	*norm = fabs(scale) * sqrt(sum);
 	return 0;

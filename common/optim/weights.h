@@ -16,11 +16,18 @@
 /* The vectors that a rank owns a piece of. */
 enum lwm_state { LWM_STATE_WEIGHTS, LWM_STATE_M, LWM_STATE_V, LWM_STATES };
 
+/* Which tensors count in the norm of this rank's gradients: what several of tp tensor-parallel ranks hold counts once. */
+struct lwm_norm_share {
+	const struct lwm_tensors *whole, *local; /* of the model, and of the flat vector; borrowed */
+	int tp, tp_rank;                         /* tp 0 or 1: all of it counts, and the tables may be NULL */
+};
+
 struct lwm_weights {
 	struct lk_dev *dev;
 	struct lwm_devcomm *replicas; /* ranks that have the same slices, in the order of the cut; NULL: there is one. Borrowed */
-	struct lwm_comm *ranks;       /* all that the weights are cut over, in the order of the cut. Borrowed */
+	struct lwm_comm *ranks;       /* all that the weights are cut over, those of tensor parallelism too. Borrowed */
 	struct lwm_cut cut;           /* of this rank; its groups are borrowed */
+	struct lwm_norm_share share;  /* zero after lwm_weights_new; to be set where tp > 1 */
 	void *compute;         /* device, dtype, cut.local */
 	float *grad;           /* device, cut.local */
 	float *master, *m, *v; /* device, cut.count; master points into compute where that is fp32 */

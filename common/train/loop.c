@@ -118,7 +118,7 @@ out:
 
 static int update_weights(struct run *r, double lr, double scale, struct lwm_err *e)
 {
-	return lwm_weights_update(&r->w.w, &r->o->tensors, &r->s->adamw, r->st.step, lr, scale, e);
+	return lwm_weights_update(&r->w.w, &r->o->local, &r->s->adamw, r->st.step, lr, scale, e);
 }
 
 static int train_step(struct run *r, struct lwm_err *e)
@@ -137,7 +137,7 @@ static int train_step(struct run *r, struct lwm_err *e)
 	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
 	double norm = r->o->type->norm(sums);
 	scale = norm > 0 ? 1 / norm : 0;
-	LWM_TRY(lwm_weights_reduce(&r->w.w, &r->o->tensors, scale, &gnorm, e));
+	LWM_TRY(lwm_weights_reduce(&r->w.w, &r->o->local, scale, &gnorm, e));
 	r->loss = r->o->type->render(r->o, sums, false, &json);
 	rc = lwm_str_ok(&json, e);
 	bool bad = lwm_guards_refuse(&r->s->guards, &r->st.guard, r->loss, gnorm);
@@ -189,7 +189,7 @@ static int save_checkpoint(struct run *r, bool last, struct lwm_err *e)
 	double t0 = lwm_now();
 	if (r->saved_step == r->st.step) {
 		if (last) /* it may be an earlier run's, which was killed before it came to this */
-			return lwm_share_retire(r->mesh.comm[LWM_GRAD], r->keeper, r->st.step, e);
+			return lwm_share_retire(r->world, r->keeper, r->st.step, e);
 		return 0;
 	}
 	lwm_watchdog_pet("checkpoint");

@@ -243,6 +243,12 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	struct lwm_nt_cut cut;
 	LWM_TRY(cut_step(&cut, set, m, e));
 	LWM_TRY(lwm_nt_shape(&c, s, set, e));
+	if (!set->vocab) /* the rows will say */
+		c.vocab_text = m->dim[LWM_TP];
+	LWM_TRY(lwm_llama_check_tp(&c, m->dim[LWM_TP], e));
+	if (cut.local % m->dim[LWM_TP])
+		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens of a sequence rank cannot be divided over %d tensor-parallel "
+				"ranks", cut.local, m->dim[LWM_TP]);
 	LWM_TRY(check_sources(&s->data, e));
 	return s->eval_rows ? check_sources(&s->eval_data, e) : 0;
 }

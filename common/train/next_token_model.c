@@ -106,7 +106,9 @@ int lwm_nt_configure(struct lwm_nt *t, struct lwm_err *e)
 				t->info.vocab - 1, lwm_llama_ids(c));
 	LWM_TRY(match_source(t, c, e));
 	LWM_TRY(lwm_llama_check(c, e));
+	LWM_TRY(lwm_llama_check_tp(c, t->base.mesh->dim[LWM_TP], e));
 	LWM_TRY(lwm_llama_tensors(&t->base.tensors, c, e));
+	LWM_TRY(lwm_objective_localize(&t->base, e));
 	return lwm_llama_to_json(c, &t->base.config, e);
 }
 
@@ -121,7 +123,8 @@ struct lwm_llama_run lwm_nt_run(const struct lwm_nt *t)
 				       .offload = t->offload,
 				       .mlp_chunk = set->mlp_chunk,
 				       .loss_bytes = set->loss_mib << 20,
-				       .ring = t->base.mesh->dev[LWM_SP] };
+				       .ring = t->base.mesh->dev[LWM_SP],
+				       .tp = t->base.mesh->dev[LWM_TP] };
 }
 
 /* Device memory that the plan or the choice of offload goes by. */
@@ -151,9 +154,10 @@ static void size_plan(struct lwm_nt *t, const struct lwm_llama_run *how, int64_t
 	bool host = lk_dev_is_host(t->base.dev) && !s->plan_gib;
 	struct lk_dev *dev = host ? t->base.dev : NULL;
 	struct lwm_llama_run run = *how;
-	int sp = t->base.mesh->dim[LWM_SP];
-	t->base.own_bytes = lwm_llama_own(t->base.dev, &t->cfg, &run, t->base.mesh->dim[LWM_TP]);
+	int sp = t->base.mesh->dim[LWM_SP], tp = t->base.mesh->dim[LWM_TP];
+	t->base.own_bytes = lwm_llama_own(t->base.dev, &t->cfg, &run, tp);
 	t->base.array_bytes = lwm_llama_arrays(&run, sp) + t->cut.local * LWM_NT_SHARE_BYTES + batch_bytes(t);
+	t->base.array_bytes += lwm_comm_work(tp, t->cut.local * t->cfg.dim); /* where tp ranks add up what is of these tokens */
 	run.offload = false;
 	t->base.longest = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
 	if (host)

@@ -69,17 +69,18 @@ static void take_shares_of_all(struct lwm_nt *t, const struct lwm_batch *b)
 	}
 }
 
-/* The next microbatch, and of it this rank's share: of one without tokens padding, where ranks share weights. A rank that fails
- * must not leave the others waiting in the ring, or for its weights. */
+/* The next microbatch, and of it this rank's share: of one without tokens padding. A rank that fails
+ * must not leave the others waiting in the ring, in a layer, or for its weights. */
 static int next_share(struct lwm_nt *t, struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_supply *w, struct lwm_batch **b,
 		      struct lwm_err *e)
 {
 	int rc = lwm_loader_get(l, step, micro, b, e);
-	if (rc == 0 && ((*b)->tokens_n || w->shared))
+	if (rc == 0)
 		rc = take_share(t, *b, e);
-	if (rc == 0 && ((*b)->tokens_n || w->shared) && t->ring_pos)
+	if (rc == 0 && t->ring_pos)
 		take_shares_of_all(t, *b);
-	return lwm_supply_agree(w, lwm_agree(t->base.mesh->comm[LWM_SP], rc, e), e);
+	rc = lwm_agree(t->base.mesh->comm[LWM_SP], rc, e);
+	return lwm_supply_agree(w, lwm_agree(t->base.mesh->comm[LWM_TP], rc, e), e);
 }
 
 /* Pairs of tokens that see each other: the segments of a row are runs, and each token sees those before it and itself. */
@@ -116,6 +117,7 @@ static void add_stats(double *sums, const struct lwm_batch *b, const struct lwm_
 /* Ranks that share weights go through them together: one without rows goes through them with padding. */
 static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, struct lwm_supply *w, double *sums, struct lwm_err *e)
 {
+	const struct lwm_mesh *m = t->base.mesh;
 	int64_t micros = lwm_loader_micros(l);
 	for (int64_t i = 0; i < micros; i++) {
 		struct lwm_llama_stats st = { 0 };
@@ -127,10 +129,11 @@ static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, str
 		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos, t->ring_seg,
 					      t->ring_pos };
 		int rc = lwm_llama_step(t->net, &in, w, &st, e);
-		if (rc < 0 && t->base.mesh->dim[LWM_SP] > 1 && !w->shared)
+		if (rc < 0 && m->dim[LWM_SP] * m->dim[LWM_TP] > 1 && !w->shared)
 			e->who = LWM_ERR_ALONE; /* the ring waits for this rank */
 		LWM_TRY(rc);
-		add_stats(sums, b, &st, t->base.mesh->coord[LWM_SP] == 0);
+		if (m->coord[LWM_TP] == 0) /* ranks that share the model have the same tokens, and the same sums */
+			add_stats(sums, b, &st, m->coord[LWM_SP] == 0);
 	}
 	return 0;
 }

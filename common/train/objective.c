@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "common/tensor/range.h"
+
 int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_type *type, const struct lwm_stage *s,
 		       const struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e)
 {
@@ -12,11 +14,18 @@ int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_ty
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
 	*o = (struct lwm_objective){ .type = type, .stage = s, .mesh = m, .dev = dev };
 	int rc = type->open(o, e);
+	if (rc == 0)
+		rc = lwm_objective_localize(o, e);
 	if (rc < 0)
 		lwm_objective_free(o);
 	else
 		*out = o;
 	return rc;
+}
+
+int lwm_objective_localize(struct lwm_objective *o, struct lwm_err *e)
+{
+	return o->local.n ? 0 : lwm_tensors_local(&o->local, &o->tensors, o->mesh->dim[LWM_TP], e);
 }
 
 void lwm_objective_free(struct lwm_objective *o)
@@ -25,6 +34,7 @@ void lwm_objective_free(struct lwm_objective *o)
 		return;
 	o->type->close(o);
 	lwm_tensors_release(&o->tensors);
+	lwm_tensors_release(&o->local);
 	json_decref(o->config);
 	free(o);
 }

@@ -74,7 +74,8 @@ struct lwm_objective {
 	const struct lwm_mesh *mesh;
 	struct lk_dev *dev;
 	int dtype;             /* of the compute weights */
-	struct lwm_tensors tensors; /* of the weights; the flat vector is tensors.total long */
+	struct lwm_tensors tensors; /* of the weights, whole */
+	struct lwm_tensors local;   /* what each tensor-parallel rank has of them (range.h): its flat vector is local.total long */
 	json_t *config;        /* what config.json of the merged model holds */
 	const char *tokenizer_hash; /* of the one that the data were made with; "": none */
 	char data[33];         /* hash of the training data's content, known at the latest after attach; "" unknown */
@@ -94,6 +95,9 @@ struct lwm_objective {
 int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_type *type, const struct lwm_stage *s,
 		       const struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e);
 void lwm_objective_free(struct lwm_objective *o); /* NULL is fine */
+/* Makes o->local of o->tensors, unless it is there. For objectives that need it while they are opened; else lwm_objective_open does
+ * it. -LWM_ECONFIG: the mesh's tp cannot cut them. */
+int lwm_objective_localize(struct lwm_objective *o, struct lwm_err *e);
 /* rc, or while planning 0 for an input that does not exist (-LWM_ENOINPUT): o->absent keeps the first, and sizes are worked out
  * without it. */
 int lwm_objective_absent(struct lwm_objective *o, int rc, struct lwm_err *e);

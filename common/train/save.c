@@ -9,25 +9,32 @@
 
 #include "common/base/json.h"
 #include "common/base/log.h"
-#include "common/tensor/cut.h"
+#include "common/train/own.h"
 #include "common/train/settings_record.h"
 #include "common/train/share.h"
 #include "common/train/start.h"
 
-/* Those of a rank; host NULL: without their values. */
-static int64_t slices_of(const struct lwm_objective *o, const struct lwm_cut *cut, float *const host[], struct lwm_ckpt_slice *out)
+/* Those that a rank writes, at most LWM_RUNS of a tensor; host NULL: without their values. */
+static int64_t slices_of(const struct lwm_own *own, float *const host[], struct lwm_ckpt_slice *out)
 {
-	int64_t n = 0, from, len, at;
-	for (int64_t i = 0; i < o->tensors.n; i++) {
-		const struct lwm_tensor *t = &o->tensors.list[i];
-		if (!lwm_cut_own(cut, t, &from, &len, &at))
-			continue;
-		out[n] = (struct lwm_ckpt_slice){ .tensor = i, .offset = from - t->offset, .run = len, .count = 1 };
-		for (int g = 0; host && g < LWM_CKPT_TRAINED; g++)
-			out[n].data[g] = host[g] + at;
-		n++;
+	struct lwm_run run[LWM_RUNS];
+	int64_t n = 0, at;
+	for (int64_t i = 0; i < own->whole->n; i++) {
+		int runs = lwm_own_speaks(own, i) ? lwm_own_runs(own, i, run, &at) : 0;
+		for (int k = 0; k < runs; k++) {
+			out[n] = (struct lwm_ckpt_slice){ i, run[k].offset, run[k].run, run[k].count, run[k].stride, { NULL } };
+			for (int g = 0; host && g < LWM_CKPT_TRAINED; g++)
+				out[n].data[g] = host[g] + at;
+			at += run[k].run * run[k].count;
+			n++;
+		}
 	}
 	return n;
+}
+
+static struct lwm_own own_here(const struct lwm_objective *o, const struct lwm_weights *w)
+{
+	return lwm_own_of(o, &w->cut, lwm_comm_rank(w->ranks));
 }
 
 /* What a checkpoint calls a vector of the optimizer's. */
@@ -53,7 +60,8 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 		      struct lwm_err *e)
 {
 	float *host[LWM_CKPT_TRAINED] = { 0 }, *own[LWM_CKPT_TRAINED] = { 0 };
-	struct lwm_ckpt_slice *slice = calloc((size_t)o->tensors.n, sizeof *slice);
+	struct lwm_ckpt_slice *slice = calloc((size_t)o->tensors.n * LWM_RUNS, sizeof *slice);
+	struct lwm_own mine = own_here(o, w);
 	int rc = slice ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
 	for (int g = 0; rc == 0 && g < LWM_CKPT_TRAINED; g++) {
 		rc = on_host(w, (enum lwm_ckpt_group)g, &host[g], &own[g], e);
@@ -65,7 +73,7 @@ static int write_part(const struct lwm_objective *o, struct lwm_weights *w, cons
 					    .rank = lwm_comm_rank(w->ranks),
 					    .tensors = &o->tensors,
 					    .slice = slice,
-					    .nslice = slices_of(o, &w->cut, host, slice),
+					    .nslice = slices_of(&mine, host, slice),
 					    .groups = LWM_CKPT_TRAINED_ALL };
 		rc = lwm_ckpt_write_part(&out, part, e);
 	}
@@ -110,8 +118,8 @@ static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const st
 	if (!all)
 		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
 	for (int r = 0; all && r < n; r++) {
-		struct lwm_cut theirs = lwm_cut_of(cut, r);
-		int64_t have = slices_of(o, &theirs, NULL, all + k);
+		struct lwm_own theirs = lwm_own_of(o, cut, r);
+		int64_t have = slices_of(&theirs, NULL, all + k);
 		LWM_BUG_ON(have != parts[r].nslice);
 		k += have;
 	}
@@ -171,10 +179,25 @@ out:
 
 /* ---- back in ---- */
 
+/* A tensor of a checkpoint. */
+struct stored {
+	struct lwm_ckpt *c;
+	enum lwm_ckpt_group g;
+	int64_t index;
+};
+
+static int read_stored(void *ctx, int64_t offset, int64_t n, float *out, struct lwm_err *e)
+{
+	const struct stored *s = ctx;
+	return lwm_ckpt_read(s->c, s->g, s->index, offset, n, out, e);
+}
+
 static int read_slice(const struct lwm_objective *o, const struct lwm_weights *w, struct lwm_ckpt *c, enum lwm_ckpt_group g,
 		      float *host, struct lwm_err *e)
 {
-	int64_t from, n, at;
+	struct lwm_own own = own_here(o, w);
+	struct lwm_run run[LWM_RUNS];
+	int64_t at = 0;
 	memset(host, 0, (size_t)w->cut.count * sizeof *host);
 	for (int64_t i = 0; i < o->tensors.n; i++) {
 		const struct lwm_tensor *t = &o->tensors.list[i];
@@ -182,8 +205,9 @@ static int read_slice(const struct lwm_objective *o, const struct lwm_weights *w
 		if (k < 0 || lwm_ckpt_size(c, k) != t->count)
 			return lwm_fail(e, LWM_ECONFIG, "tensor '%s' of %" PRId64 " values is not in the checkpoint so", t->name,
 					t->count);
-		if (lwm_cut_own(&w->cut, t, &from, &n, &at))
-			LWM_TRY(lwm_ckpt_read(c, g, k, from - t->offset, n, host + at, e));
+		struct stored from = { c, g, k };
+		int runs = lwm_own_runs(&own, i, run, &at);
+		LWM_TRY(lwm_own_read(run, runs, read_stored, &from, host + at, e));
 	}
 	return 0;
 }
@@ -330,26 +354,32 @@ int lwm_stage_settle(const struct lwm_stage *s, const struct lwm_resumed *found,
 }
 
 /* The own piece of random weights; zeros where there are none. */
-static void draw_weights(const struct lwm_objective *o, const struct lwm_cut *cut, float *host)
+static void draw_weights(const struct lwm_own *own, uint64_t seed, float *host)
 {
-	int64_t from, n, at;
-	memset(host, 0, (size_t)cut->count * sizeof *host);
-	for (int64_t g = 0; g < cut->n; g++)
-		if (lwm_cut_own_group(cut, g, &from, &n, &at))
-			lwm_tensors_init(&o->tensors, (uint64_t)o->stage->seed, from, n, host + at);
+	struct lwm_run run[LWM_RUNS];
+	int64_t at = 0;
+	memset(host, 0, (size_t)own->cut.count * sizeof *host);
+	for (int64_t i = 0; i < own->whole->n; i++) {
+		int runs = lwm_own_runs(own, i, run, &at);
+		for (int k = 0; k < runs; k++)
+			for (int64_t j = 0; j < run[k].count; j++, at += run[k].run)
+				lwm_tensors_init(own->whole, seed, own->whole->list[i].offset + run[k].offset + j * run[k].stride,
+						 run[k].run, host + at);
+	}
 }
 
 int lwm_stage_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
 {
+	struct lwm_own mine = own_here(o, w);
 	struct lwm_start from;
 	float *host, *own;
 	LWM_TRY(lwm_start_parse(&from, o->stage->start_from, e)); /* the same on every rank */
 	int rc = on_host(w, LWM_CKPT_PARAMS, &host, &own, e);
 	if (rc == 0)
-		draw_weights(o, &w->cut, host);
+		draw_weights(&mine, (uint64_t)o->stage->seed, host);
 	rc = lwm_agree(w->ranks, rc, e);
 	if (rc == 0 && from.source)
-		rc = lwm_start_read(w->ranks, &from, o->stage->older_ok, o->tokenizer_hash, &o->tensors, &w->cut, host, e);
+		rc = lwm_start_read(w->ranks, &from, o->stage->older_ok, o->tokenizer_hash, &mine, host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e);
 	free(own);

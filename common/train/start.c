@@ -60,19 +60,33 @@ int lwm_start_look(const struct lwm_start *from, bool older_ok, const char *toke
 	return rc;
 }
 
-int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool older_ok, const char *tokenizer,
-		   const struct lwm_tensors *t, const struct lwm_cut *cut, float *host_out, struct lwm_err *e)
+/* A tensor of the source. */
+struct sought {
+	struct lwm_source *s;
+	const struct lwm_tensor *t;
+	bool may_lack;
+};
+
+static int read_sought(void *ctx, int64_t offset, int64_t n, float *out, struct lwm_err *e)
 {
+	const struct sought *q = ctx;
+	return lwm_source_read(q->s, q->t, q->may_lack, offset, n, out, e);
+}
+
+int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool older_ok, const char *tokenizer,
+		   const struct lwm_own *own, float *host_out, struct lwm_err *e)
+{
+	const struct lwm_tensors *t = own->whole;
+	struct lwm_run run[LWM_RUNS];
 	struct lwm_source s;
+	int64_t at = 0;
 	int rc = open_shared(&s, comm, from->source, older_ok, e);
 	if (rc == 0)
 		rc = belongs(&s, tokenizer, t, e);
 	for (int64_t i = 0; rc == 0 && i < t->n; i++) {
-		const struct lwm_tensor *q = &t->list[i];
-		int64_t first, n, at;
-		if (lwm_cut_own(cut, q, &first, &n, &at))
-			rc = lwm_source_read(&s, q, from->may_lack_vision && q->modality == LWM_VISION, first - q->offset, n,
-					     host_out + at, e);
+		struct sought q = { &s, &t->list[i], from->may_lack_vision && t->list[i].modality == LWM_VISION };
+		int runs = lwm_own_runs(own, i, run, &at);
+		rc = lwm_own_read(run, runs, read_sought, &q, host_out + at, e);
 	}
 	lwm_source_close(&s);
 	return rc;

@@ -8,7 +8,7 @@
 #define LWM_TRAIN_START_H
 
 #include "common/comm/comm.h"
-#include "common/tensor/cut.h"
+#include "common/train/own.h"
 
 struct lwm_start {
 	const char *source;   /* "checkpoint:ROOT", "checkpoint:ROOT/step_N" or "model:DIR"; NULL: random weights */
@@ -17,12 +17,12 @@ struct lwm_start {
 /* Looks at no file. The text is borrowed. -LWM_EUSAGE. */
 int lwm_start_parse(struct lwm_start *out, const char *text, struct lwm_err *e);
 
-/* from->source is not NULL. Values of the tensors t that this rank owns by the cut go to host_out, host memory of cut->count
- * floats. older_ok: as in lwm_ckpt_latest. tokenizer: hash of the one the data were made with, NULL or "": none; a source that
- * records another one is -LWM_ECONFIG naming both, as is one with a tensor that is not among t. COLLECTIVE while the source is
- * opened (share.h); a failure after that is known to this rank only. */
+/* from->source is not NULL. Values that this rank owns go to host_out, host memory of own->cut.count floats. older_ok: as in
+ * lwm_ckpt_latest. tokenizer: hash of the one the data were made with, NULL or "": none; a source that records another one is
+ * -LWM_ECONFIG naming both, as is one with a tensor that is not among own->whole. COLLECTIVE while the source is opened (share.h); a
+ * failure after that is known to this rank only. */
 int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool older_ok, const char *tokenizer,
-		   const struct lwm_tensors *t, const struct lwm_cut *cut, float *host_out, struct lwm_err *e);
+		   const struct lwm_own *own, float *host_out, struct lwm_err *e);
 
 /* What lwm_start_read finds out before it reads: does it exist, and is it of this kind? Its bytes are not read. Local. */
 int lwm_start_look(const struct lwm_start *from, bool older_ok, const char *tokenizer, const struct lwm_tensors *t,

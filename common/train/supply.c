@@ -24,7 +24,7 @@ int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, 
 {
 	int ranks = lwm_mesh_ranks(o->mesh, LWM_GRAD), shards = lwm_stage_shards(o) ? lwm_mesh_ranks(o->mesh, LWM_SHARD) : 1;
 
-	LWM_TRY(lwm_cut_new(cut, &o->tensors, shards, ranks / shards, e));
+	LWM_TRY(lwm_cut_new(cut, &o->local, shards, ranks / shards, e));
 	*cut = lwm_cut_of(cut, rank);
 	return 0;
 }
@@ -35,7 +35,7 @@ struct lwm_stage_room lwm_stage_room(const struct lwm_objective *o, const struct
 	struct lwm_stage_room y = { lwm_weights_bytes(c, o->dtype), lwm_comm_work(c->replicas, c->local) };
 
 	if (c->shards > 1) {
-		y.weights += lwm_fsdp_bytes(&o->tensors, c, o->dtype, &how);
+		y.weights += lwm_fsdp_bytes(&o->local, c, o->dtype, &how);
 		y.work += lwm_comm_work(c->shards, lwm_cut_largest(c));
 	}
 	return y;
@@ -54,14 +54,16 @@ static int make_supply(struct lwm_stage_supply *s, const struct lwm_objective *o
 {
 	struct lwm_devcomm *replicas = m->dev[s->cut.shards == 1 ? LWM_GRAD : LWM_DP];
 	struct lwm_fsdp_how how = how_of(o);
+	struct lwm_norm_share share = { &o->tensors, &o->local, m->dim[LWM_TP], m->coord[LWM_TP] };
 
-	LWM_TRY(lwm_weights_new(&s->w, o->dev, o->dtype, &s->cut, replicas, m->comm[LWM_GRAD], e));
+	LWM_TRY(lwm_weights_new(&s->w, o->dev, o->dtype, &s->cut, replicas, m->world, e));
+	s->w.share = share;
 	if (s->cut.shards == 1) {
 		s->flat = lwm_flat_weights_of(s->w.compute, o->dtype, s->w.grad);
 		s->supply = &s->flat.base;
 		return 0;
 	}
-	LWM_TRY(lwm_fsdp_new(&s->fsdp, o->dev, o->dtype, &o->tensors, &s->cut, s->w.compute, s->w.grad, m->dev[LWM_SHARD], &how,
+	LWM_TRY(lwm_fsdp_new(&s->fsdp, o->dev, o->dtype, &o->local, &s->cut, s->w.compute, s->w.grad, m->dev[LWM_SHARD], &how,
 			      e));
 	s->supply = lwm_fsdp_supply(s->fsdp);
 	return 0;

@@ -58,6 +58,10 @@ compare() {
 	tokens fsdp2 2 64 128 --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
 	tokens fsdp2-step 2 64 512 --micro-rows 2 --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
 	tokens fsdp2-micro 2 64 512 --micro-rows 2 --scatter microbatch --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
+	ok lwm-tokenizer-train -q --vocab 320 -o t.model words.txt # bytes are 259 ids, which 2 ranks cannot share
+	ok lwm-tokenize -q -t t.model --split-lines 20 -o shared.h5 words.txt
+	ok lwm-pack -q -n 2048 -o rows2048.h5 shared.h5
+	tokens tp2 2 2048 8192 --micro-rows 4 --mesh-dim 1,1,2,1 --dim 192 --ffn 512 --layers 6 --heads 6
 	compare vqgan-dp2 2 --mesh-dim 2,1,1,1 --objective reconstruction --model tiny --data clips --batch-frames 24 --resolution 64 \
 		--probe-frames 16
 }

@@ -581,6 +581,43 @@ flip() { # flip FILE OFFSET: one bit
 	ok train -o sp --steps 7 # and one rank goes on from two
 }
 
+@test "ranks that share the model: losses of one rank, resumed on other meshes and back, and merged" {
+	need_mpi
+	tp() { ok mpirun -n "$1" --oversubscribe lwm-train-stage "${tiny[@]}" -o "$2" --mesh-dim "$3" --steps 6 "${@:4}"; }
+	code 78 mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o no --mesh-dim 1,1,2,1
+	err_has 'model: the text vocabulary, 259, cannot be divided over 2 tensor-parallel ranks'
+	ok lwm-tokenizer-train -q --vocab 320 -o t.model "$BATS_FILE_TMPDIR/words.txt"
+	ok lwm-tokenize -q -t t.model --split-lines 20 -o docs.h5 "$BATS_FILE_TMPDIR/words.txt"
+	ok lwm-pack -q -n 64 -o rows.h5 docs.h5
+	tiny+=(--data rows.h5)
+	for i in "${!tiny[@]}"; do # those rows alone
+		[ "${tiny[i]}" != "$rows" ] || unset "tiny[i]" "tiny[i-1]"
+	done
+	ok train -o one --steps 6
+	tp 2 tp 1,1,2,1
+	[[ $stderr != *'key heads'* ]]
+	losses_near one tp 6
+	tp 4 both 1,1,2,2
+	losses_near one both 6
+	tp 4 shared 1,1,4,1 # 2 key heads
+	[ "$(grep -c 'fewer key heads (2) than tensor-parallel ranks (4): each is held, and computed, by 2 of them' <<<"$stderr")" = 1 ]
+	losses_near one shared 6
+	tp 4 cut 1,2,2,1
+	err_has 'weights and gradients are cut over 2 ranks'
+	losses_near one cut 6
+	code 75 mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o moved --mesh-dim 1,1,2,1 --steps 6 --stop-after 2
+	code 75 train -o moved --steps 6 --stop-after 1
+	code 75 mpirun -n 4 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o moved --mesh-dim 1,2,2,1 --steps 6 --stop-after 1
+	tp 4 moved 1,1,4,1
+	losses_near one moved 6
+	for i in one tp both shared cut moved; do
+		ok lwm-merge-ckpt -q "$i" -o "model-$i" --verify
+	done
+	tp 2 started 1,1,2,1 --start-from model:model-one --stop-after 1 || [ "$status" = 75 ]
+	code 78 mpirun -n 3 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o no --mesh-dim 1,1,3,1
+	err_has 'model: heads, 4, cannot be divided over 3 tensor-parallel ranks'
+}
+
 @test "weights cut over ranks: losses of one rank, resumed on other meshes and back, and merged" {
 	need_mpi
 	fsdp() { ok mpirun -n "$1" --oversubscribe lwm-train-stage "${tiny[@]}" -o "$2" --mesh-dim "$3" "${@:4}"; }

@@ -6,12 +6,13 @@ load ../lib
 	for f in pipelines/*.yaml; do
 		ok lwm-run --check "$f"
 	done
+	ok lwm-run --check pipelines/text.yaml --set stages.train_1m.args.mesh-dim=1,-1,16,4 # as published
 	# and what would not is named, before anything starts
 	for how in --check --plan '--slurm --print' ''; do
 		# shellcheck disable=SC2086
-		code 78 lwm-run $how pipelines/text.yaml --set out="$BATS_TEST_TMPDIR/out" --set stages.train_1m.args.mesh-dim=1,-1,16,4
+		code 78 lwm-run $how pipelines/text.yaml --set out="$BATS_TEST_TMPDIR/out" --set stages.train_1m.args.mesh-dim=1,-1,64,1
 		err_has 'pipelines/text.yaml:'
-		err_has "stage train_1m: lwm-train-stage: mesh_dim '1,-1,16,4': tensor parallelism (tp > 1) is not available"
+		err_has "stage train_1m: lwm-train-stage: model: heads, 32, cannot be divided over 64 tensor-parallel ranks"
 	done
 	code 78 lwm-run --check --ranks 96 pipelines/text.yaml
 	err_has "stage train_32k: lwm-train-stage: 128 rows a step do not divide among 48 data ranks"

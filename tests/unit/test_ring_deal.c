@@ -290,6 +290,7 @@ static void deals_that_are_known(void **state)
 		{ { 64, 64, 64, 64 }, 2, 0, { 128, 0 }, { 128, 0 } },       /* two each */
 		{ { 512 }, 4, 0, { 0, 448 }, { 64, 64 } },                  /* zigzag */
 		{ { 512 }, 4, 3, { 192, 0 }, { 128, 0 } },
+		{ { -512 }, 4, 1, { 256, 0 }, { 128, 0 } },                 /* nothing but padding */
 		{ { 256, -256 }, 2, 0, { 181, 0 }, { 256, 0 } },            /* the last 75 tokens have half the pairs */
 	};
 	(void)state;

@@ -274,6 +274,61 @@ static void logits_are_whole_on_every_rank(void **state)
 		fail_msg("%s", e.msg);
 }
 
+/* ---- bytes: what common/train/README.md says of them ---- */
+
+static int64_t bytes_of(const struct lwm_llama_cfg *c, const struct tp_case *k, int64_t n, int64_t t, int64_t counted)
+{
+	int64_t d = c->dim, l = c->layers, r = k->recompute, shared = 2 * d * l + d;
+
+	if (c->kv_heads < n)
+		shared += 2 * c->kv_heads * lwm_llama_head_dim(c) * d * l;
+	return (n - 1) * t / n * d * 4 * (l * (6 + r) + 2) + (n - 1) * t / n * d * 4 * (l * (4 + r) + 2) + (n - 1) * 16 * counted +
+	       (n - 1) * 8 * shared / n + (n - 1) * 16;
+}
+
+static int run_bytes(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	const struct job *j = arg;
+	struct world x;
+	int rc;
+
+	LWM_TRY(world_new(&x, c, j->dev, j->tp, e));
+	for (int i = 0; i < 3; i++) {
+		struct lwm_llama_cfg cfg = model_of(&cases[i]);
+		struct batch b = ring_batch(&cfg, &ring_cases[1]);
+		struct lwm_llama_run run = run_of(&x, &cases[i], b.b.n);
+		struct lwm_llama_stats st;
+		int64_t total, want;
+		float *w = weights_new(&cfg, &total), *g = malloc((size_t)total * 4);
+		uint64_t before = lwm_comm_sent(x.mesh.comm[LWM_TP]), sent;
+
+		rc = step_part(&x, &cfg, &run, &b, w, g, total, &st, e);
+		sent = lwm_comm_sent(x.mesh.comm[LWM_TP]) - before;
+		want = bytes_of(&cfg, &cases[i], x.tp, b.b.n, st.tokens[LWM_TEXT] + st.tokens[LWM_VISION]);
+		free(w);
+		free(g);
+		batch_free(&b);
+		LWM_TRY(rc);
+		if ((int64_t)sent != want)
+			return lwm_fail(e, LWM_ENO, "%s, tp %d: %lld bytes, expected %lld", cases[i].name, x.tp, (long long)sent,
+					(long long)want);
+	}
+	world_free(&x);
+	return 0;
+}
+
+static void bytes_are_what_the_formula_says(void **state)
+{
+	(void)state;
+	for (int tp = 2; tp <= 8; tp *= 2) {
+		struct job j = { "cpu", tp };
+		struct lwm_err e = { 0 };
+
+		if (lwm_comm_threads(tp, run_bytes, &j, &e))
+			fail_msg("%s", e.msg);
+	}
+}
+
 /* ---- memory ---- */
 
 static _Thread_local int64_t allocated;
@@ -468,7 +523,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(two_ranks_share_the_model),      cmocka_unit_test(four_ranks_share_the_model),
 		cmocka_unit_test(eight_ranks_share_the_model),    cmocka_unit_test(with_a_ring),
-		cmocka_unit_test(logits_are_whole_on_every_rank), cmocka_unit_test(memory_is_what_the_plan_says),
+		cmocka_unit_test(logits_are_whole_on_every_rank), cmocka_unit_test(bytes_are_what_the_formula_says),
+		cmocka_unit_test(memory_is_what_the_plan_says),
 		cmocka_unit_test(memory_shrinks_with_tp),         cmocka_unit_test(what_cannot_be_divided_is_refused),
 		cmocka_unit_test(a_rank_that_fails_takes_all_along),
 	};

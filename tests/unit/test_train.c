@@ -206,8 +206,14 @@ static void test_refusals(void **state)
 	refused(&s, 3, LWM_ECONFIG, "multiple of 3 for a balanced ring");
 	lwm_next_token_of(&s)->ring_layout = LWM_RING_ZIGZAG;
 	refused(&s, 3, LWM_ECONFIG, "multiple of 6 for a zigzag ring");
-	s.mesh_dim = "1,1,2,1";
-	refused(&s, 2, LWM_ECONFIG, "tensor parallelism");
+	s.mesh_dim = "1,1,3,1";
+	refused(&s, 3, LWM_ECONFIG, "heads, 4, cannot be divided over 3 tensor-parallel ranks");
+	lwm_next_token_of(&s)->heads = lwm_next_token_of(&s)->kv_heads = 3;
+	lwm_next_token_of(&s)->dim = 36;
+	refused(&s, 3, LWM_ECONFIG, "128 tokens of a sequence rank cannot be divided over 3 tensor-parallel ranks");
+	lwm_next_token_of(&s)->heads = 4;
+	lwm_next_token_of(&s)->kv_heads = 2;
+	lwm_next_token_of(&s)->dim = 32;
 	s.mesh_dim = "1,1,1,1";
 	lwm_next_token_of(&s)->vocab = 100;
 	refused(&s, 1, LWM_ECONFIG, "vocabulary of 40");
