@@ -1,5 +1,5 @@
 /* test_train_tp.c - stages whose ranks share the model (threads), alone and with every other axis, are trained as on one rank:
- * losses, weights and moments; and a checkpoint of any such mesh continues on any other. */
+ * losses, gradient norms, weights and moments; and a checkpoint of any such mesh continues on any other. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,9 +50,9 @@ static void train_once(struct lwm_stage *s, int ranks, int64_t stop_after)
 	assert_int_equal(rc, stop_after ? -LWM_ESAVED : 0);
 }
 
-/* Of a folder: the losses, and the weights and moments of its last checkpoint. */
+/* Of a folder: losses, gradient norms and tokens of its steps, and the weights and moments of its last checkpoint. */
 struct trained {
-	double loss[STEPS];
+	double loss[STEPS], norm[STEPS], tokens[STEPS];
 	struct probe last;
 };
 
@@ -61,7 +61,14 @@ static struct trained read_run(const char *out)
 	struct lwm_err e = { 0 };
 	struct trained y;
 
+	json_t *steps = probe_events(out, "step");
+
 	assert_int_equal(fx_losses(out, y.loss, STEPS), STEPS);
+	for (size_t k = 0; k < STEPS; k++) {
+		y.norm[k] = probe_number(steps, k, "grad_norm");
+		y.tokens[k] = probe_number(steps, k, "tokens");
+	}
+	json_decref(steps);
 	must(probe_step(&y.last, out, STEPS, &e), &e);
 	return y;
 }
@@ -82,6 +89,10 @@ static void compare_runs(const char *name, const struct trained *got, const stru
 	for (int k = 0; k < STEPS; k++)
 		if (!(fabs(got->loss[k] - want->loss[k]) <= 2e-5 * fabs(want->loss[k])))
 			fail_msg("%s, step %d: loss %.9g, on one rank %.9g", name, k, got->loss[k], want->loss[k]);
+	for (int k = 0; k < STEPS; k++)
+		if (!(fabs(got->norm[k] - want->norm[k]) <= 1e-4 * want->norm[k]) || got->tokens[k] != want->tokens[k])
+			fail_msg("%s, step %d: gradient norm %.9g of %g tokens, on one rank %.9g of %g", name, k, got->norm[k],
+				 got->tokens[k], want->norm[k], want->tokens[k]);
 	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
 		if (!(far(got->last.v[g], want->last.v[g], want->last.n) < 2e-4))
 			fail_msg("%s: %s differ by %g", name, lwm_ckpt_group_names[g],
