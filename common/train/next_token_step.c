@@ -69,10 +69,10 @@ static void take_shares_of_all(struct lwm_nt *t, const struct lwm_batch *b)
 	}
 }
 
-/* The next microbatch, and of it this rank's share: of one without tokens padding. A rank that fails
- * must not leave the others waiting in the ring, in a layer, or for its weights. */
-static int next_share(struct lwm_nt *t, struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_supply *w, struct lwm_batch **b,
-		      struct lwm_err *e)
+/* The next microbatch, and of it this rank's share: of one without tokens padding. A rank that fails must not leave the others
+ * waiting in the ring, in a layer, or for its weights. */
+static int next_share(struct lwm_nt *t, struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_supply *w,
+		      struct lwm_batch **b, struct lwm_err *e)
 {
 	int rc = lwm_loader_get(l, step, micro, b, e);
 	if (rc == 0)

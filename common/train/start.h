@@ -19,8 +19,8 @@ int lwm_start_parse(struct lwm_start *out, const char *text, struct lwm_err *e);
 
 /* from->source is not NULL. Values that this rank owns go to host_out, host memory of own->cut.count floats. older_ok: as in
  * lwm_ckpt_latest. tokenizer: hash of the one the data were made with, NULL or "": none; a source that records another one is
- * -LWM_ECONFIG naming both, as is one with a tensor that is not among own->whole. COLLECTIVE while the source is opened (share.h); a
- * failure after that is known to this rank only. */
+ * -LWM_ECONFIG naming both, as is one with a tensor that is not among own->whole. COLLECTIVE while the source is opened (share.h);
+ * a failure after that is known to this rank only. */
 int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool older_ok, const char *tokenizer,
 		   const struct lwm_own *own, float *host_out, struct lwm_err *e);
 

@@ -13,7 +13,8 @@ static int device_memory(struct lwm_comm *world, const char *device, const char 
 	return rc < 0;
 }
 
-/* A large message to rank 0, which calls nothing until its sender says by a file that it is rid of it: MPI has to be asked beside. */
+/* A large message to rank 0, which calls nothing until its sender says by a file that it is rid of it: MPI has to be asked
+ * beside. */
 static int received_beside(struct lwm_comm *c, struct lwm_err *e)
 {
 	enum { LEN = 3000017 };
