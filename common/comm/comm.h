@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "common/base/err.h"
 
@@ -107,6 +108,22 @@ int lwm_comm_start(struct lwm_comm *c, int to, const void *send, size_t send_byt
 int lwm_comm_finish(struct lwm_comm *c, struct lwm_err *e);
 
 /* ---- agreement ---- */
+
+/* Local. A mark of n 32-bit words for ranks to compare, begun with LWM_COMM_MARK and continued with more words: FNV-1a, a word at a
+ * time. It finds a mix-up, and stands in no file. */
+#define LWM_COMM_MARK 14695981039346656037u
+static inline uint64_t lwm_comm_mark(uint64_t mark, const void *words, int64_t n)
+{
+	const char *p = words;
+
+	for (int64_t i = 0; i < n; i++, p += 4) {
+		uint32_t word;
+
+		memcpy(&word, p, 4);
+		mark = (mark ^ word) * 1099511628211u;
+	}
+	return mark;
+}
 
 /* Everyone gets the most severe rc (the one with the lowest rank when equal) and its sentence, on other ranks as
  * "rank 3: sentence"; e->who tells the one from the others. -LWM_ERANK and a failure that is LWM_ERR_ALONE come back

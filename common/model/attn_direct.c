@@ -73,7 +73,7 @@ static int pack_rows(struct lwm_ring *g, const struct lk_view *k, int q, void *t
 	char *at = to;
 
 	for (int64_t i = g->route.first[q]; i < g->route.first[q + 1]; i++) {
-		const struct lwm_rows *r = &g->route.run[i];
+		const struct lwm_route_run *r = &g->route.run[i];
 		struct lk_view x = lwm_ring_joined(g, k, r->from, r->count);
 		struct lk_view y = lk_view2(at, k->dtype, r->count, lwm_ring_row(g));
 
@@ -89,7 +89,7 @@ static int add_rows(struct lwm_ring *g, const struct lk_view *dk, int q, void *f
 	float *at = from;
 
 	for (int64_t i = g->route.first[q]; i < g->route.first[q + 1]; i++) {
-		const struct lwm_rows *r = &g->route.run[i];
+		const struct lwm_route_run *r = &g->route.run[i];
 		struct lk_view y = lwm_ring_joined(g, dk, r->from, r->count);
 		struct lk_view x = lk_view2(at, LK_F32, r->count, lwm_ring_row(g));
 

@@ -123,20 +123,12 @@ void lwm_attn_ring_tell(struct lwm_attn *a, const int32_t *pos, const int32_t *s
 	g->told_seg = seg;
 }
 
-/* FNV-1a, a token's position and segment at a time. */
-static uint64_t hash_tokens(const int32_t *pos, const int32_t *seg, int64_t n)
-{
-	uint64_t h = 14695981039346656037u;
-
-	for (int64_t i = 0; i < n; i++)
-		h = (h ^ ((uint64_t)(uint32_t)pos[i] << 32 | (uint32_t)seg[i])) * 1099511628211u;
-	return h;
-}
-
 /* Every rank has n tokens, and all were told the same of all of them, or nothing. */
 static int check_alike(struct lwm_ring *g, int64_t n, int rc, struct lwm_err *e)
 {
-	int64_t told = g->told_pos && !rc ? (int64_t)(hash_tokens(g->told_pos, g->told_seg, n * g->ranks) >> 2) : -1;
+	bool tells = g->told_pos && !rc;
+	uint64_t mark = tells ? lwm_comm_mark(LWM_COMM_MARK, g->told_pos, n * g->ranks) : 0;
+	int64_t told = tells ? (int64_t)(lwm_comm_mark(mark, g->told_seg, n * g->ranks) >> 2) : -1;
 	int64_t v[4] = { n, -n, told, -told };
 
 	LWM_TRY(lwm_agree(g->comm, rc, e));
@@ -178,7 +170,7 @@ static int make_seqs(struct lwm_ring *g, const struct held *h, int32_t *room, st
 		if (g->direct && b != g->rank) {
 			rows = 0;
 			for (int64_t i = g->route.first[g->ranks + b]; i < g->route.first[g->ranks + b + 1]; i++) {
-				const struct lwm_rows *r = &g->route.run[i];
+				const struct lwm_route_run *r = &g->route.run[i];
 
 				memcpy(room + rows, pos + r->from, (size_t)r->count * sizeof *pos);
 				memcpy(room + g->n + rows, seg + r->from, (size_t)r->count * sizeof *seg);

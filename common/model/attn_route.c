@@ -119,14 +119,14 @@ static int add_rows(struct lwm_route *r, int64_t from, int64_t count, int64_t st
 	}
 	if (*n == r->run_cap) {
 		int64_t cap = r->run_cap ? 2 * r->run_cap : 64;
-		struct lwm_rows *v = realloc(r->run, (size_t)cap * sizeof *v);
+		struct lwm_route_run *v = realloc(r->run, (size_t)cap * sizeof *v);
 
 		if (!v)
 			return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " runs of keys", cap);
 		r->run = v;
 		r->run_cap = cap;
 	}
-	r->run[(*n)++] = (struct lwm_rows){ from, count };
+	r->run[(*n)++] = (struct lwm_route_run){ from, count };
 	return 0;
 }
 

@@ -17,7 +17,7 @@
 #include "common/base/err.h"
 
 /* Rows from, from + 1, ... of a rank's n. */
-struct lwm_rows {
+struct lwm_route_run {
 	int64_t from, count;
 };
 
@@ -25,7 +25,7 @@ struct lwm_rows {
 struct lwm_route {
 	int ranks, rank;
 	int64_t *seen;        /* (ranks, ranks), by lwm_route_seen */
-	struct lwm_rows *run; /* in rising order for each rank */
+	struct lwm_route_run *run; /* in rising order for each rank */
 	int64_t *first;       /* (2 ranks + 1); of this rank itself none */
 	int64_t run_cap;      /* kept between makes */
 };

@@ -2,7 +2,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "common/base/hash.h"
 #include "common/model/llama_int.h"
 
 void lwm_pass_start(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_supply *w)
@@ -60,16 +59,15 @@ static int agree_outcome(const struct lwm_llama *m, int rc, struct lwm_err *e)
 /* A number that says which batch it is. */
 static int64_t batch_mark(const struct lwm_llama_batch *b)
 {
-	size_t bytes = (size_t)b->n * sizeof *b->tokens;
-	uint64_t h = lwm_hash64(b->tokens, bytes, (uint64_t)b->n);
+	uint64_t mark = lwm_comm_mark(LWM_COMM_MARK ^ (uint64_t)b->n, b->tokens, b->n);
 
-	h = lwm_hash64(b->seg, bytes, h);
-	h = lwm_hash64(b->pos, bytes, h);
+	mark = lwm_comm_mark(mark, b->seg, b->n);
+	mark = lwm_comm_mark(mark, b->pos, b->n);
 	if (b->targets && b->weights) {
-		h = lwm_hash64(b->targets, bytes, h);
-		h = lwm_hash64(b->weights, (size_t)b->n * sizeof *b->weights, h);
+		mark = lwm_comm_mark(mark, b->targets, b->n);
+		mark = lwm_comm_mark(mark, b->weights, b->n);
 	}
-	return (int64_t)(h >> 1);
+	return (int64_t)(mark >> 1);
 }
 
 /* Ranks that share the model compute with one batch: other tokens on one of them would be a wrong model without a sign of it. */

@@ -108,7 +108,7 @@ static void put_command(struct lwm_str *line)
 	free(text);
 }
 
-int lwm_history_begin(struct lwm_history *h, const struct lwm_history_begin *b, struct lwm_err *e)
+int lwm_history_begin(struct lwm_history *h, const struct lwm_history_start *b, struct lwm_err *e)
 {
 	struct lwm_str line = { 0 };
 

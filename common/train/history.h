@@ -36,7 +36,7 @@ struct lwm_history_before {
 	int64_t lost_steps;
 	double lost_seconds, ended;
 };
-struct lwm_history_begin {
+struct lwm_history_start {
 	double began;
 	int64_t step, steps;
 	int ranks;
@@ -49,7 +49,7 @@ double lwm_history_now(void); /* seconds since 1970 */
 struct lwm_history;
 /* -LWM_ECANTCREATE: a link or no regular file is there. */
 int lwm_history_open(struct lwm_history **out, const char *dir, struct lwm_err *e);
-int lwm_history_begin(struct lwm_history *h, const struct lwm_history_begin *b, struct lwm_err *e);
+int lwm_history_begin(struct lwm_history *h, const struct lwm_history_start *b, struct lwm_err *e);
 int lwm_history_saved(struct lwm_history *h, int64_t step, double seconds, struct lwm_err *e);
 /* code: 0 or what the run returns, of either sign. */
 int lwm_history_end(struct lwm_history *h, int64_t step, int code, const char *why, struct lwm_err *e);

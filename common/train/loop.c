@@ -56,7 +56,7 @@ static int open_run(struct run *r, struct lwm_err *e)
 	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_open(&r->o, lwm_objectives[r->s->objective], r->s, &r->mesh, r->dev, e), e));
 	LWM_TRY(lwm_supply_open(&r->w, r->o, &r->mesh, e));
-	int64_t weights = lwm_stage_room(r->o, &r->w.cut).weights;
+	int64_t weights = lwm_stage_room_of(r->o, &r->w.cut).weights;
 	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (%s); a rank: %s of weights and state, %s of activations",
 		r->o->type->kind, lwm_count_text(r->o->tensors.params, params, sizeof params), lwm_comm_size(r->world),
 		lwm_comm_size(r->world) == 1 ? "" : "s", lwm_mesh_words(r->mesh.dim, false, grid),

@@ -94,7 +94,7 @@ static void put_number(struct lwm_str *line, const char *key, double v)
 }
 
 /* The start in both files. */
-static int put_start(struct lwm_metrics *m, int64_t step, const struct lwm_history_begin *begin, struct lwm_err *e)
+static int put_start(struct lwm_metrics *m, int64_t step, const struct lwm_history_start *begin, struct lwm_err *e)
 {
 	const struct lwm_objective *o = m->o;
 	struct lwm_str line = { 0 };
@@ -111,7 +111,7 @@ static int put_start(struct lwm_metrics *m, int64_t step, const struct lwm_histo
 int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const struct lwm_objective *o, int64_t step,
 		     double began, const char *hosts, struct lwm_err *e)
 {
-	struct lwm_history_begin begin = { .began = began, .step = step, .steps = s->steps,
+	struct lwm_history_start begin = { .began = began, .step = step, .steps = s->steps,
 					   .ranks = lwm_comm_size(o->mesh->world), .hosts = hosts };
 	struct lwm_metrics *m = calloc(1, sizeof *m);
 	char *path = lwm_path_join(s->out, "metrics.jsonl");

@@ -181,7 +181,7 @@ int lwm_nt_place(struct lwm_nt *t, struct lwm_err *e)
 	bool gpu = !lk_dev_is_host(t->base.dev) || s->plan_gib;
 	LWM_TRY(room_of(t, &room, e));
 	LWM_TRY(lwm_stage_cut(&cut, &t->base, 0, e));
-	weights = lwm_stage_room(&t->base, &cut).weights;
+	weights = lwm_stage_room_of(&t->base, &cut).weights;
 	lwm_cut_release(&cut);
 	struct lwm_llama_bytes need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp, m->dim[LWM_TP]);
 	t->offload = t->set->offload == LWM_OFFLOAD_TRUE ||

@@ -100,7 +100,7 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
 static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lwm_objective *o, struct lk_dev *dev,
 		      const struct lwm_cut *cut)
 {
-	struct lwm_stage_room room = lwm_stage_room(o, cut);
+	struct lwm_stage_room room = lwm_stage_room_of(o, cut);
 
 	p->weights = room.weights;
 	p->activations = o->memory_bytes;

@@ -29,7 +29,7 @@ int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, 
 	return 0;
 }
 
-struct lwm_stage_room lwm_stage_room(const struct lwm_objective *o, const struct lwm_cut *c)
+struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const struct lwm_cut *c)
 {
 	struct lwm_fsdp_how how = how_of(o);
 	struct lwm_stage_room y = { lwm_weights_bytes(c, o->dtype), lwm_comm_work(c->replicas, c->local) };

@@ -166,7 +166,7 @@ static int read_chunk(struct lwm_mix *m, const struct lwm_mix_chunk *c, struct l
 	LWM_TRY(grow_array(&w->runs, &w->runs_cap, w->nruns + run[n] - run[0], sizeof *w->runs, e));
 	LWM_TRY(lwm_docs_read_many(x->h, n, token, run, w->tokens + w->ntokens, w->runs + w->nruns, e));
 	for (int64_t i = 0; i < n; i++)
-		w->piece[w->n + n + i] = (struct lwm_piece_at){
+		w->piece[w->n + n + i] = (struct lwm_pack_item){
 			.tok = w->ntokens + token[i] - token[0], .len = token[i + 1] - token[i],
 			.run = w->nruns + run[i] - run[0], .nruns = run[i + 1] - run[i], .doc = x->base + c->first + i
 		};
@@ -176,7 +176,7 @@ static int read_chunk(struct lwm_mix *m, const struct lwm_mix_chunk *c, struct l
 }
 
 /* Has any token but the first, up to len, a loss? */
-static bool has_loss(const struct lwm_window *w, const struct lwm_piece_at *p, int64_t len)
+static bool has_loss(const struct lwm_window *w, const struct lwm_pack_item *p, int64_t len)
 {
 	for (int64_t i = 0; i < p->nruns; i++) {
 		const struct lwm_loss_run *r = &w->runs[p->run + i];
@@ -189,7 +189,7 @@ static bool has_loss(const struct lwm_window *w, const struct lwm_piece_at *p, i
 }
 
 /* Puts a document into the window, cut as asked. */
-static int add_document(struct lwm_mix *m, const struct lwm_piece_at *doc, int64_t used, struct lwm_window *w,
+static int add_document(struct lwm_mix *m, const struct lwm_pack_item *doc, int64_t used, struct lwm_window *w,
 			struct lwm_err *e)
 {
 	int64_t seq = m->cfg->seq_length;
@@ -198,7 +198,7 @@ static int add_document(struct lwm_mix *m, const struct lwm_piece_at *doc, int64
 	m->st->docs_truncated += used < doc->len;
 	m->st->tokens_cut += doc->len - used;
 	for (int64_t off = 0; off < used;) {
-		struct lwm_piece_at p = *doc;
+		struct lwm_pack_item p = *doc;
 		p.len = cut && used - off > seq ? seq : used - off;
 		p.tok += off;
 		p.off = off;
@@ -227,7 +227,7 @@ int lwm_mix_next(struct lwm_mix *m, struct lwm_window *w, struct lwm_err *e)
 	if (c->shuffle)
 		k = lwm_rng_permute(c->seed, LWM_RNG_ORDER, stream, s->nchunks, k);
 	n = s->chunk[k].n;
-	struct lwm_piece_at doc[CHUNK_DOCS];
+	struct lwm_pack_item doc[CHUNK_DOCS];
 	LWM_TRY(read_chunk(m, &s->chunk[k], w, e));
 	memcpy(doc, w->piece + w->n + n, (size_t)n * sizeof *doc);
 	stream |= (uint64_t)(k + 1) << 32;
@@ -235,7 +235,7 @@ int lwm_mix_next(struct lwm_mix *m, struct lwm_window *w, struct lwm_err *e)
 	if (c->shuffle)
 		lwm_rng_permutation(c->seed, LWM_RNG_MIX, stream, n, order);
 	for (int64_t i = 0; i < n && s->drawn < s->quota; i++) {
-		const struct lwm_piece_at *d = &doc[c->shuffle ? order[i] : i];
+		const struct lwm_pack_item *d = &doc[c->shuffle ? order[i] : i];
 		int64_t used = used_tokens(c, d->len, false, m->st);
 		s->drawn += used;
 		if (used && c->drop_lossless && !has_loss(w, d, used)) {

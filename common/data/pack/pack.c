@@ -57,7 +57,7 @@ static int push_run(struct row *r, int64_t start, uint8_t loss, struct lwm_err *
 }
 
 /* Copies tokens off .. off+len-1 of a piece after what the row has, with their loss runs. */
-static int push_tokens(struct row *r, const struct lwm_window *w, const struct lwm_piece_at *p, int64_t off,
+static int push_tokens(struct row *r, const struct lwm_window *w, const struct lwm_pack_item *p, int64_t off,
 		       int64_t len, struct lwm_err *e)
 {
 	int64_t a = p->off + off, b = a + len; /* in the document */
@@ -115,7 +115,7 @@ static int emit_row(struct packer *k, const int64_t *item, int64_t n, struct lwm
 {
 	struct row *r = &k->row;
 	for (int64_t i = 0; i < n; i++) {
-		const struct lwm_piece_at *p = &k->w.piece[item[i]];
+		const struct lwm_pack_item *p = &k->w.piece[item[i]];
 		LWM_TRY(push_segment(r, r->n, p->len, p->doc, e));
 		LWM_TRY(push_tokens(r, &k->w, p, 0, p->len, e));
 	}
@@ -127,7 +127,7 @@ static int emit_concat(struct packer *k, bool last, struct lwm_err *e)
 	struct row *r = &k->row;
 	int64_t full = lwm_pack_row_tokens(k->c);
 	for (int64_t i = 0; i < k->w.n; i++) {
-		const struct lwm_piece_at *p = &k->w.piece[i];
+		const struct lwm_pack_item *p = &k->w.piece[i];
 		for (int64_t off = 0, len; off < p->len; off += len) {
 			int64_t room = full - r->n;
 			len = p->len - off < room ? p->len - off : room;
@@ -197,7 +197,7 @@ static bool is_poor(const struct packer *k, int64_t r)
 
 static int by_place(const void *a, const void *b)
 {
-	const struct lwm_piece_at *x = a, *y = b;
+	const struct lwm_pack_item *x = a, *y = b;
 	return x->tok < y->tok ? -1 : x->tok > y->tok;
 }
 
@@ -222,7 +222,7 @@ static int keep_pieces(struct packer *k, struct lwm_err *e)
 	w->runs_cap = runs + 1;
 	runs = 0;
 	for (int64_t i = 0; i < n; i++) {
-		struct lwm_piece_at *p = &w->piece[i];
+		struct lwm_pack_item *p = &w->piece[i];
 		memmove(w->tokens + at, w->tokens + p->tok, (size_t)p->len * sizeof *w->tokens);
 		memcpy(w->runs + runs, old.runs + p->run, (size_t)p->nruns * sizeof *w->runs);
 		p->tok = at;

@@ -18,7 +18,7 @@
 #include "common/io/rowshard.h"
 
 /* A document, or a piece of one, in the window's memory. */
-struct lwm_piece_at {
+struct lwm_pack_item {
 	int64_t tok;          /* its first token in window.tokens */
 	int64_t len;
 	int64_t off;          /* of the piece in its document */
@@ -32,7 +32,7 @@ struct lwm_window {
 	int64_t ntokens, tokens_cap;
 	struct lwm_loss_run *runs;
 	int64_t nruns, runs_cap;
-	struct lwm_piece_at *piece;
+	struct lwm_pack_item *piece;
 	int64_t n, cap;
 };
 
