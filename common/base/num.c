@@ -129,6 +129,16 @@ int lwm_mul3(int64_t a, int64_t b, int64_t c, int64_t *out)
 	return lwm_mul(a, b, &ab) ? -1 : lwm_mul(ab, c, out);
 }
 
+const char *lwm_rate_text(double v, char *buf, size_t size)
+{
+	static const char *const unit[] = { "", "k", "M", "B", "T" };
+	int u = 0;
+	for (; u < 4 && fabs(v) >= 999.5; u++)
+		v /= 1000;
+	snprintf(buf, size, "%.3g%s", v, unit[u]);
+	return buf;
+}
+
 const char *lwm_count_text(int64_t n, char *buf, size_t size)
 {
 	static const char *const unit[] = { "", "K", "M", "G", "T" };
@@ -142,12 +152,7 @@ const char *lwm_count_text(int64_t n, char *buf, size_t size)
 		snprintf(buf, size, "%" PRId64 "%s", v, unit[u]);
 		return buf;
 	}
-	double d = (double)n;
-	for (u = 0; u < 4 && fabs(d) >= 1000; u++)
-		d /= 1000;
-	static const char *const dec[] = { "", "k", "m", "g", "t" };
-	snprintf(buf, size, "%.3g%s", d, dec[u]);
-	return buf;
+	return lwm_rate_text((double)n, buf, size);
 }
 
 const char *lwm_bytes_text(double bytes, char *buf, size_t size)

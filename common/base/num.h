@@ -24,8 +24,10 @@ int lwm_parse_seconds(const char *text, double *out, const char *what, struct lw
 int lwm_mul(int64_t a, int64_t b, int64_t *out);
 int lwm_mul3(int64_t a, int64_t b, int64_t c, int64_t *out);
 
-/* "32K", "1M", "4.2G" for people; buf is returned. Powers of 1024 when exact, else three digits. */
+/* For people; buf is returned. Counts: "32K", "1M", powers of 1024 where they are exact, else as rates: "734k", "6.74B", three digits
+ * and powers of 1000. */
 const char *lwm_count_text(int64_t n, char *buf, size_t size);
+const char *lwm_rate_text(double v, char *buf, size_t size);
 const char *lwm_bytes_text(double bytes, char *buf, size_t size); /* "3.4 GiB" */
 /* Entropy of n kinds that were counted: -sum p log p, in nats; 0 where nothing was counted. */
 double lwm_entropy(const int64_t *count, int64_t n);

@@ -46,18 +46,21 @@ static int read_series(struct series *s, const char *spec, struct lwm_err *e)
 
 static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
 {
-	lwm_str_puts(b, "<table><tr><th>stage</th><th>steps</th><th>seen</th><th>step time, s</th><th>per second</th>"
+	lwm_str_puts(b, "<table><tr><th>stage</th><th>steps</th><th>seen</th><th>step time, s</th><th>rate</th>"
 			"<th>first loss</th><th>last loss</th></tr>\n");
 	for (int64_t i = 0; i < n; i++) {
 		const struct lwm_run_series *v = &s[i].of;
 		int64_t last = v->n - 1;
 		double units = v->n ? v->seen[last] : 0;
+		char text[32];
 		lwm_str_puts(b, "<tr><td>");
 		lwm_html_add_text(b, s[i].name);
-		lwm_str_printf(b, "</td><td>%.0f</td><td>%.4g ", v->n ? v->step[last] : 0, units);
+		lwm_str_printf(b, "</td><td>%.0f</td><td>%s ", v->n ? v->step[last] : 0, lwm_rate_text(units, text, sizeof text));
 		lwm_html_add_text(b, v->unit);
-		lwm_str_printf(b, "%s</td><td>%.1f</td><td>%.4g</td><td>%.4f</td><td>%.4f</td></tr>\n", *v->unit ? "s" : "",
-			       v->total, v->total > 0 ? units / v->total : 0, v->n ? v->loss[0] : NAN, v->n ? v->loss[last] : NAN);
+		lwm_str_printf(b, "</td><td>%.1f</td><td>%s ", v->total,
+			       lwm_rate_text(v->total > 0 ? units / v->total : 0, text, sizeof text));
+		lwm_html_add_text(b, v->unit);
+		lwm_str_printf(b, "/s</td><td>%.4f</td><td>%.4f</td></tr>\n", v->n ? v->loss[0] : NAN, v->n ? v->loss[last] : NAN);
 	}
 	lwm_str_puts(b, "</table>\n");
 }

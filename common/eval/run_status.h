@@ -74,9 +74,8 @@ void lwm_run_status_show(const struct lwm_run_status *st, struct lwm_str *out);
 void lwm_run_status_line(const struct lwm_run_status *st, const char *name, int width, struct lwm_str *out);
 void lwm_run_status_json(const struct lwm_run_status *st, struct lwm_str *out);
 
-/* For people: "1.2 s", "12 s", "12 min", "3 h 05 min", "2 d 4 h"; "17.9k", "950", "1.25M". buf is returned. */
+/* For people: "1.2 s", "12 s", "12 min", "3 h 05 min", "2 d 4 h". buf is returned. */
 const char *lwm_age_text(double seconds, char *buf, size_t size);
-const char *lwm_rate_text(double rate, char *buf, size_t size);
 /* n values as `width` bars, means of as many neighbours; those that are not finite are left out, a column of none is a blank.
  * Appends UTF-8 (U+2581 .. U+2588). */
 void lwm_plot_bars(struct lwm_str *out, const double *v, int64_t n, int width);

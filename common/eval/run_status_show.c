@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/num.h"
 #include "common/base/show.h"
 #include "common/eval/run_status.h"
 
@@ -23,16 +24,6 @@ const char *lwm_age_text(double seconds, char *buf, size_t size)
 		snprintf(buf, size, "%" PRId64 " h %02d min", h, (int)(min % 60));
 	else
 		snprintf(buf, size, "%" PRId64 " d %d h", h / 24, (int)(h % 24));
-	return buf;
-}
-
-const char *lwm_rate_text(double rate, char *buf, size_t size)
-{
-	static const char *const unit[] = { "", "k", "M", "G", "T" };
-	int u = 0;
-	for (; u < 4 && rate >= 999.5; u++)
-		rate /= 1000;
-	snprintf(buf, size, "%.3g%s", rate, unit[u]);
 	return buf;
 }
 

@@ -13,6 +13,7 @@
 #include "common/base/inplace.h"
 #include "common/base/json.h"
 #include "common/base/log.h"
+#include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
 #include "common/train/history.h"
@@ -167,6 +168,7 @@ static void raise_peak(struct lwm_metrics *m, const struct spent *s)
 static void log_progress(struct lwm_metrics *m, const struct lwm_train_state *st, const struct lwm_step_figures *f)
 {
 	struct lwm_str work = { 0 };
+	char text[32];
 	double busy = m->line.seconds, rate = busy > 0 ? (double)(m->since * m->o->units_per_step) / busy : 0;
 	long left = m->since ? (long)((double)(m->s->steps - st->step) * busy / (double)m->since) : 0;
 	raise_peak(m, &m->line);
@@ -175,9 +177,9 @@ static void log_progress(struct lwm_metrics *m, const struct lwm_train_state *st
 	if (m->peak > 0 && m->line.flops > 0 && busy > 0)
 		lwm_str_printf(&work, " MFU %.1f %% of %.4g TFLOP/s %s", 100 * m->line.flops / busy / m->peak, m->peak / 1e12,
 			       m->peak_source);
-	lwm_log(LWM_INFO, "step %" PRId64 "/%" PRId64 " loss %.4f gnorm %.3g lr %.2e %.4g %s/s%s eta %ldh%02ldm%02lds", st->step,
-		m->s->steps, st->loss, f->grad_norm, f->lr, rate, m->o->type->unit, lwm_str_get(&work), left / 3600, left / 60 % 60,
-		left % 60);
+	lwm_log(LWM_INFO, "step %" PRId64 "/%" PRId64 " loss %.4f gnorm %.3g lr %.2e %s %s/s%s eta %ldh%02ldm%02lds", st->step,
+		m->s->steps, st->loss, f->grad_norm, f->lr, lwm_rate_text(rate, text, sizeof text), m->o->type->unit,
+		lwm_str_get(&work), left / 3600, left / 60 % 60, left % 60);
 	lwm_str_release(&work);
 	m->line = (struct spent){ 0, 0 };
 	m->since = 0;

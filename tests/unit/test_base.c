@@ -143,6 +143,8 @@ static void whole_numbers(void **state)
 
 static void other_numbers(void **state)
 {
+	static const struct { double v; const char *rate; } rates[] = { { 17900, "17.9k" }, { 950, "950" }, { 999.6, "1k" },
+		{ 1.25e6, "1.25M" }, { 8.35, "8.35" }, { 3.2e13, "32T" } };
 	double d = 0;
 	bool b = false;
 	int64_t n = 0;
@@ -180,6 +182,12 @@ static void other_numbers(void **state)
 	assert_string_equal(lwm_count_text(32768, buf, sizeof buf), "32K");
 	assert_string_equal(lwm_count_text(1023, buf, sizeof buf), "1023");
 	assert_string_equal(lwm_count_text((int64_t)3 << 20, buf, sizeof buf), "3M");
+	assert_string_equal(lwm_count_text(9999, buf, sizeof buf), "9999");
+	assert_string_equal(lwm_count_text(999600, buf, sizeof buf), "1M");
+	assert_string_equal(lwm_count_text(1000000, buf, sizeof buf), "1M");
+	assert_string_equal(lwm_count_text(6738415616, buf, sizeof buf), "6.74B");
+	for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
+		assert_string_equal(lwm_rate_text(rates[i].v, buf, sizeof buf), rates[i].rate);
 	assert_string_equal(lwm_bytes_text(1023, buf, sizeof buf), "1023 B");
 	assert_string_equal(lwm_bytes_text(1536, buf, sizeof buf), "1.5 KiB");
 }

@@ -177,15 +177,11 @@ static void test_texts(void **state)
 		{ 119.4, "119 s" },
 		{ 120, "2 min" }, { 7199, "119 min" }, { 7200, "2 h 00 min" }, { 11100, "3 h 05 min" }, { 172800, "2 d 0 h" },
 		{ 187200, "2 d 4 h" } };
-	static const struct { double v; const char *rate; } rates[] = { { 17900, "17.9k" }, { 950, "950" }, { 999.6, "1k" },
-		{ 1.25e6, "1.25M" }, { 8.35, "8.35" }, { 3.2e13, "32T" } };
 	static const double ramp[] = { 1, 2, 3, 4, 5, 6, 7, 8 }, flat[] = { 2, 2 }, gap[] = { 1, NAN, 2, INFINITY };
 	char buf[32];
 	(void)state;
 	for (size_t i = 0; i < sizeof ages / sizeof *ages; i++)
 		assert_string_equal(lwm_age_text(ages[i].v, buf, sizeof buf), ages[i].age);
-	for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
-		assert_string_equal(lwm_rate_text(rates[i].v, buf, sizeof buf), rates[i].rate);
 	is_bars(ramp, 8, 60, "▁▂▃▄▅▆▇█");
 	is_bars(ramp, 8, 2, "▁█");
 	is_bars(flat, 2, 60, "▄▄");
