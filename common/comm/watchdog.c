@@ -2,6 +2,7 @@
 #include "common/comm/watchdog.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +14,12 @@
 #include "common/base/log.h"
 #include "kernels/kernels.h"
 
-enum { PATIENCE = 10 /* steps, or times the limit, that others are waited for */ };
+enum {
+	PATIENCE = 10, /* steps, or times the limit, that others are waited for */
+	STANDSTILL = 2, /* seconds between two looks, one apart, after which the process itself stood still */
+	TELLING = 10,  /* seconds that telling may take: the disk may be what hangs */
+	STAYING = 3    /* seconds after that, in which other ranks tell */
+};
 
 static struct {
 	pthread_mutex_t lock;
@@ -25,6 +31,8 @@ static struct {
 	atomic_int waiting;      /* of the ranks in this process, those that wait for others */
 	int rank;
 	char where[64];
+	lwm_watchdog_fn *tell;
+	void *ctx;
 } w = { .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER };
 
 /* How long silence is borne now. */
@@ -33,6 +41,30 @@ static double silence_limit(bool waiting)
 	double l = PATIENCE * (w.longest > 0 ? w.longest : w.seconds);
 
 	return waiting && l > w.seconds ? l : w.seconds;
+}
+
+static void end_now(int sig)
+{
+	(void)sig;
+	_exit(LWM_ERANK);
+}
+
+/* An alarm ends the process where telling does not come back. */
+static void tell_end(const struct lwm_watchdog_end *end)
+{
+	struct sigaction quit = { .sa_handler = end_now };
+	sigset_t set;
+
+	if (!w.tell)
+		return;
+	sigaction(SIGALRM, &quit, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	alarm(TELLING);
+	w.tell(w.ctx, end);
+	alarm(TELLING);
+	sleep(STAYING);
 }
 
 static void check_silence(void)
@@ -44,11 +76,24 @@ static void check_silence(void)
 		return;
 	dprintf(2, "lwm: rank %d: %s for %.0f s in '%s': a rank is lost or stuck\n", w.rank,
 		waiting ? "waited for other ranks" : "no progress", silent, w.where);
+	tell_end(&(struct lwm_watchdog_end){ silent, waiting, w.where });
 	_exit(LWM_ERANK);
+}
+
+/* A process that was suspended, this thread with it, was not silent then: it could not speak. *seen: when it ran last. */
+static void credit_standstill(double *seen)
+{
+	double now = lwm_now();
+
+	if (now - *seen > STANDSTILL)
+		lwm_watchdog_tick();
+	*seen = now;
 }
 
 static void *watch_silence(void *unused)
 {
+	double seen = lwm_now();
+
 	(void)unused;
 	pthread_mutex_lock(&w.lock);
 	while (w.running) {
@@ -56,6 +101,7 @@ static void *watch_silence(void *unused)
 		clock_gettime(CLOCK_REALTIME, &t);
 		t.tv_sec += 1;
 		pthread_cond_timedwait(&w.wake, &w.lock, &t);
+		credit_standstill(&seen);
 		if (w.running)
 			check_silence();
 	}
@@ -78,6 +124,16 @@ void lwm_watchdog_start(int rank, int ranks, double seconds)
 			lk_on_progress(lwm_watchdog_tick);
 		else
 			lwm_log(LWM_WARN, "the watchdog could not be started");
+	}
+	pthread_mutex_unlock(&w.lock);
+}
+
+void lwm_watchdog_tell(lwm_watchdog_fn *fn, void *ctx)
+{
+	pthread_mutex_lock(&w.lock);
+	if (w.running && !w.tell) {
+		w.tell = fn;
+		w.ctx = ctx;
 	}
 	pthread_mutex_unlock(&w.lock);
 }
@@ -113,6 +169,7 @@ void lwm_watchdog_stop(void)
 	pthread_mutex_lock(&w.lock);
 	bool was = w.running;
 	w.running = false;
+	w.tell = NULL;
 	pthread_cond_broadcast(&w.wake);
 	pthread_mutex_unlock(&w.lock);
 	if (!was)

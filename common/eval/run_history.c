@@ -43,7 +43,7 @@ static int add_attempt(struct lwm_run_history *h, const json_t *o, struct lwm_er
 				       .from = (int64_t)number_of(o, "step"), .steps = (int64_t)number_of(o, "steps"),
 				       .lost_steps = (int64_t)number_of(o, "lost_steps"),
 				       .lost_seconds = number_of(o, "lost_seconds"),
-				       .ranks = (int)fmin(number_of(o, "ranks"), 1e9) };
+				       .ranks = (int)fmin(number_of(o, "ranks"), 1e9), .rank = -1 };
 	a->reached = a->from;
 	copy_text(a->job, sizeof a->job, o, "job");
 	a->hosts = json_incref(json_object_get(o, "hosts"));
@@ -54,6 +54,27 @@ static int add_attempt(struct lwm_run_history *h, const json_t *o, struct lwm_er
 	free(h->cwd);
 	h->cwd = cwd ? strdup(cwd) : NULL;
 	return cwd && !h->cwd ? lwm_fail_memory(e, "runs") : 0;
+}
+
+/* Of ranks that ended together each may have written its line. The first counts; but one that did not wait for others is the cause. */
+static int take_end(struct lwm_run_attempt *a, const json_t *o, struct lwm_err *e)
+{
+	json_t *rank = json_object_get(o, "rank");
+	bool waited = json_is_integer(rank) && json_is_true(json_object_get(o, "waited"));
+	if (waited && !a->waited)
+		a->waited = json_array();
+	if (waited && (!a->waited || json_array_append(a->waited, rank)))
+		return lwm_fail_memory(e, "runs");
+	if (a->ended && (waited || a->rank >= 0))
+		return 0;
+	a->ended = true;
+	a->code = (int)fmin(number_of(o, "code"), 255);
+	copy_text(a->why, sizeof a->why, o, "why");
+	if (!json_is_integer(rank) || waited)
+		return 0;
+	a->rank = (int)fmin(number_of(o, "rank"), 1e9);
+	copy_text(a->host, sizeof a->host, o, "host");
+	return 0;
 }
 
 static int take_line(struct lwm_run_history *h, const json_t *o, struct lwm_err *e)
@@ -71,11 +92,52 @@ static int take_line(struct lwm_run_history *h, const json_t *o, struct lwm_err 
 	a->reached = (int64_t)number_of(o, "step");
 	if (!strcmp(event, "save"))
 		a->saving += number_of(o, "seconds");
-	if (!strcmp(event, "end")) {
-		a->ended = true;
-		a->code = (int)fmin(number_of(o, "code"), 255);
-		copy_text(a->why, sizeof a->why, o, "why");
+	return !strcmp(event, "end") ? take_end(a, o, e) : 0;
+}
+
+static void copy_host(struct lwm_run_attempt *a, int rank)
+{
+	size_t i;
+	json_t *v;
+	double first = 0;
+	json_array_foreach(a->hosts, i, v) {
+		const char *name = json_string_value(json_array_get(v, 0));
+		double n = json_number_value(json_array_get(v, 1));
+		if (name && rank >= first && rank < first + n)
+			snprintf(a->host, sizeof a->host, "%s", name);
+		first += n;
 	}
+}
+
+/* Where some ranks waited and none said that it did not, it is one of those that said nothing: it cannot speak. */
+static int name_silent(struct lwm_run_attempt *a, struct lwm_err *e)
+{
+	enum { MOST = 1 << 20 };
+	int silent = 0, first = -1;
+	size_t i, n = strlen(a->why);
+	json_t *v;
+	if (!a->waited || a->rank >= 0 || a->ranks > MOST)
+		return 0;
+	bool *heard = calloc((size_t)a->ranks + 1, sizeof *heard);
+	if (!heard)
+		return lwm_fail_memory(e, "runs");
+	json_array_foreach(a->waited, i, v)
+		if (json_integer_value(v) >= 0 && json_integer_value(v) < a->ranks)
+			heard[json_integer_value(v)] = true;
+	for (int r = a->ranks; r-- > 0;)
+		if (!heard[r]) {
+			silent++;
+			first = r;
+		}
+	free(heard);
+	if (!silent || 2 * silent > a->ranks)
+		return 0;
+	a->rank = first;
+	copy_host(a, first);
+	snprintf(a->why + n, sizeof a->why - n, "; nothing was heard of rank %d on %s", first, *a->host ? a->host : "?");
+	n = strlen(a->why);
+	if (silent > 1)
+		snprintf(a->why + n, sizeof a->why - n, " and %d more", silent - 1);
 	return 0;
 }
 
@@ -101,6 +163,8 @@ int lwm_run_history_read(struct lwm_run_history *h, const char *dir, struct lwm_
 		}
 		json_decref(o);
 	}
+	for (int64_t i = 0; i < h->n && rc == 0; i++)
+		rc = name_silent(&h->v[i], e);
 	free(text);
 	free(path);
 	return rc;
@@ -108,8 +172,10 @@ int lwm_run_history_read(struct lwm_run_history *h, const char *dir, struct lwm_
 
 void lwm_run_history_release(struct lwm_run_history *h)
 {
-	for (int64_t i = 0; i < h->n; i++)
+	for (int64_t i = 0; i < h->n; i++) {
 		json_decref(h->v[i].hosts);
+		json_decref(h->v[i].waited);
+	}
 	json_decref(h->command);
 	free(h->cwd);
 	free(h->v);
@@ -174,14 +240,33 @@ static void count_attempts(const struct lwm_run_history *h, const char *name, bo
 		}
 }
 
-static int add_suspect(json_t *list, const struct lwm_run_history *h, const char *name, bool running)
+static bool has_entry(const json_t *list, const char *name)
 {
-	int64_t suspect, all, of_run, runs;
 	size_t i;
 	json_t *v;
 	json_array_foreach(list, i, v)
 		if (!strcmp(json_string_value(json_object_get(v, "host")), name))
-			return 0;
+			return true;
+	return false;
+}
+
+static int add_named(json_t *list, const struct lwm_run_history *h, const char *name)
+{
+	int64_t suspect, all, named = 0;
+	if (!*name || has_entry(list, name))
+		return 0;
+	for (int64_t i = 0; i < h->n; i++)
+		named += !strcmp(h->v[i].host, name);
+	count_attempts(h, name, false, &suspect, &all);
+	return json_array_append_new(list, json_pack("{s:s,s:I,s:I}", "host", name, "named", (json_int_t)named, "attempts",
+						     (json_int_t)all));
+}
+
+static int add_suspect(json_t *list, const struct lwm_run_history *h, const char *name, bool running)
+{
+	int64_t suspect, all, of_run, runs;
+	if (has_entry(list, name))
+		return 0;
 	count_attempts(h, name, running, &suspect, &all);
 	count_attempts(h, NULL, running, &of_run, &runs);
 	/* without it the runs went better than with it */
@@ -196,6 +281,8 @@ json_t *lwm_run_suspicious_hosts(const struct lwm_run_history *h, bool running)
 	json_t *list = json_array(), *v;
 	int rc = list ? 0 : -1;
 	size_t k;
+	for (int64_t i = 0; i < h->n && rc == 0; i++)
+		rc = add_named(list, h, h->v[i].host);
 	for (int64_t i = 0; i < h->n && rc == 0; i++)
 		json_array_foreach(h->v[i].hosts, k, v) {
 			const char *name = json_string_value(json_array_get(v, 0));

@@ -26,6 +26,9 @@ struct lwm_run_attempt {
 	bool ended;             /* it said so; otherwise it runs, or was killed */
 	int code;               /* 0 or exit status of one that ended */
 	char why[200];          /* what asked for the end, or failed; "" all steps were made */
+	int rank;               /* whose fault the end was; -1: nobody's that is known */
+	char host[64];          /* its node; "" none is known */
+	json_t *waited;         /* ranks whose watchdog said that they waited for others, owned; NULL: none */
 	char job[32];           /* of Slurm, or "" */
 	json_t *hosts;          /* [["node01",8],...], owned */
 };
@@ -62,9 +65,9 @@ void lwm_run_ledger_make(struct lwm_run_ledger *l, const struct lwm_run_history 
 
 /* Was the end of attempt i one that a machine may be the cause of: none said, a lost rank, a device, the system, its disk? */
 bool lwm_run_attempt_suspect(const struct lwm_run_history *h, int64_t i, bool running);
-/* A host that was in at least two such attempts, and in a larger share of its attempts than the others: JSON
- * [{"host":,"suspect":,"attempts":},...], new; where all ran on the same hosts nothing can be told, and the list is empty. NULL:
- * out of memory. running: the last attempt has not ended. */
+/* A host that the end of an attempt named, and one that was in at least two such attempts, and in a larger share of its attempts
+ * than the others: JSON [{"host":,"named":,"attempts":},{"host":,"suspect":,"attempts":},...], new; where all ran on the same hosts
+ * and none was named nothing can be told, and the list is empty. NULL: out of memory. running: the last attempt has not ended. */
 json_t *lwm_run_suspicious_hosts(const struct lwm_run_history *h, bool running);
 
 #endif

@@ -35,7 +35,7 @@ enum lwm_run_state lwm_run_judge(const struct lwm_run_signs *s)
 	case LWM_ESAVED:
 		return LWM_RUN_SAVED;
 	case LWM_ENUMERIC:
-		return LWM_RUN_DIVERGED;
+		return s->blames ? LWM_RUN_FAILED : LWM_RUN_DIVERGED;
 	default:
 		return LWM_RUN_FAILED;
 	}
@@ -178,6 +178,7 @@ static void find_signs(struct lwm_run_status *st)
 	s->stop_file = written_at(st->dir, "STOP") > 0;
 	s->ended = a ? a->ended : v->ended >= 0;
 	s->code = a ? a->code : 0;
+	s->blames = a && a->rank >= 0;
 	s->complete = s->ended && s->code == 0 && written_at(st->dir, "summary.json") > 0 &&
 		      (a ? a->reached >= a->steps : steps && v->ended >= steps);
 	if (a)

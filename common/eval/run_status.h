@@ -23,7 +23,7 @@ enum lwm_run_state {
 	LWM_RUN_SAVED,    /* it was asked to end, saved, and wants to be run again */
 	LWM_RUN_STOPPED,  /* a file STOP stands there */
 	LWM_RUN_COMPLETE, /* all steps are made */
-	LWM_RUN_DIVERGED, /* it ended because numbers went bad (79) */
+	LWM_RUN_DIVERGED, /* it ended because numbers went bad (79), and no rank was named for it */
 	LWM_RUN_FAILED,   /* it ended with another code */
 	LWM_RUN_DEAD      /* it ended without a word: killed, or its node was lost */
 };
@@ -36,6 +36,7 @@ struct lwm_run_signs {
 	bool complete;    /* summary.json exists, and the last run made all steps */
 	bool ended;       /* the last run said that it ended */
 	int code;         /* and with what */
+	bool blames;      /* a rank, whose fault it was */
 	double silent;    /* seconds since the last sign of life */
 	double patience;  /* so long a run that works may be silent */
 };

@@ -236,9 +236,14 @@ static void show_hosts(const struct lwm_run_status *st, struct lwm_str *out)
 	json_array_foreach(st->suspicious, i, v) {
 		begin_line(out, i ? "" : "hosts");
 		lwm_show_add(out, json_string_value(json_object_get(v, "host")));
-		lwm_str_printf(out, ": %d of its %d runs ended badly, more than without it\n",
-			       (int)json_integer_value(json_object_get(v, "suspect")),
-			       (int)json_integer_value(json_object_get(v, "attempts")));
+		if (json_object_get(v, "named"))
+			lwm_str_printf(out, ": named by the end of %d of its %d runs\n",
+				       (int)json_integer_value(json_object_get(v, "named")),
+				       (int)json_integer_value(json_object_get(v, "attempts")));
+		else
+			lwm_str_printf(out, ": %d of its %d runs ended badly, more than without it\n",
+				       (int)json_integer_value(json_object_get(v, "suspect")),
+				       (int)json_integer_value(json_object_get(v, "attempts")));
 	}
 }
 

@@ -1,7 +1,10 @@
 /* What happened to a stage, run after run: lines that are only ever added. */
 #include "common/train/history.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -130,13 +133,17 @@ int lwm_history_saved(struct lwm_history *h, int64_t step, double seconds, struc
 	return add_line(h, &line, e);
 }
 
-int lwm_history_end(struct lwm_history *h, int64_t step, int code, const char *why, struct lwm_err *e)
+int lwm_history_end(struct lwm_history *h, const struct lwm_history_end *end, struct lwm_err *e)
 {
 	struct lwm_str line = { 0 };
 
-	begin_line(&line, "end", step);
-	lwm_str_printf(&line, ",\"code\":%d,\"why\":", code < 0 ? -code : code);
-	lwm_str_json(&line, why, strlen(why));
+	begin_line(&line, "end", end->step);
+	lwm_str_printf(&line, ",\"code\":%d,\"why\":", end->code < 0 ? -end->code : end->code);
+	lwm_str_json(&line, end->why, strlen(end->why));
+	if (end->rank >= 0) {
+		lwm_str_printf(&line, ",\"rank\":%d,\"host\":", end->rank);
+		lwm_str_json(&line, end->host, strlen(end->host));
+	}
 	return add_line(h, &line, e);
 }
 
@@ -149,4 +156,46 @@ void lwm_history_close(struct lwm_history *h)
 	if (lwm_jsonl_close(h->file, &why) < 0)
 		lwm_log(LWM_WARN, "%s", why.msg);
 	free(h);
+}
+
+/* ---- last words ---- */
+
+void lwm_history_words(struct lwm_history_words *w, const char *dir, int rank)
+{
+	*w = (struct lwm_history_words){ .rank = rank };
+	if ((size_t)snprintf(w->path, sizeof w->path, "%s/history.jsonl", dir) >= sizeof w->path)
+		w->path[0] = 0;
+	if (gethostname(w->host, sizeof w->host - 1))
+		w->host[0] = 0;
+	for (char *p = w->host; *p; p++)
+		if (*p < ' ' || *p == '"' || *p == '\\' || *p > '~') /* so that it stands in JSON as it is */
+			*p = '_';
+}
+
+void lwm_history_reached(struct lwm_history_words *w, int64_t step)
+{
+	atomic_store(&w->step, step);
+}
+
+/* Another thread may hold whatever lock there is, that of malloc too: only system calls, and a line on the stack. */
+void lwm_history_stuck(void *ctx, const struct lwm_watchdog_end *end)
+{
+	struct lwm_history_words *w = ctx;
+	struct timespec t;
+	char line[1024];
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	int n = snprintf(line, sizeof line,
+			 "{\"event\":\"end\",\"time\":%" PRId64 ".%03ld,\"step\":%" PRId64 ",\"code\":%d,\"why\":\"rank %d on %s: %s for "
+			 "%" PRId64 " s in '%s'\",\"rank\":%d,\"host\":\"%s\",\"section\":\"%s\",\"waited\":%s}\n",
+			 (int64_t)t.tv_sec, t.tv_nsec / 1000000, atomic_load(&w->step), LWM_ERANK, w->rank, w->host,
+			 end->waited ? "waited for other ranks" : "no progress", (int64_t)end->silent, end->where, w->rank, w->host,
+			 end->where, end->waited ? "true" : "false");
+	int fd = *w->path && n > 0 && n < (int)sizeof line ?
+			 open(w->path, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
+	if (fd < 0)
+		return;
+	ssize_t done = write(fd, line, (size_t)n);
+	(void)done; /* nobody is left who could be told */
+	close(fd);
 }

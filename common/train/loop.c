@@ -45,6 +45,7 @@ struct run {
 	char *stop_file;
 	const char *why;                /* it was ended before its last step, "" otherwise */
 	struct lwm_str hosts;           /* rank 0 */
+	struct lwm_history_words words; /* what the watchdog writes down */
 	bool peak_known; /* or tried in vain; rank 0 */
 };
 
@@ -158,6 +159,7 @@ static int train_step(struct run *r, struct lwm_err *e)
 	snprintf(r->st.more, sizeof r->st.more, "%s", lwm_str_get(&json));
 	r->step_seconds = lwm_now() - t0;
 	lwm_watchdog_step(r->step_seconds);
+	lwm_history_reached(&r->words, r->st.step);
 	struct lwm_step_figures f = { gnorm, lr, r->step_seconds, r->o->type->flops ? r->o->type->flops(r->o, sums) : 0, bad };
 	if (rc == 0 && r->metrics)
 		rc = lwm_metrics_step(r->metrics, &r->st, &f, e);
@@ -359,10 +361,14 @@ int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_
 		rc = open_folder(&r, e);
 	LWM_GO(lwm_agree(world, rc, e));
 	lwm_stop_install(s->grace, r.stop_file);
+	lwm_history_words(&r.words, s->out, lwm_comm_rank(world));
 	lwm_watchdog_start(lwm_comm_rank(world), lwm_comm_size(world), s->watchdog);
+	lwm_watchdog_tell(lwm_history_stuck, &r.words);
 	rc = run_stage(&r, e);
+	struct lwm_history_end end = { .step = r.st.step, .code = rc, .why = rc < 0 && !*r.why ? e->msg : r.why,
+				       .rank = -1 };
 	if (r.metrics)
-		lwm_metrics_ended(r.metrics, r.st.step, rc, rc < 0 && !*r.why ? e->msg : r.why);
+		lwm_metrics_ended(r.metrics, &end);
 out:
 	release_run(&r);
 	lwm_watchdog_stop();

@@ -16,7 +16,6 @@
 #include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
-#include "common/train/history.h"
 
 struct lwm_metrics {
 	const struct lwm_stage *s;
@@ -232,10 +231,10 @@ int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struc
 	return end_line(m, &line, e);
 }
 
-void lwm_metrics_ended(struct lwm_metrics *m, int64_t step, int code, const char *why)
+void lwm_metrics_ended(struct lwm_metrics *m, const struct lwm_history_end *end)
 {
 	struct lwm_err ignored = { 0 };
-	if (lwm_history_end(m->history, step, code, why, &ignored) < 0)
+	if (lwm_history_end(m->history, end, &ignored) < 0)
 		lwm_log(LWM_WARN, "%s", ignored.msg);
 }
 

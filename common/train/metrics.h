@@ -24,6 +24,7 @@
 #ifndef LWM_TRAIN_METRICS_H
 #define LWM_TRAIN_METRICS_H
 
+#include "common/train/history.h"
 #include "common/train/objective.h"
 #include "common/train/save.h"
 
@@ -53,8 +54,8 @@ void lwm_metrics_sync(struct lwm_metrics *m);
 bool lwm_metrics_complete(const struct lwm_metrics *m); /* summary.json exists */
 /* peak_rss: bytes, of the rank that had most. */
 int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_train_state *st, double seconds, double peak_rss, struct lwm_err *e);
-/* The line of history.jsonl. code: what the run returns, of either sign; why: what asked for the end, or what failed, or "". */
-void lwm_metrics_ended(struct lwm_metrics *m, int64_t step, int code, const char *why);
+/* The line of history.jsonl. */
+void lwm_metrics_ended(struct lwm_metrics *m, const struct lwm_history_end *end);
 void lwm_metrics_close(struct lwm_metrics *m); /* NULL is fine */
 
 #endif

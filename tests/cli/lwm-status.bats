@@ -172,6 +172,32 @@ look() { find "$1" -printf '%p %s %T@ %C@ %i\n' | sort; }
 	ok lwm-status out
 	has 'disk\x1b[2J full (exit 74)'
 	has "next      mend what it says, and run it again, it resumes at step 2: srun -n 4 lwm-x 'it'\\''s'"
+	# a rank whose weights are not those of the others: no diverging, its node is named
+	echo '{"event":"begin","time":40,"began":35,"step":2,"steps":9,"ranks":4,"hosts":[["n1",2],["n2",2]],"lost_steps":0,"lost_seconds":0,"ended":30}
+{"event":"end","time":50,"step":3,"code":79,"why":"step 3: x of rank 2 on n2 is not what 3 other ranks hold","rank":2,"host":"n2"}' >>out/history.jsonl
+	is out '[.state, .code, .suspicious_hosts]' '["failed",79,[{"host":"n2","named":1,"attempts":1}]]'
+	ok lwm-status out
+	has 'hosts     n2: named by the end of 1 of its 1 runs'
+}
+
+@test "a rank that hangs is named, with its host and what the others were at" {
+	type -P mpirun >/dev/null || skip 'no mpirun here'
+	mpirun --oversubscribe -n 3 lwm-train-stage -q "${tiny[@]}" --tokens-per-batch 768 --mesh-dim 3,1,1,1 -o out --steps 100000 --watchdog 2 2>err &
+	job=$!
+	until_step out 6 $job
+	local pid r rc=0
+	pid=$(pgrep -P $job -f lwm-train-stage | sed -n 2p)
+	r=$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
+	kill -STOP "$pid"
+	wait $job || rc=$?
+	[ "$rc" = 76 ]
+	is out '[.state, .code]' '["failed",76]'
+	ok lwm-status out
+	has "nothing was heard of rank $r on $(hostname) (exit 76)"
+	has "waited for other ranks for "
+	has "named by the end of 1 of its 1 runs"
+	is out '.suspicious_hosts | length' 1
+	[ "$(jq -s 'map(select(.event == "end" and .code == 76 and .waited and (.section | length > 0))) | length' out/history.jsonl)" = 2 ]
 }
 
 @test "damaged checkpoints: the seal and sizes find some, --verify all, and older ones count" {

@@ -118,6 +118,7 @@ static void test_states(void **state)
 		{ { .ended = true }, LWM_RUN_SAVED },
 		{ { .ended = true, .code = 75 }, LWM_RUN_SAVED },
 		{ { .ended = true, .code = 79 }, LWM_RUN_DIVERGED },
+		{ { .ended = true, .code = 79, .blames = true }, LWM_RUN_FAILED },
 		{ { .ended = true, .code = 74 }, LWM_RUN_FAILED },
 		{ { .ended = true, .code = 76 }, LWM_RUN_FAILED },
 	};
@@ -163,6 +164,52 @@ static void test_hosts(void **state)
 	is_hosts(RUN("7,[],[3,\"x\"],{\"a\":1}"), false, "[]");
 }
 
+#define OF4 "{\"event\":\"begin\",\"time\":2,\"began\":1,\"step\":0,\"steps\":9,\"ranks\":4,\"hosts\":[[\"a\",1],[\"b\",2],[\"c\",1]]}\n"
+#define WORDS(rank, waited) "{\"event\":\"end\",\"time\":3,\"step\":5,\"code\":76,\"why\":\"rank " rank "\",\"rank\":" rank \
+	",\"host\":\"h" rank "\",\"section\":\"step\",\"waited\":" waited "}\n"
+#define OTHERS "{\"event\":\"end\",\"time\":3,\"step\":5,\"code\":79,\"why\":\"w\",\"rank\":2,\"host\":\"b\"}\n"
+
+/* Who is to blame, by what the watchdogs of several ranks wrote. */
+static void test_blame(void **state)
+{
+	static const struct {
+		const char *history, *why, *host;
+		int rank;
+		const char *hosts;
+	} table[] = {
+		{ OF4 WORDS("1", "false"), "rank 1", "h1", 1, "[{\"attempts\":0,\"host\":\"h1\",\"named\":1}]" },
+		/* the one that did not wait, whoever wrote first */
+		{ OF4 WORDS("0", "true") WORDS("3", "false") WORDS("2", "true"), "rank 3", "h3", 3,
+		  "[{\"attempts\":0,\"host\":\"h3\",\"named\":1}]" },
+		/* all waited but one */
+		{ OF4 WORDS("0", "true") WORDS("3", "true") WORDS("1", "true"), "rank 0; nothing was heard of rank 2 on b", "b", 2,
+		  "[{\"attempts\":1,\"host\":\"b\",\"named\":1}]" },
+		{ OF4 WORDS("1", "true") WORDS("2", "true"), "rank 1; nothing was heard of rank 0 on a and 1 more", "a", 0,
+		  "[{\"attempts\":1,\"host\":\"a\",\"named\":1}]" },
+		/* too few spoke to say anything of the others; or all of them, and the same one twice */
+		{ OF4 WORDS("1", "true"), "rank 1", "", -1, "[]" },
+		{ OF4 WORDS("1", "true") WORDS("1", "true"), "rank 1", "", -1, "[]" },
+		{ OF4 WORDS("1", "true") WORDS("0", "true") WORDS("2", "true") WORDS("3", "true"), "rank 1", "", -1, "[]" },
+		{ OF4 WORDS("1", "true") WORDS("70000000000", "true"), "rank 1", "", -1, "[]" },
+		/* weights that are not those of other ranks */
+		{ OF4 OTHERS, "w", "b", 2, "[{\"attempts\":1,\"host\":\"b\",\"named\":1}]" },
+		{ OF4 END("79"), "", "", -1, "[]" },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+		struct lwm_run_history h;
+		fx_write("history.jsonl", table[i].history);
+		OK(lwm_run_history_read(&h, fx_root, err));
+		assert_int_equal(h.n, 1);
+		assert_true(h.v[0].ended);
+		assert_string_equal(h.v[0].why, table[i].why);
+		assert_string_equal(h.v[0].host, table[i].host);
+		assert_int_equal(h.v[0].rank, table[i].rank);
+		lwm_run_history_release(&h);
+		is_hosts(table[i].history, false, table[i].hosts);
+	}
+}
+
 static void is_bars(const double *v, int64_t n, int width, const char *want)
 {
 	struct lwm_str s = { 0 };
@@ -193,6 +240,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_ledger), cmocka_unit_test(test_last_sign),
 					    cmocka_unit_test(test_states), cmocka_unit_test(test_hosts),
-					    cmocka_unit_test(test_texts) };
+					    cmocka_unit_test(test_blame),  cmocka_unit_test(test_texts) };
 	return cmocka_run_group_tests(tests, fx_set_up, fx_tear_down);
 }

@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,22 +95,91 @@ static void stopped(void)
 	nap(9);
 }
 
+/* ---- what is told before the end ---- */
+
+static int told; /* a pipe */
+
+static void tell(void *ctx, const struct lwm_watchdog_end *end)
+{
+	char text[96];
+	int n = snprintf(text, sizeof text, "%s %s %s", (const char *)ctx, end->where, end->waited ? "waited" : "computed");
+
+	if (end->silent < 1 || write(told, text, (size_t)n) != n)
+		_exit(95);
+}
+
+static void silent_and_told(void)
+{
+	lwm_watchdog_tell(tell, (void *)(uintptr_t)"it");
+	lwm_watchdog_tell(tell, (void *)(uintptr_t)"a second");
+	silent();
+}
+
+static void waiting_and_told(void)
+{
+	lwm_watchdog_tell(tell, (void *)(uintptr_t)"it");
+	waiting_too_long();
+}
+
+/* As on a disk that hangs, with the lock of malloc held. */
+static void hang(void *ctx, const struct lwm_watchdog_end *end)
+{
+	tell(ctx, end);
+	for (;;)
+		pause();
+}
+
+static void telling_hangs(void)
+{
+	lwm_watchdog_tell(hang, (void *)(uintptr_t)"it");
+	nap(30);
+}
+
+static void forgotten(void)
+{
+	lwm_watchdog_tell(tell, (void *)(uintptr_t)"it");
+	lwm_watchdog_stop();
+	lwm_watchdog_start(0, 2, 1.5);
+	silent();
+}
+
+/* Suspended for longer than silence is borne, as a whole. */
+static void suspended(void)
+{
+	pid_t self = getpid(), other = fork();
+
+	if (other == 0) {
+		nap(4);
+		kill(self, SIGCONT);
+		_exit(0);
+	}
+	raise(SIGSTOP);
+	nap(0.9);
+	waitpid(other, NULL, 0);
+}
+
 static const struct {
 	const char *name;
 	void (*work)(void);
 	int ranks;
 	double seconds;
 	int status;
+	const char *told;
 } cases[] = {
-	{ "a rank that computes and is silent", silent, 2, 3, LWM_ERANK },
-	{ "signs of life", ticking, 2, 3, 0 },
-	{ "signs of life from a kernel", attention, 2, 3, 0 },
-	{ "waiting for others, before there was a step", waiting, 2, 1.5, 0 },
-	{ "waiting for others much longer than a step", waiting_too_long, 2, 1.5, LWM_ERANK },
-	{ "waiting for others whose steps are long", waiting_with_long_steps, 2, 1.5, 0 },
-	{ "a rank alone waits for nobody", silent, 1, 1.5, 0 },
-	{ "off", silent, 2, 0, 0 },
-	{ "ended", stopped, 2, 3, 0 },
+	{ "a rank that computes and is silent", silent, 2, 3, LWM_ERANK, "" },
+	{ "signs of life", ticking, 2, 3, 0, "" },
+	{ "signs of life from a kernel", attention, 2, 3, 0, "" },
+	{ "waiting for others, before there was a step", waiting, 2, 1.5, 0, "" },
+	{ "waiting for others much longer than a step", waiting_too_long, 2, 1.5, LWM_ERANK, "" },
+	{ "waiting for others whose steps are long", waiting_with_long_steps, 2, 1.5, 0, "" },
+	{ "a rank alone waits for nobody", silent, 1, 1.5, 0, "" },
+	{ "off", silent, 2, 0, 0, "" },
+	{ "ended", stopped, 2, 3, 0, "" },
+	{ "a process that was suspended", suspended, 2, 2, 0, "" },
+	{ "what it was at is told", silent_and_told, 2, 1.5, LWM_ERANK, "it a test computed" },
+	{ "that it waited is told", waiting_and_told, 2, 1.5, LWM_ERANK, "it a test waited" },
+	{ "telling that does not come back", telling_hangs, 2, 1.5, LWM_ERANK, "it a test computed" },
+	{ "of another start nothing is told", forgotten, 2, 1.5, LWM_ERANK, "" },
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -128,9 +199,13 @@ static int on_rank(struct lwm_comm *c, void *arg, struct lwm_err *e)
 static void who_is_ended(void **state)
 {
 	pid_t pid[CASES];
+	int from[CASES][2];
+	char text[96];
 
 	(void)state;
 	for (int i = 0; i < CASES; i++) {
+		assert_int_equal(pipe(from[i]), 0);
+		told = from[i][1];
 		pid[i] = fork();
 		if (pid[i] == 0) {
 			struct lwm_err e = { 0 };
@@ -146,6 +221,12 @@ static void who_is_ended(void **state)
 		if (!WIFEXITED(ws) || WEXITSTATUS(ws) != cases[i].status)
 			fail_msg("%s: status %d (signal %d), expected %d", cases[i].name, WEXITSTATUS(ws), WTERMSIG(ws),
 				 cases[i].status);
+		close(from[i][1]);
+		ssize_t n = read(from[i][0], text, sizeof text - 1);
+		text[n > 0 ? n : 0] = 0;
+		close(from[i][0]);
+		if (strcmp(text, cases[i].told))
+			fail_msg("%s: told '%s'", cases[i].name, text);
 	}
 }
 
