@@ -24,7 +24,7 @@
  * loaded. hosts: with how many consecutive ranks each, in the order of ranks. lost_steps: that metrics.jsonl held beyond `step`, by
  * the run before; they are computed again. lost_seconds: what they took. ended: the last sign of life of the run before, 0 when
  * there was none. code: 0 or the exit status; why: what asked for the end, or the sentence of the failure. rank, host: whose fault
- * it was, where that is known. With section, the line of a rank's watchdog: what the rank was at, and whether it waited for others there.
+ * it was (replicas.h). With section, the line of a rank's watchdog: what the rank was at, and whether it waited for others there.
  * Several ranks may write such a line for the same end; of those that wrote none, or did not wait, one is the cause.
  *
  * Lines that the disk does not take wait in memory (common/base/json.h).

@@ -21,6 +21,7 @@
 #include "common/train/history.h"
 #include "common/train/metrics.h"
 #include "common/train/peak.h"
+#include "common/train/replicas.h"
 #include "common/train/save.h"
 #include "common/train/settings_record.h"
 #include "common/train/share.h"
@@ -35,6 +36,7 @@ struct run {
 	struct lk_dev *dev;
 	struct lwm_objective *o;
 	struct lwm_stage_supply w;
+	struct lwm_replicas replicas;
 	struct lwm_train_state st;
 	struct lwm_metrics *metrics;    /* rank 0 */
 	struct lwm_lock *lock;          /* of the output folder; rank 0 */
@@ -57,6 +59,7 @@ static int open_run(struct run *r, struct lwm_err *e)
 	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_open(&r->o, lwm_objectives[r->s->objective], r->s, &r->mesh, r->dev, e), e));
 	LWM_TRY(lwm_supply_open(&r->w, r->o, &r->mesh, e));
+	LWM_TRY(lwm_agree(r->world, lwm_replicas_open(&r->replicas, r->o, &r->w.w, e), e));
 	int64_t weights = lwm_stage_room_of(r->o, &r->w.cut).weights;
 	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (%s); a rank: %s of weights and state, %s of activations",
 		r->o->type->kind, lwm_count_text(r->o->tensors.params, params, sizeof params), lwm_comm_size(r->world),
@@ -117,6 +120,11 @@ out:
 
 /* ---- one step ---- */
 
+static bool is_due(int64_t every, int64_t step)
+{
+	return every > 0 && step > 0 && step % every == 0;
+}
+
 static int update_weights(struct run *r, double lr, double scale, struct lwm_err *e)
 {
 	return lwm_weights_update(&r->w.w, &r->o->local, &r->s->adamw, r->st.step, lr, scale, e);
@@ -127,10 +135,12 @@ static int train_step(struct run *r, struct lwm_err *e)
 	double sums[LWM_SUMS] = { 0 }, gnorm, t0 = lwm_now(), scale;
 	double lr = lwm_schedule_rate(&r->s->schedule, r->s->steps, r->st.step);
 	struct lwm_str json = { 0 };
-	int rc;
+	bool looks = is_due(r->s->check_replicas, r->st.step + 1);
 	lwm_watchdog_pet("step");
-	rc = lwm_supply_begin(&r->w, e);
-	if (r->w.fsdp)
+	int rc = looks ? lwm_replicas_note(&r->replicas, e) : 0;
+	if (rc == 0)
+		rc = lwm_supply_begin(&r->w, e);
+	if (looks || r->w.fsdp)
 		rc = lwm_agree(r->world, rc, e); /* the others would wait for its weights */
 	if (rc == 0)
 		rc = r->o->type->step(r->o, r->st.step, r->w.supply, sums, e);
@@ -139,6 +149,8 @@ static int train_step(struct run *r, struct lwm_err *e)
 	double norm = r->o->type->norm(sums);
 	scale = norm > 0 ? 1 / norm : 0;
 	LWM_TRY(lwm_weights_reduce(&r->w.w, &r->o->local, scale, &gnorm, e));
+	if (looks) /* after the update they are the same again, whatever they were */
+		LWM_TRY(lwm_replicas_check(&r->replicas, r->st.step + 1, e));
 	r->loss = r->o->type->render(r->o, sums, false, &json);
 	rc = lwm_str_ok(&json, e);
 	bool bad = lwm_guards_refuse(&r->s->guards, &r->st.guard, r->loss, gnorm);
@@ -195,6 +207,8 @@ static int save_checkpoint(struct run *r, bool last, struct lwm_err *e)
 		return 0;
 	}
 	lwm_watchdog_pet("checkpoint");
+	if (r->s->check_replicas)
+		LWM_TRY(lwm_replicas_check(&r->replicas, r->st.step, e));
 	if (r->metrics)
 		lwm_metrics_sync(r->metrics);
 	lwm_watchdog_wait(true); /* for the disk, which may serve others first */
@@ -265,11 +279,6 @@ static int end_early(struct run *r, int64_t wish, struct lwm_err *e)
 					    r->st.step, r->s->steps, reason, saved), e);
 }
 
-static bool is_due(int64_t every, int64_t step)
-{
-	return every > 0 && step > 0 && step % every == 0;
-}
-
 /* *done: all steps are made; else the run was stopped. */
 static int train_steps(struct run *r, bool *done, struct lwm_err *e)
 {
@@ -313,6 +322,7 @@ static void release_run(struct run *r)
 	lwm_metrics_close(r->metrics);
 	lwm_ckpt_keeper_free(r->keeper);
 	lwm_mesh_detach(&r->mesh);
+	lwm_replicas_close(&r->replicas);
 	lwm_objective_free(r->o);
 	lwm_supply_close(&r->w);
 	lk_dev_close(r->dev);
@@ -366,7 +376,7 @@ int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_
 	lwm_watchdog_tell(lwm_history_stuck, &r.words);
 	rc = run_stage(&r, e);
 	struct lwm_history_end end = { .step = r.st.step, .code = rc, .why = rc < 0 && !*r.why ? e->msg : r.why,
-				       .rank = -1 };
+				       .rank = r.replicas.rank, .host = r.replicas.host };
 	if (r.metrics)
 		lwm_metrics_ended(r.metrics, &end);
 out:
