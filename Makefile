@@ -1,4 +1,4 @@
-# LWM: see README.md.  make | make deps | make demo | make test | make check | make bench | make install
+# LWM: see README.md.  make | make deps | make demo | make test | make test-faults | make check | make bench | make install
 # Variables: CC CXX CFLAGS LDFLAGS MPICC NVCC CUDA=auto|0|1 SAN=address,undefined PREFIX DESTDIR V=1 (shows whole commands)
 # and where libraries are: HDF5_DIR and the like, see tests/deps.sh
 .DEFAULT_GOAL := all
@@ -73,12 +73,14 @@ FUZZERS  := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 # programs that talk to other ranks through MPI; everything else must start without it
 MPI_TOOLS := $(patsubst tools/%.c,%,$(shell grep -lsw lwm_comm_mpi tools/*.c))
 MPI_UNITS := mpi_%
+# those that tests/faults/night.sh counts
+NIGHT_UNITS := $(shell sed -n 's/^\t\t[TN][0-9]*|.*|\(test_[a-z_]*\)$$/\1/p' tests/faults/night.sh)
 
 KOBJ := $(KSRC:%.c=$B/%.o) $(foreach i,$(ISAS),$(KHOT:%.hot.c=$B/%.$i.o))
 LOBJ := $(LIBSRC:%.c=$B/%.o) $(LIBCXX:%.cc=$B/%.o)
 
 # ---- goals ----
-.PHONY: all deps deps-test have-deps found-deps have-deps-test demo test check bench install clean config FORCE
+.PHONY: all deps deps-test have-deps found-deps have-deps-test demo test test-faults check bench install clean config FORCE
 again = --no-print-directory $(if $(DEPS_MISSING),,DEPS_KNOWN=1)
 all: have-deps
 	@$(MAKE) $(again) build
@@ -169,6 +171,10 @@ test: have-deps-test
 	@$(MAKE) $(again) build emu $(UNITS:%=$B/tests/unit/%) $(FUZZERS:%=$B/tests/fuzz/%) \
 		$(if $(SAN),,$(BENCHES:%=$B/tests/bench/%) $(GPU_BENCH) $(GPU_LARGE))
 	@SAN=$(SAN) B=$(B) BIN=$(abspath $(BIN)) bash tests/run.sh
+# the promises of tests/faults/README.md, counted; some minutes
+test-faults: have-deps-test
+	@$(MAKE) $(again) build $(NIGHT_UNITS:%=$B/tests/unit/%)
+	@B=$(B) BIN=$(abspath $(BIN)) bash tests/faults/night.sh
 check: have-deps-test
 	@$(MAKE) $(again) build; bash tests/check.sh
 demo: all

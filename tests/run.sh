@@ -164,9 +164,11 @@ gpu_programs() {
 faults() {
 	if [ -n "$SAN" ]; then
 		skip_suite faults/run 'a sanitizer has a malloc of its own'
+		skip_suite faults/night 'the programs run alone above; a sanitizer would only lengthen the waiting'
 		return
 	fi
 	run_program faults/run tests/faults/run.sh --tries 1
+	run_program faults/night tests/faults/night.sh --tries 2 --no-units # those it would run have their own line above
 }
 
 patterns=("$@")
