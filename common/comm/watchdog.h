@@ -1,6 +1,7 @@
 /* watchdog.h - ends a process whose ranks wait for each other for ever.
  *
- * start and tell, then signs of life: pet() where a section begins, tick() inside it (kernels and collectives give them by themselves),
+ * start and tell, then signs of life:
+ * pet() where a section begins, tick() inside it (kernels and collectives give them by themselves),
  * step() after each step; at the end stop. Silence for too long ends the process with status LWM_ERANK and a sentence on standard
  * error, and the launcher ends the others.
  *
@@ -10,8 +11,8 @@
  *
  * Who is stuck? One that computes says so itself. Of ranks that wait each says that it does, and nobody can say it of the one they
  * wait for: what they write down (lwm_watchdog_tell) shows who wrote nothing. So a process that has told waits some seconds more
- * before it ends, for its end is that of all others. A process that was suspended (SIGSTOP) has not been silent for that time when it
- * continues: others, which it kept waiting, have judged it by then.
+ * before it ends, for its end is that of all others. A process that was suspended (SIGSTOP) has not been
+ * silent for that time when it continues: others, which it kept waiting, have judged it by then.
  *
  * There is one watchdog per process, also where several ranks are threads of it. Every function is local and may be called from any
  * thread; without a watchdog that runs they do nothing anybody could see.
@@ -34,8 +35,9 @@ struct lwm_watchdog_end {
 	bool waited;       /* for other ranks; otherwise it computed */
 	const char *where; /* the section */
 };
-/* What is called before the process is ended, from the watchdog's thread, once: other threads may hold any lock. It has ten seconds,
- * then the process ends all the same. Of the watchdog that runs; a second call changes nothing; lwm_watchdog_stop forgets it. */
+/* What is called before the process is ended, from the watchdog's thread, once: other threads may hold any lock. It has ten
+ * seconds, then the process ends all the same. Of the watchdog that runs; a second call changes nothing;
+ * lwm_watchdog_stop forgets it. */
 typedef void lwm_watchdog_fn(void *ctx, const struct lwm_watchdog_end *end);
 void lwm_watchdog_tell(lwm_watchdog_fn *fn, void *ctx);
 

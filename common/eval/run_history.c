@@ -56,7 +56,7 @@ static int add_attempt(struct lwm_run_history *h, const json_t *o, struct lwm_er
 	return cwd && !h->cwd ? lwm_fail_memory(e, "runs") : 0;
 }
 
-/* Of ranks that ended together each may have written its line. The first counts; but one that did not wait for others is the cause. */
+/* Of ranks that ended together each may have written its line. The first counts, but one that did not wait is the cause. */
 static int take_end(struct lwm_run_attempt *a, const json_t *o, struct lwm_err *e)
 {
 	json_t *rank = json_object_get(o, "rank");

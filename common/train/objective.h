@@ -42,7 +42,8 @@ struct lwm_objective_type {
 	/* Reads data and fills o, of which type, stage, mesh and device are set and the rest is zero. After a failure close is
 	 * called, too. COLLECTIVE over the mesh's world, which is NULL while planning. */
 	int (*open)(struct lwm_objective *o, struct lwm_err *e);
-	/* Goes to its weights group by group alone, so that they may be cut over ranks, and only reads them. If not, every rank has them whole: what is
+	/* Goes to its weights group by group alone, so that they may be cut over ranks, and only reads
+	 * them. If not, every rank has them whole: what is
 	 * acquired of group 0 is the beginning of the flat vector, and stays where it is. */
 	bool by_group;
 	/* Weights are in place: makes what depends on them. COLLECTIVE over the ranks that share them. w: device, o->dtype;

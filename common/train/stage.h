@@ -69,7 +69,7 @@ struct lwm_stage {
 	int64_t log_every, eval_every, eval_rows;   /* steps; steps; held-out rows or frames of an evaluation */
 	int64_t stop_after;     /* steps of this run, then it saves and stops; 0: never */
 	double grace;           /* seconds before Slurm's limit at which it stops */
-	int64_t check_replicas; /* steps after which what several ranks hold is compared, and before each save (replicas.h); 0: never */
+	int64_t check_replicas; /* steps between comparisons of what several ranks hold (replicas.h); 0: never */
 	double watchdog;        /* seconds without a sign of life of a rank that end the job; 0: never */
 	bool start_over;        /* begin at step 0 although no checkpoint in `out` is whole; they are set aside */
 	struct lwm_paths allow_change; /* settings that may differ from those the run was begun with (settings_record.h) */
