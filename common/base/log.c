@@ -2,6 +2,7 @@
 #include "common/base/log.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 static struct {
 	char program[64], host[64];
 	int level, rank, nranks;
-	bool drawn; /* a line without an end stands on the terminal */
+	atomic_bool drawn; /* a line without an end stands on the terminal */
 } g = { "lwm", "", LWM_INFO, 0, 1, false };
 
 void lwm_log_init(const char *program, int level)

@@ -1,5 +1,6 @@
-/* log.h - talk on stderr, one line a call: "12:04:31 lwm-pack: text". Process-wide state: level, name, rank. Control
- * characters in the text are spelt out (show.h): no name of a file begins a line of its own or steers the terminal. */
+/* log.h - talk on stderr, one line a call: "12:04:31 lwm-pack: text". Process-wide state: level, name, rank, which are set before
+ * there are several threads; lwm_log may be called by any of them, and its lines stay whole. Control characters in the text are
+ * spelt out (show.h): no name of a file begins a line of its own or steers the terminal. */
 #ifndef LWM_BASE_LOG_H
 #define LWM_BASE_LOG_H
 

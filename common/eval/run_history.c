@@ -91,7 +91,7 @@ static int take_line(struct lwm_run_history *h, const json_t *o, struct lwm_err 
 	a->over = fmax(a->over, time);
 	a->reached = (int64_t)number_of(o, "step");
 	if (!strcmp(event, "save"))
-		a->saving += number_of(o, "seconds");
+		a->saving += number_of(o, json_object_get(o, "blocking") ? "blocking" : "seconds"); /* older lines: all of it */
 	return !strcmp(event, "end") ? take_end(a, o, e) : 0;
 }
 

@@ -16,9 +16,9 @@
  *	                  lwm_ckpt_unpack                                 the others: from its text, without a file
  *	                  lwm_ckpt_check_part                             each checks some of the parts
  *
- * Every call is local; one thread per handle. Strings and tables that a call returns are borrowed from its handle unless they are
- * said to be malloc'ed. Errors: -LWM_EDATA unfinished or damaged, -LWM_ENOINPUT no such folder, -LWM_EIO it cannot be read or
- * written now, which says nothing of what is in it, -LWM_EMEMORY.
+ * Every call is local; any thread, one at a time per handle: a part may be written while its owner computes. Strings and tables
+ * that a call returns are borrowed from its handle unless they are said to be malloc'ed. Errors: -LWM_EDATA unfinished or damaged,
+ * -LWM_ENOINPUT no such folder, -LWM_EIO it cannot be read or written now, which says nothing of what is in it, -LWM_EMEMORY.
  *
  * A tensor is named as in model.h and lies in our memory layout. A rank stores slices of it: `count` runs of `run`
  * values, the k-th at offset + k*stride of the flattened tensor (count 1: a plain range; a column shard of a matrix

@@ -3,7 +3,10 @@
  *	create   HDF5 builds the structure in memory (h5_mem.c), its bytes go into the file, the vectors get their places in it
  *	open     HDF5 reads the structure; what it found is checked, a descriptor of the same file is taken over, HDF5 lets go
  *
- * HDF5 does not survive a refused allocation, so memory is asked for before each call; see common/io/README.md. */
+ * HDF5 does not survive a refused allocation, so memory is asked for before each call; see common/io/README.md.
+ *
+ * One thread at a time is in the library, whether it was built for several or not: a checkpoint is laid out while others open rows.
+ * Nobody waits long for that, since values do not pass through it. */
 #include "common/io/h5.h"
 
 #include <errno.h>
@@ -22,6 +25,7 @@
 
 enum { ROOM = 4 << 20 }; /* bytes; what is done here takes well below one MiB */
 
+static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER; /* held from enter_library to the last call */
 static _Thread_local bool starved; /* a call on this thread failed for want of memory */
 
 static herr_t seek_want(unsigned n, const H5E_error2_t *d, void *ctx)
@@ -189,8 +193,11 @@ int lwm_h5_create(int fd, const char *path, const char *schema, const struct lwm
 		  int64_t *bytes, struct lwm_err *e)
 {
 	struct lwm_mem_file m = { 0 };
-	LWM_TRY(enter_library(path, e));
-	int rc = create_structure(&m, path, schema, v, nv, at, e);
+	pthread_mutex_lock(&library);
+	int rc = enter_library(path, e);
+	if (rc == 0)
+		rc = create_structure(&m, path, schema, v, nv, at, e);
+	pthread_mutex_unlock(&library);
 	if (rc == 0)
 		rc = lwm_mem_copy(&m, fd, path, e);
 	*bytes = m.size;
@@ -441,6 +448,7 @@ int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv,
 	int rc;
 	LWM_BUG_ON(nv > LWM_VF_MAX + 1);
 	memcpy(asked, v, (size_t)nv * sizeof *v);
+	pthread_mutex_lock(&library);
 	do {
 		memcpy(v, asked, (size_t)nv * sizeof *v); /* a look at the file sets sizes and types */
 		*fd = -1;
@@ -448,6 +456,7 @@ int lwm_h5_open(const char *path, const char *schema, struct lwm_vec *v, int nv,
 		if (rc == 0)
 			rc = open_once(path, schema, v, nv, at, fd, &l.why);
 	} while (look_again(&l, rc));
+	pthread_mutex_unlock(&library);
 	return give_verdict(&l, rc, path, e);
 }
 
@@ -472,10 +481,12 @@ int lwm_h5_schema(const char *path, char **schema, struct lwm_err *e)
 	struct looks l = { 0 };
 	int rc;
 	*schema = NULL;
+	pthread_mutex_lock(&library);
 	do {
 		rc = enter_library(path, &l.why);
 		if (rc == 0)
 			rc = schema_once(path, schema, &l.why);
 	} while (look_again(&l, rc));
+	pthread_mutex_unlock(&library);
 	return give_verdict(&l, rc, path, e);
 }

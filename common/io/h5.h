@@ -1,4 +1,4 @@
-/* h5.h - inside common/io: the calls to HDF5, so that vecfile.c sees none of its types. */
+/* h5.h - inside common/io: the calls to HDF5, so that vecfile.c sees none of its types. Any thread; they take turns. */
 #ifndef LWM_IO_H5_H
 #define LWM_IO_H5_H
 

@@ -124,12 +124,12 @@ int lwm_history_begin(struct lwm_history *h, const struct lwm_history_start *b, 
 	return add_line(h, &line, e);
 }
 
-int lwm_history_saved(struct lwm_history *h, int64_t step, double seconds, struct lwm_err *e)
+int lwm_history_saved(struct lwm_history *h, int64_t step, double seconds, double blocking, struct lwm_err *e)
 {
 	struct lwm_str line = { 0 };
 
 	begin_line(&line, "save", step);
-	lwm_str_printf(&line, ",\"seconds\":%.3f", seconds);
+	lwm_str_printf(&line, ",\"seconds\":%.4f,\"blocking\":%.4f", seconds, blocking);
 	return add_line(h, &line, e);
 }
 

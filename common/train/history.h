@@ -5,7 +5,7 @@
  *	lwm_history_hosts(world, &hosts, e)     every rank
  *	lwm_history_open(&h, dir, e)
  *	lwm_history_begin(h, &begin, e)         once, when the state is loaded
- *	lwm_history_saved(h, step, seconds, e)  as it happens
+ *	lwm_history_saved(h, step, ...)         as it happens
  *	lwm_history_end(h, &end, e)             once; a run without that line was killed, or its node was lost
  *	lwm_history_close(h)
  *
@@ -16,7 +16,7 @@
  * Lines; times are seconds since 1970 by the clock of rank 0's node:
  *	{"event":"begin","time":,"began":,"step":,"steps":,"ranks":,"hosts":[["node01",8],...],"lost_steps":,"lost_seconds":,
  *	 "ended":,"job":"123","cwd":"...","command":["lwm-train-stage",...]}
- *	{"event":"save","time":,"step":,"seconds":}
+ *	{"event":"save","time":,"step":,"seconds":,"blocking":}
  *	{"event":"end","time":,"step":,"code":,"why":"time limit"}
  *	{"event":"end","time":,"step":,"code":79,"why":"...","rank":2,"host":"node03"}
  *	{"event":"end","time":,"step":,"code":76,"why":"...","rank":1,"host":"node02","section":"step","waited":true}
@@ -60,7 +60,8 @@ struct lwm_history;
 /* -LWM_ECANTCREATE: a link or no regular file is there. */
 int lwm_history_open(struct lwm_history **out, const char *dir, struct lwm_err *e);
 int lwm_history_begin(struct lwm_history *h, const struct lwm_history_start *b, struct lwm_err *e);
-int lwm_history_saved(struct lwm_history *h, int64_t step, double seconds, struct lwm_err *e);
+/* As lwm_metrics_saved. */
+int lwm_history_saved(struct lwm_history *h, int64_t step, double seconds, double blocking, struct lwm_err *e);
 struct lwm_history_end {
 	int64_t step;
 	int code;         /* 0 or what the run returns, of either sign */

@@ -2,7 +2,8 @@
  *
  * A step, on every rank: the objective adds the gradient of its rows; gradients are summed and scattered, which gives the norm over
  * all ranks; the guards decide; AdamW on the own piece; weights are gathered. Between steps the ranks agree on what any of them
- * wishes: to stop, to save, to measure the peak. Every decision is the same on all ranks, for each is waited for by the others.
+ * wishes: to stop, to save, to measure the peak, to commit a save that was written meanwhile. Every decision is the same on all
+ * ranks, for each is waited for by the others.
  */
 #include "common/train/stage.h"
 
@@ -12,6 +13,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/launch.h"
 #include "common/base/lock.h"
 #include "common/base/log.h"
 #include "common/base/num.h"
@@ -23,6 +25,7 @@
 #include "common/train/peak.h"
 #include "common/train/replicas.h"
 #include "common/train/save.h"
+#include "common/train/saver.h"
 #include "common/train/settings_record.h"
 #include "common/train/share.h"
 #include "common/train/supply.h"
@@ -41,6 +44,9 @@ struct run {
 	struct lwm_metrics *metrics;    /* rank 0 */
 	struct lwm_lock *lock;          /* of the output folder; rank 0 */
 	struct lwm_ckpt_keeper *keeper; /* rank 0 */
+	struct lwm_saver *saver;
+	bool copies;                    /* saves before the last one are behind the computation; the same on all ranks */
+	double save_began, save_blocked; /* of the one under way: when, and seconds that the steps waited for it */
 	int64_t saved_step, first_step; /* of the last checkpoint, -1 none; where this run began */
 	double loss, began, wall;       /* of the step; when the run began, by lwm_now and since 1970 */
 	double step_seconds, save_seconds; /* as last measured: the time limit has to leave room for both */
@@ -51,15 +57,66 @@ struct run {
 	bool peak_known; /* or tried in vain; rank 0 */
 };
 
+/* Bytes that a rank of this node can have before it takes any; -1: not known, as of a GPU's host. */
+static int host_memory(const struct run *r, int64_t *bytes, struct lwm_err *e)
+{
+	int here = lwm_launch_local_size();
+	size_t have, all;
+	*bytes = -1;
+	if (!lk_dev_is_host(r->dev))
+		return 0;
+	LWM_TRY(lwm_dev_check(r->dev, lk_dev_memory(r->dev, &have, &all), e));
+	*bytes = (int64_t)have / (here > 0 ? here : 1);
+	return 0;
+}
+
+static int reserve_copy(struct run *r, const struct lwm_stage_room *room, int64_t free_bytes, struct lwm_err *e)
+{
+	char a[32], b[32];
+	if (free_bytes >= 0 && !lwm_stage_copy_fits(r->o, room, free_bytes))
+		return lwm_fail(e, LWM_EMEMORY, "no room for a copy of %s that checkpoints are written from: a rank has %s of memory",
+				lwm_bytes_text((double)room->copy, a, sizeof a), lwm_bytes_text((double)free_bytes, b, sizeof b));
+	return lwm_saver_reserve(r->saver, e);
+}
+
+/* All ranks save behind the computation, or none does. */
+static int open_saver(struct run *r, int64_t free_bytes, struct lwm_err *e)
+{
+	struct lwm_stage_room room = lwm_stage_room_of(r->o, &r->w.cut);
+	struct lwm_err why = { 0 };
+	char bytes[32];
+	LWM_TRY(lwm_agree(r->world, lwm_saver_new(&r->saver, r->o, &r->w.w, e), e));
+	if (!room.copy)
+		return 0;
+	int rc = lwm_agree(r->world, reserve_copy(r, &room, free_bytes, &why), &why);
+	r->copies = rc == 0;
+	if (rc == 0) {
+		lwm_log(LWM_INFO, "checkpoints are written while training goes on, from a copy of %s",
+			lwm_bytes_text((double)room.copy, bytes, sizeof bytes));
+		return 0;
+	}
+	lwm_saver_unreserve(r->saver);
+	if (rc == -LWM_EMEMORY && r->s->save_behind == LWM_BEHIND_AUTO) {
+		if (lwm_comm_rank(r->world) == 0)
+			lwm_log(LWM_WARN, "training waits while checkpoints are written: %s", why.msg);
+		return 0;
+	}
+	*e = why;
+	return rc;
+}
+
 static int open_run(struct run *r, struct lwm_err *e)
 {
 	char params[32], mem[32], act[32], grid[LWM_MESH_TEXT];
+	int64_t free_bytes;
 	LWM_TRY(lwm_agree(r->world, lwm_device_open(&r->dev, r->s->device, r->s->threads, e), e));
 	LWM_TRY(lwm_agree(r->world, lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e), e));
 	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_open(&r->o, lwm_objectives[r->s->objective], r->s, &r->mesh, r->dev, e), e));
+	LWM_TRY(lwm_agree(r->world, host_memory(r, &free_bytes, e), e));
 	LWM_TRY(lwm_supply_open(&r->w, r->o, &r->mesh, e));
 	LWM_TRY(lwm_agree(r->world, lwm_replicas_open(&r->replicas, r->o, &r->w.w, e), e));
+	LWM_TRY(open_saver(r, free_bytes, e));
 	int64_t weights = lwm_stage_room_of(r->o, &r->w.cut).weights;
 	lwm_log(LWM_INFO, "%s of %s parameters on %d rank%s (%s); a rank: %s of weights and state, %s of activations",
 		r->o->type->kind, lwm_count_text(r->o->tensors.params, params, sizeof params), lwm_comm_size(r->world),
@@ -195,12 +252,46 @@ static int evaluate_held_out(struct run *r, struct lwm_err *e)
 	return lwm_agree(r->world, rc, e);
 }
 
-/* A save that fails is not the end of the run: older checkpoints stay, and the next save tries again. Only the last one must
- * succeed. */
-static int save_checkpoint(struct run *r, bool last, struct lwm_err *e)
+static void begin_save(struct run *r, bool behind)
+{
+	r->save_began = lwm_now();
+	lwm_saver_begin(r->saver, &r->st, behind);
+	r->save_blocked = lwm_now() - r->save_began;
+}
+
+/* The save under way, if any, is waited for and committed. One that fails is not the end of the run: older checkpoints stay, and the
+ * next save tries again. Only the last one must succeed. */
+static int end_save(struct run *r, bool last, struct lwm_err *e)
 {
 	struct lwm_err mine = { 0 };
 	double t0 = lwm_now();
+	int64_t step = lwm_saver_step(r->saver);
+	if (step < 0)
+		return 0;
+	lwm_watchdog_pet("checkpoint");
+	if (r->metrics)
+		lwm_metrics_sync(r->metrics);
+	lwm_watchdog_wait(true); /* for the disk, which may serve others first */
+	int rc = lwm_saver_finish(r->saver, r->keeper, &mine);
+	lwm_watchdog_wait(false);
+	r->save_blocked += lwm_now() - t0;
+	r->save_seconds = lwm_saver_seconds(r->saver) > r->save_blocked ? lwm_saver_seconds(r->saver) : r->save_blocked;
+	if (rc == 0) {
+		r->saved_step = step;
+		return r->metrics ? lwm_metrics_saved(r->metrics, step, lwm_now() - r->save_began, r->save_blocked, e) : 0;
+	}
+	if (rc != -LWM_ERANK && mine.who != LWM_ERR_ALONE && !last) {
+		lwm_log(LWM_WARN, "checkpoint of step %" PRId64 " failed, training goes on: %s", step, mine.msg);
+		return 0;
+	}
+	*e = mine;
+	return rc;
+}
+
+/* One save at a time. The last one is not behind anything: it is written from where the values lie. */
+static int save_checkpoint(struct run *r, bool last, struct lwm_err *e)
+{
+	LWM_TRY(end_save(r, false, e));
 	if (r->saved_step == r->st.step) {
 		if (last) /* it may be an earlier run's, which was killed before it came to this */
 			return lwm_share_retire(r->world, r->keeper, r->st.step, e);
@@ -209,22 +300,19 @@ static int save_checkpoint(struct run *r, bool last, struct lwm_err *e)
 	lwm_watchdog_pet("checkpoint");
 	if (r->s->check_replicas)
 		LWM_TRY(lwm_replicas_check(&r->replicas, r->st.step, e));
-	if (r->metrics)
-		lwm_metrics_sync(r->metrics);
-	lwm_watchdog_wait(true); /* for the disk, which may serve others first */
-	int rc = lwm_stage_save(r->o, &r->w.w, &r->st, r->keeper, &mine);
+	lwm_watchdog_wait(true);
+	begin_save(r, r->copies && !last);
 	lwm_watchdog_wait(false);
-	r->save_seconds = lwm_now() - t0;
-	if (rc == 0) {
-		r->saved_step = r->st.step;
-		return r->metrics ? lwm_metrics_saved(r->metrics, r->st.step, r->save_seconds, e) : 0;
-	}
-	if (rc != -LWM_ERANK && mine.who != LWM_ERR_ALONE && !last) {
-		lwm_log(LWM_WARN, "checkpoint of step %" PRId64 " failed, training goes on: %s", r->st.step, mine.msg);
-		return 0;
-	}
-	*e = mine;
-	return rc;
+	return r->copies && !last ? 0 : end_save(r, last, e);
+}
+
+/* A run that ends by a failure that all ranks know of still commits what it saved before. */
+static void rescue_save(struct run *r, int rc, const struct lwm_err *e)
+{
+	struct lwm_err ignored = { 0 };
+	bool shared = e->who == LWM_ERR_SHARED || e->who == LWM_ERR_HEARD || lwm_comm_size(r->world) == 1;
+	if (rc != -LWM_ERANK && shared)
+		end_save(r, false, &ignored);
 }
 
 /* What all ranks can do at most, measured on all of them at once: those of a node may share its cores. The gradient's memory is
@@ -249,18 +337,21 @@ static int measure_peak(struct run *r, struct lwm_err *e)
 struct wishes {
 	int64_t stop; /* enum lwm_stop */
 	int64_t peak; /* 1: rank 0 wants it measured */
+	int64_t writing; /* 1: of the save under way a part is still being written */
 };
 
 static int collect_wishes(struct run *r, struct wishes *w, struct lwm_err *e)
 {
-	int64_t v[2];
-	lwm_stop_cost(r->step_seconds, r->save_seconds);
+	int64_t v[3];
+	int saves = lwm_saver_step(r->saver) < 0 ? 1 : 2; /* the one under way is waited for, and then comes the last one */
+	lwm_stop_cost(r->step_seconds, saves * r->save_seconds);
 	v[0] = lwm_stop_wanted();
 	if (r->s->stop_after && r->st.step - r->first_step >= r->s->stop_after && r->st.step < r->s->steps && v[0] < LWM_STOP_END)
 		v[0] = LWM_STOP_END;
 	v[1] = r->metrics && !r->peak_known && lwm_metrics_seconds(r->metrics) >= r->s->peak_after;
-	LWM_TRY(lwm_comm_max_i64(r->world, v, 2, e));
-	*w = (struct wishes){ v[0], v[1] };
+	v[2] = lwm_saver_writing(r->saver);
+	LWM_TRY(lwm_comm_max_i64(r->world, v, 3, e));
+	*w = (struct wishes){ v[0], v[1], v[2] };
 	return 0;
 }
 
@@ -286,6 +377,8 @@ static int train_steps(struct run *r, bool *done, struct lwm_err *e)
 		struct wishes w;
 		LWM_TRY(collect_wishes(r, &w, e));
 		bool end = w.stop >= LWM_STOP_END;
+		if (!w.writing)
+			LWM_TRY(end_save(r, false, e));
 		if ((end && r->st.step > 0) || w.stop == LWM_STOP_SAVE || is_due(r->s->checkpoint_every, r->st.step))
 			LWM_TRY(save_checkpoint(r, end, e));
 		if (end)
@@ -319,6 +412,7 @@ static int finish_run(struct run *r, struct lwm_err *e)
 
 static void release_run(struct run *r)
 {
+	lwm_saver_free(r->saver);
 	lwm_metrics_close(r->metrics);
 	lwm_ckpt_keeper_free(r->keeper);
 	lwm_mesh_detach(&r->mesh);
@@ -375,6 +469,8 @@ int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_
 	lwm_watchdog_start(lwm_comm_rank(world), lwm_comm_size(world), s->watchdog);
 	lwm_watchdog_tell(lwm_history_stuck, &r.words);
 	rc = run_stage(&r, e);
+	if (rc < 0)
+		rescue_save(&r, rc, e);
 	struct lwm_history_end end = { .step = r.st.step, .code = rc, .why = rc < 0 && !*r.why ? e->msg : r.why,
 				       .rank = r.replicas.rank, .host = r.replicas.host };
 	if (r.metrics)

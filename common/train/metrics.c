@@ -222,12 +222,13 @@ int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_train_state *st, do
 	return end_line(m, &line, e);
 }
 
-int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struct lwm_err *e)
+int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, double blocking, struct lwm_err *e)
 {
 	struct lwm_str line = { 0 };
-	lwm_str_printf(&line, "{\"event\":\"save\",\"step\":%" PRId64 ",\"seconds\":%.3f", step, seconds);
-	lwm_log(LWM_INFO, "checkpoint of step %" PRId64 " stands (%.1f s)", step, seconds);
-	LWM_TRY(lwm_history_saved(m->history, step, seconds, e));
+	lwm_str_printf(&line, "{\"event\":\"save\",\"step\":%" PRId64 ",\"seconds\":%.4f,\"blocking\":%.4f", step, seconds,
+		       blocking);
+	lwm_log(LWM_INFO, "checkpoint of step %" PRId64 " stands (%.1f s, training waited %.2f s)", step, seconds, blocking);
+	LWM_TRY(lwm_history_saved(m->history, step, seconds, blocking, e));
 	return end_line(m, &line, e);
 }
 

@@ -13,7 +13,8 @@
  * step 0. "flops" of a step: model FLOPs over all ranks, counted from the rows it was trained on (lwm_llama_work_flops); absent
  * where the objective does not count them. "peak_tflops": what all ranks together can do at most; "peak_source": "given"
  * (--peak-tflops) or "measured" (peak.h). "mfu" of the end: FLOPs over seconds of the steps of this run and that peak, where there
- * is one. "peak_rss" of the end: bytes, of the rank that had most in memory. Each line ends in the "time" it was written, seconds
+ * is one. "seconds" of a save: from its begin until it was committed, "blocking" those of them that training waited; where it is
+ * written behind the computation the line follows those of later steps. "peak_rss" of the end: bytes, of the rank that had most in memory. Each line ends in the "time" it was written, seconds
  * since 1970. summary.json holds nothing measured: the same run
  * leaves the same bytes.
  *
@@ -47,7 +48,8 @@ int lwm_metrics_peak(struct lwm_metrics *m, int64_t step, double rate, const cha
 /* more: ,"key":value... of the objective. */
 int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_train_state *st, double loss, const struct lwm_str *more,
 		     struct lwm_err *e);
-int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, struct lwm_err *e);
+/* seconds: from its begin until it was committed; blocking: those of them that training waited. */
+int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, double blocking, struct lwm_err *e);
 /* Brings waiting lines to the disk, before the checkpoint of their steps is committed; a failure is logged, and no failure of the
  * run. */
 void lwm_metrics_sync(struct lwm_metrics *m);

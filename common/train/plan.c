@@ -15,6 +15,8 @@
 struct plan { /* bytes */
 	int64_t weights, activations;  /* of a rank */
 	int64_t program, own, arrays;  /* of a rank too where the device's memory is the host's; else 0 */
+	int64_t copy;                  /* that checkpoints are written from, in host memory; 0: none */
+	bool waits;                    /* --save-behind auto, and there is no room for that */
 	int64_t per_rank, device_free; /* all of these; what there is for them */
 	int64_t checkpoint, space;     /* of one; free at the output, -1 unknown */
 	double tokens;                 /* units of all steps */
@@ -50,10 +52,17 @@ static void print_text(struct lwm_str *out, const struct plan *p, const struct l
 	if (p->program)
 		lwm_str_printf(out, " + %s kernels + %s batches + %s the program itself", lwm_bytes_text((double)p->own, a, sizeof a),
 			       lwm_bytes_text((double)p->arrays, b, sizeof b), lwm_bytes_text((double)p->program, c, sizeof c));
+	if (p->program && p->copy)
+		lwm_str_printf(out, " + %s copy for checkpoints", lwm_bytes_text((double)p->copy, a, sizeof a));
 	lwm_str_putc(out, '\n');
 	if (o->host_bytes)
 		lwm_str_printf(out, "host memory    %s, pinned, for activations of a rank\n",
 			       lwm_bytes_text((double)o->host_bytes, a, sizeof a));
+	if (!p->program && p->copy)
+		lwm_str_printf(out, "host memory    %s, pinned, for the copy of a rank that checkpoints are written from\n",
+			       lwm_bytes_text((double)p->copy, a, sizeof a));
+	if (p->waits)
+		lwm_str_puts(out, "saving         training waits: there is no memory for a copy to write checkpoints from\n");
 	if (o->longest || o->longest_offload)
 		lwm_str_printf(out, "longest row    %" PRId64 " tokens on one rank", o->longest);
 	if (o->longest_offload)
@@ -81,12 +90,13 @@ static void print_json(struct lwm_str *out, const struct plan *p, const struct l
 	char grid[LWM_MESH_TEXT];
 	lwm_str_printf(out, "{\"kind\":\"%s\",\"parameters\":%" PRId64 ",\"mesh\":[%s],\"bytes_per_rank\":%" PRId64
 	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"bytes_kernels\":%" PRId64
-	       ",\"bytes_batches\":%" PRId64 ",\"bytes_program\":%" PRId64 ",\"bytes_host\":%" PRId64 ",\"longest_row\":%" PRId64
+	       ",\"bytes_batches\":%" PRId64 ",\"bytes_program\":%" PRId64 ",\"bytes_host\":%" PRId64 ",\"bytes_copy\":%" PRId64
+	       ",\"longest_row\":%" PRId64
 	       ",\"longest_row_offload\":%" PRId64 ",\"device_free\":%" PRId64
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
 	       ",\"units_per_step\":%" PRId64,
 	       o->type->kind, o->tensors.params, lwm_mesh_text(m->dim, grid), p->per_rank, p->weights, p->activations,
-	       p->own, p->arrays, p->program, o->host_bytes, o->longest, o->longest_offload, p->device_free, p->checkpoint,
+	       p->own, p->arrays, p->program, o->host_bytes, p->copy, o->longest, o->longest_offload, p->device_free, p->checkpoint,
 	       p->space, s->steps,
 	       o->units_per_step);
 	if (o->most_flops > 0)
@@ -104,12 +114,15 @@ static void size_rank(struct plan *p, const struct lwm_stage *s, const struct lw
 
 	p->weights = room.weights;
 	p->activations = o->memory_bytes;
+	p->copy = room.copy;
 	if (lk_dev_is_host(dev) && !s->plan_gib) {
 		p->own = o->own_bytes;
 		p->arrays = o->array_bytes + o->host_bytes + room.work;
 		p->program = (int64_t)lwm_rss();
+		p->waits = s->save_behind == LWM_BEHIND_AUTO && room.copy && !lwm_stage_copy_fits(o, &room, p->device_free);
+		p->copy = p->waits ? 0 : room.copy;
 	}
-	p->per_rank = p->weights + p->activations + p->own + p->arrays + p->program;
+	p->per_rank = p->weights + p->activations + p->own + p->arrays + p->program + (p->program ? p->copy : 0);
 }
 
 /* Does what the first weights come from exist? A run that resumes from a checkpoint of its own wants none. */
@@ -147,10 +160,10 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	LWM_GO(lwm_objective_open(&o, lwm_objectives[s.objective], &s, &m, dev, e));
 	LWM_GO(lwm_dev_check(dev, lk_dev_memory(dev, &mem_free, &mem_total), e));
 	LWM_GO(lwm_stage_cut(&cut, o, 0, e));
+	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;
 	size_rank(&p, &s, o, dev, &cut);
 	p.checkpoint = o->tensors.params * 12;
 	p.space = lwm_space_free(s.out);
-	p.device_free = s.plan_gib ? s.plan_gib << 30 : (int64_t)mem_free;
 	p.tokens = (double)o->units_per_step * (double)s.steps;
 	LWM_GO(look_at_source(&s, o, e));
 	judge_plan(&p, &s, !o->absent.code);

@@ -1,4 +1,4 @@
-/* The state of a stage in checkpoints: out, and back in. */
+/* The state of a stage back from checkpoints, and its first weights. Out: saver.c. */
 #include "common/train/save.h"
 
 #include <inttypes.h>
@@ -14,40 +14,16 @@
 #include "common/train/share.h"
 #include "common/train/start.h"
 
-/* Those that a rank writes, at most LWM_RUNS of a tensor; host NULL: without their values. */
-static int64_t slices_of(const struct lwm_own *own, float *const host[], struct lwm_ckpt_slice *out)
-{
-	struct lwm_run run[LWM_RUNS];
-	int64_t n = 0, at;
-	for (int64_t i = 0; i < own->whole->n; i++) {
-		int runs = lwm_own_speaks(own, i) ? lwm_own_runs(own, i, run, &at) : 0;
-		for (int k = 0; k < runs; k++) {
-			out[n] = (struct lwm_ckpt_slice){ i, run[k].offset, run[k].run, run[k].count, run[k].stride, { NULL } };
-			for (int g = 0; host && g < LWM_CKPT_TRAINED; g++)
-				out[n].data[g] = host[g] + at;
-			at += run[k].run * run[k].count;
-			n++;
-		}
-	}
-	return n;
-}
-
 static struct lwm_own own_here(const struct lwm_objective *o, const struct lwm_weights *w)
 {
 	return lwm_own_of(o, &w->cut, lwm_comm_rank(w->ranks));
-}
-
-/* What a checkpoint calls a vector of the optimizer's. */
-static enum lwm_state state_of(int group)
-{
-	return group == LWM_CKPT_PARAMS ? LWM_STATE_WEIGHTS : group == LWM_CKPT_ADAM_M ? LWM_STATE_M : LWM_STATE_V;
 }
 
 /* Own piece of a group on the host: where it lies, or a copy of it in *own, the caller's to free. */
 static int on_host(struct lwm_weights *w, enum lwm_ckpt_group g, float **at, float **own, struct lwm_err *e)
 {
 	*own = NULL;
-	*at = lwm_weights_host(w, state_of(g));
+	*at = lwm_weights_host(w, lwm_state_of_group(g));
 	if (*at)
 		return 0;
 	*at = *own = malloc((size_t)w->cut.count * sizeof **own);
@@ -55,129 +31,6 @@ static int on_host(struct lwm_weights *w, enum lwm_ckpt_group g, float **at, flo
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " values of weights and state", w->cut.count);
 	return 0;
 }
-
-static int write_part(const struct lwm_objective *o, struct lwm_weights *w, const char *dir, struct lwm_ckpt_part *part,
-		      struct lwm_err *e)
-{
-	float *host[LWM_CKPT_TRAINED] = { 0 }, *own[LWM_CKPT_TRAINED] = { 0 };
-	struct lwm_ckpt_slice *slice = calloc((size_t)o->tensors.n * LWM_RUNS, sizeof *slice);
-	struct lwm_own mine = own_here(o, w);
-	int rc = slice ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
-	for (int g = 0; rc == 0 && g < LWM_CKPT_TRAINED; g++) {
-		rc = on_host(w, (enum lwm_ckpt_group)g, &host[g], &own[g], e);
-		if (rc == 0 && own[g])
-			rc = lwm_weights_take(w, state_of(g), own[g], e);
-	}
-	if (rc == 0) {
-		struct lwm_ckpt_out out = { .dir = dir,
-					    .rank = lwm_comm_rank(w->ranks),
-					    .tensors = &o->tensors,
-					    .slice = slice,
-					    .nslice = slices_of(&mine, host, slice),
-					    .groups = LWM_CKPT_TRAINED_ALL };
-		rc = lwm_ckpt_write_part(&out, part, e);
-	}
-	for (int g = 0; g < LWM_CKPT_TRAINED; g++)
-		free(own[g]);
-	free(slice);
-	return rc;
-}
-
-static json_t *state_json(const struct lwm_train_state *st, const struct lwm_stage *s)
-{
-	json_t *recent = json_array();
-	char loss[40];
-	for (int64_t i = 0; i < st->guard.nrecent; i++)
-		if (json_array_append_new(recent, json_real(st->guard.recent[i]))) {
-			json_decref(recent);
-			return NULL;
-		}
-	snprintf(loss, sizeof loss, "%a", st->loss);
-	return json_pack("{s:I s:I s:f s:I s:o s:I s:{s:s s:s}}", "step", (json_int_t)st->step, "skipped",
-			 (json_int_t)st->guard.skipped, "units", st->units, "seed", (json_int_t)s->seed, "recent", recent,
-			 "skips_in_row", (json_int_t)st->guard.skips_in_row, "last", "loss_hex", loss, "more", st->more);
-}
-
-static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
-{
-	json_t *settings = lwm_settings_record(o->stage, o->data);
-	json_t *j = settings ? json_pack("{s:O s:o}", "model", o->config, "stage", settings) : NULL;
-	if (!j)
-		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
-	return j;
-}
-
-/* The slices of all ranks end to end, as the ranks themselves cut them. */
-static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const struct lwm_cut *cut,
-					 const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
-{
-	int64_t k = 0, many = 0;
-	for (int r = 0; r < n; r++)
-		many += parts[r].nslice;
-	struct lwm_ckpt_slice *all = calloc((size_t)many + 1, sizeof *all);
-	if (!all)
-		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
-	for (int r = 0; all && r < n; r++) {
-		struct lwm_own theirs = lwm_own_of(o, cut, r);
-		int64_t have = slices_of(&theirs, NULL, all + k);
-		LWM_BUG_ON(have != parts[r].nslice);
-		k += have;
-	}
-	return all;
-}
-
-static int commit_checkpoint(const struct lwm_objective *o, const struct lwm_cut *cut, const struct lwm_train_state *st,
-			     const char *dir, const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
-{
-	struct lwm_ckpt_slice *slice = all_slices(o, cut, parts, n, e);
-	char mesh[LWM_MESH_TEXT];
-	json_t *config = config_json(o, e), *state = state_json(st, o->stage);
-	int rc = slice && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
-	if (rc == 0) {
-		struct lwm_ckpt_meta m = { .kind = o->type->kind,
-					   .step = st->step,
-					   .mesh = lwm_mesh_text(o->mesh->dim, mesh),
-					   .ranks = n,
-					   .config = config,
-					   .state = state,
-					   .tokenizer = o->tokenizer_hash,
-					   .tokenizer_path = o->stage->tokenizer ? o->stage->tokenizer : "",
-					   .groups = LWM_CKPT_TRAINED_ALL };
-		rc = lwm_ckpt_commit(dir, &m, &o->tensors, parts, n, slice, e);
-	}
-	json_decref(config);
-	json_decref(state);
-	free(slice);
-	return rc;
-}
-
-int lwm_stage_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_train_state *st,
-	     struct lwm_ckpt_keeper *keeper, struct lwm_err *e)
-{
-	struct lwm_comm *c = w->ranks;
-	int n = lwm_comm_size(c), rc;
-	struct lwm_ckpt_part mine = { .name = "" }, *parts = calloc((size_t)n, sizeof *parts);
-	char *dir = lwm_ckpt_dir(o->stage->out, st->step);
-	rc = parts && dir ? write_part(o, w, dir, &mine, e) : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
-	LWM_GO(lwm_agree(c, rc, e));
-	LWM_GO(lwm_comm_allgather(c, &mine, sizeof mine, parts, e));
-	if (lwm_comm_rank(c) == 0)
-		rc = commit_checkpoint(o, &w->cut, st, dir, parts, n, e);
-	if (lwm_comm_rank(c) == 0 && rc < 0)
-		lwm_ckpt_take_back(dir, "COMMIT.json");
-	LWM_GO(lwm_agree(c, rc, e)); /* nobody continues before the record is written */
-	free(parts);
-	free(dir);
-	return lwm_share_retire(c, keeper, st->step, e);
-out:
-	if (rc < 0 && rc != -LWM_ERANK && dir)
-		lwm_ckpt_take_back(dir, mine.name);
-	free(parts);
-	free(dir);
-	return rc;
-}
-
-/* ---- back in ---- */
 
 /* A tensor of a checkpoint. */
 struct stored {
@@ -220,7 +73,7 @@ static int read_group(const struct lwm_objective *o, struct lwm_weights *w, stru
 	if (rc == 0)
 		rc = read_slice(o, w, c, g, host, e);
 	if (rc == 0)
-		rc = lwm_weights_put(w, state_of(g), host, e);
+		rc = lwm_weights_put(w, lwm_state_of_group(g), host, e);
 	free(own);
 	return rc;
 }

@@ -1,10 +1,10 @@
-/* save.h - a stage's state in checkpoints: out and back in, on the same mesh or another.
+/* save.h - a stage's state in checkpoints: what it is, and how it comes back, on the same mesh or another. Out: saver.h.
  *
  *	lwm_stage_resume(o, &w, &st, keeper, &found, e)     at the start: weights, moments and progress of the newest checkpoint
  *	if (!found.dir[0]) lwm_stage_start(o, &w, e)        there is none: first weights
  *	... the objective is attached, found.settings compared (settings_record.h) ...
  *	lwm_stage_settle(s, &found, st.step, e)             rank 0: the run is known to go ahead
- *	lwm_stage_save(o, &w, &st, keeper, e)               after any step
+ *	lwm_saver_begin, lwm_saver_finish                   after any step
  *
  * A rank writes and reads what it owns the state of (optim/weights.h): one part of a checkpoint each.
  */
@@ -25,10 +25,11 @@ struct lwm_train_state {
 	char more[1024];      /* what else the objective reported of it: ,"key":value... */
 };
 
-/* COLLECTIVE over the world. Every rank writes its part; rank 0 commits when all are on disk, and removes what its keeper (NULL on
- * the others) no longer wants. A failure is one of this save alone: its own parts are removed again, older checkpoints stay. */
-int lwm_stage_save(const struct lwm_objective *o, struct lwm_weights *w, const struct lwm_train_state *st,
-		   struct lwm_ckpt_keeper *keeper, struct lwm_err *e);
+/* Which of the optimizer's vectors a group of a checkpoint holds; pure. */
+static inline enum lwm_state lwm_state_of_group(int group)
+{
+	return group == LWM_CKPT_PARAMS ? LWM_STATE_WEIGHTS : group == LWM_CKPT_ADAM_M ? LWM_STATE_M : LWM_STATE_V;
+}
 
 struct lwm_resumed {
 	char dir[4096];    /* the checkpoint; "": there was nothing to resume from */

@@ -14,6 +14,7 @@
 
 static const char *const shard_names[] = { "auto", "true", "false", NULL };       /* enum lwm_shard_when */
 static const char *const scatter_names[] = { "step", "microbatch", NULL };         /* enum lwm_scatter_when */
+static const char *const behind_names[] = { "auto", "true", "false", NULL };      /* enum lwm_behind_when */
 
 static const struct lwm_setting common_settings[] = {
 	TEXT(out, LWM_UNRECORDED, NULL,
@@ -80,6 +81,10 @@ static const struct lwm_setting common_settings[] = {
 	    LWM_OPT_INT(0, "checkpoint-every", NULL, 0, 1 << 30, "N", "steps; 0: only at the end", 0)),
 	SET(keep, LWM_FREE, 2, LWM_OPT_INT(0, "keep", NULL, 1, 1 << 20, "N", "newest checkpoints that stay", 0)),
 	SET(keep_every, LWM_FREE, 0, LWM_OPT_INT(0, "keep-every", NULL, 0, 1 << 30, "N", "and every N steps for good; 0: none", 0)),
+	SET(save_behind, LWM_UNRECORDED, LWM_BEHIND_AUTO,
+	    LWM_OPT_CHOICE(0, "save-behind", NULL, behind_names,
+			   "written while training goes on, from a copy in host memory (12 bytes a weight over all ranks); but the last one; "
+			   "auto: where there is room, true: refuse without", 0)),
 	SET(log_every, LWM_FREE, 10, LWM_OPT_INT(0, "log-every", NULL, 1, 1 << 30, "N", "steps a line on stderr", 0)),
 	SET(peak_tflops, LWM_UNRECORDED, 0,
 	    LWM_OPT_DOUBLE(0, "peak-tflops", NULL, 0, 1e9, "X",

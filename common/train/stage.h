@@ -41,6 +41,9 @@ enum lwm_shard_when { LWM_SHARD_AUTO, LWM_SHARD_TRUE, LWM_SHARD_FALSE };
 /* Gradients of sharded weights: summed over ranks once a step, or after each microbatch, when nothing holds them whole. */
 enum lwm_scatter_when { LWM_SCATTER_STEP, LWM_SCATTER_MICROBATCH };
 
+/* Checkpoints are written from a copy of weights and moments while training goes on (saver.h). auto: where there is memory for it. */
+enum lwm_behind_when { LWM_BEHIND_AUTO, LWM_BEHIND_TRUE, LWM_BEHIND_FALSE };
+
 struct lwm_stage {
 	struct lwm_values *values; /* this struct, then that of each objective, in the order of lwm_objectives */
 
@@ -66,6 +69,7 @@ struct lwm_stage {
 	int scatter;          /* enum lwm_scatter_when */
 
 	int64_t checkpoint_every, keep, keep_every; /* steps; newest checkpoints that stay; every so many steps for good */
+	int save_behind;        /* enum lwm_behind_when; of checkpoints before the last one */
 	int64_t log_every, eval_every, eval_rows;   /* steps; steps; held-out rows or frames of an evaluation */
 	int64_t stop_after;     /* steps of this run, then it saves and stops; 0: never */
 	double grace;           /* seconds before Slurm's limit at which it stops */

@@ -2,6 +2,7 @@
 #include "common/train/supply.h"
 
 #include "common/comm/device.h"
+#include "common/train/saver.h"
 
 bool lwm_stage_shards(const struct lwm_objective *o)
 {
@@ -32,13 +33,21 @@ int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, 
 struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const struct lwm_cut *c)
 {
 	struct lwm_fsdp_how how = how_of(o);
-	struct lwm_stage_room y = { lwm_weights_bytes(c, o->dtype), lwm_comm_work(c->replicas, c->local) };
+	const struct lwm_stage *s = o->stage;
+	bool before_last = s->checkpoint_every > 0 && s->checkpoint_every < s->steps;
+	struct lwm_stage_room y = { .weights = lwm_weights_bytes(c, o->dtype), .work = lwm_comm_work(c->replicas, c->local) };
 
 	if (c->shards > 1) {
 		y.weights += lwm_fsdp_bytes(&o->local, c, o->dtype, &how);
 		y.work += lwm_comm_work(c->shards, lwm_cut_largest(c));
 	}
+	y.copy = s->save_behind != LWM_BEHIND_FALSE && before_last ? lwm_saver_copy_bytes(c) : 0;
 	return y;
+}
+
+bool lwm_stage_copy_fits(const struct lwm_objective *o, const struct lwm_stage_room *y, int64_t bytes)
+{
+	return y->weights + y->work + y->copy + o->memory_bytes + o->host_bytes <= bytes;
 }
 
 /* The ranks that exchange: one more group of the mesh where weights are cut, and the replicas of a shard. */

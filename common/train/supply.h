@@ -25,9 +25,13 @@ int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, 
 struct lwm_stage_room {  /* bytes of one rank */
 	int64_t weights; /* and gradients and optimizer state, own and gathered */
 	int64_t work;    /* host memory of exchanges, where the device's memory is the host's */
+	int64_t copy;    /* host memory that checkpoints are written from behind the computation; 0: the settings want none */
 };
 /* Local, pure. o: its table, dtype, mesh and passes are known. */
 struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const struct lwm_cut *cut);
+/* Local, pure. Do weights, activations, exchanges and the copy go into so much host memory, where the device has no other? What a
+ * plan and a run both ask. */
+bool lwm_stage_copy_fits(const struct lwm_objective *o, const struct lwm_stage_room *y, int64_t bytes);
 
 struct lwm_stage_supply {
 	struct lwm_supply *supply;    /* what the objective gets */

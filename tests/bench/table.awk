@@ -21,6 +21,7 @@ function add(name, value, unit, must, goal) {
 	if (f["op"] == "tokenize") tsec[f["threads"]] = f["ms"] ""
 	if (f["op"] == "pack") pack = f["Mtoks"] ""
 	if (f["op"] == "merge_fp32") merge = f["of_cat_percent"] / 100 ""
+	if (f["op"] == "save_behind") blocked = f["percent"] / 100 ""
 	if (f["op"] == "rows_random") random = f["us_each"] ""
 }
 function factor(a, b) { return a == "" || b == "" || b == 0 ? "" : sprintf("%.2f", a / b) }
@@ -34,6 +35,7 @@ END {
 	add("second thread: VQGAN encode", factor(fps[2], fps[1]), "x", 1.8, 1.95)
 	add("second thread: tokenize", factor(tsec[1], tsec[2]), "x", 1.8, 1.95)
 	add("ring of 2 ranks, zigzag", ring, "of one process", 0.90, 0.97)
+	add("training waits for a save behind it, of one that it waits for", blocked, "of its time", "", 0.05)
 	add("256 MiB exchanged beside 4 times its time computed: waited for", waited, "of its time", "", "")
 	add("same, and slower arithmetic where the core copies", left, "of its time", "", "")
 	add("tokenize, 1 thread", tokenize, "of spm_encode", 0.9, "")

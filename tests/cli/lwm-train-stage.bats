@@ -277,6 +277,86 @@ flip() { # flip FILE OFFSET: one bit
 	[ -z "$output" ]
 }
 
+# behind FAULT ARGS...: with something happening at a call that changes something in a checkpoint's folder of killed/
+behind() {
+	preload
+	env FAULT="$1" FAULT_COUNT="$PWD/calls" FAULT_ROOT="$PWD/killed/step_" FAULT_OPS=change \
+		ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-} LD_PRELOAD="$fault_so" lwm-train-stage -q "${tiny[@]}" -o killed "${@:2}"
+}
+
+@test "kill -9 at any call of saves behind the computation: what was committed stands, the next run gives the same bits" {
+	local args=(--steps 40 --checkpoint-every 8 --keep 2 --save-behind true) k n saved d newest
+	ok train -o whole "${args[@]}"
+	ok behind '' "${args[@]}"
+	n=$(cat calls)
+	[ "$n" -gt 60 ]
+	for ((k = 1; k <= n; k += n / 20)); do
+		rm -rf killed
+		code 137 behind kill@$k "${args[@]}"
+		newest=0
+		for d in killed/step_*/COMMIT.json; do
+			[ -e "$d" ] || continue
+			d=${d%/*}
+			ok lwm-inspect --check -q "$d"
+			newest=$((10#${d##*_}))
+		done
+		saved=$(sed -nE '/"event":"save"/s/.*"step":([0-9]+).*/\1/p' killed/history.jsonl | tail -1)
+		[ "${saved:-0}" -le $newest ]
+		ok train -o killed "${args[@]}"
+		[ "$(losses whole)" = "$(losses killed)" ]
+		same whole/step_00000040/part_00000.h5 killed/step_00000040/part_00000.h5
+		same whole/step_00000040/COMMIT.json killed/step_00000040/COMMIT.json
+		[ "$(compgen -G 'killed/step_*' | wc -l)" = 2 ]
+	done
+}
+
+@test "saves behind the computation or not are the same bytes; one that fails is told, and the last good one stands" {
+	local b
+	for b in true false auto; do
+		ok train -o $b --steps 9 --checkpoint-every 2 --keep 9 --save-behind $b
+		[ "$(grep -c '"event":"save".*"seconds":[0-9.]*,"blocking":[0-9.]*,' $b/metrics.jsonl)" = 5 ]
+	done
+	for b in true auto; do
+		diff -r --exclude=metrics.jsonl --exclude=history.jsonl --exclude=.lock false $b
+		[ "$(losses false)" = "$(losses $b)" ]
+	done
+	# training waits for all of a save, or for a part of it
+	apart() { awk -F'"seconds":|,"blocking":|,"time"' '/"event":"save"/ { s += $2 - $3 } END { print s * 1e4 }' "$1/metrics.jsonl"; }
+	[ "$(apart false | cut -d. -f1)" -le 10 ]
+	[ "$(apart true | cut -d. -f1)" -gt "$(apart false | cut -d. -f1)" ]
+	ok behind 28@10 --steps 9 --checkpoint-every 2 --keep 9 --save-behind true
+	err_has 'failed, training goes on: '
+	[ "$(compgen -G 'killed/step_*' | wc -l)" = 4 ]
+	same false/step_00000009/part_00000.h5 killed/step_00000009/part_00000.h5
+}
+
+@test "where there is no memory for the copy training waits and says so once, or is refused" {
+	local args=(--steps 6 --checkpoint-every 2 --dim 64 --ffn 64)
+	ok train -o out "${args[@]}" --plan --json
+	has '"bytes_copy":'
+	lacks '"bytes_copy":0'
+	ok train -o out "${args[@]}" --plan
+	has 'copy for checkpoints'
+	ok train -o out "${args[@]}" --plan --save-behind false
+	lacks 'copy for checkpoints'
+	ok train -o out --steps 6 --plan # none but the last save
+	lacks 'copy for checkpoints'
+	with_memory() { # KIB COMMAND...: as if the machine had so much
+		printf 'MemTotal: 99999999 kB\nMemAvailable: %s kB\n' "$1" >meminfo
+		unshare -m bash -c 'mount --bind meminfo /proc/meminfo && exec "$@"' with "${@:2}"
+	}
+	with_memory 100 true 2>/dev/null || skip 'what a machine says of its memory cannot be changed here'
+	ok with_memory 100 lwm-train-stage "${tiny[@]}" -o out "${args[@]}"
+	[ "$(grep -c 'training waits while checkpoints are written' <<<"$stderr")" = 1 ]
+	code 71 with_memory 100 lwm-train-stage "${tiny[@]}" -o new "${args[@]}" --save-behind true
+	err_has 'no room for a copy of'
+	gone new/step_*
+	code 78 with_memory 100 lwm-train-stage "${tiny[@]}" -o new "${args[@]}" --save-behind true --plan
+	need_mpi
+	ok with_memory 100 mpirun -n 2 --oversubscribe lwm-train-stage "${tiny[@]}" -o two "${args[@]}"
+	[ "$(grep -c 'training waits while checkpoints are written' <<<"$stderr")" = 1 ]
+}
+
 @test "a damaged checkpoint is passed over, the one before it is taken" {
 	ok train -o out --steps 30 --checkpoint-every 10 --keep 3
 	losses out >whole

@@ -89,7 +89,7 @@ recon=(-q --objective reconstruction --model tiny --hidden 4 --groups 2 --channe
 
 # ---- the cases: a command that writes below o/ ----
 
-cases=(tokenize tokenizer-train pack encode decode train ranks recon merge needle qa synth report run)
+cases=(tokenize tokenizer-train pack encode decode train waits ranks recon merge needle qa synth report run)
 command_of() {
 	case $1 in
 	tokenize) cmd=(lwm-tokenize -q -t bytes -d o in) ;;
@@ -98,6 +98,7 @@ command_of() {
 	encode) cmd=(lwm-vqgan-encode -q -m vq -t bytes --device cpu -f '[vision],caption' -o o/c.h5 clips) ;;
 	decode) cmd=(lwm-vqgan-decode -q -m vq --device cpu codes.h5 --doc 0 -o o/clip.mp4) ;;
 	train) cmd=(lwm-train-stage -q "${small[@]}" --data rows.rows.h5 --tokenizer bytes --steps 8 --checkpoint-every 2 --keep 2 -o o/t) ;;
+	waits) command_of train && cmd+=(--save-behind false) ;; # the others write checkpoints while they train
 	ranks) cmd=(mpirun --oversubscribe -n 2 lwm-train-stage -q "${small[@]}" --data rows.rows.h5 --tokenizer bytes --steps 12 --checkpoint-every 2 --keep 2 -o o/t) ;;
 	recon) cmd=(lwm-train-stage "${recon[@]}" --steps 4 --checkpoint-every 2 --keep 1 -o o/v) ;;
 	merge) cmd=(lwm-merge-ckpt -q ck -o o/model --verify) ;;
@@ -151,7 +152,24 @@ again() { # CASE
 	return $rc
 }
 
+# What was committed is whole, and nothing newer was said to be saved.
+stands() { # CASE WAY PLACE
+	local h step newest record
+	for h in o/*/history.jsonl; do
+		step=$(sed -nE '/"event":"save"/s/.*"step":([0-9]+).*/\1/p' "$h" 2>/dev/null | tail -1)
+		newest=0
+		for record in "${h%/*}"/step_*/COMMIT.json; do
+			[ -e "$record" ] || continue
+			record=${record%/*}
+			newest=$((10#${record##*_}))
+			lwm-inspect --check -q "$record" >/dev/null 2>err || bad "$1" "$2" "$3" "$record is not whole"
+		done
+		[ "${step:-0}" -le $newest ] || bad "$1" "$2" "$3" "step $step was saved, step $newest is the newest"
+	done
+}
+
 judge() { # CASE WAY PLACE: after the interruption
+	stands "$@"
 	again "$1" || { bad "$1" "$2" "$3" "run again: exit $?" && return; }
 	result >now
 	cmp -s want now || { diff want now >err; bad "$1" "$2" "$3" 'run again: another result' && return; }
@@ -287,7 +305,8 @@ schedules() { # CASE
 		ok=yes
 		fresh
 		keep=$((1 + RANDOM % 3))
-		how=(--keep "$keep" --checkpoint-every "$((RANDOM % 5))" --keep-every "$((RANDOM % 2 * 4))")
+		how=(--keep "$keep" --checkpoint-every "$((RANDOM % 5))" --keep-every "$((RANDOM % 2 * 4))"
+			--save-behind "$([ $((RANDOM % 2)) = 0 ] && echo true || echo false)")
 		for ((j = 0; j < 5; j++)); do
 			newest=$(intact | tail -1)
 			lwm-train-stage -q "${small[@]}" --data rows.rows.h5 --tokenizer bytes --steps 100 --stop-after $((1 + RANDOM % 6)) "${how[@]}" \

@@ -1,0 +1,329 @@
+/* The state of a stage out to checkpoints: a copy, a thread that writes this rank's part of it, and the record when all have.
+ *
+ *	begin    copy | thread: create, write, sync, read back and compare, rename, sync the folder | `written`
+ *	finish   join | do all have theirs? | rank 0: record, sync, retire
+ *
+ * From pthread_create until `written` the thread alone touches what struct lwm_saver says is its own. It reads the table of tensors,
+ * which does not change, and the copy, which begin alone writes. */
+#include "common/train/saver.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/json.h"
+#include "common/base/log.h"
+#include "common/train/own.h"
+#include "common/train/settings_record.h"
+#include "common/train/share.h"
+
+struct lwm_saver {
+	const struct lwm_objective *o;
+	struct lwm_weights *w;
+	float *copy;                /* host memory, a vector for each group; NULL: saves are not behind the computation */
+	/* the save that was begun */
+	bool begun, behind;
+	bool threaded;              /* there is a thread to join */
+	pthread_t thread;
+	struct lwm_train_state st;
+	char *dir;
+	float *lent;                /* as copy, for this save alone */
+	const float *host[LWM_CKPT_TRAINED];
+	struct lwm_ckpt_slice *slice;
+	int64_t nslice, *from;      /* where a slice begins in host[] */
+	struct lwm_ckpt_part *parts; /* of all ranks, for finish */
+	/* the thread's own */
+	struct lwm_ckpt_part part;
+	struct lwm_err err;
+	int rc;
+	double seconds;
+	atomic_bool written, given_up;
+};
+
+int lwm_saver_new(struct lwm_saver **out, const struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
+{
+	struct lwm_saver *v = *out = calloc(1, sizeof *v);
+	if (!v)
+		return lwm_fail_memory(e, "checkpoints");
+	v->o = o;
+	v->w = w;
+	return 0;
+}
+
+/* ---- the copy ---- */
+
+int64_t lwm_saver_copy_bytes(const struct lwm_cut *cut)
+{
+	return cut->count * (int64_t)sizeof(float) * LWM_CKPT_TRAINED;
+}
+
+/* Touched now: pages that come into being while the copy is made take longer than the copy. */
+int lwm_saver_reserve(struct lwm_saver *v, struct lwm_err *e)
+{
+	size_t bytes = (size_t)lwm_saver_copy_bytes(&v->w->cut);
+	void *p = NULL;
+	if (lk_host_alloc(v->w->dev, bytes, &p))
+		return lwm_fail(e, LWM_EMEMORY, "no host memory for a copy of %zu bytes that checkpoints are written from", bytes);
+	memset(p, 0, bytes);
+	v->copy = p;
+	return 0;
+}
+
+void lwm_saver_unreserve(struct lwm_saver *v)
+{
+	lk_host_free(v->w->dev, v->copy);
+	v->copy = NULL;
+}
+
+/* Own pieces of all groups: where they lie, or copied. */
+static int take_values(struct lwm_saver *v, struct lwm_err *e)
+{
+	int64_t n = v->w->cut.count;
+	for (int g = 0; g < LWM_CKPT_TRAINED; g++) {
+		v->host[g] = v->behind ? NULL : lwm_weights_host(v->w, lwm_state_of_group(g));
+		if (v->host[g])
+			continue;
+		if (!v->copy && !v->lent && !(v->lent = malloc((size_t)lwm_saver_copy_bytes(&v->w->cut))))
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " values of weights and state", n);
+		float *to = (v->copy ? v->copy : v->lent) + g * n;
+		LWM_TRY(lwm_weights_take(v->w, lwm_state_of_group(g), to, e));
+		v->host[g] = to;
+	}
+	return 0;
+}
+
+/* ---- a part ---- */
+
+/* Those that a rank writes, at most LWM_RUNS of a tensor, without their values; from (may be NULL): the places of these. */
+static int64_t slices_of(const struct lwm_own *own, struct lwm_ckpt_slice *out, int64_t *from)
+{
+	struct lwm_run run[LWM_RUNS];
+	int64_t n = 0, at;
+	for (int64_t i = 0; i < own->whole->n; i++) {
+		int runs = lwm_own_speaks(own, i) ? lwm_own_runs(own, i, run, &at) : 0;
+		for (int k = 0; k < runs; k++) {
+			out[n] = (struct lwm_ckpt_slice){ i, run[k].offset, run[k].run, run[k].count, run[k].stride, { NULL } };
+			if (from)
+				from[n] = at;
+			at += run[k].run * run[k].count;
+			n++;
+		}
+	}
+	return n;
+}
+
+/* A lwm_ckpt_fill_fn: piece by piece, so that a save nobody wants any more ends soon. */
+static int fill_values(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e)
+{
+	struct lwm_saver *v = ctx;
+	if (atomic_load(&v->given_up))
+		return lwm_fail(e, LWM_EIO, "%s: given up", v->dir);
+	memcpy(out, v->host[group] + v->from[slice] + first, (size_t)n * sizeof *out);
+	return 0;
+}
+
+static void *write_part(void *arg)
+{
+	struct lwm_saver *v = arg;
+	struct lwm_ckpt_out out = { .dir = v->dir,
+				    .rank = lwm_comm_rank(v->w->ranks),
+				    .tensors = &v->o->tensors,
+				    .slice = v->slice,
+				    .nslice = v->nslice,
+				    .groups = LWM_CKPT_TRAINED_ALL,
+				    .fill = v->behind ? fill_values : NULL, /* else the slices point to their values */
+				    .ctx = v };
+	double t0 = lwm_now();
+	v->rc = lwm_ckpt_write_part(&out, &v->part, &v->err);
+	v->seconds = lwm_now() - t0;
+	atomic_store(&v->written, true);
+	return NULL;
+}
+
+static int prepare_save(struct lwm_saver *v, struct lwm_err *e)
+{
+	struct lwm_own mine = lwm_own_of(v->o, &v->w->cut, lwm_comm_rank(v->w->ranks));
+	size_t most = (size_t)v->o->tensors.n * LWM_RUNS;
+	v->dir = lwm_ckpt_dir(v->o->stage->out, v->st.step);
+	v->slice = calloc(most, sizeof *v->slice);
+	v->from = calloc(most, sizeof *v->from);
+	v->parts = calloc((size_t)lwm_comm_size(v->w->ranks), sizeof *v->parts);
+	if (!v->dir || !v->slice || !v->from || !v->parts)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
+	v->nslice = slices_of(&mine, v->slice, v->from);
+	LWM_TRY(take_values(v, e));
+	for (int64_t i = 0; !v->behind && i < v->nslice; i++)
+		for (int g = 0; g < LWM_CKPT_TRAINED; g++)
+			v->slice[i].data[g] = v->host[g] + v->from[i];
+	return 0;
+}
+
+void lwm_saver_begin(struct lwm_saver *v, const struct lwm_train_state *st, bool behind)
+{
+	LWM_BUG_ON(v->begun);
+	v->begun = true;
+	v->st = *st;
+	memset(&v->part, 0, sizeof v->part);
+	memset(&v->err, 0, sizeof v->err);
+	atomic_store(&v->written, false);
+	v->behind = behind && v->copy;
+	v->rc = prepare_save(v, &v->err);
+	v->threaded = v->rc == 0 && v->behind && pthread_create(&v->thread, NULL, write_part, v) == 0;
+	if (v->threaded)
+		return;
+	if (v->rc == 0 && v->behind)
+		lwm_log(LWM_WARN, "no thread can be had for the checkpoint of step %" PRId64 ": training waits for it", st->step);
+	if (v->rc == 0)
+		write_part(v);
+	atomic_store(&v->written, true);
+}
+
+bool lwm_saver_writing(const struct lwm_saver *v)
+{
+	return v && v->begun && !atomic_load(&v->written);
+}
+
+int64_t lwm_saver_step(const struct lwm_saver *v)
+{
+	return v && v->begun ? v->st.step : -1;
+}
+
+double lwm_saver_seconds(const struct lwm_saver *v)
+{
+	return v->seconds;
+}
+
+/* ---- the record ---- */
+
+static json_t *state_json(const struct lwm_train_state *st, const struct lwm_stage *s)
+{
+	json_t *recent = json_array();
+	char loss[40];
+	for (int64_t i = 0; i < st->guard.nrecent; i++)
+		if (json_array_append_new(recent, json_real(st->guard.recent[i]))) {
+			json_decref(recent);
+			return NULL;
+		}
+	snprintf(loss, sizeof loss, "%a", st->loss);
+	return json_pack("{s:I s:I s:f s:I s:o s:I s:{s:s s:s}}", "step", (json_int_t)st->step, "skipped",
+			 (json_int_t)st->guard.skipped, "units", st->units, "seed", (json_int_t)s->seed, "recent", recent,
+			 "skips_in_row", (json_int_t)st->guard.skips_in_row, "last", "loss_hex", loss, "more", st->more);
+}
+
+static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
+{
+	json_t *settings = lwm_settings_record(o->stage, o->data);
+	json_t *j = settings ? json_pack("{s:O s:o}", "model", o->config, "stage", settings) : NULL;
+	if (!j)
+		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
+	return j;
+}
+
+/* The slices of all ranks end to end, as the ranks themselves cut them. */
+static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const struct lwm_cut *cut,
+					 const struct lwm_ckpt_part *parts, int n, struct lwm_err *e)
+{
+	int64_t k = 0, many = 0;
+	for (int r = 0; r < n; r++)
+		many += parts[r].nslice;
+	struct lwm_ckpt_slice *all = calloc((size_t)many + 1, sizeof *all);
+	if (!all)
+		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
+	for (int r = 0; all && r < n; r++) {
+		struct lwm_own theirs = lwm_own_of(o, cut, r);
+		int64_t have = slices_of(&theirs, all + k, NULL);
+		LWM_BUG_ON(have != parts[r].nslice);
+		k += have;
+	}
+	return all;
+}
+
+static int commit_checkpoint(const struct lwm_saver *v, struct lwm_err *e)
+{
+	const struct lwm_objective *o = v->o;
+	int n = lwm_comm_size(v->w->ranks);
+	struct lwm_ckpt_slice *slice = all_slices(o, &v->w->cut, v->parts, n, e);
+	char mesh[LWM_MESH_TEXT];
+	json_t *config = config_json(o, e), *state = state_json(&v->st, o->stage);
+	int rc = slice && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
+	if (rc == 0) {
+		struct lwm_ckpt_meta m = { .kind = o->type->kind,
+					   .step = v->st.step,
+					   .mesh = lwm_mesh_text(o->mesh->dim, mesh),
+					   .ranks = n,
+					   .config = config,
+					   .state = state,
+					   .tokenizer = o->tokenizer_hash,
+					   .tokenizer_path = o->stage->tokenizer ? o->stage->tokenizer : "",
+					   .groups = LWM_CKPT_TRAINED_ALL };
+		rc = lwm_ckpt_commit(v->dir, &m, &o->tensors, v->parts, n, slice, e);
+	}
+	json_decref(config);
+	json_decref(state);
+	free(slice);
+	return rc;
+}
+
+static void join_thread(struct lwm_saver *v)
+{
+	if (v->threaded)
+		pthread_join(v->thread, NULL);
+	v->threaded = false;
+}
+
+static void release_save(struct lwm_saver *v)
+{
+	free(v->dir);
+	free(v->lent);
+	free(v->slice);
+	free(v->from);
+	free(v->parts);
+	v->dir = NULL;
+	v->lent = NULL;
+	v->slice = NULL;
+	v->from = NULL;
+	v->parts = NULL;
+	v->begun = false;
+}
+
+/* All parts are on disk, or one of them failed. */
+static int settle_parts(struct lwm_saver *v, int rc, struct lwm_err *e)
+{
+	struct lwm_comm *c = v->w->ranks;
+	LWM_TRY(lwm_agree(c, rc, e));
+	LWM_TRY(lwm_comm_allgather(c, &v->part, sizeof v->part, v->parts, e));
+	if (lwm_comm_rank(c) == 0)
+		rc = commit_checkpoint(v, e);
+	if (lwm_comm_rank(c) == 0 && rc < 0)
+		lwm_ckpt_take_back(v->dir, "COMMIT.json");
+	return lwm_agree(c, rc, e); /* nobody continues before the record is written */
+}
+
+int lwm_saver_finish(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, struct lwm_err *e)
+{
+	int64_t step = v->st.step;
+	LWM_BUG_ON(!v->begun);
+	join_thread(v);
+	if (v->rc < 0)
+		*e = v->err;
+	int rc = settle_parts(v, v->rc, e);
+	if (rc < 0 && rc != -LWM_ERANK && v->dir)
+		lwm_ckpt_take_back(v->dir, v->part.name);
+	release_save(v);
+	return rc < 0 ? rc : lwm_share_retire(v->w->ranks, keeper, step, e);
+}
+
+void lwm_saver_free(struct lwm_saver *v)
+{
+	if (!v)
+		return;
+	atomic_store(&v->given_up, true);
+	join_thread(v);
+	release_save(v);
+	lwm_saver_unreserve(v);
+	free(v);
+}
