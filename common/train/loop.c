@@ -259,8 +259,8 @@ static void begin_save(struct run *r, bool behind)
 	r->save_blocked = lwm_now() - r->save_began;
 }
 
-/* The save under way, if any, is waited for and committed. One that fails is not the end of the run: older checkpoints stay, and the
- * next save tries again. Only the last one must succeed. */
+/* The save under way, if any, is waited for and committed. One that fails is not the end of the run: older checkpoints stay, and
+ * the next save tries again. Only the last one must succeed. */
 static int end_save(struct run *r, bool last, struct lwm_err *e)
 {
 	struct lwm_err mine = { 0 };

@@ -3,8 +3,8 @@
  *	begin    copy | thread: create, write, sync, read back and compare, rename, sync the folder | `written`
  *	finish   join | do all have theirs? | rank 0: record, sync, retire
  *
- * From pthread_create until `written` the thread alone touches what struct lwm_saver says is its own. It reads the table of tensors,
- * which does not change, and the copy, which begin alone writes. */
+ * From pthread_create until `written` the thread alone touches what struct lwm_saver says is its own. It reads the table of
+ * tensors, which does not change, and the copy, which begin alone writes. */
 #include "common/train/saver.h"
 
 #include <inttypes.h>
@@ -17,6 +17,7 @@
 #include "common/base/clock.h"
 #include "common/base/json.h"
 #include "common/base/log.h"
+#include "common/base/threads.h"
 #include "common/train/own.h"
 #include "common/train/settings_record.h"
 #include "common/train/share.h"
@@ -79,6 +80,32 @@ void lwm_saver_unreserve(struct lwm_saver *v)
 	v->copy = NULL;
 }
 
+enum { PIECE = 1 << 20 }; /* values that a thread copies at a time */
+
+struct copy {
+	const float *from;
+	float *to;
+	int64_t n;
+};
+
+static int copy_piece(void *ctx, int64_t i, struct lwm_err *e)
+{
+	const struct copy *c = ctx;
+	int64_t n = c->n - i * PIECE < PIECE ? c->n - i * PIECE : PIECE;
+	(void)e;
+	memcpy(c->to + i * PIECE, c->from + i * PIECE, (size_t)n * sizeof *c->to);
+	return 0;
+}
+
+/* By as many threads as the device computes with, where it is a host: training waits for it. */
+static int copy_values(struct lwm_saver *v, enum lwm_state s, float *to, struct lwm_err *e)
+{
+	struct copy c = { lwm_weights_host(v->w, s), to, v->w->cut.count };
+	if (!c.from)
+		return lwm_weights_take(v->w, s, to, e);
+	return lwm_work((c.n + PIECE - 1) / PIECE, lk_dev_threads(v->w->dev), copy_piece, &c, e);
+}
+
 /* Own pieces of all groups: where they lie, or copied. */
 static int take_values(struct lwm_saver *v, struct lwm_err *e)
 {
@@ -90,7 +117,7 @@ static int take_values(struct lwm_saver *v, struct lwm_err *e)
 		if (!v->copy && !v->lent && !(v->lent = malloc((size_t)lwm_saver_copy_bytes(&v->w->cut))))
 			return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " values of weights and state", n);
 		float *to = (v->copy ? v->copy : v->lent) + g * n;
-		LWM_TRY(lwm_weights_take(v->w, lwm_state_of_group(g), to, e));
+		LWM_TRY(copy_values(v, lwm_state_of_group(g), to, e));
 		v->host[g] = to;
 	}
 	return 0;

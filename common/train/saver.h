@@ -28,7 +28,7 @@ int lwm_saver_reserve(struct lwm_saver *v, struct lwm_err *e);
 void lwm_saver_unreserve(struct lwm_saver *v); /* gives it back; fine when there is none */
 
 /* Local. Begins to save the weights and moments as they are now, with st. behind: they are copied, and written beside what the
- * caller does next; without memory for the copy, or else, this rank's part is on disk on return. What fails here fails in finish. */
+ * caller does next; without memory for the copy, or else, this rank's part is on disk on return. A failure is said by finish. */
 void lwm_saver_begin(struct lwm_saver *v, const struct lwm_train_state *st, bool behind);
 bool lwm_saver_writing(const struct lwm_saver *v);   /* local: is this rank's part still being written? NULL: no */
 int64_t lwm_saver_step(const struct lwm_saver *v);   /* local: of the save that was begun and not finished, -1 none; the same on all */

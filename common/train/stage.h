@@ -41,7 +41,7 @@ enum lwm_shard_when { LWM_SHARD_AUTO, LWM_SHARD_TRUE, LWM_SHARD_FALSE };
 /* Gradients of sharded weights: summed over ranks once a step, or after each microbatch, when nothing holds them whole. */
 enum lwm_scatter_when { LWM_SCATTER_STEP, LWM_SCATTER_MICROBATCH };
 
-/* Checkpoints are written from a copy of weights and moments while training goes on (saver.h). auto: where there is memory for it. */
+/* Checkpoints are written from a copy of weights and moments while training goes on (saver.h). auto: where there is memory. */
 enum lwm_behind_when { LWM_BEHIND_AUTO, LWM_BEHIND_TRUE, LWM_BEHIND_FALSE };
 
 struct lwm_stage {

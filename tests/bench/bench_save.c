@@ -3,8 +3,8 @@
  *	bench_save [LAYERS]
  *
  * LAYERS of 7.1M weights each (4: a checkpoint of 340 MB) are trained twice in the folder TMPDIR, else /tmp, with a save every 8
- * steps. wait: all of a save, as --save-behind false does it; behind: from its begin until it was committed; blocking: what training
- * waited of that, percent of `wait`. The save at the end of a run, which is always waited for, is not counted. step_beside: a step
+ * steps. wait: all of a save, as --save-behind false does it; behind: from its begin until it was committed; blocking: what
+ * training waited of that, percent of `wait`. The save at the end of a run, which is always waited for, is not counted. step_beside: a step
  * during which something is written, percent of one without.
  */
 #include <string.h>
@@ -84,7 +84,7 @@ static int train(const char *root, const char *rows, int layers, int behind, str
 	n->heads = n->kv_heads = 12;
 	n->micro_rows = 2;
 	n->tokens_per_batch = FX_SEQ * 2;
-	s.threads = 1;
+	s.threads = 2;
 	s.steps = LAST;
 	s.checkpoint_every = EVERY;
 	s.keep = 1;

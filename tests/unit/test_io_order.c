@@ -40,7 +40,6 @@ static bool watching, no_exchange; /* no_exchange: as on a file system that cann
 static const char *full;           /* no room for files with this in their path */
 static const char *unsteady;       /* this cannot be synced */
 static char fault[2 * LONGEST + 100];
-static pthread_mutex_t noting = PTHREAD_MUTEX_INITIALIZER; /* a stage writes checkpoints by a thread */
 
 static void complain(const char *what, const char *a, const char *b)
 {
@@ -50,16 +49,17 @@ static void complain(const char *what, const char *a, const char *b)
 
 static int find(const char *path, bool make)
 {
-	for (int i = 0; i < files; i++)
-		if (!strcmp(file[i].path, path))
-			return i;
-	if (!make || files == MOST) {
-		if (make)
-			complain("too many files", path, NULL);
-		return -1;
-	}
-	snprintf(file[files].path, LONGEST, "%s", path);
-	return files++;
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* a stage writes its checkpoints by a thread */
+	int i = 0;
+	pthread_mutex_lock(&lock);
+	while (i < files && strcmp(file[i].path, path))
+		i++;
+	if (i == files && make && files == MOST)
+		complain("too many files", path, NULL);
+	else if (i == files && make)
+		snprintf(file[files++].path, LONGEST, "%s", path);
+	pthread_mutex_unlock(&lock);
+	return i < files ? i : -1;
 }
 
 static void mark(const char *path, bool dirty, bool folder)
@@ -160,10 +160,8 @@ static void *next(const char *name)
 static void note_write(int fd)
 {
 	char path[LONGEST];
-	pthread_mutex_lock(&noting);
 	if (watching && path_of(fd, path))
 		mark(path, true, false);
-	pthread_mutex_unlock(&noting);
 }
 
 static bool no_room(int fd)
@@ -196,10 +194,8 @@ ssize_t pread(int fd, void *p, size_t n, off_t at)
 	ssize_t (*real)(int, void *, size_t, off_t);
 	char path[LONGEST];
 	*(void **)&real = next("pread");
-	pthread_mutex_lock(&noting);
 	if (watching && path_of(fd, path) && is_dirty(path))
 		complain("read back before it was synced", path, NULL);
-	pthread_mutex_unlock(&noting);
 	return real(fd, p, n, at);
 }
 
@@ -214,10 +210,8 @@ int fsync(int fd)
 	}
 	if (watching && path_of(fd, path)) {
 		struct stat st;
-		pthread_mutex_lock(&noting);
 		syncs++;
 		mark(path, false, fstat(fd, &st) == 0 && S_ISDIR(st.st_mode));
-		pthread_mutex_unlock(&noting);
 	}
 	return real(fd);
 }
@@ -239,10 +233,8 @@ int rename(const char *a, const char *b)
 	int (*real)(const char *, const char *), rc;
 	*(void **)&real = next("rename");
 	rc = real(a, b);
-	pthread_mutex_lock(&noting);
 	if (rc == 0)
 		note_rename(a, b);
-	pthread_mutex_unlock(&noting);
 	return rc;
 }
 
@@ -265,9 +257,7 @@ int mkdir(const char *path, mode_t mode)
 	rc = real(path, mode);
 	if (rc == 0 && watching && counts(path) && strstr(path, "/step_")) {
 		folder_of(path, dir);
-		pthread_mutex_lock(&noting);
 		mark(dir, true, true);
-		pthread_mutex_unlock(&noting);
 	}
 	return rc;
 }
@@ -297,9 +287,7 @@ int unlink(const char *path)
 {
 	int (*real)(const char *);
 	*(void **)&real = next("unlink");
-	pthread_mutex_lock(&noting);
 	note_removal(path);
-	pthread_mutex_unlock(&noting);
 	return real(path);
 }
 
@@ -308,13 +296,11 @@ int unlinkat(int dir, const char *name, int flags)
 	int (*real)(int, const char *, int);
 	char path[LONGEST];
 	*(void **)&real = next("unlinkat");
-	pthread_mutex_lock(&noting);
 	if (name[0] == '/') {
 		note_removal(name);
 	} else if (path_of(dir, path) && snprintf(path + strlen(path), LONGEST - strlen(path), "/%s", name) > 0) {
 		note_removal(path);
 	}
-	pthread_mutex_unlock(&noting);
 	return real(dir, name, flags);
 }
 
@@ -322,9 +308,7 @@ int remove(const char *path)
 {
 	int (*real)(const char *);
 	*(void **)&real = next("remove");
-	pthread_mutex_lock(&noting);
 	note_removal(path);
-	pthread_mutex_unlock(&noting);
 	return real(path);
 }
 

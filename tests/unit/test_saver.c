@@ -340,8 +340,8 @@ static long part_bytes(const char *root, int rank)
 	return (long)st.st_size;
 }
 
-/* One line of the table of common/train/README.md: what a rank asks is the same for each, and so is what it writes, but for the text
- * of its slices. */
+/* One line of the table of common/train/README.md: what a rank asks is the same for each, and so is what it writes, but for the
+ * text of its slices. */
 static void save_by(const char *name, const int dim[LWM_AXES], int64_t each, const char *mesh)
 {
 	struct lwm_err e = { 0 };
