@@ -31,10 +31,11 @@ void lwm_saver_unreserve(struct lwm_saver *v); /* gives it back; fine when there
  * caller does next; without memory for the copy, or else, this rank's part is on disk on return. A failure is said by finish. */
 void lwm_saver_begin(struct lwm_saver *v, const struct lwm_train_state *st, bool behind);
 bool lwm_saver_writing(const struct lwm_saver *v);   /* local: is this rank's part still being written? NULL: no */
-int64_t lwm_saver_step(const struct lwm_saver *v);   /* local: of the save that was begun and not finished, -1 none; the same on all */
+/* Local: of the save that was begun and not finished, -1 none; the same on all ranks. NULL: none. */
+int64_t lwm_saver_step(const struct lwm_saver *v);
 double lwm_saver_seconds(const struct lwm_saver *v); /* local: what writing a part took last, of the thread or in begin */
-/* COLLECTIVE over the ranks of w. Waits for the parts of all ranks; rank 0 commits, and removes what its keeper (NULL on the others)
- * no longer wants. A failure is one of this save alone: its own parts are removed again, older checkpoints stay. */
+/* COLLECTIVE over the ranks of w. Waits for the parts of all ranks; rank 0 commits, and removes what its keeper (NULL on the
+ * others) no longer wants. A failure is one of this save alone: its own parts are removed again, older checkpoints stay. */
 int lwm_saver_finish(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, struct lwm_err *e);
 
 #endif

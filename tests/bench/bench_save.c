@@ -4,8 +4,8 @@
  *
  * LAYERS of 7.1M weights each (4: a checkpoint of 340 MB) are trained twice in the folder TMPDIR, else /tmp, with a save every 8
  * steps. wait: all of a save, as --save-behind false does it; behind: from its begin until it was committed; blocking: what
- * training waited of that, percent of `wait`. The save at the end of a run, which is always waited for, is not counted. step_beside: a step
- * during which something is written, percent of one without.
+ * training waited of that, percent of `wait`. The save at the end of a run, which is always waited for, is not counted.
+ * step_beside: a step during which something is written, percent of one without.
  */
 #include <string.h>
 #include <unistd.h>
