@@ -189,7 +189,7 @@ int lwm_comm_begin_allgather(struct lwm_comm *c, const void *mine, size_t bytes,
 	*op = NULL;
 	if (c->size == 1 || !bytes)
 		return keep_alone(all, mine, bytes);
-	return begin_task(c, (struct lwm_comm_task){ carry_gather, mine, all, (int64_t)bytes }, bytes, op, e);
+	return begin_task(c, (struct lwm_comm_task){ carry_gather, mine, all, (int64_t)bytes, 0 }, bytes, op, e);
 }
 
 int lwm_comm_begin_sum_f32(struct lwm_comm *c, float *p, int64_t n, struct lwm_comm_op **op, struct lwm_err *e)
@@ -197,7 +197,7 @@ int lwm_comm_begin_sum_f32(struct lwm_comm *c, float *p, int64_t n, struct lwm_c
 	*op = NULL;
 	if (c->size == 1 || !n)
 		return 0;
-	return begin_task(c, (struct lwm_comm_task){ carry_sum, NULL, p, n },
+	return begin_task(c, (struct lwm_comm_task){ carry_sum, NULL, p, n, 0 },
 			  2 * sizeof *p * (uint64_t)((n + c->size - 1) / c->size), op, e);
 }
 
@@ -208,7 +208,27 @@ int lwm_comm_begin_reduce_scatter_f32(struct lwm_comm *c, const float *in, float
 	LWM_TRY(check_slices(c, n, e));
 	if (c->size == 1 || !n)
 		return keep_alone(mine, in, (size_t)n * sizeof *in);
-	return begin_task(c, (struct lwm_comm_task){ carry_scatter, in, mine, n }, sizeof *in * (uint64_t)(n / c->size), op, e);
+	return begin_task(c, (struct lwm_comm_task){ carry_scatter, in, mine, n, 0 }, sizeof *in * (uint64_t)(n / c->size), op, e);
+}
+
+static int carry_chain(struct lwm_comm *c, const struct lwm_comm_task *t, struct lwm_err *e)
+{
+	return lwm_comm_move_chain(c, &c->ops->beside, t->in, t->n, t->shards, t->out, e);
+}
+
+int lwm_comm_begin_chain_f32(struct lwm_comm *c, const float *in, int64_t slice, int shards, float *mine, struct lwm_comm_op **op,
+			     struct lwm_err *e)
+{
+	int64_t part = (slice * shards + c->size - 1) / c->size;
+	*op = NULL;
+	if (shards < 1 || c->size % shards)
+		return lwm_fail(e, LWM_EINTERNAL, "chained sum of %d slices over %d ranks", shards, c->size);
+	if (c->size > 1 && slice)
+		return begin_task(c, (struct lwm_comm_task){ carry_chain, in, mine, slice, shards }, sizeof *in * (uint64_t)part,
+				  op, e);
+	for (int64_t i = 0; i < slice; i++)
+		mine[i] += in[i];
+	return 0;
 }
 
 int lwm_comm_wait(struct lwm_comm *c, struct lwm_comm_op *op, struct lwm_err *e)

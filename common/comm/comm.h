@@ -55,6 +55,7 @@ int64_t lwm_comm_work(int size, int64_t n);
  *	all-gather of b bytes a rank    (n - 1) b
  *	scattered sum of k floats       (n - 1) 4 k / n
  *	sum of k floats                 2 (n - 1) 4 ceil(k / n)
+ *	chained sum of slices of k      (n - 1) 4 ceil(shards k / n)
  *	sum, maximum of k 8-byte values (n - 1) 8 k
  *	broadcast of b bytes            (n - 1) b on the root, 0 on others
  *	exchange                        send_bytes, unless it goes to the rank itself
@@ -99,6 +100,19 @@ int lwm_comm_begin_sum_f32(struct lwm_comm *c, float *p, int64_t n, struct lwm_c
 int lwm_comm_begin_reduce_scatter_f32(struct lwm_comm *c, const float *in, float *mine, int64_t n, struct lwm_comm_op **op,
 				      struct lwm_err *e);
 int lwm_comm_wait(struct lwm_comm *c, struct lwm_comm_op *op, struct lwm_err *e); /* op NULL is fine */
+
+/* ---- sums that do not depend on the number of ranks ----
+ *
+ * A chained sum adds what each rank brings to sums that stand already, one rank after the other. Several calls thus form one chain,
+ * over the ranks of the first call, then those of the second, and so on: when n terms are dealt to the ranks in turn, term i of
+ * call i / size to rank i % size, the bits are those of a single rank that adds up all n, for any size that divides n.
+ *
+ * in: `shards` slices of `slice` floats, shards dividing the size. Of slice r % shards rank r adds up part r / shards: elements
+ * [*from, *from + the value returned) of the slice, which is all of it where shards is the size. */
+int64_t lwm_comm_chain_part(int size, int rank, int shards, int64_t slice, int64_t *from); /* local, pure */
+/* mine: that part, added to. Begun, as above; the sums of calls in flight follow each other. */
+int lwm_comm_begin_chain_f32(struct lwm_comm *c, const float *in, int64_t slice, int shards, float *mine, struct lwm_comm_op **op,
+			     struct lwm_err *e);
 
 /* One send and one receive that overlap with computation: start, compute, finish. The buffers are the caller's again after finish.
  * At most 8 pairs in flight, finished in the order they were started. Peers may be the rank itself. 0 bytes: nothing that way.

@@ -65,6 +65,10 @@ int lwm_comm_move_sum(struct lwm_comm *c, const struct lwm_comm_moves *by, float
 int lwm_comm_move_scatter(struct lwm_comm *c, const struct lwm_comm_moves *by, const float *in, float *mine, int64_t n,
 			  struct lwm_err *e);
 
+/* lwm_comm_begin_chain_f32, now. */
+int lwm_comm_move_chain(struct lwm_comm *c, const struct lwm_comm_moves *by, const float *in, int64_t slice, int shards,
+			float *mine, struct lwm_err *e);
+
 /* ---- comm_queue.c: a thread that carries out what was begun, in order; it starts with the first of it ---- */
 
 /* What is to be done, by the communicator's thread. n: floats, or bytes. */
@@ -73,6 +77,7 @@ struct lwm_comm_task {
 	const void *in;
 	void *out;
 	int64_t n;
+	int shards; /* of a chained sum */
 };
 
 struct lwm_comm_queue *lwm_comm_queue_new(struct lwm_comm *c); /* local, as all of these; NULL: out of memory */

@@ -63,3 +63,57 @@ int lwm_comm_move_scatter(struct lwm_comm *c, const struct lwm_comm_moves *by, c
 	}
 	return 0;
 }
+
+int64_t lwm_comm_chain_part(int size, int rank, int shards, int64_t slice, int64_t *from)
+{
+	int replicas = size / shards;
+	int64_t part = (slice + replicas - 1) / replicas, at = part * (rank / shards);
+
+	*from = at < slice ? at : slice;
+	return slice - *from < part ? slice - *from : part;
+}
+
+/* What goes to each rank of elements [i, i + k) of its part, end to end; where its part is shorter, zeros. */
+static void pack_parts(const struct lwm_comm *c, float *out, const float *in, int64_t slice, int shards, int64_t i, int64_t k)
+{
+	for (int r = 0; r < c->size; r++, out += k) {
+		int64_t from, n = lwm_comm_chain_part(c->size, r, shards, slice, &from) - i;
+
+		n = n < 0 ? 0 : n < k ? n : k;
+		if (n)
+			memcpy(out, in + (r % shards) * slice + from + i, (size_t)n * sizeof *out);
+		memset(out + n, 0, (size_t)(k - n) * sizeof *out);
+	}
+}
+
+/* Adds one slice of n floats after the other; they lie `stride` apart. */
+static void add_slices(float *sum, const float *slices, int size, int64_t stride, int64_t n)
+{
+	for (int r = 0; r < size; r++)
+		for (int64_t i = 0; i < n; i++)
+			sum[i] += slices[r * stride + i];
+}
+
+/* Parts that lie in equal distances go straight from the caller's memory. */
+int lwm_comm_move_chain(struct lwm_comm *c, const struct lwm_comm_moves *by, const float *in, int64_t slice, int shards,
+			float *mine, struct lwm_err *e)
+{
+	int replicas = c->size / shards;
+	int64_t part = (slice + replicas - 1) / replicas, most = LWM_COMM_CHUNK / c->size, from;
+	int64_t own = lwm_comm_chain_part(c->size, c->rank, shards, slice, &from);
+	bool even = slice % replicas == 0 && (shards == 1 || replicas == 1);
+
+	for (int64_t i = 0; i < part; i += most) {
+		int64_t k = part - i < most ? part - i : most, n = own - i < k ? own - i : k;
+		float *got = c->work + LWM_COMM_CHUNK;
+		size_t bytes = (size_t)k * sizeof *in;
+
+		if (!even)
+			pack_parts(c, c->work, in, slice, shards, i, k);
+		LWM_TRY(by->alltoall(c, even ? in + i : c->work, even ? (size_t)part * sizeof *in : bytes, got, bytes, e));
+		if (n > 0)
+			add_slices(mine + i, got, c->size, k, n);
+		end_chunk(c);
+	}
+	return 0;
+}

@@ -530,6 +530,16 @@ out:
 	return end_begin(op, rc);
 }
 
+int lwm_devcomm_begin_chain_f32(struct lwm_devcomm *d, const float *in, int64_t slice, int shards, float *mine,
+				struct lwm_devcomm_op **op, struct lwm_err *e)
+{
+	*op = NULL;
+	if (d->kind != HOST)
+		return lwm_fail(e, LWM_EUNAVAIL, "%s: chained sums need host memory", lk_dev_name(d->dev));
+	LWM_TRY(need_op(d, 0, 0, op, e));
+	return end_begin(op, lwm_comm_begin_chain_f32(d->comm, in, slice, shards, mine, &(*op)->op, e));
+}
+
 int lwm_devcomm_wait(struct lwm_devcomm *d, struct lwm_devcomm_op *op, struct lwm_err *e)
 {
 	if (!op)

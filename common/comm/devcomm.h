@@ -53,6 +53,9 @@ int lwm_devcomm_begin_allgather(struct lwm_devcomm *d, const void *mine, size_t 
 int lwm_devcomm_begin_sum_f32(struct lwm_devcomm *d, float *p, int64_t n, struct lwm_devcomm_op **op, struct lwm_err *e);
 int lwm_devcomm_begin_reduce_scatter_f32(struct lwm_devcomm *d, const float *in, float *mine, int64_t n,
 					 struct lwm_devcomm_op **op, struct lwm_err *e);
+/* lwm_comm_begin_chain_f32, where device memory is host memory; elsewhere -LWM_EUNAVAIL. */
+int lwm_devcomm_begin_chain_f32(struct lwm_devcomm *d, const float *in, int64_t slice, int shards, float *mine,
+				struct lwm_devcomm_op **op, struct lwm_err *e);
 int lwm_devcomm_wait(struct lwm_devcomm *d, struct lwm_devcomm_op *op, struct lwm_err *e); /* op NULL is fine */
 
 /* One send and one receive that overlap with what the device is given in between; 0 bytes: nothing that way. send is not

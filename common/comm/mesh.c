@@ -69,8 +69,8 @@ int lwm_mesh_parse(const char *text, int ranks, int dim[LWM_AXES], struct lwm_er
 	int64_t product = 1;
 	LWM_TRY(parse_items(text, dim, e));
 	for (int a = 0; a < LWM_AXES; a++) {
-		if (dim[a] > 0)
-			product *= dim[a];
+		if (dim[a] > 0) /* what is beyond any number of ranks stays there, whatever else it would be multiplied by */
+			product = product > INT32_MAX ? product : product * dim[a];
 		else if (open >= 0)
 			return lwm_fail(e, LWM_EUSAGE, "mesh_dim '%s': only one entry may be -1", text);
 		else

@@ -79,14 +79,26 @@ static inline int lwm_supply_agree(struct lwm_supply *w, int rc, struct lwm_err 
 
 /* ---- all weights in one flat vector, on every rank ---- */
 
+struct lk_dev;
+struct lwm_devcomm;
 struct lwm_flat_weights {
 	struct lwm_supply base;
 	const char *compute;
 	float *grad;
 	size_t size; /* bytes of a weight */
+	/* after lwm_flat_weights_chain */
+	struct lk_dev *dev;
+	struct lwm_devcomm *ranks;
+	float *sum;
+	int64_t n;
 };
 /* Device memory of the caller, laid out by the model's table. compute: in `dtype` (LK_*), that of the device. grad: fp32, added
  * into; NULL: no gradients are wanted. Nothing to free. Local. */
 struct lwm_flat_weights lwm_flat_weights_of(const void *compute, int dtype, float *grad);
+/* Local. From now on the gradient of every step of the model (a microbatch) is added by a chained sum over `ranks` (comm.h) to
+ * `sum`, this rank's n / size of n elements, and is 0 again after it: the sum of the steps does not depend on how many ranks share
+ * them, as long as they are dealt in turn. grad has n elements, 0 before the first. dev, ranks and sum are borrowed; all ranks go
+ * through as many steps, and what is COLLECTIVE over shared weights is over `ranks`. */
+void lwm_flat_weights_chain(struct lwm_flat_weights *f, struct lk_dev *dev, struct lwm_devcomm *ranks, float *sum, int64_t n);
 
 #endif

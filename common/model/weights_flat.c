@@ -1,6 +1,7 @@
 /* weights_flat.c - weights that every rank has whole: a group lies where it always lies. */
+#include "common/comm/devcomm.h"
+#include "common/comm/device.h"
 #include "common/model/weights.h"
-#include "kernels/kernels.h"
 
 static int acquire_group(struct lwm_supply *w, const struct lwm_group *g, unsigned what, struct lwm_supplied *at, int failed,
 			 struct lwm_err *e)
@@ -32,5 +33,49 @@ struct lwm_flat_weights lwm_flat_weights_of(const void *compute, int dtype, floa
 {
 	static const struct lwm_supply_ops ops = { acquire_group, release_group, keep_gradient, NULL };
 
-	return (struct lwm_flat_weights){ { &ops, grad != NULL, false, false }, compute, grad, lk_dtype_size(dtype) };
+	return (struct lwm_flat_weights){ .base = { &ops, grad != NULL, false, false },
+					  .compute = compute,
+					  .grad = grad,
+					  .size = lk_dtype_size(dtype) };
+}
+
+/* ---- gradients that are summed step by step ---- */
+
+/* The first group's gradient is the last to be ready. A rank that has failed takes part, for the others wait for it. */
+static int chain_gradient(struct lwm_supply *w, const struct lwm_group *g, int failed, struct lwm_err *e)
+{
+	struct lwm_flat_weights *f = (struct lwm_flat_weights *)w;
+	struct lwm_devcomm_op *op = NULL;
+	struct lwm_err why = { 0 };
+	int rc;
+
+	if (g->index)
+		return failed;
+	rc = lwm_devcomm_begin_chain_f32(f->ranks, f->grad, f->n, 1, f->sum, &op, &why);
+	if (rc == 0)
+		rc = lwm_devcomm_wait(f->ranks, op, &why);
+	if (rc == 0)
+		rc = lwm_dev_check(f->dev, lk_zero(f->dev, f->grad, (size_t)f->n * sizeof *f->grad), &why);
+	if (rc == 0 || (failed && rc != -LWM_ERANK))
+		return failed;
+	if (e)
+		*e = why;
+	return rc;
+}
+
+static int agree_all(struct lwm_supply *w, int rc, struct lwm_err *e)
+{
+	return lwm_agree(lwm_devcomm_comm(((struct lwm_flat_weights *)w)->ranks), rc, e);
+}
+
+void lwm_flat_weights_chain(struct lwm_flat_weights *f, struct lk_dev *dev, struct lwm_devcomm *ranks, float *sum, int64_t n)
+{
+	static const struct lwm_supply_ops ops = { acquire_group, release_group, chain_gradient, agree_all };
+
+	f->base.ops = &ops;
+	f->base.shared = lwm_comm_size(lwm_devcomm_comm(ranks)) > 1;
+	f->dev = dev;
+	f->ranks = ranks;
+	f->sum = sum;
+	f->n = n;
 }

@@ -19,11 +19,12 @@ struct slot {
 	int64_t group;   /* -1: none */
 	int held;        /* acquires without their release; of gradients 1 until it is ready */
 	bool under_way;  /* is being gathered, or scattered */
-	float *arriving; /* of a gradient's slot: this rank's slice of the sum */
+	float *arriving; /* of a gradient's slot: this rank's slice of the sum; NULL: it is added to the gradient on its way */
 };
 struct exchange {
 	bool gradient;
 	struct slot *slot; /* NULL: of the whole gradient */
+	struct lwm_devcomm *by;
 	struct lwm_devcomm_op *op;
 };
 
@@ -31,6 +32,7 @@ struct lwm_fsdp {
 	struct lwm_supply base;
 	struct lk_dev *dev;
 	struct lwm_devcomm *ranks;
+	struct lwm_devcomm *sum; /* those whose gradients are summed, and who agree: `ranks`, or with chained sums all */
 	struct lwm_cut cut;
 	struct lwm_fsdp_how how;
 	size_t size;       /* bytes of a weight */
@@ -78,8 +80,8 @@ static struct sizes size_slots(const struct lwm_cut *c, int dtype, const struct 
 
 	for (int64_t g = 0; g < c->n; g++)
 		sum += c->group[g].slice * c->shards;
-	return (struct sizes){ lwm_round64(most * (int64_t)lk_dtype_size(dtype)), most * 4, lwm_round64(most / c->shards * 4),
-			       how->whole ? sum * 4 : 0 };
+	return (struct sizes){ lwm_round64(most * (int64_t)lk_dtype_size(dtype)), most * 4,
+			       how->chain ? 0 : lwm_round64(most / c->shards * 4), how->whole ? sum * 4 : 0 };
 }
 
 int64_t lwm_fsdp_bytes(const struct lwm_tensors *t, const struct lwm_cut *c, int dtype, const struct lwm_fsdp_how *how)
@@ -116,10 +118,11 @@ static void take_in(struct lwm_fsdp *s, struct slot *k, int *rc, struct lwm_err 
 	struct lk_view y = lk_view1(s->grad + g->at, LK_F32, g->slice), x = lk_view1(k->arriving, LK_F32, g->slice);
 	struct lwm_err why = { 0 };
 
-	if (!*rc)
+	if (!*rc && k->arriving)
 		keep_failure(s, lwm_dev_check(s->dev, lk_axpy(s->dev, &y, 1, &x), &why), &why, rc, e);
 	overwrite(s, k->p, g->slice * s->cut.shards, sizeof *s->grad);
-	overwrite(s, k->arriving, g->slice, sizeof *s->grad);
+	if (k->arriving)
+		overwrite(s, k->arriving, g->slice, sizeof *s->grad);
 	k->group = -1;
 }
 
@@ -128,7 +131,7 @@ static void end_oldest(struct lwm_fsdp *s, int *rc, struct lwm_err *e)
 	struct exchange x = s->queue[s->first++ % MOST_UNDER_WAY];
 	struct lwm_err why = { 0 };
 
-	keep_failure(s, lwm_devcomm_wait(s->ranks, x.op, &why), &why, rc, e);
+	keep_failure(s, lwm_devcomm_wait(x.by, x.op, &why), &why, rc, e);
 	if (x.slot)
 		x.slot->under_way = false;
 	if (x.slot && x.gradient)
@@ -151,7 +154,7 @@ static struct exchange *queue_exchange(struct lwm_fsdp *s, bool gradient, struct
 	if (k)
 		k->under_way = true;
 	x = &s->queue[s->last++ % MOST_UNDER_WAY];
-	*x = (struct exchange){ gradient, k, NULL };
+	*x = (struct exchange){ gradient, k, gradient ? s->sum : s->ranks, NULL };
 	return x;
 }
 
@@ -285,13 +288,26 @@ static float *hold_gradient(struct lwm_fsdp *s, int64_t group, int *rc, struct l
 	return (float *)k->p;
 }
 
+/* Begins the sum of a group's gradient that lies at `from`. */
+static int begin_sum(struct lwm_fsdp *s, const struct lwm_cut_group *g, const float *from, float *arriving,
+		     struct lwm_devcomm_op **op, struct lwm_err *e)
+{
+	float *to = arriving ? arriving : s->grad + g->at;
+	int64_t part;
+
+	if (!s->how.chain)
+		return lwm_devcomm_begin_reduce_scatter_f32(s->sum, from, to, g->slice * s->cut.shards, op, e);
+	lwm_comm_chain_part(s->cut.shards * s->cut.replicas, s->cut.replica * s->cut.shards + s->cut.shard, s->cut.shards,
+			    g->slice, &part);
+	return lwm_devcomm_begin_chain_f32(s->sum, from, g->slice, s->cut.shards, to + part, op, e);
+}
+
 static int scatter_gradient(struct lwm_supply *w, const struct lwm_group *group, int failed, struct lwm_err *e)
 {
 	struct lwm_fsdp *s = (struct lwm_fsdp *)w;
 	const struct lwm_cut_group *g = &s->cut.group[group->index];
 	struct slot *k = s->how.whole ? NULL : slot_of(s->grads, s->ngrads, group->index);
 	const float *from = k ? (const float *)k->p : s->all + g->at * s->cut.shards;
-	float *to = k ? k->arriving : s->grad + g->at;
 	struct lwm_err why = { 0 };
 	struct exchange *x;
 	int rc = failed, r = 0;
@@ -301,7 +317,7 @@ static int scatter_gradient(struct lwm_supply *w, const struct lwm_group *group,
 	LWM_BUG_ON(!s->how.whole && !k);
 	x = queue_exchange(s, true, k, &rc, e);
 	if (!s->lost)
-		r = lwm_devcomm_begin_reduce_scatter_f32(s->ranks, from, to, g->slice * s->cut.shards, &x->op, &why);
+		r = begin_sum(s, g, from, k ? k->arriving : NULL, &x->op, &why);
 	keep_failure(s, r, &why, &rc, e);
 	return rc;
 }
@@ -346,7 +362,7 @@ static int agree_all(struct lwm_supply *w, int rc, struct lwm_err *e)
 	end_all(s, &rc, e);
 	keep_failure(s, s->lost ? 0 : lwm_devcomm_settle(s->ranks, &why), &why, &rc, e);
 	s->place = 0;
-	return lwm_agree(lwm_devcomm_comm(s->ranks), rc, e);
+	return lwm_agree(lwm_devcomm_comm(s->sum), rc, e);
 }
 
 int lwm_fsdp_begin(struct lwm_fsdp *s, struct lwm_err *e)
@@ -395,7 +411,7 @@ static void place_slots(struct lwm_fsdp *s, int dtype)
 	for (int i = 0; i < s->nweights; i++, p += z.weights)
 		s->weights[i] = (struct slot){ .p = p, .group = -1 };
 	for (int i = 0; i < s->ngrads; i++, p += z.gradient + z.arriving)
-		s->grads[i] = (struct slot){ .p = p, .group = -1, .arriving = (float *)(p + z.gradient) };
+		s->grads[i] = (struct slot){ .p = p, .group = -1, .arriving = z.arriving ? (float *)(p + z.gradient) : NULL };
 	s->all = z.all ? (float *)p : NULL;
 }
 
@@ -413,7 +429,7 @@ int lwm_fsdp_new(struct lwm_fsdp **out, struct lk_dev *dev, int dtype, const str
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for shards of a model");
 	s->base = (struct lwm_supply){ &ops, true, false, true };
 	s->dev = dev;
-	s->ranks = ranks;
+	s->ranks = s->sum = ranks;
 	s->cut = *cut;
 	s->how = *how;
 	s->size = lk_dtype_size(dtype);
@@ -437,6 +453,12 @@ out:
 	if (rc < 0)
 		lwm_fsdp_free(s);
 	return rc;
+}
+
+void lwm_fsdp_chain(struct lwm_fsdp *s, struct lwm_devcomm *all)
+{
+	LWM_BUG_ON(!s->how.chain || s->how.whole);
+	s->sum = all;
 }
 
 void lwm_fsdp_free(struct lwm_fsdp *s)

@@ -16,7 +16,8 @@
  *
  * Gradients of several microbatches: either each of them is scattered, and what arrives is added up (`whole` false: only groups in
  * use are held), or all are added on each rank and scattered in the last (`whole`: 4 bytes for each weight of the model,
- * communicated once). Sums over ranks are those of lwm_devcomm_reduce_scatter_f32.
+ * communicated once). Sums over ranks are those of lwm_devcomm_reduce_scatter_f32. Or each of them is added by a chained sum over
+ * all ranks, replicas too (`chain`), so that the sum does not depend on how many ranks share the microbatches.
  */
 #ifndef LWM_MODEL_WEIGHTS_FSDP_H
 #define LWM_MODEL_WEIGHTS_FSDP_H
@@ -28,6 +29,7 @@
 struct lwm_fsdp_how {
 	int ahead;   /* groups that are gathered before they are asked for, 0 and more */
 	bool whole;  /* gradients are added up whole and scattered in the last microbatch */
+	bool chain;  /* chained sums, `whole` false: lwm_fsdp_chain follows lwm_fsdp_new */
 	bool poison; /* for tests, on devices whose memory is the host's: what is given back is overwritten with NaNs, and gathered
 		      * again when it is asked for again */
 };
@@ -40,6 +42,10 @@ int64_t lwm_fsdp_bytes(const struct lwm_tensors *t, const struct lwm_cut *cut, i
  * and the group list of the cut are borrowed, as is `ranks`: the shards, in the order of the cut. */
 int lwm_fsdp_new(struct lwm_fsdp **out, struct lk_dev *dev, int dtype, const struct lwm_tensors *t, const struct lwm_cut *cut,
 		  const void *own, float *grad, struct lwm_devcomm *ranks, const struct lwm_fsdp_how *how, struct lwm_err *e);
+/* Local. all (borrowed): shards and replicas, in the order of the cut. Of a group's slice in `grad` each replica then sums up its
+ * part (lwm_comm_chain_part) and leaves the rest as it is: to be summed over the replicas once a step. What is COLLECTIVE over
+ * `ranks` is over `all`. */
+void lwm_fsdp_chain(struct lwm_fsdp *s, struct lwm_devcomm *all);
 void lwm_fsdp_free(struct lwm_fsdp *s); /* NULL is fine. Local; nothing may be under way: lwm_supply_agree */
 
 /* Its acquire, grad_ready and agree are COLLECTIVE over `ranks`: all do the same steps, whatever has failed on some of them. */

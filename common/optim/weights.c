@@ -6,11 +6,18 @@
 #include <string.h>
 
 #include "common/comm/device.h"
+#include "common/optim/squares.h"
 #include "common/tensor/range.h"
 
-int64_t lwm_weights_bytes(const struct lwm_cut *c, int dtype)
+/* Is the sum of gradients apart from the gradient of this rank's rows? */
+static bool slice_apart(const struct lwm_cut *c, bool chained)
 {
-	return c->local * (int64_t)(lk_dtype_size(dtype) + 4) + c->count * 4 * (2 + (dtype != LK_F32) + (c->replicas > 1));
+	return c->replicas > 1 || (chained && c->shards == 1);
+}
+
+int64_t lwm_weights_bytes(const struct lwm_cut *c, int dtype, bool chained)
+{
+	return c->local * (int64_t)(lk_dtype_size(dtype) + 4) + c->count * 4 * (2 + (dtype != LK_F32) + slice_apart(c, chained));
 }
 
 static int alloc_values(struct lwm_weights *w, int64_t n, size_t size, void **out, struct lwm_err *e)
@@ -23,11 +30,12 @@ static int alloc_values(struct lwm_weights *w, int64_t n, size_t size, void **ou
 }
 
 int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, const struct lwm_cut *cut, struct lwm_devcomm *replicas,
-		    struct lwm_comm *ranks, struct lwm_err *e)
+		    struct lwm_comm *ranks, bool chained, struct lwm_err *e)
 {
 	void *p;
 	int rc;
-	*w = (struct lwm_weights){ .dev = dev, .dtype = dtype, .replicas = replicas, .ranks = ranks, .cut = *cut };
+	*w = (struct lwm_weights){ .dev = dev, .dtype = dtype, .replicas = replicas, .ranks = ranks, .cut = *cut,
+				  .chained = chained };
 	LWM_GO(alloc_values(w, cut->local, lk_dtype_size(dtype), &w->compute, e));
 	LWM_GO(alloc_values(w, cut->local, 4, &p, e));
 	w->grad = p;
@@ -42,7 +50,7 @@ int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, const 
 		w->master = (float *)w->compute + cut->first;
 	}
 	w->slice = w->grad;
-	if (cut->replicas > 1) {
+	if (slice_apart(cut, chained)) {
 		LWM_GO(alloc_values(w, cut->count, 4, &p, e));
 		w->slice = p;
 	}
@@ -107,13 +115,16 @@ int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
 
 int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e)
 {
+	if (w->chained && w->cut.shards == 1) /* sums stand there before the step is over */
+		LWM_TRY(lwm_dev_check(w->dev, lk_zero(w->dev, w->slice, (size_t)w->cut.count * 4), e));
 	return lwm_dev_check(w->dev, lk_zero(w->dev, w->grad, (size_t)w->cut.local * 4), e);
 }
 
-/* The sum is waited for here, where a rank that is lost is noticed: the norm is waited for next. */
+/* The sum is waited for here, where a rank that is lost is noticed: the norm is waited for next. Of chained sums of slices each
+ * replica has parts, and zeros elsewhere: brought together they are not changed by it. */
 static int sum_gradients(struct lwm_weights *w, struct lwm_err *e)
 {
-	if (w->cut.replicas == 1)
+	if (w->cut.replicas == 1 || (w->chained && w->cut.shards == 1))
 		return 0;
 	LWM_TRY(lwm_devcomm_reduce_scatter_f32(w->replicas, w->grad, w->slice, w->cut.local, e));
 	return lwm_devcomm_settle(w->replicas, e);
@@ -148,13 +159,27 @@ static int sum_squares(struct lwm_weights *w, double *sum, struct lwm_err *e)
 	return 0;
 }
 
+/* The same over all ranks, whoever has which piece. */
+static int sum_squares_exactly(struct lwm_weights *w, double *sum, struct lwm_err *e)
+{
+	struct lwm_squares s = { .high = { 0 } };
+	lwm_squares_add(&s, w->slice, w->cut.count);
+	LWM_TRY(lwm_squares_gather(&s, w->ranks, e));
+	*sum = lwm_squares_total(&s);
+	return 0;
+}
+
 int lwm_weights_reduce(struct lwm_weights *w, const struct lwm_tensors *t, double scale, double *norm, struct lwm_err *e)
 {
 	double sum;
 	LWM_TRY(sum_gradients(w, e));
 	LWM_TRY(drop_frozen(w, t, e));
-	LWM_TRY(sum_squares(w, &sum, e));
-	LWM_TRY(lwm_comm_sum_f64(w->ranks, &sum, 1, e));
+	if (w->chained) {
+		LWM_TRY(sum_squares_exactly(w, &sum, e));
+	} else {
+		LWM_TRY(sum_squares(w, &sum, e));
+		LWM_TRY(lwm_comm_sum_f64(w->ranks, &sum, 1, e));
+	}
 	*norm = fabs(scale) * sqrt(sum);
 	return 0;
 }

@@ -31,14 +31,17 @@ struct lwm_weights {
 	void *compute;         /* device, dtype, cut.local */
 	float *grad;           /* device, cut.local */
 	float *master, *m, *v; /* device, cut.count; master points into compute where that is fp32 */
-	float *slice;          /* device, cut.count: gradient summed over the replicas; == grad when there is one */
+	float *slice;          /* device, cut.count: the sum over the replicas; == grad when there is one, unless it is chained */
 	int dtype;
+	bool chained;
 };
 
-int64_t lwm_weights_bytes(const struct lwm_cut *cut, int dtype); /* device bytes of one rank, for the plan */
+/* How sums are formed, where device memory is host memory. Chained: the same on any number of ranks. What adds up gradients does
+ * that (lwm_flat_weights_chain, into `slice`; lwm_fsdp_chain), the norm is of the exact sum of squares. */
+int64_t lwm_weights_bytes(const struct lwm_cut *cut, int dtype, bool chained); /* device bytes of one rank, for the plan */
 /* Local. Zeroed moments, undefined weights and gradient. dtype: of the compute weights; cut: of this rank. */
 int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, const struct lwm_cut *cut, struct lwm_devcomm *replicas,
-		    struct lwm_comm *ranks, struct lwm_err *e);
+		    struct lwm_comm *ranks, bool chained, struct lwm_err *e);
 void lwm_weights_release(struct lwm_weights *w);
 
 /* Local. Own piece of a vector as host memory, to be read and written where it lies; NULL where the device's memory is not the

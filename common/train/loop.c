@@ -197,8 +197,8 @@ static int train_step(struct run *r, struct lwm_err *e)
 	int rc = looks ? lwm_replicas_note(&r->replicas, e) : 0;
 	if (rc == 0)
 		rc = lwm_supply_begin(&r->w, e);
-	if (looks || r->w.fsdp)
-		rc = lwm_agree(r->world, rc, e); /* the others would wait for its weights */
+	if (looks || r->w.supply->shared)
+		rc = lwm_agree(r->world, rc, e); /* the others would wait for its weights, or gradients */
 	if (rc == 0)
 		rc = r->o->type->step(r->o, r->st.step, r->w.supply, sums, e);
 	LWM_TRY(lwm_agree(r->world, rc, e));

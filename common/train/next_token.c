@@ -21,8 +21,8 @@ static const struct lwm_setting settings[] = {
 	SET(seq_length, LWM_FIXED | LWM_SHOWN, 0, LWM_OPT_INT(0, "seq-length", NULL, 2, 1 << 30, "N", "tokens in a row", 0)),
 	SET(tokens_per_batch, LWM_FIXED, 8192,
 	    LWM_OPT_INT(0, "tokens-per-batch", NULL, 1, 1 << 30, "N", "tokens in a step, all ranks together", 0)),
-	SET(micro_rows, LWM_FREE, 0,
-	    LWM_OPT_INT(0, "micro-rows", NULL, 0, 1 << 20, "N", "rows at a time on a rank; 0: about 16K tokens", 0)),
+	SET(micro_rows, LWM_ROUNDED, 0,
+	    LWM_OPT_INT(0, "micro-rows", NULL, 0, 1 << 20, "N", "rows at a time on a rank; 0: about 16K tokens, of canonical sums 1", 0)),
 	SET(weighting, LWM_FIXED, LWM_PER_EXAMPLE,
 	    LWM_OPT_CHOICE(0, "loss-weighting", NULL, weighting_names, "every example weighs the same, every token, or every row", 0)),
 	SET(text_weight, LWM_FIXED, 0,
@@ -48,14 +48,14 @@ static const struct lwm_setting settings[] = {
 	SET(ring_layout, LWM_FREE, LWM_RING_BALANCED,
 	    LWM_OPT_CHOICE(0, "ring-layout", NULL, lwm_ring_layouts,
 			   "who holds which tokens of a row; balanced: equal work, whatever the documents", 0)),
-	SET(no_recompute, LWM_FREE, 0,
+	SET(no_recompute, LWM_ROUNDED, 0,
 	    LWM_OPT_FLAG(0, "no-recompute", NULL, "keep all activations of a layer instead of computing them again")),
 	SET(offload, LWM_FREE, LWM_OFFLOAD_AUTO,
 	    LWM_OPT_CHOICE(0, "offload", NULL, offload_names,
 			   "what is kept of each layer waits in host memory; auto: where the GPU is too small", 0)),
-	SET(mlp_chunk, LWM_FREE, 0,
+	SET(mlp_chunk, LWM_ROUNDED, 0,
 	    LWM_OPT_INT(0, "scan-mlp-chunk-size", NULL, 0, 1 << 24, "N", "tokens of the MLP at a time; 0: 4096", 0)),
-	SET(loss_mib, LWM_FREE, 0, LWM_OPT_INT(0, "loss-mib", NULL, 0, 1 << 20, "N", "most MiB of logits at a time; 0: 128", 0)),
+	SET(loss_mib, LWM_ROUNDED, 0, LWM_OPT_INT(0, "loss-mib", NULL, 0, 1 << 20, "N", "most MiB of logits at a time; 0: 128", 0)),
 	LWM_SETTINGS_END
 };
 
@@ -128,12 +128,15 @@ static struct lwm_loader_cfg share_of(const struct lwm_nt *t)
 					.rank = lwm_mesh_rank(t->base.mesh, LWM_DATA),
 					.ranks = lwm_mesh_ranks(t->base.mesh, LWM_DATA),
 					.micro_rows = t->cut.micro_rows,
+					.in_turn = t->base.stage->sum_order == LWM_SUM_CANONICAL,
 					.comm = t->base.mesh->world };
 }
 
-/* Rows a step and rows at a time; by default as many rows at a time as make 16K tokens, at least one. */
-static int cut_step(struct lwm_nt_cut *t, const struct lwm_next_token *set, const struct lwm_mesh *m, struct lwm_err *e)
+/* Rows a step and rows at a time; by default as many rows at a time as make 16K tokens, at least one; where the sum is one of
+ * microbatches that must not depend on the number of ranks, one. */
+static int cut_step(struct lwm_nt_cut *t, const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
 {
+	const struct lwm_next_token *set = lwm_next_token_of(s);
 	int ranks = lwm_mesh_ranks(m, LWM_DATA);
 	int64_t per_rank;
 	if (set->seq_length < 2)
@@ -147,6 +150,8 @@ static int cut_step(struct lwm_nt_cut *t, const struct lwm_next_token *set, cons
 				t->rows_step, ranks);
 	per_rank = t->rows_step / ranks;
 	t->micro_rows = set->micro_rows;
+	if (!t->micro_rows && s->sum_order == LWM_SUM_CANONICAL)
+		t->micro_rows = 1;
 	if (!t->micro_rows) {
 		t->micro_rows = 16384 / set->seq_length;
 		if (t->micro_rows < 1)
@@ -241,7 +246,7 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	const struct lwm_next_token *set = lwm_next_token_of(s);
 	struct lwm_llama_cfg c;
 	struct lwm_nt_cut cut;
-	LWM_TRY(cut_step(&cut, set, m, e));
+	LWM_TRY(cut_step(&cut, s, m, e));
 	LWM_TRY(lwm_nt_shape(&c, s, set, e));
 	if (!set->vocab) /* the rows will say */
 		c.vocab_text = m->dim[LWM_TP];
@@ -267,6 +272,7 @@ static void close_objective(struct lwm_objective *o)
 	free(t->weight);
 	free(t->ring_seg);
 	free(t->ring_pos);
+	free(t->all_sums);
 }
 
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)
@@ -275,7 +281,7 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	const struct lwm_stage *s = o->stage;
 	t->set = lwm_next_token_of(s);
 	o->dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(o->dev);
-	LWM_TRY(cut_step(&t->cut, t->set, o->mesh, e));
+	LWM_TRY(cut_step(&t->cut, s, o->mesh, e));
 	LWM_TRY(open_data(t, e));
 	LWM_TRY(lwm_objective_absent(o, open_eval(t, e), e));
 	LWM_TRY(lwm_objective_absent(o, check_tokenizer(t, e), e));
@@ -296,6 +302,7 @@ const struct lwm_objective_type lwm_objective_next_token = {
 	.settings_size = sizeof(struct lwm_next_token),
 	.size = sizeof(struct lwm_nt),
 	.by_group = true,
+	.by_row = true,
 	.check = check_settings,
 	.open = open_objective,
 	.attach = lwm_nt_attach,

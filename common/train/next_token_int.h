@@ -29,6 +29,7 @@ struct lwm_nt {
 	int32_t *tok, *target, *seg, *pos; /* (local) this rank's share of a microbatch */
 	float *weight;
 	int32_t *ring_seg, *ring_pos;      /* (ranks of the ring, local) of all their shares; NULL: this rank alone */
+	double (*all_sums)[LWM_SUMS];      /* of a microbatch of each data rank; NULL: sums of this rank alone */
 	double unigram[LWM_MODALITIES]; /* entropy of the held-out targets, nats: what a model that knows only how often each
 					 * token comes would reach; 0 unknown */
 };

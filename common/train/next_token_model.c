@@ -157,6 +157,8 @@ static void size_plan(struct lwm_nt *t, const struct lwm_llama_run *how, int64_t
 	int sp = t->base.mesh->dim[LWM_SP], tp = t->base.mesh->dim[LWM_TP];
 	t->base.own_bytes = lwm_llama_own(t->base.dev, &t->cfg, &run, tp);
 	t->base.array_bytes = lwm_llama_arrays(&run, sp) + t->cut.local * LWM_NT_SHARE_BYTES + batch_bytes(t);
+	if (s->sum_order == LWM_SUM_CANONICAL)
+		t->base.array_bytes += lwm_mesh_ranks(t->base.mesh, LWM_DATA) * (int64_t)sizeof *t->all_sums;
 	t->base.array_bytes += lwm_comm_work(tp, t->cut.local * t->cfg.dim); /* where tp ranks add up what is of these tokens */
 	run.offload = false;
 	t->base.longest = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);

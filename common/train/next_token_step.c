@@ -1,6 +1,7 @@
 /* The objective next-token: the steps of training, and what they say of themselves. */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/train/next_token_int.h"
 
@@ -18,6 +19,11 @@ int lwm_nt_attach(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err 
 	struct lwm_llama_run run = lwm_nt_run(t);
 	size_t n = (size_t)t->cut.local, ranks = (size_t)t->base.mesh->dim[LWM_SP];
 	(void)w;
+	if (o->stage->sum_order == LWM_SUM_CANONICAL) {
+		t->all_sums = malloc((size_t)lwm_mesh_ranks(o->mesh, LWM_DATA) * sizeof *t->all_sums);
+		if (!t->all_sums)
+			return lwm_fail_memory(e, NULL);
+	}
 	t->tok = malloc(n * sizeof *t->tok);
 	t->target = malloc(n * sizeof *t->target);
 	t->seg = malloc(n * sizeof *t->seg);
@@ -114,6 +120,17 @@ static void add_stats(double *sums, const struct lwm_batch *b, const struct lwm_
 	}
 }
 
+/* The sums of a microbatch of each data rank are added one after the other, on all of them. */
+static int add_in_order(struct lwm_nt *t, const double mine[LWM_SUMS], double sums[LWM_SUMS], struct lwm_err *e)
+{
+	struct lwm_comm *c = t->base.mesh->comm[LWM_DATA];
+	LWM_TRY(lwm_comm_allgather(c, mine, sizeof *t->all_sums, t->all_sums, e));
+	for (int r = 0; r < lwm_comm_size(c); r++)
+		for (int i = 0; i < LWM_SUMS; i++)
+			sums[i] += t->all_sums[r][i];
+	return 0;
+}
+
 /* Ranks that share weights go through them together: one without rows goes through them with padding. */
 static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, struct lwm_supply *w, double *sums, struct lwm_err *e)
 {
@@ -132,9 +149,17 @@ static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, str
 		if (rc < 0 && m->dim[LWM_SP] * m->dim[LWM_TP] > 1 && !w->shared)
 			e->who = LWM_ERR_ALONE; /* the ring waits for this rank */
 		LWM_TRY(rc);
+		double own[LWM_SUMS] = { 0 };
+		if (t->all_sums) {
+			add_stats(own, b, &st, true);
+			LWM_TRY(add_in_order(t, own, sums, e));
+			continue;
+		}
 		if (m->coord[LWM_TP] == 0) /* ranks that share the model have the same tokens, and the same sums */
 			add_stats(sums, b, &st, m->coord[LWM_SP] == 0);
 	}
+	if (t->all_sums && lwm_mesh_rank(m, LWM_DATA) > 0)
+		memset(sums, 0, LWM_SUMS * sizeof *sums); /* all have them: one says them */
 	return 0;
 }
 

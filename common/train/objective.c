@@ -12,6 +12,10 @@ int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_ty
 	*out = NULL;
 	if (!o)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory");
+	if (s->sum_order == LWM_SUM_CANONICAL && !lk_dev_is_host(dev)) {
+		free(o);
+		return lwm_fail(e, LWM_ECONFIG, "--sum-order canonical is for CPUs, not for %s", lk_dev_name(dev));
+	}
 	*o = (struct lwm_objective){ .type = type, .stage = s, .mesh = m, .dev = dev };
 	int rc = type->open(o, e);
 	if (rc == 0)

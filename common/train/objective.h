@@ -46,6 +46,9 @@ struct lwm_objective_type {
 	 * them. If not, every rank has them whole: what is
 	 * acquired of group 0 is the beginning of the flat vector, and stays where it is. */
 	bool by_group;
+	/* Can sum microbatch after microbatch in the order of the step's rows (stage->sum_order): they are dealt to the data ranks
+	 * in turn, their gradients go through w one by one; sums are formed likewise and returned by the first data rank alone. */
+	bool by_row;
 	/* Weights are in place: makes what depends on them. COLLECTIVE over the ranks that share them. w: device, o->dtype;
 	 * borrowed, the same in each call. */
 	int (*attach)(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e);

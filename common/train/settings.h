@@ -25,6 +25,7 @@
 enum lwm_setting_rule {
 	LWM_UNRECORDED, /* not in the record: it does not describe the run */
 	LWM_FREE,       /* speed, memory, records: never what is computed beyond rounding */
+	LWM_ROUNDED,    /* decides rounding: free, unless sums are canonical (--sum-order) before or after; then as the next */
 	LWM_FIXED,      /* decides what is computed: no, unless allowed by name */
 	LWM_CURVED,     /* decides it when the learning rate is not constant */
 	LWM_LENGTH,     /* the same, where no --decay-steps stand for it */

@@ -91,12 +91,21 @@ static bool is_allowed(const struct lwm_stage *s, const char *name)
 	return false;
 }
 
+static bool sums_canonically(const json_t *settings)
+{
+	const char *order = json_string_value(json_object_get(settings, "sum-order"));
+
+	return order && !strcmp(order, "canonical");
+}
+
 /* Does this setting decide what is computed, with these others? */
 static bool decides_result(const struct lwm_setting *x, const json_t *before, const json_t *now)
 {
 	static const char key[] = "schedule";
 	unsigned rule = rule_of(x);
 
+	if (rule == LWM_ROUNDED)
+		return sums_canonically(before) || sums_canonically(now);
 	if (rule != LWM_CURVED && rule != LWM_LENGTH)
 		return rule == LWM_FIXED;
 	if (rule == LWM_LENGTH && json_integer_value(json_object_get(now, "decay-steps")))
@@ -174,7 +183,7 @@ int lwm_settings_check(const struct lwm_stage *s, struct lwm_err *e)
 
 	for (int i = 0; i < all; i++) {
 		unsigned rule = rule_of(list[i].set);
-		if (rule == LWM_FIXED || rule == LWM_CURVED || rule == LWM_LENGTH)
+		if (rule == LWM_ROUNDED || rule == LWM_FIXED || rule == LWM_CURVED || rule == LWM_LENGTH)
 			names[n++] = list[i].set->opt.name;
 	}
 	names[n++] = data_key;

@@ -15,6 +15,7 @@
 static const char *const shard_names[] = { "auto", "true", "false", NULL };       /* enum lwm_shard_when */
 static const char *const scatter_names[] = { "step", "microbatch", NULL };         /* enum lwm_scatter_when */
 static const char *const behind_names[] = { "auto", "true", "false", NULL };      /* enum lwm_behind_when */
+static const char *const order_names[] = { "mesh", "canonical", NULL };            /* enum lwm_sum_order */
 
 static const struct lwm_setting common_settings[] = {
 	TEXT(out, LWM_UNRECORDED, NULL,
@@ -62,6 +63,9 @@ static const struct lwm_setting common_settings[] = {
 	    LWM_OPT_DOUBLE(0, "spike-factor", NULL, 0, 1e9, "X", "skip updates whose gradient norm exceeds X medians; 0: never", 0)),
 	LWM_SECTION("Ranks and memory"),
 	TEXT(mesh_dim, LWM_FREE, "-1,1,1,1", LWM_OPT_STR(0, "mesh-dim", NULL, "D,F,T,S", "dp,fsdp,tp,sp; one may be -1", 0)),
+	SET(sum_order, LWM_ROUNDED, LWM_SUM_MESH,
+	    LWM_OPT_CHOICE(0, "sum-order", NULL, order_names,
+			   "of gradients and losses: over the ranks as they are; canonical: by rows, the same bits for any dp x fsdp", 0)),
 	SET(shard_weights, LWM_FREE, LWM_SHARD_AUTO,
 	    LWM_OPT_CHOICE(0, "shard-weights", NULL, shard_names,
 			   "weights and gradients are cut over fsdp x sp and gathered layer by layer; auto: where fsdp > 1, on GPUs where sp > 1",
@@ -142,6 +146,21 @@ void lwm_stage_release(struct lwm_stage *s)
 	s->values = NULL;
 }
 
+/* What cannot be had in the order of rows is refused, never summed in another one. */
+static int check_order(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	if (s->sum_order != LWM_SUM_CANONICAL)
+		return 0;
+	if (!lwm_objectives[s->objective]->by_row)
+		return lwm_fail(e, LWM_ECONFIG, "--sum-order canonical: this objective cannot sum by rows");
+	if (m->dim[LWM_TP] * m->dim[LWM_SP] > 1)
+		return lwm_fail(e, LWM_ECONFIG, "--sum-order canonical: with tp or sp > 1 (mesh_dim '%s') ranks share a row, and "
+				"its own sums depend on how; dp and fsdp may be any", s->mesh_dim);
+	if (s->plan_gib)
+		return lwm_fail(e, LWM_ECONFIG, "--sum-order canonical is for CPUs, not for a GPU (--plan-memory)");
+	return 0;
+}
+
 int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 {
 	const struct lwm_objective_type *type = lwm_objectives[s->objective];
@@ -157,6 +176,7 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 	LWM_TRY(lwm_mesh_check(m.dim, s->mesh_dim, e));
 	if (s->shard_weights == LWM_SHARD_TRUE && !type->by_group)
 		return lwm_fail(e, LWM_ECONFIG, "--shard-weights true: this objective takes its weights whole");
+	LWM_TRY(check_order(s, &m, e));
 	LWM_TRY(type->check(s, &m, e));
 	return lwm_start_parse(&from, s->start_from, e);
 }

@@ -15,7 +15,8 @@
  *	STOP             made by a user: the stage saves and ends with 0, and does nothing while the file is there
  *	damaged/         checkpoints that were finished once and are not whole any more
  * Ranks that should hold the same weights and do not end the run (-LWM_ENUMERIC, replicas.h) before they are saved.
- * Started again it resumes from the newest whole checkpoint, bit for bit as if it had never stopped (same mesh). Where none of
+ * Started again it resumes from the newest whole checkpoint, bit for bit as if it had never stopped (same mesh; with canonical sums
+ * any other that has them). Where none of
  * several is whole it refuses. Settings that decide what is computed must be those it was begun with (settings_record.h).
  *
  * What is trained is an objective (objective.h). Its own settings are in its own struct, which the stage holds and does not know:
@@ -40,6 +41,9 @@
 enum lwm_shard_when { LWM_SHARD_AUTO, LWM_SHARD_TRUE, LWM_SHARD_FALSE };
 /* Gradients of sharded weights: summed over ranks once a step, or after each microbatch, when nothing holds them whole. */
 enum lwm_scatter_when { LWM_SCATTER_STEP, LWM_SCATTER_MICROBATCH };
+/* Sums over the rows of a step: each rank its own first, then over ranks; or one microbatch after the other, in the order of the
+ * step's rows, so that they are the same bits on any number of ranks (README.md). */
+enum lwm_sum_order { LWM_SUM_MESH, LWM_SUM_CANONICAL };
 
 /* Checkpoints are written from a copy of weights and moments while training goes on (saver.h). auto: where there is memory. */
 enum lwm_behind_when { LWM_BEHIND_AUTO, LWM_BEHIND_TRUE, LWM_BEHIND_FALSE };
@@ -67,6 +71,7 @@ struct lwm_stage {
 	int shard_weights;    /* enum lwm_shard_when: weights and gradients are cut over fsdp*sp, too */
 	int64_t gather_ahead; /* groups of weights that are gathered before they are used */
 	int scatter;          /* enum lwm_scatter_when */
+	int sum_order;        /* enum lwm_sum_order */
 
 	int64_t checkpoint_every, keep, keep_every; /* steps; newest checkpoints that stay; every so many steps for good */
 	int save_behind;        /* enum lwm_behind_when; of checkpoints before the last one */

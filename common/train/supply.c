@@ -14,11 +14,18 @@ bool lwm_stage_shards(const struct lwm_objective *o)
 	return s->shard_weights == LWM_SHARD_TRUE || o->mesh->dim[LWM_FSDP] > 1 || !host;
 }
 
+static bool sums_canonically(const struct lwm_objective *o)
+{
+	return o->stage->sum_order == LWM_SUM_CANONICAL;
+}
+
 static struct lwm_fsdp_how how_of(const struct lwm_objective *o)
 {
 	const struct lwm_stage *s = o->stage;
 
-	return (struct lwm_fsdp_how){ .ahead = (int)s->gather_ahead, .whole = s->scatter == LWM_SCATTER_STEP && o->passes > 1 };
+	return (struct lwm_fsdp_how){ .ahead = (int)s->gather_ahead,
+				      .chain = sums_canonically(o),
+				      .whole = s->scatter == LWM_SCATTER_STEP && o->passes > 1 && !sums_canonically(o) };
 }
 
 int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, struct lwm_err *e)
@@ -35,11 +42,12 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 	struct lwm_fsdp_how how = how_of(o);
 	const struct lwm_stage *s = o->stage;
 	bool before_last = s->checkpoint_every > 0 && s->checkpoint_every < s->steps;
-	struct lwm_stage_room y = { .weights = lwm_weights_bytes(c, o->dtype), .work = lwm_comm_work(c->replicas, c->local) };
+	struct lwm_stage_room y = { .weights = lwm_weights_bytes(c, o->dtype, sums_canonically(o)),
+				    .work = lwm_comm_work(c->replicas, c->local) };
 
 	if (c->shards > 1) {
 		y.weights += lwm_fsdp_bytes(&o->local, c, o->dtype, &how);
-		y.work += lwm_comm_work(c->shards, lwm_cut_largest(c));
+		y.work += lwm_comm_work(sums_canonically(o) ? c->shards * c->replicas : c->shards, lwm_cut_largest(c));
 	}
 	y.copy = s->save_behind != LWM_BEHIND_FALSE && before_last ? lwm_saver_copy_bytes(c) : 0;
 	return y;
@@ -65,15 +73,19 @@ static int make_supply(struct lwm_stage_supply *s, const struct lwm_objective *o
 	struct lwm_fsdp_how how = how_of(o);
 	struct lwm_norm_share share = { &o->tensors, &o->local, m->dim[LWM_TP], m->coord[LWM_TP] };
 
-	LWM_TRY(lwm_weights_new(&s->w, o->dev, o->dtype, &s->cut, replicas, m->world, e));
+	LWM_TRY(lwm_weights_new(&s->w, o->dev, o->dtype, &s->cut, replicas, m->world, sums_canonically(o), e));
 	s->w.share = share;
 	if (s->cut.shards == 1) {
 		s->flat = lwm_flat_weights_of(s->w.compute, o->dtype, s->w.grad);
 		s->supply = &s->flat.base;
+		if (sums_canonically(o))
+			lwm_flat_weights_chain(&s->flat, o->dev, m->dev[LWM_GRAD], s->w.slice, s->cut.local);
 		return 0;
 	}
 	LWM_TRY(lwm_fsdp_new(&s->fsdp, o->dev, o->dtype, &o->local, &s->cut, s->w.compute, s->w.grad, m->dev[LWM_SHARD], &how,
 			      e));
+	if (how.chain)
+		lwm_fsdp_chain(s->fsdp, m->dev[LWM_GRAD]);
 	s->supply = lwm_fsdp_supply(s->fsdp);
 	return 0;
 }

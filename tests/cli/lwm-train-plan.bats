@@ -39,6 +39,7 @@ compare() {
 	tokens 'one-long-row' 1 4096 4096 --dim 128 --ffn 352 --layers 12 --heads 4
 	tokens no-recompute 1 1024 6144 --dim 128 --ffn 352 --layers 6 --heads 2 --no-recompute
 	tokens micro-batches 1 1024 8192 --micro-rows 4 --dim 192 --ffn 512 --layers 6 --heads 3
+	tokens canonical 1 64 256 --sum-order canonical --dim 640 --ffn 1728 --layers 4 --heads 10
 	tokens gqa-tied 1 256 1024 --dim 512 --ffn 1408 --layers 3 --heads 8 --kv-heads 2 --tie
 	tokens offload 1 1024 8192 --dim 128 --ffn 352 --layers 10 --heads 2 --offload true
 	tokens small-pieces-held-out 1 1024 8192 --dim 192 --ffn 512 --layers 6 --heads 3 --loss-mib 1 --scan-mlp-chunk-size 256 \
@@ -59,6 +60,8 @@ compare() {
 	tokens fsdp2 2 64 128 --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
 	tokens fsdp2-step 2 64 512 --micro-rows 2 --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
 	tokens fsdp2-micro 2 64 512 --micro-rows 2 --scatter microbatch --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
+	tokens dp2-canonical 2 64 256 --sum-order canonical --mesh-dim 2,1,1,1 --dim 640 --ffn 1728 --layers 3 --heads 10
+	tokens fsdp2-canonical 2 64 256 --sum-order canonical --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
 	ok lwm-tokenizer-train -q --vocab 320 -o t.model words.txt # bytes are 259 ids, which 2 ranks cannot share
 	ok lwm-tokenize -q -t t.model --split-lines 20 -o shared.h5 words.txt
 	ok lwm-pack -q -n 2048 -o rows2048.h5 shared.h5

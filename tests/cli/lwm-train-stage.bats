@@ -736,6 +736,51 @@ behind() {
 	same through/step_00000006/part_00001.h5 stopped/step_00000006/part_00001.h5
 }
 
+# of each step and evaluation: its loss and gradient norm, exactly
+figures() {
+	sed -nE 's/.*"event":"(step|eval)","step":([0-9]+),.*"loss_hex":"([^"]*)"(.*"grad_norm_hex":"([^"]*)")?.*/\1 \2 \3 \5/p' \
+		"$1/metrics.jsonl"
+}
+
+@test "canonical sums: 1, 2, 4 and 8 ranks give the same bits, and so does a run that moves from 4 to 8 to 1" {
+	need_mpi
+	local i n mesh
+	tiny=(--threads 1 --device cpu --dim 32 --ffn 48 --layers 2 --heads 4 --kv-heads 2 --data "$rows" --seq-length 64
+		--tokens-per-batch 1024 --warmup-steps 2 --lr 3e-3 --log-every 1000 --clip 0.2 --steps 10 --sum-order canonical
+		--eval-data "$rows" --eval-rows 11 --eval-every 4)
+	ok train -o one
+	ok lwm-merge-ckpt -q one -o model-one
+	for mesh in 2,1,1,1 1,2,1,1 4,1,1,1 1,4,1,1 2,2,1,1 8,1,1,1 1,8,1,1 2,4,1,1; do
+		IFS=, read -r n i _ <<<"$mesh"
+		ok mpirun -n $((n * i)) --oversubscribe lwm-train-stage -q "${tiny[@]}" -o "on-$mesh" --mesh-dim "$mesh"
+		[ "$(figures one)" = "$(figures "on-$mesh")" ]
+		ok lwm-merge-ckpt -q "on-$mesh" -o "model-$mesh"
+		same model-one/model.safetensors "model-$mesh/model.safetensors"
+	done
+	code 75 mpirun -n 4 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o moved --mesh-dim 2,2,1,1 --stop-after 3
+	code 75 mpirun -n 8 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o moved --mesh-dim 1,8,1,1 --stop-after 4
+	ok train -o moved --threads 2
+	[ "$(figures one)" = "$(figures moved)" ]
+	same one/step_00000010/part_00000.h5 moved/step_00000010/part_00000.h5 # moments too
+	ok train -o mesh --sum-order mesh --micro-rows 1
+	[ "$(figures one)" != "$(figures mesh)" ]
+	losses_near one mesh 10
+}
+
+@test "canonical sums are refused where they cannot be had" {
+	need_mpi
+	code 78 mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o no --sum-order canonical --mesh-dim 1,1,1,2
+	err_has "--sum-order canonical: with tp or sp > 1 (mesh_dim '1,1,1,2') ranks share a row"
+	code 78 train -o no --sum-order canonical --plan --plan-memory 80
+	err_has '--sum-order canonical is for CPUs'
+	code 78 train -o no --objective reconstruction --sum-order canonical
+	err_has 'this objective cannot sum by rows'
+	code 64 train -o no --sum-order rows
+	code 75 train -o kept --steps 4 --stop-after 2
+	code 78 train -o kept --steps 4 --sum-order canonical
+	err_has 'sum-order "canonical", was "mesh"'
+}
+
 @test "a balanced ring over packed rows gives the losses of one rank, and resumed it is the run that was not stopped" {
 	need_mpi
 	words 600 | awk '{ print } NR % 11 == 0 || NR % 26 == 0 { print "--" }' >uneven.txt # 1 to 11 lines a document

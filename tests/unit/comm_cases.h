@@ -92,6 +92,59 @@ static inline int case_rank_order(struct lwm_comm *c, void *arg, struct lwm_err 
 	return 0;
 }
 
+/* Chained sums: of terms that are dealt in turn every rank has its part as one that adds up all of them one by one, to the bit;
+ * nothing else is touched. Two calls are in flight. Slices that are no multiple of the parts, and longer than a piece. */
+static inline int chain_once(struct lwm_comm *c, int shards, int64_t slice, struct lwm_err *e)
+{
+	enum { TERMS = 2 };
+	int n = lwm_comm_size(c), me = lwm_comm_rank(c);
+	int64_t from, part = lwm_comm_chain_part(n, me, shards, slice, &from);
+	float *in = malloc((size_t)(slice * shards * TERMS) * sizeof *in), *mine = malloc((size_t)(part + 1) * sizeof *mine);
+	struct lwm_comm_op *op[TERMS];
+	NEED(in && mine);
+	for (int k = 0; k < TERMS; k++)
+		for (int64_t i = 0; i < slice * shards; i++)
+			in[k * slice * shards + i] = (float)awkward(k * n + me, i, 1e8);
+	for (int64_t i = 0; i <= part; i++)
+		mine[i] = 0.5f;
+	for (int k = 0; k < TERMS; k++)
+		LWM_TRY(lwm_comm_begin_chain_f32(c, in + k * slice * shards, slice, shards, mine, &op[k], e));
+	for (int k = 0; k < TERMS; k++)
+		LWM_TRY(lwm_comm_wait(c, op[k], e));
+	for (int64_t i = 0; i < part; i++) {
+		volatile float sum = 0.5f;
+		for (int r = 0; r < TERMS * n; r++)
+			sum = sum + (float)awkward(r, me % shards * slice + from + i, 1e8);
+		NEED(mine[i] == sum);
+	}
+	NEED(mine[part] == 0.5f);
+	free(in);
+	free(mine);
+	return 0;
+}
+
+static inline int case_chain(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	static const int64_t slices[] = { 1, 5, 48, 1203, 700001 };
+	int n = lwm_comm_size(c);
+	struct lwm_comm_op *op;
+	float f = 0;
+	(void)arg;
+	for (int shards = 1; shards <= n; shards++) {
+		int64_t all = 0, from;
+		for (int r = 0; r < n; r += shards) /* parts of a slice follow each other */
+			if (n % shards == 0) {
+				all += lwm_comm_chain_part(n, r, shards, 1203, &from);
+				NEED(from + lwm_comm_chain_part(n, r, shards, 1203, &from) == all);
+			}
+		NEED(n % shards || all == 1203);
+		for (size_t i = 0; n % shards == 0 && i < sizeof slices / sizeof *slices; i++)
+			LWM_TRY(chain_once(c, shards, slices[i], e));
+	}
+	NEED(lwm_comm_begin_chain_f32(c, &f, 1, n + 1, &f, &op, NULL) == -LWM_EINTERNAL && !op);
+	return 0;
+}
+
 /* Blocks travel once round the ring, several exchanges in flight. */
 static inline int case_ring(struct lwm_comm *c, void *arg, struct lwm_err *e)
 {
@@ -403,6 +456,12 @@ static inline int case_sent(struct lwm_comm *c, void *arg, struct lwm_err *e)
 		LWM_TRY(lwm_comm_wait(c, op[i], e));
 	NEED(lwm_comm_sent(c) - at == others * (40 + 28 + 11));
 	at = lwm_comm_sent(c);
+	LWM_TRY(lwm_comm_begin_chain_f32(c, p, (int64_t)7 * n - 1, 1, q, &op[0], e));
+	LWM_TRY(lwm_comm_wait(c, op[0], e));
+	LWM_TRY(lwm_comm_begin_chain_f32(c, p, 9, n, q, &op[0], e));
+	LWM_TRY(lwm_comm_wait(c, op[0], e));
+	NEED(lwm_comm_sent(c) - at == others * (28 + 36));
+	at = lwm_comm_sent(c);
 	LWM_TRY(lwm_comm_start(c, (me + 1) % n, p, 17, (me + n - 1) % n, q, 17, e));
 	LWM_TRY(lwm_comm_finish(c, e));
 	NEED(lwm_comm_sent(c) - at == (n > 1 ? 17 : 0));
@@ -417,6 +476,7 @@ static const struct {
 	int even, many; /* wants an even number of ranks, wants at least two */
 } comm_cases[] = { { "sums", case_sums, 0, 0 },	  { "reduce-scatter", case_scatter, 0, 0 },
 		   { "rank order", case_rank_order, 0, 0 },
+		   { "chain", case_chain, 0, 0 },
 		   { "ring", case_ring, 0, 0 },	  { "split", case_split, 0, 1 },
 		   { "agree", case_agree, 0, 1 }, { "mesh", case_mesh, 1, 1 },
 		   { "begun: bits", case_begun_bits, 0, 0 },

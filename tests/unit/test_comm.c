@@ -139,6 +139,9 @@ static void test_mesh_text(void **state)
 	mesh_fails("1,1,1,0", 1, LWM_EUSAGE);
 	mesh_fails("1,1,1,3", 4, LWM_ECONFIG);
 	mesh_fails("3,-1,1,1", 4, LWM_ECONFIG);
+	mesh_fails("1048576,1048576,1048576,1048576", 8, LWM_ECONFIG); /* 2^80 */
+	mesh_fails("158115,235077,597915,274742", 401790254, LWM_ECONFIG); /* what their product is modulo 2^64 */
+	mesh_fails("1048576,1048576,1048576,-1", 8, LWM_ECONFIG);
 }
 
 /* Every layout is a partition of the row; zigzag gives everyone the same causal work. */

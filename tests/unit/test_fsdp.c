@@ -6,6 +6,7 @@
 
 #include "common/comm/mesh.h"
 #include "common/model/weights_fsdp.h"
+#include "common/optim/squares.h"
 #include "common/optim/weights.h"
 
 enum { TOKENS = 32, BATCHES = 24, STEPS = 10, MOST_TOTAL = 1 << 14 };
@@ -24,7 +25,7 @@ struct run {
 	enum mishap mishap; /* of rank 1, in the second microbatch */
 	float grad[MOST_TOTAL], weights[MOST_TOTAL];
 	double loss[STEPS], norm[STEPS];
-	uint64_t sent[STEPS][2]; /* of rank 0, after each step: to the other shards, to the other replicas */
+	uint64_t sent[STEPS][3]; /* of rank 0, after each step: to the other shards, to the other replicas, to all */
 	int64_t total;
 };
 
@@ -103,7 +104,7 @@ static int open_weights(struct rank *k, const struct lwm_llama_cfg *c, struct lw
 	LWM_TRY(lwm_cut_new(&k->cut, &k->table, shards, ranks / shards, e));
 	k->cut = lwm_cut_of(&k->cut, lwm_mesh_rank(&k->mesh, LWM_GRAD));
 	LWM_TRY(lwm_weights_new(&k->w, k->dev, LK_F32, &k->cut, k->mesh.dev[k->r->whole ? LWM_GRAD : LWM_DP],
-				k->mesh.comm[LWM_GRAD], e));
+				k->mesh.comm[LWM_GRAD], k->r->how.chain, e));
 	own = calloc((size_t)k->cut.count, sizeof *own);
 	for (int64_t i = 0; i < k->table.n; i++)
 		if (lwm_cut_own(&k->cut, &k->table.list[i], &from, &n, &at))
@@ -115,10 +116,14 @@ static int open_weights(struct rank *k, const struct lwm_llama_cfg *c, struct lw
 	k->r->total = total;
 	k->flat = lwm_flat_weights_of(k->w.compute, LK_F32, k->w.grad);
 	k->supply = &k->flat.base;
+	if (k->r->whole && k->r->how.chain)
+		lwm_flat_weights_chain(&k->flat, k->dev, k->mesh.dev[LWM_GRAD], k->w.slice, k->cut.local);
 	if (k->r->whole)
 		return 0;
 	LWM_TRY(lwm_fsdp_new(&k->fsdp, k->dev, LK_F32, &k->table, &k->cut, k->w.compute, k->w.grad, k->mesh.dev[LWM_SHARD],
 			     &k->r->how, e));
+	if (k->r->how.chain)
+		lwm_fsdp_chain(k->fsdp, k->mesh.dev[LWM_GRAD]);
 	k->supply = lwm_fsdp_supply(k->fsdp);
 	return 0;
 }
@@ -165,7 +170,8 @@ static int one_step(struct rank *k, const struct lwm_llama_cfg *c, int step, str
 		LWM_TRY(lwm_fsdp_begin(k->fsdp, e));
 	for (int i = 0; i < micros && rc == 0; i++) {
 		k->supply->more = i + 1 < micros;
-		rc = add_batch(k, c, rank * micros + i, lwm_comm_rank(k->mesh.world) == 1 && i == 1, &loss, e);
+		rc = add_batch(k, c, k->r->how.chain ? i * data + rank : rank * micros + i,
+			       lwm_comm_rank(k->mesh.world) == 1 && i == 1, &loss, e);
 	}
 	LWM_TRY(lwm_agree(k->mesh.world, rc, e));
 	LWM_TRY(lwm_weights_reduce(&k->w, &k->table, 0.5, &norm, e));
@@ -183,6 +189,7 @@ static int one_step(struct rank *k, const struct lwm_llama_cfg *c, int step, str
 	if (lwm_comm_rank(k->mesh.world) == 0) {
 		k->r->sent[step][0] = lwm_comm_sent(k->mesh.comm[LWM_SHARD]);
 		k->r->sent[step][1] = lwm_comm_sent(k->mesh.comm[LWM_DP]);
+		k->r->sent[step][2] = lwm_comm_sent(k->mesh.comm[LWM_GRAD]);
 	}
 	return 0;
 }
@@ -334,6 +341,78 @@ static void as_whole_weights(void **state)
 	}
 }
 
+/* Meshes for chained sums: ranks that share no row. */
+static const struct {
+	const char *mesh;
+	int ranks, replicas;
+} apart[] = { { "2,1,1,1", 2, 2 }, { "1,2,1,1", 2, 1 }, { "1,3,1,1", 3, 1 }, { "3,1,1,1", 3, 3 }, { "2,2,1,1", 4, 2 },
+	      { "1,4,1,1", 4, 1 }, { "3,2,1,1", 6, 3 }, { "2,3,1,1", 6, 2 },  { "1,8,1,1", 8, 1 }, { "4,2,1,1", 8, 4 },
+	      { "2,4,1,1", 8, 2 } };
+enum { APART = sizeof apart / sizeof *apart };
+
+/* Nothing to cut: every rank has all weights. */
+static bool has_whole(int i)
+{
+	return apart[i].replicas == apart[i].ranks;
+}
+
+/* Gradient, norms and weights of chained sums are one rank's, to the bit, whole or cut, on any number of ranks. */
+static void chained_bits(void **state)
+{
+	(void)state;
+	for (int tied = 0; tied < 2; tied++) {
+		struct run *one = run_on("1,1,1,1", 1, (struct lwm_fsdp_how){ .chain = true }, tied, true, STEPS), *r;
+
+		for (int i = 0; i < APART * 2; i++) {
+			struct lwm_fsdp_how how = { .ahead = i % 3, .chain = true, .poison = i % 4 == 1 };
+
+			r = run_on(apart[i / 2].mesh, apart[i / 2].ranks, how, tied, i % 2 || has_whole(i / 2), STEPS);
+			assert_memory_equal(r->grad, one->grad, sizeof r->grad);
+			assert_memory_equal(r->weights, one->weights, sizeof r->weights);
+			assert_memory_equal(r->norm, one->norm, sizeof r->norm);
+			free(r);
+		}
+		r = run_on("2,1,1,1", 2, (struct lwm_fsdp_how){ 0 }, tied, true, STEPS);
+		assert_below(worst(r->grad, one->grad, one->total), 1e-5);
+		assert_below(worst(r->weights, one->weights, one->total), 1e-5);
+		assert_below(fabs(r->norm[0] / one->norm[0] - 1), 1e-6);
+		assert_int_not_equal(memcmp(r->grad, one->grad, sizeof r->grad), 0); /* or nothing was shown */
+		free(r);
+		free(one);
+	}
+}
+
+/* Each microbatch sends to every other rank its part of every group. */
+static void bytes_of_chained_sums(void **state)
+{
+	struct run tiny = { .tied = false };
+	struct lwm_llama_cfg c = model_of(&tiny);
+	struct lwm_tensors t;
+
+	(void)state;
+	assert_int_equal(lwm_llama_tensors(&t, &c, NULL), 0);
+	for (int i = 0; i < APART; i++) {
+		int n = apart[i].ranks, shards = n / apart[i].replicas;
+		struct run *r = run_on(apart[i].mesh, n, (struct lwm_fsdp_how){ .chain = true }, false, has_whole(i), 2);
+		int64_t parts = 0, gathers = 0, from, norm = (int64_t)sizeof(struct lwm_squares);
+		struct lwm_cut cut;
+
+		assert_int_equal(lwm_cut_new(&cut, &t, shards, apart[i].replicas, NULL), 0);
+		for (int64_t g = 0; g < cut.n; g++) {
+			parts += lwm_comm_chain_part(n, 0, shards, cut.group[g].slice, &from);
+			gathers += cut.group[g].slice * (1 + (g > 0 && g < cut.n - 1));
+		}
+		if (shards == 1) /* and new weights */
+			parts = cut.local / n * (BATCHES / n + 1);
+		else /* and weights of groups, where the same ranks have them */
+			parts = BATCHES / n * (parts + (apart[i].replicas == 1) * gathers);
+		assert_int_equal(r->sent[1][2] - r->sent[0][2], (n - 1) * (parts * 4 + norm));
+		lwm_cut_release(&cut);
+		free(r);
+	}
+	lwm_tensors_release(&t);
+}
+
 /* What common/train/README.md says of the bytes of a step. All groups once, the layers again but for the last `ahead`; after the
  * first microbatch not the first `ahead` layers; gradients of all groups, once a step or a microbatch. */
 static void bytes_of_a_step(void **state)
@@ -382,24 +461,31 @@ static void gathered_ahead(void **state)
 		free(run_on("1,3,1,1", 3, (struct lwm_fsdp_how){ .ahead = ahead }, false, false, 0));
 }
 
+static void fail_one_rank(const char *mesh, int ranks, struct lwm_fsdp_how how, bool whole, enum mishap mishap)
+{
+	struct run *r = calloc(1, sizeof *r);
+	struct lwm_err e = { 0 };
+	int rc;
+
+	*r = (struct run){ .mesh = mesh, .ranks = ranks, .steps = 1, .how = how, .whole = whole, .mishap = mishap };
+	rc = lwm_comm_threads(r->ranks, run_rank, r, &e);
+	assert_int_equal(rc, mishap == BAD_BATCH ? -LWM_EDATA : -LWM_EIO);
+	if (!strstr(e.msg, sentence[mishap]))
+		fail_msg("%s: '%s', expected '%s'", r->mesh, e.msg, sentence[mishap]);
+	free(r);
+}
+
 static void nobody_waits(void **state)
 {
 	(void)state;
-	for (int i = 0; i < MESHES; i++)
-		for (int how = BAD_BATCH; how < MISHAPS; how++) {
-			struct run *r = calloc(1, sizeof *r);
-			struct lwm_err e = { 0 };
-			int rc;
-
-			*r = (struct run){ .mesh = meshes[i].mesh, .ranks = meshes[i].ranks, .steps = 1,
-					   .how = { .ahead = 1, .whole = i % 2 },
-					   .mishap = (enum mishap)how };
-			rc = lwm_comm_threads(r->ranks, run_rank, r, &e);
-			assert_int_equal(rc, how == BAD_BATCH ? -LWM_EDATA : -LWM_EIO);
-			if (!strstr(e.msg, sentence[how]))
-				fail_msg("%s: '%s', expected '%s'", r->mesh, e.msg, sentence[how]);
-			free(r);
-		}
+	for (int how = BAD_BATCH; how < MISHAPS; how++) {
+		for (int i = 0; i < MESHES; i++)
+			fail_one_rank(meshes[i].mesh, meshes[i].ranks, (struct lwm_fsdp_how){ .ahead = 1, .whole = i % 2 }, false,
+				      (enum mishap)how);
+		for (int i = 0; i < APART * 2; i++)
+			fail_one_rank(apart[i / 2].mesh, apart[i / 2].ranks, (struct lwm_fsdp_how){ .chain = true },
+				      i % 2 || has_whole(i / 2), (enum mishap)how);
+	}
 }
 
 /* Every element of every tensor belongs to one rank, at a place of its own. */
@@ -456,6 +542,8 @@ int main(void)
 		cmocka_unit_test(as_on_one_rank),
 		cmocka_unit_test(nothing_after_release),
 		cmocka_unit_test(as_whole_weights),
+		cmocka_unit_test(chained_bits),
+		cmocka_unit_test(bytes_of_chained_sums),
 		cmocka_unit_test(bytes_of_a_step),
 		cmocka_unit_test(gathered_ahead),
 		cmocka_unit_test(nobody_waits),

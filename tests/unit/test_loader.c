@@ -104,6 +104,28 @@ static void test_ranks_and_micro_batches(void **state)
 		}
 }
 
+/* Dealt in turn: microbatch after microbatch over the ranks, the rows of a step follow each other. */
+static void test_dealt_in_turn(void **state)
+{
+	(void)state;
+	enum { ROWS = 12 };
+	static const int split[][2] = { { 1, 1 }, { 2, 1 }, { 3, 2 }, { 4, 3 }, { 6, 2 }, { 12, 1 } };
+	for (size_t k = 0; k < sizeof split / sizeof *split; k++)
+		for (int r = 0; r < split[k][0]; r++) {
+			struct lwm_loader_cfg cfg = { .source = src, .nsources = 2, .seed = 5, .rows_per_step = ROWS, .rank = r,
+						      .ranks = split[k][0], .micro_rows = split[k][1], .in_turn = true };
+			struct lwm_loader *l;
+			struct lwm_batch *b;
+			OK(lwm_loader_open(&l, &cfg, &err));
+			assert_int_equal(lwm_loader_micros(l), ROWS / split[k][0] / split[k][1]);
+			for (int64_t m = 0; m < lwm_loader_micros(l); m++) {
+				OK(lwm_loader_get(l, 2, m, &b, &err));
+				assert_int_equal(b->first_sample, 2 * ROWS + (m * split[k][0] + r) * split[k][1]);
+			}
+			lwm_loader_close(l);
+		}
+}
+
 static void test_resume_anywhere(void **state)
 {
 	(void)state;
@@ -334,6 +356,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ranks_and_micro_batches), cmocka_unit_test(test_resume_anywhere),
+		cmocka_unit_test(test_dealt_in_turn),
 		cmocka_unit_test(test_every_row_once),          cmocka_unit_test(test_weighted_sources),
 		cmocka_unit_test(test_labels_and_weights),      cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_modalities),              cmocka_unit_test(test_one_token_more),

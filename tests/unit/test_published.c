@@ -453,7 +453,7 @@ static void updates_on(struct lk_dev *dev, struct lwm_comm *comm, const struct l
 	struct lwm_cut cut;
 	struct lwm_weights w;
 	OK(lwm_cut_new(&cut, &t, 1, 1, &err));
-	OK(lwm_weights_new(&w, dev, LK_F32, &cut, NULL, comm, &err));
+	OK(lwm_weights_new(&w, dev, LK_F32, &cut, NULL, comm, false, &err));
 	assert_true(cut.count >= ALL && cut.count <= 64);
 	float host[64] = { 0 };
 	memcpy(host, first, sizeof first);

@@ -1,4 +1,5 @@
-/* The flat vectors of an optimizer, one tensor of which is frozen: it has no part in the norm and does not move. */
+/* The flat vectors of an optimizer, one tensor of which is frozen: it has no part in the norm and does not move; exact sums of
+ * squares. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,8 +8,11 @@
 #include <cmocka.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "common/base/rng.h"
 #include "common/comm/device.h"
+#include "common/optim/squares.h"
 #include "common/optim/weights.h"
 
 enum { FIRST = 70, FROZEN = 90, LAST = 45, ALL = FIRST + FROZEN + LAST }; /* ranks are cut within the frozen one */
@@ -110,7 +114,7 @@ static int train_frozen(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	LWM_GO(lwm_devcomm_new(&dc, dev, c, e));
 	LWM_GO(lwm_agree(c, lwm_cut_new(&cut, &t, shards, replicas, e), e));
 	cut = lwm_cut_of(&cut, lwm_comm_rank(c));
-	LWM_GO(lwm_agree(c, lwm_weights_new(&w, dev, LK_F32, &cut, replicas > 1 ? dc : NULL, c, e), e));
+	LWM_GO(lwm_agree(c, lwm_weights_new(&w, dev, LK_F32, &cut, replicas > 1 ? dc : NULL, c, false, e), e));
 	host = calloc((size_t)cut.count, sizeof *host);
 	LWM_GO(lwm_agree(c, host ? 0 : lwm_fail_memory(e, NULL), e));
 	rc = lwm_agree(c, step_once(&w, &t, host, e), e);
@@ -134,8 +138,70 @@ static void frozen(void **state)
 		}
 }
 
+/* ---- exact sums of squares ---- */
+
+enum { SQUARES = 6000 };
+
+/* Any exponent but those of infinities, subnormals among them. */
+static float wild_value(struct lwm_rng *g)
+{
+	uint32_t exponent = (uint32_t)lwm_rng_below(g, 255), sign = (uint32_t)lwm_rng_below(g, 2);
+	uint32_t bits = (uint32_t)lwm_rng_below(g, 1 << 23) | exponent << 23 | sign << 31;
+	float x;
+	memcpy(&x, &bits, sizeof x);
+	return x;
+}
+
+/* arg: the total of one rank. Rank r has every so many-th value. */
+static int share_squares(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	struct lwm_rng g = lwm_rng_at(1, LWM_RNG_TEST, 0, 0);
+	struct lwm_squares s = { .high = { 0 } };
+	for (int i = 0; i < SQUARES; i++) {
+		float x = wild_value(&g);
+		if (i % lwm_comm_size(c) == lwm_comm_rank(c))
+			lwm_squares_add(&s, &x, 1);
+	}
+	LWM_TRY(lwm_squares_gather(&s, c, e));
+	double sum = lwm_squares_total(&s), *want = arg;
+	if (lwm_comm_size(c) == 1)
+		*want = sum;
+	return memcmp(&sum, want, sizeof sum) ? lwm_fail(e, LWM_ENO, "the sum is %a, of one rank %a", sum, *want) : 0;
+}
+
+static double total_of(const float *x, int64_t n)
+{
+	struct lwm_squares s = { .high = { 0 } };
+	lwm_squares_add(&s, x, n);
+	return lwm_squares_total(&s);
+}
+
+static void squares(void **state)
+{
+	float some[64], tiny[2] = { 0x1p-149f, -0x1.8p-127f }, many[3] = { 0x1p60f, 3, -1 }, odd[3] = { 1, INFINITY, 2 };
+	double sum = 0, alone = 0;
+	struct lwm_err e = { 0 };
+	struct lwm_rng g = lwm_rng_at(2, LWM_RNG_TEST, 0, 0);
+	(void)state;
+	assert_true(total_of(NULL, 0) == 0);
+	assert_true(total_of(tiny, 2) == 0x1p-298 + 0x1.2p-253);
+	assert_true(total_of(many, 3) == 0x1p120 && total_of(many + 1, 2) == 10);
+	assert_true(isinf(total_of(odd, 3)));
+	odd[0] = NAN;
+	assert_true(isnan(total_of(odd, 3)));
+	for (int i = 0; i < 64; i++) { /* of 24 bits each, and few of them: exact in fp64 with room for the sum */
+		some[i] = (float)lwm_rng_below(&g, 1 << 20) / 1024;
+		sum += (double)some[i] * (double)some[i];
+	}
+	assert_true(total_of(some, 64) == sum);
+	for (int ranks = 1; ranks <= 5; ranks++)
+		if (lwm_comm_threads(ranks, share_squares, &alone, &e) < 0)
+			fail_msg("%d ranks: %s", ranks, e.msg);
+	assert_true(alone > 0x1p250);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(frozen) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(frozen), cmocka_unit_test(squares) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -77,7 +77,11 @@ static void add_padding(struct lwm_batch *b, int64_t at)
 int lwm_loader_fill(struct lwm_loader *l, int64_t step, int64_t micro, struct lwm_batch *b, struct lwm_err *e)
 {
 	const struct lwm_loader_cfg *c = &l->cfg;
-	b->first_sample = step * c->rows_per_step + c->rank * (c->rows_per_step / c->ranks) + micro * c->micro_rows;
+	b->first_sample = step * c->rows_per_step;
+	if (c->in_turn)
+		b->first_sample += (micro * c->ranks + c->rank) * c->micro_rows;
+	else
+		b->first_sample += c->rank * (c->rows_per_step / c->ranks) + micro * c->micro_rows;
 	b->norm = 0;
 	b->segments_n = b->loss_text = b->loss_vision = b->tokens_n = 0;
 	for (int64_t i = 0; i < b->rows; i++) {

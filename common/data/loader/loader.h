@@ -14,7 +14,8 @@
  *            its share. Without weights all rows are one pool.
  *   row:     draw k of source s is row permute(seed, epoch, s; k mod rows) of epoch k / rows: every row of a source
  *            once, then all again in another order. A source that is drawn faster than it is long repeats sooner.
- * Data rank r of n gets samples [r*R/n, (r+1)*R/n) of each step's R = rows_per_step.
+ * Data rank r of n gets samples [r*R/n, (r+1)*R/n) of each step's R = rows_per_step. Or (in_turn) microbatches of M rows are
+ * dealt in turn: microbatch i of rank r has the samples from (i*n + r)*M on, so that their order over ranks does not depend on n.
  *
  * Held-out rows (once > 0) are that many rows, or all there are: a source whose rows are through is passed over. What else it
  * takes to fill the batches of all ranks is padding, rows of no segment. So each row counts once, and which rows count depends
@@ -61,6 +62,7 @@ struct lwm_loader_cfg {
 				* The same shard twice, or a copy of it, is -LWM_ECONFIG */
 	int rank, ranks;       /* this data rank and how many there are: dp x fsdp */
 	int64_t micro_rows;    /* rows of this rank in one microbatch; divides rows_per_step / ranks */
+	bool in_turn;          /* how microbatches are dealt, see above */
 	enum lwm_weighting weighting;
 	double text_weight, vision_weight; /* w_m, 0 or more; both 0: no weights, see above */
 	bool vision;           /* the model has a vision head, whatever these rows hold */
