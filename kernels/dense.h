@@ -25,6 +25,9 @@ enum { LK_TA = 1, LK_TB = 2, LK_ACC = 4 };
  * (K,N), or (N,K) with LK_TB. Rows may be strided. a, b of one dtype; c of the same dtype or LK_F32. */
 int lk_matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_view *a, const struct lk_view *b,
 	      unsigned flags, float alpha);
+/* What the device takes for itself for a product of M x N numbers by sums of K. Only sizes: nothing is computed. LK_EUNSUP where
+ * the backend does not say (all but cpu). See lk_attn_own. */
+int lk_matmul_own(struct lk_dev *dev, int64_t m, int64_t n, int64_t k, struct lk_own *own);
 
 /* ---- element-wise and reductions; x, y dense, n elements ---- */
 

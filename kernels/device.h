@@ -110,6 +110,8 @@ struct lk_own {
 /* ---- memory and transfers ---- */
 
 int lk_mem_alloc(struct lk_dev *dev, size_t bytes, void **out); /* 64-byte aligned, contents undefined */
+/* Bytes of memory that an allocation of so many takes: where it is the host's, with what is left of its last large page. */
+int64_t lk_mem_own(const struct lk_dev *dev, int64_t bytes);
 void lk_mem_free(struct lk_dev *dev, void *p);                  /* NULL is fine */
 int lk_host_alloc(struct lk_dev *dev, size_t bytes, void **out); /* host memory, pinned where that helps */
 void lk_host_free(struct lk_dev *dev, void *p);                  /* NULL is fine */

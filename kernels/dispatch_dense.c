@@ -51,6 +51,18 @@ int lk_matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_view 
 	return LK_CALL(dev, dense, matmul, dev, c, a, b, flags, alpha);
 }
 
+int lk_matmul_own(struct lk_dev *dev, int64_t m, int64_t n, int64_t k, struct lk_own *own)
+{
+	struct lk_check c = { dev, "matmul_own", 0 };
+
+	*own = (struct lk_own){ 0, 0 };
+	LK_WANT(&c, m > 0 && n > 0 && k > 0 && m <= INT32_MAX && n <= INT32_MAX && k <= INT32_MAX,
+		"a product of %" PRId64 " x %" PRId64 " by %" PRId64, m, n, k);
+	if (c.rc)
+		return c.rc;
+	return LK_CALL(dev, dense, matmul_own, dev, m, n, k, own);
+}
+
 /* ---- element-wise and reductions ---- */
 
 int lk_zero(struct lk_dev *dev, void *p, size_t bytes)

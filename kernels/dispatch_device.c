@@ -80,6 +80,11 @@ int lk_mem_alloc(struct lk_dev *dev, size_t bytes, void **out)
 	return LK_CALL(dev, memory, mem_alloc, dev, bytes ? bytes : 1, out);
 }
 
+int64_t lk_mem_own(const struct lk_dev *dev, int64_t bytes)
+{
+	return dev->ops.memory.mem_own && bytes > 0 ? dev->ops.memory.mem_own(bytes) : bytes;
+}
+
 void lk_mem_free(struct lk_dev *dev, void *p)
 {
 	if (p)

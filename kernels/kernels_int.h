@@ -37,6 +37,7 @@ struct lk_device_ops {
 struct lk_memory_ops {
 	int (*mem_alloc)(struct lk_dev *dev, size_t bytes, void **out); /* at least 64-byte aligned; bytes > 0 */
 	void (*mem_free)(struct lk_dev *dev, void *p);                  /* never NULL; required */
+	int64_t (*mem_own)(int64_t bytes); /* what mem_alloc takes of the process's memory for so many. NULL: so many */
 	int (*host_alloc)(struct lk_dev *dev, size_t bytes, void **out); /* what copy_out and copy_in need; bytes > 0 */
 	void (*host_free)(struct lk_dev *dev, void *p);                  /* never NULL; required */
 	int (*upload)(struct lk_dev *dev, void *dst, const void *host_src, size_t bytes);   /* host_src is free on return */
@@ -61,6 +62,9 @@ struct lk_dense_ops {
 	/* c (M,N) = alpha op(a) op(b) [+ c]; M, N, K > 0, each and every row stride below 2^31. a, b may be bf16 with fp32 c. */
 	int (*matmul)(struct lk_dev *dev, const struct lk_view *c, const struct lk_view *a, const struct lk_view *b, unsigned flags,
 		      float alpha);
+
+	/* Fills own for fp32 in the orders that take most; nothing is computed. M, N, K > 0. ref: none */
+	int (*matmul_own)(struct lk_dev *dev, int64_t m, int64_t n, int64_t k, struct lk_own *own);
 
 	/* Over n > 0 dense elements. cast, axpy and scale take fp32 and bf16, y and x of different types too. */
 	int (*zero)(struct lk_dev *dev, void *p, size_t bytes);

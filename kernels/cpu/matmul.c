@@ -110,6 +110,19 @@ int lk_cpu_gemm(struct lk_dev *dev, int ta, int tb, int64_t m, int64_t n, int64_
 	return 0;
 }
 
+static int matmul_own(struct lk_dev *dev, int64_t m, int64_t n, int64_t k, struct lk_own *own)
+{
+	struct cut way = cut_of(m, n, k);
+	size_t most;
+
+	lk_cpu_sizing(dev, &most);
+	if (way.deep > 1)
+		lk_cpu_gemm(dev, 0, 0, m, n, k, 1.0f, NULL, k, NULL, n, 0.0f, NULL, n);
+	lk_cpu_sized(dev);
+	*own = (struct lk_own){ .scratch = (int64_t)most };
+	return 0;
+}
+
 /* BLAS wants a leading dimension of at least the row length, also where there is but one row. */
 static int64_t leading(const struct lk_view *v)
 {
@@ -148,4 +161,5 @@ static int matmul(struct lk_dev *dev, const struct lk_view *c, const struct lk_v
 void lk_cpu_fill_matmul(struct lk_ops *o)
 {
 	o->dense.matmul = matmul;
+	o->dense.matmul_own = matmul_own;
 }

@@ -8,9 +8,24 @@
 #include "kernels/ref/ref_int.h"
 
 /* From 4 MiB on in 2 MiB pages where the system has them: products walk through memory in long strides. */
+static size_t page_of(size_t bytes)
+{
+	return bytes >= (size_t)4 << 20 ? (size_t)2 << 20 : 64;
+}
+
+static size_t round_up(size_t bytes)
+{
+	return (bytes + page_of(bytes) - 1) / page_of(bytes) * page_of(bytes);
+}
+
+static int64_t mem_own(int64_t bytes)
+{
+	return (int64_t)round_up((size_t)bytes);
+}
+
 static int mem_alloc(struct lk_dev *dev, size_t bytes, void **out)
 {
-	size_t align = bytes >= (size_t)4 << 20 ? (size_t)2 << 20 : 64, whole = (bytes + align - 1) / align * align;
+	size_t align = page_of(bytes), whole = round_up(bytes);
 
 	*out = whole < bytes ? NULL : aligned_alloc(align, whole);
 	if (!*out)
@@ -109,6 +124,7 @@ void lk_ref_fill_mem(struct lk_ops *o)
 {
 	o->device.fork = same_place;
 	o->memory.mem_alloc = mem_alloc;
+	o->memory.mem_own = mem_own;
 	o->memory.mem_free = mem_free;
 	o->memory.host_alloc = mem_alloc;
 	o->memory.host_free = mem_free;

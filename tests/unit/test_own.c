@@ -144,6 +144,43 @@ static void of_convolutions(void **state)
 	}
 }
 
+static void of_products(void **state)
+{
+	static const int64_t t[][3] = { { 96, 96, 9000 }, { 1024, 1024, 64 }, { 700, 300, 4096 }, { 256, 512, 2100 } };
+	int deep = 0;
+	(void)state;
+	for (size_t i = 0; i < 4; i++) {
+		int64_t m = t[i][0], n = t[i][1], k = t[i][2];
+		struct lk_dev *dev = open_cpu(1 + i % 2);
+		float *a = numbers(m * k), *b = numbers(k * n), *c = numbers(m * n);
+		struct lk_view va = lk_view2(a, LK_F32, m, k), vb = lk_view2(b, LK_F32, k, n), vc = lk_view2(c, LK_F32, m, n);
+		struct lk_own own;
+		must(dev, lk_matmul_own(dev, m, n, k, &own));
+		assert_int_equal(lk_cpu_of(dev)->scratch_bytes, 0);
+		assert_string_equal(lk_dev_error(dev), "");
+		must(dev, lk_matmul(dev, &vc, &va, &vb, 0, 1));
+		assert_int_equal(lk_cpu_of(dev)->scratch_bytes, own.scratch);
+		assert_int_equal(own.kept, 0);
+		deep += own.scratch > 0;
+		free(a);
+		free(b);
+		free(c);
+		lk_dev_close(dev);
+	}
+	assert_in_range(deep, 1, 3); /* both kinds are among them */
+}
+
+/* Small blocks are what they are; of large ones the last page is whole. */
+static void of_memory(void **state)
+{
+	struct lk_dev *dev = open_cpu(1);
+	(void)state;
+	assert_int_equal(lk_mem_own(dev, 64), 64);
+	assert_int_equal(lk_mem_own(dev, (4 << 20) - 64), (4 << 20) - 64);
+	assert_int_equal(lk_mem_own(dev, (4 << 20) + 1), 6 << 20);
+	lk_dev_close(dev);
+}
+
 static void not_said_by_others(void **state)
 {
 	struct lk_own own = { 1, 1 };
@@ -192,6 +229,7 @@ static void free_memory_is_what_can_be_had(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(of_attention), cmocka_unit_test(of_convolutions),
+					    cmocka_unit_test(of_products), cmocka_unit_test(of_memory),
 					    cmocka_unit_test(not_said_by_others),
 					    cmocka_unit_test(free_memory_is_what_can_be_had) };
 	return cmocka_run_group_tests_name("own", tests, NULL, NULL);
