@@ -13,6 +13,12 @@
 # Where the programs are, when they are not in the source tree's bin/.
 # PATH=/opt/lwm/bin:$PATH
 
+# What plans tell the time of a step by (lwm-train-stage --plan --help; options and --plan-gpu fill what is not said): of a rank's
+# device TFLOP/s of products and of attention, GB/s of its memory, GB/s to ranks of its node and of others, GB/s to host memory, ranks
+# of a node, GB/s that all ranks write. On a node: mpirun -n 8 lwm-train-stage ... --plan --calibrate --json shows them under "rates".
+# export LWM_PLAN_TFLOPS=640 LWM_PLAN_ATTENTION_TFLOPS=450 LWM_PLAN_MEMORY_RATE=2900
+# export LWM_PLAN_NODE_RATE=400 LWM_PLAN_NET_RATE=45 LWM_PLAN_HOST_RATE=45 LWM_PLAN_NODE_RANKS=8 LWM_PLAN_DISK_RATE=20
+
 # How often a job that saved before its time limit is put back into the queue.
 export LWM_MAX_REQUEUES="${LWM_MAX_REQUEUES:-200}"
 # And one that lost a rank within its first hour.

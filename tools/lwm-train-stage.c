@@ -44,13 +44,30 @@ static int plan(const struct lwm_args *a, struct lwm_err *e)
 	return rc;
 }
 
+/* All ranks measure; the first one plans. */
+static int calibrate(const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lwm_comm *world;
+	int rc;
+	LWM_TRY(lwm_comm_mpi(&world, NULL, NULL, e));
+	lwm_log_rank(lwm_comm_rank(world), lwm_comm_size(world));
+	rc = lwm_stage_calibrate(&s, world, e);
+	if (rc == 0 && lwm_comm_rank(world) == 0)
+		rc = plan(a, e);
+	rc = lwm_agree(world, rc, e);
+	lwm_tool_say(rc, e);
+	return lwm_comm_end(world, rc, e);
+}
+
 static int run(const struct lwm_args *a, struct lwm_err *e)
 {
 	struct lwm_comm *world;
 	s.seed = a->common.seed;
 	s.threads = a->common.threads;
+	if (!a->common.plan && (s.suggest || s.calibrate))
+		return lwm_fail(e, LWM_EUSAGE, "--%s belongs to --plan", s.suggest ? "suggest" : "calibrate");
 	if (a->common.plan)
-		return plan(a, e);
+		return s.calibrate ? calibrate(a, e) : plan(a, e);
 	LWM_TRY(lwm_comm_mpi(&world, NULL, NULL, e));
 	lwm_log_rank(lwm_comm_rank(world), lwm_comm_size(world));
 	int rc = lwm_stage_run(&s, world, e);

@@ -169,6 +169,23 @@ int lwm_mesh_rank(const struct lwm_mesh *m, int group)
 	return index_on(m, group_axes(group));
 }
 
+int lwm_mesh_span(const struct lwm_mesh *m, int group)
+{
+	unsigned bits = long_axes(m, group);
+	int span = 1, a = 0;
+
+	while (a < LWM_AXES && !(bits >> a & 1))
+		a++;
+	for (; a < LWM_AXES; a++)
+		span *= m->dim[a];
+	return span;
+}
+
+bool lwm_mesh_same(const struct lwm_mesh *m, int group, int other)
+{
+	return long_axes(m, group) == long_axes(m, other);
+}
+
 void lwm_mesh_place(struct lwm_mesh *m, int rank)
 {
 	for (int a = LWM_AXES; a-- > 0; rank /= m->dim[a])

@@ -50,6 +50,10 @@ struct lwm_mesh {
 /* Local: how many ranks a group of the mesh has (needs dim only), and which of them this one is. `group`: an axis or a set. */
 int lwm_mesh_ranks(const struct lwm_mesh *m, int group);
 int lwm_mesh_rank(const struct lwm_mesh *m, int group);
+/* Local (needs dim only): among how many consecutive ranks of the world a group lies; 1 where it has one rank. And do two groups
+ * have the same ranks? */
+int lwm_mesh_span(const struct lwm_mesh *m, int group);
+bool lwm_mesh_same(const struct lwm_mesh *m, int group, int other);
 /* Local: the coordinates of a rank of the world (needs dim only), to ask about another one in a copy of the mesh. */
 void lwm_mesh_place(struct lwm_mesh *m, int rank);
 

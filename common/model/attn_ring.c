@@ -192,6 +192,28 @@ static void choose_way(struct lwm_ring *g)
 	g->direct = g->s.train && direct * SAVING <= round * (SAVING - 1) && round > 0;
 }
 
+int lwm_attn_ring_sends(const struct lwm_attn_ring_shape *s, int dtype, int ranks, int64_t n, const int32_t *pos,
+			const int32_t *seg, int64_t sends[2], struct lwm_err *e)
+{
+	struct lwm_ring g = { .s = *s, .ranks = ranks, .n = n };
+	int64_t rows;
+	int rc;
+
+	sends[0] = sends[1] = 0;
+	g.last = calloc((size_t)ranks, sizeof *g.last);
+	rc = g.last ? lwm_route_make(&g.route, ranks, 0, n, pos, seg, n, s->causal, e) :
+		      lwm_fail(e, LWM_EMEMORY, "no memory for a ring of %d ranks", ranks);
+	if (rc == 0) {
+		choose_way(&g);
+		rows = g.direct ? lwm_ring_plan_direct(&g) : lwm_ring_plan_round(&g);
+		sends[0] = rows * pair_row(s) * (int64_t)lk_dtype_size(dtype);
+		sends[1] = sends[0] + rows * pair_row(s) * 4;
+	}
+	lwm_route_release(&g.route);
+	free(g.last);
+	return rc;
+}
+
 static void forget_batch(struct lwm_ring *g)
 {
 	for (int i = 0; i < g->ranks; i++) {

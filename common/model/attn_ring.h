@@ -27,6 +27,10 @@ struct lwm_attn_ring_shape {
 
 /* Device bytes that lwm_attn_ring_new takes for `ranks` ranks; 0 for one rank. Pure. */
 int64_t lwm_attn_ring_bytes(const struct lwm_attn_ring_shape *s, int dtype, int ranks);
+/* Local, for plans. Bytes that `ranks` ranks with n tokens each send for a layer of such a batch, all together: sends[0] forward,
+ * sends[1] backward. pos, seg (ranks, n) in rank order. By the route that begin makes and the way it chooses. -LWM_EMEMORY. */
+int lwm_attn_ring_sends(const struct lwm_attn_ring_shape *s, int dtype, int ranks, int64_t n, const int32_t *pos,
+			const int32_t *seg, int64_t sends[2], struct lwm_err *e);
 /* Local. dev and around are borrowed; around NULL = alone. */
 int lwm_attn_ring_new(struct lwm_attn **out, struct lk_dev *dev, struct lwm_devcomm *around, const struct lwm_attn_ring_shape *s,
 		      struct lwm_err *e);

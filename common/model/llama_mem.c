@@ -163,13 +163,44 @@ struct lwm_llama_bytes lwm_llama_memory(const struct lwm_llama_cfg *c, const str
 	return y;
 }
 
+/* Scratch of the largest product: each matrix (out, in) with some tokens, forward, backward, and its gradient. */
+static int64_t most_of_products(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_cut *cut,
+				const struct lwm_llama_run *run)
+{
+	struct lwm_buf_plan p;
+	int64_t most = 0;
+
+	lwm_plan_bufs(&p, c, cut, run, LK_F32);
+	int64_t whole = cut->n > 1 ? p.mlp_chunk : run->tokens, d = c->dim;
+	const struct {
+		int64_t out, in, tokens;
+	} x[] = { { lwm_llama_cut_qkv(cut), d, whole }, { d, lwm_llama_cut_width(cut), whole }, { 2 * cut->ffn, d, p.mlp_chunk },
+		  { d, cut->ffn, p.mlp_chunk }, { most_rows(cut), d, p.loss_rows } };
+	for (size_t i = 0; i < sizeof x / sizeof *x; i++) {
+		int64_t size[3][3] = { { x[i].tokens, x[i].out, x[i].in }, { x[i].tokens, x[i].in, x[i].out },
+				       { x[i].out, x[i].in, x[i].tokens } };
+
+		for (int k = 0; k < (run->train ? 3 : 1); k++) {
+			struct lk_own own;
+
+			if (lk_matmul_own(dev, size[k][0], size[k][1], size[k][2], &own) == 0 && own.scratch > most)
+				most = own.scratch;
+		}
+	}
+	return most;
+}
+
 int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int tp)
 {
 	struct lwm_llama_cut cut = lwm_llama_cut_of(c, 0, tp);
+	int64_t products;
 	struct lk_own own;
 	int rc = lk_attn_own(dev, run->tokens, cut.heads, cut.kv_heads, cut.head_dim, run->train, &own);
 
-	return rc ? 0 : own.kept + own.scratch;
+	if (rc)
+		return 0;
+	products = most_of_products(dev, c, &cut, run);
+	return own.kept + (own.scratch > products ? own.scratch : products);
 }
 
 /* lwm_llama.host_i and host_f; of a ring all positions and segments once as they came, or as the caller told them, once as lk_seq,
@@ -177,6 +208,18 @@ int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *c, const s
 int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size)
 {
 	return run->tokens * (2 * 4 + 2 * 4 + 8 * (int64_t)ring_size + 8 * ((int64_t)ring_size + 1));
+}
+
+int lwm_llama_ring_sends(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int ring_size, int tp,
+			 const int32_t *pos, const int32_t *seg, double *bytes, struct lwm_err *e)
+{
+	struct lwm_llama_cut cut = lwm_llama_cut_of(c, 0, tp);
+	struct lwm_attn_ring_shape s = lwm_ring_shape(&cut, run);
+	int64_t sends[2];
+
+	LWM_TRY(lwm_attn_ring_sends(&s, dtype, ring_size, run->tokens, pos, seg, sends, e));
+	*bytes = (double)c->layers * (double)(sends[0] + sends[1]);
+	return 0;
 }
 
 /* bf16 weights have fp32 ones beside them; gradient and two moments are fp32. */

@@ -40,6 +40,11 @@ int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const
 /* Pure. Host arrays of a step for each of run->tokens, beside the device: positions and targets on their way. */
 int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size);
 
+/* Local, for plans. Bytes that the ranks of a ring send, all together, in a step of all layers of run->tokens tokens on each of
+ * ring_size ranks: positions and segments (ring_size, run->tokens) in rank order. tp: ranks that share the model. -LWM_EMEMORY. */
+int lwm_llama_ring_sends(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype, int ring_size, int tp,
+			 const int32_t *pos, const int32_t *seg, double *bytes, struct lwm_err *e);
+
 /* Local. The most tokens of one row for which weights, gradients, optimizer state and activations of one rank fit into `bytes`
  * of device memory (and `host_bytes` of host memory); 0: none. dev: with what it takes for itself; NULL: without. */
 int64_t lwm_llama_longest(struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,

@@ -84,6 +84,13 @@ static struct sizes size_slots(const struct lwm_cut *c, int dtype, const struct 
 			       how->chain ? 0 : lwm_round64(most / c->shards * 4), how->whole ? sum * 4 : 0 };
 }
 
+int64_t lwm_fsdp_gathered(const struct lwm_tensors *t, const struct lwm_cut *c, int dtype, const struct lwm_fsdp_how *how)
+{
+	int gradients;
+
+	return count_slots(t, c, how, &gradients) * size_slots(c, dtype, how).weights;
+}
+
 int64_t lwm_fsdp_bytes(const struct lwm_tensors *t, const struct lwm_cut *c, int dtype, const struct lwm_fsdp_how *how)
 {
 	struct sizes z = size_slots(c, dtype, how);

@@ -38,6 +38,8 @@ struct lwm_fsdp;
 /* Local. Bytes of device memory that lwm_fsdp_new allocates: slots of weights; slots of gradients and what arrives of them, or all
  * gradients. t: the table of the flat vector; a table without heads uses its first group with its last. */
 int64_t lwm_fsdp_bytes(const struct lwm_tensors *t, const struct lwm_cut *cut, int dtype, const struct lwm_fsdp_how *how);
+/* Local. Those of them that are slots of weights; the rest is of gradients. */
+int64_t lwm_fsdp_gathered(const struct lwm_tensors *t, const struct lwm_cut *cut, int dtype, const struct lwm_fsdp_how *how);
 /* Local. own: the compute weights of the cut's local vector, in dtype; grad: fp32, likewise, summed gradients are added to it. Both
  * and the group list of the cut are borrowed, as is `ranks`: the shards, in the order of the cut. */
 int lwm_fsdp_new(struct lwm_fsdp **out, struct lk_dev *dev, int dtype, const struct lwm_tensors *t, const struct lwm_cut *cut,

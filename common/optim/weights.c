@@ -15,9 +15,19 @@ static bool slice_apart(const struct lwm_cut *c, bool chained)
 	return c->replicas > 1 || (chained && c->shards == 1);
 }
 
-int64_t lwm_weights_bytes(const struct lwm_cut *c, int dtype, bool chained)
+static int64_t taken(const struct lk_dev *dev, int64_t bytes)
 {
-	return c->local * (int64_t)(lk_dtype_size(dtype) + 4) + c->count * 4 * (2 + (dtype != LK_F32) + slice_apart(c, chained));
+	return dev ? lk_mem_own(dev, bytes) : bytes;
+}
+
+struct lwm_weights_room lwm_weights_room_of(const struct lwm_cut *c, int dtype, bool chained, const struct lk_dev *dev)
+{
+	int64_t piece = taken(dev, c->count * 4);
+	return (struct lwm_weights_room){
+		.weights = taken(dev, c->local * (int64_t)lk_dtype_size(dtype)) + (dtype != LK_F32 ? piece : 0),
+		.gradients = taken(dev, c->local * 4) + (slice_apart(c, chained) ? piece : 0),
+		.moments = 2 * piece,
+	};
 }
 
 static int alloc_values(struct lwm_weights *w, int64_t n, size_t size, void **out, struct lwm_err *e)

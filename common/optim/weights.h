@@ -36,10 +36,15 @@ struct lwm_weights {
 	bool chained;
 };
 
-/* How sums are formed, where device memory is host memory. Chained: the same on any number of ranks. What adds up gradients does
- * that (lwm_flat_weights_chain, into `slice`; lwm_fsdp_chain), the norm is of the exact sum of squares. */
-int64_t lwm_weights_bytes(const struct lwm_cut *cut, int dtype, bool chained); /* device bytes of one rank, for the plan */
-/* Local. Zeroed moments, undefined weights and gradient. dtype: of the compute weights; cut: of this rank. */
+/* Device bytes of one rank by kind: weights, those in fp32 beside them too; gradients; moments. */
+struct lwm_weights_room {
+	int64_t weights, gradients, moments;
+};
+/* dev: as it takes them (lk_mem_own); NULL: as they are asked for. */
+struct lwm_weights_room lwm_weights_room_of(const struct lwm_cut *cut, int dtype, bool chained, const struct lk_dev *dev);
+/* Local. Zeroed moments, undefined weights and gradient. dtype: of the compute weights; cut: of this rank. chained: sums are the same
+ * on any number of ranks, where device memory is host memory. What adds up gradients does that (lwm_flat_weights_chain, into `slice`;
+ * lwm_fsdp_chain), the norm is of the exact sum of squares. */
 int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, const struct lwm_cut *cut, struct lwm_devcomm *replicas,
 		    struct lwm_comm *ranks, bool chained, struct lwm_err *e);
 void lwm_weights_release(struct lwm_weights *w);

@@ -258,6 +258,24 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	return s->eval_rows ? check_sources(&s->eval_data, e) : 0;
 }
 
+static const char *vary_way(const struct lwm_stage *s, int i)
+{
+	static const struct {
+		bool no_recompute;
+		enum lwm_offload_when offload;
+		const char *text;
+	} ways[] = { { true, LWM_OFFLOAD_FALSE, " --no-recompute" },
+		     { false, LWM_OFFLOAD_FALSE, " --offload false" },
+		     { false, LWM_OFFLOAD_TRUE, " --offload true" } };
+	struct lwm_next_token *set = lwm_next_token_of(s);
+
+	if (i < 0 || i >= (int)(sizeof ways / sizeof *ways))
+		return NULL;
+	set->no_recompute = ways[i].no_recompute;
+	set->offload = ways[i].offload;
+	return ways[i].text;
+}
+
 static void close_objective(struct lwm_objective *o)
 {
 	struct lwm_nt *t = (struct lwm_nt *)o;
@@ -311,5 +329,7 @@ const struct lwm_objective_type lwm_objective_next_token = {
 	.norm = lwm_nt_norm,
 	.render = lwm_nt_render,
 	.flops = lwm_nt_flops,
+	.work = lwm_nt_work,
+	.vary = vary_way,
 	.close = close_objective,
 };

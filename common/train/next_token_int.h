@@ -1,5 +1,5 @@
-/* next_token_int.h - the objective next-token inside: next_token.c (settings, data, life) calls next_token_model.c (model, memory)
- * and next_token_step.c (steps). */
+/* next_token_int.h - the objective next-token inside: next_token.c (settings, data, life) calls next_token_model.c (model, memory),
+ * next_token_step.c (steps) and next_token_plan.c (what a step costs), which calls next_token_step.c. */
 #ifndef LWM_TRAIN_NEXT_TOKEN_INT_H
 #define LWM_TRAIN_NEXT_TOKEN_INT_H
 
@@ -53,7 +53,13 @@ int lwm_nt_eval(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_S
 double lwm_nt_norm(const double sums[LWM_SUMS]);
 double lwm_nt_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json);
 double lwm_nt_flops(const struct lwm_objective *o, const double sums[LWM_SUMS]);
+/* Who holds what of a microbatch that was dealt: fills ring_seg and ring_pos. */
+void lwm_nt_take_all(struct lwm_nt *t, const struct lwm_batch *b);
 /* Of a step whose rows are one document each, with all targets in the larger table. */
 double lwm_nt_most_flops(const struct lwm_nt *t);
+
+/* ---- next_token_plan.c: of struct lwm_objective_type ---- */
+
+int lwm_nt_work(struct lwm_objective *o, struct lwm_step_work *w, struct lwm_err *e);
 
 #endif

@@ -159,7 +159,8 @@ static void size_plan(struct lwm_nt *t, const struct lwm_llama_run *how, int64_t
 	t->base.array_bytes = lwm_llama_arrays(&run, sp) + t->cut.local * LWM_NT_SHARE_BYTES + batch_bytes(t);
 	if (s->sum_order == LWM_SUM_CANONICAL)
 		t->base.array_bytes += lwm_mesh_ranks(t->base.mesh, LWM_DATA) * (int64_t)sizeof *t->all_sums;
-	t->base.array_bytes += lwm_comm_work(tp, t->cut.local * t->cfg.dim); /* where tp ranks add up what is of these tokens */
+	t->base.exchange_bytes = lwm_comm_work(tp, t->cut.local * t->cfg.dim); /* where tp ranks add up what is of these tokens */
+	t->base.array_bytes += t->base.exchange_bytes;
 	run.offload = false;
 	t->base.longest = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
 	if (host)
@@ -191,6 +192,7 @@ int lwm_nt_place(struct lwm_nt *t, struct lwm_err *e)
 	run.offload = t->offload;
 	need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp, m->dim[LWM_TP]);
 	t->base.memory_bytes = need.total;
+	t->base.ring_bytes = need.ring;
 	t->base.host_bytes = need.host;
 	if (s->planning)
 		size_plan(t, &run, room);

@@ -63,7 +63,7 @@ static int take_share(struct lwm_nt *t, const struct lwm_batch *b, struct lwm_er
 }
 
 /* Who holds what. */
-static void take_shares_of_all(struct lwm_nt *t, const struct lwm_batch *b)
+void lwm_nt_take_all(struct lwm_nt *t, const struct lwm_batch *b)
 {
 	int64_t at = 0;
 	for (int64_t k = 0; k < t->deal.first[t->deal.n]; k++) {
@@ -84,7 +84,7 @@ static int next_share(struct lwm_nt *t, struct lwm_loader *l, int64_t step, int6
 	if (rc == 0)
 		rc = take_share(t, *b, e);
 	if (rc == 0 && t->ring_pos)
-		take_shares_of_all(t, *b);
+		lwm_nt_take_all(t, *b);
 	rc = lwm_agree(t->base.mesh->comm[LWM_SP], rc, e);
 	return lwm_supply_agree(w, lwm_agree(t->base.mesh->comm[LWM_TP], rc, e), e);
 }

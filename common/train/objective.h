@@ -26,6 +26,14 @@
 enum { LWM_SUMS = 16 };
 
 struct lwm_objective;
+/* What one rank computes and sends in a step whose rows are one document each; weights and gradients are not among it. */
+struct lwm_step_work {
+	double products, attention; /* FLOPs, what is computed again too; of attention as rates.h counts */
+	double moved;               /* bytes of memory that everything else reads and writes: an estimate */
+	double offloaded;           /* bytes from the device to host memory and back */
+	double tp, ring;            /* bytes sent to ranks that share the model; that share the row: their mean */
+	double tp_calls, ring_calls; /* in so many exchanges */
+};
 /* What an objective is, one constant for each: its line in objectives.c names it. */
 struct lwm_objective_type {
 	const char *kind; /* of its checkpoints: "lwm", "vqgan" */
@@ -64,6 +72,11 @@ struct lwm_objective_type {
 	/* Model FLOPs of a step of these sums, over all ranks, without recomputation, counted from what it was trained on. NULL:
 	 * not known, and nothing is said that needs it. Pure. */
 	double (*flops)(const struct lwm_objective *o, const double sums[LWM_SUMS]);
+	/* For plans, local; NULL: not known, then a plan says nothing of time. -LWM_EMEMORY. */
+	int (*work)(struct lwm_objective *o, struct lwm_step_work *w, struct lwm_err *e);
+	/* Ways of running it that give the same results in another time or memory, for --suggest: makes way number i in s and
+	 * returns its options as text, "" for none; NULL: there is no such way. May be NULL: there is one. */
+	const char *(*vary)(const struct lwm_stage *s, int i);
 	/* Releases what is its own; the table of weights, the configuration and o itself are released by lwm_objective_free. */
 	void (*close)(struct lwm_objective *o);
 };
@@ -86,7 +99,9 @@ struct lwm_objective {
 	int64_t units_per_step; /* for throughput: tokens, or frames */
 	int64_t passes;        /* times that a step goes through the weights: microbatches */
 	double most_flops;       /* of a step as type->flops counts them, if each row were one document; 0: not known */
-	int64_t memory_bytes;    /* activations on this rank */
+	int64_t memory_bytes;    /* activations on this rank, with what follows */
+	int64_t ring_bytes;      /* of them, what travels in a ring */
+	int64_t exchange_bytes;  /* planning, of array_bytes: work space of ranks that share the model */
 	/* planning: what the device takes for itself in a step, 0: it does not say; host arrays (batches on their way, frames) */
 	int64_t own_bytes, array_bytes;
 	int64_t host_bytes;      /* of them, in pinned host memory beside the device; 0: none */

@@ -35,6 +35,7 @@
 #include "common/optim/guards.h"
 #include "common/optim/schedule.h"
 #include "common/optim/weights.h"
+#include "common/train/rates.h"
 #include "common/train/settings.h"
 
 /* auto: where fsdp > 1, and where sp > 1 and ranks compute on GPUs, each with memory of its own. */
@@ -88,6 +89,10 @@ struct lwm_stage {
 	bool planning;          /* only sizes are wanted: data may be missing */
 	int64_t plan_ranks;     /* that the program plans and checks for */
 	int64_t plan_gib;       /* planning for a GPU (bf16) of so much memory; 0: for the device at hand */
+	int plan_gpu;           /* one of lwm_gpu_names: its memory and rates, where plan_gib and rates say nothing else */
+	struct lwm_rates rates; /* that plans tell the time of a step by */
+	bool suggest;           /* a plan names the best meshes too */
+	bool calibrate;         /* lwm_stage_calibrate is asked for; the program does so before it plans */
 };
 
 /* Local. Every setting has its default; -LWM_EMEMORY. lwm_stage_release frees the lists, too; strings are borrowed. A copy of the
@@ -103,5 +108,9 @@ int lwm_stage_run(const struct lwm_stage *s, struct lwm_comm *world, struct lwm_
 /* Local. What a run on `ranks` ranks would take, as text or JSON in *out; -LWM_ECONFIG when it cannot work. Where data, tokenizer
  * or the model to start from do not exist (-LWM_ENOINPUT) *out is filled all the same. */
 int lwm_stage_plan(const struct lwm_stage *s, int ranks, bool json, struct lwm_str *out, struct lwm_err *e);
+
+/* COLLECTIVE over world, which may be one rank. Measures those rates of s that nobody said; a plan then tells the time of steps on
+ * this machine. -LWM_EUNAVAIL, -LWM_EMEMORY. */
+int lwm_stage_calibrate(struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e);
 
 #endif

@@ -41,15 +41,74 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 {
 	struct lwm_fsdp_how how = how_of(o);
 	const struct lwm_stage *s = o->stage;
+	const struct lk_dev *dev = s->plan_gib ? NULL : o->dev; /* pages of one that is not here nobody knows */
 	bool before_last = s->checkpoint_every > 0 && s->checkpoint_every < s->steps;
-	struct lwm_stage_room y = { .weights = lwm_weights_bytes(c, o->dtype, sums_canonically(o)),
+	struct lwm_weights_room flat = lwm_weights_room_of(c, o->dtype, sums_canonically(o), dev);
+	struct lwm_stage_room y = { .own = flat.weights, .gradients = flat.gradients, .moments = flat.moments,
 				    .work = lwm_comm_work(c->replicas, c->local) };
 
 	if (c->shards > 1) {
-		y.weights += lwm_fsdp_bytes(&o->local, c, o->dtype, &how);
+		int64_t slots = lwm_fsdp_bytes(&o->local, c, o->dtype, &how);
+		y.gathered = lwm_fsdp_gathered(&o->local, c, o->dtype, &how);
+		y.gradients += (dev ? lk_mem_own(dev, slots) : slots) - y.gathered;
 		y.work += lwm_comm_work(sums_canonically(o) ? c->shards * c->replicas : c->shards, lwm_cut_largest(c));
 	}
+	y.weights = y.own + y.gathered + y.gradients + y.moments;
 	y.copy = s->save_behind != LWM_BEHIND_FALSE && before_last ? lwm_saver_copy_bytes(c) : 0;
+	return y;
+}
+
+/* Is the head the embedding? Then that group is wanted again at the end of a forward. */
+static bool is_tied(const struct lwm_tensors *t)
+{
+	for (int64_t i = 0; i < t->n; i++)
+		if (t->list[i].role == LWM_ROLE_HEAD)
+			return false;
+	return true;
+}
+
+/* How often a group is gathered in a step of m microbatches: once in each forward; layers for each backward too, but for those
+ * that lie in a slot still, the last `ahead`; nor are the first `ahead` gathered for a later forward. */
+static int64_t count_gathers(const struct lwm_cut *c, int64_t g, int64_t ahead, int64_t m)
+{
+	bool layer = g > 0 && g < c->n - 1;
+
+	if (!layer)
+		return m;
+	return 2 * m - (g >= c->n - 1 - ahead ? m : 0) - (g <= ahead ? m - 1 : 0);
+}
+
+/* Gradients of m microbatches where each is added up by itself, over all ranks: (n - 1) 4 m bytes of each part of a group. */
+static double chained_bytes(const struct lwm_cut *c, int64_t m)
+{
+	int64_t parts = 0, n = (int64_t)c->shards * c->replicas;
+
+	for (int64_t g = 0; g < c->n; g++)
+		parts += (c->group[g].slice + c->replicas - 1) / c->replicas;
+	return 4.0 * (double)((n - 1) * m * (c->shards > 1 ? parts : c->count));
+}
+
+struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const struct lwm_cut *c)
+{
+	struct lwm_fsdp_how how = how_of(o);
+	double a = (double)lk_dtype_size(o->dtype), all = 0;
+	struct lwm_stage_sends y = { 0 };
+	int64_t m = o->passes, scatters = how.chain ? 0 : how.whole ? 1 : m;
+
+	for (int64_t g = 0; c->shards > 1 && g < c->n; g++) {
+		int64_t gathers = count_gathers(c, g, how.ahead, m);
+
+		if (g == 0 && c->n > how.ahead + 2 && is_tied(&o->local))
+			gathers += m;
+
+		all += (double)c->group[g].slice * (a * (double)gathers + 4 * (double)scatters);
+		y.shard_calls += (double)(gathers + (how.chain ? m : scatters));
+	}
+	y.shards = (c->shards - 1) * all;
+	y.replicas = (c->replicas - 1) * ((how.chain && c->shards == 1 ? 0 : 4) + a) * (double)c->count;
+	y.replica_calls = c->replicas > 1 ? 2 : 0;
+	if (how.chain) /* over shards and replicas at once */
+		*(c->shards > 1 ? &y.shards : &y.replicas) += chained_bytes(c, m);
 	return y;
 }
 

@@ -23,7 +23,8 @@ bool lwm_stage_shards(const struct lwm_objective *o);
 int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, struct lwm_err *e);
 
 struct lwm_stage_room {  /* bytes of one rank */
-	int64_t weights; /* and gradients and optimizer state, own and gathered */
+	int64_t weights; /* and gradients and optimizer state, own and gathered: the sum of the next four */
+	int64_t own, gathered, gradients, moments; /* own: weights, those in fp32 beside them too */
 	int64_t work;    /* host memory of exchanges, where the device's memory is the host's */
 	int64_t copy;    /* host memory that checkpoints are written from behind the computation; 0: the settings want none */
 };
@@ -32,6 +33,13 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 /* Local, pure. Do weights, activations, exchanges and the copy go into so much host memory, where the device has no other? What a
  * plan and a run both ask. */
 bool lwm_stage_copy_fits(const struct lwm_objective *o, const struct lwm_stage_room *y, int64_t bytes);
+
+/* What a rank sends of its weights and gradients in a step (README.md, "Who has which weights"), in bytes, and in how many
+ * exchanges: to the other shards (LWM_SHARD), to the other replicas (LWM_DP, or LWM_GRAD where weights are whole). */
+struct lwm_stage_sends {
+	double shards, replicas, shard_calls, replica_calls;
+};
+struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const struct lwm_cut *cut); /* local, pure; as above */
 
 struct lwm_stage_supply {
 	struct lwm_supply *supply;    /* what the objective gets */

@@ -11,7 +11,7 @@ setup_file() {
 
 peak_of() { sed -nE 's/.*"event":"end".*"peak_rss":([0-9]+).*/\1/p' "$1/metrics.jsonl"; }
 
-# compare NAME RANKS OPTION...: one step, and the plan of it; a line of the table; fails beyond 10 %
+# compare NAME RANKS OPTION...: one step, and the plan of it; a line of the table; fails beyond 5 %
 compare() {
 	local name=$1 ranks=$2 launch=() all
 	shift 2
@@ -26,10 +26,10 @@ compare() {
 	awk -v n="$name" -v p="$plan" -v m="$measured" 'BEGIN {
 		r = m > 0 ? p / m : 0
 		printf "# | %-26s | %6.0f | %6.0f | %.3f |\n", n, p / 2^20, m / 2^20, r
-		exit !(r > 0.9 && r < 1.1) }' | tee -a table >&3
+		exit !(r > 0.95 && r < 1.05) }' | tee -a table >&3
 }
 
-@test "memory as planned is within 10 % of what a rank had at most" {
+@test "memory as planned is within 5 % of what a rank had at most" {
 	[ -z "${SAN:-}" ] || skip 'a sanitizer has memory of its own'
 	cd "$BATS_FILE_TMPDIR" || return 1
 	set -o pipefail
@@ -56,7 +56,9 @@ compare() {
 	set -o pipefail
 	tokens() { compare "$1" "$2" --data "rows$3.h5" --seq-length "$3" --tokens-per-batch "$4" "${@:5}"; }
 	tokens dp2 2 64 128 --mesh-dim 2,1,1,1 --dim 640 --ffn 1728 --layers 3 --heads 10
-	tokens sp2 2 4096 8192 --mesh-dim 1,1,1,2 --dim 192 --ffn 512 --layers 6 --heads 6
+	# one document in each row, which all goes round: the ring's buffers are filled
+	ok lwm-pack -q -n 4096 --mode concat -o rows4096.h5 docs.h5 --force
+	tokens sp2 2 4096 8192 --ring-layout zigzag --mesh-dim 1,1,1,2 --dim 192 --ffn 512 --layers 6 --heads 6
 	tokens fsdp2 2 64 128 --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
 	tokens fsdp2-step 2 64 512 --micro-rows 2 --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10
 	tokens fsdp2-micro 2 64 512 --micro-rows 2 --scatter microbatch --mesh-dim 1,2,1,1 --dim 640 --ffn 1728 --layers 5 --heads 10

@@ -143,6 +143,59 @@ flip() { # flip FILE OFFSET: one bit
 	err_has 'does not fit'
 }
 
+@test "a plan tells time where rates are known, and suggests meshes" {
+	ok train -o out --plan --json
+	lacks step_seconds
+	local big=(lwm-train-stage -o out --model 200m --data absent.h5 --seq-length 128K --tokens-per-batch 4M --plan --plan-ranks 64
+		--mesh-dim "1,-1,1,8")
+	code 66 "${big[@]}" --plan-gpu h200
+	has 'a step '
+	has 'waiting for ring'
+	has 'of all ranks together'
+	has '; most of a step is '
+	code 66 "${big[@]}" --plan-gpu h200 --json
+	[[ $output =~ '"step_seconds":'([0-9.]+) ]]
+	local step=${BASH_REMATCH[1]}
+	[[ $output == *'"memory":{"weights":'*'"rates":{"tflops":'*'"limit":"'*'"fits":true,'* ]]
+	# a site's figures come before the table's, the command line's before both
+	LWM_PLAN_TFLOPS=1 code 66 "${big[@]}" --plan-gpu h200 --json
+	has '"tflops":1,'
+	LWM_PLAN_TFLOPS=1 code 66 "${big[@]}" --plan-gpu h200 --json --plan-tflops 640
+	has "\"step_seconds\":$step"
+	# five, the fastest first, none slower than the mesh that was given
+	code 66 "${big[@]}" --plan-gpu h200 --suggest --json
+	[ "$(grep -o '"options":' <<<"$output" | wc -l)" = 5 ]
+	grep -oE '"step_seconds":[0-9.]+' <<<"${output#*\"suggest\"}" | cut -d: -f2 >times
+	sort -gc times
+	awk -v own="$step" 'NR == 1 { exit !($1 <= own * 1.0001) }' times
+	code 66 "${big[@]}" --plan-gpu h200 --suggest
+	has 'suggestions '
+	has '1 --mesh-dim '
+	# what does not fit is not among them
+	code 78 "${big[@]}" --plan-gpu h200 --plan-memory 1 --suggest --json
+	has '"suggest":[]'
+	# and what has no meaning is said
+	code 64 "${big[@]}" --suggest
+	err_has '--suggest has to know rates'
+	code 64 train -o out --suggest
+	err_has '--suggest belongs to --plan'
+	[ ! -e out ]
+}
+
+@test "rates are measured where they are asked for" {
+	ok train -o out --plan --calibrate --json --plan-attention-tflops 0.125
+	has '"attention_tflops":0.125,'
+	has '"step_seconds":'
+	[[ $output =~ '"rates":{"tflops":'([0-9.]+) ]]
+	awk -v x="${BASH_REMATCH[1]}" 'BEGIN { exit !(x > 0) }'
+	need_mpi
+	ok mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" -o out --plan --plan-ranks 2 --calibrate --json
+	[ "$(grep -c '"rates"' <<<"$output")" = 1 ] # one rank speaks
+	[[ $output =~ '"node":'([0-9.]+) ]]
+	awk -v x="${BASH_REMATCH[1]}" 'BEGIN { exit !(x > 0 && x < 1000) }'
+	[ ! -e out ]
+}
+
 @test "a job that was given GPUs is refused where they cannot be used, with the reason" {
 	local auto=("${tiny[@]/cpu/auto}") none='LWM_CUDA_LIB=/nowhere/liblwm_cuda.so'
 	for given in SLURM_GPUS_ON_NODE=4 SLURM_JOB_GPUS=0,1 SLURM_STEP_GPUS=3 SLURM_GPUS_PER_TASK=1 CUDA_VISIBLE_DEVICES=0; do
@@ -336,11 +389,11 @@ behind() {
 	has '"bytes_copy":'
 	lacks '"bytes_copy":0'
 	ok train -o out "${args[@]}" --plan
-	has 'copy for checkpoints'
+	has ' copy + '
 	ok train -o out "${args[@]}" --plan --save-behind false
-	lacks 'copy for checkpoints'
+	lacks ' copy + '
 	ok train -o out --steps 6 --plan # none but the last save
-	lacks 'copy for checkpoints'
+	lacks ' copy + '
 	with_memory() { # KIB COMMAND...: as if the machine had so much
 		printf 'MemTotal: 99999999 kB\nMemAvailable: %s kB\n' "$1" >meminfo
 		unshare -m bash -c 'mount --bind meminfo /proc/meminfo && exec "$@"' with "${@:2}"

@@ -1,0 +1,104 @@
+/* What a stage takes: sizes of an objective that is open without its weights, added up; and whether that fits. */
+#include "common/train/plan_int.h"
+
+#include <stdio.h>
+
+#include "common/base/path.h"
+#include "common/comm/device.h"
+
+/* On a GPU that is not here, from what is published: the driver's and cuBLAS's memory of a process; and of NCCL's buffers for each
+ * group, in 16 channels, for what the neighbour sends 4 MiB (simple), 4.7 (LL128) and 0.5 (LL): NCCL_BUFFSIZE and its kin. */
+enum { CONTEXT = 512 << 20, GROUP = 148 << 20 };
+
+#define KIND_NAME(constant, name) name,
+const char *const lwm_plan_kinds[LWM_PLAN_ALL] = { LWM_PLAN_KINDS(KIND_NAME) };
+
+/* Groups whose ranks exchange memory of GPUs, each once. */
+static int count_groups(const struct lwm_mesh *m, const struct lwm_cut *cut)
+{
+	int group[] = { LWM_GRAD, LWM_TP, LWM_SP, LWM_SHARD, LWM_DP }, all = cut->shards > 1 ? 5 : 3, n = 0;
+
+	for (int i = 0; i < all; i++) {
+		bool again = lwm_mesh_ranks(m, group[i]) == 1;
+
+		for (int k = 0; k < i; k++)
+			again = again || lwm_mesh_same(m, group[i], group[k]);
+		n += !again;
+	}
+	return n;
+}
+
+/* p->device_free is known. */
+static void size_rank(struct lwm_plan *p, const struct lwm_objective *o, const struct lwm_cut *cut, int64_t program)
+{
+	struct lwm_stage_room room = lwm_stage_room_of(o, cut);
+	bool here = !o->stage->plan_gib, host = lk_dev_is_host(o->dev) && here;
+	int64_t *b = p->bytes;
+
+	b[LWM_PLAN_WEIGHTS] = room.own;
+	b[LWM_PLAN_GATHERED] = room.gathered;
+	b[LWM_PLAN_GRADIENTS] = room.gradients;
+	b[LWM_PLAN_MOMENTS] = room.moments;
+	b[LWM_PLAN_ACTIVATIONS] = o->memory_bytes - o->ring_bytes; /* each of them a block */
+	b[LWM_PLAN_RING] = o->ring_bytes;
+	for (int i = LWM_PLAN_ACTIVATIONS; here && i <= LWM_PLAN_RING; i++)
+		b[i] = lk_mem_own(o->dev, b[i]);
+	if (host) {
+		b[LWM_PLAN_KERNELS] = o->own_bytes;
+		b[LWM_PLAN_BATCHES] = o->array_bytes - o->exchange_bytes + o->host_bytes;
+		b[LWM_PLAN_EXCHANGE] = o->exchange_bytes + room.work;
+		p->waits = o->stage->save_behind == LWM_BEHIND_AUTO && room.copy && !lwm_stage_copy_fits(o, &room, p->device_free);
+		b[LWM_PLAN_COPY] = p->waits ? 0 : room.copy;
+		b[LWM_PLAN_PROGRAM] = program;
+	} else {
+		b[LWM_PLAN_EXCHANGE] = (int64_t)count_groups(&p->mesh, cut) * GROUP;
+		p->copy_host = room.copy;
+		b[LWM_PLAN_PROGRAM] = here ? 0 : CONTEXT; /* of one that is here its driver tells what is left */
+	}
+	p->per_rank = 0;
+	for (int i = 0; i < LWM_PLAN_ALL; i++)
+		p->per_rank += b[i];
+}
+
+void lwm_plan_judge(struct lwm_plan *p, const struct lwm_stage *s, bool complete)
+{
+	int64_t need = p->checkpoint * (s->keep + 1);
+	const char *what = complete ? "fits" : "fits; an input is not there";
+
+	p->code = 0;
+	if (p->per_rank > p->device_free) {
+		what = "does not fit: a rank needs more memory than the device has free";
+		p->code = LWM_ECONFIG;
+	} else if (p->space >= 0 && need > p->space) {
+		what = "does not fit: the checkpoints need more disk than is free at --output";
+		p->code = LWM_ECONFIG;
+	}
+	snprintf(p->verdict, sizeof p->verdict, "%s%s%s", what, !p->code && p->time.step > 0 ? "; most of a step is " : "",
+		 !p->code && p->time.step > 0 ? p->time.limit : "");
+}
+
+int lwm_plan_make(struct lwm_plan *p, const struct lwm_stage *s, struct lwm_objective *o, int64_t program, struct lwm_err *e)
+{
+	bool host = lk_dev_is_host(o->dev) && !s->plan_gib;
+	size_t mem_free, mem_total;
+	struct lwm_cut cut;
+	int rc = 0;
+
+	LWM_TRY(lwm_dev_check(o->dev, lk_dev_memory(o->dev, &mem_free, &mem_total), e));
+	LWM_TRY(lwm_stage_cut(&cut, o, 0, e));
+	p->device_free = s->plan_gib ? s->plan_gib << 30 : (int64_t)mem_free;
+	size_rank(p, o, &cut, program);
+	p->checkpoint = o->tensors.params * 12;
+	p->saves = (s->checkpoint_every ? (s->steps - 1) / s->checkpoint_every : 0) + 1;
+	p->space = lwm_space_free(s->out);
+	p->tokens = (double)o->units_per_step * (double)s->steps;
+	p->work = (struct lwm_step_work){ 0 };
+	if (o->type->work)
+		rc = o->type->work(o, &p->work, e);
+	if (rc == 0)
+		lwm_plan_time(p, o, &cut, host);
+	if (rc == 0)
+		lwm_plan_judge(p, s, !o->absent.code);
+	lwm_cut_release(&cut);
+	return rc;
+}

@@ -1,0 +1,305 @@
+/* What a plan says that ranks send is what their communicators count in a step, on meshes of every axis; its kinds of memory add
+ * up; its time follows from rates as plan_time.c says. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "common/base/log.h"
+#include "common/comm/device.h"
+#include "common/train/save.h"
+#include "common/train/supply.h"
+#include "tests/unit/train_probe.h"
+
+enum { ROWS = 8, WAYS = 4 };
+static const char *const ways[WAYS] = { "tp", "ring", "shards", "replicas" };
+static char root[128], rows[160];
+
+/* Full rows of one document and all its targets, as plans take them. */
+static int write_rows(struct lwm_err *e)
+{
+	struct lwm_rows_meta m = { .seq = FX_SEQ + 1, .vocab_text = FX_VOCAB, .tokenizer = "", .tool = "test", .config = "",
+				   .weighting = "per_token" };
+	struct lwm_rows_writer *w;
+
+	LWM_TRY(lwm_rows_create(&w, rows, &m, true, e));
+	for (int32_t r = 0; r < ROWS; r++) {
+		struct lwm_segment seg = { .len = FX_SEQ + 1, .doc = -1 };
+		int32_t tok[FX_SEQ + 1];
+		int rc;
+
+		for (int32_t t = 0; t <= FX_SEQ; t++)
+			tok[t] = (5 * r + t) % FX_VOCAB;
+		rc = lwm_rows_append(w, tok, &seg, 1, NULL, 0, e);
+		if (rc < 0) {
+			lwm_rows_discard(w);
+			return rc;
+		}
+	}
+	return lwm_rows_commit(w, e);
+}
+
+static int set_up(void **state)
+{
+	struct lwm_err e = { 0 };
+
+	(void)state;
+	lwm_log_init("test_plan", LWM_ERROR);
+	snprintf(root, sizeof root, "/tmp/lwm-test-plan-%ld", (long)getpid());
+	snprintf(rows, sizeof rows, "%s/rows.h5", root);
+	return lwm_mkdirs(root, &e) < 0 || write_rows(&e) < 0;
+}
+
+static int tear_down(void **state)
+{
+	struct lwm_err e = { 0 };
+
+	(void)state;
+	return lwm_remove_tree(root, &e);
+}
+
+/* ---- bytes ---- */
+
+struct mesh_case {
+	const char *mesh;
+	int ranks;
+	bool shards, no_recompute;
+	int64_t micro_rows, layers, ahead;
+	int scatter, layout;
+};
+
+static void stage_of(struct lwm_stage *s, const struct mesh_case *m)
+{
+	struct lwm_err e = { 0 };
+	struct lwm_next_token *n;
+
+	must(fx_stage(s, rows, root, &e), &e);
+	n = lwm_next_token_of(s);
+	s->model = "7b"; /* its head is a table of its own */
+	s->mesh_dim = m->mesh;
+	s->shard_weights = m->shards ? LWM_SHARD_TRUE : LWM_SHARD_FALSE;
+	s->scatter = m->scatter;
+	s->gather_ahead = m->ahead;
+	n->layers = m->layers;
+	n->micro_rows = m->micro_rows;
+	n->no_recompute = m->no_recompute;
+	n->ring_layout = m->layout;
+}
+
+/* The plan of a stage, as JSON; to be released. */
+static json_t *plan_of(const struct lwm_stage *s, int ranks)
+{
+	struct lwm_str out = { 0 };
+	struct lwm_err e = { 0 };
+	json_t *y;
+
+	must(lwm_stage_plan(s, ranks, true, &out, &e), &e);
+	y = json_loads(lwm_str_get(&out), 0, NULL);
+	if (!y)
+		fail_msg("no JSON: %s", lwm_str_get(&out));
+	lwm_str_release(&out);
+	return y;
+}
+
+static double number(const json_t *o, const char *group, const char *key)
+{
+	const json_t *in = group ? json_object_get(o, group) : o, *v = json_object_get(in, key);
+
+	if (!json_is_number(v))
+		fail_msg("the plan has no %s", key);
+	return json_number_value(v);
+}
+
+/* All ranks together, of the groups' communicators; a group that has those of another is counted with that one. */
+struct counted {
+	const struct lwm_stage *s;
+	double sent[WAYS];
+	int same[WAYS];
+};
+
+static int step_once(struct lwm_objective *o, struct lwm_stage_supply *w, struct lwm_mesh *m, int64_t step, struct lwm_err *e)
+{
+	double sums[LWM_SUMS] = { 0 }, norm;
+
+	LWM_TRY(lwm_agree(m->world, lwm_supply_begin(w, e), e));
+	LWM_TRY(lwm_agree(m->world, o->type->step(o, step, w->supply, sums, e), e));
+	LWM_TRY(lwm_weights_reduce(&w->w, &o->local, 1, &norm, e));
+	LWM_TRY(lwm_weights_gather(&w->w, e));
+	lwm_supply_changed(w);
+	return 0;
+}
+
+static int count_step(struct lwm_comm *world, void *arg, struct lwm_err *e)
+{
+	struct counted *c = arg;
+	struct lwm_objective *o = NULL;
+	struct lwm_stage_supply w = { .supply = NULL };
+	struct lk_dev *dev = NULL;
+	struct lwm_mesh m;
+	double sent[WAYS];
+	int rc;
+
+	LWM_TRY(lwm_mesh_new(&m, c->s->mesh_dim, world, e));
+	int group[WAYS] = { LWM_TP, LWM_SP, LWM_SHARD, LWM_DP };
+
+	LWM_GO(lwm_agree(world, lwm_device_open(&dev, "cpu", 1, e), e));
+	LWM_GO(lwm_mesh_attach(&m, dev, e));
+	LWM_GO(lwm_agree(world, lwm_objective_open(&o, lwm_objectives[c->s->objective], c->s, &m, dev, e), e));
+	LWM_GO(lwm_supply_open(&w, o, &m, e));
+	LWM_GO(lwm_stage_start(o, &w.w, e));
+	LWM_GO(lwm_agree(world, o->type->attach(o, w.supply, e), e));
+	if (w.cut.shards == 1) {
+		group[2] = LWM_TP; /* nothing is sent to shards */
+		group[3] = LWM_GRAD;
+	}
+	LWM_GO(step_once(o, &w, &m, 0, e));
+	for (int i = 0; i < WAYS; i++)
+		sent[i] = -(double)lwm_comm_sent(m.comm[group[i]]);
+	LWM_GO(step_once(o, &w, &m, 1, e));
+	for (int i = 0; i < WAYS; i++)
+		sent[i] += (double)lwm_comm_sent(m.comm[group[i]]);
+	LWM_GO(lwm_comm_sum_f64(world, sent, WAYS, e));
+	if (lwm_comm_rank(world) == 0)
+		for (int i = 0; i < WAYS; i++) {
+			c->sent[i] = sent[i];
+			for (c->same[i] = 0; m.comm[group[c->same[i]]] != m.comm[group[i]];)
+				c->same[i]++;
+		}
+out:
+	lwm_mesh_detach(&m);
+	lwm_objective_free(o);
+	lwm_supply_close(&w);
+	lk_dev_close(dev);
+	lwm_mesh_release(&m);
+	return rc;
+}
+
+static void sent_as_planned(void **state)
+{
+	static const struct mesh_case cases[] = {
+		{ "2,1,1,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED },
+		{ "1,2,1,1", 2, true, false, 2, 3, 1, 0, LWM_RING_BALANCED },
+		{ "1,4,1,1", 4, true, true, 1, 4, 2, 1, LWM_RING_BALANCED },
+		{ "2,2,1,1", 4, true, false, 1, 3, 0, 0, LWM_RING_BALANCED },
+		{ "1,1,2,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED },
+		{ "1,1,4,1", 4, false, true, 2, 2, 1, 0, LWM_RING_BALANCED },
+		{ "1,1,1,2", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED },
+		{ "1,1,1,8", 8, false, false, 2, 2, 1, 0, LWM_RING_ZIGZAG },
+		{ "1,1,1,4", 4, false, true, 4, 2, 1, 0, LWM_RING_STRIPED },
+		{ "1,1,1,4", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED },
+		{ "2,1,1,2", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED },
+		{ "1,2,2,1", 4, true, false, 2, 2, 1, 1, LWM_RING_BALANCED },
+		{ "2,2,2,1", 8, true, true, 1, 3, 1, 0, LWM_RING_BALANCED },
+		{ "1,2,2,2", 8, true, false, 2, 3, 1, 0, LWM_RING_BALANCED },
+		{ "2,1,2,2", 8, false, false, 1, 2, 1, 0, LWM_RING_CONTIGUOUS },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		const struct mesh_case *m = &cases[i];
+		struct lwm_err e = { 0 };
+		struct lwm_stage s;
+		struct counted c = { .s = &s };
+		double want[WAYS] = { 0 };
+		json_t *plan;
+
+		stage_of(&s, m);
+		plan = plan_of(&s, m->ranks);
+		if (lwm_comm_threads(m->ranks, count_step, &c, &e))
+			fail_msg("%s: %s", m->mesh, e.msg);
+		for (int w = 0; w < WAYS; w++)
+			want[c.same[w]] += m->ranks * number(plan, "sent_per_step", ways[w]);
+		for (int w = 0; w < WAYS; w++)
+			if (c.same[w] == w && fabs(want[w] - c.sent[w]) > 0.5)
+				fail_msg("%s, shards %d: %s: %.1f bytes by plan, %.1f sent", m->mesh, m->shards, ways[w], want[w],
+					 c.sent[w]);
+		json_decref(plan);
+		lwm_stage_release(&s);
+	}
+}
+
+/* ---- memory, time ---- */
+
+static void kinds_add_up(void **state)
+{
+	static const char *const mesh[] = { "1,1,1,1", "2,2,2,1", "1,2,2,2", "4,1,1,2" };
+
+	(void)state;
+	for (int i = 0; i < 8; i++) {
+		struct mesh_case m = { mesh[i % 4], i % 4 ? 8 : 1, i % 4 != 3, false, 1, 2, 1, 0, LWM_RING_BALANCED };
+		double sum = 0, weights = 0;
+		struct lwm_stage s;
+		const char *key;
+		json_t *plan, *v;
+
+		if (i % 4 == 0)
+			m.shards = false;
+		stage_of(&s, &m);
+		s.plan_gib = i < 4 ? 0 : 8;
+		plan = plan_of(&s, m.ranks);
+		json_object_foreach(json_object_get(plan, "memory"), key, v) {
+			sum += json_number_value(v);
+			if (!strcmp(key, "weights") || !strcmp(key, "gathered") || !strcmp(key, "gradients") ||
+			    !strcmp(key, "moments"))
+				weights += json_number_value(v);
+		}
+		assert_true(sum == number(plan, NULL, "bytes_per_rank"));
+		assert_true(weights == number(plan, NULL, "bytes_weights"));
+		assert_true(m.shards == (number(plan, "memory", "gathered") > 0));
+		assert_true((m.mesh[6] == '2') == (number(plan, "memory", "ring") > 0));
+		json_decref(plan);
+		lwm_stage_release(&s);
+	}
+}
+
+static double step_with(struct lwm_stage *s, double *rate, double value)
+{
+	double before = *rate, y;
+	json_t *plan;
+
+	*rate = value;
+	plan = plan_of(s, 8);
+	y = number(plan, NULL, "step_seconds");
+	json_decref(plan);
+	*rate = before;
+	return y;
+}
+
+/* On a host nothing runs beside the arithmetic: each rate halved costs what it takes once more. */
+static void time_by_rates(void **state)
+{
+	struct mesh_case m = { "1,2,2,2", 8, true, false, 2, 2, 1, 0, LWM_RING_BALANCED };
+	struct lwm_stage s;
+	json_t *plan;
+	double step, sent = 0;
+
+	(void)state;
+	stage_of(&s, &m);
+	plan = plan_of(&s, 8);
+	assert_null(json_object_get(plan, "step_seconds")); /* nothing is known of this machine */
+	json_decref(plan);
+	s.rates = (struct lwm_rates){ .products = 0.001, .attention = 0.002, .memory = 0.3, .node = 0.04, .net = 0.04 };
+	plan = plan_of(&s, 8);
+	step = number(plan, NULL, "step_seconds");
+	for (int w = 0; w < WAYS; w++)
+		sent += number(plan, "sent_per_step", ways[w]);
+	assert_float_equal(step_with(&s, &s.rates.products, 0.0005) - step, number(plan, "seconds", "products"), 1e-9);
+	assert_float_equal(step_with(&s, &s.rates.attention, 0.001) - step, number(plan, "seconds", "attention"), 1e-9);
+	assert_float_equal(step_with(&s, &s.rates.memory, 0.15) - step, number(plan, "seconds", "memory"), 1e-9);
+	assert_float_equal(step_with(&s, &s.rates.node, 0.02) - step, sent / 0.04e9, 1e-9);
+	assert_float_equal(number(plan, NULL, "rank_hours"), step * 12 * 8 / 3600, 1e-9);
+	json_decref(plan);
+	lwm_stage_release(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sent_as_planned),
+		cmocka_unit_test(kinds_add_up),
+		cmocka_unit_test(time_by_rates),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
