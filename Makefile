@@ -80,7 +80,7 @@ KOBJ := $(KSRC:%.c=$B/%.o) $(foreach i,$(ISAS),$(KHOT:%.hot.c=$B/%.$i.o))
 LOBJ := $(LIBSRC:%.c=$B/%.o) $(LIBCXX:%.cc=$B/%.o)
 
 # ---- goals ----
-.PHONY: all deps deps-test have-deps found-deps have-deps-test demo test test-faults check bench install clean config FORCE
+.PHONY: all deps deps-test have-deps found-deps have-deps-test demo test test-faults check bench plans install clean config FORCE
 again = --no-print-directory $(if $(DEPS_MISSING),,DEPS_KNOWN=1)
 all: have-deps
 	@$(MAKE) $(again) build
@@ -179,6 +179,9 @@ check: have-deps-test
 	@$(MAKE) $(again) build; bash tests/check.sh
 demo: all
 	@$(BIN)/lwm-run pipelines/demo.yaml
+plans: all
+	@BIN=$(abspath $(BIN)) bash pipelines/table.sh
+
 bench: all
 	@$(MAKE) $(again) $(BENCHES:%=$B/tests/bench/%)
 	@B=$(B) BIN=$(abspath $(BIN)) bash tests/bench/run.sh

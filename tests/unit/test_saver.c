@@ -127,7 +127,7 @@ static int rank_main(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	LWM_TRY(lwm_objective_localize(&o, e));
 	LWM_TRY(lwm_cut_new(&cut, &o.local, lwm_mesh_ranks(&mesh, LWM_SHARD), mesh.dim[LWM_DP], e));
 	mine = lwm_cut_of(&cut, lwm_mesh_rank(&mesh, LWM_GRAD));
-	LWM_TRY(lwm_weights_new(&w, o.dev, LK_F32, &mine, NULL, c, e));
+	LWM_TRY(lwm_weights_new(&w, o.dev, LK_F32, &mine, NULL, c, false, e));
 	set_values(&w, &o.local, 0); /* tp is 1: the same places as in x->tensors */
 	LWM_TRY(lwm_saver_new(&v, &o, &w, e));
 	int rc = x->run(x, v, &w, e);
