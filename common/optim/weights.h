@@ -42,9 +42,9 @@ struct lwm_weights_room {
 };
 /* dev: as it takes them (lk_mem_own); NULL: as they are asked for. */
 struct lwm_weights_room lwm_weights_room_of(const struct lwm_cut *cut, int dtype, bool chained, const struct lk_dev *dev);
-/* Local. Zeroed moments, undefined weights and gradient. dtype: of the compute weights; cut: of this rank. chained: sums are the same
- * on any number of ranks, where device memory is host memory. What adds up gradients does that (lwm_flat_weights_chain, into `slice`;
- * lwm_fsdp_chain), the norm is of the exact sum of squares. */
+/* Local. Zeroed moments, undefined weights and gradient. dtype: of the compute weights; cut: of this rank. chained: sums are the
+ * same on any number of ranks, where device memory is host memory. What adds up gradients does that (lwm_flat_weights_chain, into
+ * `slice`; lwm_fsdp_chain), the norm is of the exact sum of squares. */
 int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, const struct lwm_cut *cut, struct lwm_devcomm *replicas,
 		    struct lwm_comm *ranks, bool chained, struct lwm_err *e);
 void lwm_weights_release(struct lwm_weights *w);

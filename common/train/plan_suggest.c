@@ -36,9 +36,13 @@ static bool is_better(const struct choice *a, const struct choice *b)
 
 static void keep_choice(struct search *x, const struct choice *c)
 {
-	int at = x->n < BEST ? x->n++ : BEST;
+	int at = x->n;
 
-	if (at == BEST && !is_better(c, &x->best[--at]))
+	if (x->n < BEST)
+		x->n++;
+	else if (is_better(c, &x->best[BEST - 1]))
+		at = BEST - 1;
+	else
 		return;
 	for (; at > 0 && is_better(c, &x->best[at - 1]); at--)
 		x->best[at] = x->best[at - 1];

@@ -209,8 +209,8 @@ void lwm_plan_json(struct lwm_str *out, const struct lwm_plan *p, const struct l
 	       o->type->kind, o->tensors.params, lwm_mesh_text(p->mesh.dim, grid), p->per_rank,
 	       b[LWM_PLAN_WEIGHTS] + b[LWM_PLAN_GATHERED] + b[LWM_PLAN_GRADIENTS] + b[LWM_PLAN_MOMENTS],
 	       b[LWM_PLAN_ACTIVATIONS] + b[LWM_PLAN_RING], b[LWM_PLAN_KERNELS], b[LWM_PLAN_BATCHES] + b[LWM_PLAN_EXCHANGE],
-	       b[LWM_PLAN_PROGRAM], o->host_bytes, b[LWM_PLAN_COPY] + p->copy_host, o->longest, o->longest_offload, p->device_free, p->checkpoint, p->space,
-	       s->steps, o->units_per_step);
+	       b[LWM_PLAN_PROGRAM], o->host_bytes, b[LWM_PLAN_COPY] + p->copy_host, o->longest, o->longest_offload,
+	       p->device_free, p->checkpoint, p->space, s->steps, o->units_per_step);
 	if (o->most_flops > 0)
 		lwm_str_printf(out, ",\"most_flops_per_step\":%.9g", o->most_flops);
 	add_memory(out, p);

@@ -344,7 +344,7 @@ programs() {
 		T4|every call of a reader and a writer fails once|test_io_fault
 		T7|who watches sees whole checkpoints|test_io_ckpt
 		T8|retention keeps a verified one|test_io_keep
-		T9|every mesh continues on every other|test_train_tp
+		T9|every mesh continues on every other|test_train_mesh
 		N1|NaN, infinity; N2: spikes, and after a resume|test_train_guards
 		N3|a flipped bit in one rank's weights|test_replicas
 	R

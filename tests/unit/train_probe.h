@@ -19,7 +19,7 @@ static inline int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
 
 /* One checkpoint, tensors end to end in the order of its table; freed by probe_free. */
 struct probe {
-	int64_t n;
+	int64_t n, tensors, size[128]; /* size: elements of each tensor */
 	float *v[LWM_CKPT_TRAINED];
 	json_t *state;
 };
@@ -49,8 +49,10 @@ static inline int probe_step(struct probe *p, const char *out, int64_t step, str
 	memset(p, 0, sizeof *p);
 	free(dir);
 	LWM_TRY(rc);
-	for (int64_t i = 0; i < lwm_ckpt_count(c); i++)
-		p->n += lwm_ckpt_size(c, i);
+	p->tensors = lwm_ckpt_count(c);
+	assert_true(p->tensors <= (int64_t)(sizeof p->size / sizeof *p->size));
+	for (int64_t i = 0; i < p->tensors; i++)
+		p->n += p->size[i] = lwm_ckpt_size(c, i);
 	for (int g = 0; rc == 0 && g < LWM_CKPT_TRAINED; g++) {
 		p->v[g] = malloc((size_t)p->n * sizeof **p->v);
 		rc = probe_group(c, g, p->v[g], e);
