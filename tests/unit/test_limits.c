@@ -10,6 +10,7 @@
 #include "common/base/str.h"
 #include "common/data/ingest/ingest_int.h"
 #include "common/io/ckpt.h"
+#include "common/io/merge.h"
 #include "common/io/seal.h"
 #include "common/io/vecfile.h"
 #include "tests/unit/peak.h"
@@ -366,6 +367,81 @@ static void test_checkpoint(void **state)
 	json_decref(config);
 }
 
+/* What four ranks wrote, of a mesh that cuts by rows and by columns: of each tensor [1024 x 4096] every one has half of the columns of
+ * half of the rows, in all groups. */
+enum { SIDE = 1024, WIDE = 4096, MATRICES = 8, QUARTERS = 4 };
+
+static int fill_quarter(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e)
+{
+	(void)ctx, (void)e;
+	for (int64_t i = 0; i < n; i++)
+		out[i] = (float)((first + i) % 8191) + (float)(group * MATRICES + slice) / 64;
+	return 0;
+}
+
+static void save_quarters(const char *dir)
+{
+	struct lwm_tensor t[MATRICES] = { { .ndim = 0 } };
+	struct lwm_ckpt_slice s[QUARTERS * MATRICES] = { { 0 } };
+	struct lwm_ckpt_part part[QUARTERS];
+	json_t *config = json_pack("{s:{s:i}}", "model", "hidden_size", 1);
+	const struct lwm_ckpt_meta m = { "lwm", 1, "1,2,2,1", QUARTERS, config, NULL, "", "", LWM_CKPT_TRAINED_ALL };
+
+	for (int i = 0; i < MATRICES; i++)
+		t[i] = (struct lwm_tensor){ .name = &"w0\0w1\0w2\0w3\0w4\0w5\0w6\0w7"[3 * i], .ndim = 2, .shape = { SIDE, WIDE } };
+	for (int r = 0; r < QUARTERS; r++) {
+		struct lwm_ckpt_out o = { .dir = dir, .rank = r, .tensors = TABLE(t, MATRICES), .slice = s + r * MATRICES,
+					  .nslice = MATRICES, .groups = LWM_CKPT_TRAINED_ALL, .fill = fill_quarter };
+
+		for (int i = 0; i < MATRICES; i++)
+			s[r * MATRICES + i] = (struct lwm_ckpt_slice){
+				.tensor = i, .offset = (r / 2) * (SIDE / 2) * WIDE + (r % 2) * (WIDE / 2), .run = WIDE / 2, .count = SIDE / 2,
+				.stride = WIDE };
+		OK(lwm_ckpt_write_part(&o, &part[r], &err));
+	}
+	OK(lwm_ckpt_commit(dir, &m, TABLE(t, MATRICES), part, QUARTERS, s, &err));
+	json_decref(config);
+}
+
+static bool merge_quarters(void *arg)
+{
+	struct lwm_model_spec spec = { .dtype = LWM_ST_BF16 };
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt *c = NULL, *cut = NULL;
+	bool model = *(bool *)arg;
+	int rc = lwm_ckpt_open(&c, in_scratch("quarters/step_00000001"), &e);
+
+	if (rc == 0 && model)
+		rc = lwm_merge_model(c, in_scratch("merged"), &spec, true, NULL, &e);
+	if (rc == 0 && model)
+		rc = lwm_merge_verify_model(c, in_scratch("merged"), LWM_ST_BF16, NULL, &e);
+	if (rc == 0 && !model)
+		rc = lwm_merge_recut(c, in_scratch("thirds"), 3, "3,1,1,1", true, NULL, &e);
+	if (rc == 0 && !model)
+		rc = lwm_ckpt_open(&cut, in_scratch("thirds/step_00000001"), &e);
+	if (rc == 0 && !model)
+		rc = lwm_merge_verify_ckpt(c, cut, NULL, &e);
+	if (rc < 0)
+		fprintf(stderr, "%s\n", e.msg);
+	lwm_ckpt_close(cut);
+	lwm_ckpt_close(c);
+	return rc == 0;
+}
+
+/* 384 MiB of weights and moments, 128 of weights: whatever is made of them takes less memory than one tensor has, 16 MiB. */
+static void test_merge_memory(void **state)
+{
+	bool into_model[] = { true, false };
+	int64_t model, recut;
+
+	(void)state;
+	save_quarters(in_scratch("quarters/step_00000001"));
+	model = peak_bytes(merge_quarters, &into_model[0]);
+	recut = peak_bytes(merge_quarters, &into_model[1]);
+	if (model < 0 || model > 12 * MIB || recut < 0 || recut > 12 * MIB)
+		fail_msg("into a model %lld bytes, for three ranks %lld", (long long)model, (long long)recut);
+}
+
 /* A vocabulary of pieces of two bytes each. */
 static void test_pieces(void **state)
 {
@@ -387,7 +463,7 @@ int main(void)
 		cmocka_unit_test(test_ids),	     cmocka_unit_test(test_read_file),	 cmocka_unit_test(test_json),
 		cmocka_unit_test(test_text_limit),   cmocka_unit_test(test_text_memory), cmocka_unit_test(test_batch_memory),
 		cmocka_unit_test(test_fields),	     cmocka_unit_test(test_documents),	 cmocka_unit_test(test_manifest),
-		cmocka_unit_test(test_checkpoint),   cmocka_unit_test(test_pieces),
+		cmocka_unit_test(test_checkpoint),   cmocka_unit_test(test_merge_memory),	 cmocka_unit_test(test_pieces),
 	};
 	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

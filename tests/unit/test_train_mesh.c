@@ -193,7 +193,8 @@ static void every_mesh_trains_as_one_rank(void **state)
 
 	(void)state;
 	for (int code = 0; code < 4096; code++) {
-		int dp = 1 + code / 512, fsdp = 1 + code / 64 % 8, tp = 1 + code / 8 % 8, sp = 1 + code % 8, ranks = dp * fsdp * tp * sp;
+		int dp = 1 + code / 512, fsdp = 1 + code / 64 % 8, tp = 1 + code / 8 % 8, sp = 1 + code % 8;
+		int ranks = dp * fsdp * tp * sp;
 		char mesh[32];
 
 		if (ROWS % (dp * fsdp) || HEADS % tp || FX_SEQ % (2 * sp) || ranks == 1 || (ranks > 8 && code != 512 + 64 + 8 + 1))
