@@ -38,10 +38,12 @@ int lwm_replicas_open(struct lwm_replicas *r, const struct lwm_objective *o, con
 	r->held.first = 0;
 	r->held.count = r->held.local;
 	r->now = calloc(2 * n + 1, sizeof *r->now);
-	r->then = r->now + n;
 	if (!lk_dev_is_host(w->dev))
 		r->buffer = malloc(CHUNK);
-	return r->now && (r->buffer || lk_dev_is_host(w->dev)) ? 0 : lwm_fail_memory(e, "hashes of weights");
+	if (!r->now || (!r->buffer && !lk_dev_is_host(w->dev)))
+		return lwm_fail_memory(e, "hashes of weights");
+	r->then = r->now + n;
+	return 0;
 }
 
 void lwm_replicas_close(struct lwm_replicas *r)

@@ -367,8 +367,8 @@ static void test_checkpoint(void **state)
 	json_decref(config);
 }
 
-/* What four ranks wrote, of a mesh that cuts by rows and by columns: of each tensor [1024 x 4096] every one has half of the columns of
- * half of the rows, in all groups. */
+/* What four ranks wrote, of a mesh that cuts by rows and by columns: of each tensor [1024 x 4096] every one has half of the columns
+ * of half of the rows, in all groups. */
 enum { SIDE = 1024, WIDE = 4096, MATRICES = 8, QUARTERS = 4 };
 
 static int fill_quarter(void *ctx, int group, int64_t slice, int64_t first, int64_t n, float *out, struct lwm_err *e)
@@ -395,8 +395,8 @@ static void save_quarters(const char *dir)
 
 		for (int i = 0; i < MATRICES; i++)
 			s[r * MATRICES + i] = (struct lwm_ckpt_slice){
-				.tensor = i, .offset = (r / 2) * (SIDE / 2) * WIDE + (r % 2) * (WIDE / 2), .run = WIDE / 2, .count = SIDE / 2,
-				.stride = WIDE };
+				.tensor = i, .offset = (r / 2) * (SIDE / 2) * WIDE + (r % 2) * (WIDE / 2), .run = WIDE / 2,
+				.count = SIDE / 2, .stride = WIDE };
 		OK(lwm_ckpt_write_part(&o, &part[r], &err));
 	}
 	OK(lwm_ckpt_commit(dir, &m, TABLE(t, MATRICES), part, QUARTERS, s, &err));
