@@ -181,16 +181,18 @@ static int sum_squares_exactly(struct lwm_weights *w, double *sum, struct lwm_er
 
 int lwm_weights_reduce(struct lwm_weights *w, const struct lwm_tensors *t, double scale, double *norm, struct lwm_err *e)
 {
-	double sum;
+	double sum[2] = { 0 }; /* of squares; of ranks that failed, so that no other waits for them */
 	LWM_TRY(sum_gradients(w, e));
-	LWM_TRY(drop_frozen(w, t, e));
-	if (w->chained) {
-		LWM_TRY(sum_squares_exactly(w, &sum, e));
-	} else {
-		LWM_TRY(sum_squares(w, &sum, e));
-		LWM_TRY(lwm_comm_sum_f64(w->ranks, &sum, 1, e));
-	}
-	*norm = fabs(scale) * sqrt(sum);
+	int rc = drop_frozen(w, t, e);
+	if (rc == 0 && !w->chained)
+		rc = sum_squares(w, &sum[0], e);
+	sum[1] = rc < 0;
+	LWM_TRY(lwm_comm_sum_f64(w->ranks, sum, 2, e));
+	if (sum[1] > 0)
+		return lwm_agree(w->ranks, rc, e);
+	if (w->chained)
+		LWM_TRY(sum_squares_exactly(w, &sum[0], e));
+	*norm = fabs(scale) * sqrt(sum[0]);
 	return 0;
 }
 

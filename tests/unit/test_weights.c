@@ -1,5 +1,5 @@
-/* The flat vectors of an optimizer, one tensor of which is frozen: it has no part in the norm and does not move; exact sums of
- * squares. */
+/* The flat vectors of an optimizer, one tensor of which is frozen: it has no part in the norm and does not move; a rank that
+ * fails beside the others; exact sums of squares. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -138,6 +138,43 @@ static void frozen(void **state)
 		}
 }
 
+/* The last rank's device fails when it comes to its own piece: all are told, none waits. */
+static int fail_at_piece(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	const struct lwm_tensor one = { .count = FIRST, .trainable = true };
+	const struct lwm_tensors t = { .list = (struct lwm_tensor *)&one, .n = 1, .total = FIRST };
+	struct lwm_weights w = { .dev = NULL };
+	struct lwm_cut cut = { .n = 0 };
+	struct lk_dev *dev = NULL;
+	double norm;
+	int rc;
+	(void)arg;
+	LWM_GO(lwm_agree(c, lwm_device_open(&dev, "cpu", 1, e), e));
+	LWM_GO(lwm_agree(c, lwm_cut_new(&cut, &t, lwm_comm_size(c), 1, e), e));
+	cut = lwm_cut_of(&cut, lwm_comm_rank(c));
+	LWM_GO(lwm_agree(c, lwm_weights_new(&w, dev, LK_F32, &cut, NULL, c, false, e), e));
+	float *slice = w.slice;
+	if (lwm_comm_rank(c) == lwm_comm_size(c) - 1)
+		w.slice = NULL;
+	rc = lwm_weights_reduce(&w, &t, 1, &norm, e);
+	w.slice = slice;
+	rc = rc < 0 && strstr(e->msg, "sumsq") ? 0 : lwm_fail(e, LWM_ENO, "%d", rc);
+out:
+	lwm_weights_release(&w);
+	lwm_cut_release(&cut);
+	lk_dev_close(dev);
+	return rc;
+}
+
+static void all_are_told(void **state)
+{
+	struct lwm_err e = { 0 };
+	(void)state;
+	for (int ranks = 1; ranks <= 3; ranks++)
+		if (lwm_comm_threads(ranks, fail_at_piece, NULL, &e) < 0)
+			fail_msg("%d ranks: '%s'", ranks, e.msg);
+}
+
 /* ---- exact sums of squares ---- */
 
 enum { SQUARES = 6000 };
@@ -202,6 +239,6 @@ static void squares(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(frozen), cmocka_unit_test(squares) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(frozen), cmocka_unit_test(all_are_told), cmocka_unit_test(squares) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
