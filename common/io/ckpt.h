@@ -196,6 +196,10 @@ int lwm_ckpt_keeper_seen(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err
  * too many, what was never finished and what is damaged goes (a folder is renamed to .trash-NAME first). What cannot be read now
  * stays and counts for nothing. */
 int lwm_ckpt_keeper_saved(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err *e);
+/* defer: what goes is from now on only renamed, which takes no time; removing files of gigabytes does. lwm_ckpt_sweep does that,
+ * on any thread, but not beside lwm_ckpt_keeper_saved. */
+void lwm_ckpt_keeper_defer(struct lwm_ckpt_keeper *k, bool defer);
+int lwm_ckpt_sweep(const char *root, struct lwm_err *e);
 
 /* Moves ROOT/NAME to ROOT/damaged/NAME, NAME.1, ...: nothing is deleted that was ever finished. */
 int lwm_ckpt_set_aside(const char *root, const char *path, struct lwm_err *e);

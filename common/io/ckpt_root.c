@@ -201,6 +201,7 @@ enum { REMEMBERED = 64 };
 struct lwm_ckpt_keeper {
 	char *root;
 	int64_t keep_last, keep_every;
+	bool defer;
 	lwm_ckpt_look_fn *look; /* NULL: by lwm_ckpt_verify */
 	void *ctx;
 	struct seen {
@@ -238,6 +239,11 @@ void lwm_ckpt_keeper_look(struct lwm_ckpt_keeper *k, lwm_ckpt_look_fn *look, voi
 {
 	k->look = look;
 	k->ctx = ctx;
+}
+
+void lwm_ckpt_keeper_defer(struct lwm_ckpt_keeper *k, bool defer)
+{
+	k->defer = defer;
 }
 
 /* Names, sizes, times and inodes of a folder's files: what changes when somebody touches them. */
@@ -302,24 +308,24 @@ static int still_whole(struct lwm_ckpt_keeper *k, int64_t step, const char *dir,
 }
 
 /* Out of sight in one step, then removed; a rest that a kill left is removed by the next call. */
-static int drop_folder(const char *root, const char *from, struct lwm_err *e)
+static int drop_folder(const struct lwm_ckpt_keeper *k, const char *from, struct lwm_err *e)
 {
 	char name[80], *to;
 	int rc = 0;
 	snprintf(name, sizeof name, ".trash-%.60s", lwm_path_base(from));
-	to = lwm_path_join(root, name);
+	to = lwm_path_join(k->root, name);
 	if (!to)
-		return lwm_fail_memory(e, root);
+		return lwm_fail_memory(e, k->root);
 	rc = lwm_remove_tree(to, e);
 	if (rc == 0 && rename(from, to))
 		rc = lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot be moved away", from);
-	if (rc == 0)
+	if (rc == 0 && !k->defer)
 		rc = lwm_remove_tree(to, e);
 	free(to);
 	return rc;
 }
 
-static int empty_trash(const char *root, struct lwm_err *e)
+int lwm_ckpt_sweep(const char *root, struct lwm_err *e)
 {
 	struct dirent *d;
 	int rc = 0;
@@ -344,9 +350,9 @@ static int judge_folder(struct lwm_ckpt_keeper *k, int64_t step, const char *dir
 	int rc;
 
 	if (lwm_ckpt_unfinished(dir))
-		return drop_folder(k->root, dir, e);
+		return drop_folder(k, dir, e);
 	if (*kept >= k->keep_last)
-		return k->keep_every > 0 && step % k->keep_every == 0 ? 0 : drop_folder(k->root, dir, e);
+		return k->keep_every > 0 && step % k->keep_every == 0 ? 0 : drop_folder(k, dir, e);
 	rc = still_whole(k, step, dir, &why);
 	if (rc == 0) {
 		++*kept;
@@ -357,7 +363,7 @@ static int judge_folder(struct lwm_ckpt_keeper *k, int64_t step, const char *dir
 		return 0;
 	}
 	lwm_log(LWM_WARN, "%s (removed: a newer checkpoint is whole)", why.msg);
-	return drop_folder(k->root, dir, e);
+	return drop_folder(k, dir, e);
 }
 
 int lwm_ckpt_keeper_saved(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_err *e)
@@ -376,9 +382,9 @@ int lwm_ckpt_keeper_saved(struct lwm_ckpt_keeper *k, int64_t step, struct lwm_er
 		else if (s.v[i] < step)
 			rc = judge_folder(k, s.v[i], dir, &kept, e);
 		else if (s.v[i] > step && lwm_ckpt_unfinished(dir)) /* a save that was killed, of a run that went further */
-			rc = drop_folder(k->root, dir, e);
+			rc = drop_folder(k, dir, e);
 		free(dir);
 	}
 	free(s.v);
-	return rc == 0 ? empty_trash(k->root, e) : rc;
+	return rc == 0 && !k->defer ? lwm_ckpt_sweep(k->root, e) : rc;
 }

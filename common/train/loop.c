@@ -27,7 +27,6 @@
 #include "common/train/save.h"
 #include "common/train/saver.h"
 #include "common/train/settings_record.h"
-#include "common/train/share.h"
 #include "common/train/supply.h"
 
 enum { LOCK_SECONDS = 100 /* an NFS server forgets a dead node within 90 */ };
@@ -294,7 +293,7 @@ static int save_checkpoint(struct run *r, bool last, struct lwm_err *e)
 	LWM_TRY(end_save(r, false, e));
 	if (r->saved_step == r->st.step) {
 		if (last) /* it may be an earlier run's, which was killed before it came to this */
-			return lwm_share_retire(r->world, r->keeper, r->st.step, e);
+			return lwm_saver_retire(r->saver, r->keeper, r->st.step, e);
 		return 0;
 	}
 	lwm_watchdog_pet("checkpoint");

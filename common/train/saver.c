@@ -1,7 +1,7 @@
 /* The state of a stage out to checkpoints: a copy, a thread that writes this rank's part of it, and the record when all have.
  *
  *	begin    copy | thread: create, write, sync, read back and compare, rename, sync the folder | `written`
- *	finish   join | do all have theirs? | rank 0: record, sync, retire
+ *	finish   join | do all have theirs? | rank 0: record, sync, retire | thread: the files of what was retired
  *
  * From pthread_create until `written` the thread alone touches what struct lwm_saver says is its own. It reads the table of
  * tensors, which does not change, and the copy, which begin alone writes. */
@@ -43,6 +43,9 @@ struct lwm_saver {
 	int rc;
 	double seconds;
 	atomic_bool written, given_up;
+	/* rank 0: a thread that removes the files of older checkpoints */
+	bool sweeping;
+	pthread_t sweeper;
 };
 
 int lwm_saver_new(struct lwm_saver **out, const struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e)
@@ -330,6 +333,48 @@ static int settle_parts(struct lwm_saver *v, int rc, struct lwm_err *e)
 	return lwm_agree(c, rc, e); /* nobody continues before the record is written */
 }
 
+/* ---- older checkpoints ---- */
+
+static void *sweep_root(void *arg)
+{
+	struct lwm_saver *v = arg;
+	struct lwm_err e = { 0 };
+	if (lwm_ckpt_sweep(v->o->stage->out, &e) < 0)
+		lwm_log(LWM_WARN, "old checkpoints stay: %s", e.msg);
+	return NULL;
+}
+
+static void join_sweeper(struct lwm_saver *v)
+{
+	if (v->sweeping)
+		pthread_join(v->sweeper, NULL);
+	v->sweeping = false;
+}
+
+/* Freeing what the system keeps of a gigabyte takes it a tenth of a second, and a disk more. */
+static void begin_sweep(struct lwm_saver *v)
+{
+	v->sweeping = pthread_create(&v->sweeper, NULL, sweep_root, v) == 0;
+	if (!v->sweeping)
+		sweep_root(v);
+}
+
+static int retire_old(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, int64_t step, bool behind, struct lwm_err *e)
+{
+	join_sweeper(v);
+	if (keeper)
+		lwm_ckpt_keeper_defer(keeper, behind);
+	LWM_TRY(lwm_share_retire(v->w->ranks, keeper, step, e));
+	if (keeper && behind)
+		begin_sweep(v);
+	return 0;
+}
+
+int lwm_saver_retire(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, int64_t step, struct lwm_err *e)
+{
+	return retire_old(v, keeper, step, false, e);
+}
+
 int lwm_saver_finish(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, struct lwm_err *e)
 {
 	int64_t step = v->st.step;
@@ -341,7 +386,7 @@ int lwm_saver_finish(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, struct
 	if (rc < 0 && rc != -LWM_ERANK && v->dir)
 		lwm_ckpt_take_back(v->dir, v->part.name);
 	release_save(v);
-	return rc < 0 ? rc : lwm_share_retire(v->w->ranks, keeper, step, e);
+	return rc < 0 ? rc : retire_old(v, keeper, step, v->behind, e);
 }
 
 void lwm_saver_free(struct lwm_saver *v)
@@ -350,6 +395,7 @@ void lwm_saver_free(struct lwm_saver *v)
 		return;
 	atomic_store(&v->given_up, true);
 	join_thread(v);
+	join_sweeper(v);
 	release_save(v);
 	lwm_saver_unreserve(v);
 	free(v);

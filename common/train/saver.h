@@ -4,7 +4,7 @@
  *	lwm_saver_reserve(v, e)                  where saves are to be behind the computation: memory for the copy
  *	lwm_saver_begin(v, &st, true)            after a step: the copy is made, a thread begins to write this rank's part of it
  *	... steps; between two of them the ranks tell each other lwm_saver_writing(v), until it is false on all ...
- *	lwm_saver_finish(v, keeper, e)           rank 0 commits the record, older checkpoints are retired
+ *	lwm_saver_finish(v, keeper, e)           rank 0 commits the record, older checkpoints are retired, their files behind, too
  *	lwm_saver_free(v)
  *
  * One save at a time: finish comes before the next begin, and waits for what is still being written. What makes it a checkpoint is
@@ -35,7 +35,10 @@ bool lwm_saver_writing(const struct lwm_saver *v);   /* local: is this rank's pa
 int64_t lwm_saver_step(const struct lwm_saver *v);
 double lwm_saver_seconds(const struct lwm_saver *v); /* local: what writing a part took last, of the thread or in begin */
 /* COLLECTIVE over the ranks of w. Waits for the parts of all ranks; rank 0 commits, and removes what its keeper (NULL on the
- * others) no longer wants. A failure is one of this save alone: its own parts are removed again, older checkpoints stay. */
+ * others) no longer wants: of a save behind the computation, files are removed by a thread, which the next finish, retire and
+ * free wait for. A failure is one of this save alone: its own parts are removed again, older checkpoints stay. */
 int lwm_saver_finish(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, struct lwm_err *e);
+/* COLLECTIVE, the same. Removes what is too many now that the checkpoint of `step` is whole, and waits for it. */
+int lwm_saver_retire(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, int64_t step, struct lwm_err *e);
 
 #endif

@@ -21,6 +21,8 @@ static struct {
 static atomic_bool held; /* whoever writes a part waits */
 static atomic_int full = -1, slow; /* the disk is full for this rank; milliseconds that a write takes */
 static _Thread_local int who = COMMIT;
+static _Thread_local bool waits; /* what this thread removes is counted */
+static atomic_int removed;
 
 static void *next(const char *name)
 {
@@ -73,6 +75,14 @@ int fsync(int fd)
 	*(void **)&real = next("fsync");
 	atomic_fetch_add(&asked[who].syncs, 1);
 	return real(fd);
+}
+
+int remove(const char *path)
+{
+	int (*real)(const char *);
+	*(void **)&real = next("remove");
+	removed += waits;
+	return real(path);
 }
 
 /* ---- ranks with known weights and moments, of a model that nobody trains ---- */
@@ -313,6 +323,54 @@ static void one_that_is_given_up_ends_soon(void **state)
 	free_world(&x);
 }
 
+static bool trash_is_left(const char *root, int step)
+{
+	char path[300];
+	snprintf(path, sizeof path, "%s/.trash-step_%08d", root, step);
+	return lwm_path_exists(path);
+}
+
+/* Saves of which one is kept: an older one is out of sight when finish returns, and its files are removed by another thread, which
+ * the next finish waits for, and retire. */
+static int save_and_keep_one(const struct world *x, struct lwm_saver *v, struct lwm_weights *w, struct lwm_err *e)
+{
+	struct lwm_ckpt_keeper *k = NULL;
+	int rc = 0;
+	(void)w;
+	LWM_TRY(lwm_saver_reserve(v, e));
+	LWM_TRY(lwm_ckpt_keeper_new(&k, x->stage.out, 1, 0, e));
+	for (int step = 1; step <= 3; step++) {
+		struct lwm_train_state st = { .step = step };
+		waits = true;
+		lwm_saver_begin(v, &st, true);
+		LWM_GO(lwm_saver_finish(v, k, e));
+		waits = false;
+	}
+	if (removed || is_committed(x->stage.out, 2) || !is_committed(x->stage.out, 3))
+		LWM_GO(lwm_fail(e, LWM_ENO, "training waited until %d files of an older checkpoint were removed", (int)removed));
+	if (trash_is_left(x->stage.out, 1))
+		LWM_GO(lwm_fail(e, LWM_ENO, "nobody removed the files of step 1"));
+	LWM_GO(lwm_saver_retire(v, k, 3, e));
+	if (trash_is_left(x->stage.out, 2))
+		rc = lwm_fail(e, LWM_ENO, "files of an older checkpoint are still there");
+out:
+	lwm_ckpt_keeper_free(k);
+	return rc;
+}
+
+static void older_ones_are_removed_behind(void **state)
+{
+	static const int one[LWM_AXES] = { 1, 1, 1, 1 };
+	struct lwm_err e = { 0 };
+	struct world x;
+	(void)state;
+	make_world(&x, at("older"), one, 40000);
+	x.run = save_and_keep_one;
+	must(lwm_comm_threads(1, rank_main, &x, &e), &e);
+	check_values(x.stage.out, &x.tensors, 3, 0);
+	free_world(&x);
+}
+
 static int save_once(const struct world *x, struct lwm_saver *v, struct lwm_weights *w, struct lwm_err *e)
 {
 	struct lwm_train_state st = { .step = 1 };
@@ -388,6 +446,7 @@ int main(void)
 	lwm_log_init("test_saver", LWM_ERROR);
 	const struct CMUnitTest tests[] = { cmocka_unit_test(saves_what_was_there_when_it_began),
 					    cmocka_unit_test(one_that_fails_leaves_what_stands),
-					    cmocka_unit_test(one_that_is_given_up_ends_soon), cmocka_unit_test(of_many_ranks) };
+					    cmocka_unit_test(one_that_is_given_up_ends_soon),
+					    cmocka_unit_test(older_ones_are_removed_behind), cmocka_unit_test(of_many_ranks) };
 	return cmocka_run_group_tests_name("saver", tests, scratch_make, scratch_remove);
 }
