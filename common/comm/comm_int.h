@@ -15,7 +15,7 @@
 struct lwm_comm_moves {
 	int (*allgather)(struct lwm_comm *c, const void *mine, size_t bytes, void *all, struct lwm_err *e);
 	/* slice j of send, which begins at j * stride, goes to rank j; slice j of recv, at j * bytes, comes from rank j; each is
-	 * `bytes` long */
+	 * `bytes` long. A rank's own slice stays where it is: what its place in recv holds afterwards is not said */
 	int (*alltoall)(struct lwm_comm *c, const void *send, size_t stride, void *recv, size_t bytes, struct lwm_err *e);
 };
 

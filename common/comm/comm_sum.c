@@ -13,13 +13,31 @@ static void end_chunk(struct lwm_comm *c)
 		lwm_watchdog_tick();
 }
 
-/* Sums `size` slices of n floats, in rank order. */
-static void sum_slices(float *out, const float *slices, int size, int64_t n)
+/* What rank r brings: this rank's own lies where it is from, the others' slices, of n floats, in `got`. */
+static const float *slice_of(const struct lwm_comm *c, int r, const float *own, const float *got, int64_t n)
 {
-	memcpy(out, slices, (size_t)n * sizeof *out);
-	for (int r = 1; r < size; r++)
-		for (int64_t i = 0; i < n; i++)
-			out[i] += slices[r * n + i];
+	return r == c->rank ? own : got + r * n;
+}
+
+/* Sums the slices of all ranks, of n floats each, in rank order; out may be own. As little at a time as the first cache holds, so that
+ * each slice is read once and the sum is written once. */
+static void sum_slices(const struct lwm_comm *c, float *out, const float *own, const float *got, int64_t n)
+{
+	enum { BLOCK = 2048 };
+	for (int64_t at = 0; at < n; at += BLOCK) {
+		const float *a = slice_of(c, 0, own, got, n) + at, *b = slice_of(c, 1, own, got, n) + at;
+		int64_t k = n - at < BLOCK ? n - at : BLOCK;
+		float *to = out + at;
+#pragma omp simd
+		for (int64_t i = 0; i < k; i++)
+			to[i] = a[i] + b[i];
+		for (int r = 2; r < c->size; r++) {
+			const float *more = slice_of(c, r, own, got, n) + at;
+#pragma omp simd
+			for (int64_t i = 0; i < k; i++)
+				to[i] += more[i];
+		}
+	}
 }
 
 /* At most LWM_COMM_CHUNK floats, a multiple of the ranks: every rank sums one slice, then all slices are gathered. */
@@ -29,7 +47,7 @@ static int sum_chunk(struct lwm_comm *c, const struct lwm_comm_moves *by, float 
 	float *sum = c->work, *got = c->work + LWM_COMM_CHUNK;
 	size_t bytes = (size_t)slice * sizeof *p;
 	LWM_TRY(by->alltoall(c, p, bytes, got, bytes, e));
-	sum_slices(sum, got, c->size, slice);
+	sum_slices(c, sum, p + c->rank * slice, got, slice);
 	LWM_TRY(by->allgather(c, sum, bytes, p, e));
 	end_chunk(c);
 	return 0;
@@ -58,7 +76,7 @@ int lwm_comm_move_scatter(struct lwm_comm *c, const struct lwm_comm_moves *by, c
 		int64_t k = slice - i < most ? slice - i : most;
 		float *got = c->work + LWM_COMM_CHUNK;
 		LWM_TRY(by->alltoall(c, in + i, (size_t)slice * sizeof *in, got, (size_t)k * sizeof *in, e));
-		sum_slices(mine + i, got, c->size, k);
+		sum_slices(c, mine + i, in + c->rank * slice + i, got, k);
 		end_chunk(c);
 	}
 	return 0;
@@ -86,12 +104,15 @@ static void pack_parts(const struct lwm_comm *c, float *out, const float *in, in
 	}
 }
 
-/* Adds one slice of n floats after the other; they lie `stride` apart. */
-static void add_slices(float *sum, const float *slices, int size, int64_t stride, int64_t n)
+/* Adds n floats of one slice after the other; they lie `stride` apart. */
+static void add_slices(const struct lwm_comm *c, float *sum, const float *own, const float *got, int64_t stride, int64_t n)
 {
-	for (int r = 0; r < size; r++)
+	for (int r = 0; r < c->size; r++) {
+		const float *slice = slice_of(c, r, own, got, stride);
+#pragma omp simd
 		for (int64_t i = 0; i < n; i++)
-			sum[i] += slices[r * stride + i];
+			sum[i] += slice[i];
+	}
 }
 
 /* Parts that lie in equal distances go straight from the caller's memory. */
@@ -106,13 +127,14 @@ int lwm_comm_move_chain(struct lwm_comm *c, const struct lwm_comm_moves *by, con
 	for (int64_t i = 0; i < part; i += most) {
 		int64_t k = part - i < most ? part - i : most, n = own - i < k ? own - i : k;
 		float *got = c->work + LWM_COMM_CHUNK;
-		size_t bytes = (size_t)k * sizeof *in;
+		const float *from_all = even ? in + i : c->work;
+		int64_t stride = even ? part : k;
 
 		if (!even)
 			pack_parts(c, c->work, in, slice, shards, i, k);
-		LWM_TRY(by->alltoall(c, even ? in + i : c->work, even ? (size_t)part * sizeof *in : bytes, got, bytes, e));
+		LWM_TRY(by->alltoall(c, from_all, (size_t)stride * sizeof *in, got, (size_t)k * sizeof *in, e));
 		if (n > 0)
-			add_slices(mine + i, got, c->size, k, n);
+			add_slices(c, mine + i, from_all + c->rank * stride, got, k, n);
 		end_chunk(c);
 	}
 	return 0;

@@ -216,8 +216,9 @@ static int thread_alltoall(struct lwm_comm *c, const void *send, size_t stride, 
 {
 	LWM_TRY(show_pointer(c, send, e));
 	for (int r = 0; r < c->size; r++)
-		memcpy((char *)recv + (size_t)r * bytes,
-		       (const char *)group_of(c)->slot[r] + (size_t)c->rank * stride, bytes);
+		if (r != c->rank)
+			memcpy((char *)recv + (size_t)r * bytes, (const char *)group_of(c)->slot[r] + (size_t)c->rank * stride,
+			       bytes);
 	return meet_ranks(c, READ, e);
 }
 
