@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the benchmark programs one after the other; `make bench` calls it with B, the build folder.
-# Those named mpi_* have two ranks with a core each. Each prints lines of key=value; the ratios among them come last, as a table and as JSON. A program that fails makes the whole
-# fail, after the others have run.
+# Runs the benchmark programs one after the other, then train.sh; `make bench` calls it with B, the build folder.
+# Those named mpi_* have two ranks with a core each. Each prints lines of key=value; the ratios among them come last, as a table and as
+# JSON. A program that fails makes the whole fail, after the others have run.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 70
 export LC_ALL=C
@@ -25,5 +25,8 @@ for source in tests/bench/*.c; do
 	"${launch[@]}" "$program" | tee -a "$lines"
 	[ "${PIPESTATUS[0]}" = 0 ] || { echo "# $program failed" >&2; bad=1; }
 done
+echo "# tests/bench/train.sh"
+tests/bench/train.sh | tee -a "$lines"
+[ "${PIPESTATUS[0]}" = 0 ] || { echo "# tests/bench/train.sh failed" >&2; bad=1; }
 awk -f tests/bench/table.awk "$lines"
 exit "$bad"

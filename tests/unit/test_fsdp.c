@@ -113,7 +113,8 @@ static int open_weights(struct rank *k, const struct lwm_llama_cfg *c, struct lw
 	free(own);
 	free(first);
 	LWM_TRY(lwm_weights_gather(&k->w, e));
-	k->r->total = total;
+	if (lwm_comm_rank(k->mesh.world) == 0)
+		k->r->total = total;
 	k->flat = lwm_flat_weights_of(k->w.compute, LK_F32, k->w.grad);
 	k->supply = &k->flat.base;
 	if (k->r->whole && k->r->how.chain)
