@@ -27,7 +27,7 @@ void lwm_watchdog_start(int rank, int ranks, double seconds);
 void lwm_watchdog_pet(const char *where); /* a section of this name begins; the name is for the report */
 void lwm_watchdog_tick(void);             /* the same section continues; cheap */
 void lwm_watchdog_wait(bool waiting);     /* before (true) and after (false) whatever waits for other ranks */
-void lwm_watchdog_step(double seconds);   /* a step took this long */
+void lwm_watchdog_step(double seconds);   /* a step took this long, on the slowest rank: all should say the same */
 void lwm_watchdog_stop(void);             /* waits for the watchdog's thread; fine when none runs */
 
 struct lwm_watchdog_end {

@@ -226,7 +226,6 @@ static int train_step(struct run *r, struct lwm_err *e)
 	r->st.loss = r->loss;
 	snprintf(r->st.more, sizeof r->st.more, "%s", lwm_str_get(&json));
 	r->step_seconds = lwm_now() - t0;
-	lwm_watchdog_step(r->step_seconds);
 	lwm_history_reached(&r->words, r->st.step);
 	struct lwm_step_figures f = { gnorm, lr, r->step_seconds, r->o->type->flops ? r->o->type->flops(r->o, sums) : 0, bad };
 	if (rc == 0 && r->metrics)
@@ -341,7 +340,7 @@ struct wishes {
 
 static int collect_wishes(struct run *r, struct wishes *w, struct lwm_err *e)
 {
-	int64_t v[3];
+	int64_t v[4];
 	int saves = lwm_saver_step(r->saver) < 0 ? 1 : 2; /* the one under way is waited for, and then comes the last one */
 	lwm_stop_cost(r->step_seconds, saves * r->save_seconds);
 	v[0] = lwm_stop_wanted();
@@ -349,7 +348,10 @@ static int collect_wishes(struct run *r, struct wishes *w, struct lwm_err *e)
 		v[0] = LWM_STOP_END;
 	v[1] = r->metrics && !r->peak_known && lwm_metrics_seconds(r->metrics) >= r->s->peak_after;
 	v[2] = lwm_saver_writing(r->saver);
-	LWM_TRY(lwm_comm_max_i64(r->world, v, 3, e));
+	v[3] = (int64_t)(r->step_seconds * 1e6);
+	LWM_TRY(lwm_comm_max_i64(r->world, v, 4, e));
+	if (v[3] > 0) /* the same on all ranks, so that those that wait for a stuck one lose patience together, and are all heard */
+		lwm_watchdog_step((double)v[3] * 1e-6);
 	*w = (struct wishes){ v[0], v[1], v[2] };
 	return 0;
 }
