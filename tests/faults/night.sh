@@ -3,9 +3,9 @@
 # anybody's help until it is done, and must end with the bits of a run that nothing disturbed: every loss, every gradient norm, all
 # weights and moments.
 #
-#	tests/faults/night.sh                  12 tries of each row; some minutes on two cores
-#	tests/faults/night.sh --tries N        N of each (make test: 2)
-#	tests/faults/night.sh --jobs N         so many at once; default: as many as there are processors
+#	tests/faults/night.sh                  as many tries of each promise as it is held to; some minutes on two cores
+#	tests/faults/night.sh --tries N        N of each row (make test: 2)
+#	tests/faults/night.sh --jobs N         so many at once; default: two for each processor, for they often wait for the disk
 #	tests/faults/night.sh T1 T13           these promises alone; --no-units: without the programs that show the others
 #
 # The promises T1 to T13 and N1 to N3 are those of tests/faults/README.md. BIN=DIR: the programs; B=DIR: what was built.
@@ -17,7 +17,7 @@ BIN=${BIN:-$here/../../bin} PATH=${BIN:-$here/../../bin}:$PATH
 export PATH LC_ALL=C OMP_NUM_THREADS=1 NO_COLOR=1
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_btl_base_warn_component_unused=0
-tries=12 jobs=$(nproc) units=yes words=()
+tries='' jobs=$((2 * $(nproc))) units=yes words=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--tries) tries=$2 && shift ;;
@@ -42,13 +42,14 @@ RANDOM=${NIGHT_SEED:-11}
 
 # ---- the meshes, and a stage on each ----
 
-long=300 # steps of one that is to be caught at work
+long=200 # steps of one that is to be caught at work
 
 meshes=(dp fsdp tp sp mixed)
 declare -A dim=([dp]='3,1,1,1' [fsdp]='2,2,1,1' [tp]='1,1,2,1' [sp]='1,1,1,2' [mixed]='1,2,2,1')
 declare -A ranks=([dp]=3 [fsdp]=4 [tp]=2 [sp]=2 [mixed]=4)
 declare -A took calls
 every=5 steps=40 ref=want
+behind=auto # whether training waits for its saves: every second try does
 small=(-q --threads 1 --device cpu --dim 32 --ffn 48 --layers 2 --heads 4 --kv-heads 2 --seq-length 64 --tokens-per-batch 768
 	--warmup-steps 2 --lr 3e-3 --log-every 1000 --check-replicas 7)
 
@@ -58,7 +59,8 @@ stage() {
 	local m=$1 out=$2
 	shift 2
 	"${with[@]}" mpirun --oversubscribe -n "${ranks[$m]}" lwm-train-stage "${small[@]}" --data "$W/rows.rows.h5" \
-		--mesh-dim "${dim[$m]}" --steps "$steps" --checkpoint-every $every --keep 2 -o "$out" "$@" >>log 2>err </dev/null
+		--mesh-dim "${dim[$m]}" --steps "$steps" --checkpoint-every $every --keep 2 --save-behind $behind \
+		-o "$out" "$@" >>log 2>err </dev/null
 }
 
 newest() { find "$1" -maxdepth 1 -type d -name 'step_*' | sort | tail -1; }
@@ -100,9 +102,12 @@ prepare_mesh() {
 	t0=$(($(date +%s%3N) - t0))
 	state o >"$W/want.$1" && [ "$(grep -c ' ' "$W/want.$1")" -gt $((steps + 1)) ] || return
 	with=()
-	if wanted T6 || wanted T9; then
+	if wanted T6 || wanted T9 || wanted T11; then
 		stage "$1" "$W/half.$1" --stop-after 20
 		[ $? = 75 ] || return
+	fi
+	if [ "$1" = dp ] && wanted T11; then
+		lwm-merge-ckpt -q "$W/half.dp" -o "$W/model" 2>err || return
 	fi
 	if wanted T13; then
 		steps=$long stage "$1" long && state long >"$W/long.$1" || return
@@ -154,10 +159,13 @@ finish() {
 	! find o -name '*.tmp.*' -o -name '.trash*' | grep . >err || bad 'run again: leftovers'
 }
 
-lost_little() { # at most one interval was computed again
-	local n
+# At most one interval was computed again; where saves are written while training goes on, what went on meanwhile too: the next save
+# waits for the one before, so that is less than a second one.
+lost_little() {
+	local n most=$every
+	[ $behind = false ] || most=$((2 * every))
 	while read -r n; do
-		[ "$n" -le $every ] || bad "$n steps were computed again"
+		[ "$n" -le $most ] || bad "$n steps were computed again (saves behind the computation: $behind)"
 	done < <(sed -nE 's/.*"event":"begin".*"lost_steps":([0-9]+).*/\1/p' o/history.jsonl)
 }
 
@@ -297,7 +305,7 @@ rank_hangs() {
 	local pid r rc t0 list n=$((4 + RANDOM % 20)) reason
 	steps=$long ref=long
 	begin "$mesh" o --watchdog 2
-	for ((r = 0; r < 1000; r++)); do
+	for ((r = 0; r < 1500; r++)); do
 		[ ! -e o/metrics.jsonl ] || [ "$(grep -c '"event":"step"' o/metrics.jsonl)" -lt $n ] || break
 		sleep 0.03
 	done
@@ -317,24 +325,97 @@ rank_hangs() {
 	finish
 }
 
+# What the next stage, or a run that is resumed, may and may not be given: exit code, what it must say, what it begins with (a model, a
+# checkpoint; half: itself, half done), options.
+hand_overs() {
+	cat <<-'R'
+		0||model|--theta 1e6
+		0||checkpoint|--theta 1e6 --lr 1e-4
+		0||checkpoint|--norm-eps 1e-5
+		78|has --heads 4, this stage 8|model|--heads 8
+		78|has --heads 4, this stage 8|checkpoint|--heads 8
+		78|has --layers 2, this stage 1|model|--layers 1
+		78|has --layers 2, this stage 3|checkpoint|--layers 3
+		78|has --kv-heads 2, this stage 4|model|--kv-heads 4
+		78|has --kv-heads 2, this stage 4|checkpoint|--kv-heads 4
+		78|32|model|--dim 64
+		78|48|checkpoint|--ffn 64
+		78|has no tensor|model|--vision-codes 16
+		78|has no tensor|checkpoint|--vision-codes 16
+		66||nothing|--theta 1e6
+		0||half|--log-every 7
+		0||half|--lr 1e-3 --allow-change lr
+		78|lr 1.0, was 0.003|half|--lr 1
+		78|rope_theta = 10000.0, this stage says 1000000.0|half|--theta 1e6
+		78|weight-decay 0.0, was 0.1|half|--weight-decay 0
+		78|beta1 0.8, was 0.9|half|--beta1 0.8
+		78|beta2 0.9, was 0.95|half|--beta2 0.9
+		78|clip 0.0, was 1.0|half|--clip 0
+		78|tokens-per-batch 1536, was 768|half|--tokens-per-batch 1536
+		78|warmup-steps 3, was 2|half|--warmup-steps 3
+		78|warmup-from "zero", was "one"|half|--warmup-from zero
+		78|decay-all true, was false|half|--decay-all
+		78|schedule "cosine", was "constant"|half|--schedule cosine
+		78|loss-weighting "per_token", was|half|--loss-weighting per_token
+		78|text-weight 0.5, was 0.0|half|--text-weight 0.5 --vision-weight 0.5
+		78|lr 1.0, was 0.003|half|--lr 1 --clip 0 --allow-change clip
+		78|was trained with seed 0, not 5|half|--seed 5
+		78|num_hidden_layers = 2, this stage says 1|half|--layers 1
+	R
+}
+
+handed_over() {
+	local code says from options rc first=$steps
+	IFS='|' read -r code says from options < <(hand_overs | sed -n "$((try % $(hand_overs | wc -l) + 1))p")
+	read -ra options <<<"$options"
+	case $from in
+	half) cp -r "$W/half.$mesh" o ;;
+	checkpoint) options+=(--start-from "checkpoint:$W/half.$mesh") first=2 ;;
+	*) options+=(--start-from "model:$W/$from") first=2 ;;
+	esac
+	steps=$first
+	stage "$mesh" o "${options[@]}"
+	rc=$?
+	[ $rc = "$code" ] || bad "${options[*]}: exit $rc, not $code"
+	[ -z "$says" ] || grep -qF -- "$says" err || bad "${options[*]}: does not say '$says'"
+	if [ $rc = 0 ]; then
+		[ "$(figures o | wc -l)" = $first ] || bad "${options[*]}: steps are missing"
+	elif [ "$from" = half ]; then # nothing was trained with what was refused
+		cmp -s <(figures "$W/half.$mesh") <(figures o) || bad "${options[*]}: refused, and went on"
+	elif compgen -G 'o/step_*' >/dev/null; then
+		bad "${options[*]}: refused, and trained"
+	fi
+}
+
 # ---- rows of the table ----
+
+# How often a promise is put to the test when nothing else is said; what a program counts counts too.
+declare -A held=([T1]=30 [T2]=6 [T3]=1 [T4]=100 [T5]=100 [T6]=300 [T7]=50 [T8]=200 [T9]=8 [T10]=3 [T11]=30 [T12]=40 [T13]=12 [N1]=60
+	[N2]=20 [N3]=100)
 
 # promise, what, function, tries
 rows() {
-	local few=$(((tries + 5) / 6))
-	cat <<-R
-		T1|kill -9 of a rank at a random moment|rank_dies|$tries
-		T1|kill -9 of a rank at a call that changes a file|rank_dies_saving|$tries
-		T2|kill -9 of the whole job|all_die|$tries
-		T2|time limit|time_is_over|$tries
-		T2|requeued after every three steps|often_in_a_row|$few
-		T4|disk full, quota, I/O error, short write at a call|disk_is_full|$tries
-		T6|newest checkpoint flipped, cut, deleted, exchanged|newest_is_damaged|$tries
-		T9|resumed on another mesh|on_another_mesh|$tries
-		T10|run again from the start|once_more|$tries
-		T12|USR1 to all ranks at a random moment|usr1_to_all|$tries
-		T12|TERM to one rank at a random moment|term_to_one|$tries
-		T13|SIGSTOP of a rank|rank_hangs|$tries
+	local promise what how n
+	while IFS='|' read -r promise what how n; do
+		if [ -n "$tries" ]; then
+			n=$tries
+			[ "$how" != often_in_a_row ] || n=$(((tries + 5) / 6))
+		fi
+		echo "$promise|$what|$how|$n"
+	done <<-'R'
+		T1|kill -9 of a rank at a random moment|rank_dies|15
+		T1|kill -9 of a rank at a call that changes a file|rank_dies_saving|15
+		T2|kill -9 of the whole job|all_die|8
+		T2|time limit|time_is_over|8
+		T2|requeued after every three steps|often_in_a_row|2
+		T4|disk full, quota, I/O error, short write at a call|disk_is_full|12
+		T6|newest checkpoint flipped, cut, deleted, exchanged|newest_is_damaged|20
+		T9|resumed on another mesh|on_another_mesh|10
+		T10|run again from the start|once_more|5
+		T11|the next stage, or this one, given something else|handed_over|32
+		T12|USR1 to all ranks at a random moment|usr1_to_all|20
+		T12|TERM to one rank at a random moment|term_to_one|20
+		T13|SIGSTOP of a rank|rank_hangs|12
 	R
 }
 # promise, what, program of tests/unit
@@ -342,9 +423,11 @@ programs() {
 	cat <<-R
 		T3|what reaches the disk, in which order|test_io_order
 		T4|every call of a reader and a writer fails once|test_io_fault
+		T5|every allocation fails once|test_memory
 		T7|who watches sees whole checkpoints|test_io_ckpt
 		T8|retention keeps a verified one|test_io_keep
 		T9|every mesh continues on every other|test_train_mesh
+		T13|who is ended, and who is not|test_watchdog
 		N1|NaN, infinity; N2: spikes, and after a resume|test_train_guards
 		N3|a flipped bit in one rank's weights|test_replicas
 	R
@@ -357,6 +440,7 @@ line() { # PROMISE WHAT TRIES FAILED SECONDS
 
 one_try() { # FUNCTION TRY SEED: in a folder of its own
 	mesh=${meshes[($2 + nrow) % ${#meshes[@]}]} try=$2
+	[ $(($2 % 2)) = 1 ] || behind=false
 	RANDOM=$3
 	mkdir "$W/$1.$2" && cd "$W/$1.$2" || exit 70
 	("$1") 2>>shell || [ -s verdict ] || echo 'ended without a word' >verdict
@@ -376,32 +460,65 @@ row() { # PROMISE WHAT FUNCTION TRIES
 	bads=$(find . -maxdepth 1 -name "$3.*.bad" | wc -l)
 	[ "$bads" = 0 ] || cat "$3".*.bad
 	passed=$((passed + $4 - bads)) failed=$((failed + bads)) nrow=$((nrow + 1))
+	counted[$1]=$((${counted[$1]:-0} + $4))
 	line "$1" "$2" "$4" "$bads" $((SECONDS - t0))
 }
 
-program() { # PROMISE WHAT NAME
-	local t0=$SECONDS p f
-	if [ ! -x "$B/tests/unit/$3" ]; then
+begin_program() { # PROMISE WHAT NAME
+	local t0=$SECONDS
+	[ -x "$B/tests/unit/$3" ] || return 0
+	timeout 400 "$B/tests/unit/$3" >"unit.$3" 2>&1
+	echo "$? $((SECONDS - t0))" >"rc.$3"
+}
+
+end_program() { # PROMISE WHAT NAME
+	local p f rc t promise n
+	if [ ! -e "rc.$3" ]; then
 		skipped=$((skipped + 1))
 		echo "skip $1 $2: $3 is not built"
 		return
 	fi
-	timeout 400 "$B/tests/unit/$3" >unit 2>&1 || cat unit
-	p=$(sed -nE 's/^\[  PASSED  \] ([0-9]+) test.*/\1/p' unit) f=$(sed -nE 's/^\[  FAILED  \] ([0-9]+) test.*/\1/p' unit)
-	[ "${p:-0}" != 0 ] || f=$((${f:-0} + 1))
+	read -r rc t <"rc.$3"
+	[ "$rc" = 0 ] || cat "unit.$3"
+	p=$(sed -nE 's/^\[  PASSED  \] ([0-9]+) test.*/\1/p' "unit.$3") f=$(sed -nE 's/^\[  FAILED  \] ([0-9]+) test.*/\1/p' "unit.$3")
+	[ "${p:-0}" != 0 ] && { [ "$rc" = 0 ] || [ "${f:-0}" != 0 ]; } || f=$((${f:-0} + 1))
 	passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0}))
-	line "$1" "$2 (unit/$3)" $((${p:-0} + ${f:-0})) "${f:-0}" $((SECONDS - t0))
-	grep '^N[0-9]: ' unit | sed 's/^/     /'
+	line "$1" "$2 (unit/$3)" $((${p:-0} + ${f:-0})) "${f:-0}" "$t"
+	while read -r promise n; do
+		counted[$promise]=$((${counted[$promise]:-0} + n))
+	done < <(sed -nE 's/^([TN][0-9]+): ([0-9]+) .*/\1 \2/p' "unit.$3")
+	grep -E '^[TN][0-9]+: ' "unit.$3" | sed 's/^/     /'
 }
 
+# All of it was asked for: were there as many tries of each promise as it is held to?
+count_tries() {
+	local promise
+	echo
+	for promise in T{1..13} N{1..3}; do
+		printf '%-4s %6d tries, held to %d\n' "$promise" "${counted[$promise]:-0}" "${held[$promise]}"
+		if [ "${counted[$promise]:-0}" -lt "${held[$promise]}" ]; then
+			failed=$((failed + 1))
+			echo "not ok $promise: too few tries"
+		fi
+	done
+}
+
+declare -A counted
 prepare
 while IFS='|' read -r promise what how n <&3; do
 	! wanted "$promise" || row "$promise" "$what" "$how" "$n"
 done 3< <(rows)
 if [ $units = yes ]; then
 	while IFS='|' read -r promise what how <&3; do
-		! wanted "$promise" || program "$promise" "$what" "$how"
+		wanted "$promise" || continue
+		[ "$(jobs -rp | wc -l)" -lt "$jobs" ] || wait -n
+		begin_program "$promise" "$what" "$how" &
 	done 3< <(programs)
+	wait
+	while IFS='|' read -r promise what how <&3; do
+		! wanted "$promise" || end_program "$promise" "$what" "$how"
+	done 3< <(programs)
+	[ -n "$tries" ] || [ ${#words[@]} -gt 0 ] || count_tries
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ] && [ $passed -gt 0 ]

@@ -59,9 +59,9 @@ static void retention_keeps_a_good_one(void **state)
 	char root[128], part[160];
 	struct lwm_ckpt_keeper *k = NULL;
 	int64_t step = 0, keep = 1, every = 0;
-	bool want[400];
+	static bool want[1200];
 	snprintf(root, sizeof root, "%s", at("keep"));
-	for (uint64_t round = 0; round < 60; round++) {
+	for (uint64_t round = 0; round < 200; round++) {
 		struct lwm_rng r = lwm_rng_at(5, LWM_RNG_TEST, 1, round);
 		int64_t kept = 1;
 		if (lwm_rng_below(&r, 3) == 0 || !k) { /* another run */
@@ -84,7 +84,70 @@ static void retention_keeps_a_good_one(void **state)
 		for (int64_t s = 0; s < step; s++)
 			assert_int_equal(whole(root, s), want[s]);
 	}
+	printf("T8: 200 saves, each with damage and retention, by runs that keep 0 to 3\n");
 	lwm_ckpt_keeper_free(k);
+}
+
+/* ---- the newest one is damaged ---- */
+
+enum damage { FLIPPED, CUT, GONE, SWAPPED, OLDER, KINDS };
+
+/* Of a file of step 2, or its record. Bytes that no reader of a value takes (padding of HDF5) are damage too: files are hashed. */
+static void damage_one(enum damage how, struct lwm_rng *r)
+{
+	static const char *const file[] = { "part_00000.h5", "part_00001.h5", "COMMIT.json" };
+	char path[160], other[160], *text;
+	int which = (int)lwm_rng_below(r, 3);
+	size_t n;
+	snprintf(path, sizeof path, "%s/%s", at("newest/step_00000002"), file[which]);
+	snprintf(other, sizeof other, "%s/%s", at(how == OLDER ? "newest/step_00000001" : "newest/step_00000002"),
+		 file[how == OLDER ? which : (which + 1) % 3]);
+	text = slurp(path, &n);
+	switch (how) {
+	case FLIPPED: flip(path, (size_t)lwm_rng_below(r, (int64_t)n), (unsigned char)(1u << lwm_rng_below(r, 8))); break;
+	case CUT: spill(path, text, (size_t)lwm_rng_below(r, (int64_t)n)); break;
+	case GONE: assert_int_equal(unlink(path), 0); break;
+	default:
+		free(text);
+		text = slurp(other, &n);
+		spill(path, text, n);
+	}
+	free(text);
+}
+
+static void note_passed_over(void *ctx, const char *dir, const struct lwm_err *why)
+{
+	assert_true(strstr(dir, "step_00000002") && why->msg[0]);
+	++*(int *)ctx;
+}
+
+/* Whatever becomes of the newest one, it is not taken: the one before it is, where that is allowed, and it is said. A folder whose
+ * record is gone was never finished: what is older may be taken. */
+static void any_damage_of_the_newest(void **state)
+{
+	(void)state;
+	enum { TRIES = 300 };
+	struct lwm_err e = { 0 };
+	save(at("newest"), 1, 2, false);
+	for (int64_t i = 0; i < TRIES; i++) {
+		struct lwm_rng r = lwm_rng_at(6, LWM_RNG_TEST, 1, (uint64_t)i);
+		int said = 0;
+		char *dir;
+		save(at("newest"), 2, 2, false);
+		damage_one((enum damage)(i % KINDS), &r);
+		must(lwm_ckpt_latest(&dir, at("newest"), true, LWM_CKPT_FULL, note_passed_over, &said, &e), &e);
+		if (!dir || !strstr(dir, "step_00000001") || said != 1)
+			fail_msg("damage %d of try %d: %s is taken, %d folders are passed over", (int)(i % KINDS), (int)i, dir, said);
+		free(dir);
+		/* nor is the older one taken by those who did not allow it */
+		int rc = lwm_ckpt_latest(&dir, at("newest"), false, LWM_CKPT_FULL, NULL, NULL, NULL);
+		if (rc != (lwm_ckpt_unfinished(at("newest/step_00000002")) ? 0 : -LWM_EDATA))
+			fail_msg("damage %d of try %d: %d where no older one is allowed", (int)(i % KINDS), (int)i, rc);
+		if (rc == 0)
+			free(dir);
+		must(lwm_remove_tree(at("newest/step_00000002"), &e), &e);
+	}
+	printf("T6: %d damaged newest checkpoints were passed over\n", TRIES);
 }
 
 /* One byte of the newest checkpoint is damaged and one checkpoint is to be kept: what is saved after it stays. */
@@ -160,6 +223,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(unreadable_is_not_damaged),
 		cmocka_unit_test(retention_keeps_a_good_one),
+		cmocka_unit_test(any_damage_of_the_newest),
 		cmocka_unit_test(the_step_just_saved_is_never_dropped),
 		cmocka_unit_test(a_damaged_one_does_not_count_as_kept),
 		cmocka_unit_test(retention_keeps_what_was_asked),

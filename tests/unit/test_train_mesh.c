@@ -247,6 +247,7 @@ static void a_run_moves_between_meshes(void **state)
 	}
 	got = read_run(out);
 	compare_runs("moved", &got, &want.run);
+	printf("T9: %d moves of one run from mesh to mesh, compared with one that stayed\n", N - 1);
 	probe_free(&got.last);
 	free_model(&want);
 }
