@@ -6,7 +6,12 @@ load ../lib
 	for f in pipelines/*.yaml; do
 		ok lwm-run --check "$f"
 	done
-	ok lwm-run --check pipelines/text.yaml --set stages.train_1m.args.mesh-dim=1,-1,16,4 # as published
+	# the published recipe for other sizes and other numbers of ranks, as pipelines/README.md says
+	for ways in '13b 1,-1,8,8 256' '65b 1,-1,16,4 256' '7b 1,4,16,8 512'; do
+		read -r model mesh ranks <<<"$ways"
+		ok lwm-run --check --only train_1m --ranks "$ranks" pipelines/text.yaml --set model="$model" \
+			--set "stages.train_1m.args.mesh-dim=$mesh"
+	done
 	# and what would not is named, before anything starts
 	for how in --check --plan '--slurm --print' ''; do
 		# shellcheck disable=SC2086
@@ -15,7 +20,7 @@ load ../lib
 		err_has "stage train_1m: lwm-train-stage: model: heads, 32, cannot be divided over 64 tensor-parallel ranks"
 	done
 	code 78 lwm-run --check --ranks 96 pipelines/text.yaml
-	err_has "stage train_32k: lwm-train-stage: 128 rows a step do not divide among 48 data ranks"
+	err_has "stage train_32k: lwm-train-stage: 128 rows a step do not divide among 24 data ranks"
 	gone "$BATS_TEST_TMPDIR/out"
 }
 
@@ -39,11 +44,11 @@ load ../lib
 		has "--min-tokens $7"
 		[ "$8" = 0 ] || has "--max-tokens $8"
 	}
-	row 32k 32K 1e6 1200 100 1,-1,1,2 10000 100000 models/llama-2-7b
-	row 128k 128K 1e7 3000 200 1,-1,1,8 100000 200000 runs/text/models/32k
-	row 256k 256K 1e7 3000 200 1,-1,1,16 200000 500000 runs/text/models/128k
-	row 512k 512K 2.5e7 720 50 1,-1,1,32 500000 1000000 runs/text/models/256k
-	row 1m 1M 5e7 450 25 1,-1,1,64 1000000 0 runs/text/models/512k
+	row 32k 32K 1e6 1200 100 1,-1,4,1 10000 100000 models/llama-2-7b
+	row 128k 128K 1e7 3000 200 1,-1,8,1 100000 200000 runs/text/models/32k
+	row 256k 256K 1e7 3000 200 1,-1,16,1 200000 500000 runs/text/models/128k
+	row 512k 512K 2.5e7 720 50 1,-1,16,2 500000 1000000 runs/text/models/256k
+	row 1m 1M 5e7 450 25 1,-1,16,4 1000000 0 runs/text/models/512k
 }
 
 @test "vision.yaml has the published numbers" {
@@ -57,9 +62,9 @@ load ../lib
 	}
 	row 1k 1K 45000 1000 6e-4 6e-5 1,-1,1,1 text-model:runs/text/models/1m
 	row 8k 8K 14000 500 6e-4 6e-5 1,-1,1,1 model:runs/vision/models/1k
-	row chat_32k 32K 1200 100 8e-5 8e-5 1,-1,1,2 model:runs/vision/models/8k
-	row chat_128k 128K 450 50 8e-5 8e-5 1,-1,1,8 model:runs/vision/models/chat_32k
-	row chat_1m 1M 50 5 8e-5 8e-5 1,-1,1,64 model:runs/vision/models/chat_128k
+	row chat_32k 32K 1200 100 8e-5 8e-5 1,-1,4,1 model:runs/vision/models/8k
+	row chat_128k 128K 450 50 8e-5 8e-5 1,-1,8,1 model:runs/vision/models/chat_32k
+	row chat_1m 1M 50 5 8e-5 8e-5 1,-1,16,4 model:runs/vision/models/chat_128k
 	for n in 1k 8k; do
 		ok lwm-run --plan --only "train_$n" pipelines/vision.yaml
 		has "--data runs/vision/rows/$n.rows.h5=84 --data runs/vision/rows/text_$n.rows.h5=16 "
@@ -83,9 +88,10 @@ load ../lib
 	done
 }
 
-# Ranks and sizes are scaled down, the mesh is not: a stage whose sequences 64 ranks share has 64 ranks here.
-stages_of() { # FILE: "stage ranks" for each one that trains with ranks
-	awk '/^- name:/ { name = $3 } /mesh-dim:/ { split($2, m, ","); print name, (m[4] > 1 ? m[4] : 2) }' "$1"
+# Sizes and fsdp are scaled down, the rest of the mesh is not: a stage whose sequences 64 ranks share has 64 ranks here.
+stages_of() { # FILE: "stage ranks mesh" for each one that trains with ranks
+	awk '/^- name:/ { name = $3 } /mesh-dim:/ { split($2, m, ","); n = m[3] * m[4]; f = n > 8 ? 1 : 2
+		print name, n * f, m[1] "," f "," m[3] "," m[4] }' "$1"
 }
 
 @test "every training stage with ranks starts on its own mesh" {
@@ -93,20 +99,23 @@ stages_of() { # FILE: "stage ranks" for each one that trains with ranks
 	[ -z "${SAN:-}" ] || skip 'up to 64 ranks: too much for instrumented programs on a small machine'
 	cd "$BATS_TEST_TMPDIR"
 	words 300 >book.txt
-	ok lwm-tokenize -q --tokenizer bytes -o book.docs.h5 book.txt
+	ok lwm-tokenizer-train -q --vocab 320 -o t.model book.txt # 259 bytes cannot be shared by 16 ranks
+	ok lwm-tokenize -q --tokenizer t.model -o book.docs.h5 book.txt
 	ok lwm-pack -q --seq-length 128 -o some.rows.h5 book.docs.h5
 	mkdir -p out/vision/rows
 	for n in 1k text_1k 8k text_8k; do # two sources with shares: no LWM_DATA stands over them
 		cp some.rows.h5 "out/vision/rows/$n.rows.h5"
 		cp some.rows.h5.manifest.json "out/vision/rows/$n.rows.h5.manifest.json"
 	done
-	export LWM_TOKENIZER=bytes LWM_MODEL=nano LWM_STEPS=1 LWM_WARMUP_STEPS=0 LWM_START_FROM=random LWM_THREADS=1 OMP_NUM_THREADS=1
+	export LWM_TOKENIZER=$PWD/t.model LWM_MODEL=nano LWM_HEADS=16 LWM_STEPS=1 LWM_WARMUP_STEPS=0 LWM_START_FROM=random LWM_THREADS=1 OMP_NUM_THREADS=1
 	export LWM_SEQ_LENGTH=128 LWM_TOKENS_PER_BATCH=256 LWM_DATA=$PWD/some.rows.h5
 	n=0
 	for p in text vision; do
-		while read -r stage ranks <&9; do
+		while read -r stage ranks mesh <&9; do
 			ok lwm-run -q "$ROOT/pipelines/$p.yaml" --only "$stage" --ranks "$ranks" --set out="out/$p"
 			grep -q "\"ranks\":$ranks\b" "out/$p/train/${stage#train_}/metrics.jsonl"
+			ok lwm-inspect "out/$p/train/${stage#train_}"/step_*
+			has "mesh             $mesh"
 			n=$((n + 1))
 		done 9< <(stages_of "$ROOT/pipelines/$p.yaml")
 	done

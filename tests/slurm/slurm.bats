@@ -49,7 +49,7 @@ finish() { # finish SECONDS: until no job is left
 	done
 }
 
-# Stage 32k on its own mesh: rows in runs/rows, a model of nano size. LWM_CHECKPOINT_EVERY and LWM_PIPELINE are the caller's.
+# Stage 32k on two ranks that share its sequences: rows in runs/rows, a model of nano size. LWM_CHECKPOINT_EVERY and LWM_PIPELINE are the caller's.
 small_stage() {
 	words 400 >book.txt
 	mkdir -p runs/rows
@@ -57,6 +57,7 @@ small_stage() {
 	ok lwm-pack -q --seq-length 64 -o runs/rows/32k.rows.h5 book.docs.h5
 	export LWM_OUT=runs LWM_MODEL=nano LWM_SEQ_LENGTH=64 LWM_TOKENS_PER_BATCH=1024
 	export LWM_TOKENIZER=bytes LWM_START_FROM=random LWM_CHECKPOINT_EVERY=0 LWM_WARMUP_STEPS=2 LWM_THREADS=1
+	export LWM_MESH_DIM=1,-1,1,2
 	ranks=(--nodes=2 --ntasks-per-node=1 --gpus-per-node=0 --cpus-per-task=1 --mem=1000)
 }
 
