@@ -37,7 +37,7 @@ struct lwm_attn_ops {
 	int (*forward)(struct lwm_attn *a, int64_t layer, const struct lwm_attn_qkv *x, const struct lk_view *o, float *lse,
 		       int failed, struct lwm_err *e);
 	/* dx: fp32 views shaped as x, ADDED into: complete gradients of this rank's q, k, v, v following k in each row.
-	 * delta (n,H) is scratch. NULL in a body for inference. */
+	 * delta (n,H) is scratch; o NULL: the caller has made it (lk_attn_delta). NULL in a body for inference. */
 	int (*backward)(struct lwm_attn *a, int64_t layer, const struct lwm_attn_qkv *x, const struct lk_view *o,
 			const struct lk_view *dout, const float *lse, float *delta, const struct lwm_attn_qkv *dx, int failed,
 			struct lwm_err *e);

@@ -296,7 +296,7 @@ static int ring_backward(struct lwm_attn *at, int64_t layer, const struct lwm_at
 	int rc = failed;
 
 	(void)layer;
-	if (!rc)
+	if (!rc && o)
 		rc = lwm_dev_check(g->dev, lk_attn_delta(g->dev, delta, o, dout), e);
 	if (g->direct)
 		return lwm_ring_direct_bwd(g, x, dout, lse, delta, dx, rc, e);

@@ -6,7 +6,28 @@
 #include "common/base/num.h"
 #include "common/model/llama_int.h"
 
-static int check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int tp, struct lwm_err *e)
+/* What training in little memory does not go with. */
+static int check_lean(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int tp, struct lwm_err *e)
+{
+	const char *what = r->keep_bf16 ? "keeping activations in bf16" : "heads in groups";
+
+	if (r->head_groups < 0 || (r->head_groups > 1 && (c->heads % r->head_groups || c->kv_heads % r->head_groups)))
+		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " heads and %" PRId64 " key heads cannot be cut into %" PRId64 " groups",
+				c->heads, c->kv_heads, r->head_groups);
+	if (!r->train || (!r->keep_bf16 && r->head_groups <= 1))
+		return 0;
+	if (!r->recompute)
+		return lwm_fail(e, LWM_ECONFIG, "%s needs recomputation: without it all of a layer is kept", what);
+	if (r->offload)
+		return lwm_fail(e, LWM_ECONFIG, "%s does not go with activations in host memory", what);
+	if (tp > 1)
+		return lwm_fail(e, LWM_ECONFIG, "%s does not go with tensor parallelism, which divides heads over ranks", what);
+	if (r->attention)
+		return lwm_fail(e, LWM_EINTERNAL, "%s with an attention that is made for all heads", what);
+	return 0;
+}
+
+int lwm_llama_check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_run *r, int tp, struct lwm_err *e)
 {
 	int64_t bytes;
 
@@ -18,6 +39,7 @@ static int check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_run *
 	if (r->offload && r->train && !r->recompute)
 		return lwm_fail(e, LWM_ECONFIG, "activations in host memory need recomputation: only then a layer keeps little "
 				"enough");
+	LWM_TRY(check_lean(c, r, tp, e));
 	if (lwm_mul3(r->tokens * 4, 32 * (c->dim + c->ffn) + c->heads, c->layers + 4, &bytes))
 		return lwm_fail(e, LWM_EMEMORY, "activations of %" PRId64 " tokens need more bytes than a 64-bit number "
 				"counts", r->tokens);
@@ -62,7 +84,7 @@ int lwm_llama_new(struct lwm_llama **out, struct lk_dev *dev, const struct lwm_l
 	int rc = 0;
 
 	*out = NULL;
-	LWM_TRY(check_run(cfg, run, ranks, e));
+	LWM_TRY(lwm_llama_check_run(cfg, run, ranks, e));
 	m = calloc(1, sizeof *m);
 	if (!m)
 		return lwm_fail(e, LWM_EMEMORY, "no memory for a model");
@@ -70,6 +92,7 @@ int lwm_llama_new(struct lwm_llama **out, struct lk_dev *dev, const struct lwm_l
 	m->cfg = *cfg;
 	m->run = *run;
 	m->cut = lwm_llama_cut_of(cfg, tp ? lwm_comm_rank(tp) : 0, ranks);
+	m->group = lwm_head_group(&m->cut, run);
 	m->dtype = lk_dev_dtype(dev);
 	say_shared_heads(m);
 	lwm_plan_bufs(&m->plan, cfg, &m->cut, run, m->dtype);

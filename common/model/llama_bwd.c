@@ -7,11 +7,11 @@
 #include "common/model/llama_int.h"
 
 /* One piece of tokens. dx, of own rows, += gradient of the branch. */
-static void mlp_piece_backward(struct lwm_llama *m, const struct lwm_layer *w, const struct lwm_norm_grads *shared,
-			       const struct lk_view *mid, const struct lk_view *gu, const struct lwm_piece *p, int kept)
+void lwm_bwd_mlp_piece(struct lwm_llama *m, const struct lwm_layer *w, const struct lwm_norm_grads *shared,
+		       const struct lk_view *mid, const struct lk_view *gu, const struct lwm_piece *p, int kept)
 {
 	int64_t f = m->cut.ffn;
-	struct lk_view dx = lwm_own_rows(m, LWM_BUF_DX, 0, p), dn = lwm_rows(m, LWM_BUF_DN, 0, m->cfg.dim, 0, p->own);
+	struct lk_view dx = lwm_own_rows(m, LWM_BUF_DX, 0, p), dn = lwm_rows(m, LWM_BUF_H, 0, m->cfg.dim, 0, p->own); // after h
 	struct lk_view h = lwm_rows(m, LWM_BUF_H, 0, f, 0, p->rows), dh = lwm_rows(m, LWM_BUF_DH, 0, f, 0, p->rows);
 	struct lk_view g = lwm_cols(gu, 0, f), u = lwm_cols(gu, f, f), n = lwm_tp_normed(m, mid, &w->norm2, p);
 	struct lk_view dy = lwm_tp_gather(m, &dx, p);
@@ -37,31 +37,36 @@ static void mlp_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer 
 		struct lk_view mid = lwm_own_rows(m, LWM_BUF_MID, l, &p);
 		struct lk_view gu = lwm_rows(m, LWM_BUF_GU, l, 2 * m->cut.ffn, kept ? at : 0, p.rows);
 
-		mlp_piece_backward(m, w, shared, &mid, &gu, &p, kept);
+		lwm_bwd_mlp_piece(m, w, shared, &mid, &gu, &p, kept);
 	}
 }
 
-/* From dout to the gradient of rotated and then plain q, k, v, as a (n,Q) matrix in the device's dtype. */
-static struct lk_view attention_backward(struct lwm_llama *m, int64_t l, void *dout2)
+struct lk_view lwm_bwd_attention(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *c, const struct lk_view *o,
+				 const struct lk_view *dout, const float *lse, float *delta)
 {
-	const struct lwm_llama_cut *c = &m->cut;
 	int64_t e = c->head_dim, row = lwm_llama_cut_qkv(c);
 	struct lwm_attn_qkv x = lwm_qkv_views(c, lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n);
 	struct lwm_attn_qkv dx = lwm_qkv_views(c, lwm_buf(m, LWM_BUF_DQKV, 0), LK_F32, m->n);
-	struct lk_view o = lk_view3(lwm_buf(m, LWM_BUF_O, l), m->dtype, m->n, c->heads, e);
-	struct lk_view dout = lk_view3(dout2, m->dtype, m->n, c->heads, e);
 	struct lk_view dqk = lk_view3(dx.q.data, LK_F32, m->n, c->heads + c->kv_heads, e);
 	struct lk_view d32 = lk_view2(dx.q.data, LK_F32, m->n, row), d = lwm_rows(m, LWM_BUF_QKV, l, row, 0, m->n);
 
 	dqk.stride[0] = row;
 	LWM_K(m, lk_zero(m->dev, d32.data, (size_t)(m->n * row) * sizeof(float)));
-	m->rc = lwm_attn_backward(m->attention, l, &x, &o, &dout, lwm_buf(m, LWM_BUF_LSE, l), lwm_buf(m, LWM_BUF_DELTA, 0), &dx,
-				  m->rc, &m->err);
+	m->rc = lwm_attn_backward(m->attention, l, &x, o, dout, lse, delta, &dx, m->rc, &m->err);
 	LWM_K(m, lk_rope(m->dev, &dqk, lwm_attn_positions(m->attention), m->cfg.rope_theta, 1));
 	if (m->dtype == LK_F32)
 		return d32;
 	LWM_K(m, lk_cast(m->dev, &d, &d32)); // q, k, v of this layer are not needed any more
 	return d;
+}
+
+static struct lk_view attention_backward(struct lwm_llama *m, int64_t l)
+{
+	const struct lwm_llama_cut *c = &m->cut;
+	struct lk_view o = lk_view3(lwm_buf(m, LWM_BUF_O, l), m->dtype, m->n, c->heads, c->head_dim);
+	struct lk_view dout = lk_view3(lwm_buf(m, LWM_BUF_DN, 0), m->dtype, m->n, c->heads, c->head_dim);
+
+	return lwm_bwd_attention(m, l, c, &o, &dout, lwm_buf(m, LWM_BUF_LSE, l), lwm_buf(m, LWM_BUF_DELTA, 0));
 }
 
 /* The gradient of the attention's output, all rows, in LWM_BUF_DN; and of Wo. */
@@ -80,6 +85,20 @@ static void output_backward(struct lwm_llama *m, int64_t l, const struct lwm_lay
 	}
 }
 
+/* The normed rows of a piece of layer l's input again. Alone they lie, all of them, where q, k, v or their gradients lay: `dqkv`
+ * is the other one. */
+static struct lk_view input_normed(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lwm_piece *p,
+				   const struct lk_view *x, const struct lk_view *dqkv)
+{
+	void *grads = lwm_buf(m, LWM_BUF_DQKV, 0), *room = dqkv->data == grads ? lwm_buf(m, LWM_BUF_QKV, l) : grads;
+	struct lk_view n = lk_view2(room, m->dtype, p->rows, m->cfg.dim);
+
+	if (m->cut.n > 1)
+		return lwm_tp_normed(m, x, &w->norm1, p);
+	LWM_K(m, lk_rmsnorm_fwd(m->dev, &n, lwm_buf(m, LWM_BUF_RSTD, 0), x, NULL, &w->norm1.w, (float)m->cfg.rms_eps));
+	return n;
+}
+
 /* From the gradient of q, k, v to those of their weights and of the layer's input. */
 static void input_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, const struct lwm_norm_grads *shared,
 			   const struct lk_view *dqkv)
@@ -89,11 +108,9 @@ static void input_backward(struct lwm_llama *m, int64_t l, const struct lwm_laye
 	for (int64_t at = 0; at < m->n; at += step) {
 		struct lwm_piece p = lwm_piece_at(m, at, step);
 		struct lk_view x = lwm_own_rows(m, LWM_BUF_X, l, &p), dx = lwm_own_rows(m, LWM_BUF_DX, 0, &p);
-		struct lk_view dn = lwm_rows(m, LWM_BUF_DN, 0, d, 0, p.own), n = lwm_rows(m, LWM_BUF_NORM, 0, d, 0, p.rows);
+		struct lk_view dn = lwm_rows(m, LWM_BUF_DN, 0, d, 0, p.own), n = input_normed(m, l, w, &p, &x, dqkv);
 		struct lk_view dr = lk_view2((char *)dqkv->data + at * row * size, dqkv->dtype, p.rows, row);
 
-		if (m->cut.n > 1 || !m->run.recompute) // alone lwm_fwd_qkv has just left it there
-			n = lwm_tp_normed(m, &x, &w->norm1, &p);
 		lwm_shared_qkv(m, shared, &dr, &n);
 		lwm_tp_put(m, &dn, &dr, &w->qkv.w);
 		LWM_K(m, lk_rmsnorm_bwd(m->dev, &dx, lwm_shared_norm(m, shared, 0), &dn, &x, &w->norm1.w,
@@ -113,7 +130,7 @@ static void layer_backward(struct lwm_llama *m, int64_t l, const struct lwm_laye
 	output_backward(m, l, w);
 	if (m->run.recompute)
 		lwm_fwd_qkv(m, l, w);
-	dqkv = attention_backward(m, l, lwm_buf(m, LWM_BUF_DN, 0));
+	dqkv = attention_backward(m, l);
 	input_backward(m, l, w, &shared, &dqkv);
 	lwm_shared_end(m, &shared);
 }
@@ -141,7 +158,7 @@ void lwm_llama_backward(struct lwm_llama *m)
 		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS | LWM_GRADS);
 
 		lwm_offload_bwd_begin(m, l);
-		layer_backward(m, l, &y);
+		(m->plan.lean ? lwm_lean_backward : layer_backward)(m, l, &y);
 		lwm_layer_release(m, l, true);
 		lwm_offload_bwd_end(m, l);
 	}

@@ -47,14 +47,20 @@ static void embed_tokens(struct lwm_llama *m)
 	lwm_embed_release(m, false);
 }
 
+void lwm_fwd_rotate(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *c)
+{
+	struct lk_view qk = lk_view3(lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n, c->heads + c->kv_heads, c->head_dim);
+
+	qk.stride[0] = lwm_llama_cut_qkv(c);
+	LWM_K(m, lk_rope(m->dev, &qk, lwm_attn_positions(m->attention), m->cfg.rope_theta, 0));
+}
+
 /* Leaves rotated q, k, v of layer l in LWM_BUF_QKV; alone also the normed input in LWM_BUF_NORM and its rstd in LWM_BUF_RSTD. */
 void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 {
 	const struct lwm_llama_cut *c = &m->cut;
 	int64_t row = lwm_llama_cut_qkv(c), step = lwm_piece_tokens(m);
-	struct lk_view qk = lk_view3(lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n, c->heads + c->kv_heads, c->head_dim);
 
-	qk.stride[0] = row;
 	for (int64_t at = 0; at < m->n; at += step) {
 		struct lwm_piece p = lwm_piece_at(m, at, step);
 		struct lk_view x = lwm_own_rows(m, LWM_BUF_X, l, &p), n = lwm_tp_normed(m, &x, &w->norm1, &p);
@@ -62,7 +68,7 @@ void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 
 		LWM_K(m, lk_matmul(m->dev, &y, &n, &w->qkv.w, LK_TB, 1.0f));
 	}
-	LWM_K(m, lk_rope(m->dev, &qk, lwm_attn_positions(m->attention), m->cfg.rope_theta, 0));
+	lwm_fwd_rotate(m, l, c);
 }
 
 /* mid = x + Wo o, own rows */
@@ -82,16 +88,15 @@ void lwm_fwd_mid(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, enum
 	}
 }
 
-static void attention_forward(struct lwm_llama *m, int64_t l)
+void lwm_fwd_attention(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *cut, const struct lk_view *o, float *lse)
 {
-	struct lwm_attn_qkv v = lwm_qkv_views(&m->cut, lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n);
-	struct lk_view o = lk_view3(lwm_buf(m, LWM_BUF_O, l), m->dtype, m->n, m->cut.heads, m->cut.head_dim);
+	struct lwm_attn_qkv v = lwm_qkv_views(cut, lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n);
 
-	m->rc = lwm_attn_forward(m->attention, l, &v, &o, lwm_buf(m, LWM_BUF_LSE, l), m->rc, &m->err);
+	m->rc = lwm_attn_forward(m->attention, l, &v, o, lse, m->rc, &m->err);
 }
 
 /* x = mid + MLP(mid), piece by piece, own rows. x may be mid. */
-static void mlp_forward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, enum lwm_buf_id mid, int64_t copy)
+void lwm_fwd_mlp(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, enum lwm_buf_id mid, int64_t copy)
 {
 	int64_t d = m->cfg.dim, f = m->cut.ffn, step = m->plan.mlp_chunk, own = m->n / m->cut.n;
 	struct lk_view x = lwm_rows(m, LWM_BUF_X, l + 1, d, 0, own), from = lwm_rows(m, mid, copy, d, 0, own);
@@ -112,21 +117,27 @@ static void mlp_forward(struct lwm_llama *m, int64_t l, const struct lwm_layer *
 	}
 }
 
-void lwm_llama_forward(struct lwm_llama *m)
+static void layer_forward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 {
 	bool kept = m->run.train && !m->run.recompute;
+	struct lk_view o = lk_view3(lwm_buf(m, LWM_BUF_O, l), m->dtype, m->n, m->cut.heads, m->cut.head_dim);
+	enum lwm_buf_id mid = kept ? LWM_BUF_MID : LWM_BUF_X;
+	int64_t copy = kept ? l : l + 1;
 
+	lwm_fwd_qkv(m, l, w);
+	lwm_fwd_attention(m, l, &m->cut, &o, lwm_buf(m, LWM_BUF_LSE, l));
+	lwm_fwd_mid(m, l, w, mid, copy);
+	lwm_fwd_mlp(m, l, w, mid, copy);
+}
+
+void lwm_llama_forward(struct lwm_llama *m)
+{
 	embed_tokens(m);
 	for (int64_t l = 0; l < m->cfg.layers; l++) {
 		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS);
-		enum lwm_buf_id mid = kept ? LWM_BUF_MID : LWM_BUF_X;
-		int64_t copy = kept ? l : l + 1;
 
 		lwm_offload_fwd_begin(m, l);
-		lwm_fwd_qkv(m, l, &y);
-		attention_forward(m, l);
-		lwm_fwd_mid(m, l, &y, mid, copy);
-		mlp_forward(m, l, &y, mid, copy);
+		(m->plan.lean ? lwm_lean_forward : layer_forward)(m, l, &y);
 		lwm_layer_release(m, l, false);
 		lwm_offload_fwd_end(m, l);
 	}

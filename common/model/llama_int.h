@@ -99,6 +99,11 @@ enum lwm_buf_id {
 	LWM_BUF_DELTA,  /* (T,H) fp32 */
 	LWM_BUF_DQKV,   /* (T,Q) fp32 */
 	LWM_BUF_IDS,    /* (T) int32 */
+	/* of lean runs alone (llama_lean.c), whose Q is that of a group of heads, and which have LSE and DELTA group by group */
+	LWM_BUF_KEPT_X, /* (T,D) input of a layer, in what is kept, per layer */
+	LWM_BUF_KEPT_O, /* (T,HE) attention output, likewise */
+	LWM_BUF_PIECE_X, /* (P,D) of that, as it is computed with */
+	LWM_BUF_PIECE_O, /* (P,HE) */
 	/* of tensor parallelism alone */
 	LWM_BUF_PART,   /* (P,D) fp32: this rank's part of a sum over ranks */
 	LWM_BUF_SUM,    /* (P/tp,D) fp32: own rows of the sum */
@@ -127,6 +132,7 @@ struct lwm_buf_plan {
 	int group[LWM_BUFS];
 	int64_t total, host; /* host: of one layer, run->offload */
 	int64_t mlp_chunk, loss_rows; /* P and R */
+	bool lean;
 };
 void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *cfg, const struct lwm_llama_cut *cut,
 		   const struct lwm_llama_run *run, int dtype);
@@ -151,6 +157,7 @@ struct lwm_llama {
 	struct lwm_llama_cfg cfg;
 	struct lwm_llama_run run;
 	struct lwm_llama_cut cut;
+	struct lwm_llama_cut group; /* of cut, the heads that attention is computed for at a time */
 	struct lwm_llama_map map;
 	struct lwm_buf_plan plan;
 	struct lwm_attn *attention;
@@ -190,10 +197,25 @@ static inline struct lk_view lwm_rows(const struct lwm_llama *m, enum lwm_buf_id
 
 	return lk_view2(p + row * cols * (int64_t)lk_dtype_size(m->dtype), m->dtype, rows, cols);
 }
+/* Groups that the heads of a run are in, and what one of them has of c. */
+static inline int64_t lwm_head_groups(const struct lwm_llama_run *r)
+{
+	return r->train && r->head_groups > 1 ? r->head_groups : 1;
+}
+static inline struct lwm_llama_cut lwm_head_group(const struct lwm_llama_cut *c, const struct lwm_llama_run *r)
+{
+	struct lwm_llama_cut y = *c;
+
+	y.heads /= lwm_head_groups(r);
+	y.kv_heads /= lwm_head_groups(r);
+	return y;
+}
 /* What the ring of a run is made for. */
 static inline struct lwm_attn_ring_shape lwm_ring_shape(const struct lwm_llama_cut *c, const struct lwm_llama_run *r)
 {
-	return (struct lwm_attn_ring_shape){ r->tokens, c->heads, c->kv_heads, c->head_dim, r->train, !r->no_causal };
+	int64_t n = lwm_head_groups(r);
+
+	return (struct lwm_attn_ring_shape){ r->tokens, c->heads / n, c->kv_heads / n, c->head_dim, r->train, !r->no_causal };
 }
 /* q, k, v heads of a (n, Q) buffer. */
 struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cut *cut, void *data, int dtype, int64_t n);
@@ -252,6 +274,19 @@ void lwm_shared_end(struct lwm_llama *m, const struct lwm_norm_grads *g);
 /* llama_tp_loss.c: lwm_llama_loss and lwm_logit_rows where the vocabulary is cut. */
 void lwm_tp_loss(struct lwm_llama *m);
 void lwm_tp_logit_rows(struct lwm_llama *m, enum lwm_modality head, const int32_t *rows, int64_t nrows, float *host_out);
+
+/* llama_fwd.c, llama_bwd.c: what lean runs do too. Heads of `cut`; q, k, v in LWM_BUF_QKV (l). */
+void lwm_fwd_rotate(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *cut);
+void lwm_fwd_attention(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *cut, const struct lk_view *o, float *lse);
+void lwm_fwd_mlp(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, enum lwm_buf_id mid, int64_t copy);
+void lwm_bwd_mlp_piece(struct lwm_llama *m, const struct lwm_layer *w, const struct lwm_norm_grads *shared,
+		       const struct lk_view *mid, const struct lk_view *gu, const struct lwm_piece *p, int kept);
+/* From dout to the gradient of rotated and then plain q, k, v, as a (n,Q) matrix in the device's dtype. o NULL: delta is there. */
+struct lk_view lwm_bwd_attention(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *cut, const struct lk_view *o,
+				 const struct lk_view *dout, const float *lse, float *delta);
+/* llama_lean.c: a layer of a lean run */
+void lwm_lean_forward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
+void lwm_lean_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
 
 /* llama_fwd.c: what the backward does again */
 void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);

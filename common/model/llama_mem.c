@@ -12,6 +12,14 @@ static void add_buf(struct lwm_buf_plan *p, enum lwm_buf_id b, int group, int64_
 	p->total += p->bytes[b] * copies;
 }
 
+/* Lies where `with` lies, from its copy `copy` on: nothing of the two is needed at the same time. */
+static void share_buf(struct lwm_buf_plan *p, enum lwm_buf_id b, enum lwm_buf_id with, int64_t copy)
+{
+	p->copies[b] = 1;
+	p->group[b] = p->group[with];
+	p->offset[b] = p->offset[with] + copy * p->bytes[with];
+}
+
 /* Slots of run->offload: the stream goes in and out of a layer while an older one is on its way to the host. */
 enum { OFFLOAD_X = 3, OFFLOAD_O = 2 };
 
@@ -40,24 +48,66 @@ static void plan_saved(struct lwm_buf_plan *p, const struct step_size *s)
 	add_buf(p, LWM_BUF_LSE, keep, t * s->cut->heads * 4, layers);
 	p->host = r->train && r->offload ? p->bytes[LWM_BUF_X] + p->bytes[LWM_BUF_O] + p->bytes[LWM_BUF_LSE] : 0;
 	add_buf(p, LWM_BUF_QKV, keep2, t * s->q * s->a, kept);
-	add_buf(p, LWM_BUF_MID, keep2, stream, r->train ? kept : 0);
 	add_buf(p, LWM_BUF_GU, keep2, (kept > 1 || (r->train && !r->recompute) ? t : p->mlp_chunk) * 2 * s->cut->ffn * s->a, kept);
+	if (!r->train)
+		return;
+	// the last stream is the loss's alone, which is over before DN has anything to keep; MID is before DN in a layer
+	if (s->tp || streams <= n)
+		add_buf(p, LWM_BUF_DN, LWM_GROUP_WORK, stream, 1);
+	else
+		share_buf(p, LWM_BUF_DN, LWM_BUF_X, n);
+	if (r->recompute)
+		share_buf(p, LWM_BUF_MID, LWM_BUF_DN, 0);
+	else
+		add_buf(p, LWM_BUF_MID, keep2, stream, kept);
 }
 
 static void plan_work(struct lwm_buf_plan *p, const struct step_size *s)
 {
 	int64_t t = s->t, back = s->r->train, stream = s->own * s->c->dim * s->a, f = p->mlp_chunk * s->cut->ffn * s->a;
+	int64_t row = p->mlp_chunk / s->cut->n * s->c->dim * s->a; // of a piece's own rows
 	int g = LWM_GROUP_WORK;
 
-	add_buf(p, LWM_BUF_NORM, g, (s->tp ? p->mlp_chunk : t) * s->c->dim * s->a, 1);
-	add_buf(p, LWM_BUF_H, g, f, 1);
+	add_buf(p, LWM_BUF_H, g, back && row > f ? row : f, 1);
 	add_buf(p, LWM_BUF_DH, g, f, back);
 	add_buf(p, LWM_BUF_RSTD, g, s->own * 4, 1);
 	add_buf(p, LWM_BUF_DX, g, stream, back);
-	add_buf(p, LWM_BUF_DN, g, stream, back);
 	add_buf(p, LWM_BUF_DELTA, g, t * s->cut->heads * 4, back);
 	add_buf(p, LWM_BUF_DQKV, g, t * s->q * 4, back);
+	if (back && !s->tp) // normed rows are for products, before attention's gradients and after them (input_backward)
+		share_buf(p, LWM_BUF_NORM, LWM_BUF_DQKV, 0);
+	else
+		add_buf(p, LWM_BUF_NORM, g, (s->tp ? p->mlp_chunk : t) * s->c->dim * s->a, 1);
 	add_buf(p, LWM_BUF_IDS, g, t * 4, 1);
+}
+
+/* Of a lean run, all but the loss: see llama_lean.c for what shares what. */
+static void plan_lean(struct lwm_buf_plan *p, const struct step_size *s)
+{
+	int64_t t = s->t, n = s->c->layers, d = s->c->dim, piece = p->mlp_chunk, k = s->r->keep_bf16 ? 2 : s->a;
+	int64_t f = piece * s->cut->ffn * s->a, row = piece * d * s->a;
+	struct lwm_llama_cut one = lwm_head_group(s->cut, s->r);
+	int64_t q = lwm_llama_cut_qkv(&one);
+	int keep = LWM_GROUP_SAVED, g = LWM_GROUP_WORK;
+
+	add_buf(p, LWM_BUF_KEPT_X, keep, t * d * k, n);
+	add_buf(p, LWM_BUF_KEPT_O, keep, t * s->width * k, n);
+	add_buf(p, LWM_BUF_LSE, keep, t * s->cut->heads * 4, n);
+	add_buf(p, LWM_BUF_X, g, t * d * s->a, 1);
+	add_buf(p, LWM_BUF_DX, g, t * d * s->a, 1);
+	share_buf(p, LWM_BUF_O, LWM_BUF_DX, 0);
+	add_buf(p, LWM_BUF_QKV, g, t * q * s->a, 1);
+	add_buf(p, LWM_BUF_DQKV, g, t * q * 4, 1);
+	add_buf(p, LWM_BUF_DELTA, g, t * s->cut->heads * 4, 1);
+	add_buf(p, LWM_BUF_IDS, g, t * 4, 1);
+	add_buf(p, LWM_BUF_RSTD, g, piece * 4, 1);
+	add_buf(p, LWM_BUF_NORM, g, row, 1);
+	add_buf(p, LWM_BUF_PIECE_X, g, row, 1);
+	add_buf(p, LWM_BUF_PIECE_O, g, piece * s->width * s->a, 1);
+	add_buf(p, LWM_BUF_DN, g, row, 1);
+	add_buf(p, LWM_BUF_GU, g, 2 * f, 1);
+	add_buf(p, LWM_BUF_H, g, row > f ? row : f, 1);
+	add_buf(p, LWM_BUF_DH, g, f, 1);
 }
 
 /* Of tensor parallelism. */
@@ -95,6 +145,11 @@ static void plan_loss(struct lwm_buf_plan *p, const struct step_size *s)
 	add_buf(p, LWM_BUF_RRSTD, g, rows * 4, !s->tp);
 }
 
+bool lwm_llama_is_lean(const struct lwm_llama_run *r, int dtype)
+{
+	return r->train && (r->head_groups > 1 || (r->keep_bf16 && dtype != LK_BF16));
+}
+
 void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_cut *cut,
 		   const struct lwm_llama_run *r, int dtype)
 {
@@ -109,8 +164,13 @@ void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const 
 	rows = rows < 1 ? 1 : rows > 2048 ? 2048 : rows;
 	rows = rows < r->tokens ? rows : r->tokens;
 	p->loss_rows = s.tp && rows > p->mlp_chunk ? p->mlp_chunk : rows;
-	plan_saved(p, &s);
-	plan_work(p, &s);
+	p->lean = lwm_llama_is_lean(r, dtype);
+	if (p->lean) {
+		plan_lean(p, &s);
+	} else {
+		plan_saved(p, &s);
+		plan_work(p, &s);
+	}
 	plan_exchange(p, &s);
 	plan_loss(p, &s);
 }
@@ -171,12 +231,14 @@ static int64_t most_of_products(struct lk_dev *dev, const struct lwm_llama_cfg *
 	int64_t most = 0;
 
 	lwm_plan_bufs(&p, c, cut, run, LK_F32);
-	int64_t whole = cut->n > 1 ? p.mlp_chunk : run->tokens, d = c->dim;
+	int64_t whole = cut->n > 1 || p.lean ? p.mlp_chunk : run->tokens, d = c->dim;
+	struct lwm_llama_cut one = lwm_head_group(cut, run);
 	const struct {
 		int64_t out, in, tokens;
 	} x[] = { { lwm_llama_cut_qkv(cut), d, whole }, { d, lwm_llama_cut_width(cut), whole }, { 2 * cut->ffn, d, p.mlp_chunk },
-		  { d, cut->ffn, p.mlp_chunk }, { most_rows(cut), d, p.loss_rows } };
-	for (size_t i = 0; i < sizeof x / sizeof *x; i++) {
+		  { d, cut->ffn, p.mlp_chunk }, { most_rows(cut), d, p.loss_rows }, { d, lwm_llama_cut_width(cut), run->tokens },
+		  { lwm_llama_cut_width(&one), d, p.mlp_chunk }, { one.kv_heads * one.head_dim, d, p.mlp_chunk } };
+	for (size_t i = 0; i < sizeof x / sizeof *x - (p.lean ? 0 : 3); i++) {
 		int64_t size[3][3] = { { x[i].tokens, x[i].out, x[i].in }, { x[i].tokens, x[i].in, x[i].out },
 				       { x[i].out, x[i].in, x[i].tokens } };
 
@@ -195,7 +257,8 @@ int64_t lwm_llama_own(struct lk_dev *dev, const struct lwm_llama_cfg *c, const s
 	struct lwm_llama_cut cut = lwm_llama_cut_of(c, 0, tp);
 	int64_t products;
 	struct lk_own own;
-	int rc = lk_attn_own(dev, run->tokens, cut.heads, cut.kv_heads, cut.head_dim, run->train, &own);
+	struct lwm_llama_cut one = lwm_head_group(&cut, run);
+	int rc = lk_attn_own(dev, run->tokens, one.heads, one.kv_heads, cut.head_dim, run->train, &own);
 
 	if (rc)
 		return 0;
@@ -218,7 +281,7 @@ int lwm_llama_ring_sends(const struct lwm_llama_cfg *c, const struct lwm_llama_r
 	int64_t sends[2];
 
 	LWM_TRY(lwm_attn_ring_sends(&s, dtype, ring_size, run->tokens, pos, seg, sends, e));
-	*bytes = (double)c->layers * (double)(sends[0] + sends[1]);
+	*bytes = (double)c->layers * (double)lwm_head_groups(run) * (double)(sends[0] + sends[1]);
 	return 0;
 }
 

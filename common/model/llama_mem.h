@@ -10,6 +10,11 @@ struct lwm_llama_run {
 	bool train;         /* false: evaluation only, no memory for gradients */
 	bool recompute;     /* keep per layer only its input, attention output and log-sum-exp */
 	bool offload;       /* and keep those in host memory but for the layers in work; needs recompute */
+	/* Training in little memory (lwm_llama_is_lean): needs recompute, and goes with neither offload nor tp nor an attention of
+	 * the caller's. Attention is computed for the heads in that many groups, one after the other, which divide heads and
+	 * kv_heads; 0, 1 = all at once. keep_bf16: what is kept of each layer is rounded to bf16, which shows in gradients alone. */
+	int64_t head_groups;
+	bool keep_bf16;
 	int64_t mlp_chunk;  /* tokens per MLP piece (of all tp ranks, rounded to a multiple of those); 0 = default 4096 */
 	int64_t loss_bytes; /* most bytes of logits at a time; 0 = default 128 MiB */
 	/* ranks that share the rows, borrowed; NULL = alone. All have the same number of tokens. */
@@ -21,6 +26,12 @@ struct lwm_llama_run {
 	/* How tokens look at each other, for this rank's heads, borrowed; NULL = a ring over `ring`, made and freed here. */
 	struct lwm_attn *attention;
 };
+
+/* Pure. Is training on a device of this dtype cut into groups of heads and pieces of tokens (llama_lean.c)? Not where bf16 is what
+ * a device computes in, and heads are one group. */
+bool lwm_llama_is_lean(const struct lwm_llama_run *run, int dtype);
+/* Pure. -LWM_ECONFIG: settings of a run that do not go together, or not with this model and tp ranks that share it. */
+int lwm_llama_check_run(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int tp, struct lwm_err *e);
 
 struct lwm_llama_bytes {
 	int64_t saved;   /* kept from forward to backward, all layers */

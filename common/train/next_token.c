@@ -12,6 +12,7 @@
 #include "common/train/next_token_int.h"
 
 static const char *const offload_names[] = { "auto", "true", "false", NULL };
+static const char *const kept_names[] = { "exact", "bf16", NULL };
 static const char *const weighting_names[] = { "per_example", "per_token", "published", NULL }; /* enum lwm_weighting */
 
 #define SET(field, rule, preset, ...) LWM_SETTING(struct lwm_next_token, field, rule, preset, __VA_ARGS__)
@@ -53,6 +54,10 @@ static const struct lwm_setting settings[] = {
 	SET(offload, LWM_FREE, LWM_OFFLOAD_AUTO,
 	    LWM_OPT_CHOICE(0, "offload", NULL, offload_names,
 			   "what is kept of each layer waits in host memory; auto: where the GPU is too small", 0)),
+	SET(kept, LWM_ROUNDED, LWM_KEPT_EXACT,
+	    LWM_OPT_CHOICE(0, "keep-activations", NULL, kept_names, "what is kept of each layer, as computed or rounded", 0)),
+	SET(head_groups, LWM_ROUNDED, 1,
+	    LWM_OPT_INT(0, "head-groups", NULL, 1, 1024, "N", "heads in N groups, one after the other: less memory", 0)),
 	SET(mlp_chunk, LWM_ROUNDED, 0,
 	    LWM_OPT_INT(0, "scan-mlp-chunk-size", NULL, 0, 1 << 24, "N", "tokens of the MLP at a time; 0: 4096", 0)),
 	SET(loss_mib, LWM_ROUNDED, 0, LWM_OPT_INT(0, "loss-mib", NULL, 0, 1 << 20, "N", "most MiB of logits at a time; 0: 128", 0)),
@@ -251,6 +256,10 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	if (!set->vocab) /* the rows will say */
 		c.vocab_text = m->dim[LWM_TP];
 	LWM_TRY(lwm_llama_check_tp(&c, m->dim[LWM_TP], e));
+	struct lwm_llama_run run = { .tokens = cut.local, .train = true, .recompute = !set->no_recompute,
+				     .offload = set->offload == LWM_OFFLOAD_TRUE, .head_groups = set->head_groups,
+				     .keep_bf16 = set->kept == LWM_KEPT_BF16 };
+	LWM_TRY(lwm_llama_check_run(&c, &run, m->dim[LWM_TP], e));
 	if (cut.local % m->dim[LWM_TP])
 		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens of a sequence rank cannot be divided over %d tensor-parallel "
 				"ranks", cut.local, m->dim[LWM_TP]);

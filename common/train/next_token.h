@@ -6,6 +6,8 @@
 
 enum lwm_offload_when { LWM_OFFLOAD_AUTO, LWM_OFFLOAD_TRUE, LWM_OFFLOAD_FALSE }; /* auto: where the device is too small */
 
+enum lwm_kept { LWM_KEPT_EXACT, LWM_KEPT_BF16 };
+
 struct lwm_objective_type;
 struct lwm_next_token {
 	/* the model, over the preset (0: the preset's) */
@@ -25,6 +27,8 @@ struct lwm_next_token {
 	int ring_layout;    /* enum lwm_ring_layout */
 	bool no_recompute;  /* activations of a layer are kept */
 	int offload;        /* enum lwm_offload_when: what is kept of each layer waits in host memory */
+	int kept;           /* enum lwm_kept: as what each layer's input and attention output wait for the backward */
+	int64_t head_groups; /* attention of so many groups of heads, one after the other */
 	int64_t mlp_chunk;  /* tokens of the MLP at a time; 0: 4096 */
 	int64_t loss_mib;   /* most MiB of logits at a time; 0: 128 */
 };

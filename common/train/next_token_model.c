@@ -121,6 +121,8 @@ struct lwm_llama_run lwm_nt_run(const struct lwm_nt *t)
 				       .train = true,
 				       .recompute = !set->no_recompute,
 				       .offload = t->offload,
+				       .head_groups = set->head_groups,
+				       .keep_bf16 = set->kept == LWM_KEPT_BF16,
 				       .mlp_chunk = set->mlp_chunk,
 				       .loss_bytes = set->loss_mib << 20,
 				       .ring = t->base.mesh->dev[LWM_SP],
@@ -165,7 +167,7 @@ static void size_plan(struct lwm_nt *t, const struct lwm_llama_run *how, int64_t
 	t->base.longest = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
 	if (host)
 		return;
-	run.offload = run.recompute;
+	run.offload = run.recompute && !lwm_llama_is_lean(&run, t->base.dtype);
 	t->base.longest_offload = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
 	run.tokens = t->base.longest_offload;
 	t->base.longest_host_bytes = run.tokens ? lwm_llama_memory(&t->cfg, &run, t->base.dtype, 1, 1).host : 0;
@@ -181,7 +183,7 @@ int lwm_nt_place(struct lwm_nt *t, struct lwm_err *e)
 	int sp = m->dim[LWM_SP];
 	int64_t room, weights;
 	struct lwm_cut cut;
-	bool gpu = !lk_dev_is_host(t->base.dev) || s->plan_gib;
+	bool gpu = (!lk_dev_is_host(t->base.dev) || s->plan_gib) && !lwm_llama_is_lean(&run, t->base.dtype);
 	LWM_TRY(room_of(t, &room, e));
 	LWM_TRY(lwm_stage_cut(&cut, &t->base, 0, e));
 	weights = lwm_stage_room_of(&t->base, &cut).weights;

@@ -38,6 +38,9 @@ static int grow_array(void **p, size_t count, size_t size)
 
 size_t lk_rope_bytes(int64_t n, int64_t d)
 {
+	int64_t block = TABLE_FLOATS / d > 0 ? TABLE_FLOATS / d : 1;
+
+	n = n < block ? n : block;
 	return (size_t)n * (sizeof(int32_t) + 2 * (size_t)d * sizeof(float));
 }
 

@@ -42,6 +42,7 @@ compare() {
 	tokens canonical 1 64 256 --sum-order canonical --dim 640 --ffn 1728 --layers 4 --heads 10
 	tokens gqa-tied 1 256 1024 --dim 512 --ffn 1408 --layers 3 --heads 8 --kv-heads 2 --tie
 	tokens offload 1 1024 8192 --dim 128 --ffn 352 --layers 10 --heads 2 --offload true
+	tokens little-memory 1 4096 4096 --dim 128 --ffn 352 --layers 12 --heads 4 --head-groups 4 --keep-activations bf16
 	tokens small-pieces-held-out 1 1024 8192 --dim 192 --ffn 512 --layers 6 --heads 3 --loss-mib 1 --scan-mlp-chunk-size 256 \
 		--eval-data rows1024.h5 --eval-rows 8
 	tokens copy-for-checkpoints 1 64 128 --dim 768 --ffn 2048 --layers 2 --heads 12 --steps 3 --checkpoint-every 1

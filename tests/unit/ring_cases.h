@@ -11,14 +11,16 @@ struct ring_case {
 	const char *name;
 	int lengths[RING_ROWS][4], docs[RING_ROWS];
 	bool no_causal, recompute;
+	int groups; /* of heads */
 };
 
 /* One document a row; several documents; many short ones, most block pairs empty, one row nearly all padding. */
 static const struct ring_case ring_cases[] = {
-	{ "whole rows", { { 96 }, { 96 } }, { 1, 1 }, false, false },
-	{ "packed rows", { { 50, 7, 30 }, { 3, 93 } }, { 3, 2 }, false, true },
-	{ "short documents", { { 5, 11, 8, 6 }, { 2 } }, { 4, 1 }, false, false },
-	{ "not causal", { { 60, 36 }, { 90 } }, { 2, 1 }, true, true },
+	{ "whole rows", { { 96 }, { 96 } }, { 1, 1 }, false, false, 1 },
+	{ "packed rows", { { 50, 7, 30 }, { 3, 93 } }, { 3, 2 }, false, true, 1 },
+	{ "short documents", { { 5, 11, 8, 6 }, { 2 } }, { 4, 1 }, false, false, 1 },
+	{ "not causal", { { 60, 36 }, { 90 } }, { 2, 1 }, true, true, 1 },
+	{ "heads in groups", { { 40, 17, 30 }, { 81, 5 } }, { 3, 2 }, false, true, 2 },
 };
 enum { N_RING_CASES = sizeof ring_cases / sizeof ring_cases[0] };
 
@@ -83,6 +85,7 @@ static inline int ring_check(struct lwm_comm *c, const char *dev_name, const str
 	LWM_GO(lwm_devcomm_new(&around, dev, c, e));
 	split.ring = around;
 	split.recompute = k->recompute;
+	split.head_groups = k->groups;
 	LWM_GO(step_on(dev, &cfg, alone, &all.b, w, true, &a, e));
 	LWM_GO(step_on(dev, &cfg, split, &mine.b, w, true, &b, e));
 	LWM_GO(lwm_comm_sum_f64(c, &b.loss, 1, e));

@@ -167,6 +167,9 @@ static void gradient_is_the_derivative(void **state)
 		run.recompute = true;
 		c.tie_embeddings = true;
 		check_gradient(devices[i], c, run);
+		run.head_groups = 2;
+		check_gradient(devices[i], c, run);
+		run.head_groups = 0;
 		run.recompute = false;
 		run.no_causal = true;
 		c.vision_rows = c.vision_codes = 0;
@@ -182,7 +185,8 @@ static void how_it_is_cut_does_not_matter(void **state)
 	struct batch x = batch_docs(&c, 30, docs3, 3, 0);
 	const struct lwm_llama_run runs[] = {
 		{ .mlp_chunk = 7 }, { .loss_bytes = 5 * 37 * 4 }, { .recompute = true }, { .tokens = 64 },
-		{ .recompute = true, .mlp_chunk = 8, .loss_bytes = 1 },
+		{ .recompute = true, .mlp_chunk = 8, .loss_bytes = 1 }, { .recompute = true, .head_groups = 2 },
+		{ .recompute = true, .head_groups = 2, .mlp_chunk = 7, .tokens = 64 },
 	};
 	int64_t total;
 	float *w = weights_new(&c, &total);
@@ -202,6 +206,63 @@ static void how_it_is_cut_does_not_matter(void **state)
 	}
 	free(w);
 	batch_free(&x);
+}
+
+/* What is kept is rounded for the backward alone: the loss has the same bits, and gradients differ by that rounding. */
+static void kept_in_bf16_the_loss_is_the_same(void **state)
+{
+	struct lwm_llama_cfg c = tiny_cfg();
+	struct batch x = batch_docs(&c, 30, docs3, 3, 0);
+	int64_t total;
+	float *w = weights_new(&c, &total);
+
+	(void)state;
+	for (size_t d = 0; d < 2; d++)
+		for (int groups = 1; groups <= 2; groups++) {
+			struct lwm_llama_run run = { .recompute = true, .head_groups = groups };
+			struct result a = step_once(devices[d], &c, run, &x.b, w, true), b;
+			double off;
+
+			run.keep_bf16 = true;
+			b = step_once(devices[d], &c, run, &x.b, w, true);
+			assert_memory_equal(&a.loss, &b.loss, sizeof a.loss);
+			off = worst(b.grad, a.grad, total);
+			assert_below(off, 5e-3);
+			assert_below(-off, -1e-5); // it was rounded
+			free(a.grad);
+			free(b.grad);
+		}
+	free(w);
+	batch_free(&x);
+}
+
+static void little_memory_is_refused_where_it_cannot_be(void **state)
+{
+	static const struct {
+		struct lwm_llama_run run;
+		int tp, rc;
+		const char *says;
+	} t[] = {
+		{ { .recompute = true, .head_groups = 2, .keep_bf16 = true }, 1, 0, "" },
+		{ { .recompute = true, .head_groups = 3 }, 1, -LWM_ECONFIG, "3 groups" },
+		{ { .recompute = true, .head_groups = 4 }, 1, -LWM_ECONFIG, "2 key heads" },
+		{ { .keep_bf16 = true }, 1, -LWM_ECONFIG, "recomputation" },
+		{ { .recompute = true, .keep_bf16 = true, .offload = true }, 1, -LWM_ECONFIG, "host memory" },
+		{ { .recompute = true, .head_groups = 2 }, 2, -LWM_ECONFIG, "tensor parallelism" },
+	};
+	struct lwm_llama_cfg c = tiny_cfg();
+
+	(void)state;
+	c.vocab_text = 38;
+	for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+		struct lwm_llama_run run = t[i].run;
+		struct lwm_err e = { 0 };
+
+		run.tokens = 8;
+		run.train = true;
+		assert_int_equal(lwm_llama_check_run(&c, &run, t[i].tp, &e), t[i].rc);
+		assert_non_null(strstr(e.msg, t[i].says));
+	}
 }
 
 /* Two steps, so that slots are met that an earlier step has used. */
@@ -443,6 +504,30 @@ static void memory_grows_with_tokens(void **state)
 	assert_true(lwm_llama_memory(&c, &a, LK_BF16, 1, 1).saved < x.saved);
 }
 
+/* A million tokens in one row of the model that is 4 layers of 8 heads of 64: what is said of each token, and that a device that
+ * computes in bf16 keeps that anyway. */
+static void a_million_tokens_take_little(void **state)
+{
+	struct lwm_llama_run run = { .tokens = 1 << 20, .train = true, .recompute = true };
+	struct lwm_llama_cfg c = { .vocab_text = 512, .dim = 512, .ffn = 1376, .layers = 4, .heads = 8, .kv_heads = 8 };
+	struct lk_dev *dev = device("cpu", 2);
+	int64_t plain = lwm_llama_memory(&c, &run, LK_F32, 1, 1).total, lean, own;
+
+	(void)state;
+	assert_true(plain > (int64_t)31 << 30 && plain < (int64_t)33 << 30);
+	run.head_groups = 8;
+	run.keep_bf16 = true;
+	lean = lwm_llama_memory(&c, &run, LK_F32, 1, 1).total;
+	own = lwm_llama_own(dev, &c, &run, 1) + lwm_llama_arrays(&run, 1);
+	assert_true(lean <= (int64_t)15 << 30);
+	assert_true(lean + own <= run.tokens * 22 * 1000); // and what the device takes for itself
+	run.head_groups = 1;
+	plain = lwm_llama_memory(&c, &run, LK_BF16, 1, 1).total;
+	run.keep_bf16 = false;
+	assert_int_equal(lwm_llama_memory(&c, &run, LK_BF16, 1, 1).total, plain);
+	lk_dev_close(dev);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -453,6 +538,8 @@ int main(void)
 		cmocka_unit_test(initial_values_do_not_depend_on_the_cut),
 		cmocka_unit_test(gradient_is_the_derivative),
 		cmocka_unit_test(how_it_is_cut_does_not_matter),
+		cmocka_unit_test(kept_in_bf16_the_loss_is_the_same),
+		cmocka_unit_test(little_memory_is_refused_where_it_cannot_be),
 		cmocka_unit_test(activations_in_host_memory_give_the_same_bits),
 		cmocka_unit_test(the_longest_row_just_fits),
 		cmocka_unit_test(cpu_agrees_with_ref),
@@ -461,6 +548,7 @@ int main(void)
 		cmocka_unit_test(statistics_count_what_they_say),
 		cmocka_unit_test(bad_input_is_refused),
 		cmocka_unit_test(memory_grows_with_tokens),
+		cmocka_unit_test(a_million_tokens_take_little),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

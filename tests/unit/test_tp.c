@@ -382,10 +382,12 @@ static void memory_shrinks_with_tp(void **state)
 	struct lwm_llama_run run = { .tokens = 1 << 17, .train = true, .recompute = true };
 	struct lwm_llama_cfg c;
 	struct lwm_llama_bytes one;
+	int64_t stream;
 
 	(void)state;
 	assert_int_equal(lwm_llama_preset(&c, "7b", NULL), 0);
 	lwm_llama_add_vision(&c, 8192);
+	stream = run.tokens * c.dim * 2; // alone the gradient of the attention's output shares the last stream's place
 	one = lwm_llama_memory(&c, &run, LK_BF16, 1, 1);
 	for (int tp = 2; tp <= 32; tp *= 2) {
 		struct lwm_llama_bytes y = lwm_llama_memory(&c, &run, LK_BF16, 1, tp);
@@ -393,7 +395,7 @@ static void memory_shrinks_with_tp(void **state)
 		assert_int_equal(lwm_llama_check_tp(&c, tp, NULL), 0);
 		assert_int_equal(y.saved * tp, one.saved);
 		assert_int_equal(y.total, y.saved + y.work + y.loss + y.ring);
-		assert_true(y.work < one.work / tp + ((int64_t)200 << 20)); /* and pieces of 4096 tokens */
+		assert_true(y.work < (one.work + stream) / tp + ((int64_t)200 << 20)); /* and pieces of 4096 tokens */
 		assert_true(lwm_llama_memory(&c, &run, LK_BF16, 4, tp).ring <= lwm_llama_memory(&c, &run, LK_BF16, 4, 1).ring / tp +
 										  (1 << 20));
 	}
