@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # Training by the tool itself, on two cores: two ranks of one thread against one process of two, in turns.
 #
-#   tests/bench/train.sh [ROUNDS [STEPS]]      3 rounds of 4 steps; 5 minutes
+#   tests/bench/train.sh [ROUNDS [STEPS [PART...]]]      3 rounds of 4 steps, all parts: 5 minutes
 #
 # A line for each way: seconds of a step, the median of all but the first of each run, and the fastest; of_one: the median of one
 # process over its own, compared round by round (the median of these). What is measured, and beside what:
 #   mesh     fsdp and tp of two ranks, with all kept for the backward and with what recomputation computes again, each beside one
 #            process that does the same
 #   ring     a row of 8,192 tokens, one document, over 1 to 8 ranks on the same two cores: equal work
-#   skip     the same row in documents of a thousand tokens: what attention need not look at is left out
+#            and the same row in documents of a thousand tokens (packed): what attention need not look at is left out
 #   restart  from the launch to the first step of a run that goes on, beside reading the checkpoint's bytes
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 70
 PATH=${BIN:-$PWD/bin}:$PATH
 export LC_ALL=C OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 rounds=${1:-3} steps=${2:-4}
+shift $(($# < 2 ? $# : 2))
+parts=" ${*:-mesh ring restart} "
 command -v mpirun >/dev/null || { echo "# skipped: no mpirun"; exit 0; }
 dir=$(mktemp -d) || exit 70
 trap 'rm -rf "$dir"' EXIT
@@ -46,6 +48,7 @@ seconds() { # of the run's steps but the first: median, fastest
 # in_turns OP TOKENS OPTION...: lines "NAME BESIDE RANKS OPTION..." of standard input are the ways, each beside the one that it names
 in_turns() {
 	local ways i way op=$1 tokens=$2
+	[[ $parts == *" $op "* ]] || return 0
 	shift 2
 	mapfile -t ways
 	for ((i = 0; i < rounds; i++)); do
@@ -66,8 +69,8 @@ in_turns() {
 		END { for (k = 1; k <= n; k++) { w = order[k]
 			for (i = 0; i < rounds; i++) { s[i + 1] = t[w, i]; of[i + 1] = t[beside[w], i] / t[w, i] }
 			m = median(s, rounds)
-			printf "op=%s way=%s ranks=%d ms=%.1f median_ms=%.1f tok_s=%.0f of_one=%.3f of_one_best=%.3f\n", op, w, ranks[w], 1e3 * best[w],
-				1e3 * m, tokens / m, median(of, rounds), best[beside[w]] / best[w] }
+			printf "op=%s way=%s ranks=%d ms=%.1f median_ms=%.1f ", op, w, ranks[w], 1e3 * best[w], 1e3 * m
+			printf "tok_s=%.0f of_one=%.3f of_one_best=%.3f\n", tokens / m, median(of, rounds), best[beside[w]] / best[w] }
 			exit bad }'
 }
 
@@ -111,5 +114,6 @@ restart() { # restart NAME RANKS OPTION...
 	awk -v name="$name" -v ranks="$ranks" -v bytes="$bytes" -v s="$best" -v from="$from" -v to="$(date +%s.%N)" 'BEGIN {
 		printf "op=restart way=%s ranks=%d MB=%.0f ms=%.1f read_ms=%.1f\n", name, ranks, bytes / 1e6, 1e3 * s, 1e3 * (to - from) }'
 }
+[[ $parts == *" restart "* ]] || exit 0
 restart one 1
 restart fsdp 2 --mesh-dim 1,2,1,1
