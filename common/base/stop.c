@@ -18,6 +18,8 @@ static const int sigs[] = { SIGUSR1, SIGTERM, SIGINT, SIGUSR2 };
 static volatile sig_atomic_t asked_end, asked_save, asked_twice, report_second;
 static char answer[128]; /* to Ctrl-C: made before, a handler may not format */
 static volatile sig_atomic_t answer_bytes;
+/* Of what follows: ranks that are threads ask at once. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static double limit, grace, unit_cost, save_cost; /* limit: monotonic; 0 none */
 static char stop_path[4096];
 static double next_look; /* at the stop file: a file system far away is not asked between any two units */
@@ -66,7 +68,6 @@ void lwm_stop_hold(void)
 
 void lwm_stop_catch(bool second_reported)
 {
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* ranks that are threads install at once */
 	struct sigaction sa;
 	sigset_t set;
 
@@ -106,8 +107,6 @@ static void read_limit(double grace_seconds)
 
 void lwm_stop_install(double grace_seconds, const char *stop_file)
 {
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
 	lwm_stop_catch(false);
 	pthread_mutex_lock(&lock);
 	read_limit(grace_seconds);
@@ -119,8 +118,10 @@ void lwm_stop_install(double grace_seconds, const char *stop_file)
 
 void lwm_stop_cost(double unit_seconds, double save_seconds)
 {
+	pthread_mutex_lock(&lock);
 	unit_cost = unit_seconds;
 	save_cost = save_seconds;
+	pthread_mutex_unlock(&lock);
 }
 
 static bool out_of_time(void)
@@ -146,7 +147,8 @@ static bool stop_file_stands(void)
 	return stop_file_seen;
 }
 
-enum lwm_stop lwm_stop_wanted(void)
+/* Locked. */
+static enum lwm_stop find_wish(void)
 {
 	if (asked_twice) {
 		reason = "SIGINT";
@@ -171,7 +173,22 @@ enum lwm_stop lwm_stop_wanted(void)
 	return LWM_STOP_NO;
 }
 
+enum lwm_stop lwm_stop_wanted(void)
+{
+	enum lwm_stop wish;
+
+	pthread_mutex_lock(&lock);
+	wish = find_wish();
+	pthread_mutex_unlock(&lock);
+	return wish;
+}
+
 const char *lwm_stop_reason(void)
 {
-	return reason;
+	const char *why;
+
+	pthread_mutex_lock(&lock);
+	why = reason;
+	pthread_mutex_unlock(&lock);
+	return why;
 }
