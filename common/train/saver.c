@@ -13,6 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "common/base/clock.h"
 #include "common/base/json.h"
@@ -85,6 +88,29 @@ void lwm_saver_unreserve(struct lwm_saver *v)
 
 enum { PIECE = 1 << 20 }; /* values that a thread copies at a time */
 
+/* Past the caches, where that can be said: what nobody reads soon need not be read before it is overwritten, which is a third of
+ * the traffic. */
+static void copy_past_cache(float *to, const float *from, int64_t n)
+{
+	int64_t i = 0;
+#ifdef __SSE2__
+	while (i < n && ((uintptr_t)(to + i) & 15)) {
+		to[i] = from[i];
+		i++;
+	}
+	for (; i + 16 <= n; i += 16) {
+		__m128 a = _mm_loadu_ps(from + i), b = _mm_loadu_ps(from + i + 4);
+		__m128 c = _mm_loadu_ps(from + i + 8), d = _mm_loadu_ps(from + i + 12);
+		_mm_stream_ps(to + i, a);
+		_mm_stream_ps(to + i + 4, b);
+		_mm_stream_ps(to + i + 8, c);
+		_mm_stream_ps(to + i + 12, d);
+	}
+	_mm_sfence();
+#endif
+	memcpy(to + i, from + i, (size_t)(n - i) * sizeof *to);
+}
+
 struct copy {
 	const float *from;
 	float *to;
@@ -96,7 +122,7 @@ static int copy_piece(void *ctx, int64_t i, struct lwm_err *e)
 	const struct copy *c = ctx;
 	int64_t n = c->n - i * PIECE < PIECE ? c->n - i * PIECE : PIECE;
 	(void)e;
-	memcpy(c->to + i * PIECE, c->from + i * PIECE, (size_t)n * sizeof *c->to);
+	copy_past_cache(c->to + i * PIECE, c->from + i * PIECE, n);
 	return 0;
 }
 
