@@ -16,7 +16,8 @@
 #include "common/base/launch.h"
 #include "common/comm/comm_int.h"
 
-enum { FEW = 1 << 16 /* bytes for which the library's own all-to-all is faster */, MOST = 1 << 30, SMALL_PIECE = 4 << 20, PIECES = 128 };
+/* Bytes. FEW: the library's own all-to-all is faster. */
+enum { FEW = 1 << 16, MOST = 1 << 30, SMALL_PIECE = 4 << 20, PIECES = 128 };
 enum { TAG_EXCHANGE = 77, TAG_BESIDE };
 
 /* Requests under way together. A block is sent in up to PIECES pieces, and as much is received at once. */

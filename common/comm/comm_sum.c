@@ -19,8 +19,8 @@ static const float *slice_of(const struct lwm_comm *c, int r, const float *own, 
 	return r == c->rank ? own : got + r * n;
 }
 
-/* Sums the slices of all ranks, of n floats each, in rank order; out may be own. As little at a time as the first cache holds, so that
- * each slice is read once and the sum is written once. */
+/* Sums the slices of all ranks, of n floats each, in rank order; out may be own. As little at a time as the first cache holds, so
+ * that each slice is read once and the sum is written once. */
 static void sum_slices(const struct lwm_comm *c, float *out, const float *own, const float *got, int64_t n)
 {
 	enum { BLOCK = 2048 };
