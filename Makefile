@@ -80,7 +80,7 @@ KOBJ := $(KSRC:%.c=$B/%.o) $(foreach i,$(ISAS),$(KHOT:%.hot.c=$B/%.$i.o))
 LOBJ := $(LIBSRC:%.c=$B/%.o) $(LIBCXX:%.cc=$B/%.o)
 
 # ---- goals ----
-.PHONY: all deps deps-test have-deps found-deps have-deps-test demo test test-faults check bench plans install clean config FORCE
+.PHONY: all deps deps-test have-deps found-deps have-deps-test demo test test-faults check bench bench-1m plans install clean config FORCE
 again = --no-print-directory $(if $(DEPS_MISSING),,DEPS_KNOWN=1)
 all: have-deps
 	@$(MAKE) $(again) build
@@ -185,6 +185,9 @@ plans: all
 bench: all
 	@$(MAKE) $(again) $(BENCHES:%=$B/tests/bench/%)
 	@B=$(B) BIN=$(abspath $(BIN)) bash tests/bench/run.sh
+# a million tokens in one row: half an hour on two cores, 17 GiB
+bench-1m: all
+	@BIN=$(abspath $(BIN)) bash tests/bench/bench_1m.sh
 install: all
 	@bash tests/install.sh "$(DESTDIR)" "$(PREFIX)" "$(BIN)" "$(LIB)"
 clean:

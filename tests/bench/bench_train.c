@@ -1,6 +1,6 @@
 /* bench_train.c - one training step (forward, loss, backward, AdamW) of the 124m model against sgemm of the same run.
  *
- *	bench_train [ROWS [SEQ [STEPS [PRESET]]]]     rows of SEQ tokens; 4 1024 2 124m
+ *	bench_train [ROWS [SEQ [STEPS [PRESET [VOCAB]]]]]     rows of SEQ tokens; 4 1024 2 124m; 0: the preset's vocabulary
  *
  * GFLOP of a step: 6 * matmul weights * tokens + 6 * layers * rows * seq^2 * dim (causal half of attention); what is
  * computed a second time is not counted. One row with 1 thread, one with all, one with recomputation.
@@ -147,6 +147,7 @@ int main(int argc, char **argv)
 {
 	struct job j = { .rows = 4, .seq = 1024, .steps = 2 };
 	struct lwm_err e = { 0 };
+	int64_t vocab = 0;
 
 	if (argc > 1)
 		must(lwm_parse_int(argv[1], 1, 1 << 20, &j.rows, "ROWS", &e), &e);
@@ -155,6 +156,9 @@ int main(int argc, char **argv)
 	if (argc > 3)
 		must(lwm_parse_int(argv[3], 1, 1000, &j.steps, "STEPS", &e), &e);
 	must(lwm_llama_preset(&j.cfg, argc > 4 ? argv[4] : "124m", &e), &e);
+	if (argc > 5)
+		must(lwm_parse_int(argv[5], 0, 1 << 24, &vocab, "VOCAB", &e), &e);
+	j.cfg.vocab_text = vocab ? vocab : j.cfg.vocab_text;
 	printf("# %lld rows of %lld tokens, %.1f M weights in products\n", (long long)j.rows, (long long)j.seq,
 	       1e-6 * (double)lwm_llama_matmul(&j.cfg));
 	with_threads(&j, 0, false);

@@ -25,8 +25,10 @@ for source in tests/bench/*.c; do
 	"${launch[@]}" "$program" | tee -a "$lines"
 	[ "${PIPESTATUS[0]}" = 0 ] || { echo "# $program failed" >&2; bad=1; }
 done
-echo "# tests/bench/train.sh"
-tests/bench/train.sh | tee -a "$lines"
-[ "${PIPESTATUS[0]}" = 0 ] || { echo "# tests/bench/train.sh failed" >&2; bad=1; }
+for script in tests/bench/tool.sh tests/bench/train.sh; do
+	echo "# $script"
+	bash "$script" | tee -a "$lines"
+	[ "${PIPESTATUS[0]}" = 0 ] || { echo "# $script failed" >&2; bad=1; }
+done
 awk -f tests/bench/table.awk "$lines"
 exit "$bad"

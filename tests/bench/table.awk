@@ -11,7 +11,8 @@ function add(name, value, unit, must, goal) {
 		if (k) f[substr($i, 1, k - 1)] = substr($i, k + 1)
 	}
 	key = f["op"] "/" f["threads"]
-	if (f["op"] == "train") { train[f["threads"]] = f["of_sgemm"] ""; tok[f["threads"]] = f["tok_s"] "" }
+	if (f["op"] == "train" && !(f["threads"] in train)) { train[f["threads"]] = f["of_sgemm"] ""; tok[f["threads"]] = f["tok_s"] "" }
+	if (f["op"] == "tool_train") { tool = f["of_sgemm"] ""; toolbench = f["of_bench"] "" }
 	if (f["op"] ~ /^attn_both|^attn_fwd_bwd|^both$/ && f["T"] == 16384) { attn[f["threads"]] = f["of_sgemm"] ""; ams[f["threads"]] = f["ms"] "" }
 	if (f["op"] == "vqgan_encode") { enc[f["threads"]] = f["of_sgemm"] ""; fps[f["threads"]] = f["frames_s"] "" }
 	if (f["op"] == "vqgan_decode") dec[f["threads"]] = f["of_sgemm"] ""
@@ -38,6 +39,8 @@ function factor(a, b) { return a == "" || b == "" || b == 0 ? "" : sprintf("%.2f
 function saving(short, one) { return row_s[short] == "" || row_s[one] == "" ? "" : sprintf("%.3f", 1 - row_s[short] / row_s[one]) }
 END {
 	add("train 124M, B=4 T=1024, 2 threads", train[2], "of sgemm", 0.60, 0.80)
+	add("lwm-train-stage 124M, B=4 T=1024, --no-recompute", tool, "of sgemm", 0.60, 0.80)
+	add("same", toolbench, "of bench_train", "", 0.97)
 	add("attention fwd+bwd, 8x64, T=16384, 2 threads", attn[2], "of sgemm", 0.60, 0.80)
 	add("VQGAN encode 256x256, 2 threads", enc[2], "of sgemm", 0.75, 1.00)
 	add("VQGAN decode 256x256, 2 threads", dec[2], "of sgemm", "", "")
