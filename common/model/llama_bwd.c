@@ -118,7 +118,7 @@ static void input_backward(struct lwm_llama *m, int64_t l, const struct lwm_laye
 	}
 }
 
-static void layer_backward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
+void lwm_bwd_layer(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 {
 	struct lwm_norm_grads shared = { { &w->norm1, &w->norm2 }, &w->qkv };
 	struct lk_view dqkv;
@@ -136,7 +136,7 @@ static void layer_backward(struct lwm_llama *m, int64_t l, const struct lwm_laye
 }
 
 /* What the gradient of the first residual stream is to the rows that were looked up. */
-static void embed_backward(struct lwm_llama *m)
+void lwm_bwd_embed(struct lwm_llama *m)
 {
 	struct lwm_embed t = lwm_embed_acquire(m, LWM_GRADS);
 	const int32_t *ids = lwm_buf(m, LWM_BUF_IDS, 0);
@@ -150,17 +150,4 @@ static void embed_backward(struct lwm_llama *m)
 			LWM_K(m, lk_embed_bwd(m->dev, &t.table[v].g, ids + at, &dy, (int32_t)m->cut.first[v]));
 	}
 	lwm_embed_release(m, true);
-}
-
-void lwm_llama_backward(struct lwm_llama *m)
-{
-	for (int64_t l = m->cfg.layers - 1; l >= 0; l--) {
-		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS | LWM_GRADS);
-
-		lwm_offload_bwd_begin(m, l);
-		(m->plan.lean ? lwm_lean_backward : layer_backward)(m, l, &y);
-		lwm_layer_release(m, l, true);
-		lwm_offload_bwd_end(m, l);
-	}
-	embed_backward(m);
 }

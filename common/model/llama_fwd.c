@@ -29,7 +29,7 @@ static void embed_piece(struct lwm_llama *m, const struct lwm_embed *t, const in
 	lwm_tp_scatter(m, &own, p);
 }
 
-static void embed_tokens(struct lwm_llama *m)
+void lwm_fwd_embed(struct lwm_llama *m)
 {
 	struct lwm_embed t = lwm_embed_acquire(m, LWM_WEIGHTS);
 	int64_t step = lwm_piece_tokens(m);
@@ -117,7 +117,7 @@ void lwm_fwd_mlp(struct lwm_llama *m, int64_t l, const struct lwm_layer *w, enum
 	}
 }
 
-static void layer_forward(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
+void lwm_fwd_layer(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 {
 	bool kept = m->run.train && !m->run.recompute;
 	struct lk_view o = lk_view3(lwm_buf(m, LWM_BUF_O, l), m->dtype, m->n, m->cut.heads, m->cut.head_dim);
@@ -128,17 +128,4 @@ static void layer_forward(struct lwm_llama *m, int64_t l, const struct lwm_layer
 	lwm_fwd_attention(m, l, &m->cut, &o, lwm_buf(m, LWM_BUF_LSE, l));
 	lwm_fwd_mid(m, l, w, mid, copy);
 	lwm_fwd_mlp(m, l, w, mid, copy);
-}
-
-void lwm_llama_forward(struct lwm_llama *m)
-{
-	embed_tokens(m);
-	for (int64_t l = 0; l < m->cfg.layers; l++) {
-		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS);
-
-		lwm_offload_fwd_begin(m, l);
-		(m->plan.lean ? lwm_lean_forward : layer_forward)(m, l, &y);
-		lwm_layer_release(m, l, false);
-		lwm_offload_fwd_end(m, l);
-	}
 }

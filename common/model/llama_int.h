@@ -275,6 +275,11 @@ void lwm_shared_end(struct lwm_llama *m, const struct lwm_norm_grads *g);
 void lwm_tp_loss(struct lwm_llama *m);
 void lwm_tp_logit_rows(struct lwm_llama *m, enum lwm_modality head, const int32_t *rows, int64_t nrows, float *host_out);
 
+/* llama_fwd.c, llama_bwd.c: the first stream; a layer; the gradient of the embeddings */
+void lwm_fwd_embed(struct lwm_llama *m);
+void lwm_fwd_layer(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
+void lwm_bwd_layer(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);
+void lwm_bwd_embed(struct lwm_llama *m);
 /* llama_fwd.c, llama_bwd.c: what lean runs do too. Heads of `cut`; q, k, v in LWM_BUF_QKV (l). */
 void lwm_fwd_rotate(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *cut);
 void lwm_fwd_attention(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *cut, const struct lk_view *o, float *lse);

@@ -1,4 +1,5 @@
-/* llama_step.c - the frame of a step: what is checked before it, and how its ranks agree on what became of it. */
+/* llama_step.c - the frame of a step: what is checked before it, the order of its layers, and how its ranks agree on what became of
+ * it. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -104,6 +105,32 @@ int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct
 	if (m->cut.n > 1)
 		rc = lwm_agree(lwm_devcomm_comm(m->run.tp), rc, e);
 	return lwm_supply_agree(w, rc, e); /* those of a ring have agreed by now, those that exchange weights have not */
+}
+
+void lwm_llama_forward(struct lwm_llama *m)
+{
+	lwm_fwd_embed(m);
+	for (int64_t l = 0; l < m->cfg.layers; l++) {
+		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS);
+
+		lwm_offload_fwd_begin(m, l);
+		(m->plan.lean ? lwm_lean_forward : lwm_fwd_layer)(m, l, &y);
+		lwm_layer_release(m, l, false);
+		lwm_offload_fwd_end(m, l);
+	}
+}
+
+void lwm_llama_backward(struct lwm_llama *m)
+{
+	for (int64_t l = m->cfg.layers - 1; l >= 0; l--) {
+		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS | LWM_GRADS);
+
+		lwm_offload_bwd_begin(m, l);
+		(m->plan.lean ? lwm_lean_backward : lwm_bwd_layer)(m, l, &y);
+		lwm_layer_release(m, l, true);
+		lwm_offload_bwd_end(m, l);
+	}
+	lwm_bwd_embed(m);
 }
 
 /* What is waited for next must not wait for a rank that is gone. */
