@@ -12,7 +12,7 @@ struct lwm_llama_run {
 	bool offload;       /* and keep those in host memory but for the layers in work; needs recompute */
 	/* Training in little memory (lwm_llama_is_lean): needs recompute, and goes with neither offload nor tp nor an attention of
 	 * the caller's. Attention is computed for the heads in that many groups, one after the other, which divide heads and
-	 * kv_heads; 0, 1 = all at once. keep_bf16: what is kept of each layer is rounded to bf16, which shows in gradients alone. */
+	 * kv_heads; 0, 1 = all at once. keep_bf16: what is kept of a layer is rounded, which shows in gradients alone. */
 	int64_t head_groups;
 	bool keep_bf16;
 	int64_t mlp_chunk;  /* tokens per MLP piece (of all tp ranks, rounded to a multiple of those); 0 = default 4096 */
