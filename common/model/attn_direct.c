@@ -10,11 +10,11 @@
  *
  * Backward, the gradient of the rows used at step s goes home during step s + 1 and is added there, after those of the steps
  * before it: sums have the same order in each run. Buffers: grad[0] and grad[1] take turns in collecting and sending, grad[2]
- * receives, grad[3] is where rows are packed for sending; kv[] take turns as in attn_round.c. */
+ * receives, packed is where rows are packed for sending; kv[] take turns as in attn_round.c. */
 #include "common/comm/device.h"
 #include "common/model/attn_ring_int.h"
 
-enum { INCOMING = 2, PACKED = 3 };
+enum { INCOMING = 2 };
 
 int64_t lwm_ring_plan_direct(const struct lwm_ring *g)
 {
@@ -103,8 +103,8 @@ static int add_rows(struct lwm_ring *g, const struct lk_view *dk, int q, void *f
 static int start_rows(struct lwm_ring *g, const struct lk_view *k, int s, const struct trade *t, int *rc, struct lwm_err *e)
 {
 	if (t->out && !*rc)
-		*rc = pack_rows(g, k, t->to, g->grad[PACKED], e);
-	return start_trade(g, t, g->grad[PACKED], g->kv[(s + 1) % 2], (size_t)lwm_ring_row(g) * lk_dtype_size(k->dtype), rc, e);
+		*rc = pack_rows(g, k, t->to, g->packed, e);
+	return start_trade(g, t, g->packed, g->kv[(s + 1) % 2], (size_t)lwm_ring_row(g) * lk_dtype_size(k->dtype), rc, e);
 }
 
 int lwm_ring_direct_fwd(struct lwm_ring *g, const struct lwm_attn_qkv *x, int failed, struct lwm_err *e)

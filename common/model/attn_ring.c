@@ -29,6 +29,11 @@ static void part_bytes(const struct lwm_attn_ring_shape *s, int dtype, int64_t o
 	out[3] = s->train ? lwm_round64(4 * s->tokens * pair_row(s)) : 0;
 }
 
+static int grad_pieces(int ranks)
+{
+	return ranks == 2 ? LWM_RING_PAIR_BUFS : LWM_RING_GRAD_BUFS;
+}
+
 int64_t lwm_attn_ring_bytes(const struct lwm_attn_ring_shape *s, int dtype, int ranks)
 {
 	int64_t b[4];
@@ -36,7 +41,7 @@ int64_t lwm_attn_ring_bytes(const struct lwm_attn_ring_shape *s, int dtype, int 
 	if (ranks < 2)
 		return 0;
 	part_bytes(s, dtype, b);
-	return 2 * b[0] + b[1] + LWM_RING_KV_BUFS * b[2] + LWM_RING_GRAD_BUFS * b[3] + lwm_round64(4 * s->tokens);
+	return 2 * b[0] + b[1] + LWM_RING_KV_BUFS * b[2] + grad_pieces(ranks) * b[3] + lwm_round64(4 * s->tokens);
 }
 
 static int allocate_block(struct lwm_ring *g, struct lwm_err *e)
@@ -56,8 +61,10 @@ static int allocate_block(struct lwm_ring *g, struct lwm_err *e)
 	at += 2 * b[0] + b[1];
 	for (int i = 0; i < LWM_RING_KV_BUFS; i++, at += b[2])
 		g->kv[i] = at;
-	for (int i = 0; i < LWM_RING_GRAD_BUFS; i++, at += b[3])
-		g->grad[i] = at;
+	for (int i = 0; i < LWM_RING_GRAD_BUFS; i++)
+		g->grad[i] = at + (g->ranks == 2 ? i / 2 : i) * b[3];
+	at += grad_pieces(g->ranks) * b[3];
+	g->packed = g->ranks == 2 ? g->kv[0] : g->grad[3];
 	g->iota = (int32_t *)at;
 	host = malloc((size_t)t * sizeof *host);
 	if (!host)
@@ -208,6 +215,55 @@ int lwm_attn_ring_sends(const struct lwm_attn_ring_shape *s, int dtype, int rank
 		rows = g.direct ? lwm_ring_plan_direct(&g) : lwm_ring_plan_round(&g);
 		sends[0] = rows * pair_row(s) * (int64_t)lk_dtype_size(dtype);
 		sends[1] = sends[0] + rows * pair_row(s) * 4;
+	}
+	lwm_route_release(&g.route);
+	free(g.last);
+	return rc;
+}
+
+/* Bytes of travelling rows that come to lie in the buffers of rank r: the buffers fill from their beginning. */
+static int64_t filled_direct(const struct lwm_ring *g, int r, int64_t kv_row, int64_t grad_row)
+{
+	int64_t kv[2] = { 0 }, part[2] = { 0 }, out = 0;
+
+	for (int s = 1; s < g->ranks; s++) {
+		int64_t in = lwm_route_seen(&g->route, r, lwm_ring_held(g, r, s));
+		int64_t leaves = lwm_route_seen(&g->route, lwm_ring_held(g, r, -s), r);
+
+		kv[s % 2] = in > kv[s % 2] ? in : kv[s % 2];
+		part[(s - 1) % 2] = in > part[(s - 1) % 2] ? in : part[(s - 1) % 2];
+		out = leaves > out ? leaves : out;
+	}
+	return (kv[0] + kv[1] + out) * kv_row + (part[0] + part[1] + out) * grad_row;
+}
+
+static int64_t filled_round(const struct lwm_ring *g, int64_t kv_row, int64_t grad_row)
+{
+	int grads = g->steps < 2 ? 0 : g->steps == 2 || g->ranks == 2 ? LWM_RING_PAIR_BUFS : LWM_RING_GRAD_BUFS;
+
+	return g->n * ((g->steps < 2 ? 0 : LWM_RING_KV_BUFS) * kv_row + grads * grad_row);
+}
+
+int lwm_attn_ring_fills(const struct lwm_attn_ring_shape *s, int dtype, int ranks, int64_t n, const int32_t *pos,
+			const int32_t *seg, int64_t *bytes, struct lwm_err *e)
+{
+	struct lwm_ring g = { .s = *s, .ranks = ranks, .n = n };
+	int64_t b[4], kv_row = pair_row(s) * (int64_t)lk_dtype_size(dtype), grad_row = s->train ? pair_row(s) * 4 : 0;
+	int rc;
+
+	*bytes = 0;
+	g.last = calloc((size_t)ranks, sizeof *g.last);
+	rc = g.last ? lwm_route_make(&g.route, ranks, 0, n, pos, seg, n, s->causal, e) :
+		      lwm_fail(e, LWM_EMEMORY, "no memory for a ring of %d ranks", ranks);
+	if (rc == 0) {
+		choose_way(&g);
+		for (int r = 0; r < ranks; r++) {
+			int64_t x = g.direct ? filled_direct(&g, r, kv_row, grad_row) : filled_round(&g, kv_row, grad_row);
+
+			*bytes = x > *bytes ? x : *bytes;
+		}
+		part_bytes(s, dtype, b);
+		*bytes += (g.steps > 1 ? 2 * b[0] + b[1] : 0) + lwm_round64(4 * s->tokens);
 	}
 	lwm_route_release(&g.route);
 	free(g.last);

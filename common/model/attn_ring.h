@@ -31,6 +31,10 @@ int64_t lwm_attn_ring_bytes(const struct lwm_attn_ring_shape *s, int dtype, int 
  * sends[1] backward. pos, seg (ranks, n) in rank order. By the route that begin makes and the way it chooses. -LWM_EMEMORY. */
 int lwm_attn_ring_sends(const struct lwm_attn_ring_shape *s, int dtype, int ranks, int64_t n, const int32_t *pos,
 			const int32_t *seg, int64_t sends[2], struct lwm_err *e);
+/* Local, for plans, likewise. Of the bytes that lwm_attn_ring_new takes those that such a batch writes to, on the rank that
+ * writes to most: on a host the rest of them is never touched and lies in no memory. */
+int lwm_attn_ring_fills(const struct lwm_attn_ring_shape *s, int dtype, int ranks, int64_t n, const int32_t *pos,
+			const int32_t *seg, int64_t *bytes, struct lwm_err *e);
 /* Local. dev and around are borrowed; around NULL = alone. */
 int lwm_attn_ring_new(struct lwm_attn **out, struct lk_dev *dev, struct lwm_devcomm *around, const struct lwm_attn_ring_shape *s,
 		      struct lwm_err *e);

@@ -6,7 +6,8 @@
 #include "common/model/attn_ring.h"
 #include "common/model/attn_route.h"
 
-enum { LWM_RING_KV_BUFS = 2, LWM_RING_GRAD_BUFS = 4 };
+/* Pieces of memory; between two ranks no gradient is passed on, so that two stand for four. */
+enum { LWM_RING_KV_BUFS = 2, LWM_RING_GRAD_BUFS = 4, LWM_RING_PAIR_BUFS = 2 };
 
 struct lwm_ring {
 	struct lwm_attn base;
@@ -24,7 +25,8 @@ struct lwm_ring {
 	int steps;           /* 1 + the greatest of them; 1: nobody needs another's rows */
 	void *block;         /* device memory of all that follows */
 	struct lk_attn_state st;
-	void *kv[LWM_RING_KV_BUFS], *grad[LWM_RING_GRAD_BUFS]; /* what travels */
+	void *kv[LWM_RING_KV_BUFS], *grad[LWM_RING_GRAD_BUFS]; /* what travels; of two ranks grad[1] is [0], grad[2] is [3] */
+	void *packed;                                          /* direct: rows that leave */
 	int32_t *iota;                                         /* 0, 1, ... s.tokens - 1 */
 };
 

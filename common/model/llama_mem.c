@@ -285,6 +285,15 @@ int lwm_llama_ring_sends(const struct lwm_llama_cfg *c, const struct lwm_llama_r
 	return 0;
 }
 
+int lwm_llama_ring_fills(const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int ring_size, int tp,
+			 const int32_t *pos, const int32_t *seg, int64_t *bytes, struct lwm_err *e)
+{
+	struct lwm_llama_cut cut = lwm_llama_cut_of(c, 0, tp);
+	struct lwm_attn_ring_shape s = lwm_ring_shape(&cut, run);
+
+	return lwm_attn_ring_fills(&s, dtype, ring_size, run->tokens, pos, seg, bytes, e);
+}
+
 /* bf16 weights have fp32 ones beside them; gradient and two moments are fp32. */
 static bool row_fits(struct lk_dev *dev, const struct lwm_llama_cfg *c, const struct lwm_llama_run *run, int dtype, int64_t tokens,
 		 int64_t bytes, int64_t host_bytes)

@@ -56,6 +56,10 @@ int64_t lwm_llama_arrays(const struct lwm_llama_run *run, int ring_size);
 int lwm_llama_ring_sends(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype, int ring_size, int tp,
 			 const int32_t *pos, const int32_t *seg, double *bytes, struct lwm_err *e);
 
+/* Local, for plans, likewise: of lwm_llama_memory's ring bytes those that such a batch writes to (attn_ring.h). */
+int lwm_llama_ring_fills(const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype, int ring_size, int tp,
+			 const int32_t *pos, const int32_t *seg, int64_t *bytes, struct lwm_err *e);
+
 /* Local. The most tokens of one row for which weights, gradients, optimizer state and activations of one rank fit into `bytes`
  * of device memory (and `host_bytes` of host memory); 0: none. dev: with what it takes for itself; NULL: without. */
 int64_t lwm_llama_longest(struct lk_dev *dev, const struct lwm_llama_cfg *cfg, const struct lwm_llama_run *run, int dtype,
