@@ -99,6 +99,13 @@ int64_t lwm_fsdp_bytes(const struct lwm_tensors *t, const struct lwm_cut *c, int
 	return weights * z.weights + gradients * (z.gradient + z.arriving) + z.all;
 }
 
+int64_t lwm_fsdp_unfilled(const struct lwm_tensors *t, const struct lwm_cut *c, const struct lwm_fsdp_how *how)
+{
+	int64_t left = lwm_cut_largest(c) - c->group[0].slice * c->shards;
+
+	return !is_tied(t) || how->whole ? 0 : left * 4 + (how->chain ? 0 : left / c->shards * 4);
+}
+
 /* ---- exchanges ---- */
 
 /* The first failure stays, but for a lost rank, which outweighs all. */

@@ -40,6 +40,9 @@ struct lwm_fsdp;
 int64_t lwm_fsdp_bytes(const struct lwm_tensors *t, const struct lwm_cut *cut, int dtype, const struct lwm_fsdp_how *how);
 /* Local. Those of them that are slots of weights; the rest is of gradients. */
 int64_t lwm_fsdp_gathered(const struct lwm_tensors *t, const struct lwm_cut *cut, int dtype, const struct lwm_fsdp_how *how);
+/* Pure. Of all of them those that no step writes to, and that on a host lie in no memory: the gradient of embeddings that are the
+ * head too has a slot of the largest group. */
+int64_t lwm_fsdp_unfilled(const struct lwm_tensors *t, const struct lwm_cut *c, const struct lwm_fsdp_how *how);
 /* Local. own: the compute weights of the cut's local vector, in dtype; grad: fp32, likewise, summed gradients are added to it. Both
  * and the group list of the cut are borrowed, as is `ranks`: the shards, in the order of the cut. */
 int lwm_fsdp_new(struct lwm_fsdp **out, struct lk_dev *dev, int dtype, const struct lwm_tensors *t, const struct lwm_cut *cut,

@@ -61,5 +61,7 @@ double lwm_nt_most_flops(const struct lwm_nt *t);
 /* ---- next_token_plan.c: of struct lwm_objective_type ---- */
 
 int lwm_nt_work(struct lwm_objective *o, struct lwm_step_work *w, struct lwm_err *e);
+/* Of base.ring_bytes those that a microbatch of documents as planned (stage->plan_document) writes to. */
+int lwm_nt_ring_fills(struct lwm_nt *t, int64_t *bytes, struct lwm_err *e);
 
 #endif

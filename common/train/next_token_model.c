@@ -150,7 +150,7 @@ static int64_t batch_bytes(const struct lwm_nt *t)
 }
 
 /* What else a rank takes, and the longest row: on a host, beside the program itself, and with nowhere else to put activations. */
-static void size_plan(struct lwm_nt *t, const struct lwm_llama_run *how, int64_t room)
+static int size_plan(struct lwm_nt *t, const struct lwm_llama_run *how, int64_t room, struct lwm_err *e)
 {
 	const struct lwm_stage *s = t->base.stage;
 	bool host = lk_dev_is_host(t->base.dev) && !s->plan_gib;
@@ -166,11 +166,12 @@ static void size_plan(struct lwm_nt *t, const struct lwm_llama_run *how, int64_t
 	run.offload = false;
 	t->base.longest = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
 	if (host)
-		return;
+		return sp > 1 ? lwm_nt_ring_fills(t, &t->base.ring_fills, e) : 0;
 	run.offload = run.recompute && !lwm_llama_is_lean(&run, t->base.dtype);
 	t->base.longest_offload = lwm_llama_longest(dev, &t->cfg, &run, t->base.dtype, room, INT64_MAX);
 	run.tokens = t->base.longest_offload;
 	t->base.longest_host_bytes = run.tokens ? lwm_llama_memory(&t->cfg, &run, t->base.dtype, 1, 1).host : 0;
+	return 0;
 }
 
 /* What activations take, and whether they go to the host. auto: where they do not fit beside weights and optimizer state; never
@@ -194,9 +195,7 @@ int lwm_nt_place(struct lwm_nt *t, struct lwm_err *e)
 	run.offload = t->offload;
 	need = lwm_llama_memory(&t->cfg, &run, t->base.dtype, sp, m->dim[LWM_TP]);
 	t->base.memory_bytes = need.total;
-	t->base.ring_bytes = need.ring;
+	t->base.ring_bytes = t->base.ring_fills = need.ring;
 	t->base.host_bytes = need.host;
-	if (s->planning)
-		size_plan(t, &run, room);
-	return 0;
+	return s->planning ? size_plan(t, &run, room, e) : 0;
 }

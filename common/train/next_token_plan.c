@@ -1,5 +1,6 @@
 /* The objective next-token: what a step costs, for plans. The formulas of what is sent are those of README.md here and of
- * common/model/README.md; rows are taken for one document each, which is the most that a step can cost. */
+ * common/model/README.md; rows are taken for one document each, or for documents of --plan-document tokens. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "common/train/next_token_int.h"
@@ -8,10 +9,17 @@
  * residual stream; of the MLP gate, up and their product. A backward pass takes twice that. */
 enum { MOVED_WIDTH = 14, MOVED_FFN = 3, MOVED_HEAD = 6 };
 
-/* Positions and segments of the whole microbatch, each row a document, dealt to the ring: in t->ring_pos and ring_seg. */
+static int64_t document_of(const struct lwm_nt *t)
+{
+	int64_t said = t->base.stage->plan_document, seq = t->set->seq_length;
+
+	return said > 0 && said < seq ? said : seq;
+}
+
+/* Positions and segments of the whole microbatch, documents end to end, dealt to the ring: in t->ring_pos and ring_seg. */
 static int deal_rows(struct lwm_nt *t, struct lwm_err *e)
 {
-	int64_t rows = t->cut.micro_rows, seq = t->set->seq_length, all = rows * seq;
+	int64_t rows = t->cut.micro_rows, seq = t->set->seq_length, all = rows * seq, doc = document_of(t);
 	struct lwm_batch b = { .rows = rows, .seq = seq };
 	int rc = 0;
 
@@ -24,8 +32,8 @@ static int deal_rows(struct lwm_nt *t, struct lwm_err *e)
 	if (!t->ring_seg || !t->ring_pos || !b.segments || !b.positions)
 		rc = lwm_fail_memory(e, "the rows of a plan");
 	for (int64_t i = 0; rc == 0 && i < all; i++) {
-		b.segments[i] = (int32_t)(i / seq);
-		b.positions[i] = (int32_t)(i % seq);
+		b.segments[i] = (int32_t)(i / seq * ((seq + doc - 1) / doc) + i % seq / doc);
+		b.positions[i] = (int32_t)(i % seq % doc);
 	}
 	if (rc == 0)
 		rc = lwm_ring_deal_make(&t->deal, (enum lwm_ring_layout)t->set->ring_layout, rows, seq, b.segments,
@@ -51,6 +59,29 @@ static int ring_work(struct lwm_nt *t, const struct lwm_llama_run *run, struct l
 	w->ring = (double)t->base.passes * (bytes / sp + (sp - 1) * 32.0);
 	w->ring_calls = (double)t->base.passes * (double)t->cfg.layers * 3 * (sp - 1);
 	return 0;
+}
+
+int lwm_nt_ring_fills(struct lwm_nt *t, int64_t *bytes, struct lwm_err *e)
+{
+	struct lwm_llama_run run = lwm_nt_run(t);
+
+	int rc = deal_rows(t, e);
+
+	if (rc == 0)
+		rc = lwm_llama_ring_fills(&t->cfg, &run, t->base.dtype, t->base.mesh->dim[LWM_SP], t->base.mesh->dim[LWM_TP],
+					  t->ring_pos, t->ring_seg, bytes, e);
+	free(t->ring_seg); /* this process's size is part of a plan */
+	free(t->ring_pos);
+	t->ring_seg = t->ring_pos = NULL;
+	return rc;
+}
+
+/* Pairs of tokens of a row that see each other. */
+static double pairs_of_row(const struct lwm_nt *t)
+{
+	double doc = (double)document_of(t), seq = (double)t->set->seq_length, whole = floor(seq / doc), rest = seq - whole * doc;
+
+	return (whole * doc * (doc + 1) + rest * (rest + 1)) / 2;
 }
 
 /* README.md, "Ranks that share the model", with all targets in one table. */
@@ -81,7 +112,7 @@ int lwm_nt_work(struct lwm_objective *o, struct lwm_step_work *w, struct lwm_err
 	double width = d / tp, kv = (double)c->kv_heads < tp ? e1 : (double)c->kv_heads * e1 / tp;
 	double layer = d * (2 * width + 2 * kv) + 3 * d * ffn, again = run.recompute ? layer - d * ffn : 0;
 	double vocab = (double)(c->vision_rows > c->vocab_text ? c->vision_rows : c->vocab_text) / tp;
-	double seq = (double)t->set->seq_length, pairs = tokens * (seq + 1) / 2; /* a rank of a ring has its share of all pairs */
+	double pairs = tokens * pairs_of_row(t) / (double)t->set->seq_length; /* a rank of a ring has its share of all */
 
 	*w = (struct lwm_step_work){ .products = tokens * (l * (6 * layer + 2 * again) + 6 * d * vocab),
 				     .attention = 14 * l * width * pairs,

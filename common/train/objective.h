@@ -26,7 +26,8 @@
 enum { LWM_SUMS = 16 };
 
 struct lwm_objective;
-/* What one rank computes and sends in a step whose rows are one document each; weights and gradients are not among it. */
+/* What one rank computes and sends in a step of documents as planned (stage->plan_document); weights and gradients are not
+ * among it. */
 struct lwm_step_work {
 	double products, attention; /* FLOPs, what is computed again too; of attention as rates.h counts */
 	double moved;               /* bytes of memory that everything else reads and writes: an estimate */
@@ -101,6 +102,7 @@ struct lwm_objective {
 	double most_flops;       /* of a step as type->flops counts them, if each row were one document; 0: not known */
 	int64_t memory_bytes;    /* activations on this rank, with what follows */
 	int64_t ring_bytes;      /* of them, what travels in a ring */
+	int64_t ring_fills;      /* planning: of these what rows as planned for write to; on a host the rest lies in no memory */
 	int64_t exchange_bytes;  /* planning, of array_bytes: work space of ranks that share the model */
 	/* planning: what the device takes for itself in a step, 0: it does not say; host arrays (batches on their way, frames) */
 	int64_t own_bytes, array_bytes;

@@ -43,21 +43,32 @@ struct lwm_plan {
 	int64_t bytes[LWM_PLAN_ALL], per_rank;
 	int64_t copy_host;         /* the copy where it is beside a GPU, pinned */
 	bool waits;                /* --save-behind auto, and there is no room for the copy */
-	int64_t device_free;       /* for all of these */
+	int64_t device_free;       /* for all of these: of a host the rank's share */
 	int64_t checkpoint, space; /* of one; free at the output, -1 unknown */
 	int64_t saves;             /* checkpoints of the stage */
 	double tokens;             /* units of all steps */
 	struct lwm_step_work work; /* zero where the objective does not say */
 	struct lwm_plan_sent sent[LWM_WAYS];
 	struct lwm_plan_time time;
-	char verdict[160];
+	char verdict[192];
 	int code;                  /* of the verdict; 0: it fits */
 };
+
+/* Pure. */
+static inline int lwm_plan_ranks(const struct lwm_plan *p)
+{
+	return lwm_mesh_ranks(&p->mesh, LWM_GRAD) * p->mesh.dim[LWM_TP];
+}
 
 /* ---- plan_make.c ---- */
 
 /* Fills *p for an objective that is open for planning (its mesh is p->mesh). program: bytes of a process that has begun. */
 int lwm_plan_make(struct lwm_plan *p, const struct lwm_stage *s, struct lwm_objective *o, int64_t program, struct lwm_err *e);
+
+/* A configuration should leave one part in so many of a device's memory: what a plan may be wrong by, and what allocators, NCCL and
+ * other programs take. What leaves less fits barely, and is not suggested. */
+enum { LWM_PLAN_MARGIN = 20 };
+bool lwm_plan_is_safe(const struct lwm_plan *p); /* pure */
 
 /* Pure. Verdict and code. complete: no input is missing. */
 void lwm_plan_judge(struct lwm_plan *p, const struct lwm_stage *s, bool complete);

@@ -25,7 +25,7 @@ struct search {
 	int64_t program;
 	struct choice best[BEST];
 	int n;                      /* of them */
-	int tried, refused, small;  /* meshes and ways; that a run would refuse; that do not fit */
+	int tried, refused, small;  /* meshes and ways; that a run would refuse; that do not fit with the margin */
 };
 
 /* Faster; as fast and smaller. */
@@ -63,7 +63,7 @@ static int try_way(struct search *x, const struct lwm_stage *s, const char *way,
 		goto out; /* to the memory that it comes from */
 	LWM_GO(lwm_plan_make(&p, s, o, x->program, e));
 	x->tried++;
-	if (p.per_rank > p.device_free) {
+	if (!lwm_plan_is_safe(&p)) {
 		x->small++;
 		goto out;
 	}
@@ -127,7 +127,7 @@ static void tell_choices(struct lwm_str *out, const struct search *x, const char
 {
 	char grid[LWM_MESH_TEXT], a[32];
 
-	lwm_str_printf(out, "suggestions    %d meshes and ways planned, %d of them do not fit; %d would be refused\n", x->tried, x->small,
+	lwm_str_printf(out, "suggestions    %d meshes and ways planned, %d of them do not fit or barely; %d would be refused\n", x->tried, x->small,
 		       x->refused);
 	for (int i = 0; i < x->n; i++) {
 		const struct choice *c = &x->best[i];

@@ -84,7 +84,7 @@ static void tell_sent(struct lwm_str *out, const struct lwm_plan *p)
 static void tell_time(struct lwm_str *out, const struct lwm_plan *p, const struct lwm_stage *s, const struct lwm_objective *o)
 {
 	const struct lwm_plan_time *t = &p->time;
-	int ranks = lwm_mesh_ranks(&p->mesh, LWM_GRAD) * p->mesh.dim[LWM_TP];
+	int ranks = lwm_plan_ranks(p);
 	double hours = t->step * (double)s->steps / 3600;
 
 	if (!(t->step > 0))
@@ -123,8 +123,9 @@ void lwm_plan_text(struct lwm_str *out, const struct lwm_plan *p, const struct l
 	lwm_str_printf(out, "mesh           %s\n", lwm_mesh_words(p->mesh.dim, true, grid));
 	tell_memory(out, p, o);
 	tell_longest(out, o);
-	lwm_str_printf(out, "device         %s, %s free\n", s->plan_gib ? "a GPU that is not here" : lk_dev_name(o->dev),
-		       lwm_bytes_text((double)p->device_free, a, sizeof a));
+	lwm_str_printf(out, "device         %s, %s free%s\n", s->plan_gib ? "a GPU that is not here" : lk_dev_name(o->dev),
+		       lwm_bytes_text((double)p->device_free, a, sizeof a),
+		       lk_dev_is_host(o->dev) && !s->plan_gib ? " for each rank" : "");
 	tell_checkpoints(out, p, s);
 	tell_work(out, p, s, o);
 	tell_sent(out, p);
@@ -161,7 +162,7 @@ static void add_sent(struct lwm_str *out, const struct lwm_plan *p)
 static void add_time(struct lwm_str *out, const struct lwm_plan *p, const struct lwm_stage *s)
 {
 	const struct lwm_plan_time *t = &p->time;
-	int ranks = lwm_mesh_ranks(&p->mesh, LWM_GRAD) * p->mesh.dim[LWM_TP];
+	int ranks = lwm_plan_ranks(p);
 
 	if (!(t->step > 0))
 		return;

@@ -60,24 +60,64 @@ bool lwm_rates_known(const struct lwm_rates *r)
 /* ---- measuring ---- */
 
 enum { TOKENS = 1024, HEADS = 4, HEAD_DIM = 64, VECTOR = 8 << 20 /* floats */, SENT = 2 << 20 /* floats of a rank */, TIMES = 3,
-       SMALL = 50 };
+       SMALL = 50, SIDE = 512 };
+static const double WINDOW = 0.25; /* seconds of each measurement */
 
-/* The fastest of a few, in seconds. */
+/* Seconds of one call, the mean of all within the window: ranks that share cores run at the same time, and each has its share of
+ * them over such a while, where a single call may have a core to itself. */
 typedef int timed_fn(void *arg, struct lwm_err *e);
 
-static int time_fastest(struct lk_dev *dev, timed_fn *fn, void *arg, double *seconds, struct lwm_err *e)
+static int time_mean(struct lk_dev *dev, timed_fn *fn, void *arg, double *seconds, struct lwm_err *e)
 {
-	*seconds = 0;
-	for (int i = 0; i <= TIMES; i++) { /* the first one sets things up */
-		LWM_TRY(lwm_dev_check(dev, lk_sync(dev), e));
-		double t0 = lwm_now(), t;
+	int n = 0;
+	double t0;
+
+	LWM_TRY(fn(arg, e)); /* sets things up */
+	LWM_TRY(lwm_dev_check(dev, lk_sync(dev), e));
+	for (t0 = lwm_now(); n == 0 || lwm_now() - t0 < WINDOW; n++) {
 		LWM_TRY(fn(arg, e));
 		LWM_TRY(lwm_dev_check(dev, lk_sync(dev), e));
-		t = lwm_now() - t0;
-		if (i == 1 || (i > 1 && t < *seconds))
-			*seconds = t;
 	}
+	*seconds = (lwm_now() - t0) / n;
 	return 0;
+}
+
+struct product {
+	struct lk_dev *dev;
+	struct lk_view x, w, y;
+};
+
+static int multiply_once(void *arg, struct lwm_err *e)
+{
+	struct product *p = arg;
+
+	return lwm_dev_check(p->dev, lk_matmul(p->dev, &p->y, &p->x, &p->w, LK_TB, 1.0f), e);
+}
+
+/* On a host. A GPU is its rank's own, and its clock depends on the numbers: lwm_peak_measure. */
+static int measure_products(struct lk_dev *dev, double *tflops, struct lwm_err *e)
+{
+	struct product p = { .dev = dev };
+	size_t n = (size_t)SIDE * SIDE;
+	void *block;
+	double t = 0;
+	int rc;
+
+	if (!lk_dev_is_host(dev)) {
+		LWM_TRY(lwm_peak_measure(dev, NULL, 0, tflops, e));
+		*tflops /= 1e12;
+		return 0;
+	}
+	LWM_TRY(lwm_dev_check(dev, lk_mem_alloc(dev, 3 * n * sizeof(float), &block), e));
+	p.x = lk_view2(block, LK_F32, SIDE, SIDE);
+	p.w = lk_view2((float *)block + n, LK_F32, SIDE, SIDE);
+	p.y = lk_view2((float *)block + 2 * n, LK_F32, SIDE, SIDE);
+	rc = lwm_dev_check(dev, lk_zero(dev, block, 3 * n * sizeof(float)), e);
+	if (rc == 0)
+		rc = time_mean(dev, multiply_once, &p, &t, e);
+	lk_mem_free(dev, block);
+	*tflops = t > 0 ? 2.0 * (double)n * SIDE / t / 1e12 : 0;
+	return rc;
 }
 
 struct attention {
@@ -127,7 +167,7 @@ static int measure_attention(struct lk_dev *dev, double *tflops, struct lwm_err 
 	x.a.qs = x.a.ks = seq;
 	x.a.scale = 0.125f;
 	x.a.causal = 1;
-	LWM_GO(time_fastest(dev, attend_once, &x, &t, e));
+	LWM_GO(time_mean(dev, attend_once, &x, &t, e));
 	*tflops = 14.0 * HEADS * HEAD_DIM * TOKENS * (TOKENS + 1) / 2 / t / 1e12;
 out:
 	lk_mem_free(dev, block);
@@ -160,7 +200,7 @@ static int measure_memory(struct lk_dev *dev, double *gbs, struct lwm_err *e)
 	v.x = lk_view1((float *)block + VECTOR, LK_F32, VECTOR);
 	rc = lwm_dev_check(dev, lk_zero(dev, block, (size_t)VECTOR * 8), e);
 	if (rc == 0)
-		rc = time_fastest(dev, add_vectors, &v, &t, e);
+		rc = time_mean(dev, add_vectors, &v, &t, e);
 	lk_mem_free(dev, block);
 	*gbs = t > 0 ? 12.0 * VECTOR / t / 1e9 : 0;
 	return rc;
@@ -205,13 +245,15 @@ static int measure_links(struct lwm_comm *world, double *gbs, double *latency, s
 	return rc;
 }
 
-/* On this rank alone, at the same time as on all others. */
-static int measure_device(struct lwm_rates *m, struct lk_dev *dev, struct lwm_err *e)
+/* On this rank alone, each rate at the same time as on all others. */
+static int measure_device(struct lwm_rates *m, struct lk_dev *dev, struct lwm_comm *world, struct lwm_err *e)
 {
-	LWM_TRY(lwm_peak_measure(dev, NULL, 0, &m->products, e));
-	m->products /= 1e12;
-	LWM_TRY(measure_attention(dev, &m->attention, e));
-	return measure_memory(dev, &m->memory, e);
+	LWM_TRY(lwm_comm_barrier(world, e));
+	LWM_TRY(lwm_agree(world, measure_products(dev, &m->products, e), e));
+	LWM_TRY(lwm_comm_barrier(world, e));
+	LWM_TRY(lwm_agree(world, measure_attention(dev, &m->attention, e), e));
+	LWM_TRY(lwm_comm_barrier(world, e));
+	return lwm_agree(world, measure_memory(dev, &m->memory, e), e);
 }
 
 int lwm_rates_measure(struct lwm_rates *r, struct lk_dev *dev, struct lwm_comm *world, struct lwm_err *e)
@@ -220,8 +262,7 @@ int lwm_rates_measure(struct lwm_rates *r, struct lk_dev *dev, struct lwm_comm *
 	double *value[] = { &m.products, &m.attention, &m.memory, &m.node, &m.latency };
 	int64_t slowness[5];
 
-	LWM_TRY(lwm_comm_barrier(world, e));
-	LWM_TRY(lwm_agree(world, measure_device(&m, dev, e), e));
+	LWM_TRY(measure_device(&m, dev, world, e));
 	m.node = 1000; /* alone: nothing is sent */
 	if (lwm_comm_size(world) > 1)
 		LWM_TRY(measure_links(world, &m.node, &m.latency, e));

@@ -31,9 +31,10 @@ struct lwm_rates lwm_rates_of(const struct lwm_rates *said, int gpu);
 /* Pure. Enough to tell the time of a step? */
 bool lwm_rates_known(const struct lwm_rates *r);
 
-/* COLLECTIVE over world; about a second. Fills what is 0 in *r by measuring on all ranks at once: a product, attention forward and
- * backward, a sum of vectors, an all-gather and a scattered sum of 8 MiB a rank, the smallest all-gather. All get those of the
- * slowest rank. Links of one node alone are measured (node; net where ranks are on several), host and disk are not. */
+/* COLLECTIVE over world; about a second. Fills what is 0 in *r by measuring on all ranks at once: products, attention forward and
+ * backward, sums of vectors, each over and over for a quarter of a second, since ranks of a host share its cores (of a GPU's
+ * products the fastest); an all-gather and a scattered sum of 8 MiB a rank, the smallest all-gather. All get those of the slowest
+ * rank. Links of one node alone are measured (node; net where ranks are on several), host and disk are not. */
 int lwm_rates_measure(struct lwm_rates *r, struct lk_dev *dev, struct lwm_comm *world, struct lwm_err *e);
 
 #endif

@@ -89,6 +89,7 @@ struct lwm_stage {
 	bool planning;          /* only sizes are wanted: data may be missing */
 	int64_t plan_ranks;     /* that the program plans and checks for */
 	int64_t plan_gib;       /* planning for a GPU (bf16) of so much memory; 0: for the device at hand */
+	int64_t plan_document;  /* tokens of a document in the rows that are planned for; 0: a row is one */
 	int plan_gpu;           /* one of lwm_gpu_names: its memory and rates, where plan_gib and rates say nothing else */
 	struct lwm_rates rates; /* that plans tell the time of a step by */
 	bool suggest;           /* a plan names the best meshes too */

@@ -49,6 +49,8 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 
 	if (c->shards > 1) {
 		int64_t slots = lwm_fsdp_bytes(&o->local, c, o->dtype, &how);
+		if (dev && lk_dev_is_host(dev))
+			slots -= lwm_fsdp_unfilled(&o->local, c, &how);
 		y.gathered = lwm_fsdp_gathered(&o->local, c, o->dtype, &how);
 		y.gradients += (dev ? lk_mem_own(dev, slots) : slots) - y.gathered;
 		y.work += lwm_comm_work(sums_canonically(o) ? c->shards * c->replicas : c->shards, lwm_cut_largest(c));
@@ -78,14 +80,15 @@ static int64_t count_gathers(const struct lwm_cut *c, int64_t g, int64_t ahead, 
 	return 2 * m - (g >= c->n - 1 - ahead ? m : 0) - (g <= ahead ? m - 1 : 0);
 }
 
-/* Gradients of m microbatches where each is added up by itself, over all ranks: (n - 1) 4 m bytes of each part of a group. */
+/* Of m microbatches where each is added up by itself, over all ranks: (n - 1) 4 m bytes of each part of a group, and the sums of
+ * losses. */
 static double chained_bytes(const struct lwm_cut *c, int64_t m)
 {
 	int64_t parts = 0, n = (int64_t)c->shards * c->replicas;
 
 	for (int64_t g = 0; g < c->n; g++)
 		parts += (c->group[g].slice + c->replicas - 1) / c->replicas;
-	return 4.0 * (double)((n - 1) * m * (c->shards > 1 ? parts : c->count));
+	return (double)((n - 1) * m * (4 * (c->shards > 1 ? parts : c->count) + LWM_SUMS * (int64_t)sizeof(double)));
 }
 
 struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const struct lwm_cut *c)

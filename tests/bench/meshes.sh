@@ -15,13 +15,23 @@ ranks=${1:-8} steps=${2:-6} rounds=${3:-2}
 shift $(($# < 3 ? $# : 3))
 [ $# -gt 0 ] || set -- --dim 256 --ffn 704 --layers 4 --heads 8
 seq=${SEQ:-1024}
-dir=$(mktemp -d) || exit 70
-trap 'rm -rf "$dir"' EXIT
+if [ -n "${DIR:-}" ]; then
+	dir=$DIR
+	mkdir -p "$dir" || exit 70
+else
+	dir=$(mktemp -d) || exit 70
+	trap 'rm -rf "$dir"' EXIT
+fi
+touch "$dir/measured"
 
-awk 'BEGIN { srand(1); for (i = 0; i < 20000; i++) printf "word%d%s", rand() * 500, i % 12 ? " " : "\n" }' >"$dir/words.txt"
-lwm-tokenizer-train -q --vocab 320 -o "$dir/t.model" "$dir/words.txt" || exit 1 # 320 ids: 8 ranks can share them
-lwm-tokenize -q -t "$dir/t.model" -o "$dir/docs.h5" "$dir/words.txt" || exit 1
-lwm-pack -q -n "$seq" --mode concat -o "$dir/rows.h5" "$dir/docs.h5" || exit 1
+[ -e "$dir/rows.h5" ] || awk 'BEGIN { srand(1); for (i = 0; i < 500; i++) for (k = 0; k < 3 + i % 5; k++)
+		word[i] = word[i] sprintf("%c", 97 + rand() * 26)
+	for (i = 0; i < 40000; i++) printf "%s%s", word[int(rand() * 500)], i % 12 ? " " : "\n" }' >"$dir/words.txt"
+if [ ! -e "$dir/rows.h5" ]; then
+	lwm-tokenizer-train -q --vocab 320 -o "$dir/t.model" "$dir/words.txt" || exit 1 # 320 ids: 8 ranks can share them
+	lwm-tokenize -q -t "$dir/t.model" -o "$dir/docs.h5" "$dir/words.txt" || exit 1
+	lwm-pack -q -n "$seq" --mode concat -o "$dir/rows.h5" "$dir/docs.h5" || exit 1
+fi
 stage=(-q --device cpu --threads 1 --data "$dir/rows.h5" --seq-length "$seq" --tokens-per-batch $((seq * ranks)) --steps "$steps"
 	--checkpoint-every 0 "$@")
 launch=(mpirun -n "$ranks" --oversubscribe)
@@ -45,6 +55,8 @@ ways() {
 
 for ((round = 0; round < rounds; round++)); do
 	while read -r -a way; do
+		[ "$(grep -cF " ${way[*]}" "$dir/measured")" -le "$round" ] || continue
+		[ "$SECONDS" -lt "${BUDGET:-100000}" ] || exit 75
 		lwm-train-stage "${stage[@]}" -o "$dir/run" "${way[@]}" --plan-ranks "$ranks" --check-options >/dev/null 2>&1 || continue
 		rm -rf "$dir/run"
 		"${launch[@]}" lwm-train-stage "${stage[@]}" -o "$dir/run" "${way[@]}" --watchdog 0 </dev/null >"$dir/log" 2>&1 ||

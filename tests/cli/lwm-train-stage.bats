@@ -98,12 +98,22 @@ flip() { # flip FILE OFFSET: one bit
 
 @test "a plan works out sizes without the data, says what is not there, and changes nothing" {
 	ok train -o out --plan
-	has 'verdict        fits'
+	has 'verdict        fits, with '
+	has ' free for each rank'
 	has 'parameters'
 	code 66 lwm-train-stage -o out --model micro --data absent.h5 --seq-length 1K --tokens-per-batch 8K --plan --plan-ranks 8 \
 		--mesh-dim 2,-1,1,2 --threads 1
 	has 'dp 2, fsdp 2, tp 1, sp 2'
-	has 'verdict        fits; an input is not there'
+	has ' to spare; an input is not there'
+	# ranks of a host share its memory: 8 as many ranks have an eighth, unless they are of 4 nodes
+	free_of() { sed -nE 's/.*"device_free":([0-9]+).*/\1/p' <<<"$output"; }
+	local one
+	ok train -o out --plan --json
+	one=$(free_of)
+	ok train -o out --plan --json --tokens-per-batch 512 --plan-ranks 8
+	awk -v a="$one" -v b="$(free_of)" 'BEGIN { exit !(b > a / 8 * 0.8 && b < a / 8 * 1.2) }'
+	ok train -o out --plan --json --tokens-per-batch 512 --plan-ranks 8 --plan-node-ranks 2
+	awk -v a="$one" -v b="$(free_of)" 'BEGIN { exit !(b > a / 2 * 0.8 && b < a / 2 * 1.2) }'
 	err_has 'absent.h5'
 	[ ! -e out ]
 	mkdir empty

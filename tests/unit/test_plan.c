@@ -8,6 +8,7 @@
 
 #include "common/base/log.h"
 #include "common/comm/device.h"
+#include "common/train/plan_int.h"
 #include "common/train/save.h"
 #include "common/train/supply.h"
 #include "tests/unit/train_probe.h"
@@ -67,6 +68,7 @@ struct mesh_case {
 	bool shards, no_recompute;
 	int64_t micro_rows, layers, ahead;
 	int scatter, layout;
+	bool canonical;
 };
 
 static void stage_of(struct lwm_stage *s, const struct mesh_case *m)
@@ -81,6 +83,7 @@ static void stage_of(struct lwm_stage *s, const struct mesh_case *m)
 	s->shard_weights = m->shards ? LWM_SHARD_TRUE : LWM_SHARD_FALSE;
 	s->scatter = m->scatter;
 	s->gather_ahead = m->ahead;
+	s->sum_order = m->canonical ? LWM_SUM_CANONICAL : LWM_SUM_MESH;
 	n->layers = m->layers;
 	n->micro_rows = m->micro_rows;
 	n->no_recompute = m->no_recompute;
@@ -111,11 +114,13 @@ static double number(const json_t *o, const char *group, const char *key)
 	return json_number_value(v);
 }
 
-/* All ranks together, of the groups' communicators; a group that has those of another is counted with that one. */
+/* All ranks together, of the groups' communicators, those of the ways first; a group that has those of another is counted with that
+ * one. Canonical sums go over all ranks that have gradients: where weights are cut a plan counts them to the shards. */
+enum { GROUPS = WAYS + 1, SHARDS = 2, REPLICAS = 3, ALL = 4 };
 struct counted {
 	const struct lwm_stage *s;
-	double sent[WAYS];
-	int same[WAYS];
+	double sent[GROUPS];
+	int same[GROUPS];
 };
 
 static int step_once(struct lwm_objective *o, struct lwm_stage_supply *w, struct lwm_mesh *m, int64_t step, struct lwm_err *e)
@@ -137,11 +142,11 @@ static int count_step(struct lwm_comm *world, void *arg, struct lwm_err *e)
 	struct lwm_stage_supply w = { .supply = NULL };
 	struct lk_dev *dev = NULL;
 	struct lwm_mesh m;
-	double sent[WAYS];
+	double sent[GROUPS];
 	int rc;
 
 	LWM_TRY(lwm_mesh_new(&m, c->s->mesh_dim, world, e));
-	int group[WAYS] = { LWM_TP, LWM_SP, LWM_SHARD, LWM_DP };
+	int group[GROUPS] = { LWM_TP, LWM_SP, LWM_SHARD, LWM_DP, LWM_GRAD };
 
 	LWM_GO(lwm_agree(world, lwm_device_open(&dev, "cpu", 1, e), e));
 	LWM_GO(lwm_mesh_attach(&m, dev, e));
@@ -150,18 +155,18 @@ static int count_step(struct lwm_comm *world, void *arg, struct lwm_err *e)
 	LWM_GO(lwm_stage_start(o, &w.w, e));
 	LWM_GO(lwm_agree(world, o->type->attach(o, w.supply, e), e));
 	if (w.cut.shards == 1) {
-		group[2] = LWM_TP; /* nothing is sent to shards */
-		group[3] = LWM_GRAD;
+		group[SHARDS] = LWM_TP; /* nothing is sent to shards */
+		group[REPLICAS] = LWM_GRAD;
 	}
 	LWM_GO(step_once(o, &w, &m, 0, e));
-	for (int i = 0; i < WAYS; i++)
+	for (int i = 0; i < GROUPS; i++)
 		sent[i] = -(double)lwm_comm_sent(m.comm[group[i]]);
 	LWM_GO(step_once(o, &w, &m, 1, e));
-	for (int i = 0; i < WAYS; i++)
+	for (int i = 0; i < GROUPS; i++)
 		sent[i] += (double)lwm_comm_sent(m.comm[group[i]]);
-	LWM_GO(lwm_comm_sum_f64(world, sent, WAYS, e));
+	LWM_GO(lwm_comm_sum_f64(world, sent, GROUPS, e));
 	if (lwm_comm_rank(world) == 0)
-		for (int i = 0; i < WAYS; i++) {
+		for (int i = 0; i < GROUPS; i++) {
 			c->sent[i] = sent[i];
 			for (c->same[i] = 0; m.comm[group[c->same[i]]] != m.comm[group[i]];)
 				c->same[i]++;
@@ -178,21 +183,25 @@ out:
 static void sent_as_planned(void **state)
 {
 	static const struct mesh_case cases[] = {
-		{ "2,1,1,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED },
-		{ "1,2,1,1", 2, true, false, 2, 3, 1, 0, LWM_RING_BALANCED },
-		{ "1,4,1,1", 4, true, true, 1, 4, 2, 1, LWM_RING_BALANCED },
-		{ "2,2,1,1", 4, true, false, 1, 3, 0, 0, LWM_RING_BALANCED },
-		{ "1,1,2,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED },
-		{ "1,1,4,1", 4, false, true, 2, 2, 1, 0, LWM_RING_BALANCED },
-		{ "1,1,1,2", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED },
-		{ "1,1,1,8", 8, false, false, 2, 2, 1, 0, LWM_RING_ZIGZAG },
-		{ "1,1,1,4", 4, false, true, 4, 2, 1, 0, LWM_RING_STRIPED },
-		{ "1,1,1,4", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED },
-		{ "2,1,1,2", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED },
-		{ "1,2,2,1", 4, true, false, 2, 2, 1, 1, LWM_RING_BALANCED },
-		{ "2,2,2,1", 8, true, true, 1, 3, 1, 0, LWM_RING_BALANCED },
-		{ "1,2,2,2", 8, true, false, 2, 3, 1, 0, LWM_RING_BALANCED },
-		{ "2,1,2,2", 8, false, false, 1, 2, 1, 0, LWM_RING_CONTIGUOUS },
+		{ "2,1,1,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false },
+		{ "1,2,1,1", 2, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false },
+		{ "1,4,1,1", 4, true, true, 1, 4, 2, 1, LWM_RING_BALANCED, false },
+		{ "2,2,1,1", 4, true, false, 1, 3, 0, 0, LWM_RING_BALANCED, false },
+		{ "1,1,2,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false },
+		{ "1,1,4,1", 4, false, true, 2, 2, 1, 0, LWM_RING_BALANCED, false },
+		{ "1,1,1,2", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false },
+		{ "1,1,1,8", 8, false, false, 2, 2, 1, 0, LWM_RING_ZIGZAG, false },
+		{ "1,1,1,4", 4, false, true, 4, 2, 1, 0, LWM_RING_STRIPED, false },
+		{ "1,1,1,4", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false },
+		{ "2,1,1,2", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false },
+		{ "1,2,2,1", 4, true, false, 2, 2, 1, 1, LWM_RING_BALANCED, false },
+		{ "2,2,2,1", 8, true, true, 1, 3, 1, 0, LWM_RING_BALANCED, false },
+		{ "1,2,2,2", 8, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false },
+		{ "2,1,2,2", 8, false, false, 1, 2, 1, 0, LWM_RING_CONTIGUOUS, false },
+		{ "2,1,1,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true },
+		{ "1,4,1,1", 4, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, true },
+		{ "2,2,1,1", 4, true, true, 2, 3, 0, 0, LWM_RING_BALANCED, true },
+		{ "4,2,1,1", 8, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true },
 	};
 
 	(void)state;
@@ -210,6 +219,8 @@ static void sent_as_planned(void **state)
 			fail_msg("%s: %s", m->mesh, e.msg);
 		for (int w = 0; w < WAYS; w++)
 			want[c.same[w]] += m->ranks * number(plan, "sent_per_step", ways[w]);
+		if (c.same[ALL] == ALL)
+			c.sent[c.same[SHARDS]] += c.sent[ALL];
 		for (int w = 0; w < WAYS; w++)
 			if (c.same[w] == w && fabs(want[w] - c.sent[w]) > 0.5)
 				fail_msg("%s, shards %d: %s: %.1f bytes by plan, %.1f sent", m->mesh, m->shards, ways[w], want[w],
@@ -227,7 +238,7 @@ static void kinds_add_up(void **state)
 
 	(void)state;
 	for (int i = 0; i < 8; i++) {
-		struct mesh_case m = { mesh[i % 4], i % 4 ? 8 : 1, i % 4 != 3, false, 1, 2, 1, 0, LWM_RING_BALANCED };
+		struct mesh_case m = { mesh[i % 4], i % 4 ? 8 : 1, i % 4 != 3, false, 1, 2, 1, 0, LWM_RING_BALANCED, false };
 		double sum = 0, weights = 0;
 		struct lwm_stage s;
 		const char *key;
@@ -269,7 +280,7 @@ static double step_with(struct lwm_stage *s, double *rate, double value)
 /* On a host nothing runs beside the arithmetic: each rate halved costs what it takes once more. */
 static void time_by_rates(void **state)
 {
-	struct mesh_case m = { "1,2,2,2", 8, true, false, 2, 2, 1, 0, LWM_RING_BALANCED };
+	struct mesh_case m = { "1,2,2,2", 8, true, false, 2, 2, 1, 0, LWM_RING_BALANCED, false };
 	struct lwm_stage s;
 	json_t *plan;
 	double step, sent = 0;
@@ -293,12 +304,64 @@ static void time_by_rates(void **state)
 	lwm_stage_release(&s);
 }
 
+/* Short documents are less to compute, to send, and to keep of what others sent. */
+static void shorter_documents(void **state)
+{
+	struct mesh_case m = { "1,1,1,4", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false };
+	struct lwm_stage s;
+	json_t *one, *many;
+
+	(void)state;
+	stage_of(&s, &m);
+	s.rates = (struct lwm_rates){ .products = 0.001, .attention = 0.002, .memory = 0.3, .node = 0.04, .net = 0.04 };
+	one = plan_of(&s, 4);
+	s.plan_document = FX_SEQ / 4;
+	many = plan_of(&s, 4);
+	assert_true(number(many, "memory", "ring") < number(one, "memory", "ring"));
+	assert_true(number(many, "sent_per_step", "ring") < number(one, "sent_per_step", "ring"));
+	/* n (n + 1) / 2 pairs of each document */
+	assert_float_equal(number(many, "seconds", "attention") / number(one, "seconds", "attention"),
+			   (FX_SEQ / 4 + 1.0) / (FX_SEQ + 1.0), 1e-9);
+	s.plan_gib = 8; /* a GPU's buffers are there for any rows */
+	json_decref(one);
+	one = plan_of(&s, 4);
+	assert_true(number(one, "memory", "ring") > number(many, "memory", "ring"));
+	json_decref(one);
+	json_decref(many);
+	lwm_stage_release(&s);
+}
+
+/* What leaves less than the margin fits barely. */
+static void verdicts(void **state)
+{
+	static const struct {
+		int64_t gib;
+		const char *words;
+		bool safe;
+	} cases[] = { { 76, "fits, with 4.0 GiB to spare", true }, { 77, "fits barely, with 3.0 GiB to spare", false },
+		      { 80, "fits barely, with 0 B to spare", false }, { 81, "does not fit: a rank needs more memory", false } };
+	struct lwm_stage s = { .keep = 2 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct lwm_plan p = { .per_rank = cases[i].gib << 30, .device_free = (int64_t)80 << 30, .space = -1 };
+
+		lwm_plan_judge(&p, &s, true);
+		if (strncmp(p.verdict, cases[i].words, strlen(cases[i].words)))
+			fail_msg("%d GiB of 80: %s", (int)cases[i].gib, p.verdict);
+		assert_int_equal(p.code, cases[i].gib > 80 ? LWM_ECONFIG : 0);
+		assert_true(lwm_plan_is_safe(&p) == cases[i].safe);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sent_as_planned),
 		cmocka_unit_test(kinds_add_up),
 		cmocka_unit_test(time_by_rates),
+		cmocka_unit_test(shorter_documents),
+		cmocka_unit_test(verdicts),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
