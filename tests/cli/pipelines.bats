@@ -88,6 +88,10 @@ load ../lib
 	done
 }
 
+@test "the tables of plans are what plans say now" { # every ninth line; make plans writes them anew
+	ok "$ROOT/pipelines/table.sh" --check 9
+}
+
 # Sizes and fsdp are scaled down, the rest of the mesh is not: a stage whose sequences 64 ranks share has 64 ranks here.
 stages_of() { # FILE: "stage ranks mesh" for each one that trains with ranks
 	awk '/^- name:/ { name = $3 } /mesh-dim:/ { split($2, m, ","); n = m[3] * m[4]; f = n > 8 ? 1 : 2
