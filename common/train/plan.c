@@ -1,6 +1,7 @@
 /* What a stage would take, before it is queued: the objective is opened without its weights, and its sizes are added up. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/clock.h"
 #include "common/base/path.h"
@@ -39,44 +40,60 @@ static struct lwm_stage settle_rates(const struct lwm_stage *given)
 	return s;
 }
 
-/* What a rank takes before it allocates anything (libraries, the BLAS's buffers) this process has by now as well: measured. */
-static int write_plan(struct lwm_str *out, const struct lwm_stage *s, struct lwm_plan *p, struct lk_dev *dev, int ranks, bool json,
+static int write_plan(struct lwm_str *out, const struct lwm_stage *s, struct lwm_plan *p, struct lwm_objective *o, int ranks, bool json,
 		      struct lwm_err *e)
 {
-	struct lwm_objective *o = NULL;
-	int64_t program;
-	int rc;
+	int64_t program = (int64_t)lwm_rss(); /* libraries, the BLAS's buffers: this process has them by now as a rank will */
 
-	LWM_GO(lwm_objective_open(&o, lwm_objectives[s->objective], s, &p->mesh, dev, e));
-	program = (int64_t)lwm_rss();
-	LWM_GO(lwm_plan_make(p, s, o, program, e));
-	LWM_GO(look_at_source(s, o, e));
+	LWM_TRY(lwm_plan_make(p, s, o, program, e));
+	LWM_TRY(look_at_source(s, o, e));
 	lwm_plan_judge(p, s, !o->absent.code);
 	json ? lwm_plan_json(out, p, s, o) : lwm_plan_text(out, p, s, o);
 	if (s->suggest)
-		LWM_GO(lwm_plan_suggest(out, s, ranks, dev, program, json, e));
+		LWM_TRY(lwm_plan_suggest(out, s, ranks, o->dev, program, json, e));
 	lwm_str_printf(out, json ? "}\n" : "verdict        %s\n", p->verdict);
 	if (p->code)
-		rc = lwm_fail(e, p->code, "the plan %s", p->verdict);
-	else if (o->absent.code)
-		rc = lwm_fail(e, -o->absent.code, "%s", o->absent.msg);
-out:
-	lwm_objective_free(o);
-	return rc;
+		return lwm_fail(e, p->code, "the plan %s", p->verdict);
+	return o->absent.code ? lwm_fail(e, -o->absent.code, "%s", o->absent.msg) : 0;
+}
+
+/* Of settings that a run would refuse as they are: why, and the meshes that it would take. */
+static int write_refusal(struct lwm_str *out, const struct lwm_stage *s, struct lk_dev *dev, int ranks, bool json,
+			 const struct lwm_err *why, struct lwm_err *e)
+{
+	lwm_str_puts(out, json ? "{\"refused\":" : "refused        ");
+	json ? lwm_str_json(out, why->msg, strlen(why->msg)) : lwm_str_puts(out, why->msg);
+	lwm_str_puts(out, json ? "" : "\n");
+	LWM_TRY(lwm_plan_suggest(out, s, ranks, dev, (int64_t)lwm_rss(), json, e));
+	lwm_str_puts(out, json ? "}\n" : "");
+	return 0;
 }
 
 int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct lwm_str *out, struct lwm_err *e)
 {
 	struct lwm_stage s = settle_rates(given);
 	struct lwm_plan p = { .code = 0 };
+	struct lwm_objective *o = NULL;
 	struct lk_dev *dev = NULL;
-	int rc;
+	struct lwm_err why = { 0 };
+	int rc, refused = lwm_stage_check(&s, ranks, &why);
 
-	LWM_TRY(lwm_stage_check(&s, ranks, e));
-	LWM_TRY(lwm_mesh_parse(s.mesh_dim, ranks, p.mesh.dim, e));
-	LWM_GO(lwm_device_open(&dev, s.device, s.threads, e));
-	LWM_GO(write_plan(out, &s, &p, dev, ranks, json, e));
+	if (refused == 0)
+		refused = lwm_mesh_parse(s.mesh_dim, ranks, p.mesh.dim, &why);
+	if (refused == 0 || s.suggest)
+		LWM_GO(lwm_device_open(&dev, s.device, s.threads, e));
+	if (refused == 0)
+		refused = lwm_objective_open(&o, lwm_objectives[s.objective], &s, &p.mesh, dev, &why);
+	if (refused == 0) {
+		LWM_GO(write_plan(out, &s, &p, o, ranks, json, e));
+	} else {
+		if (s.suggest && (refused == -LWM_ECONFIG || refused == -LWM_EUSAGE))
+			LWM_GO(write_refusal(out, &s, dev, ranks, json, &why, e));
+		*e = why;
+		rc = refused;
+	}
 out:
+	lwm_objective_free(o);
 	lk_dev_close(dev);
 	return rc;
 }

@@ -184,6 +184,14 @@ flip() { # flip FILE OFFSET: one bit
 	# what does not fit is not among them
 	code 78 "${big[@]}" --plan-gpu h200 --plan-memory 1 --suggest --json
 	has '"suggest":[]'
+	# a mesh that a run would refuse is told, with those that it would take
+	code 78 "${big[@]}" --mesh-dim -1,1,1,1 --plan-gpu h200 --suggest
+	err_has '32 rows a step do not divide among 64 data ranks'
+	has 'refused        32 rows a step do not divide'
+	has '1 --mesh-dim '
+	code 78 "${big[@]}" --mesh-dim -1,1,1,1 --plan-gpu h200 --suggest --json
+	[ "$(jq -rs '.[0] | .refused, (.suggest | length)' <<<"$output")" = "32 rows a step do not divide among 64 data ranks (dp x fsdp)
+5" ]
 	# and what has no meaning is said
 	code 64 "${big[@]}" --suggest
 	err_has '--suggest has to know rates'
