@@ -75,7 +75,6 @@ compare() {
 	ok lwm-tokenize -q -t t.model --split-lines 20 -o shared.h5 words.txt
 	ok lwm-pack -q -n 2048 -o rows2048.h5 shared.h5
 	tokens tp2 2 2048 8192 --micro-rows 4 --mesh-dim 1,1,2,1 --dim 192 --ffn 512 --layers 6 --heads 6
-	tokens fsdp2-tp2 4 2048 8192 --mesh-dim 1,2,2,1 --dim 384 --ffn 1024 --layers 6 --heads 6
 	# its held-out batch is twice what a rank trains on, and keeps nothing for a backward
 	MOST=1.08 compare vqgan-dp2 2 --mesh-dim 2,1,1,1 --objective reconstruction --model tiny --data clips --batch-frames 24 --resolution 64 \
 		--probe-frames 16
