@@ -11,7 +11,8 @@
 #SBATCH --output=%x-%j.log
 # Text stage 32k: 32K tokens, theta 1e6, 1200 steps, on books of 10k to 100k tokens, from LLaMA-2 7B.
 # Every number is in pipelines/text.yaml; sbatch options and LWM_MODEL, LWM_STEPS, LWM_OUT, ... stand over it. The rows
-# come from slurm/tokenize_array.sh and slurm/pack_array.sh (--mode concat --drop-tail), or from lwm-run. Submit from the source
-# tree or set LWM_HOME.
+# come from slurm/tokenize_array.sh and slurm/pack_array.sh (--mode concat --drop-tail), or from lwm-run. Its model is made by a job
+# of its own, which needs no GPU:  sbatch --dependency=afterany:JOB pipelines/merge.sh text 32k
+# Submit from the source tree or set LWM_HOME.
 . "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
-lwm_stage train_32k merge_32k
+lwm_stage text train_32k

@@ -11,7 +11,8 @@
 #SBATCH --output=%x-%j.log
 # Text stage 512k: 512K tokens, theta 2.5e7, 720 steps, on books of 500k to 1M tokens, from the 256K model.
 # Every number is in pipelines/text.yaml; sbatch options and LWM_MODEL, LWM_STEPS, LWM_OUT, ... stand over it. The rows
-# come from slurm/tokenize_array.sh and slurm/pack_array.sh (--mode concat --drop-tail), or from lwm-run. Submit from the source
-# tree or set LWM_HOME.
+# come from slurm/tokenize_array.sh and slurm/pack_array.sh (--mode concat --drop-tail), or from lwm-run. Its model is made by a job
+# of its own, which needs no GPU:  sbatch --dependency=afterany:JOB pipelines/merge.sh text 512k
+# Submit from the source tree or set LWM_HOME.
 . "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
-lwm_stage train_512k merge_512k
+lwm_stage text train_512k

@@ -14,6 +14,7 @@
 # Videos and images to document shards of codes, one shard for each task: the number of tasks decides which clips share a
 # shard, so keep it. A finished shard is left alone. Failed tasks again:  LWM_TASKS=100 sbatch --array=3,7 ...
 . "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
+lwm_only_failed "$0" "$@"
 input=${1:?INPUT: a file, a folder or @LIST} out=${2:?OUT: the folder of the shards} model=${3:?VQGAN: its folder}
 shift 3
 options=("$@")

@@ -13,14 +13,43 @@ PATH=$LWM_HOME/bin:$PATH
 . "$LWM_HOME/slurm/site.sh"
 set -uo pipefail
 
-# lwm_stage STAGE...: stages of the text curriculum (LWM_PIPELINE: of another file), with the ranks this job has.
+# lwm_curriculum FILE RANKS: sets `curriculum`, the words with which lwm-run works on pipelines/FILE.yaml (LWM_PIPELINE: another one).
 # LWM_OUT: where; LWM_STEPS, LWM_MODEL, LWM_MESH_DIM and so on stand over what the file says of the programs' options.
-# LWM_RANKS: how many ranks, without Slurm.
+lwm_curriculum() {
+	curriculum=(lwm-run "${LWM_PIPELINE:-$LWM_HOME/pipelines/$1.yaml}" --ranks "$2")
+	[ -z "${LWM_OUT:-}" ] || curriculum+=(--set "out=$LWM_OUT")
+}
+
+# lwm_stage FILE STAGE: one stage of a curriculum, with the ranks this job has. LWM_RANKS: how many ranks, without Slurm.
 lwm_stage() {
-	local s args=(--ranks "${SLURM_NTASKS:-${LWM_RANKS:-1}}")
-	for s in "$@"; do args+=(--only "$s"); done
-	[ -z "${LWM_OUT:-}" ] || args+=(--set "out=$LWM_OUT")
-	lwm_direct lwm-run "${LWM_PIPELINE:-$LWM_HOME/pipelines/text.yaml}" "${args[@]}"
+	local curriculum
+	lwm_curriculum "$1" "${SLURM_NTASKS:-${LWM_RANKS:-1}}"
+	lwm_direct "${curriculum[@]}" --only "$2"
+}
+
+# lwm_only_failed SCRIPT --only-failed JOB ARGUMENT...: submits the script again for those tasks of array JOB that ended without being
+# complete, and ends; with other arguments, and in a job, it does nothing. A task that waits or runs is left to itself.
+lwm_only_failed() {
+	local script=$1 job=${3:-} states failed n
+	[ "${2:-}" = --only-failed ] && [ -z "${SLURM_JOB_ID:-}" ] || return 0
+	[[ $job =~ ^[0-9]+$ ]] || { echo '--only-failed JOB: the number of an array job' >&2; exit 64; }
+	shift 3
+	# a line "TASK STATE" for each; scontrol knows what has ended only for a while, sacct for good, where it is set up
+	states=$(sacct -X -n -P -D -j "$job" -o JobID,State 2>/dev/null | sed -nE "s/^${job}_([0-9]+)\|([A-Z_]+).*/\1 \2/p")
+	[ -n "$states" ] || states=$(scontrol show job -o "$job" 2>/dev/null |
+		sed -nE 's/.* ArrayTaskId=([0-9]+) .* JobState=([A-Z_]+) .*/\1 \2/p')
+	[ -n "$states" ] || { echo "nothing is known of tasks of job $job" >&2; exit 66; }
+	# of a task that was requeued the last line counts
+	failed=$(awk '{ s[$1] = $2 } END { for (i in s) if (s[i] ~ /FAIL|TIMEOUT|CANCELLED|MEMORY|PREEMPTED|DEADLINE/) print i }' <<<"$states" |
+		sort -n | paste -sd,)
+	[ -n "$failed" ] || { echo "job $job: no task has failed" >&2; exit 0; }
+	n=$(awk '{ s[$1] } $1 >= n { n = $1 + 1 } END { print length(s) == n ? n : "" }' <<<"$states")
+	if [ -z "${LWM_TASKS:-$n}" ]; then
+		echo "job $job is a part of an array, or some of its tasks wait: set LWM_TASKS to the number of tasks of the whole" >&2
+		exit 64
+	fi
+	LWM_TASKS=${LWM_TASKS:-$n} sbatch --array="$failed" "$script" "$@"
+	exit
 }
 
 # lwm_tasks: the number of tasks that share the inputs. It decides which task takes what, so a rerun of some tasks
@@ -90,7 +119,7 @@ lwm_direct() {
 
 # lwm_later CODE: ends this script when a later run can go on from here
 lwm_later() {
-	local most=${LWM_MAX_LOSSES:-3} comment n=0
+	local most=${LWM_MAX_LOSSES:-3} comment n=0 wait=''
 	# the last task of an array has the array's own number as job id: only this form names one task
 	local id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 	id=${id:-$SLURM_JOB_ID}
@@ -116,13 +145,17 @@ lwm_later() {
 		comment=${comment%"${comment##*[! ]}"} # without the blanks at its end
 		scontrol update JobId="$id" Comment="${comment:+$comment }lwm-losses=$n" || return 0 # uncounted it might go on for ever
 		echo "job $id: lost a rank (exit $1), back into the queue ($n of $most)" >&2
+		# a lost node is known as such when it has been silent for SlurmdTimeout, and was asked after that; until then the job might
+		# be given it again
+		[ $n = 1 ] || wait=$(scontrol show config | sed -n 's/^SlurmdTimeout *= *\([0-9]*\) .*/\1/p')
 		;;
 	*)
 		return 0
 		;;
 	esac
-	scontrol requeue "$id" || exit "$1"
-	sleep 60 # the requeue ends this script
+	# the requeue ends this script, but not what is still to be said
+	(trap '' TERM && scontrol requeue "$id" && { [ -z "$wait" ] || scontrol update JobId="$id" StartTime=now+$((2 * wait + 10)); }) || exit "$1"
+	sleep 60
 	exit "$1"
 }
 
@@ -141,7 +174,7 @@ lwm_target() {
 	fi
 }
 
-# An exit status can get lost between nodes; what was written cannot. A user's STOP ends the job well, and for good.
+# An exit status can get lost between nodes, or with one; what was written cannot. A user's STOP ends the job well, and for good.
 lwm_wrote() {
 	local f
 	for f in "$@"; do
@@ -151,6 +184,7 @@ lwm_wrote() {
 			exit 0
 		fi
 		echo "not written: $f" >&2
+		[ -z "${SLURM_JOB_ID:-}" ] || lwm_later 76
 		exit 70
 	done
 }

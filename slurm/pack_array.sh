@@ -13,6 +13,7 @@
 # Document shards to rows, one row shard for each task: the number of tasks decides which documents meet, so keep it.
 # A failed task is submitted again with  LWM_TASKS=100 sbatch --array=3,7 slurm/pack_array.sh ...
 . "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
+lwm_only_failed "$0" "$@"
 input=${1:?INPUT: document shards, a folder or @LIST} out=${2:?OUT: the folder of the row shards}
 seq=${3:?SEQ_LENGTH: tokens in a row}
 shift 3

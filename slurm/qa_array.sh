@@ -14,6 +14,7 @@
 # Long documents to chats about them: a short-context model writes a question and an answer for every chunk. A finished
 # shard is left alone, so a failed task is simply submitted again:  LWM_TASKS=100 sbatch --array=3,7 slurm/qa_array.sh ...
 . "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
+lwm_only_failed "$0" "$@"
 input=${1:?INPUT: document shards, a folder or @LIST} out=${2:?OUT: the folder of the shards} model=${3:?MODEL: its folder}
 shift 3
 options=("$@")

@@ -13,6 +13,7 @@
 # Text and JSON lines to document shards, one shard for each input file. A finished shard is left alone, so a failed
 # task, or the whole array, is simply submitted again:  LWM_TASKS=100 sbatch --array=3,7 slurm/tokenize_array.sh ...
 . "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
+lwm_only_failed "$0" "$@"
 input=${1:?INPUT: a file, a folder or @LIST} out=${2:?OUT: the folder of the shards}
 shift 2
 options=("$@")
