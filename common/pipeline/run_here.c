@@ -239,7 +239,8 @@ static int finish_job(struct runner *r, struct job *j, double seconds, struct lw
 	if (rc == 1) {
 		char text[700];
 		snprintf(text, sizeof text, "ended well, but %s", why);
-		fail_task(r, j->t, LWM_EDATA, text);
+		/* srun may say 0 of a step that went down with its node */
+		fail_task(r, j->t, r->p->stage[j->t->stage].ranks && lwm_launch_job() ? LWM_ERANK : LWM_EDATA, text);
 		return 0;
 	}
 	LWM_TRY(lwm_run_write_record(r->p, j->t, true, e));
