@@ -71,7 +71,7 @@ fake_sbatch() {
 	# and what merges is a job of one task, without GPUs, with bounded memory, also in the chain that lwm-run makes
 	grep -q '^#SBATCH --ntasks=1$' pipelines/merge.sh
 	grep -q '^#SBATCH --mem=8G$' pipelines/merge.sh
-	! grep -q '^#SBATCH.*gpu' pipelines/merge.sh
+	[ "$(grep -c '^#SBATCH.*gpu' pipelines/merge.sh)" = 0 ]
 	for f in text vision; do
 		[ "$(sed -n '/^- name: merge_/,/resources/p' pipelines/$f.yaml | grep -c 'resources: {time: 2h, cpus: 4, mem: 8G}')" = 5 ]
 	done

@@ -325,8 +325,8 @@ rank_hangs() {
 	finish
 }
 
-# What the next stage, or a run that is resumed, may and may not be given: exit code, what it must say, what it begins with (a model, a
-# checkpoint; half: itself, half done), options.
+# What the next stage, or a run that is resumed, may and may not be given: exit code, what it must say, what it begins with (a model,
+# a checkpoint; half: itself, half done), options.
 hand_overs() {
 	cat <<-'R'
 		0||model|--theta 1e6
@@ -480,7 +480,8 @@ end_program() { # PROMISE WHAT NAME
 	fi
 	read -r rc t <"rc.$3"
 	[ "$rc" = 0 ] || cat "unit.$3"
-	p=$(sed -nE 's/^\[  PASSED  \] ([0-9]+) test.*/\1/p' "unit.$3") f=$(sed -nE 's/^\[  FAILED  \] ([0-9]+) test.*/\1/p' "unit.$3")
+	p=$(sed -nE 's/^\[  PASSED  \] ([0-9]+) test.*/\1/p' "unit.$3")
+	f=$(sed -nE 's/^\[  FAILED  \] ([0-9]+) test.*/\1/p' "unit.$3")
 	[ "${p:-0}" != 0 ] && { [ "$rc" = 0 ] || [ "${f:-0}" != 0 ]; } || f=$((${f:-0} + 1))
 	passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0}))
 	line "$1" "$2 (unit/$3)" $((${p:-0} + ${f:-0})) "${f:-0}" "$t"

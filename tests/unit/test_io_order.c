@@ -315,7 +315,6 @@ int remove(const char *path)
 /* ---- cases ---- */
 
 static int all_finished, all_syncs;
-
 static void watch(void)
 {
 	files = syncs = finished = 0;
@@ -332,8 +331,7 @@ static void check(const char *what, int names, int least)
 			complain("not synced at the end", file[i].path, NULL);
 	if (fault[0])
 		fail_msg("%s: %s", what, fault);
-	all_finished += finished;
-	all_syncs += syncs;
+	all_finished += finished, all_syncs += syncs;
 	if (finished != names || syncs < least)
 		fail_msg("%s: %d finishing names, expected %d; %d syncs, at least %d", what, finished, names, syncs, least);
 }
@@ -594,9 +592,8 @@ int main(void)
 {
 	lwm_log_init("test_io_order", LWM_ERROR);
 	const struct CMUnitTest tests[] = { cmocka_unit_test(shards), cmocka_unit_test(checkpoints), cmocka_unit_test(models),
-					    cmocka_unit_test(a_model_that_may_not_last),
-					    cmocka_unit_test(merges), cmocka_unit_test(a_stage),     cmocka_unit_test(a_batch),
-					    cmocka_unit_test(a_full_disk) };
+					    cmocka_unit_test(a_model_that_may_not_last), cmocka_unit_test(merges),
+					    cmocka_unit_test(a_stage), cmocka_unit_test(a_batch), cmocka_unit_test(a_full_disk) };
 	int rc = cmocka_run_group_tests_name("io_order", tests, scratch_make, scratch_remove);
 	printf("T3: %d finishing names, all before them on the disk, by %d syncs\n", all_finished, all_syncs);
 	return rc;
