@@ -18,7 +18,7 @@ enum {
 	PATIENCE = 10, /* steps, or times the limit, that others are waited for */
 	STANDSTILL = 2, /* seconds between two looks, one apart, after which the process itself stood still */
 	TELLING = 10,  /* seconds that telling may take: the disk may be what hangs */
-	STAYING = 3    /* seconds after that, in which other ranks tell */
+	STAYING = 5    /* seconds after that, in which other ranks tell: each looks once a second, when its node lets it */
 };
 
 static struct {

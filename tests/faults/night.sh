@@ -451,9 +451,11 @@ one_try() { # FUNCTION TRY SEED: in a folder of its own
 }
 
 row() { # PROMISE WHAT FUNCTION TRIES
-	local i t0=$SECONDS bads
+	local i t0=$SECONDS bads most=$jobs
+	# who hangs must be told from who does not get a core for seconds
+	[ "$3" != rank_hangs ] || most=$(((jobs + 1) / 2))
 	for ((i = 0; i < $4; i++)); do
-		[ "$(jobs -rp | wc -l)" -lt "$jobs" ] || wait -n
+		[ "$(jobs -rp | wc -l)" -lt "$most" ] || wait -n
 		one_try "$3" $i "$RANDOM" &
 	done
 	wait

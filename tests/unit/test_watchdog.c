@@ -25,12 +25,12 @@ static void nap(double s)
 
 static void silent(void)
 {
-	nap(9);
+	nap(11);
 }
 
 static void ticking(void)
 {
-	for (int i = 0; i < 45; i++) {
+	for (int i = 0; i < 55; i++) {
 		lwm_watchdog_tick();
 		nap(0.2);
 	}
@@ -66,13 +66,13 @@ static void attention(void)
 		if (lk_attn_once(dev, &a, &v[3], lse))
 			_exit(98);
 		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec - from.tv_sec < 9);
+	} while (now.tv_sec - from.tv_sec < 11);
 }
 
 static void waiting(void)
 {
 	lwm_watchdog_wait(true);
-	nap(9);
+	nap(11);
 	lwm_watchdog_wait(false);
 }
 
@@ -92,7 +92,7 @@ static void waiting_with_long_steps(void)
 static void stopped(void)
 {
 	lwm_watchdog_stop();
-	nap(9);
+	nap(11);
 }
 
 /* ---- what is told before the end ---- */
