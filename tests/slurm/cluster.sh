@@ -3,6 +3,7 @@
 #
 #	cluster.sh up DIR [NODES [CPUS]]    then:  . DIR/env.sh; sinfo
 #	cluster.sh down DIR                 ends it and removes DIR
+#	cluster.sh lose DIR NODE            its daemon and all its processes end at once;  cluster.sh find DIR NODE: it comes back
 #	cluster.sh why-not                  one line, when it cannot work here
 #
 # A node is a host of its own as far as its programs can tell: own host name, processes, /dev/shm and /etc/hosts in its own
@@ -80,11 +81,17 @@ write_conf() {
 		SlurmdParameters=config_overrides
 		ReturnToService=2
 		KillWait=5
+		# a node whose daemon does not answer is given up soon
+		SlurmdTimeout=10
+		PreemptType=preempt/partition_prio
+		PreemptMode=REQUEUE
 		MinJobAge=600
 		JobRequeue=1
 		DefMemPerCPU=128
-		NodeName=n[1-$nodes] NodeAddr=127.0.0.1 Port=[$((port + 1))-$((port + nodes))] CPUs=$cpus RealMemory=4000 State=UNKNOWN
-		PartitionName=main Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=00:30:00 State=UP
+		NodeName=n[1-$nodes] NodeAddr=127.0.0.1 Port=[$((port + 1))-$((port + nodes))] CPUs=$cpus RealMemory=16000 State=UNKNOWN
+		PartitionName=DEFAULT Nodes=ALL State=UP
+		PartitionName=main Default=YES MaxTime=1-00:00:00 DefaultTime=00:30:00 PriorityTier=1 PreemptMode=REQUEUE
+		PartitionName=urgent MaxTime=1:00:00 DefaultTime=00:10:00 PriorityTier=10 PreemptMode=OFF
 	CONF
 	# named, or slurmd looks for what is mounted on /sys/fs/cgroup and may not start
 	echo CgroupPlugin=cgroup/v1 >"$dir/etc/cgroup.conf"
@@ -169,9 +176,27 @@ down() {
 	rm -rf "$dir"
 }
 
+# lose DIR NODE: as when its power goes; find DIR NODE: it comes back
+lose() {
+	dir=$(cd "$dir" && pwd -P)
+	stop "$dir/run/node.$1.pid" KILL
+}
+
+find_again() {
+	dir=$(cd "$dir" && pwd -P)
+	# shellcheck disable=SC1091
+	. "$dir/env.sh"
+	rm -rf "${dir:?}/tmp/$1" "$dir/spool/$1" # started anew: what PMIx left of the steps that died would stop others of their number
+	start_node "$1"
+	nodes=$(sinfo -h -N -p main -o %N | sort -u | wc -l)
+	wait_for 30 "$1" all_idle
+}
+
 case ${1:-} in
+lose) dir=$2 ; lose "$3" ;;
+find) dir=$2 ; find_again "$3" ;;
 up) dir=$2 nodes=${3:-3} cpus=${4:-2} ; up || { down; exit 1; } ;;
 down) dir=$2 ; down ;;
 why-not) why_not ;;
-*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 64 ;;
+*) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 64 ;;
 esac

@@ -1,79 +1,8 @@
 # A real Slurm of three nodes on loopback: an array with a failed task and its rerun, a requeue, the curriculum as a chain.
 load ../lib
+load cluster
 
-setup_file() {
-	WHY_NOT=$("$BATS_TEST_DIRNAME/cluster.sh" why-not)
-	export WHY_NOT
-	[ -z "$WHY_NOT" ] || return 0
-	DIR=$(mktemp -d /tmp/lwmslurm.XXXX)
-	export DIR
-	"$BATS_TEST_DIRNAME/cluster.sh" up "$DIR/cluster" 3 4
-}
-
-teardown_file() {
-	[ -n "${DIR:-}" ] || return 0
-	"$BATS_TEST_DIRNAME/cluster.sh" down "$DIR/cluster"
-	rm -rf "$DIR"
-}
-
-setup() {
-	[ -z "$WHY_NOT" ] || skip "$WHY_NOT"
-	# shellcheck disable=SC1091
-	. "$DIR/cluster/env.sh"
-	export LWM_HOME=$DIR/home OMP_NUM_THREADS=1
-	mkdir -p "$LWM_HOME"
-	# the programs under test, with the project's scripts
-	ln -sfn "$BIN" "$LWM_HOME/bin"
-	ln -sfn "$ROOT/slurm" "$LWM_HOME/slurm"
-	ln -sfn "$ROOT/pipelines" "$LWM_HOME/pipelines"
-	cd "$BATS_TEST_TMPDIR"
-}
-
-teardown() {
-	[ -n "${BATS_TEST_COMPLETED:-}" ] || { squeue -l; tail -n 30 ./*.log out/logs/*.log; } 2>/dev/null || true
-}
-
-submit() { # submit SBATCH-ARGUMENT...: prints the job's number
-	sbatch --parsable "$@"
-}
-
-state() { # state JOB: of each of its tasks
-	scontrol show job -o "$1" | grep -oE 'JobState=[A-Z_]+' | cut -d= -f2 | sort | uniq -c | awk '{ print $2 "=" $1 }'
-}
-
-finish() { # finish SECONDS: until no job is left
-	local end=$((SECONDS + $1))
-	while [ -n "$(squeue -h)" ]; do
-		[ $SECONDS -lt $end ] || { squeue -l; return 1; }
-		sleep 0.5
-	done
-}
-
-# Stage 32k on two ranks that share its sequences: rows in runs/rows, a model of nano size. LWM_CHECKPOINT_EVERY and LWM_PIPELINE are the caller's.
-small_stage() {
-	words 400 >book.txt
-	mkdir -p runs/rows
-	ok lwm-tokenize -q --tokenizer bytes -o book.docs.h5 book.txt
-	ok lwm-pack -q --seq-length 64 -o runs/rows/32k.rows.h5 book.docs.h5
-	export LWM_OUT=runs LWM_MODEL=nano LWM_SEQ_LENGTH=64 LWM_TOKENS_PER_BATCH=1024
-	export LWM_TOKENIZER=bytes LWM_START_FROM=random LWM_CHECKPOINT_EVERY=0 LWM_WARMUP_STEPS=2 LWM_THREADS=1
-	export LWM_MESH_DIM=1,-1,1,2
-	ranks=(--nodes=2 --ntasks-per-node=1 --gpus-per-node=0 --cpus-per-task=1 --mem=1000)
-}
-
-# The number of the last step that a run has written down; steps: each with its loss.
-last_step() { grep -o '"event":"step","step":[0-9]*' "$1/train/32k/metrics.jsonl" 2>/dev/null | tail -1 | grep -o '[0-9]*$'; }
-steps() { grep -o '"step":[0-9]*,.*"loss_hex":"[^"]*"' "$1/train/32k/metrics.jsonl" | sed 's/,.*loss_hex/ /'; }
-
-until_log() { # LOG TEXT
-	local i
-	for ((i = 0; i < 400; i++)); do
-		! grep -qs -- "$2" "$1" || return 0
-		sleep 0.2
-	done
-	cat "$1"
-	return 1
-}
+export NODES=3
 
 @test "an array with a failed task, and its rerun" {
 	mkdir in
@@ -102,24 +31,17 @@ until_log() { # LOG TEXT
 @test "a stage saves before its time limit, is requeued and completes" {
 	small_stage
 	# more steps than fit into the first run's minute; a few more than it made for the second
-	export LWM_PIPELINE=$PWD/text.yaml
-	sed 's/steps: 1200$/steps: 1000000/' "$ROOT/pipelines/text.yaml" >text.yaml
+	endless
 	job=$(submit "${ranks[@]}" --time=1 --signal=USR1@50 "$ROOT/pipelines/stage_32k.sh")
 	until_log lwm-text-32k-"$job".log 'back into the queue'
-	last=$(last_step runs)
-	sed -i "s/steps: 1000000/steps: $((last + 20))/" text.yaml
+	end_soon 20
 	finish 120
 	[ "$(state "$job")" = 'COMPLETED=1' ]
-	[ "$(scontrol show job -o "$job" | grep -oE 'Restarts=[0-9]+')" = Restarts=1 ]
+	[ "$(restarts "$job")" = 1 ]
 	[ -e runs/train/32k/summary.json ]
-	[ -e runs/models/32k/config.json ]
 	# each step stands once, and the run that was cut in two is the run that was not
-	LWM_OUT=whole
-	mkdir -p whole
-	ln -s ../runs/rows whole/rows
-	ok env LWM_RANKS=2 "$ROOT/pipelines/stage_32k.sh"
 	[ "$(steps runs | wc -l)" = $((last + 20)) ]
-	[ "$(steps runs)" = "$(steps whole)" ]
+	as_undisturbed
 }
 
 @test "the curriculum end to end as a chain of jobs" {
@@ -147,14 +69,10 @@ until_log() { # LOG TEXT
 
 @test "a rank that is killed: the job is requeued within a minute and completes with the same steps" {
 	small_stage
-	export LWM_PIPELINE=$PWD/text.yaml LWM_CHECKPOINT_EVERY=20
-	sed 's/steps: 1200$/steps: 1000000/' "$ROOT/pipelines/text.yaml" >text.yaml
+	export LWM_CHECKPOINT_EVERY=20
+	endless
 	job=$(submit "${ranks[@]}" --comment='a word of mine' "$ROOT/pipelines/stage_32k.sh")
-	for _ in {1..300}; do
-		[ "$(last_step runs || echo 0)" -lt 30 ] 2>/dev/null || break
-		sleep 0.2
-	done
-	[ "$(last_step runs)" -ge 30 ]
+	until_step 30
 	# one of the two, whichever is found first
 	kill -9 "$(pgrep -f "lwm-train-stage.* --output runs/train/32k" | while read -r p; do
 		! grep -qz '^PMIX_RANK=1$' "/proc/$p/environ" || [ "$(cat "/proc/$p/comm")" != lwm-train-stage ] || echo "$p"
@@ -163,16 +81,11 @@ until_log() { # LOG TEXT
 	until_log lwm-text-32k-"$job".log 'lost a rank (exit 76), back into the queue (1 of 3)'
 	[ $((SECONDS - t0)) -lt 60 ]
 	scontrol show job "$job" | grep -q 'Comment=a word of mine lwm-losses=1'
-	last=$(last_step runs)
-	sed -i "s/steps: 1000000/steps: $((last + 40))/" text.yaml
+	end_soon 40
 	finish 120
 	[ "$(state "$job")" = 'COMPLETED=1' ]
-	[ "$(scontrol show job -o "$job" | grep -oE 'Restarts=[0-9]+')" = Restarts=1 ]
-	LWM_OUT=whole
-	mkdir -p whole
-	ln -s ../runs/rows whole/rows
-	ok env LWM_RANKS=2 "$ROOT/pipelines/stage_32k.sh"
-	[ "$(steps runs)" = "$(steps whole)" ]
+	[ "$(restarts "$job")" = 1 ]
+	as_undisturbed
 }
 
 @test "a rank that is always lost is given up; a cancelled job stays cancelled" {
@@ -185,16 +98,13 @@ until_log() { # LOG TEXT
 	job=$(LWM_MAX_LOSSES=1 submit lost.sh)
 	finish 90
 	[ "$(state "$job")" = 'FAILED=1' ]
-	[ "$(scontrol show job -o "$job" | grep -oE 'Restarts=[0-9]+')" = Restarts=1 ]
+	[ "$(restarts "$job")" = 1 ]
 	# killed itself, or was ended with the other: srun says the highest code
 	grep -E 'lost a rank \(exit 1[2-5][0-9]\), back into the queue \(1 of 1\)' lost.sh-"$job".log || { cat lost.sh-"$job".log; false; }
 	grep 'given up' lost.sh-"$job".log || { cat lost.sh-"$job".log; false; }
 	small_stage
 	job=$(LWM_STEPS=1000000 submit "${ranks[@]}" "$ROOT/pipelines/stage_32k.sh")
-	for _ in {1..300}; do
-		[ -z "$(last_step runs)" ] || break
-		sleep 0.2
-	done
+	until_step 1
 	scancel "$job"
 	finish 60
 	[ "$(state "$job")" = 'CANCELLED=1' ]
@@ -204,29 +114,31 @@ until_log() { # LOG TEXT
 	small_stage
 	export LWM_STEPS=1000000
 	job=$(submit "${ranks[@]}" "$ROOT/pipelines/stage_32k.sh")
-	for _ in {1..300}; do
-		[ -z "$(last_step runs)" ] || break
-		sleep 0.2
-	done
+	until_step 1
 	touch runs/train/32k/STOP
 	finish 60
 	[ "$(state "$job")" = 'COMPLETED=1' ]
-	[ "$(scontrol show job -o "$job" | grep -oE 'Restarts=[0-9]+')" = Restarts=0 ]
+	[ "$(restarts "$job")" = 0 ]
 	last=$(last_step runs)
 	[ -e "runs/train/32k/step_$(printf %08d "$last")" ]
-	gone runs/train/32k/summary.json runs/models/32k
+	gone runs/train/32k/summary.json
+	# of a stage that is not complete no model is made
+	job=$(submit "$ROOT/pipelines/merge.sh" text 32k)
+	finish 60
+	[ "$(state "$job")" = 'FAILED=1' ]
+	grep -q 'needed and not there: runs/train/32k/summary.json' lwm-merge-"$job".log
+	gone runs/models/32k
 	rm runs/train/32k/STOP
 	job=$(LWM_STEPS=$((last + 5)) submit "${ranks[@]}" "$ROOT/pipelines/stage_32k.sh")
 	finish 90
 	[ "$(state "$job")" = 'COMPLETED=1' ]
 	[ "$(last_step runs)" = $((last + 5)) ]
-	[ -e runs/models/32k/config.json ]
 }
 
 @test "arrays: packed by several tasks; told to stop, they save, are requeued and complete" {
 	mkdir in
 	words 6000 >part.txt
-	for i in {1..20}; do cat part.txt; done >book.txt
+	for i in {1..60}; do cat part.txt; done >book.txt
 	for i in {0..19}; do sed "s/sea/sea $i/" book.txt >in/book$i.txt; done
 	job=$(submit --array=0-1 --mem=500 "$ROOT/slurm/tokenize_array.sh" in docs --tokenizer bytes)
 	for _ in {1..300}; do
