@@ -1,5 +1,6 @@
 /* next_token_int.h - the objective next-token inside: next_token.c (settings, data, life) calls next_token_model.c (model, memory),
- * next_token_step.c (steps) and next_token_plan.c (what a step costs), which calls next_token_step.c. */
+ * next_token_step.c (steps) and next_token_plan.c (what a step costs), which next_token_model.c calls too, and which calls
+ * next_token_step.c. */
 #ifndef LWM_TRAIN_NEXT_TOKEN_INT_H
 #define LWM_TRAIN_NEXT_TOKEN_INT_H
 
@@ -34,6 +35,22 @@ struct lwm_nt {
 					 * token comes would reach; 0 unknown */
 };
 
+/* How this rank runs the model: what model, steps and plans all ask. */
+static inline struct lwm_llama_run lwm_nt_run(const struct lwm_nt *t)
+{
+	const struct lwm_next_token *set = t->set;
+	return (struct lwm_llama_run){ .tokens = t->cut.local,
+				       .train = true,
+				       .recompute = !set->no_recompute,
+				       .offload = t->offload,
+				       .head_groups = set->head_groups,
+				       .keep_bf16 = set->kept == LWM_KEPT_BF16,
+				       .mlp_chunk = set->mlp_chunk,
+				       .loss_bytes = set->loss_mib << 20,
+				       .ring = t->base.mesh->dev[LWM_SP],
+				       .tp = t->base.mesh->dev[LWM_TP] };
+}
+
 /* ---- next_token_model.c ---- */
 
 /* The model as far as the settings say it: without the vocabulary, which the rows may say. */
@@ -42,8 +59,6 @@ int lwm_nt_shape(struct lwm_llama_cfg *c, const struct lwm_stage *s, const struc
 int lwm_nt_configure(struct lwm_nt *t, struct lwm_err *e);
 /* What activations take, and whether they go to the host; while planning what else a rank takes. */
 int lwm_nt_place(struct lwm_nt *t, struct lwm_err *e);
-/* How this rank runs the model. */
-struct lwm_llama_run lwm_nt_run(const struct lwm_nt *t);
 
 /* ---- next_token_step.c: of struct lwm_objective_type ---- */
 

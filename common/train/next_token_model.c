@@ -114,21 +114,6 @@ int lwm_nt_configure(struct lwm_nt *t, struct lwm_err *e)
 
 /* ---- memory ---- */
 
-struct lwm_llama_run lwm_nt_run(const struct lwm_nt *t)
-{
-	const struct lwm_next_token *set = t->set;
-	return (struct lwm_llama_run){ .tokens = t->cut.local,
-				       .train = true,
-				       .recompute = !set->no_recompute,
-				       .offload = t->offload,
-				       .head_groups = set->head_groups,
-				       .keep_bf16 = set->kept == LWM_KEPT_BF16,
-				       .mlp_chunk = set->mlp_chunk,
-				       .loss_bytes = set->loss_mib << 20,
-				       .ring = t->base.mesh->dev[LWM_SP],
-				       .tp = t->base.mesh->dev[LWM_TP] };
-}
-
 /* Device memory that the plan or the choice of offload goes by. */
 static int room_of(struct lwm_nt *t, int64_t *room, struct lwm_err *e)
 {

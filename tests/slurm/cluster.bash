@@ -70,7 +70,7 @@ small_stages() { # RANKS STAGE...
 	ok lwm-tokenize -q --tokenizer t.model -o book.docs.h5 book.txt
 	for s in "${@:2}"; do ok lwm-pack -q --seq-length 64 -o "runs/rows/$s.rows.h5" book.docs.h5; done
 	scaled "$ROOT/pipelines/text.yaml" "$1" >text.yaml
-	export LWM_PIPELINE=$PWD/text.yaml LWM_OUT=runs LWM_MODEL=nano LWM_SEQ_LENGTH=64 LWM_TOKENS_PER_BATCH=1024 LWM_RANKS=$1
+	export LWM_PIPELINE=$PWD/text.yaml LWM_OUT=runs LWM_MODEL=nano LWM_HEADS=4 LWM_SEQ_LENGTH=64 LWM_TOKENS_PER_BATCH=1024 LWM_RANKS=$1
 	export LWM_TOKENIZER=t.model LWM_CHECKPOINT_EVERY=0 LWM_WARMUP_STEPS=2 LWM_THREADS=1
 	ranks=(--nodes="$1" --ntasks-per-node=1 --gpus-per-node=0 --cpus-per-task=1 --mem=1000)
 }
