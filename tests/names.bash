@@ -7,6 +7,8 @@ others=(
 	# sbatch, srun, sacct, mpirun
 	--array --cpus-per-task --dependency --gpus-per-node --gpus-per-task --job-name --kill-on-bad-exit --mem --mpi --nodes --ntasks
 	--ntasks-per-node --open-mode --oversubscribe --parsable --partition --requeue --signal --time
+	# slurm/*_array.sh
+	--only-failed
 	# variables of a page, decrements
 	--bad --began --bg --fg --line --ok --c- --g- --line- --n --no- --r- --w-
 )
