@@ -73,7 +73,7 @@ head_of() { # TITLE
 tables() {
 	local s n gpu m t mesh
 	# shellcheck disable=SC2016  # backticks of Markdown
-	head_of 'On the published meshes, as `sbatch pipelines/stage_...sh` runs them:'
+	head_of 'On the published meshes, as `sbatch pipelines/stage_1m.sh` and its like run them:'
 	for gpu in h100 h200; do
 		for s in "${text[@]}"; do row '' "$s" pipelines/text.yaml "$s" "$gpu" 256 || return 1; done
 		for s in "${vision[@]}"; do row '' "$s" pipelines/vision.yaml "$s" "$gpu" 512 || return 1; done

@@ -40,8 +40,8 @@ static struct lwm_stage settle_rates(const struct lwm_stage *given)
 	return s;
 }
 
-static int write_plan(struct lwm_str *out, const struct lwm_stage *s, struct lwm_plan *p, struct lwm_objective *o, int ranks, bool json,
-		      struct lwm_err *e)
+static int write_plan(struct lwm_str *out, const struct lwm_stage *s, struct lwm_plan *p, struct lwm_objective *o, int ranks,
+		      bool json, struct lwm_err *e)
 {
 	int64_t program = (int64_t)lwm_rss(); /* libraries, the BLAS's buffers: this process has them by now as a rank will */
 
