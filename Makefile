@@ -74,7 +74,7 @@ FUZZERS  := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 MPI_TOOLS := $(patsubst tools/%.c,%,$(shell grep -lsw lwm_comm_mpi tools/*.c))
 MPI_UNITS := mpi_%
 # those that tests/faults/night.sh counts
-NIGHT_UNITS := $(shell sed -n 's/^\t\t[TN][0-9]*|.*|\(test_[a-z_]*\)$$/\1/p' tests/faults/night.sh)
+NIGHT_UNITS = $(shell sed -n 's/^\t\t[TN][0-9]*|.*|\(test_[a-z_]*\)$$/\1/p' tests/faults/night.sh)
 
 KOBJ := $(KSRC:%.c=$B/%.o) $(foreach i,$(ISAS),$(KHOT:%.hot.c=$B/%.$i.o))
 LOBJ := $(LIBSRC:%.c=$B/%.o) $(LIBCXX:%.cc=$B/%.o)
