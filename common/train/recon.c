@@ -390,13 +390,14 @@ int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float
 	return 0;
 }
 
-int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, struct lwm_recon_stats *stats, struct lwm_err *e)
+int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, int64_t at_once, struct lwm_recon_stats *stats, struct lwm_err *e)
 {
 	const uint8_t *base = r->frames + (r->held ? r->n : 0) * r->one;
 	int64_t all = r->held ? r->held : r->n, n = max_frames > 0 && max_frames < all ? max_frames : all;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
-	for (int64_t i = 0; i < n; i += r->c.batch) {
-		int64_t k = n - i < r->c.batch ? n - i : r->c.batch;
+	LWM_BUG_ON(at_once < 1 || at_once > r->c.batch);
+	for (int64_t i = 0; i < n; i += at_once) {
+		int64_t k = n - i < at_once ? n - i : at_once;
 		for (int64_t j = 0; j < k; j++)
 			memcpy(r->batch + j * r->one, base + (i + j) * all / n * r->one, (size_t)r->one);
 		LWM_TRY(lwm_vqgan_train(r->net, r->batch, k, r->c.height, r->c.width, &r->c.loss, 1, NULL, r->chosen,

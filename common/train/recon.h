@@ -5,7 +5,7 @@
  *		lwm_recon_prepare(r, step, e)            1: params was changed (the codebook: see below)
  *		lwm_recon_step(r, step, rank, ranks, grads, &stats, e)
  *		... sum of grads and stats over the ranks, optimizer step on params
- *	lwm_recon_eval(r, max_frames, &stats, e)
+ *	lwm_recon_eval(r, max_frames, at_once, &stats, e)
  *
  * Which frames a step sees is a pure function of (seed, step, sample): the batch is the same however many ranks share
  * it. There is no state from step to step besides params, so a resumed run needs nothing of this struct.
@@ -64,7 +64,8 @@ int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e);
  * since the last call: it refreshes what it derived from them. */
 int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float *grads, struct lwm_recon_stats *stats,
 		   struct lwm_err *e);
-/* Over at most max_frames held-out frames (training frames when nothing is held out), spread evenly. */
-int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, struct lwm_recon_stats *stats, struct lwm_err *e);
+/* Over at most max_frames held-out frames (training frames when nothing is held out), spread evenly; at_once of them, at most the
+ * batch, go through the net at a time, so that they need no more memory than a rank's share of a step. */
+int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, int64_t at_once, struct lwm_recon_stats *stats, struct lwm_err *e);
 
 #endif

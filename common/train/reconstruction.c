@@ -219,13 +219,19 @@ static int recon_step(struct lwm_objective *o, int64_t step, struct lwm_supply *
 }
 
 /* Every rank sees the same held-out frames, so only one counts. */
+/* A rank's frames of a step. */
+static int64_t share_of(const struct recon *r)
+{
+	return r->set->batch_frames / lwm_mesh_ranks(r->base.mesh, LWM_DATA);
+}
+
 static int recon_eval(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
 	struct lwm_recon_stats st = { 0 };
 	(void)w; /* the net has them from attach */
 	if (lwm_comm_rank(o->mesh->comm[LWM_GRAD]))
 		return 0;
-	LWM_TRY(lwm_recon_eval(recon_of(o)->net, o->stage->eval_rows, &st, e));
+	LWM_TRY(lwm_recon_eval(recon_of(o)->net, o->stage->eval_rows, share_of(recon_of(o)), &st, e));
 	add_stats(sums, &st);
 	return 0;
 }
@@ -275,14 +281,13 @@ static int64_t smaller_of(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
-/* The largest pass is one of training, of held-out frames, which the first rank takes a whole batch at a time, or of the probe. */
+/* The largest pass is one of training, of as many held-out frames, or of the probe. */
 static void size_memory(struct recon *r)
 {
 	const struct lwm_stage *s = r->base.stage;
 	const struct reconstruction *set = r->set;
 	const struct lwm_vqgan_cfg *m = &r->cfg.model;
-	int ranks = lwm_mesh_ranks(r->base.mesh, LWM_DATA);
-	int64_t n = smaller_of(set->frames_per_pass, s->eval_rows ? set->batch_frames : set->batch_frames / ranks);
+	int64_t n = smaller_of(set->frames_per_pass, share_of(r));
 	int64_t probe = smaller_of(set->frames_per_pass, set->probe_frames);
 	int64_t train = lwm_vqgan_memory(m, n, m->resolution, m->resolution, true);
 	int64_t look = probe ? lwm_vqgan_memory(m, probe, m->resolution, m->resolution, false) : 0;

@@ -96,8 +96,25 @@ static double held_out(struct rig *g)
 {
 	struct lwm_recon_stats st = { 0 };
 	struct lwm_err e = { 0 };
-	assert_int_equal(lwm_recon_eval(g->r, 100, &st, &e), 0);
+	assert_int_equal(lwm_recon_eval(g->r, 100, g->c.batch, &st, &e), 0);
 	return lwm_psnr(st.sum.l2 / st.sum.frames);
+}
+
+/* However many at a time: as many frames, the same codes, the same loss. */
+static void a_few_at_once(void **state)
+{
+	struct lwm_recon_stats all = { 0 }, one = { 0 };
+	struct lwm_err e = { 0 };
+	struct rig g;
+	(void)state;
+	open_rig(&g, 0);
+	assert_true(g.c.batch > 1);
+	assert_int_equal(lwm_recon_eval(g.r, 7, g.c.batch, &all, &e), 0);
+	assert_int_equal(lwm_recon_eval(g.r, 7, 1, &one, &e), 0);
+	assert_true(all.sum.frames == 7 && one.sum.frames == 7);
+	assert_true(fabs(one.sum.l2 - all.sum.l2) <= 1e-6 * all.sum.l2);
+	assert_int_equal(one.codes_used, all.codes_used);
+	close_rig(&g);
 }
 
 static void cache_and_holdout(void **state)
@@ -347,8 +364,8 @@ static void a_name_is_of_the_net_alone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(one_copy_of_a_clip), cmocka_unit_test(cache_and_holdout), cmocka_unit_test(every_third_clip),
-		cmocka_unit_test(ranks_share_a_batch),
+		cmocka_unit_test(one_copy_of_a_clip), cmocka_unit_test(a_few_at_once), cmocka_unit_test(cache_and_holdout),
+		cmocka_unit_test(every_third_clip), cmocka_unit_test(ranks_share_a_batch),
 		cmocka_unit_test(no_state_between_steps), cmocka_unit_test(it_learns),
 		cmocka_unit_test(a_name_is_of_the_net_alone),
 	};
