@@ -30,6 +30,7 @@ static struct {
 	_Atomic double last;     /* sign of life */
 	atomic_int waiting;      /* of the ranks in this process, those that wait for others */
 	int rank;
+	bool stood;              /* the process was suspended, and has made no step since: others may have waited for it */
 	char where[64];
 	lwm_watchdog_fn *tell;
 	void *ctx;
@@ -76,7 +77,8 @@ static void check_silence(void)
 		return;
 	dprintf(2, "lwm: rank %d: %s for %.0f s in '%s': a rank is lost or stuck\n", w.rank,
 		waiting ? "waited for other ranks" : "no progress", silent, w.where);
-	tell_end(&(struct lwm_watchdog_end){ silent, waiting, w.where });
+	if (!waiting || !w.stood)
+		tell_end(&(struct lwm_watchdog_end){ silent, waiting, w.where });
 	_exit(LWM_ERANK);
 }
 
@@ -85,8 +87,10 @@ static void credit_standstill(double *seen)
 {
 	double now = lwm_now();
 
-	if (now - *seen > STANDSTILL)
+	if (now - *seen > STANDSTILL) {
 		lwm_watchdog_tick();
+		w.stood = true;
+	}
 	*seen = now;
 }
 
@@ -117,6 +121,7 @@ void lwm_watchdog_start(int rank, int ranks, double seconds)
 	if (seconds > 0 && !w.running) {
 		w.seconds = seconds;
 		w.longest = 0;
+		w.stood = false;
 		w.rank = rank;
 		lwm_watchdog_tick();
 		w.running = pthread_create(&w.thread, NULL, watch_silence, NULL) == 0;
@@ -161,6 +166,7 @@ void lwm_watchdog_step(double seconds)
 {
 	pthread_mutex_lock(&w.lock);
 	w.longest = seconds > w.longest ? seconds : w.longest;
+	w.stood = false;
 	pthread_mutex_unlock(&w.lock);
 }
 

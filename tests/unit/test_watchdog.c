@@ -28,12 +28,17 @@ static void silent(void)
 	nap(11);
 }
 
-static void ticking(void)
+static void tick_for(double seconds)
 {
-	for (int i = 0; i < 55; i++) {
+	for (int i = 0; i < seconds * 5; i++) {
 		lwm_watchdog_tick();
 		nap(0.2);
 	}
+}
+
+static void ticking(void)
+{
+	tick_for(11);
 }
 
 /* A kernel that gives signs of life from inside, as attention over a long row does. */
@@ -158,6 +163,27 @@ static void suspended(void)
 	waitpid(other, NULL, 0);
 }
 
+/* It is the one that others waited for: that it waits now, for them, must not make it look like one of them. */
+static void suspended_then_waiting(void)
+{
+	lwm_watchdog_tell(tell, (void *)(uintptr_t)"it");
+	lwm_watchdog_step(0.1);
+	tick_for(2); /* the watchdog's thread looks before that, and after it */
+	suspended();
+	tick_for(2);
+	waiting();
+}
+
+static void suspended_then_at_work(void)
+{
+	lwm_watchdog_tell(tell, (void *)(uintptr_t)"it");
+	tick_for(2);
+	suspended();
+	tick_for(2);
+	lwm_watchdog_step(0.1);
+	waiting();
+}
+
 static const struct {
 	const char *name;
 	void (*work)(void);
@@ -179,6 +205,8 @@ static const struct {
 	{ "what it was at is told", silent_and_told, 2, 1.5, LWM_ERANK, "it a test computed" },
 	{ "that it waited is told", waiting_and_told, 2, 1.5, LWM_ERANK, "it a test waited" },
 	{ "telling that does not come back", telling_hangs, 2, 1.5, LWM_ERANK, "it a test computed" },
+	{ "that it waited is not told where it was suspended", suspended_then_waiting, 2, 2, LWM_ERANK, "" },
+	{ "unless it has made a step since", suspended_then_at_work, 2, 2, LWM_ERANK, "it a test waited" },
 	{ "of another start nothing is told", forgotten, 2, 1.5, LWM_ERANK, "" },
 };
 enum { CASES = sizeof cases / sizeof *cases };
