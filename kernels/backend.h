@@ -20,9 +20,8 @@ struct lk_library {
 	const char *variable;    /* environment variable that names its path */
 	const char *open, *count; /* names of an lk_library_open_fn and an lk_count_fn */
 };
-/* As lk_open_fn; refuses an abi other than its own LK_ABI, because struct lk_dev and struct lk_ops are then laid out
- * differently. */
-typedef int lk_library_open_fn(struct lk_dev *dev, int abi, int index, char *why, size_t n);
+/* As lk_open_fn; refuses a layout other than its own LK_LAYOUT. */
+typedef int lk_library_open_fn(struct lk_dev *dev, int layout, int index, char *why, size_t n);
 
 struct lk_backend {
 	const char *kind;          /* "cpu": what callers ask for */

@@ -96,7 +96,7 @@ static int open_device(struct lk_dev *dev, const char *spec, int threads, char *
 	if (!b->library.file)
 		return b->open(dev, index, threads, why, n);
 	rc = lk_library_function(&b->library, b->kind, b->library.open, &open_fn, sizeof open_fn, why, n);
-	return rc ? rc : open_fn(dev, LK_ABI, index, why, n);
+	return rc ? rc : open_fn(dev, LK_LAYOUT, index, why, n);
 }
 
 int lk_dev_open(struct lk_dev **out, const char *spec, int threads, char *why, size_t n)

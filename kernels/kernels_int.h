@@ -20,7 +20,7 @@
 #include "kernels/kernels.h"
 #include "kernels/number.h"
 
-#define LK_ABI 8 /* of struct lk_ops and struct lk_dev; a backend in a shared object refuses another one */
+#define LK_ABI 9 /* of struct lk_ops and struct lk_dev: one higher when they change */
 
 /* ---- device.h ---- */
 
@@ -230,6 +230,9 @@ struct lk_dev {
 	char name[96], err[256], warning[256];
 	void *impl; /* of the backend */
 };
+/* What a program and a backend in a shared object compare; the backend refuses another one. The size is there for a new entry whose
+ * author forgot the number. */
+enum { LK_LAYOUT = LK_ABI << 16 | (int)sizeof(struct lk_dev) };
 
 /* A backend's event_new allocates it (calloc) and keeps what it needs in impl; lk_event_new sets free to its event_free. */
 struct lk_event {

@@ -168,14 +168,15 @@ extern "C" __attribute__((visibility("default"))) int lk_cuda_count(char *why, s
 	return count ? count : LK_EDEVICE;
 }
 
-extern "C" __attribute__((visibility("default"))) int lk_cuda_open(struct lk_dev *dev, int abi, int index, char *why,
+extern "C" __attribute__((visibility("default"))) int lk_cuda_open(struct lk_dev *dev, int layout, int index, char *why,
 								   size_t n)
 {
 	cudaDeviceProp prop;
 	int count, rc;
 
-	if (abi != LK_ABI) {
-		snprintf(why, n, "liblwm_cuda.so is of another build (interface %d, the program has %d)", LK_ABI, abi);
+	if (layout != LK_LAYOUT) {
+		snprintf(why, n, "liblwm_cuda.so is of another build (interface %d.%d, the program has %d.%d)", LK_LAYOUT >> 16,
+			 LK_LAYOUT & 0xffff, layout >> 16, layout & 0xffff);
 		return LK_EUNSUP;
 	}
 	count = count_gpus(why, n);
