@@ -30,7 +30,7 @@ static struct {
 	_Atomic double last;     /* sign of life */
 	atomic_int waiting;      /* of the ranks in this process, those that wait for others */
 	int rank;
-	bool stood;              /* the process was suspended, and has made no step since: others may have waited for it */
+	bool stood;              /* the process was suspended for long and has made no step since: others may have waited for it */
 	char where[64];
 	lwm_watchdog_fn *tell;
 	void *ctx;
@@ -82,14 +82,15 @@ static void check_silence(void)
 	_exit(LWM_ERANK);
 }
 
-/* A process that was suspended, this thread with it, was not silent then: it could not speak. *seen: when it ran last. */
+/* A process that was suspended, this thread with it, was not silent then: it could not speak. *seen: when it ran last. Others have
+ * waited for it if that was long; half of what they bear leaves room for when they began. */
 static void credit_standstill(double *seen)
 {
-	double now = lwm_now();
+	double now = lwm_now(), gone = now - *seen;
 
-	if (now - *seen > STANDSTILL) {
+	if (gone > STANDSTILL) {
 		lwm_watchdog_tick();
-		w.stood = true;
+		w.stood = w.stood || gone > silence_limit(true) / 2;
 	}
 	*seen = now;
 }

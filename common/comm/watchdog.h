@@ -12,8 +12,8 @@
  * Who is stuck? One that computes says so itself. Of ranks that wait each says that it does, and nobody can say it of the one they
  * wait for: what they write down (lwm_watchdog_tell) shows who wrote nothing. So a process that has told waits some seconds more
  * before it ends, for its end is that of all others. A process that was suspended (SIGSTOP) has not been silent for that time when
- * it continues: others, which it kept waiting, have judged it by then. It tells nothing of waiting for them before it has made a
- * step again: a launcher lets suspended processes continue when it ends them.
+ * it continues: others, which it kept waiting, have judged it by then. If that was half of what they bear or more, it tells nothing
+ * of waiting for them before it has made a step again: a launcher lets suspended processes continue when it ends them.
  *
  * There is one watchdog per process, also where several ranks are threads of it. Every function is local and may be called from any
  * thread; without a watchdog that runs they do nothing anybody could see.

@@ -74,11 +74,16 @@ static void attention(void)
 	} while (now.tv_sec - from.tv_sec < 11);
 }
 
-static void waiting(void)
+static void wait_for(double seconds)
 {
 	lwm_watchdog_wait(true);
-	nap(11);
+	nap(seconds);
 	lwm_watchdog_wait(false);
+}
+
+static void waiting(void)
+{
+	wait_for(11);
 }
 
 static void waiting_too_long(void)
@@ -148,19 +153,25 @@ static void forgotten(void)
 	silent();
 }
 
-/* Suspended for longer than silence is borne, as a whole. */
-static void suspended(void)
+/* Suspended as a whole. The watchdog saw it run at most a second before. */
+static void suspend(double seconds)
 {
 	pid_t self = getpid(), other = fork();
 
 	if (other == 0) {
-		nap(4);
+		nap(seconds);
 		kill(self, SIGCONT);
 		_exit(0);
 	}
 	raise(SIGSTOP);
 	nap(0.9);
 	waitpid(other, NULL, 0);
+}
+
+/* For longer than silence is borne. */
+static void suspended(void)
+{
+	suspend(4);
 }
 
 /* It is the one that others waited for: that it waits now, for them, must not make it look like one of them. */
@@ -174,9 +185,21 @@ static void suspended_then_waiting(void)
 	waiting();
 }
 
+/* Others bear twice as much of it. */
+static void suspended_briefly(void)
+{
+	lwm_watchdog_tell(tell, (void *)(uintptr_t)"it");
+	lwm_watchdog_step(0.95);
+	tick_for(2);
+	suspend(3);
+	tick_for(2);
+	wait_for(17); /* 9.5 seconds are borne, 5 are left for others to tell */
+}
+
 static void suspended_then_at_work(void)
 {
 	lwm_watchdog_tell(tell, (void *)(uintptr_t)"it");
+	lwm_watchdog_step(0.1);
 	tick_for(2);
 	suspended();
 	tick_for(2);
@@ -206,7 +229,8 @@ static const struct {
 	{ "that it waited is told", waiting_and_told, 2, 1.5, LWM_ERANK, "it a test waited" },
 	{ "telling that does not come back", telling_hangs, 2, 1.5, LWM_ERANK, "it a test computed" },
 	{ "that it waited is not told where it was suspended", suspended_then_waiting, 2, 2, LWM_ERANK, "" },
-	{ "unless it has made a step since", suspended_then_at_work, 2, 2, LWM_ERANK, "it a test waited" },
+	{ "unless that was short beside what others bear", suspended_briefly, 2, 2, LWM_ERANK, "it a test waited" },
+	{ "or it has made a step since", suspended_then_at_work, 2, 2, LWM_ERANK, "it a test waited" },
 	{ "of another start nothing is told", forgotten, 2, 1.5, LWM_ERANK, "" },
 };
 enum { CASES = sizeof cases / sizeof *cases };
