@@ -182,12 +182,17 @@ int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_er
 	return 0;
 }
 
-int lwm_jsonl_sync(struct lwm_jsonl *f, struct lwm_err *e)
+int lwm_jsonl_sync_file(const struct lwm_jsonl *f, struct lwm_err *e)
 {
-	LWM_TRY(write_waiting(f, e));
 	if (fsync(f->fd) && errno != EINVAL)
 		return lwm_fail_errno(e, LWM_EIO, errno, "%s: fsync failed", f->path);
 	return 0;
+}
+
+int lwm_jsonl_sync(struct lwm_jsonl *f, struct lwm_err *e)
+{
+	LWM_TRY(write_waiting(f, e));
+	return lwm_jsonl_sync_file(f, e);
 }
 
 int lwm_jsonl_close(struct lwm_jsonl *f, struct lwm_err *e)

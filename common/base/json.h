@@ -43,6 +43,8 @@ int lwm_jsonl_open(struct lwm_jsonl **out, const char *path, struct lwm_err *e);
  * again with the next line: a record of work never ends the work. Whole lines reach the file, or nothing of them. */
 int lwm_jsonl_add(struct lwm_jsonl *f, const struct lwm_str *line, struct lwm_err *e);
 int lwm_jsonl_sync(struct lwm_jsonl *f, struct lwm_err *e);  /* what waits is written and all of it is on the disk, or an error */
+/* What is in the file now is on the disk, or an error; may be called beside the others, from any thread. */
+int lwm_jsonl_sync_file(const struct lwm_jsonl *f, struct lwm_err *e);
 int lwm_jsonl_close(struct lwm_jsonl *f, struct lwm_err *e); /* the same, and f is gone either way; NULL is fine */
 
 /* Lines that carry a check: the last member of each is "check", the XXH3-64 (16 hex digits) of the line's text without that

@@ -142,11 +142,17 @@ static int same_settings(const struct run *r, const struct lwm_resumed *found, s
 	return rc;
 }
 
+static void sync_metrics(void *ctx)
+{
+	lwm_metrics_sync(ctx);
+}
+
 static int open_records(struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
 {
 	double given = r->s->peak_tflops * 1e12 * lwm_comm_size(r->world);
 	LWM_TRY(lwm_stage_settle(r->s, found, r->st.step, e));
 	LWM_TRY(lwm_metrics_open(&r->metrics, r->s, r->o, r->st.step, r->wall, lwm_str_get(&r->hosts), e));
+	lwm_saver_before_commit(r->saver, sync_metrics, r->metrics);
 	r->peak_known = given > 0 || !r->o->type->flops;
 	return given > 0 && r->o->type->flops ? lwm_metrics_peak(r->metrics, r->st.step, given, "given", e) : 0;
 }
@@ -267,8 +273,6 @@ static int end_save(struct run *r, bool last, struct lwm_err *e)
 	if (step < 0)
 		return 0;
 	lwm_watchdog_pet("checkpoint");
-	if (r->metrics)
-		lwm_metrics_sync(r->metrics);
 	lwm_watchdog_wait(true); /* for the disk, which may serve others first */
 	int rc = lwm_saver_finish(r->saver, r->keeper, &mine);
 	lwm_watchdog_wait(false);
@@ -284,6 +288,22 @@ static int end_save(struct run *r, bool last, struct lwm_err *e)
 	}
 	*e = mine;
 	return rc;
+}
+
+/* Nobody writes: the save under way, if any, comes to its record, or to its end. */
+static int advance_save(struct run *r, struct lwm_err *e)
+{
+	double t0 = lwm_now();
+	if (lwm_saver_step(r->saver) < 0)
+		return 0;
+	if (lwm_saver_settled(r->saver))
+		return end_save(r, false, e);
+	lwm_watchdog_pet("checkpoint");
+	lwm_watchdog_wait(true);
+	lwm_saver_settle(r->saver);
+	lwm_watchdog_wait(false);
+	r->save_blocked += lwm_now() - t0;
+	return 0;
 }
 
 /* One save at a time. The last one is not behind anything: it is written from where the values lie. */
@@ -379,7 +399,7 @@ static int train_steps(struct run *r, bool *done, struct lwm_err *e)
 		LWM_TRY(collect_wishes(r, &w, e));
 		bool end = w.stop >= LWM_STOP_END;
 		if (!w.writing)
-			LWM_TRY(end_save(r, false, e));
+			LWM_TRY(advance_save(r, e));
 		if ((end && r->st.step > 0) || w.stop == LWM_STOP_SAVE || is_due(r->s->checkpoint_every, r->st.step))
 			LWM_TRY(save_checkpoint(r, end, e));
 		if (end)

@@ -242,7 +242,7 @@ void lwm_metrics_ended(struct lwm_metrics *m, const struct lwm_history_end *end)
 void lwm_metrics_sync(struct lwm_metrics *m)
 {
 	struct lwm_err why = { 0 };
-	if (lwm_jsonl_sync(m->file, &why) < 0)
+	if (lwm_jsonl_sync_file(m->file, &why) < 0)
 		lwm_log(LWM_WARN, "%s", why.msg);
 }
 

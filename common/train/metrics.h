@@ -14,9 +14,9 @@
  * where the objective does not count them. "peak_tflops": what all ranks together can do at most; "peak_source": "given"
  * (--peak-tflops) or "measured" (peak.h). "mfu" of the end: FLOPs over seconds of the steps of this run and that peak, where there
  * is one. "seconds" of a save: from its begin until it was committed, "blocking" those of them that training waited; where it is
- * written behind the computation the line follows those of later steps. "peak_rss" of the end: bytes, of the rank that had most in memory. Each line ends in the "time" it was written, seconds
- * since 1970. summary.json holds nothing measured: the same run
- * leaves the same bytes.
+ * written behind the computation the line follows those of later steps. "peak_rss" of the end: bytes, of the rank that had most in
+ * memory. Each line ends in the "time" it was written, seconds since 1970. summary.json holds nothing measured: the same run leaves
+ * the same bytes.
  *
  * Lines that the disk does not take wait in memory (common/base/json.h): a full disk does not end a run here. When a run resumes
  * from an older checkpoint, lines of later steps are cut off first, so the file has each step once; what they stood for is counted
@@ -50,8 +50,8 @@ int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_train_state *st, do
 		     struct lwm_err *e);
 /* seconds: from its begin until it was committed; blocking: those of them that training waited. */
 int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, double blocking, struct lwm_err *e);
-/* Brings waiting lines to the disk, before the checkpoint of their steps is committed; a failure is logged, and no failure of the
- * run. */
+/* Brings the lines written so far to the disk, before the checkpoint of their steps is committed; any thread. A failure is logged, and
+ * no failure of the run. */
 void lwm_metrics_sync(struct lwm_metrics *m);
 bool lwm_metrics_complete(const struct lwm_metrics *m); /* summary.json exists */
 /* peak_rss: bytes, of the rank that had most. */

@@ -1,10 +1,11 @@
 /* The state of a stage out to checkpoints: a copy, a thread that writes this rank's part of it, and the record when all have.
  *
  *	begin    copy | thread: create, write, sync, read back and compare, rename, sync the folder | `written`
- *	finish   join | do all have theirs? | rank 0: record, sync, retire | thread: the files of what was retired
+ *	settle   join | do all have theirs? | rank 0: what the record says | thread: record, sync | `written`
+ *	finish   join | is it there? | rank 0: retire | thread: the files of what was retired
  *
  * From pthread_create until `written` the thread alone touches what struct lwm_saver says is its own. It reads the table of
- * tensors, which does not change, and the copy, which begin alone writes. */
+ * tensors, which does not change, and the copy, which begin alone writes, or what settle has put together for the record. */
 #include "common/train/saver.h"
 
 #include <inttypes.h>
@@ -25,6 +26,14 @@
 #include "common/train/settings_record.h"
 #include "common/train/share.h"
 
+/* What COMMIT.json is made of. */
+struct record {
+	struct lwm_ckpt_slice *slice;
+	json_t *config, *state;
+	char mesh[LWM_MESH_TEXT];
+	struct lwm_ckpt_meta meta;
+};
+
 struct lwm_saver {
 	const struct lwm_objective *o;
 	struct lwm_weights *w;
@@ -39,7 +48,11 @@ struct lwm_saver {
 	const float *host[LWM_CKPT_TRAINED];
 	struct lwm_ckpt_slice *slice;
 	int64_t nslice, *from;      /* where a slice begins in host[] */
-	struct lwm_ckpt_part *parts; /* of all ranks, for finish */
+	struct lwm_ckpt_part *parts; /* of all ranks, for settle */
+	bool settled, failed;       /* the parts are gathered; the save failed on a rank: the same on all ranks */
+	struct record record;       /* rank 0 */
+	lwm_saver_before_fn *before;
+	void *before_ctx;
 	/* the thread's own */
 	struct lwm_ckpt_part part;
 	struct lwm_err err;
@@ -227,6 +240,7 @@ void lwm_saver_begin(struct lwm_saver *v, const struct lwm_train_state *st, bool
 	memset(&v->err, 0, sizeof v->err);
 	atomic_store(&v->written, false);
 	v->behind = behind && v->copy;
+	v->settled = v->failed = false;
 	v->rc = prepare_save(v, &v->err);
 	v->threaded = v->rc == 0 && v->behind && pthread_create(&v->thread, NULL, write_part, v) == 0;
 	if (v->threaded)
@@ -273,7 +287,7 @@ static json_t *state_json(const struct lwm_train_state *st, const struct lwm_sta
 static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
 {
 	json_t *settings = lwm_settings_record(o->stage, o->data);
-	json_t *j = settings ? json_pack("{s:O s:o}", "model", o->config, "stage", settings) : NULL;
+	json_t *j = settings ? json_pack("{s:o s:o}", "model", lwm_json_copy(o->config), "stage", settings) : NULL;
 	if (!j)
 		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
 	return j;
@@ -298,30 +312,51 @@ static struct lwm_ckpt_slice *all_slices(const struct lwm_objective *o, const st
 	return all;
 }
 
-static int commit_checkpoint(const struct lwm_saver *v, struct lwm_err *e)
+/* Of the save that was begun, nothing of it shared with what training goes on with. */
+static int make_record(struct lwm_saver *v, struct lwm_err *e)
 {
 	const struct lwm_objective *o = v->o;
+	struct record *r = &v->record;
 	int n = lwm_comm_size(v->w->ranks);
-	struct lwm_ckpt_slice *slice = all_slices(o, &v->w->cut, v->parts, n, e);
-	char mesh[LWM_MESH_TEXT];
-	json_t *config = config_json(o, e), *state = state_json(&v->st, o->stage);
-	int rc = slice && config && state ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
-	if (rc == 0) {
-		struct lwm_ckpt_meta m = { .kind = o->type->kind,
-					   .step = v->st.step,
-					   .mesh = lwm_mesh_text(o->mesh->dim, mesh),
-					   .ranks = n,
-					   .config = config,
-					   .state = state,
-					   .tokenizer = o->tokenizer_hash,
-					   .tokenizer_path = o->stage->tokenizer ? o->stage->tokenizer : "",
-					   .groups = LWM_CKPT_TRAINED_ALL };
-		rc = lwm_ckpt_commit(v->dir, &m, &o->tensors, v->parts, n, slice, e);
-	}
-	json_decref(config);
-	json_decref(state);
-	free(slice);
-	return rc;
+
+	r->slice = all_slices(o, &v->w->cut, v->parts, n, e);
+	r->config = config_json(o, e);
+	r->state = state_json(&v->st, o->stage);
+	if (!r->slice || !r->config || !r->state)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");
+	r->meta = (struct lwm_ckpt_meta){ .kind = o->type->kind,
+					  .step = v->st.step,
+					  .mesh = lwm_mesh_text(o->mesh->dim, r->mesh),
+					  .ranks = n,
+					  .config = r->config,
+					  .state = r->state,
+					  .tokenizer = o->tokenizer_hash,
+					  .tokenizer_path = o->stage->tokenizer ? o->stage->tokenizer : "",
+					  .groups = LWM_CKPT_TRAINED_ALL };
+	return 0;
+}
+
+static void release_record(struct record *r)
+{
+	json_decref(r->config);
+	json_decref(r->state);
+	free(r->slice);
+	memset(r, 0, sizeof *r);
+}
+
+/* Rank 0, in a thread or not. What fails to become one leaves no record. */
+static void *commit_checkpoint(void *arg)
+{
+	struct lwm_saver *v = arg;
+	const struct record *r = &v->record;
+
+	if (v->before)
+		v->before(v->before_ctx);
+	v->rc = lwm_ckpt_commit(v->dir, &r->meta, &v->o->tensors, v->parts, r->meta.ranks, r->slice, &v->err);
+	if (v->rc < 0)
+		lwm_ckpt_take_back(v->dir, "COMMIT.json");
+	atomic_store(&v->written, true);
+	return NULL;
 }
 
 static void join_thread(struct lwm_saver *v)
@@ -338,6 +373,7 @@ static void release_save(struct lwm_saver *v)
 	free(v->slice);
 	free(v->from);
 	free(v->parts);
+	release_record(&v->record);
 	v->dir = NULL;
 	v->lent = NULL;
 	v->slice = NULL;
@@ -346,17 +382,41 @@ static void release_save(struct lwm_saver *v)
 	v->begun = false;
 }
 
-/* All parts are on disk, or one of them failed. */
-static int settle_parts(struct lwm_saver *v, int rc, struct lwm_err *e)
+static int gather_parts(struct lwm_saver *v)
 {
 	struct lwm_comm *c = v->w->ranks;
-	LWM_TRY(lwm_agree(c, rc, e));
-	LWM_TRY(lwm_comm_allgather(c, &v->part, sizeof v->part, v->parts, e));
-	if (lwm_comm_rank(c) == 0)
-		rc = commit_checkpoint(v, e);
-	if (lwm_comm_rank(c) == 0 && rc < 0)
-		lwm_ckpt_take_back(v->dir, "COMMIT.json");
-	return lwm_agree(c, rc, e); /* nobody continues before the record is written */
+
+	LWM_TRY(lwm_agree(c, v->rc, &v->err));
+	return lwm_comm_allgather(c, &v->part, sizeof v->part, v->parts, &v->err);
+}
+
+void lwm_saver_settle(struct lwm_saver *v)
+{
+	LWM_BUG_ON(!v->begun || v->settled);
+	join_thread(v);
+	v->settled = true;
+	v->rc = gather_parts(v);
+	v->failed = v->rc < 0;
+	if (v->failed || lwm_comm_rank(v->w->ranks))
+		return;
+	v->rc = make_record(v, &v->err);
+	if (v->rc < 0)
+		return;
+	atomic_store(&v->written, false);
+	v->threaded = v->behind && pthread_create(&v->thread, NULL, commit_checkpoint, v) == 0;
+	if (!v->threaded)
+		commit_checkpoint(v);
+}
+
+bool lwm_saver_settled(const struct lwm_saver *v)
+{
+	return v->settled;
+}
+
+void lwm_saver_before_commit(struct lwm_saver *v, lwm_saver_before_fn *fn, void *ctx)
+{
+	v->before = fn;
+	v->before_ctx = ctx;
 }
 
 /* ---- older checkpoints ---- */
@@ -404,11 +464,17 @@ int lwm_saver_retire(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, int64_
 int lwm_saver_finish(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, struct lwm_err *e)
 {
 	int64_t step = v->st.step;
+	int rc;
+
 	LWM_BUG_ON(!v->begun);
+	if (!v->settled)
+		lwm_saver_settle(v);
 	join_thread(v);
-	if (v->rc < 0)
+	rc = v->rc;
+	if (rc < 0)
 		*e = v->err;
-	int rc = settle_parts(v, v->rc, e);
+	if (!v->failed) /* nobody continues before the record is written */
+		rc = lwm_agree(v->w->ranks, rc, e);
 	if (rc < 0 && rc != -LWM_ERANK && v->dir)
 		lwm_ckpt_take_back(v->dir, v->part.name);
 	release_save(v);

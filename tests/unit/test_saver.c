@@ -224,6 +224,18 @@ static void wait_a_little(void)
 	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 }
 
+/* Before the record: while it waits, training goes on. */
+static atomic_bool record_held;
+static atomic_int records;
+
+static void hold_record(void *ctx)
+{
+	(void)ctx;
+	atomic_fetch_add(&records, 1);
+	for (int ms = 0; ms < 2000 && atomic_load(&record_held); ms++)
+		wait_a_little();
+}
+
 static int save_then_change(const struct world *x, struct lwm_saver *v, struct lwm_weights *w, struct lwm_err *e)
 {
 	struct lwm_train_state st = { .step = 7 };
@@ -241,6 +253,17 @@ static int save_then_change(const struct world *x, struct lwm_saver *v, struct l
 		wait_a_little();
 	good = good && lwm_saver_step(v) == 7 && !is_committed(root, 7);
 	LWM_TRY(lwm_comm_barrier(w->ranks, e)); /* nobody commits before all have looked */
+	atomic_store(&record_held, true);
+	lwm_saver_before_commit(v, hold_record, NULL);
+	lwm_saver_settle(v);
+	good = good && lwm_saver_settled(v) && lwm_saver_writing(v) == (lwm_comm_rank(w->ranks) == 0) && !is_committed(root, 7);
+	set_values(w, &x->tensors, 2);
+	LWM_TRY(lwm_comm_barrier(w->ranks, e));
+	atomic_store(&record_held, false);
+	while (lwm_saver_writing(v))
+		wait_a_little();
+	LWM_TRY(lwm_comm_barrier(w->ranks, e));
+	good = good && is_committed(root, 7) && lwm_saver_step(v) == 7 && atomic_load(&records) == 1;
 	LWM_TRY(finish_save(x, v, w->ranks, e));
 	good = good && lwm_saver_step(v) == -1 && !lwm_saver_writing(v) && is_committed(root, 7);
 	return good ? 0 : lwm_fail(e, LWM_ENO, "a save under way is not what it says");
