@@ -199,25 +199,37 @@ static void choose_way(struct lwm_ring *g)
 	g->direct = g->s.train && direct * SAVING <= round * (SAVING - 1) && round > 0;
 }
 
+/* For what is said of a ring that is not made: the route of positions and segments [g->n] and the way. Release it in any case. */
+static int plan_route(struct lwm_ring *g, const int32_t *pos, const int32_t *seg, struct lwm_err *e)
+{
+	g->last = calloc((size_t)g->ranks, sizeof *g->last);
+	if (!g->last)
+		return lwm_fail(e, LWM_EMEMORY, "no memory for a ring of %d ranks", g->ranks);
+	LWM_TRY(lwm_route_make(&g->route, g->ranks, 0, g->n, pos, seg, g->n, g->s.causal, e));
+	choose_way(g);
+	return 0;
+}
+
+static void release_plan(struct lwm_ring *g)
+{
+	lwm_route_release(&g->route);
+	free(g->last);
+}
+
 int lwm_attn_ring_sends(const struct lwm_attn_ring_shape *s, int dtype, int ranks, int64_t n, const int32_t *pos,
 			const int32_t *seg, int64_t sends[2], struct lwm_err *e)
 {
 	struct lwm_ring g = { .s = *s, .ranks = ranks, .n = n };
-	int64_t rows;
-	int rc;
+	int rc = plan_route(&g, pos, seg, e);
 
 	sends[0] = sends[1] = 0;
-	g.last = calloc((size_t)ranks, sizeof *g.last);
-	rc = g.last ? lwm_route_make(&g.route, ranks, 0, n, pos, seg, n, s->causal, e) :
-		      lwm_fail(e, LWM_EMEMORY, "no memory for a ring of %d ranks", ranks);
 	if (rc == 0) {
-		choose_way(&g);
-		rows = g.direct ? lwm_ring_plan_direct(&g) : lwm_ring_plan_round(&g);
+		int64_t rows = g.direct ? lwm_ring_plan_direct(&g) : lwm_ring_plan_round(&g);
+
 		sends[0] = rows * pair_row(s) * (int64_t)lk_dtype_size(dtype);
 		sends[1] = sends[0] + rows * pair_row(s) * 4;
 	}
-	lwm_route_release(&g.route);
-	free(g.last);
+	release_plan(&g);
 	return rc;
 }
 
@@ -249,14 +261,10 @@ int lwm_attn_ring_fills(const struct lwm_attn_ring_shape *s, int dtype, int rank
 {
 	struct lwm_ring g = { .s = *s, .ranks = ranks, .n = n };
 	int64_t b[4], kv_row = pair_row(s) * (int64_t)lk_dtype_size(dtype), grad_row = s->train ? pair_row(s) * 4 : 0;
-	int rc;
+	int rc = plan_route(&g, pos, seg, e);
 
 	*bytes = 0;
-	g.last = calloc((size_t)ranks, sizeof *g.last);
-	rc = g.last ? lwm_route_make(&g.route, ranks, 0, n, pos, seg, n, s->causal, e) :
-		      lwm_fail(e, LWM_EMEMORY, "no memory for a ring of %d ranks", ranks);
 	if (rc == 0) {
-		choose_way(&g);
 		for (int r = 0; r < ranks; r++) {
 			int64_t x = g.direct ? filled_direct(&g, r, kv_row, grad_row) : filled_round(&g, kv_row, grad_row);
 
@@ -265,8 +273,7 @@ int lwm_attn_ring_fills(const struct lwm_attn_ring_shape *s, int dtype, int rank
 		part_bytes(s, dtype, b);
 		*bytes += (g.steps > 1 ? 2 * b[0] + b[1] : 0) + lwm_round64(4 * s->tokens);
 	}
-	lwm_route_release(&g.route);
-	free(g.last);
+	release_plan(&g);
 	return rc;
 }
 

@@ -55,7 +55,7 @@ void lwm_fwd_rotate(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *
 	LWM_K(m, lk_rope(m->dev, &qk, lwm_attn_positions(m->attention), m->cfg.rope_theta, 0));
 }
 
-/* Leaves rotated q, k, v of layer l in LWM_BUF_QKV; alone also the normed input in LWM_BUF_NORM and its rstd in LWM_BUF_RSTD. */
+/* Leaves rotated q, k, v of layer l in LWM_BUF_QKV. */
 void lwm_fwd_qkv(struct lwm_llama *m, int64_t l, const struct lwm_layer *w)
 {
 	const struct lwm_llama_cut *c = &m->cut;

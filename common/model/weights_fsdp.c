@@ -54,10 +54,7 @@ struct lwm_fsdp {
 /* Of a table without heads the first group is used with the last: embeddings are the head too. */
 static bool is_tied(const struct lwm_tensors *t)
 {
-	for (int64_t i = 0; i < t->n; i++)
-		if (t->list[i].role == LWM_ROLE_HEAD)
-			return false;
-	return true;
+	return !lwm_tensors_have(t, LWM_ROLE_HEAD);
 }
 
 /* One in use and those gathered ahead. Of gradients one that is added to, one that is scattered. */

@@ -78,6 +78,14 @@ const struct lwm_tensor *lwm_tensors_find(const struct lwm_tensors *p, const cha
 	return NULL;
 }
 
+bool lwm_tensors_have(const struct lwm_tensors *p, enum lwm_role role)
+{
+	for (int64_t i = 0; i < p->n; i++)
+		if (p->list[i].role == role)
+			return true;
+	return false;
+}
+
 const struct lwm_tensor *lwm_tensors_at(const struct lwm_tensors *p, int64_t i)
 {
 	int64_t lo = 0, hi = p->n - 1;

@@ -85,6 +85,7 @@ bool lwm_tensor_same_shape(const struct lwm_tensor *a, const struct lwm_tensor *
 int lwm_tensors_add(struct lwm_tensors *p, const struct lwm_tensor *t, struct lwm_err *e);
 void lwm_tensors_release(struct lwm_tensors *p);
 const struct lwm_tensor *lwm_tensors_find(const struct lwm_tensors *p, const char *name); /* NULL: no such tensor */
+bool lwm_tensors_have(const struct lwm_tensors *p, enum lwm_role role);
 /* Group `index`, one after the other in the table; count 0: there is none. Gaps after its tensors belong to it. */
 struct lwm_group lwm_tensors_group(const struct lwm_tensors *p, int64_t index);
 /* The tensor that holds flat element i; NULL: none does, it is in a gap or outside. */

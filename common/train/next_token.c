@@ -54,7 +54,7 @@ static const struct lwm_setting settings[] = {
 	SET(offload, LWM_FREE, LWM_OFFLOAD_AUTO,
 	    LWM_OPT_CHOICE(0, "offload", NULL, offload_names,
 			   "what is kept of each layer waits in host memory; auto: where the GPU is too small", 0)),
-	SET(kept, LWM_ROUNDED, LWM_KEPT_EXACT,
+	SET(kept, LWM_FIXED, LWM_KEPT_EXACT,
 	    LWM_OPT_CHOICE(0, "keep-activations", NULL, kept_names, "what is kept of each layer, as computed or rounded", 0)),
 	SET(head_groups, LWM_ROUNDED, 1,
 	    LWM_OPT_INT(0, "head-groups", NULL, 1, 1024, "N", "heads in N groups, one after the other: less memory", 0)),

@@ -51,9 +51,8 @@ struct lwm_objective_type {
 	/* Reads data and fills o, of which type, stage, mesh and device are set and the rest is zero. After a failure close is
 	 * called, too. COLLECTIVE over the mesh's world, which is NULL while planning. */
 	int (*open)(struct lwm_objective *o, struct lwm_err *e);
-	/* Goes to its weights group by group alone, so that they may be cut over ranks, and only reads
-	 * them. If not, every rank has them whole: what is
-	 * acquired of group 0 is the beginning of the flat vector, and stays where it is. */
+	/* Goes to its weights group by group alone, so that they may be cut over ranks, and only reads them. If not, every rank has
+	 * them whole: what is acquired of group 0 is the beginning of the flat vector, and stays where it is. */
 	bool by_group;
 	/* Can sum microbatch after microbatch in the order of the step's rows (stage->sum_order): they are dealt to the data ranks
 	 * in turn, their gradients go through w one by one; sums are formed likewise and returned by the first data rank alone. */

@@ -60,15 +60,6 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 	return y;
 }
 
-/* Is the head the embedding? Then that group is wanted again at the end of a forward. */
-static bool is_tied(const struct lwm_tensors *t)
-{
-	for (int64_t i = 0; i < t->n; i++)
-		if (t->list[i].role == LWM_ROLE_HEAD)
-			return false;
-	return true;
-}
-
 /* How often a group is gathered in a step of m microbatches: once in each forward; layers for each backward too, but for those
  * that lie in a slot still, the last `ahead`; nor are the first `ahead` gathered for a later forward. */
 static int64_t count_gathers(const struct lwm_cut *c, int64_t g, int64_t ahead, int64_t m)
@@ -101,8 +92,8 @@ struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const stru
 	for (int64_t g = 0; c->shards > 1 && g < c->n; g++) {
 		int64_t gathers = count_gathers(c, g, how.ahead, m);
 
-		if (g == 0 && c->n > how.ahead + 2 && is_tied(&o->local))
-			gathers += m;
+		if (g == 0 && c->n > how.ahead + 2 && !lwm_tensors_have(&o->local, LWM_ROLE_HEAD))
+			gathers += m; /* the embedding, once more at the end of each forward */
 
 		all += (double)c->group[g].slice * (a * (double)gathers + 4 * (double)scatters);
 		y.shard_calls += (double)(gathers + (how.chain ? m : scatters));

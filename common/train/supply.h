@@ -1,7 +1,7 @@
 /* supply.h - how a run's weights are cut over its ranks, and where its objective gets them from.
  *
  *	lwm_stage_cut(&cut, o, rank, e)           who owns what: pure, for a plan too
- *	lwm_stage_room_of(&room, o, &cut)            what it takes
+ *	room = lwm_stage_room_of(o, &cut)         what it takes
  *	lwm_supply_open(&s, o, mesh, e)           in a run: vectors, and what brings them to the objective
  *	o->type->attach(o, s.supply, e)
  *	each step: lwm_supply_begin, o->type->step(o, step, s.supply, ...), lwm_supply_changed after the update

@@ -42,18 +42,6 @@ static void stage_of(struct lwm_stage *s, const char *out, const struct mesh_cas
 	lwm_next_token_of(s)->tokens_per_batch = ROWS * FX_SEQ;
 }
 
-static void train_once(struct lwm_stage *s, int ranks, int64_t stop_after)
-{
-	struct lwm_err e = { 0 };
-	int rc;
-
-	s->stop_after = stop_after;
-	rc = lwm_comm_threads(ranks, run_on, s, &e);
-	if (rc < 0 && rc != -LWM_ESAVED)
-		fail_msg("mesh %s: %s", s->mesh_dim, e.msg);
-	assert_int_equal(rc, stop_after ? -LWM_ESAVED : 0);
-}
-
 /* Of a folder: losses, gradient norms and tokens of its steps, and the weights and moments of its last checkpoint. */
 struct trained {
 	double loss[STEPS], norm[STEPS], tokens[STEPS];

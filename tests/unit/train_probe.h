@@ -17,6 +17,19 @@ static inline int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	return lwm_stage_run(arg, c, e);
 }
 
+/* On so many ranks; stop_after: steps, 0: to the end. Fails the test where the run does. */
+static inline void train_once(struct lwm_stage *s, int ranks, int64_t stop_after)
+{
+	struct lwm_err e = { 0 };
+	int rc;
+
+	s->stop_after = stop_after;
+	rc = lwm_comm_threads(ranks, run_on, s, &e);
+	if (rc < 0 && rc != -LWM_ESAVED)
+		fail_msg("mesh %s: %s", s->mesh_dim, e.msg);
+	assert_int_equal(rc, stop_after ? -LWM_ESAVED : 0);
+}
+
 /* One checkpoint, tensors end to end in the order of its table; freed by probe_free. */
 struct probe {
 	int64_t n, tensors, size[128]; /* size: elements of each tensor */
