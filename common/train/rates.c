@@ -60,7 +60,7 @@ bool lwm_rates_known(const struct lwm_rates *r)
 /* ---- measuring ---- */
 
 enum { TOKENS = 1024, HEADS = 4, HEAD_DIM = 64, VECTOR = 8 << 20 /* floats */, SENT = 2 << 20 /* floats of a rank */, TIMES = 3,
-       SMALL = 50, SIDE = 512 };
+       SMALL = 50, SIDE = 512, MOST_THREADS = 32 };
 static const double WINDOW = 0.25; /* seconds of each measurement */
 
 /* Seconds of one call, the mean of all within the window: ranks that share cores run at the same time, and each has its share of
@@ -98,7 +98,9 @@ static int multiply_once(void *arg, struct lwm_err *e)
 static int measure_products(struct lk_dev *dev, double *tflops, struct lwm_err *e)
 {
 	struct product p = { .dev = dev };
-	size_t n = (size_t)SIDE * SIDE;
+	int threads = lk_dev_threads(dev) < MOST_THREADS ? lk_dev_threads(dev) : MOST_THREADS;
+	int64_t rows = threads > 1 ? 3 * SIDE * threads : SIDE; /* a product of SIDE rows is too small to be shared */
+	size_t n = (size_t)rows * SIDE, weights = (size_t)SIDE * SIDE, bytes = (2 * n + weights) * sizeof(float);
 	void *block;
 	double t = 0;
 	int rc;
@@ -108,11 +110,11 @@ static int measure_products(struct lk_dev *dev, double *tflops, struct lwm_err *
 		*tflops /= 1e12;
 		return 0;
 	}
-	LWM_TRY(lwm_dev_check(dev, lk_mem_alloc(dev, 3 * n * sizeof(float), &block), e));
-	p.x = lk_view2(block, LK_F32, SIDE, SIDE);
-	p.w = lk_view2((float *)block + n, LK_F32, SIDE, SIDE);
-	p.y = lk_view2((float *)block + 2 * n, LK_F32, SIDE, SIDE);
-	rc = lwm_dev_check(dev, lk_zero(dev, block, 3 * n * sizeof(float)), e);
+	LWM_TRY(lwm_dev_check(dev, lk_mem_alloc(dev, bytes, &block), e));
+	p.x = lk_view2(block, LK_F32, rows, SIDE);
+	p.y = lk_view2((float *)block + n, LK_F32, rows, SIDE);
+	p.w = lk_view2((float *)block + 2 * n, LK_F32, SIDE, SIDE);
+	rc = lwm_dev_check(dev, lk_zero(dev, block, bytes), e);
 	if (rc == 0)
 		rc = time_mean(dev, multiply_once, &p, &t, e);
 	lk_mem_free(dev, block);
