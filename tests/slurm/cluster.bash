@@ -109,6 +109,18 @@ end_soon() { # STEPS: so many more than it has made
 	sed -i "s/steps: 1000000/steps: $((last + $1))/" text.yaml
 }
 
+# The same of a job that is at work: it saves, and when it comes back it is told.
+told_to_end() { # JOB STEPS
+	local i n
+	n=$(restarts "$1")
+	scancel --signal=USR1 "$1"
+	for ((i = 0; i < 300; i++)); do
+		[ "$(restarts "$1")" = "$n" ] || break
+		sleep 0.1
+	done
+	end_soon "$2"
+}
+
 restarts() { scontrol show job -o "$1" | grep -oE 'Restarts=[0-9]+' | cut -d= -f2; }
 
 until_log() { # LOG TEXT

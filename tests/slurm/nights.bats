@@ -1,5 +1,5 @@
-# A real Slurm of four nodes on loopback: the curriculum by the scripts that ship, on their own meshes, scaled down; a stage that
-# fails, jobs that are preempted; arrays of which only what failed is run again.
+# A real Slurm of four nodes on loopback: the curriculum by the scripts that ship, on their own meshes, scaled down; nodes that are
+# lost, jobs that are preempted; arrays of which only what failed is run again.
 load ../lib
 load cluster
 
@@ -96,7 +96,8 @@ all_are() { # STATE
 		[ "$(state "$urgent")" = 'COMPLETED=1' ]
 		[ "$(restarts "$job")" -ge $round ]
 	done
-	end_soon 40
+	until_step $(($(last_step runs) + 1))
+	told_to_end "$job" 40
 	finish 200
 	[ "$(state "$job")" = 'COMPLETED=1' ]
 	as_undisturbed
@@ -129,4 +130,29 @@ all_are() { # STATE
 	code 64 "$ROOT/slurm/tokenize_array.sh" --only-failed "$job" "${args[@]}"
 	err_has 'LWM_TASKS'
 	code 66 "$ROOT/slurm/tokenize_array.sh" --only-failed 999999 "${args[@]}"
+}
+
+@test "nodes that are lost in the middle of a run, the batch script's too: the job runs on others, with the same steps" {
+	small_stage
+	export LWM_CHECKPOINT_EVERY=20
+	endless
+	job=$(submit "${ranks[@]}" "$ROOT/pipelines/stage_32k.sh")
+	for which in '$p' 1p; do
+		n=$(last_step runs) || n=0
+		until_step $((${n:-0} + 30))
+		node=$(scontrol show hostnames "$(squeue -h -j "$job" -o %N)" | sed -n "$which")
+		before=$(restarts "$job")
+		"$BATS_TEST_DIRNAME/cluster.sh" lose "$DIR/cluster" "$node"
+		for _ in {1..300}; do
+			[ "$(restarts "$job")" = "$before" ] || break
+			sleep 0.2
+		done
+		[ "$(restarts "$job")" -gt "$before" ]
+		until_step $(($(last_step runs) + 1))
+		"$BATS_TEST_DIRNAME/cluster.sh" find "$DIR/cluster" "$node"
+	done
+	told_to_end "$job" 40
+	finish 200
+	[ "$(state "$job")" = 'COMPLETED=1' ]
+	as_undisturbed
 }
