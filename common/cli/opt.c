@@ -402,7 +402,7 @@ static int check_needs(const struct lwm_parse *p, int noperand, struct lwm_err *
 	if (noperand < t->min_operands)
 		return lwm_fail(e, LWM_EUSAGE, "expected %s (see --help)", t->operands ? t->operands : "operands");
 	if (t->max_operands >= 0 && noperand > t->max_operands)
-		return lwm_fail(e, LWM_EUSAGE, "%d operands given, at most %d expected (see --help)", noperand,
+		return lwm_fail(e, LWM_EUSAGE, "%d operand%s given, at most %d expected (see --help)", noperand, noperand == 1 ? "" : "s",
 				t->max_operands);
 	return 0;
 }
