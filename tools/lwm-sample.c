@@ -12,6 +12,7 @@
 #include "common/base/progress.h"
 #include "common/cli/opt.h"
 #include "common/comm/device.h"
+#include "common/data/chatframe.h"
 #include "common/infer/compose.h"
 #include "common/infer/load.h"
 #include "common/media/frames.h"
@@ -81,7 +82,7 @@ static const struct lwm_tool tool = {
 		    "  lwm-sample -m model --vqgan vqgan --mode ask -i clip.mp4 -p 'What happens here?'",
 };
 
-#define SYSTEM "You are a helpful assistant. " /* the published template */
+#define SYSTEM LWM_CHAT_SYSTEM " "
 
 /* ---- what is open ---- */
 
@@ -291,7 +292,7 @@ static int run_text(const struct session *s, const char *prompt, struct lwm_err 
 
 	rc = add_id(&ids, lwm_tokenizer_bos(s->tok), e);
 	if (rc == 0 && o.mode == MODE_CHAT)
-		rc = add_framed(s, &ids, SYSTEM "USER: ", prompt, " ASSISTANT:", e);
+		rc = add_framed(s, &ids, SYSTEM LWM_CHAT_USER, prompt, LWM_CHAT_ASSISTANT, e);
 	else if (rc == 0)
 		rc = add_text(s, &ids, prompt, e);
 	if (rc == 0)
@@ -316,7 +317,7 @@ static int run_turns(const struct session *s, struct lwm_err *e)
 		line[strcspn(line, "\r\n")] = 0;
 		if (turn)
 			LWM_GO(add_id(&ids, lwm_tokenizer_eos(s->tok), e));
-		LWM_GO(add_framed(s, &ids, turn ? "USER: " : SYSTEM "USER: ", line, " ASSISTANT:", e));
+		LWM_GO(add_framed(s, &ids, turn ? LWM_CHAT_USER : SYSTEM LWM_CHAT_USER, line, LWM_CHAT_ASSISTANT, e));
 		lwm_lm_warn_length(&s->m, lwm_cache_length(c) + ids.n, "--context");
 		if (ids.n >= lwm_cache_room(c))
 			LWM_GO(lwm_fail(e, LWM_ECONFIG, "the conversation fills the context of %" PRId64 " tokens",
@@ -350,10 +351,10 @@ static int draw_prompt(const struct session *s, struct lwm_ids *ids, const char 
 {
 	char before[80];
 
-	snprintf(before, sizeof before, SYSTEM "USER: Generate %s of ", what);
+	snprintf(before, sizeof before, SYSTEM LWM_CHAT_USER "Generate %s of ", what);
 	LWM_TRY(add_id(ids, lwm_tokenizer_bos(s->tok), e));
 	if (prompt)
-		LWM_TRY(add_framed(s, ids, before, prompt, " ASSISTANT:", e));
+		LWM_TRY(add_framed(s, ids, before, prompt, LWM_CHAT_ASSISTANT, e));
 	return add_text(s, ids, "<vision>", e);
 }
 
@@ -481,11 +482,11 @@ static int run_ask(const struct session *s, const char *question, struct lwm_err
 	LWM_GO(lwm_vqgan_encode(s->vq.net, rgb, frames, s->size, s->size, codes, e));
 	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->tok), e));
 	if (!o.raw)
-		LWM_GO(add_framed(s, &ids, SYSTEM "USER: ", question, "\n", e));
+		LWM_GO(add_framed(s, &ids, SYSTEM LWM_CHAT_USER, question, "\n", e));
 	LWM_GO(add_text(s, &ids, "<vision>", e));
 	LWM_GO(add_frames(s, &ids, codes, frames, false, e));
 	LWM_GO(add_text(s, &ids, "</vision>", e));
-	LWM_GO(add_text(s, &ids, o.raw ? question : " ASSISTANT:", e));
+	LWM_GO(add_text(s, &ids, o.raw ? question : LWM_CHAT_ASSISTANT, e));
 	LWM_GO(write_answers(s, &ids, question, e));
 out:
 	lwm_ids_release(&ids);

@@ -16,16 +16,17 @@
 #include "common/base/stop.h"
 #include "common/cli/opt.h"
 #include "common/data/ingest/ingest.h"
+#include "common/data/ingest/shelf.h"
 #include "common/io/model.h"
 #include "common/text/tokenizer.h"
 
 static struct {
-	const char *output, *out_dir, *tokenizer, *fields_key, *join, *prepend, *split_at;
-	struct lwm_paths fields;
+	const char *output, *out_dir, *tokenizer, *fields_key, *join, *prepend, *split_at, *system;
+	struct lwm_paths fields, codes;
 	int64_t fields_index, frame_codes, max_frames, min_tokens, max_tokens, split_lines, max_bytes, max_bad;
 	int64_t vision_codes, task, tasks;
-	bool no_bos, no_eos, replace;
-	int format;
+	bool no_bos, no_eos, replace, escape;
+	int format, layout;
 } a = { .fields_index = -1, .frame_codes = 256, .vision_codes = LWM_VISION_CODES, .max_bytes = 256 << 20,
       .max_bad = 100, .tasks = 1, .join = " " };
 
@@ -33,7 +34,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_HEAD("Input and output"),
 	LWM_OPT_STR('o', "output", &a.output, "FILE", "one shard for all inputs", 0),
 	LWM_OPT_STR('d', "out-dir", &a.out_dir, "DIR", "one shard for each input: DIR/NAME.docs.h5", 0),
-	LWM_OPT_CHOICE(0, "format", &a.format, lwm_text_format_names, "what the inputs are; auto: .jsonl by name, else text", 0),
+	LWM_OPT_CHOICE(0, "format", &a.format, lwm_text_format_names, "what the inputs are; auto: .jsonl and .json by name, else text", 0),
 	LWM_OPT_INT(0, "split-lines", &a.split_lines, 0, 1e12, "N", "text: N lines a document; 0: the whole file", 0),
 	LWM_OPT_STR(0, "split-at", &a.split_at, "LINE", "text: a line equal to this ends a document", 0),
 	LWM_OPT_TASKS(&a.task, &a.tasks),
@@ -50,6 +51,9 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "frame-codes", &a.frame_codes, 1, 1 << 20, "N", "codes of one vision frame", 0),
 	LWM_OPT_INT(0, "vision-codes", &a.vision_codes, 1, 1 << 24, "N", "size of the codebook", 0),
 	LWM_OPT_INT(0, "max-frames", &a.max_frames, 0, 1e9, "N", "keep so many frames, evenly spread; 0: all", 0),
+	LWM_OPT_HEAD("Chats"),
+	LWM_OPT_CHAT(&a.layout, lwm_chat_layout_names, &a.system, &a.escape),
+	LWM_OPT_LIST(0, "codes", &a.codes, "PATH", "shards of lwm-vqgan-encode: clips that chats name by their paths", 0),
 	LWM_OPT_HEAD("What is left out"),
 	LWM_OPT_INT(0, "min-tokens", &a.min_tokens, 0, 1e12, "N", "shorter documents are left out", 0),
 	LWM_OPT_INT(0, "max-tokens", &a.max_tokens, 0, 1e12, "N", "longer ones too; 0: any length", 0),
@@ -69,18 +73,24 @@ static const struct lwm_tool tool = {
 	.stops = true,
 	.details =
 		"Inputs are files, folders (searched for .txt, .jsonl and .ndjson, also .gz and\n"
-		".zst) and @LIST files. Fields are separated by commas: 'a,[b]' trains on a and\n"
+		".zst) and @LIST files; a .json file, given by name, is a list of records. Fields are separated by commas: 'a,[b]' trains on a and\n"
 		"shows b; 'a+b' joins two keys; <|bos|> and <|eos|> are marks; a key with 'vision'\n"
 		"in its name is a list of codes. A text file is a record with the one key 'text':\n"
 		"its lines joined by newlines. CR LF ends a line like LF; a byte order mark and the\n"
 		"newline at the end are no part of it. JSON texts stay as they are, \\u0000 too.\n"
+		"\n"
+		"-f '<|chat|>' reads turn lists (ShareGPT, UltraChat, LLaVA, Valley, Video-ChatGPT):\n"
+		"answers have loss, and each is ended by </s>. The codes of an image or clip that a\n"
+		"record names come from --codes: the one whose path ends in that name; or from its\n"
+		"own field 'vision'. --max-frames thins it.\n"
 		"\n"
 		"Documents in = documents out + rejected; the reasons are counted in the manifest\n"
 		"beside each shard. A shard that is complete and was made from the same inputs and\n"
 		"settings is left alone, so a failed array task is simply run again.\n",
 	.examples = "lwm-tokenize -t bytes books/ -o books.docs.h5\n"
 		    "lwm-tokenize -t tokenizer.model -f '[question],answer' -d shards/ --task 3 "
-		    "--tasks 100 qa/\n",
+		    "--tasks 100 qa/\n"
+		    "lwm-tokenize -t tokenizer.model -f '<|chat|>' --codes images.docs.h5 chats.json -o chats.docs.h5\n",
 };
 
 static int list_inputs(const struct lwm_args *args, struct lwm_paths *in, struct lwm_err *e)
@@ -105,8 +115,23 @@ static int list_outputs(const struct lwm_paths *in, struct lwm_paths *out, struc
 	return 0;
 }
 
+/* What chats add to that, where it is not the default: the text of other settings is that of earlier versions. */
+static bool add_chat(json_t *o, const struct lwm_shelf *shelf)
+{
+	bool lost = false;
+	if (a.layout)
+		lost |= json_object_set_new(o, "chat_layout", json_string(lwm_chat_layout_names[a.layout])) < 0;
+	if (a.system)
+		lost |= json_object_set_new(o, "system", json_string(a.system)) < 0;
+	if (a.escape)
+		lost |= json_object_set_new(o, "escape_special", json_true()) < 0;
+	if (shelf)
+		lost |= json_object_set_new(o, "codes", json_string(lwm_shelf_hash(shelf).hex)) < 0;
+	return !lost;
+}
+
 /* Everything but the inputs that decides a byte of the output. */
-static int config_text(const struct lwm_tokenizer *t, int64_t seed, char **out, struct lwm_err *e)
+static int config_text(const struct lwm_tokenizer *t, const struct lwm_shelf *shelf, int64_t seed, char **out, struct lwm_err *e)
 {
 	json_t *fields = lwm_json_strings(a.fields.v, a.fields.n);
 	json_t *o = json_pack("{s:s,s:o,s:s?,s:I,s:s,s:s?,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:s?,s:I,s:b,s:s,s:I,s:I}",
@@ -118,19 +143,22 @@ static int config_text(const struct lwm_tokenizer *t, int64_t seed, char **out, 
 			      "split_at", a.split_at, "max_bytes", (json_int_t)a.max_bytes, "replace_bad_utf8",
 			      a.replace, "format", lwm_text_format_names[a.format], "seed", (json_int_t)seed,
 			      "vision_codes", (json_int_t)a.vision_codes);
-	int rc = lwm_json_dump(o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);
+	int rc = lwm_json_dump(o && add_chat(o, shelf) ? o : NULL, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);
 	json_decref(o);
 	return rc;
 }
 
-static int open_fields(struct lwm_fields **out, struct lwm_tokenizer *t, int64_t seed, struct lwm_err *e)
+static int open_fields(struct lwm_fields **out, struct lwm_tokenizer *t, struct lwm_shelf *shelf, int64_t seed, struct lwm_err *e)
 {
 	const struct lwm_fields_cfg cfg = {
 		.fields = (const char *const *)a.fields.v, .nfields = a.fields.n, .from_example = a.fields_key,
 		.index = a.fields_index, .separator = a.join, .prepend = a.prepend, .no_bos = a.no_bos,
 		.no_eos = a.no_eos, .frame_codes = a.frame_codes,
 		.vision_codes = a.vision_codes, .max_frames = a.max_frames, .seed = (uint64_t)seed,
-		.replace_bad_utf8 = a.replace, .max_bytes = a.max_bytes
+		.replace_bad_utf8 = a.replace, .max_bytes = a.max_bytes,
+		.chat = { .layout = (enum lwm_chat_layout)a.layout, .system = a.system, .escape = a.escape,
+			  .vision = shelf || (a.layout && lwm_chat_layout_has_clips((enum lwm_chat_layout)a.layout)),
+			  .codes = shelf ? lwm_shelf_codes : NULL, .user = shelf }
 	};
 	return lwm_fields_open(out, &cfg, t, e);
 }
@@ -173,14 +201,12 @@ static void log_line(bool warning, const char *text)
 	lwm_log(warning ? LWM_WARN : LWM_INFO, "%s", text);
 }
 
-static int write_shards(const struct lwm_args *args, struct lwm_tokenizer *t, const struct lwm_fields *f,
+static int write_shards(const struct lwm_args *args, struct lwm_tokenizer *t, const struct lwm_fields *f, char *config,
 			const struct lwm_paths *in, const struct lwm_paths *out, struct lwm_err *e)
 {
 	struct lwm_progress progress;
-	struct lwm_ingest_stats stats;
-	char *config;
+	struct lwm_ingest_stats stats = { 0 };
 	double start = lwm_now();
-	LWM_TRY(config_text(t, args->common.seed, &config, e));
 	const struct lwm_ingest_cfg cfg = {
 		.tokenizer = t, .fields = f, .format = (enum lwm_text_format)a.format,
 		.vision_table = lwm_fields_has_vision(f) ? a.vision_codes + 2 : 0,
@@ -199,7 +225,6 @@ static int write_shards(const struct lwm_args *args, struct lwm_tokenizer *t, co
 	if (rc == 0)
 		rc = lwm_ingest_run(&cfg, in, out, &stats, e);
 	lwm_progress_end(&progress);
-	free(config);
 	return rc < 0 ? rc : report_stats(&stats, lwm_now() - start, args->common.json, e);
 }
 
@@ -208,23 +233,31 @@ static int tokenize_inputs(const struct lwm_args *args, struct lwm_err *e)
 	struct lwm_paths in = { 0 }, out = { 0 };
 	struct lwm_tokenizer *t = NULL;
 	struct lwm_fields *f = NULL;
+	struct lwm_shelf *shelf = NULL;
+	char *config = NULL;
 	int rc;
 	if (a.fields.n == 0 && !a.fields_key)
 		LWM_GO(lwm_paths_add(&a.fields, "text", e));
 	LWM_GO(list_inputs(args, &in, e));
 	LWM_GO(list_outputs(&in, &out, e));
 	LWM_GO(lwm_tokenizer_open_as(&t, a.tokenizer, lwm_model_check_file, NULL, NULL, e));
-	LWM_GO(open_fields(&f, t, args->common.seed, e));
+	if (a.codes.n)
+		LWM_GO(lwm_shelf_open(&shelf, &a.codes, t, a.vision_codes, a.frame_codes, e));
+	LWM_GO(open_fields(&f, t, shelf, args->common.seed, e));
+	LWM_GO(config_text(t, shelf, args->common.seed, &config, e));
 	if (args->common.plan)
 		print_plan(&in, &out);
 	else
-		LWM_GO(write_shards(args, t, f, &in, &out, e));
+		LWM_GO(write_shards(args, t, f, config, &in, &out, e));
 out:
+	free(config);
 	lwm_fields_free(f);
+	lwm_shelf_close(shelf);
 	lwm_tokenizer_free(t);
 	lwm_paths_release(&in);
 	lwm_paths_release(&out);
 	lwm_paths_release(&a.fields);
+	lwm_paths_release(&a.codes);
 	return rc;
 }
 

@@ -24,11 +24,12 @@
 #include "common/text/tokenizer.h"
 
 static struct {
-	const char *output, *out_dir, *model, *tokenizer, *device;
+	const char *output, *out_dir, *model, *tokenizer, *device, *system;
 	struct lwm_paths fields;
 	struct lwm_frames_opts frames;
 	int64_t width, height, per_pass, task, tasks, max_bad;
-	bool older_ok, folders, no_bos, no_eos;
+	bool older_ok, folders, no_bos, no_eos, escape;
+	int layout;
 } a = { .device = "auto", .per_pass = 8, .tasks = 1, .max_bad = 100, .frames.max_pixels = LWM_MEDIA_MAX_PIXELS };
 
 static const struct lwm_opt opts[] = {
@@ -58,6 +59,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_LIST('f', "fields", &a.fields, "FIELDS", "parts of a document, [part] without loss (default: vision); "
 		     "given several times, each clip gets one by seed", 0),
 	LWM_OPT_MARKS(&a.no_bos, &a.no_eos),
+	LWM_OPT_CHAT(&a.layout, lwm_chat_layout_names, &a.system, &a.escape),
 	LWM_OPT_END
 };
 
@@ -73,7 +75,8 @@ static const struct lwm_tool tool = {
 		"Inputs are videos and images, folders of them, and @LIST files. Frames are resized\n"
 		"(short side, bicubic), cropped around the centre and encoded. 'vision' in --fields\n"
 		"stands for the codes of the clip; other names for text that lies beside clip.mp4:\n"
-		"'caption' is clip.txt; the keys of the object in clip.json are taken by name.\n"
+		"'caption' is clip.txt; the keys of the object in clip.json are taken by name, and\n"
+		"<|chat|> is that object read as turns: several questions about one clip.\n"
 		"\n"
 		"Clips in = documents out + rejected; damaged clips are rejected, and the reasons are\n"
 		"counted in the manifest. A shard that is complete and was made from the same inputs\n"
@@ -169,6 +172,13 @@ static int settings_text(struct job *j, int64_t seed, struct lwm_err *e)
 	/* another limit may reject other clips; shards made before there was one were made under this one */
 	bool lost = o && a.frames.max_pixels != LWM_MEDIA_MAX_PIXELS &&
 		    json_object_set_new(o, "max_pixels", json_integer(a.frames.max_pixels)) < 0;
+	/* chats likewise: only what is not the default */
+	if (o && a.layout)
+		lost |= json_object_set_new(o, "chat_layout", json_string(lwm_chat_layout_names[a.layout])) < 0;
+	if (o && a.system)
+		lost |= json_object_set_new(o, "system", json_string(a.system)) < 0;
+	if (o && a.escape)
+		lost |= json_object_set_new(o, "escape_special", json_true()) < 0;
 	int rc = lwm_json_dump(lost ? NULL : o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", &j->config, e);
 	json_decref(o);
 	return rc;
@@ -183,7 +193,8 @@ static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *
 	const struct lwm_fields_cfg cfg = {
 		.fields = (const char *const *)a.fields.v, .nfields = a.fields.n, .index = -1, .no_bos = a.no_bos,
 		.no_eos = a.no_eos, .frame_codes = lwm_vqgan_codes(&j->vq.cfg, a.frames.height, a.frames.width),
-		.vision_codes = j->vq.cfg.num_embeddings, .seed = (uint64_t)args->common.seed
+		.vision_codes = j->vq.cfg.num_embeddings, .seed = (uint64_t)args->common.seed,
+		.chat = { .layout = (enum lwm_chat_layout)a.layout, .system = a.system, .escape = a.escape, .vision = true }
 	};
 	LWM_TRY(lwm_fields_open(&j->fields, &cfg, j->tok, e));
 	return settings_text(j, args->common.seed, e);

@@ -55,6 +55,11 @@ struct lwm_opt {
 #define LWM_OPT_MARKS(no_bos, no_eos) \
 	LWM_OPT_FLAG(0, "no-bos", no_bos, "no <s> at the start of documents"), \
 	LWM_OPT_FLAG(0, "no-eos", no_eos, "no </s> at their end")
+/* For tools that make documents of turn lists; layouts: their names. */
+#define LWM_OPT_CHAT(layout, layouts, system, escape) \
+	LWM_OPT_CHOICE(0, "chat-layout", layout, layouts, "of the turns that the field <|chat|> stands for", 0), \
+	LWM_OPT_STR(0, "system", system, "TEXT", "system prompt of chats that have none (default: the published one)", 0), \
+	LWM_OPT_FLAG(0, "escape-special", escape, "a space is put into words of the model in chats; else they are refused")
 #define LWM_OPT_OLDER(d) \
 	LWM_OPT_FLAG(0, "older-ok", d, "of a folder of checkpoints take an older one where the newest is damaged")
 /* For tools that compute: on which device. */

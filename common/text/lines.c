@@ -196,6 +196,18 @@ int lwm_lines_next(struct lwm_lines *l, const char **line, size_t *n, bool *too_
 	}
 }
 
+int lwm_lines_bytes(struct lwm_lines *l, const char **bytes, size_t *n, struct lwm_err *e)
+{
+	if (l->at == l->have && !l->end) {
+		l->at = l->have = 0;
+		LWM_TRY(fill_buffer(l, e));
+	}
+	*bytes = l->buf + l->at;
+	*n = l->have - l->at;
+	l->at = l->have;
+	return *n > 0;
+}
+
 int64_t lwm_lines_read(const struct lwm_lines *l)
 {
 	return l->consumed - (int64_t)(l->raw_n - l->raw_at);

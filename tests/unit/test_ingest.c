@@ -354,12 +354,59 @@ static void test_unread_input(void **state)
 	stop(&r);
 }
 
+/* A list of objects, however its lines fall: what is broken is named by its line, what follows is read. */
+static void test_json_list(void **state)
+{
+	(void)state;
+	static const char list[] = "[\n  {\"text\": \"a {brace] \\\"\", \"x\": {\"y\": [1]}},\n"
+				   "{\"text\": \"b\"}, {\"text\": \"c\"},{\"text\": 5},\n"
+				   "  \"rubbish\", 7,\n\n {\"text\":\n\"d\"}, {\"text\" 1}, {\"text\": \"e\"}\n]\n";
+	static const char *const ids[] = { "r.json:2", "r.json:3", "r.json:3+1", "r.json:6", "r.json:7+1" };
+	struct lwm_docs *d;
+	struct lwm_doc doc;
+	struct run r;
+	put("r.json", list, sizeof list - 1);
+	start(&r, "text", "r.json", "r.h5");
+	OK(lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err));
+	assert_int_equal(r.st.in, 8);
+	assert_int_equal(r.st.out, 5);
+	assert_int_equal(rejected("r.h5", "wrong type"), 1);
+	assert_int_equal(rejected("r.h5", "bad json"), 2);
+	OK(lwm_docs_open(&d, in_scratch("r.h5"), &err));
+	for (int i = 0; i < 5; i++) {
+		OK(lwm_docs_get(d, i, &doc, &err));
+		assert_string_equal(doc.id, ids[i]);
+	}
+	OK(lwm_docs_get(d, 0, &doc, &err));
+	assert_int_equal(doc.n, 2 + 11); /* a {brace] " */
+	lwm_docs_close(d);
+	stop(&r);
+	/* cut anywhere: the records before are all there, and the one that was cut is counted */
+	for (size_t n = 2; n < sizeof list - 1; n++) {
+		put("r.json", list, n);
+		start(&r, "text", "r.json", "r.h5");
+		int rc = lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err);
+		assert_true(rc == 0 || rc == -LWM_EDATA); /* of none of its records */
+		stop(&r);
+		lwm_err_clear(&err);
+	}
+	/* longer than is read: alone refused */
+	put("r.json", list, sizeof list - 1);
+	start(&r, "text", "r.json", "r.h5");
+	r.cfg.max_bytes = 20;
+	OK(lwm_ingest_run(&r.cfg, &r.in, &r.out, &r.st, &err));
+	assert_int_equal(rejected("r.h5", "line too long"), 1);
+	assert_int_equal(r.st.out, 4);
+	stop(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lines),          cmocka_unit_test(test_compressed),
 		cmocka_unit_test(test_reasons),        cmocka_unit_test(test_text_documents),
 		cmocka_unit_test(test_threads_and_names), cmocka_unit_test(test_unread_input),
+		cmocka_unit_test(test_json_list),
 	};
 	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

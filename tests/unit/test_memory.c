@@ -140,6 +140,13 @@ static int make_corpus(void **state)
 	spill(at("book.txt"), text.s, text.len);
 	write_gz(at("book.txt.gz"), &text);
 	write_zst(at("chats.jsonl.zst"), &chats);
+	lwm_str_reset(&text);
+	lwm_str_putc(&text, '[');
+	for (int i = 0; i < 12; i++)
+		lwm_str_printf(&text, "%s{\"system\": \"Be %d.\", \"vision\": [%d, 1], \"image\": \"x\", \"conversations\": [{\"from\": \"human\","
+			       "\"value\": \"<image>What?\"}, {\"from\": \"gpt\", \"value\": \"That %d.\"}]}\n", i ? ", " : "", i, i, i);
+	lwm_str_putc(&text, ']');
+	spill(at("turns.json"), text.s, text.len);
 	lwm_str_release(&text);
 	lwm_str_release(&chats);
 	const char *input = at("book.txt");
@@ -165,7 +172,7 @@ static int ingest(const struct corpus *c, const char *shard, struct lwm_err *e)
 	struct lwm_fields *f = NULL;
 	struct lwm_paths in = { 0 }, out = { 0 };
 	struct lwm_ingest_stats st;
-	const struct lwm_fields_cfg fc = { .fields = &c->fields, .nfields = 1, .index = -1 };
+	const struct lwm_fields_cfg fc = { .fields = &c->fields, .nfields = 1, .index = -1, .frame_codes = 2, .chat.vision = true };
 	int rc;
 	LWM_GO(lwm_tokenizer_open(&t, strcmp(c->tokenizer, "bytes") ? at(c->tokenizer) : c->tokenizer, e));
 	LWM_GO(lwm_fields_open(&f, &fc, t, e));
@@ -173,7 +180,8 @@ static int ingest(const struct corpus *c, const char *shard, struct lwm_err *e)
 	LWM_GO(lwm_paths_add(&out, shard, e));
 	/* any number of malformed records is fine: a record that is lost for want of memory would not be noticed */
 	struct lwm_ingest_cfg cfg = { .tokenizer = t, .fields = f, .split_lines = 1, .max_bad = -1, .threads = 1, .tool = "test",
-				      .config = "{}", .policy = "bos,eos", .force = !c->finished };
+				      .config = "{}", .policy = "bos,eos", .force = !c->finished,
+				      .vision_table = lwm_fields_has_vision(f) ? LWM_VISION_CODES + 2 : 0 };
 	rc = lwm_ingest_run(&cfg, &in, &out, &st, e);
 out:
 	lwm_paths_release(&in);
@@ -379,7 +387,8 @@ static void fail_each(const struct corpus *c)
 }
 
 static const struct corpus book = { "bytes", "book.txt.gz", "text", NULL },
-			   chats = { "t.model", "chats.jsonl.zst", "[question],answer", NULL };
+			   chats = { "t.model", "chats.jsonl.zst", "[question],answer", NULL },
+			   turns = { "bytes", "turns.json", "<|chat|>", NULL };
 
 static void text_by_bytes(void **state)
 {
@@ -402,6 +411,12 @@ static void reading_a_shard(void **state)
 	const struct corpus shard = { .input = "in.docs.h5", .fields = "" };
 	assert_int_equal(run(&book, at("in.docs.h5"), at("log")), 0);
 	fail_each(&shard);
+}
+
+static void turns_by_bytes(void **state)
+{
+	(void)state;
+	fail_each(&turns);
 }
 
 static void chats_by_pieces(void **state)
@@ -557,6 +572,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(text_by_bytes),
 		cmocka_unit_test(chats_by_pieces),
+		cmocka_unit_test(turns_by_bytes),
 		cmocka_unit_test(a_finished_shard),
 		cmocka_unit_test(reading_a_shard),
 		cmocka_unit_test(a_budget),

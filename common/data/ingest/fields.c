@@ -51,6 +51,7 @@ int lwm_fields_open(struct lwm_fields **out, const struct lwm_fields_cfg *cfg, s
 	LWM_GO(copy_string(&f->mem, &f->cfg.from_example, e));
 	LWM_GO(copy_string(&f->mem, &f->cfg.separator, e));
 	LWM_GO(copy_string(&f->mem, &f->cfg.prepend, e));
+	LWM_GO(copy_string(&f->mem, &f->cfg.chat.system, e));
 	f->layout = lwm_arena_alloc(&f->mem, (size_t)(cfg->nfields + 1) * sizeof *f->layout);
 	if (!f->layout) {
 		rc = lwm_fields_no_memory(e);
@@ -70,7 +71,7 @@ bool lwm_fields_has_vision(const struct lwm_fields *f)
 {
 	for (int64_t i = 0; i < f->cfg.nfields && !f->cfg.from_example; i++)
 		for (int64_t k = 0; k < f->layout[i].n; k++)
-			if (f->layout[i].v[k].kind->codes)
+			if (f->layout[i].v[k].kind->codes || (f->layout[i].v[k].kind->turns && f->cfg.chat.vision))
 				return true;
 	return f->cfg.from_example != NULL;
 }

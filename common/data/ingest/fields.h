@@ -19,6 +19,9 @@
  * In brackets none of these has loss. It cannot be joined by +. More than max_frames frames: frames trunc(linspace(0,
  * n-1, max_frames)) are kept.
  *
+ * <|chat|> is a turn list: the whole record is read by one of the layouts of chat.h, answers have loss; in brackets nothing has. It
+ * cannot be joined by + either.
+ *
  * <s> (no loss) is put first and </s> (loss) last unless switched off; nowhere else are they added. Text elements are
  * tokenised one by one, each with the tokenizer's dummy prefix, like the published data.
  *
@@ -34,6 +37,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "common/data/ingest/chat.h"
 #include "common/io/docshard.h"
 #include "common/text/tokenizer.h"
 
@@ -67,6 +71,7 @@ struct lwm_fields_cfg {
 	int64_t max_frames;         /* a clip keeps so many frames at most; 0: all */
 	uint64_t seed;              /* of the draw of alternatives */
 	bool replace_bad_utf8;      /* malformed bytes become U+FFFD; else such a document is refused */
+	struct lwm_chat_cfg chat;   /* of <|chat|> */
 	int64_t max_bytes;          /* a document with more bytes of text and codes is refused, a code counted as one; less than
 				     * 256 Mi are 256 Mi */
 };
@@ -87,13 +92,14 @@ int lwm_fields_build(const struct lwm_fields *f, const json_t *record, int64_t n
 int lwm_fields_text(const struct lwm_fields *f, const char *text, size_t n, int64_t number, struct lwm_docbuf *d,
 		    struct lwm_err *e);
 
-/* A record given by callback instead of JSON, so that codes from the encoder need not become text. One of the two is
+/* A record given by callback instead of JSON, so that codes from the encoder need not become text. One of the three is
  * set. */
 struct lwm_field_value {
 	const char *text;
 	size_t n;             /* bytes of text */
 	const int32_t *codes; /* vision: ncodes = frames * frame_codes codes */
 	int64_t ncodes;
+	const json_t *record; /* <|chat|>: the object that holds the turns */
 };
 /* 0 and *out, or -LWM_EDATA when there is no such key. */
 typedef int lwm_field_get(void *user, const char *key, struct lwm_field_value *out, struct lwm_err *e);

@@ -95,6 +95,10 @@ static int json_value(void *user, const char *key, struct lwm_field_value *out, 
 	struct record *r = user;
 	const json_t *v = json_object_get(r->o, key);
 	*out = (struct lwm_field_value){ 0 };
+	if (lwm_element_kind_of(key)->turns) {
+		out->record = r->o;
+		return 0;
+	}
 	if (!v)
 		return lwm_fail(e, LWM_EDATA, "no field '%s'", key);
 	bool layout = r->f->cfg.from_example && !strcmp(key, r->f->cfg.from_example);

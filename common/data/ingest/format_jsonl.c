@@ -34,7 +34,7 @@ static int next_line(struct lwm_reader *r, struct lwm_record *rec, struct lwm_er
 	return k;
 }
 
-static int build_object(struct lwm_record *rec, const struct lwm_ingest_cfg *c, int64_t number, struct lwm_err *e)
+int lwm_record_build_object(struct lwm_record *rec, const struct lwm_ingest_cfg *c, int64_t number, struct lwm_err *e)
 {
 	json_t *o;
 	int rc = lwm_json_parse_record(&o, lwm_str_get(&rec->text), rec->text.len, "JSON", e);
@@ -51,5 +51,5 @@ static const char *const suffixes[] = { ".jsonl", ".ndjson", NULL };
 const struct lwm_record_format lwm_format_jsonl = {
 	.suffixes = suffixes,
 	.next = next_line,
-	.build = build_object,
+	.build = lwm_record_build_object,
 };

@@ -8,7 +8,8 @@
 /* X(value of --format, constant of its own file), in the order of lwm_text_format. */
 #define TABLE(X) \
 	X("text", lwm_format_text) \
-	X("jsonl", lwm_format_jsonl)
+	X("jsonl", lwm_format_jsonl) \
+	X("json", lwm_format_json)
 
 #define DECLARE(name, format) extern const struct lwm_record_format format;
 #define NAME(name, format) name,
@@ -57,6 +58,8 @@ int lwm_ingest_find(struct lwm_paths *out, const char *path, bool usual, struct 
 	for (int f = FIRST; f < FORMATS; f++)
 		for (const char *const *s = formats[f]->suffixes; *s && rc == 0 && (!usual || s == formats[f]->suffixes); s++) {
 			char end[SUFFIX];
+			if (formats[f]->named_only)
+				break;
 			rc = lwm_paths_add(&made, *s, e);
 			for (int i = 0; lwm_lines_suffix(i) && rc == 0; i++) {
 				snprintf(end, sizeof end, "%s%s", *s, lwm_lines_suffix(i));

@@ -17,7 +17,7 @@
 #include "common/data/ingest/fields.h"
 
 /* auto: by the name. The others are those of formats.c in their order; only these are asked for by number. */
-enum lwm_text_format { LWM_FORMAT_AUTO, LWM_FORMAT_TEXT, LWM_FORMAT_JSONL };
+enum lwm_text_format { LWM_FORMAT_AUTO, LWM_FORMAT_TEXT, LWM_FORMAT_JSONL, LWM_FORMAT_JSON };
 extern const char *const lwm_text_format_names[]; /* of all, then NULL */
 /* Adds the file `path`, or those of an @LIST, or those of a folder (lwm_paths_expand) whose names say a format: every name that a
  * format goes by; usual: only the first of each (.txt, .jsonl). Packed files have such a name and the suffix of the packing. */

@@ -21,6 +21,7 @@ struct lwm_record_format;
 struct lwm_record {
 	struct lwm_str text;
 	int64_t line;      /* where it starts, from 1 */
+	int64_t nth;       /* among those that start on this line, from 0 */
 	const struct lwm_record_format *format;
 	const char *fault; /* why it is rejected; malformed says which kind of reason */
 	bool malformed;
@@ -35,11 +36,16 @@ struct lwm_reader {
 	const struct lwm_record_format *format;
 	bool any; /* for the format: a record was given */
 	int64_t line;
+	/* of formats whose records are no lines: bytes that were read and not looked at; where the last record began */
+	const char *rest;
+	size_t nrest;
+	int64_t last_line, nth;
 };
 
 /* How a text file falls into records, and how one becomes a document (formats.c). */
 struct lwm_record_format {
 	const char *const *suffixes; /* of files, without that of a packing, the usual one first; a list that ends in NULL */
+	bool named_only;             /* a file given by its name; folders are not searched for them */
 	bool is_text;                /* every byte of a record is text: looked at as such, any bytes for the byte tokenizer */
 	size_t (*longest_line)(const struct lwm_ingest_cfg *c); /* NULL: lwm_reader_limit */
 	/* The next record into *rec, which is empty: 1 and text and line are set, 0 at the end, negative. One that is too
@@ -64,6 +70,9 @@ static inline void lwm_record_refuse(struct lwm_record *rec, const char *fault)
 	rec->fault = fault;
 	rec->malformed = true;
 }
+
+/* A JSON object as text: its document (format_jsonl.c). As `build` above. */
+int lwm_record_build_object(struct lwm_record *rec, const struct lwm_ingest_cfg *c, int64_t number, struct lwm_err *e);
 
 /* Opens a text file. */
 int lwm_reader_open(struct lwm_reader *r, const struct lwm_ingest_cfg *cfg, const char *path, struct lwm_err *e);

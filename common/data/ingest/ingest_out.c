@@ -272,7 +272,10 @@ static int append(struct lwm_ingest_out *o, const struct lwm_record *r, const ch
 	o->st->in++;
 	if (r->fault)
 		return reject(o, r, path, e);
-	snprintf(id, sizeof id, "%.480s:%" PRId64, base, r->line);
+	if (r->nth)
+		snprintf(id, sizeof id, "%.480s:%" PRId64 "+%" PRId64, base, r->line, r->nth);
+	else
+		snprintf(id, sizeof id, "%.480s:%" PRId64, base, r->line);
 	LWM_TRY(lwm_docs_append(o->w, id, base, d->ids.v, d->ids.n, d->run, d->nruns, e));
 	o->st->out++;
 	o->st->tokens += d->ids.n;

@@ -38,6 +38,7 @@ int lwm_reader_next(struct lwm_reader *r, struct lwm_record *rec, struct lwm_err
 	lwm_err_clear(&rec->why);
 	rec->fault = NULL;
 	rec->malformed = false;
+	rec->nth = 0;
 	rec->format = r->format;
 	return r->format->next(r, rec, e);
 }
@@ -64,7 +65,7 @@ static int repair_text(struct lwm_str *text, struct lwm_err *e)
 static int64_t number_of(const struct lwm_record *rec, const char *path)
 {
 	const char *base = lwm_path_base(path);
-	return (int64_t)((lwm_hash64(base, strlen(base), 0) + (uint64_t)rec->line) & INT64_MAX);
+	return (int64_t)((lwm_hash64(base, strlen(base), 0) + (uint64_t)rec->line + ((uint64_t)rec->nth << 40)) & INT64_MAX);
 }
 
 static void filter_record(struct lwm_record *rec, const struct lwm_ingest_cfg *c)
@@ -104,7 +105,10 @@ int lwm_record_encode(struct lwm_record *rec, const struct lwm_ingest_cfg *c, co
 	}
 	int rc = rec->format->build(rec, c, number_of(rec, path), &rec->why);
 	if (rc == -LWM_EDATA && rec->doc.fault) {
-		lwm_context(&rec->why, "%s, record at line %" PRId64, path, rec->line);
+		if (rec->nth)
+			lwm_context(&rec->why, "%s, record %" PRId64 " that begins at line %" PRId64, path, rec->nth + 1, rec->line);
+		else
+			lwm_context(&rec->why, "%s, record at line %" PRId64, path, rec->line);
 		lwm_record_refuse(rec, rec->doc.fault);
 		return 0;
 	}

@@ -1,0 +1,77 @@
+/* What elements give to a document: texts as tokens, clips as codes between their marks, within the limits of a document. */
+#include "common/data/ingest/fields_int.h"
+
+#include <inttypes.h>
+
+/* A key may stand in the fields many times, and the fields may come with the record: a small record is a large document. */
+int lwm_build_spend(struct lwm_build *b, int64_t n, struct lwm_err *e)
+{
+	if (n > b->f->cfg.max_bytes - b->bytes) {
+		b->d->fault = "bad fields";
+		return lwm_fail(e, LWM_EDATA, "its fields make a document of more than %" PRId64 " bytes and codes",
+				b->f->cfg.max_bytes);
+	}
+	b->bytes += n;
+	return 0;
+}
+
+int64_t lwm_frame_pick(int64_t n, int64_t max, int64_t i)
+{
+	return max <= 0 || n <= max ? i : max == 1 ? 0 : i * (n - 1) / (max - 1);
+}
+
+int lwm_build_mark(struct lwm_docbuf *d, int32_t id, bool loss, struct lwm_err *e)
+{
+	LWM_TRY(lwm_ids_add(&d->ids, &id, 1, e));
+	return lwm_docbuf_mark(d, d->ids.n - 1, loss, e);
+}
+
+static int add_text(struct lwm_tokenizer *t, struct lwm_docbuf *d, const char *s, size_t n, bool loss,
+		    struct lwm_err *e)
+{
+	int64_t first = d->ids.n;
+	LWM_TRY(lwm_tokenizer_encode(t, s, n, &d->ids, e));
+	return lwm_docbuf_mark(d, first, loss, e);
+}
+
+int lwm_build_text(struct lwm_build *b, const char *s, size_t n, bool loss, struct lwm_err *e)
+{
+	return lwm_build_fault(b->d, "not encodable", add_text(b->f->t, b->d, s, n, loss, e));
+}
+
+/* All frames, or max of them evenly spread. */
+static int add_frames(const struct lwm_fields *f, const int32_t *codes, int64_t frames, bool loss,
+		      struct lwm_docbuf *d, struct lwm_err *e)
+{
+	int32_t base = lwm_tokenizer_vocab(f->t), eof = base + (int32_t)f->cfg.vision_codes;
+	int64_t max = f->cfg.max_frames, per = f->cfg.frame_codes;
+	int64_t n = max > 0 && frames > max ? max : frames, first;
+	LWM_TRY(add_text(f->t, d, "<vision>", 8, loss, e));
+	first = d->ids.n;
+	LWM_TRY(lwm_ids_reserve(&d->ids, n * (per + 1), e));
+	int32_t *o = d->ids.v + first;
+	for (int64_t i = 0; i < n; i++) {
+		const int32_t *c = codes + lwm_frame_pick(frames, max, i) * per;
+		for (int64_t k = 0; k < per; k++) {
+			if (c[k] < 0 || c[k] >= f->cfg.vision_codes)
+				return lwm_fail(e, LWM_EDATA, "vision code %d of frame %" PRId64 " is not in 0..%" PRId64, c[k],
+						i, f->cfg.vision_codes - 1);
+			*o++ = base + c[k];
+		}
+		*o++ = i == n - 1 ? eof + 1 : eof;
+	}
+	d->ids.n += n * (per + 1);
+	d->frames += n;
+	LWM_TRY(lwm_docbuf_mark(d, first, loss, e));
+	return add_text(f->t, d, "</vision>", 9, loss, e);
+}
+
+int lwm_build_clip(struct lwm_build *b, const char *name, const int32_t *codes, int64_t ncodes, bool loss, struct lwm_err *e)
+{
+	int64_t per = b->f->cfg.frame_codes;
+	if (!codes || ncodes < per || ncodes % per)
+		return lwm_build_fault(b->d, "bad codes",
+			     lwm_fail(e, LWM_EDATA, "field '%s' is no list of codes in whole frames of %" PRId64, name, per));
+	LWM_TRY(lwm_build_spend(b, ncodes, e));
+	return lwm_build_fault(b->d, "bad codes", add_frames(b->f, codes, ncodes / per, loss, b->d, e));
+}
