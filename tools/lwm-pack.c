@@ -19,12 +19,14 @@ static struct {
 	struct lwm_paths sources;
 	const char *output, *report;
 	int64_t seq, min_tokens, window, epochs, max_tokens, rows_per_shard, task, tasks;
-	int mode, longer;
+	double hold_out;
+	int mode, longer, part;
 	bool no_shuffle, drop_lossless, drop_tail;
 } a = { .epochs = 1, .tasks = 1 };
 
 static const char *const modes[] = { "masked", "concat", "padded", NULL };
 static const char *const longs[] = { "split", "drop", "truncate", NULL };
+static const char *const parts[] = { "train", "held-out", NULL };
 static const struct lwm_opt opts[] = {
 	LWM_OPT_HEAD("Input and output"),
 	LWM_OPT_LIST('s', "source", &a.sources, "NAME=WEIGHT=PATH", "shards of a source, its share of tokens", 0),
@@ -41,6 +43,8 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "min-tokens", &a.min_tokens, 0, 1e12, "N", "shorter documents are rejected", 0),
 	LWM_OPT_FLAG(0, "drop-tail", &a.drop_tail, "concat: leave out a last row that is not full"),
 	LWM_OPT_FLAG(0, "drop-lossless", &a.drop_lossless, "reject documents in which no token has a loss"),
+	LWM_OPT_DOUBLE(0, "hold-out", &a.hold_out, 0, 0.999, "X", "share of documents that are held out, by a hash of their tokens", 0),
+	LWM_OPT_CHOICE(0, "part", &a.part, parts, "which side is packed: held-out documents, or all others", 0),
 	LWM_OPT_HEAD("Mixture and order"),
 	LWM_OPT_INT(0, "epochs", &a.epochs, 1, 1e6, "N", "use a document at most N times", 0),
 	LWM_OPT_INT(0, "max-tokens", &a.max_tokens, 0, 1e15, "N", "take about N tokens in all; 0: what there is", 0),
@@ -66,7 +70,8 @@ static const struct lwm_tool tool = {
 		"Shards are files, folders and @LIST files, given as operands (one source) or with\n"
 		"--source, several times: -s books=84=books/ -s chat=16=chat.docs.h5. As many tokens\n"
 		"are taken as the shares allow when no document is used more than --epochs times;\n"
-		"without weights, every document. Documents in = used + left + rejected.\n"
+		"without weights, every document. Documents in = used + left + rejected (+ aside:\n"
+		"those of the other side, with --hold-out, which depends on nothing but the document).\n"
 		"\n"
 		"A folder of shards gets rows.index.json, by the last of its --tasks: what a trainer\n"
 		"must know of all shards without opening them. Without it the manifests are read.\n",
@@ -140,8 +145,11 @@ static void log_stats(const struct lwm_pack_stats *s, double seconds)
 		return;
 	}
 	lwm_log(LWM_INFO, "%" PRId64 " documents = %" PRId64 " used + %" PRId64 " left + %" PRId64 " too short + "
-		"%" PRId64 " too long + %" PRId64 " without loss", s->docs_in, s->docs_used, s->docs_left,
+		"%" PRId64 " too long + %" PRId64 " without loss", s->docs_in - s->docs_aside, s->docs_used, s->docs_left,
 		s->rejected_short, s->rejected_long, s->rejected_lossless);
+	if (a.hold_out > 0)
+		lwm_log(LWM_INFO, "%s: %" PRId64 " of %" PRId64 " documents; %" PRId64 " are of the other side", parts[a.part],
+			s->docs_in - s->docs_aside, s->docs_in, s->docs_aside);
 	lwm_log(LWM_INFO, "%s tokens to %" PRId64 " rows of %s: %.2f %% full; %" PRId64 " split, %" PRId64 " cut, "
 		"%" PRId64 " repeated; %.1f s", lwm_count_text(s->tokens_out, in, sizeof in), s->rows,
 		lwm_count_text(a.seq, out, sizeof out), 100 * s->fill, s->docs_split, s->docs_truncated, s->repeats,
@@ -170,7 +178,8 @@ static int pack_rows(const struct lwm_args *args, struct lwm_err *e)
 		.source = source, .nsources = nsources, .seq_length = a.seq, .mode = (enum lwm_pack_mode)a.mode,
 		.longer = (enum lwm_pack_long)a.longer, .min_tokens = a.min_tokens, .window = a.window,
 		.epochs = a.epochs, .max_tokens = a.max_tokens, .seed = (uint64_t)args->common.seed,
-		.shuffle = !a.no_shuffle, .drop_lossless = a.drop_lossless, .drop_tail = a.drop_tail, .force = args->common.force,
+		.shuffle = !a.no_shuffle, .drop_lossless = a.drop_lossless, .drop_tail = a.drop_tail,
+		.hold_out = a.hold_out, .held_out = a.part == 1, .force = args->common.force,
 		.output = a.output, .rows_per_shard = a.rows_per_shard, .task = a.task, .tasks = a.tasks,
 		.tool = "lwm-pack " LWM_VERSION, .progress = &progress
 	};

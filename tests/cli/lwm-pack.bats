@@ -191,6 +191,27 @@ setup() {
 	code 73 lwm-pack -q -n 256 --rows-per-shard 4 --task 1 --tasks 3 docs -o rows
 }
 
+@test "held-out documents are the same in every run, and the others are the rest" {
+	words 200 >d.txt
+	ok lwm-tokenize -q -t bytes --split-lines 1 -o d.docs.h5 d.txt
+	ok lwm-pack -n 512 --hold-out 0.2 --json d.docs.h5 -o d.train.h5
+	rest=$(sed 's/.*"documents_used": *\([0-9]*\).*/\1/' <<<"$output")
+	aside=$(sed 's/.*"documents_aside": *\([0-9]*\).*/\1/' <<<"$output")
+	err_has "train: $rest of 200 documents; $aside are of the other side"
+	[ $((rest + aside)) = 200 ]
+	[ "$aside" -gt 15 ]
+	[ "$aside" -lt 70 ]
+	ok lwm-pack -n 512 --hold-out 0.2 --part held-out --seed 9 --json d.docs.h5 -o d.held.h5
+	has "\"documents_used\":$aside"
+	has "\"documents_aside\":$rest"
+	# other settings are another output
+	code 73 lwm-pack -n 512 --hold-out 0.3 d.docs.h5 -o d.train.h5
+	code 73 lwm-pack -n 512 --hold-out 0.2 --part held-out d.docs.h5 -o d.train.h5
+	code 78 lwm-pack -n 512 --part held-out d.docs.h5 -o x.h5
+	err_has 'none are held out'
+	gone x.h5
+}
+
 @test "bad input" {
 	code 66 lwm-pack -n 512 absent.h5 -o r.h5
 	code 65 lwm-pack -n 512 a.txt -o r.h5

@@ -394,13 +394,90 @@ static void test_same_bytes(void **state)
 	free_corpus(&c);
 }
 
+/* ---- held-out documents ---- */
+
+enum { HELD_DOCS = 64 };
+
+/* Which documents the rows of the output hold. */
+static void docs_of(const char *rows, bool held[HELD_DOCS])
+{
+	struct lwm_rows_reader *r;
+	struct lwm_row row = { 0 };
+	OK(lwm_rows_open(&r, rows, &err));
+	for (int64_t i = 0; i < lwm_rows_count(r); i++) {
+		OK(lwm_rows_read(r, i, &row, &err));
+		for (int64_t k = 0; k < row.nseg; k++) {
+			int64_t doc = 0; /* by its tokens: shards may come in any order */
+			while (row.tokens[row.seg[k].start] != fix_token(doc, 0) || row.seg[k].len != 5 + doc % 40)
+				doc++;
+			assert_true(doc < HELD_DOCS && !held[doc]);
+			held[doc] = true;
+		}
+	}
+	lwm_row_release(&row);
+	lwm_rows_close(r);
+}
+
+/* The same documents, however they are cut into shards, in whatever order and by whatever seed; the others are the other part.
+ * Which they are was worked out with the xxhash package of Python. */
+static void test_held_out(void **state)
+{
+	(void)state;
+	static const int want[] = { 6, 17, 22, 23, 29, 48, 53, 55, 58, 62 };
+	static const int cuts[][4] = { { 0, 64, 64, 64 }, { 0, 13, 14, 64 }, { 0, 40, 64, 64 } };
+	int64_t len[HELD_DOCS];
+	for (int i = 0; i < HELD_DOCS; i++)
+		len[i] = 5 + i % 40;
+	for (int k = 0; k < 6; k++) {
+		struct lwm_pack_source src = { .name = "x" };
+		struct lwm_pack_stats st;
+		bool held[HELD_DOCS] = { false }, rest[HELD_DOCS] = { false };
+		for (int i = 2; i >= 0; i--) {
+			char name[32];
+			int a = cuts[k % 3][i], n = cuts[k % 3][i + 1] - a;
+			snprintf(name, sizeof name, "held-%d-%d.h5", k, i);
+			if (n)
+				fix_shard(in_scratch(name), len + a, n, a);
+			if (n)
+				OK(lwm_paths_add(&src.shards, in_scratch(name), &err));
+		}
+		struct lwm_pack_cfg cfg = { .source = &src, .nsources = 1, .seq_length = 64, .force = true, .shuffle = true,
+					    .seed = (uint64_t)k, .tool = "test", .output = in_scratch("held.h5"), .hold_out = 0.25,
+					    .held_out = true };
+		OK(lwm_pack_run(&cfg, &st, NULL, &err));
+		assert_int_equal(st.docs_used, sizeof want / sizeof *want);
+		assert_int_equal(st.docs_in, st.docs_used + st.docs_aside);
+		docs_of(cfg.output, held);
+		cfg.held_out = false;
+		OK(lwm_pack_run(&cfg, &st, NULL, &err));
+		assert_int_equal(st.docs_aside, sizeof want / sizeof *want);
+		docs_of(cfg.output, rest);
+		for (int i = 0, w = 0; i < HELD_DOCS; i++) {
+			bool is = w < (int)(sizeof want / sizeof *want) && want[w] == i;
+			w += is;
+			assert_int_equal(held[i], is);
+			assert_int_equal(rest[i], !is);
+		}
+		if (k < 3) { /* nothing is on that side */
+			cfg.held_out = true;
+			cfg.hold_out = 1e-9;
+			lwm_err_clear(&err);
+			assert_int_equal(lwm_pack_run(&cfg, &st, NULL, &err), -LWM_ECONFIG);
+			cfg.hold_out = 0;
+			assert_int_equal(lwm_pack_run(&cfg, &st, NULL, &err), -LWM_ECONFIG);
+		}
+		lwm_paths_release(&src.shards);
+	}
+	lwm_err_clear(&err);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fit_random),      cmocka_unit_test(test_fit_exact),
 		cmocka_unit_test(test_fit_short_documents), cmocka_unit_test(test_random_corpora),
 		cmocka_unit_test(test_drop_tail),       cmocka_unit_test(test_weights),         cmocka_unit_test(test_tasks),
-		cmocka_unit_test(test_same_bytes),
+		cmocka_unit_test(test_same_bytes),      cmocka_unit_test(test_held_out),
 	};
 	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -9,7 +9,7 @@
 #include "common/base/rng.h"
 #include "common/data/pack/pack_int.h"
 
-enum { CHUNK_DOCS = 256, CHUNK_TOKENS = 256 << 10 };
+enum { CHUNK_DOCS = LWM_MIX_CHUNK, CHUNK_TOKENS = 256 << 10 };
 
 static int grow_array(void *buf, int64_t *cap, int64_t need, size_t size, struct lwm_err *e)
 {
@@ -67,9 +67,15 @@ static int add_chunks(struct lwm_mix *m, struct lwm_mix_source *s, int64_t shard
 		if ((*number)++ % tasks != c->task)
 			continue;
 		LWM_TRY(grow_array(&s->chunk, &s->cap, s->nchunks + 1, sizeof *s->chunk, e));
-		s->chunk[s->nchunks++] = (struct lwm_mix_chunk){ shard, first, n };
+		struct lwm_mix_chunk *k = &s->chunk[s->nchunks++];
+		*k = (struct lwm_mix_chunk){ .shard = shard, .first = first, .n = n };
 		LWM_TRY(lwm_docs_lengths(h, first, n, len, e));
+		if (c->hold_out > 0)
+			LWM_TRY(lwm_mix_part(c, h, k, &m->look, &m->look_cap, e));
 		for (int64_t i = 0; i < n; i++) {
+			m->st->docs_aside += lwm_mix_is_aside(k, i);
+			if (lwm_mix_is_aside(k, i))
+				continue;
 			s->usable += used_tokens(c, len[i], true, m->st);
 			m->st->tokens_in += len[i];
 		}
@@ -141,6 +147,9 @@ int lwm_mix_open(struct lwm_mix *m, const struct lwm_pack_cfg *cfg, struct lwm_p
 		LWM_TRY(add_source(m, i, e));
 	if (m->nshards == 0)
 		return lwm_fail(e, LWM_ENOINPUT, "no document shards to pack");
+	if (st->docs_aside > 0 && st->docs_aside == st->docs_in && cfg->tasks <= 1)
+		return lwm_fail(e, LWM_ECONFIG, "%s of %" PRId64 " documents: with a share of %g held out there are none on this side",
+				cfg->held_out ? "the held-out part" : "the training part", st->docs_in, cfg->hold_out);
 	return set_quotas(m, e);
 }
 
@@ -152,6 +161,7 @@ void lwm_mix_release(struct lwm_mix *m)
 		free(m->source[i].chunk);
 	free(m->shard);
 	free(m->source);
+	free(m->look);
 	*m = (struct lwm_mix){ 0 };
 }
 
@@ -236,6 +246,8 @@ int lwm_mix_next(struct lwm_mix *m, struct lwm_window *w, struct lwm_err *e)
 		lwm_rng_permutation(c->seed, LWM_RNG_MIX, stream, n, order);
 	for (int64_t i = 0; i < n && s->drawn < s->quota; i++) {
 		const struct lwm_pack_item *d = &doc[c->shuffle ? order[i] : i];
+		if (lwm_mix_is_aside(&s->chunk[k], c->shuffle ? order[i] : i))
+			continue;
 		int64_t used = used_tokens(c, d->len, false, m->st);
 		s->drawn += used;
 		if (used && c->drop_lossless && !has_loss(w, d, used)) {

@@ -69,6 +69,9 @@ int lwm_pack_config_text(const struct lwm_pack_cfg *c, char **out, struct lwm_er
 			      "tasks", (json_int_t)c->tasks);
 	if (c->mode == LWM_PACK_CONCAT) /* only there: the text of other settings is that of earlier versions */
 		lost |= json_object_set_new(o, "row_tokens", json_integer(lwm_pack_row_tokens(c))) < 0;
+	if (c->hold_out > 0)
+		lost |= json_object_set_new(o, "hold_out", json_real(c->hold_out)) < 0 ||
+			json_object_set_new(o, "held_out", json_boolean(c->held_out)) < 0;
 	if (c->drop_tail)
 		lost |= json_object_set_new(o, "drop_tail", json_true()) < 0;
 	int rc = lwm_json_dump(lost ? NULL : o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);

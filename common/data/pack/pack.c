@@ -314,6 +314,9 @@ static int check_cfg(const struct lwm_pack_cfg *c, struct lwm_err *e)
 		return lwm_fail(e, LWM_ECONFIG, "%s: several tasks write into a folder, this is the name of a file", c->output);
 	if (c->drop_tail && c->mode != LWM_PACK_CONCAT)
 		return lwm_fail(e, LWM_ECONFIG, "a tail to drop there is only where documents lie end to end (concat)");
+	if (!(c->hold_out >= 0 && c->hold_out < 1) || (c->held_out && c->hold_out == 0))
+		return lwm_fail(e, LWM_ECONFIG, "%s", c->held_out ? "held-out documents are wanted, and none are held out" :
+								     "the share of held-out documents is 0 or more, and less than 1");
 	return lwm_pack_in_folder(c) ? lwm_mkdirs(c->output, e) : 0;
 }
 
@@ -322,7 +325,8 @@ static void finish_stats(struct packer *k)
 	struct lwm_pack_stats *st = k->out.st;
 	for (int64_t i = 0; i < k->c->nsources; i++)
 		st->docs_used += k->mix.source[i].docs_used;
-	st->docs_left = st->docs_in - st->docs_used - st->rejected_short - st->rejected_long - st->rejected_lossless;
+	st->docs_left = st->docs_in - st->docs_used - st->docs_aside;
+	st->docs_left -= st->rejected_short + st->rejected_long + st->rejected_lossless;
 	st->fill = st->rows ? (double)st->tokens_out / ((double)st->rows * (double)k->c->seq_length + k->row.carried) : 0;
 }
 
@@ -344,7 +348,7 @@ static json_t *make_report(struct packer *k)
 		json_decref(settings);
 		return NULL;
 	}
-	return json_pack("{s:o,s:o,s:O,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f}",
+	json_t *o = json_pack("{s:o,s:o,s:O,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f}",
 			 "settings", settings, "sources", sources, "shards", k->out.files,
 			 "documents_in", (json_int_t)st->docs_in, "documents_used", (json_int_t)st->docs_used,
 			 "documents_left", (json_int_t)st->docs_left, "rejected_short", (json_int_t)st->rejected_short,
@@ -355,6 +359,11 @@ static json_t *make_report(struct packer *k)
 			 "tokens_in", (json_int_t)st->tokens_in, "tokens_out", (json_int_t)st->tokens_out,
 			 "tokens_cut", (json_int_t)st->tokens_cut, "rows", (json_int_t)st->rows,
 			 "seq_length", (json_int_t)k->c->seq_length, "fill", st->fill);
+	if (o && k->c->hold_out > 0 && json_object_set_new(o, "documents_aside", json_integer(st->docs_aside)) < 0) {
+		json_decref(o);
+		o = NULL;
+	}
+	return o;
 }
 
 static int write_report(struct packer *k, json_t **report, struct lwm_err *e)

@@ -20,7 +20,13 @@
  * the shares are what the sources have: then N is everything, `epochs` times. Sources advance side by side. A source
  * with weight 0 beside others with weight is not used.
  *
- * Documents in = used + left out (not drawn) + rejected (short, long, without loss), each document once.
+ * Held-out documents: a share of them, chosen by a hash of their tokens alone. A document is held out when XXH3-64 of its tokens,
+ * int32 little-endian, seed 0, taken as a fraction of 2^64, is below the share: so it is on the same side in every run, whatever
+ * the seed, the shards, their order, the tasks and the mixture; equal documents are on the same side, and a larger share holds out
+ * what a smaller one does and more. One run packs the others, another those; shares and lengths are of the documents on its side.
+ * Telling them apart reads all tokens once more.
+ *
+ * Documents in = used + left out (not drawn) + rejected (short, long, without loss) + of the other side, each document once.
  *
  * Long documents (over seq_length): split = pieces of seq_length, each its own segment, the rest packed like any
  * other; truncate = the first seq_length tokens; drop = rejected. concat cuts anyway.
@@ -61,6 +67,8 @@ struct lwm_pack_cfg {
 	bool shuffle;           /* chunks, their documents and the rows of a window are permuted; else they keep their order */
 	bool drop_lossless;     /* documents without a token that has a loss are rejected */
 	bool force;             /* the output is written again whatever is there */
+	double hold_out;        /* share of the documents that are held out, below 1; 0: none is */
+	bool held_out;          /* those are packed; else all others */
 	bool drop_tail;         /* concat: a last row that is not full is left out */
 	const char *output;     /* one file; with rows_per_shard or tasks a folder: rows-00000.rows.h5, ... */
 	int64_t rows_per_shard; /* 0: one file */
@@ -71,7 +79,8 @@ struct lwm_pack_cfg {
 };
 
 struct lwm_pack_stats {
-	int64_t docs_in, docs_used, docs_left, rejected_short, rejected_long, rejected_lossless; /* in = the sum of the others */
+	/* in = the sum of the others */
+	int64_t docs_in, docs_used, docs_left, docs_aside, rejected_short, rejected_long, rejected_lossless;
 	int64_t repeats;    /* uses of a document beyond its first */
 	int64_t docs_split, docs_truncated, pieces;
 	int64_t tokens_in, tokens_out, tokens_cut; /* cut: by truncation; with the tail */

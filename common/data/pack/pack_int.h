@@ -41,9 +41,15 @@ struct lwm_mix_shard {
 	const char *path; /* the configuration's */
 	int64_t base;     /* number of its first document */
 };
+enum { LWM_MIX_CHUNK = 256 /* documents at most */ };
 struct lwm_mix_chunk {
 	int64_t shard, first, n;
+	uint32_t aside[LWM_MIX_CHUNK / 32]; /* bit i: document first + i is of the other side (hold_out) */
 };
+static inline bool lwm_mix_is_aside(const struct lwm_mix_chunk *c, int64_t i)
+{
+	return c->aside[i / 32] >> i % 32 & 1;
+}
 struct lwm_mix_source {
 	struct lwm_mix_chunk *chunk; /* this task's */
 	int64_t nchunks, cap, at;    /* at: chunks drawn, over all epochs */
@@ -57,9 +63,14 @@ struct lwm_mix {
 	struct lwm_mix_source *source;
 	int64_t nshards, docs, vocab_text, vocab_vision;
 	char tokenizer[33];
+	int32_t *look; /* tokens of a chunk that was looked at, to tell its sides apart */
+	int64_t look_cap;
 };
 int lwm_mix_open(struct lwm_mix *m, const struct lwm_pack_cfg *cfg, struct lwm_pack_stats *st, struct lwm_err *e);
 void lwm_mix_release(struct lwm_mix *m);
+/* held_out.c: which documents of a chunk are of the other side. tokens: memory that is used again, *cap entries. */
+int lwm_mix_part(const struct lwm_pack_cfg *cfg, struct lwm_docs *h, struct lwm_mix_chunk *c, int32_t **tokens, int64_t *cap,
+		 struct lwm_err *e);
 /* Adds the next chunk's documents to the window as pieces: 1, 0 when the quotas are met, negative. */
 int lwm_mix_next(struct lwm_mix *m, struct lwm_window *w, struct lwm_err *e);
 
