@@ -22,7 +22,11 @@ static const struct lwm_tool tool = {
 	.ranks = true,
 	.stops = true,
 	.check = check,
-	.details = "Started under mpirun or srun its ranks share the work as --mesh-dim says; with --device cuda or auto each takes the\n"
+	.details = "--data PATH=SHARE mixes sources: PATH=84 beside PATH=16; PATH=0:90,1000:50 is a share that changes over the steps,\n"
+		   "in proportion between two of them; PATH=84*0.5 makes labels of a source weigh half. The plan and each step's line say\n"
+		   "which share every source has, and the rows it got; a resumed run must have the same shares.\n"
+		   "\n"
+		   "Started under mpirun or srun its ranks share the work as --mesh-dim says; with --device cuda or auto each takes the\n"
 		   "GPU of its number on the node. SIGUSR1, SIGTERM and the time limit end it after a clean save with exit code 75: run\n"
 		   "it again. A file STOP in the output folder ends it with 0, for good. A second run in the same folder is refused (73).\n"
 		   "\n"

@@ -71,32 +71,16 @@ struct lwm_next_token *lwm_next_token_of(const struct lwm_stage *s)
 
 /* ---- data ---- */
 
-/* "PATH" or "PATH=weight": how long PATH is, and the weight, which is left alone where none is given. */
-static int parse_source(const char *text, size_t *length, double *weight, struct lwm_err *e)
+/* Are they what --data may say, and is what is read once the same all the time? */
+static int check_sources(const struct lwm_paths *data, bool once, struct lwm_err *e)
 {
-	const char *eq = strrchr(text, '=');
-	*length = eq ? (size_t)(eq - text) : strlen(text);
-	return eq ? lwm_parse_double(eq + 1, 0, 1e9, weight, text, e) : 0;
-}
-
-static int add_source(struct lwm_loader_source *s, const char *text, struct lwm_err *e)
-{
-	size_t length;
-	LWM_TRY(parse_source(text, &length, &s->weight, e));
-	char *path = strndup(text, length);
-	int rc = path ? lwm_paths_add(&s->shards, path, e) : lwm_fail(e, LWM_EMEMORY, "%s: out of memory", text);
-	s->name = text;
-	free(path);
+	struct lwm_loader_source *src;
+	LWM_TRY(lwm_sources_parse(data, &src, e));
+	int rc = once && lwm_sources_change(src, data->n)
+			 ? lwm_fail(e, LWM_ECONFIG, "--eval-data: held-out rows are read once, their shares cannot change over the steps")
+			 : lwm_sources_check(src, data->n, e);
+	lwm_sources_free(src, data->n);
 	return rc;
-}
-
-static int check_sources(const struct lwm_paths *data, struct lwm_err *e)
-{
-	double weight;
-	size_t length;
-	for (int64_t i = 0; i < data->n; i++)
-		LWM_TRY(parse_source(data->v[i], &length, &weight, e));
-	return 0;
 }
 
 /* how: what differs from loader to loader. */
@@ -105,24 +89,24 @@ static int open_loader(const struct lwm_nt *t, const struct lwm_paths *data, str
 {
 	const struct lwm_stage *s = t->base.stage;
 	const struct lwm_next_token *set = t->set;
-	struct lwm_loader_source *src = calloc((size_t)data->n, sizeof *src);
-	int rc = src ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " data sources", data->n);
-	for (int64_t i = 0; rc == 0 && i < data->n; i++)
-		rc = add_source(&src[i], data->v[i], e);
-	if (rc == 0) {
-		how.source = src;
-		how.nsources = data->n;
-		how.seed = (uint64_t)s->seed;
-		how.weighting = (enum lwm_weighting)set->weighting;
-		how.text_weight = set->text_weight;
-		how.vision_weight = set->vision_weight;
-		how.vision = set->vision_codes || t->info.vocab > t->info.vocab_text;
-		how.seq_length = set->seq_length;
-		rc = lwm_loader_open(out, &how, e);
+	struct lwm_loader_source *src;
+	int rc = lwm_sources_parse(data, &src, e);
+	if (how.comm)
+		rc = lwm_agree(how.comm, rc, e);
+	if (rc < 0) {
+		lwm_sources_free(src, data->n);
+		return rc;
 	}
-	for (int64_t i = 0; src && i < data->n; i++)
-		lwm_paths_release(&src[i].shards);
-	free(src);
+	how.source = src;
+	how.nsources = data->n;
+	how.seed = (uint64_t)s->seed;
+	how.weighting = (enum lwm_weighting)set->weighting;
+	how.text_weight = set->text_weight;
+	how.vision_weight = set->vision_weight;
+	how.vision = set->vision_codes || t->info.vocab > t->info.vocab_text;
+	how.seq_length = set->seq_length;
+	rc = lwm_loader_open(out, &how, e);
+	lwm_sources_free(src, data->n);
 	return rc;
 }
 
@@ -172,6 +156,21 @@ static int cut_step(struct lwm_nt_cut *t, const struct lwm_stage *s, const struc
 	LWM_TRY(lwm_ring_check((enum lwm_ring_layout)set->ring_layout, set->seq_length, m->dim[LWM_SP], e));
 	t->local = t->micro_rows * (set->seq_length / m->dim[LWM_SP]);
 	return 0;
+}
+
+/* The sources of the training rows, as metrics and plans say them. */
+static int keep_sources(struct lwm_nt *t, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	int rc = lwm_sources_parse(&s->data, &t->sources, e);
+	t->nsources = rc < 0 ? 0 : s->data.n;
+	t->source_rows = calloc((size_t)t->nsources + 1, sizeof *t->source_rows);
+	if (rc == 0 && !t->source_rows)
+		rc = lwm_fail_memory(e, NULL);
+	if (t->base.mesh->world)
+		rc = lwm_agree(t->base.mesh->world, rc, e);
+	LWM_TRY(rc);
+	return s->planning ? lwm_nt_tell_sources(t, e) : 0;
 }
 
 static int open_data(struct lwm_nt *t, struct lwm_err *e)
@@ -263,8 +262,8 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	if (cut.local % m->dim[LWM_TP])
 		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens of a sequence rank cannot be divided over %d tensor-parallel "
 				"ranks", cut.local, m->dim[LWM_TP]);
-	LWM_TRY(check_sources(&s->data, e));
-	return s->eval_rows ? check_sources(&s->eval_data, e) : 0;
+	LWM_TRY(check_sources(&s->data, false, e));
+	return s->eval_rows ? check_sources(&s->eval_data, true, e) : 0;
 }
 
 static const char *vary_way(const struct lwm_stage *s, int i)
@@ -300,6 +299,8 @@ static void close_objective(struct lwm_objective *o)
 	free(t->ring_seg);
 	free(t->ring_pos);
 	free(t->all_sums);
+	lwm_sources_free(t->sources, t->nsources);
+	free(t->source_rows);
 }
 
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)
@@ -309,6 +310,7 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	t->set = lwm_next_token_of(s);
 	o->dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(o->dev);
 	LWM_TRY(cut_step(&t->cut, s, o->mesh, e));
+	LWM_TRY(keep_sources(t, e));
 	LWM_TRY(open_data(t, e));
 	LWM_TRY(lwm_objective_absent(o, open_eval(t, e), e));
 	LWM_TRY(lwm_objective_absent(o, check_tokenizer(t, e), e));

@@ -1,6 +1,6 @@
 /* next_token_int.h - the objective next-token inside: next_token.c (settings, data, life) calls next_token_model.c (model, memory),
  * next_token_step.c (steps) and next_token_plan.c (what a step costs), which next_token_model.c calls too, and which calls
- * next_token_step.c. */
+ * next_token_step.c; both of these and next_token.c call next_token_sources.c (what is said of sources). */
 #ifndef LWM_TRAIN_NEXT_TOKEN_INT_H
 #define LWM_TRAIN_NEXT_TOKEN_INT_H
 
@@ -9,6 +9,7 @@
 #include "common/model/llama.h"
 #include "common/train/next_token.h"
 #include "common/train/objective.h"
+#include "common/train/sources.h"
 
 enum { LWM_NT_SHARE_BYTES = 20 /* of one token in a batch: id, target, segment, position, weight */ };
 
@@ -31,6 +32,9 @@ struct lwm_nt {
 	float *weight;
 	int32_t *ring_seg, *ring_pos;      /* (ranks of the ring, local) of all their shares; NULL: this rank alone */
 	double (*all_sums)[LWM_SUMS];      /* of a microbatch of each data rank; NULL: sums of this rank alone */
+	struct lwm_loader_source *sources; /* of the training rows */
+	int64_t nsources;
+	int64_t *source_rows, at_step;     /* [nsources] rows of each in the step made last */
 	double unigram[LWM_MODALITIES]; /* entropy of the held-out targets, nats: what a model that knows only how often each
 					 * token comes would reach; 0 unknown */
 };
@@ -72,6 +76,13 @@ double lwm_nt_flops(const struct lwm_objective *o, const double sums[LWM_SUMS]);
 void lwm_nt_take_all(struct lwm_nt *t, const struct lwm_batch *b);
 /* Of a step whose rows are one document each, with all targets in the larger table. */
 double lwm_nt_most_flops(const struct lwm_nt *t);
+
+/* ---- next_token_sources.c ---- */
+
+/* Into base.plan_lines and base.plan_json, where there are several. */
+int lwm_nt_tell_sources(struct lwm_nt *t, struct lwm_err *e);
+/* ,"source_rows":[...],"source_shares":[...] of the step made last, of the first 16 sources. */
+void lwm_nt_render_sources(const struct lwm_nt *t, struct lwm_str *json);
 
 /* ---- next_token_plan.c: of struct lwm_objective_type ---- */
 

@@ -140,6 +140,8 @@ static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, str
 		struct lwm_llama_stats st = { 0 };
 		struct lwm_batch *b = NULL;
 		LWM_TRY(next_share(t, l, step, i, w, &b, e));
+		if (l == t->train)
+			memcpy(t->source_rows, b->source_rows, (size_t)t->nsources * sizeof *t->source_rows);
 		if (b->tokens_n == 0 && !w->shared) /* held-out rows ended before the share of this rank did */
 			continue;
 		w->more = i + 1 < micros;
@@ -165,6 +167,7 @@ static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, str
 
 int lwm_nt_step(struct lwm_objective *o, int64_t step, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
+	self(o)->at_step = step;
 	return run_batches(self(o), self(o)->train, step, w, sums, e);
 }
 
@@ -195,6 +198,8 @@ double lwm_nt_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool 
 		if (eval)
 			lwm_str_printf(json, ",\"%s_unigram\":%.6g", name[m], self(o)->unigram[m]);
 	}
+	if (!eval)
+		lwm_nt_render_sources(self(o), json);
 	return loss;
 }
 

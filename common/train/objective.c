@@ -40,6 +40,8 @@ void lwm_objective_free(struct lwm_objective *o)
 	lwm_tensors_release(&o->tensors);
 	lwm_tensors_release(&o->local);
 	json_decref(o->config);
+	lwm_str_release(&o->plan_lines);
+	lwm_str_release(&o->plan_json);
 	free(o);
 }
 

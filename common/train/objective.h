@@ -108,6 +108,8 @@ struct lwm_objective {
 	int64_t host_bytes;      /* of them, in pinned host memory beside the device; 0: none */
 	/* planning: the longest row of one rank, with all on the device, and with activations in host memory; 0: not known */
 	int64_t longest, longest_offload, longest_host_bytes;
+	/* planning: lines that the plan shows, each "label          text\n"; ,"key":value of the plan as JSON; what is empty says nothing */
+	struct lwm_str plan_lines, plan_json;
 	struct lwm_err absent;   /* planning: the first input that does not exist, as a run would end; code 0: none */
 };
 

@@ -128,6 +128,7 @@ void lwm_plan_text(struct lwm_str *out, const struct lwm_plan *p, const struct l
 		       lk_dev_is_host(o->dev) && !s->plan_gib ? " for each rank" : "");
 	tell_checkpoints(out, p, s);
 	tell_work(out, p, s, o);
+	lwm_str_puts(out, lwm_str_get(&o->plan_lines));
 	tell_sent(out, p);
 	tell_time(out, p, s, o);
 }
@@ -220,5 +221,6 @@ void lwm_plan_json(struct lwm_str *out, const struct lwm_plan *p, const struct l
 	add_number(out, "checkpoint_traffic", (double)p->checkpoint * (double)p->saves);
 	add_rates(out, &s->rates);
 	add_time(out, p, s);
+	lwm_str_puts(out, lwm_str_get(&o->plan_json));
 	lwm_str_printf(out, ",\"fits\":%s,\"verdict\":\"%s\"", p->code ? "false" : "true", p->verdict);
 }

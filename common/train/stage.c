@@ -32,7 +32,7 @@ static const struct lwm_setting common_settings[] = {
 	     LWM_OPT_STR(0, "tokenizer", NULL, "FILE", "recorded for the merged model; must match the rows", 0)),
 	LWM_SECTION("Data"),
 	SET(data, LWM_UNRECORDED, 0,
-	    LWM_OPT_LIST(0, "data", NULL, "PATH[=W]", "row shards or a folder of them (media for reconstruction), with a weight", 0)),
+	    LWM_OPT_LIST(0, "data", NULL, "PATH[=SHARE]", "row shards or a folder of them (media for reconstruction); shares: see below", 0)),
 	SET(eval_data, LWM_UNRECORDED, 0, LWM_OPT_LIST(0, "eval-data", NULL, "PATH", "held-out data", 0)),
 	LWM_SECTION("Model"),
 	TEXT(model, LWM_MODEL, "nano",

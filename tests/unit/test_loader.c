@@ -352,6 +352,125 @@ static void test_refusals(void **state)
 	lwm_loader_close(l);
 }
 
+/* Shares that change. The counts of rows are those of a second program (Python, the same rule written anew with fractions). */
+static void test_changing_shares(void **state)
+{
+	(void)state;
+	enum { STEPS = 24, ROWS = 7 };
+	static const int64_t want[STEPS] = { 5, 5, 4, 5, 4, 4, 4, 4, 3, 3, 2, 2, 2, 2, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0 };
+	static const struct lwm_share_point a[] = { { 2, 1 }, { 10, 0.2 }, { 14, 0.2 }, { 18, 0 } };
+	struct lwm_loader_source s[2] = { src[0], src[1] };
+	struct lwm_loader_cfg cfg = { .source = s, .nsources = 2, .seed = 5, .rows_per_step = ROWS, .ranks = 1,
+				      .micro_rows = ROWS };
+	struct lwm_loader *l;
+	struct lwm_batch *b;
+	uint64_t digests[STEPS];
+	int64_t before[2] = { 0, 0 };
+	char content[33];
+	s[0].point = a;
+	s[0].npoints = 4;
+	s[1].weight = 0.47;
+	OK(lwm_loader_open(&l, &cfg, &err));
+	for (int t = 0; t < STEPS; t++) {
+		int64_t count[2] = { 0, 0 }, sum[2] = { 0, 0 };
+		for (int i = 0; i < ROWS; i++) {
+			struct lwm_sample x = lwm_loader_sample(l, t * ROWS + i);
+			int64_t rows = l->set.source[x.source].rows;
+			count[x.source]++;
+			for (int64_t k = before[x.source];; k++) { /* which draw of its source it is: one of this step */
+				assert_true(k < before[x.source] + ROWS);
+				uint64_t stream = (uint64_t)(k / rows) << 16 | (uint64_t)x.source;
+				if (x.epoch != k / rows || x.row != lwm_rng_permute(5, LWM_RNG_ORDER, stream, rows, k % rows))
+					continue;
+				sum[x.source] += k - before[x.source];
+				break;
+			}
+		}
+		assert_int_equal(count[0], want[t]);
+		for (int k = 0; k < 2; k++) { /* each draw of the step once: 0 + 1 + ... */
+			assert_int_equal(sum[k], count[k] * (count[k] - 1) / 2);
+			before[k] += count[k];
+		}
+		OK(lwm_loader_get(l, t, 0, &b, &err));
+		assert_int_equal(b->source_rows[0], want[t]);
+		assert_int_equal(b->source_rows[1], ROWS - want[t]);
+		digests[t] = digest(b);
+	}
+	lwm_loader_close(l);
+	/* asked for in any order, read ahead */
+	static const int order[] = { 23, 0, 7, 6, 22, 11, 11, 1 };
+	cfg.prefetch = true;
+	OK(lwm_loader_open(&l, &cfg, &err));
+	for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+		OK(lwm_loader_get(l, order[i], 0, &b, &err));
+		assert_true(digest(b) == digests[order[i]]);
+		assert_int_equal(b->source_rows[0], want[order[i]]);
+	}
+	memcpy(content, lwm_loader_info_of(l)->content.hex, sizeof content);
+	lwm_loader_close(l);
+	s[0].npoints = 3; /* another schedule is other data */
+	OK(lwm_loader_open(&l, &cfg, &err));
+	assert_string_not_equal(content, lwm_loader_info_of(l)->content.hex);
+	lwm_loader_close(l);
+}
+
+static void test_impossible_shares(void **state)
+{
+	(void)state;
+	static const struct lwm_share_point none[] = { { 0, 1 }, { 5, 0 } }, back[] = { { 5, 1 }, { 5, 2 } };
+	static const struct lwm_share_point less[] = { { 0, -1 } };
+	static const struct {
+		const struct lwm_share_point *p;
+		int64_t n, once;
+		double loss;
+	} bad[] = { { none, 2, 0, 0 }, { back, 2, 0, 0 }, { less, 1, 0, 0 }, { none, 1, 4, 0 }, { NULL, 0, 0, -1 },
+		  { NULL, 0, 0, NAN } };
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		struct lwm_loader_source s[2] = { src[0], src[1] };
+		struct lwm_loader_cfg cfg = { .source = s, .nsources = 2, .rows_per_step = 4, .ranks = 1, .micro_rows = 4,
+					      .once = bad[i].once };
+		struct lwm_loader *l;
+		s[0].point = bad[i].p;
+		s[0].npoints = bad[i].n;
+		s[0].loss = bad[i].loss;
+		lwm_err_clear(&err);
+		assert_int_equal(lwm_loader_open(&l, &cfg, &err), -LWM_ECONFIG);
+		assert_null(l);
+	}
+	lwm_err_clear(&err);
+}
+
+/* A source whose labels weigh v: its weights are v times what they were, and the norm counts its units v times. */
+static void test_weighted_labels(void **state)
+{
+	(void)state;
+	for (int by = LWM_PER_EXAMPLE; by <= LWM_PUBLISHED; by++) {
+		struct lwm_loader_source s[2] = { src[0], src[1] };
+		struct lwm_loader_cfg cfg = { .source = s, .nsources = 2, .seed = 5, .rows_per_step = 1, .ranks = 1,
+					      .micro_rows = 1, .weighting = (enum lwm_weighting)by };
+		struct lwm_loader *one, *two;
+		struct lwm_batch *a, *b;
+		int seen[2] = { 0, 0 };
+		OK(lwm_loader_open(&one, &cfg, &err));
+		s[1].loss = 0.25;
+		OK(lwm_loader_open(&two, &cfg, &err));
+		assert_string_not_equal(lwm_loader_info_of(one)->content.hex, lwm_loader_info_of(two)->content.hex);
+		for (int t = 0; t < 30; t++) {
+			int64_t source = lwm_loader_sample(one, t).source;
+			float v = source ? 0.25f : 1;
+			OK(lwm_loader_get(one, t, 0, &a, &err));
+			OK(lwm_loader_get(two, t, 0, &b, &err));
+			seen[source]++;
+			assert_true(b->norm == a->norm * (double)v);
+			for (int64_t i = 0; i < a->seq; i++)
+				assert_true(b->weights[i] == a->weights[i] * v && b->targets[i] == a->targets[i]);
+		}
+		assert_true(seen[0] > 3 && seen[1] > 3);
+		lwm_loader_close(one);
+		lwm_loader_close(two);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -359,6 +478,8 @@ int main(void)
 		cmocka_unit_test(test_dealt_in_turn),
 		cmocka_unit_test(test_every_row_once),          cmocka_unit_test(test_weighted_sources),
 		cmocka_unit_test(test_labels_and_weights),      cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_changing_shares),         cmocka_unit_test(test_impossible_shares),
+		cmocka_unit_test(test_weighted_labels),
 		cmocka_unit_test(test_modalities),              cmocka_unit_test(test_one_token_more),
 	};
 	return cmocka_run_group_tests(tests, make_rows, drop_rows);

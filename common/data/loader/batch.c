@@ -24,8 +24,8 @@ static void set_labels(const struct lwm_loader *l, const struct lwm_row *r, stru
 	}
 }
 
-/* Weights of one unit, positions [at, at + n): a segment, or a row. */
-static void set_weights(const struct lwm_loader *l, struct lwm_batch *b, int64_t at, int64_t n)
+/* Weights of one unit, positions [at, at + n): a segment, or a row. v: what its source weighs. */
+static void set_weights(const struct lwm_loader *l, struct lwm_batch *b, int64_t at, int64_t n, double v)
 {
 	const int32_t *target = b->targets + at;
 	float *weight = b->weights + at, each[2];
@@ -34,18 +34,18 @@ static void set_weights(const struct lwm_loader *l, struct lwm_batch *b, int64_t
 		if (weight[t] > 0)
 			count[l->apart && is_vision(l, target[t])]++;
 	for (int m = 0; m < 2; m++)
-		each[m] = (float)(l->cfg.weighting == LWM_PER_TOKEN || !count[m] ? l->modality[m]
-										 : l->modality[m] / (double)count[m]);
+		each[m] = (float)(l->cfg.weighting == LWM_PER_TOKEN || !count[m] ? v * l->modality[m]
+										 : v * (l->modality[m] / (double)count[m]));
 	for (int64_t t = 0; t < n; t++)
 		if (weight[t] > 0)
 			weight[t] = each[l->apart && is_vision(l, target[t])];
 	if (l->cfg.weighting == LWM_PER_TOKEN)
-		b->norm += l->modality[0] * (double)count[0] + l->modality[1] * (double)count[1];
+		b->norm += v * (l->modality[0] * (double)count[0] + l->modality[1] * (double)count[1]);
 	else
-		b->norm += l->cfg.weighting == LWM_PUBLISHED || count[0] + count[1] > 0;
+		b->norm += l->cfg.weighting == LWM_PUBLISHED || count[0] + count[1] > 0 ? v : 0;
 }
 
-static void add_row(const struct lwm_loader *l, const struct lwm_row *r, struct lwm_batch *b, int64_t at)
+static void add_row(const struct lwm_loader *l, const struct lwm_row *r, struct lwm_batch *b, int64_t at, double v)
 {
 	memcpy(b->tokens + at, r->tokens, (size_t)b->seq * sizeof *r->tokens);
 	memcpy(b->positions + at, r->position, (size_t)b->seq * sizeof *r->position);
@@ -57,10 +57,10 @@ static void add_row(const struct lwm_loader *l, const struct lwm_row *r, struct 
 		b->segments_n++;
 		b->tokens_n += n;
 		if (l->cfg.weighting == LWM_PER_EXAMPLE)
-			set_weights(l, b, at + start, n);
+			set_weights(l, b, at + start, n, v);
 	}
 	if (l->cfg.weighting != LWM_PER_EXAMPLE)
-		set_weights(l, b, at, b->seq);
+		set_weights(l, b, at, b->seq, v);
 }
 
 /* A row of nothing: no sum takes anything from it. */
@@ -91,7 +91,7 @@ int lwm_loader_fill(struct lwm_loader *l, int64_t step, int64_t micro, struct lw
 		}
 		struct lwm_sample x = lwm_loader_sample(l, b->first_sample + i);
 		LWM_TRY(lwm_rowset_read(&l->set, x.source, x.row, &l->row, e));
-		add_row(l, &l->row, b, i * b->seq);
+		add_row(l, &l->row, b, i * b->seq, l->loss[x.source]);
 	}
 	return 0;
 }

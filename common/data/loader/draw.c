@@ -1,7 +1,8 @@
 /* Which row each global sample is: a pure function of sources, weights and seed (loader.h).
  *
  * Draws come in blocks of LWM_MIX_BLOCK. Of each block, source s has slots[s] draws (shares by largest remainder); a permutation by
- * (seed, block) says which. The k-th draw of a source is a row by another permutation, of (seed, epoch, source).
+ * (seed, block) says which. The k-th draw of a source is a row by another permutation, of (seed, epoch, source). Where shares
+ * change, a block is a step, of which source s has as many draws as shares.c says.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -14,6 +15,9 @@ int lwm_loader_plan_draws(struct lwm_loader *l, const struct lwm_loader_cfg *cfg
 {
 	double total = 0;
 	int64_t given = 0, n = cfg->nsources;
+	LWM_TRY(lwm_shares_open(&l->shares, cfg, e));
+	if (l->shares)
+		return 0;
 	for (int64_t i = 0; i < n; i++) {
 		if (!(cfg->source[i].weight >= 0 && cfg->source[i].weight < 1e300))
 			return lwm_fail(e, LWM_ECONFIG, "source '%s': its weight must be 0 or more",
@@ -63,6 +67,29 @@ static int64_t source_of(const struct lwm_loader *l, int64_t g, int64_t *place)
 	return source;
 }
 
+/* The same where shares change: draw g is of which source, and which of its draws over all steps. */
+static int64_t draw_of(const struct lwm_loader *l, int64_t g, int64_t *source)
+{
+	int64_t step = g / l->cfg.rows_per_step, s = 0;
+	int64_t place = lwm_rng_permute(l->cfg.seed, LWM_RNG_MIX, (uint64_t)step, l->cfg.rows_per_step, g % l->cfg.rows_per_step);
+	lwm_shares_at(l->shares, step);
+	while (place >= l->shares->count[s])
+		place -= l->shares->count[s++];
+	*source = s;
+	return l->shares->before[s] + place;
+}
+
+void lwm_loader_count_rows(const struct lwm_loader *l, int64_t step, int64_t *counts)
+{
+	int64_t n = l->cfg.once ? l->cfg.once : l->cfg.rows_per_step, first = step * l->cfg.rows_per_step;
+	if (l->shares)
+		lwm_shares_at(l->shares, step);
+	for (int64_t s = 0; s < l->set.nsources; s++)
+		counts[s] = l->shares ? l->shares->count[s] : l->set.nsources == 1 ? n : 0;
+	for (int64_t i = 0; i < n && l->set.nsources > 1 && !l->shares; i++)
+		counts[lwm_loader_sample(l, first + i).source]++;
+}
+
 struct lwm_sample lwm_loader_sample(const struct lwm_loader *l, int64_t g)
 {
 	struct lwm_sample x = { 0, 0, 0 };
@@ -70,6 +97,9 @@ struct lwm_sample lwm_loader_sample(const struct lwm_loader *l, int64_t g)
 	if (l->held) {
 		x.source = l->held[g].source;
 		k = l->held[g].draw;
+		rows = l->set.source[x.source].rows;
+	} else if (l->shares) {
+		k = draw_of(l, g, &x.source);
 		rows = l->set.source[x.source].rows;
 	} else if (l->slots) {
 		int64_t place;
@@ -80,7 +110,7 @@ struct lwm_sample lwm_loader_sample(const struct lwm_loader *l, int64_t g)
 	x.epoch = k / rows;
 	uint64_t stream = (uint64_t)x.epoch << 16 | (uint64_t)x.source;
 	x.row = lwm_rng_permute(l->cfg.seed, LWM_RNG_ORDER, stream, rows, k % rows);
-	if (!l->slots) /* one pool: find the source of the row */
+	if (!l->slots && !l->shares) /* one pool: find the source of the row */
 		while (x.row >= l->set.source[x.source].rows)
 			x.row -= l->set.source[x.source++].rows;
 	return x;

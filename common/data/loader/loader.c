@@ -52,6 +52,25 @@ static int alloc_batch(struct lwm_loader *l, struct lwm_batch *b, struct lwm_err
 	return 0;
 }
 
+/* What labels of each source weigh, and room for the counts of both batches. */
+static int set_sources(struct lwm_loader *l, const struct lwm_loader_cfg *cfg, struct lwm_err *e)
+{
+	size_t n = (size_t)cfg->nsources;
+	l->loss = malloc(n * sizeof *l->loss);
+	l->counts = calloc(n, sizeof *l->counts);
+	l->counted = -1;
+	for (int i = 0; i < 2; i++)
+		l->slot[i].b.source_rows = l->slot[i].source_rows = calloc(n, sizeof *l->slot[i].source_rows);
+	if (!l->loss || !l->counts || !l->slot[0].source_rows || !l->slot[1].source_rows)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %zu sources", n);
+	for (size_t i = 0; i < n; i++) {
+		l->loss[i] = cfg->source[i].loss == 0 ? 1 : cfg->source[i].loss;
+		if (!(l->loss[i] > 0 && l->loss[i] < 1e300))
+			return lwm_fail(e, LWM_ECONFIG, "source '%s': what its labels weigh must be above 0", l->set.source[i].name);
+	}
+	return 0;
+}
+
 static void *fill_ahead(void *user);
 
 int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, struct lwm_err *e)
@@ -70,6 +89,7 @@ int lwm_loader_open(struct lwm_loader **out, const struct lwm_loader_cfg *cfg, s
 	l->cfg = *cfg;
 	l->cfg.source = NULL;
 	LWM_GO(lwm_rowset_open(&l->set, cfg, e));
+	LWM_GO(set_sources(l, cfg, e));
 	LWM_GO(lwm_loader_plan_draws(l, cfg, e));
 	l->info = (struct lwm_loader_info){ .seq_length = cfg->seq_length ? cfg->seq_length : l->set.seq,
 					    .nsources = l->set.nsources, .rows = l->set.rows,
@@ -114,11 +134,15 @@ void lwm_loader_close(struct lwm_loader *l)
 		free(b->segments);
 		free(b->positions);
 		free(b->weights);
+		free(l->slot[i].source_rows);
 	}
 	pthread_mutex_destroy(&l->lock);
 	pthread_cond_destroy(&l->wake);
 	lwm_row_release(&l->row);
 	lwm_rowset_release(&l->set);
+	lwm_shares_close(l->shares);
+	free(l->loss);
+	free(l->counts);
 	free(l->slots);
 	free(l->held);
 	free(l);
@@ -127,6 +151,10 @@ void lwm_loader_close(struct lwm_loader *l)
 static void fill_slot(struct lwm_loader *l, struct lwm_loader_slot *s)
 {
 	lwm_err_clear(&s->err);
+	if (l->counted != s->step)
+		lwm_loader_count_rows(l, s->step, l->counts);
+	l->counted = s->step;
+	memcpy(s->source_rows, l->counts, (size_t)l->set.nsources * sizeof *l->counts);
 	s->rc = lwm_loader_fill(l, s->step, s->micro, &s->b, &s->err);
 }
 

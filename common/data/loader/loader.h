@@ -11,7 +11,8 @@
  * Global sample g = step * rows_per_step + i, i = 0..rows_per_step-1.
  *   source:  draws come in blocks of 10,000; in every block source s gets its share of the weights exactly (largest
  *            remainder), in an order permuted by (seed, block). So after n draws every source is within a block of
- *            its share. Without weights all rows are one pool.
+ *            its share. Without weights all rows are one pool. Where a share changes over the steps, each step has its own
+ *            numbers of rows (shares.c), so that after any step every source is within a few rows of the sum of its shares.
  *   row:     draw k of source s is row permute(seed, epoch, s; k mod rows) of epoch k / rows: every row of a source
  *            once, then all again in another order. A source that is drawn faster than it is long repeats sooner.
  * Data rank r of n gets samples [r*R/n, (r+1)*R/n) of each step's R = rows_per_step. Or (in_turn) microbatches of M rows are
@@ -37,7 +38,9 @@
 #include "common/base/path.h"
 #include "common/comm/comm.h"
 
-/* What a label weighs. w_m: the weight of its modality m, text or vision; M_m, n_im: labels of m, in all and in unit i.
+/* What a label weighs. w_m: the weight of its modality m, text or vision; M_m, n_im: labels of m, in all and in unit i. With a loss
+ * of v for a source each of its units counts v times: terms of unit i have the factor v_i, N is the sum of v_i, M_m that of v over
+ * labels.
  * Where modalities are not told apart (no weights), w_m is 1 and every label counts as one of the same kind. */
 enum lwm_weighting {
 	LWM_PER_EXAMPLE, /* L = 1/N sum_i sum_m w_m/n_im sum_t nll_imt: i the N segments that have labels */
@@ -47,11 +50,22 @@ enum lwm_weighting {
 			  * vision, in rows or model, else 1; a modality that a row has no label of adds 0 for that row. */
 };
 
+/* At this step the share is that; between two points it is linear. */
+struct lwm_share_point {
+	int64_t step;
+	double share; /* 0 or more, on the scale of the others' shares and weights */
+};
+
 struct lwm_loader_source {
 	const char *name;        /* for messages and counts */
 	struct lwm_paths shards; /* row shards: files, folders, @LISTs; their order is part of the sample order */
 	double weight;           /* share of the rows, on any scale; 0 for all sources: each as many as it has rows */
+	const struct lwm_share_point *point; /* instead of the weight: shares at steps, ascending */
+	int64_t npoints;         /* 0: the share never changes */
+	double loss;             /* what its labels weigh beside those of other sources (v below); 0: 1 */
 };
+/* Its share at a step, on the scale it was given. */
+double lwm_loader_share(const struct lwm_loader_source *s, int64_t step);
 
 struct lwm_loader_cfg {
 	const struct lwm_loader_source *source; /* copied as needed; not kept */
@@ -87,6 +101,7 @@ struct lwm_batch {
 	int64_t loss_text, loss_vision;   /* targets with loss, by modality (vision: id >= V_text) */
 	int64_t tokens_n;                 /* tokens that are not padding */
 	int64_t first_sample;             /* g of row 0 */
+	const int64_t *source_rows;       /* [nsources] rows of each source in the whole step, over all ranks and microbatches */
 };
 
 struct lwm_loader;
@@ -104,7 +119,7 @@ struct lwm_loader_info {
 	int64_t vocab_text;                 /* V_text: ids from here on are vision */
 	int64_t vocab;                      /* ids are below this */
 	struct lwm_hash tokenizer;
-	struct lwm_hash content;            /* of what can be drawn: sources, weights, rows; not of names */
+	struct lwm_hash content;            /* of what can be drawn: sources, weights, shares, rows; not of names */
 };
 const struct lwm_loader_info *lwm_loader_info_of(const struct lwm_loader *l);
 

@@ -174,6 +174,14 @@ static int add_source(struct lwm_rowset *s, const struct lwm_loader_source *from
 	memset(v + s->nshards, 0, (size_t)n * sizeof *v);
 	snprintf(head, sizeof head, "%a %" PRId64, from->weight, n);
 	lwm_hasher_add(h, head, strlen(head) + 1);
+	for (int64_t i = 0; i < from->npoints; i++) { /* and nothing where nothing changes: as earlier versions said it */
+		snprintf(head, sizeof head, "%" PRId64 ":%a", from->point[i].step, from->point[i].share);
+		lwm_hasher_add(h, head, strlen(head) + 1);
+	}
+	if (from->loss != 0 && from->loss != 1) {
+		snprintf(head, sizeof head, "*%a", from->loss);
+		lwm_hasher_add(h, head, strlen(head) + 1);
+	}
 	for (int64_t i = 0; i < n; i++)
 		LWM_TRY(add_shard(s, src, at, h, e));
 	if (src->rows == 0)
