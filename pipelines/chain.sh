@@ -1,10 +1,10 @@
 #!/bin/bash
-#	pipelines/chain.sh text|vision [STAGE...] [-- SBATCH OPTIONS]
+#	pipelines/chain.sh text|vision|chat [STAGE...] [-- SBATCH OPTIONS]
 # Submits the stages of a curriculum, all of them or those named, as jobs that follow each other: stage_STAGE.sh, with the options
 # given, then merge.sh. What is complete is not submitted. A job whose forerunner has failed finds that what it needs does not exist, and
 # ends at once. One line for each job: its number and what it is. LWM_OUT, LWM_STEPS and so on as for the stages.
 . "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
-file=${1:?FILE: text or vision} stages=() options=() last='' n=0
+file=${1:?FILE: text, vision or chat} stages=() options=() last='' n=0
 shift
 while [ $# -gt 0 ]; do
 	[ "$1" != -- ] || { shift && options=("$@") && break; }

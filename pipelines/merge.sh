@@ -11,6 +11,6 @@
 # The model of a stage, from its last checkpoint, when the stage is complete: one process, no GPU. It reads and writes piece by piece;
 # what it holds does not grow with the model. The next stage starts from this model. LWM_OUT: where, as for the stage.
 . "${LWM_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}/slurm/job.sh"
-file=${1:?FILE: text or vision} stage=${2:?STAGE: 32k, 128k, ...}
+file=${1:?FILE: text, vision or chat} stage=${2:?STAGE: 32k, 128k, ...}
 lwm_need "${LWM_OUT:-runs/$file}/train/$stage/summary.json"
 lwm_stage "$file" "merge_$stage"

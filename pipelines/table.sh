@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes the tables of published stages into pipelines/README.md, between their two marks; `make plans` calls it. Each stage of
-# text.yaml and vision.yaml as `lwm-run --plan` shows its command, planned by `lwm-train-stage --plan` for GPUs that are not here: on its
+# text.yaml, vision.yaml and chat.yaml as `lwm-run --plan` shows its command, planned by `lwm-train-stage --plan` for GPUs that are not here: on its
 # own mesh, then on the first that --suggest names; then larger models.
 #
 #   pipelines/table.sh                  writes them
@@ -12,6 +12,7 @@ PATH=${BIN:-$PWD/bin}:$PATH
 export LC_ALL=C
 readme=pipelines/README.md every=1 turn=0
 text=(32k 128k 256k 512k 1m) vision=(1k 8k chat_32k chat_128k chat_1m)
+chat=(text_chat_128k text_chat_256k text_chat_512k text_chat_1m)
 
 # The options of a stage that decide what it takes; words without blanks.
 options_of() { # FILE STAGE
@@ -77,6 +78,7 @@ tables() {
 	for gpu in h100 h200; do
 		for s in "${text[@]}"; do row '' "$s" pipelines/text.yaml "$s" "$gpu" 256 || return 1; done
 		for s in "${vision[@]}"; do row '' "$s" pipelines/vision.yaml "$s" "$gpu" 512 || return 1; done
+		for s in "${chat[@]}"; do row '' "$s" pipelines/chat.yaml "$s" "$gpu" 256 || return 1; done
 	done
 	# shellcheck disable=SC2016
 	head_of 'The first suggestion of `--suggest`:'

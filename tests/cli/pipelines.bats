@@ -81,11 +81,42 @@ load ../lib
 	ok lwm-run --plan --only pack_chat_1m pipelines/vision.yaml
 	[ "$(grep -o '=25=' <<<"$output" | wc -l)" = 4 ]
 	mkdir -p "$BATS_TEST_TMPDIR/v/a"
+	echo '[]' >"$BATS_TEST_TMPDIR/v/valley.json"
 	for f in 32k:100 128k:450 1m:4000; do
-		# there is nothing in this clip, and the plan says so
-		code 66 lwm-run --plan --only "ask_videos_${f%:*}" pipelines/vision.yaml --set video_chats="$BATS_TEST_TMPDIR/v"
-		has "--sample-frames ${f#*:} "
+		ok lwm-run --plan --only "ask_videos_${f%:*}" pipelines/vision.yaml --set video_chats="$BATS_TEST_TMPDIR/v"
+		has "--max-frames ${f#*:} "
+		has '--codes runs/vision/codes/videos'
+		lacks 'v/a '
 	done
+	code 66 lwm-run --plan --only encode_chat_videos pipelines/vision.yaml --set chat_videos="$BATS_TEST_TMPDIR/v"
+	has '--sample-frames 4000 '
+	ok lwm-run --plan --only ask_images pipelines/vision.yaml --set image_chats="$BATS_TEST_TMPDIR/v"
+	has "--fields '<|chat|>' --chat-layout llava --escape-special"
+}
+
+@test "chat.yaml has the published numbers: UltraChat and questions at 7 to 3, each packed on its own, from base models" {
+	cd "$ROOT"
+	row() { # STAGE SEQ THETA MESH
+		ok lwm-run --plan --only "train_text_chat_$1" pipelines/chat.yaml
+		has "--seq-length $2 --theta $3 --steps 300 --warmup-steps 25 --mesh-dim $4"
+		has '--tokens-per-batch 4M --schedule constant --lr 4e-5 --min-lr 4e-5 --warmup-from zero '
+		has '--loss-weighting published '
+		has "--start-from model:runs/text/models/$1 "
+		has "--data runs/chat/rows/ultrachat_$1.rows.h5=7 --data runs/chat/rows/qa_$1.rows.h5=3 "
+		has "--eval-data runs/chat/rows/held_$1.rows.h5 "
+		for s in ultrachat qa held; do
+			ok lwm-run --plan --only "pack_${s}_$1" pipelines/chat.yaml
+			has "--seq-length $2"
+			has '--hold-out 0.01'
+		done
+		ok lwm-run --plan --only "pack_held_$1" pipelines/chat.yaml
+		has '--part held-out'
+	}
+	row 128k 128K 1e7 1,-1,8,1
+	row 256k 256K 1e7 1,-1,16,1
+	row 512k 512K 2.5e7 1,-1,16,2
+	row 1m 1M 5e7 1,-1,16,4
+	ok lwm-run --check pipelines/chat.yaml
 }
 
 @test "the tables of plans are what plans say now" { # every ninth line; make plans writes them anew
@@ -111,10 +142,17 @@ stages_of() { # FILE: "stage ranks mesh" for each one that trains with ranks
 		cp some.rows.h5 "out/vision/rows/$n.rows.h5"
 		cp some.rows.h5.manifest.json "out/vision/rows/$n.rows.h5.manifest.json"
 	done
+	mkdir -p out/chat/rows
+	for n in 128k 256k 512k 1m; do
+		for k in ultrachat qa held; do
+			cp some.rows.h5 "out/chat/rows/${k}_$n.rows.h5"
+			cp some.rows.h5.manifest.json "out/chat/rows/${k}_$n.rows.h5.manifest.json"
+		done
+	done
 	export LWM_TOKENIZER=$PWD/t.model LWM_MODEL=nano LWM_HEADS=16 LWM_STEPS=1 LWM_WARMUP_STEPS=0 LWM_START_FROM=random LWM_THREADS=1 OMP_NUM_THREADS=1
 	export LWM_SEQ_LENGTH=128 LWM_TOKENS_PER_BATCH=256 LWM_DATA=$PWD/some.rows.h5
 	n=0
-	for p in text vision; do
+	for p in text vision chat; do
 		while read -r stage ranks mesh <&9; do
 			ok lwm-run -q "$ROOT/pipelines/$p.yaml" --only "$stage" --ranks "$ranks" --set out="out/$p"
 			grep -q "\"ranks\":$ranks\b" "out/$p/train/${stage#train_}/metrics.jsonl"
@@ -123,7 +161,7 @@ stages_of() { # FILE: "stage ranks mesh" for each one that trains with ranks
 			n=$((n + 1))
 		done 9< <(stages_of "$ROOT/pipelines/$p.yaml")
 	done
-	[ $n = 10 ]
+	[ $n = 14 ]
 	# the others have one rank, and the demo is run as it is
 	! grep -l mesh-dim "$ROOT"/pipelines/{demo,quickstart}.yaml
 }

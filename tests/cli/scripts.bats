@@ -52,7 +52,7 @@ fake_sbatch() {
 
 @test "every training stage of both curricula has its script: its ranks, its GPUs, and nothing but training" {
 	cd "$ROOT"
-	for f in text vision; do
+	for f in text vision chat; do
 		while read -r s; do
 			script=pipelines/stage_$s.sh
 			of() { sed -nE "s/^#SBATCH --$1=//p" "$script"; }
@@ -67,13 +67,14 @@ fake_sbatch() {
 			grep -q "stage $s: $(sed -n 's/^    seq-length: //p' <<<"$args") tokens.*, $(sed -n 's/^    steps: //p' <<<"$args") steps" "$script"
 		done < <(sed -n 's/^- name: train_//p' pipelines/$f.yaml)
 	done
-	[ "$(find pipelines -name 'stage_*.sh' | wc -l)" = "$(cat pipelines/text.yaml pipelines/vision.yaml | grep -c '^- name: train_')" ]
+	[ "$(find pipelines -name 'stage_*.sh' | wc -l)" = "$(cat pipelines/text.yaml pipelines/vision.yaml pipelines/chat.yaml | grep -c '^- name: train_')" ]
 	# and what merges is a job of one task, without GPUs, with bounded memory, also in the chain that lwm-run makes
 	grep -q '^#SBATCH --ntasks=1$' pipelines/merge.sh
 	grep -q '^#SBATCH --mem=8G$' pipelines/merge.sh
 	[ "$(grep -c '^#SBATCH.*gpu' pipelines/merge.sh)" = 0 ]
-	for f in text vision; do
-		[ "$(sed -n '/^- name: merge_/,/resources/p' pipelines/$f.yaml | grep -c 'resources: {time: 2h, cpus: 4, mem: 8G}')" = 5 ]
+	for f in text vision chat; do
+		[ "$(sed -n '/^- name: merge_/,/resources/p' pipelines/$f.yaml | grep -c 'resources: {time: 2h, cpus: 4, mem: 8G}')" = \
+			"$(grep -c '^- name: train_' pipelines/$f.yaml)" ]
 	done
 }
 
