@@ -25,6 +25,8 @@ static int name_model(struct lwm_lm *m, const struct lwm_source *s, const json_t
 		rc = lwm_fail_memory(e, s->dir);
 	if (rc == 0)
 		lwm_str_puts(&all, text);
+	if (rc == 0 && s->group != LWM_CKPT_PARAMS)
+		lwm_str_puts(&all, lwm_ckpt_group_names[s->group]);
 	if (rc == 0 && path)
 		rc = lwm_hash_file(path, &h, NULL, e);
 	if (rc == 0 && path)

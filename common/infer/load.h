@@ -8,7 +8,8 @@
  *	lwm_vqgan_encode(vq.net, ...), lwm_vqgan_decode(vq.net, ...)      model/vqgan.h
  *	lwm_vq_close(&vq)
  *
- * dir: a merged model folder, the folder of another program with config.json and safetensors, or a checkpoint ROOT or step folder.
+ * dir: a merged model folder, the folder of another program with config.json and safetensors, or a checkpoint ROOT or step folder;
+ * "ema:" before one of the latter is the average that it keeps of its weights.
  * older_ok: of a ROOT whose newest step is damaged the one before it will do (as in lwm_ckpt_latest). Local, all of it: every rank
  * reads for itself. Nothing there is -LWM_ENOINPUT, damaged is -LWM_EDATA, another shape than the configuration says -LWM_ECONFIG.
  */

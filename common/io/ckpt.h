@@ -57,13 +57,14 @@
 	/*    constant         name */      \
 	group(LWM_CKPT_PARAMS, "params") \
 	group(LWM_CKPT_ADAM_M, "adam_m") \
-	group(LWM_CKPT_ADAM_V, "adam_v")
+	group(LWM_CKPT_ADAM_V, "adam_v") \
+	group(LWM_CKPT_EMA, "ema") /* an average of params */
 
 #define LWM_CKPT_GROUP_CONSTANT(constant, name) constant,
 enum lwm_ckpt_group { LWM_CKPT_GROUP_TABLE(LWM_CKPT_GROUP_CONSTANT) LWM_CKPT_GROUPS };
 extern const char *const lwm_ckpt_group_names[]; /* NULL-terminated */
 
-/* The first three, weights and moments of AdamW, are what a stage of training saves; LWM_CKPT_TRAINED_ALL is their mask. */
+/* The first three, weights and moments of AdamW, are what every stage of training saves; LWM_CKPT_TRAINED_ALL is their mask. */
 enum { LWM_CKPT_TRAINED = LWM_CKPT_ADAM_V + 1 };
 #define LWM_CKPT_TRAINED_ALL ((1u << LWM_CKPT_TRAINED) - 1)
 
@@ -170,6 +171,8 @@ const struct lwm_tensors *lwm_ckpt_tensors(const struct lwm_ckpt *c); /* names a
 const struct lwm_tensor *lwm_ckpt_tensor(const struct lwm_ckpt *c, int64_t i);
 int64_t lwm_ckpt_size(const struct lwm_ckpt *c, int64_t i);        /* values */
 int64_t lwm_ckpt_find(const struct lwm_ckpt *c, const char *name); /* -1: none of that name */
+/* -LWM_ECONFIG: it does not hold that group. */
+int lwm_ckpt_holds(const struct lwm_ckpt *c, enum lwm_ckpt_group g, struct lwm_err *e);
 /* n values of tensor i from offset, whatever parts hold them; every block touched is checked. -LWM_ECONFIG: the checkpoint does not
  * hold the group. */
 int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t offset, int64_t n, float *out,

@@ -489,6 +489,14 @@ static int64_t read_slice(struct lwm_ckpt *c, enum lwm_ckpt_group g, const struc
 	return done;
 }
 
+int lwm_ckpt_holds(const struct lwm_ckpt *c, enum lwm_ckpt_group g, struct lwm_err *e)
+{
+	if (c->meta.groups >> g & 1)
+		return 0;
+	return lwm_fail(e, LWM_ECONFIG, "%s: holds no '%s'%s", c->dir, lwm_ckpt_group_names[g],
+			g == LWM_CKPT_EMA ? ", the average that training with --ema keeps" : "");
+}
+
 int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t offset, int64_t n, float *out,
 		  struct lwm_err *e)
 {
@@ -496,8 +504,7 @@ int lwm_ckpt_read(struct lwm_ckpt *c, enum lwm_ckpt_group g, int64_t i, int64_t 
 	if (i < 0 || i >= c->tensors.n || offset < 0 || n < 0 || offset > c->tensors.list[i].count - n)
 		return lwm_fail(e, LWM_EINTERNAL, "%s: values %" PRId64 " to %" PRId64 " of tensor %" PRId64, c->dir,
 				offset, offset + n, i);
-	if (!(c->meta.groups >> g & 1))
-		return lwm_fail(e, LWM_ECONFIG, "%s: holds no '%s'", c->dir, lwm_ckpt_group_names[g]);
+	LWM_TRY(lwm_ckpt_holds(c, g, e));
 	for (int64_t k = c->first_slice[i]; k < c->first_slice[i + 1]; k++) {
 		int64_t got = read_slice(c, g, &c->slice[k], offset, offset + n, out, e);
 		if (got < 0)

@@ -33,9 +33,12 @@ static int step_folder(char **dir, const char *path, bool older_ok, enum lwm_ckp
 	return lwm_fail(e, LWM_ENOINPUT, lwm_path_exists(path) ? "%s: no checkpoint in it" : "%s: is not there", path);
 }
 
+static const char average_prefix[] = "ema:";
+
 int lwm_source_parse(const char *text, enum lwm_source_kind *kind, const char **path, struct lwm_err *e)
 {
-	static const char *const prefix[] = { [LWM_SOURCE_CHECKPOINT] = "checkpoint:", [LWM_SOURCE_MODEL] = "model:" };
+	static const char *const prefix[] = { [LWM_SOURCE_CHECKPOINT] = "checkpoint:", [LWM_SOURCE_AVERAGE] = average_prefix,
+						[LWM_SOURCE_MODEL] = "model:" };
 	for (int k = LWM_SOURCE_CHECKPOINT; k <= LWM_SOURCE_MODEL; k++) {
 		size_t n = strlen(prefix[k]);
 		if (strncmp(text, prefix[k], n))
@@ -44,7 +47,7 @@ int lwm_source_parse(const char *text, enum lwm_source_kind *kind, const char **
 		*path = text + n;
 		return 0;
 	}
-	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR, text-checkpoint:DIR or text-model:DIR", text);
+	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR, ema:DIR, or text-checkpoint:DIR and so on", text);
 }
 
 int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
@@ -53,10 +56,12 @@ int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum 
 	const char *path;
 	memset(s, 0, sizeof *s);
 	LWM_TRY(lwm_source_parse(text, &kind, &path, e));
-	if (kind == LWM_SOURCE_CHECKPOINT) {
+	if (kind != LWM_SOURCE_MODEL) {
 		LWM_TRY(step_folder(&s->dir, path, older_ok, how, e));
-		return how == LWM_CKPT_SEAL ? lwm_ckpt_open_record(&s->ckpt, s->dir, LWM_CKPT_QUICK, e) :
-					      lwm_ckpt_open(&s->ckpt, s->dir, e);
+		LWM_TRY(how == LWM_CKPT_SEAL ? lwm_ckpt_open_record(&s->ckpt, s->dir, LWM_CKPT_QUICK, e) :
+					       lwm_ckpt_open(&s->ckpt, s->dir, e));
+		s->group = kind == LWM_SOURCE_AVERAGE ? LWM_CKPT_EMA : LWM_CKPT_PARAMS;
+		return lwm_ckpt_holds(s->ckpt, s->group, e);
 	}
 	s->dir = strdup(path);
 	if (!s->dir)
@@ -87,7 +92,7 @@ int lwm_source_read(struct lwm_source *s, const struct lwm_tensor *t, bool may_l
 				"%s: tensor '%s' is %" PRId64 " x %" PRId64 ", this model wants %" PRId64 " x %" PRId64,
 				s->dir, t->name, have->shape[0], have->ndim > 1 ? have->shape[1] : 1, t->shape[0],
 				t->ndim > 1 ? t->shape[1] : 1);
-	return lwm_ckpt_read(s->ckpt, LWM_CKPT_PARAMS, i, offset, n, out, e);
+	return lwm_ckpt_read(s->ckpt, s->group, i, offset, n, out, e);
 }
 
 /* Parts of other programs' files that hold no weights: tables of angles, masks; and a head that is the embedding again. */
@@ -137,10 +142,11 @@ int lwm_source_open_folder(struct lwm_source *s, const char *dir, bool older_ok,
 			   struct lwm_err *e)
 {
 	struct lwm_str text = { 0 };
-	int rc = is_model_folder(dir, e);
+	bool average = !strncmp(dir, average_prefix, strlen(average_prefix));
+	int rc = average ? 0 : is_model_folder(dir, e);
 	memset(s, 0, sizeof *s);
 	if (rc >= 0) {
-		lwm_str_printf(&text, "%s:%s", rc ? "model" : "checkpoint", dir);
+		lwm_str_printf(&text, "%s%s", average ? "" : rc ? "model:" : "checkpoint:", dir);
 		rc = lwm_str_ok(&text, e);
 	}
 	if (rc == 0)

@@ -1,6 +1,6 @@
 /* source.h - where a model's weights come from: a checkpoint of a run, or a model folder, read as one thing.
  *
- *	lwm_source_open(&s, "checkpoint:RUN", ...)   or "checkpoint:RUN/step_N", or "model:DIR"
+ *	lwm_source_open(&s, "checkpoint:RUN", ...)   or "checkpoint:RUN/step_N", "ema:" of the same, or "model:DIR"
  *	lwm_source_all_placed(&s, &tensors, e)       nothing of it would be left out in silence
  *	lwm_source_read(&s, &tensors.list[i], ...)   values of one tensor, as they lie in memory
  *	lwm_source_close(&s)
@@ -16,16 +16,19 @@
 struct lwm_source { /* one of ckpt and model; owned */
 	struct lwm_ckpt *ckpt;
 	struct lwm_model *model;
+	enum lwm_ckpt_group group; /* of the checkpoint: params, or the average of them */
 	char *dir; /* the folder that is read: of a run its step */
 };
 
-enum lwm_source_kind { LWM_SOURCE_CHECKPOINT, LWM_SOURCE_MODEL };
-/* Which of the two a text names, and *path, the folder in it (part of text). Looks at no file. -LWM_EUSAGE: neither. */
+enum lwm_source_kind { LWM_SOURCE_CHECKPOINT, LWM_SOURCE_AVERAGE, LWM_SOURCE_MODEL };
+/* Which of them a text names, and *path, the folder in it (part of text). Looks at no file. -LWM_EUSAGE: none of them. */
 int lwm_source_parse(const char *text, enum lwm_source_kind *kind, const char **path, struct lwm_err *e);
-/* text: "checkpoint:ROOT", "checkpoint:ROOT/step_N" or "model:DIR". older_ok: as in lwm_ckpt_latest. how: how closely a checkpoint
- * is looked at. -LWM_ENOINPUT: nothing is there; -LWM_EUSAGE: none of the three. */
+/* text: "checkpoint:ROOT", "checkpoint:ROOT/step_N" or "model:DIR"; "ema:..." is the average that a checkpoint keeps of its weights.
+ * older_ok: as in lwm_ckpt_latest. how: how closely a checkpoint is looked at. -LWM_ENOINPUT: nothing is there; -LWM_ECONFIG: it
+ * keeps no average; -LWM_EUSAGE: none of these. */
 int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e);
-/* dir: a model folder, or a checkpoint's ROOT or step folder. *config: of the model, borrowed; none recorded is -LWM_EDATA. */
+/* dir: a model folder, a checkpoint's ROOT or step folder, or "ema:" before one of the latter. *config: of the model, borrowed; none
+ * recorded is -LWM_EDATA. */
 int lwm_source_open_folder(struct lwm_source *s, const char *dir, bool older_ok, enum lwm_ckpt_check how, const json_t **config,
 			   struct lwm_err *e);
 void lwm_source_close(struct lwm_source *s);

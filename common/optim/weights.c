@@ -22,11 +22,12 @@ static int64_t taken(const struct lk_dev *dev, int64_t bytes)
 
 struct lwm_weights_room lwm_weights_room_of(const struct lwm_cut *c, int dtype, bool chained, const struct lk_dev *dev)
 {
-	int64_t piece = taken(dev, c->count * 4);
+	int64_t piece = taken(dev, c->count * 4), trained = taken(dev, c->trained * 4);
 	return (struct lwm_weights_room){
 		.weights = taken(dev, c->local * (int64_t)lk_dtype_size(dtype)) + (dtype != LK_F32 ? piece : 0),
 		.gradients = taken(dev, c->local * 4) + (slice_apart(c, chained) ? piece : 0),
-		.moments = 2 * piece,
+		.moments = 2 * trained,
+		.average = trained,
 	};
 }
 
@@ -49,9 +50,9 @@ int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, const 
 	LWM_GO(alloc_values(w, cut->local, lk_dtype_size(dtype), &w->compute, e));
 	LWM_GO(alloc_values(w, cut->local, 4, &p, e));
 	w->grad = p;
-	LWM_GO(alloc_values(w, cut->count, 4, &p, e));
+	LWM_GO(alloc_values(w, cut->trained, 4, &p, e));
 	w->m = p;
-	LWM_GO(alloc_values(w, cut->count, 4, &p, e));
+	LWM_GO(alloc_values(w, cut->trained, 4, &p, e));
 	w->v = p;
 	if (dtype != LK_F32) {
 		LWM_GO(alloc_values(w, cut->count, 4, &p, e));
@@ -64,8 +65,8 @@ int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, const 
 		LWM_GO(alloc_values(w, cut->count, 4, &p, e));
 		w->slice = p;
 	}
-	LWM_GO(lwm_dev_check(dev, lk_zero(dev, w->m, (size_t)cut->count * 4), e));
-	LWM_GO(lwm_dev_check(dev, lk_zero(dev, w->v, (size_t)cut->count * 4), e));
+	LWM_GO(lwm_dev_check(dev, lk_zero(dev, w->m, (size_t)cut->trained * 4), e));
+	LWM_GO(lwm_dev_check(dev, lk_zero(dev, w->v, (size_t)cut->trained * 4), e));
 out:
 	if (rc < 0)
 		lwm_weights_release(w);
@@ -84,12 +85,22 @@ void lwm_weights_release(struct lwm_weights *w)
 	lk_mem_free(w->dev, w->grad);
 	lk_mem_free(w->dev, w->m);
 	lk_mem_free(w->dev, w->v);
+	lk_mem_free(w->dev, w->average);
 	memset(w, 0, sizeof *w);
+}
+
+int lwm_weights_keep_average(struct lwm_weights *w, struct lwm_err *e)
+{
+	void *p;
+	LWM_TRY(alloc_values(w, w->cut.trained, 4, &p, e));
+	w->average = p;
+	return lwm_dev_check(w->dev, lk_zero(w->dev, p, (size_t)w->cut.trained * 4), e);
 }
 
 static float *state_piece(struct lwm_weights *w, enum lwm_state g)
 {
-	return g == LWM_STATE_WEIGHTS ? w->master : g == LWM_STATE_M ? w->m : w->v;
+	float *const piece[LWM_STATES] = { w->master, w->m, w->v, w->average };
+	return piece[g];
 }
 
 float *lwm_weights_host(struct lwm_weights *w, enum lwm_state g)
@@ -100,7 +111,7 @@ float *lwm_weights_host(struct lwm_weights *w, enum lwm_state g)
 int lwm_weights_put(struct lwm_weights *w, enum lwm_state g, const float *host, struct lwm_err *e)
 {
 	if (host != state_piece(w, g))
-		LWM_TRY(lwm_dev_check(w->dev, lk_upload(w->dev, state_piece(w, g), host, (size_t)w->cut.count * 4), e));
+		LWM_TRY(lwm_dev_check(w->dev, lk_upload(w->dev, state_piece(w, g), host, (size_t)lwm_weights_count(w, g) * 4), e));
 	if (g == LWM_STATE_WEIGHTS && w->dtype != LK_F32) {
 		char *dst = (char *)w->compute + (size_t)w->cut.first * lk_dtype_size(w->dtype);
 		struct lk_view y = lk_view1(dst, w->dtype, w->cut.count), x = lk_view1(w->master, LK_F32, w->cut.count);
@@ -111,7 +122,7 @@ int lwm_weights_put(struct lwm_weights *w, enum lwm_state g, const float *host, 
 
 int lwm_weights_take(struct lwm_weights *w, enum lwm_state g, float *host, struct lwm_err *e)
 {
-	return lwm_dev_check(w->dev, lk_download(w->dev, host, state_piece(w, g), (size_t)w->cut.count * 4), e);
+	return lwm_dev_check(w->dev, lk_download(w->dev, host, state_piece(w, g), (size_t)lwm_weights_count(w, g) * 4), e);
 }
 
 int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
@@ -199,23 +210,67 @@ int lwm_weights_reduce(struct lwm_weights *w, const struct lwm_tensors *t, doubl
 int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensors *t, const struct lwm_adamw *how, int64_t n, double lr,
 		       double scale, struct lwm_err *e)
 {
-	struct lk_adamw_cfg a = { .lr = (float)lr,
-				  .beta1 = (float)how->beta1,
+	struct lk_adamw_cfg a = { .beta1 = (float)how->beta1,
 				  .beta2 = (float)how->beta2,
 				  .eps = (float)how->eps,
 				  .grad_scale = (float)scale,
 				  .bias1 = 1 - pow(how->beta1, (double)(n + 1)),
 				  .bias2 = 1 - pow(how->beta2, (double)(n + 1)) };
 	size_t size = lk_dtype_size(w->dtype);
+	int64_t next = 0;
 	for (int64_t i = 0; i < t->n; i++) {
 		const struct lwm_tensor *q = &t->list[i];
 		int64_t from, len, lo;
 		if (!q->trainable || !lwm_cut_own(&w->cut, q, &from, &len, &lo))
 			continue;
+		int64_t mo = lwm_cut_trained(&w->cut, q, lo, len, &next);
+		a.lr = (float)(q->rate > 0 ? lr * q->rate : lr);
 		a.weight_decay = q->decays || how->decay_all ? (float)how->weight_decay : 0;
 		void *copy = w->dtype == LK_F32 ? NULL : (char *)w->compute + (size_t)(w->cut.first + lo) * size;
-		LWM_TRY(lwm_dev_check(w->dev, lk_adamw(w->dev, w->master + lo, w->m + lo, w->v + lo, w->slice + lo, copy, len,
+		LWM_TRY(lwm_dev_check(w->dev, lk_adamw(w->dev, w->master + lo, w->m + mo, w->v + mo, w->slice + lo, copy, len,
 						       &a), e));
 	}
 	return 0;
+}
+
+/* ---- the average ---- */
+
+int lwm_weights_begin_average(struct lwm_weights *w, const struct lwm_tensors *t, struct lwm_err *e)
+{
+	int64_t from, n, at, next = 0;
+	for (int64_t i = 0; i < t->n; i++) {
+		if (!t->list[i].trainable || !lwm_cut_own(&w->cut, &t->list[i], &from, &n, &at))
+			continue;
+		int64_t to = lwm_cut_trained(&w->cut, &t->list[i], at, n, &next);
+		LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, w->average + to, w->master + at, (size_t)n * 4), e));
+	}
+	return 0;
+}
+
+/* The difference is formed first, where the gradient was: decay * average + (1 - decay) * weights would drift, since the two
+ * factors are rounded each by itself. */
+static int average_stretch(struct lwm_weights *w, float *average, int64_t at, int64_t n, float rest, struct lwm_err *e)
+{
+	struct lk_view y = lk_view1(average, LK_F32, n), d = lk_view1(w->slice + at, LK_F32, n);
+	LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, w->slice + at, w->master + at, (size_t)n * 4), e));
+	LWM_TRY(lwm_dev_check(w->dev, lk_axpy(w->dev, &d, -1, &y), e));
+	return lwm_dev_check(w->dev, lk_axpy(w->dev, &y, rest, &d), e);
+}
+
+int lwm_weights_average(struct lwm_weights *w, const struct lwm_tensors *t, double decay, struct lwm_err *e)
+{
+	int64_t from, n, at, next = 0;
+	for (int64_t i = 0; i < t->n; i++) {
+		if (!t->list[i].trainable || !lwm_cut_own(&w->cut, &t->list[i], &from, &n, &at))
+			continue;
+		int64_t to = lwm_cut_trained(&w->cut, &t->list[i], at, n, &next);
+		LWM_TRY(average_stretch(w, w->average + to, at, n, (float)(1 - decay), e));
+	}
+	return 0;
+}
+
+double lwm_average_decay(double most, int64_t n)
+{
+	double warm = (1 + (double)n) / (10 + (double)n);
+	return warm < most ? warm : most;
 }

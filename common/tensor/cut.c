@@ -19,6 +19,39 @@ static int64_t count_groups(const struct lwm_tensors *t, int shards)
 	return shards == 1 || !t->n ? 1 : t->list[t->n - 1].group + 1;
 }
 
+/* What a rank owns the state of and trains. */
+static int64_t count_trained(const struct lwm_cut *c, const struct lwm_tensors *t, int rank)
+{
+	struct lwm_cut own = lwm_cut_of(c, rank);
+	int64_t from, n, at, sum = 0;
+
+	for (int64_t i = 0; i < t->n; i++)
+		if (t->list[i].trainable && lwm_cut_own(&own, &t->list[i], &from, &n, &at))
+			sum += n;
+	return sum;
+}
+
+/* As much on each rank as on the one that trains most: a plan tells of all. */
+static void size_trained(struct lwm_cut *c, const struct lwm_tensors *t)
+{
+	int64_t most = 0, i = 0;
+
+	c->trained = c->count;
+	while (i < t->n && t->list[i].trainable)
+		i++;
+	if (i == t->n)
+		return;
+	for (int r = 0; r < c->shards * c->replicas; r++) {
+		int64_t n = count_trained(c, t, r);
+
+		most = n > most ? n : most;
+	}
+	most = round_up(most ? most : 1, ALIGN);
+	c->packed = most < c->count;
+	if (c->packed)
+		c->trained = most;
+}
+
 int lwm_cut_new(struct lwm_cut *c, const struct lwm_tensors *t, int shards, int replicas, struct lwm_err *e)
 {
 	int64_t local = 0;
@@ -36,6 +69,7 @@ int lwm_cut_new(struct lwm_cut *c, const struct lwm_tensors *t, int shards, int 
 	}
 	c->local = round_up(local, (int64_t)ALIGN * replicas);
 	*c = lwm_cut_of(c, 0);
+	size_trained(c, t);
 	return 0;
 }
 
@@ -88,6 +122,16 @@ bool lwm_cut_own_group(const struct lwm_cut *c, int64_t g, int64_t *from, int64_
 		*n = end - *from;
 	*at = packed - c->first;
 	return *n > 0;
+}
+
+int64_t lwm_cut_trained(const struct lwm_cut *c, const struct lwm_tensor *t, int64_t at, int64_t n, int64_t *next)
+{
+	int64_t packed = *next;
+
+	if (!t->trainable)
+		return -1;
+	*next += n;
+	return c->packed ? packed : at;
 }
 
 int64_t lwm_cut_largest(const struct lwm_cut *c)

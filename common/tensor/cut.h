@@ -19,6 +19,12 @@
  *	if (lwm_cut_own(&mine, &table.list[i], &from, &n, &at))    flat [from, from + n) of tensor i, element `at` of the state on
  *	lwm_cut_release(&c);
  *
+ * Where some tensors are frozen, what only trained ones have (moments, averages) takes no room for the others: in vectors of
+ * `trained` elements the own stretches of trainable tensors lie end to end, in the order of the table:
+ *
+ *	state    | embed | layer 0: q, k, v | norm | layer 1: ...    weights, `count` elements; q and v train
+ *	trained  | q | v | q | v | ... padding                       `trained` elements, the same number on each rank
+ *
  * Pure functions but for the list of groups: any rank can ask for any other.
  */
 #ifndef LWM_TENSOR_CUT_H
@@ -36,6 +42,8 @@ struct lwm_cut {
 	int shard, replica;    /* of this rank */
 	int64_t local;         /* elements of the local vector: a multiple of 16 * replicas */
 	int64_t first, count;  /* the piece of it whose state this rank owns */
+	bool packed;           /* some tensors are frozen, and take no room among moments and averages */
+	int64_t trained;       /* elements of these: of the rank that trains most, a multiple of 16; not packed: count */
 	int64_t n;             /* groups */
 	struct lwm_cut_group *group;
 };
@@ -51,6 +59,9 @@ struct lwm_cut lwm_cut_of(const struct lwm_cut *c, int rank);
  * its `count`. false: nothing of it. */
 bool lwm_cut_own(const struct lwm_cut *c, const struct lwm_tensor *t, int64_t *from, int64_t *n, int64_t *at);
 bool lwm_cut_own_group(const struct lwm_cut *c, int64_t g, int64_t *from, int64_t *n, int64_t *at);
+/* Where among the moments the n own elements lie of tensor t, which are those of the state from `at` on; -1: t is frozen. Tensors
+ * are asked for in the order of the table, of which the rank owns something; *next: 0 before the first, kept between them. */
+int64_t lwm_cut_trained(const struct lwm_cut *c, const struct lwm_tensor *t, int64_t at, int64_t n, int64_t *next);
 /* Elements of the largest group, padded: shards * slice. */
 int64_t lwm_cut_largest(const struct lwm_cut *c);
 

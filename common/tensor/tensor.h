@@ -56,6 +56,7 @@ struct lwm_tensor {
 	enum lwm_modality modality;
 	bool trainable; /* the optimizer updates it, and its gradient is part of the norm */
 	bool decays;    /* and weight decay pulls at it */
+	double rate;    /* factor of its learning rate; 0: 1 (choose.h) */
 	int split;      /* the dimension that tensor parallelism cuts; LWM_SPLIT_NONE: every rank has all of it */
 	int parts;      /* it is cut into at most so many: of more ranks several hold the same part; 0: any number */
 	int rope_heads; /* rows are so many heads of rotary pairs (0,1)(2,3)...; 0: no rotation. See lwm_rope_row */

@@ -104,6 +104,15 @@ static int open_saver(struct run *r, int64_t free_bytes, struct lwm_err *e)
 	return rc;
 }
 
+static void tell_choice(const struct run *r)
+{
+	char part[32];
+	int64_t tensors, n = lwm_choose_trained(&r->o->tensors, &tensors);
+	if (n < r->o->tensors.params)
+		lwm_log(LWM_INFO, "%s of them train, in %" PRId64 " of %" PRId64 " tensors", lwm_count_text(n, part, sizeof part),
+			tensors, r->o->tensors.n);
+}
+
 static int open_run(struct run *r, struct lwm_err *e)
 {
 	char params[32], mem[32], act[32], grid[LWM_MESH_TEXT];
@@ -122,6 +131,7 @@ static int open_run(struct run *r, struct lwm_err *e)
 		lwm_comm_size(r->world) == 1 ? "" : "s", lwm_mesh_words(r->mesh.dim, false, grid),
 		lwm_bytes_text((double)weights, mem, sizeof mem),
 		lwm_bytes_text((double)r->o->memory_bytes, act, sizeof act));
+	tell_choice(r);
 	if (r->o->host_bytes)
 		lwm_log(LWM_INFO, "activations of each layer wait in %s of pinned host memory",
 			lwm_bytes_text((double)r->o->host_bytes, act, sizeof act));
@@ -189,7 +199,10 @@ static bool is_due(int64_t every, int64_t step)
 
 static int update_weights(struct run *r, double lr, double scale, struct lwm_err *e)
 {
-	return lwm_weights_update(&r->w.w, &r->o->local, &r->s->adamw, r->st.step, lr, scale, e);
+	const struct lwm_tensors *t = &r->o->local;
+	int64_t n = r->st.step - r->st.guard.skipped + 1; /* updates, with this one */
+	LWM_TRY(lwm_weights_update(&r->w.w, t, &r->s->adamw, r->st.step, lr, scale, e));
+	return r->w.w.average ? lwm_weights_average(&r->w.w, t, lwm_average_decay(r->s->ema, n), e) : 0;
 }
 
 static int train_step(struct run *r, struct lwm_err *e)

@@ -29,7 +29,12 @@ int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_ty
 
 int lwm_objective_localize(struct lwm_objective *o, struct lwm_err *e)
 {
-	return o->local.n ? 0 : lwm_tensors_local(&o->local, &o->tensors, o->mesh->dim[LWM_TP], e);
+	struct lwm_choose how = lwm_stage_choice(o->stage);
+
+	if (o->local.n)
+		return 0;
+	LWM_TRY(lwm_choose_tensors(&o->tensors, &how, e));
+	return lwm_tensors_local(&o->local, &o->tensors, o->mesh->dim[LWM_TP], e);
 }
 
 void lwm_objective_free(struct lwm_objective *o)

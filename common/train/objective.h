@@ -117,8 +117,10 @@ struct lwm_objective {
 int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_type *type, const struct lwm_stage *s,
 		       const struct lwm_mesh *m, struct lk_dev *dev, struct lwm_err *e);
 void lwm_objective_free(struct lwm_objective *o); /* NULL is fine */
-/* Makes o->local of o->tensors, unless it is there. For objectives that need it while they are opened; else lwm_objective_open does
- * it. -LWM_ECONFIG: the mesh's tp cannot cut them. */
+/* Makes o->local of o->tensors, unless it is there; before that, what the stage chose of them is marked as trained (choose.h): an
+ * objective that writes weights itself looks at that. For objectives that need it while they are opened; else lwm_objective_open
+ * does it. -LWM_ECONFIG: the mesh's tp cannot cut them, or the choice does not fit
+ * them. */
 int lwm_objective_localize(struct lwm_objective *o, struct lwm_err *e);
 /* rc, or while planning 0 for an input that does not exist (-LWM_ENOINPUT): o->absent keeps the first, and sizes are worked out
  * without it. */

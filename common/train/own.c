@@ -25,6 +25,15 @@ int lwm_own_runs(const struct lwm_own *own, int64_t i, struct lwm_run run[LWM_RU
 	return lwm_part_runs(&own->whole->list[i], own->tp_rank, own->tp, from - part->offset, n, run);
 }
 
+int64_t lwm_own_trained(const struct lwm_own *own, int64_t i, const struct lwm_run *run, int runs, int64_t at, int64_t *next)
+{
+	int64_t n = 0;
+
+	for (int k = 0; k < runs; k++)
+		n += run[k].run * run[k].count;
+	return lwm_cut_trained(&own->cut, &own->local->list[i], at, n, next);
+}
+
 bool lwm_own_speaks(const struct lwm_own *own, int64_t i)
 {
 	return own->tp_rank % lwm_part_copies(&own->whole->list[i], own->tp) == 0;

@@ -23,6 +23,8 @@ struct lwm_own lwm_own_of(const struct lwm_objective *o, const struct lwm_cut *c
 /* What the rank owns the state of, of tensor i: at most LWM_RUNS runs of the whole tensor, in order; they are the state's elements
  * from *at on. 0: nothing of it. */
 int lwm_own_runs(const struct lwm_own *own, int64_t i, struct lwm_run run[LWM_RUNS], int64_t *at);
+/* What lwm_own_runs has found, in the moments: lwm_cut_trained, and its *next. Tensors are asked for in the order of the table. */
+int64_t lwm_own_trained(const struct lwm_own *own, int64_t i, const struct lwm_run *run, int runs, int64_t at, int64_t *next);
 /* Of what several tensor-parallel ranks hold: is this the one that writes it down, and counts it? */
 bool lwm_own_speaks(const struct lwm_own *own, int64_t i);
 

@@ -12,6 +12,7 @@
 	kind(GATHERED, "gathered")       /* slots of weights that others own */                 \
 	kind(GRADIENTS, "gradients")     /* own, and slots of those on their way */             \
 	kind(MOMENTS, "moments")                                                                \
+	kind(AVERAGE, "average")         /* of the weights, --ema */                            \
 	kind(ACTIVATIONS, "activations") /* kept, worked on, logits */                          \
 	kind(RING, "ring")               /* keys, values and gradients that travel */           \
 	kind(KERNELS, "kernels")         /* what kernels take for themselves */                 \

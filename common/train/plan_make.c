@@ -43,6 +43,7 @@ static void size_rank(struct lwm_plan *p, const struct lwm_objective *o, const s
 	b[LWM_PLAN_GATHERED] = room.gathered;
 	b[LWM_PLAN_GRADIENTS] = room.gradients;
 	b[LWM_PLAN_MOMENTS] = room.moments;
+	b[LWM_PLAN_AVERAGE] = room.average;
 	b[LWM_PLAN_ACTIVATIONS] = o->memory_bytes - o->ring_bytes; /* each of them a block */
 	b[LWM_PLAN_RING] = host ? o->ring_fills : o->ring_bytes;
 	for (int i = LWM_PLAN_ACTIVATIONS; here && i <= LWM_PLAN_RING; i++)
@@ -120,7 +121,7 @@ int lwm_plan_make(struct lwm_plan *p, const struct lwm_stage *s, struct lwm_obje
 	if (host)
 		p->device_free = share_of(s, p->device_free, lwm_plan_ranks(p));
 	size_rank(p, o, &cut, program);
-	p->checkpoint = o->tensors.params * 12;
+	p->checkpoint = o->tensors.params * (s->ema > 0 ? 16 : 12);
 	p->saves = (s->checkpoint_every ? (s->steps - 1) / s->checkpoint_every : 0) + 1;
 	p->space = lwm_space_free(s->out);
 	p->tokens = (double)o->units_per_step * (double)s->steps;

@@ -119,7 +119,13 @@ void lwm_plan_text(struct lwm_str *out, const struct lwm_plan *p, const struct l
 {
 	char a[32], grid[LWM_MESH_TEXT];
 
-	lwm_str_printf(out, "model          %s, %s parameters\n", o->type->kind, lwm_count_text(o->tensors.params, a, sizeof a));
+	int64_t tensors, trained = lwm_choose_trained(&o->tensors, &tensors);
+
+	lwm_str_printf(out, "model          %s, %s parameters", o->type->kind, lwm_count_text(o->tensors.params, a, sizeof a));
+	if (trained < o->tensors.params)
+		lwm_str_printf(out, "; %s of them train, in %" PRId64 " of %" PRId64 " tensors", lwm_count_text(trained, a, sizeof a),
+			       tensors, o->tensors.n);
+	lwm_str_putc(out, '\n');
 	lwm_str_printf(out, "mesh           %s\n", lwm_mesh_words(p->mesh.dim, true, grid));
 	tell_memory(out, p, o);
 	tell_longest(out, o);
@@ -201,6 +207,7 @@ void lwm_plan_json(struct lwm_str *out, const struct lwm_plan *p, const struct l
 {
 	const int64_t *b = p->bytes;
 	char grid[LWM_MESH_TEXT];
+	int64_t tensors;
 
 	lwm_str_printf(out, "{\"kind\":\"%s\",\"parameters\":%" PRId64 ",\"mesh\":[%s],\"bytes_per_rank\":%" PRId64
 	       ",\"bytes_weights\":%" PRId64 ",\"bytes_activations\":%" PRId64 ",\"bytes_kernels\":%" PRId64
@@ -209,12 +216,13 @@ void lwm_plan_json(struct lwm_str *out, const struct lwm_plan *p, const struct l
 	       ",\"checkpoint_bytes\":%" PRId64 ",\"disk_free\":%" PRId64 ",\"steps\":%" PRId64
 	       ",\"units_per_step\":%" PRId64,
 	       o->type->kind, o->tensors.params, lwm_mesh_text(p->mesh.dim, grid), p->per_rank,
-	       b[LWM_PLAN_WEIGHTS] + b[LWM_PLAN_GATHERED] + b[LWM_PLAN_GRADIENTS] + b[LWM_PLAN_MOMENTS],
+	       b[LWM_PLAN_WEIGHTS] + b[LWM_PLAN_GATHERED] + b[LWM_PLAN_GRADIENTS] + b[LWM_PLAN_MOMENTS] + b[LWM_PLAN_AVERAGE],
 	       b[LWM_PLAN_ACTIVATIONS] + b[LWM_PLAN_RING], b[LWM_PLAN_KERNELS], b[LWM_PLAN_BATCHES] + b[LWM_PLAN_EXCHANGE],
 	       b[LWM_PLAN_PROGRAM], o->host_bytes, b[LWM_PLAN_COPY] + p->copy_host, o->longest, o->longest_offload,
 	       p->device_free, p->checkpoint, p->space, s->steps, o->units_per_step);
 	if (o->most_flops > 0)
 		lwm_str_printf(out, ",\"most_flops_per_step\":%.9g", o->most_flops);
+	add_number(out, "trained_parameters", (double)lwm_choose_trained(&o->tensors, &tensors));
 	add_memory(out, p);
 	add_sent(out, p);
 	add_number(out, "checkpoints", (double)p->saves);

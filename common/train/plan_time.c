@@ -89,7 +89,7 @@ void lwm_plan_time(struct lwm_plan *p, const struct lwm_objective *o, const stru
 	if (!o->type->work || !lwm_rates_known(r))
 		return;
 	/* AdamW reads and writes weights and moments, reads the gradient; which is set to zero, and measured for its norm */
-	state = (double)cut->count * 32 + (double)cut->local * 4;
+	state = (double)cut->count * 4 + (double)cut->trained * (o->stage->ema > 0 ? 60 : 28) + (double)cut->local * 4;
 	t->products = p->work.products / (r->products * 1e12);
 	t->attention = p->work.attention / (r->attention * 1e12);
 	t->moved = (p->work.moved + state) / (r->memory * 1e9);

@@ -330,6 +330,19 @@ static int size_arrays(struct recon *r, struct lwm_err *e)
 	return 0;
 }
 
+/* What the care of the codebook writes (recon.h) must be meant to change. */
+static int check_care(const struct recon *r, struct lwm_err *e)
+{
+	static const char *const written[] = { "quantize.embedding.weight", "quant_conv.weight", "quant_conv.bias" };
+	for (size_t i = 0; r->set->probe_frames && i < sizeof written / sizeof *written; i++) {
+		const struct lwm_tensor *t = lwm_tensors_find(&r->base.tensors, written[i]);
+		if (t && !t->trainable)
+			return lwm_fail(e, LWM_ECONFIG, "'%s' is to be left alone, but --probe-frames %" PRId64 " make it: say "
+					"--probe-frames 0 too", written[i], r->set->probe_frames);
+	}
+	return 0;
+}
+
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 {
 	struct recon *r = recon_of(o);
@@ -341,6 +354,8 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	LWM_TRY(check_copies(&r->held_out, e));
 	LWM_TRY(fill_config(r, e));
 	LWM_TRY(lwm_vqgan_tensors(&o->tensors, &r->cfg.model, e));
+	LWM_TRY(lwm_objective_localize(o, e));
+	LWM_TRY(check_care(r, e));
 	o->tokenizer_hash = "";
 	o->units_per_step = r->set->batch_frames;
 	size_memory(r);

@@ -26,9 +26,10 @@ static int on_host(struct lwm_weights *w, enum lwm_ckpt_group g, float **at, flo
 	*at = lwm_weights_host(w, lwm_state_of_group(g));
 	if (*at)
 		return 0;
-	*at = *own = malloc((size_t)w->cut.count * sizeof **own);
+	int64_t n = lwm_weights_count(w, lwm_state_of_group(g));
+	*at = *own = malloc((size_t)n * sizeof **own);
 	if (!*own)
-		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " values of weights and state", w->cut.count);
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " values of weights and state", n);
 	return 0;
 }
 
@@ -50,8 +51,8 @@ static int read_slice(const struct lwm_objective *o, const struct lwm_weights *w
 {
 	struct lwm_own own = own_here(o, w);
 	struct lwm_run run[LWM_RUNS];
-	int64_t at = 0;
-	memset(host, 0, (size_t)w->cut.count * sizeof *host);
+	int64_t at = 0, next = 0;
+	memset(host, 0, (size_t)lwm_weights_count(w, lwm_state_of_group(g)) * sizeof *host);
 	for (int64_t i = 0; i < o->tensors.n; i++) {
 		const struct lwm_tensor *t = &o->tensors.list[i];
 		int64_t k = lwm_ckpt_find(c, t->name);
@@ -60,7 +61,11 @@ static int read_slice(const struct lwm_objective *o, const struct lwm_weights *w
 					t->count);
 		struct stored from = { c, g, k };
 		int runs = lwm_own_runs(&own, i, run, &at);
-		LWM_TRY(lwm_own_read(run, runs, read_stored, &from, host + at, e));
+		int64_t trained = lwm_own_trained(&own, i, run, runs, at, &next);
+		if (g != LWM_CKPT_PARAMS)
+			at = trained;
+		if (at >= 0)
+			LWM_TRY(lwm_own_read(run, runs, read_stored, &from, host + at, e));
 	}
 	return 0;
 }
@@ -137,9 +142,14 @@ static int read_all(const struct lwm_objective *o, struct lwm_weights *w, struct
 		    struct lwm_resumed *found, struct lwm_err *e)
 {
 	const char *dir = found->dir;
+	unsigned groups = lwm_groups_saved(w->average);
 	int rc = same_run(o, lwm_ckpt_get_meta(c), dir, e);
-	for (int g = 0; rc == 0 && g < LWM_CKPT_TRAINED; g++)
-		rc = read_group(o, w, c, (enum lwm_ckpt_group)g, e);
+	if (rc == 0 && (groups & ~lwm_ckpt_get_meta(c)->groups))
+		rc = lwm_fail(e, LWM_ECONFIG, "%s: holds no average of the weights, which --ema %g wants: one begins with a stage, not in it",
+			      dir, o->stage->ema);
+	for (int g = 0; rc == 0 && g < LWM_CKPT_GROUPS; g++)
+		if (groups >> g & 1)
+			rc = read_group(o, w, c, (enum lwm_ckpt_group)g, e);
 	if (rc == 0)
 		rc = read_state(lwm_ckpt_get_meta(c)->state, st, dir, e);
 	if (rc == 0)
@@ -235,6 +245,8 @@ int lwm_stage_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_e
 		rc = lwm_start_read(w->ranks, &from, o->stage->older_ok, o->tokenizer_hash, &mine, host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e);
+	if (rc == 0 && w->average)
+		rc = lwm_weights_begin_average(w, &o->local, e);
 	free(own);
 	LWM_TRY(lwm_agree(w->ranks, rc, e));
 	return lwm_weights_gather(w, e);

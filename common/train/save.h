@@ -28,7 +28,17 @@ struct lwm_train_state {
 /* Which of the optimizer's vectors a group of a checkpoint holds; pure. */
 static inline enum lwm_state lwm_state_of_group(int group)
 {
-	return group == LWM_CKPT_PARAMS ? LWM_STATE_WEIGHTS : group == LWM_CKPT_ADAM_M ? LWM_STATE_M : LWM_STATE_V;
+	return group == LWM_CKPT_PARAMS ? LWM_STATE_WEIGHTS :
+	       group == LWM_CKPT_ADAM_M ? LWM_STATE_M :
+	       group == LWM_CKPT_ADAM_V ? LWM_STATE_V :
+					  LWM_STATE_AVERAGE;
+}
+
+/* Mask of the groups that checkpoints of a run hold; pure. Of what does not train they have no moments, which are 0 there, and as
+ * its average the values that it has. */
+static inline unsigned lwm_groups_saved(bool average)
+{
+	return LWM_CKPT_TRAINED_ALL | (average ? 1u << LWM_CKPT_EMA : 0);
 }
 
 struct lwm_resumed {

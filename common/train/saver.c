@@ -34,6 +34,11 @@ struct record {
 	struct lwm_ckpt_meta meta;
 };
 
+/* Where the values of a slice begin: in the weights, and in what only trained ones have; -1: it is frozen. */
+struct place {
+	int64_t weights, trained;
+};
+
 struct lwm_saver {
 	const struct lwm_objective *o;
 	struct lwm_weights *w;
@@ -45,9 +50,10 @@ struct lwm_saver {
 	struct lwm_train_state st;
 	char *dir;
 	float *lent;                /* as copy, for this save alone */
-	const float *host[LWM_CKPT_TRAINED];
+	const float *host[LWM_CKPT_GROUPS]; /* of the groups that are saved */
 	struct lwm_ckpt_slice *slice;
-	int64_t nslice, *from;      /* where a slice begins in host[] */
+	int64_t nslice;
+	struct place *place;        /* of each slice */
 	struct lwm_ckpt_part *parts; /* of all ranks, for settle */
 	bool settled, failed;       /* the parts are gathered; the save failed on a rank: the same on all ranks */
 	struct record record;       /* rank 0 */
@@ -76,15 +82,25 @@ int lwm_saver_new(struct lwm_saver **out, const struct lwm_objective *o, struct 
 
 /* ---- the copy ---- */
 
-int64_t lwm_saver_copy_bytes(const struct lwm_cut *cut)
+int64_t lwm_saver_copy_bytes(const struct lwm_cut *cut, bool average)
 {
-	return cut->count * (int64_t)sizeof(float) * LWM_CKPT_TRAINED;
+	return (cut->count + (2 + average) * cut->trained) * (int64_t)sizeof(float);
+}
+
+static unsigned groups_of(const struct lwm_saver *v)
+{
+	return lwm_groups_saved(v->w->average);
+}
+
+static size_t copy_bytes(const struct lwm_saver *v)
+{
+	return (size_t)lwm_saver_copy_bytes(&v->w->cut, v->w->average);
 }
 
 /* Touched now: pages that come into being while the copy is made take longer than the copy. */
 int lwm_saver_reserve(struct lwm_saver *v, struct lwm_err *e)
 {
-	size_t bytes = (size_t)lwm_saver_copy_bytes(&v->w->cut);
+	size_t bytes = copy_bytes(v);
 	void *p = NULL;
 	if (lk_host_alloc(v->w->dev, bytes, &p))
 		return lwm_fail(e, LWM_EMEMORY, "no host memory for a copy of %zu bytes that checkpoints are written from", bytes);
@@ -142,7 +158,7 @@ static int copy_piece(void *ctx, int64_t i, struct lwm_err *e)
 /* By as many threads as the device computes with, where it is a host: training waits for it. */
 static int copy_values(struct lwm_saver *v, enum lwm_state s, float *to, struct lwm_err *e)
 {
-	struct copy c = { lwm_weights_host(v->w, s), to, v->w->cut.count };
+	struct copy c = { lwm_weights_host(v->w, s), to, lwm_weights_count(v->w, s) };
 	if (!c.from)
 		return lwm_weights_take(v->w, s, to, e);
 	return lwm_work((c.n + PIECE - 1) / PIECE, lk_dev_threads(v->w->dev), copy_piece, &c, e);
@@ -151,38 +167,52 @@ static int copy_values(struct lwm_saver *v, enum lwm_state s, float *to, struct 
 /* Own pieces of all groups: where they lie, or copied. */
 static int take_values(struct lwm_saver *v, struct lwm_err *e)
 {
-	int64_t n = v->w->cut.count;
-	for (int g = 0; g < LWM_CKPT_TRAINED; g++) {
-		v->host[g] = v->behind ? NULL : lwm_weights_host(v->w, lwm_state_of_group(g));
+	int64_t at = 0; /* in the copy */
+	for (int g = 0; g < LWM_CKPT_GROUPS; g++) {
+		enum lwm_state s = lwm_state_of_group(g);
+		if (!(groups_of(v) >> g & 1))
+			continue;
+		v->host[g] = v->behind ? NULL : lwm_weights_host(v->w, s);
 		if (v->host[g])
 			continue;
-		if (!v->copy && !v->lent && !(v->lent = malloc((size_t)lwm_saver_copy_bytes(&v->w->cut))))
-			return lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " values of weights and state", n);
-		float *to = (v->copy ? v->copy : v->lent) + g * n;
-		LWM_TRY(copy_values(v, lwm_state_of_group(g), to, e));
+		if (!v->copy && !v->lent && !(v->lent = malloc(copy_bytes(v))))
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for %zu bytes of weights and state", copy_bytes(v));
+		float *to = (v->copy ? v->copy : v->lent) + at;
+		LWM_TRY(copy_values(v, s, to, e));
 		v->host[g] = to;
+		at += lwm_weights_count(v->w, s);
 	}
 	return 0;
 }
 
 /* ---- a part ---- */
 
-/* Those that a rank writes, at most LWM_RUNS of a tensor, without their values; from (may be NULL): the places of these. */
-static int64_t slices_of(const struct lwm_own *own, struct lwm_ckpt_slice *out, int64_t *from)
+/* Those that a rank writes, at most LWM_RUNS of a tensor, without their values; place (may be NULL): where these lie. */
+static int64_t slices_of(const struct lwm_own *own, struct lwm_ckpt_slice *out, struct place *place)
 {
 	struct lwm_run run[LWM_RUNS];
-	int64_t n = 0, at;
+	int64_t n = 0, at = 0, next = 0;
 	for (int64_t i = 0; i < own->whole->n; i++) {
-		int runs = lwm_own_speaks(own, i) ? lwm_own_runs(own, i, run, &at) : 0;
-		for (int k = 0; k < runs; k++) {
+		int runs = lwm_own_runs(own, i, run, &at);
+		int64_t trained = lwm_own_trained(own, i, run, runs, at, &next), done = 0;
+		for (int k = 0; k < runs && lwm_own_speaks(own, i); k++) {
 			out[n] = (struct lwm_ckpt_slice){ i, run[k].offset, run[k].run, run[k].count, run[k].stride, { NULL } };
-			if (from)
-				from[n] = at;
-			at += run[k].run * run[k].count;
+			if (place)
+				place[n] = (struct place){ at + done, trained < 0 ? -1 : trained + done };
+			done += run[k].run * run[k].count;
 			n++;
 		}
 	}
 	return n;
+}
+
+/* NULL: zeros. What is frozen has no moments, and is its own average. */
+static const float *values_of(const struct lwm_saver *v, int g, int64_t slice)
+{
+	const struct place *p = &v->place[slice];
+	if (g == LWM_CKPT_PARAMS || (g == LWM_CKPT_EMA && p->trained < 0))
+		return v->host[LWM_CKPT_PARAMS] + p->weights;
+	return p->trained < 0 ? NULL : v->host[g] + p->trained;
 }
 
 /* A lwm_ckpt_fill_fn: piece by piece, so that a save nobody wants any more ends soon. */
@@ -191,7 +221,11 @@ static int fill_values(void *ctx, int group, int64_t slice, int64_t first, int64
 	struct lwm_saver *v = ctx;
 	if (atomic_load(&v->given_up))
 		return lwm_fail(e, LWM_EIO, "%s: given up", v->dir);
-	memcpy(out, v->host[group] + v->from[slice] + first, (size_t)n * sizeof *out);
+	const float *values = values_of(v, group, slice);
+	if (values)
+		memcpy(out, values + first, (size_t)n * sizeof *out);
+	else
+		memset(out, 0, (size_t)n * sizeof *out);
 	return 0;
 }
 
@@ -203,8 +237,9 @@ static void *write_part(void *arg)
 				    .tensors = &v->o->tensors,
 				    .slice = v->slice,
 				    .nslice = v->nslice,
-				    .groups = LWM_CKPT_TRAINED_ALL,
-				    .fill = v->behind ? fill_values : NULL, /* else the slices point to their values */
+				    .groups = groups_of(v),
+				    /* else the slices point to their values */
+				    .fill = v->behind || v->w->cut.packed ? fill_values : NULL,
 				    .ctx = v };
 	double t0 = lwm_now();
 	v->rc = lwm_ckpt_write_part(&out, &v->part, &v->err);
@@ -219,15 +254,15 @@ static int prepare_save(struct lwm_saver *v, struct lwm_err *e)
 	size_t most = (size_t)v->o->tensors.n * LWM_RUNS;
 	v->dir = lwm_ckpt_dir(v->o->stage->out, v->st.step);
 	v->slice = calloc(most, sizeof *v->slice);
-	v->from = calloc(most, sizeof *v->from);
+	v->place = calloc(most, sizeof *v->place);
 	v->parts = calloc((size_t)lwm_comm_size(v->w->ranks), sizeof *v->parts);
-	if (!v->dir || !v->slice || !v->from || !v->parts)
+	if (!v->dir || !v->slice || !v->place || !v->parts)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint");
-	v->nslice = slices_of(&mine, v->slice, v->from);
+	v->nslice = slices_of(&mine, v->slice, v->place);
 	LWM_TRY(take_values(v, e));
 	for (int64_t i = 0; !v->behind && i < v->nslice; i++)
-		for (int g = 0; g < LWM_CKPT_TRAINED; g++)
-			v->slice[i].data[g] = v->host[g] + v->from[i];
+		for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+			v->slice[i].data[g] = groups_of(v) >> g & 1 ? values_of(v, g, i) : NULL;
 	return 0;
 }
 
@@ -332,7 +367,7 @@ static int make_record(struct lwm_saver *v, struct lwm_err *e)
 					  .state = r->state,
 					  .tokenizer = o->tokenizer_hash,
 					  .tokenizer_path = o->stage->tokenizer ? o->stage->tokenizer : "",
-					  .groups = LWM_CKPT_TRAINED_ALL };
+					  .groups = groups_of(v) };
 	return 0;
 }
 
@@ -371,13 +406,13 @@ static void release_save(struct lwm_saver *v)
 	free(v->dir);
 	free(v->lent);
 	free(v->slice);
-	free(v->from);
+	free(v->place);
 	free(v->parts);
 	release_record(&v->record);
 	v->dir = NULL;
 	v->lent = NULL;
 	v->slice = NULL;
-	v->from = NULL;
+	v->place = NULL;
 	v->parts = NULL;
 	v->begun = false;
 }

@@ -28,8 +28,8 @@ void lwm_saver_free(struct lwm_saver *v);
 typedef void lwm_saver_before_fn(void *ctx);
 void lwm_saver_before_commit(struct lwm_saver *v, lwm_saver_before_fn *fn, void *ctx);
 
-/* Bytes of the copy for a rank with this cut; pure. */
-int64_t lwm_saver_copy_bytes(const struct lwm_cut *cut);
+/* Bytes of the copy for a rank with this cut, with an average or without; pure. */
+int64_t lwm_saver_copy_bytes(const struct lwm_cut *cut, bool average);
 /* Local. Takes that much host memory, pinned where the device has memory of its own, and touches all of it. -LWM_EMEMORY. */
 int lwm_saver_reserve(struct lwm_saver *v, struct lwm_err *e);
 void lwm_saver_unreserve(struct lwm_saver *v); /* gives it back; fine when there is none */

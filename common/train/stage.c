@@ -26,7 +26,7 @@ static const struct lwm_setting common_settings[] = {
 	TEXT(device, LWM_FREE, "auto", LWM_OPT_STR(0, "device", NULL, "DEV", "auto, cpu, ref, cuda, cuda:N", 0)),
 	TEXT(start_from, LWM_FIXED, "random",
 	     LWM_OPT_STR(0, "start-from", NULL, "FROM",
-			 "random, checkpoint:DIR, model:DIR, text-checkpoint:DIR, text-model:DIR (vision parts fresh)", 0)),
+			 "random, checkpoint:DIR, model:DIR, ema:DIR (a checkpoint's average), text-checkpoint:DIR, ... (vision parts fresh)", 0)),
 	SET(older_ok, LWM_UNRECORDED, 0, LWM_OPT_OLDER(NULL)),
 	TEXT(tokenizer, LWM_FREE, NULL, /* the rows carry its hash */
 	     LWM_OPT_STR(0, "tokenizer", NULL, "FILE", "recorded for the merged model; must match the rows", 0)),
@@ -61,6 +61,17 @@ static const struct lwm_setting common_settings[] = {
 	SET(guards.clip, LWM_FIXED, 1, LWM_OPT_DOUBLE(0, "clip", NULL, 0, 1e9, "X", "largest gradient norm; 0: no clipping", 0)),
 	SET(guards.spike_factor, LWM_FIXED, 0,
 	    LWM_OPT_DOUBLE(0, "spike-factor", NULL, 0, 1e9, "X", "skip updates whose gradient norm exceeds X medians; 0: never", 0)),
+	LWM_SECTION("Adapting"),
+	TEXT(train_only, LWM_FIXED, NULL,
+	     LWM_OPT_STR(0, "train-only", NULL, "LIST",
+			 "names of tensors, with * and ?, commas between: no other one trains, or has optimizer state", 0)),
+	TEXT(freeze, LWM_FIXED, NULL, LWM_OPT_STR(0, "freeze", NULL, "LIST", "and of what would train these do not", 0)),
+	TEXT(lr_factors, LWM_FIXED, NULL,
+	     LWM_OPT_STR(0, "lr-factors", NULL, "LIST", "PATTERN=X: the learning rate of these tensors times X; the last match counts", 0)),
+	SET(ema, LWM_FIXED, 0,
+	    LWM_OPT_DOUBLE(0, "ema", NULL, 0, 0.9999999, "X",
+			   "decay of an average of the weights, in checkpoints beside them: at most (1 + n) / (10 + n) after n updates; 0: none",
+			   0)),
 	LWM_SECTION("Ranks and memory"),
 	TEXT(mesh_dim, LWM_FREE, "-1,1,1,1", LWM_OPT_STR(0, "mesh-dim", NULL, "D,F,T,S", "dp,fsdp,tp,sp; one may be -1", 0)),
 	SET(sum_order, LWM_ROUNDED, LWM_SUM_MESH,
@@ -191,12 +202,14 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 {
 	const struct lwm_objective_type *type = lwm_objectives[s->objective];
 	struct lwm_mesh m = { .dim = { 0 } };
+	struct lwm_choose choice = lwm_stage_choice(s);
 	struct lwm_start from;
 	if (!s->data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
 	if (!type->holds_out && s->eval_every && !s->eval_data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--eval-every needs --eval-data");
 	LWM_TRY(lwm_schedule_check(&s->schedule, e));
+	LWM_TRY(lwm_choose_check(&choice, e));
 	LWM_TRY(lwm_settings_check(s, e));
 	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, m.dim, e));
 	LWM_TRY(lwm_mesh_check(m.dim, s->mesh_dim, e));

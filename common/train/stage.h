@@ -35,6 +35,7 @@
 #include "common/optim/guards.h"
 #include "common/optim/schedule.h"
 #include "common/optim/weights.h"
+#include "common/tensor/choose.h"
 #include "common/train/rates.h"
 #include "common/train/settings.h"
 
@@ -55,7 +56,7 @@ struct lwm_stage {
 	const char *out;        /* folder of everything above */
 	int objective;          /* index into lwm_objectives */
 	const char *device;     /* auto, cpu, ref, cuda, cuda:N */
-	const char *start_from; /* first weights: random, checkpoint:DIR, model:DIR; text-...: vision tensors start fresh */
+	const char *start_from; /* first weights: random, checkpoint:DIR, ema:DIR, model:DIR; text-...: vision ones start fresh */
 	bool older_ok;          /* start_from checkpoint:ROOT may take an older one than the newest, when that is damaged */
 	const char *tokenizer;  /* file, recorded for the merged model; NULL: none */
 	int64_t seed, threads;  /* threads 0: all that the process may use */
@@ -67,6 +68,9 @@ struct lwm_stage {
 	struct lwm_schedule schedule;
 	struct lwm_adamw adamw;
 	struct lwm_guards guards;
+
+	const char *train_only, *freeze, *lr_factors; /* lists of patterns of names (choose.h); NULL: all train, at the same rate */
+	double ema;                                   /* decay of an average of the weights; 0: none is kept */
 
 	const char *mesh_dim; /* "dp,fsdp,tp,sp"; one may be -1 */
 	int shard_weights;    /* enum lwm_shard_when: weights and gradients are cut over fsdp*sp, too */
@@ -100,6 +104,12 @@ struct lwm_stage {
  * struct shares the objectives' settings and is not released. */
 int lwm_stage_init(struct lwm_stage *s, struct lwm_err *e);
 void lwm_stage_release(struct lwm_stage *s);
+
+/* The settings of which tensors train. Pure; borrowed from the stage. */
+static inline struct lwm_choose lwm_stage_choice(const struct lwm_stage *s)
+{
+	return (struct lwm_choose){ s->train_only, s->freeze, s->lr_factors };
+}
 
 /* Local. Can these settings work on `ranks` ranks at all? The one judge for a run, a plan and a check; looks at no file.
  * -LWM_EUSAGE or -LWM_ECONFIG. */

@@ -29,8 +29,9 @@ static int open_shared(struct lwm_source *s, struct lwm_comm *comm, const char *
 	if (kind == LWM_SOURCE_MODEL)
 		return lwm_agree(comm, lwm_source_open(s, text, older_ok, LWM_CKPT_FULL, e), e);
 	LWM_TRY(lwm_share_open(&s->ckpt, comm, path, older_ok, e));
+	s->group = kind == LWM_SOURCE_AVERAGE ? LWM_CKPT_EMA : LWM_CKPT_PARAMS;
 	s->dir = strdup(lwm_ckpt_path(s->ckpt));
-	return s->dir ? 0 : lwm_fail_memory(e, text);
+	return s->dir ? lwm_ckpt_holds(s->ckpt, s->group, e) : lwm_fail_memory(e, text); /* the same on all ranks */
 }
 
 static int same_tokenizer(const struct lwm_source *s, const char *want, struct lwm_err *e)

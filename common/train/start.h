@@ -11,7 +11,7 @@
 #include "common/train/own.h"
 
 struct lwm_start {
-	const char *source;   /* "checkpoint:ROOT", "checkpoint:ROOT/step_N" or "model:DIR"; NULL: random weights */
+	const char *source;   /* as lwm_source_open takes it; NULL: random weights */
 	bool may_lack_vision; /* "text-" stood before it: vision tensors that the source lacks stay as they were drawn */
 };
 /* Looks at no file. The text is borrowed. -LWM_EUSAGE. */

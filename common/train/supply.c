@@ -45,6 +45,7 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 	bool before_last = s->checkpoint_every > 0 && s->checkpoint_every < s->steps;
 	struct lwm_weights_room flat = lwm_weights_room_of(c, o->dtype, sums_canonically(o), dev);
 	struct lwm_stage_room y = { .own = flat.weights, .gradients = flat.gradients, .moments = flat.moments,
+				    .average = s->ema > 0 ? flat.average : 0,
 				    .work = lwm_comm_work(c->replicas, c->local) };
 
 	if (c->shards > 1) {
@@ -55,8 +56,8 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 		y.gradients += (dev ? lk_mem_own(dev, slots) : slots) - y.gathered;
 		y.work += lwm_comm_work(sums_canonically(o) ? c->shards * c->replicas : c->shards, lwm_cut_largest(c));
 	}
-	y.weights = y.own + y.gathered + y.gradients + y.moments;
-	y.copy = s->save_behind != LWM_BEHIND_FALSE && before_last ? lwm_saver_copy_bytes(c) : 0;
+	y.weights = y.own + y.gathered + y.gradients + y.moments + y.average;
+	y.copy = s->save_behind != LWM_BEHIND_FALSE && before_last ? lwm_saver_copy_bytes(c, s->ema > 0) : 0;
 	return y;
 }
 
@@ -128,6 +129,8 @@ static int make_supply(struct lwm_stage_supply *s, const struct lwm_objective *o
 
 	LWM_TRY(lwm_weights_new(&s->w, o->dev, o->dtype, &s->cut, replicas, m->world, sums_canonically(o), e));
 	s->w.share = share;
+	if (o->stage->ema > 0)
+		LWM_TRY(lwm_weights_keep_average(&s->w, e));
 	if (s->cut.shards == 1) {
 		s->flat = lwm_flat_weights_of(s->w.compute, o->dtype, s->w.grad);
 		s->supply = &s->flat.base;

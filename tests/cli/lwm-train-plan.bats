@@ -46,6 +46,9 @@ compare() {
 	tokens small-pieces-held-out 1 1024 8192 --dim 192 --ffn 512 --layers 6 --heads 3 --loss-mib 1 --scan-mlp-chunk-size 256 \
 		--eval-data rows1024.h5 --eval-rows 8
 	tokens copy-for-checkpoints 1 64 128 --dim 768 --ffn 2048 --layers 2 --heads 12 --steps 3 --checkpoint-every 1
+	tokens norms-and-queries 1 64 128 --dim 768 --ffn 2048 --layers 2 --heads 12 --train-only '*norm*,*q_proj*' --ema 0.99 \
+		--steps 3 --checkpoint-every 1
+	tokens average 1 64 128 --dim 768 --ffn 2048 --layers 2 --heads 12 --ema 0.99
 	compare vqgan 1 --objective reconstruction --model tiny --data clips --batch-frames 12 --resolution 64 --eval-rows 4 \
 		--probe-frames 16
 }

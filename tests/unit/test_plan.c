@@ -248,15 +248,17 @@ static void kinds_add_up(void **state)
 			m.shards = false;
 		stage_of(&s, &m);
 		s.plan_gib = i < 4 ? 0 : 8;
+		s.ema = i % 3 ? 0 : 0.9;
 		plan = plan_of(&s, m.ranks);
 		json_object_foreach(json_object_get(plan, "memory"), key, v) {
 			sum += json_number_value(v);
 			if (!strcmp(key, "weights") || !strcmp(key, "gathered") || !strcmp(key, "gradients") ||
-			    !strcmp(key, "moments"))
+			    !strcmp(key, "moments") || !strcmp(key, "average"))
 				weights += json_number_value(v);
 		}
 		assert_true(sum == number(plan, NULL, "bytes_per_rank"));
 		assert_true(weights == number(plan, NULL, "bytes_weights"));
+		assert_true((s.ema > 0) == (number(plan, "memory", "average") > 0));
 		assert_true(m.shards == (number(plan, "memory", "gathered") > 0));
 		assert_true((m.mesh[6] == '2') == (number(plan, "memory", "ring") > 0));
 		json_decref(plan);

@@ -222,6 +222,50 @@ static void test_not_finite(void **state)
 	}
 }
 
+static float *average_of(const char *out, int64_t step, int group)
+{
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt *c;
+	char *dir = lwm_ckpt_dir(out, step);
+	int64_t n = 0;
+	must(lwm_ckpt_open(&c, dir, &e), &e);
+	for (int64_t i = 0; i < lwm_ckpt_count(c); i++)
+		n += lwm_ckpt_size(c, i);
+	float *v = malloc((size_t)n * sizeof *v);
+	must(probe_group(c, group, v, &e), &e);
+	lwm_ckpt_close(c);
+	free(dir);
+	return v;
+}
+
+/* The average of the weights goes by updates that were made: the second step is none, so the third has the decay of the
+ * second one, (1 + 2) / (10 + 2). */
+static void test_average_goes_by_updates(void **state)
+{
+	struct lwm_err e = { 0 };
+	struct lwm_stage s;
+	struct probe p;
+	char out[256];
+	double worst = 0;
+	(void)state;
+	stage(&s, "average", out, sizeof out);
+	s.steps = 3;
+	s.ema = 0.9;
+	script.at[1] = NAN_GRADIENT;
+	must(run(&s, 1, &e), &e);
+	must(probe_step(&p, out, 3, &e), &e);
+	float *a = average_of(out, 1, LWM_CKPT_EMA), *b = average_of(out, 2, LWM_CKPT_EMA), *c = average_of(out, 3, LWM_CKPT_EMA);
+	assert_memory_equal(a, b, (size_t)p.n * sizeof *a);
+	for (int64_t i = 0; i < p.n; i++)
+		worst = fmax(worst, fabs((double)c[i] - (double)b[i] - 0.75 * ((double)p.v[0][i] - (double)b[i])));
+	assert_true(worst < 1e-7);
+	free(a);
+	free(b);
+	free(c);
+	probe_free(&p);
+	lwm_stage_release(&s);
+}
+
 /* ---- how many may be skipped ---- */
 
 static void bad_from(int64_t first, int64_t n)
@@ -430,6 +474,7 @@ int main(void)
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_not_finite),
 					    cmocka_unit_test(test_ten_in_a_row),
 					    cmocka_unit_test(test_one_in_fifty),
+					    cmocka_unit_test(test_average_goes_by_updates),
 					    cmocka_unit_test(test_spikes),
 					    cmocka_unit_test(test_window_moves),
 					    cmocka_unit_test(test_resume_decides_the_same),

@@ -85,7 +85,7 @@ static void compare_runs(const char *name, const struct trained *got, const stru
 		if (!(fabs(got->norm[k] - want->norm[k]) <= 1e-4 * want->norm[k]) || got->tokens[k] != want->tokens[k])
 			fail_msg("%s, step %d: gradient norm %.9g of %g tokens, on one rank %.9g of %g", name, k, got->norm[k],
 				 got->tokens[k], want->norm[k], want->tokens[k]);
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+	for (int g = 0; g < LWM_CKPT_TRAINED; g++)
 		if (!(far(got->last.v[g], want->last.v[g], want->last.n) < 2e-4))
 			fail_msg("%s: %s differ by %g", name, lwm_ckpt_group_names[g],
 				 far(got->last.v[g], want->last.v[g], want->last.n));
@@ -110,7 +110,7 @@ static bool same_bits(const struct trained *a, const struct trained *b)
 {
 	bool same = !memcmp(a->loss, b->loss, sizeof a->loss) && !memcmp(a->norm, b->norm, sizeof a->norm);
 
-	for (int g = 0; g < LWM_CKPT_GROUPS; g++)
+	for (int g = 0; g < LWM_CKPT_TRAINED; g++)
 		same = same && !memcmp(a->last.v[g], b->last.v[g], (size_t)a->last.n * sizeof(float));
 	return same;
 }
