@@ -18,6 +18,7 @@ enum { PIECE = 1 << 18 }; /* values compared at a time */
 
 struct source {
 	struct lwm_ckpt *c;
+	enum lwm_ckpt_group group;
 	int64_t tensor, bytes; /* bytes so far, over all tensors */
 	struct lwm_progress *p;
 };
@@ -34,7 +35,7 @@ static int give_values(void *ctx, int64_t offset, int64_t n, float *out, struct 
 {
 	struct source *s = ctx;
 	LWM_TRY(check_stop(e));
-	LWM_TRY(lwm_ckpt_read(s->c, LWM_CKPT_PARAMS, s->tensor, offset, n, out, e));
+	LWM_TRY(lwm_ckpt_read(s->c, s->group, s->tensor, offset, n, out, e));
 	s->bytes += n * 4;
 	if (s->p)
 		lwm_progress_at(s->p, s->bytes);
@@ -57,7 +58,8 @@ static int config_of(json_t **out, const json_t *config, enum lwm_st_dtype dtype
 }
 
 /* What a model is made of, as its manifest says it: the record of the checkpoint, which names every byte of it, and the rest. */
-static int source_of(const struct lwm_ckpt *c, const struct lwm_model_spec *s, struct lwm_str *out, struct lwm_err *e)
+static int source_of(const struct lwm_ckpt *c, enum lwm_ckpt_group group, const struct lwm_model_spec *s, struct lwm_str *out,
+		     struct lwm_err *e)
 {
 	struct lwm_hash h;
 	char *record = lwm_path_join(lwm_ckpt_path(c), "COMMIT.json");
@@ -67,6 +69,8 @@ static int source_of(const struct lwm_ckpt *c, const struct lwm_model_spec *s, s
 	LWM_TRY(rc);
 	lwm_str_printf(out, "checkpoint %s, %s, files of %" PRId64 " bytes, %s tokenizer %s", h.hex, lwm_st_dtype_name(s->dtype),
 		       s->max_file_bytes, s->extra ? "with" : "without", s->tokenizer);
+	if (group != LWM_CKPT_PARAMS)
+		lwm_str_printf(out, ", %s", lwm_ckpt_group_names[group]);
 	return lwm_str_ok(out, e);
 }
 
@@ -109,7 +113,7 @@ static int find_done(const char *dir, const char *source, bool *replace, struct 
 	return rc;
 }
 
-int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_spec *spec, bool force,
+int lwm_merge_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, const char *dir, const struct lwm_model_spec *spec, bool force,
 		    struct lwm_progress *p, struct lwm_err *e)
 {
 	const struct lwm_ckpt_meta *meta = lwm_ckpt_get_meta(c);
@@ -117,12 +121,13 @@ int lwm_merge_model(struct lwm_ckpt *c, const char *dir, const struct lwm_model_
 	struct lwm_str source = { 0 };
 	json_t *config = NULL;
 	struct lwm_model_writer *w = NULL;
-	struct source from = { c, 0, 0, p };
+	struct source from = { c, group, 0, 0, p };
 	int rc = 0;
 	s.kind = s.kind ? s.kind : meta->kind;
 	s.config = s.config ? s.config : json_object_get(meta->config, "model");
 	s.tokenizer = s.tokenizer ? s.tokenizer : meta->tokenizer;
-	LWM_GO(source_of(c, &s, &source, e));
+	LWM_GO(lwm_ckpt_holds(c, group, e));
+	LWM_GO(source_of(c, group, &s, &source, e));
 	s.source = source.s;
 	if (!force)
 		LWM_GO(find_done(dir, s.source, &force, e));
@@ -174,8 +179,8 @@ static int compare_values(const struct pair *v, int64_t n, int64_t first, const 
 			(double)v->b[i], (double)v->a[i]);
 }
 
-static int compare_model(struct lwm_ckpt *c, struct lwm_model *m, enum lwm_st_dtype dtype, struct pair *v,
-			 struct lwm_progress *p, struct lwm_err *e)
+static int compare_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, struct lwm_model *m, enum lwm_st_dtype dtype,
+			 struct pair *v, struct lwm_progress *p, struct lwm_err *e)
 {
 	int64_t bytes = 0;
 	if (lwm_model_count(m) != lwm_ckpt_count(c))
@@ -189,7 +194,7 @@ static int compare_model(struct lwm_ckpt *c, struct lwm_model *m, enum lwm_st_dt
 		for (int64_t at = 0; at < size; at += PIECE) {
 			int64_t n = size - at < PIECE ? size - at : PIECE;
 			LWM_TRY(check_stop(e));
-			LWM_TRY(lwm_ckpt_read(c, LWM_CKPT_PARAMS, i, at, n, v->a, e));
+			LWM_TRY(lwm_ckpt_read(c, group, i, at, n, v->a, e));
 			LWM_TRY(lwm_model_read(m, k, at, n, v->b, e));
 			lwm_st_round(dtype, v->a, n);
 			LWM_TRY(compare_values(v, n, at, t->name, e));
@@ -201,15 +206,15 @@ static int compare_model(struct lwm_ckpt *c, struct lwm_model *m, enum lwm_st_dt
 	return 0;
 }
 
-int lwm_merge_verify_model(struct lwm_ckpt *c, const char *dir, enum lwm_st_dtype dtype, struct lwm_progress *p,
-			   struct lwm_err *e)
+int lwm_merge_verify_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, const char *dir, enum lwm_st_dtype dtype,
+			   struct lwm_progress *p, struct lwm_err *e)
 {
 	struct lwm_model *m = NULL;
 	struct pair v = { 0 };
 	int rc;
 	LWM_GO(pair_new(&v, e));
 	LWM_GO(lwm_model_open(&m, dir, e));
-	rc = compare_model(c, m, dtype, &v, p, e);
+	rc = compare_model(c, group, m, dtype, &v, p, e);
 out:
 	lwm_model_close(m);
 	pair_free(&v);

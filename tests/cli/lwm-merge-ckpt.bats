@@ -37,6 +37,17 @@ setup() {
 	ok lwm-inspect --check model
 }
 
+@test "a model proves itself by its logits; the average needs a run that keeps one" {
+	ok lwm-merge-ckpt run -o model --logits 40
+	err_has 'logits are the checkpoint'
+	ok lwm-merge-ckpt run -o fp32 --dtype fp32 --logits 512
+	code 64 lwm-merge-ckpt run -o fp32 --dtype fp32 --logits 513
+	code 78 lwm-merge-ckpt run -o average --ema
+	err_has "holds no 'ema'"
+	gone average
+	code 64 lwm-merge-ckpt run -o cut --ema --ranks 2
+}
+
 @test "nothing is replaced without --force, and only models" {
 	ok lwm-merge-ckpt -q run -o model
 	code 73 lwm-merge-ckpt -q run -o model --dtype fp32
