@@ -9,7 +9,7 @@
 #include "common/base/num.h"
 #include "common/base/rng.h"
 #include "common/comm/device.h"
-#include "common/media/frames.h"
+#include "common/train/frame_cache.h"
 
 struct lwm_recon {
 	struct lwm_recon_cfg c;
@@ -18,87 +18,27 @@ struct lwm_recon {
 	struct lwm_flat_weights weights; /* the same, as the net takes them */
 	int64_t codebook, quant_weight, quant_bias; /* offsets in it */
 	struct lwm_vqgan *net;
-	uint8_t *frames;      /* training frames, then held-out frames */
-	int64_t n, held, cap; /* counts; room in frames */
+	struct lwm_frame_cache cache;
 	int64_t one, codes;   /* bytes, codes of a frame */
 	uint8_t *batch;       /* host, gathered frames */
-	struct lwm_hash content; /* of the training frames */
 	int32_t *chosen;      /* host, codes of them */
 	float *z, *far;       /* host, latents of the probe; squared distance of each to its row */
 	uint8_t *used;        /* num_embeddings */
 };
 
-/* ---- cache ---- */
-
-/* Room for one frame after the `have` in the cache: one more than the cache may hold, so that the end of a clip can be seen
- * when it is full. */
-static int make_room(struct lwm_recon *r, int64_t have, struct lwm_err *e)
-{
-	int64_t most = r->c.cache_bytes / r->one + 1, cap = r->cap ? r->cap * 2 : 64;
-	if (have < r->cap)
-		return 0;
-	cap = cap < most ? cap : most;
-	uint8_t *p = realloc(r->frames, (size_t)(cap * r->one));
-	if (!p)
-		return lwm_fail(e, LWM_EMEMORY, "no memory for a cache of %" PRId64 " frames", cap);
-	r->frames = p;
-	r->cap = cap;
-	return 0;
-}
-
-/* Decodes into the cache itself: there is no second copy of a clip. */
-static int add_frames(struct lwm_recon *r, struct lwm_frames *f, const char *path, int64_t *count, struct lwm_err *e)
-{
-	for (;;) {
-		int64_t have = r->n + r->held + *count;
-		LWM_TRY(make_room(r, have, e));
-		int rc = lwm_frames_next(f, r->frames + have * r->one, NULL, e);
-		if (rc <= 0)
-			return rc;
-		if (have + 1 > r->c.cache_bytes / r->one)
-			return lwm_fail(e, LWM_EMEMORY, "%s: %" PRId64 " frames of %" PRId64 " bytes do not fit into the cache of %" PRId64
-					" bytes: lower fps or frames per clip, or give it more", path, have + 1, r->one,
-					r->c.cache_bytes);
-		++*count;
-	}
-}
-
-static int add_clip(struct lwm_recon *r, const char *path, bool held_out, struct lwm_err *e)
-{
-	struct lwm_frames_opts o = { .fps = r->c.fps, .width = (int)r->c.width, .height = (int)r->c.height,
-				     .sample_frames = r->c.max_frames_per_clip, .max_pixels = r->c.max_pixels };
-	struct lwm_frames *f;
-	int64_t frames = 0;
-	LWM_TRY(lwm_frames_open(&f, path, &o, e));
-	int rc = add_frames(r, f, path, &frames, e);
-	lwm_frames_close(f);
-	if (rc == 0)
-		*(held_out ? &r->held : &r->n) += frames;
-	return rc;
-}
-
-/* Clips for training first, so that the held-out frames follow them. */
 static int fill_cache(struct lwm_recon *r, struct lwm_err *e)
 {
-	const struct lwm_paths *in = r->c.inputs, *out = r->c.eval_inputs;
-	bool apart = out && out->n;
-	int64_t every = apart ? 0 : r->c.holdout;
-	for (int held = 0; held < 2; held++)
-		for (int64_t i = 0; i < in->n; i++)
-			if ((every > 0 && i % every == every - 1) == (held == 1))
-				LWM_TRY(add_clip(r, in->v[i], held == 1, e));
-	for (int64_t i = 0; apart && i < out->n; i++)
-		LWM_TRY(add_clip(r, out->v[i], true, e));
-	if (r->n == 0)
-		return lwm_fail(e, LWM_ECONFIG, "no frames are left to train on: %" PRId64 " clips, every %" PRId64 "-th held out",
-				in->n, every);
-	r->content = lwm_hash_bytes(r->frames, (size_t)(r->n * r->one));
-	return 0;
+	const struct lwm_recon_cfg *c = &r->c;
+	const struct lwm_frame_source how = { .inputs = c->inputs, .eval_inputs = c->eval_inputs, .holdout = c->holdout,
+					      .fps = c->fps, .width = c->width, .height = c->height,
+					      .max_frames_per_clip = c->max_frames_per_clip,
+					      .max_pixels = c->max_pixels, .cache_bytes = c->cache_bytes };
+	return lwm_frame_cache_fill(&r->cache, &how, e);
 }
 
 const struct lwm_hash *lwm_recon_content(const struct lwm_recon *r)
 {
-	return &r->content;
+	return &r->cache.content;
 }
 
 /* ---- life ---- */
@@ -178,7 +118,7 @@ void lwm_recon_free(struct lwm_recon *r)
 	if (!r)
 		return;
 	lwm_vqgan_free(r->net);
-	free(r->frames);
+	lwm_frame_cache_release(&r->cache);
 	free(r->batch);
 	free(r->chosen);
 	free(r->z);
@@ -189,7 +129,7 @@ void lwm_recon_free(struct lwm_recon *r)
 
 int64_t lwm_recon_frames(const struct lwm_recon *r, bool held_out)
 {
-	return held_out ? r->held : r->n;
+	return held_out ? r->cache.held : r->cache.n;
 }
 
 /* ---- use ---- */
@@ -199,7 +139,7 @@ static void gather_frames(struct lwm_recon *r, enum lwm_purpose purpose, int64_t
 {
 	for (int64_t k = 0; k < count; k++) {
 		struct lwm_rng g = lwm_rng_at(r->c.seed, purpose, (uint64_t)step, (uint64_t)(first + k));
-		memcpy(r->batch + k * r->one, r->frames + lwm_rng_below(&g, r->n) * r->one, (size_t)r->one);
+		memcpy(r->batch + k * r->one, r->cache.frames + lwm_rng_below(&g, r->cache.n) * r->one, (size_t)r->one);
 	}
 }
 
@@ -392,8 +332,8 @@ int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float
 
 int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, int64_t at_once, struct lwm_recon_stats *stats, struct lwm_err *e)
 {
-	const uint8_t *base = r->frames + (r->held ? r->n : 0) * r->one;
-	int64_t all = r->held ? r->held : r->n, n = max_frames > 0 && max_frames < all ? max_frames : all;
+	const uint8_t *base = r->cache.frames + (r->cache.held ? r->cache.n : 0) * r->one;
+	int64_t all = r->cache.held ? r->cache.held : r->cache.n, n = max_frames > 0 && max_frames < all ? max_frames : all;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
 	LWM_BUG_ON(at_once < 1 || at_once > r->c.batch);
 	for (int64_t i = 0; i < n; i += at_once) {

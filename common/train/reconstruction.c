@@ -7,6 +7,7 @@
 
 #include "common/base/num.h"
 #include "common/media/frames.h"
+#include "common/train/frame_cache.h"
 #include "common/train/objective.h"
 #include "common/train/recon.h"
 
@@ -17,11 +18,8 @@ struct reconstruction { /* settings */
 	/* the model, over the preset (0: the preset's) */
 	int64_t resolution, hidden, z_channels, codes, res_blocks, groups;
 	const char *channel_mult; /* "1,2,2,4": channels of the levels in units of hidden; NULL: the preset's */
-	/* the data: media files or folders of them */
+	/* the data: media files or folders of them, and lwm_stage.frames */
 	int64_t batch_frames, frames_per_pass; /* frames in a step, all ranks together; in memory at once */
-	int64_t holdout;                       /* every holdout-th clip is held out; 0: none */
-	int64_t cache_mib, max_pixels;         /* MiB of decoded frames; pixels of a frame that is read */
-	double fps;                            /* frames a second that are taken; 0: all */
 	/* the loss, and the care of the codebook (recon.h) */
 	double l1, l2, codebook_weight, commit_weight;
 	int64_t quantize_from, revive_every, revive_until, probe_frames; /* steps; frames */
@@ -43,10 +41,6 @@ static const struct lwm_setting settings[] = {
 	    LWM_OPT_INT(0, "batch-frames", NULL, 1, 1 << 20, "N", "frames in a step, all ranks together", 0)),
 	SET(frames_per_pass, LWM_FREE, 16,
 	    LWM_OPT_INT(0, "frames-per-pass", NULL, 1, 1 << 20, "N", "frames in memory at once", 0)),
-	SET(holdout, LWM_FIXED, 10, LWM_OPT_INT(0, "holdout", NULL, 0, 1 << 30, "N", "every N-th clip is held out; 0: none", 0)),
-	SET(cache_mib, LWM_FREE, 1024, LWM_OPT_INT(0, "cache-mib", NULL, 1, 1 << 24, "N", "memory for decoded frames", 0)),
-	SET(max_pixels, LWM_UNRECORDED, LWM_MEDIA_MAX_PIXELS, LWM_OPT_MAX_PIXELS(NULL)),
-	SET(fps, LWM_FIXED, 0, LWM_OPT_DOUBLE(0, "fps", NULL, 0, 1000, "X", "frames a second that are taken; 0: all", 0)),
 	SET(l1, LWM_FIXED, 0.1, LWM_OPT_DOUBLE(0, "l1", NULL, 0, 1e6, "X", "weight of |x - t|", 0)),
 	SET(l2, LWM_FIXED, 1, LWM_OPT_DOUBLE(0, "l2", NULL, 0, 1e6, "X", "weight of (x - t)^2", 0)),
 	SET(codebook_weight, LWM_FIXED, 0.2,
@@ -142,10 +136,10 @@ static int fill_config(struct recon *r, struct lwm_err *e)
 					       .commit = (float)set->commit_weight };
 	r->cfg.inputs = &r->media;
 	r->cfg.eval_inputs = r->held_out.n ? &r->held_out : NULL;
-	r->cfg.holdout = set->holdout;
-	r->cfg.fps = set->fps;
-	r->cfg.max_pixels = set->max_pixels;
-	r->cfg.cache_bytes = set->cache_mib << 20;
+	r->cfg.holdout = r->base.stage->frames.holdout;
+	r->cfg.fps = r->base.stage->frames.fps;
+	r->cfg.max_pixels = r->base.stage->frames.max_pixels;
+	r->cfg.cache_bytes = r->base.stage->frames.cache_mib << 20;
 	r->cfg.quantize_from = set->quantize_from;
 	r->cfg.revive_every = set->revive_every;
 	r->cfg.revive_until = set->revive_until;
@@ -154,24 +148,6 @@ static int fill_config(struct recon *r, struct lwm_err *e)
 	r->cfg.frames_per_pass = set->frames_per_pass;
 	r->cfg.seed = (uint64_t)r->base.stage->seed;
 	return lwm_vqgan_cfg_to_json(m, &r->base.config, e);
-}
-
-/* A clip that is held out twice, by way of its folder say, would count twice in every evaluation. */
-static int check_copies(const struct lwm_paths *held, struct lwm_err *e)
-{
-	char **real = calloc((size_t)held->n + 1, sizeof *real);
-	int rc = real ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for paths");
-	for (int64_t i = 0; rc == 0 && i < held->n; i++) {
-		real[i] = realpath(held->v[i], NULL); /* NULL: it does not exist, which opening it reports */
-		for (int64_t k = 0; rc == 0 && real[i] && k < i; k++)
-			if (real[k] && strcmp(real[i], real[k]) == 0)
-				rc = lwm_fail(e, LWM_ECONFIG, "%s: is held out twice, as %s too: name held-out clips once", held->v[i],
-					      held->v[k]);
-	}
-	for (int64_t i = 0; real && i < held->n; i++)
-		free(real[i]);
-	free(real);
-	return rc;
 }
 
 /* Weights and gradient where they begin: all of them lie on every rank. */
@@ -296,27 +272,6 @@ static void size_memory(struct recon *r)
 		r->base.own_bytes = lwm_vqgan_own(r->base.dev, m, n, m->resolution, m->resolution, true);
 }
 
-/* Frames of all clips, by the headers of some that are spread over them; -1: they do not tell. */
-static int count_frames(struct recon *r, double *frames, struct lwm_err *e)
-{
-	enum { LOOK_AT = 32 };
-	int64_t n = r->media.n, every = (n + LOOK_AT - 1) / LOOK_AT, seen = 0;
-	int side = (int)r->cfg.model.resolution;
-	struct lwm_frames_opts o = { .fps = r->cfg.fps, .width = side, .height = side, .max_pixels = r->cfg.max_pixels };
-	*frames = 0;
-	for (int64_t i = 0; i < n; i += every, seen++) {
-		struct lwm_frames *f;
-		LWM_TRY(lwm_frames_open(&f, r->media.v[i], &o, e));
-		int64_t have = lwm_frames_info_of(f).frames;
-		lwm_frames_close(f);
-		if (have < 0)
-			return *frames = -1, 0;
-		*frames += (double)have;
-	}
-	*frames *= seen ? (double)n / (double)seen : 0;
-	return 0;
-}
-
 /* The cache of frames, as many as there are or fit, and what goes with a batch and with the probe (lwm_recon_new). */
 static int size_arrays(struct recon *r, struct lwm_err *e)
 {
@@ -324,7 +279,8 @@ static int size_arrays(struct recon *r, struct lwm_err *e)
 	int64_t side = c->model.resolution, one = side * side * 3, codes = lwm_vqgan_codes(&c->model, side, side);
 	int64_t most = c->batch > c->probe_frames ? c->batch : c->probe_frames;
 	double frames;
-	LWM_TRY(count_frames(r, &frames, e));
+	const struct lwm_frame_source how = { .fps = c->fps, .width = side, .height = side, .max_pixels = c->max_pixels };
+	LWM_TRY(lwm_frame_count(&r->media, &how, &frames, e));
 	double cache = frames < 0 || frames * (double)one > (double)c->cache_bytes ? (double)c->cache_bytes : frames * (double)one;
 	r->base.array_bytes = (int64_t)cache + most * (one + codes * 4) + c->probe_frames * codes * (c->model.embed_dim + 1) * 4;
 	return 0;
@@ -351,7 +307,7 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	o->dtype = LK_F32;
 	LWM_TRY(find_media(r, &s->data, &r->media, e));
 	LWM_TRY(find_media(r, &s->eval_data, &r->held_out, e));
-	LWM_TRY(check_copies(&r->held_out, e));
+	LWM_TRY(lwm_frame_check_copies(&r->held_out, e));
 	LWM_TRY(fill_config(r, e));
 	LWM_TRY(lwm_vqgan_tensors(&o->tensors, &r->cfg.model, e));
 	LWM_TRY(lwm_objective_localize(o, e));

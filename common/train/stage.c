@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/comm/mesh.h"
+#include "common/media/frames.h"
 #include "common/train/objective.h"
 #include "common/train/settings_record.h"
 #include "common/train/start.h"
@@ -34,6 +35,12 @@ static const struct lwm_setting common_settings[] = {
 	SET(data, LWM_UNRECORDED, 0,
 	    LWM_OPT_LIST(0, "data", NULL, "PATH[=SHARE]", "row shards or a folder of them (media for reconstruction); shares: see below", 0)),
 	SET(eval_data, LWM_UNRECORDED, 0, LWM_OPT_LIST(0, "eval-data", NULL, "PATH", "held-out data", 0)),
+	LWM_SECTION("Frames (of media: VQGAN)"),
+	SET(frames.holdout, LWM_FIXED, 10, LWM_OPT_INT(0, "holdout", NULL, 0, 1 << 30, "N", "every N-th clip is held out; 0: none", 0)),
+	SET(frames.cache_mib, LWM_FREE, 1024,
+	    LWM_OPT_INT(0, "cache-mib", NULL, 1, 1 << 24, "N", "memory for decoded frames", 0)),
+	SET(frames.max_pixels, LWM_UNRECORDED, LWM_MEDIA_MAX_PIXELS, LWM_OPT_MAX_PIXELS(NULL)),
+	SET(frames.fps, LWM_FIXED, 0, LWM_OPT_DOUBLE(0, "fps", NULL, 0, 1000, "X", "frames a second that are taken; 0: all", 0)),
 	LWM_SECTION("Model"),
 	TEXT(model, LWM_MODEL, "nano",
 	     LWM_OPT_STR(0, "model", NULL, "NAME", "preset: nano micro 124m debug 200m 1b 3b 7b ...; VQGAN: tiny small lwm", 0)),

@@ -50,6 +50,13 @@ enum lwm_sum_order { LWM_SUM_MESH, LWM_SUM_CANONICAL };
 /* Checkpoints are written from a copy of weights and moments while training goes on (saver.h). auto: where there is memory. */
 enum lwm_behind_when { LWM_BEHIND_AUTO, LWM_BEHIND_TRUE, LWM_BEHIND_FALSE };
 
+/* What objectives over frames take of media: files or folders of them. */
+struct lwm_stage_frames {
+	double fps;                    /* frames a second that are taken; 0: all */
+	int64_t holdout;               /* without eval_data every holdout-th medium is held out; 0: none */
+	int64_t cache_mib, max_pixels; /* MiB of decoded frames; pixels of a frame that is read */
+};
+
 struct lwm_stage {
 	struct lwm_values *values; /* this struct, then that of each objective, in the order of lwm_objectives */
 
@@ -62,6 +69,7 @@ struct lwm_stage {
 	int64_t seed, threads;  /* threads 0: all that the process may use */
 
 	struct lwm_paths data, eval_data; /* of the kind that the objective takes */
+	struct lwm_stage_frames frames;
 	const char *model;                /* a preset of the objective; its settings say single values over it */
 
 	int64_t steps; /* updates of the whole stage */
