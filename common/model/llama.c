@@ -36,6 +36,8 @@ int lwm_llama_check_run(const struct lwm_llama_cfg *c, const struct lwm_llama_ru
 	if (r->tokens < 1 || r->tokens > INT32_MAX || r->mlp_chunk < 0 || r->loss_bytes < 0)
 		return lwm_fail(e, LWM_ECONFIG, "a step of %" PRId64 " tokens is outside 1 to %d, or a chunk size is negative",
 				r->tokens, INT32_MAX);
+	if (c->input_dim && r->ring && lwm_comm_size(lwm_devcomm_comm(r->ring)) > 1)
+		return lwm_fail(e, LWM_ECONFIG, "a trunk over vectors cannot be divided over ranks that share a row");
 	if (r->offload && r->train && !r->recompute)
 		return lwm_fail(e, LWM_ECONFIG, "activations in host memory need recomputation: only then a layer keeps little "
 				"enough");

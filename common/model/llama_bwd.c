@@ -53,7 +53,7 @@ struct lk_view lwm_bwd_attention(struct lwm_llama *m, int64_t l, const struct lw
 	dqk.stride[0] = row;
 	LWM_K(m, lk_zero(m->dev, d32.data, (size_t)(m->n * row) * sizeof(float)));
 	m->rc = lwm_attn_backward(m->attention, l, &x, o, dout, lse, delta, &dx, m->rc, &m->err);
-	LWM_K(m, lk_rope(m->dev, &dqk, lwm_attn_positions(m->attention), m->cfg.rope_theta, 1));
+	LWM_K(m, lk_rope(m->dev, &dqk, lwm_rotates_by(m), m->cfg.rope_theta, 1));
 	if (m->dtype == LK_F32)
 		return d32;
 	LWM_K(m, lk_cast(m->dev, &d, &d32)); // q, k, v of this layer are not needed any more

@@ -53,13 +53,17 @@ int lwm_llama_check(const struct lwm_llama_cfg *c, struct lwm_err *e)
 	const struct {
 		const char *name;
 		int64_t value;
-	} sizes[] = { { "vocab", c->vocab_text }, { "dim", c->dim }, { "ffn", c->ffn }, { "layers", c->layers },
+	} sizes[] = { { "vocab", c->input_dim ? 1 : c->vocab_text }, { "dim", c->dim }, { "ffn", c->ffn }, { "layers", c->layers },
 		      { "heads", c->heads },      { "kv_heads", c->kv_heads } };
 
 	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
 		if (sizes[i].value < 1 || sizes[i].value > limit)
 			return lwm_fail(e, LWM_ECONFIG, "model: %s is %" PRId64 ", expected 1 to %" PRId64, sizes[i].name,
 					sizes[i].value, limit);
+	if (c->input_dim < 0 || c->input_dim > limit ||
+	    (c->input_dim && (c->vocab_text || c->vision_rows || c->tie_embeddings)))
+		return lwm_fail(e, LWM_ECONFIG, "model: a trunk over vectors of %" PRId64 " numbers (at most %" PRId64 ") has no "
+				"vocabulary and ties nothing", c->input_dim, limit);
 	if (c->dim % c->heads || c->dim / c->heads % 2)
 		return lwm_fail(e, LWM_ECONFIG, "model: dim %" PRId64 " does not divide into %" PRId64 " heads of even size",
 				c->dim, c->heads);
@@ -84,6 +88,8 @@ int lwm_llama_check_tp(const struct lwm_llama_cfg *c, int tp, struct lwm_err *e)
 	} cut[] = { { "heads", c->heads }, { "the MLP's width", c->ffn }, { "the text vocabulary", c->vocab_text },
 		    { "the vision table's rows", c->vision_rows } };
 
+	if (c->input_dim && tp > 1)
+		return lwm_fail(e, LWM_ECONFIG, "model: a trunk over vectors cannot be divided over %d tensor-parallel ranks", tp);
 	for (size_t i = 0; i < sizeof cut / sizeof cut[0]; i++)
 		if (cut[i].value % tp)
 			return lwm_fail(e, LWM_ECONFIG, "model: %s, %" PRId64 ", cannot be divided over %d tensor-parallel ranks",
@@ -160,12 +166,15 @@ int lwm_llama_tensors(struct lwm_tensors *p, const struct lwm_llama_cfg *c, stru
 	static const char *const embed[] = { "model.embed_tokens.weight", "model.vision_embed_tokens.weight" };
 	static const char *const head[] = { "lm_head.weight", "vision_head.weight" };
 	const int last = (int)c->layers + 1;
+	const struct lwm_tensor input = { .name = "model.input_proj.weight", .modality = LWM_MODALITIES, .split = LWM_SPLIT_NONE };
 	const struct lwm_tensor norm = { .name = "model.norm.weight", .modality = LWM_MODALITIES, .split = LWM_SPLIT_NONE,
 					 .group = last };
 	int rc = 0;
 
 	memset(p, 0, sizeof *p);
 	LWM_GO(lwm_llama_check(c, e));
+	if (c->input_dim)
+		LWM_GO(add_tensor(p, c, input, c->dim, c->input_dim, e));
 	LWM_GO(add_tables(p, c, embed, LWM_ROLE_EMBED, 0, e));
 	for (int64_t l = 0; l < c->layers; l++)
 		LWM_GO(add_layer(p, c, l, e));
@@ -189,7 +198,7 @@ int64_t lwm_llama_count(const struct lwm_llama_cfg *c)
 {
 	int64_t tables = (c->vocab_text + c->vision_rows) * c->dim * (c->tie_embeddings ? 1 : 2);
 
-	return tables + c->layers * (layer_matmul(c) + 2 * c->dim) + c->dim;
+	return tables + c->input_dim * c->dim + c->layers * (layer_matmul(c) + 2 * c->dim) + c->dim;
 }
 
 int64_t lwm_llama_matmul(const struct lwm_llama_cfg *c)

@@ -22,6 +22,9 @@ struct lwm_llama_cfg {
 	int64_t vision_rows;
 	int64_t vision_codes; /* image codes; end of frame = vision_codes, end of vision = vision_codes + 1 */
 	int64_t dim, ffn, layers, heads, kv_heads;
+	/* > 0: a trunk (trunk.h). Inputs are vectors of so many numbers instead of ids; it has no tables, vocab_text and
+	 * vision_rows are 0, and nothing is tied. */
+	int64_t input_dim;
 	int64_t max_seq;
 	double rope_theta, rms_eps, init_std;
 	bool tie_embeddings; /* lm_head is embed_tokens (and vision_head is the vision table) */
@@ -37,7 +40,8 @@ int lwm_llama_check(const struct lwm_llama_cfg *cfg, struct lwm_err *e); /* -LWM
  * padded (the published ones, 32000 and 8448 rows, divide by every power of two up to 256). So must key heads, or tp by them:
  * then tp / kv_heads neighbouring ranks hold the same key head. */
 int lwm_llama_check_tp(const struct lwm_llama_cfg *cfg, int tp, struct lwm_err *e);
-/* The table of the weights. Groups: 0 the embeddings, 1 + l layer l, 1 + layers the last norm and the heads. */
+/* The table of the weights. Groups: 0 the embeddings, or of a trunk model.input_proj.weight (dim, input_dim), 1 + l layer l,
+ * 1 + layers the last norm and the heads. */
 int lwm_llama_tensors(struct lwm_tensors *p, const struct lwm_llama_cfg *cfg, struct lwm_err *e);
 int64_t lwm_llama_count(const struct lwm_llama_cfg *cfg);   /* all weights */
 /* weights that a text token multiplies with (the head included) */

@@ -52,7 +52,7 @@ void lwm_fwd_rotate(struct lwm_llama *m, int64_t l, const struct lwm_llama_cut *
 	struct lk_view qk = lk_view3(lwm_buf(m, LWM_BUF_QKV, l), m->dtype, m->n, c->heads + c->kv_heads, c->head_dim);
 
 	qk.stride[0] = lwm_llama_cut_qkv(c);
-	LWM_K(m, lk_rope(m->dev, &qk, lwm_attn_positions(m->attention), m->cfg.rope_theta, 0));
+	LWM_K(m, lk_rope(m->dev, &qk, lwm_rotates_by(m), m->cfg.rope_theta, 0));
 }
 
 /* Leaves rotated q, k, v of layer l in LWM_BUF_QKV. */

@@ -7,6 +7,7 @@
 #include "common/model/attn_ring.h"
 #include "common/model/llama.h"
 #include "common/model/llama_pass.h"
+#include "common/model/trunk.h"
 
 /* ---- what a rank has of the model ---- */
 
@@ -37,7 +38,7 @@ struct lwm_layer {
 	struct lwm_matrix norm1, qkv, o, norm2, gate_up, down; /* qkv: rows q, k, v; gate_up: rows gate, up */
 };
 struct lwm_embed {
-	struct lwm_matrix table[LWM_MODALITIES];
+	struct lwm_matrix table[LWM_MODALITIES], input; /* input: of a trunk, which has no tables */
 };
 struct lwm_head {
 	struct lwm_matrix norm, table[LWM_MODALITIES];
@@ -63,7 +64,7 @@ struct lwm_layer_map {
 };
 struct lwm_llama_map {
 	struct lwm_group first, last; /* the embeddings; the norm and the heads */
-	struct lwm_weight_place embed[LWM_MODALITIES], norm, head[LWM_MODALITIES];
+	struct lwm_weight_place embed[LWM_MODALITIES], input, norm, head[LWM_MODALITIES];
 	bool tied;                    /* head lies in `first` */
 	struct lwm_layer_map *layer;
 };
@@ -98,7 +99,7 @@ enum lwm_buf_id {
 	LWM_BUF_DN,     /* (O,D), and (T,HE) gradient of the attention output */
 	LWM_BUF_DELTA,  /* (T,H) fp32 */
 	LWM_BUF_DQKV,   /* (T,Q) fp32 */
-	LWM_BUF_IDS,    /* (T) int32 */
+	LWM_BUF_IDS,    /* (T) int32; of a trunk the positions that rotate */
 	/* of lean runs alone (llama_lean.c), whose Q is that of a group of heads, and which have LSE and DELTA group by group */
 	LWM_BUF_KEPT_X, /* (T,D) input of a layer, in what is kept, per layer */
 	LWM_BUF_KEPT_O, /* (T,HE) attention output, likewise */
@@ -121,6 +122,12 @@ enum lwm_buf_id {
 	LWM_BUF_RN,     /* (R,D) normed */
 	LWM_BUF_RD,     /* (R,D) gradient; tensor parallelism: fp32 */
 	LWM_BUF_RRSTD,  /* (R); none with tensor parallelism */
+	/* of a trunk, instead of those from IDX on */
+	LWM_BUF_IN,     /* (T,input_dim) fp32: the vectors */
+	LWM_BUF_IN_CAST, /* the same in the device's dtype, where that is another one */
+	LWM_BUF_HIDDEN, /* (T,D) normed last stream */
+	LWM_BUF_HIDDEN_GRAD, /* (T,D) */
+	LWM_BUF_HIDDEN_RSTD, /* (T) fp32 */
 	LWM_BUFS
 };
 enum lwm_buf_group { LWM_GROUP_SAVED, LWM_GROUP_WORK, LWM_GROUP_LOSS };
@@ -167,7 +174,8 @@ struct lwm_llama {
 	int dtype;
 	/* of the step under way */
 	struct lwm_supply *w;
-	const struct lwm_llama_batch *batch; /* the caller's */
+	const struct lwm_llama_batch *batch; /* the caller's, as is the next one: of a trunk, which has no batch */
+	const struct lwm_trunk_batch *vectors;
 	int64_t n;                           /* its tokens */
 	int64_t counted[LWM_MODALITIES];
 	int32_t *host_i; /* scratch, 2 T each */
@@ -216,6 +224,11 @@ static inline struct lwm_attn_ring_shape lwm_ring_shape(const struct lwm_llama_c
 	int64_t n = lwm_head_groups(r);
 
 	return (struct lwm_attn_ring_shape){ r->tokens, c->heads / n, c->kv_heads / n, c->head_dim, r->train, !r->no_causal };
+}
+/* Positions (n) on the device that rotate queries and keys: of a trunk they need not be those that mask. */
+static inline const int32_t *lwm_rotates_by(const struct lwm_llama *m)
+{
+	return m->cfg.input_dim ? lwm_buf(m, LWM_BUF_IDS, 0) : lwm_attn_positions(m->attention);
 }
 /* q, k, v heads of a (n, Q) buffer. */
 struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cut *cut, void *data, int dtype, int64_t n);
@@ -275,6 +288,9 @@ void lwm_shared_end(struct lwm_llama *m, const struct lwm_norm_grads *g);
 void lwm_tp_loss(struct lwm_llama *m);
 void lwm_tp_logit_rows(struct lwm_llama *m, enum lwm_modality head, const int32_t *rows, int64_t nrows, float *host_out);
 
+/* llama_step.c: all layers, from the first stream to the last; and back, from the gradient of the last to that of the first. */
+void lwm_fwd_layers(struct lwm_llama *m);
+void lwm_bwd_layers(struct lwm_llama *m);
 /* llama_fwd.c, llama_bwd.c: the first stream; a layer; the gradient of the embeddings */
 void lwm_fwd_embed(struct lwm_llama *m);
 void lwm_fwd_layer(struct lwm_llama *m, int64_t l, const struct lwm_layer *w);

@@ -27,6 +27,18 @@ int lwm_llama_to_json(const struct lwm_llama_cfg *c, json_t **out, struct lwm_er
 	return lwm_fail(e, LWM_EMEMORY, "out of memory for a model configuration");
 }
 
+int lwm_trunk_to_json(const struct lwm_llama_cfg *c, json_t **out, struct lwm_err *e)
+{
+	LWM_TRY(lwm_llama_to_json(c, out, e));
+	if (!json_object_set_new(*out, "_class_name", json_string("LwmTrunk")) &&
+	    !json_object_set_new(*out, "architectures", json_pack("[s]", "LwmTrunk")) &&
+	    !json_object_set_new(*out, "input_dim", json_integer((json_int_t)c->input_dim)))
+		return 0;
+	json_decref(*out);
+	*out = NULL;
+	return lwm_fail(e, LWM_EMEMORY, "out of memory for a model configuration");
+}
+
 /* ---- reading ---- */
 
 static bool is_set(const json_t *o, const char *key)
@@ -149,6 +161,7 @@ int lwm_llama_from_json(struct lwm_llama_cfg *c, const json_t *o, const char *na
 	LWM_TRY(optional_double(o, "rms_norm_eps", &c->rms_eps, name, e));
 	LWM_TRY(optional_double(o, "initializer_range", &c->init_std, name, e));
 	c->tie_embeddings = json_is_true(json_object_get(o, "tie_word_embeddings"));
+	LWM_TRY(optional_int(o, "input_dim", &c->input_dim, name, e));
 	if (vision) {
 		LWM_TRY(lwm_json_int(vision, "vision_vocab", &c->vision_rows, name, e));
 		LWM_TRY(lwm_json_int(vision, "codes", &c->vision_codes, name, e));

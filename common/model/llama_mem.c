@@ -145,6 +145,29 @@ static void plan_loss(struct lwm_buf_plan *p, const struct step_size *s)
 	add_buf(p, LWM_BUF_RRSTD, g, rows * 4, !s->tp);
 }
 
+/* Of a trunk, what a model over ids has for its loss. */
+static void plan_vectors(struct lwm_buf_plan *p, const struct step_size *s)
+{
+	int64_t in = s->t * s->c->input_dim, stream = s->t * s->c->dim * s->a;
+	int g = LWM_GROUP_LOSS;
+
+	add_buf(p, LWM_BUF_IN, g, in * 4, !s->r->device_vectors);
+	add_buf(p, LWM_BUF_IN_CAST, g, in * s->a, s->a != 4 && !s->r->device_vectors);
+	add_buf(p, LWM_BUF_HIDDEN, g, stream, 1);
+	add_buf(p, LWM_BUF_HIDDEN_GRAD, g, stream, s->r->train);
+	add_buf(p, LWM_BUF_HIDDEN_RSTD, g, s->t * 4, 1);
+}
+
+/* Rows of logits at a time. */
+static int64_t count_loss_rows(const struct step_size *s)
+{
+	int64_t most = s->r->loss_bytes > 0 ? s->r->loss_bytes : (int64_t)128 << 20;
+	int64_t rows = s->c->input_dim ? 1 : most / (most_rows(s->cut) * s->a);
+
+	rows = rows < 1 ? 1 : rows > 2048 ? 2048 : rows;
+	return rows < s->r->tokens ? rows : s->r->tokens;
+}
+
 bool lwm_llama_is_lean(const struct lwm_llama_run *r, int dtype)
 {
 	return r->train && (r->head_groups > 1 || (r->keep_bf16 && dtype != LK_BF16));
@@ -155,14 +178,12 @@ void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const 
 {
 	int64_t n = cut->n, a = (int64_t)lk_dtype_size(dtype), own = (r->tokens + n - 1) / n;
 	struct step_size s = { c, cut, r, a, r->tokens, own, lwm_llama_cut_width(cut), lwm_llama_cut_qkv(cut), n > 1 };
-	int64_t rows = (r->loss_bytes > 0 ? r->loss_bytes : (int64_t)128 << 20) / (most_rows(cut) * a);
+	int64_t rows = count_loss_rows(&s);
 	int64_t chunk = r->mlp_chunk > 0 ? r->mlp_chunk : 4096;
 
 	memset(p, 0, sizeof *p);
 	chunk = chunk < r->tokens ? chunk : r->tokens;
 	p->mlp_chunk = (chunk + n - 1) / n * n;
-	rows = rows < 1 ? 1 : rows > 2048 ? 2048 : rows;
-	rows = rows < r->tokens ? rows : r->tokens;
 	p->loss_rows = s.tp && rows > p->mlp_chunk ? p->mlp_chunk : rows;
 	p->lean = lwm_llama_is_lean(r, dtype);
 	if (p->lean) {
@@ -172,7 +193,7 @@ void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const 
 		plan_work(p, &s);
 	}
 	plan_exchange(p, &s);
-	plan_loss(p, &s);
+	(c->input_dim ? plan_vectors : plan_loss)(p, &s);
 }
 
 struct lwm_llama_cut lwm_llama_cut_of(const struct lwm_llama_cfg *c, int rank, int n)
@@ -232,11 +253,13 @@ static int64_t most_of_products(struct lk_dev *dev, const struct lwm_llama_cfg *
 
 	lwm_plan_bufs(&p, c, cut, run, LK_F32);
 	int64_t whole = cut->n > 1 || p.lean ? p.mlp_chunk : run->tokens, d = c->dim;
+	int64_t head = c->input_dim ? d : most_rows(cut), width = c->input_dim ? c->input_dim : d;
 	struct lwm_llama_cut one = lwm_head_group(cut, run);
 	const struct {
 		int64_t out, in, tokens;
 	} x[] = { { lwm_llama_cut_qkv(cut), d, whole }, { d, lwm_llama_cut_width(cut), whole }, { 2 * cut->ffn, d, p.mlp_chunk },
-		  { d, cut->ffn, p.mlp_chunk }, { most_rows(cut), d, p.loss_rows }, { d, lwm_llama_cut_width(cut), run->tokens },
+		  { d, cut->ffn, p.mlp_chunk }, { head, width, c->input_dim ? run->tokens : p.loss_rows },
+		  { d, lwm_llama_cut_width(cut), run->tokens },
 		  { lwm_llama_cut_width(&one), d, p.mlp_chunk }, { one.kv_heads * one.head_dim, d, p.mlp_chunk } };
 	for (size_t i = 0; i < sizeof x / sizeof *x - (p.lean ? 0 : 3); i++) {
 		int64_t size[3][3] = { { x[i].tokens, x[i].out, x[i].in }, { x[i].tokens, x[i].in, x[i].out },

@@ -23,6 +23,7 @@ struct lwm_llama_run {
 	 * their number; each has a part of every layer and of the tables, and a part of the rows of the residual stream. */
 	struct lwm_devcomm *tp;
 	bool no_causal;     /* every token of a segment sees all of it */
+	bool device_vectors; /* of a trunk: its vectors are in device memory already (trunk.h) */
 	/* How tokens look at each other, for this rank's heads, borrowed; NULL = a ring over `ring`, made and freed here. */
 	struct lwm_attn *attention;
 };

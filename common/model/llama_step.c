@@ -107,9 +107,8 @@ int lwm_llama_begin(struct lwm_llama *m, const struct lwm_llama_batch *b, struct
 	return lwm_supply_agree(w, rc, e); /* those of a ring have agreed by now, those that exchange weights have not */
 }
 
-void lwm_llama_forward(struct lwm_llama *m)
+void lwm_fwd_layers(struct lwm_llama *m)
 {
-	lwm_fwd_embed(m);
 	for (int64_t l = 0; l < m->cfg.layers; l++) {
 		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS);
 
@@ -120,7 +119,13 @@ void lwm_llama_forward(struct lwm_llama *m)
 	}
 }
 
-void lwm_llama_backward(struct lwm_llama *m)
+void lwm_llama_forward(struct lwm_llama *m)
+{
+	lwm_fwd_embed(m);
+	lwm_fwd_layers(m);
+}
+
+void lwm_bwd_layers(struct lwm_llama *m)
 {
 	for (int64_t l = m->cfg.layers - 1; l >= 0; l--) {
 		struct lwm_layer y = lwm_layer_acquire(m, l, LWM_WEIGHTS | LWM_GRADS);
@@ -130,6 +135,11 @@ void lwm_llama_backward(struct lwm_llama *m)
 		lwm_layer_release(m, l, true);
 		lwm_offload_bwd_end(m, l);
 	}
+}
+
+void lwm_llama_backward(struct lwm_llama *m)
+{
+	lwm_bwd_layers(m);
 	lwm_bwd_embed(m);
 }
 

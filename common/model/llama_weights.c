@@ -53,6 +53,8 @@ static void find_tables(struct lwm_llama_map *m, const struct lwm_llama_cfg *c, 
 	m->first = lwm_tensors_group(t, 0);
 	m->last = lwm_tensors_group(t, c->layers + 1);
 	m->norm = place_of(t, &m->last, "model.norm.weight", 1);
+	if (c->input_dim)
+		m->input = place_of(t, &m->first, "model.input_proj.weight", 1);
 	for (int i = 0; i < LWM_MODALITIES && rows[i]; i++) {
 		m->embed[i] = place_of(t, &m->first, embed[i], 1);
 		m->head[i] = m->tied ? m->embed[i] : place_of(t, &m->last, head[i], 1);
@@ -140,6 +142,7 @@ struct lwm_embed lwm_embed_acquire(struct lwm_llama *m, unsigned what)
 
 	for (int i = 0; i < LWM_MODALITIES; i++)
 		y.table[i] = matrix_at(m, &at, &m->map.embed[i]);
+	y.input = matrix_at(m, &at, &m->map.input);
 	return y;
 }
 
