@@ -1,4 +1,4 @@
-/* lwm-train-stage - trains one stage: a language model on packed rows, or the VQGAN on frames. */
+/* lwm-train-stage - trains one stage: a language model on packed rows, its layers on clips of patches, or the VQGAN on frames. */
 #include <stdio.h>
 
 #include "common/base/log.h"
@@ -16,7 +16,7 @@ static int check(const struct lwm_args *a, struct lwm_err *e)
 
 static const struct lwm_tool tool = {
 	.name = "lwm-train-stage",
-	.summary = "Trains one stage of a language model, or the VQGAN; resumes where it was stopped.",
+	.summary = "Trains one stage of a language model, of its layers on clips, or of the VQGAN; resumes where it was stopped.",
 	.operands = "",
 	.opts = opts,
 	.ranks = true,

@@ -21,10 +21,11 @@ enum lwm_purpose {
 	LWM_RNG_NEEDLE = 5,    /* cities, numbers, haystack */
 	LWM_RNG_SAMPLE = 6,    /* token draws */
 	LWM_RNG_SYNTH = 7,     /* synthetic datasets */
-	LWM_RNG_AUGMENT = 8,   /* kept for crops and frame choices: nothing draws from it */
+	LWM_RNG_AUGMENT = 8,   /* views of a clip */
 	LWM_RNG_TEST = 9,
 	LWM_RNG_QA = 10,       /* kept for question and answer pairs: nothing draws from it */
-	LWM_RNG_CODEBOOK = 11  /* revival of unused codes */
+	LWM_RNG_CODEBOOK = 11, /* revival of unused codes */
+	LWM_RNG_MASK = 12      /* which places of a clip are seen */
 };
 
 /* A generator is only a counter; copy it freely. */

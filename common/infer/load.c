@@ -57,6 +57,9 @@ static int open_source(struct lwm_lm *m, struct lwm_source *s, const json_t **co
 {
 	LWM_TRY(lwm_source_open_folder(s, dir, older_ok, how, config, e));
 	LWM_TRY(lwm_llama_from_json(&m->cfg, *config, dir, e));
+	if (m->cfg.input_dim)
+		return lwm_fail(e, LWM_ECONFIG, "%s: holds layers that were trained on clips, no language model: one can start from them "
+				"(--start-from trunk-model:DIR)", dir);
 	return take_records(m, s, dir, e);
 }
 

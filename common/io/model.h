@@ -19,7 +19,8 @@
  *
  * Language model ("lwm"): Hugging Face LLaMA names, vision tensors `model.vision_embed_tokens.weight` (vte) and
  * `vision_head.weight`, an "lwm" object in config.json (vision_vocab, codes, eof, eov, vqgan). Tokenizer model
- * ("vqgan"): diffusers VQModel names, `_class_name` "VQModel".
+ * ("vqgan"): diffusers VQModel names, `_class_name` "VQModel". Layers trained on clips ("trunk"): the names of a language model's layers,
+ * beside them those of the objective; `_class_name` "LwmTrunk", `input_dim`, and an "lwm_clips" object that says what a patch is.
  *
  * manifest.json names every file of the folder: safetensors by identity (safetensors.h), the others by XXH3-128 of their
  * bytes, and under "tokenizer" the hash of the model's tokenizer. In a folder that has one, opening checks what is opened: a file

@@ -8,6 +8,7 @@
 static const struct lwm_model_kind kinds[] = {
 	{ .name = "lwm", .stem = "model", .dtype = LWM_ST_BF16, .reads_text = true, .rotary_rows = true },
 	{ .name = "vqgan", .stem = "diffusion_pytorch_model", .class_name = "VQModel", .dtype = LWM_ST_F32, .convolutions = true },
+	{ .name = "trunk", .stem = "model", .class_name = "LwmTrunk", .dtype = LWM_ST_BF16, .rotary_rows = true },
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 

@@ -47,7 +47,8 @@ int lwm_source_parse(const char *text, enum lwm_source_kind *kind, const char **
 		*path = text + n;
 		return 0;
 	}
-	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR, ema:DIR, or text-checkpoint:DIR and so on", text);
+	return lwm_fail(e, LWM_EUSAGE, "'%s': expected random, checkpoint:DIR, model:DIR or ema:DIR, each of these also after text- or trunk-",
+			text);
 }
 
 int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)

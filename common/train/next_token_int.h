@@ -59,6 +59,10 @@ static inline struct lwm_llama_run lwm_nt_run(const struct lwm_nt *t)
 
 /* The model as far as the settings say it: without the vocabulary, which the rows may say. */
 int lwm_nt_shape(struct lwm_llama_cfg *c, const struct lwm_stage *s, const struct lwm_next_token *set, struct lwm_err *e);
+/* The sizes of `c` are those of the model that o's stage starts from, whose norms' epsilon is taken over where `set` says
+ * none; of objectives over continuous inputs too. -LWM_ECONFIG. */
+int lwm_nt_match_source(const struct lwm_objective *o, const struct lwm_next_token *set, struct lwm_llama_cfg *c,
+			struct lwm_err *e);
 /* Fills cfg, and of base the configuration and the table of weights; info is known. */
 int lwm_nt_configure(struct lwm_nt *t, struct lwm_err *e);
 /* What activations take, and whether they go to the host; while planning what else a rank takes. */

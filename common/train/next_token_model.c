@@ -52,9 +52,9 @@ static int read_config(struct lwm_llama_cfg *c, const char *source, bool older_o
 
 /* The model that training starts from has this one's sizes, or another model would be trained than that; its norms' epsilon is
  * taken over. One that does not exist or is damaged is reported when its weights are wanted; a resumed run wants none. */
-static int match_source(const struct lwm_nt *t, struct lwm_llama_cfg *c, struct lwm_err *e)
+int lwm_nt_match_source(const struct lwm_objective *o, const struct lwm_next_token *set, struct lwm_llama_cfg *c, struct lwm_err *e)
 {
-	const struct lwm_stage *s = t->base.stage;
+	const struct lwm_stage *s = o->stage;
 	struct lwm_start from;
 	struct lwm_llama_cfg have;
 	struct lwm_err why = { 0 };
@@ -68,19 +68,22 @@ static int match_source(const struct lwm_nt *t, struct lwm_llama_cfg *c, struct 
 		*e = why;
 		return rc;
 	}
+	if (!from.trunk && (have.input_dim > 0) != (c->input_dim > 0))
+		return lwm_fail(e, LWM_ECONFIG, "--start-from %s: takes %s, this stage %s: only their layers are the same (trunk-%s)",
+				s->start_from, have.input_dim ? "vectors" : "tokens", c->input_dim ? "vectors" : "tokens", from.source);
 	const struct {
 		const char *name;
 		int64_t theirs, ours;
 	} size[] = { { "dim", have.dim, c->dim }, { "ffn", have.ffn, c->ffn }, { "layers", have.layers, c->layers },
 		     { "heads", have.heads, c->heads }, { "kv-heads", have.kv_heads, c->kv_heads },
-		     { "tie", have.tie_embeddings, c->tie_embeddings } };
+		     { "tie", from.trunk ? c->tie_embeddings : have.tie_embeddings, c->tie_embeddings } };
 	for (size_t i = 0; i < sizeof size / sizeof *size; i++)
 		if (size[i].theirs != size[i].ours)
 			return lwm_fail(e, LWM_ECONFIG, "--start-from %s: has --%s %" PRId64 ", this stage %" PRId64, s->start_from,
 					size[i].name, size[i].theirs, size[i].ours);
-	if (!(t->set->norm_eps > 0))
+	if (!(set->norm_eps > 0))
 		c->rms_eps = have.rms_eps;
-	if (c->max_seq > have.max_seq && c->rope_theta == have.rope_theta && lwm_comm_rank(t->base.mesh->world) == 0)
+	if (!from.trunk && c->max_seq > have.max_seq && c->rope_theta == have.rope_theta && lwm_comm_rank(o->mesh->world) == 0)
 		lwm_log(LWM_WARN, "--seq-length %" PRId64 ": --start-from %s was made for %" PRId64 " tokens with the same --theta %g: longer "
 			"contexts are learnt faster with a larger one", c->max_seq, s->start_from, have.max_seq, c->rope_theta);
 	return 0;
@@ -104,7 +107,7 @@ int lwm_nt_configure(struct lwm_nt *t, struct lwm_err *e)
 	if (t->info.vocab > lwm_llama_ids(c))
 		return lwm_fail(e, LWM_ECONFIG, "the rows hold ids up to %" PRId64 ", the model has room for %" PRId64,
 				t->info.vocab - 1, lwm_llama_ids(c));
-	LWM_TRY(match_source(t, c, e));
+	LWM_TRY(lwm_nt_match_source(&t->base, set, c, e));
 	LWM_TRY(lwm_llama_check(c, e));
 	LWM_TRY(lwm_llama_check_tp(c, t->base.mesh->dim[LWM_TP], e));
 	LWM_TRY(lwm_llama_tensors(&t->base.tensors, c, e));

@@ -37,7 +37,7 @@ struct lwm_step_work {
 };
 /* What an objective is, one constant for each: its line in objectives.c names it. */
 struct lwm_objective_type {
-	const char *kind; /* of its checkpoints: "lwm", "vqgan" */
+	const char *kind; /* of its checkpoints: "lwm", "vqgan", "trunk" */
 	const char *unit; /* of what it trains on: "tok", "frame" */
 	/* Holds out some of --data itself: it evaluates without --eval-data too. */
 	bool holds_out;

@@ -4,7 +4,10 @@
 /* X(name of the option's value, constant that its own file defines) */
 #define OBJECTIVES(X) \
 	X("next-token", lwm_objective_next_token) \
-	X("reconstruction", lwm_objective_reconstruction)
+	X("reconstruction", lwm_objective_reconstruction) \
+	X("contrastive", lwm_objective_contrastive) \
+	X("masked", lwm_objective_masked) \
+	X("next-frame", lwm_objective_next_frame)
 
 #define DECLARE(name, type) extern const struct lwm_objective_type type;
 #define NAME(name, type) name,

@@ -55,6 +55,10 @@ struct lwm_stage_frames {
 	double fps;                    /* frames a second that are taken; 0: all */
 	int64_t holdout;               /* without eval_data every holdout-th medium is held out; 0: none */
 	int64_t cache_mib, max_pixels; /* MiB of decoded frames; pixels of a frame that is read */
+	/* of clips of patches: contrastive */
+	int64_t size, clip;            /* frames of size x size pixels; frames of a clip */
+	int64_t patch, patch_frames;   /* a patch: so many frames of patch x patch pixels */
+	int64_t batch, at_once;        /* clips in a step, all ranks together; through the trunk at once on a rank, 0: all */
 };
 
 struct lwm_stage {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/log.h"
 #include "common/io/source.h"
 #include "common/train/share.h"
 
@@ -15,7 +16,8 @@ int lwm_start_parse(struct lwm_start *out, const char *text, struct lwm_err *e)
 	if (!strcmp(text, "random"))
 		return 0;
 	out->may_lack_vision = !strncmp(text, "text-", 5);
-	out->source = text + (out->may_lack_vision ? 5 : 0);
+	out->trunk = !strncmp(text, "trunk-", 6);
+	out->source = text + (out->may_lack_vision ? 5 : out->trunk ? 6 : 0);
 	return lwm_source_parse(out->source, &kind, &path, e);
 }
 
@@ -43,9 +45,33 @@ static int same_tokenizer(const struct lwm_source *s, const char *want, struct l
 			have, want);
 }
 
-/* Does what was opened belong to the data and to this model? */
-static int belongs(const struct lwm_source *s, const char *tokenizer, const struct lwm_tensors *t, struct lwm_err *e)
+static const char input_name[] = "model.input_proj.weight";
+
+bool lwm_start_in_trunk(const char *name)
 {
+	return !strncmp(name, "model.layers.", 13) || !strcmp(name, "model.norm.weight") || !strcmp(name, input_name);
+}
+
+/* Of what the source has of a trunk nothing would be left out but an input that this model has not. */
+static int trunk_placed(const struct lwm_source *s, const struct lwm_tensors *t, struct lwm_err *e)
+{
+	int64_t count = s->model ? lwm_model_count(s->model) : lwm_ckpt_count(s->ckpt);
+
+	for (int64_t k = 0; k < count; k++) {
+		const char *name = (s->model ? lwm_model_tensor(s->model, k) : lwm_ckpt_tensor(s->ckpt, k))->name;
+
+		if (lwm_start_in_trunk(name) && strcmp(name, input_name) && !lwm_tensors_find(t, name))
+			return lwm_fail(e, LWM_ECONFIG, "%s: has a tensor '%s' that this model has no place for", s->dir, name);
+	}
+	return 0;
+}
+
+/* Does what was opened belong to the data and to this model? */
+static int belongs(const struct lwm_source *s, const struct lwm_start *from, const char *tokenizer, const struct lwm_tensors *t,
+		   struct lwm_err *e)
+{
+	if (from->trunk)
+		return trunk_placed(s, t, e);
 	LWM_TRY(same_tokenizer(s, tokenizer, e));
 	return lwm_source_all_placed(s, t, e);
 }
@@ -56,9 +82,22 @@ int lwm_start_look(const struct lwm_start *from, bool older_ok, const char *toke
 	struct lwm_source s;
 	int rc = lwm_source_open(&s, from->source, older_ok, LWM_CKPT_QUICK, e);
 	if (rc == 0)
-		rc = belongs(&s, tokenizer, t, e);
+		rc = belongs(&s, from, tokenizer, t, e);
 	lwm_source_close(&s);
 	return rc;
+}
+
+/* Is there something of the source for tensor t? */
+static bool is_wanted(const struct lwm_source *s, const struct lwm_start *from, const struct lwm_tensor *t)
+{
+	int64_t i;
+
+	if (!from->trunk || !lwm_start_in_trunk(t->name))
+		return !from->trunk;
+	if (strcmp(t->name, input_name))
+		return true;
+	i = s->model ? lwm_model_find(s->model, t->name) : lwm_ckpt_find(s->ckpt, t->name);
+	return i >= 0 && lwm_tensor_same_shape(s->model ? lwm_model_tensor(s->model, i) : lwm_ckpt_tensor(s->ckpt, i), t);
 }
 
 /* A tensor of the source. */
@@ -83,10 +122,15 @@ int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool old
 	int64_t at = 0;
 	int rc = open_shared(&s, comm, from->source, older_ok, e);
 	if (rc == 0)
-		rc = belongs(&s, tokenizer, t, e);
+		rc = belongs(&s, from, tokenizer, t, e);
 	for (int64_t i = 0; rc == 0 && i < t->n; i++) {
 		struct sought q = { &s, &t->list[i], from->may_lack_vision && t->list[i].modality == LWM_VISION };
 		int runs = lwm_own_runs(own, i, run, &at);
+		if (!is_wanted(&s, from, &t->list[i])) {
+			if (lwm_start_in_trunk(t->list[i].name) && lwm_comm_rank(comm) == 0)
+				lwm_log(LWM_INFO, "%s has no %s of this shape: it is drawn", s.dir, t->list[i].name);
+			continue;
+		}
 		rc = lwm_own_read(run, runs, read_sought, &q, host_out + at, e);
 	}
 	lwm_source_close(&s);

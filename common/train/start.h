@@ -13,9 +13,15 @@
 struct lwm_start {
 	const char *source;   /* as lwm_source_open takes it; NULL: random weights */
 	bool may_lack_vision; /* "text-" stood before it: vision tensors that the source lacks stay as they were drawn */
+	/* "trunk-" stood before it: only what lwm_start_in_trunk says is taken, everything else stays as it was drawn. So objectives with
+	 * different inputs and heads start from each other. */
+	bool trunk;
 };
 /* Looks at no file. The text is borrowed. -LWM_EUSAGE. */
 int lwm_start_parse(struct lwm_start *out, const char *text, struct lwm_err *e);
+
+/* Layers and the last norm; and how vectors enter the layers, where the source has that in the same shape. Pure. */
+bool lwm_start_in_trunk(const char *tensor);
 
 /* from->source is not NULL. Values that this rank owns go to host_out, host memory of own->cut.count floats. older_ok: as in
  * lwm_ckpt_latest. tokenizer: hash of the one the data were made with, NULL or "": none; a source that records another one is

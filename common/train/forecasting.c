@@ -1,0 +1,315 @@
+/* The objective next-frame: every frame of a clip predicted from all before it (common/model/forecast.h: the model and the loss).
+ * Held-out clips are judged frame by frame, and by what comes when predictions are given back as the past: a few frames are
+ * known, the others are rolled forward from them. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/model/forecast.h"
+#include "common/model/vqgan.h"
+#include "common/train/clips.h"
+#include "common/train/next_token_int.h"
+
+/* Places in the sums; of times that were rolled forward the mean squared error and the similarity, one each. */
+enum { HORIZON = 5 };
+enum { S_PATCHES, S_LOSS, S_STILL, S_CLIPS, S_ERROR, S_SSIM = S_ERROR + HORIZON, S_END = S_SSIM + HORIZON };
+_Static_assert((int)S_END <= (int)LWM_SUMS, "sums of next-frame");
+
+struct forecasting { /* settings */
+	int64_t known; /* frames that an evaluation begins with; 0: half of a clip */
+};
+
+#define SET(field, rule, preset, ...) LWM_SETTING(struct forecasting, field, rule, preset, __VA_ARGS__)
+
+static const struct lwm_setting settings[] = {
+	LWM_SECTION("Next frame"),
+	SET(known, LWM_FREE, 0,
+	    LWM_OPT_INT(0, "known-frames", NULL, 0, 1 << 16, "N", "of a held-out clip, from which the others are rolled forward; 0: half", 0)),
+	LWM_SETTINGS_END
+};
+
+struct forecaster {
+	struct lwm_objective base;
+	const struct forecasting *set;
+	struct lwm_clips clips;
+	struct lwm_forecast_cfg cfg;
+	struct lwm_forecast *net;
+	float *patches, *predicted; /* of a pass: (clips, times, places, numbers); (clips, times - 1, places, numbers) */
+	uint8_t *frames;            /* of a clip */
+};
+
+static struct forecaster *self(struct lwm_objective *o)
+{
+	return (struct forecaster *)o;
+}
+
+static int64_t known_times(const struct lwm_stage *s, const struct lwm_forecast_cfg *c)
+{
+	const struct forecasting *set = lwm_settings_of(s, settings);
+	int64_t known = set->known / s->frames.patch_frames;
+
+	return known ? known : c->times / 2;
+}
+
+static int shape_of(struct lwm_forecast_cfg *c, const struct lwm_stage *s, struct lwm_err *e)
+{
+	const struct forecasting *set = lwm_settings_of(s, settings);
+	const struct lwm_stage_frames *f = &s->frames;
+
+	LWM_TRY(lwm_clips_trunk(&c->trunk, s, e));
+	c->times = f->clip / f->patch_frames;
+	c->places = (f->size / f->patch) * (f->size / f->patch);
+	if (c->times < 2)
+		return lwm_fail(e, LWM_ECONFIG, "--clip-frames %" PRId64 " of --patch-frames %" PRId64 ": two times are needed, one to see and "
+				"one to predict", f->clip, f->patch_frames);
+	if (set->known % f->patch_frames || set->known >= f->clip)
+		return lwm_fail(e, LWM_ECONFIG, "--known-frames %" PRId64 " is not a multiple of --patch-frames %" PRId64 " below "
+				"--clip-frames %" PRId64, set->known, f->patch_frames, f->clip);
+	return lwm_forecast_check(c, e);
+}
+
+static struct lwm_forecast_run run_of(const struct lwm_objective *o)
+{
+	int64_t share = lwm_clips_share(o), at_once = o->stage->frames.at_once;
+
+	return (struct lwm_forecast_run){ .how = lwm_clips_run(o->stage),
+					  .clips = at_once > 0 && at_once < share ? at_once : share };
+}
+
+static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	struct lwm_llama_run how = lwm_clips_run(s);
+	struct lwm_forecast_cfg c;
+
+	LWM_TRY(lwm_clips_check(s, m, e));
+	LWM_TRY(shape_of(&c, s, e));
+	how.tokens = c.places;
+	return lwm_llama_check_run(&c.trunk, &how, 1, e);
+}
+
+static double flops_of(const struct lwm_objective *o, const double sums[LWM_SUMS])
+{
+	return lwm_forecast_flops(&((const struct forecaster *)o)->cfg, sums[S_CLIPS]);
+}
+
+/* Numbers of a time of a clip. */
+static int64_t time_floats(const struct forecaster *p)
+{
+	return p->cfg.places * p->cfg.trunk.input_dim;
+}
+
+static int size_plan(struct forecaster *p, const struct lwm_forecast_run *r, struct lwm_err *e)
+{
+	int64_t cache, side = p->clips.grid.side;
+
+	LWM_TRY(lwm_clips_bytes(&p->clips, &p->base, &cache, e));
+	p->base.own_bytes = lwm_forecast_own(p->base.dev, &p->cfg, r);
+	p->base.array_bytes = cache + lwm_forecast_arrays(&p->cfg, r) + r->clips * (2 * p->cfg.times - 1) * time_floats(p) * 4 +
+			      p->clips.grid.frames * side * side * 3;
+	return 0;
+}
+
+static int open_objective(struct lwm_objective *o, struct lwm_err *e)
+{
+	struct forecaster *p = self(o);
+	const struct lwm_stage *s = o->stage;
+	struct lwm_forecast_run run = run_of(o);
+
+	p->set = lwm_settings_of(s, settings);
+	o->dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(o->dev);
+	LWM_TRY(lwm_clips_find(&p->clips, o, e));
+	LWM_TRY(shape_of(&p->cfg, s, e));
+	LWM_TRY(lwm_nt_match_source(o, lwm_next_token_of(s), &p->cfg.trunk, e));
+	LWM_TRY(lwm_forecast_tensors(&o->tensors, &p->cfg, e));
+	LWM_TRY(lwm_clips_config(&o->config, "next-frame", &p->cfg.trunk, s, e));
+	o->tokenizer_hash = "";
+	o->units_per_step = s->frames.batch;
+	o->passes = (lwm_clips_share(o) + run.clips - 1) / run.clips;
+	o->memory_bytes = lwm_forecast_memory(&p->cfg, &run, o->dtype);
+	o->host_bytes = lwm_forecast_host(&p->cfg, &run, o->dtype);
+	o->most_flops = lwm_forecast_flops(&p->cfg, (double)s->frames.batch);
+	return s->planning ? size_plan(p, &run, e) : 0;
+}
+
+static int attach_weights(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e)
+{
+	struct forecaster *p = self(o);
+	struct lwm_forecast_run run = run_of(o);
+	size_t time = (size_t)(run.clips * time_floats(p)) * sizeof(float), times = (size_t)p->cfg.times;
+
+	(void)w; /* each step is given them */
+	LWM_TRY(lwm_clips_load(&p->clips, o, e));
+	p->patches = malloc(times * time);
+	p->predicted = malloc((times - 1) * time);
+	p->frames = malloc((size_t)(p->clips.grid.frames * p->clips.cache.one));
+	if (!p->patches || !p->predicted || !p->frames)
+		return lwm_fail_memory(e, "the patches of a pass");
+	return lwm_forecast_new(&p->net, o->dev, &p->cfg, &run, e);
+}
+
+/* ---- steps ---- */
+
+static int run_pass(struct forecaster *p, struct lwm_supply *w, int64_t clips, bool look, struct lwm_forecast_stats *st,
+		    struct lwm_err *e)
+{
+	struct lwm_forecast_batch b = { .clips = clips, .patches = p->patches, .predicted = look ? p->predicted : NULL };
+
+	return lwm_forecast_step(p->net, &b, w, st, e);
+}
+
+static void add_stats(double *sums, const struct lwm_forecast_stats *st, int64_t clips)
+{
+	sums[S_PATCHES] += st->patches;
+	sums[S_LOSS] += st->loss;
+	sums[S_STILL] += st->still;
+	sums[S_CLIPS] += (double)clips;
+}
+
+static int step_objective(struct lwm_objective *o, int64_t step, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	struct forecaster *p = self(o);
+	int64_t n = lwm_clips_share(o), first = lwm_mesh_rank(o->mesh, LWM_DATA) * n, most = run_of(o).clips;
+	int64_t floats = p->cfg.times * time_floats(p);
+
+	for (int64_t at = 0; at < n; at += most) {
+		int64_t clips = n - at < most ? n - at : most;
+		struct lwm_forecast_stats st = { 0 };
+
+		for (int64_t i = 0; i < clips; i++)
+			lwm_patches(&p->clips.grid, lwm_clips_at(&p->clips, o->stage, step, first + at + i),
+				    p->patches + i * floats);
+		w->more = at + clips < n;
+		LWM_TRY(run_pass(p, w, clips, false, &st, e));
+		add_stats(sums, &st, clips);
+	}
+	return 0;
+}
+
+/* What was rolled forward of clip i of the pass, held-out clip `clip`, against what came. */
+static void judge_clip(struct forecaster *p, int64_t i, int64_t clip, double *sums)
+{
+	const struct lwm_patch_grid *g = &p->clips.grid;
+	const uint8_t *truth = lwm_clips_held(&p->clips, clip);
+	int64_t one = p->clips.cache.one, first = known_times(p->base.stage, &p->cfg) * g->patch_frames;
+
+	lwm_patches_join(g, p->patches + i * p->cfg.times * time_floats(p), p->frames);
+	for (int64_t f = first; f < g->frames && (f - first) / g->patch_frames < HORIZON; f++) {
+		const uint8_t *a = p->frames + f * one, *b = truth + f * one;
+		int64_t ahead = (f - first) / g->patch_frames;
+		double square = 0;
+
+		for (int64_t k = 0; k < one; k++)
+			square += ((double)a[k] - b[k]) * ((double)a[k] - b[k]);
+		sums[S_ERROR + ahead] += square / (double)one / (double)g->patch_frames / (127.5 * 127.5);
+		sums[S_SSIM + ahead] += lwm_ssim(a, b, g->side, g->side) / (double)g->patch_frames;
+	}
+}
+
+/* One time after the other takes the place of what came. Later times are not seen by those before. */
+static int roll_forward(struct forecaster *p, struct lwm_supply *w, int64_t clips, struct lwm_err *e)
+{
+	int64_t time = time_floats(p), times = p->cfg.times;
+
+	for (int64_t t = known_times(p->base.stage, &p->cfg); t < times; t++) {
+		struct lwm_forecast_stats st = { 0 };
+
+		LWM_TRY(run_pass(p, w, clips, true, &st, e));
+		for (int64_t i = 0; i < clips; i++)
+			memcpy(p->patches + (i * times + t) * time, p->predicted + (i * (times - 1) + t - 1) * time,
+			       (size_t)time * sizeof(float));
+	}
+	return 0;
+}
+
+/* --eval-rows clips, or as many as there are, dealt out in stretches. */
+static int eval_objective(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	struct forecaster *p = self(o);
+	int64_t have = lwm_clips_to_judge(&p->clips), want = o->stage->eval_rows < have ? o->stage->eval_rows : have;
+	int64_t ranks = lwm_mesh_ranks(o->mesh, LWM_DATA), r = lwm_mesh_rank(o->mesh, LWM_DATA), most = run_of(o).clips;
+	int64_t first = want * r / ranks, end = want * (r + 1) / ranks, floats = p->cfg.times * time_floats(p);
+
+	for (int64_t at = first; at < end; at += most) {
+		int64_t clips = end - at < most ? end - at : most;
+		struct lwm_forecast_stats st = { 0 };
+
+		for (int64_t i = 0; i < clips; i++)
+			lwm_patches(&p->clips.grid, lwm_clips_held(&p->clips, at + i), p->patches + i * floats);
+		LWM_TRY(run_pass(p, w, clips, false, &st, e));
+		add_stats(sums, &st, clips);
+		LWM_TRY(roll_forward(p, w, clips, e));
+		for (int64_t i = 0; i < clips; i++)
+			judge_clip(p, i, at + i, sums);
+	}
+	return 0;
+}
+
+static double norm_of(const double sums[LWM_SUMS])
+{
+	return sums[S_PATCHES];
+}
+
+static void put(struct lwm_str *json, const char *key, double v)
+{
+	lwm_str_printf(json, ",\"%s\":", key);
+	lwm_str_number(json, v, 6);
+}
+
+/* Of rolling forward: one value for each time ahead. */
+static void render_rolled(const struct forecaster *p, const double sums[LWM_SUMS], struct lwm_str *json)
+{
+	int64_t ahead = p->cfg.times - known_times(p->base.stage, &p->cfg);
+	double n = sums[S_CLIPS] > 0 ? sums[S_CLIPS] : 1;
+	char key[32];
+
+	for (int64_t k = 0; k < ahead && k < HORIZON; k++) {
+		snprintf(key, sizeof key, "psnr_%d", (int)k + 1);
+		put(json, key, lwm_psnr(sums[S_ERROR + k] / n));
+		snprintf(key, sizeof key, "ssim_%d", (int)k + 1);
+		put(json, key, sums[S_SSIM + k] / n);
+	}
+}
+
+static double render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json)
+{
+	double n = sums[S_PATCHES] > 0 ? sums[S_PATCHES] : 1;
+
+	lwm_str_printf(json, ",\"clips\":%.0f,\"predicted\":%.0f", sums[S_CLIPS], sums[S_PATCHES]);
+	put(json, "psnr", lwm_psnr(sums[S_LOSS] / n));
+	put(json, "psnr_still", lwm_psnr(sums[S_STILL] / n));
+	if (eval) {
+		render_rolled(self(o), sums, json);
+		lwm_str_printf(json, ",\"held_out\":%s", self(o)->clips.held ? "true" : "false");
+	}
+	return sums[S_LOSS] / n;
+}
+
+static void close_objective(struct lwm_objective *o)
+{
+	struct forecaster *p = self(o);
+
+	lwm_forecast_free(p->net);
+	lwm_clips_release(&p->clips);
+	free(p->patches);
+	free(p->predicted);
+	free(p->frames);
+}
+
+const struct lwm_objective_type lwm_objective_next_frame = {
+	.kind = "trunk",
+	.unit = "clip",
+	.holds_out = true,
+	.settings = settings,
+	.settings_size = sizeof(struct forecasting),
+	.size = sizeof(struct forecaster),
+	.check = check_settings,
+	.open = open_objective,
+	.attach = attach_weights,
+	.step = step_objective,
+	.eval = eval_objective,
+	.norm = norm_of,
+	.render = render,
+	.flops = flops_of,
+	.close = close_objective,
+};

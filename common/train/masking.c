@@ -1,0 +1,281 @@
+/* The objective masked: most patches of a clip are hidden, and predicted from those that are seen (common/model/masked.h says the
+ * model and the loss, media/augment.h the mask and the targets). Every rank takes its share of a step's clips. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/model/masked.h"
+#include "common/model/vqgan.h"
+#include "common/train/clips.h"
+#include "common/train/next_token_int.h"
+
+/* Places in the sums. */
+enum { S_PATCHES, S_LOSS, S_CLIPS };
+
+/* What is predicted. */
+enum targets { NORMALISED, PLAIN };
+static const char *const target_names[] = { "normalised", "plain", NULL };
+
+struct masking { /* settings */
+	double ratio;                        /* of the places of a frame that are hidden */
+	/* of the decoder; dim 0: half of the trunk's; ffn 0: in the trunk's proportion; heads 0: of the trunk's size */
+	int64_t layers, dim, ffn, heads;
+	int targets;
+};
+
+#define SET(field, rule, preset, ...) LWM_SETTING(struct masking, field, rule, preset, __VA_ARGS__)
+
+static const struct lwm_setting settings[] = {
+	LWM_SECTION("Masked"),
+	SET(ratio, LWM_FIXED, 0.75, LWM_OPT_DOUBLE(0, "mask-ratio", NULL, 0.01, 0.99, "X", "of the places that are hidden", 0)),
+	SET(targets, LWM_FIXED, NORMALISED,
+	    LWM_OPT_CHOICE(0, "mask-targets", NULL, target_names, "pixels of a patch with mean 0 and deviation 1, or as they are", 0)),
+	SET(layers, LWM_MODEL, 2, LWM_OPT_INT(0, "decoder-layers", NULL, 1, 1024, "N", "of the decoder", 0)),
+	SET(dim, LWM_MODEL, 0, LWM_OPT_INT(0, "decoder-dim", NULL, 0, 1 << 20, "N", "its width; 0: half of the model's", 0)),
+	SET(ffn, LWM_MODEL, 0, LWM_OPT_INT(0, "decoder-ffn", NULL, 0, 1 << 22, "N", "its MLP width; 0: in the model's proportion", 0)),
+	SET(heads, LWM_MODEL, 0, LWM_OPT_INT(0, "decoder-heads", NULL, 0, 1024, "N", "its heads; 0: as many as of the model's size fit", 0)),
+	LWM_SETTINGS_END
+};
+
+/* Evaluations hide the same places every time: those of a step that never comes. */
+enum { EVAL_STEP = INT32_MAX };
+
+struct hiding {
+	struct lwm_objective base;
+	const struct masking *set;
+	struct lwm_clips clips;
+	struct lwm_masked_cfg cfg;
+	struct lwm_masked *net;
+	int64_t kept;               /* places of a frame that are seen */
+	float *patches, *targets;   /* of a pass */
+	int32_t *visible;
+};
+
+static struct hiding *self(struct lwm_objective *o)
+{
+	return (struct hiding *)o;
+}
+
+static int64_t places_of(const struct lwm_patch_grid *g)
+{
+	return (g->side / g->patch) * (g->side / g->patch);
+}
+
+/* Rounded, and never none or all. */
+static int64_t kept_of(const struct lwm_stage *s)
+{
+	const struct masking *set = lwm_settings_of(s, settings);
+	struct lwm_patch_grid g = lwm_clips_grid(s);
+	int64_t n = places_of(&g), kept = (int64_t)floor((1 - set->ratio) * (double)n + 0.5);
+
+	return kept < 1 ? 1 : kept < n ? kept : n - 1;
+}
+
+static int shape_of(struct lwm_masked_cfg *c, const struct lwm_stage *s, struct lwm_err *e)
+{
+	const struct masking *set = lwm_settings_of(s, settings);
+	struct lwm_patch_grid g = lwm_clips_grid(s);
+	int64_t head;
+
+	LWM_TRY(lwm_clips_trunk(&c->trunk, s, e));
+	if (places_of(&g) < 2)
+		return lwm_fail(e, LWM_ECONFIG, "--frame-size %" PRId64 " of --patch-size %" PRId64 ": one patch a frame cannot be hidden and "
+				"seen", g.side, g.patch);
+	c->decoder = c->trunk;
+	c->decoder.input_dim = c->trunk.dim;
+	c->decoder.layers = set->layers;
+	c->decoder.dim = set->dim ? set->dim : c->trunk.dim / 2;
+	c->decoder.ffn = set->ffn ? set->ffn : c->trunk.ffn * c->decoder.dim / c->trunk.dim;
+	head = lwm_llama_head_dim(&c->trunk);
+	c->decoder.heads = set->heads ? set->heads : c->decoder.dim % head ? 1 : c->decoder.dim / head;
+	c->decoder.kv_heads = c->decoder.heads;
+	c->tokens = lwm_patch_tokens(&g);
+	c->kept = kept_of(s) * (g.frames / g.patch_frames);
+	if (lwm_masked_check(c, e) < 0)
+		return lwm_context(e, "decoder of width %" PRId64, c->decoder.dim);
+	return 0;
+}
+
+static struct lwm_masked_run run_of(const struct lwm_objective *o)
+{
+	int64_t share = lwm_clips_share(o), at_once = o->stage->frames.at_once;
+
+	return (struct lwm_masked_run){ .how = lwm_clips_run(o->stage), .clips = at_once > 0 && at_once < share ? at_once : share };
+}
+
+static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	struct lwm_llama_run how = lwm_clips_run(s);
+	struct lwm_masked_cfg c;
+
+	LWM_TRY(lwm_clips_check(s, m, e));
+	LWM_TRY(shape_of(&c, s, e));
+	how.tokens = c.tokens;
+	LWM_TRY(lwm_llama_check_run(&c.trunk, &how, 1, e));
+	return lwm_llama_check_run(&c.decoder, &how, 1, e);
+}
+
+static double flops_of(const struct lwm_objective *o, const double sums[LWM_SUMS])
+{
+	return lwm_masked_flops(&((const struct hiding *)o)->cfg, sums[S_CLIPS]);
+}
+
+/* Floats of the patches of a pass. */
+static int64_t pass_floats(const struct hiding *p, const struct lwm_masked_run *r)
+{
+	return r->clips * p->cfg.tokens * p->cfg.trunk.input_dim;
+}
+
+static int size_plan(struct hiding *p, const struct lwm_masked_run *r, struct lwm_err *e)
+{
+	int64_t cache;
+
+	LWM_TRY(lwm_clips_bytes(&p->clips, &p->base, &cache, e));
+	p->base.own_bytes = lwm_masked_own(p->base.dev, &p->cfg, r);
+	p->base.array_bytes = cache + lwm_masked_arrays(&p->cfg, r) + pass_floats(p, r) * 8 + r->clips * p->cfg.kept * 4;
+	return 0;
+}
+
+static int open_objective(struct lwm_objective *o, struct lwm_err *e)
+{
+	struct hiding *p = self(o);
+	const struct lwm_stage *s = o->stage;
+	struct lwm_masked_run run = run_of(o);
+
+	p->set = lwm_settings_of(s, settings);
+	o->dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(o->dev);
+	LWM_TRY(lwm_clips_find(&p->clips, o, e));
+	LWM_TRY(shape_of(&p->cfg, s, e));
+	LWM_TRY(lwm_nt_match_source(o, lwm_next_token_of(s), &p->cfg.trunk, e));
+	p->kept = kept_of(s);
+	LWM_TRY(lwm_masked_tensors(&o->tensors, &p->cfg, e));
+	LWM_TRY(lwm_clips_config(&o->config, "masked", &p->cfg.trunk, s, e));
+	o->tokenizer_hash = "";
+	o->units_per_step = s->frames.batch;
+	o->passes = (lwm_clips_share(o) + run.clips - 1) / run.clips;
+	o->memory_bytes = lwm_masked_memory(&p->cfg, &run, o->dtype);
+	o->host_bytes = lwm_masked_host(&p->cfg, &run, o->dtype);
+	o->most_flops = lwm_masked_flops(&p->cfg, (double)s->frames.batch);
+	return s->planning ? size_plan(p, &run, e) : 0;
+}
+
+static int attach_weights(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e)
+{
+	struct hiding *p = self(o);
+	struct lwm_masked_run run = run_of(o);
+	size_t floats = (size_t)pass_floats(p, &run);
+
+	(void)w; /* each step is given them */
+	LWM_TRY(lwm_clips_load(&p->clips, o, e));
+	p->patches = malloc(floats * sizeof *p->patches);
+	p->targets = malloc(floats * sizeof *p->targets);
+	p->visible = malloc((size_t)(run.clips * p->cfg.kept) * sizeof *p->visible);
+	if (!p->patches || !p->targets || !p->visible)
+		return lwm_fail_memory(e, "the patches of a pass");
+	return lwm_masked_new(&p->net, o->dev, &p->cfg, &run, e);
+}
+
+/* ---- steps ---- */
+
+/* Clip `clip` of a step, or of those held out, as number i of the pass. */
+static void take_clip(struct hiding *p, int64_t i, int64_t step, int64_t clip, bool held)
+{
+	const struct lwm_stage *s = p->base.stage;
+	const uint8_t *frames = held ? lwm_clips_held(&p->clips, clip) : lwm_clips_at(&p->clips, s, step, clip);
+	int64_t floats = p->cfg.tokens * p->cfg.trunk.input_dim;
+	float *x = p->patches + i * floats, *y = p->targets + i * floats;
+
+	lwm_patches(&p->clips.grid, frames, x);
+	memcpy(y, x, (size_t)floats * sizeof *y);
+	if (p->set->targets == NORMALISED)
+		lwm_patches_normalise(&p->clips.grid, y);
+	lwm_patches_tube(&p->clips.grid, p->kept, (uint64_t)s->seed, (uint64_t)step, (uint64_t)clip, p->visible + i * p->cfg.kept);
+}
+
+/* Clips [first, first + n) of a step, or of those held out. */
+static int run_clips(struct hiding *p, struct lwm_supply *w, int64_t step, int64_t first, int64_t n, bool held,
+		     double sums[LWM_SUMS], struct lwm_err *e)
+{
+	int64_t most = run_of(&p->base).clips;
+
+	for (int64_t at = 0; at < n; at += most) {
+		struct lwm_masked_batch b = { .clips = n - at < most ? n - at : most, .patches = p->patches, .targets = p->targets,
+					      .visible = p->visible };
+		struct lwm_masked_stats st = { 0 };
+
+		for (int64_t i = 0; i < b.clips; i++)
+			take_clip(p, i, step, first + at + i, held);
+		w->more = at + b.clips < n;
+		LWM_TRY(lwm_masked_step(p->net, &b, w, &st, e));
+		sums[S_PATCHES] += st.patches;
+		sums[S_LOSS] += st.loss;
+		sums[S_CLIPS] += (double)b.clips;
+	}
+	return 0;
+}
+
+static int step_objective(struct lwm_objective *o, int64_t step, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	int64_t n = lwm_clips_share(o);
+
+	return run_clips(self(o), w, step, lwm_mesh_rank(o->mesh, LWM_DATA) * n, n, false, sums, e);
+}
+
+/* --eval-rows clips, or as many as there are, dealt out in stretches. */
+static int eval_objective(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
+{
+	int64_t have = lwm_clips_to_judge(&self(o)->clips), want = o->stage->eval_rows < have ? o->stage->eval_rows : have;
+	int64_t ranks = lwm_mesh_ranks(o->mesh, LWM_DATA), r = lwm_mesh_rank(o->mesh, LWM_DATA);
+	int64_t first = want * r / ranks;
+
+	return run_clips(self(o), w, EVAL_STEP, first, want * (r + 1) / ranks - first, true, sums, e);
+}
+
+static double norm_of(const double sums[LWM_SUMS])
+{
+	return sums[S_PATCHES];
+}
+
+static double render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json)
+{
+	double n = sums[S_PATCHES] > 0 ? sums[S_PATCHES] : 1, loss = sums[S_LOSS] / n;
+
+	lwm_str_printf(json, ",\"clips\":%.0f,\"hidden\":%.0f", sums[S_CLIPS], sums[S_PATCHES]);
+	if (self(o)->set->targets == PLAIN) { /* pixels go from -1 to 1 */
+		lwm_str_puts(json, ",\"psnr\":");
+		lwm_str_number(json, lwm_psnr(loss), 6);
+	}
+	if (eval)
+		lwm_str_printf(json, ",\"held_out\":%s", self(o)->clips.held ? "true" : "false");
+	return loss;
+}
+
+static void close_objective(struct lwm_objective *o)
+{
+	struct hiding *p = self(o);
+
+	lwm_masked_free(p->net);
+	lwm_clips_release(&p->clips);
+	free(p->patches);
+	free(p->targets);
+	free(p->visible);
+}
+
+const struct lwm_objective_type lwm_objective_masked = {
+	.kind = "trunk",
+	.unit = "clip",
+	.holds_out = true,
+	.settings = settings,
+	.settings_size = sizeof(struct masking),
+	.size = sizeof(struct hiding),
+	.check = check_settings,
+	.open = open_objective,
+	.attach = attach_weights,
+	.step = step_objective,
+	.eval = eval_objective,
+	.norm = norm_of,
+	.render = render,
+	.flops = flops_of,
+	.close = close_objective,
+};

@@ -1,0 +1,488 @@
+/* test_clips.c - objectives over clips of patches: what a view is, where a pixel goes, which clips a step sees; stages of them on
+ * several ranks, resumed, and started from each other. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "common/base/log.h"
+#include "common/media/augment.h"
+#include "common/media/picture.h"
+#include "common/train/clips.h"
+#include "common/train/start.h"
+#include "tests/unit/train_probe.h"
+
+/* ---- patches and views ---- */
+
+static void where_pixels_go(void **state)
+{
+	enum { SIDE = 6, FRAMES = 4 };
+	struct lwm_patch_grid g = { .frames = FRAMES, .side = SIDE, .patch_frames = 2, .patch = 3 };
+	uint8_t frames[FRAMES][SIDE][SIDE][3];
+	float out[8][54];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof frames; i++)
+		(&frames[0][0][0][0])[i] = (uint8_t)(i * 37);
+	assert_int_equal(lwm_patch_tokens(&g), 8);
+	assert_int_equal(lwm_patch_numbers(&g), 54);
+	lwm_patches(&g, &frames[0][0][0][0], &out[0][0]);
+	for (int t = 0; t < FRAMES; t++)
+		for (int y = 0; y < SIDE; y++)
+			for (int x = 0; x < SIDE; x++)
+				for (int c = 0; c < 3; c++) {
+					int token = t / 2 * 4 + y / 3 * 2 + x / 3, at = ((t % 2 * 3 + y % 3) * 3 + x % 3) * 3 + c;
+					double got = (double)out[token][at];
+
+					assert_true(fabs(got - ((double)frames[t][y][x][c] / 127.5 - 1)) < 1e-6);
+				}
+}
+
+enum { SIDE = 16, ONE = SIDE * SIDE * 3 };
+
+/* A ramp from left to right in red, from top to bottom in green. */
+static void ramp(uint8_t *frame)
+{
+	for (int i = 0; i < SIDE * SIDE; i++) {
+		frame[3 * i] = (uint8_t)(8 + 12 * (i % SIDE));
+		frame[3 * i + 1] = (uint8_t)(8 + 12 * (i / SIDE));
+		frame[3 * i + 2] = 100;
+	}
+}
+
+/* Crops: parts of the area and ratios as asked for, anywhere in the frame; mirrored or not; all frames alike. */
+static void views_are_crops(void **state)
+{
+	enum { VIEWS = 400 };
+	struct lwm_augment how = { .side = SIDE, .min_area = 0.3 };
+	uint8_t from[2 * ONE], view[2 * ONE], other[2 * ONE];
+	double mean = 0, least = 1, most = 0, left = 0;
+	int mirrored = 0;
+
+	(void)state;
+	ramp(from);
+	ramp(from + ONE);
+	for (int k = 0; k < VIEWS; k++) {
+		struct lwm_rng r = lwm_rng_at(1, LWM_RNG_AUGMENT, 0, (uint64_t)k), again = r;
+		int row = SIDE / 2 * SIDE * 3, middle = (SIDE / 2) * 3;
+
+		how.flip = 0;
+		lwm_augment(&how, &r, from, 2, view);
+		assert_memory_equal(view, view + ONE, ONE);
+		double w = (view[row + 12 * 3] - view[row + 3 * 3]) / 9.0 / 12, h = (view[12 * SIDE * 3 + middle + 1] -
+									  view[3 * SIDE * 3 + middle + 1]) / 9.0 / 12;
+		mean += w * h / VIEWS;
+		least = fmin(least, w * h);
+		most = fmax(most, w * h);
+		left += view[row] / 12.0 / VIEWS;
+		assert_true(w / h > 0.68 && w / h < 1.47);
+		how.flip = 0.5;
+		r = again;
+		lwm_augment(&how, &r, from, 2, other);
+		bool turned = memcmp(view, other, ONE) != 0;
+		for (int i = 0; i < SIDE && turned; i++)
+			assert_memory_equal(other + row + 3 * i, view + row + 3 * (SIDE - 1 - i), 3);
+		mirrored += turned;
+	}
+	assert_true(mean > 0.60 && mean < 0.68); /* 0.65 but for what is cut to the frame */
+	assert_true(least > 0.25 && least < 0.36 && most > 0.9);
+	assert_true(left > 1.2 && left < 2.6);
+	assert_true(mirrored > VIEWS / 2 - 40 && mirrored < VIEWS / 2 + 40);
+}
+
+static void colours_of_views(void **state)
+{
+	struct lwm_augment how = { .side = SIDE, .min_area = 1, .jitter = 0.4 };
+	uint8_t from[ONE], view[ONE];
+	double low = 255, high = 0, grey = 0;
+
+	(void)state;
+	for (int k = 0; k < 200; k++) {
+		struct lwm_rng r = lwm_rng_at(1, LWM_RNG_AUGMENT, 1, (uint64_t)k);
+
+		memset(from, 100, ONE); /* plain: contrast changes nothing, brightness all alike */
+		lwm_augment(&how, &r, from, 1, view);
+		for (int i = 1; i < ONE; i++)
+			assert_int_equal(view[i], view[0]);
+		low = fmin(low, view[0]);
+		high = fmax(high, view[0]);
+	}
+	assert_true(low >= 60 && low < 66 && high <= 140 && high > 134);
+	how.jitter = 0;
+	how.grey = 0.2;
+	ramp(from);
+	for (int k = 0; k < 200; k++) {
+		struct lwm_rng r = lwm_rng_at(1, LWM_RNG_AUGMENT, 2, (uint64_t)k);
+		bool is_grey = true;
+
+		lwm_augment(&how, &r, from, 1, view);
+		for (int i = 0; i < SIDE * SIDE; i++)
+			is_grey = is_grey && view[3 * i] == view[3 * i + 1] && view[3 * i] == view[3 * i + 2];
+		grey += is_grey;
+	}
+	assert_true(grey > 20 && grey < 62);
+}
+
+/* Mean 0 and deviation 1 of each colour of each patch; plain ones 0. */
+static void normalised_patches(void **state)
+{
+	struct lwm_patch_grid g = { .frames = 2, .side = 4, .patch_frames = 2, .patch = 2 };
+	float x[4][8][3];
+
+	(void)state;
+	for (int i = 0; i < 4 * 8 * 3; i++)
+		(&x[0][0][0])[i] = i / 24 == 1 ? 0.5f : (float)(i * i % 17) / 17 - 0.3f;
+	lwm_patches_normalise(&g, &x[0][0][0]);
+	for (int t = 0; t < 4; t++)
+		for (int c = 0; c < 3; c++) {
+			double mean = 0, square = 0;
+
+			for (int k = 0; k < 8; k++) {
+				mean += (double)x[t][k][c] / 8;
+				square += (double)x[t][k][c] * (double)x[t][k][c] / 7;
+			}
+			assert_true(fabs(mean) < 1e-5 && fabs(square - (t != 1)) < 1e-3);
+		}
+}
+
+/* As many as asked for, ascending, the same places in all frames, each place as often as any other; others for each sample. */
+static void tubes(void **state)
+{
+	enum { PLACES = 16, KEPT = 4, DRAWS = 800 };
+	struct lwm_patch_grid g = { .frames = 6, .side = 32, .patch_frames = 2, .patch = 8 };
+	int32_t v[3 * KEPT], last[3 * KEPT] = { 0 };
+	int count[PLACES] = { 0 }, same = 0;
+
+	(void)state;
+	for (int k = 0; k < DRAWS; k++) {
+		lwm_patches_tube(&g, KEPT, 1, 2, (uint64_t)k, v);
+		for (int i = 0; i < 3 * KEPT; i++) {
+			assert_true(v[i] >= i / KEPT * PLACES && v[i] < (i / KEPT + 1) * PLACES);
+			assert_true(i % KEPT == 0 || v[i] > v[i - 1]);
+			assert_int_equal(v[i] % PLACES, v[i % KEPT]);
+			count[v[i] % PLACES] += i < KEPT;
+		}
+		same += !memcmp(v, last, sizeof v);
+		memcpy(last, v, sizeof v);
+	}
+	for (int i = 0; i < PLACES; i++)
+		assert_true(count[i] > DRAWS * KEPT / PLACES - 60 && count[i] < DRAWS * KEPT / PLACES + 60);
+	assert_true(same < 5);
+}
+
+static void patches_and_back(void **state)
+{
+	struct lwm_patch_grid g = { .frames = 4, .side = 6, .patch_frames = 2, .patch = 3 };
+	uint8_t frames[4 * 6 * 6 * 3], again[sizeof frames];
+	float x[sizeof frames];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof frames; i++)
+		frames[i] = (uint8_t)(i * 41 % 256);
+	lwm_patches(&g, frames, x);
+	lwm_patches_join(&g, x, again);
+	assert_memory_equal(frames, again, sizeof frames);
+	x[0] = 3;
+	x[1] = -3;
+	lwm_patches_join(&g, x, again);
+	assert_true(again[0] == 255 && again[1] == 0);
+}
+
+/* The number is NumPy's, from the formula: covariances of windows by np.cov. */
+static void similar_frames(void **state)
+{
+	static uint8_t a[10 * 9 * 3], b[10 * 9 * 3];
+
+	(void)state;
+	for (int i = 0; i < 10 * 9 * 3; i++) {
+		a[i] = (uint8_t)(i * i % 251);
+		b[i] = (uint8_t)((i * i + i % 40) % 251);
+	}
+	assert_true(fabs(lwm_ssim(a, a, 9, 10) - 1) < 1e-12);
+	assert_true(fabs(lwm_ssim(a, b, 9, 10) - 0.5526744813619807) < 1e-9);
+}
+
+/* ---- stages ---- */
+
+enum { CLIPS = 24, BATCH = 8, STEPS = 6, PIXELS = 16 };
+static char root[128], media[160];
+
+/* Clips of two frames: a square of its own place and colour. */
+static int make_clips(struct lwm_err *e)
+{
+	static uint8_t rgb[2 * PIXELS * PIXELS * 3];
+
+	for (int k = 0; k < CLIPS; k++) {
+		char path[256];
+
+		for (int i = 0; i < 2 * PIXELS * PIXELS; i++) {
+			int t = i / (PIXELS * PIXELS), x = i % PIXELS, y = i / PIXELS % PIXELS;
+			bool in = abs(x - 3 - k % 5 * 2 - t) < 3 && abs(y - 3 - k / 5 * 2) < 3;
+
+			for (int c = 0; c < 3; c++)
+				rgb[i * 3 + c] = (uint8_t)(in ? 40 + k * (31 + 20 * c) % 200 : 120);
+		}
+		snprintf(path, sizeof path, "%s/c%02d.mp4", media, k);
+		LWM_TRY(lwm_video_write(path, rgb, 2, PIXELS, PIXELS, 4, false, e));
+	}
+	return 0;
+}
+
+static int set_up(void **state)
+{
+	struct lwm_err e = { 0 };
+
+	(void)state;
+	lwm_log_init("test_clips", LWM_ERROR);
+	snprintf(root, sizeof root, "/tmp/lwm-test-clips-%ld", (long)getpid());
+	snprintf(media, sizeof media, "%s/media", root);
+	LWM_TRY(lwm_mkdirs(media, &e));
+	return make_clips(&e);
+}
+
+static int tear_down(void **state)
+{
+	struct lwm_err e = { 0 };
+
+	(void)state;
+	return lwm_remove_tree(root, &e);
+}
+
+static int find_objective(const char *name)
+{
+	int i = 0;
+
+	while (lwm_objective_names[i] && strcmp(lwm_objective_names[i], name))
+		i++;
+	assert_non_null(lwm_objective_names[i]);
+	return i;
+}
+
+/* out: a folder of root. */
+static void stage_of(struct lwm_stage *s, const char *objective, char out[160], const char *name)
+{
+	struct lwm_err e = { 0 };
+
+	snprintf(out, 160, "%s/%s", root, name);
+	must(fx_stage(s, media, out, &e), &e);
+	s->objective = find_objective(objective);
+	s->frames.size = PIXELS;
+	s->frames.patch = 8;
+	s->frames.patch_frames = strcmp(objective, "next-frame") ? 2 : 1;
+	s->frames.batch = BATCH;
+	s->frames.holdout = 6;
+	s->steps = STEPS;
+	lwm_next_token_of(s)->init_std = 0.1;
+}
+
+static void train(struct lwm_stage *s, int ranks, int want)
+{
+	struct lwm_err e = { 0 };
+	int rc = lwm_comm_threads(ranks, run_on, s, &e);
+
+	if (rc != want)
+		fail_msg("%d, expected %d: %s", rc, want, e.msg);
+}
+
+static void losses_of(const char *out, double loss[STEPS])
+{
+	assert_int_equal(fx_losses(out, loss, STEPS), STEPS);
+}
+
+static const char *const objectives[] = { "contrastive", "masked", "next-frame" };
+enum { OBJECTIVES = sizeof objectives / sizeof *objectives };
+
+static void any_number_of_ranks(void **state)
+{
+	static const struct {
+		int ranks;
+		const char *mesh;
+		int64_t at_once;
+	} t[] = { { 2, "2,1,1,1", 0 }, { 4, "1,4,1,1", 0 }, { 4, "2,2,1,1", 1 }, { 1, "1,1,1,1", 3 } };
+
+	(void)state;
+	for (int k = 0; k < OBJECTIVES; k++) {
+		char out[160];
+		double one[STEPS], many[STEPS];
+		struct lwm_stage s;
+
+		stage_of(&s, objectives[k], out, "one");
+		train(&s, 1, 0);
+		losses_of(out, one);
+		lwm_stage_release(&s);
+		for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+			char name[32];
+
+			snprintf(name, sizeof name, "many-%d-%zu", k, i);
+			stage_of(&s, objectives[k], out, name);
+			s.mesh_dim = t[i].mesh;
+			s.frames.at_once = t[i].at_once;
+			train(&s, t[i].ranks, 0);
+			losses_of(out, many);
+			lwm_stage_release(&s);
+			for (int j = 0; j < STEPS; j++)
+				if (!(fabs(many[j] - one[j]) <= 1e-4 * fabs(one[j])))
+					fail_msg("%s on %s, step %d: %.9g, on one rank %.9g", objectives[k], t[i].mesh, j, many[j], one[j]);
+		}
+		assert_true(one[STEPS - 1] != one[0]);
+		struct lwm_err e = { 0 };
+		snprintf(out, sizeof out, "%s/one", root);
+		must(lwm_remove_tree(out, &e), &e);
+	}
+}
+
+/* Stopped after any step and started again: the same bits, and the same evaluation. */
+static void resumed(void **state)
+{
+	(void)state;
+	for (int k = 0; k < OBJECTIVES; k++) {
+		char whole[160], parts[160], name[32];
+		double a[STEPS], b[STEPS];
+		struct lwm_hash ha, hb;
+		struct lwm_err e = { 0 };
+		struct lwm_stage s;
+
+		snprintf(name, sizeof name, "whole-%d", k);
+		stage_of(&s, objectives[k], whole, name);
+		train(&s, 1, 0);
+		lwm_stage_release(&s);
+		for (int stop = 2; stop >= 0; stop -= 2) {
+			snprintf(name, sizeof name, "parts-%d", k);
+			stage_of(&s, objectives[k], parts, name);
+			s.stop_after = stop;
+			train(&s, 1, stop ? -LWM_ESAVED : 0);
+			lwm_stage_release(&s);
+		}
+		losses_of(whole, a);
+		losses_of(parts, b);
+		assert_memory_equal(a, b, sizeof a);
+		must(fx_state(whole, &ha, &e), &e);
+		must(fx_state(parts, &hb, &e), &e);
+		assert_string_equal(ha.hex, hb.hex);
+		json_t *x = probe_events(whole, "eval"), *y = probe_events(parts, "eval");
+		assert_true(json_array_size(x) == 1 && probe_number(x, 0, "loss") == probe_number(y, 0, "loss"));
+		assert_true(json_is_true(json_object_get(json_array_get(x, 0), "held_out")));
+		json_decref(x);
+		json_decref(y);
+	}
+}
+
+/* Each epoch has each clip once but for the rest; another order in the next. */
+static void which_clips(void **state)
+{
+	struct lwm_clips c = { .n = 19, .cache = { .one = 3 } };
+	struct lwm_stage s = { .seed = 4, .frames = { .batch = 4 } };
+	uint8_t frames[3 * 19];
+	int64_t first[19];
+	int last[2][16], seen[2][19] = { { 0 } };
+
+	(void)state;
+	for (int i = 0; i < 19; i++)
+		first[i] = i;
+	c.first = first;
+	c.cache.frames = frames;
+	for (int64_t step = 0; step < 8; step++)
+		for (int64_t i = 0; i < 4; i++) {
+			int clip = (int)((lwm_clips_at(&c, &s, step, i) - frames) / 3);
+
+			assert_true(clip >= 0 && clip < 19);
+			assert_int_equal(seen[step / 4][clip]++, 0);
+			last[step / 4][step % 4 * 4 + i] = clip;
+		}
+	assert_memory_not_equal(last[0], last[1], sizeof last[0]);
+}
+
+/* ---- one trunk ---- */
+
+static const float *tensor_of(const struct probe *p, struct lwm_ckpt *c, const char *name, int64_t *n)
+{
+	int64_t i = lwm_ckpt_find(c, name), at = 0;
+
+	assert_true(i >= 0);
+	for (int64_t k = 0; k < i; k++)
+		at += p->size[k];
+	*n = p->size[i];
+	return p->v[0] + at;
+}
+
+static struct lwm_ckpt *ckpt_of(const char *out, int64_t step)
+{
+	struct lwm_err e = { 0 };
+	struct lwm_ckpt *c;
+	char *dir = lwm_ckpt_dir(out, step);
+
+	must(lwm_ckpt_open(&c, dir, &e), &e);
+	free(dir);
+	return c;
+}
+
+/* A language model that begins with what was learned on clips: all layers and the last norm are those, nothing else is. */
+static void a_language_model_from_clips(void **state)
+{
+	char clips[160], out[160], rows[160], from[200];
+	struct lwm_err e = { 0 };
+	struct probe a, b;
+	struct lwm_stage s;
+	int taken = 0;
+
+	(void)state;
+	stage_of(&s, "contrastive", clips, "clips");
+	train(&s, 1, 0);
+	lwm_stage_release(&s);
+	snprintf(rows, sizeof rows, "%s/rows.h5", root);
+	snprintf(out, sizeof out, "%s/text", root);
+	snprintf(from, sizeof from, "checkpoint:%s", clips);
+	must(fx_rows(rows, &e), &e);
+	must(fx_stage(&s, rows, out, &e), &e);
+	s.steps = 1;
+	s.schedule.lr = 0;
+	s.start_from = from;
+	assert_int_equal(lwm_comm_threads(1, run_on, &s, &e), -LWM_ECONFIG); /* it is no language model */
+	assert_non_null(strstr(e.msg, "trunk-checkpoint:"));
+	snprintf(from, sizeof from, "trunk-checkpoint:%s", clips);
+	lwm_next_token_of(&s)->heads = lwm_next_token_of(&s)->kv_heads = 2; /* matrices of the same shape, but another model */
+	lwm_err_clear(&e);
+	assert_int_equal(lwm_comm_threads(1, run_on, &s, &e), -LWM_ECONFIG);
+	if (!strstr(e.msg, "--heads 4"))
+		fail_msg("%s", e.msg);
+	lwm_next_token_of(&s)->heads = 4;
+	lwm_next_token_of(&s)->kv_heads = 2;
+	lwm_next_token_of(&s)->layers = 1;
+	assert_int_equal(lwm_comm_threads(1, run_on, &s, &e), -LWM_ECONFIG);
+	lwm_next_token_of(&s)->layers = 2;
+	train(&s, 1, 0);
+	must(probe_step(&a, clips, STEPS, &e), &e);
+	must(probe_step(&b, out, 1, &e), &e);
+	struct lwm_ckpt *ca = ckpt_of(clips, STEPS), *cb = ckpt_of(out, 1);
+	for (int64_t i = 0; i < lwm_ckpt_count(cb); i++) {
+		const char *name = lwm_ckpt_tensor(cb, i)->name;
+		const float *x, *y = tensor_of(&b, cb, name, &(int64_t){ 0 });
+		int64_t n;
+
+		if (lwm_ckpt_find(ca, name) < 0)
+			continue;
+		x = tensor_of(&a, ca, name, &n);
+		assert_memory_equal(x, y, (size_t)n * sizeof *x);
+		taken++;
+	}
+	assert_int_equal(taken, 2 * 9 + 1);
+	lwm_ckpt_close(ca);
+	lwm_ckpt_close(cb);
+	probe_free(&a);
+	probe_free(&b);
+	lwm_stage_release(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(where_pixels_go), cmocka_unit_test(views_are_crops), cmocka_unit_test(colours_of_views),
+		cmocka_unit_test(normalised_patches), cmocka_unit_test(tubes),
+		cmocka_unit_test(patches_and_back), cmocka_unit_test(similar_frames),
+		cmocka_unit_test(which_clips), cmocka_unit_test(any_number_of_ranks), cmocka_unit_test(resumed),
+		cmocka_unit_test(a_language_model_from_clips),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
