@@ -68,6 +68,11 @@ frames() { printf '%*s' $((17 * $1)) '' | tr ' ' .; }
 	has '"documents_out":2'
 	has '"loss_tokens":16'
 	[ "$(text "$out/u.h5" 0)" = "${HEAD}Hello ASSISTANT:Hi.\$USER: Bye ASSISTANT:So long.\$" ]
+	# a file that was cut
+	head -c 330 sharegpt.json >"$out/cut.json"
+	ok "${chat[@]}" "$out/cut.json" -o "$out/cut.h5" --json
+	has '"documents_out":1'
+	err_has 'cut.json: the file ends in the record that begins at line 11'
 	# text alone: no vision vocabulary
 	ok lwm-inspect "$out/u.h5"
 	has 'vocab_vision     0'

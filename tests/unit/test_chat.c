@@ -119,7 +119,8 @@ static void test_system_prompts(void **state)
 	expect_as(&none, "<|chat|>", qa, "^USER: q ASSISTANT:(a$)");
 	expect_as(&other, "<|chat|>", qa, "^Be brief. USER: q ASSISTANT:(a$)");
 	/* a record's own stands over both */
-	expect_as(&other, "<|chat|>", "{\"system\": \"S.\", \"data\": [\"q\", \"a\"]}", "^S. USER: q ASSISTANT:(a$)");
+	expect_as(&other, "<|chat|>", "{\"system\": \"S.\", \"data\": [\"q\", \"a\", \"r\", \"b\"]}",
+		  "^S. USER: q ASSISTANT:(a$)USER: r ASSISTANT:(b$)");
 	expect("{\"messages\": [{\"role\": \"system\", \"content\": \"S.\"}, {\"role\": \"user\", \"content\": \"q\"},"
 	       "{\"role\": \"assistant\", \"content\": \"a\"}]}", "^S. USER: q ASSISTANT:(a$)");
 	expect_as(&other, "[document],<|chat|>", "{\"document\": \"D\", \"data\": [\"q\", \"a\"]}",
@@ -166,6 +167,7 @@ static void test_own_codes(void **state)
 	/* whatever it is called, and where it has no name: what lies beside a clip need not say it */
 	expect_as(&chat, "<|chat|>", "{\"vision\": [7, 8], \"conversations\": [{\"from\": \"human\", \"value\":"
 		  "\"q <video>\"}, {\"from\": \"gpt\", \"value\": \"a\"}]}", want);
+	expect_as(&chat, "<|chat|>", "{\"data\": [\"q\", \"a\"]}", HEAD "q ASSISTANT:(a$)"); /* brings none */
 	struct lwm_docbuf d = { 0 };
 	assert_int_equal(build(&chat, "<|chat|>", "{\"vision\": [7, 8], \"data\": [\"q\", \"a\"]}", &d), -LWM_EDATA);
 	assert_string_equal(d.fault, "bad turns"); /* no place for them */
@@ -213,6 +215,8 @@ static void test_refused(void **state)
 	       "turn 2 is not an answer");
 	refuse("{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"tool\", \"value\": \"a\"}]}", "bad turns",
 	       "'tool'");
+	refuse("{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": \"a\"},"
+	       "{\"from\": \"gpt\", \"value\": \"b\"}]}", "bad turns", "turn 3 is not a question");
 	refuse("{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"},"
 	       "{\"role\": \"system\", \"content\": \"s\"}]}", "bad turns", "turn 3");
 	refuse(LLAVA("\"b.jpg\"", "q", ), "bad turns", "1 clips, and places for 0");

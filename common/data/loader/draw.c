@@ -110,7 +110,7 @@ struct lwm_sample lwm_loader_sample(const struct lwm_loader *l, int64_t g)
 	x.epoch = k / rows;
 	uint64_t stream = (uint64_t)x.epoch << 16 | (uint64_t)x.source;
 	x.row = lwm_rng_permute(l->cfg.seed, LWM_RNG_ORDER, stream, rows, k % rows);
-	if (!l->slots && !l->shares) /* one pool: find the source of the row */
+	if (!l->slots) /* one pool: find the source of the row */
 		while (x.row >= l->set.source[x.source].rows)
 			x.row -= l->set.source[x.source++].rows;
 	return x;
