@@ -12,12 +12,14 @@
 #include "common/base/path.h"
 #include "common/base/stop.h"
 #include "common/base/str.h"
+#include "common/io/fold.h"
 #include "common/io/model_int.h"
+#include "common/tensor/adapter.h"
 
 enum { PIECE = 1 << 18 }; /* values compared at a time */
 
 struct source {
-	struct lwm_ckpt *c;
+	struct lwm_fold fold;
 	enum lwm_ckpt_group group;
 	int64_t tensor, bytes; /* bytes so far, over all tensors */
 	struct lwm_progress *p;
@@ -35,10 +37,30 @@ static int give_values(void *ctx, int64_t offset, int64_t n, float *out, struct 
 {
 	struct source *s = ctx;
 	LWM_TRY(check_stop(e));
-	LWM_TRY(lwm_ckpt_read(s->c, s->group, s->tensor, offset, n, out, e));
+	LWM_TRY(lwm_fold_read(&s->fold, s->group, s->tensor, offset, n, out, e));
 	s->bytes += n * 4;
 	if (s->p)
 		lwm_progress_at(s->p, s->bytes);
+	return 0;
+}
+
+/* Adapters are part of a model only when they are folded into its weights. */
+static int open_fold(struct lwm_fold *f, struct lwm_ckpt *c, bool fold, struct lwm_err *e)
+{
+	LWM_TRY(lwm_fold_open(f, c, e));
+	if (f->any == fold)
+		return 0;
+	return lwm_fail(e, LWM_ECONFIG, fold ? "%s: holds no adapters to fold" :
+					       "%s: holds adapters: they become part of the weights with --fold-lora", lwm_ckpt_path(c));
+}
+
+/* Those of the checkpoint that are no adapters. */
+static int list_tensors(struct lwm_tensors *out, const struct lwm_ckpt *c, struct lwm_err *e)
+{
+	*out = (struct lwm_tensors){ .align = 0 };
+	for (int64_t i = 0; i < lwm_ckpt_count(c); i++)
+		if (!lwm_adapter_is_name(lwm_ckpt_tensor(c, i)->name))
+			LWM_TRY(lwm_tensors_add(out, lwm_ckpt_tensor(c, i), e));
 	return 0;
 }
 
@@ -58,8 +80,8 @@ static int config_of(json_t **out, const json_t *config, enum lwm_st_dtype dtype
 }
 
 /* What a model is made of, as its manifest says it: the record of the checkpoint, which names every byte of it, and the rest. */
-static int source_of(const struct lwm_ckpt *c, enum lwm_ckpt_group group, const struct lwm_model_spec *s, struct lwm_str *out,
-		     struct lwm_err *e)
+static int source_of(const struct lwm_ckpt *c, enum lwm_ckpt_group group, bool fold, const struct lwm_model_spec *s,
+		     struct lwm_str *out, struct lwm_err *e)
 {
 	struct lwm_hash h;
 	char *record = lwm_path_join(lwm_ckpt_path(c), "COMMIT.json");
@@ -71,6 +93,8 @@ static int source_of(const struct lwm_ckpt *c, enum lwm_ckpt_group group, const 
 		       s->max_file_bytes, s->extra ? "with" : "without", s->tokenizer);
 	if (group != LWM_CKPT_PARAMS)
 		lwm_str_printf(out, ", %s", lwm_ckpt_group_names[group]);
+	if (fold)
+		lwm_str_puts(out, ", adapters folded");
 	return lwm_str_ok(out, e);
 }
 
@@ -113,21 +137,23 @@ static int find_done(const char *dir, const char *source, bool *replace, struct 
 	return rc;
 }
 
-int lwm_merge_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, const char *dir, const struct lwm_model_spec *spec, bool force,
-		    struct lwm_progress *p, struct lwm_err *e)
+int lwm_merge_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, bool fold, const char *dir, const struct lwm_model_spec *spec,
+		    bool force, struct lwm_progress *p, struct lwm_err *e)
 {
 	const struct lwm_ckpt_meta *meta = lwm_ckpt_get_meta(c);
 	struct lwm_model_spec s = *spec;
 	struct lwm_str source = { 0 };
 	json_t *config = NULL;
 	struct lwm_model_writer *w = NULL;
-	struct source from = { c, group, 0, 0, p };
+	struct source from = { .group = group, .p = p };
+	struct lwm_tensors t = { 0 };
 	int rc = 0;
 	s.kind = s.kind ? s.kind : meta->kind;
 	s.config = s.config ? s.config : json_object_get(meta->config, "model");
 	s.tokenizer = s.tokenizer ? s.tokenizer : meta->tokenizer;
 	LWM_GO(lwm_ckpt_holds(c, group, e));
-	LWM_GO(source_of(c, group, &s, &source, e));
+	LWM_GO(open_fold(&from.fold, c, fold, e));
+	LWM_GO(source_of(c, group, fold, &s, &source, e));
 	s.source = source.s;
 	if (!force)
 		LWM_GO(find_done(dir, s.source, &force, e));
@@ -136,13 +162,17 @@ int lwm_merge_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, const char *d
 	LWM_GO(config_of(&config, s.config, s.dtype, e));
 	s.config = config;
 	LWM_GO(lwm_ckpt_covers(c, e));
-	LWM_GO(lwm_model_create(&w, dir, &s, lwm_ckpt_tensors(c), force, e));
+	LWM_GO(list_tensors(&t, c, e));
+	LWM_GO(lwm_model_create(&w, dir, &s, &t, force, e));
 	for (from.tensor = 0; from.tensor < lwm_ckpt_count(c); from.tensor++)
-		LWM_GO(lwm_model_add_from(w, give_values, &from, e));
+		if (!lwm_adapter_is_name(lwm_ckpt_tensor(c, from.tensor)->name))
+			LWM_GO(lwm_model_add_from(w, give_values, &from, e));
 	rc = lwm_model_commit(w, e);
 	w = NULL;
 out:
 	lwm_model_discard(w);
+	lwm_fold_close(&from.fold);
+	lwm_tensors_release(&t);
 	json_decref(config);
 	lwm_str_release(&source);
 	return rc;
@@ -179,22 +209,26 @@ static int compare_values(const struct pair *v, int64_t n, int64_t first, const 
 			(double)v->b[i], (double)v->a[i]);
 }
 
-static int compare_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, struct lwm_model *m, enum lwm_st_dtype dtype,
+static int compare_model(struct lwm_fold *f, enum lwm_ckpt_group group, struct lwm_model *m, enum lwm_st_dtype dtype,
 			 struct pair *v, struct lwm_progress *p, struct lwm_err *e)
 {
-	int64_t bytes = 0;
-	if (lwm_model_count(m) != lwm_ckpt_count(c))
-		return lwm_fail(e, LWM_ENO, "the model has %" PRId64 " tensors, the checkpoint %" PRId64,
-				lwm_model_count(m), lwm_ckpt_count(c));
+	struct lwm_ckpt *c = f->c;
+	int64_t bytes = 0, tensors = 0;
+	for (int64_t i = 0; i < lwm_ckpt_count(c); i++)
+		tensors += !lwm_adapter_is_name(lwm_ckpt_tensor(c, i)->name);
+	if (lwm_model_count(m) != tensors)
+		return lwm_fail(e, LWM_ENO, "the model has %" PRId64 " tensors, the checkpoint %" PRId64, lwm_model_count(m), tensors);
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
 		const struct lwm_tensor *t = lwm_ckpt_tensor(c, i);
+		if (lwm_adapter_is_name(t->name))
+			continue;
 		int64_t k = lwm_model_find(m, t->name), size = lwm_ckpt_size(c, i);
 		if (k < 0 || !lwm_tensor_same_shape(t, lwm_model_tensor(m, k)))
 			return lwm_fail(e, LWM_ENO, "'%s' is not in the model, or of another shape", t->name);
 		for (int64_t at = 0; at < size; at += PIECE) {
 			int64_t n = size - at < PIECE ? size - at : PIECE;
 			LWM_TRY(check_stop(e));
-			LWM_TRY(lwm_ckpt_read(c, group, i, at, n, v->a, e));
+			LWM_TRY(lwm_fold_read(f, group, i, at, n, v->a, e));
 			LWM_TRY(lwm_model_read(m, k, at, n, v->b, e));
 			lwm_st_round(dtype, v->a, n);
 			LWM_TRY(compare_values(v, n, at, t->name, e));
@@ -206,16 +240,19 @@ static int compare_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, struct l
 	return 0;
 }
 
-int lwm_merge_verify_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, const char *dir, enum lwm_st_dtype dtype,
+int lwm_merge_verify_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, bool fold, const char *dir, enum lwm_st_dtype dtype,
 			   struct lwm_progress *p, struct lwm_err *e)
 {
 	struct lwm_model *m = NULL;
 	struct pair v = { 0 };
+	struct lwm_fold f = { .c = NULL };
 	int rc;
+	LWM_GO(open_fold(&f, c, fold, e));
 	LWM_GO(pair_new(&v, e));
 	LWM_GO(lwm_model_open(&m, dir, e));
-	rc = compare_model(c, group, m, dtype, &v, p, e);
+	rc = compare_model(&f, group, m, dtype, &v, p, e);
 out:
+	lwm_fold_close(&f);
 	lwm_model_close(m);
 	pair_free(&v);
 	return rc < 0 ? lwm_context(e, "%s", dir) : 0;

@@ -8,6 +8,7 @@
 #include "common/base/log.h"
 #include "common/base/path.h"
 #include "common/base/str.h"
+#include "common/tensor/adapter.h"
 
 void lwm_source_passed_over(void *ctx, const char *dir, const struct lwm_err *why)
 {
@@ -51,6 +52,13 @@ int lwm_source_parse(const char *text, enum lwm_source_kind *kind, const char **
 			text);
 }
 
+int lwm_source_settle(struct lwm_source *s, enum lwm_source_kind kind, struct lwm_err *e)
+{
+	s->group = kind == LWM_SOURCE_AVERAGE ? LWM_CKPT_EMA : LWM_CKPT_PARAMS;
+	LWM_TRY(lwm_ckpt_holds(s->ckpt, s->group, e));
+	return lwm_fold_open(&s->fold, s->ckpt, e);
+}
+
 int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum lwm_ckpt_check how, struct lwm_err *e)
 {
 	enum lwm_source_kind kind;
@@ -61,8 +69,7 @@ int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum 
 		LWM_TRY(step_folder(&s->dir, path, older_ok, how, e));
 		LWM_TRY(how == LWM_CKPT_SEAL ? lwm_ckpt_open_record(&s->ckpt, s->dir, LWM_CKPT_QUICK, e) :
 					       lwm_ckpt_open(&s->ckpt, s->dir, e));
-		s->group = kind == LWM_SOURCE_AVERAGE ? LWM_CKPT_EMA : LWM_CKPT_PARAMS;
-		return lwm_ckpt_holds(s->ckpt, s->group, e);
+		return lwm_source_settle(s, kind, e);
 	}
 	s->dir = strdup(path);
 	if (!s->dir)
@@ -72,6 +79,7 @@ int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum 
 
 void lwm_source_close(struct lwm_source *s)
 {
+	lwm_fold_close(&s->fold);
 	lwm_ckpt_close(s->ckpt);
 	lwm_model_close(s->model);
 	free(s->dir);
@@ -81,6 +89,8 @@ int lwm_source_read(struct lwm_source *s, const struct lwm_tensor *t, bool may_l
 		    struct lwm_err *e)
 {
 	int64_t i = s->ckpt ? lwm_ckpt_find(s->ckpt, t->name) : lwm_model_find(s->model, t->name);
+	if (s->fold.any && lwm_adapter_is_name(t->name))
+		i = -1;
 	if (i < 0 && may_lack)
 		return 0;
 	if (s->model)
@@ -93,7 +103,7 @@ int lwm_source_read(struct lwm_source *s, const struct lwm_tensor *t, bool may_l
 				"%s: tensor '%s' is %" PRId64 " x %" PRId64 ", this model wants %" PRId64 " x %" PRId64,
 				s->dir, t->name, have->shape[0], have->ndim > 1 ? have->shape[1] : 1, t->shape[0],
 				t->ndim > 1 ? t->shape[1] : 1);
-	return lwm_ckpt_read(s->ckpt, s->group, i, offset, n, out, e);
+	return lwm_fold_read(&s->fold, s->group, i, offset, n, out, e);
 }
 
 /* Parts of other programs' files that hold no weights: tables of angles, masks; and a head that is the embedding again. */
@@ -109,7 +119,7 @@ int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensors *
 	bool tied = !lwm_tensors_find(t, "lm_head.weight");
 	for (int64_t k = 0; k < count; k++) {
 		const char *name = (s->model ? lwm_model_tensor(s->model, k) : lwm_ckpt_tensor(s->ckpt, k))->name;
-		bool known = is_no_weight(name, tied);
+		bool known = is_no_weight(name, tied) || (s->fold.any && lwm_adapter_is_name(name));
 		for (int64_t i = 0; i < t->n && !known; i++) /* most sources have the same order: the k-th first */
 			known = !strcmp(t->list[(i + k) % t->n].name, name);
 		if (!known)

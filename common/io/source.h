@@ -5,11 +5,15 @@
  *	lwm_source_read(&s, &tensors.list[i], ...)   values of one tensor, as they lie in memory
  *	lwm_source_close(&s)
  *
+ * A checkpoint with adapters (fold.h) is read as the model that it trains: they are added to their matrices, and are not among its
+ * tensors.
+ *
  * Local calls. After a failed open there is still lwm_source_close to call. */
 #ifndef LWM_IO_SOURCE_H
 #define LWM_IO_SOURCE_H
 
 #include "common/io/ckpt.h"
+#include "common/io/fold.h"
 #include "common/io/model.h"
 #include "common/tensor/tensor.h"
 
@@ -17,6 +21,7 @@ struct lwm_source { /* one of ckpt and model; owned */
 	struct lwm_ckpt *ckpt;
 	struct lwm_model *model;
 	enum lwm_ckpt_group group; /* of the checkpoint: params, or the average of them */
+	struct lwm_fold fold;
 	char *dir; /* the folder that is read: of a run its step */
 };
 
@@ -31,6 +36,8 @@ int lwm_source_open(struct lwm_source *s, const char *text, bool older_ok, enum 
  * recorded is -LWM_EDATA. */
 int lwm_source_open_folder(struct lwm_source *s, const char *dir, bool older_ok, enum lwm_ckpt_check how, const json_t **config,
 			   struct lwm_err *e);
+/* s->ckpt was opened by the caller, of a text of this kind: what lwm_source_open does then. */
+int lwm_source_settle(struct lwm_source *s, enum lwm_source_kind kind, struct lwm_err *e);
 void lwm_source_close(struct lwm_source *s);
 
 /* n values of t from `offset` on, in memory layout, fp32. A tensor that does not exist: left as it is when may_lack, else

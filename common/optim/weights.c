@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/comm/device.h"
+#include "common/optim/lora.h"
 #include "common/optim/squares.h"
 #include "common/tensor/range.h"
 
@@ -77,7 +78,7 @@ void lwm_weights_release(struct lwm_weights *w)
 {
 	if (!w->dev)
 		return;
-	if (w->dtype != LK_F32)
+	if (w->dtype != LK_F32 || w->parted)
 		lk_mem_free(w->dev, w->master);
 	if (w->slice != w->grad)
 		lk_mem_free(w->dev, w->slice);
@@ -87,6 +88,17 @@ void lwm_weights_release(struct lwm_weights *w)
 	lk_mem_free(w->dev, w->v);
 	lk_mem_free(w->dev, w->average);
 	memset(w, 0, sizeof *w);
+}
+
+int lwm_weights_part_master(struct lwm_weights *w, struct lwm_err *e)
+{
+	void *p;
+	if (w->dtype != LK_F32)
+		return 0;
+	LWM_TRY(alloc_values(w, w->cut.count, 4, &p, e));
+	w->master = p;
+	w->parted = true;
+	return 0;
 }
 
 int lwm_weights_keep_average(struct lwm_weights *w, struct lwm_err *e)
@@ -112,7 +124,7 @@ int lwm_weights_put(struct lwm_weights *w, enum lwm_state g, const float *host, 
 {
 	if (host != state_piece(w, g))
 		LWM_TRY(lwm_dev_check(w->dev, lk_upload(w->dev, state_piece(w, g), host, (size_t)lwm_weights_count(w, g) * 4), e));
-	if (g == LWM_STATE_WEIGHTS && w->dtype != LK_F32) {
+	if (g == LWM_STATE_WEIGHTS && (w->dtype != LK_F32 || w->parted)) {
 		char *dst = (char *)w->compute + (size_t)w->cut.first * lk_dtype_size(w->dtype);
 		struct lk_view y = lk_view1(dst, w->dtype, w->cut.count), x = lk_view1(w->master, LK_F32, w->cut.count);
 		return lwm_dev_check(w->dev, lk_cast(w->dev, &y, &x), e);
@@ -128,6 +140,8 @@ int lwm_weights_take(struct lwm_weights *w, enum lwm_state g, float *host, struc
 int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
 {
 	size_t bytes = (size_t)w->cut.count * lk_dtype_size(w->dtype);
+	if (w->lora)
+		LWM_TRY(lwm_lora_apply(w->lora, e));
 	if (w->cut.replicas == 1)
 		return 0;
 	LWM_TRY(lwm_devcomm_allgather(w->replicas, (char *)w->compute + (size_t)w->cut.replica * bytes, bytes, w->compute, e));
@@ -194,6 +208,8 @@ int lwm_weights_reduce(struct lwm_weights *w, const struct lwm_tensors *t, doubl
 {
 	double sum[2] = { 0 }; /* of squares; of ranks that failed, so that no other waits for them */
 	LWM_TRY(sum_gradients(w, e));
+	if (w->lora)
+		LWM_TRY(lwm_lora_gradients(w->lora, e));
 	int rc = drop_frozen(w, t, e);
 	if (rc == 0 && !w->chained)
 		rc = sum_squares(w, &sum[0], e);
@@ -229,6 +245,9 @@ int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensors *t, const
 		void *copy = w->dtype == LK_F32 ? NULL : (char *)w->compute + (size_t)(w->cut.first + lo) * size;
 		LWM_TRY(lwm_dev_check(w->dev, lk_adamw(w->dev, w->master + lo, w->m + mo, w->v + mo, w->slice + lo, copy, len,
 						       &a), e));
+		if (w->parted)
+			LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, (float *)w->compute + w->cut.first + lo, w->master + lo,
+							      (size_t)len * 4), e));
 	}
 	return 0;
 }

@@ -25,6 +25,7 @@ struct lwm_norm_share {
 	int tp, tp_rank;                         /* tp 0 or 1: all of it counts, and the tables may be NULL */
 };
 
+struct lwm_lora;
 struct lwm_weights {
 	struct lk_dev *dev;
 	struct lwm_devcomm *replicas; /* ranks that have the same slices, in the order of the cut; NULL: there is one. Borrowed */
@@ -33,12 +34,14 @@ struct lwm_weights {
 	struct lwm_norm_share share;  /* zero after lwm_weights_new; to be set where tp > 1 */
 	void *compute;         /* device, dtype, cut.local */
 	float *grad;           /* device, cut.local */
-	float *master;         /* device, cut.count; points into compute where that is fp32 */
+	float *master;         /* device, cut.count; points into compute where that is fp32, unless parted */
 	float *m, *v;          /* device, cut.trained */
 	float *average;        /* the same; NULL: no average is kept */
 	float *slice;          /* device, cut.count: the sum over the replicas; == grad when there is one, unless it is chained */
 	int dtype;
 	bool chained;
+	bool parted;           /* master weights are apart from compute weights of fp32, too */
+	struct lwm_lora *lora; /* of what compute weights are but masters (lora.h); NULL: of nothing. Borrowed */
 };
 
 /* Device bytes of one rank by kind: weights, those in fp32 beside them too; gradients; moments; an average, where one is kept. */
@@ -53,6 +56,9 @@ struct lwm_weights_room lwm_weights_room_of(const struct lwm_cut *cut, int dtype
 int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, const struct lwm_cut *cut, struct lwm_devcomm *replicas,
 		    struct lwm_comm *ranks, bool chained, struct lwm_err *e);
 void lwm_weights_release(struct lwm_weights *w);
+/* Local. From now on master weights have memory of their own, cut.count floats more where compute weights are fp32; undefined
+ * still. */
+int lwm_weights_part_master(struct lwm_weights *w, struct lwm_err *e);
 /* Local. From now on there is an average, whose values are undefined still. */
 int lwm_weights_keep_average(struct lwm_weights *w, struct lwm_err *e);
 

@@ -6,10 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PATTERN = 256 };
-
-/* The next entry of a comma list into `out`; 1, 0 at the end. option: for messages. */
-static int next_pattern(const char **list, char out[PATTERN], const char *option, struct lwm_err *e)
+int lwm_choose_next(const char **list, char out[LWM_PATTERN], const char *option, struct lwm_err *e)
 {
 	const char *p = *list;
 	size_t n;
@@ -17,8 +14,8 @@ static int next_pattern(const char **list, char out[PATTERN], const char *option
 	if (!p || !*p)
 		return 0;
 	n = strcspn(p, ",");
-	if (n == 0 || n >= PATTERN || (p[n] && !p[n + 1]))
-		return lwm_fail(e, LWM_EUSAGE, "%s '%s': an empty pattern, or one of more than %d characters", option, p, PATTERN - 1);
+	if (n == 0 || n >= LWM_PATTERN || (p[n] && !p[n + 1]))
+		return lwm_fail(e, LWM_EUSAGE, "%s '%s': an empty pattern, or one of more than %d characters", option, p, LWM_PATTERN - 1);
 	memcpy(out, p, n);
 	out[n] = 0;
 	*list = p + n + (p[n] == ',');
@@ -46,12 +43,12 @@ static int split_rate(char *text, double *rate, struct lwm_err *e)
 int lwm_choose_check(const struct lwm_choose *how, struct lwm_err *e)
 {
 	const char *list[] = { how->only, how->freeze, how->rates }, *option[] = { only_option, freeze_option, rates_option };
-	char text[PATTERN];
+	char text[LWM_PATTERN];
 	double rate;
 	int rc;
 
 	for (int i = 0; i < 3; i++) {
-		while ((rc = next_pattern(&list[i], text, option[i], e)) > 0)
+		while ((rc = lwm_choose_next(&list[i], text, option[i], e)) > 0)
 			if (i == 2)
 				LWM_TRY(split_rate(text, &rate, e));
 		LWM_TRY(rc);
@@ -85,10 +82,10 @@ static bool set_rate(struct lwm_tensor *t, double rate)
 /* Each pattern of a list over the whole table. */
 static int walk_list(struct lwm_tensors *t, const char *list, const char *option, choose_fn *act, struct lwm_err *e)
 {
-	char text[PATTERN];
+	char text[LWM_PATTERN];
 	int rc;
 
-	while ((rc = next_pattern(&list, text, option, e)) > 0) {
+	while ((rc = lwm_choose_next(&list, text, option, e)) > 0) {
 		double rate = 1;
 		bool any = false, acted = false;
 

@@ -17,6 +17,9 @@ struct lwm_choose { /* borrowed; NULL or "": nothing is said */
 	const char *only, *freeze, *rates;
 };
 
+enum { LWM_PATTERN = 256 };
+/* The next entry of a list into `out`: 1, 0 at the end. option: for messages. -LWM_EUSAGE: it is empty, or too long. */
+int lwm_choose_next(const char **list, char out[LWM_PATTERN], const char *option, struct lwm_err *e);
 /* -LWM_EUSAGE: a pattern is empty, a rate is no number above 0. */
 int lwm_choose_check(const struct lwm_choose *how, struct lwm_err *e);
 /* Sets `trainable` and `rate` of the table's tensors. -LWM_EUSAGE as above; -LWM_ECONFIG: a pattern that matches nothing, or of

@@ -63,6 +63,7 @@ struct lwm_tensor {
 	enum lwm_init init;
 	double value;   /* of init */
 	int group;      /* tensors of one group are neighbours and are fetched together; ascending */
+	int64_t adapts; /* an adapter of the matrix before this number in the table (adapter.h); 0: an ordinary tensor */
 };
 
 /* Tensors that are fetched together: their stretch of the flat vector. */

@@ -30,9 +30,11 @@ int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_ty
 int lwm_objective_localize(struct lwm_objective *o, struct lwm_err *e)
 {
 	struct lwm_choose how = lwm_stage_choice(o->stage);
+	struct lwm_adapters adapters = lwm_stage_adapters(o->stage);
 
 	if (o->local.n)
 		return 0;
+	LWM_TRY(lwm_adapters_add(&o->tensors, &adapters, e));
 	LWM_TRY(lwm_choose_tensors(&o->tensors, &how, e));
 	return lwm_tensors_local(&o->local, &o->tensors, o->mesh->dim[LWM_TP], e);
 }

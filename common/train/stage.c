@@ -85,6 +85,11 @@ static const struct lwm_setting common_settings[] = {
 	TEXT(freeze, LWM_FIXED, NULL, LWM_OPT_STR(0, "freeze", NULL, "LIST", "and of what would train these do not", 0)),
 	TEXT(lr_factors, LWM_FIXED, NULL,
 	     LWM_OPT_STR(0, "lr-factors", NULL, "LIST", "PATTERN=X: the learning rate of these tensors times X; the last match counts", 0)),
+	TEXT(lora, LWM_FIXED, NULL,
+	     LWM_OPT_STR(0, "lora", NULL, "LIST", "these matrices are frozen and get adapters of low rank, NAME.lora_a and NAME.lora_b", 0)),
+	SET(lora_rank, LWM_FIXED, 16, LWM_OPT_INT(0, "lora-rank", NULL, 1, 1 << 16, "N", "of the adapters", 0)),
+	SET(lora_alpha, LWM_FIXED, 0,
+	    LWM_OPT_DOUBLE(0, "lora-alpha", NULL, 0, 1e6, "X", "what they add is multiplied by X / rank; 0: by 1", 0)),
 	SET(ema, LWM_FIXED, 0,
 	    LWM_OPT_DOUBLE(0, "ema", NULL, 0, 0.9999999, "X",
 			   "decay of an average of the weights, in checkpoints beside them: at most (1 + n) / (10 + n) after n updates; 0: none",
@@ -215,11 +220,25 @@ static int check_order(const struct lwm_stage *s, const struct lwm_mesh *m, stru
 	return 0;
 }
 
+/* What adapters cannot do yet. */
+static int check_adapters(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	if (!s->lora || !*s->lora)
+		return 0;
+	if (m->dim[LWM_TP] > 1)
+		return lwm_fail(e, LWM_ECONFIG, "--lora with tp > 1 (mesh_dim '%s'): adapters of matrices that ranks share are not computed; "
+				"dp, fsdp and sp may be any", s->mesh_dim);
+	if (s->sum_order == LWM_SUM_CANONICAL)
+		return lwm_fail(e, LWM_ECONFIG, "--lora with --sum-order canonical: gradients of adapters are summed by who owns what");
+	return 0;
+}
+
 int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 {
 	const struct lwm_objective_type *type = lwm_objectives[s->objective];
 	struct lwm_mesh m = { .dim = { 0 } };
 	struct lwm_choose choice = lwm_stage_choice(s);
+	struct lwm_adapters adapters = lwm_stage_adapters(s);
 	struct lwm_start from;
 	if (!s->data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
@@ -227,12 +246,14 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 		return lwm_fail(e, LWM_EUSAGE, "--eval-every needs --eval-data");
 	LWM_TRY(lwm_schedule_check(&s->schedule, e));
 	LWM_TRY(lwm_choose_check(&choice, e));
+	LWM_TRY(lwm_adapters_check(&adapters, e));
 	LWM_TRY(lwm_settings_check(s, e));
 	LWM_TRY(lwm_mesh_parse(s->mesh_dim, ranks, m.dim, e));
 	LWM_TRY(lwm_mesh_check(m.dim, s->mesh_dim, e));
 	if (s->shard_weights == LWM_SHARD_TRUE && !type->by_group)
 		return lwm_fail(e, LWM_ECONFIG, "--shard-weights true: this objective takes its weights whole");
 	LWM_TRY(check_order(s, &m, e));
+	LWM_TRY(check_adapters(s, &m, e));
 	LWM_TRY(type->check(s, &m, e));
 	return lwm_start_parse(&from, s->start_from, e);
 }

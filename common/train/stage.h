@@ -35,6 +35,7 @@
 #include "common/optim/guards.h"
 #include "common/optim/schedule.h"
 #include "common/optim/weights.h"
+#include "common/tensor/adapter.h"
 #include "common/tensor/choose.h"
 #include "common/train/rates.h"
 #include "common/train/settings.h"
@@ -82,6 +83,9 @@ struct lwm_stage {
 	struct lwm_guards guards;
 
 	const char *train_only, *freeze, *lr_factors; /* lists of patterns of names (choose.h); NULL: all train, at the same rate */
+	const char *lora;                             /* matrices that get adapters (adapter.h); NULL: none */
+	int64_t lora_rank;
+	double lora_alpha;                            /* 0: the rank */
 	double ema;                                   /* decay of an average of the weights; 0: none is kept */
 
 	const char *mesh_dim; /* "dp,fsdp,tp,sp"; one may be -1 */
@@ -121,6 +125,11 @@ void lwm_stage_release(struct lwm_stage *s);
 static inline struct lwm_choose lwm_stage_choice(const struct lwm_stage *s)
 {
 	return (struct lwm_choose){ s->train_only, s->freeze, s->lr_factors };
+}
+
+static inline struct lwm_adapters lwm_stage_adapters(const struct lwm_stage *s) /* likewise */
+{
+	return (struct lwm_adapters){ s->lora, s->lora_rank, s->lora_alpha };
 }
 
 /* Local. Can these settings work on `ranks` ranks at all? The one judge for a run, a plan and a check; looks at no file.

@@ -31,9 +31,8 @@ static int open_shared(struct lwm_source *s, struct lwm_comm *comm, const char *
 	if (kind == LWM_SOURCE_MODEL)
 		return lwm_agree(comm, lwm_source_open(s, text, older_ok, LWM_CKPT_FULL, e), e);
 	LWM_TRY(lwm_share_open(&s->ckpt, comm, path, older_ok, e));
-	s->group = kind == LWM_SOURCE_AVERAGE ? LWM_CKPT_EMA : LWM_CKPT_PARAMS;
 	s->dir = strdup(lwm_ckpt_path(s->ckpt));
-	return s->dir ? lwm_ckpt_holds(s->ckpt, s->group, e) : lwm_fail_memory(e, text); /* the same on all ranks */
+	return s->dir ? lwm_source_settle(s, kind, e) : lwm_fail_memory(e, text); /* the same on all ranks */
 }
 
 static int same_tokenizer(const struct lwm_source *s, const char *want, struct lwm_err *e)
@@ -124,7 +123,8 @@ int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool old
 	if (rc == 0)
 		rc = belongs(&s, from, tokenizer, t, e);
 	for (int64_t i = 0; rc == 0 && i < t->n; i++) {
-		struct sought q = { &s, &t->list[i], from->may_lack_vision && t->list[i].modality == LWM_VISION };
+		const struct lwm_tensor *x = &t->list[i]; /* adapters begin as they were drawn */
+		struct sought q = { &s, x, x->adapts || (from->may_lack_vision && x->modality == LWM_VISION) };
 		int runs = lwm_own_runs(own, i, run, &at);
 		if (!is_wanted(&s, from, &t->list[i])) {
 			if (lwm_start_in_trunk(t->list[i].name) && lwm_comm_rank(comm) == 0)

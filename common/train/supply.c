@@ -37,6 +37,11 @@ int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, 
 	return 0;
 }
 
+static bool adapts(const struct lwm_objective *o)
+{
+	return o->stage->lora && *o->stage->lora;
+}
+
 struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const struct lwm_cut *c)
 {
 	struct lwm_fsdp_how how = how_of(o);
@@ -56,6 +61,12 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 		y.gradients += (dev ? lk_mem_own(dev, slots) : slots) - y.gathered;
 		y.work += lwm_comm_work(sums_canonically(o) ? c->shards * c->replicas : c->shards, lwm_cut_largest(c));
 	}
+	if (adapts(o) && c->shards > 1 && c->replicas > 1) /* neither of the groups above */
+		y.work += lwm_comm_work(c->shards * c->replicas, lwm_lora_values(&o->local));
+	if (adapts(o))
+		y.own += lwm_lora_bytes(&o->local, dev);
+	if (adapts(o) && o->dtype == LK_F32)
+		y.own += dev ? lk_mem_own(dev, c->count * 4) : c->count * 4;
 	y.weights = y.own + y.gathered + y.gradients + y.moments + y.average;
 	y.copy = s->save_behind != LWM_BEHIND_FALSE && before_last ? lwm_saver_copy_bytes(c, s->ema > 0) : 0;
 	return y;
@@ -83,6 +94,14 @@ static double chained_bytes(const struct lwm_cut *c, int64_t m)
 	return (double)((n - 1) * m * (4 * (c->shards > 1 ? parts : c->count) + LWM_SUMS * (int64_t)sizeof(double)));
 }
 
+/* The sum of their gradients, and the adapters of all ranks. */
+static double adapter_bytes(const struct lwm_objective *o, const struct lwm_cut *c)
+{
+	int64_t n = (int64_t)c->shards * c->replicas, k = lwm_lora_values(&o->local);
+
+	return 2.0 * 2 * (double)((n - 1) * 4 * ((k + n - 1) / n));
+}
+
 struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const struct lwm_cut *c)
 {
 	struct lwm_fsdp_how how = how_of(o);
@@ -102,6 +121,10 @@ struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const stru
 	y.shards = (c->shards - 1) * all;
 	y.replicas = (c->replicas - 1) * ((how.chain && c->shards == 1 ? 0 : 4) + a) * (double)c->count;
 	y.replica_calls = c->replicas > 1 ? 2 : 0;
+	if (adapts(o)) {
+		*(c->shards > 1 ? &y.shards : &y.replicas) += adapter_bytes(o, c);
+		*(c->shards > 1 ? &y.shard_calls : &y.replica_calls) += c->shards * c->replicas > 1 ? 2 : 0;
+	}
 	if (how.chain) /* over shards and replicas at once */
 		*(c->shards > 1 ? &y.shards : &y.replicas) += chained_bytes(c, m);
 	return y;
@@ -121,6 +144,17 @@ static int attach_groups(const struct lwm_stage_supply *s, const struct lwm_obje
 	return s->cut.replicas > 1 ? lwm_mesh_attach_group(m, LWM_DP, o->dev, e) : 0;
 }
 
+static int open_adapters(struct lwm_stage_supply *s, const struct lwm_objective *o, const struct lwm_mesh *m, struct lwm_err *e)
+{
+	struct lwm_adapters how = lwm_stage_adapters(o->stage);
+	struct lwm_devcomm *ranks = s->cut.shards * s->cut.replicas > 1 ? m->dev[LWM_GRAD] : NULL;
+
+	LWM_TRY(lwm_weights_part_master(&s->w, e));
+	LWM_TRY(lwm_lora_new(&s->lora, &s->w, &o->local, ranks, lwm_adapters_scale(&how), e));
+	s->w.lora = &s->lora;
+	return 0;
+}
+
 static int make_supply(struct lwm_stage_supply *s, const struct lwm_objective *o, const struct lwm_mesh *m, struct lwm_err *e)
 {
 	struct lwm_devcomm *replicas = m->dev[s->cut.shards == 1 ? LWM_GRAD : LWM_DP];
@@ -129,6 +163,8 @@ static int make_supply(struct lwm_stage_supply *s, const struct lwm_objective *o
 
 	LWM_TRY(lwm_weights_new(&s->w, o->dev, o->dtype, &s->cut, replicas, m->world, sums_canonically(o), e));
 	s->w.share = share;
+	if (adapts(o))
+		LWM_TRY(open_adapters(s, o, m, e));
 	if (o->stage->ema > 0)
 		LWM_TRY(lwm_weights_keep_average(&s->w, e));
 	if (s->cut.shards == 1) {
@@ -157,6 +193,7 @@ int lwm_supply_open(struct lwm_stage_supply *s, const struct lwm_objective *o, s
 void lwm_supply_close(struct lwm_stage_supply *s)
 {
 	lwm_fsdp_free(s->fsdp);
+	lwm_lora_release(&s->lora);
 	lwm_weights_release(&s->w);
 	lwm_cut_release(&s->cut);
 }

@@ -14,6 +14,7 @@
 #define LWM_TRAIN_SUPPLY_H
 
 #include "common/model/weights_fsdp.h"
+#include "common/optim/lora.h"
 #include "common/optim/weights.h"
 #include "common/train/objective.h"
 
@@ -24,7 +25,7 @@ int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, 
 
 struct lwm_stage_room {  /* bytes of one rank */
 	int64_t weights; /* and gradients and optimizer state, own and gathered: the sum of the next five */
-	int64_t own, gathered, gradients, moments, average; /* own: weights, those in fp32 beside them too */
+	int64_t own, gathered, gradients, moments, average; /* own: weights, those in fp32 beside them too, work of adapters */
 	int64_t work;    /* host memory of exchanges, where the device's memory is the host's */
 	int64_t copy;    /* host memory that checkpoints are written from behind the computation; 0: the settings want none */
 };
@@ -44,6 +45,7 @@ struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const stru
 struct lwm_stage_supply {
 	struct lwm_supply *supply;    /* what the objective gets */
 	struct lwm_weights w;
+	struct lwm_lora lora;         /* zero: no adapters */
 	struct lwm_cut cut;           /* of this rank */
 	struct lwm_flat_weights flat;
 	struct lwm_fsdp *fsdp;       /* NULL: flat */

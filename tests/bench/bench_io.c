@@ -76,7 +76,7 @@ static int merge(void *arg)
 {
 	struct lwm_model_spec spec = { .dtype = b.dtype };
 	(void)arg;
-	return failed(lwm_merge_model(b.c, LWM_CKPT_PARAMS, b.model, &spec, true, NULL, &b.e));
+	return failed(lwm_merge_model(b.c, LWM_CKPT_PARAMS, false, b.model, &spec, true, NULL, &b.e));
 }
 
 static int copy_file(const char *from, int out)

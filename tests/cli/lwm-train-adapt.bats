@@ -78,3 +78,42 @@ train() { lwm-train-stage -q "${tiny[@]}" "$@"; }
 	code 78 lwm-merge-ckpt -q vq -o vqgan --logits 3 --force
 	err_has '--logits: a vqgan has none'
 }
+
+@test "adapters of low rank: trained alone, resumed, folded with proof, and what cannot have them" {
+	local lora=(--lora '*self_attn*_proj*,*up_proj*' --lora-rank 4 --lora-alpha 8 --train-only '*lora*' --ema 0.5
+		--eval-data "$rows" --eval-rows 8 --start-from model:base)
+	ok train -o first --steps 3
+	ok lwm-merge-ckpt -q first -o base --dtype fp32
+	ok train "${lora[@]}" -o out --steps 6 --lr 1e-2
+	code 75 train "${lora[@]}" -o again --steps 6 --lr 1e-2 --stop-after 3
+	ok train "${lora[@]}" -o again --steps 6 --lr 1e-2
+	same out/step_00000006/part_00000.h5 again/step_00000006/part_00000.h5
+	# without --fold-lora nothing is lost in silence
+	code 78 lwm-merge-ckpt out -o merged
+	err_has '--fold-lora'
+	code 78 lwm-merge-ckpt first -o merged --fold-lora
+	err_has 'no adapters to fold'
+	gone merged
+	ok lwm-merge-ckpt out -o merged --fold-lora --dtype fp32 --json
+	has '"verified":true'
+	err_has 'logits are the checkpoint'
+	! cmp -s base/model.safetensors merged/model.safetensors || return 1
+	ok lwm-merge-ckpt out -o rounded --fold-lora
+	ok lwm-merge-ckpt out -o average --fold-lora --ema --dtype fp32
+	! cmp -s average/model.safetensors merged/model.safetensors || return 1
+	# the model that was merged is the one that was trained: the same loss of the same held-out rows
+	ok train -o check --start-from model:merged --steps 1 --lr 0 --weight-decay 0 --eval-data "$rows" --eval-rows 8
+	loss() { sed -nE 's/.*"event":"eval","step":[0-9]+,"loss":([0-9.e+-]+),.*/\1/p' "$1/metrics.jsonl"; }
+	awk -v a="$(loss out)" -v b="$(loss check)" 'BEGIN { d = a - b; exit !(a > 0 && d < 1e-5 * a && -d < 1e-5 * a) }'
+	# read as it is, a checkpoint with adapters is that model, too
+	for m in out merged; do lwm-inspect -q --device cpu --logits "$m" 1,2,3 >"logits-$m"; done
+	same logits-out logits-merged
+	code 78 train -o no --steps 2 --lora '*norm*'
+	err_has 'which is no matrix of a layer'
+	code 78 train -o no --steps 2 --lora '*q_proj*' --lora-rank 32
+	err_has 'adapters of --lora-rank 32 are no smaller'
+	code 78 train -o no --steps 2 --lora '*q_proj*' --mesh-dim 1,1,2,1 --plan-ranks 2 --check-options
+	err_has '--lora with tp > 1'
+	code 78 train -o no --steps 2 --lora '*q_proj*' --sum-order canonical
+	err_has '--lora with --sum-order canonical'
+}

@@ -49,6 +49,7 @@ compare() {
 	tokens norms-and-queries 1 64 128 --dim 768 --ffn 2048 --layers 2 --heads 12 --train-only '*norm*,*q_proj*' --ema 0.99 \
 		--steps 3 --checkpoint-every 1
 	tokens average 1 64 128 --dim 768 --ffn 2048 --layers 2 --heads 12 --ema 0.99
+	tokens adapters 1 64 128 --dim 768 --ffn 2048 --layers 2 --heads 12 --lora '*_proj*' --train-only '*lora*'
 	compare vqgan 1 --objective reconstruction --model tiny --data clips --batch-frames 12 --resolution 64 --eval-rows 4 \
 		--probe-frames 16
 	compare contrastive 1 --objective contrastive --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 128 --holdout 24

@@ -79,7 +79,7 @@ static void write_ckpt(const char *root)
 				       .tokenizer = "0123456789abcdef0123456789abcdef" };
 	char *model = lwm_path_join(root, "model");
 	must(lwm_ckpt_open(&c, dir, &e), &e);
-	must(lwm_merge_model(c, LWM_CKPT_PARAMS, model, &spec, true, NULL, &e), &e);
+	must(lwm_merge_model(c, LWM_CKPT_PARAMS, false, model, &spec, true, NULL, &e), &e);
 	lwm_ckpt_close(c);
 	json_decref(config);
 	free(model);
@@ -149,8 +149,8 @@ static void checkpoint_and_model(void **state)
 		must(lwm_ckpt_read(c, LWM_CKPT_ADAM_M, 1, 0, 48, v, &e), &e);
 		for (int i = 0; i < 48; i++) /* row i / 6; the first three columns are rank 0's */
 			assert_true(v[i] == (float)(i / 6 * 3 + i % 3 + (i % 6 < 3 ? 0 : 24)) * 0.5f);
-		must(lwm_merge_verify_model(c, LWM_CKPT_PARAMS, golden("model"), LWM_ST_BF16, NULL, &e), &e);
-		must(lwm_merge_verify_model(c, LWM_CKPT_PARAMS, golden_of(2, "model"), LWM_ST_BF16, NULL, &e), &e);
+		must(lwm_merge_verify_model(c, LWM_CKPT_PARAMS, false, golden("model"), LWM_ST_BF16, NULL, &e), &e);
+		must(lwm_merge_verify_model(c, LWM_CKPT_PARAMS, false, golden_of(2, "model"), LWM_ST_BF16, NULL, &e), &e);
 		lwm_ckpt_close(c);
 	}
 }

@@ -498,7 +498,7 @@ static void merges(void **state)
 	(void)state;
 	must(lwm_ckpt_open(&c, dir, &e), &e);
 	watch();
-	must(lwm_merge_model(c, LWM_CKPT_PARAMS, at("merged"), &spec, true, NULL, &e), &e);
+	must(lwm_merge_model(c, LWM_CKPT_PARAMS, false, at("merged"), &spec, true, NULL, &e), &e);
 	check("merge", 1, 7);
 	must(lwm_mkdirs(at("recut"), &e), &e);
 	watch();

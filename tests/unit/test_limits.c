@@ -412,9 +412,9 @@ static bool merge_quarters(void *arg)
 	int rc = lwm_ckpt_open(&c, in_scratch("quarters/step_00000001"), &e);
 
 	if (rc == 0 && model)
-		rc = lwm_merge_model(c, LWM_CKPT_PARAMS, in_scratch("merged"), &spec, true, NULL, &e);
+		rc = lwm_merge_model(c, LWM_CKPT_PARAMS, false, in_scratch("merged"), &spec, true, NULL, &e);
 	if (rc == 0 && model)
-		rc = lwm_merge_verify_model(c, LWM_CKPT_PARAMS, in_scratch("merged"), LWM_ST_BF16, NULL, &e);
+		rc = lwm_merge_verify_model(c, LWM_CKPT_PARAMS, false, in_scratch("merged"), LWM_ST_BF16, NULL, &e);
 	if (rc == 0 && !model)
 		rc = lwm_merge_recut(c, in_scratch("thirds"), 3, "3,1,1,1", true, NULL, &e);
 	if (rc == 0 && !model)

@@ -69,6 +69,7 @@ struct mesh_case {
 	int64_t micro_rows, layers, ahead;
 	int scatter, layout;
 	bool canonical;
+	const char *lora;
 };
 
 static void stage_of(struct lwm_stage *s, const struct mesh_case *m)
@@ -83,6 +84,8 @@ static void stage_of(struct lwm_stage *s, const struct mesh_case *m)
 	s->shard_weights = m->shards ? LWM_SHARD_TRUE : LWM_SHARD_FALSE;
 	s->scatter = m->scatter;
 	s->gather_ahead = m->ahead;
+	s->lora = m->lora;
+	s->lora_rank = 4;
 	s->sum_order = m->canonical ? LWM_SUM_CANONICAL : LWM_SUM_MESH;
 	n->layers = m->layers;
 	n->micro_rows = m->micro_rows;
@@ -183,25 +186,28 @@ out:
 static void sent_as_planned(void **state)
 {
 	static const struct mesh_case cases[] = {
-		{ "2,1,1,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false },
-		{ "1,2,1,1", 2, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false },
-		{ "1,4,1,1", 4, true, true, 1, 4, 2, 1, LWM_RING_BALANCED, false },
-		{ "2,2,1,1", 4, true, false, 1, 3, 0, 0, LWM_RING_BALANCED, false },
-		{ "1,1,2,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false },
-		{ "1,1,4,1", 4, false, true, 2, 2, 1, 0, LWM_RING_BALANCED, false },
-		{ "1,1,1,2", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false },
-		{ "1,1,1,8", 8, false, false, 2, 2, 1, 0, LWM_RING_ZIGZAG, false },
-		{ "1,1,1,4", 4, false, true, 4, 2, 1, 0, LWM_RING_STRIPED, false },
-		{ "1,1,1,4", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false },
-		{ "2,1,1,2", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false },
-		{ "1,2,2,1", 4, true, false, 2, 2, 1, 1, LWM_RING_BALANCED, false },
-		{ "2,2,2,1", 8, true, true, 1, 3, 1, 0, LWM_RING_BALANCED, false },
-		{ "1,2,2,2", 8, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false },
-		{ "2,1,2,2", 8, false, false, 1, 2, 1, 0, LWM_RING_CONTIGUOUS, false },
-		{ "2,1,1,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true },
-		{ "1,4,1,1", 4, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, true },
-		{ "2,2,1,1", 4, true, true, 2, 3, 0, 0, LWM_RING_BALANCED, true },
-		{ "4,2,1,1", 8, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true },
+		{ "2,1,1,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
+		{ "1,2,1,1", 2, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL },
+		{ "1,4,1,1", 4, true, true, 1, 4, 2, 1, LWM_RING_BALANCED, false, NULL },
+		{ "2,2,1,1", 4, true, false, 1, 3, 0, 0, LWM_RING_BALANCED, false, NULL },
+		{ "1,1,2,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
+		{ "1,1,4,1", 4, false, true, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
+		{ "1,1,1,2", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
+		{ "1,1,1,8", 8, false, false, 2, 2, 1, 0, LWM_RING_ZIGZAG, false, NULL },
+		{ "1,1,1,4", 4, false, true, 4, 2, 1, 0, LWM_RING_STRIPED, false, NULL },
+		{ "1,1,1,4", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL },
+		{ "2,1,1,2", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
+		{ "1,2,2,1", 4, true, false, 2, 2, 1, 1, LWM_RING_BALANCED, false, NULL },
+		{ "2,2,2,1", 8, true, true, 1, 3, 1, 0, LWM_RING_BALANCED, false, NULL },
+		{ "1,2,2,2", 8, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL },
+		{ "2,1,2,2", 8, false, false, 1, 2, 1, 0, LWM_RING_CONTIGUOUS, false, NULL },
+		{ "2,1,1,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true, NULL },
+		{ "1,4,1,1", 4, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, true, NULL },
+		{ "2,2,1,1", 4, true, true, 2, 3, 0, 0, LWM_RING_BALANCED, true, NULL },
+		{ "4,2,1,1", 8, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true, NULL },
+		{ "2,1,1,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, "*q_proj*" },
+		{ "1,2,1,1", 2, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, false, "*q_proj*,*down*" },
+		{ "2,2,1,1", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, "*_proj*" },
 	};
 
 	(void)state;
@@ -238,7 +244,7 @@ static void kinds_add_up(void **state)
 
 	(void)state;
 	for (int i = 0; i < 8; i++) {
-		struct mesh_case m = { mesh[i % 4], i % 4 ? 8 : 1, i % 4 != 3, false, 1, 2, 1, 0, LWM_RING_BALANCED, false };
+		struct mesh_case m = { mesh[i % 4], i % 4 ? 8 : 1, i % 4 != 3, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, NULL };
 		double sum = 0, weights = 0;
 		struct lwm_stage s;
 		const char *key;
@@ -282,7 +288,7 @@ static double step_with(struct lwm_stage *s, double *rate, double value)
 /* On a host nothing runs beside the arithmetic: each rate halved costs what it takes once more. */
 static void time_by_rates(void **state)
 {
-	struct mesh_case m = { "1,2,2,2", 8, true, false, 2, 2, 1, 0, LWM_RING_BALANCED, false };
+	struct mesh_case m = { "1,2,2,2", 8, true, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL };
 	struct lwm_stage s;
 	json_t *plan;
 	double step, sent = 0;
@@ -309,7 +315,7 @@ static void time_by_rates(void **state)
 /* Short documents are less to compute, to send, and to keep of what others sent. */
 static void shorter_documents(void **state)
 {
-	struct mesh_case m = { "1,1,1,4", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false };
+	struct mesh_case m = { "1,1,1,4", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL };
 	struct lwm_stage s;
 	json_t *one, *many;
 

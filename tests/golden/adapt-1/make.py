@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Updates of a few weights of which some are frozen and some have a learning rate of their own, and the average of them, by PyTorch.
+"""Updates of a few weights of which some are frozen and some have a learning rate of their own, the average of them, and updates of
+adapters of low rank, by PyTorch.
 
     python3 -m venv v && v/bin/pip install torch==2.15.0
     cd tests/golden/adapt-1 && v/bin/python make.py
@@ -54,3 +55,20 @@ for n in range(UPDATES):
     values = [x.item() for p in params for x in p.detach()] + [x.item() for s in average.shadow for x in s]
     out += "{ " + ", ".join(f"{x:.12g}" for x in values) + " },\n"
 open("updates.inc", "w").write(out)
+
+# Adapters: y = x W^T + SCALE (x A^T) B^T, never the sum of the weights; half the squared distance from a target, as in unit/test_lora.c
+ROWS, COLS, RANK, INPUTS, SCALE = 5, 7, 2, 3, 1.5
+w = torch.tensor([[0.4 * math.sin(0.9 * (COLS * i + j)) for j in range(COLS)] for i in range(ROWS)])
+x = torch.tensor([[math.cos(0.37 * (COLS * k + j)) for j in range(COLS)] for k in range(INPUTS)])
+target = torch.tensor([[0.5 * math.sin(1.1 * (ROWS * k + i)) for i in range(ROWS)] for k in range(INPUTS)])
+a = torch.nn.Parameter(torch.tensor([[0.3 * math.sin(COLS * r + j + 1) for j in range(COLS)] for r in range(RANK)]))
+b = torch.nn.Parameter(torch.tensor([[0.2 * math.cos(2 * (RANK * i + r)) for r in range(RANK)] for i in range(ROWS)]))
+adam = torch.optim.AdamW([a, b], lr=LR, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
+out = ""
+for n in range(UPDATES):
+    adam.zero_grad()
+    y = x @ w.T + SCALE * (x @ a.T) @ b.T
+    (0.5 * ((y - target) ** 2).sum()).backward()
+    adam.step()
+    out += "{ " + ", ".join(f"{float(v):.12g}" for v in list(a.flatten()) + list(b.flatten())) + " },\n"
+open("lora.inc", "w").write(out)
