@@ -16,12 +16,14 @@
 #include "common/base/num.h"
 #include "common/base/outfile.h"
 #include "common/base/path.h"
+#include "common/train/events.h"
 
 struct lwm_metrics {
 	const struct lwm_stage *s;
 	const struct lwm_objective *o;
 	struct lwm_jsonl *file;
 	struct lwm_history *history;
+	struct lwm_events *events; /* NULL: none are wanted */
 	char *summary;
 	double last_eval;
 	struct spent {
@@ -108,6 +110,27 @@ static int put_start(struct lwm_metrics *m, int64_t step, const struct lwm_histo
 	return end_line(m, &line, e);
 }
 
+static int open_events(struct lwm_metrics *m, int64_t step, struct lwm_err *e)
+{
+	char *dir = lwm_path_join(m->s->out, "tensorboard");
+	int rc = dir ? lwm_events_open(&m->events, dir, lwm_history_now(), step, e) : lwm_fail_memory(e, "tensorboard");
+	free(dir);
+	return rc;
+}
+
+/* The points of a step. */
+static void add_points(struct lwm_metrics *m, const struct lwm_train_state *st, const struct lwm_step_figures *f)
+{
+	double now = lwm_history_now(), rate = f->seconds > 0 ? (double)m->o->units_per_step / f->seconds : 0;
+	char tag[64];
+	snprintf(tag, sizeof tag, "train/%s_per_second", m->o->type->unit);
+	lwm_events_scalar(m->events, now, st->step, "train/loss", st->loss);
+	lwm_events_scalar(m->events, now, st->step, "train/grad_norm", f->grad_norm);
+	lwm_events_scalar(m->events, now, st->step, "train/lr", f->lr);
+	lwm_events_scalar(m->events, now, st->step, tag, rate);
+	lwm_events_more(m->events, now, st->step, "train/", st->more);
+}
+
 int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const struct lwm_objective *o, int64_t step,
 		     double began, const char *hosts, struct lwm_err *e)
 {
@@ -126,6 +149,8 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 	LWM_GO(cut_after(path, step, step == s->steps && !lwm_path_exists(m->summary), &begin.before, e));
 	LWM_GO(lwm_jsonl_open(&m->file, path, e));
 	LWM_GO(lwm_history_open(&m->history, s->out, e));
+	if (s->tensorboard)
+		LWM_GO(open_events(m, step, e));
 	LWM_GO(put_start(m, step, &begin, e));
 out:
 	free(path);
@@ -202,6 +227,8 @@ int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_train_state *st, co
 	}
 	m->since++;
 	m->trained = true;
+	if (m->events)
+		add_points(m, st, f);
 	if (st->step % m->s->log_every == 0 || st->step == m->s->steps)
 		log_progress(m, st, f);
 	return end_line(m, &line, e);
@@ -219,6 +246,10 @@ int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_train_state *st, do
 	lwm_str_reset(&m->eval_more);
 	lwm_str_puts(&m->eval_more, lwm_str_get(more));
 	lwm_log(LWM_INFO, "step %" PRId64 " held-out loss %.4f", st->step, loss);
+	if (m->events) {
+		lwm_events_scalar(m->events, lwm_history_now(), st->step, "eval/loss", loss);
+		lwm_events_more(m->events, lwm_history_now(), st->step, "eval/", lwm_str_get(more));
+	}
 	return end_line(m, &line, e);
 }
 
@@ -293,6 +324,7 @@ void lwm_metrics_close(struct lwm_metrics *m)
 	if (lwm_jsonl_close(m->file, &ignored) < 0)
 		lwm_log(LWM_WARN, "%s", ignored.msg);
 	lwm_history_close(m->history);
+	lwm_events_close(m->events);
 	lwm_str_release(&m->eval_more);
 	free(m->summary);
 	free(m);

@@ -149,6 +149,8 @@ static const struct lwm_setting common_settings[] = {
 			   "written while training goes on, from a copy in host memory (12 bytes a weight over all ranks); but the last one; "
 			   "auto: where there is room, true: refuse without", 0)),
 	SET(log_every, LWM_FREE, 10, LWM_OPT_INT(0, "log-every", NULL, 1, 1 << 30, "N", "steps a line on stderr", 0)),
+	SET(tensorboard, LWM_UNRECORDED, 0,
+	    LWM_OPT_FLAG(0, "tensorboard", NULL, "curves in event files of TensorBoard, too: OUTPUT/tensorboard")),
 	SET(peak_tflops, LWM_UNRECORDED, 0,
 	    LWM_OPT_DOUBLE(0, "peak-tflops", NULL, 0, 1e9, "X",
 			   "of one rank's device, for MFU; 0: its matrix product is measured once steps have taken 5 s", 0)),

@@ -103,6 +103,7 @@ struct lwm_stage {
 	double watchdog;        /* seconds without a sign of life of a rank that end the job; 0: never */
 	bool start_over;        /* begin at step 0 although no checkpoint in `out` is whole; they are set aside */
 	struct lwm_paths allow_change; /* settings that may differ from those the run was begun with (settings_record.h) */
+	bool tensorboard;       /* curves go to OUT/tensorboard too (events.h) */
 	double peak_tflops;     /* of one rank's device, for MFU; 0: measured (peak.h) */
 	double peak_after;      /* once, when the steps of this run took so many seconds: what is shorter is not made longer */
 

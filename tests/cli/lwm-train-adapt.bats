@@ -117,3 +117,16 @@ train() { lwm-train-stage -q "${tiny[@]}" "$@"; }
 	code 78 train -o no --steps 2 --lora '*q_proj*' --sum-order canonical
 	err_has '--lora with --sum-order canonical'
 }
+
+@test "curves for TensorBoard are beside the record, a file for each run" {
+	code 75 train -o out --steps 4 --tensorboard --stop-after 2
+	ok train -o out --steps 4 --tensorboard --eval-data "$rows" --eval-rows 2
+	[ "$(ls out/tensorboard/events.out.tfevents.* | wc -l)" -ge 1 ]
+	for tag in train/loss train/grad_norm train/lr train/tok_per_second eval/loss; do
+		grep -qaF "$tag" out/tensorboard/events.out.tfevents.*
+	done
+	# four steps of each, none twice
+	[ "$(cat out/tensorboard/events.* | grep -oaF train/lr | wc -l)" = 4 ]
+	ok train -o none --steps 1
+	gone none/tensorboard
+}
