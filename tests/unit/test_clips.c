@@ -368,6 +368,39 @@ static void resumed(void **state)
 	}
 }
 
+/* Untrained, what an evaluation says depends on the clips that are held out. And the two views of a clip are two. */
+static void what_is_judged(void **state)
+{
+	(void)state;
+	for (int k = 0; k < OBJECTIVES; k++) {
+		double loss[2], found = 0;
+
+		for (int j = 0; j < 2; j++) {
+			char out[160], name[32], path[256];
+			struct lwm_err e = { 0 };
+			struct lwm_stage s;
+
+			snprintf(name, sizeof name, "judged-%d-%d", k, j);
+			stage_of(&s, objectives[k], out, name);
+			for (int i = 0; i < 4; i++) {
+				snprintf(path, sizeof path, "%s/c%02d.mp4", media, 10 * j + i);
+				must(lwm_paths_add(&s.eval_data, path, &e), &e);
+			}
+			s.schedule.lr = 0;
+			train(&s, 1, 0);
+			lwm_stage_release(&s);
+			json_t *eval = probe_events(out, "eval"), *steps = probe_events(out, "step");
+			loss[j] = probe_number(eval, 0, "loss");
+			for (size_t i = 0; i < STEPS; i++)
+				found += probe_number(steps, i, "found") / STEPS / 2;
+			json_decref(eval);
+			json_decref(steps);
+		}
+		assert_true(loss[0] != loss[1]);
+		assert_true(k > 0 || found < 0.99);
+	}
+}
+
 /* Each epoch has each clip once but for the rest; another order in the next. */
 static void which_clips(void **state)
 {
@@ -391,6 +424,10 @@ static void which_clips(void **state)
 			last[step / 4][step % 4 * 4 + i] = clip;
 		}
 	assert_memory_not_equal(last[0], last[1], sizeof last[0]);
+	assert_true(lwm_clips_to_judge(&c) == 19 && lwm_clips_held(&c, 2) == frames + 3 * 2); /* none is held out */
+	c.n = 15;
+	c.held = 4;
+	assert_true(lwm_clips_to_judge(&c) == 4 && lwm_clips_held(&c, 2) == frames + 3 * 17);
 }
 
 /* ---- one trunk ---- */
@@ -451,6 +488,16 @@ static void a_language_model_from_clips(void **state)
 	lwm_next_token_of(&s)->layers = 1;
 	assert_int_equal(lwm_comm_threads(1, run_on, &s, &e), -LWM_ECONFIG);
 	lwm_next_token_of(&s)->layers = 2;
+	/* nor would its second layer be left out in silence where nobody compares sizes */
+	struct lwm_start start = { .source = from + strlen("trunk-"), .trunk = true };
+	struct lwm_llama_cfg less;
+	struct lwm_tensors t;
+	must(lwm_llama_preset(&less, "nano", &e), &e);
+	less.layers = 1;
+	must(lwm_llama_tensors(&t, &less, &e), &e);
+	lwm_err_clear(&e);
+	assert_int_equal(lwm_start_look(&start, false, NULL, &t, &e), -LWM_ECONFIG);
+	lwm_tensors_release(&t);
 	train(&s, 1, 0);
 	must(probe_step(&a, clips, STEPS, &e), &e);
 	must(probe_step(&b, out, 1, &e), &e);
@@ -481,6 +528,7 @@ int main(void)
 		cmocka_unit_test(normalised_patches), cmocka_unit_test(tubes),
 		cmocka_unit_test(patches_and_back), cmocka_unit_test(similar_frames),
 		cmocka_unit_test(which_clips), cmocka_unit_test(any_number_of_ranks), cmocka_unit_test(resumed),
+		cmocka_unit_test(what_is_judged),
 		cmocka_unit_test(a_language_model_from_clips),
 	};
 
