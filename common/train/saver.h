@@ -22,7 +22,8 @@
 struct lwm_saver;
 /* Local. o and w are borrowed until lwm_saver_free. */
 int lwm_saver_new(struct lwm_saver **out, const struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e);
-/* NULL is fine. Gives up a save that was not settled, which leaves an unfinished folder; waits for a record that is being written. */
+/* NULL is fine. Gives up a save that was not settled, which leaves an unfinished folder; waits for a record that is being
+ * written. */
 void lwm_saver_free(struct lwm_saver *v);
 /* Local. What rank 0 calls before each commit, of a save behind the computation in the thread. */
 typedef void lwm_saver_before_fn(void *ctx);
@@ -37,7 +38,8 @@ void lwm_saver_unreserve(struct lwm_saver *v); /* gives it back; fine when there
 /* Local. Begins to save the weights and moments as they are now, with st. behind: they are copied, and written beside what the
  * caller does next; without memory for the copy, or else, this rank's part is on disk on return. A failure is said by finish. */
 void lwm_saver_begin(struct lwm_saver *v, const struct lwm_train_state *st, bool behind);
-bool lwm_saver_writing(const struct lwm_saver *v);   /* local: is this rank's part, or the record, still being written? NULL: no */
+/* Local: is this rank's part, or the record, still being written? NULL: no. */
+bool lwm_saver_writing(const struct lwm_saver *v);
 /* Local: of the save that was begun and not finished, -1 none; the same on all ranks. NULL: none. */
 int64_t lwm_saver_step(const struct lwm_saver *v);
 double lwm_saver_seconds(const struct lwm_saver *v); /* local: what writing a part took last, of the thread or in begin */
@@ -45,8 +47,8 @@ double lwm_saver_seconds(const struct lwm_saver *v); /* local: what writing a pa
  * finish. */
 void lwm_saver_settle(struct lwm_saver *v);
 bool lwm_saver_settled(const struct lwm_saver *v); /* has the save that was begun come so far? The same on all ranks */
-/* COLLECTIVE over the ranks of w. Settles, if that was not done, waits for the record, and removes what rank 0's keeper (NULL on the
- * others) no longer wants: of a save behind the computation, files are removed by a thread, which the next finish, retire and
+/* COLLECTIVE over the ranks of w. Settles, if that was not done, waits for the record, and removes what rank 0's keeper (NULL on
+ * the others) no longer wants: of a save behind the computation, files are removed by a thread, which the next finish, retire and
  * free wait for. A failure is one of this save alone: its own parts are removed again, older checkpoints stay. */
 int lwm_saver_finish(struct lwm_saver *v, struct lwm_ckpt_keeper *keeper, struct lwm_err *e);
 /* COLLECTIVE, the same. Removes what is too many now that the checkpoint of `step` is whole, and waits for it. */

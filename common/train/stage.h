@@ -16,8 +16,8 @@
  *	damaged/         checkpoints that were finished once and are not whole any more
  * Ranks that should hold the same weights and do not end the run (-LWM_ENUMERIC, replicas.h) before they are saved.
  * Started again it resumes from the newest whole checkpoint, bit for bit as if it had never stopped (same mesh; with canonical sums
- * any other that has them). Where none of several is whole it refuses. Settings that decide what is computed must be those it was begun
- * with (settings_record.h).
+ * any other that has them). Where none of several is whole it refuses. Settings that decide what is computed must be those it was
+ * begun with (settings_record.h).
  *
  * What is trained is an objective (objective.h). Its own settings are in its own struct, which the stage holds and does not know:
  * lwm_next_token_of(&s)->dim is the width of a language model.
