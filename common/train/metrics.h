@@ -50,8 +50,8 @@ int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_train_state *st, do
 		     struct lwm_err *e);
 /* seconds: from its begin until it was committed; blocking: those of them that training waited. */
 int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, double blocking, struct lwm_err *e);
-/* Brings the lines written so far to the disk, before the checkpoint of their steps is committed; any thread. A failure is logged, and
- * no failure of the run. */
+/* Brings the lines written so far to the disk, before the checkpoint of their steps is committed; any thread. A failure is
+ * logged, and no failure of the run. */
 void lwm_metrics_sync(struct lwm_metrics *m);
 bool lwm_metrics_complete(const struct lwm_metrics *m); /* summary.json exists */
 /* peak_rss: bytes, of the rank that had most. */

@@ -53,14 +53,36 @@ behind=auto # whether training waits for its saves: every second try does
 small=(-q --threads 1 --device cpu --dim 32 --ffn 48 --layers 2 --heads 4 --kv-heads 2 --seq-length 64 --tokens-per-batch 768
 	--warmup-steps 2 --lr 3e-3 --log-every 1000 --check-replicas 7)
 
+# mind PID: of Open MPI 4.1 mpirun was seen to lock itself up while it ended, in PMIx_server_finalize, when no rank was left any
+# more. That is what it is taken for here: its ranks ended, all of them, ten seconds ago.
+mind() {
+	local n=0 launcher ranks
+	while sleep 5; do
+		launcher=$(pgrep -P "$1" mpirun) || launcher=$1
+		ranks=$(ps --ppid "$launcher" -o stat=)
+		if [[ $ranks == *Z* && $ranks != *[RSDTtI]* ]]; then n=$((n + 1)); else n=0; fi
+		[ $n -lt 3 ] || { echo "mpirun locked itself up ($PWD)" | tee -a "$W/locked" >locked && kill -KILL "$launcher"; }
+	done
+}
+
 # stage MESH OUT [OPTION...]: in the foreground; `with` stands before the program
 with=()
 stage() {
-	local m=$1 out=$2
+	local m=$1 out=$2 run minder rc
 	shift 2
 	"${with[@]}" mpirun --oversubscribe -n "${ranks[$m]}" lwm-train-stage "${small[@]}" --data "$W/rows.rows.h5" \
 		--mesh-dim "${dim[$m]}" --steps "$steps" --checkpoint-every $every --keep 2 --save-behind $behind \
-		-o "$out" "$@" >>log 2>err </dev/null
+		-o "$out" "$@" >>log 2>err </dev/null &
+	run=$!
+	mind $run &
+	minder=$!
+	wait $run
+	rc=$?
+	kill $minder
+	wait $minder 2>/dev/null
+	[ -e locked ] || return $rc
+	rm locked # what its ranks had to say is lost, but for what they wrote
+	[ -e "$out/summary.json" ] || return 76
 }
 
 newest() { find "$1" -maxdepth 1 -type d -name 'step_*' | sort | tail -1; }
@@ -523,5 +545,6 @@ if [ $units = yes ]; then
 	done 3< <(programs)
 	[ -n "$tries" ] || [ ${#words[@]} -gt 0 ] || count_tries
 fi
+[ ! -s "$W/locked" ] || cat "$W/locked"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ] && [ $passed -gt 0 ]
