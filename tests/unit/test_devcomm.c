@@ -6,10 +6,9 @@
 
 #include "common/base/log.h"
 #include "tests/unit/devcomm_cases.h"
-#include "tests/unit/train_fixture.h"
+#include "tests/unit/train_folder.h"
 
 static bool emulated;
-static char root[128], rows[160];
 
 static void need_emulator(void)
 {
@@ -194,22 +193,9 @@ static void test_gpu_of_rank(void **state)
 
 static int set_up(void **state)
 {
-	struct lwm_err e = { 0 };
-
 	(void)state;
-	lwm_log_init("test_devcomm", LWM_ERROR);
 	emulated = devcomm_emulator();
-	snprintf(root, sizeof root, "/tmp/lwm-test-devcomm-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return folder_of("test_devcomm", FX_VOCAB);
 }
 
 int main(void)
@@ -220,5 +206,5 @@ int main(void)
 		cmocka_unit_test(test_training),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }

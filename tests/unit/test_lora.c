@@ -12,6 +12,7 @@
 #include "common/comm/device.h"
 #include "common/optim/lora.h"
 #include "common/tensor/adapter.h"
+#include "tests/unit/train_folder.h"
 #include "tests/unit/train_probe.h"
 
 /* ---- the table ---- */
@@ -272,7 +273,6 @@ static void updates_are_those_of_pytorch(void **state)
 /* ---- stages ---- */
 
 enum { STEPS = 8 };
-static char root[128], rows[160];
 
 struct mesh_case {
 	const char *mesh;
@@ -409,19 +409,8 @@ static void what_adapters_cannot_do_is_refused(void **state)
 
 static int set_up(void **state)
 {
-	struct lwm_err e = { 0 };
 	(void)state;
-	lwm_log_init("test_lora", LWM_ERROR);
-	snprintf(root, sizeof root, "/tmp/lwm-test-lora-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return folder_of("test_lora", FX_VOCAB);
 }
 
 int main(void)
@@ -431,5 +420,5 @@ int main(void)
 					    cmocka_unit_test(updates_are_those_of_pytorch),
 					    cmocka_unit_test(adapters_alone_train_on_any_mesh),
 					    cmocka_unit_test(what_adapters_cannot_do_is_refused) };
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }

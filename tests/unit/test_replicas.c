@@ -15,11 +15,12 @@
 #include "common/train/replicas.h"
 #include "common/train/save.h"
 #include "common/train/supply.h"
+#include "tests/unit/train_folder.h"
 #include "tests/unit/train_probe.h"
 
 enum { FLIPS = 60 /* of each mesh */ };
 
-static char root[128], rows[160], here[LWM_REPLICAS_HOST];
+static char here[LWM_REPLICAS_HOST];
 
 /* ---- an objective whose step flips a bit ---- */
 
@@ -388,24 +389,11 @@ static void in_good_health(void **state)
 
 static int set_up(void **state)
 {
-	struct lwm_err e = { 0 };
-
 	(void)state;
-	lwm_log_init("test_replicas", LWM_ERROR);
 	wrapped = lwm_objective_next_token;
 	wrapped.step = step;
 	gethostname(here, sizeof here - 1);
-	snprintf(root, sizeof root, "/tmp/lwm-test-replicas-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return folder_of("test_replicas", FX_VOCAB);
 }
 
 int main(void)
@@ -416,5 +404,5 @@ int main(void)
 		cmocka_unit_test(in_good_health),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }

@@ -7,25 +7,12 @@
 
 #include "common/base/log.h"
 #include "common/comm/mesh.h"
-#include "tests/unit/train_fixture.h"
-
-static char root[128], rows[160];
+#include "tests/unit/train_folder.h"
 
 static int set_up(void **state)
 {
-	struct lwm_err e = { 0 };
 	(void)state;
-	lwm_log_init("test_train", LWM_ERROR);
-	snprintf(root, sizeof root, "/tmp/lwm-test-train-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return folder_of("test_train", FX_VOCAB);
 }
 
 static int run_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
@@ -267,5 +254,5 @@ int main(void)
 					    cmocka_unit_test(test_resume),     cmocka_unit_test(test_meshes),
 					    cmocka_unit_test(test_micro_rows), cmocka_unit_test(test_start_from),
 					    cmocka_unit_test(test_refusals),   cmocka_unit_test(test_other_model) };
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }

@@ -12,12 +12,11 @@
 #include "common/base/path.h"
 #include "common/comm/device.h"
 #include "common/model/llama.h"
+#include "tests/unit/train_folder.h"
 #include "tests/unit/train_probe.h"
 
 enum { STEPS = 6 };
 static const double decay = 0.4; /* reached at the sixth update: (1 + 5) / (10 + 5) */
-
-static char root[128], rows[160];
 
 struct mesh_case {
 	const char *mesh;
@@ -350,19 +349,8 @@ static void moments_of_what_trains_are_planned(void **state)
 
 static int set_up(void **state)
 {
-	struct lwm_err e = { 0 };
 	(void)state;
-	lwm_log_init("test_train_adapt", LWM_ERROR);
-	snprintf(root, sizeof root, "/tmp/lwm-test-adapt-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return folder_of("test_train_adapt", FX_VOCAB);
 }
 
 int main(void)
@@ -371,5 +359,5 @@ int main(void)
 					    cmocka_unit_test(a_run_that_is_stopped_is_the_same),
 					    cmocka_unit_test(contradictions_are_refused),
 					    cmocka_unit_test(moments_of_what_trains_are_planned) };
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }

@@ -11,9 +11,8 @@
 
 #include "common/base/log.h"
 #include "common/train/objective.h"
+#include "tests/unit/train_folder.h"
 #include "tests/unit/train_probe.h"
-
-static char root[128], rows[160];
 
 /* ---- the wrapped objective ---- */
 
@@ -127,21 +126,10 @@ static void stage(struct lwm_stage *s, const char *name, char *out, size_t size)
 
 static int set_up(void **state)
 {
-	struct lwm_err e = { 0 };
 	(void)state;
-	lwm_log_init("test_train_guards", LWM_ERROR);
 	wrapped = lwm_objective_next_token;
 	wrapped.step = step;
-	snprintf(root, sizeof root, "/tmp/lwm-test-guards-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0 ? -1 : 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return folder_of("test_train_guards", FX_VOCAB);
 }
 
 static int run(struct lwm_stage *s, int ranks, struct lwm_err *e)
@@ -479,7 +467,7 @@ int main(void)
 					    cmocka_unit_test(test_window_moves),
 					    cmocka_unit_test(test_resume_decides_the_same),
 					    cmocka_unit_test(test_row_of_skips_survives_a_stop) };
-	int rc = cmocka_run_group_tests(tests, set_up, tear_down);
+	int rc = cmocka_run_group_tests(tests, set_up, folder_gone);
 	printf("N1: %d bad numbers never came to weights or moments\n", bad_numbers);
 	printf("N2: %d runs with spikes, stopped and resumed or not, decided as they should\n", decided);
 	return rc;

@@ -10,11 +10,10 @@
 
 #include "common/base/log.h"
 #include "common/base/path.h"
+#include "tests/unit/train_folder.h"
 #include "tests/unit/train_probe.h"
 
 enum { STEPS = 10, ROWS = 24, HEADS = 8, TEXT = 24 /* ids from there on are vision */ };
-
-static char root[128], rows[160];
 
 struct mesh_case {
 	const char *mesh;
@@ -242,21 +241,8 @@ static void a_run_moves_between_meshes(void **state)
 
 static int set_up(void **state)
 {
-	struct lwm_err e = { 0 };
-
 	(void)state;
-	lwm_log_init("test_train_mesh", LWM_ERROR);
-	snprintf(root, sizeof root, "/tmp/lwm-test-train-mesh-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows_of(rows, TEXT, &e) < 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return folder_of("test_train_mesh", TEXT);
 }
 
 int main(void)
@@ -267,5 +253,5 @@ int main(void)
 		cmocka_unit_test(a_run_moves_between_meshes),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }

@@ -9,11 +9,10 @@
 
 #include "common/base/log.h"
 #include "common/base/path.h"
+#include "tests/unit/train_folder.h"
 #include "tests/unit/train_probe.h"
 
 enum { STEPS = 10, ROWS = 24, HELD_OUT = 13 };
-
-static char root[128], rows[160];
 
 struct mesh_case {
 	const char *mesh;
@@ -239,22 +238,9 @@ static void a_resumed_run_keeps_what_decides_bits(void **state)
 
 static int set_up(void **state)
 {
-	struct lwm_err e = { 0 };
-
 	(void)state;
-	lwm_log_init("test_train_order", LWM_ERROR);
-	snprintf(root, sizeof root, "/tmp/lwm-test-train-order-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
 	alarm(600); /* a rank that waits for ever ends the test */
-	return lwm_mkdirs(root, &e) < 0 || fx_rows_of(rows, 24, &e) < 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return folder_of("test_train_order", 24);
 }
 
 int main(void)
@@ -267,5 +253,5 @@ int main(void)
 		cmocka_unit_test(a_resumed_run_keeps_what_decides_bits),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }

@@ -8,10 +8,11 @@
 #include "common/base/log.h"
 #include "common/data/loader/loader.h"
 #include "common/model/llama.h"
+#include "tests/unit/train_folder.h"
 #include "tests/unit/train_probe.h"
 
 enum { STEPS = 3, MICRO = 2, PER_STEP = 8, LOCAL = MICRO * FX_SEQ, MIXED_TEXT = 24 };
-static char root[128], rows[160], mixed[160], stream[160];
+static char mixed[160], stream[160];
 
 /* Rows without end, of a token more than a step reads: they count upwards, so the last target is known from the last token. */
 static int write_stream(struct lwm_err *e)
@@ -37,20 +38,13 @@ static int write_stream(struct lwm_err *e)
 static int set_up(void **state)
 {
 	struct lwm_err e = { 0 };
+
 	(void)state;
-	lwm_log_init("test_train_step", LWM_ERROR);
-	snprintf(root, sizeof root, "/tmp/lwm-test-step-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
+	if (folder_of("test_train_step", FX_VOCAB))
+		return -1;
 	snprintf(mixed, sizeof mixed, "%s/mixed.h5", root);
 	snprintf(stream, sizeof stream, "%s/stream.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0 || fx_rows_of(mixed, MIXED_TEXT, &e) < 0 || write_stream(&e) < 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return fx_rows_of(mixed, MIXED_TEXT, &e) < 0 || write_stream(&e) < 0 ? -1 : 0;
 }
 
 /* A stage of which no number is a default, so that one that is not handed on shows. */
@@ -437,5 +431,5 @@ int main(void)
 					    cmocka_unit_test(test_weightings), cmocka_unit_test(test_released),
 					    cmocka_unit_test(test_on_meshes),
 					    cmocka_unit_test(test_same_mesh_same_bits) };
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }

@@ -11,25 +11,13 @@
 #include "common/data/loader/loader.h"
 #include "common/io/ckpt_int.h"
 #include "common/train/settings_record.h"
+#include "tests/unit/train_folder.h"
 #include "tests/unit/train_probe.h"
-
-static char root[128], rows[160];
 
 static int set_up(void **state)
 {
-	struct lwm_err e = { 0 };
 	(void)state;
-	lwm_log_init("test_train_values", LWM_ERROR);
-	snprintf(root, sizeof root, "/tmp/lwm-test-values-%ld", (long)getpid());
-	snprintf(rows, sizeof rows, "%s/rows.h5", root);
-	return lwm_mkdirs(root, &e) < 0 || fx_rows(rows, &e) < 0;
-}
-
-static int tear_down(void **state)
-{
-	struct lwm_err e = { 0 };
-	(void)state;
-	return lwm_remove_tree(root, &e);
+	return folder_of("test_train_values", FX_VOCAB);
 }
 
 /* ---- a checkpoint ---- */
@@ -422,5 +410,5 @@ int main(void)
 					    cmocka_unit_test(defaults),      cmocka_unit_test(order_of_rows),
 					    cmocka_unit_test(older_settings),
 					    cmocka_unit_test(weights_of_losses) };
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }
