@@ -25,7 +25,10 @@ enum lwm_purpose {
 	LWM_RNG_TEST = 9,
 	LWM_RNG_QA = 10,       /* kept for question and answer pairs: nothing draws from it */
 	LWM_RNG_CODEBOOK = 11, /* revival of unused codes */
-	LWM_RNG_MASK = 12      /* which places of a clip are seen */
+	LWM_RNG_MASK = 12,     /* which places of a clip are seen */
+	LWM_RNG_NOISE = 13,    /* sigma, noise and condition frames of a clip that is denoised */
+	LWM_RNG_DENOISE = 14,  /* noise that a drawn clip begins with */
+	LWM_RNG_DROP = 15      /* actions of a document that are left out */
 };
 
 /* A generator is only a counter; copy it freely. */

@@ -6,7 +6,7 @@
 #include "common/cli/opt.h"
 
 enum { LWM_OPT_COUNTED = 2 }; /* an INT without argument: how often it was given */
-enum { LWM_OPT_MAX = 160 };   /* options of one tool, the common ones included */
+enum { LWM_OPT_MAX = 288 };   /* options of one tool, the common ones included */
 
 enum lwm_opt_origin { LWM_O_DEFAULT, LWM_O_CONFIG, LWM_O_ENV, LWM_O_SET, LWM_O_LINE };
 

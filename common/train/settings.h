@@ -64,7 +64,7 @@ struct lwm_setting_at {
 	const struct lwm_setting *set;
 	void *value; /* bool, int64_t, double, const char *, int (index), struct lwm_paths: as the dst of an option */
 };
-enum { LWM_SETTINGS_MAX = 160 }; /* of all tables together, section headings and the end included */
+enum { LWM_SETTINGS_MAX = 256 }; /* of all tables together, section headings and the end included */
 /* All settings and headings in the order of --help, without LWM_HERE and ends. Returns how many. */
 int lwm_settings_list(const struct lwm_stage *s, struct lwm_setting_at out[LWM_SETTINGS_MAX]);
 
