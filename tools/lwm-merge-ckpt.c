@@ -71,8 +71,9 @@ static const struct lwm_tool tool = {
 		   "program does, and its logits have to be those of the checkpoint's weights, rounded to the\n"
 		   "model's type, to the last bit; that takes the memory of the model in fp32. Folded adapters\n"
 		   "are added anew for that, by the products that training uses: within 1e-4 of the largest\n"
-		   "logit, 1e-2 in bf16, where single weights may be rounded the other way. Every block read is checked. Run again it says that the output is complete, or makes a\n"
-		   "damaged one again; one of another origin is replaced only with --force.\n",
+		   "logit, 1e-2 in bf16, where single weights may be rounded the other way. Every block read is\n"
+		   "checked. Run again it says that the output is complete, or makes a damaged one again; one of\n"
+		   "another origin is replaced only with --force.\n",
 	.examples = "lwm-merge-ckpt run/ckpt -o model/ --verify\n"
 		    "lwm-merge-ckpt run/ckpt/step_00001200 -o model/ --dtype fp32\n"
 		    "lwm-merge-ckpt run/ckpt -o average/ --ema\n"
@@ -151,24 +152,30 @@ static int64_t total_values(const struct lwm_ckpt *c)
 	return n;
 }
 
-static int report_done(const struct lwm_ckpt *c, const char *what, int64_t bytes, double seconds, bool was_there, bool json,
-		       struct lwm_err *e)
+/* What was written: a model, of some of a checkpoint's tensors, or all of a checkpoint. */
+struct written {
+	const char *what;
+	int64_t tensors, values, bytes;
+	bool was_there;
+};
+
+static int report_done(const struct lwm_ckpt *c, const struct written *w, double seconds, bool json, struct lwm_err *e)
 {
 	char size[32], speed[32];
-	if (was_there)
+	if (w->was_there)
 		lwm_log(LWM_INFO, "%s: step %" PRId64 " is complete%s, nothing to do", a.output, lwm_ckpt_get_meta(c)->step,
 			a.verify ? " and verified" : "");
 	else
 		lwm_log(LWM_INFO, "%s: step %" PRId64 ", %" PRId64 " tensors, %s in %.2f s (%s/s)%s", a.output,
-		lwm_ckpt_get_meta(c)->step, lwm_ckpt_count(c), lwm_bytes_text((double)bytes, size, sizeof size), seconds,
-		lwm_bytes_text((double)bytes / (seconds > 0 ? seconds : 1), speed, sizeof speed),
-		a.verify ? ", verified" : "");
+			lwm_ckpt_get_meta(c)->step, w->tensors, lwm_bytes_text((double)w->bytes, size, sizeof size), seconds,
+			lwm_bytes_text((double)w->bytes / (seconds > 0 ? seconds : 1), speed, sizeof speed),
+			a.verify ? ", verified" : "");
 	if (!json)
 		return 0;
-	json_t *o = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:f,s:b,s:b}", "output", a.output, "what", what, "step",
-			      (json_int_t)lwm_ckpt_get_meta(c)->step, "tensors", (json_int_t)lwm_ckpt_count(c), "values",
-			      (json_int_t)total_values(c), "bytes", (json_int_t)bytes, "seconds", seconds, "verified",
-			      a.verify, "skipped", was_there);
+	json_t *o = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:f,s:b,s:b}", "output", a.output, "what", w->what, "step",
+			      (json_int_t)lwm_ckpt_get_meta(c)->step, "tensors", (json_int_t)w->tensors, "values",
+			      (json_int_t)w->values, "bytes", (json_int_t)w->bytes, "seconds", seconds, "verified",
+			      a.verify, "skipped", w->was_there);
 	return lwm_tool_json(o, e);
 }
 
@@ -256,11 +263,13 @@ static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	struct beside b;
 	struct lwm_progress p;
 	json_t *config = NULL;
-	int64_t values = total_values(c);
+	struct written made = { .what = "model" };
 	double start = lwm_now();
-	bool there;
 	enum lwm_ckpt_group group = a.ema ? LWM_CKPT_EMA : LWM_CKPT_PARAMS;
 	int rc = choose_proof(m, e);
+	if (rc == 0)
+		rc = lwm_merge_size(c, &made.tensors, &made.values, e);
+	made.bytes = made.values * (bf16 ? 2 : 4);
 	if (rc == 0)
 		rc = lwm_ckpt_holds(c, group, e);
 	if (rc == 0)
@@ -277,22 +286,22 @@ static int to_model(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	spec.extra = t ? put_tokenizer : NULL;
 	spec.ctx = &b;
 	spec.tokenizer = t ? lwm_tokenizer_hash(t)->hex : m->tokenizer;
-	lwm_progress_begin(&p, "merge", "bytes", values * 4);
+	lwm_progress_begin(&p, "merge", "bytes", made.values * 4);
 	rc = lwm_merge_model(c, group, a.fold, a.output, &spec, o->force, &p, e);
 	lwm_progress_end(&p);
-	there = rc == 1;
+	made.was_there = rc == 1;
 	if (rc >= 0 && a.verify) {
-		lwm_progress_begin(&p, "verify", "bytes", values * 4);
+		lwm_progress_begin(&p, "verify", "bytes", made.values * 4);
 		rc = lwm_merge_verify_model(c, group, a.fold, a.output, spec.dtype, &p, e);
 		lwm_progress_end(&p);
 	}
 	if (rc >= 0)
 		rc = prove_model(c, spec.dtype, e);
 	if (rc >= 0)
-		rc = report_done(c, "model", values * (bf16 ? 2 : 4), lwm_now() - start, there, o->json, e);
+		rc = report_done(c, &made, lwm_now() - start, o->json, e);
 out:
 	if (rc == 0 && o->plan)
-		printf("%s step %" PRId64 ", %" PRId64 " values -> %s, %s, %s tokenizer\n", m->kind, m->step, values,
+		printf("%s step %" PRId64 ", %" PRId64 " values -> %s, %s, %s tokenizer\n", m->kind, m->step, made.values,
 		       a.output, bf16 ? "bf16" : "fp32", t ? "with" : "no");
 	lwm_tokenizer_free(t);
 	json_decref(config);
@@ -336,7 +345,8 @@ static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	int dim[LWM_AXES], groups = 0;
 	struct lwm_progress p;
 	double start = lwm_now();
-	int64_t ranks = a.ranks ? a.ranks : mesh_ranks(a.mesh), bytes;
+	int64_t ranks = a.ranks ? a.ranks : mesh_ranks(a.mesh);
+	struct written made = { .what = "checkpoint", .tensors = lwm_ckpt_count(c), .values = total_values(c) };
 	if (ranks < 1)
 		return lwm_fail(e, LWM_EUSAGE, "--mesh %s leaves the number of ranks open: give --ranks too", a.mesh);
 	if (a.ema || a.fold || a.logits > 0)
@@ -345,22 +355,22 @@ static int to_ranks(struct lwm_ckpt *c, const struct lwm_common *o, struct lwm_e
 	lwm_mesh_text(dim, mesh);
 	for (unsigned g = lwm_ckpt_get_meta(c)->groups; g; g >>= 1)
 		groups += g & 1;
-	bytes = total_values(c) * 4 * groups;
+	made.bytes = made.values * 4 * groups;
 	if (o->plan) {
 		printf("step %" PRId64 ", %" PRId64 " bytes of values -> %s, %" PRId64 " parts, mesh %s\n",
-		       lwm_ckpt_get_meta(c)->step, bytes, a.output, ranks, mesh);
+		       lwm_ckpt_get_meta(c)->step, made.bytes, a.output, ranks, mesh);
 		return 0;
 	}
-	lwm_progress_begin(&p, "cut", "bytes", bytes);
+	lwm_progress_begin(&p, "cut", "bytes", made.bytes);
 	int rc = lwm_merge_recut(c, a.output, (int)ranks, mesh, o->force, &p, e);
 	lwm_progress_end(&p);
-	bool there = rc == 1;
+	made.was_there = rc == 1;
 	if (rc >= 0 && a.verify) {
-		lwm_progress_begin(&p, "verify", "bytes", bytes);
+		lwm_progress_begin(&p, "verify", "bytes", made.bytes);
 		rc = verify_recut(c, &p, e);
 		lwm_progress_end(&p);
 	}
-	return rc < 0 ? rc : report_done(c, "checkpoint", bytes, lwm_now() - start, there, o->json, e);
+	return rc < 0 ? rc : report_done(c, &made, lwm_now() - start, o->json, e);
 }
 
 static int merge_checkpoint(const struct lwm_args *args, struct lwm_err *e)

@@ -64,6 +64,17 @@ static int list_tensors(struct lwm_tensors *out, const struct lwm_ckpt *c, struc
 	return 0;
 }
 
+int lwm_merge_size(const struct lwm_ckpt *c, int64_t *tensors, int64_t *values, struct lwm_err *e)
+{
+	struct lwm_tensors t;
+	int rc = list_tensors(&t, c, e);
+
+	*tensors = t.n;
+	*values = t.total;
+	lwm_tensors_release(&t);
+	return rc;
+}
+
 /* The configuration, speaking of the type that is written. */
 static int config_of(json_t **out, const json_t *config, enum lwm_st_dtype dtype, struct lwm_err *e)
 {

@@ -22,6 +22,8 @@
  * -LWM_ECONFIG: the checkpoint does not hold the group; or it has adapters, and fold is false, or the other way round. */
 int lwm_merge_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, bool fold, const char *dir, const struct lwm_model_spec *spec,
 		    bool force, struct lwm_progress *p, struct lwm_err *e);
+/* Tensors and values of a model that a checkpoint becomes: adapters are none of it. -LWM_EMEMORY. */
+int lwm_merge_size(const struct lwm_ckpt *c, int64_t *tensors, int64_t *values, struct lwm_err *e);
 /* Reads a model back and compares every value with the checkpoint's, rounded to the model's type. -LWM_ENO: they
  * differ. */
 int lwm_merge_verify_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, bool fold, const char *dir, enum lwm_st_dtype dtype,

@@ -154,6 +154,15 @@ int64_t lwm_clips_to_judge(const struct lwm_clips *c)
 	return c->held ? c->held : c->n;
 }
 
+void lwm_clips_deal(const struct lwm_clips *c, const struct lwm_objective *o, int64_t *first, int64_t *end)
+{
+	int64_t have = lwm_clips_to_judge(c), want = o->stage->eval_rows < have ? o->stage->eval_rows : have;
+	int64_t ranks = lwm_mesh_ranks(o->mesh, LWM_DATA), r = lwm_mesh_rank(o->mesh, LWM_DATA);
+
+	*first = want * r / ranks;
+	*end = want * (r + 1) / ranks;
+}
+
 const uint8_t *lwm_clips_held(const struct lwm_clips *c, int64_t i)
 {
 	return c->cache.frames + c->first[(c->held ? c->n : 0) + i] * c->cache.one;

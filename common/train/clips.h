@@ -45,6 +45,8 @@ const uint8_t *lwm_clips_at(const struct lwm_clips *c, const struct lwm_stage *s
 const uint8_t *lwm_clips_held(const struct lwm_clips *c, int64_t i);
 /* Clips that an evaluation can choose from. */
 int64_t lwm_clips_to_judge(const struct lwm_clips *c);
+/* --eval-rows of them, or as many as there are, dealt out to the data ranks in stretches: this rank's are [*first, *end). */
+void lwm_clips_deal(const struct lwm_clips *c, const struct lwm_objective *o, int64_t *first, int64_t *end);
 void lwm_clips_release(struct lwm_clips *c);
 /* The model's configuration for checkpoints and model folders: the trunk's, the objective's name, and the grid. */
 int lwm_clips_config(json_t **out, const char *objective, const struct lwm_llama_cfg *c, const struct lwm_stage *s,

@@ -222,14 +222,12 @@ static int roll_forward(struct forecaster *p, struct lwm_supply *w, int64_t clip
 	return 0;
 }
 
-/* --eval-rows clips, or as many as there are, dealt out in stretches. */
 static int eval_objective(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
 	struct forecaster *p = self(o);
-	int64_t have = lwm_clips_to_judge(&p->clips), want = o->stage->eval_rows < have ? o->stage->eval_rows : have;
-	int64_t ranks = lwm_mesh_ranks(o->mesh, LWM_DATA), r = lwm_mesh_rank(o->mesh, LWM_DATA), most = run_of(o).clips;
-	int64_t first = want * r / ranks, end = want * (r + 1) / ranks, floats = p->cfg.times * time_floats(p);
+	int64_t first, end, most = run_of(o).clips, floats = p->cfg.times * time_floats(p);
 
+	lwm_clips_deal(&p->clips, o, &first, &end);
 	for (int64_t at = first; at < end; at += most) {
 		int64_t clips = end - at < most ? end - at : most;
 		struct lwm_forecast_stats st = { 0 };

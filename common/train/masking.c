@@ -222,14 +222,12 @@ static int step_objective(struct lwm_objective *o, int64_t step, struct lwm_supp
 	return run_clips(self(o), w, step, lwm_mesh_rank(o->mesh, LWM_DATA) * n, n, false, sums, e);
 }
 
-/* --eval-rows clips, or as many as there are, dealt out in stretches. */
 static int eval_objective(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
-	int64_t have = lwm_clips_to_judge(&self(o)->clips), want = o->stage->eval_rows < have ? o->stage->eval_rows : have;
-	int64_t ranks = lwm_mesh_ranks(o->mesh, LWM_DATA), r = lwm_mesh_rank(o->mesh, LWM_DATA);
-	int64_t first = want * r / ranks;
+	int64_t first, end;
 
-	return run_clips(self(o), w, EVAL_STEP, first, want * (r + 1) / ranks - first, true, sums, e);
+	lwm_clips_deal(&self(o)->clips, o, &first, &end);
+	return run_clips(self(o), w, EVAL_STEP, first, end - first, true, sums, e);
 }
 
 static double norm_of(const double sums[LWM_SUMS])

@@ -43,7 +43,7 @@ static const struct lwm_setting common_settings[] = {
 	SET(frames.fps, LWM_FIXED, 0, LWM_OPT_DOUBLE(0, "fps", NULL, 0, 1000, "X", "frames a second that are taken; 0: all", 0)),
 	SET(frames.size, LWM_FIXED, 64,
 	    LWM_OPT_INT(0, "frame-size", NULL, 1, 8192, "N", "clips: pixels of a side of a frame, a multiple of --patch-size", 0)),
-	SET(frames.clip, LWM_FIXED, 2,
+	SET(frames.clip, LWM_FIXED, 4,
 	    LWM_OPT_INT(0, "clip-frames", NULL, 1, 1 << 16, "N", "clips: neighbouring frames of one, a multiple of --patch-frames", 0)),
 	SET(frames.patch, LWM_FIXED, 16, LWM_OPT_INT(0, "patch-size", NULL, 1, 1024, "N", "clips: pixels of a side of a patch", 0)),
 	SET(frames.patch_frames, LWM_FIXED, 2, LWM_OPT_INT(0, "patch-frames", NULL, 1, 1024, "N", "clips: frames of a patch", 0)),

@@ -96,6 +96,9 @@ train() { lwm-train-stage -q "${tiny[@]}" "$@"; }
 	gone merged
 	ok lwm-merge-ckpt out -o merged --fold-lora --dtype fp32 --json
 	has '"verified":true'
+	local tensors # adapters are none of a model's
+	tensors=$(lwm-merge-ckpt -q first -o base --dtype fp32 --json | sed 's/.*"tensors":\([0-9]*\).*/\1/')
+	has "\"tensors\":$tensors,"
 	err_has 'logits are the checkpoint'
 	! cmp -s base/model.safetensors merged/model.safetensors || return 1
 	ok lwm-merge-ckpt out -o rounded --fold-lora

@@ -13,7 +13,8 @@ setup() {
 	cd "$BATS_TEST_TMPDIR" || return 1
 	clips=$BATS_FILE_TMPDIR/clips held=$BATS_FILE_TMPDIR/held
 	small=(--threads 2 --device cpu --dim 64 --ffn 128 --layers 2 --heads 4 --init-std 0.05 --warmup-steps 5 --log-every 1000)
-	still=("${small[@]}" --data "$clips" --eval-data "$held" --frame-size 32 --patch-size 8 --lr 4e-3)
+	still=("${small[@]}" --data "$clips" --eval-data "$held" --frame-size 32 --clip-frames 2 --patch-size 8
+		--lr 4e-3)
 	moving=("${small[@]}" --data "$BATS_FILE_TMPDIR/moving" --eval-data "$BATS_FILE_TMPDIR/moved" --frame-size 16 --patch-size 4
 		--lr 5e-3 --clip-frames 6 --patch-frames 1 --batch-clips 16)
 	views=(--objective contrastive --batch-clips 64 --head-out 32 --min-crop 0.6 --jitter 0.1 --grey 0 --flip 0)
@@ -79,7 +80,7 @@ atleast() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || a < b) print a " is 
 	[ -z "$(last eval psnr_2 known)" ]
 	code 78 forecast -o out --check-options --known-frames 6
 	err_has '--known-frames 6'
-	code 78 lwm-train-stage -q -o out "${small[@]}" --data x --objective next-frame --check-options
+	code 78 lwm-train-stage -q -o out "${small[@]}" --data x --objective next-frame --clip-frames 2 --check-options
 	err_has 'two times are needed'
 }
 
