@@ -6,12 +6,14 @@
 #include "common/base/log.h"
 #include "common/cli/opt.h"
 #include "common/data/ingest/ingest.h"
+#include "common/text/action.h"
 #include "common/text/tokenizer.h"
 
 static struct {
 	const char *output, *symbols_file;
 	struct lwm_paths symbols;
 	int64_t vocab, sample;
+	bool actions;
 } a = { .vocab = 1024 };
 
 static const struct lwm_opt opts[] = {
@@ -19,6 +21,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "vocab", &a.vocab, 300, 1 << 20, "N", "pieces, with 3 special ones and 256 bytes", 0),
 	LWM_OPT_LIST('s', "symbol", &a.symbols, "TEXT", "a string that becomes one piece; spaces count", 0),
 	LWM_OPT_STR(0, "symbols", &a.symbols_file, "FILE", "such strings, one a line", 0),
+	LWM_OPT_FLAG(0, "actions", &a.actions, "the words of a driver's actions too, one piece each: <|left|>, ..."),
 	LWM_OPT_INT(0, "sample", &a.sample, 0, 1e12, "N", "read about N lines, evenly spread; 0: all", 0),
 	LWM_OPT_END
 };
@@ -58,6 +61,14 @@ static int read_symbols(const char *path, struct lwm_paths *out, struct lwm_err 
 	return rc;
 }
 
+static int add_actions(struct lwm_paths *out, struct lwm_err *e)
+{
+	char name[LWM_ACTION_NAME];
+	for (int i = 0; i < LWM_ACTION_WORDS; i++)
+		LWM_TRY(lwm_paths_add(out, lwm_action_word(i, name), e));
+	return 0;
+}
+
 static int train_tokenizer(const struct lwm_args *args, struct lwm_err *e)
 {
 	struct lwm_paths in = { 0 };
@@ -67,6 +78,8 @@ static int train_tokenizer(const struct lwm_args *args, struct lwm_err *e)
 		rc = lwm_ingest_find(&in, args->operand[i], true, e);
 	if (rc == 0 && a.symbols_file)
 		rc = read_symbols(a.symbols_file, &a.symbols, e);
+	if (rc == 0 && a.actions)
+		rc = add_actions(&a.symbols, e);
 	if (rc < 0)
 		goto out;
 	if (args->common.plan) {

@@ -60,6 +60,9 @@ setup() { cd "$BATS_TEST_TMPDIR"; }
 	code 73 lwm-synth needles -n 50 --tokens 64 --facts 2 --ask 2 -t t.model -o n.jsonl
 	ok lwm-tokenizer-train --vocab 640 --symbols symbols.txt -o again.model books chats.jsonl
 	same t.model again.model
+	ok lwm-tokenizer-train --vocab 640 --actions books -o drives.model # 138 words of actions
+	lwm-tokenizer-train --vocab 640 --actions books -o drives.model --force --plan 2>&1 | grep -q ' 138 symbols'
+	for word in '<|world|>' '<|left|>' '<|b127|>'; do grep -aqF "$word" drives.model; done
 	code 73 lwm-tokenizer-train --vocab 640 books -o t.model
 	code 66 lwm-tokenizer-train absent -o u.model
 	ok lwm-tokenizer-train --help
