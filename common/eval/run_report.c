@@ -65,20 +65,44 @@ static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
 	lwm_str_puts(b, "</table>\n");
 }
 
+static int draw_chart(struct lwm_str *b, const char *title, const struct lwm_curve *c, int64_t n, const char *caption,
+		      struct lwm_err *e)
+{
+	struct lwm_chart chart = { .title = title, .x_label = "step of the stage", .y_label = "loss", .curve = c, .ncurves = n };
+	struct lwm_str svg = { 0 };
+	int rc = lwm_plot_draw_chart(&svg, &chart, LWM_PLOT_SVG, e);
+	if (rc == 0)
+		lwm_html_add_svg(b, lwm_str_get(&svg), svg.len, caption);
+	lwm_str_release(&svg);
+	return rc;
+}
+
 static int draw_curves(struct lwm_str *b, const struct series *s, int64_t n, struct lwm_err *e)
 {
 	struct lwm_curve *c = calloc((size_t)n, sizeof *c);
-	struct lwm_str svg = { 0 };
 	if (!c)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for curves");
 	for (int64_t i = 0; i < n; i++)
 		c[i] = (struct lwm_curve){ s[i].name, s[i].of.step, s[i].of.loss, s[i].of.n };
-	struct lwm_chart chart = { .title = "Training loss", .x_label = "step of the stage", .y_label = "loss", .curve = c,
-				   .ncurves = n };
-	int rc = lwm_plot_draw_chart(&svg, &chart, LWM_PLOT_SVG, e);
-	if (rc == 0)
-		lwm_html_add_svg(b, lwm_str_get(&svg), svg.len, "Loss of every step, as written to metrics.jsonl.");
-	lwm_str_release(&svg);
+	int rc = draw_chart(b, "Training loss", c, n, "Loss of every step, as written to metrics.jsonl.", e);
+	free(c);
+	return rc;
+}
+
+/* Of a stage with several sources: what the labels of each cost. */
+static int draw_sources(struct lwm_str *b, const struct series *s, struct lwm_err *e)
+{
+	struct lwm_curve *c = calloc((size_t)s->of.nsources + 1, sizeof *c);
+	struct lwm_str title = { 0 };
+	if (!c)
+		return lwm_fail(e, LWM_EMEMORY, "out of memory for curves");
+	for (int64_t i = 0; i < s->of.nsources; i++)
+		c[i] = (struct lwm_curve){ s->of.source[i].name, s->of.step, s->of.source[i].loss, s->of.n };
+	lwm_str_printf(&title, "Loss of each source: %s", s->name);
+	int rc = lwm_str_ok(&title, e);
+	if (rc == 0 && s->of.nsources)
+		rc = draw_chart(b, lwm_str_get(&title), c, s->of.nsources, "Mean loss of the labels of each source of data.", e);
+	lwm_str_release(&title);
 	free(c);
 	return rc;
 }
@@ -92,6 +116,8 @@ static int add_stages(struct lwm_str *b, const struct lwm_paths *p, struct lwm_e
 	if (rc == 0) {
 		lwm_html_add_heading(b, 2, "Training");
 		rc = draw_curves(b, s, p->n, e);
+		for (int64_t i = 0; rc == 0 && i < p->n; i++)
+			rc = draw_sources(b, &s[i], e);
 		stage_table(b, s, p->n);
 	}
 	for (int64_t i = 0; s && i < p->n; i++) {

@@ -25,6 +25,9 @@ static int make_room(struct lwm_run_series *s, struct lwm_err *e)
 	if (!grow_column(&s->step, cap) || !grow_column(&s->loss, cap) || !grow_column(&s->seconds, cap) ||
 	    !grow_column(&s->seen, cap) || !grow_column(&s->flops, cap))
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a loss curve");
+	for (int64_t i = 0; i < s->nsources; i++)
+		if (!grow_column(&s->source[i].loss, cap))
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for a loss curve");
 	s->cap = cap;
 	return 0;
 }
@@ -32,6 +35,41 @@ static int make_room(struct lwm_run_series *s, struct lwm_err *e)
 static double number_of(const json_t *o, const char *key)
 {
 	return json_number_value(json_object_get(o, key));
+}
+
+/* The source of that name, a new one if there is none: it had no loss in the steps before. NULL: out of memory. */
+static struct lwm_run_source *source_of(struct lwm_run_series *s, const char *name)
+{
+	for (int64_t i = 0; i < s->nsources; i++)
+		if (!strcmp(s->source[i].name, name))
+			return &s->source[i];
+	struct lwm_run_source *more = realloc(s->source, (size_t)(s->nsources + 1) * sizeof *more), *new;
+	if (!more)
+		return NULL;
+	s->source = more;
+	new = &more[s->nsources];
+	*new = (struct lwm_run_source){ strdup(name), malloc((size_t)s->cap * sizeof *new->loss) };
+	s->nsources++; /* what it has is released with the others */
+	if (!new->name || !new->loss)
+		return NULL;
+	for (int64_t i = 0; i < s->n; i++)
+		new->loss[i] = NAN;
+	return new;
+}
+
+static int add_losses(struct lwm_run_series *s, json_t *of, struct lwm_err *e)
+{
+	const char *name;
+	json_t *loss;
+	for (int64_t i = 0; i < s->nsources; i++)
+		s->source[i].loss[s->n] = NAN;
+	json_object_foreach(of, name, loss) {
+		struct lwm_run_source *p = source_of(s, name);
+		if (!p)
+			return lwm_fail(e, LWM_EMEMORY, "out of memory for a loss curve");
+		p->loss[s->n] = json_is_number(loss) ? json_number_value(loss) : NAN;
+	}
+	return 0;
 }
 
 static int add_step(struct lwm_run_series *s, const json_t *o, struct lwm_err *e)
@@ -44,6 +82,7 @@ static int add_step(struct lwm_run_series *s, const json_t *o, struct lwm_err *e
 	s->seen[s->n] = number_of(o, "seen");
 	s->flops[s->n] = number_of(o, "flops");
 	s->total += s->seconds[s->n];
+	LWM_TRY(add_losses(s, json_object_get(o, "loss_of"), e));
 	s->skipped += json_is_true(json_object_get(o, "skipped"));
 	s->n++;
 	return 0;
@@ -98,5 +137,10 @@ void lwm_run_series_release(struct lwm_run_series *s)
 	free(s->seconds);
 	free(s->seen);
 	free(s->flops);
+	for (int64_t i = 0; i < s->nsources; i++) {
+		free(s->source[i].name);
+		free(s->source[i].loss);
+	}
+	free(s->source);
 	memset(s, 0, sizeof *s);
 }

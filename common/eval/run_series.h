@@ -7,9 +7,16 @@
 
 #include "common/base/err.h"
 
+/* One source of data of several: the loss of its labels. */
+struct lwm_run_source {
+	char *name;
+	double *loss; /* [cap] of each step; NaN where it had none */
+};
 struct lwm_run_series {
 	double *step, *loss, *seconds, *seen, *flops; /* of each step: loss NaN and flops 0 where there is none */
 	int64_t n, cap;
+	struct lwm_run_source *source; /* those that some step's "loss_of" names, in that order */
+	int64_t nsources;
 	char unit[16];   /* "tok"; "" unknown */
 	double total;    /* seconds of all steps */
 	int64_t steps;   /* that the run is to make, as it said when it began; 0 unknown */

@@ -39,13 +39,17 @@ struct lwm_llama_batch {
 	const int32_t *pos;     /* position in its segment, for rotary angles and causality */
 	/* What all ranks of run.ring hold, (ranks, n) in rank order; NULL: they tell each other (attn_ring.h). */
 	const int32_t *ring_seg, *ring_pos;
+	const int32_t *group;   /* of each target, 0 to LWM_LOSS_GROUPS - 1: sums are kept for each; others, and NULL: of none */
 };
 
+enum { LWM_LOSS_GROUPS = 16 };
 struct lwm_llama_stats { /* local sums per modality, fp64 */
 	double loss[LWM_MODALITIES]; /* sum of weight * nll */
 	double nll[LWM_MODALITIES];  /* sum of nll over counted tokens */
 	double hits[LWM_MODALITIES]; /* counted tokens whose arg max is the target */
 	int64_t tokens[LWM_MODALITIES];
+	double group_nll[LWM_LOSS_GROUPS]; /* sum of nll over counted tokens of a group, and how many they are */
+	int64_t group_tokens[LWM_LOSS_GROUPS];
 };
 
 /* ---- a step ----

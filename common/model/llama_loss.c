@@ -147,6 +147,11 @@ void lwm_loss_stats(struct lwm_llama *m, const struct lwm_llama_batch *b, struct
 		s.nll[v] += (double)nll[i];
 		s.hits[v] += (double)hit[i];
 		s.tokens[v]++;
+		int32_t g = b->group ? b->group[idx[i]] : -1;
+		if (g >= 0 && g < LWM_LOSS_GROUPS) {
+			s.group_nll[g] += (double)nll[i];
+			s.group_tokens[g]++;
+		}
 	}
 	*out = s;
 }

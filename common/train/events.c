@@ -184,11 +184,18 @@ void lwm_events_more(struct lwm_events *v, double time, int64_t step, const char
 	lwm_str_printf(&text, "{%s}", *more ? more + 1 : "");
 	json_t *o = json_loads(lwm_str_get(&text), 0, NULL);
 	json_object_foreach(o, key, value) {
-		if (!json_is_number(value))
-			continue;
+		const char *inner;
+		json_t *part;
 		lwm_str_reset(&tag);
 		lwm_str_printf(&tag, "%s%s", prefix, key);
-		lwm_events_scalar(v, time, step, lwm_str_get(&tag), json_number_value(value));
+		if (json_is_number(value))
+			lwm_events_scalar(v, time, step, lwm_str_get(&tag), json_number_value(value));
+		json_object_foreach(value, inner, part) {
+			lwm_str_reset(&tag);
+			lwm_str_printf(&tag, "%s%s/%s", prefix, key, inner);
+			if (json_is_number(part))
+				lwm_events_scalar(v, time, step, lwm_str_get(&tag), json_number_value(part));
+		}
 	}
 	json_decref(o);
 	lwm_str_release(&text);

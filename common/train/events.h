@@ -20,8 +20,8 @@ struct lwm_events;
 /* dir is made. time: seconds since 1970. step: that the run resumes from, or 0. -LWM_ECANTCREATE, -LWM_EIO, -LWM_EMEMORY. */
 int lwm_events_open(struct lwm_events **out, const char *dir, double time, int64_t step, struct lwm_err *e);
 void lwm_events_scalar(struct lwm_events *v, double time, int64_t step, const char *tag, double value);
-/* A point for each number of an objective's report, ,"key":value...: tag is prefix and key. Values that are no numbers are not
- * curves. */
+/* A point for each number of an objective's report, ,"key":value...: tag is prefix and key; of an object's numbers prefix,
+ * key, "/" and their key. Other values are not curves. */
 void lwm_events_more(struct lwm_events *v, double time, int64_t step, const char *prefix, const char *more);
 void lwm_events_close(struct lwm_events *v); /* NULL is fine */
 

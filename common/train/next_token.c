@@ -164,6 +164,9 @@ static int keep_sources(struct lwm_nt *t, struct lwm_err *e)
 	const struct lwm_stage *s = t->base.stage;
 	int rc = lwm_sources_parse(&s->data, &t->sources, e);
 	t->nsources = rc < 0 ? 0 : s->data.n;
+	if (rc == 0 && s->eval_rows)
+		rc = lwm_sources_parse(&s->eval_data, &t->eval_sources, e);
+	t->neval_sources = rc < 0 || !s->eval_rows ? 0 : s->eval_data.n;
 	t->source_rows = calloc((size_t)t->nsources + 1, sizeof *t->source_rows);
 	if (rc == 0 && !t->source_rows)
 		rc = lwm_fail_memory(e, NULL);
@@ -296,10 +299,12 @@ static void close_objective(struct lwm_objective *o)
 	free(t->seg);
 	free(t->pos);
 	free(t->weight);
+	free(t->source);
 	free(t->ring_seg);
 	free(t->ring_pos);
 	free(t->all_sums);
 	lwm_sources_free(t->sources, t->nsources);
+	lwm_sources_free(t->eval_sources, t->neval_sources);
 	free(t->source_rows);
 }
 

@@ -11,7 +11,8 @@
 #include "common/train/objective.h"
 #include "common/train/sources.h"
 
-enum { LWM_NT_SHARE_BYTES = 20 /* of one token in a batch: id, target, segment, position, weight */ };
+/* Of one token in a batch: id, target, segment, position, weight; in a rank's share of it the source, too. */
+enum { LWM_NT_TOKEN_BYTES = 20, LWM_NT_SHARE_BYTES = LWM_NT_TOKEN_BYTES + 4 };
 
 /* How a step is cut: rows in all; rows at a time on a rank; tokens of them that are this rank's. */
 struct lwm_nt_cut {
@@ -30,10 +31,13 @@ struct lwm_nt {
 	struct lwm_ring_deal deal;         /* of the rows of a microbatch to the ranks of the ring */
 	int32_t *tok, *target, *seg, *pos; /* (local) this rank's share of a microbatch */
 	float *weight;
+	int32_t *source;                   /* (local) of each token */
 	int32_t *ring_seg, *ring_pos;      /* (ranks of the ring, local) of all their shares; NULL: this rank alone */
 	double (*all_sums)[LWM_SUMS];      /* of a microbatch of each data rank; NULL: sums of this rank alone */
 	struct lwm_loader_source *sources; /* of the training rows */
 	int64_t nsources;
+	struct lwm_loader_source *eval_sources; /* of the held-out rows */
+	int64_t neval_sources;
 	int64_t *source_rows, at_step;     /* [nsources] rows of each in the step made last */
 	double unigram[LWM_MODALITIES]; /* entropy of the held-out targets, nats: what a model that knows only how often each
 					 * token comes would reach; 0 unknown */
@@ -87,6 +91,9 @@ double lwm_nt_most_flops(const struct lwm_nt *t);
 int lwm_nt_tell_sources(struct lwm_nt *t, struct lwm_err *e);
 /* ,"source_rows":[...],"source_shares":[...] of the step made last, of the first 16 sources. */
 void lwm_nt_render_sources(const struct lwm_nt *t, struct lwm_str *json);
+/* ,"loss_of":{"NAME":nll a label,...} of those of the first 16 sources that had labels; nothing where there is but one source. sums:
+ * of each source its nll and its labels. eval: of the held-out rows. */
+void lwm_nt_render_losses(const struct lwm_nt *t, const double *sums, bool eval, struct lwm_str *json);
 
 /* ---- next_token_plan.c: of struct lwm_objective_type ---- */
 

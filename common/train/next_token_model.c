@@ -134,7 +134,7 @@ static int room_of(struct lwm_nt *t, int64_t *room, struct lwm_err *e)
 static int64_t batch_bytes(const struct lwm_nt *t)
 {
 	const struct lwm_stage *s = t->base.stage;
-	return (s->eval_data.n && s->eval_rows ? 4 : 2) * t->cut.micro_rows * t->set->seq_length * LWM_NT_SHARE_BYTES;
+	return (s->eval_data.n && s->eval_rows ? 4 : 2) * t->cut.micro_rows * t->set->seq_length * LWM_NT_TOKEN_BYTES;
 }
 
 /* What else a rank takes, and the longest row: on a host, beside the program itself, and with nowhere else to put activations. */

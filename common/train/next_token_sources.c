@@ -1,11 +1,13 @@
 /* The objective next-token: what it says of its sources, in plans and in the line of each step. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/train/next_token_int.h"
 
-enum { STEPS_TOLD = 16, SOURCES_TOLD = 16 /* of a line of metrics, which is kept with the state */ };
+enum { STEPS_TOLD = 16, SOURCES_TOLD = 16 /* of a line of metrics, which is kept with the state */, NAME_TOLD = 32 };
+_Static_assert((int)SOURCES_TOLD <= (int)LWM_LOSS_GROUPS, "sums of each source that is told");
 
 static int by_step(const void *a, const void *b)
 {
@@ -98,4 +100,62 @@ void lwm_nt_render_sources(const struct lwm_nt *t, struct lwm_str *json)
 	for (int64_t i = 0; i < n; i++)
 		lwm_str_printf(json, "%s%.6g", i ? "," : ",\"source_shares\":[", part_of(t, i, t->at_step));
 	lwm_str_puts(json, "]");
+}
+
+/* What a source is called in a line: the end of its path, without the ending of row shards. */
+static void name_source(const char *path, char name[NAME_TOLD])
+{
+	static const char *const endings[] = { ".rows.h5", ".h5" };
+	size_t n = strlen(path);
+	while (n > 1 && path[n - 1] == '/')
+		n--;
+	for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+		size_t k = strlen(endings[i]);
+		if (n > k && !memcmp(path + n - k, endings[i], k) && path[n - k - 1] != '/') {
+			n -= k;
+			break;
+		}
+	}
+	size_t from = n;
+	while (from > 0 && path[from - 1] != '/')
+		from--;
+	n -= from;
+	if (n > NAME_TOLD - 1)
+		n = NAME_TOLD - 1;
+	memcpy(name, path + from, n);
+	name[n] = '\0';
+}
+
+/* The name of source i as a key; one that an earlier source has gets #I behind it. */
+static void put_name(const struct lwm_loader_source *src, int64_t i, struct lwm_str *json)
+{
+	char name[NAME_TOLD], other[NAME_TOLD], key[NAME_TOLD + 24];
+	bool taken = false;
+	name_source(src[i].shards.v[0], name);
+	for (int64_t k = 0; k < i && !taken; k++) {
+		name_source(src[k].shards.v[0], other);
+		taken = !strcmp(name, other);
+	}
+	snprintf(key, sizeof key, "%s", name);
+	if (taken)
+		snprintf(key, sizeof key, "%s#%" PRId64, name, i + 1);
+	lwm_str_json(json, key, strlen(key));
+}
+
+void lwm_nt_render_losses(const struct lwm_nt *t, const double *sums, bool eval, struct lwm_str *json)
+{
+	const struct lwm_loader_source *src = eval ? t->eval_sources : t->sources;
+	int64_t n = eval ? t->neval_sources : t->nsources, told = 0;
+	if (n < 2)
+		return;
+	for (int64_t i = 0; i < n && i < SOURCES_TOLD; i++) {
+		const double *p = sums + 2 * i;
+		if (p[1] <= 0)
+			continue;
+		lwm_str_puts(json, told++ ? "," : ",\"loss_of\":{");
+		put_name(src, i, json);
+		lwm_str_putc(json, ':');
+		lwm_str_number(json, p[0] / p[1], 9);
+	}
+	lwm_str_puts(json, told ? "}" : "");
 }

@@ -5,8 +5,10 @@
 
 #include "common/train/next_token_int.h"
 
-/* Places in the sums. Per modality: loss (weight * nll), nll, hits, tokens. */
-enum { S_NORM, S_TOKENS, S_SEGMENTS, S_FIRST, S_PER = 4, S_PAIRS = S_FIRST + LWM_MODALITIES * S_PER };
+/* Places in the sums. Per modality: loss (weight * nll), nll, hits, tokens. Per source: nll, tokens. */
+enum { S_NORM, S_TOKENS, S_SEGMENTS, S_FIRST, S_PER = 4, S_PAIRS = S_FIRST + LWM_MODALITIES * S_PER, S_SOURCES,
+       S_END = S_SOURCES + 2 * LWM_LOSS_GROUPS };
+_Static_assert((int)S_END <= (int)LWM_SUMS, "sums of next-token");
 
 static struct lwm_nt *self(struct lwm_objective *o)
 {
@@ -29,11 +31,13 @@ int lwm_nt_attach(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err 
 	t->seg = malloc(n * sizeof *t->seg);
 	t->pos = malloc(n * sizeof *t->pos);
 	t->weight = malloc(n * sizeof *t->weight);
+	t->source = malloc(n * sizeof *t->source);
 	if (ranks > 1) {
 		t->ring_seg = malloc(n * ranks * sizeof *t->ring_seg);
 		t->ring_pos = malloc(n * ranks * sizeof *t->ring_pos);
 	}
-	if (!t->tok || !t->target || !t->seg || !t->pos || !t->weight || (ranks > 1 && (!t->ring_seg || !t->ring_pos)))
+	if (!t->tok || !t->target || !t->seg || !t->pos || !t->weight || !t->source ||
+	    (ranks > 1 && (!t->ring_seg || !t->ring_pos)))
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for %zu tokens", n);
 	return lwm_llama_new(&t->net, o->dev, &t->cfg, &run, e);
 }
@@ -57,6 +61,7 @@ static int take_share(struct lwm_nt *t, const struct lwm_batch *b, struct lwm_er
 			t->seg[at] = b->segments[g];
 			t->pos[at] = b->positions[g];
 			t->weight[at] = b->weights[g];
+			t->source[at] = b->row_source[g / b->seq];
 		}
 	}
 	return 0;
@@ -118,6 +123,10 @@ static void add_stats(double *sums, const struct lwm_batch *b, const struct lwm_
 		p[2] += st->hits[m];
 		p[3] += (double)st->tokens[m];
 	}
+	for (int g = 0; g < LWM_LOSS_GROUPS; g++) {
+		sums[S_SOURCES + 2 * g] += st->group_nll[g];
+		sums[S_SOURCES + 2 * g + 1] += (double)st->group_tokens[g];
+	}
 }
 
 /* The sums of a microbatch of each data rank are added one after the other, on all of them. */
@@ -146,7 +155,7 @@ static int run_batches(struct lwm_nt *t, struct lwm_loader *l, int64_t step, str
 			continue;
 		w->more = i + 1 < micros;
 		struct lwm_llama_batch in = { t->cut.local, t->tok, t->target, t->weight, t->seg, t->pos, t->ring_seg,
-					      t->ring_pos };
+					      t->ring_pos, t->source };
 		int rc = lwm_llama_step(t->net, &in, w, &st, e);
 		if (rc < 0 && m->dim[LWM_SP] * m->dim[LWM_TP] > 1 && !w->shared)
 			e->who = LWM_ERR_ALONE; /* the ring waits for this rank */
@@ -200,6 +209,7 @@ double lwm_nt_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool 
 	}
 	if (!eval)
 		lwm_nt_render_sources(self(o), json);
+	lwm_nt_render_losses(self(o), sums + S_SOURCES, eval, json);
 	return loss;
 }
 

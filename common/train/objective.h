@@ -23,7 +23,7 @@
 #include "common/train/stage.h"
 #include "kernels/kernels.h"
 
-enum { LWM_SUMS = 16 };
+enum { LWM_SUMS = 48 };
 
 struct lwm_objective;
 /* What one rank computes and sends in a step of documents as planned (stage->plan_document); weights and gradients are not

@@ -22,7 +22,7 @@ struct lwm_train_state {
 	double units;         /* tokens or frames trained on */
 	struct lwm_guard_state guard;
 	double loss;          /* of the last step: for the summary of a run that was stopped right after it */
-	char more[1024];      /* what else the objective reported of it: ,"key":value... */
+	char more[2048];      /* what else the objective reported of it: ,"key":value... */
 };
 
 /* Which of the optimizer's vectors a group of a checkpoint holds; pure. */

@@ -46,6 +46,9 @@ said() { sed -nE 's/.*"event":"step","step":([0-9]+),.*"'"$2"'":\[([^]]*)\].*/\1
 	ok mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" "${moving[@]}" -o "$out/two" --steps 8 --sum-order canonical --mesh-dim 2,1,1,1
 	[ "$(losses "$out/two")" = "$(losses "$out/one")" ]
 	[ "$(said "$out/two" source_rows)" = "$(said "$out/one" source_rows)" ]
+	told() { grep -o '"loss_of":{[^}]*}' "$1/metrics.jsonl"; }
+	[ "$(told "$out/two")" = "$(told "$out/one")" ]
+	[ "$(told "$out/one" | wc -l)" = 8 ]
 }
 
 @test "shares and weights in a file, in the plan, and beside each other" {
@@ -81,6 +84,34 @@ said() { sed -nE 's/.*"event":"step","step":([0-9]+),.*"'"$2"'":\[([^]]*)\].*/\1
 		split(rows, n, ","); want = (n[1] * a + n[2] * b) / (n[1] + n[2]); d = e - want
 		print a, b, e, want, rows
 		exit !(n[1] > 0 && n[2] > 0 && a != b && d < 2e-4 && d > -2e-4) }'
+}
+
+@test "the loss of each source is that of its rows alone, in steps, evaluations, curves of TensorBoard and the report" {
+	# $1: field of $2, an evaluation of "$out/$3"
+	of_eval() { sed -nE 's/.*"event":"eval",.*"'"$1"'":([0-9.]+).*/\1/p' "$out/$2/metrics.jsonl"; }
+	mkdir -p "$out/deep"
+	ok lwm-pack -q -n 64 -o "$out/deep/a.rows.h5" b.docs.h5
+	ok train --data a.h5 --data b.h5 -o "$out/x" --steps 3 --eval-data a.h5 --eval-data "$out/deep/a.rows.h5" --eval-rows 1000 --tensorboard
+	# the same weights, and of the held-out rows one source after the other
+	for k in a b; do
+		ok train --data a.h5 --data b.h5 -o "$out/$k" --steps 3 --eval-data $k.h5 --eval-rows 1000
+		[ -z "$(of_eval 'loss_of":\{"[ab]' $k)" ]
+	done
+	near() { awk -v a="$1" -v b="$2" 'BEGIN { d = a - b; print a, b; exit !(a > 0 && d < 1e-6 && d > -1e-6) }'; }
+	near "$(of_eval 'loss_of":\{"a' x)" "$(of_eval text_nll a)"
+	near "$(of_eval 'a#2' x)" "$(of_eval text_nll b)"
+	[ "$(of_eval text_nll a)" != "$(of_eval text_nll b)" ]
+	# in a step the mean over labels of both is that of all; a step without rows of a source says nothing of it
+	[ "$(grep -c '"loss_of":{"a":[0-9.]*,"b":[0-9.]*}' "$out/x/metrics.jsonl")" = 3 ]
+	sed -nE 's/.*"step":1,.*"text_nll":([0-9.]+),.*"source_rows":\[([0-9]+),([0-9]+)\],.*"loss_of":\{"a":([0-9.]+),"b":([0-9.]+)\}.*/\1 \2 \3 \4 \5/p;
+		s/.*"step":1,.*"text_nll":([0-9.]+),.*"source_rows":\[([0-9]+),([0-9]+)\],"loss_of":\{"a":([0-9.]+),"b":([0-9.]+)\}.*/\1 \2 \3 \4 \5/p' \
+		"$out/x/metrics.jsonl" | head -1 >"$out/said"
+	awk '{ exit !(NF == 5 && ($1 - $4) * ($1 - $5) <= 0 && $2 > 0 && $3 > 0) }' "$out/said"
+	ok train "${moving[@]}" -o "$out/moving" --steps 2
+	grep -q '"step":1,.*"loss_of":{"a":[0-9.]*}' "$out/moving/metrics.jsonl"
+	grep -aq 'train/loss_of/b' "$out"/x/tensorboard/events*
+	ok lwm-report -o "$out/r.html" --stage "both=$out/x" --stage "moving=$out/moving" --stage "one=$out/a"
+	[ "$(grep -c 'Mean loss of the labels of each source' "$out/r.html")" = 3 ]
 }
 
 @test "what cannot be is refused before anything starts" {

@@ -85,11 +85,13 @@ int lwm_loader_fill(struct lwm_loader *l, int64_t step, int64_t micro, struct lw
 	b->norm = 0;
 	b->segments_n = b->loss_text = b->loss_vision = b->tokens_n = 0;
 	for (int64_t i = 0; i < b->rows; i++) {
+		b->row_source[i] = -1;
 		if (c->once && b->first_sample + i >= c->once) {
 			add_padding(b, i * b->seq);
 			continue;
 		}
 		struct lwm_sample x = lwm_loader_sample(l, b->first_sample + i);
+		b->row_source[i] = (int32_t)x.source;
 		LWM_TRY(lwm_rowset_read(&l->set, x.source, x.row, &l->row, e));
 		add_row(l, &l->row, b, i * b->seq, l->loss[x.source]);
 	}

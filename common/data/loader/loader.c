@@ -46,7 +46,8 @@ static int alloc_batch(struct lwm_loader *l, struct lwm_batch *b, struct lwm_err
 	b->segments = malloc((size_t)n * sizeof *b->segments);
 	b->positions = malloc((size_t)n * sizeof *b->positions);
 	b->weights = malloc((size_t)n * sizeof *b->weights);
-	if (!b->tokens || !b->targets || !b->segments || !b->positions || !b->weights)
+	b->row_source = malloc((size_t)b->rows * sizeof *b->row_source);
+	if (!b->tokens || !b->targets || !b->segments || !b->positions || !b->weights || !b->row_source)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for a batch of %" PRId64 " rows of %" PRId64 " tokens",
 				b->rows, b->seq);
 	return 0;
@@ -134,6 +135,7 @@ void lwm_loader_close(struct lwm_loader *l)
 		free(b->segments);
 		free(b->positions);
 		free(b->weights);
+		free(b->row_source);
 		free(l->slot[i].source_rows);
 	}
 	pthread_mutex_destroy(&l->lock);

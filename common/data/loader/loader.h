@@ -101,6 +101,7 @@ struct lwm_batch {
 	int64_t loss_text, loss_vision;   /* targets with loss, by modality (vision: id >= V_text) */
 	int64_t tokens_n;                 /* tokens that are not padding */
 	int64_t first_sample;             /* g of row 0 */
+	int32_t *row_source;              /* [rows] the source of each row, -1 of one of padding */
 	const int64_t *source_rows;       /* [nsources] rows of each source in the whole step, over all ranks and microbatches */
 };
 
