@@ -1,46 +1,50 @@
-/* lwm-sample - lets a model speak: text, chat, pictures and clips, answers about them.
+/* lwm-sample - lets a model speak: text, chat, pictures and clips, answers about them; and act: clips that go on under actions.
  *
  * What is open is a session: device, model, tokenizer, engine, and for frames a VQGAN. A mode turns the prompt into tokens,
  * prefills a cache with them, and decodes: text by common/infer/compose.h to standard output, frames by the same to codes, which
- * the VQGAN turns into pictures. */
+ * the VQGAN turns into pictures. A world takes frames and actions instead of a prompt (common/eval/world.h). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/json.h"
 #include "common/base/log.h"
 #include "common/base/progress.h"
+#include "common/base/stop.h"
 #include "common/cli/opt.h"
-#include "common/comm/device.h"
 #include "common/data/chatframe.h"
+#include "common/eval/drawn.h"
+#include "common/eval/world_batch.h"
 #include "common/infer/compose.h"
-#include "common/infer/load.h"
+#include "common/infer/session.h"
 #include "common/media/frames.h"
-#include "common/media/picture.h"
-#include "common/text/tokenizer.h"
 
-enum mode { MODE_TEXT, MODE_CHAT, MODE_IMAGE, MODE_VIDEO, MODE_ASK };
-static const char *const modes[] = { "text", "chat", "image", "video", "ask", NULL };
+enum mode { MODE_TEXT, MODE_CHAT, MODE_IMAGE, MODE_VIDEO, MODE_ASK, MODE_WORLD };
+static const char *const modes[] = { "text", "chat", "image", "video", "ask", "world", NULL };
 
 static struct {
-	const char *model, *tokenizer, *vqgan, *device, *prompt, *prompt_file, *input, *output;
-	int mode, cache;
-	int64_t samples, max_tokens, context, chunk, frames, max_frames, max_pixels, size;
+	const char *model, *tokenizer, *vqgan, *device, *prompt, *prompt_file, *output, *out_dir;
+	struct lwm_paths input, action;
+	int mode, cache, guide_over;
+	int64_t samples, max_tokens, context, chunk, frames, max_frames, max_pixels, size, zoom, rounds, overlap, given;
 	struct lwm_sampler text, image, video;
 	double guide_image, guide_video, fps;
 	bool raw, older_ok;
-} o = { .device = "auto", .samples = 1, .max_tokens = 128, .chunk = 1024, .frames = 8, .max_frames = 8, .fps = 4, .max_pixels = LWM_MEDIA_MAX_PIXELS,
+} o = { .device = "auto", .samples = 1, .max_tokens = 128, .chunk = 1024, .frames = 8, .max_frames = 8, .fps = 4, .zoom = 1, .rounds = 1, .overlap = 3, .given = 1,
+	.max_pixels = LWM_MEDIA_MAX_PIXELS,
 	.text = { .temperature = 0.7, .top_k = 50, .top_p = 1 }, .image = { .temperature = 1, .top_p = 1 },
 	.video = { .temperature = 1, .top_k = 1000, .top_p = 1 }, .guide_image = 1, .guide_video = 1 };
 
 static const struct lwm_opt opts[] = {
 	LWM_OPT_STR('m', "model", &o.model, "DIR", "merged model, or a checkpoint folder", LWM_OPT_REQUIRED),
 	LWM_OPT_OLDER(&o.older_ok),
-	LWM_OPT_CHOICE(0, "mode", &o.mode, modes, "text goes on, image and video draw, ask looks at --input", 0),
+	LWM_OPT_CHOICE(0, "mode", &o.mode, modes, "text goes on, image and video draw, ask looks at --input, world goes on from it", 0),
 	LWM_OPT_STR('p', "prompt", &o.prompt, "TEXT", "prompt, question or description; default: standard input", 0),
 	LWM_OPT_STR(0, "prompt-file", &o.prompt_file, "FILE", "the same from a file", 0),
-	LWM_OPT_STR('i', "input", &o.input, "FILE", "ask: the image or video", 0),
-	LWM_OPT_STR('o', "output", &o.output, "FILE", "image: .png or .jpg; video: .mp4 or .mkv", 0),
+	LWM_OPT_LIST('i', "input", &o.input, "FILE", "ask: image or video; world: clips, images to begin with, folders of them", 0),
+	LWM_OPT_STR('o', "output", &o.output, "FILE", "a clip: .mp4 .mkv; a picture or, of a clip, a strip: .png .jpg", 0),
+	LWM_OPT_STR('d', "out-dir", &o.out_dir, "DIR", "world: or a folder, for a clip DIR/NAME.mp4 of each input", 0),
 	LWM_OPT_MODEL_TOKENIZER(0, &o.tokenizer),
 	LWM_OPT_STR(0, "vqgan", &o.vqgan, "DIR", "frame tokenizer; needed for frames", 0),
 	LWM_OPT_DEVICE(&o.device),
@@ -55,8 +59,8 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "context", &o.context, 0, 1 << 30, "N", "most tokens in the cache; default: the model's", 0),
 	LWM_OPT_PREFILL(&o.chunk),
 	LWM_OPT_HEAD("Frames"),
-	LWM_OPT_INT(0, "frames", &o.frames, 1, 1 << 20, "N", "video: frames to draw", 0),
-	LWM_OPT_DOUBLE(0, "fps", &o.fps, 0.01, 240, "X", "video: frames a second", 0),
+	LWM_OPT_INT(0, "frames", &o.frames, 1, 1 << 20, "N", "video: frames to draw; world: of a round", 0),
+	LWM_OPT_DOUBLE(0, "fps", &o.fps, 0.01, 240, "X", "of clips, frames a second", 0),
 	LWM_OPT_INT(0, "size", &o.size, 0, 1 << 14, "N", "height and width; default: the frame tokenizer's", 0),
 	LWM_OPT_INT(0, "max-frames", &o.max_frames, 1, 1 << 20, "N", "ask: frames of a video, evenly spread", 0),
 	LWM_OPT_MAX_PIXELS(&o.max_pixels),
@@ -66,12 +70,19 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "top-k-video", &o.video.top_k, 0, 1 << 24, "K", "0 = all codes", 0),
 	LWM_OPT_DOUBLE(0, "guidance-image", &o.guide_image, 0, 100, "S", "classifier-free guidance; 1 = none", 0),
 	LWM_OPT_DOUBLE(0, "guidance-video", &o.guide_video, 0, 100, "S", "the same for the frames behind it", 0),
+	LWM_OPT_INT(0, "zoom", &o.zoom, 1, 64, "N", "pixels of pictures are repeated N times", 0),
+	LWM_OPT_HEAD("World"),
+	LWM_OPT_LIST('a', "action", &o.action, "ACTION", "left, 'speed=30; steer=0.1', ...: one, one a round, or one a step", 0),
+	LWM_OPT_INT(0, "rounds", &o.rounds, 1, 1 << 20, "N", "of --frames, those shared with the round before among them", 0),
+	LWM_OPT_INT(0, "overlap", &o.overlap, 1, 1 << 20, "N", "frames that a round begins with, from the one before", 0),
+	LWM_OPT_INT(0, "given", &o.given, 1, 1 << 20, "N", "first frames of the input that the first round begins with", 0),
+	LWM_OPT_CHOICE(0, "guidance-over", &o.guide_over, lwm_guide_overs, "--guidance-video for all frames, or for the middle of a round", 0),
 	LWM_OPT_END,
 };
 
 static const struct lwm_tool tool = {
 	.name = "lwm-sample",
-	.summary = "Text, chat, pictures and clips from a model, and answers about pictures and clips.",
+	.summary = "Text, chat, pictures and clips from a model, answers about them, and clips that obey actions.",
 	.operands = "",
 	.opts = opts,
 	.details = "Text and answers go to standard output, frames to --output. Equal model, prompt, options and seed\n"
@@ -79,7 +90,8 @@ static const struct lwm_tool tool = {
 	.examples = "  lwm-sample -m model -p 'It was a dark' --max-tokens 64\n"
 		    "  lwm-sample -m model --mode chat\n"
 		    "  lwm-sample -m model --vqgan vqgan --mode image -p 'a red ball' --guidance-image 5 -o ball.png\n"
-		    "  lwm-sample -m model --vqgan vqgan --mode ask -i clip.mp4 -p 'What happens here?'",
+		    "  lwm-sample -m model --vqgan vqgan --mode ask -i clip.mp4 -p 'What happens here?'\n"
+		    "  lwm-sample -m model --vqgan vqgan --mode world -i clip.mp4 -a left --rounds 4 -o left.mp4",
 };
 
 #define SYSTEM LWM_CHAT_SYSTEM " "
@@ -88,71 +100,23 @@ static const struct lwm_tool tool = {
 
 struct session {
 	const struct lwm_common *common;
-	struct lk_dev *dev;
-	struct lwm_lm m;
-	struct lwm_tokenizer *tok;
-	struct lwm_engine *g;
-	struct lwm_vq vq;
-	int64_t size, frame_codes;
+	struct lwm_session on;
 };
-
-static int open_vqgan(struct session *s, struct lwm_err *e)
-{
-	if (!s->m.cfg.vision_rows)
-		return lwm_fail(e, LWM_ECONFIG, "%s: knows no vision codes, it was trained on text alone", o.model);
-	LWM_TRY(lwm_vq_open(&s->vq, o.vqgan, o.older_ok, 1, s->dev, e));
-	if (s->vq.cfg.num_embeddings > s->m.cfg.vision_codes)
-		return lwm_fail(e, LWM_ECONFIG, "%s has %d codes, the model knows %" PRId64, o.vqgan,
-				s->vq.cfg.num_embeddings, s->m.cfg.vision_codes);
-	s->size = o.size ? o.size : s->vq.cfg.resolution;
-	if (s->size % lwm_vqgan_factor(&s->vq.cfg))
-		return lwm_fail(e, LWM_EUSAGE, "--size %" PRId64 " is not a multiple of %d", s->size,
-				lwm_vqgan_factor(&s->vq.cfg));
-	s->frame_codes = lwm_vqgan_codes(&s->vq.cfg, s->size, s->size);
-	return 0;
-}
 
 static int open_all(struct session *s, struct lwm_err *e)
 {
-	LWM_TRY(lwm_device_open(&s->dev, o.device, s->common->threads, e));
-	LWM_TRY(lwm_lm_open_with_tokenizer(&s->m, &s->tok, o.model, o.older_ok, o.tokenizer, s->dev, e));
-	if (o.mode >= MODE_IMAGE)
-		LWM_TRY(open_vqgan(s, e));
-	LWM_TRY(lwm_engine_new(&s->g, s->dev, &s->m.cfg, s->m.weights, o.chunk, 2, e));
-	return lwm_engine_set_cache(s->g, (enum lwm_cache_kind)o.cache, e);
-}
+	const struct lwm_session_how how = { .model = o.model, .tokenizer = o.tokenizer,
+		.vqgan = o.mode >= MODE_IMAGE ? o.vqgan : NULL, .device = o.device, .older_ok = o.older_ok, .cache = (enum lwm_cache_kind)o.cache, .threads = s->common->threads,
+		.prefill_chunk = o.chunk, .streams = 2, .context = o.context, .size = o.size, .frames_per_pass = 1 };
 
-static void close_all(struct session *s)
-{
-	lwm_engine_free(s->g);
-	lwm_vq_close(&s->vq);
-	lwm_tokenizer_free(s->tok);
-	lwm_lm_close(&s->m);
-	lk_dev_close(s->dev);
-}
-
-/* Most tokens in a cache: what was asked for, else what the model was trained for. */
-static int64_t context_limit(const struct session *s)
-{
-	return o.context ? o.context : s->m.cfg.max_seq;
-}
-
-static int check_context(const struct session *s, int64_t need, struct lwm_err *e)
-{
-	if (need <= context_limit(s)) {
-		lwm_lm_warn_length(&s->m, need, "--context");
-		return 0;
-	}
-	return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens are needed, %s %" PRId64 "%s", need,
-			o.context ? "--context is" : "the model was trained for", context_limit(s),
-			o.context ? "" : "; --context goes beyond");
+	return lwm_session_open(&s->on, &how, e);
 }
 
 /* ---- prompts ---- */
 
 static int add_text(const struct session *s, struct lwm_ids *ids, const char *text, struct lwm_err *e)
 {
-	return *text ? lwm_tokenizer_encode(s->tok, text, strlen(text), ids, e) : 0;
+	return *text ? lwm_tokenizer_encode(s->on.tok, text, strlen(text), ids, e) : 0;
 }
 
 static int add_id(struct lwm_ids *ids, int64_t id, struct lwm_err *e)
@@ -177,20 +141,6 @@ static int add_framed(const struct session *s, struct lwm_ids *ids, const char *
 	return rc;
 }
 
-/* Codes of whole frames with their markers; the last one's is left out where more is to come. */
-static int add_frames(const struct session *s, struct lwm_ids *ids, const int32_t *codes, int64_t frames, bool more,
-		      struct lwm_err *e)
-{
-	const struct lwm_llama_cfg *c = &s->m.cfg;
-
-	for (int64_t f = 0; f < frames; f++) {
-		for (int64_t i = 0; i < s->frame_codes; i++)
-			LWM_TRY(add_id(ids, c->vocab_text + codes[f * s->frame_codes + i], e));
-		LWM_TRY(add_id(ids, f + 1 < frames || more ? lwm_llama_eof(c) : lwm_llama_eov(c), e));
-	}
-	return 0;
-}
-
 /* ---- text ---- */
 
 struct answer {
@@ -205,7 +155,7 @@ static int hear_token(void *arg, int32_t id, double logprob, struct lwm_err *e)
 {
 	struct answer *a = arg;
 	size_t n;
-	const char *p = lwm_tokenizer_bytes(a->s->tok, id, &n);
+	const char *p = lwm_tokenizer_bytes(a->s->on.tok, id, &n);
 
 	a->logprob += logprob;
 	LWM_TRY(lwm_ids_add(&a->ids, &id, 1, e));
@@ -240,12 +190,12 @@ static int print_json(const struct answer *a, int64_t sample, const char *prompt
 static int write_answer(const struct session *s, struct lwm_cache *c, const struct lwm_ids *prompt, const char *said,
 			int64_t sample, struct lwm_ids *kept, struct lwm_err *e)
 {
-	struct lwm_text_run how = { o.text, (uint64_t)sample, o.max_tokens, lwm_tokenizer_eos(s->tok) };
+	struct lwm_text_run how = { o.text, (uint64_t)sample, o.max_tokens, lwm_tokenizer_eos(s->on.tok) };
 	struct answer a = { .s = s, .trim = o.mode != MODE_TEXT };
 	int rc = 0;
 
-	LWM_GO(lwm_prefill(s->g, c, prompt->v, prompt->n, e));
-	LWM_GO(lwm_compose_text(s->g, c, &how, hear_token, &a, NULL, e));
+	LWM_GO(lwm_prefill(s->on.g, c, prompt->v, prompt->n, e));
+	LWM_GO(lwm_compose_text(s->on.g, c, &how, hear_token, &a, NULL, e));
 	LWM_GO(lwm_str_ok(&a.text, e));
 	if (s->common->json)
 		LWM_GO(print_json(&a, sample, said, e));
@@ -266,10 +216,10 @@ static int write_answers(const struct session *s, const struct lwm_ids *prompt, 
 	int64_t need = prompt->n + o.max_tokens;
 	int rc = 0;
 
-	if (need > context_limit(s) && prompt->n < context_limit(s))
-		need = context_limit(s); // a shorter answer
-	LWM_GO(check_context(s, need, e));
-	LWM_GO(lwm_engine_new_cache(&c, s->g, need, e));
+	if (need > s->on.context && prompt->n < s->on.context)
+		need = s->on.context; // a shorter answer
+	LWM_GO(lwm_session_check(&s->on, need, e));
+	LWM_GO(lwm_engine_new_cache(&c, s->on.g, need, e));
 	for (int64_t i = 0; i < o.samples; i++) {
 		struct lwm_ids rest = { .v = prompt->v, .n = prompt->n };
 
@@ -290,7 +240,7 @@ static int run_text(const struct session *s, const char *prompt, struct lwm_err 
 	struct lwm_ids ids = { 0 };
 	int rc;
 
-	rc = add_id(&ids, lwm_tokenizer_bos(s->tok), e);
+	rc = add_id(&ids, lwm_tokenizer_bos(s->on.tok), e);
 	if (rc == 0 && o.mode == MODE_CHAT)
 		rc = add_framed(s, &ids, SYSTEM LWM_CHAT_USER, prompt, LWM_CHAT_ASSISTANT, e);
 	else if (rc == 0)
@@ -311,17 +261,17 @@ static int run_turns(const struct session *s, struct lwm_err *e)
 	ssize_t n;
 	int rc = 0;
 
-	LWM_GO(lwm_engine_new_cache(&c, s->g, context_limit(s), e));
-	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->tok), e));
+	LWM_GO(lwm_engine_new_cache(&c, s->on.g, s->on.context, e));
+	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->on.tok), e));
 	for (int64_t turn = 0; (n = getline(&line, &cap, stdin)) > 0; turn++) {
 		line[strcspn(line, "\r\n")] = 0;
 		if (turn)
-			LWM_GO(add_id(&ids, lwm_tokenizer_eos(s->tok), e));
+			LWM_GO(add_id(&ids, lwm_tokenizer_eos(s->on.tok), e));
 		LWM_GO(add_framed(s, &ids, turn ? LWM_CHAT_USER : SYSTEM LWM_CHAT_USER, line, LWM_CHAT_ASSISTANT, e));
-		lwm_lm_warn_length(&s->m, lwm_cache_length(c) + ids.n, "--context");
+		lwm_lm_warn_length(&s->on.m, lwm_cache_length(c) + ids.n, "--context");
 		if (ids.n >= lwm_cache_room(c))
 			LWM_GO(lwm_fail(e, LWM_ECONFIG, "the conversation fills the context of %" PRId64 " tokens",
-					context_limit(s)));
+					s->on.context));
 		rc = write_answer(s, c, &ids, line, turn, &kept, e);
 		lwm_ids_release(&ids);
 		ids = kept;
@@ -352,7 +302,7 @@ static int draw_prompt(const struct session *s, struct lwm_ids *ids, const char 
 	char before[80];
 
 	snprintf(before, sizeof before, SYSTEM LWM_CHAT_USER "Generate %s of ", what);
-	LWM_TRY(add_id(ids, lwm_tokenizer_bos(s->tok), e));
+	LWM_TRY(add_id(ids, lwm_tokenizer_bos(s->on.tok), e));
 	if (prompt)
 		LWM_TRY(add_framed(s, ids, before, prompt, LWM_CHAT_ASSISTANT, e));
 	return add_text(s, ids, "<vision>", e);
@@ -363,46 +313,24 @@ static int draw_frames(const struct session *s, const char *what, const char *pr
 		       int64_t frames, int64_t sample, int32_t *codes, struct lwm_err *e)
 {
 	bool guided = o.guide_image != 1 || o.guide_video != 1;
-	struct lwm_frames_plan how = { o.image, o.video, o.guide_image, o.guide_video, (uint64_t)sample, s->frame_codes,
-				       s->vq.cfg.num_embeddings, frames, nhave };
-	struct lwm_frames_streams st = { .count = guided ? 2 : 1 };
+	const struct lwm_frames_plan how = { o.image, o.video, o.guide_image, o.guide_video, (uint64_t)sample, s->on.frame_codes,
+					     s->on.vq.cfg.num_embeddings, frames, nhave };
 	struct lwm_ids ids[2] = { { 0 }, { 0 } };
 	struct lwm_progress p;
-	int64_t need;
 	int rc = 0;
 
-	lwm_progress_begin(&p, "drawing", "codes", frames * s->frame_codes);
-	for (int i = 0; i < st.count; i++) {
+	lwm_progress_begin(&p, "drawing", "codes", frames * s->on.frame_codes);
+	for (int i = 0; i < 1 + guided; i++) {
 		LWM_GO(draw_prompt(s, &ids[i], what, i ? NULL : prompt, e));
-		LWM_GO(add_frames(s, &ids[i], have, nhave, true, e));
-		need = ids[i].n + frames * (s->frame_codes + 1);
-		LWM_GO(check_context(s, need, e));
-		LWM_GO(lwm_engine_new_cache(&st.cache[i], s->g, need, e));
-		LWM_GO(lwm_prefill(s->g, st.cache[i], ids[i].v, ids[i].n - 1, e));
-		st.pending[i] = ids[i].v[ids[i].n - 1];
+		LWM_GO(lwm_frames_ids(&ids[i], &s->on.m.cfg, have, nhave, s->on.frame_codes, true, e));
+		LWM_GO(lwm_session_check(&s->on, lwm_frames_context(&ids[i], &how), e));
 	}
-	LWM_GO(lwm_compose_frames(s->g, &st, &how, codes, show_progress, &p, e));
+	LWM_GO(lwm_draw_frames(s->on.g, ids, 1 + guided, &how, codes, show_progress, &p, e));
 out:
 	lwm_progress_end(&p);
-	for (int i = 0; i < 2; i++) {
-		lwm_cache_free(st.cache[i]);
-		lwm_ids_release(&ids[i]);
-	}
+	lwm_ids_release(&ids[0]);
+	lwm_ids_release(&ids[1]);
 	return rc;
-}
-
-/* name.png, or name-3.png for sample 3 of several; malloc'ed. */
-static int output_name(char **out, int64_t sample, struct lwm_err *e)
-{
-	const char *dot = strrchr(o.output, '.');
-	struct lwm_str b = { 0 };
-
-	lwm_str_add(&b, o.output, (size_t)(dot - o.output));
-	if (o.samples > 1)
-		lwm_str_printf(&b, "-%" PRId64, sample);
-	lwm_str_puts(&b, dot);
-	*out = b.s;
-	return lwm_str_ok(&b, e);
 }
 
 static int print_made(const char *name, int64_t frames, int64_t sample, struct lwm_err *e)
@@ -420,27 +348,32 @@ static int print_made(const char *name, int64_t frames, int64_t sample, struct l
 	return rc;
 }
 
+static struct lwm_drawn way_to_draw(const struct session *s)
+{
+	return (struct lwm_drawn){ s->on.vq.net, s->on.size, o.fps, o.zoom, s->common->force };
+}
+
+static int tell_made(void *arg, const char *name, int64_t frames, int64_t sample, struct lwm_err *e)
+{
+	const struct session *s = arg;
+
+	if (s->common->json)
+		return print_made(name, frames, sample, e);
+	lwm_log(LWM_INFO, "%s: %" PRId64 " frame%s of %" PRId64 "x%" PRId64, name, frames, frames == 1 ? "" : "s", s->on.size, s->on.size);
+	return 0;
+}
+
 static int save_frames(const struct session *s, const int32_t *codes, int64_t frames, int64_t sample, struct lwm_err *e)
 {
-	uint8_t *rgb = malloc((size_t)(frames * s->size * s->size) * 3);
-	int side = (int)s->size, rc = 0;
-	char *name = NULL;
+	const struct lwm_drawn how = way_to_draw(s);
+	char *name;
+	int rc = lwm_drawn_name(&name, o.output, sample, o.samples, e);
 
-	if (!rgb)
-		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " frames", frames));
-	LWM_GO(lwm_vqgan_decode(s->vq.net, codes, frames, s->size, s->size, rgb, e));
-	LWM_GO(output_name(&name, sample, e));
-	if (o.mode == MODE_IMAGE)
-		LWM_GO(lwm_picture_write(name, rgb, side, side, 0, s->common->force, e));
-	else
-		LWM_GO(lwm_video_write(name, rgb, frames, side, side, o.fps, s->common->force, e));
-	if (s->common->json)
-		LWM_GO(print_made(name, frames, sample, e));
-	else
-		lwm_log(LWM_INFO, "%s: %" PRId64 " frame%s of %dx%d", name, frames, frames == 1 ? "" : "s", side, side);
-out:
+	if (rc == 0)
+		rc = lwm_drawn_write(&how, name, codes, frames, e);
+	if (rc == 0)
+		rc = tell_made((void *)s, name, frames, sample, e);
 	free(name);
-	free(rgb);
 	return rc;
 }
 
@@ -448,7 +381,7 @@ out:
 static int run_draw(const struct session *s, const char *prompt, struct lwm_err *e)
 {
 	int64_t frames = o.mode == MODE_IMAGE ? 1 : o.frames, first = o.raw ? frames : 1;
-	int32_t *codes = malloc((size_t)(frames * s->frame_codes) * sizeof *codes);
+	int32_t *codes = malloc((size_t)(frames * s->on.frame_codes) * sizeof *codes);
 	int rc = 0;
 
 	if (!codes)
@@ -457,7 +390,7 @@ static int run_draw(const struct session *s, const char *prompt, struct lwm_err 
 		LWM_GO(draw_frames(s, "an image", prompt, NULL, 0, first, i, codes, e));
 		if (frames > first)
 			LWM_GO(draw_frames(s, "a video", prompt, codes, first, frames - first, i,
-					   codes + first * s->frame_codes, e));
+					   codes + first * s->on.frame_codes, e));
 		LWM_GO(save_frames(s, codes, frames, i, e));
 	}
 out:
@@ -467,7 +400,7 @@ out:
 
 static int run_ask(const struct session *s, const char *question, struct lwm_err *e)
 {
-	struct lwm_frames_opts how = { .sample_frames = o.max_frames, .width = (int)s->size, .height = (int)s->size,
+	struct lwm_frames_opts how = { .sample_frames = o.max_frames, .width = (int)s->on.size, .height = (int)s->on.size,
 				       .max_pixels = o.max_pixels };
 	struct lwm_ids ids = { 0 };
 	uint8_t *rgb = NULL;
@@ -475,16 +408,16 @@ static int run_ask(const struct session *s, const char *question, struct lwm_err
 	int64_t frames = 0;
 	int rc = 0;
 
-	LWM_GO(lwm_frames_read(o.input, &how, (int64_t)1 << 32, &rgb, &frames, NULL, e));
-	codes = malloc((size_t)(frames * s->frame_codes) * sizeof *codes);
+	LWM_GO(lwm_frames_read(o.input.v[0], &how, (int64_t)1 << 32, &rgb, &frames, NULL, e));
+	codes = malloc((size_t)(frames * s->on.frame_codes) * sizeof *codes);
 	if (!codes)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for the codes of %" PRId64 " frames", frames));
-	LWM_GO(lwm_vqgan_encode(s->vq.net, rgb, frames, s->size, s->size, codes, e));
-	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->tok), e));
+	LWM_GO(lwm_vqgan_encode(s->on.vq.net, rgb, frames, s->on.size, s->on.size, codes, e));
+	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->on.tok), e));
 	if (!o.raw)
 		LWM_GO(add_framed(s, &ids, SYSTEM LWM_CHAT_USER, question, "\n", e));
 	LWM_GO(add_text(s, &ids, "<vision>", e));
-	LWM_GO(add_frames(s, &ids, codes, frames, false, e));
+	LWM_GO(lwm_frames_ids(&ids, &s->on.m.cfg, codes, frames, s->on.frame_codes, false, e));
 	LWM_GO(add_text(s, &ids, "</vision>", e));
 	LWM_GO(add_text(s, &ids, o.raw ? question : LWM_CHAT_ASSISTANT, e));
 	LWM_GO(write_answers(s, &ids, question, e));
@@ -492,6 +425,59 @@ out:
 	lwm_ids_release(&ids);
 	free(codes);
 	free(rgb);
+	return rc;
+}
+
+/* ---- a world ---- */
+
+static int open_world(const struct session *s, struct lwm_world_batch *b, struct lwm_err *e)
+{
+	*b = (struct lwm_world_batch){ .samples = o.samples, .how = way_to_draw(s), .made = tell_made, .arg = (void *)s,
+		.w = { .g = s->on.g, .net = s->on.vq.net,
+		       .frames = { .fps = o.fps, .width = (int)s->on.size, .height = (int)s->on.size, .max_frames = o.given,
+				   .max_pixels = o.max_pixels },
+		       .roll = { .sampler = o.video, .guide = o.guide_video, .over = (enum lwm_guide_over)o.guide_over,
+				 .frame_codes = s->on.frame_codes, .codes = s->on.vq.cfg.num_embeddings, .rounds = o.rounds,
+				 .frames = o.frames, .overlap = o.overlap } } };
+	LWM_TRY(lwm_world_set(&b->w, s->on.tok, &o.action, e));
+	LWM_TRY(lwm_session_check(&s->on, lwm_world_context(&b->w), e));
+	return lwm_world_list(b, &o.input, o.output, o.out_dir, e);
+}
+
+static int plan_world(const struct session *s, const struct lwm_world_batch *b)
+{
+	int64_t context = lwm_world_context(&b->w), bytes = lwm_cache_bytes(&s->on.m.cfg, context, lwm_engine_cache_dtype(s->on.g));
+
+	printf("{\"weights\":%" PRId64 ",\"clips\":%" PRId64 ",\"rounds\":%" PRId64 ",\"frames\":%" PRId64 ",\"context\":%" PRId64
+	       ",\"cache_bytes\":%" PRId64 "}\n", lwm_llama_count(&s->on.m.cfg), b->out.n, o.rounds, lwm_roll_frames(&b->w.roll),
+	       context, bytes * (o.guide_video != 1 ? 2 : 1));
+	return 0;
+}
+
+/* What the batch does not know of, and decides what its clips look like. */
+static json_t *describe_world(const struct session *s, const char *vqgan)
+{
+	return json_pack("{s:s,s:s,s:o,s:I}", "model", s->on.m.hash, "vqgan", vqgan, "actions",
+			 lwm_json_strings(o.action.v, o.action.n), "seed", (json_int_t)s->common->seed);
+}
+
+static int run_world(struct session *s, struct lwm_err *e)
+{
+	struct lwm_world_batch b;
+	char vqgan[33];
+	int rc = open_world(s, &b, e);
+
+	if (rc < 0 || s->common->plan) {
+		rc = rc < 0 ? rc : plan_world(s, &b);
+		goto out;
+	}
+	lwm_stop_install(LWM_STOP_GRACE, NULL);
+	LWM_GO(lwm_vqgan_hash(s->on.dev, &s->on.vq.cfg, &s->on.vq.weights.base, vqgan, e));
+	if (o.out_dir)
+		LWM_GO(lwm_world_claim(&b, o.out_dir, describe_world(s, vqgan), e));
+	rc = lwm_world_draw_all(&b, e);
+out:
+	lwm_world_release(&b);
 	return rc;
 }
 
@@ -505,7 +491,7 @@ static int check_outputs(bool force, struct lwm_err *e)
 	for (int64_t i = 0; o.output && !force && i < o.samples && rc == 0; i++) {
 		char *name;
 
-		LWM_TRY(output_name(&name, i, e));
+		LWM_TRY(lwm_drawn_name(&name, o.output, i, o.samples, e));
 		if (lwm_path_exists(name))
 			rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", name);
 		free(name);
@@ -515,16 +501,24 @@ static int check_outputs(bool force, struct lwm_err *e)
 
 static int check_options(struct lwm_err *e)
 {
-	bool draws = o.mode == MODE_IMAGE || o.mode == MODE_VIDEO;
+	bool world = o.mode == MODE_WORLD, draws = o.mode == MODE_IMAGE || o.mode == MODE_VIDEO || world;
 
 	if (o.prompt && o.prompt_file)
 		return lwm_fail(e, LWM_EUSAGE, "--prompt and --prompt-file exclude each other");
-	if (draws && (!o.output || !strrchr(o.output, '.')))
+	if (world && (o.prompt || o.prompt_file))
+		return lwm_fail(e, LWM_EUSAGE, "--mode world takes no prompt: it goes on from --input under --action");
+	if (!world && (o.action.n || o.out_dir))
+		return lwm_fail(e, LWM_EUSAGE, "%s is for --mode world", o.action.n ? "--action" : "--out-dir");
+	if (world && (o.output != NULL) == (o.out_dir != NULL))
+		return lwm_fail(e, LWM_EUSAGE, "--mode world needs --output or --out-dir, one of them");
+	if (draws && !o.out_dir && (!o.output || !strrchr(lwm_path_base(o.output), '.')))
 		return lwm_fail(e, LWM_EUSAGE, "--mode %s needs --output with a suffix", modes[o.mode]);
 	if (!draws && o.output)
 		return lwm_fail(e, LWM_EUSAGE, "--output is for frames; text goes to standard output");
-	if ((o.mode == MODE_ASK) != (o.input != NULL))
-		return lwm_fail(e, LWM_EUSAGE, o.input ? "--input is for --mode ask" : "--mode ask needs --input");
+	if ((o.mode == MODE_ASK || world) != (o.input.n > 0))
+		return lwm_fail(e, LWM_EUSAGE, o.input.n ? "--input is for --mode ask and world" : "--mode %s needs --input", modes[o.mode]);
+	if (o.mode == MODE_ASK && o.input.n > 1)
+		return lwm_fail(e, LWM_EUSAGE, "--mode ask looks at one --input, not at %" PRId64, o.input.n);
 	if (o.mode >= MODE_IMAGE && !o.vqgan)
 		return lwm_fail(e, LWM_EUSAGE, "--mode %s needs --vqgan", modes[o.mode]);
 	return 0;
@@ -532,19 +526,21 @@ static int check_options(struct lwm_err *e)
 
 static int show_plan(const struct session *s)
 {
-	int64_t n = context_limit(s), bytes = lwm_cache_bytes(&s->m.cfg, n, lwm_engine_cache_dtype(s->g));
+	int64_t n = s->on.context, bytes = lwm_cache_bytes(&s->on.m.cfg, n, lwm_engine_cache_dtype(s->on.g));
 
 	printf("{\"weights\":%" PRId64 ",\"context\":%" PRId64 ",\"cache_bytes\":%" PRId64 "}\n",
-	       lwm_llama_count(&s->m.cfg), n, bytes);
+	       lwm_llama_count(&s->on.m.cfg), n, bytes);
 	return 0;
 }
 
-static int run_mode(const struct session *s, struct lwm_err *e)
+static int run_mode(struct session *s, struct lwm_err *e)
 {
 	char *text = NULL;
 	size_t n;
 	int rc = 0;
 
+	if (o.mode == MODE_WORLD)
+		return run_world(s, e);
 	if (s->common->plan)
 		return show_plan(s);
 	if (o.mode == MODE_CHAT && !o.prompt && !o.prompt_file)
@@ -573,13 +569,15 @@ static int sample_model(const struct lwm_args *a, struct lwm_err *e)
 	LWM_TRY(check_outputs(a->common.force, e));
 	if (o.prompt_file && strcmp(o.prompt_file, "-")) /* before the model is read */
 		LWM_TRY(lwm_path_want(o.prompt_file, e));
-	if (o.input)
-		LWM_TRY(lwm_path_want(o.input, e));
+	for (int64_t i = 0; i < o.input.n; i++)
+		LWM_TRY(lwm_path_want(o.input.v[i] + (o.input.v[i][0] == '@'), e));
 	o.text.seed = o.image.seed = o.video.seed = (uint64_t)a->common.seed;
 	rc = open_all(&s, e);
 	if (rc == 0)
 		rc = run_mode(&s, e);
-	close_all(&s);
+	lwm_session_close(&s.on);
+	lwm_paths_release(&o.input);
+	lwm_paths_release(&o.action);
 	return rc;
 }
 

@@ -94,3 +94,38 @@ int lwm_compose_frames(struct lwm_engine *g, struct lwm_frames_streams *s, const
 out:
 	return rc;
 }
+
+int lwm_frames_ids(struct lwm_ids *ids, const struct lwm_llama_cfg *cfg, const int32_t *codes, int64_t frames, int64_t per,
+		   bool more, struct lwm_err *e)
+{
+	LWM_TRY(lwm_ids_reserve(ids, frames * (per + 1), e));
+	for (int64_t f = 0; f < frames; f++) {
+		for (int64_t i = 0; i < per; i++)
+			ids->v[ids->n++] = (int32_t)(cfg->vocab_text + codes[f * per + i]);
+		ids->v[ids->n++] = (int32_t)(f + 1 < frames || more ? lwm_llama_eof(cfg) : lwm_llama_eov(cfg));
+	}
+	return 0;
+}
+
+int64_t lwm_frames_context(const struct lwm_ids *prompt, const struct lwm_frames_plan *how)
+{
+	return prompt->n + how->frames * (how->frame_codes + 1);
+}
+
+int lwm_draw_frames(struct lwm_engine *g, const struct lwm_ids *prompt, int count, const struct lwm_frames_plan *how,
+		    int32_t *codes, lwm_code_fn *progress, void *arg, struct lwm_err *e)
+{
+	struct lwm_frames_streams st = { .count = count };
+	int rc = 0;
+
+	for (int i = 0; i < count; i++) {
+		LWM_GO(lwm_engine_new_cache(&st.cache[i], g, lwm_frames_context(&prompt[i], how), e));
+		LWM_GO(lwm_prefill(g, st.cache[i], prompt[i].v, prompt[i].n - 1, e));
+		st.pending[i] = prompt[i].v[prompt[i].n - 1];
+	}
+	rc = lwm_compose_frames(g, &st, how, codes, progress, arg, e);
+out:
+	for (int i = 0; i < count; i++)
+		lwm_cache_free(st.cache[i]);
+	return rc;
+}

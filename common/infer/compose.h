@@ -6,6 +6,8 @@
  *	lwm_prefill(g, s.cache[i], prompt, n - 1, e)                 for each of one or two streams; s.pending[i] is the last token
  *	lwm_compose_frames(g, &s, &how, codes, progress, arg, e)
  *
+ *	lwm_draw_frames(g, ids, 2, &how, codes, progress, arg, e)    the same, with caches of its own, from prompts
+ *
  * Which head is asked follows from what is being written: text comes from the text head, codes from the vision head,
  * and the markers after frames are put, not drawn. So a text is never interrupted by a code, and every frame decodes.
  * A draw's step number is its place in the context: the same (seed, sample) gives the same result in every batch.
@@ -15,6 +17,7 @@
 
 #include "common/infer/engine.h"
 #include "common/infer/sample.h"
+#include "common/text/tokenizer.h"
 
 struct lwm_draw {
 	const struct lwm_sampler *sampler;
@@ -64,5 +67,17 @@ typedef int lwm_code_fn(void *arg, int64_t done, struct lwm_err *e);
  * is fed. */
 int lwm_compose_frames(struct lwm_engine *g, struct lwm_frames_streams *s, const struct lwm_frames_plan *how,
 		       int32_t *codes, lwm_code_fn *progress, void *arg, struct lwm_err *e);
+
+/* ---- the same from prompts ---- */
+
+/* Appends the ids of whole frames, `per` codes each, with their markers. After the last one stands "end of frame" where more are to
+ * come, else "end of vision". */
+int lwm_frames_ids(struct lwm_ids *ids, const struct lwm_llama_cfg *cfg, const int32_t *codes, int64_t frames, int64_t per,
+		   bool more, struct lwm_err *e);
+/* Tokens of the context that a prompt and the frames after it take. Pure. */
+int64_t lwm_frames_context(const struct lwm_ids *prompt, const struct lwm_frames_plan *how);
+/* Draws after prompt[0], with guidance (count 2) also after prompt[1], the one without. Errors as above. */
+int lwm_draw_frames(struct lwm_engine *g, const struct lwm_ids *prompt, int count, const struct lwm_frames_plan *how,
+		    int32_t *codes, lwm_code_fn *progress, void *arg, struct lwm_err *e);
 
 #endif
