@@ -60,47 +60,76 @@ void lwm_pixels_release(struct lwm_pixels *p)
 	memset(p, 0, sizeof *p);
 }
 
-/* diff becomes the gradient of all it came from. */
-static int pixels_backward(struct lwm_pixels *p, const struct lwm_pixels_step *s, const int64_t *at, struct lk_view *diff,
-			   const struct lk_view *rx, struct lwm_err *e)
+/* The views of a step. */
+struct rows {
+	struct lk_view rx, y; /* hidden states; what is predicted, and afterwards its gradient: fp32 */
+	int32_t *idx;
+	int64_t at[BUFS + 1];
+};
+
+static struct rows rows_of(const struct lwm_pixels *p, int64_t n)
 {
-	struct lk_view dy = *diff, drx = lk_view2(p->block + at[B_DRX], p->dtype, s->n, p->dim), g = s->g, dh = s->dh;
+	struct rows r;
+
+	LWM_BUG_ON(n < 1 || n > p->rows);
+	lay_out(r.at, p->rows, p->dim, p->numbers, p->dtype, p->train);
+	r.rx = lk_view2(p->block + r.at[B_RX], p->dtype, n, p->dim);
+	r.y = lk_view2(p->block + r.at[B_Y], LK_F32, n, p->numbers);
+	r.idx = (int32_t *)(p->block + r.at[B_IDX]);
+	return r;
+}
+
+/* r->y becomes the gradient of all it came from. */
+static int pixels_backward(struct lwm_pixels *p, const struct lwm_pixels_step *s, const struct rows *r, struct lwm_err *e)
+{
+	struct lk_view dy = r->y, drx = lk_view2(p->block + r->at[B_DRX], p->dtype, s->n, p->dim), g = s->g, dh = s->dh;
 	size_t bytes = (size_t)(dh.n[0] * dh.n[1]) * lk_dtype_size(p->dtype);
 
-	LWM_TRY(lwm_dev_check(p->dev, lk_scale(p->dev, diff, 2.0f / (float)p->numbers), e));
 	if (p->dtype != LK_F32) {
-		dy = lk_view2(p->block + at[B_DY], p->dtype, s->n, p->numbers);
-		LWM_TRY(lwm_dev_check(p->dev, lk_cast(p->dev, &dy, diff), e));
+		dy = lk_view2(p->block + r->at[B_DY], p->dtype, s->n, p->numbers);
+		LWM_TRY(lwm_dev_check(p->dev, lk_cast(p->dev, &dy, &r->y), e));
 	}
-	LWM_TRY(lwm_dev_check(p->dev, lk_matmul(p->dev, &g, &dy, rx, LK_TA | LK_ACC, 1.0f), e));
+	LWM_TRY(lwm_dev_check(p->dev, lk_matmul(p->dev, &g, &dy, &r->rx, LK_TA | LK_ACC, 1.0f), e));
 	LWM_TRY(lwm_dev_check(p->dev, lk_matmul(p->dev, &drx, &dy, &s->w, 0, 1.0f), e));
 	LWM_TRY(lwm_dev_check(p->dev, lk_zero(p->dev, dh.data, bytes), e));
-	return lwm_dev_check(p->dev, lk_scatter_add_rows(p->dev, &dh, &drx, (int32_t *)(p->block + at[B_IDX])), e);
+	return lwm_dev_check(p->dev, lk_scatter_add_rows(p->dev, &dh, &drx, r->idx), e);
+}
+
+int lwm_pixels_predict(struct lwm_pixels *p, const struct lwm_pixels_step *s, float *y, struct lwm_err *e)
+{
+	struct rows r = rows_of(p, s->n);
+
+	LWM_TRY(lwm_dev_check(p->dev, lk_upload(p->dev, r.idx, s->idx, (size_t)s->n * sizeof *r.idx), e));
+	LWM_TRY(lwm_dev_check(p->dev, lk_gather_rows(p->dev, &r.rx, &s->h, r.idx), e));
+	LWM_TRY(lwm_dev_check(p->dev, lk_matmul(p->dev, &r.y, &r.rx, &s->w, LK_TB, 1.0f), e));
+	return y ? lwm_dev_check(p->dev, lk_download(p->dev, y, r.y.data, (size_t)(s->n * p->numbers) * sizeof *y), e) : 0;
+}
+
+int lwm_pixels_back(struct lwm_pixels *p, const struct lwm_pixels_step *s, const float *dy, struct lwm_err *e)
+{
+	struct rows r = rows_of(p, s->n);
+
+	LWM_TRY(lwm_dev_check(p->dev, lk_upload(p->dev, r.y.data, dy, (size_t)(s->n * p->numbers) * sizeof *dy), e));
+	return pixels_backward(p, s, &r, e);
 }
 
 int lwm_pixels_loss(struct lwm_pixels *p, const struct lwm_pixels_step *s, double *loss, float *what, struct lwm_err *e)
 {
-	int64_t at[BUFS + 1], n = s->n;
-	size_t bytes = (size_t)(n * p->numbers) * sizeof(float);
+	struct rows r = rows_of(p, s->n);
+	struct lk_view t = lk_view2(p->block + r.at[B_TARGET], LK_F32, s->n, p->numbers);
+	size_t bytes = (size_t)(s->n * p->numbers) * sizeof(float);
 
-	LWM_BUG_ON(n < 1 || n > p->rows);
-	lay_out(at, p->rows, p->dim, p->numbers, p->dtype, p->train);
-	struct lk_view rx = lk_view2(p->block + at[B_RX], p->dtype, n, p->dim);
-	struct lk_view y = lk_view2(p->block + at[B_Y], LK_F32, n, p->numbers);
-	struct lk_view t = lk_view2(p->block + at[B_TARGET], LK_F32, n, p->numbers);
-	int32_t *idx = (int32_t *)(p->block + at[B_IDX]);
-	LWM_TRY(lwm_dev_check(p->dev, lk_upload(p->dev, idx, s->idx, (size_t)n * sizeof *idx), e));
+	LWM_TRY(lwm_pixels_predict(p, s, what, e));
 	LWM_TRY(lwm_dev_check(p->dev, lk_upload(p->dev, t.data, s->target, bytes), e));
-	LWM_TRY(lwm_dev_check(p->dev, lk_gather_rows(p->dev, &rx, &s->h, idx), e));
-	LWM_TRY(lwm_dev_check(p->dev, lk_matmul(p->dev, &y, &rx, &s->w, LK_TB, 1.0f), e));
-	if (what)
-		LWM_TRY(lwm_dev_check(p->dev, lk_download(p->dev, what, y.data, bytes), e));
-	LWM_TRY(lwm_dev_check(p->dev, lk_axpy(p->dev, &y, -1.0f, &t), e));
-	LWM_TRY(lwm_dev_check(p->dev, lk_download(p->dev, p->diff, y.data, bytes), e));
-	for (int64_t i = 0; i < n; i++) {
+	LWM_TRY(lwm_dev_check(p->dev, lk_axpy(p->dev, &r.y, -1.0f, &t), e));
+	LWM_TRY(lwm_dev_check(p->dev, lk_download(p->dev, p->diff, r.y.data, bytes), e));
+	for (int64_t i = 0; i < s->n; i++) {
 		loss[i] = 0;
 		for (int64_t k = 0; k < p->numbers; k++)
 			loss[i] += (double)p->diff[i * p->numbers + k] * (double)p->diff[i * p->numbers + k] / (double)p->numbers;
 	}
-	return s->g.data ? pixels_backward(p, s, at, &y, &rx, e) : 0;
+	if (!s->g.data)
+		return 0;
+	LWM_TRY(lwm_dev_check(p->dev, lk_scale(p->dev, &r.y, 2.0f / (float)p->numbers), e));
+	return pixels_backward(p, s, &r, e);
 }

@@ -41,4 +41,9 @@ struct lwm_pixels_step {
 /* loss (n), host: of each row. what: NULL or (n,P), host: what was predicted. */
 int lwm_pixels_loss(struct lwm_pixels *p, const struct lwm_pixels_step *s, double *loss, float *what, struct lwm_err *e);
 
+/* Its two halves, for a loss that is the caller's own: what is predicted, y (n,P), host; and, right after that, the gradient of y,
+ * likewise, to g and dh. Nothing looks at the target. */
+int lwm_pixels_predict(struct lwm_pixels *p, const struct lwm_pixels_step *s, float *y, struct lwm_err *e);
+int lwm_pixels_back(struct lwm_pixels *p, const struct lwm_pixels_step *s, const float *dy, struct lwm_err *e);
+
 #endif

@@ -193,6 +193,7 @@ def forecast():
         write_slopes(f, "golden_slope", grads)
 
 
-contrastive()
-masked()
-forecast()
+if __name__ == "__main__":
+    contrastive()
+    masked()
+    forecast()
