@@ -106,8 +106,9 @@ struct session {
 static int open_all(struct session *s, struct lwm_err *e)
 {
 	const struct lwm_session_how how = { .model = o.model, .tokenizer = o.tokenizer,
-		.vqgan = o.mode >= MODE_IMAGE ? o.vqgan : NULL, .device = o.device, .older_ok = o.older_ok, .cache = (enum lwm_cache_kind)o.cache, .threads = s->common->threads,
-		.prefill_chunk = o.chunk, .streams = 2, .context = o.context, .size = o.size, .frames_per_pass = 1 };
+		.vqgan = o.mode >= MODE_IMAGE ? o.vqgan : NULL, .device = o.device, .older_ok = o.older_ok,
+		.cache = (enum lwm_cache_kind)o.cache, .threads = s->common->threads, .prefill_chunk = o.chunk, .streams = 2,
+		.context = o.context, .size = o.size, .frames_per_pass = 1 };
 
 	return lwm_session_open(&s->on, &how, e);
 }

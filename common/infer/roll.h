@@ -45,7 +45,7 @@ int64_t lwm_roll_frames(const struct lwm_roll *how); /* of the whole clip. Pure 
 double lwm_roll_guide(const struct lwm_roll *how, int64_t t); /* the scale of frame t of a round. Pure */
 
 struct lwm_roll_clip {
-	int32_t *codes;                /* (lwm_roll_frames, frame_codes), host; the first `given` frames are there, others get filled */
+	int32_t *codes;                /* (lwm_roll_frames, frame_codes), host; the first `given` are there, others get filled */
 	int64_t given;                 /* 1 to overlap, at most */
 	const struct lwm_ids *actions; /* [lwm_roll_frames]: actions[t] leads to frame t; [0] is not looked at */
 	uint64_t sample;               /* which of several clips; below 2^40 */
