@@ -15,6 +15,7 @@
 #include "common/cli/opt.h"
 #include "common/data/chatframe.h"
 #include "common/eval/drawn.h"
+#include "common/eval/reward.h"
 #include "common/eval/world_batch.h"
 #include "common/infer/compose.h"
 #include "common/infer/session.h"
@@ -30,7 +31,7 @@ static struct {
 	int64_t samples, max_tokens, context, chunk, frames, max_frames, max_pixels, size, zoom, rounds, overlap, given;
 	struct lwm_sampler text, image, video;
 	double guide_image, guide_video, fps;
-	bool raw, older_ok;
+	bool raw, older_ok, reward;
 } o = { .device = "auto", .samples = 1, .max_tokens = 128, .chunk = 1024, .frames = 8, .max_frames = 8, .fps = 4, .zoom = 1, .rounds = 1, .overlap = 3, .given = 1,
 	.max_pixels = LWM_MEDIA_MAX_PIXELS,
 	.text = { .temperature = 0.7, .top_k = 50, .top_p = 1 }, .image = { .temperature = 1, .top_p = 1 },
@@ -77,6 +78,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "overlap", &o.overlap, 1, 1 << 20, "N", "frames that a round begins with, from the one before", 0),
 	LWM_OPT_INT(0, "given", &o.given, 1, 1 << 20, "N", "first frames of the input that the first round begins with", 0),
 	LWM_OPT_CHOICE(0, "guidance-over", &o.guide_over, lwm_guide_overs, "--guidance-video for all frames, or for the middle of a round", 0),
+	LWM_OPT_FLAG(0, "reward", &o.reward, "no files: how far --samples agree, exp(-variance), for each input"),
 	LWM_OPT_END,
 };
 
@@ -455,11 +457,23 @@ static int plan_world(const struct session *s, const struct lwm_world_batch *b)
 	return 0;
 }
 
-/* What the batch does not know of, and decides what its clips look like. */
-static json_t *describe_world(const struct session *s, const char *vqgan)
+/* One line of JSON for each input. */
+static int rate_world(const struct lwm_world_batch *b, struct lwm_err *e)
 {
-	return json_pack("{s:s,s:s,s:o,s:I}", "model", s->on.m.hash, "vqgan", vqgan, "actions",
-			 lwm_json_strings(o.action.v, o.action.n), "seed", (json_int_t)s->common->seed);
+	int rc = 0;
+
+	for (int64_t i = 0; i < b->in.n && rc == 0; i++) {
+		struct lwm_reward r;
+
+		if (lwm_stop_wanted() >= LWM_STOP_END)
+			return lwm_fail(e, LWM_ESAVED, "stopped (%s) after %" PRId64 " of %" PRId64 " inputs", lwm_stop_reason(), i, b->in.n);
+		rc = lwm_world_rate(&b->w, b->in.v[i], (uint64_t)(i * o.samples), o.samples, &r, e);
+		if (rc == 0)
+			rc = lwm_tool_json(json_pack("{s:s,s:I,s:f,s:f}", "input", b->in.v[i], "samples", (json_int_t)o.samples, "variance",
+						     lwm_reward_variance(&r), "reward", lwm_reward_value(&r)), e);
+		lwm_reward_release(&r);
+	}
+	return rc;
 }
 
 static int run_world(struct session *s, struct lwm_err *e)
@@ -475,30 +489,15 @@ static int run_world(struct session *s, struct lwm_err *e)
 	lwm_stop_install(LWM_STOP_GRACE, NULL);
 	LWM_GO(lwm_vqgan_hash(s->on.dev, &s->on.vq.cfg, &s->on.vq.weights.base, vqgan, e));
 	if (o.out_dir)
-		LWM_GO(lwm_world_claim(&b, o.out_dir, describe_world(s, vqgan), e));
-	rc = lwm_world_draw_all(&b, e);
+		LWM_GO(lwm_world_claim(&b, o.out_dir, json_pack("{s:s,s:s,s:o,s:I}", "model", s->on.m.hash, "vqgan", vqgan, "actions",
+				       lwm_json_strings(o.action.v, o.action.n), "seed", (json_int_t)s->common->seed), e));
+	rc = o.reward ? rate_world(&b, e) : lwm_world_draw_all(&b, e);
 out:
 	lwm_world_release(&b);
 	return rc;
 }
 
 /* ---- */
-
-/* Before hours go into it: what is to be written does not exist. */
-static int check_outputs(bool force, struct lwm_err *e)
-{
-	int rc = 0;
-
-	for (int64_t i = 0; o.output && !force && i < o.samples && rc == 0; i++) {
-		char *name;
-
-		LWM_TRY(lwm_drawn_name(&name, o.output, i, o.samples, e));
-		if (lwm_path_exists(name))
-			rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", name);
-		free(name);
-	}
-	return rc;
-}
 
 static int check_options(struct lwm_err *e)
 {
@@ -510,9 +509,11 @@ static int check_options(struct lwm_err *e)
 		return lwm_fail(e, LWM_EUSAGE, "--mode world takes no prompt: it goes on from --input under --action");
 	if (!world && (o.action.n || o.out_dir))
 		return lwm_fail(e, LWM_EUSAGE, "%s is for --mode world", o.action.n ? "--action" : "--out-dir");
-	if (world && (o.output != NULL) == (o.out_dir != NULL))
+	if (o.reward && (!world || o.output || o.out_dir || o.samples < 2))
+		return lwm_fail(e, LWM_EUSAGE, "--reward is for --mode world, with two --samples or more, and writes no files");
+	if (world && !o.reward && (o.output != NULL) == (o.out_dir != NULL))
 		return lwm_fail(e, LWM_EUSAGE, "--mode world needs --output or --out-dir, one of them");
-	if (draws && !o.out_dir && (!o.output || !strrchr(lwm_path_base(o.output), '.')))
+	if (draws && !o.out_dir && !o.reward && (!o.output || !strrchr(lwm_path_base(o.output), '.')))
 		return lwm_fail(e, LWM_EUSAGE, "--mode %s needs --output with a suffix", modes[o.mode]);
 	if (!draws && o.output)
 		return lwm_fail(e, LWM_EUSAGE, "--output is for frames; text goes to standard output");
@@ -567,7 +568,8 @@ static int sample_model(const struct lwm_args *a, struct lwm_err *e)
 	int rc;
 
 	LWM_TRY(check_options(e));
-	LWM_TRY(check_outputs(a->common.force, e));
+	if (o.output && !a->common.force) /* before hours go into it */
+		LWM_TRY(lwm_drawn_check(o.output, o.samples, e));
 	if (o.prompt_file && strcmp(o.prompt_file, "-")) /* before the model is read */
 		LWM_TRY(lwm_path_want(o.prompt_file, e));
 	for (int64_t i = 0; i < o.input.n; i++)

@@ -24,6 +24,21 @@ int lwm_drawn_name(char **out, const char *path, int64_t i, int64_t n, struct lw
 	return lwm_str_ok(&b, e);
 }
 
+int lwm_drawn_check(const char *path, int64_t n, struct lwm_err *e)
+{
+	int rc = 0;
+
+	for (int64_t i = 0; i < n && rc == 0; i++) {
+		char *name;
+
+		LWM_TRY(lwm_drawn_name(&name, path, i, n, e));
+		if (lwm_path_exists(name))
+			rc = lwm_fail(e, LWM_ECANTCREATE, "%s: exists (use --force to replace it)", name);
+		free(name);
+	}
+	return rc;
+}
+
 static int write_pictures(const struct lwm_drawn *how, const char *path, const uint8_t *rgb, int64_t frames, struct lwm_err *e)
 {
 	int side = (int)(how->size * how->zoom), rc;

@@ -83,8 +83,8 @@ int64_t lwm_world_context(const struct lwm_world *w)
 	return lwm_roll_context(&w->roll, longest);
 }
 
-int lwm_world_draw(const struct lwm_world *w, const char *path, uint64_t sample, int32_t *codes, lwm_code_fn *progress, void *arg,
-		   struct lwm_err *e)
+int lwm_world_draw(const struct lwm_world *w, const char *path, uint64_t sample, int32_t *codes, int64_t *given,
+		   lwm_code_fn *progress, void *arg, struct lwm_err *e)
 {
 	struct lwm_roll_clip clip = { .codes = codes, .sample = sample };
 	struct lwm_ids *actions = NULL;
@@ -95,6 +95,8 @@ int lwm_world_draw(const struct lwm_world *w, const char *path, uint64_t sample,
 	LWM_GO(lwm_vqgan_encode(w->net, rgb, clip.given, w->frames.height, w->frames.width, codes, e));
 	LWM_GO(spread_actions(w, &actions, e));
 	clip.actions = actions;
+	if (given)
+		*given = clip.given;
 	rc = lwm_roll_forward(w->g, &w->roll, &clip, progress, arg, e);
 out:
 	free(actions);

@@ -2,7 +2,7 @@
  *
  *	struct lwm_world w = { .g = g, .net = vq.net, .roll = ..., .frames = ... };
  *	lwm_world_set(&w, tok, &texts, e)                                 what is done
- *	lwm_world_draw(&w, "start.mp4", sample, codes, NULL, NULL, e)
+ *	lwm_world_draw(&w, "start.mp4", sample, codes, NULL, NULL, NULL, e)
  *	lwm_world_unset(&w)
  */
 #ifndef LWM_EVAL_WORLD_H
@@ -30,8 +30,8 @@ int lwm_world_set(struct lwm_world *w, struct lwm_tokenizer *tok, const struct l
 void lwm_world_unset(struct lwm_world *w);
 int64_t lwm_world_context(const struct lwm_world *w); /* tokens that the context of a round takes at most */
 /* codes: (lwm_roll_frames, frame_codes), host: those of the frames that were given, then the drawn ones. A file of fewer frames
- * than frames.max_frames gives what it has. Errors: those of frames.h, vqgan.h and roll.h. */
-int lwm_world_draw(const struct lwm_world *w, const char *path, uint64_t sample, int32_t *codes, lwm_code_fn *progress, void *arg,
-		   struct lwm_err *e);
+ * than frames.max_frames gives what it has; *given (may be NULL) is how many. Errors: those of frames.h, vqgan.h and roll.h. */
+int lwm_world_draw(const struct lwm_world *w, const char *path, uint64_t sample, int32_t *codes, int64_t *given,
+		   lwm_code_fn *progress, void *arg, struct lwm_err *e);
 
 #endif

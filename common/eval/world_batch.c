@@ -46,7 +46,7 @@ int lwm_world_list(struct lwm_world_batch *b, const struct lwm_paths *inputs, co
 		LWM_TRY(lwm_paths_expand(&b->in, inputs->v[i], lwm_media_suffixes, e));
 	if (output && b->in.n > 1)
 		return lwm_fail(e, LWM_EUSAGE, "%" PRId64 " inputs and one --output: --out-dir takes several", b->in.n);
-	for (int64_t i = 0; i < b->in.n * b->samples; i++) {
+	for (int64_t i = 0; i < b->in.n * b->samples && (output || out_dir); i++) {
 		char *name = NULL;
 		int rc = output ? lwm_drawn_name(&name, output, i, b->samples, e)
 				: name_in_folder(&name, out_dir, b->in.v[i / b->samples], i % b->samples, b->samples, e);
@@ -129,7 +129,7 @@ static int draw_one(struct lwm_world_batch *b, int64_t i, int32_t *codes, struct
 				lwm_stop_reason(), i, b->out.n);
 	if (b->resumed && lwm_path_exists(b->out.v[i]))
 		return 0;
-	LWM_TRY(lwm_world_draw(&b->w, b->in.v[i / b->samples], (uint64_t)i, codes, NULL, NULL, e));
+	LWM_TRY(lwm_world_draw(&b->w, b->in.v[i / b->samples], (uint64_t)i, codes, NULL, NULL, NULL, e));
 	LWM_TRY(lwm_drawn_write(&b->how, b->out.v[i], codes, frames, e));
 	return b->made ? b->made(b->arg, b->out.v[i], frames, i, e) : 0;
 }

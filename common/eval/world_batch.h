@@ -27,7 +27,8 @@ struct lwm_world_batch {
 	bool resumed;             /* what is there is ours, and stays */
 };
 /* Inputs are files, folders of them and @LISTs. output: one file, with the number of the sample before its suffix where there are
- * several; or out_dir, DIR/STEM.mp4 for each input. -LWM_EUSAGE: several inputs for one file, or two of one name. */
+ * several; or out_dir, DIR/STEM.mp4 for each input; or neither, and there are no names. -LWM_EUSAGE: several inputs for one file,
+ * or two of one name. */
 int lwm_world_list(struct lwm_world_batch *b, const struct lwm_paths *inputs, const char *output, const char *out_dir,
 		   struct lwm_err *e);
 /* Takes the folder, made where it is not there, for these clips. What decides what they look like is written to DIR/world.json

@@ -123,3 +123,17 @@ world() {
 	err_has 'exists'
 	gone out a.mp4
 }
+
+@test "--reward: 1 where all drawings are the same, less where they differ, more variance less reward" {
+	ok world -i "$clips" -a left --frames 3 --overlap 1 --samples 3 --temperature-video 0 --reward
+	[ "${#lines[@]}" = 3 ]
+	[[ "${lines[0]}" == *'/clip-00000.mp4","reward":1.0,"samples":3,"variance":0.0}' ]]
+	ok world -i "$clips/clip-00000.mp4" -a left --frames 3 --overlap 1 --samples 3 --temperature-video 3 --reward
+	v=$(sed 's/.*"variance"://; s/}//' <<<"$output")
+	r=$(sed 's/.*"reward":\([^,]*\),.*/\1/' <<<"$output")
+	awk -v v="$v" -v r="$r" 'BEGIN { exit !(v > 0 && (r - exp(-v)) ^ 2 < 1e-10) }'
+	code 64 world -i "$clips/clip-00000.mp4" -a left --reward
+	err_has 'two --samples or more'
+	code 64 world -i "$clips/clip-00000.mp4" -a left --samples 2 --reward -o a.mp4
+	gone a.mp4
+}
