@@ -26,8 +26,9 @@ static struct {
 	int64_t fields_index, frame_codes, max_frames, min_tokens, max_tokens, split_lines, max_bytes, max_bad;
 	int64_t vision_codes, task, tasks;
 	bool no_bos, no_eos, replace, escape;
-	int format, layout;
-} a = { .fields_index = -1, .frame_codes = 256, .vision_codes = LWM_VISION_CODES, .max_bytes = 256 << 20,
+	int format, layout, actions;
+	double drop;
+} a = { .drop = LWM_WORLD_DROP, .fields_index = -1, .frame_codes = 256, .vision_codes = LWM_VISION_CODES, .max_bytes = 256 << 20,
       .max_bad = 100, .tasks = 1, .join = " " };
 
 static const struct lwm_opt opts[] = {
@@ -53,6 +54,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_INT(0, "max-frames", &a.max_frames, 0, 1e9, "N", "keep so many frames, evenly spread; 0: all", 0),
 	LWM_OPT_HEAD("Chats"),
 	LWM_OPT_CHAT(&a.layout, lwm_chat_layout_names, &a.system, &a.escape),
+	LWM_OPT_WORLD(&a.actions, lwm_world_actions_names, &a.drop),
 	LWM_OPT_LIST(0, "codes", &a.codes, "PATH", "shards of lwm-vqgan-encode: clips that chats name by their paths", 0),
 	LWM_OPT_HEAD("What is left out"),
 	LWM_OPT_INT(0, "min-tokens", &a.min_tokens, 0, 1e12, "N", "shorter documents are left out", 0),
@@ -115,8 +117,8 @@ static int list_outputs(const struct lwm_paths *in, struct lwm_paths *out, struc
 	return 0;
 }
 
-/* What chats add to that, where it is not the default: the text of other settings is that of earlier versions. */
-static bool add_chat(json_t *o, const struct lwm_shelf *shelf)
+/* What chats and drives add to that, where it is not the default: the text of other settings is that of earlier versions. */
+static bool add_others(json_t *o, const struct lwm_shelf *shelf)
 {
 	bool lost = false;
 	if (a.layout)
@@ -125,6 +127,10 @@ static bool add_chat(json_t *o, const struct lwm_shelf *shelf)
 		lost |= json_object_set_new(o, "system", json_string(a.system)) < 0;
 	if (a.escape)
 		lost |= json_object_set_new(o, "escape_special", json_true()) < 0;
+	if (a.actions)
+		lost |= json_object_set_new(o, "actions", json_string(lwm_world_actions_names[a.actions])) < 0;
+	if (a.drop != LWM_WORLD_DROP)
+		lost |= json_object_set_new(o, "action_drop", json_real(a.drop)) < 0;
 	if (shelf)
 		lost |= json_object_set_new(o, "codes", json_string(lwm_shelf_hash(shelf).hex)) < 0;
 	return !lost;
@@ -143,7 +149,7 @@ static int config_text(const struct lwm_tokenizer *t, const struct lwm_shelf *sh
 			      "split_at", a.split_at, "max_bytes", (json_int_t)a.max_bytes, "replace_bad_utf8",
 			      a.replace, "format", lwm_text_format_names[a.format], "seed", (json_int_t)seed,
 			      "vision_codes", (json_int_t)a.vision_codes);
-	int rc = lwm_json_dump(o && add_chat(o, shelf) ? o : NULL, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);
+	int rc = lwm_json_dump(o && add_others(o, shelf) ? o : NULL, JSON_SORT_KEYS | JSON_COMPACT, "the settings", out, e);
 	json_decref(o);
 	return rc;
 }
@@ -158,7 +164,8 @@ static int open_fields(struct lwm_fields **out, struct lwm_tokenizer *t, struct 
 		.replace_bad_utf8 = a.replace, .max_bytes = a.max_bytes,
 		.chat = { .layout = (enum lwm_chat_layout)a.layout, .system = a.system, .escape = a.escape,
 			  .vision = shelf || (a.layout && lwm_chat_layout_has_clips((enum lwm_chat_layout)a.layout)),
-			  .codes = shelf ? lwm_shelf_codes : NULL, .user = shelf }
+			  .codes = shelf ? lwm_shelf_codes : NULL, .user = shelf },
+		.world = { (enum lwm_world_actions)a.actions, a.drop }
 	};
 	return lwm_fields_open(out, &cfg, t, e);
 }

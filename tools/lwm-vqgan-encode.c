@@ -29,8 +29,9 @@ static struct {
 	struct lwm_frames_opts frames;
 	int64_t width, height, per_pass, task, tasks, max_bad;
 	bool older_ok, folders, no_bos, no_eos, escape;
-	int layout;
-} a = { .device = "auto", .per_pass = 8, .tasks = 1, .max_bad = 100, .frames.max_pixels = LWM_MEDIA_MAX_PIXELS };
+	int layout, actions;
+	double drop;
+} a = { .drop = LWM_WORLD_DROP, .device = "auto", .per_pass = 8, .tasks = 1, .max_bad = 100, .frames.max_pixels = LWM_MEDIA_MAX_PIXELS };
 
 static const struct lwm_opt opts[] = {
 	LWM_OPT_HEAD("Input and output"),
@@ -60,6 +61,7 @@ static const struct lwm_opt opts[] = {
 		     "given several times, each clip gets one by seed", 0),
 	LWM_OPT_MARKS(&a.no_bos, &a.no_eos),
 	LWM_OPT_CHAT(&a.layout, lwm_chat_layout_names, &a.system, &a.escape),
+	LWM_OPT_WORLD(&a.actions, lwm_world_actions_names, &a.drop),
 	LWM_OPT_END
 };
 
@@ -179,6 +181,10 @@ static int settings_text(struct job *j, int64_t seed, struct lwm_err *e)
 		lost |= json_object_set_new(o, "system", json_string(a.system)) < 0;
 	if (o && a.escape)
 		lost |= json_object_set_new(o, "escape_special", json_true()) < 0;
+	if (o && a.actions)
+		lost |= json_object_set_new(o, "actions", json_string(lwm_world_actions_names[a.actions])) < 0;
+	if (o && a.drop != LWM_WORLD_DROP)
+		lost |= json_object_set_new(o, "action_drop", json_real(a.drop)) < 0;
 	int rc = lwm_json_dump(lost ? NULL : o, JSON_SORT_KEYS | JSON_COMPACT, "the settings", &j->config, e);
 	json_decref(o);
 	return rc;
@@ -194,7 +200,8 @@ static int open_all(struct job *j, const struct lwm_args *args, struct lwm_err *
 		.fields = (const char *const *)a.fields.v, .nfields = a.fields.n, .index = -1, .no_bos = a.no_bos,
 		.no_eos = a.no_eos, .frame_codes = lwm_vqgan_codes(&j->vq.cfg, a.frames.height, a.frames.width),
 		.vision_codes = j->vq.cfg.num_embeddings, .seed = (uint64_t)args->common.seed,
-		.chat = { .layout = (enum lwm_chat_layout)a.layout, .system = a.system, .escape = a.escape, .vision = true }
+		.chat = { .layout = (enum lwm_chat_layout)a.layout, .system = a.system, .escape = a.escape, .vision = true },
+		.world = { (enum lwm_world_actions)a.actions, a.drop }
 	};
 	LWM_TRY(lwm_fields_open(&j->fields, &cfg, j->tok, e));
 	return settings_text(j, args->common.seed, e);

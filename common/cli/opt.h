@@ -60,6 +60,10 @@ struct lwm_opt {
 	LWM_OPT_CHOICE(0, "chat-layout", layout, layouts, "of the turns that the field <|chat|> stands for", 0), \
 	LWM_OPT_STR(0, "system", system, "TEXT", "system prompt of chats that have none (default: the published one)", 0), \
 	LWM_OPT_FLAG(0, "escape-special", escape, "a space is put into words of the model in chats; else they are refused")
+/* For tools that make documents of drives; names: of the modes that are told. */
+#define LWM_OPT_WORLD(actions, names, drop) \
+	LWM_OPT_CHOICE(0, "actions", actions, names, "of drives (the field <|world|>): which are told; steer: with speed", 0), \
+	LWM_OPT_DOUBLE(0, "action-drop", drop, 0, 1, "X", "share of drives that are told without any, for guidance", 0)
 #define LWM_OPT_OLDER(d) \
 	LWM_OPT_FLAG(0, "older-ok", d, "of a folder of checkpoints take an older one where the newest is damaged")
 /* For tools that compute: on which device. */

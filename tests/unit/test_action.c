@@ -192,12 +192,12 @@ static void test_every_bin(void **state)
 		for (int b = 0; b < LWM_ACTION_BINS; b++) {
 			struct lwm_action a = { .has = LWM_ACTION_BIT(m) }, got;
 			struct lwm_ids ids = { 0 };
-			double *v = m == LWM_ACTION_TRAJ ? a.traj : m == LWM_ACTION_SPEED ? a.speed : m == LWM_ACTION_STEER ? a.steer : a.goal;
-			const double *w = m == LWM_ACTION_TRAJ ? got.traj : m == LWM_ACTION_SPEED ? got.speed :
-					  m == LWM_ACTION_STEER ? got.steer : got.goal;
-			int n = lwm_action_numbers((enum lwm_action_mode)m);
+			enum lwm_action_mode mode = (enum lwm_action_mode)m;
+			double *const of[] = { NULL, a.traj, a.speed, a.steer, a.goal }, *v = of[m];
+			const double *const out[] = { NULL, got.traj, got.speed, got.steer, got.goal }, *w = out[m];
+			int n = lwm_action_numbers(mode);
 			for (int i = 0; i < n; i++)
-				v[i] = lwm_action_value((enum lwm_action_mode)m, i, (b + i) % lwm_action_bins((enum lwm_action_mode)m, i));
+				v[i] = lwm_action_value(mode, i, (b + i) % lwm_action_bins(mode, i));
 			OK(lwm_action_add(whole, &a, &ids, &err));
 			assert_int_equal(ids.n, n + 1);
 			OK(lwm_action_take(whole, ids.v, ids.n, &got, &err));

@@ -181,9 +181,13 @@ static void test_special_words(void **state)
 {
 	(void)state;
 	static const char *const words[] = { "<s>", "</s>", "<unk>", "<vision>", "</vision>", "<|bos|>", "<|eos|>", "<|chat|>",
-					     "<image>", "<video>", "USER:", "ASSISTANT:" };
+					     "<image>", "<video>", "USER:", "ASSISTANT:", "<|world|>", "<|free|>", "<|left|>",
+					     "<|right|>", "<|straight|>", "<|stop|>", "<|traj|>", "<|speed|>", "<|steer|>",
+					     "<|goal|>", "<|b0", "<|b1" };
 	static const char *const escaped[] = { "< s>", "< /s>", "< unk>", "< vision>", "< /vision>", "< |bos|>", "< |eos|>",
-					       "< |chat|>", "< image>", "< video>", "USER :", "ASSISTANT :" };
+					       "< |chat|>", "< image>", "< video>", "USER :", "ASSISTANT :", "< |world|>", "< |free|>", "< |left|>",
+					       "< |right|>", "< |straight|>", "< |stop|>", "< |traj|>", "< |speed|>", "< |steer|>",
+					       "< |goal|>", "< |b0", "< |b1" };
 	static const char *const where[] = { "{\"data\": [\"x%sy\", \"a\"]}", "{\"data\": [\"q\", \"x%sy\"]}",
 					     "{\"system\": \"x%sy\", \"data\": [\"q\", \"a\"]}" };
 	static const char *const want[] = { HEAD "x%sy ASSISTANT:(a$)", HEAD "q ASSISTANT:(x%sy$)", "^x%sy USER: q ASSISTANT:(a$)" };

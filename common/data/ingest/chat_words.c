@@ -14,6 +14,9 @@ static const struct {
 	{ "<s>", 1 },       { "</s>", 1 },     { "<unk>", 1 },    { "<vision>", 1 }, { "</vision>", 1 },
 	{ "<|bos|>", 1 },   { "<|eos|>", 1 },  { "<|chat|>", 1 }, { "<image>", 1 },  { "<video>", 1 },
 	{ "USER:", 4 },     { "ASSISTANT:", 9 },
+	/* of actions (common/text/action.h); their bins have numbers */
+	{ "<|world|>", 1 }, { "<|free|>", 1 }, { "<|left|>", 1 }, { "<|right|>", 1 },  { "<|straight|>", 1 }, { "<|stop|>", 1 },
+	{ "<|traj|>", 1 },  { "<|speed|>", 1 }, { "<|steer|>", 1 }, { "<|goal|>", 1 }, { "<|b0", 1 },         { "<|b1", 1 },
 };
 enum { PLACES = sizeof places / sizeof *places, WORDS = sizeof words / sizeof *words };
 

@@ -120,9 +120,9 @@ static int get_value(void *user, const char *key, struct lwm_field_value *out, s
 		out->ncodes = b->codes->n;
 		return 0;
 	}
-	if (lwm_element_kind_of(key)->turns) {
+	if (lwm_element_kind_of(key)->record) {
 		out->record = b->object;
-		return b->object ? 0 : lwm_fail(e, LWM_EDATA, "%s: no turns beside it (a .json file)", b->path);
+		return b->object || lwm_element_kind_of(key)->world ? 0 : lwm_fail(e, LWM_EDATA, "%s: no turns beside it (a .json file)", b->path);
 	}
 	if (strcmp(key, "caption") == 0 && b->text) {
 		out->text = b->text;

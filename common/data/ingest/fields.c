@@ -29,6 +29,8 @@ static int check_cfg(struct lwm_fields_cfg *c, struct lwm_err *e)
 	if (c->frame_codes < 1 || c->max_frames < 0 || c->vision_codes < 1 || c->vision_codes > 1 << 24)
 		return lwm_fail(e, LWM_ECONFIG, "codes per frame and codebook must be positive, the frame limit not "
 				"negative");
+	if (!(c->world.drop >= 0 && c->world.drop <= 1))
+		return lwm_fail(e, LWM_ECONFIG, "the share of documents whose actions are dropped, %g, is not in 0..1", c->world.drop);
 	if (!c->from_example && c->nfields < 1)
 		return lwm_fail(e, LWM_ECONFIG, "no field string: give fields, or the key that holds them");
 	if (!c->from_example && c->index >= c->nfields)
@@ -71,7 +73,8 @@ bool lwm_fields_has_vision(const struct lwm_fields *f)
 {
 	for (int64_t i = 0; i < f->cfg.nfields && !f->cfg.from_example; i++)
 		for (int64_t k = 0; k < f->layout[i].n; k++)
-			if (f->layout[i].v[k].kind->codes || (f->layout[i].v[k].kind->turns && f->cfg.chat.vision))
+			if (f->layout[i].v[k].kind->codes || f->layout[i].v[k].kind->world ||
+			    (f->layout[i].v[k].kind->record && f->cfg.chat.vision))
 				return true;
 	return f->cfg.from_example != NULL;
 }

@@ -22,6 +22,8 @@
  * <|chat|> is a turn list: the whole record is read by one of the layouts of chat.h, answers have loss; in brackets nothing has. It
  * cannot be joined by + either.
  *
+ * <|world|> is a drive: the record's "vision" with the actions that lead to its frames (world.h). It cannot be joined by + either.
+ *
  * <s> (no loss) is put first and </s> (loss) last unless switched off; nowhere else are they added. Text elements are
  * tokenised one by one, each with the tokenizer's dummy prefix, like the published data.
  *
@@ -38,6 +40,7 @@
 
 #include "common/base/err.h"
 #include "common/data/ingest/chat.h"
+#include "common/data/ingest/world.h"
 #include "common/io/docshard.h"
 #include "common/text/tokenizer.h"
 
@@ -72,6 +75,7 @@ struct lwm_fields_cfg {
 	uint64_t seed;              /* of the draw of alternatives */
 	bool replace_bad_utf8;      /* malformed bytes become U+FFFD; else such a document is refused */
 	struct lwm_chat_cfg chat;   /* of <|chat|> */
+	struct lwm_world_cfg world; /* of <|world|> */
 	int64_t max_bytes;          /* a document with more bytes of text and codes is refused, a code counted as one; less than
 				     * 256 Mi are 256 Mi */
 };
@@ -99,7 +103,7 @@ struct lwm_field_value {
 	size_t n;             /* bytes of text */
 	const int32_t *codes; /* vision: ncodes = frames * frame_codes codes */
 	int64_t ncodes;
-	const json_t *record; /* <|chat|>: the object that holds the turns */
+	const json_t *record; /* <|chat|>, <|world|>: the object that holds turns or actions; for <|world|> NULL too: none */
 };
 /* 0 and *out, or -LWM_EDATA when there is no such key. */
 typedef int lwm_field_get(void *user, const char *key, struct lwm_field_value *out, struct lwm_err *e);

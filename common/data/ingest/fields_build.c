@@ -40,7 +40,7 @@ static int build_document(struct lwm_build *b, const struct lwm_layout *l, struc
 int lwm_fields_build_from(const struct lwm_fields *f, lwm_field_get *get, void *user, int64_t number,
 			  struct lwm_docbuf *d, struct lwm_err *e)
 {
-	struct lwm_build b = { .f = f, .get = get, .user = user, .d = d };
+	struct lwm_build b = { .f = f, .get = get, .user = user, .d = d, .number = number };
 	lwm_docbuf_reset(d);
 	if (f->cfg.from_example) {
 		struct lwm_field_value v = { 0 };
@@ -95,7 +95,7 @@ static int json_value(void *user, const char *key, struct lwm_field_value *out, 
 	struct record *r = user;
 	const json_t *v = json_object_get(r->o, key);
 	*out = (struct lwm_field_value){ 0 };
-	if (lwm_element_kind_of(key)->turns) {
+	if (lwm_element_kind_of(key)->record) {
 		out->record = r->o;
 		return 0;
 	}

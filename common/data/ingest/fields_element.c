@@ -64,7 +64,8 @@ static int eos_element(struct lwm_build *b, const struct lwm_element *el, bool f
 static const struct lwm_element_kind kinds[] = {
 	{ .name = "<|bos|>", .build = bos_element },
 	{ .name = "<|eos|>", .build = eos_element },
-	{ .name = "<|chat|>", .turns = true, .build = lwm_chat_element },
+	{ .name = "<|chat|>", .record = true, .build = lwm_chat_element },
+	{ .name = "<|world|>", .record = true, .world = true, .build = lwm_world_element },
 	{ .part = "vision", .codes = true, .build = vision_element },
 	{ .build = text_element, .joins = true },
 };

@@ -39,39 +39,44 @@ int lwm_build_text(struct lwm_build *b, const char *s, size_t n, bool loss, stru
 	return lwm_build_fault(b->d, "not encodable", add_text(b->f->t, b->d, s, n, loss, e));
 }
 
-/* All frames, or max of them evenly spread. */
-static int add_frames(const struct lwm_fields *f, const int32_t *codes, int64_t frames, bool loss,
-		      struct lwm_docbuf *d, struct lwm_err *e)
+int lwm_build_frame(struct lwm_build *b, const int32_t *codes, int64_t frame, bool last, bool loss, struct lwm_err *e)
 {
-	int32_t base = lwm_tokenizer_vocab(f->t), eof = base + (int32_t)f->cfg.vision_codes;
-	int64_t max = f->cfg.max_frames, per = f->cfg.frame_codes;
-	int64_t n = max > 0 && frames > max ? max : frames, first;
-	LWM_TRY(add_text(f->t, d, "<vision>", 8, loss, e));
-	first = d->ids.n;
-	LWM_TRY(lwm_ids_reserve(&d->ids, n * (per + 1), e));
-	int32_t *o = d->ids.v + first;
-	for (int64_t i = 0; i < n; i++) {
-		const int32_t *c = codes + lwm_frame_pick(frames, max, i) * per;
-		for (int64_t k = 0; k < per; k++) {
-			if (c[k] < 0 || c[k] >= f->cfg.vision_codes)
-				return lwm_fail(e, LWM_EDATA, "vision code %d of frame %" PRId64 " is not in 0..%" PRId64, c[k],
-						i, f->cfg.vision_codes - 1);
-			*o++ = base + c[k];
-		}
-		*o++ = i == n - 1 ? eof + 1 : eof;
+	const int64_t per = b->f->cfg.frame_codes, most = b->f->cfg.vision_codes, first = b->d->ids.n;
+	const int32_t *c = codes + frame * per, base = lwm_tokenizer_vocab(b->f->t);
+	LWM_TRY(lwm_ids_reserve(&b->d->ids, per + 1, e));
+	for (int64_t k = 0; k < per; k++) {
+		if (c[k] < 0 || c[k] >= most)
+			return lwm_fail(e, LWM_EDATA, "vision code %d of frame %" PRId64 " is not in 0..%" PRId64, c[k], frame, most - 1);
+		b->d->ids.v[first + k] = base + c[k];
 	}
-	d->ids.n += n * (per + 1);
-	d->frames += n;
-	LWM_TRY(lwm_docbuf_mark(d, first, loss, e));
-	return add_text(f->t, d, "</vision>", 9, loss, e);
+	b->d->ids.v[first + per] = base + (int32_t)most + last;
+	b->d->ids.n += per + 1;
+	b->d->frames++;
+	return lwm_docbuf_mark(b->d, first, loss, e);
 }
 
-int lwm_build_clip(struct lwm_build *b, const char *name, const int32_t *codes, int64_t ncodes, bool loss, struct lwm_err *e)
+/* All frames, or max of them evenly spread. */
+static int add_frames(struct lwm_build *b, const int32_t *codes, int64_t frames, bool loss, struct lwm_err *e)
+{
+	int64_t max = b->f->cfg.max_frames, n = max > 0 && frames > max ? max : frames;
+	LWM_TRY(add_text(b->f->t, b->d, "<vision>", 8, loss, e));
+	LWM_TRY(lwm_ids_reserve(&b->d->ids, n * (b->f->cfg.frame_codes + 1), e));
+	for (int64_t i = 0; i < n; i++)
+		LWM_TRY(lwm_build_frame(b, codes, lwm_frame_pick(frames, max, i), i == n - 1, loss, e));
+	return add_text(b->f->t, b->d, "</vision>", 9, loss, e);
+}
+
+int lwm_build_frames(struct lwm_build *b, const char *name, const int32_t *codes, int64_t ncodes, struct lwm_err *e)
 {
 	int64_t per = b->f->cfg.frame_codes;
 	if (!codes || ncodes < per || ncodes % per)
 		return lwm_build_fault(b->d, "bad codes",
 			     lwm_fail(e, LWM_EDATA, "field '%s' is no list of codes in whole frames of %" PRId64, name, per));
-	LWM_TRY(lwm_build_spend(b, ncodes, e));
-	return lwm_build_fault(b->d, "bad codes", add_frames(b->f, codes, ncodes / per, loss, b->d, e));
+	return lwm_build_spend(b, ncodes, e);
+}
+
+int lwm_build_clip(struct lwm_build *b, const char *name, const int32_t *codes, int64_t ncodes, bool loss, struct lwm_err *e)
+{
+	LWM_TRY(lwm_build_frames(b, name, codes, ncodes, e));
+	return lwm_build_fault(b->d, "bad codes", add_frames(b, codes, ncodes / b->f->cfg.frame_codes, loss, e));
 }
