@@ -70,7 +70,7 @@ layer() {
 	model) echo tensor comm base ;;
 	infer) echo model io text tensor comm base ;;
 	optim) echo tensor comm base ;;
-	train) echo optim model data io media text comm tensor cli base ;;
+	train) echo optim infer model data io media text comm tensor cli base ;;
 	eval) echo infer model data io text media comm tensor base ;;
 	pipeline) echo cli base ;;
 	esac

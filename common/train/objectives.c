@@ -7,7 +7,8 @@
 	X("reconstruction", lwm_objective_reconstruction) \
 	X("contrastive", lwm_objective_contrastive) \
 	X("masked", lwm_objective_masked) \
-	X("next-frame", lwm_objective_next_frame)
+	X("next-frame", lwm_objective_next_frame) \
+	X("diffusion", lwm_objective_diffusion)
 
 #define DECLARE(name, type) extern const struct lwm_objective_type type;
 #define NAME(name, type) name,

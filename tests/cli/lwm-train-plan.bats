@@ -59,6 +59,8 @@ compare() {
 		--patch-size 8
 	compare next-frame 1 --objective next-frame --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 16 --holdout 24 \
 		--patch-size 8 --clip-frames 16 --patch-frames 1
+	compare diffusion 1 --objective diffusion --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 6 --holdout 24 \
+		--patch-size 8 --clip-frames 16 --patch-frames 1
 }
 
 @test "and so is that of several ranks" {

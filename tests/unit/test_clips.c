@@ -259,6 +259,17 @@ static int find_objective(const char *name)
 	return i;
 }
 
+static void set_text(struct lwm_stage *s, const char *option, const char *text)
+{
+	struct lwm_setting_at all[LWM_SETTINGS_MAX];
+	int n = lwm_settings_list(s, all), i = 0;
+
+	while (i < n && (!all[i].set->opt.name || strcmp(all[i].set->opt.name, option)))
+		i++;
+	assert_true(i < n);
+	*(const char **)all[i].value = text;
+}
+
 /* out: a folder of root. */
 static void stage_of(struct lwm_stage *s, const char *objective, char out[160], const char *name)
 {
@@ -269,7 +280,9 @@ static void stage_of(struct lwm_stage *s, const char *objective, char out[160], 
 	s->objective = find_objective(objective);
 	s->frames.size = PIXELS;
 	s->frames.patch = 8;
-	s->frames.patch_frames = strcmp(objective, "next-frame") ? 2 : 1;
+	s->frames.clip = 2;
+	s->frames.patch_frames = strcmp(objective, "next-frame") && strcmp(objective, "diffusion") ? 2 : 1;
+	set_text(s, "clean-odds", "1,2");
 	s->frames.batch = BATCH;
 	s->frames.holdout = 6;
 	s->steps = STEPS;
@@ -290,7 +303,7 @@ static void losses_of(const char *out, double loss[STEPS])
 	assert_int_equal(fx_losses(out, loss, STEPS), STEPS);
 }
 
-static const char *const objectives[] = { "contrastive", "masked", "next-frame" };
+static const char *const objectives[] = { "contrastive", "masked", "next-frame", "diffusion" };
 enum { OBJECTIVES = sizeof objectives / sizeof *objectives };
 
 static void any_number_of_ranks(void **state)

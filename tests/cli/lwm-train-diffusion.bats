@@ -1,0 +1,116 @@
+# lwm-train-stage --objective diffusion: that it learns, over pixels and over latents; ranks, resume, what it refuses.
+load ../lib
+
+setup_file() {
+	cd "$BATS_FILE_TMPDIR" || return 1
+	lwm-synth clips -q -n 300 --size 16 --frames 4 -o moving
+	lwm-synth clips -q -n 24 --first 5000 --size 16 --frames 4 -o moved
+	tokenizer 40 && lwm-merge-ckpt -q --dtype fp32 -o vqgan vqgan.run && tokenizer 41
+}
+
+tokenizer() { # STEPS
+	lwm-train-stage -q --threads 1 --device cpu --objective reconstruction --model tiny --resolution 16 --hidden 8 --channel-mult 1,2,2 \
+		--res-blocks 1 --z-channels 4 --codes 64 --data moving --batch-frames 16 --probe-frames 64 --lr 4e-3 --steps "$1" -o vqgan.run
+}
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return 1
+	vqgan=$BATS_FILE_TMPDIR/vqgan
+	small=(--device cpu --dim 64 --ffn 128 --layers 2 --heads 4 --init-std 0.05 --warmup-steps 5 --log-every 1000 --objective diffusion
+		--data "$BATS_FILE_TMPDIR/moving" --eval-data "$BATS_FILE_TMPDIR/moved" --frame-size 16 --patch-size 4 --patch-frames 1
+		--clip-frames 4 --batch-clips 16 --lr 4e-3)
+}
+
+diffuse() { lwm-train-stage -q --threads 2 "${small[@]}" "$@"; }
+
+# last EVENT KEY DIR: of the last line of that event
+last() { sed -nE 's/.*"event":"'"$1"'",.*"'"$2"'":([0-9.e+-]+|true|false)[,}].*/\1/p' "$3/metrics.jsonl" | tail -n 1; }
+losses() { sed -nE 's/.*"event":"step","step":([0-9]+),.*"loss_hex":"([^"]*)".*/\1 \2/p' "$1/metrics.jsonl"; }
+below() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || b == "" || a >= b) print a " is not below " b; exit !(a != "" && b != "" && a < b) }'; }
+
+@test "it learns to denoise clips that it has never seen" {
+	ok diffuse -o out --steps 1
+	local nothing first after
+	nothing=$(last eval nothing out) first=$(last eval loss out)
+	ok diffuse -o out --steps 250
+	after=$(last eval loss out)
+	echo "loss $first, then $after; of a net that says nothing $nothing"
+	[ "$(last eval held_out out)" = true ]
+	[ "$(last eval clips out)" = 24 ]
+	[ "$(last eval nothing out)" = "$nothing" ]
+	below 0.3 "$nothing"
+	below "$after" "$(awk -v n="$nothing" 'BEGIN { print n / 3 }')"
+	below "$after" "$(awk -v n="$first" 'BEGIN { print n / 3 }')"
+	awk -v l="$after" -v p="$(last eval plain out)" -v d="$(last eval dynamics out)" -v s="$(last eval structure out)" \
+		'BEGIN { exit !(d > 0 && s > 0 && (p + d + s - l) ^ 2 < 1e-12) }'
+}
+
+@test "of latents it is the same, of a VQGAN that stays as it is" {
+	ok diffuse -o out --steps 100 --vqgan "$vqgan"
+	echo "loss $(last eval loss out), of a net that says nothing $(last eval nothing out)"
+	below "$(last eval loss out)" "$(awk -v n="$(last eval nothing out)" 'BEGIN { print n * 0.8 }')"
+	ok lwm-merge-ckpt -q --dtype fp32 --verify -o model out
+	grep -q '"objective": "diffusion"' model/config.json
+	grep -qE '"vqgan": "[0-9a-f]{32}"' model/config.json
+	grep -q denoise.latents.weight model/model.safetensors
+	# a step of the encoder is four pixels
+	code 78 diffuse -o six --steps 1 --vqgan "$vqgan" --patch-size 2
+	err_has '--patch-size 2: a latent of'
+	err_has 'is 4 pixels wide'
+	code 66 diffuse -o nowhere --steps 1 --vqgan nowhere
+	code 66 diffuse -o nowhere --plan --vqgan nowhere
+	has 'trunk'
+	ok diffuse -o planned --plan --vqgan "$vqgan"
+	code 65 diffuse -o wrong --steps 1 --vqgan model
+	err_has 'block_out_channels'
+}
+
+@test "two ranks train what one does" {
+	need_mpi
+	ok lwm-train-stage -q --threads 1 "${small[@]}" -o one --steps 4
+	ok mpirun -n 2 --oversubscribe lwm-train-stage -q --threads 1 "${small[@]}" --mesh-dim 2,1,1,1 -o two --steps 4
+	paste <(sed -nE 's/.*"event":"step".*"loss":([0-9.e+-]+),.*/\1/p' one/metrics.jsonl) \
+		<(sed -nE 's/.*"event":"step".*"loss":([0-9.e+-]+),.*/\1/p' two/metrics.jsonl) |
+		awk '{ d = $1 - $2; if (d > 1e-4 * $1 || d < -1e-4 * $1) { print; bad = 1 } } END { exit bad || NR != 4 }'
+	awk -v a="$(last eval loss one)" -v b="$(last eval loss two)" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 1e-8 * a * a) }'
+}
+
+@test "in parts it is the same stage; stopped and resumed the same bits" {
+	ok diffuse -o whole --steps 4 --vqgan "$vqgan"
+	code 75 diffuse -o parts --steps 4 --stop-after 2 --vqgan "$vqgan"
+	ok diffuse -o parts --steps 4 --vqgan "$vqgan"
+	diff <(losses whole) <(losses parts)
+	code 78 diffuse -o parts --steps 6
+	err_has 'input_dim'
+	code 78 diffuse -o parts --steps 6 --vqgan "$vqgan.run" # one step later it is another one
+	err_has 'lwm_latents'
+	code 78 diffuse -o parts --steps 6 --vqgan "$vqgan" --sigma-mean 0
+	err_has 'sigma-mean'
+	code 78 diffuse -o parts --steps 6 --vqgan "$vqgan" --clean-odds 0,1
+	ok diffuse -o passes --steps 4 --vqgan "$vqgan" --clips-per-pass 5
+	paste <(losses whole) <(losses passes) | awk 'END { exit NR != 4 }'
+	ok diffuse -o plain --steps 1 --vqgan "$vqgan" --no-dynamics --structure-weight 0
+	[ "$(last step dynamics plain)" = 0 ]
+	[ "$(last step structure plain)" = 0 ]
+	below 0 "$(last step plain plain)"
+	ok diffuse -o given --steps 1 --clean-odds 0,0,0,1
+	below "$(last eval nothing given)" 0.45 # a quarter of each clip is noisy
+}
+
+@test "what it cannot do is 78 or 64, by name" {
+	code 78 diffuse -o out --check-options --patch-frames 2
+	err_has '--patch-frames 2: frames are denoised one by one'
+	code 78 diffuse -o out --check-options --clip-frames 3
+	err_has '--clean-odds 1,2,4,8: of --clip-frames 3 nothing is left'
+	ok diffuse -o out --check-options --clip-frames 3 --clean-odds 1,1
+	code 64 diffuse -o out --check-options --clean-odds 0,0
+	err_has 'above 0'
+	code 64 diffuse -o out --check-options --clean-odds 1,x
+	err_has '--clean-odds'
+	code 64 diffuse -o out --check-options --clean-odds 1,1,1,1,1,1,1,1,1
+	err_has 'more than 8'
+	code 78 diffuse -o out --check-options --plan-ranks 2 --mesh-dim 1,1,1,2
+	err_has 'clips train on data ranks only'
+	code 78 diffuse -o out --check-options --patch-size 5
+	err_has '--patch-size 5'
+}
