@@ -186,6 +186,75 @@ int lk_groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dscale
 	return LK_CALL(dev, image, groupnorm_bwd, dev, dx, dscale, dbias, dy, x, mean, rstd, scale, bias, groups, eps, silu);
 }
 
+int lk_leaky_fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, float slope)
+{
+	struct lk_check k = { dev, "leaky_fwd", 0 };
+
+	lk_check_view(&k, "y", y, LK_ANY, lk_act(dev), LK_DENSE);
+	lk_check_view(&k, "x", x, LK_ANY, lk_act(dev), LK_DENSE);
+	LK_WANT(&k, lk_count(y) == lk_count(x), "y has %" PRId64 " elements, x %" PRId64, lk_count(y), lk_count(x));
+	LK_WANT(&k, y->dtype == x->dtype, "y and x differ in type");
+	LK_WANT(&k, slope >= 0 && slope <= 1, "a slope of %g is not from 0 to 1", (double)slope);
+	if (k.rc || !lk_count(x))
+		return k.rc;
+	return LK_CALL(dev, image, leaky_fwd, dev, y, x, slope);
+}
+
+int lk_leaky_bwd(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *dy, const struct lk_view *y, float slope)
+{
+	struct lk_check k = { dev, "leaky_bwd", 0 };
+
+	lk_check_view(&k, "dx", dx, LK_ANY, lk_act(dev), LK_DENSE);
+	lk_check_view(&k, "dy", dy, LK_ANY, lk_act(dev), LK_DENSE);
+	lk_check_view(&k, "y", y, LK_ANY, lk_act(dev), LK_DENSE);
+	LK_WANT(&k, lk_count(dx) == lk_count(y) && lk_count(dy) == lk_count(y), "dx, dy, y differ in size");
+	LK_WANT(&k, dx->dtype == y->dtype && dy->dtype == y->dtype, "dx, dy, y differ in type");
+	LK_WANT(&k, slope >= 0 && slope <= 1, "a slope of %g is not from 0 to 1", (double)slope);
+	if (k.rc || !lk_count(y))
+		return k.rc;
+	return LK_CALL(dev, image, leaky_bwd, dev, dx, dy, y, slope);
+}
+
+/* y (N,H/2,W/2,C) of x (N,H,W,C) */
+static void check_pooled(struct lk_check *k, const struct lk_view *x, const char *xname, const struct lk_view *y, const char *yname)
+{
+	lk_check_view(k, xname, x, 4, lk_act(k->dev), LK_DENSE);
+	lk_check_view(k, yname, y, 4, lk_act(k->dev), LK_DENSE);
+	LK_WANT(k, x->n[1] > 1 && x->n[2] > 1, "%s has %" PRId64 " x %" PRId64 " pixels, too few to pool", xname, x->n[1], x->n[2]);
+	LK_WANT(k, y->n[0] == x->n[0] && y->n[1] == x->n[1] / 2 && y->n[2] == x->n[2] / 2 && y->n[3] == x->n[3],
+		"%s must be (%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ") for this %s", yname, x->n[0], x->n[1] / 2, x->n[2] / 2,
+		x->n[3], xname);
+	LK_WANT(k, x->dtype == y->dtype, "%s and %s differ in type", xname, yname);
+	if (!k->rc)
+		lk_check_apart(k, yname, y, xname, x);
+}
+
+int lk_maxpool_fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x)
+{
+	struct lk_check k = { dev, "maxpool_fwd", 0 };
+
+	check_pooled(&k, x, "x", y, "y");
+	if (k.rc || !lk_count(y))
+		return k.rc;
+	return LK_CALL(dev, image, maxpool_fwd, dev, y, x);
+}
+
+int lk_maxpool_bwd(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *dy, const struct lk_view *x)
+{
+	struct lk_check k = { dev, "maxpool_bwd", 0 };
+
+	check_pooled(&k, x, "x", dy, "dy");
+	lk_check_view(&k, "dx", dx, 4, lk_act(dev), LK_DENSE);
+	LK_WANT(&k, lk_same(dx, x) && dx->dtype == x->dtype, "dx and x differ in shape or type");
+	if (!k.rc)
+		lk_check_apart(&k, "dx", dx, "dy", dy);
+	if (!k.rc)
+		lk_check_apart(&k, "dx", dx, "x", x);
+	if (k.rc || !lk_count(dy))
+		return k.rc;
+	return LK_CALL(dev, image, maxpool_bwd, dev, dx, dy, x);
+}
+
 int lk_nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook)
 {
 	struct lk_check k = { dev, "nearest_code", 0 };
@@ -234,4 +303,27 @@ int lk_recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct lk_
 	if (k.rc)
 		return k.rc;
 	return LK_CALL(dev, image, recon_loss, dev, dx, x, t, w1, w2, host_out);
+}
+
+int lk_feature_loss(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t,
+		    const float *weight, float scale, double *host_out)
+{
+	struct lk_check k = { dev, "feature_loss", 0 };
+
+	lk_check_view(&k, "x", x, 4, lk_act(dev), LK_DENSE);
+	lk_check_view(&k, "t", t, 4, lk_act(dev), LK_DENSE);
+	if (dx)
+		lk_check_view(&k, "dx", dx, 4, lk_act(dev), LK_DENSE);
+	LK_WANT(&k, lk_count(x) > 0, "there is nothing to compare");
+	LK_WANT(&k, lk_same(t, x) && (!dx || lk_same(dx, x)), "x, t, dx differ in shape");
+	LK_WANT(&k, t->dtype == x->dtype && (!dx || dx->dtype == x->dtype), "x, t, dx differ in type");
+	if (k.rc)
+		return k.rc;
+	if (dx)
+		lk_check_apart(&k, "dx", dx, "t", t);
+	lk_check_ptr(&k, "weight", weight, x->n[3]);
+	lk_check_ptr(&k, "host_out", host_out, 1);
+	if (k.rc)
+		return k.rc;
+	return LK_CALL(dev, image, feature_loss, dev, dx, x, t, weight, scale, host_out);
 }

@@ -1,4 +1,4 @@
-/* image.h - images in NHWC, dense: convolution, group norm, nearest code, pixels, reconstruction loss.
+/* image.h - images in NHWC, dense: convolution, group norm, leaky relu, pooling, nearest code, pixels, losses.
  *
  * A chapter of kernels.h, which outside code includes instead. A convolution is an object, because backends keep its weights in a
  * form of their own: lk_conv_new, lk_conv_fwd and lk_conv_bwd as often as wanted, lk_conv_refresh after each change of the weights,
@@ -48,6 +48,16 @@ int lk_groupnorm_bwd(struct lk_dev *dev, const struct lk_view *dx, float *dscale
 		     const struct lk_view *dy, const struct lk_view *x, const float *mean, const float *rstd,
 		     const float *scale, const float *bias, int groups, float eps, int silu);
 
+/* Leaky relu (Maas et al. 2013): y = x where x > 0, else slope x; slope from 0, which is relu, to 1. y may alias x. Any shape. */
+int lk_leaky_fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, float slope);
+/* dx OVERWRITTEN: dy where the forward's y > 0, else slope dy. dx may alias dy. */
+int lk_leaky_bwd(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *dy, const struct lk_view *y, float slope);
+
+/* y (N,H/2,W/2,C): the largest of each 2 x 2 pixels of x (N,H,W,C); what an odd H or W leaves over counts for nothing. */
+int lk_maxpool_fwd(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x);
+/* dx (like x) OVERWRITTEN: dy goes to the largest of its four pixels, of equal ones the first by rows; all others are 0. */
+int lk_maxpool_bwd(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *dy, const struct lk_view *x);
+
 /* idx[i] = argmin_k |z_i - e_k|^2, lowest k on ties. z (n,D), codebook (K,D) fp32, idx int32. */
 int lk_nearest_code(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook);
 
@@ -59,6 +69,12 @@ int lk_pixels(struct lk_dev *dev, const struct lk_view *y, const struct lk_view 
  * (w1 * sign(x-t) + w2 * 2(x-t)) / n, the gradient of w1*L1 + w2*L2. Waits. */
 int lk_recon_loss(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t,
 		  float w1, float w2, double *host_out);
+
+/* Distance of features (Zhang et al. 2018, LPIPS): *host_out = mean over N, H, W of sum_c weight_c (x_c / |x| - t_c / |t|)^2, |.|
+ * the 2-norm over the channels of a pixel plus 1e-10. x, t (N,H,W,C), weight (C) fp32. dx OVERWRITTEN (may be NULL) by scale
+ * times its gradient in x, 0 where all of a pixel's x are. Waits. */
+int lk_feature_loss(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t,
+		    const float *weight, float scale, double *host_out);
 
 #ifdef __cplusplus
 }

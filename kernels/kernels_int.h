@@ -20,7 +20,7 @@
 #include "kernels/kernels.h"
 #include "kernels/number.h"
 
-#define LK_ABI 9 /* of struct lk_ops and struct lk_dev: one higher when they change */
+#define LK_ABI 10 /* of struct lk_ops and struct lk_dev: one higher when they change */
 
 /* ---- device.h ---- */
 
@@ -179,6 +179,13 @@ struct lk_image_ops {
 	int (*groupnorm_bwd)(struct lk_dev *dev, const struct lk_view *dx, float *dscale, float *dbias, const struct lk_view *dy,
 			     const struct lk_view *x, const float *mean, const float *rstd, const float *scale, const float *bias,
 			     int groups, float eps, int silu);
+	/* Over dense elements, y may be x and dx dy; views may differ in type. */
+	int (*leaky_fwd)(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x, float slope);
+	int (*leaky_bwd)(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *dy, const struct lk_view *y,
+			 float slope);
+	/* x, dx (N,H,W,C), y, dy (N,H/2,W/2,C), of one type; H, W > 1. */
+	int (*maxpool_fwd)(struct lk_dev *dev, const struct lk_view *y, const struct lk_view *x);
+	int (*maxpool_bwd)(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *dy, const struct lk_view *x);
 	/* idx (n), z (n,D), codebook (K,D) fp32, K > 0. The lowest index of the nearest. */
 	int (*nearest_code)(struct lk_dev *dev, int32_t *idx, const struct lk_view *z, const struct lk_view *codebook);
 	/* One of y, x is LK_U8; dense, n > 0 elements. */
@@ -186,6 +193,10 @@ struct lk_image_ops {
 	/* x, t, dx of n > 0 dense elements, dx may be NULL. host_out (2). Waits. */
 	int (*recon_loss)(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t, float w1,
 			  float w2, double *host_out);
+	/* x, t, dx (N,H,W,C) of one type, not empty, dx may be NULL; weight (C). The sum over pixels in an order that the shape
+	 * alone decides. Waits. */
+	int (*feature_loss)(struct lk_dev *dev, const struct lk_view *dx, const struct lk_view *x, const struct lk_view *t,
+			    const float *weight, float scale, double *host_out);
 };
 
 /* ---- group.h ---- ref: none of these. Where group_new is NULL, place and id may say why, and nothing else is called. */

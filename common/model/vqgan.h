@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "common/model/perceptual.h"
 #include "common/model/vqgan_cfg.h"
 #include "common/model/weights.h"
 #include "common/tensor/tensor.h"
@@ -60,14 +61,16 @@ int64_t lwm_vqgan_memory(const struct lwm_vqgan_cfg *c, int64_t n, int64_t heigh
 int64_t lwm_vqgan_own(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training);
 
 /* ---- training ----
- * loss = l1 mean|x-t| + l2 mean(x-t)^2 + codebook mean(e - sg[z])^2 + commit mean(z - sg[e])^2, x before clipping;
- * the quantizer passes gradients straight through (van den Oord et al. 2017). */
+ * loss = l1 mean|x-t| + l2 mean(x-t)^2 + perceptual LPIPS(x, t) + codebook mean(e - sg[z])^2 + commit mean(z - sg[e])^2, x before
+ * clipping, LPIPS as perceptual.h says it; the quantizer passes gradients straight through (van den Oord et al. 2017). */
 struct lwm_vqgan_loss {
 	float l1, l2, codebook, commit;
 	bool continuous; /* the decoder gets the latents themselves: a plain autoencoder, no codebook terms */
+	float perceptual;
+	struct lwm_perceptual *features; /* of the same device and kind of pixels, borrowed; NULL: no perceptual term */
 };
 struct lwm_vqgan_stats { /* sums over frames of per-frame means: add them over passes and ranks */
-	double frames, loss, l1, l2, vq;
+	double frames, loss, l1, l2, vq, perceptual;
 };
 /* Adds weight * d(sum over these n frames of the frame's loss)/d(weights) to the gradients of `grads`, of which no weights are
  * asked; with weight = 1/batch the sum over all passes and ranks is the gradient of the batch's mean. In each pass every group is

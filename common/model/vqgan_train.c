@@ -186,7 +186,7 @@ static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const 
 {
 	int64_t enc = m->layout.encoder, last = m->layout.n;
 	float scale = weight * (float)n;
-	double pix[2], vq;
+	double pix[2], vq, seen = 0;
 	struct lk_view target = view_like(&m->saved[0].in, m->mem.target);
 	struct lk_view d = view_like(&m->saved[last - 1].out, m->mem.buf[0]);
 	LWM_TRY(lwm_vq_load(m, rgb, &m->saved[0].in, e));
@@ -197,12 +197,16 @@ static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const 
 	for (int64_t i = enc; i < last; i++)
 		LWM_TRY(forward_node(m, i, e));
 	LWM_TRY(pixel_loss(m, w ? &d : NULL, loss, scale, pix, e));
+	if (loss->features)
+		LWM_TRY(lwm_perceptual_loss(loss->features, &m->saved[last - 1].out, &target, w ? &d : NULL,
+					    loss->perceptual * scale, &seen, e));
 	LWM_TRY(quantizer_loss(m, &vq, e));
 	st->frames += (double)n;
 	st->l1 += (double)n * pix[0];
 	st->l2 += (double)n * pix[1];
 	st->vq += (double)n * vq;
-	st->loss += (double)n * ((double)loss->l1 * pix[0] + (double)loss->l2 * pix[1] +
+	st->perceptual += (double)n * seen;
+	st->loss += (double)n * ((double)loss->l1 * pix[0] + (double)loss->l2 * pix[1] + (double)loss->perceptual * seen +
 				 (double)(loss->codebook + loss->commit) * vq);
 	if (codes)
 		OP(lk_download(m->dev, codes, m->mem.idx, (size_t)m->mem.codes * sizeof *codes));

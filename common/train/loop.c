@@ -143,7 +143,7 @@ static int open_run(struct run *r, struct lwm_err *e)
 /* What was recorded is compared after attaching: an objective may know the content of its data only then. */
 static int same_settings(const struct run *r, const struct lwm_resumed *found, struct lwm_err *e)
 {
-	json_t *now = lwm_settings_record(r->s, r->o->data);
+	json_t *now = lwm_settings_record(r->s, r->o->data, r->o->network);
 	int rc = now ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
 
 	if (rc == 0 && found->settings)

@@ -96,6 +96,7 @@ struct lwm_objective {
 	json_t *config;        /* what config.json of the merged model holds */
 	const char *tokenizer_hash; /* of the one that the data were made with; "": none */
 	char data[33];         /* hash of the training data's content, known at the latest after attach; "" unknown */
+	char network[33];      /* hash of the frozen network that its loss looks through (--perceptual-net); "" none */
 	int64_t units_per_step; /* for throughput: tokens, or frames */
 	int64_t passes;        /* times that a step goes through the weights: microbatches */
 	double most_flops;       /* of a step as type->flops counts them, if each row were one document; 0: not known */

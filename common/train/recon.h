@@ -26,7 +26,7 @@
 
 struct lwm_recon_cfg {
 	struct lwm_vqgan_cfg model;
-	struct lwm_vqgan_loss loss;          /* weights of its terms */
+	struct lwm_vqgan_loss loss;          /* weights of its terms; what it borrows outlives the run */
 	const struct lwm_paths *inputs;      /* media files (already expanded); a folder in it is a clip of images */
 	const struct lwm_paths *eval_inputs; /* held-out media, may be NULL or empty */
 	int64_t holdout;                     /* without eval_inputs: every holdout-th clip is held out; 0: none */

@@ -9,10 +9,11 @@
 #include "common/media/frames.h"
 #include "common/train/frame_cache.h"
 #include "common/train/objective.h"
+#include "common/train/perceptual_file.h"
 #include "common/train/recon.h"
 
 /* Places in the sums. */
-enum { S_FRAMES, S_LOSS, S_L1, S_L2, S_VQ, S_USED, S_USERS };
+enum { S_FRAMES, S_LOSS, S_L1, S_L2, S_VQ, S_USED, S_USERS, S_PERCEPTUAL };
 
 struct reconstruction { /* settings */
 	/* the model, over the preset (0: the preset's) */
@@ -22,6 +23,8 @@ struct reconstruction { /* settings */
 	int64_t batch_frames, frames_per_pass; /* frames in a step, all ranks together; in memory at once */
 	/* the loss, and the care of the codebook (recon.h) */
 	double l1, l2, codebook_weight, commit_weight;
+	double perceptual;
+	const char *perceptual_net; /* file of that network; NULL: none */
 	int64_t quantize_from, revive_every, revive_until, probe_frames; /* steps; frames */
 };
 
@@ -47,6 +50,11 @@ static const struct lwm_setting settings[] = {
 	    LWM_OPT_DOUBLE(0, "codebook-weight", NULL, 0, 1e6, "X", "pulls codes to latents", 0)),
 	SET(commit_weight, LWM_FIXED, 0.02,
 	    LWM_OPT_DOUBLE(0, "commit-weight", NULL, 0, 1e6, "X", "pulls latents to codes", 0)),
+	SET(perceptual, LWM_FIXED, 0,
+	    LWM_OPT_DOUBLE(0, "perceptual", NULL, 0, 1e6, "X", "weight of LPIPS, the distance in features of --perceptual-net", 0)),
+	LWM_SETTING_TEXT(struct reconstruction, perceptual_net, LWM_UNRECORDED, NULL, /* its hash is */
+			 LWM_OPT_STR(0, "perceptual-net", NULL, "FILE",
+				     "safetensors: features.N of a VGG as torchvision, linN.model.1 as LPIPS", 0)),
 	SET(quantize_from, LWM_FIXED, 0,
 	    LWM_OPT_INT(0, "quantize-from", NULL, 0, 1 << 30, "N", "before this step a plain autoencoder learns", 0)),
 	SET(probe_frames, LWM_FIXED, 128,
@@ -64,6 +72,8 @@ struct recon {
 	const struct reconstruction *set;
 	struct lwm_recon_cfg cfg;
 	struct lwm_paths media, held_out;
+	struct lwm_perceptual_cfg features; /* no convolutions: no perceptual loss */
+	struct lwm_perceptual *perceptual;
 	struct lwm_recon *net;
 };
 
@@ -121,6 +131,9 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 		all *= m->dim[a];
 	if (all != ranks)
 		return lwm_fail(e, LWM_ECONFIG, "mesh_dim '%s': a VQGAN trains on data ranks only (dp, fsdp)", s->mesh_dim);
+	if ((set->perceptual > 0) != (set->perceptual_net != NULL))
+		return lwm_fail(e, LWM_EUSAGE, set->perceptual_net ? "--perceptual-net: no --perceptual weight makes use of it" :
+			"--perceptual wants the network whose features it compares: --perceptual-net FILE");
 	if (set->batch_frames % ranks)
 		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", set->batch_frames, ranks);
 	return choose_shape(&c, s, e);
@@ -133,7 +146,8 @@ static int fill_config(struct recon *r, struct lwm_err *e)
 	LWM_TRY(choose_shape(m, r->base.stage, e));
 	r->cfg.loss = (struct lwm_vqgan_loss){ .l1 = (float)set->l1, .l2 = (float)set->l2,
 					       .codebook = (float)set->codebook_weight,
-					       .commit = (float)set->commit_weight };
+					       .commit = (float)set->commit_weight,
+					       .perceptual = (float)set->perceptual };
 	r->cfg.inputs = &r->media;
 	r->cfg.eval_inputs = r->held_out.n ? &r->held_out : NULL;
 	r->cfg.holdout = r->base.stage->frames.holdout;
@@ -160,11 +174,29 @@ static int find_weights(const struct lwm_objective *o, struct lwm_supply *w, str
 	return 0;
 }
 
+/* The network, and its name for the record. */
+static int attach_perceptual(struct recon *r, struct lwm_err *e)
+{
+	struct lwm_perceptual_file f;
+	int rc;
+
+	if (!r->features.convs)
+		return 0;
+	rc = lwm_perceptual_read(&f, r->set->perceptual_net, true, e);
+	if (rc == 0)
+		rc = lwm_perceptual_new(&r->perceptual, r->base.dev, &f.cfg, f.values, r->cfg.model.unit_pixels, e);
+	memcpy(r->base.network, f.hash, sizeof r->base.network);
+	r->cfg.loss.features = r->perceptual;
+	lwm_perceptual_release(&f);
+	return rc;
+}
+
 static int recon_attach(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e)
 {
 	struct lwm_supplied at;
 
 	LWM_TRY(find_weights(o, w, &at, e));
+	LWM_TRY(attach_perceptual(recon_of(o), e));
 	LWM_TRY(lwm_recon_new(&recon_of(o)->net, o->dev, &recon_of(o)->cfg, (float *)(uintptr_t)at.w, e));
 	memcpy(o->data, lwm_recon_content(recon_of(o)->net)->hex, sizeof o->data);
 	return 0;
@@ -177,6 +209,7 @@ static void add_stats(double *sums, const struct lwm_recon_stats *st)
 	sums[S_L1] += st->sum.l1;
 	sums[S_L2] += st->sum.l2;
 	sums[S_VQ] += st->sum.vq;
+	sums[S_PERCEPTUAL] += st->sum.perceptual;
 	sums[S_USED] += (double)st->codes_used;
 	sums[S_USERS] += 1;
 }
@@ -222,7 +255,6 @@ static double recon_norm(const double sums[LWM_SUMS])
 static double recon_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json)
 {
 	double n = sums[S_FRAMES] > 0 ? sums[S_FRAMES] : 1;
-	(void)o;
 	(void)eval;
 	const struct { const char *key; double v; int digits; } part[] = {
 		{ "l1", sums[S_L1] / n, 9 }, { "l2", sums[S_L2] / n, 9 }, { "vq", sums[S_VQ] / n, 9 },
@@ -233,6 +265,10 @@ static double recon_render(struct lwm_objective *o, const double sums[LWM_SUMS],
 		lwm_str_printf(json, ",\"%s\":", part[i].key);
 		lwm_str_number(json, part[i].v, part[i].digits);
 	}
+	if (recon_of(o)->features.convs) {
+		lwm_str_puts(json, ",\"perceptual\":");
+		lwm_str_number(json, sums[S_PERCEPTUAL] / n, 9);
+	}
 	lwm_str_printf(json, ",\"codes_used\":%.0f", sums[S_USERS] > 0 ? sums[S_USED] / sums[S_USERS] : 0);
 	return sums[S_LOSS] / n;
 }
@@ -241,6 +277,7 @@ static void close_objective(struct lwm_objective *o)
 {
 	struct recon *r = recon_of(o);
 	lwm_recon_free(r->net);
+	lwm_perceptual_free(r->perceptual);
 	lwm_paths_release(&r->media);
 	lwm_paths_release(&r->held_out);
 }
@@ -268,8 +305,12 @@ static void size_memory(struct recon *r)
 	int64_t train = lwm_vqgan_memory(m, n, m->resolution, m->resolution, true);
 	int64_t look = probe ? lwm_vqgan_memory(m, probe, m->resolution, m->resolution, false) : 0;
 	r->base.memory_bytes = train > look ? train : look;
+	if (r->features.convs)
+		r->base.memory_bytes += lwm_perceptual_memory(&r->features, n, m->resolution, m->resolution, LK_F32);
 	if (s->planning)
 		r->base.own_bytes = lwm_vqgan_own(r->base.dev, m, n, m->resolution, m->resolution, true);
+	if (s->planning && r->features.convs)
+		r->base.own_bytes += lwm_perceptual_own(r->base.dev, &r->features, n, m->resolution, m->resolution);
 }
 
 /* The cache of frames, as many as there are or fit, and what goes with a batch and with the probe (lwm_recon_new). */
@@ -299,6 +340,24 @@ static int check_care(const struct recon *r, struct lwm_err *e)
 	return 0;
 }
 
+/* What the network is; that it can be had is known before anything is decoded. */
+static int look_at_network(struct recon *r, struct lwm_err *e)
+{
+	int64_t side = r->cfg.model.resolution;
+	struct lwm_perceptual_file f;
+	int rc;
+
+	if (!r->set->perceptual_net)
+		return 0;
+	rc = lwm_perceptual_read(&f, r->set->perceptual_net, false, e);
+	r->features = f.cfg;
+	lwm_perceptual_release(&f);
+	if (rc == 0)
+		return lwm_perceptual_fits(&r->features, side, side, e);
+	r->features.convs = 0;
+	return lwm_objective_absent(&r->base, rc, e);
+}
+
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 {
 	struct recon *r = recon_of(o);
@@ -309,6 +368,7 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	LWM_TRY(find_media(r, &s->eval_data, &r->held_out, e));
 	LWM_TRY(lwm_frame_check_copies(&r->held_out, e));
 	LWM_TRY(fill_config(r, e));
+	LWM_TRY(look_at_network(r, e));
 	LWM_TRY(lwm_vqgan_tensors(&o->tensors, &r->cfg.model, e));
 	LWM_TRY(lwm_objective_localize(o, e));
 	LWM_TRY(check_care(r, e));

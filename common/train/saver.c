@@ -321,7 +321,7 @@ static json_t *state_json(const struct lwm_train_state *st, const struct lwm_sta
 
 static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)
 {
-	json_t *settings = lwm_settings_record(o->stage, o->data);
+	json_t *settings = lwm_settings_record(o->stage, o->data, o->network);
 	json_t *j = settings ? json_pack("{s:o s:o}", "model", lwm_json_copy(o->config), "stage", settings) : NULL;
 	if (!j)
 		lwm_fail(e, LWM_EMEMORY, "out of memory for a checkpoint record");

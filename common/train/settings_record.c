@@ -8,7 +8,7 @@
 #include "common/cli/yaml.h"
 #include "common/train/settings.h"
 
-static const char data_key[] = "data";
+static const char data_key[] = "data", network_key[] = "perceptual-net"; /* hashes, where their options name files */
 
 static unsigned rule_of(const struct lwm_setting *x)
 {
@@ -53,12 +53,13 @@ static json_t *preset_json(const struct lwm_setting *x)
 }
 
 /* presets: the defaults instead of what the stage has. */
-static json_t *settings_json(const struct lwm_stage *s, const char *data, bool presets)
+static json_t *settings_json(const struct lwm_stage *s, const char *data, const char *network, bool presets)
 {
 	struct lwm_setting_at list[LWM_SETTINGS_MAX];
 	int n = lwm_settings_list(s, list);
 	json_t *o = json_object();
-	bool failed = !o || json_object_set_new(o, data_key, json_string(data));
+	bool failed = !o || json_object_set_new(o, data_key, json_string(data)) ||
+		      json_object_set_new(o, network_key, json_string(network));
 
 	for (int i = 0; i < n && !failed; i++) {
 		const struct lwm_setting *x = list[i].set;
@@ -71,9 +72,9 @@ static json_t *settings_json(const struct lwm_stage *s, const char *data, bool p
 	return NULL;
 }
 
-json_t *lwm_settings_record(const struct lwm_stage *s, const char *data)
+json_t *lwm_settings_record(const struct lwm_stage *s, const char *data, const char *network)
 {
-	return settings_json(s, data, false);
+	return settings_json(s, data, network, false);
 }
 
 static bool is_equal(const json_t *a, const json_t *b)
@@ -152,7 +153,7 @@ int lwm_settings_compare(const struct lwm_stage *s, const json_t *before, const 
 	json_t *then;
 	int rc;
 
-	then = settings_json(s, "", true);
+	then = settings_json(s, "", "", true);
 	if (!then || json_object_update(then, (json_t *)before)) {
 		json_decref(then);
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for the settings");
@@ -162,6 +163,7 @@ int lwm_settings_compare(const struct lwm_stage *s, const json_t *before, const 
 			compare_setting(&d, s, list[i].set->opt.name, then, now);
 	if (data && *data)
 		compare_setting(&d, s, data_key, before, now);
+	compare_setting(&d, s, network_key, then, now);
 	json_decref(then);
 	rc = lwm_str_ok(&d.refused, e);
 	if (rc == 0 && d.taken.len && !d.refused.len)
@@ -178,7 +180,7 @@ int lwm_settings_compare(const struct lwm_stage *s, const json_t *before, const 
 int lwm_settings_check(const struct lwm_stage *s, struct lwm_err *e)
 {
 	struct lwm_setting_at list[LWM_SETTINGS_MAX];
-	const char *names[LWM_SETTINGS_MAX + 1], *near;
+	const char *names[LWM_SETTINGS_MAX + 2], *near;
 	int all = lwm_settings_list(s, list), n = 0;
 
 	for (int i = 0; i < all; i++) {
@@ -187,6 +189,7 @@ int lwm_settings_check(const struct lwm_stage *s, struct lwm_err *e)
 			names[n++] = list[i].set->opt.name;
 	}
 	names[n++] = data_key;
+	names[n++] = network_key;
 	for (int64_t i = 0; i < s->allow_change.n; i++) {
 		const char *want = s->allow_change.v[i];
 		int k = 0;

@@ -119,6 +119,7 @@ static void fill_ops(struct lk_ops *o)
 	lk_cpu_fill_conv(o);
 	lk_cpu_fill_groupnorm(o);
 	lk_cpu_fill_code(o);
+	lk_cpu_fill_feature(o);
 }
 
 int lk_cpu_open(struct lk_dev *dev, int index, int threads, char *why, size_t n)

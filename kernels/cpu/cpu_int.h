@@ -65,6 +65,7 @@ void lk_cpu_fill_attn(struct lk_ops *o);
 void lk_cpu_fill_conv(struct lk_ops *o);
 void lk_cpu_fill_groupnorm(struct lk_ops *o);
 void lk_cpu_fill_code(struct lk_ops *o);
+void lk_cpu_fill_feature(struct lk_ops *o);
 
 /* blas.c: finds the BLAS once per process. 0, or LK_EUNSUP with a sentence in why. core: its kernels' name ("" if it does
  * not tell). */

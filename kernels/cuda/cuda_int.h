@@ -105,6 +105,7 @@ void lk_cuda_fill_conv(struct lk_ops *o);
 void lk_cuda_fill_groupnorm(struct lk_ops *o);
 void lk_cuda_fill_code(struct lk_ops *o);
 void lk_cuda_fill_pixels(struct lk_ops *o); /* and the reconstruction loss */
+void lk_cuda_fill_feature(struct lk_ops *o);
 void lk_cuda_fill_group(struct lk_ops *o);
 /* Free what a file keeps at a device; NULL is fine. */
 void lk_cuda_close_mem(struct lk_dev *dev);

@@ -149,6 +149,7 @@ static void fill_ops(struct lk_ops *o)
 	lk_cuda_fill_groupnorm(o);
 	lk_cuda_fill_code(o);
 	lk_cuda_fill_pixels(o);
+	lk_cuda_fill_feature(o);
 	lk_cuda_fill_group(o);
 }
 

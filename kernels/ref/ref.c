@@ -17,6 +17,7 @@ void lk_ref_fill(struct lk_ops *o)
 	lk_ref_fill_gen(o);
 	lk_ref_fill_conv(o);
 	lk_ref_fill_image(o);
+	lk_ref_fill_feature(o);
 }
 
 int lk_ref_open(struct lk_dev *dev, int index, int threads, char *why, size_t n)

@@ -16,5 +16,6 @@ void lk_ref_fill_attn(struct lk_ops *o);
 void lk_ref_fill_gen(struct lk_ops *o);
 void lk_ref_fill_conv(struct lk_ops *o);
 void lk_ref_fill_image(struct lk_ops *o);
+void lk_ref_fill_feature(struct lk_ops *o);
 
 #endif

@@ -13,7 +13,7 @@
 #include "tests/kernels/ops_int.h"
 
 static const struct ops_family *const families[] = { &ops_family_dense, &ops_family_transformer, &ops_family_attn,
-						    &ops_family_image, &ops_family_gen, &ops_family_calls };
+						    &ops_family_image, &ops_family_feature, &ops_family_gen, &ops_family_calls };
 enum { FAMILIES = sizeof families / sizeof *families };
 
 struct plan {

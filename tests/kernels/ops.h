@@ -125,5 +125,6 @@ extern const struct ops_family ops_family_calls; /* cases_calls.c */
 extern const struct ops_family ops_family_attn;  /* cases_attn.c */
 extern const struct ops_family ops_family_image; /* cases_image.c */
 extern const struct ops_family ops_family_gen;   /* cases_gen.c */
+extern const struct ops_family ops_family_feature; /* cases_feature.c */
 
 #endif

@@ -281,11 +281,11 @@ static void older_settings(void **state)
 	struct lwm_err e = { 0 };
 	(void)state;
 	must(lwm_stage_init(&s, &e), &e);
-	json_t *before = lwm_settings_record(&s, "");
+	json_t *before = lwm_settings_record(&s, "", "");
 	assert_int_equal(json_object_del(before, "vision-weight") | json_object_del(before, "text-weight"), 0);
 	for (int i = 0; i < 2; i++) {
 		lwm_next_token_of(&s)->vision_weight = i ? 0.5 : 0;
-		json_t *now = lwm_settings_record(&s, "");
+		json_t *now = lwm_settings_record(&s, "", "");
 		assert_int_equal(lwm_settings_compare(&s, before, now, "older", &e), i ? -LWM_ECONFIG : 0);
 		json_decref(now);
 	}

@@ -170,7 +170,7 @@ static void shapes_and_passes(void **state)
 
 static double loss_of(struct net *t, const uint8_t *rgb, int64_t n, int32_t *codes)
 {
-	static const struct lwm_vqgan_loss l = { 0.3f, 1.0f, 0.7f, 0.25f, false };
+	static const struct lwm_vqgan_loss l = { .l1 = 0.3f, .l2 = 1.0f, .codebook = 0.7f, .commit = 0.25f, .continuous = false };
 	struct lwm_vqgan_stats st = { 0 };
 	struct lwm_err e = { 0 };
 	assert_int_equal(lk_upload(t->dev, t->flat, t->host, (size_t)t->p.total * 4), 0);
@@ -208,7 +208,7 @@ static void decoder_gradient(struct net *t, const uint8_t *rgb, const float *gra
 /* The encoder's chain, checked through the commitment term alone: straight_through checks what else arrives at it. */
 static void encoder_gradient(struct net *t, const uint8_t *rgb)
 {
-	static const struct lwm_vqgan_loss l = { 0, 0, 0, 1.0f, false };
+	static const struct lwm_vqgan_loss l = { .l1 = 0, .l2 = 0, .codebook = 0, .commit = 1.0f, .continuous = false };
 	struct lwm_vqgan_stats st = { 0 };
 	struct lwm_err e = { 0 };
 	float *grads = calloc((size_t)t->p.total, 4);
@@ -255,7 +255,7 @@ static void encoder_gradient(struct net *t, const uint8_t *rgb)
  * difference of the pixel loss in that direction is the gradient of quant_conv's bias. */
 static void straight_through(struct net *t, const uint8_t *rgb)
 {
-	static const struct lwm_vqgan_loss l = { 0, 1.0f, 0, 0, false };
+	static const struct lwm_vqgan_loss l = { .l1 = 0, .l2 = 1.0f, .codebook = 0, .commit = 0, .continuous = false };
 	struct lwm_vqgan_stats st = { 0 };
 	struct lwm_err e = { 0 };
 	const struct lwm_tensor *book = NULL, *bias = NULL;
@@ -298,7 +298,7 @@ static void straight_through(struct net *t, const uint8_t *rgb)
 /* As a plain autoencoder the loss is differentiable from end to end, and the codebook takes no part. */
 static void autoencoder_gradient(struct net *t, const uint8_t *rgb)
 {
-	static const struct lwm_vqgan_loss l = { 0, 1.0f, 1.0f, 1.0f, true };
+	static const struct lwm_vqgan_loss l = { .l1 = 0, .l2 = 1.0f, .codebook = 1.0f, .commit = 1.0f, .continuous = true };
 	struct lwm_vqgan_stats st = { 0 };
 	struct lwm_err e = { 0 };
 	float *grads = calloc((size_t)t->p.total, 4);
@@ -360,7 +360,7 @@ static void codebook_gradient(struct net *t, const uint8_t *rgb, const float *gr
 
 static void gradients_of(const struct lwm_vqgan_cfg *c)
 {
-	static const struct lwm_vqgan_loss l = { 0.3f, 1.0f, 0.7f, 0.25f, false };
+	static const struct lwm_vqgan_loss l = { .l1 = 0.3f, .l2 = 1.0f, .codebook = 0.7f, .commit = 0.25f, .continuous = false };
 	struct net t;
 	struct lwm_err e = { 0 };
 	struct lwm_vqgan_stats st = { 0 };
@@ -398,7 +398,7 @@ static void gradients(void **state)
 static float *train_on(const char *spec, const struct lwm_vqgan_cfg *c, int64_t per_pass, const uint8_t *rgb, int64_t n,
 		       int32_t *codes, uint8_t *back, struct lwm_vqgan_stats *st, int64_t *floats)
 {
-	static const struct lwm_vqgan_loss l = { 0.5f, 1.0f, 1.0f, 0.25f, false };
+	static const struct lwm_vqgan_loss l = { .l1 = 0.5f, .l2 = 1.0f, .codebook = 1.0f, .commit = 0.25f, .continuous = false };
 	struct net t;
 	struct lwm_err e = { 0 };
 	void *dg;

@@ -68,7 +68,7 @@ static void near(const struct golden *g, const char *dev, const char *what, doub
 
 static void check_net(const struct golden *g, const char *dev, struct lwm_vqgan *m)
 {
-	static const struct lwm_vqgan_loss how = { 1, 0.5f, 0.75f, 0.25f, false };
+	static const struct lwm_vqgan_loss how = { .l1 = 1, .l2 = 0.5f, .codebook = 0.75f, .commit = 0.25f, .continuous = false };
 	struct lwm_vqgan_stats st = { 0 };
 	struct lwm_err e = { 0 };
 	uint8_t rgb[H * W * 3], back[H * W * 3];

@@ -1,0 +1,105 @@
+load ../lib
+
+# The VQGAN's training beyond pixels: the distance of features of a frozen network.
+
+# network FILE SEED: a made-up one of two blocks, 3 to 4 to 6 | 8 channels, in bf16.
+network() {
+	awk -v seed="$2" '
+	function add(name, shape, n, kind) {
+		header = header sprintf("%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%d,%d]}", header == "" ? "" : ",",
+			name, shape, at, at + 2 * n)
+		at += 2 * n
+		for (; n > 0; n--) {
+			seed = (seed * 1103515245 + 12345) % 2147483648
+			k = int(seed / 65536) % 6
+			# little-endian: 1/8, 1/4, 1/2, and the same below zero
+			body = body (kind == "head" ? "\\000\\077" : k % 3 == 0 ? "\\000" : k % 3 == 1 ? "\\200" : "\\000")
+			if (kind != "head")
+				body = body (k % 3 == 2 ? (k < 3 ? "\\077" : "\\277") : k < 3 ? "\\076" : "\\276")
+		}
+	}
+	BEGIN {
+		add("features.0.weight", "4,3,3,3", 108); add("features.0.bias", "4", 4)
+		add("features.2.weight", "6,4,3,3", 216); add("features.2.bias", "6", 6)
+		add("features.5.weight", "8,6,3,3", 432); add("features.5.bias", "8", 8)
+		add("lin0.model.1.weight", "1,6,1,1", 6, "head"); add("lin1.model.1.weight", "1,8,1,1", 8, "head")
+		header = "{" header "}"
+		while (length(header) % 8)
+			header = header " "
+		printf "\\%03o\\%03o\\000\\000\\000\\000\\000\\000%s%s", length(header) % 256, int(length(header) / 256), header, body
+	}' > "$1.text"
+	printf '%b' "$(sed 's/\\\([0-7]\{3\}\)/\\0\1/g' "$1.text")" > "$1"
+}
+
+setup_file() {
+	cd "$BATS_FILE_TMPDIR"
+	lwm-synth clips -n 10 --size 16 --frames 4 -o clips -q
+	network net 1
+	network other 2
+}
+
+setup() {
+	cd "$BATS_FILE_TMPDIR"
+	out=$BATS_TEST_TMPDIR
+	seen=(--perceptual 0.5 --perceptual-net net)
+	recon=(lwm-train-stage -q --device cpu --threads 1 --objective reconstruction --model tiny --hidden 4 --groups 2
+		--channel-mult 1,2,2 --codes 16 --resolution 16 --data clips --batch-frames 4 --warmup-steps 0 --probe-frames 8)
+}
+
+# last FILE KEY [EVENT]: the number of its last such event
+last() {
+	grep "\"event\":\"${3:-step}\"" "$1/metrics.jsonl" | tail -n 1 | sed -nE "s/.*\"$2\":([-0-9.e]+).*/\1/p"
+}
+
+first() {
+	grep "\"event\":\"${3:-step}\"" "$1/metrics.jsonl" | head -n 1 | sed -nE "s/.*\"$2\":([-0-9.e]+).*/\1/p"
+}
+
+@test "perceptual: what is held out looks more alike, and more so than by pixels alone" {
+	ok "${recon[@]}" "${seen[@]}" -o "$out/seen" --steps 60 --lr 4e-3 --eval-every 1 --checkpoint-every 0
+	local from to
+	from=$(first "$out/seen" perceptual eval) to=$(last "$out/seen" perceptual eval)
+	echo "held out: $from, $to"
+	awk -v a="$from" -v b="$to" 'BEGIN { exit !(a > 0 && b < 0.6 * a) }'
+	ok "${recon[@]}" -o "$out/blind" --steps 2
+	[ -z "$(last "$out/blind" perceptual)" ]
+}
+
+@test "perceptual: two ranks see what one sees" {
+	ok "${recon[@]}" "${seen[@]}" -o "$out/one" --steps 4 --frames-per-pass 2
+	ok mpirun -n 2 --oversubscribe "${recon[@]}" "${seen[@]}" -o "$out/two" --steps 4
+	local key
+	for key in loss perceptual l1 vq; do
+		echo "$key: $(last "$out/one" $key) $(last "$out/two" $key)"
+		awk -v a="$(last "$out/one" $key)" -v b="$(last "$out/two" $key)" 'BEGIN { exit !(a > 0 && a - b < 2e-5 * a && b - a < 2e-5 * a) }'
+	done
+}
+
+@test "perceptual: resumed it is as if never stopped; with another network it is refused" {
+	ok "${recon[@]}" "${seen[@]}" -o "$out/all" --steps 4
+	code 75 "${recon[@]}" "${seen[@]}" -o "$out/half" --steps 4 --stop-after 2
+	cp net moved
+	code 78 "${recon[@]}" --perceptual 0.5 --perceptual-net other -o "$out/half" --steps 4
+	err_has 'begun with other settings: perceptual-net'
+	code 78 "${recon[@]}" -o "$out/half" --steps 4
+	err_has 'perceptual 0.0, was 0.5'
+	ok "${recon[@]}" --perceptual 0.5 --perceptual-net moved -o "$out/half" --steps 4
+	same "$out/all/step_00000004/part_00000.h5" "$out/half/step_00000004/part_00000.h5"
+	code 75 "${recon[@]}" -o "$out/blind" --steps 4 --stop-after 2
+	code 78 "${recon[@]}" "${seen[@]}" -o "$out/blind" --steps 4
+	ok "${recon[@]}" "${seen[@]}" -o "$out/blind" --steps 4 --allow-change perceptual --allow-change perceptual-net
+}
+
+@test "perceptual: what is no such network is refused before anything is decoded" {
+	code 66 "${recon[@]}" --perceptual 1 --perceptual-net nothing -o "$out/x"
+	code 66 "${recon[@]}" --perceptual 1 --perceptual-net nothing -o "$out/x" --plan
+	head -c 1000 net > cut
+	code 65 "${recon[@]}" --perceptual 1 --perceptual-net cut -o "$out/x"
+	code 65 "${recon[@]}" --perceptual 1 --perceptual-net clips/clip-00000.mp4 -o "$out/x"
+	err_has 'clips/clip-00000.mp4'
+	code 64 "${recon[@]}" --perceptual 1 -o "$out/x"
+	err_has '--perceptual wants the network'
+	code 64 "${recon[@]}" --perceptual-net net -o "$out/x"
+	err_has 'no --perceptual weight makes use of it'
+	[ ! -e "$out/x/metrics.jsonl" ]
+}
