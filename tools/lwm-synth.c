@@ -19,8 +19,8 @@
 #include "common/synth/synth.h"
 #include "common/text/tokenizer.h"
 
-enum kind { BOOKS, CHATS, NEEDLES, CLIPS, IMAGES, SYMBOLS };
-static const char *const kinds[] = { "books", "chats", "needles", "clips", "images", "symbols", NULL };
+enum kind { BOOKS, CHATS, NEEDLES, CLIPS, IMAGES, DRIVES, SYMBOLS };
+static const char *const kinds[] = { "books", "chats", "needles", "clips", "images", "drives", "symbols", NULL };
 static const char *const answers[] = { "numbers", "sentences", NULL }, *const stores[] = { "video", "png", NULL };
 
 static struct {
@@ -29,10 +29,10 @@ static struct {
 	int64_t count, first, sentences, facts, ask, tokens, size, frames;
 	double fps;
 	struct lwm_paths haystack;
-} a = { .count = 100, .sentences = 600, .facts = 2, .ask = 1, .tokens = 256, .size = 64, .frames = 8, .fps = 4 };
+} a = { .count = 100, .sentences = 600, .facts = 2, .ask = 1, .tokens = 256, .size = 64, .frames = 8 };
 
 static const struct lwm_opt opts[] = {
-	LWM_OPT_STR('o', "output", &a.output, "PATH", "a folder (books, clips, images) or a file", LWM_OPT_REQUIRED),
+	LWM_OPT_STR('o', "output", &a.output, "PATH", "a folder (books, clips, images, drives) or a file", LWM_OPT_REQUIRED),
 	LWM_OPT_INT('n', "count", &a.count, 1, 1e9, "N", "how many", 0),
 	LWM_OPT_INT(0, "first", &a.first, 0, 1e12, "I", "number of the first one", 0),
 	LWM_OPT_HEAD("Books and needles"),
@@ -44,18 +44,18 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_LIST(0, "haystack", &a.haystack, "FILE",
 		     "needles: real text to hide them in, .txt or .jsonl with key \"text\"; default: made-up sentences", 0),
 	LWM_OPT_CHOICE(0, "answer", &a.answer, answers, "needles: what the answer is", 0),
-	LWM_OPT_HEAD("Clips and images"),
+	LWM_OPT_HEAD("Clips, images and drives"),
 	LWM_OPT_INT(0, "size", &a.size, 16, 1024, "N", "pixels of a side", 0),
 	LWM_OPT_INT(0, "frames", &a.frames, 1, 100000, "N", "frames of a clip", 0),
-	LWM_OPT_DOUBLE(0, "fps", &a.fps, 0.1, 1000, "X", "frames a second", 0),
+	LWM_OPT_DOUBLE(0, "fps", &a.fps, 0, 1000, "X", "frames a second; 0: 4, of drives 2, which is what theirs are", 0),
 	LWM_OPT_CHOICE(0, "store", &a.store, stores, "a clip is an .mp4, or a folder of .png (lossless)", 0),
 	LWM_OPT_END
 };
 
 static const struct lwm_tool tool = {
 	.name = "lwm-synth",
-	.summary = "a small made-up world: books, chats, moving shapes, needle documents",
-	.operands = "books|chats|needles|clips|images|symbols",
+	.summary = "a small made-up world: books, chats, moving shapes, drives, needle documents",
+	.operands = "books|chats|needles|clips|images|drives|symbols",
 	.min_operands = 1,
 	.max_operands = 1,
 	.opts = opts,
@@ -65,6 +65,8 @@ static const struct lwm_tool tool = {
 		"needles  FILE.jsonl with prompt and answer, in the words of the needle evaluation\n"
 		"clips    DIR/clip-NNNNN.mp4; beside each .txt (caption) and .json (all strings)\n"
 		"images   DIR/image-NNNNN.png, likewise\n"
+		"drives   DIR/drive-NNNNN.mp4, a car on a road; beside each .txt (caption) and .json\n"
+		"         (caption, actions, truth)\n"
 		"symbols  FILE.txt for lwm-tokenizer-train: strings worth a piece of their own\n"
 		"\n"
 		"Item I is a function of --seed and I: another seed or --first gives held-out data.\n",
@@ -104,14 +106,18 @@ static int make_books(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
 	return rc;
 }
 
-static int write_clip(const struct lwm_synth_clip *c, const char *stem, uint8_t *rgb, struct lwm_err *e)
+static int write_clip(const struct lwm_synth_clip *c, const struct lwm_synth_drive *d, const char *stem, uint8_t *rgb,
+		      struct lwm_err *e)
 {
 	int64_t frames = a.kind == IMAGES ? 1 : a.frames;
 	int size = (int)a.size, rc = 0;
 	size_t bytes = (size_t)size * (size_t)size * 3;
 	char path[4096];
 	for (int64_t t = 0; t < frames; t++)
-		lwm_synth_render_frame(c, t, frames, size, rgb + (size_t)t * bytes);
+		if (a.kind == DRIVES)
+			lwm_synth_render_drive(d, t, size, rgb + (size_t)t * bytes);
+		else
+			lwm_synth_render_frame(c, t, frames, size, rgb + (size_t)t * bytes);
 	if (a.kind == IMAGES) {
 		snprintf(path, sizeof path, "%s.png", stem);
 		return lwm_picture_write(path, rgb, size, size, 0, true, e);
@@ -137,20 +143,27 @@ static int make_clips(uint64_t seed, struct lwm_progress *p, struct lwm_err *e)
 	int rc = rgb ? 0 : lwm_fail(e, LWM_EMEMORY, "out of memory for %" PRId64 " frames", frames);
 	for (int64_t i = 0; i < a.count && rc == 0; i++) {
 		struct lwm_synth_clip c = lwm_synth_draw_clip(seed, a.first + i);
+		struct lwm_synth_drive d = lwm_synth_draw_drive(seed, a.first + i);
 		char name[64], stem[4000];
-		int n = snprintf(name, sizeof name, "%s-%05" PRId64, still ? "image" : "clip", a.first + i);
+		int n = snprintf(name, sizeof name, "%s-%05" PRId64, still ? "image" : a.kind == DRIVES ? "drive" : "clip", a.first + i);
 		if (snprintf(stem, sizeof stem, "%s/%s", a.output, name) >= (int)sizeof stem)
 			rc = lwm_fail(e, LWM_EUSAGE, "%s: the path is too long", a.output);
 		if (rc == 0)
-			rc = write_clip(&c, stem, rgb, e);
+			rc = write_clip(&c, &d, stem, rgb, e);
 		lwm_str_reset(&text);
-		lwm_synth_write_caption(&c, still, &text);
+		if (a.kind == DRIVES)
+			lwm_synth_write_drive_caption(&d, frames, &text);
+		else
+			lwm_synth_write_caption(&c, still, &text);
 		lwm_str_putc(&text, '\n');
 		snprintf(name + n, sizeof name - (size_t)n, ".txt");
 		if (rc == 0)
 			rc = write_text(name, &text, e);
 		lwm_str_reset(&text);
-		lwm_synth_write_record(&c, still, a.first + i, &text);
+		if (a.kind == DRIVES)
+			lwm_synth_write_drive(&d, frames, &text);
+		else
+			lwm_synth_write_record(&c, still, a.first + i, &text);
 		snprintf(name + n, sizeof name - (size_t)n, ".json");
 		if (rc == 0)
 			rc = write_text(name, &text, e);
@@ -294,13 +307,17 @@ static int make_items(const struct lwm_args *args, struct lwm_err *e)
 	while (kinds[a.kind] && strcmp(kinds[a.kind], args->operand[0]))
 		a.kind++;
 	if (!kinds[a.kind])
-		return lwm_fail(e, LWM_EUSAGE, "'%s' is none of books, chats, needles, clips, images, symbols",
+		return lwm_fail(e, LWM_EUSAGE, "'%s' is none of books, chats, needles, clips, images, drives, symbols",
 				args->operand[0]);
+	if (a.fps == 0)
+		a.fps = a.kind == DRIVES ? 2 : 4;
+	if (a.kind == DRIVES && a.frames > LWM_SYNTH_DRIVE_MOST)
+		return lwm_fail(e, LWM_EUSAGE, "--frames: a drive has at most %d", LWM_SYNTH_DRIVE_MOST);
 	if (args->common.plan) {
 		printf("%" PRId64 " %s -> %s\n", a.count, kinds[a.kind], a.output);
 		return 0;
 	}
-	bool dir = a.kind == BOOKS || a.kind == CLIPS || a.kind == IMAGES;
+	bool dir = a.kind == BOOKS || a.kind == CLIPS || a.kind == IMAGES || a.kind == DRIVES;
 	return dir ? make_folder(&args->common, e) : make_file(&args->common, e);
 }
 

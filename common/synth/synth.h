@@ -1,6 +1,6 @@
-/* synth.h - a small world made up from a seed: books, chats, moving shapes, needle documents. Training data whose right answers are
- * known. Item i of a kind is a function of (seed, i) alone, so any split over tasks gives the same items, and another seed or other
- * numbers give held-out data. A few hundred words, so that a small vocabulary gives whole words as tokens.
+/* synth.h - a small world made up from a seed: books, chats, moving shapes, drives, needle documents. Training data whose right
+ * answers are known. Item i of a kind is a function of (seed, i) alone, so any split over tasks gives the same items, and another
+ * seed or other numbers give held-out data. A few hundred words, so that a small vocabulary gives whole words as tokens.
  *
  * Everything is local and appended to the strings given, unless it says otherwise; lwm_str_ok says whether there was memory.
  */
@@ -12,6 +12,7 @@
 
 #include "common/base/rng.h"
 #include "common/base/str.h"
+#include "common/text/action.h"
 #include "common/text/tokenizer.h"
 
 /* ---- text ---- */
@@ -66,5 +67,35 @@ void lwm_synth_write_caption(const struct lwm_synth_clip *c, bool still, struct 
 void lwm_synth_write_record(const struct lwm_synth_clip *c, bool still, int64_t i, struct lwm_str *out);
 /* For checks of what a model drew: name and value of colour i of the palette, colours of shapes first; NULL after the last one. */
 const char *lwm_synth_find_colour(int i, uint8_t rgb[3]);
+
+/* ---- drives ---- */
+
+/* A road seen from above, and a car that steers. A frame is half a second, whatever the rate of the file. The camera goes along
+ * with the car, so that the road comes down the picture; the car is red, and nothing else is.
+ *
+ * Left and right move it a fifth of the road to the side, 0.16 of the picture, until it is at the edge, where it drives on along
+ * it; straight does not, and stop stops it. A drive begins in one of the three middle places, so each command can be seen. Commands
+ * stand for themselves: nothing in the picture tells which is next. What does is the speed, of 18, 36 or 54 km/h: a sign beside the
+ * road, once passed, makes it 18 (yellow) or 54 (blue). */
+enum { LWM_SYNTH_DRIVE_MOST = 256 /* frames after the first */ };
+struct lwm_synth_drive {
+	int verge, sign, sign_at, phase;          /* colours; in quarters of the distance of two dashes: way to the sign, begin */
+	int8_t cmd[LWM_SYNTH_DRIVE_MOST + 8];     /* enum lwm_action_cmd: leads to frame t, from 1 */
+	int8_t side[LWM_SYNTH_DRIVE_MOST + 8];    /* place across the road at frame t, -2..2 from left to right */
+	int32_t way[LWM_SYNTH_DRIVE_MOST + 8];    /* driven so far, likewise in quarters: 2.5 m */
+};
+struct lwm_synth_drive lwm_synth_draw_drive(uint64_t seed, int64_t i);
+/* Frame t: size x size pixels of 3 bytes, rows from the top. */
+void lwm_synth_render_drive(const struct lwm_synth_drive *d, int64_t t, int size, uint8_t *rgb);
+/* What leads to frame t: cmd, traj, speed and steer of the next two seconds, and goal where that is in the picture. -1: t is not in
+ * 1..LWM_SYNTH_DRIVE_MOST. */
+int lwm_synth_drive_action(const struct lwm_synth_drive *d, int64_t t, struct lwm_action *a);
+/* "a red car on a road between green verges with a blue sign, left, then straight". */
+void lwm_synth_write_drive_caption(const struct lwm_synth_drive *d, int64_t frames, struct lwm_str *out);
+/* One JSON object: caption, actions (common/data/ingest/world.h), and the truth: x of the car in parts of the picture, metres
+ * driven, colour and metres of the sign. */
+void lwm_synth_write_drive(const struct lwm_synth_drive *d, int64_t frames, struct lwm_str *out);
+/* For checks of what a model drew: the middle of what is red, in parts of the picture. false: less than 1 % is. */
+bool lwm_synth_find_car(const uint8_t *rgb, int width, int height, double *x, double *y);
 
 #endif

@@ -3,6 +3,7 @@
 #include "tests/unit/data_fixture.h"
 
 #include <jansson.h>
+#include <math.h>
 
 #include "common/data/needle.h"
 #include "common/synth/synth.h"
@@ -184,11 +185,114 @@ static void test_clips(void **state)
 	}
 }
 
+/* The truth of a drive against its frames and its actions; every command moves the car as it says, from where it begins. */
+static void test_drives(void **state)
+{
+	enum { SIZE = 64, N = 8 };
+	static uint8_t rgb[2][SIZE * SIZE * 3];
+	int seen[4] = { 0 }, differ = 0, goals = 0, early = 0;
+	(void)state;
+	for (int64_t i = 0; i < 60; i++) {
+		struct lwm_synth_drive d = lwm_synth_draw_drive(7, i), again = lwm_synth_draw_drive(7, i);
+		struct lwm_synth_drive other = lwm_synth_draw_drive(8, i);
+		assert_memory_equal(&d, &again, sizeof d);
+		differ += memcmp(&d, &other, sizeof d) != 0;
+		assert_in_range(d.side[0] + 1, 0, 2);
+		double x0 = 0;
+		for (int t = 0; t < N; t++) {
+			struct lwm_action a;
+			double x, y;
+			lwm_synth_render_drive(&d, t, SIZE, rgb[t % 2]);
+			assert_true(lwm_synth_find_car(rgb[t % 2], SIZE, SIZE, &x, &y));
+			assert_true(fabs(x - (0.5 + 0.16 * d.side[t])) < 0.02 && fabs(y - 0.62) < 0.03);
+			if (t == 0) {
+				x0 = x;
+				assert_int_equal(lwm_synth_drive_action(&d, 0, &a), -1);
+				continue;
+			}
+			assert_int_equal(lwm_synth_drive_action(&d, t, &a), 0);
+			assert_int_equal(a.cmd, d.cmd[t]);
+			seen[a.cmd]++;
+			int moved = d.side[t] - d.side[t - 1], driven = d.way[t] - d.way[t - 1];
+			int to = a.cmd == LWM_CMD_LEFT ? -1 : a.cmd == LWM_CMD_RIGHT ? 1 : 0;
+			assert_true(moved == to || (moved == 0 && d.side[t] == 2 * to));
+			assert_true(a.cmd == LWM_CMD_STOP ? driven == 0 : driven >= 1 && driven <= 3);
+			if (d.way[t - 1] >= d.sign_at && driven)
+				assert_int_equal(driven, d.sign ? 3 : 1);
+			early += d.way[t - 1] < d.sign_at && driven && driven != (d.sign ? 3 : 1);
+			/* the first command moves the car where it says: nothing else could */
+			if (t == 1)
+				assert_true(to < 0 ? x < x0 - 0.1 : to > 0 ? x > x0 + 0.1 : fabs(x - x0) < 0.02);
+			/* numbers: metres of a picture of 20 m, km/h, within the table of actions */
+			assert_true(fabs(a.traj[0] - 3.2 * moved) < 1e-9 && fabs(a.traj[1] - 2.5 * driven) < 1e-9);
+			assert_true(fabs(a.traj[7] - 2.5 * (d.way[t + 3] - d.way[t - 1])) < 1e-9);
+			assert_true(fabs(a.traj[6] - 3.2 * (d.side[t + 3] - d.side[t - 1])) < 1e-9);
+			assert_true(fabs(a.speed[0] - 18 * driven) < 1e-9 && fabs(a.steer[0] + 0.5 * moved) < 1e-9);
+			assert_true(fabs(a.speed[3] - 18 * (d.way[t + 3] - d.way[t + 2])) < 1e-9);
+			if (a.has & LWM_ACTION_BIT(LWM_ACTION_GOAL)) {
+				goals++;
+				assert_true(fabs(a.goal[0] - 0.5 - 0.16 * d.side[t + 3]) < 1e-9);
+				assert_true(fabs(a.goal[1] - 0.62 + a.traj[7] / 20) < 1e-9);
+			}
+			for (int m = 1; m < LWM_ACTION_MODES; m++)
+				for (int k = 0; k < lwm_action_numbers((enum lwm_action_mode)m); k++) {
+					const double *const of[] = { NULL, a.traj, a.speed, a.steer, a.goal };
+					assert_true(lwm_action_bin((enum lwm_action_mode)m, k, of[m][k]) >= 0);
+				}
+			/* the road goes by unless the car stands */
+			bool same = !memcmp(rgb[0], rgb[1], sizeof rgb[0]);
+			bool straight = t < 2 || d.side[t - 1] == d.side[t - 2]; /* the picture before shows no turn */
+			assert_true(driven ? !same : !straight || same);
+		}
+	}
+	assert_true(differ > 55 && goals > 20 && early > 50);
+	for (int c = 0; c < 4; c++)
+		assert_true(seen[c] > 10);
+	struct lwm_action a;
+	struct lwm_synth_drive d = lwm_synth_draw_drive(7, 0);
+	assert_int_equal(lwm_synth_drive_action(&d, LWM_SYNTH_DRIVE_MOST, &a), 0);
+	assert_int_equal(lwm_synth_drive_action(&d, LWM_SYNTH_DRIVE_MOST + 1, &a), -1);
+	memset(rgb, 90, sizeof rgb);
+	double x, y;
+	assert_false(lwm_synth_find_car(rgb[0], SIZE, SIZE, &x, &y));
+}
+
+/* What is written is what the readers of drives take. */
+static void test_drive_record(void **state)
+{
+	struct lwm_synth_drive d = lwm_synth_draw_drive(7, 3);
+	struct lwm_str s = { 0 };
+	(void)state;
+	lwm_synth_write_drive(&d, 5, &s);
+	json_t *o = json_loads(lwm_str_get(&s), 0, NULL), *list = json_object_get(o, "actions");
+	assert_non_null(o);
+	assert_int_equal(json_array_size(list), 5);
+	assert_true(json_is_null(json_array_get(list, 0)));
+	for (int t = 1; t < 5; t++) {
+		struct lwm_action a, b;
+		OK(lwm_action_read(&a, json_array_get(list, (size_t)t), &err));
+		assert_int_equal(lwm_synth_drive_action(&d, t, &b), 0);
+		assert_int_equal(a.has, b.has);
+		assert_int_equal(a.cmd, b.cmd);
+		for (int k = 0; k < 8; k++)
+			assert_true(fabs(a.traj[k] - b.traj[k]) < 1e-6);
+	}
+	json_t *truth = json_object_get(o, "truth");
+	for (size_t t = 0; t < 5; t++) {
+		assert_true(fabs(json_number_value(json_array_get(json_object_get(truth, "x"), t)) - 0.5 - 0.16 * d.side[t]) < 1e-6);
+		assert_true(fabs(json_number_value(json_array_get(json_object_get(truth, "metres"), t)) - 2.5 * d.way[t]) < 1e-6);
+	}
+	assert_non_null(strstr(json_string_value(json_object_get(o, "caption")), lwm_action_cmds[d.cmd[1]]));
+	json_decref(o);
+	lwm_str_release(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_needle_strings), cmocka_unit_test(test_draws),
 		cmocka_unit_test(test_needle_documents), cmocka_unit_test(test_books), cmocka_unit_test(test_clips),
+		cmocka_unit_test(test_drives), cmocka_unit_test(test_drive_record),
 	};
 	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

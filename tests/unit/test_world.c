@@ -122,7 +122,8 @@ static void test_modes(void **state)
 	} row[] = {
 		{ LWM_WORLD_ALL, 0, &all }, { LWM_WORLD_NONE, 0, &none }, { LWM_WORLD_CMD, 1, &cmd }, { LWM_WORLD_TRAJ, 0, &traj },
 		{ LWM_WORLD_STEER, 0, &steer }, { LWM_WORLD_GOAL, 0, &goal },
-		{ LWM_WORLD_CYCLE, 0, &cmd }, { LWM_WORLD_CYCLE, 1, &traj }, { LWM_WORLD_CYCLE, 2, &steer }, { LWM_WORLD_CYCLE, 3, &goal }, { LWM_WORLD_CYCLE, 4, &cmd },
+		{ LWM_WORLD_CYCLE, 0, &cmd }, { LWM_WORLD_CYCLE, 1, &traj }, { LWM_WORLD_CYCLE, 2, &steer },
+		{ LWM_WORLD_CYCLE, 3, &goal }, { LWM_WORLD_CYCLE, 4, &cmd },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++)

@@ -13,8 +13,8 @@
  * Loss: frames and their marks have it, the first frame too; <|world|> and actions never: they are given, not foretold. In
  * brackets nothing has.
  *
- * Guidance needs a model that has seen drives without their actions: a document loses all of its actions (<|free|>) with probability
- * `drop`, 0.15 as published (Vista); which one does is a function of (seed, number of the document), LWM_RNG_DROP.
+ * Guidance needs a model that has seen drives without their actions: a document loses all of its actions (<|free|>) with
+ * probability `drop`, 0.15 as published (Vista); which one does is a function of (seed, number of the document), LWM_RNG_DROP.
  *
  * Frames that are thinned (max_frames) leave no action to lead from one to the next: -LWM_EDATA where there is "actions".
  */
