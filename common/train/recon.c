@@ -19,7 +19,7 @@ struct lwm_recon {
 	int64_t codebook, quant_weight, quant_bias; /* offsets in it */
 	struct lwm_vqgan *net;
 	struct lwm_frame_cache cache;
-	int64_t one, codes;   /* bytes, codes of a frame */
+	int64_t one, codes;   /* bytes, codes of a frame as the net sees it */
 	uint8_t *batch;       /* host, gathered frames */
 	int32_t *chosen;      /* host, codes of them */
 	float *z, *far;       /* host, latents of the probe; squared distance of each to its row */
@@ -30,7 +30,7 @@ static int fill_cache(struct lwm_recon *r, struct lwm_err *e)
 {
 	const struct lwm_recon_cfg *c = &r->c;
 	const struct lwm_frame_source how = { .inputs = c->inputs, .eval_inputs = c->eval_inputs, .holdout = c->holdout,
-					      .fps = c->fps, .width = c->width, .height = c->height,
+					      .fps = c->fps, .width = c->from_width, .height = c->from_height,
 					      .max_frames_per_clip = c->max_frames_per_clip,
 					      .max_pixels = c->max_pixels, .cache_bytes = c->cache_bytes };
 	return lwm_frame_cache_fill(&r->cache, &how, e);
@@ -64,10 +64,15 @@ static int check_cfg(struct lwm_recon_cfg *c, struct lwm_err *e)
 	LWM_TRY(lwm_vqgan_check(&c->model, e));
 	c->width = c->width ? c->width : c->model.resolution;
 	c->height = c->height ? c->height : c->model.resolution;
+	c->from_width = c->from_width ? c->from_width : c->width;
+	c->from_height = c->from_height ? c->from_height : c->height;
 	int32_t f = lwm_vqgan_factor(&c->model);
 	if (c->width <= 0 || c->height <= 0 || c->width % f || c->height % f || c->width > 8192 || c->height > 8192)
 		return lwm_fail(e, LWM_ECONFIG, "frames of %" PRId64 " x %" PRId64 ": this VQGAN takes multiples of %d",
 				c->width, c->height, f);
+	if (c->from_width < c->width || c->from_height < c->height)
+		return lwm_fail(e, LWM_ECONFIG, "frames of %" PRId64 " x %" PRId64 " have no pieces of %" PRId64 " x %" PRId64,
+				c->from_width, c->from_height, c->width, c->height);
 	if (c->batch < 1 || c->batch > 1 << 20 || c->frames_per_pass < 1 || c->cache_bytes < 1 || c->holdout < 0 ||
 	    c->revive_every < 0 || c->probe_frames < 0 || c->probe_frames > 1 << 20)
 		return lwm_fail(e, LWM_ECONFIG, "reconstruction: batch, frames per pass, cache and holdout must be positive");
@@ -134,12 +139,36 @@ int64_t lwm_recon_frames(const struct lwm_recon *r, bool held_out)
 
 /* ---- use ---- */
 
+/* width x height pixels of frame `at` of the cache, from (x, y) on. */
+static void cut_piece(const struct lwm_recon *r, uint8_t *out, int64_t at, int64_t x, int64_t y)
+{
+	const uint8_t *frame = r->cache.frames + at * r->cache.one;
+	for (int64_t i = 0; i < r->c.height; i++)
+		memcpy(out + i * r->c.width * 3, frame + ((y + i) * r->c.from_width + x) * 3, (size_t)r->c.width * 3);
+}
+
+static void cut_middle(const struct lwm_recon *r, uint8_t *out, int64_t at)
+{
+	cut_piece(r, out, at, (r->c.from_width - r->c.width) / 2, (r->c.from_height - r->c.height) / 2);
+}
+
+const uint8_t *lwm_recon_seen(const struct lwm_recon *r)
+{
+	return r->batch;
+}
+
 /* Frames k = first .. first+count-1 of the random sequence of this step. */
 static void gather_frames(struct lwm_recon *r, enum lwm_purpose purpose, int64_t step, int64_t first, int64_t count)
 {
 	for (int64_t k = 0; k < count; k++) {
 		struct lwm_rng g = lwm_rng_at(r->c.seed, purpose, (uint64_t)step, (uint64_t)(first + k));
-		memcpy(r->batch + k * r->one, r->cache.frames + lwm_rng_below(&g, r->cache.n) * r->one, (size_t)r->one);
+		int64_t at = lwm_rng_below(&g, r->cache.n);
+		if (purpose == LWM_RNG_CODEBOOK) {
+			cut_middle(r, r->batch + k * r->one, at);
+			continue;
+		}
+		int64_t x = lwm_rng_below(&g, r->c.from_width - r->c.width + 1);
+		cut_piece(r, r->batch + k * r->one, at, x, lwm_rng_below(&g, r->c.from_height - r->c.height + 1));
 	}
 }
 
@@ -332,14 +361,14 @@ int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float
 
 int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, int64_t at_once, struct lwm_recon_stats *stats, struct lwm_err *e)
 {
-	const uint8_t *base = r->cache.frames + (r->cache.held ? r->cache.n : 0) * r->one;
+	int64_t base = r->cache.held ? r->cache.n : 0;
 	int64_t all = r->cache.held ? r->cache.held : r->cache.n, n = max_frames > 0 && max_frames < all ? max_frames : all;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
 	LWM_BUG_ON(at_once < 1 || at_once > r->c.batch);
 	for (int64_t i = 0; i < n; i += at_once) {
 		int64_t k = n - i < at_once ? n - i : at_once;
 		for (int64_t j = 0; j < k; j++)
-			memcpy(r->batch + j * r->one, base + (i + j) * all / n * r->one, (size_t)r->one);
+			cut_middle(r, r->batch + j * r->one, base + (i + j) * all / n);
 		LWM_TRY(lwm_vqgan_train(r->net, r->batch, k, r->c.height, r->c.width, &r->c.loss, 1, NULL, r->chosen,
 					&stats->sum, e));
 		stats->codes_used = mark_used(r, k, i == 0);

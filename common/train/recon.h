@@ -7,7 +7,7 @@
  *		... sum of grads and stats over the ranks, optimizer step on params
  *	lwm_recon_eval(r, max_frames, at_once, &stats, e)
  *
- * Which frames a step sees is a pure function of (seed, step, sample): the batch is the same however many ranks share
+ * Which frames a step sees, and which pieces of them, is a pure function of (seed, step, sample): the batch is the same however many ranks share
  * it. There is no state from step to step besides params, so a resumed run needs nothing of this struct.
  *
  * Until step quantize_from the net learns as a plain autoencoder. prepare makes the codebook then, from the latents of
@@ -32,6 +32,9 @@ struct lwm_recon_cfg {
 	int64_t holdout;                     /* without eval_inputs: every holdout-th clip is held out; 0: none */
 	double fps;                          /* frames a second that are taken; 0: all */
 	int64_t width, height;               /* of the frames, pixels; 0: model.resolution */
+	/* They are decoded in this size (0: the same), and a step sees a random piece of each, drawn by the seed; of held-out frames
+	 * and of the probe the middle is seen. */
+	int64_t from_width, from_height;
 	int64_t max_frames_per_clip;         /* spread evenly; 0: all */
 	int64_t max_pixels;                  /* of a frame of the media; 0: the default of common/media */
 	int64_t cache_bytes;                 /* of decoded frames; clips that do not fit are -LWM_EMEMORY */
@@ -56,6 +59,8 @@ int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_r
 void lwm_recon_free(struct lwm_recon *r); /* NULL is fine */
 /* Frames in the cache, for training or held out. */
 int64_t lwm_recon_frames(const struct lwm_recon *r, bool held_out);
+/* The first frame that the last step or evaluation saw, height rows of width * 3 bytes. Borrowed. */
+const uint8_t *lwm_recon_seen(const struct lwm_recon *r);
 /* Of the training frames as decoded: what the seed and the step choose from. Borrowed. */
 const struct lwm_hash *lwm_recon_content(const struct lwm_recon *r);
 /* Before the step: the care of the codebook, as above. 1: params was changed. */

@@ -21,6 +21,7 @@ struct reconstruction { /* settings */
 	const char *channel_mult; /* "1,2,2,4": channels of the levels in units of hidden; NULL: the preset's */
 	/* the data: media files or folders of them, and lwm_stage.frames */
 	int64_t batch_frames, frames_per_pass; /* frames in a step, all ranks together; in memory at once */
+	const char *size, *crop_from;          /* "WxH" or "N": what a step sees, pieces of what; NULL: the resolution, no pieces */
 	/* the loss, and the care of the codebook (recon.h) */
 	double l1, l2, codebook_weight, commit_weight;
 	double perceptual;
@@ -44,6 +45,10 @@ static const struct lwm_setting settings[] = {
 	    LWM_OPT_INT(0, "batch-frames", NULL, 1, 1 << 20, "N", "frames in a step, all ranks together", 0)),
 	SET(frames_per_pass, LWM_FREE, 16,
 	    LWM_OPT_INT(0, "frames-per-pass", NULL, 1, 1 << 20, "N", "frames in memory at once", 0)),
+	LWM_SETTING_TEXT(struct reconstruction, size, LWM_FIXED, NULL,
+			 LWM_OPT_STR(0, "size", NULL, "WxH", "of the frames that a step sees, or N for N x N; default: the resolution", 0)),
+	LWM_SETTING_TEXT(struct reconstruction, crop_from, LWM_FIXED, NULL,
+			 LWM_OPT_STR(0, "crop-from", NULL, "WxH", "frames are decoded in this size, and a step sees random pieces", 0)),
 	SET(l1, LWM_FIXED, 0.1, LWM_OPT_DOUBLE(0, "l1", NULL, 0, 1e6, "X", "weight of |x - t|", 0)),
 	SET(l2, LWM_FIXED, 1, LWM_OPT_DOUBLE(0, "l2", NULL, 0, 1e6, "X", "weight of (x - t)^2", 0)),
 	SET(codebook_weight, LWM_FIXED, 0.2,
@@ -99,6 +104,37 @@ static int parse_mult(struct lwm_vqgan_cfg *c, const char *text, struct lwm_err 
 	return 0;
 }
 
+/* "WxH" or "N". NULL leaves both as they are. */
+static int parse_size(int64_t *w, int64_t *h, const char *text, const char *what, struct lwm_err *e)
+{
+	char wide[32];
+	const char *x = text ? strchr(text, 'x') : NULL;
+
+	if (!text)
+		return 0;
+	snprintf(wide, sizeof wide, "%.*s", (int)(x ? x - text : (ptrdiff_t)strlen(text)), text);
+	LWM_TRY(lwm_parse_int(wide, 1, 8192, w, what, e));
+	return lwm_parse_int(x ? x + 1 : wide, 1, 8192, h, what, e);
+}
+
+/* The sizes of frames, which the shape of the model must fit. */
+static int choose_sizes(struct lwm_recon_cfg *c, const struct reconstruction *set, struct lwm_err *e)
+{
+	int32_t f = lwm_vqgan_factor(&c->model);
+
+	c->width = c->height = c->model.resolution;
+	LWM_TRY(parse_size(&c->width, &c->height, set->size, "--size", e));
+	c->from_width = c->width;
+	c->from_height = c->height;
+	LWM_TRY(parse_size(&c->from_width, &c->from_height, set->crop_from, "--crop-from", e));
+	if (c->width % f || c->height % f)
+		return lwm_fail(e, LWM_ECONFIG, "frames of %" PRId64 " x %" PRId64 " (--size, --resolution): this VQGAN takes multiples of %d",
+				c->width, c->height, f);
+	if (c->from_width >= c->width && c->from_height >= c->height)
+		return 0;
+	return lwm_fail(e, LWM_ECONFIG, "--crop-from %s: has no pieces of %" PRId64 " x %" PRId64, set->crop_from, c->width, c->height);
+}
+
 static void override_size(int32_t *dst, int64_t value)
 {
 	if (value)
@@ -125,7 +161,7 @@ static int choose_shape(struct lwm_vqgan_cfg *m, const struct lwm_stage *s, stru
 static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
 {
 	const struct reconstruction *set = lwm_settings_of(s, settings);
-	struct lwm_vqgan_cfg c;
+	struct lwm_recon_cfg c = { 0 };
 	int ranks = lwm_mesh_ranks(m, LWM_DATA), all = 1;
 	for (int a = 0; a < LWM_AXES; a++)
 		all *= m->dim[a];
@@ -136,7 +172,8 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 			"--perceptual wants the network whose features it compares: --perceptual-net FILE");
 	if (set->batch_frames % ranks)
 		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", set->batch_frames, ranks);
-	return choose_shape(&c, s, e);
+	LWM_TRY(choose_shape(&c.model, s, e));
+	return choose_sizes(&c, set, e);
 }
 
 static int fill_config(struct recon *r, struct lwm_err *e)
@@ -144,6 +181,7 @@ static int fill_config(struct recon *r, struct lwm_err *e)
 	const struct reconstruction *set = r->set;
 	struct lwm_vqgan_cfg *m = &r->cfg.model;
 	LWM_TRY(choose_shape(m, r->base.stage, e));
+	LWM_TRY(choose_sizes(&r->cfg, set, e));
 	r->cfg.loss = (struct lwm_vqgan_loss){ .l1 = (float)set->l1, .l2 = (float)set->l2,
 					       .codebook = (float)set->codebook_weight,
 					       .commit = (float)set->commit_weight,
@@ -300,29 +338,31 @@ static void size_memory(struct recon *r)
 	const struct lwm_stage *s = r->base.stage;
 	const struct reconstruction *set = r->set;
 	const struct lwm_vqgan_cfg *m = &r->cfg.model;
-	int64_t n = smaller_of(set->frames_per_pass, share_of(r));
+	int64_t n = smaller_of(set->frames_per_pass, share_of(r)), h = r->cfg.height, w = r->cfg.width;
 	int64_t probe = smaller_of(set->frames_per_pass, set->probe_frames);
-	int64_t train = lwm_vqgan_memory(m, n, m->resolution, m->resolution, true);
-	int64_t look = probe ? lwm_vqgan_memory(m, probe, m->resolution, m->resolution, false) : 0;
+	int64_t train = lwm_vqgan_memory(m, n, h, w, true);
+	int64_t look = probe ? lwm_vqgan_memory(m, probe, h, w, false) : 0;
 	r->base.memory_bytes = train > look ? train : look;
 	if (r->features.convs)
-		r->base.memory_bytes += lwm_perceptual_memory(&r->features, n, m->resolution, m->resolution, LK_F32);
+		r->base.memory_bytes += lwm_perceptual_memory(&r->features, n, h, w, LK_F32);
 	if (s->planning)
-		r->base.own_bytes = lwm_vqgan_own(r->base.dev, m, n, m->resolution, m->resolution, true);
+		r->base.own_bytes = lwm_vqgan_own(r->base.dev, m, n, h, w, true);
 	if (s->planning && r->features.convs)
-		r->base.own_bytes += lwm_perceptual_own(r->base.dev, &r->features, n, m->resolution, m->resolution);
+		r->base.own_bytes += lwm_perceptual_own(r->base.dev, &r->features, n, h, w);
 }
 
 /* The cache of frames, as many as there are or fit, and what goes with a batch and with the probe (lwm_recon_new). */
 static int size_arrays(struct recon *r, struct lwm_err *e)
 {
 	const struct lwm_recon_cfg *c = &r->cfg;
-	int64_t side = c->model.resolution, one = side * side * 3, codes = lwm_vqgan_codes(&c->model, side, side);
+	int64_t one = c->width * c->height * 3, kept = c->from_width * c->from_height * 3;
+	int64_t codes = lwm_vqgan_codes(&c->model, c->height, c->width);
 	int64_t most = c->batch > c->probe_frames ? c->batch : c->probe_frames;
 	double frames;
-	const struct lwm_frame_source how = { .fps = c->fps, .width = side, .height = side, .max_pixels = c->max_pixels };
+	const struct lwm_frame_source how = { .fps = c->fps, .width = c->from_width, .height = c->from_height,
+					      .max_pixels = c->max_pixels };
 	LWM_TRY(lwm_frame_count(&r->media, &how, &frames, e));
-	double cache = frames < 0 || frames * (double)one > (double)c->cache_bytes ? (double)c->cache_bytes : frames * (double)one;
+	double cache = frames < 0 || frames * (double)kept > (double)c->cache_bytes ? (double)c->cache_bytes : frames * (double)kept;
 	r->base.array_bytes = (int64_t)cache + most * (one + codes * 4) + c->probe_frames * codes * (c->model.embed_dim + 1) * 4;
 	return 0;
 }
@@ -343,7 +383,6 @@ static int check_care(const struct recon *r, struct lwm_err *e)
 /* What the network is; that it can be had is known before anything is decoded. */
 static int look_at_network(struct recon *r, struct lwm_err *e)
 {
-	int64_t side = r->cfg.model.resolution;
 	struct lwm_perceptual_file f;
 	int rc;
 
@@ -353,7 +392,7 @@ static int look_at_network(struct recon *r, struct lwm_err *e)
 	r->features = f.cfg;
 	lwm_perceptual_release(&f);
 	if (rc == 0)
-		return lwm_perceptual_fits(&r->features, side, side, e);
+		return lwm_perceptual_fits(&r->features, r->cfg.height, r->cfg.width, e);
 	r->features.convs = 0;
 	return lwm_objective_absent(&r->base, rc, e);
 }

@@ -197,6 +197,57 @@ static void every_third_clip(void **state)
 	close_rig(&g);
 }
 
+/* Pieces of 8 x 12 of frames of 16 x 16, whose pixels say where they lie: every one lies somewhere, drawn anew for each frame of
+ * each step, and the same for a rank that has it alone; of held-out frames it is the middle. */
+static void pieces_of_frames(void **state)
+{
+	static uint8_t rgb[16 * 16 * 3];
+	struct lwm_recon_stats st = { 0 };
+	struct lwm_err e = { 0 };
+	struct lwm_recon *r;
+	struct rig g;
+	char name[64], *list[] = { name };
+	struct lwm_paths one = { list, 1, 1 };
+	int seen_x = 0, seen_y = 0;
+	(void)state;
+	open_rig(&g, 0);
+	for (int i = 0; i < 16 * 16; i++) {
+		rgb[i * 3] = (uint8_t)(i % 16 * 10);
+		rgb[i * 3 + 1] = (uint8_t)(i / 16 * 10);
+	}
+	snprintf(name, sizeof name, "%s/where.png", dir);
+	assert_int_equal(lwm_picture_write(name, rgb, 16, 16, 0, false, &e), 0);
+	struct lwm_recon_cfg c = g.c;
+	c.inputs = &one;
+	c.holdout = 0;
+	c.probe_frames = 0;
+	c.width = 8;
+	c.height = 12;
+	c.from_width = c.from_height = 16;
+	assert_int_equal(lwm_recon_new(&r, g.dev, &c, g.flat, &e), 0);
+	for (int64_t step = 0; step < 40; step++) {
+		assert_int_equal(lwm_recon_step(r, step, 0, 1, g.grads, &st, &e), 0);
+		const uint8_t *p = lwm_recon_seen(r), *first = p;
+		int x = p[0] / 10, y = p[1] / 10;
+		assert_true(x <= 8 && y <= 4);
+		seen_x |= 1 << x;
+		seen_y |= 1 << y;
+		for (int i = 0; i < 8 * 12; i++, p += 3)
+			assert_true(p[0] == (x + i % 8) * 10 && p[1] == (y + i / 8) * 10);
+		x = first[5 * 8 * 12 * 3];
+		assert_int_equal(lwm_recon_step(r, step, 5, 6, g.grads, &st, &e), 0);
+		assert_int_equal(lwm_recon_seen(r)[0], x);
+	}
+	assert_int_equal(seen_x, 0x1ff);
+	assert_int_equal(seen_y, 0x1f);
+	assert_int_equal(lwm_recon_eval(r, 1, 1, &st, &e), 0);
+	assert_true(lwm_recon_seen(r)[0] == 40 && lwm_recon_seen(r)[1] == 20);
+	lwm_recon_free(r);
+	c.from_height = 11;
+	assert_int_equal(lwm_recon_new(&r, g.dev, &c, g.flat, &e), -LWM_ECONFIG);
+	close_rig(&g);
+}
+
 static void ranks_share_a_batch(void **state)
 {
 	struct rig g;
@@ -365,7 +416,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_copy_of_a_clip), cmocka_unit_test(a_few_at_once), cmocka_unit_test(cache_and_holdout),
-		cmocka_unit_test(every_third_clip), cmocka_unit_test(ranks_share_a_batch),
+		cmocka_unit_test(every_third_clip), cmocka_unit_test(pieces_of_frames), cmocka_unit_test(ranks_share_a_batch),
 		cmocka_unit_test(no_state_between_steps), cmocka_unit_test(it_learns),
 		cmocka_unit_test(a_name_is_of_the_net_alone),
 	};
