@@ -7,8 +7,8 @@
  *		... sum of grads and stats over the ranks, optimizer step on params
  *	lwm_recon_eval(r, max_frames, at_once, &stats, e)
  *
- * Which frames a step sees, and which pieces of them, is a pure function of (seed, step, sample): the batch is the same however many ranks share
- * it. There is no state from step to step besides params, so a resumed run needs nothing of this struct.
+ * Which frames a step sees, and which pieces of them, is a pure function of (seed, step, sample): the batch is the same however
+ * many ranks share it. There is no state from step to step besides params, so a resumed run needs nothing of this struct.
  *
  * Until step quantize_from the net learns as a plain autoencoder. prepare makes the codebook then, from the latents of
  * probe_frames random frames: rows are drawn far from each other (k-means++, Arthur & Vassilvitskii 2007) and moved to
@@ -32,8 +32,8 @@ struct lwm_recon_cfg {
 	int64_t holdout;                     /* without eval_inputs: every holdout-th clip is held out; 0: none */
 	double fps;                          /* frames a second that are taken; 0: all */
 	int64_t width, height;               /* of the frames, pixels; 0: model.resolution */
-	/* They are decoded in this size (0: the same), and a step sees a random piece of each, drawn by the seed; of held-out frames
-	 * and of the probe the middle is seen. */
+	/* They are decoded in this size (0: the same), and a step sees a random piece of each, drawn by the seed; of held-out
+	 * frames and of the probe the middle is seen. */
 	int64_t from_width, from_height;
 	int64_t max_frames_per_clip;         /* spread evenly; 0: all */
 	int64_t max_pixels;                  /* of a frame of the media; 0: the default of common/media */

@@ -362,7 +362,8 @@ static int size_arrays(struct recon *r, struct lwm_err *e)
 	const struct lwm_frame_source how = { .fps = c->fps, .width = c->from_width, .height = c->from_height,
 					      .max_pixels = c->max_pixels };
 	LWM_TRY(lwm_frame_count(&r->media, &how, &frames, e));
-	double cache = frames < 0 || frames * (double)kept > (double)c->cache_bytes ? (double)c->cache_bytes : frames * (double)kept;
+	double cache = frames < 0 || frames * (double)kept > (double)c->cache_bytes ? (double)c->cache_bytes :
+										      frames * (double)kept;
 	r->base.array_bytes = (int64_t)cache + most * (one + codes * 4) + c->probe_frames * codes * (c->model.embed_dim + 1) * 4;
 	return 0;
 }
