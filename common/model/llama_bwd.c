@@ -147,7 +147,8 @@ void lwm_bwd_embed(struct lwm_llama *m)
 		struct lk_view dx = lwm_own_rows(m, LWM_BUF_DX, 0, &p), dy = lwm_tp_gather(m, &dx, &p);
 
 		for (int v = LWM_TEXT; v < LWM_MODALITIES && m->cut.rows[v]; v++)
-			LWM_K(m, lk_embed_bwd(m->dev, &t.table[v].g, ids + at, &dy, (int32_t)m->cut.first[v]));
+			if (t.table[v].g.data)
+				LWM_K(m, lk_embed_bwd(m->dev, &t.table[v].g, ids + at, &dy, (int32_t)m->cut.first[v]));
 	}
 	lwm_embed_release(m, true);
 }

@@ -43,6 +43,9 @@ int lwm_llama_check_tp(const struct lwm_llama_cfg *cfg, int tp, struct lwm_err *
 /* The table of the weights. Groups: 0 the embeddings, or of a trunk model.input_proj.weight (dim, input_dim), 1 + l layer l,
  * 1 + layers the last norm and the heads. */
 int lwm_llama_tensors(struct lwm_tensors *p, const struct lwm_llama_cfg *cfg, struct lwm_err *e);
+/* Elements of the matrices of layers whose gradients a step does not form, for t, what one of tp ranks has, says that nothing of
+ * them trains: q, k and v are one matrix, gate and up are. -LWM_EMEMORY. */
+int lwm_llama_unformed(const struct lwm_llama_cfg *cfg, int tp, const struct lwm_tensors *t, int64_t *weights, struct lwm_err *e);
 int64_t lwm_llama_count(const struct lwm_llama_cfg *cfg);   /* all weights */
 /* weights that a text token multiplies with (the head included) */
 int64_t lwm_llama_matmul(const struct lwm_llama_cfg *cfg);

@@ -32,7 +32,7 @@ static inline int64_t lwm_llama_cut_qkv(const struct lwm_llama_cut *c) /* of q, 
 
 struct lwm_matrix {
 	struct lk_view w; /* in the device's dtype; 1-d for norms */
-	struct lk_view g; /* fp32 gradient; data NULL when none is wanted */
+	struct lk_view g; /* fp32 gradient; data NULL when none is wanted, as of a matrix that is frozen */
 };
 struct lwm_layer {
 	struct lwm_matrix norm1, qkv, o, norm2, gate_up, down; /* qkv: rows q, k, v; gate_up: rows gate, up */
@@ -235,11 +235,12 @@ struct lwm_attn_qkv lwm_qkv_views(const struct lwm_llama_cut *cut, void *data, i
 /* Columns [c0, c0 + cols) of a 2-d view. */
 struct lk_view lwm_cols(const struct lk_view *v, int64_t c0, int64_t cols);
 
-/* g += a^T b over tokens */
+/* g += a^T b over tokens; nothing where no gradient is wanted */
 static inline void lwm_add_weight_grad(struct lwm_llama *m, const struct lk_view *g, const struct lk_view *a,
 				       const struct lk_view *b)
 {
-	LWM_K(m, lk_matmul(m->dev, g, a, b, LK_TA | LK_ACC, 1.0f));
+	if (g->data)
+		LWM_K(m, lk_matmul(m->dev, g, a, b, LK_TA | LK_ACC, 1.0f));
 }
 
 /* ---- pieces of tokens, and what tensor-parallel ranks exchange of them (llama_tp.c) ----

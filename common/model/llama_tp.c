@@ -175,7 +175,7 @@ void lwm_shared_qkv(struct lwm_llama *m, const struct lwm_norm_grads *g, const s
 		lwm_add_weight_grad(m, &g->qkv->g, dqkv, n);
 		return;
 	}
-	for (int64_t i = 0; i < 2; i++) {
+	for (int64_t i = 0; i < 2 && gq.data; i++) {
 		struct lk_view d = lwm_cols(dqkv, q + i * e, e), y = shared_head(m, i);
 
 		lwm_add_weight_grad(m, &y, &d, n);
@@ -205,6 +205,6 @@ void lwm_shared_end(struct lwm_llama *m, const struct lwm_norm_grads *g)
 		keep_failure(m, lwm_devcomm_sum_f32(m->run.tp, all, shared_count(m, g), &e), &e);
 	for (int i = 0; i < 2 && g->norm[i]; i++)
 		add_shared(m, g->norm[i]->g.data, all + i * d, d);
-	for (int64_t i = 0; i < 2 && g->qkv && shares_heads(m); i++)
+	for (int64_t i = 0; i < 2 && g->qkv && g->qkv->g.data && shares_heads(m); i++)
 		add_shared(m, (float *)g->qkv->g.data + lwm_llama_cut_width(&m->cut) * d + i * head, shared_head(m, i).data, head);
 }

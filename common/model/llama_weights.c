@@ -87,6 +87,23 @@ void lwm_map_release(struct lwm_llama_map *m)
 	m->layer = NULL;
 }
 
+int lwm_llama_unformed(const struct lwm_llama_cfg *c, int tp, const struct lwm_tensors *t, int64_t *weights, struct lwm_err *e)
+{
+	struct lwm_llama_map m;
+
+	*weights = 0;
+	LWM_TRY(lwm_map_new(&m, c, tp, e));
+	for (int64_t l = 0; l < c->layers; l++)
+		for (int i = 0; i < LWM_LAYER_PARTS; i++) {
+			const struct lwm_weight_place *p = &m.layer[l].part[i];
+
+			if (!lwm_tensors_want(t, m.layer[l].group.offset + p->at, p->rows * p->cols))
+				*weights += p->rows * p->cols;
+		}
+	lwm_map_release(&m);
+	return 0;
+}
+
 /* ---- fetching ---- */
 
 static struct lwm_supplied fetch_group(struct lwm_llama *m, const struct lwm_group *g, unsigned what)
@@ -97,10 +114,13 @@ static struct lwm_supplied fetch_group(struct lwm_llama *m, const struct lwm_gro
 	return at;
 }
 
-static struct lwm_matrix matrix_at(const struct lwm_llama *m, const struct lwm_supplied *at, const struct lwm_weight_place *p)
+/* Of group `in`. Gradients of norms are formed in any case. */
+static struct lwm_matrix matrix_at(const struct lwm_llama *m, const struct lwm_group *in, const struct lwm_supplied *at,
+				   const struct lwm_weight_place *p)
 {
 	void *w = at->w ? (char *)(uintptr_t)at->w + p->at * (int64_t)lk_dtype_size(m->dtype) : NULL;
-	float *g = at->g ? at->g + p->at : NULL;
+	bool wanted = at->g && (!p->cols || lwm_tensors_want(m->w->table, in->offset + p->at, p->rows * p->cols));
+	float *g = wanted ? at->g + p->at : NULL;
 	struct lwm_matrix y;
 
 	y.w = p->cols ? lk_view2(w, m->dtype, p->rows, p->cols) : lk_view1(w, m->dtype, p->rows);
@@ -119,12 +139,12 @@ struct lwm_layer lwm_layer_acquire(struct lwm_llama *m, int64_t l, unsigned what
 	struct lwm_supplied at = fetch_group(m, &p->group, what);
 	struct lwm_layer y;
 
-	y.norm1 = matrix_at(m, &at, &p->part[LWM_LAYER_NORM1]);
-	y.qkv = matrix_at(m, &at, &p->part[LWM_LAYER_QKV]);
-	y.o = matrix_at(m, &at, &p->part[LWM_LAYER_O]);
-	y.norm2 = matrix_at(m, &at, &p->part[LWM_LAYER_NORM2]);
-	y.gate_up = matrix_at(m, &at, &p->part[LWM_LAYER_GATE_UP]);
-	y.down = matrix_at(m, &at, &p->part[LWM_LAYER_DOWN]);
+	y.norm1 = matrix_at(m, &p->group, &at, &p->part[LWM_LAYER_NORM1]);
+	y.qkv = matrix_at(m, &p->group, &at, &p->part[LWM_LAYER_QKV]);
+	y.o = matrix_at(m, &p->group, &at, &p->part[LWM_LAYER_O]);
+	y.norm2 = matrix_at(m, &p->group, &at, &p->part[LWM_LAYER_NORM2]);
+	y.gate_up = matrix_at(m, &p->group, &at, &p->part[LWM_LAYER_GATE_UP]);
+	y.down = matrix_at(m, &p->group, &at, &p->part[LWM_LAYER_DOWN]);
 	return y;
 }
 
@@ -141,8 +161,8 @@ struct lwm_embed lwm_embed_acquire(struct lwm_llama *m, unsigned what)
 	struct lwm_embed y;
 
 	for (int i = 0; i < LWM_MODALITIES; i++)
-		y.table[i] = matrix_at(m, &at, &m->map.embed[i]);
-	y.input = matrix_at(m, &at, &m->map.input);
+		y.table[i] = matrix_at(m, &m->map.first, &at, &m->map.embed[i]);
+	y.input = matrix_at(m, &m->map.first, &at, &m->map.input);
 	return y;
 }
 
@@ -160,8 +180,8 @@ struct lwm_head lwm_head_acquire(struct lwm_llama *m, unsigned what)
 	struct lwm_head y;
 
 	for (int i = 0; i < LWM_MODALITIES; i++)
-		y.table[i] = matrix_at(m, &first, &m->map.head[i]);
-	y.norm = matrix_at(m, &last, &m->map.norm);
+		y.table[i] = matrix_at(m, m->map.tied ? &m->map.first : &m->map.last, &first, &m->map.head[i]);
+	y.norm = matrix_at(m, &m->map.last, &last, &m->map.norm);
 	return y;
 }
 

@@ -26,7 +26,7 @@
 
 #include <stdbool.h>
 
-#include "common/tensor/tensor.h"
+#include "common/tensor/cut.h"
 
 enum { LWM_WEIGHTS = 1, LWM_GRADS = 2 }; /* what of a group is wanted */
 
@@ -57,6 +57,8 @@ struct lwm_supply {
 	bool grads;  /* gradients are wanted */
 	bool more;   /* another step follows, whose gradients are added to those of this one: microbatches */
 	bool shared; /* other ranks take part: they go through as many steps */
+	const struct lwm_tensors *table; /* of the flat vector, borrowed: gradients of what neither trains in it nor has adapters need
+					  * not be formed. NULL: all are wanted */
 };
 
 static inline int lwm_supply_acquire(struct lwm_supply *w, const struct lwm_group *g, unsigned what, struct lwm_supplied *at,
@@ -90,15 +92,16 @@ struct lwm_flat_weights {
 	struct lk_dev *dev;
 	struct lwm_devcomm *ranks;
 	float *sum;
-	int64_t n;
+	const struct lwm_cut *cut;
 };
 /* Device memory of the caller, laid out by the model's table. compute: in `dtype` (LK_*), that of the device. grad: fp32, added
  * into; NULL: no gradients are wanted. Nothing to free. Local. */
 struct lwm_flat_weights lwm_flat_weights_of(const void *compute, int dtype, float *grad);
 /* Local. From now on the gradient of every step of the model (a microbatch) is added by a chained sum over `ranks` (comm.h) to
- * `sum`, this rank's n / size of n elements, and is 0 again after it: the sum of the steps does not depend on how many ranks share
- * them, as long as they are dealt in turn. grad has n elements, 0 before the first. dev, ranks and sum are borrowed; all ranks go
- * through as many steps, and what is COLLECTIVE over shared weights is over `ranks`. */
-void lwm_flat_weights_chain(struct lwm_flat_weights *f, struct lk_dev *dev, struct lwm_devcomm *ranks, float *sum, int64_t n);
+ * `sum`, what this rank owns by `cut` of one shard, and is 0 again after it: the sum of the steps does not depend on how many ranks
+ * share them, as long as they are dealt in turn. grad has cut->local elements, 0 before the first. dev, ranks, sum and cut are
+ * borrowed; all ranks go through as many steps, and what is COLLECTIVE over shared weights is over `ranks`. */
+void lwm_flat_weights_chain(struct lwm_flat_weights *f, struct lk_dev *dev, struct lwm_devcomm *ranks, float *sum,
+			    const struct lwm_cut *cut);
 
 #endif

@@ -33,7 +33,7 @@ struct lwm_flat_weights lwm_flat_weights_of(const void *compute, int dtype, floa
 {
 	static const struct lwm_supply_ops ops = { acquire_group, release_group, keep_gradient, NULL };
 
-	return (struct lwm_flat_weights){ .base = { &ops, grad != NULL, false, false },
+	return (struct lwm_flat_weights){ .base = { .ops = &ops, .grads = grad != NULL },
 					  .compute = compute,
 					  .grad = grad,
 					  .size = lk_dtype_size(dtype) };
@@ -47,15 +47,22 @@ static int chain_gradient(struct lwm_supply *w, const struct lwm_group *g, int f
 	struct lwm_flat_weights *f = (struct lwm_flat_weights *)w;
 	struct lwm_devcomm_op *op = NULL;
 	struct lwm_err why = { 0 };
-	int rc;
+	int rc = 0;
 
 	if (g->index)
 		return failed;
-	rc = lwm_devcomm_begin_chain_f32(f->ranks, f->grad, f->n, 1, f->sum, &op, &why);
+	for (int64_t i = 0, n = lwm_cut_stretches(f->cut); rc == 0 && i < n; i++) {
+		struct lwm_cut_stretch s = lwm_cut_stretch(f->cut, i);
+		int64_t all = f->cut->replicas * s.slice;
+
+		if (!s.moves)
+			continue;
+		rc = lwm_devcomm_begin_chain_f32(f->ranks, f->grad + s.at, all, 1, f->sum + s.state, &op, &why);
+		if (rc == 0)
+			rc = lwm_devcomm_wait(f->ranks, op, &why);
+	}
 	if (rc == 0)
-		rc = lwm_devcomm_wait(f->ranks, op, &why);
-	if (rc == 0)
-		rc = lwm_dev_check(f->dev, lk_zero(f->dev, f->grad, (size_t)f->n * sizeof *f->grad), &why);
+		rc = lwm_dev_check(f->dev, lk_zero(f->dev, f->grad, (size_t)f->cut->local * sizeof *f->grad), &why);
 	if (rc == 0 || (failed && rc != -LWM_ERANK))
 		return failed;
 	if (e)
@@ -68,7 +75,8 @@ static int agree_all(struct lwm_supply *w, int rc, struct lwm_err *e)
 	return lwm_agree(lwm_devcomm_comm(((struct lwm_flat_weights *)w)->ranks), rc, e);
 }
 
-void lwm_flat_weights_chain(struct lwm_flat_weights *f, struct lk_dev *dev, struct lwm_devcomm *ranks, float *sum, int64_t n)
+void lwm_flat_weights_chain(struct lwm_flat_weights *f, struct lk_dev *dev, struct lwm_devcomm *ranks, float *sum,
+			    const struct lwm_cut *cut)
 {
 	static const struct lwm_supply_ops ops = { acquire_group, release_group, chain_gradient, agree_all };
 
@@ -77,5 +85,5 @@ void lwm_flat_weights_chain(struct lwm_flat_weights *f, struct lk_dev *dev, stru
 	f->dev = dev;
 	f->ranks = ranks;
 	f->sum = sum;
-	f->n = n;
+	f->cut = cut;
 }

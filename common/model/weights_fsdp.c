@@ -45,6 +45,7 @@ struct lwm_fsdp {
 	int norder, nforward, place;
 	struct exchange queue[MOST_UNDER_WAY];
 	unsigned first, last;
+	bool *frozen;      /* of each group: no gradient of it is wanted, nor exchanged */
 	bool lost;         /* a rank is: nobody would come to another exchange */
 	char *block;
 };
@@ -326,6 +327,11 @@ static int scatter_gradient(struct lwm_supply *w, const struct lwm_group *group,
 	if (s->how.whole && s->base.more)
 		return rc;
 	LWM_BUG_ON(!s->how.whole && !k);
+	if (s->frozen[group->index]) {
+		if (k)
+			k->group = -1;
+		return rc;
+	}
 	x = queue_exchange(s, true, k, &rc, e);
 	if (!s->lost)
 		r = begin_sum(s, g, from, k ? k->arriving : NULL, &x->op, &why);
@@ -438,7 +444,7 @@ int lwm_fsdp_new(struct lwm_fsdp **out, struct lk_dev *dev, int dtype, const str
 	*out = NULL;
 	if (!s)
 		return lwm_fail(e, LWM_EMEMORY, "out of memory for shards of a model");
-	s->base = (struct lwm_supply){ &ops, true, false, true };
+	s->base = (struct lwm_supply){ .ops = &ops, .grads = true, .shared = true };
 	s->dev = dev;
 	s->ranks = s->sum = ranks;
 	s->cut = *cut;
@@ -451,12 +457,15 @@ int lwm_fsdp_new(struct lwm_fsdp **out, struct lk_dev *dev, int dtype, const str
 	s->grads = calloc((size_t)s->ngrads + 1, sizeof *s->grads);
 	s->taken = calloc((size_t)cut->n, sizeof *s->taken);
 	s->order = calloc((size_t)cut->n * 2 + 1, sizeof *s->order);
-	if (!s->weights || !s->grads || !s->taken || !s->order)
+	s->frozen = calloc((size_t)cut->n, sizeof *s->frozen);
+	if (!s->weights || !s->grads || !s->taken || !s->order || !s->frozen)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "out of memory for shards of a model"));
 	if (lk_mem_alloc(dev, (size_t)bytes, &block))
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "%s: no room for %" PRId64 " bytes of gathered weights and gradients",
 				lk_dev_name(dev), bytes));
 	s->block = block;
+	for (int64_t g = 0; g < cut->n; g++)
+		s->frozen[g] = !lwm_tensors_want(t, cut->group[g].offset, cut->group[g].count);
 	place_slots(s, dtype);
 	write_order(s, is_tied(t));
 	*out = s;
@@ -481,5 +490,6 @@ void lwm_fsdp_free(struct lwm_fsdp *s)
 	free(s->grads);
 	free(s->taken);
 	free(s->order);
+	free(s->frozen);
 	free(s);
 }

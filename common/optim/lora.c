@@ -206,7 +206,7 @@ static int set_compute(struct lwm_lora *l, const struct block *k, struct lwm_err
 {
 	const struct lwm_weights *w = l->w;
 	int64_t n = k->rows * k->cols;
-	char *to = (char *)w->compute + (size_t)(w->cut.first + k->at) * lk_dtype_size(w->dtype);
+	char *to = (char *)w->compute + (size_t)lwm_cut_place(&w->cut, k->at) * lk_dtype_size(w->dtype);
 	struct lk_view a = part_of_a(l, k, l->all), b = part_of_b(l, k, l->all);
 	struct lk_view product = lk_view2(l->rows, LK_F32, k->rows, k->cols), sum = lk_view1(l->rows, LK_F32, n);
 	struct lk_view base = lk_view1(w->master + k->at, LK_F32, n), y = lk_view1(to, w->dtype, n);

@@ -58,7 +58,7 @@ int lwm_weights_new(struct lwm_weights *w, struct lk_dev *dev, int dtype, const 
 	if (dtype != LK_F32) {
 		LWM_GO(alloc_values(w, cut->count, 4, &p, e));
 		w->master = p;
-	} else {
+	} else if (!cut->spread) {
 		w->master = (float *)w->compute + cut->first;
 	}
 	w->slice = w->grad;
@@ -109,6 +109,12 @@ int lwm_weights_keep_average(struct lwm_weights *w, struct lwm_err *e)
 	return lwm_dev_check(w->dev, lk_zero(w->dev, p, (size_t)w->cut.trained * 4), e);
 }
 
+/* Own master weights from element `at` of the state on: of a stretch all that are owned lie end to end. */
+static float *masters(struct lwm_weights *w, int64_t at)
+{
+	return w->master ? w->master + at : (float *)w->compute + lwm_cut_place(&w->cut, at);
+}
+
 static float *state_piece(struct lwm_weights *w, enum lwm_state g)
 {
 	float *const piece[LWM_STATES] = { w->master, w->m, w->v, w->average };
@@ -120,32 +126,79 @@ float *lwm_weights_host(struct lwm_weights *w, enum lwm_state g)
 	return lk_dev_is_host(w->dev) ? state_piece(w, g) : NULL;
 }
 
+/* Own master weights of a stretch become compute weights. */
+static int set_compute(struct lwm_weights *w, const struct lwm_cut_stretch *s, struct lwm_err *e)
+{
+	int64_t n = lwm_cut_owned(&w->cut, s);
+	char *dst = (char *)w->compute + (size_t)(s->at + w->cut.replica * s->slice) * lk_dtype_size(w->dtype);
+	struct lk_view y = lk_view1(dst, w->dtype, n), x = lk_view1(w->master + s->state, LK_F32, n);
+	return n ? lwm_dev_check(w->dev, lk_cast(w->dev, &y, &x), e) : 0;
+}
+
+/* Masters that lie among the compute weights, stretch by stretch. */
+static int copy_masters(struct lwm_weights *w, float *out, const float *in, struct lwm_err *e)
+{
+	for (int64_t i = 0, n = lwm_cut_stretches(&w->cut); i < n; i++) {
+		struct lwm_cut_stretch s = lwm_cut_stretch(&w->cut, i);
+		float *here = masters(w, s.state);
+		size_t bytes = (size_t)lwm_cut_owned(&w->cut, &s) * 4;
+		if (bytes)
+			LWM_TRY(lwm_dev_check(w->dev, out ? lk_download(w->dev, out + s.state, here, bytes) :
+							    lk_upload(w->dev, here, in + s.state, bytes), e));
+	}
+	return 0;
+}
+
 int lwm_weights_put(struct lwm_weights *w, enum lwm_state g, const float *host, struct lwm_err *e)
 {
+	if (!state_piece(w, g))
+		return copy_masters(w, NULL, host, e);
 	if (host != state_piece(w, g))
 		LWM_TRY(lwm_dev_check(w->dev, lk_upload(w->dev, state_piece(w, g), host, (size_t)lwm_weights_count(w, g) * 4), e));
-	if (g == LWM_STATE_WEIGHTS && (w->dtype != LK_F32 || w->parted)) {
-		char *dst = (char *)w->compute + (size_t)w->cut.first * lk_dtype_size(w->dtype);
-		struct lk_view y = lk_view1(dst, w->dtype, w->cut.count), x = lk_view1(w->master, LK_F32, w->cut.count);
-		return lwm_dev_check(w->dev, lk_cast(w->dev, &y, &x), e);
+	if (g != LWM_STATE_WEIGHTS || (w->dtype == LK_F32 && !w->parted))
+		return 0;
+	for (int64_t i = 0, n = lwm_cut_stretches(&w->cut); i < n; i++) {
+		struct lwm_cut_stretch s = lwm_cut_stretch(&w->cut, i);
+		LWM_TRY(set_compute(w, &s, e));
 	}
 	return 0;
 }
 
 int lwm_weights_take(struct lwm_weights *w, enum lwm_state g, float *host, struct lwm_err *e)
 {
+	if (!state_piece(w, g)) {
+		memset(host, 0, (size_t)lwm_weights_count(w, g) * sizeof *host);
+		return copy_masters(w, host, NULL, e);
+	}
 	return lwm_dev_check(w->dev, lk_download(w->dev, host, state_piece(w, g), (size_t)lwm_weights_count(w, g) * 4), e);
 }
 
-int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
+/* From the last stretch to the first: what one brings of the next ones, beyond its end, is the same on all replicas by then. */
+static int gather_stretches(struct lwm_weights *w, bool all, struct lwm_err *e)
 {
-	size_t bytes = (size_t)w->cut.count * lk_dtype_size(w->dtype);
+	size_t size = lk_dtype_size(w->dtype);
 	if (w->lora)
 		LWM_TRY(lwm_lora_apply(w->lora, e));
 	if (w->cut.replicas == 1)
 		return 0;
-	LWM_TRY(lwm_devcomm_allgather(w->replicas, (char *)w->compute + (size_t)w->cut.replica * bytes, bytes, w->compute, e));
+	for (int64_t i = lwm_cut_stretches(&w->cut) - 1; i >= 0; i--) {
+		struct lwm_cut_stretch s = lwm_cut_stretch(&w->cut, i);
+		char *at = (char *)w->compute + (size_t)s.at * size;
+		size_t bytes = (size_t)s.slice * size;
+		if (all || s.moves)
+			LWM_TRY(lwm_devcomm_allgather(w->replicas, at + (size_t)w->cut.replica * bytes, bytes, at, e));
+	}
 	return lwm_devcomm_settle(w->replicas, e);
+}
+
+int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e)
+{
+	return gather_stretches(w, true, e);
+}
+
+int lwm_weights_gather_moved(struct lwm_weights *w, struct lwm_err *e)
+{
+	return gather_stretches(w, false, e);
 }
 
 int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e)
@@ -161,18 +214,31 @@ static int sum_gradients(struct lwm_weights *w, struct lwm_err *e)
 {
 	if (w->cut.replicas == 1 || (w->chained && w->cut.shards == 1))
 		return 0;
-	LWM_TRY(lwm_devcomm_reduce_scatter_f32(w->replicas, w->grad, w->slice, w->cut.local, e));
+	for (int64_t i = 0, n = lwm_cut_stretches(&w->cut); i < n; i++) {
+		struct lwm_cut_stretch s = lwm_cut_stretch(&w->cut, i);
+		if (s.moves)
+			LWM_TRY(lwm_devcomm_reduce_scatter_f32(w->replicas, w->grad + s.at, w->slice + s.state,
+							       w->cut.replicas * s.slice, e));
+	}
 	return lwm_devcomm_settle(w->replicas, e);
 }
 
-/* The gradient of what is not trained counts for nothing: 0 in the own slice. */
+static int zero_slice(struct lwm_weights *w, int64_t from, int64_t to, struct lwm_err *e)
+{
+	return to > from ? lwm_dev_check(w->dev, lk_zero(w->dev, w->slice + from, (size_t)(to - from) * 4), e) : 0;
+}
+
+/* The gradient of what is not trained counts for nothing: 0 in the own slice, with what lies there of nobody's. */
 static int drop_frozen(struct lwm_weights *w, const struct lwm_tensors *t, struct lwm_err *e)
 {
-	int64_t from, n, at;
-	for (int64_t i = 0; i < t->n; i++)
-		if (!t->list[i].trainable && lwm_cut_own(&w->cut, &t->list[i], &from, &n, &at))
-			LWM_TRY(lwm_dev_check(w->dev, lk_zero(w->dev, w->slice + at, (size_t)n * 4), e));
-	return 0;
+	int64_t from, n, at, end = 0;
+	for (int64_t i = 0; w->cut.frozen && i < t->n; i++) {
+		if (!t->list[i].trainable || !lwm_cut_own(&w->cut, &t->list[i], &from, &n, &at))
+			continue;
+		LWM_TRY(zero_slice(w, end, at, e));
+		end = at + n;
+	}
+	return w->cut.frozen ? zero_slice(w, end, w->cut.count, e) : 0;
 }
 
 /* Of the own piece of the gradient, without what a lower tensor-parallel rank counts. */
@@ -242,11 +308,12 @@ int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensors *t, const
 		int64_t mo = lwm_cut_trained(&w->cut, q, lo, len, &next);
 		a.lr = (float)(q->rate > 0 ? lr * q->rate : lr);
 		a.weight_decay = q->decays || how->decay_all ? (float)how->weight_decay : 0;
-		void *copy = w->dtype == LK_F32 ? NULL : (char *)w->compute + (size_t)(w->cut.first + lo) * size;
-		LWM_TRY(lwm_dev_check(w->dev, lk_adamw(w->dev, w->master + lo, w->m + mo, w->v + mo, w->slice + lo, copy, len,
+		int64_t place = lwm_cut_place(&w->cut, lo);
+		void *copy = w->dtype == LK_F32 ? NULL : (char *)w->compute + (size_t)place * size;
+		LWM_TRY(lwm_dev_check(w->dev, lk_adamw(w->dev, masters(w, lo), w->m + mo, w->v + mo, w->slice + lo, copy, len,
 						       &a), e));
 		if (w->parted)
-			LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, (float *)w->compute + w->cut.first + lo, w->master + lo,
+			LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, (float *)w->compute + place, w->master + lo,
 							      (size_t)len * 4), e));
 	}
 	return 0;
@@ -261,7 +328,7 @@ int lwm_weights_begin_average(struct lwm_weights *w, const struct lwm_tensors *t
 		if (!t->list[i].trainable || !lwm_cut_own(&w->cut, &t->list[i], &from, &n, &at))
 			continue;
 		int64_t to = lwm_cut_trained(&w->cut, &t->list[i], at, n, &next);
-		LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, w->average + to, w->master + at, (size_t)n * 4), e));
+		LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, w->average + to, masters(w, at), (size_t)n * 4), e));
 	}
 	return 0;
 }
@@ -271,7 +338,7 @@ int lwm_weights_begin_average(struct lwm_weights *w, const struct lwm_tensors *t
 static int average_stretch(struct lwm_weights *w, float *average, int64_t at, int64_t n, float rest, struct lwm_err *e)
 {
 	struct lk_view y = lk_view1(average, LK_F32, n), d = lk_view1(w->slice + at, LK_F32, n);
-	LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, w->slice + at, w->master + at, (size_t)n * 4), e));
+	LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, w->slice + at, masters(w, at), (size_t)n * 4), e));
 	LWM_TRY(lwm_dev_check(w->dev, lk_axpy(w->dev, &d, -1, &y), e));
 	return lwm_dev_check(w->dev, lk_axpy(w->dev, &y, rest, &d), e);
 }

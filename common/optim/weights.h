@@ -8,7 +8,8 @@
  * master weights.
  *
  * Tensors that are not trainable (tensor/choose.h) have weights, and a gradient that counts for nothing, but no moments and no
- * average: of these there are `cut.trained` elements (cut.h). What a rank has for any tensor is cut as its weights are.
+ * average: of these there are `cut.trained` elements (cut.h), as many on each replica but for rounding. Gradients of what neither
+ * trains nor has adapters are not exchanged, nor are its weights after the first time.
  */
 #ifndef LWM_OPTIM_WEIGHTS_H
 #define LWM_OPTIM_WEIGHTS_H
@@ -34,7 +35,8 @@ struct lwm_weights {
 	struct lwm_norm_share share;  /* zero after lwm_weights_new; to be set where tp > 1 */
 	void *compute;         /* device, dtype, cut.local */
 	float *grad;           /* device, cut.local */
-	float *master;         /* device, cut.count; points into compute where that is fp32, unless parted */
+	float *master;         /* device, cut.count; points into compute where that is fp32, unless parted; NULL: they lie there
+				* stretch by stretch (cut.spread), and lwm_weights_put and _take know where */
 	float *m, *v;          /* device, cut.trained */
 	float *average;        /* the same; NULL: no average is kept */
 	float *slice;          /* device, cut.count: the sum over the replicas; == grad when there is one, unless it is chained */
@@ -69,13 +71,14 @@ static inline int64_t lwm_weights_count(const struct lwm_weights *w, enum lwm_st
 }
 
 /* Local. Own piece of a vector as host memory, to be read and written where it lies; NULL where the device's memory is not the
- * host's. Writing is followed by lwm_weights_put of the same pointer. */
+ * host's, or the piece lies in several. Writing is followed by lwm_weights_put of the same pointer. */
 float *lwm_weights_host(struct lwm_weights *w, enum lwm_state g);
 /* Own piece of a vector, lwm_weights_count values, between host memory and device. Local. */
 int lwm_weights_put(struct lwm_weights *w, enum lwm_state g, const float *host, struct lwm_err *e);
 int lwm_weights_take(struct lwm_weights *w, enum lwm_state g, float *host, struct lwm_err *e);
-/* All replicas get each other's weights of the local vector. COLLECTIVE. */
+/* All replicas get each other's weights of the local vector; after an update those that it changed. COLLECTIVE. */
 int lwm_weights_gather(struct lwm_weights *w, struct lwm_err *e);
+int lwm_weights_gather_moved(struct lwm_weights *w, struct lwm_err *e);
 
 /* Local. */
 int lwm_weights_zero_grad(struct lwm_weights *w, struct lwm_err *e);

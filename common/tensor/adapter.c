@@ -59,6 +59,7 @@ static int add_pair(struct lwm_tensors *t, int64_t i, int64_t rank, int group, s
 				  .init = LWM_INIT_NORMAL, .value = 1 / (double)rank, .group = group, .adapts = i + 1 };
 
 	t->list[i].adapts = 0;
+	t->list[i].adapted = true;
 	t->list[i].trainable = false;
 	snprintf(name, sizeof name, "%s%s", q.name, LWM_ADAPTER_A);
 	LWM_TRY(lwm_tensors_add(t, &one, e));

@@ -86,6 +86,14 @@ bool lwm_tensors_have(const struct lwm_tensors *p, enum lwm_role role)
 	return false;
 }
 
+bool lwm_tensors_want(const struct lwm_tensors *p, int64_t first, int64_t n)
+{
+	for (int64_t i = 0; p && i < p->n && p->list[i].offset < first + n; i++)
+		if (p->list[i].offset + p->list[i].count > first && (p->list[i].trainable || p->list[i].adapted))
+			return true;
+	return !p;
+}
+
 const struct lwm_tensor *lwm_tensors_at(const struct lwm_tensors *p, int64_t i)
 {
 	int64_t lo = 0, hi = p->n - 1;

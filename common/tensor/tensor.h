@@ -64,6 +64,7 @@ struct lwm_tensor {
 	double value;   /* of init */
 	int group;      /* tensors of one group are neighbours and are fetched together; ascending */
 	int64_t adapts; /* an adapter of the matrix before this number in the table (adapter.h); 0: an ordinary tensor */
+	bool adapted;   /* a matrix that has adapters, whose gradients are made of its own */
 };
 
 /* Tensors that are fetched together: their stretch of the flat vector. */
@@ -90,6 +91,8 @@ const struct lwm_tensor *lwm_tensors_find(const struct lwm_tensors *p, const cha
 bool lwm_tensors_have(const struct lwm_tensors *p, enum lwm_role role);
 /* Group `index`, one after the other in the table; count 0: there is none. Gaps after its tensors belong to it. */
 struct lwm_group lwm_tensors_group(const struct lwm_tensors *p, int64_t index);
+/* Is the gradient of any of the flat elements [first, first + n) wanted? It is of what trains or is adapted. p NULL: yes. */
+bool lwm_tensors_want(const struct lwm_tensors *p, int64_t first, int64_t n);
 /* The tensor that holds flat element i; NULL: none does, it is in a gap or outside. */
 const struct lwm_tensor *lwm_tensors_at(const struct lwm_tensors *p, int64_t i);
 

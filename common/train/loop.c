@@ -238,7 +238,7 @@ static int train_step(struct run *r, struct lwm_err *e)
 	if (rc == 0 && bad)
 		rc = lwm_guards_skip(&r->st.guard, r->st.step, r->loss, gnorm, e); /* the same on every rank */
 	if (rc == 0)
-		rc = lwm_weights_gather(&r->w.w, e);
+		rc = lwm_weights_gather_moved(&r->w.w, e);
 	lwm_supply_changed(&r->w);
 	r->st.step++;
 	r->st.units += (double)r->o->units_per_step;

@@ -112,9 +112,11 @@ int lwm_nt_work(struct lwm_objective *o, struct lwm_step_work *w, struct lwm_err
 	double width = d / tp, kv = (double)c->kv_heads < tp ? e1 : (double)c->kv_heads * e1 / tp;
 	double layer = d * (2 * width + 2 * kv) + 3 * d * ffn, again = run.recompute ? layer - d * ffn : 0;
 	double vocab = (double)(c->vision_rows > c->vocab_text ? c->vision_rows : c->vocab_text) / tp;
+	int64_t unformed; /* frozen matrices have no gradients */
 	double pairs = tokens * pairs_of_row(t) / (double)t->set->seq_length; /* a rank of a ring has its share of all */
 
-	*w = (struct lwm_step_work){ .products = tokens * (l * (6 * layer + 2 * again) + 6 * d * vocab),
+	LWM_TRY(lwm_llama_unformed(c, (int)mesh->dim[LWM_TP], &o->local, &unformed, e));
+	*w = (struct lwm_step_work){ .products = tokens * (l * (6 * layer + 2 * again) + 6 * d * vocab - 2 * (double)unformed),
 				     .attention = 14 * l * width * pairs,
 				     .offloaded = 2 * m * (double)o->host_bytes };
 	w->moved = tokens * a * (l * (MOVED_WIDTH * d / tp + MOVED_FFN * ffn) * (3 + run.recompute) + MOVED_HEAD * vocab);

@@ -30,13 +30,9 @@ int lwm_replicas_open(struct lwm_replicas *r, const struct lwm_objective *o, con
 {
 	size_t n = (size_t)o->local.n;
 
-	*r = (struct lwm_replicas){ .o = o, .w = w, .rank = -1, .held = w->cut, .shares = sums_alike(o->mesh) };
+	*r = (struct lwm_replicas){ .o = o, .w = w, .rank = -1, .held = lwm_cut_alone(&w->cut), .shares = sums_alike(o->mesh) };
 	if (lwm_comm_size(w->ranks) == 1)
 		return 0;
-	r->held.replicas = 1;
-	r->held.replica = 0;
-	r->held.first = 0;
-	r->held.count = r->held.local;
 	r->now = calloc(2 * n + 1, sizeof *r->now);
 	if (!lk_dev_is_host(w->dev))
 		r->buffer = malloc(CHUNK);

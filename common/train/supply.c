@@ -51,7 +51,7 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 	struct lwm_weights_room flat = lwm_weights_room_of(c, o->dtype, sums_canonically(o), dev);
 	struct lwm_stage_room y = { .own = flat.weights, .gradients = flat.gradients, .moments = flat.moments,
 				    .average = s->ema > 0 ? flat.average : 0,
-				    .work = lwm_comm_work(c->replicas, c->local) };
+				    .work = lwm_comm_work(c->replicas, lwm_cut_longest(c)) };
 
 	if (c->shards > 1) {
 		int64_t slots = lwm_fsdp_bytes(&o->local, c, o->dtype, &how);
@@ -85,13 +85,14 @@ static int64_t count_gathers(const struct lwm_cut *c, int64_t g, int64_t ahead, 
 
 /* Of m microbatches where each is added up by itself, over all ranks: (n - 1) 4 m bytes of each part of a group, and the sums of
  * losses. */
-static double chained_bytes(const struct lwm_cut *c, int64_t m)
+static double chained_bytes(const struct lwm_objective *o, const struct lwm_cut *c, int64_t m)
 {
 	int64_t parts = 0, n = (int64_t)c->shards * c->replicas;
 
 	for (int64_t g = 0; g < c->n; g++)
-		parts += (c->group[g].slice + c->replicas - 1) / c->replicas;
-	return (double)((n - 1) * m * (4 * (c->shards > 1 ? parts : c->count) + LWM_SUMS * (int64_t)sizeof(double)));
+		if (lwm_tensors_want(&o->local, c->group[g].offset, c->group[g].count))
+			parts += (c->group[g].slice + c->replicas - 1) / c->replicas;
+	return (double)((n - 1) * m * (4 * (c->shards > 1 ? parts : lwm_cut_moving(c)) + LWM_SUMS * (int64_t)sizeof(double)));
 }
 
 /* The sum of their gradients, and the adapters of all ranks. */
@@ -102,12 +103,29 @@ static double adapter_bytes(const struct lwm_objective *o, const struct lwm_cut 
 	return 2.0 * 2 * (double)((n - 1) * 4 * ((k + n - 1) / n));
 }
 
+/* Elements that a rank owns and that move, and in how many stretches they are exchanged: means over the shards. */
+static double mean_moving(const struct lwm_cut *c, double *stretches)
+{
+	double sum = 0, calls = 0;
+
+	for (int r = 0; r < c->shards; r++) {
+		struct lwm_cut own = lwm_cut_of(c, r);
+
+		sum += (double)lwm_cut_moving(&own);
+		for (int64_t i = 0, n = lwm_cut_stretches(&own); i < n; i++)
+			calls += lwm_cut_stretch(&own, i).moves;
+	}
+	*stretches = calls / c->shards;
+	return sum / c->shards;
+}
+
 struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const struct lwm_cut *c)
 {
 	struct lwm_fsdp_how how = how_of(o);
 	double a = (double)lk_dtype_size(o->dtype), all = 0;
 	struct lwm_stage_sends y = { 0 };
 	int64_t m = o->passes, scatters = how.chain ? 0 : how.whole ? 1 : m;
+	double stretches, moving = mean_moving(c, &stretches);
 
 	for (int64_t g = 0; c->shards > 1 && g < c->n; g++) {
 		int64_t gathers = count_gathers(c, g, how.ahead, m);
@@ -115,18 +133,20 @@ struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const stru
 		if (g == 0 && c->n > how.ahead + 2 && !lwm_tensors_have(&o->local, LWM_ROLE_HEAD))
 			gathers += m; /* the embedding, once more at the end of each forward */
 
-		all += (double)c->group[g].slice * (a * (double)gathers + 4 * (double)scatters);
-		y.shard_calls += (double)(gathers + (how.chain ? m : scatters));
+		bool wanted = lwm_tensors_want(&o->local, c->group[g].offset, c->group[g].count);
+
+		all += (double)c->group[g].slice * (a * (double)gathers + 4 * (double)(wanted ? scatters : 0));
+		y.shard_calls += (double)(gathers + (wanted ? how.chain ? m : scatters : 0));
 	}
 	y.shards = (c->shards - 1) * all;
-	y.replicas = (c->replicas - 1) * ((how.chain && c->shards == 1 ? 0 : 4) + a) * (double)c->count;
-	y.replica_calls = c->replicas > 1 ? 2 : 0;
+	y.replicas = (c->replicas - 1) * ((how.chain && c->shards == 1 ? 0 : 4) + a) * moving;
+	y.replica_calls = c->replicas > 1 ? 2 * stretches : 0;
 	if (adapts(o)) {
 		*(c->shards > 1 ? &y.shards : &y.replicas) += adapter_bytes(o, c);
 		*(c->shards > 1 ? &y.shard_calls : &y.replica_calls) += c->shards * c->replicas > 1 ? 2 : 0;
 	}
 	if (how.chain) /* over shards and replicas at once */
-		*(c->shards > 1 ? &y.shards : &y.replicas) += chained_bytes(c, m);
+		*(c->shards > 1 ? &y.shards : &y.replicas) += chained_bytes(o, c, m);
 	return y;
 }
 
@@ -170,8 +190,9 @@ static int make_supply(struct lwm_stage_supply *s, const struct lwm_objective *o
 	if (s->cut.shards == 1) {
 		s->flat = lwm_flat_weights_of(s->w.compute, o->dtype, s->w.grad);
 		s->supply = &s->flat.base;
+		s->supply->table = &o->local;
 		if (sums_canonically(o))
-			lwm_flat_weights_chain(&s->flat, o->dev, m->dev[LWM_GRAD], s->w.slice, s->cut.local);
+			lwm_flat_weights_chain(&s->flat, o->dev, m->dev[LWM_GRAD], s->w.slice, &s->cut);
 		return 0;
 	}
 	LWM_TRY(lwm_fsdp_new(&s->fsdp, o->dev, o->dtype, &o->local, &s->cut, s->w.compute, s->w.grad, m->dev[LWM_SHARD], &how,
@@ -179,6 +200,7 @@ static int make_supply(struct lwm_stage_supply *s, const struct lwm_objective *o
 	if (how.chain)
 		lwm_fsdp_chain(s->fsdp, m->dev[LWM_GRAD]);
 	s->supply = lwm_fsdp_supply(s->fsdp);
+	s->supply->table = &o->local;
 	return 0;
 }
 

@@ -170,7 +170,7 @@ static int update_often(struct lwm_weights *w, const struct lwm_tensors *t, floa
 	const struct lwm_adamw how = { .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1 };
 	double norm;
 	for (int64_t k = 0; k < w->cut.count; k++) {
-		int64_t i = value_at(&w->cut, w->cut.first + k);
+		int64_t i = value_at(&w->cut, lwm_cut_place(&w->cut, k));
 		host[k] = i < 0 ? 0 : first[i];
 	}
 	LWM_TRY(lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e));

@@ -118,7 +118,7 @@ static int open_weights(struct rank *k, const struct lwm_llama_cfg *c, struct lw
 	k->flat = lwm_flat_weights_of(k->w.compute, LK_F32, k->w.grad);
 	k->supply = &k->flat.base;
 	if (k->r->whole && k->r->how.chain)
-		lwm_flat_weights_chain(&k->flat, k->dev, k->mesh.dev[LWM_GRAD], k->w.slice, k->cut.local);
+		lwm_flat_weights_chain(&k->flat, k->dev, k->mesh.dev[LWM_GRAD], k->w.slice, &k->cut);
 	if (k->r->whole)
 		return 0;
 	LWM_TRY(lwm_fsdp_new(&k->fsdp, k->dev, LK_F32, &k->table, &k->cut, k->w.compute, k->w.grad, k->mesh.dev[LWM_SHARD],

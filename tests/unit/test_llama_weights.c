@@ -72,7 +72,8 @@ static void check_moving(const char *name, struct lwm_llama_cfg c, struct lwm_ll
 	int64_t total;
 	float *w = weights_new(&c, &total);
 	struct result want = step_once(name, &c, run, &x.b, w, true);
-	struct moving s = { .base = { &ops, true }, .all = w, .grad = calloc((size_t)total, sizeof *w), .refuse = refuse };
+	struct moving s = { .base = { .ops = &ops, .grads = true }, .all = w, .grad = calloc((size_t)total, sizeof *w),
+			    .refuse = refuse };
 	struct lk_dev *dev = device(name, 1);
 	struct lwm_llama_stats st;
 	struct lwm_err e = { 0 };
@@ -138,6 +139,59 @@ static void a_step_in_pieces(void **state)
 	batch_free(&x);
 }
 
+/* Of what is frozen no gradient is formed: where it would lie stays as it was. What trains has the same bits. */
+static void frozen_matrices_have_no_gradient(void **state)
+{
+	static const char *const frozen[] = { "q_proj", "gate_proj", "o_proj", "embed_tokens", "vision_head", "lm_head", "down_proj",
+					      "k_proj", "v_proj", "up_proj" };
+	struct lwm_llama_cfg c = tiny_cfg();
+	struct batch x = batch_docs(&c, 30, docs3, 3, 0);
+	int64_t total;
+	float *w = weights_new(&c, &total);
+
+	(void)state;
+	for (int how = 0; how < 6; how++) { /* some of them, then all; recomputed, and in groups of heads */
+		struct lwm_llama_run run = { .recompute = how & 1 || how > 3, .head_groups = how > 3 ? 2 : 0 };
+		struct result want = step_once("cpu", &c, run, &x.b, w, true);
+		float *grad = calloc((size_t)total, sizeof *grad);
+		struct lwm_flat_weights own = lwm_flat_weights_of(w, LK_F32, grad);
+		struct lk_dev *dev = device("cpu", 1);
+		struct lwm_llama_stats st;
+		struct lwm_tensors t;
+		struct lwm_llama *m;
+
+		assert_int_equal(lwm_llama_tensors(&t, &c, NULL), 0);
+		for (int64_t i = 0; i < t.n; i++)
+			for (int k = 0; k < (how & 2 ? 10 : 7); k++)
+				t.list[i].trainable = t.list[i].trainable && !strstr(t.list[i].name, frozen[k]);
+		own.base.table = &t;
+		run.tokens = x.b.n;
+		run.train = true;
+		assert_int_equal(lwm_llama_new(&m, dev, &c, &run, NULL), 0);
+		assert_int_equal(lwm_llama_step(m, &x.b, &own.base, &st, NULL), 0);
+		for (int64_t i = 0; i < t.n; i++) {
+			const struct lwm_tensor *q = &t.list[i];
+			/* q, k and v are one matrix, gate and up are */
+			bool beside = !(how & 2) && (strstr(q->name, "q_proj") || strstr(q->name, "gate_proj"));
+			int64_t same = 0, none = 0;
+
+			for (int64_t k = q->offset; k < q->offset + q->count; k++) {
+				same += grad[k] == want.grad[k];
+				none += grad[k] == 0;
+			}
+			if ((q->trainable || beside ? same : none) != q->count)
+				fail_msg("%d, %s: %d of %d values are the same, %d are 0", how, q->name, (int)same, (int)q->count, (int)none);
+		}
+		lwm_tensors_release(&t);
+		lwm_llama_free(m);
+		lk_dev_close(dev);
+		free(want.grad);
+		free(grad);
+	}
+	free(w);
+	batch_free(&x);
+}
+
 static void weights_may_move_between_uses(void **state)
 {
 	static const char *const devices[] = { "ref", "cpu" };
@@ -159,6 +213,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(weights_may_move_between_uses),
 		cmocka_unit_test(a_step_in_pieces),
+		cmocka_unit_test(frozen_matrices_have_no_gradient),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -69,7 +69,7 @@ struct mesh_case {
 	int64_t micro_rows, layers, ahead;
 	int scatter, layout;
 	bool canonical;
-	const char *lora;
+	const char *lora, *only;
 };
 
 static void stage_of(struct lwm_stage *s, const struct mesh_case *m)
@@ -85,6 +85,7 @@ static void stage_of(struct lwm_stage *s, const struct mesh_case *m)
 	s->scatter = m->scatter;
 	s->gather_ahead = m->ahead;
 	s->lora = m->lora;
+	s->train_only = m->only;
 	s->lora_rank = 4;
 	s->sum_order = m->canonical ? LWM_SUM_CANONICAL : LWM_SUM_MESH;
 	n->layers = m->layers;
@@ -133,7 +134,7 @@ static int step_once(struct lwm_objective *o, struct lwm_stage_supply *w, struct
 	LWM_TRY(lwm_agree(m->world, lwm_supply_begin(w, e), e));
 	LWM_TRY(lwm_agree(m->world, o->type->step(o, step, w->supply, sums, e), e));
 	LWM_TRY(lwm_weights_reduce(&w->w, &o->local, 1, &norm, e));
-	LWM_TRY(lwm_weights_gather(&w->w, e));
+	LWM_TRY(lwm_weights_gather_moved(&w->w, e));
 	lwm_supply_changed(w);
 	return 0;
 }
@@ -186,28 +187,35 @@ out:
 static void sent_as_planned(void **state)
 {
 	static const struct mesh_case cases[] = {
-		{ "2,1,1,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
-		{ "1,2,1,1", 2, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL },
-		{ "1,4,1,1", 4, true, true, 1, 4, 2, 1, LWM_RING_BALANCED, false, NULL },
-		{ "2,2,1,1", 4, true, false, 1, 3, 0, 0, LWM_RING_BALANCED, false, NULL },
-		{ "1,1,2,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
-		{ "1,1,4,1", 4, false, true, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
-		{ "1,1,1,2", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
-		{ "1,1,1,8", 8, false, false, 2, 2, 1, 0, LWM_RING_ZIGZAG, false, NULL },
-		{ "1,1,1,4", 4, false, true, 4, 2, 1, 0, LWM_RING_STRIPED, false, NULL },
-		{ "1,1,1,4", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL },
-		{ "2,1,1,2", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL },
-		{ "1,2,2,1", 4, true, false, 2, 2, 1, 1, LWM_RING_BALANCED, false, NULL },
-		{ "2,2,2,1", 8, true, true, 1, 3, 1, 0, LWM_RING_BALANCED, false, NULL },
-		{ "1,2,2,2", 8, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL },
-		{ "2,1,2,2", 8, false, false, 1, 2, 1, 0, LWM_RING_CONTIGUOUS, false, NULL },
-		{ "2,1,1,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true, NULL },
-		{ "1,4,1,1", 4, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, true, NULL },
-		{ "2,2,1,1", 4, true, true, 2, 3, 0, 0, LWM_RING_BALANCED, true, NULL },
-		{ "4,2,1,1", 8, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true, NULL },
-		{ "2,1,1,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, "*q_proj*" },
-		{ "1,2,1,1", 2, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, false, "*q_proj*,*down*" },
-		{ "2,2,1,1", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, "*_proj*" },
+		{ "2,1,1,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "1,2,1,1", 2, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "1,4,1,1", 4, true, true, 1, 4, 2, 1, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "2,2,1,1", 4, true, false, 1, 3, 0, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "1,1,2,1", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "1,1,4,1", 4, false, true, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "1,1,1,2", 2, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "1,1,1,8", 8, false, false, 2, 2, 1, 0, LWM_RING_ZIGZAG, false, NULL, NULL },
+		{ "1,1,1,4", 4, false, true, 4, 2, 1, 0, LWM_RING_STRIPED, false, NULL, NULL },
+		{ "1,1,1,4", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "2,1,1,2", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "1,2,2,1", 4, true, false, 2, 2, 1, 1, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "2,2,2,1", 8, true, true, 1, 3, 1, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "1,2,2,2", 8, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL, NULL },
+		{ "2,1,2,2", 8, false, false, 1, 2, 1, 0, LWM_RING_CONTIGUOUS, false, NULL, NULL },
+		{ "2,1,1,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true, NULL, NULL },
+		{ "1,4,1,1", 4, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, true, NULL, NULL },
+		{ "2,2,1,1", 4, true, true, 2, 3, 0, 0, LWM_RING_BALANCED, true, NULL, NULL },
+		{ "4,2,1,1", 8, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true, NULL, NULL },
+		{ "2,1,1,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, "*q_proj*", NULL },
+		{ "1,2,1,1", 2, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, false, "*q_proj*,*down*", NULL },
+		{ "2,2,1,1", 4, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, "*_proj*", NULL },
+		{ "4,1,1,1", 4, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, NULL, "*self_attn*" },
+		{ "4,1,1,1", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, true, NULL, "*self_attn*,*norm*" },
+		{ "1,2,1,1", 2, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, false, NULL, "*layers.1.*" },
+		{ "1,2,1,1", 2, true, false, 2, 3, 1, 0, LWM_RING_BALANCED, true, NULL, "*layers.1.*" },
+		{ "2,2,1,1", 4, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, false, NULL, "*mlp*" },
+		{ "2,2,1,1", 4, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, false, "*q_proj*", "*lora*" },
+		{ "4,1,1,1", 4, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, "*down*,*k_proj*", "*lora*" },
 	};
 
 	(void)state;
@@ -244,7 +252,8 @@ static void kinds_add_up(void **state)
 
 	(void)state;
 	for (int i = 0; i < 8; i++) {
-		struct mesh_case m = { mesh[i % 4], i % 4 ? 8 : 1, i % 4 != 3, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, NULL };
+		struct mesh_case m = { mesh[i % 4], i % 4 ? 8 : 1, i % 4 != 3, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, NULL,
+				       NULL };
 		double sum = 0, weights = 0;
 		struct lwm_stage s;
 		const char *key;
@@ -288,7 +297,7 @@ static double step_with(struct lwm_stage *s, double *rate, double value)
 /* On a host nothing runs beside the arithmetic: each rate halved costs what it takes once more. */
 static void time_by_rates(void **state)
 {
-	struct mesh_case m = { "1,2,2,2", 8, true, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL };
+	struct mesh_case m = { "1,2,2,2", 8, true, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL, NULL };
 	struct lwm_stage s;
 	json_t *plan;
 	double step, sent = 0;
@@ -315,7 +324,7 @@ static void time_by_rates(void **state)
 /* Short documents are less to compute, to send, and to keep of what others sent. */
 static void shorter_documents(void **state)
 {
-	struct mesh_case m = { "1,1,1,4", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL };
+	struct mesh_case m = { "1,1,1,4", 4, false, false, 2, 2, 1, 0, LWM_RING_BALANCED, false, NULL, NULL };
 	struct lwm_stage s;
 	json_t *one, *many;
 

@@ -118,9 +118,7 @@ static int try_flip(struct trial *t, struct lwm_replicas *r, const struct lwm_me
 	struct lwm_err said = { 0 };
 	const char *name = NULL;
 
-	own.cut.replicas = 1;
-	own.cut.first = 0;
-	own.cut.count = own.cut.local;
+	own.cut = lwm_cut_alone(&own.cut);
 	for (int64_t i = 0; i < r->o->local.n; i++)
 		if (lwm_cut_own(&own.cut, &r->o->local.list[i], &from, &n, &at) && place >= at && place < at + n)
 			name = r->o->local.list[i].name;

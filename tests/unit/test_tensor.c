@@ -13,6 +13,8 @@
 #include "common/base/str.h"
 #include "common/model/llama.h"
 #include "common/model/vqgan.h"
+#include "common/tensor/adapter.h"
+#include "common/tensor/choose.h"
 #include "common/tensor/cut.h"
 #include "common/tensor/range.h"
 
@@ -338,6 +340,99 @@ static void a_mesh_holds_everything(void **state)
 	lwm_tensors_release(&p);
 }
 
+/* ---- what is frozen, over replicas ---- */
+
+/* Stretches follow each other in the local vector, their slices in the state. */
+static void check_stretches(const struct lwm_cut *cut, int ranks)
+{
+	for (int r = 0; r < ranks * cut->shards; r++) {
+		struct lwm_cut s = lwm_cut_of(cut, r);
+		int64_t end = 0;
+
+		for (int64_t i = 0, n = lwm_cut_stretches(&s), state = 0; i < n; i++) {
+			struct lwm_cut_stretch q = lwm_cut_stretch(&s, i);
+
+			assert_true(q.at >= end && q.slice % 16 == 0 && ranks * q.slice >= q.count && q.state == state);
+			assert_true(q.at + ranks * q.slice <= s.local);
+			for (int64_t k = 0; k < lwm_cut_owned(&s, &q); k++)
+				assert_int_equal(lwm_cut_place(&s, q.state + k), q.at + s.replica * q.slice + k);
+			end = q.at + q.count;
+			state += q.slice;
+			assert_true(state <= s.count);
+		}
+	}
+}
+
+static int64_t trained_by(const struct lwm_tensors *p, const struct lwm_cut *cut, int rank, int *held)
+{
+	struct lwm_cut s = lwm_cut_of(cut, rank), alone = lwm_cut_alone(&s);
+	int64_t sum = 0, next = 0, from, n, at, from1, n1, at1;
+
+	for (int64_t i = 0; i < p->n; i++) {
+		if (!lwm_cut_own(&s, &p->list[i], &from, &n, &at))
+			continue;
+		assert_true(lwm_cut_own(&alone, &p->list[i], &from1, &n1, &at1));
+		assert_true(lwm_cut_place(&s, at) == at1 + from - from1);
+		for (int64_t k = 0; k < n; k++)
+			held[from + k]++;
+		int64_t lies = lwm_cut_trained(&s, &p->list[i], at, n, &next);
+		assert_true(p->list[i].trainable ? lies >= 0 && lies + n <= s.trained : lies == -1);
+		sum += p->list[i].trainable ? n : 0;
+	}
+	return sum;
+}
+
+static void what_trains_is_shared_by_replicas(void **state)
+{
+	static const struct {
+		struct lwm_choose how;
+		const char *lora;
+	} cases[] = { { { "*self_attn*", NULL, NULL }, NULL }, { { "*norm*", NULL, NULL }, NULL },
+		      { { NULL, "*embed*,*layers.0.*", NULL }, NULL }, { { "*lora*", NULL, NULL }, "*q_proj*,*down*" },
+		      { { NULL, NULL, NULL }, "*_proj*" } };
+	struct lwm_llama_cfg c = { .vocab_text = 40, .dim = 64, .ffn = 96, .layers = 3, .heads = 4, .kv_heads = 2, .max_seq = 8,
+				   .rope_theta = 1e4, .rms_eps = 1e-6, .init_std = 0.02 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		for (int shards = 1; shards <= 3; shards += 2)
+			for (int ranks = 2; ranks <= 8; ranks += 3) {
+				struct lwm_adapters how = { .targets = cases[i].lora, .rank = 4 };
+				struct lwm_tensors p;
+				struct lwm_cut cut;
+				int64_t most = 0, all = 0;
+
+				assert_int_equal(lwm_llama_tensors(&p, &c, NULL), 0);
+				assert_int_equal(lwm_adapters_add(&p, &how, NULL), 0);
+				assert_int_equal(lwm_choose_tensors(&p, &cases[i].how, NULL), 0);
+				assert_int_equal(lwm_cut_new(&cut, &p, shards, ranks, NULL), 0);
+				assert_true(cut.spread && cut.local % (16 * ranks) == 0);
+				check_stretches(&cut, ranks);
+				int *held = calloc((size_t)p.total, sizeof *held);
+				for (int s = 0; s < shards; s++) {
+					int64_t of_shard = 0, of_rank = 0;
+
+					for (int r = 0; r < ranks; r++) {
+						int64_t n = trained_by(&p, &cut, r * shards + s, held);
+
+						of_shard += n;
+						of_rank = n > of_rank ? n : of_rank;
+					}
+					assert_true(of_rank <= of_shard / ranks + 16 * p.n);
+					most = of_rank > most ? of_rank : most;
+					all += of_shard;
+				}
+				for (int64_t k = 0; k < p.total; k++)
+					assert_int_equal(held[k], 1);
+				assert_int_equal(cut.trained, cut.packed ? (most + 15) / 16 * 16 : cut.count);
+				if (i == 0 && shards == 1 && ranks == 2) /* slices that need no rounding: nobody has more */
+					assert_int_equal(cut.trained, all / ranks);
+				free(held);
+				lwm_cut_release(&cut);
+				lwm_tensors_release(&p);
+			}
+}
+
 static void overlaps(void **state)
 {
 	const struct lwm_tensor t = { .offset = 10, .count = 5 };
@@ -367,6 +462,7 @@ int main(void)
 		cmocka_unit_test(some_lines),                      cmocka_unit_test(gaps_belong_to_nobody),
 		cmocka_unit_test(a_piece_starts_as_in_the_whole),  cmocka_unit_test(parts_of_tensors),
 		cmocka_unit_test(a_mesh_holds_everything),         cmocka_unit_test(overlaps),
+		cmocka_unit_test(what_trains_is_shared_by_replicas),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

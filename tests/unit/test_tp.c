@@ -479,7 +479,7 @@ static int run_trouble(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	struct tp_case k = cases[2];
 	struct lwm_llama_cfg cfg = model_of(&k);
 	struct batch all = ring_batch(&cfg, &ring_cases[1]);
-	struct failing f = { .base = { &ops, true }, .left = 1 << 20 };
+	struct failing f = { .base = { .ops = &ops, .grads = true }, .left = 1 << 20 };
 	struct world x;
 	struct lwm_llama_run run;
 	struct lwm_llama_stats st;

@@ -339,6 +339,12 @@ static void moments_of_what_trains_are_planned(void **state)
 	assert_true(memory_of(&s, 1, "copy") >= (double)(t.total * 4 + 3 * n * 4));
 	assert_true(memory_of(&s, 1, "copy") < (double)(t.total * 4 + 3 * n * 4 + 1024 + 4 * t.n * 64));
 	lwm_stage_release(&s);
+	stage_of(&s, "plan", &meshes[8], out, sizeof out); /* four replicas: a quarter of each stretch of neighbours */
+	s.planning = true;
+	double most = memory_of(&s, 4, "moments");
+	if (!(most >= 8 * (double)n / 4 && most <= 2 * (double)lk_mem_own(dev, (n / 4 + 16 * t.n) * 4)))
+		fail_msg("%g bytes of moments on each of four ranks, %d values train", most, (int)n);
+	lwm_stage_release(&s);
 	stage_of(&s, "plan", &meshes[2], out, sizeof out);
 	s.planning = true;
 	assert_true(memory_of(&s, 2, "moments") == (double)(2 * lk_mem_own(dev, most_of_halves(&t) * 4)));

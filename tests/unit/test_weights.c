@@ -43,8 +43,7 @@ static int64_t flat_of(const struct lwm_cut *c, int64_t k)
  * has, which is more than it has the state of. */
 static int set_gradient(struct lwm_weights *w, struct lwm_err *e)
 {
-	const struct lwm_cut whole = { .shards = w->cut.shards, .replicas = 1, .shard = w->cut.shard, .count = w->cut.local,
-				       .n = w->cut.n, .group = w->cut.group };
+	const struct lwm_cut whole = lwm_cut_alone(&w->cut);
 	float *host = calloc((size_t)w->cut.local, sizeof *host);
 	if (!host)
 		return lwm_fail_memory(e, NULL);
@@ -59,8 +58,9 @@ static int set_gradient(struct lwm_weights *w, struct lwm_err *e)
 
 static int set_weights(struct lwm_weights *w, float *host, struct lwm_err *e)
 {
+	const struct lwm_cut whole = lwm_cut_alone(&w->cut);
 	for (int64_t k = 0; k < w->cut.count; k++)
-		host[k] = weight_at(flat_of(&w->cut, k));
+		host[k] = weight_at(flat_of(&whole, lwm_cut_place(&w->cut, k)));
 	return lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e);
 }
 
