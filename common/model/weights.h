@@ -57,8 +57,9 @@ struct lwm_supply {
 	bool grads;  /* gradients are wanted */
 	bool more;   /* another step follows, whose gradients are added to those of this one: microbatches */
 	bool shared; /* other ranks take part: they go through as many steps */
-	const struct lwm_tensors *table; /* of the flat vector, borrowed: gradients of what neither trains in it nor has adapters need
-					  * not be formed. NULL: all are wanted */
+	/* Of the flat vector, borrowed: gradients of what neither trains in it nor has adapters need not be formed. NULL: all are
+	 * wanted. */
+	const struct lwm_tensors *table;
 };
 
 static inline int lwm_supply_acquire(struct lwm_supply *w, const struct lwm_group *g, unsigned what, struct lwm_supplied *at,
