@@ -55,7 +55,8 @@ static int add_pair(struct lwm_tensors *t, int64_t i, int64_t rank, int group, s
 	const struct lwm_tensor q = t->list[i];
 	char name[256];
 	struct lwm_tensor one = { .name = name, .ndim = 2, .shape = { rank, q.shape[1] }, .role = LWM_ROLE_MATRIX,
-				  .modality = q.modality, .trainable = true, .decays = q.decays, .split = LWM_SPLIT_NONE,
+				  .modality = q.modality, .trainable = true, .decays = q.decays,
+				  .split = q.split == 1 ? 1 : LWM_SPLIT_NONE,
 				  .init = LWM_INIT_NORMAL, .value = 1 / (double)rank, .group = group, .adapts = i + 1 };
 
 	t->list[i].adapts = 0;
@@ -66,6 +67,8 @@ static int add_pair(struct lwm_tensors *t, int64_t i, int64_t rank, int group, s
 	snprintf(name, sizeof name, "%s%s", q.name, LWM_ADAPTER_B);
 	one.shape[0] = q.shape[0];
 	one.shape[1] = rank;
+	one.split = q.split == 0 ? 0 : LWM_SPLIT_NONE;
+	one.parts = q.split == 0 ? q.parts : 0;
 	one.init = LWM_INIT_CONST;
 	one.value = 0;
 	return lwm_tensors_add(t, &one, e);

@@ -4,7 +4,8 @@
  *	lwm_adapters_add(&table, &how, e)      the matrices are frozen, their adapters appended
  *
  * NAME.lora_a begins normal with standard deviation 1 / rank, NAME.lora_b as 0, so that the model is at first what it was. They are
- * the last tensors of the table, of its last group, each A followed by its B. Local calls. Computing with them: optim/lora.h.
+ * the last tensors of the table, of its last group, each A followed by its B; tensor parallelism cuts that one of the two which has
+ * the dimension that it cuts of the matrix, and every rank has the other. Local calls. Computing with them: optim/lora.h.
  */
 #ifndef LWM_TENSOR_ADAPTER_H
 #define LWM_TENSOR_ADAPTER_H

@@ -67,7 +67,7 @@ static void list_sent(struct lwm_plan *p, const struct lwm_objective *o, const s
 	const struct {
 		double bytes, calls;
 		int group;
-	} way[LWM_WAYS] = { [LWM_WAY_TP] = { p->work.tp, p->work.tp_calls, LWM_TP },
+	} way[LWM_WAYS] = { [LWM_WAY_TP] = { p->work.tp + w.tp, p->work.tp_calls + w.tp_calls, LWM_TP },
 			    [LWM_WAY_RING] = { p->work.ring, p->work.ring_calls, LWM_SP },
 			    [LWM_WAY_SHARDS] = { w.shards, w.shard_calls, LWM_SHARD },
 			    [LWM_WAY_REPLICAS] = { w.replicas, w.replica_calls, cut->shards > 1 ? LWM_DP : LWM_GRAD } };

@@ -222,19 +222,6 @@ static int check_order(const struct lwm_stage *s, const struct lwm_mesh *m, stru
 	return 0;
 }
 
-/* What adapters cannot do yet. */
-static int check_adapters(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
-{
-	if (!s->lora || !*s->lora)
-		return 0;
-	if (m->dim[LWM_TP] > 1)
-		return lwm_fail(e, LWM_ECONFIG, "--lora with tp > 1 (mesh_dim '%s'): adapters of matrices that ranks share are not computed; "
-				"dp, fsdp and sp may be any", s->mesh_dim);
-	if (s->sum_order == LWM_SUM_CANONICAL)
-		return lwm_fail(e, LWM_ECONFIG, "--lora with --sum-order canonical: gradients of adapters are summed by who owns what");
-	return 0;
-}
-
 int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 {
 	const struct lwm_objective_type *type = lwm_objectives[s->objective];
@@ -255,7 +242,6 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 	if (s->shard_weights == LWM_SHARD_TRUE && !type->by_group)
 		return lwm_fail(e, LWM_ECONFIG, "--shard-weights true: this objective takes its weights whole");
 	LWM_TRY(check_order(s, &m, e));
-	LWM_TRY(check_adapters(s, &m, e));
 	LWM_TRY(type->check(s, &m, e));
 	return lwm_start_parse(&from, s->start_from, e);
 }

@@ -64,7 +64,7 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 	if (adapts(o) && c->shards > 1 && c->replicas > 1) /* neither of the groups above */
 		y.work += lwm_comm_work(c->shards * c->replicas, lwm_lora_values(&o->local));
 	if (adapts(o))
-		y.own += lwm_lora_bytes(&o->local, dev);
+		y.own += lwm_lora_bytes(&o->local, o->mesh->dim[LWM_TP], sums_canonically(o), dev);
 	if (adapts(o) && o->dtype == LK_F32)
 		y.own += dev ? lk_mem_own(dev, c->count * 4) : c->count * 4;
 	y.weights = y.own + y.gathered + y.gradients + y.moments + y.average;
@@ -95,12 +95,28 @@ static double chained_bytes(const struct lwm_objective *o, const struct lwm_cut 
 	return (double)((n - 1) * m * (4 * (c->shards > 1 ? parts : lwm_cut_moving(c)) + LWM_SUMS * (int64_t)sizeof(double)));
 }
 
-/* The sum of their gradients, and the adapters of all ranks. */
-static double adapter_bytes(const struct lwm_objective *o, const struct lwm_cut *c)
+/* Of a sum of k floats over n ranks. */
+static double sum_bytes(int64_t n, int64_t k)
+{
+	return 2.0 * (double)((n - 1) * 4 * ((k + n - 1) / n));
+}
+
+/* The adapters of all ranks, and the sum of their gradients, or of their matrices'. */
+static double adapter_bytes(const struct lwm_objective *o, const struct lwm_cut *c, double *calls)
 {
 	int64_t n = (int64_t)c->shards * c->replicas, k = lwm_lora_values(&o->local);
+	double y = sum_bytes(n, k);
 
-	return 2.0 * 2 * (double)((n - 1) * 4 * ((k + n - 1) / n));
+	*calls = 1;
+	for (int64_t i = 0; sums_canonically(o) && i < o->local.n; i++)
+		if (o->local.list[i].adapted) {
+			y += sum_bytes(n, o->local.list[i].count);
+			++*calls;
+		}
+	if (sums_canonically(o))
+		return y;
+	*calls = 2;
+	return y + sum_bytes(n, k);
 }
 
 /* Elements that a rank owns and that move, and in how many stretches they are exchanged: means over the shards. */
@@ -142,8 +158,13 @@ struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const stru
 	y.replicas = (c->replicas - 1) * ((how.chain && c->shards == 1 ? 0 : 4) + a) * moving;
 	y.replica_calls = c->replicas > 1 ? 2 * stretches : 0;
 	if (adapts(o)) {
-		*(c->shards > 1 ? &y.shards : &y.replicas) += adapter_bytes(o, c);
-		*(c->shards > 1 ? &y.shard_calls : &y.replica_calls) += c->shards * c->replicas > 1 ? 2 : 0;
+		int64_t tp = o->mesh->dim[LWM_TP], shared = lwm_lora_shared(&o->local, (int)tp);
+		double calls;
+
+		*(c->shards > 1 ? &y.shards : &y.replicas) += adapter_bytes(o, c, &calls);
+		*(c->shards > 1 ? &y.shard_calls : &y.replica_calls) += c->shards * c->replicas > 1 ? calls : 0;
+		y.tp = sum_bytes(tp, shared);
+		y.tp_calls = shared > 0;
 	}
 	if (how.chain) /* over shards and replicas at once */
 		*(c->shards > 1 ? &y.shards : &y.replicas) += chained_bytes(o, c, m);
@@ -167,10 +188,12 @@ static int attach_groups(const struct lwm_stage_supply *s, const struct lwm_obje
 static int open_adapters(struct lwm_stage_supply *s, const struct lwm_objective *o, const struct lwm_mesh *m, struct lwm_err *e)
 {
 	struct lwm_adapters how = lwm_stage_adapters(o->stage);
-	struct lwm_devcomm *ranks = s->cut.shards * s->cut.replicas > 1 ? m->dev[LWM_GRAD] : NULL;
+	struct lwm_lora_how by = { .scale = lwm_adapters_scale(&how), .model = &o->tensors, .whole = sums_canonically(o),
+				   .ranks = s->cut.shards * s->cut.replicas > 1 ? m->dev[LWM_GRAD] : NULL,
+				   .tp = m->dim[LWM_TP] > 1 ? m->dev[LWM_TP] : NULL };
 
 	LWM_TRY(lwm_weights_part_master(&s->w, e));
-	LWM_TRY(lwm_lora_new(&s->lora, &s->w, &o->local, ranks, lwm_adapters_scale(&how), e));
+	LWM_TRY(lwm_lora_new(&s->lora, &s->w, &o->local, &by, e));
 	s->w.lora = &s->lora;
 	return 0;
 }

@@ -36,9 +36,10 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 bool lwm_stage_copy_fits(const struct lwm_objective *o, const struct lwm_stage_room *y, int64_t bytes);
 
 /* What a rank sends of its weights and gradients in a step (README.md, "Who has which weights"), in bytes, and in how many
- * exchanges: to the other shards (LWM_SHARD), to the other replicas (LWM_DP, or LWM_GRAD where weights are whole). */
+ * exchanges: to the other shards (LWM_SHARD), to the other replicas (LWM_DP, or LWM_GRAD where weights are whole), of adapters to
+ * those that share the model. */
 struct lwm_stage_sends {
-	double shards, replicas, shard_calls, replica_calls;
+	double shards, replicas, tp, shard_calls, replica_calls, tp_calls;
 };
 struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const struct lwm_cut *cut); /* local, pure; as above */
 

@@ -115,10 +115,34 @@ train() { lwm-train-stage -q "${tiny[@]}" "$@"; }
 	err_has 'which is no matrix of a layer'
 	code 78 train -o no --steps 2 --lora '*q_proj*' --lora-rank 32
 	err_has 'adapters of --lora-rank 32 are no smaller'
-	code 78 train -o no --steps 2 --lora '*q_proj*' --mesh-dim 1,1,2,1 --plan-ranks 2 --check-options
-	err_has '--lora with tp > 1'
-	code 78 train -o no --steps 2 --lora '*q_proj*' --sum-order canonical
-	err_has '--lora with --sum-order canonical'
+}
+
+@test "adapters of ranks that share the model, and summed in canonical order: resumed elsewhere, folded" {
+	need_mpi
+	ok lwm-tokenizer-train -q --vocab 300 -o even.model "$BATS_FILE_TMPDIR/words.txt" # the tables divide by two
+	ok lwm-tokenize -q -t even.model --split-lines 20 -o even.h5 "$BATS_FILE_TMPDIR/words.txt"
+	ok lwm-pack -q -n 64 -o even.rows.h5 even.h5
+	rows=$PWD/even.rows.h5
+	tiny=("${tiny[@]/$BATS_FILE_TMPDIR\/rows.h5/$rows}")
+	local lora=(--lora '*self_attn*_proj*,*down_proj*' --lora-rank 4 --lora-alpha 8 --train-only '*lora*' --steps 4 --lr 1e-2
+		--eval-data "$rows" --eval-rows 8)
+	loss() { sed -nE 's/.*"event":"eval","step":[0-9]+,"loss":([0-9.e+-]+),.*/\1/p' "$1/metrics.jsonl" | tail -n 1; }
+	ok train "${lora[@]}" -o one
+	# two ranks share the model, then one has it
+	code 75 mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" "${lora[@]}" -o two --mesh-dim 1,1,2,1 --stop-after 2
+	ok train "${lora[@]}" -o two
+	awk -v a="$(loss one)" -v b="$(loss two)" 'BEGIN { d = a - b; exit !(a > 0 && d < 1e-4 * a && -d < 1e-4 * a) }'
+	ok mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" "${lora[@]}" -o shared --mesh-dim 1,1,2,1
+	ok lwm-merge-ckpt shared -o merged --fold-lora --dtype fp32
+	err_has 'logits are the checkpoint'
+	ok train -o check --start-from model:merged --steps 1 --lr 0 --weight-decay 0 --eval-data "$rows" --eval-rows 8
+	awk -v a="$(loss one)" -v b="$(loss check)" 'BEGIN { d = a - b; exit !(a > 0 && d < 1e-4 * a && -d < 1e-4 * a) }'
+	# in canonical order the same bits, whoever sums
+	ok train "${lora[@]}" -o c1 --sum-order canonical
+	code 75 mpirun -n 2 --oversubscribe lwm-train-stage -q "${tiny[@]}" "${lora[@]}" -o c2 --sum-order canonical --mesh-dim 2,1,1,1 \
+		--stop-after 2
+	ok train "${lora[@]}" -o c2 --sum-order canonical
+	same c1/step_00000004/part_00000.h5 c2/step_00000004/part_00000.h5
 }
 
 @test "curves for TensorBoard are beside the record, a file for each run" {

@@ -237,11 +237,17 @@ static int update_often(struct lwm_weights *w, const struct lwm_tensors *t, floa
 	return 0;
 }
 
+struct split_case {
+	int shards;
+	bool whole;
+};
+
 static int adapt_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
 {
 	static const struct lwm_tensor matrix = { .name = "w", .ndim = 2, .shape = { M, N }, .role = LWM_ROLE_MATRIX, .trainable = true,
 						  .decays = true };
-	int ranks = lwm_comm_size(c), shards = *(const int *)arg, replicas = ranks / shards;
+	const struct split_case *k = arg;
+	int ranks = lwm_comm_size(c), shards = k->shards, replicas = ranks / shards;
 	const struct lwm_adapters how = { .targets = "w", .rank = R };
 	struct lwm_tensors t = { .align = 0 };
 	struct lwm_weights w = { .dev = NULL };
@@ -259,7 +265,8 @@ static int adapt_on(struct lwm_comm *c, void *arg, struct lwm_err *e)
 	cut = lwm_cut_of(&cut, lwm_comm_rank(c));
 	LWM_GO(lwm_agree(c, lwm_weights_new(&w, dev, LK_F32, &cut, replicas > 1 ? dc : NULL, c, false, e), e));
 	LWM_GO(lwm_agree(c, lwm_weights_part_master(&w, e), e));
-	LWM_GO(lwm_agree(c, lwm_lora_new(&l, &w, &t, ranks > 1 ? dc : NULL, scale, e), e));
+	struct lwm_lora_how by = { .scale = scale, .ranks = ranks > 1 ? dc : NULL, .whole = k->whole };
+	LWM_GO(lwm_agree(c, lwm_lora_new(&l, &w, &t, &by, e), e));
 	w.lora = &l;
 	rc = lwm_agree(c, update_often(&w, &t, host, e), e);
 out:
@@ -276,10 +283,11 @@ static void updates_are_those_of_pytorch(void **state)
 {
 	(void)state;
 	for (int ranks = 1; ranks <= 3; ranks++)
-		for (int shards = 1; shards <= ranks; shards += ranks > 1 ? ranks - 1 : 1) {
+		for (int i = 0; i < (ranks > 1 ? 4 : 2); i++) {
+			struct split_case k = { i & 2 ? ranks : 1, i & 1 };
 			struct lwm_err e = { 0 };
-			if (lwm_comm_threads(ranks, adapt_on, &shards, &e) < 0)
-				fail_msg("%d ranks, %d shards: %s", ranks, shards, e.msg);
+			if (lwm_comm_threads(ranks, adapt_on, &k, &e) < 0)
+				fail_msg("%d ranks, %d shards, %d: %s", ranks, k.shards, k.whole, e.msg);
 		}
 }
 
@@ -293,7 +301,9 @@ struct mesh_case {
 	bool shards;
 };
 static const struct mesh_case meshes[] = { { "1,1,1,1", 1, false }, { "2,1,1,1", 2, false }, { "1,2,1,1", 2, true },
-					   { "1,1,1,2", 2, true },  { "2,2,1,1", 4, true },  { "3,1,1,1", 3, false } };
+					   { "1,1,1,2", 2, true },  { "2,2,1,1", 4, true },  { "3,1,1,1", 3, false },
+					   { "1,1,2,1", 2, false }, { "1,1,4,1", 4, false }, { "2,1,2,1", 4, false },
+					   { "1,2,2,1", 4, true } };
 enum { MESHES = sizeof meshes / sizeof *meshes };
 
 static void stage_of(struct lwm_stage *s, const char *name, const struct mesh_case *m, char *out, size_t size)
@@ -403,21 +413,39 @@ static void adapters_alone_train_on_any_mesh(void **state)
 	probe_free(&want);
 }
 
-static void what_adapters_cannot_do_is_refused(void **state)
+/* Sums in canonical order: on any mesh the same bits, of a run that moves between meshes too. */
+static void canonical_sums_are_the_same_on_any_mesh(void **state)
 {
-	struct lwm_err e = { 0 };
-	struct lwm_stage s;
-	char out[256];
+	static const struct mesh_case where[] = { { "1,1,1,1", 1, false }, { "2,1,1,1", 2, false }, { "1,2,1,1", 2, true },
+						  { "4,1,1,1", 4, false }, { "2,2,1,1", 4, true },  { "3,1,1,1", 3, false } };
+	enum { WHERE = sizeof where / sizeof *where };
+	struct probe want = { 0 }, got;
 	(void)state;
-	stage_of(&s, "refused", &(struct mesh_case){ "1,1,2,1", 2, false }, out, sizeof out);
-	assert_int_equal(lwm_stage_check(&s, 2, &e), -LWM_ECONFIG);
-	assert_non_null(strstr(e.msg, "--lora with tp > 1"));
-	s.mesh_dim = "2,1,1,1";
-	s.sum_order = LWM_SUM_CANONICAL;
-	lwm_err_clear(&e);
-	assert_int_equal(lwm_stage_check(&s, 2, &e), -LWM_ECONFIG);
-	assert_non_null(strstr(e.msg, "--lora with --sum-order canonical"));
-	lwm_stage_release(&s);
+	for (int i = 0; i <= WHERE; i++) { /* the last one begins on one mesh and ends on another */
+		struct lwm_err e = { 0 };
+		struct lwm_stage s;
+		char out[256], name[32];
+		snprintf(name, sizeof name, "order%d", i);
+		stage_of(&s, name, &where[i % WHERE], out, sizeof out);
+		s.sum_order = LWM_SUM_CANONICAL;
+		if (i == WHERE) {
+			train(&s, where[0].ranks, 3);
+			lwm_stage_release(&s);
+			stage_of(&s, name, &where[4], out, sizeof out);
+			s.sum_order = LWM_SUM_CANONICAL;
+		}
+		train(&s, where[i == WHERE ? 4 : i].ranks, 0);
+		must(probe_step(i ? &got : &want, out, STEPS, &e), &e);
+		check_base(&s, out, i ? &got : &want);
+		lwm_stage_release(&s);
+		if (!i)
+			continue;
+		for (int g = 0; g < LWM_CKPT_TRAINED; g++)
+			if (memcmp(got.v[g], want.v[g], (size_t)want.n * sizeof *want.v[g]))
+				fail_msg("%d, %s: %s are other bits", i, where[i % WHERE].mesh, lwm_ckpt_group_names[g]);
+		probe_free(&got);
+	}
+	probe_free(&want);
 }
 
 static int set_up(void **state)
@@ -432,6 +460,6 @@ int main(void)
 					    cmocka_unit_test(what_cannot_have_them_is_named),
 					    cmocka_unit_test(updates_are_those_of_pytorch),
 					    cmocka_unit_test(adapters_alone_train_on_any_mesh),
-					    cmocka_unit_test(what_adapters_cannot_do_is_refused) };
+					    cmocka_unit_test(canonical_sums_are_the_same_on_any_mesh) };
 	return cmocka_run_group_tests(tests, set_up, folder_gone);
 }

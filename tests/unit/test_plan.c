@@ -216,6 +216,10 @@ static void sent_as_planned(void **state)
 		{ "2,2,1,1", 4, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, false, NULL, "*mlp*" },
 		{ "2,2,1,1", 4, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, false, "*q_proj*", "*lora*" },
 		{ "4,1,1,1", 4, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, "*down*,*k_proj*", "*lora*" },
+		{ "1,1,2,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, "*down*,*k_proj*", "*lora*" },
+		{ "1,2,2,1", 4, true, false, 1, 2, 1, 0, LWM_RING_BALANCED, false, "*_proj*", "*lora*" },
+		{ "2,1,1,1", 2, false, false, 1, 2, 1, 0, LWM_RING_BALANCED, true, "*_proj*", "*lora*" },
+		{ "1,2,1,1", 2, true, false, 1, 3, 1, 0, LWM_RING_BALANCED, true, "*_proj*", NULL },
 	};
 
 	(void)state;
