@@ -71,6 +71,17 @@ int lwm_action_outside(enum lwm_action_mode mode, int i, double v, int code, str
 			scale[mode].of[i % 2].low, scale[mode].of[i % 2].high);
 }
 
+int lwm_action_check(const struct lwm_action *a, struct lwm_err *e)
+{
+	for (int m = 0; m < LWM_ACTION_MODES; m++)
+		for (int i = 0; i < scale[m].numbers && a->has & LWM_ACTION_BIT(m); i++) {
+			double v = lwm_action_numbers_of(a, (enum lwm_action_mode)m)[i];
+			if (lwm_action_bin((enum lwm_action_mode)m, i, v) < 0)
+				return lwm_action_outside((enum lwm_action_mode)m, i, v, LWM_EDATA, e);
+		}
+	return 0;
+}
+
 const char *lwm_action_word(int i, char name[LWM_ACTION_NAME])
 {
 	static const char *const start[] = { "world", "free" };

@@ -85,6 +85,8 @@ int lwm_action_add_world(struct lwm_tokenizer *t, struct lwm_ids *ids, struct lw
 /* What all n ids say, numbers as the values of their bins. -LWM_EDATA: they are not the tokens of one action. */
 int lwm_action_take(const struct lwm_tokenizer *t, const int32_t *ids, int64_t n, struct lwm_action *a, struct lwm_err *e);
 
+/* -LWM_EDATA: a number of a mode that is present is outside of the table. */
+int lwm_action_check(const struct lwm_action *a, struct lwm_err *e);
 /* A value of the table and its bin. i: which of the mode's numbers (of traj and goal the even ones are x). -1: outside. */
 int lwm_action_bin(enum lwm_action_mode mode, int i, double value);
 double lwm_action_value(enum lwm_action_mode mode, int i, int bin);
