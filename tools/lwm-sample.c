@@ -25,15 +25,15 @@ enum mode { MODE_TEXT, MODE_CHAT, MODE_IMAGE, MODE_VIDEO, MODE_ASK, MODE_WORLD }
 static const char *const modes[] = { "text", "chat", "image", "video", "ask", "world", NULL };
 
 static struct {
-	const char *model, *tokenizer, *vqgan, *device, *prompt, *prompt_file, *output, *out_dir;
+	const char *model, *tokenizer, *vqgan, *device, *prompt, *prompt_file, *output, *out_dir, *size;
 	struct lwm_paths input, action;
 	int mode, cache, guide_over;
-	int64_t samples, max_tokens, context, chunk, frames, max_frames, max_pixels, size, zoom, rounds, overlap, given;
+	int64_t samples, max_tokens, context, chunk, frames, max_frames, max_pixels, zoom, rounds, overlap, given;
 	struct lwm_sampler text, image, video;
 	double guide_image, guide_video, fps;
 	bool raw, older_ok, reward;
-} o = { .device = "auto", .samples = 1, .max_tokens = 128, .chunk = 1024, .frames = 8, .max_frames = 8, .fps = 4, .zoom = 1, .rounds = 1, .overlap = 3, .given = 1,
-	.max_pixels = LWM_MEDIA_MAX_PIXELS,
+} o = { .device = "auto", .samples = 1, .max_tokens = 128, .chunk = 1024, .frames = 8, .max_frames = 8, .fps = 4, .zoom = 1,
+	.rounds = 1, .overlap = 3, .given = 1, .max_pixels = LWM_MEDIA_MAX_PIXELS,
 	.text = { .temperature = 0.7, .top_k = 50, .top_p = 1 }, .image = { .temperature = 1, .top_p = 1 },
 	.video = { .temperature = 1, .top_k = 1000, .top_p = 1 }, .guide_image = 1, .guide_video = 1 };
 
@@ -62,7 +62,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_HEAD("Frames"),
 	LWM_OPT_INT(0, "frames", &o.frames, 1, 1 << 20, "N", "video: frames to draw; world: of a round", 0),
 	LWM_OPT_DOUBLE(0, "fps", &o.fps, 0.01, 240, "X", "of clips, frames a second", 0),
-	LWM_OPT_INT(0, "size", &o.size, 0, 1 << 14, "N", "height and width; default: the frame tokenizer's", 0),
+	LWM_OPT_STR(0, "size", &o.size, "WxH", "of frames, or N for N x N; default: the frame tokenizer's", 0),
 	LWM_OPT_INT(0, "max-frames", &o.max_frames, 1, 1 << 20, "N", "ask: frames of a video, evenly spread", 0),
 	LWM_OPT_MAX_PIXELS(&o.max_pixels),
 	LWM_OPT_DOUBLE(0, "temperature-image", &o.image.temperature, 0, 100, "X", "of the first frame", 0),
@@ -353,7 +353,7 @@ static int print_made(const char *name, int64_t frames, int64_t sample, struct l
 
 static struct lwm_drawn way_to_draw(const struct session *s)
 {
-	return (struct lwm_drawn){ s->on.vq.net, s->on.size, o.fps, o.zoom, s->common->force };
+	return (struct lwm_drawn){ s->on.vq.net, s->on.width, s->on.height, o.fps, o.zoom, s->common->force };
 }
 
 static int tell_made(void *arg, const char *name, int64_t frames, int64_t sample, struct lwm_err *e)
@@ -362,7 +362,8 @@ static int tell_made(void *arg, const char *name, int64_t frames, int64_t sample
 
 	if (s->common->json)
 		return print_made(name, frames, sample, e);
-	lwm_log(LWM_INFO, "%s: %" PRId64 " frame%s of %" PRId64 "x%" PRId64, name, frames, frames == 1 ? "" : "s", s->on.size, s->on.size);
+	lwm_log(LWM_INFO, "%s: %" PRId64 " frame%s of %" PRId64 "x%" PRId64, name, frames, frames == 1 ? "" : "s", s->on.width,
+		s->on.height);
 	return 0;
 }
 
@@ -403,7 +404,7 @@ out:
 
 static int run_ask(const struct session *s, const char *question, struct lwm_err *e)
 {
-	struct lwm_frames_opts how = { .sample_frames = o.max_frames, .width = (int)s->on.size, .height = (int)s->on.size,
+	struct lwm_frames_opts how = { .sample_frames = o.max_frames, .width = (int)s->on.width, .height = (int)s->on.height,
 				       .max_pixels = o.max_pixels };
 	struct lwm_ids ids = { 0 };
 	uint8_t *rgb = NULL;
@@ -415,7 +416,7 @@ static int run_ask(const struct session *s, const char *question, struct lwm_err
 	codes = malloc((size_t)(frames * s->on.frame_codes) * sizeof *codes);
 	if (!codes)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for the codes of %" PRId64 " frames", frames));
-	LWM_GO(lwm_vqgan_encode(s->on.vq.net, rgb, frames, s->on.size, s->on.size, codes, e));
+	LWM_GO(lwm_vqgan_encode(s->on.vq.net, rgb, frames, s->on.height, s->on.width, codes, e));
 	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->on.tok), e));
 	if (!o.raw)
 		LWM_GO(add_framed(s, &ids, SYSTEM LWM_CHAT_USER, question, "\n", e));
@@ -437,7 +438,7 @@ static int open_world(const struct session *s, struct lwm_world_batch *b, struct
 {
 	*b = (struct lwm_world_batch){ .samples = o.samples, .how = way_to_draw(s), .made = tell_made, .arg = (void *)s,
 		.w = { .g = s->on.g, .net = s->on.vq.net,
-		       .frames = { .fps = o.fps, .width = (int)s->on.size, .height = (int)s->on.size, .max_frames = o.given,
+		       .frames = { .fps = o.fps, .width = (int)s->on.width, .height = (int)s->on.height, .max_frames = o.given,
 				   .max_pixels = o.max_pixels },
 		       .roll = { .sampler = o.video, .guide = o.guide_video, .over = (enum lwm_guide_over)o.guide_over,
 				 .frame_codes = s->on.frame_codes, .codes = s->on.vq.cfg.num_embeddings, .rounds = o.rounds,

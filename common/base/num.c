@@ -59,6 +59,22 @@ int lwm_parse_int(const char *text, int64_t min, int64_t max, int64_t *out, cons
 	return 0;
 }
 
+int lwm_parse_size(const char *text, int64_t max, int64_t *w, int64_t *h, const char *what, struct lwm_err *e)
+{
+	const char *x = text ? strchr(text, 'x') : NULL;
+	char wide[32];
+	int64_t width, height;
+
+	if (!text)
+		return 0;
+	snprintf(wide, sizeof wide, "%.*s", (int)(x ? x - text : (ptrdiff_t)strnlen(text, sizeof wide)), text);
+	LWM_TRY(lwm_parse_int(wide, 1, max, &width, what, e));
+	LWM_TRY(lwm_parse_int(x ? x + 1 : wide, 1, max, &height, what, e));
+	*w = width;
+	*h = height;
+	return 0;
+}
+
 int lwm_parse_double(const char *text, double min, double max, double *out, const char *what, struct lwm_err *e)
 {
 	char *end;

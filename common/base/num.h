@@ -14,6 +14,8 @@
 /* The whole text must be the number. Counts take a suffix: k K M G T are powers of 1024 (tokens are counted so: 32K =
  * 32768), and "1e6" or "4M" are fine as long as the value is whole. `what` names it in the message ("--seq-length"). */
 int lwm_parse_int(const char *text, int64_t min, int64_t max, int64_t *out, const char *what, struct lwm_err *e);
+/* "WxH", or "N" for N x N: width and height, 1 to max each; they stay as they are where text is NULL, or wrong. */
+int lwm_parse_size(const char *text, int64_t max, int64_t *w, int64_t *h, const char *what, struct lwm_err *e);
 int lwm_parse_double(const char *text, double min, double max, double *out, const char *what, struct lwm_err *e);
 int lwm_parse_bool(const char *text, bool *out, const char *what, struct lwm_err *e); /* true false yes no on off 1 0 */
 /* Seconds: "90", "90s", "15m", "2h", "3d", "1:30:00"; at most LWM_SECONDS_MOST. */

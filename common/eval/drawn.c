@@ -41,16 +41,16 @@ int lwm_drawn_check(const char *path, int64_t n, struct lwm_err *e)
 
 static int write_pictures(const struct lwm_drawn *how, const char *path, const uint8_t *rgb, int64_t frames, struct lwm_err *e)
 {
-	int side = (int)(how->size * how->zoom), rc;
+	int w = (int)(how->width * how->zoom), h = (int)(how->height * how->zoom), rc;
 	struct lwm_sheet s;
 
 	if (frames == 1 && how->zoom == 1)
-		return lwm_picture_write(path, rgb, side, side, 0, how->force, e);
+		return lwm_picture_write(path, rgb, w, h, 0, how->force, e);
 	if (frames > MOST)
 		return lwm_fail(e, LWM_EUSAGE, "%s: %" PRId64 " frames are too many for a strip; .mp4 takes them", path, frames);
-	LWM_TRY(lwm_sheet_init(&s, (int)frames, 1, side, side, frames == 1 ? 0 : GAP, e));
+	LWM_TRY(lwm_sheet_init(&s, (int)frames, 1, w, h, frames == 1 ? 0 : GAP, e));
 	for (int64_t t = 0; t < frames; t++)
-		lwm_sheet_put(&s, (int)t, 0, rgb + t * how->size * how->size * 3, (int)how->zoom);
+		lwm_sheet_put(&s, (int)t, 0, rgb + t * how->width * how->height * 3, (int)how->zoom);
 	rc = lwm_picture_write(path, s.rgb, s.width, s.height, 0, how->force, e);
 	lwm_sheet_release(&s);
 	return rc;
@@ -59,13 +59,13 @@ static int write_pictures(const struct lwm_drawn *how, const char *path, const u
 int lwm_drawn_write(const struct lwm_drawn *how, const char *path, const int32_t *codes, int64_t frames, struct lwm_err *e)
 {
 	bool clip = lwm_path_has_suffix(path, ".mp4") || lwm_path_has_suffix(path, ".mkv");
-	uint8_t *rgb = malloc((size_t)(frames * how->size * how->size) * 3);
-	int side = (int)how->size, rc = 0;
+	uint8_t *rgb = malloc((size_t)(frames * how->width * how->height) * 3);
+	int rc = 0;
 
 	if (!rgb)
 		LWM_GO(lwm_fail(e, LWM_EMEMORY, "no memory for %" PRId64 " frames", frames));
-	LWM_GO(lwm_vqgan_decode(how->net, codes, frames, how->size, how->size, rgb, e));
-	rc = clip ? lwm_video_write(path, rgb, frames, side, side, how->fps, how->force, e)
+	LWM_GO(lwm_vqgan_decode(how->net, codes, frames, how->height, how->width, rgb, e));
+	rc = clip ? lwm_video_write(path, rgb, frames, (int)how->width, (int)how->height, how->fps, how->force, e)
 		  : write_pictures(how, path, rgb, frames, e);
 out:
 	free(rgb);

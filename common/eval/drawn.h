@@ -12,7 +12,7 @@
 
 struct lwm_drawn {
 	struct lwm_vqgan *net; /* borrowed */
-	int64_t size;          /* height and width of a frame, pixels */
+	int64_t width, height; /* of a frame, pixels */
 	double fps;            /* of a clip */
 	int64_t zoom;          /* pixels of pictures are repeated so many times; 1: as they are */
 	bool force;            /* a file of that name is replaced */

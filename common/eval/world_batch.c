@@ -83,11 +83,11 @@ static int compare_record(const char *record, const char *want, const char *dir,
 static int add_settings(const struct lwm_world_batch *b, json_t *o, struct lwm_err *e)
 {
 	const struct lwm_roll *r = &b->w.roll;
-	json_t *mine = json_pack("{s:o,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:I,s:f,s:f,s:I,s:I}", "inputs", lwm_json_strings(b->in.v, b->in.n),
+	json_t *mine = json_pack("{s:o,s:I,s:I,s:I,s:I,s:s,s:f,s:f,s:I,s:f,s:f,s:I,s:I,s:I}", "inputs", lwm_json_strings(b->in.v, b->in.n),
 				 "rounds", (json_int_t)r->rounds, "frames", (json_int_t)r->frames, "overlap", (json_int_t)r->overlap,
 				 "given", (json_int_t)b->w.frames.max_frames, "guidance_over", lwm_guide_overs[r->over], "guidance",
 				 r->guide, "temperature", r->sampler.temperature, "top_k", (json_int_t)r->sampler.top_k, "top_p",
-				 r->sampler.top_p, "fps", b->how.fps, "size", (json_int_t)b->how.size, "samples",
+				 r->sampler.top_p, "fps", b->how.fps, "width", (json_int_t)b->how.width, "height", (json_int_t)b->how.height, "samples",
 				 (json_int_t)b->samples);
 	int rc = o && mine && json_object_update(o, mine) == 0 ? 0 : lwm_fail_memory(e, NULL);
 

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/base/num.h"
 #include "common/comm/device.h"
 
 static int open_vqgan(struct lwm_session *s, const struct lwm_session_how *how, struct lwm_err *e)
@@ -14,11 +15,12 @@ static int open_vqgan(struct lwm_session *s, const struct lwm_session_how *how, 
 	if (s->vq.cfg.num_embeddings > s->m.cfg.vision_codes)
 		return lwm_fail(e, LWM_ECONFIG, "%s has %d codes, the model knows %" PRId64, how->vqgan,
 				s->vq.cfg.num_embeddings, s->m.cfg.vision_codes);
-	s->size = how->size ? how->size : s->vq.cfg.resolution;
-	if (s->size % lwm_vqgan_factor(&s->vq.cfg))
-		return lwm_fail(e, LWM_EUSAGE, "--size %" PRId64 " is not a multiple of %d", s->size,
+	s->width = s->height = s->vq.cfg.resolution;
+	LWM_TRY(lwm_parse_size(how->size, 1 << 14, &s->width, &s->height, "--size", e));
+	if (s->width % lwm_vqgan_factor(&s->vq.cfg) || s->height % lwm_vqgan_factor(&s->vq.cfg))
+		return lwm_fail(e, LWM_EUSAGE, "--size %" PRId64 "x%" PRId64 ": this VQGAN takes multiples of %d", s->width, s->height,
 				lwm_vqgan_factor(&s->vq.cfg));
-	s->frame_codes = lwm_vqgan_codes(&s->vq.cfg, s->size, s->size);
+	s->frame_codes = lwm_vqgan_codes(&s->vq.cfg, s->height, s->width);
 	return 0;
 }
 

@@ -19,7 +19,7 @@ struct lwm_session_how {
 	enum lwm_cache_kind cache;
 	int64_t threads, prefill_chunk, streams; /* streams: most of a step */
 	int64_t context;         /* most tokens in a cache, 0: as many as the model was trained for */
-	int64_t size;            /* height and width of a frame, 0: the VQGAN's resolution */
+	const char *size;        /* of a frame: "WxH", or "N" for N x N; NULL: the VQGAN's resolution */
 	int64_t frames_per_pass; /* of the VQGAN */
 };
 struct lwm_session {
@@ -28,7 +28,7 @@ struct lwm_session {
 	struct lwm_tokenizer *tok;
 	struct lwm_engine *g;
 	struct lwm_vq vq;
-	int64_t size, frame_codes; /* of a frame: pixels of a side, codes; 0 without a VQGAN */
+	int64_t width, height, frame_codes; /* of a frame: pixels, codes; 0 without a VQGAN */
 	int64_t context;           /* most tokens in a cache */
 	bool context_said;         /* and that was asked for */
 };

@@ -104,29 +104,16 @@ static int parse_mult(struct lwm_vqgan_cfg *c, const char *text, struct lwm_err 
 	return 0;
 }
 
-/* "WxH" or "N". NULL leaves both as they are. */
-static int parse_size(int64_t *w, int64_t *h, const char *text, const char *what, struct lwm_err *e)
-{
-	char wide[32];
-	const char *x = text ? strchr(text, 'x') : NULL;
-
-	if (!text)
-		return 0;
-	snprintf(wide, sizeof wide, "%.*s", (int)(x ? x - text : (ptrdiff_t)strlen(text)), text);
-	LWM_TRY(lwm_parse_int(wide, 1, 8192, w, what, e));
-	return lwm_parse_int(x ? x + 1 : wide, 1, 8192, h, what, e);
-}
-
 /* The sizes of frames, which the shape of the model must fit. */
 static int choose_sizes(struct lwm_recon_cfg *c, const struct reconstruction *set, struct lwm_err *e)
 {
 	int32_t f = lwm_vqgan_factor(&c->model);
 
 	c->width = c->height = c->model.resolution;
-	LWM_TRY(parse_size(&c->width, &c->height, set->size, "--size", e));
+	LWM_TRY(lwm_parse_size(set->size, 8192, &c->width, &c->height, "--size", e));
 	c->from_width = c->width;
 	c->from_height = c->height;
-	LWM_TRY(parse_size(&c->from_width, &c->from_height, set->crop_from, "--crop-from", e));
+	LWM_TRY(lwm_parse_size(set->crop_from, 8192, &c->from_width, &c->from_height, "--crop-from", e));
 	if (c->width % f || c->height % f)
 		return lwm_fail(e, LWM_ECONFIG, "frames of %" PRId64 " x %" PRId64 " (--size, --resolution): this VQGAN takes multiples of %d",
 				c->width, c->height, f);

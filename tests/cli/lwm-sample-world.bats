@@ -48,6 +48,8 @@ world() {
 	run ! cmp -s a.png d.png
 	ok world -i images/image-00000.png -a left --seed 1 --frames 3 --overlap 1 --guidance-video 2 --zoom 2 -o e.png
 	ok world -i images/image-00000.png --frames 3 --overlap 1 --samples 2 -o f.png
+	ok world -i images/image-00000.png --frames 3 --overlap 1 --size 64x32 -o wide.png # pixels of a strip stand in the file's head
+	[ "$(od -An -tu1 -j16 -N8 wide.png | tr -s ' ')" = ' 0 0 0 200 0 0 0 36' ]
 	[ -e f-0.png ] && [ -e f-1.png ]
 }
 

@@ -106,6 +106,13 @@ setup() { cd "$BATS_TEST_TMPDIR"; }
 	code 65 draw --mode ask -i big.ppm -p 'What is it?' --max-pixels 4095
 	err_has 'big.ppm: 64 x 64 pixels are more than the limit of 4095 (--max-pixels raises it)'
 	ok draw --mode ask -i big.ppm -p 'What is it?' --max-pixels 4096 --max-tokens 4
+	ok draw --mode image -p 'a ball' --size 64x32 -o wide.png
+	[ "$(od -An -tu1 -j16 -N8 wide.png | tr -s ' ')" = ' 0 0 0 64 0 0 0 32' ]
+	ok draw --mode ask -i wide.png -p 'What is it?' --max-tokens 4 --size 64x32
+	code 64 draw --mode image -p 'a ball' --size 64x30 -o no.png
+	err_has '--size 64x30: this VQGAN takes multiples of'
+	code 64 draw --mode image -p 'a ball' --size 64x -o no.png
+	gone no.png
 	code 78 draw --mode video -p 'a ball' --frames 100 -o c.mp4
 	err_has 'tokens are needed'
 	gone c.mp4

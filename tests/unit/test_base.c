@@ -134,6 +134,23 @@ static void whole_numbers(void **state)
 			fail_msg("'%s' was taken for %" PRId64, bad[i], v);
 	}
 	v = 5;
+	{
+		static const char *const no[] = { "", "x", "3x", "x3", "3x4x5", "0x3", "3x65", "65", "3 x 4", "3X4" };
+		int64_t w = 1, h = 2;
+
+		assert_int_equal(lwm_parse_size(NULL, 64, &w, &h, "--size", &e), 0);
+		for (size_t i = 0; i < sizeof no / sizeof *no; i++) {
+			struct lwm_err why = { 0 };
+
+			if (lwm_parse_size(no[i], 64, &w, &h, "--size", &why) != -LWM_EUSAGE || !strstr(why.msg, "--size"))
+				fail_msg("'%s' is a size of %d x %d", no[i], (int)w, (int)h);
+		}
+		assert_true(w == 1 && h == 2);
+		must(lwm_parse_size("64x3", 64, &w, &h, "--size", &e), &e);
+		assert_true(w == 64 && h == 3);
+		must(lwm_parse_size("7", 64, &w, &h, "--size", &e), &e);
+		assert_true(w == 7 && h == 7);
+	}
 	assert_int_equal(lwm_parse_int("10", 10, 20, &v, "n", NULL), 0);
 	assert_int_equal(lwm_parse_int("20", 10, 20, &v, "n", NULL), 0);
 	assert_int_equal(lwm_parse_int("9", 10, 20, &v, "n", NULL), -LWM_EUSAGE);
