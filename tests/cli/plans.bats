@@ -30,6 +30,10 @@ plans() {
 		66 lwm-eval-needle -m run --tokenizer bytes --haystack nowhere -o made
 		66 lwm-eval-needle -m run --tokenizer nowhere --haystack words.txt -o made
 		0 lwm-eval-needle -m run --tokenizer bytes --haystack words.txt -o made
+		66 lwm-eval-actions -m nowhere --train clips clips
+		66 lwm-eval-actions -m run --train nowhere clips
+		66 lwm-eval-actions -m run --train clips nowhere
+		65 lwm-eval-actions -m run --train clips clips
 		66 lwm-qa-gen -m nowhere -d made docs.h5
 		66 lwm-qa-gen -m run --tokenizer nowhere -d made docs.h5
 		66 lwm-qa-gen -m run --tokenizer bytes -d made nowhere
