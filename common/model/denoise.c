@@ -209,24 +209,34 @@ static void write_features(double c, float *out)
 	}
 }
 
+/* The patch of token t of a clip, times `scale`. */
+static void copy_patch(const struct lwm_denoise *m, const float *x, int64_t t, float scale, float *out)
+{
+	int64_t line = m->c.patch * m->c.shape.channels;
+
+	for (int64_t y = 0; y < m->c.patch; y++)
+		for (int64_t k = 0; k < line; k++)
+			*out++ = scale * x[line_of(m, t, y) + k];
+}
+
 /* The vectors of clip i of the pass. */
 static void take_clip(struct lwm_denoise *m, const struct lwm_denoise_batch *b, int64_t i)
 {
 	struct lwm_precondition pre = lwm_precondition(b->sigma[i]);
-	int64_t each = lwm_denoise_tokens(&m->c), line = m->c.patch * m->c.shape.channels, numbers = lwm_denoise_numbers(&m->c);
+	int64_t each = lwm_denoise_tokens(&m->c), numbers = lwm_denoise_numbers(&m->c), time = each / m->c.shape.times;
+	int64_t last = (b->clean[i] - 1) * time; /* token that the last clean time begins with */
 	const float *x = b->noisy + i * lwm_latent_count(&m->c.shape);
 	float *v = m->vectors + i * each * m->c.trunk.input_dim, features[LWM_DENOISE_FEATURES];
 
 	write_features(pre.noise, features);
 	for (int64_t t = 0; t < each; t++, v += m->c.trunk.input_dim) {
 		bool clean = time_of(m, t) < b->clean[i];
-		float in = clean ? 1 : (float)pre.in;
 
-		for (int64_t y = 0; y < m->c.patch; y++)
-			for (int64_t k = 0; k < line; k++)
-				v[y * line + k] = in * x[line_of(m, t, y) + k];
-		memset(v + numbers, 0, 2 * sizeof features);
-		memcpy(v + numbers + (clean ? LWM_DENOISE_FEATURES : 0), features, sizeof features);
+		memset(v + numbers, 0, (size_t)numbers * sizeof *v + 2 * sizeof features);
+		copy_patch(m, x, t, clean ? 1 : (float)pre.in, v);
+		if (b->clean[i])
+			copy_patch(m, x, last + t % time, 1, v + numbers);
+		memcpy(v + 2 * numbers + (clean ? LWM_DENOISE_FEATURES : 0), features, sizeof features);
 	}
 }
 

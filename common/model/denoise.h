@@ -3,8 +3,10 @@
  * Latents of a clip are (times, rows, columns, channels) of deviation 1. A token is a patch of patch x patch places of one time;
  * every token sees all of its clip. Its vector is
  *
- *	the patch times `in` of its sigma (clean: as it is) | features of sigma, if it is noisy | features of sigma, if it is clean
+ *	the patch times `in` of its sigma (clean: as it is) | the patch of its place at the last clean time, 0 without one
+ *	| features of sigma, if it is noisy | features of sigma, if it is clean
  *
+ * The second is what Vista has as the latent of the first frame beside every noisy one. There are two kinds of features,
  * so that the trunk's input matrix has an embedding of sigma for noisy tokens and another for clean ones, which is how the net
  * knows them. The features, 16 of c = ln(sigma) / 4: cos(k pi c / 2) and sin((k + 1) pi c / 2) for k = 0 .. 7, a Fourier series
  * over -2 < c < 2. A linear head makes F of the hidden states; of clean times D is x. The loss is that of clip_loss.h.
@@ -32,7 +34,7 @@ static inline int64_t lwm_denoise_numbers(const struct lwm_denoise_cfg *c) /* of
 }
 static inline int64_t lwm_denoise_input_dim(const struct lwm_denoise_cfg *c)
 {
-	return lwm_denoise_numbers(c) + 2 * LWM_DENOISE_FEATURES;
+	return 2 * lwm_denoise_numbers(c) + 2 * LWM_DENOISE_FEATURES;
 }
 static inline int64_t lwm_denoise_tokens(const struct lwm_denoise_cfg *c) /* of a clip */
 {

@@ -102,7 +102,7 @@ static int read_sizes(struct lwm_denoiser *d, const json_t *clips, const char *n
 				name, d->side, patch, d->factor);
 	s->rows = s->columns = d->side / d->factor;
 	d->net.patch = patch / d->factor;
-	numbers = d->net.trunk.input_dim - 2 * LWM_DENOISE_FEATURES;
+	numbers = d->net.trunk.input_dim / 2 - LWM_DENOISE_FEATURES;
 	s->channels = numbers / d->net.patch / d->net.patch;
 	if (s->channels < 1)
 		return lwm_fail(e, LWM_EDATA, "%s: vectors of %" PRId64 " numbers hold no patch of %" PRId64 " x %" PRId64 " latents", name,

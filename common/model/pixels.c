@@ -69,7 +69,7 @@ struct rows {
 
 static struct rows rows_of(const struct lwm_pixels *p, int64_t n)
 {
-	struct rows r;
+	struct rows r = { .at = { 0 } };
 
 	LWM_BUG_ON(n < 1 || n > p->rows);
 	lay_out(r.at, p->rows, p->dim, p->numbers, p->dtype, p->train);

@@ -292,20 +292,40 @@ int lwm_vqgan_encode(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t
 	return lwm_vqgan_latents(m, rgb, n, height, width, codes, NULL, e);
 }
 
+/* The frames of a pass from mem.q. */
+static int decode_vectors(struct lwm_vqgan *m, uint8_t *rgb, struct lwm_err *e)
+{
+	const struct lwm_vqgan_cfg *c = &m->layout.cfg;
+	int64_t f = lwm_vqgan_factor(c);
+	struct lk_view q = lk_view4(m->mem.q, m->mem.act, m->mem.n, m->mem.height / f, m->mem.width / f, c->embed_dim), y;
+	LWM_TRY(forward_nodes(m, m->layout.encoder, m->layout.n, &q, &y, e));
+	return store_pixels(m, &y, rgb, e);
+}
+
 static int decode_pass(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int64_t h, int64_t w, uint8_t *rgb,
 		       struct lwm_err *e)
 {
 	const struct lwm_vqgan_cfg *c = &m->layout.cfg;
-	int64_t f = lwm_vqgan_factor(c);
-	struct lk_view y;
 	LWM_TRY(lwm_vq_prepare(m, n, h, w, false, e));
 	struct lk_view q = lk_view2(m->mem.q, m->mem.act, m->mem.codes, c->embed_dim);
-	struct lk_view q4 = lk_view4(m->mem.q, m->mem.act, n, h / f, w / f, c->embed_dim);
 	struct lk_view table = lk_view2(m->codebook, m->mem.act, c->num_embeddings, c->embed_dim);
 	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, m->mem.idx, codes, (size_t)m->mem.codes * sizeof *codes), e));
 	LWM_TRY(lwm_dev_check(m->dev, lk_embed_fwd(m->dev, &q, m->mem.idx, &table, 0), e));
-	LWM_TRY(forward_nodes(m, m->layout.encoder, m->layout.n, &q4, &y, e));
-	return store_pixels(m, &y, rgb, e);
+	return decode_vectors(m, rgb, e);
+}
+
+static int decode_latents_pass(struct lwm_vqgan *m, const float *z, bool snap, int64_t n, int64_t h, int64_t w, uint8_t *rgb,
+			       struct lwm_err *e)
+{
+	LWM_TRY(lwm_vq_prepare(m, n, h, w, false, e));
+	int64_t latent = m->mem.codes * m->layout.cfg.embed_dim;
+	struct lk_view from = lk_view1(m->mem.diff, LK_F32, latent);
+	struct lk_view to = lk_view1(snap ? m->mem.buf[0] : m->mem.q, m->mem.act, latent);
+	LWM_TRY(lwm_dev_check(m->dev, lk_upload(m->dev, m->mem.diff, z, (size_t)latent * sizeof *z), e));
+	LWM_TRY(lwm_dev_check(m->dev, lk_cast(m->dev, &to, &from), e));
+	if (snap)
+		LWM_TRY(lwm_vq_quantize(m, &to, e));
+	return decode_vectors(m, rgb, e);
 }
 
 int lwm_vqgan_decode(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int64_t height, int64_t width, uint8_t *rgb,
@@ -321,6 +341,18 @@ int lwm_vqgan_decode(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int64
 	for (int64_t i = 0; i < n; i += m->per_pass) {
 		int64_t k = n - i < m->per_pass ? n - i : m->per_pass;
 		LWM_TRY(decode_pass(m, codes + i * per, k, height, width, rgb + i * height * width * 3, e));
+	}
+	return 0;
+}
+
+int lwm_vqgan_decode_latents(struct lwm_vqgan *m, const float *z, bool snap, int64_t n, int64_t height, int64_t width, uint8_t *rgb,
+			     struct lwm_err *e)
+{
+	int64_t per = lwm_vqgan_codes(&m->layout.cfg, height, width) * m->layout.cfg.embed_dim;
+	LWM_TRY(lwm_vq_check_frames(m, n, height, width, e));
+	for (int64_t i = 0; i < n; i += m->per_pass) {
+		int64_t k = n - i < m->per_pass ? n - i : m->per_pass;
+		LWM_TRY(decode_latents_pass(m, z + i * per, snap, k, height, width, rgb + i * height * width * 3, e));
 	}
 	return 0;
 }

@@ -55,6 +55,10 @@ int lwm_vqgan_latents(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_
 /* height, width: of the frames. */
 int lwm_vqgan_decode(struct lwm_vqgan *m, const int32_t *codes, int64_t n, int64_t height, int64_t width, uint8_t *rgb,
 		     struct lwm_err *e);
+/* The same from vectors such as lwm_vqgan_latents gives; snap: each becomes its nearest row of the codebook first, which is what a
+ * decoder knows that was not trained as a plain autoencoder. */
+int lwm_vqgan_decode_latents(struct lwm_vqgan *m, const float *z, bool snap, int64_t n, int64_t height, int64_t width, uint8_t *rgb,
+			     struct lwm_err *e);
 /* Device bytes that one pass of n frames needs (activations alone); training: forward and backward. */
 int64_t lwm_vqgan_memory(const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training);
 /* Bytes that dev takes for itself in such passes: packed weights of the convolutions, scratch. 0: it does not say. */

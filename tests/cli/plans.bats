@@ -25,6 +25,8 @@ plans() {
 		66 lwm-vqgan-encode -m run -t bytes -o made nowhere
 		65 lwm-vqgan-encode -m run -t bytes -o made clips
 		66 lwm-vqgan-decode -m nowhere -o made.png docs.h5
+		66 lwm-denoise -m nowhere -o made.png
+		78 lwm-denoise -m run -o made.png
 		66 lwm-merge-ckpt nowhere -o made
 		66 lwm-eval-needle -m nowhere --haystack words.txt -o made
 		66 lwm-eval-needle -m run --tokenizer bytes --haystack nowhere -o made

@@ -449,12 +449,42 @@ static void devices_and_cuts_agree(void **state)
 	free(ga);
 }
 
+/* Rows of the codebook are what its codes decode to; latents that snap are what encode and decode make of the frames; latents that
+ * do not are something else. */
+static void latents_become_frames(void **state)
+{
+	enum { FRAMES = 3, SIDE = 16, CODES = 16, BYTES = FRAMES * SIDE * SIDE * 3 };
+	static const char *const devices[] = { "ref", "cpu" };
+	(void)state;
+	for (int k = 0; k < 2; k++) {
+		uint8_t rgb[BYTES], want[BYTES], got[BYTES];
+		int32_t codes[FRAMES * CODES];
+		float z[FRAMES * CODES * 5], rows[FRAMES * CODES * 5];
+		struct lwm_err e = { 0 };
+		struct net t = { 0 };
+		open_net(&t, devices[k], &small, 2);
+		noise(rgb, BYTES, 5);
+		assert_int_equal(lwm_vqgan_latents(t.m, rgb, FRAMES, SIDE, SIDE, codes, z, &e), 0);
+		assert_int_equal(lwm_vqgan_decode(t.m, codes, FRAMES, SIDE, SIDE, want, &e), 0);
+		const float *book = t.host + lwm_tensors_find(&t.p, "quantize.embedding.weight")->offset;
+		for (int i = 0; i < FRAMES * CODES; i++)
+			memcpy(rows + i * 5, book + codes[i] * 5, 5 * sizeof *rows);
+		assert_int_equal(lwm_vqgan_decode_latents(t.m, rows, false, FRAMES, SIDE, SIDE, got, &e), 0);
+		assert_memory_equal(got, want, BYTES);
+		assert_int_equal(lwm_vqgan_decode_latents(t.m, z, true, FRAMES, SIDE, SIDE, got, &e), 0);
+		assert_memory_equal(got, want, BYTES);
+		assert_int_equal(lwm_vqgan_decode_latents(t.m, z, false, FRAMES, SIDE, SIDE, got, &e), 0);
+		assert_true(memcmp(got, want, BYTES) != 0);
+		close_net(&t);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(published_count), cmocka_unit_test(names),
 		cmocka_unit_test(config_file),     cmocka_unit_test(shapes_and_passes), cmocka_unit_test(gradients),
-		cmocka_unit_test(devices_and_cuts_agree),
+		cmocka_unit_test(devices_and_cuts_agree), cmocka_unit_test(latents_become_frames),
 	};
 	return cmocka_run_group_tests_name("vqgan", tests, NULL, NULL);
 }

@@ -59,7 +59,7 @@ static inline float *random_weights(const struct lwm_tensors *t)
 /* All tensors, along the directions of make.py. */
 static inline void check_slopes(const char *dev, const struct lwm_tensors *t, const float *grad, const struct slope *want, size_t n)
 {
-	float d[640];
+	float d[768];
 
 	assert_int_equal(t->n, (int64_t)n);
 	for (size_t i = 0; i < n; i++) {

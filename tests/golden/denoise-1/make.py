@@ -76,7 +76,8 @@ def denoised(w, x, sigma, clean):
     k = np.arange(FEATURES // 2)
     features = np.concatenate([np.cos(k * np.pi / 2 * noise), np.sin((k + 1) * np.pi / 2 * noise)])
     given = np.arange(TOKENS) // (TOKENS // SHAPE[0]) < clean
-    v = np.concatenate([patches(x) * np.where(given, 1, c_in)[:, None], np.where(given[:, None], 0, features),
+    last = np.tile(patches(x).reshape(SHAPE[0], -1, NUMBERS)[clean - 1], (SHAPE[0], 1)) * (clean > 0)
+    v = np.concatenate([patches(x) * np.where(given, 1, c_in)[:, None], last, np.where(given[:, None], 0, features),
                         np.where(given[:, None], features, 0)], 1)
     h = trunk(w, v, np.arange(TOKENS), np.ones((TOKENS, TOKENS), bool))
     d = c_skip * x + c_out * joined(h @ w["denoise.latents.weight"].T)
@@ -105,7 +106,7 @@ def noisy_clips():
 
 
 def denoiser(f):
-    shapes = trunk_shapes(inputs=NUMBERS + 2 * FEATURES)
+    shapes = trunk_shapes(inputs=2 * NUMBERS + 2 * FEATURES)
     shapes["denoise.latents.weight"] = (NUMBERS, DIM)
     w, (xs, zs) = first_weights(shapes), noisy_clips()
     (_, (three, d)), grads = jax.value_and_grad(loss, has_aux=True)(w, xs, zs)
