@@ -114,3 +114,52 @@ below() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || b == "" || a >= b) pri
 	code 78 diffuse -o out --check-options --patch-size 5
 	err_has '--patch-size 5'
 }
+
+@test "lwm-denoise draws with it: pixels, latents, rounds; the same noise draws the same" {
+	ok diffuse -o pixels --steps 2
+	ok diffuse -o latents --steps 2 --vqgan "$vqgan"
+	local clip=$BATS_FILE_TMPDIR/moved/clip-05003.mp4 d
+	d=(lwm-denoise --threads 1 --device cpu --steps 4)
+	ok "${d[@]}" -q -m pixels "$clip" -o one.png --json
+	has '"frames":4' && has '"given":1' && has '"passes":4'
+	ok "${d[@]}" -q -m pixels "$clip" -o again.png
+	cmp one.png again.png
+	ok "${d[@]}" -q -m pixels "$clip" -o other.png --sample 1
+	! cmp -s one.png other.png || false
+	ok "${d[@]}" -q -m pixels -o free.ppm --json # nothing is given
+	has '"given":0'
+	has '"psnr":[]'
+	ok "${d[@]}" -q -m latents --vqgan "$vqgan" "$clip" -o long.mp4 --given 2 --rounds 3 --json
+	has '"frames":6' && has '"passes":12' # 3 (4 - 3) + 3
+	[ "$(ffprobe -v error -count_frames -select_streams v -show_entries stream=nb_read_frames -of csv=p=0 long.mp4)" = 6 ] ||
+		! command -v ffprobe >/dev/null
+	ok "${d[@]}" -q -m latents --vqgan "$vqgan" "$clip" -o guided.png --guide 2 --json
+	has '"passes":8'
+	ok "${d[@]}" -q -m latents --vqgan "$vqgan" "$clip" -o snapped.png --snap
+	code 73 "${d[@]}" -q -m pixels "$clip" -o one.png
+}
+
+@test "what lwm-denoise cannot do" {
+	ok diffuse -o pixels --steps 1
+	ok diffuse -o latents --steps 1 --vqgan "$vqgan" --clean-odds 1,2
+	local clip=$BATS_FILE_TMPDIR/moved/clip-05003.mp4 d
+	d=(lwm-denoise -q --threads 1 --device cpu --steps 1 -o out.png)
+	code 64 "${d[@]}" -m latents "$clip"
+	err_has '--vqgan has to name'
+	code 78 "${d[@]}" -m latents --vqgan "$vqgan.run" "$clip"
+	err_has 'draws latents of the VQGAN of hash'
+	code 78 "${d[@]}" -m pixels --vqgan "$vqgan" "$clip"
+	err_has 'draws pixels'
+	code 78 "${d[@]}" -m "$vqgan" "$clip"
+	err_has 'is no denoiser'
+	code 78 "${d[@]}" -m latents --vqgan "$vqgan" "$clip" --given 2
+	err_has 'not --given 2'
+	code 78 "${d[@]}" -m latents --vqgan "$vqgan" "$clip" --rounds 2
+	err_has 'not --overlap 3'
+	code 66 "${d[@]}" -m pixels nowhere.mp4
+	code 66 "${d[@]}" -m nowhere "$clip"
+	code 66 "${d[@]}" -m pixels nowhere.mp4 --plan
+	ok "${d[@]}" -m pixels "$clip" --plan
+	has 'out.png'
+	gone out.png
+}
