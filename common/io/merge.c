@@ -54,12 +54,17 @@ static int open_fold(struct lwm_fold *f, struct lwm_ckpt *c, bool fold, struct l
 					       "%s: holds adapters: they become part of the weights with --fold-lora", lwm_ckpt_path(c));
 }
 
-/* Those of the checkpoint that are no adapters. */
+/* Is a tensor of the checkpoint one of the model? */
+static bool in_model(const struct lwm_tensor *t)
+{
+	return !lwm_adapter_is_name(t->name) && !lwm_tensor_is_beside(t->name);
+}
+
 static int list_tensors(struct lwm_tensors *out, const struct lwm_ckpt *c, struct lwm_err *e)
 {
 	*out = (struct lwm_tensors){ .align = 0 };
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++)
-		if (!lwm_adapter_is_name(lwm_ckpt_tensor(c, i)->name))
+		if (in_model(lwm_ckpt_tensor(c, i)))
 			LWM_TRY(lwm_tensors_add(out, lwm_ckpt_tensor(c, i), e));
 	return 0;
 }
@@ -176,7 +181,7 @@ int lwm_merge_model(struct lwm_ckpt *c, enum lwm_ckpt_group group, bool fold, co
 	LWM_GO(list_tensors(&t, c, e));
 	LWM_GO(lwm_model_create(&w, dir, &s, &t, force, e));
 	for (from.tensor = 0; from.tensor < lwm_ckpt_count(c); from.tensor++)
-		if (!lwm_adapter_is_name(lwm_ckpt_tensor(c, from.tensor)->name))
+		if (in_model(lwm_ckpt_tensor(c, from.tensor)))
 			LWM_GO(lwm_model_add_from(w, give_values, &from, e));
 	rc = lwm_model_commit(w, e);
 	w = NULL;
@@ -226,12 +231,12 @@ static int compare_model(struct lwm_fold *f, enum lwm_ckpt_group group, struct l
 	struct lwm_ckpt *c = f->c;
 	int64_t bytes = 0, tensors = 0;
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++)
-		tensors += !lwm_adapter_is_name(lwm_ckpt_tensor(c, i)->name);
+		tensors += in_model(lwm_ckpt_tensor(c, i));
 	if (lwm_model_count(m) != tensors)
 		return lwm_fail(e, LWM_ENO, "the model has %" PRId64 " tensors, the checkpoint %" PRId64, lwm_model_count(m), tensors);
 	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
 		const struct lwm_tensor *t = lwm_ckpt_tensor(c, i);
-		if (lwm_adapter_is_name(t->name))
+		if (!in_model(t))
 			continue;
 		int64_t k = lwm_model_find(m, t->name), size = lwm_ckpt_size(c, i);
 		if (k < 0 || !lwm_tensor_same_shape(t, lwm_model_tensor(m, k)))

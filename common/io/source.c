@@ -119,7 +119,7 @@ int lwm_source_all_placed(const struct lwm_source *s, const struct lwm_tensors *
 	bool tied = !lwm_tensors_find(t, "lm_head.weight");
 	for (int64_t k = 0; k < count; k++) {
 		const char *name = (s->model ? lwm_model_tensor(s->model, k) : lwm_ckpt_tensor(s->ckpt, k))->name;
-		bool known = is_no_weight(name, tied) || (s->fold.any && lwm_adapter_is_name(name));
+		bool known = is_no_weight(name, tied) || lwm_tensor_is_beside(name) || (s->fold.any && lwm_adapter_is_name(name));
 		for (int64_t i = 0; i < t->n && !known; i++) /* most sources have the same order: the k-th first */
 			known = !strcmp(t->list[(i + k) % t->n].name, name);
 		if (!known)

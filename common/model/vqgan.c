@@ -108,6 +108,7 @@ void lwm_vqgan_free(struct lwm_vqgan *m)
 	if (lk_dev_dtype(m->dev) != LK_F32)
 		lk_mem_free(m->dev, m->codebook);
 	lk_mem_free(m->dev, m->block);
+	lk_mem_free(m->dev, m->judged);
 	release_weights(m);
 	lwm_vq_layout_release(&m->layout);
 	free(m->convs);

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "common/model/patchgan.h"
 #include "common/model/perceptual.h"
 #include "common/model/vqgan_cfg.h"
 #include "common/model/weights.h"
@@ -67,22 +68,43 @@ int64_t lwm_vqgan_own(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t
 /* ---- training ----
  * loss = l1 mean|x-t| + l2 mean(x-t)^2 + perceptual LPIPS(x, t) + codebook mean(e - sg[z])^2 + commit mean(z - sg[e])^2, x before
  * clipping, LPIPS as perceptual.h says it; the quantizer passes gradients straight through (van den Oord et al. 2017). */
+struct lwm_comm;
+/* A discriminator D that is trained beside the net, on the same frames x and what the net makes of them, xr (Esser et al. 2021):
+ *
+ *	D:       hinge loss (patchgan.h), its gradient with the same weight of a frame as the net's
+ *	the net: loss + a g,  g = -mean D(xr),  a = weight clamp(|dL| / (|dg| + 1e-4), 0, 10^4)
+ *
+ * |dL|, |dg|: norms of the gradients of loss and g in the weights of the decoder's last convolution, over the whole batch. Both
+ * nets are judged by their weights before the step. The net goes forward twice where the frames of a call are more than one
+ * pass. */
+struct lwm_vqgan_critic {
+	struct lwm_patchgan *net; /* of the same device, borrowed; as its weights are */
+	float *grads;             /* device, of its weights, added to; may be NULL where the net's gradients are not wanted */
+	float weight;
+	struct lwm_comm *ranks;   /* that share the batch; NULL: this one alone has it */
+};
 struct lwm_vqgan_loss {
 	float l1, l2, codebook, commit;
 	bool continuous; /* the decoder gets the latents themselves: a plain autoencoder, no codebook terms */
 	float perceptual;
 	struct lwm_perceptual *features; /* of the same device and kind of pixels, borrowed; NULL: no perceptual term */
+	const struct lwm_vqgan_critic *critic; /* borrowed; NULL: none */
 };
 struct lwm_vqgan_stats { /* sums over frames of per-frame means: add them over passes and ranks */
 	double frames, loss, l1, l2, vq, perceptual;
+	/* with a critic, of `judged` frames: hinge loss, g, mean logit of x and of xr, and a (0 where no gradients are wanted; else
+	 * loss has a g in it) */
+	double judged, hinge, fooled, real, made, balance;
 };
 /* Adds weight * d(sum over these n frames of the frame's loss)/d(weights) to the gradients of `grads`, of which no weights are
  * asked; with weight = 1/batch the sum over all passes and ranks is the gradient of the batch's mean. In each pass every group is
- * ready once (not the codebook of a `continuous` one). codes (host, may be NULL) gets what was chosen. Adds to *stats. grads NULL:
- * forward only. */
+ * ready once (not the codebook of a `continuous` one). With a critic and gradients COLLECTIVE over critic->ranks. codes (host, may
+ * be NULL) gets what was chosen. Adds to *stats. grads NULL: forward only. */
 int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width,
 		    const struct lwm_vqgan_loss *loss, float weight, struct lwm_supply *grads, int32_t *codes,
 		    struct lwm_vqgan_stats *stats, struct lwm_err *e);
+/* Device bytes that a step of `frames` frames of a rank keeps for that, without the discriminator's own; pure. */
+int64_t lwm_vqgan_critic_memory(const struct lwm_vqgan_cfg *c, int64_t frames, int64_t height, int64_t width, int dtype);
 double lwm_psnr(double mse_pm1); /* dB, of a mean squared error on [-1,1]: 10 log10(4/mse) */
 
 /* Hash of the configuration (as the text of its config.json) and of the weights (fp32): names the VQGAN that made

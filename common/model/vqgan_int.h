@@ -85,6 +85,8 @@ struct lwm_vqgan {
 	struct lwm_vq_mem mem; /* of the last pass */
 	char *block;
 	int64_t block_bytes;
+	char *judged; /* what a step against a discriminator keeps from its first round */
+	int64_t judged_bytes;
 };
 
 /* Makes m->mem for n frames. */
@@ -92,6 +94,13 @@ int lwm_vq_prepare(struct lwm_vqgan *m, int64_t n, int64_t height, int64_t width
 int lwm_vq_check_frames(const struct lwm_vqgan *m, int64_t n, int64_t height, int64_t width, struct lwm_err *e);
 /* Pixels of the host into x (n,H,W,3) as the net sees them. */
 int lwm_vq_load(struct lwm_vqgan *m, const uint8_t *rgb, const struct lk_view *x, struct lwm_err *e);
+/* Of a pass that lwm_vq_prepare made for training: forward, with what the quantizer loses; the other losses, added to *st, with d
+ * (NULL: not wanted) their gradient at the output, for the loss times scale; and from that, or another, back to the weights. */
+int lwm_vq_forward(struct lwm_vqgan *m, const uint8_t *rgb, bool continuous, double *vq, struct lwm_err *e);
+int lwm_vq_losses(struct lwm_vqgan *m, const struct lwm_vqgan_loss *loss, float scale, double vq, const struct lk_view *d,
+		  struct lwm_vqgan_stats *st, struct lwm_err *e);
+int lwm_vq_backward(struct lwm_vqgan *m, const struct lwm_vqgan_loss *loss, float scale, struct lk_view *d, struct lwm_supply *w,
+		    struct lwm_err *e);
 /* mem.z from the encoder's output, mem.idx and mem.q from mem.z. */
 int lwm_vq_quantize(struct lwm_vqgan *m, const struct lk_view *z, struct lwm_err *e);
 

@@ -1,5 +1,4 @@
 /* vqgan_train.c - forward that keeps what the backward needs, the losses, and the backward. */
-#include <math.h>
 #include <string.h>
 
 #include "common/comm/device.h"
@@ -181,59 +180,44 @@ static int bridge_latents(struct lwm_vqgan *m, bool continuous, struct lwm_err *
 	return lwm_dev_check(m->dev, lk_copy(m->dev, m->mem.q, m->mem.z, (size_t)n * lk_dtype_size(m->mem.act)), e);
 }
 
-static int train_pass(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, const struct lwm_vqgan_loss *loss,
-		      float weight, struct lwm_supply *w, int32_t *codes, struct lwm_vqgan_stats *st, struct lwm_err *e)
+int lwm_vq_forward(struct lwm_vqgan *m, const uint8_t *rgb, bool continuous, double *vq, struct lwm_err *e)
 {
 	int64_t enc = m->layout.encoder, last = m->layout.n;
-	float scale = weight * (float)n;
-	double pix[2], vq, seen = 0;
 	struct lk_view target = view_like(&m->saved[0].in, m->mem.target);
-	struct lk_view d = view_like(&m->saved[last - 1].out, m->mem.buf[0]);
 	LWM_TRY(lwm_vq_load(m, rgb, &m->saved[0].in, e));
 	OP(lk_cast(m->dev, &target, &m->saved[0].in));
 	for (int64_t i = 0; i < enc; i++)
 		LWM_TRY(forward_node(m, i, e));
-	LWM_TRY(bridge_latents(m, loss->continuous, e));
+	LWM_TRY(bridge_latents(m, continuous, e));
 	for (int64_t i = enc; i < last; i++)
 		LWM_TRY(forward_node(m, i, e));
-	LWM_TRY(pixel_loss(m, w ? &d : NULL, loss, scale, pix, e));
-	if (loss->features)
-		LWM_TRY(lwm_perceptual_loss(loss->features, &m->saved[last - 1].out, &target, w ? &d : NULL,
-					    loss->perceptual * scale, &seen, e));
-	LWM_TRY(quantizer_loss(m, &vq, e));
-	st->frames += (double)n;
-	st->l1 += (double)n * pix[0];
-	st->l2 += (double)n * pix[1];
-	st->vq += (double)n * vq;
-	st->perceptual += (double)n * seen;
-	st->loss += (double)n * ((double)loss->l1 * pix[0] + (double)loss->l2 * pix[1] + (double)loss->perceptual * seen +
-				 (double)(loss->codebook + loss->commit) * vq);
-	if (codes)
-		OP(lk_download(m->dev, codes, m->mem.idx, (size_t)m->mem.codes * sizeof *codes));
-	if (!w)
-		return 0;
-	LWM_TRY(backward_nodes(m, enc, last, &d, w, e));
-	if (!loss->continuous)
-		LWM_TRY(back_quantizer(m, &d, loss, scale, w, e));
-	return backward_nodes(m, 0, enc, &d, w, e);
+	return quantizer_loss(m, vq, e);
 }
 
-int lwm_vqgan_train(struct lwm_vqgan *m, const uint8_t *rgb, int64_t n, int64_t height, int64_t width,
-		    const struct lwm_vqgan_loss *loss, float weight, struct lwm_supply *w, int32_t *codes,
-		    struct lwm_vqgan_stats *stats, struct lwm_err *e)
+int lwm_vq_losses(struct lwm_vqgan *m, const struct lwm_vqgan_loss *loss, float scale, double vq, const struct lk_view *d,
+		  struct lwm_vqgan_stats *st, struct lwm_err *e)
 {
-	int64_t per = lwm_vqgan_codes(&m->layout.cfg, height, width);
-	LWM_TRY(lwm_vq_check_frames(m, n, height, width, e));
-	for (int64_t i = 0; i < n; i += m->per_pass) {
-		int64_t k = n - i < m->per_pass ? n - i : m->per_pass;
-		LWM_TRY(lwm_vq_prepare(m, k, height, width, true, e));
-		LWM_TRY(train_pass(m, rgb + i * height * width * 3, k, loss, weight, w,
-				   codes ? codes + i * per : NULL, stats, e));
-	}
+	const struct lk_view *x = &m->saved[m->layout.n - 1].out;
+	struct lk_view target = view_like(x, m->mem.target);
+	double pix[2], seen = 0, n = (double)m->mem.n;
+	LWM_TRY(pixel_loss(m, d, loss, scale, pix, e));
+	if (loss->features)
+		LWM_TRY(lwm_perceptual_loss(loss->features, x, &target, d, loss->perceptual * scale, &seen, e));
+	st->frames += n;
+	st->l1 += n * pix[0];
+	st->l2 += n * pix[1];
+	st->vq += n * vq;
+	st->perceptual += n * seen;
+	st->loss += n * ((double)loss->l1 * pix[0] + (double)loss->l2 * pix[1] + (double)loss->perceptual * seen +
+			 (double)(loss->codebook + loss->commit) * vq);
 	return 0;
 }
 
-double lwm_psnr(double mse_pm1)
+int lwm_vq_backward(struct lwm_vqgan *m, const struct lwm_vqgan_loss *loss, float scale, struct lk_view *d, struct lwm_supply *w,
+		    struct lwm_err *e)
 {
-	return mse_pm1 > 0 ? 10 * log10(4 / mse_pm1) : INFINITY;
+	LWM_TRY(backward_nodes(m, m->layout.encoder, m->layout.n, d, w, e));
+	if (!loss->continuous)
+		LWM_TRY(back_quantizer(m, d, loss, scale, w, e));
+	return backward_nodes(m, 0, m->layout.encoder, d, w, e);
 }

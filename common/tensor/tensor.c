@@ -126,3 +126,8 @@ struct lwm_group lwm_tensors_group(const struct lwm_tensors *p, int64_t index)
 	g.count = (i < p->n ? p->list[i].offset : p->total) - g.offset;
 	return g;
 }
+
+bool lwm_tensor_is_beside(const char *name)
+{
+	return !strncmp(name, "discriminator.", 14);
+}

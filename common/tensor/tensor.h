@@ -93,6 +93,9 @@ bool lwm_tensors_have(const struct lwm_tensors *p, enum lwm_role role);
 struct lwm_group lwm_tensors_group(const struct lwm_tensors *p, int64_t index);
 /* Is the gradient of any of the flat elements [first, first + n) wanted? It is of what trains or is adapted. p NULL: yes. */
 bool lwm_tensors_want(const struct lwm_tensors *p, int64_t first, int64_t n);
+/* Is that the name of a tensor that helps in training and is no part of the model, of a discriminator? Checkpoints hold it, models
+ * do not, and a stage may start from weights without it. Pure. */
+bool lwm_tensor_is_beside(const char *name);
 /* The tensor that holds flat element i; NULL: none does, it is in a gap or outside. */
 const struct lwm_tensor *lwm_tensors_at(const struct lwm_tensors *p, int64_t i);
 

@@ -18,6 +18,8 @@ struct lwm_recon {
 	struct lwm_flat_weights weights; /* the same, as the net takes them */
 	int64_t codebook, quant_weight, quant_bias; /* offsets in it */
 	struct lwm_vqgan *net;
+	struct lwm_patchgan *judge; /* NULL: there is none */
+	int64_t judge_at;           /* where its weights begin */
 	struct lwm_frame_cache cache;
 	int64_t one, codes;   /* bytes, codes of a frame as the net sees it */
 	uint8_t *batch;       /* host, gathered frames */
@@ -55,6 +57,7 @@ static int find_offsets(struct lwm_recon *r, struct lwm_err *e)
 		if (strcmp(p.list[i].name, "quant_conv.bias") == 0)
 			r->quant_bias = p.list[i].offset;
 	}
+	r->judge_at = p.total;
 	lwm_tensors_release(&p);
 	return 0;
 }
@@ -111,6 +114,8 @@ int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_r
 	LWM_GO(allocate_buffers(r, e));
 	LWM_GO(fill_cache(r, e));
 	LWM_GO(lwm_vqgan_new(&r->net, dev, &r->c.model, &r->weights.base, r->c.frames_per_pass, e));
+	if (r->c.adversarial > 0)
+		LWM_GO(lwm_patchgan_new(&r->judge, dev, &r->c.judge, params + r->judge_at, e));
 	*out = r;
 	return 0;
 out:
@@ -123,6 +128,7 @@ void lwm_recon_free(struct lwm_recon *r)
 	if (!r)
 		return;
 	lwm_vqgan_free(r->net);
+	lwm_patchgan_free(r->judge);
 	lwm_frame_cache_release(&r->cache);
 	free(r->batch);
 	free(r->chosen);
@@ -344,6 +350,11 @@ int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e)
 	return revive_codes(r, step, step == from, e);
 }
 
+static struct lwm_vqgan_critic critic_of(const struct lwm_recon *r, float *grads)
+{
+	return (struct lwm_vqgan_critic){ r->judge, grads, r->c.adversarial, r->c.ranks };
+}
+
 int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float *grads, struct lwm_recon_stats *stats,
 		   struct lwm_err *e)
 {
@@ -351,7 +362,9 @@ int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float
 	int64_t first = r->c.batch * rank / ranks, n = r->c.batch * (rank + 1) / ranks - first;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
 	struct lwm_vqgan_loss loss = r->c.loss;
+	struct lwm_vqgan_critic critic = critic_of(r, grads + r->judge_at);
 	loss.continuous = step < r->c.quantize_from;
+	loss.critic = r->judge && step >= r->c.adversarial_from ? &critic : NULL;
 	gather_frames(r, LWM_RNG_ORDER, step, first, n);
 	LWM_TRY(lwm_vqgan_train(r->net, r->batch, n, r->c.height, r->c.width, &loss, 1 / (float)r->c.batch, &w.base,
 				r->chosen, &stats->sum, e));
@@ -363,13 +376,16 @@ int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, int64_t at_once, str
 {
 	int64_t base = r->cache.held ? r->cache.n : 0;
 	int64_t all = r->cache.held ? r->cache.held : r->cache.n, n = max_frames > 0 && max_frames < all ? max_frames : all;
+	struct lwm_vqgan_loss loss = r->c.loss;
+	struct lwm_vqgan_critic critic = critic_of(r, NULL);
+	loss.critic = r->judge ? &critic : NULL;
 	LWM_TRY(lwm_vqgan_refresh(r->net, e));
 	LWM_BUG_ON(at_once < 1 || at_once > r->c.batch);
 	for (int64_t i = 0; i < n; i += at_once) {
 		int64_t k = n - i < at_once ? n - i : at_once;
 		for (int64_t j = 0; j < k; j++)
 			cut_middle(r, r->batch + j * r->one, base + (i + j) * all / n);
-		LWM_TRY(lwm_vqgan_train(r->net, r->batch, k, r->c.height, r->c.width, &r->c.loss, 1, NULL, r->chosen,
+		LWM_TRY(lwm_vqgan_train(r->net, r->batch, k, r->c.height, r->c.width, &loss, 1, NULL, r->chosen,
 					&stats->sum, e));
 		stats->codes_used = mark_used(r, k, i == 0);
 	}

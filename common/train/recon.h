@@ -27,6 +27,10 @@
 struct lwm_recon_cfg {
 	struct lwm_vqgan_cfg model;
 	struct lwm_vqgan_loss loss;          /* weights of its terms; what it borrows outlives the run */
+	struct lwm_patchgan_cfg judge;       /* a discriminator, with this weight of its verdict, from that step on */
+	float adversarial;                   /* 0: there is none */
+	int64_t adversarial_from;
+	struct lwm_comm *ranks;              /* then: that share a step's batch; NULL: one rank */
 	const struct lwm_paths *inputs;      /* media files (already expanded); a folder in it is a clip of images */
 	const struct lwm_paths *eval_inputs; /* held-out media, may be NULL or empty */
 	int64_t holdout;                     /* without eval_inputs: every holdout-th clip is held out; 0: none */
@@ -52,7 +56,8 @@ struct lwm_recon_stats {
 struct lwm_recon;
 /* All calls are local: every rank has its own cache of all frames.
  *
- * params: device, fp32, as lwm_vqgan_tensors lays it out, borrowed for the life of r (prepare writes the codebook in it).
+ * params: device, fp32, as lwm_vqgan_tensors lays it out and with a discriminator lwm_patchgan_tensors goes on, borrowed for the
+ * life of r (prepare writes the codebook in it).
  * -LWM_ECONFIG: sizes that do not fit the model, or no frame left to train on. */
 int lwm_recon_new(struct lwm_recon **out, struct lk_dev *dev, const struct lwm_recon_cfg *c, float *params,
 		  struct lwm_err *e);
@@ -65,8 +70,8 @@ const uint8_t *lwm_recon_seen(const struct lwm_recon *r);
 const struct lwm_hash *lwm_recon_content(const struct lwm_recon *r);
 /* Before the step: the care of the codebook, as above. 1: params was changed. */
 int lwm_recon_prepare(struct lwm_recon *r, int64_t step, struct lwm_err *e);
-/* grads (device, like params) += this rank's part of the gradient of the batch's mean loss. Weights may have changed
- * since the last call: it refreshes what it derived from them. */
+/* COLLECTIVE over cfg.ranks from adversarial_from on. grads (device, like params) += this rank's part of the gradient of the
+ * batch's mean loss. Weights may have changed since the last call: it refreshes what it derived from them. */
 int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float *grads, struct lwm_recon_stats *stats,
 		   struct lwm_err *e);
 /* Over at most max_frames held-out frames (training frames when nothing is held out), spread evenly; at_once of them, at most the

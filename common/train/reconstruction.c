@@ -13,7 +13,7 @@
 #include "common/train/recon.h"
 
 /* Places in the sums. */
-enum { S_FRAMES, S_LOSS, S_L1, S_L2, S_VQ, S_USED, S_USERS, S_PERCEPTUAL };
+enum { S_FRAMES, S_LOSS, S_L1, S_L2, S_VQ, S_USED, S_USERS, S_PERCEPTUAL, S_JUDGED, S_HINGE, S_FOOLED, S_REAL, S_MADE, S_BALANCE };
 
 struct reconstruction { /* settings */
 	/* the model, over the preset (0: the preset's) */
@@ -24,7 +24,8 @@ struct reconstruction { /* settings */
 	const char *size, *crop_from;          /* "WxH" or "N": what a step sees, pieces of what; NULL: the resolution, no pieces */
 	/* the loss, and the care of the codebook (recon.h) */
 	double l1, l2, codebook_weight, commit_weight;
-	double perceptual;
+	double perceptual, adversarial;
+	int64_t adversarial_start, disc_channels, disc_layers;
 	const char *perceptual_net; /* file of that network; NULL: none */
 	int64_t quantize_from, revive_every, revive_until, probe_frames; /* steps; frames */
 };
@@ -60,6 +61,13 @@ static const struct lwm_setting settings[] = {
 	LWM_SETTING_TEXT(struct reconstruction, perceptual_net, LWM_UNRECORDED, NULL, /* its hash is */
 			 LWM_OPT_STR(0, "perceptual-net", NULL, "FILE",
 				     "safetensors: features.N of a VGG as torchvision, linN.model.1 as LPIPS", 0)),
+	SET(adversarial, LWM_FIXED, 0,
+	    LWM_OPT_DOUBLE(0, "adversarial", NULL, 0, 1e6, "X",
+			   "weight of a patch discriminator's verdict, times |gradient of the loss| / |its gradient|; 0: none", 0)),
+	SET(adversarial_start, LWM_FIXED, 0,
+	    LWM_OPT_INT(0, "adversarial-start", NULL, 0, 1 << 30, "N", "the step from which it is trained and heard", 0)),
+	SET(disc_channels, LWM_FIXED, 64, LWM_OPT_INT(0, "disc-channels", NULL, 4, 1024, "N", "of its first layer, a multiple of 4", 0)),
+	SET(disc_layers, LWM_FIXED, 3, LWM_OPT_INT(0, "disc-layers", NULL, 1, 6, "N", "convolutions of it that halve frames", 0)),
 	SET(quantize_from, LWM_FIXED, 0,
 	    LWM_OPT_INT(0, "quantize-from", NULL, 0, 1 << 30, "N", "before this step a plain autoencoder learns", 0)),
 	SET(probe_frames, LWM_FIXED, 128,
@@ -145,6 +153,11 @@ static int choose_shape(struct lwm_vqgan_cfg *m, const struct lwm_stage *s, stru
 	return lwm_vqgan_check(m, e);
 }
 
+static struct lwm_patchgan_cfg judge_of(const struct reconstruction *set)
+{
+	return (struct lwm_patchgan_cfg){ (int32_t)set->disc_channels, (int32_t)set->disc_layers };
+}
+
 static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
 {
 	const struct reconstruction *set = lwm_settings_of(s, settings);
@@ -160,7 +173,11 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	if (set->batch_frames % ranks)
 		return lwm_fail(e, LWM_ECONFIG, "--batch-frames %" PRId64 " do not divide among %d ranks", set->batch_frames, ranks);
 	LWM_TRY(choose_shape(&c.model, s, e));
-	return choose_sizes(&c, set, e);
+	LWM_TRY(choose_sizes(&c, set, e));
+	if (!(set->adversarial > 0))
+		return 0;
+	c.judge = judge_of(set);
+	return lwm_patchgan_check(&c.judge, c.height, c.width, e);
 }
 
 static int fill_config(struct recon *r, struct lwm_err *e)
@@ -173,6 +190,10 @@ static int fill_config(struct recon *r, struct lwm_err *e)
 					       .codebook = (float)set->codebook_weight,
 					       .commit = (float)set->commit_weight,
 					       .perceptual = (float)set->perceptual };
+	r->cfg.adversarial = (float)set->adversarial;
+	r->cfg.adversarial_from = set->adversarial_start;
+	r->cfg.judge = judge_of(set);
+	r->cfg.ranks = r->base.mesh->comm[LWM_GRAD];
 	r->cfg.inputs = &r->media;
 	r->cfg.eval_inputs = r->held_out.n ? &r->held_out : NULL;
 	r->cfg.holdout = r->base.stage->frames.holdout;
@@ -235,6 +256,12 @@ static void add_stats(double *sums, const struct lwm_recon_stats *st)
 	sums[S_L2] += st->sum.l2;
 	sums[S_VQ] += st->sum.vq;
 	sums[S_PERCEPTUAL] += st->sum.perceptual;
+	sums[S_JUDGED] += st->sum.judged;
+	sums[S_HINGE] += st->sum.hinge;
+	sums[S_FOOLED] += st->sum.fooled;
+	sums[S_REAL] += st->sum.real;
+	sums[S_MADE] += st->sum.made;
+	sums[S_BALANCE] += st->sum.balance;
 	sums[S_USED] += (double)st->codes_used;
 	sums[S_USERS] += 1;
 }
@@ -277,23 +304,36 @@ static double recon_norm(const double sums[LWM_SUMS])
 	return 1;
 }
 
+static void render_number(struct lwm_str *json, const char *key, double v, int digits)
+{
+	lwm_str_printf(json, ",\"%s\":", key);
+	lwm_str_number(json, v, digits);
+}
+
+/* What the discriminator said of the frames it was asked about. */
+static void render_judge(const double sums[LWM_SUMS], bool eval, struct lwm_str *json)
+{
+	static const struct { const char *key; int at; } part[] = {
+		{ "disc_loss", S_HINGE }, { "gen_loss", S_FOOLED }, { "logits_real", S_REAL }, { "logits_made", S_MADE },
+		{ "gen_weight", S_BALANCE },
+	};
+	size_t n = sizeof part / sizeof *part - (eval ? 1 : 0);
+	for (size_t i = 0; i < n && sums[S_JUDGED] > 0; i++)
+		render_number(json, part[i].key, sums[part[i].at] / sums[S_JUDGED], 9);
+}
+
 static double recon_render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json)
 {
 	double n = sums[S_FRAMES] > 0 ? sums[S_FRAMES] : 1;
-	(void)eval;
-	const struct { const char *key; double v; int digits; } part[] = {
-		{ "l1", sums[S_L1] / n, 9 }, { "l2", sums[S_L2] / n, 9 }, { "vq", sums[S_VQ] / n, 9 },
-		{ "psnr", lwm_psnr(sums[S_L2] / n), 6 },
-	};
+
 	lwm_str_printf(json, ",\"frames\":%.0f", sums[S_FRAMES]);
-	for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-		lwm_str_printf(json, ",\"%s\":", part[i].key);
-		lwm_str_number(json, part[i].v, part[i].digits);
-	}
-	if (recon_of(o)->features.convs) {
-		lwm_str_puts(json, ",\"perceptual\":");
-		lwm_str_number(json, sums[S_PERCEPTUAL] / n, 9);
-	}
+	render_number(json, "l1", sums[S_L1] / n, 9);
+	render_number(json, "l2", sums[S_L2] / n, 9);
+	render_number(json, "vq", sums[S_VQ] / n, 9);
+	render_number(json, "psnr", lwm_psnr(sums[S_L2] / n), 6);
+	if (recon_of(o)->features.convs)
+		render_number(json, "perceptual", sums[S_PERCEPTUAL] / n, 9);
+	render_judge(sums, eval, json);
 	lwm_str_printf(json, ",\"codes_used\":%.0f", sums[S_USERS] > 0 ? sums[S_USED] / sums[S_USERS] : 0);
 	return sums[S_LOSS] / n;
 }
@@ -332,10 +372,15 @@ static void size_memory(struct recon *r)
 	r->base.memory_bytes = train > look ? train : look;
 	if (r->features.convs)
 		r->base.memory_bytes += lwm_perceptual_memory(&r->features, n, h, w, LK_F32);
+	if (r->cfg.adversarial > 0)
+		r->base.memory_bytes += lwm_patchgan_memory(&r->cfg.judge, n, h, w, LK_F32) +
+					lwm_vqgan_critic_memory(m, share_of(r), h, w, LK_F32);
 	if (s->planning)
 		r->base.own_bytes = lwm_vqgan_own(r->base.dev, m, n, h, w, true);
 	if (s->planning && r->features.convs)
 		r->base.own_bytes += lwm_perceptual_own(r->base.dev, &r->features, n, h, w);
+	if (s->planning && r->cfg.adversarial > 0)
+		r->base.own_bytes += lwm_patchgan_own(r->base.dev, &r->cfg.judge, n, h, w);
 }
 
 /* The cache of frames, as many as there are or fit, and what goes with a batch and with the probe (lwm_recon_new). */
@@ -397,6 +442,8 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	LWM_TRY(fill_config(r, e));
 	LWM_TRY(look_at_network(r, e));
 	LWM_TRY(lwm_vqgan_tensors(&o->tensors, &r->cfg.model, e));
+	if (r->cfg.adversarial > 0)
+		LWM_TRY(lwm_patchgan_tensors(&o->tensors, &r->cfg.judge, e));
 	LWM_TRY(lwm_objective_localize(o, e));
 	LWM_TRY(check_care(r, e));
 	o->tokenizer_hash = "";

@@ -123,8 +123,9 @@ int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool old
 	if (rc == 0)
 		rc = belongs(&s, from, tokenizer, t, e);
 	for (int64_t i = 0; rc == 0 && i < t->n; i++) {
-		const struct lwm_tensor *x = &t->list[i]; /* adapters begin as they were drawn */
-		struct sought q = { &s, x, x->adapts || (from->may_lack_vision && x->modality == LWM_VISION) };
+		const struct lwm_tensor *x = &t->list[i]; /* adapters and discriminators begin as they were drawn */
+		struct sought q = { &s, x, x->adapts || lwm_tensor_is_beside(x->name) ||
+					   (from->may_lack_vision && x->modality == LWM_VISION) };
 		int runs = lwm_own_runs(own, i, run, &at);
 		if (!is_wanted(&s, from, &t->list[i])) {
 			if (lwm_start_in_trunk(t->list[i].name) && lwm_comm_rank(comm) == 0)

@@ -52,6 +52,8 @@ compare() {
 	tokens adapters 1 64 128 --dim 768 --ffn 2048 --layers 2 --heads 12 --lora '*_proj*' --train-only '*lora*'
 	compare vqgan 1 --objective reconstruction --model tiny --data clips --batch-frames 12 --resolution 64 --eval-rows 4 \
 		--probe-frames 16
+	compare vqgan-judged 1 --objective reconstruction --model tiny --data clips --batch-frames 12 --frames-per-pass 4 --resolution 64 \
+		--eval-rows 4 --probe-frames 0 --adversarial 1 --disc-channels 128
 	compare contrastive 1 --objective contrastive --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 128 --holdout 24
 	compare contrastive-parts 1 --objective contrastive --data clips --dim 384 --ffn 1024 --layers 4 --heads 6 --batch-clips 128 \
 		--holdout 24 --clips-per-pass 16

@@ -127,10 +127,73 @@ first() {
 @test "pipelines/frames.yaml: small frames, larger ones, whole ones" {
 	local set=(--set videos=clips --set net=net --set out=run --set model=tiny --set fps=0 --set small=16 --set small_from=24x16
 		--set large=24 --set large_from=32x24 --set long=32x24 --set small_batch=4 --set large_batch=4 --set long_batch=2
-		--set small_steps=3 --set large_steps=2 --set long_steps=2 --set probe=4)
+		--set small_steps=3 --set large_steps=2 --set long_steps=2 --set probe=4
+		--set judged_from=1 --set disc_channels=4 --set disc_layers=2)
 	ok lwm-run -q "$ROOT/pipelines/frames.yaml" "${set[@]}"
 	ok lwm-inspect run/models/vqgan
 	[ -n "$(last run/train/long perceptual)" ]
+	[ -n "$(last run/train/long disc_loss)" ]
 	ok lwm-vqgan-encode -q -m run/models/vqgan -t bytes --device cpu --width 32 --height 24 clips -o codes.h5
 	ok lwm-run --plan "$ROOT/pipelines/frames.yaml" "${set[@]}"
+}
+
+# Beside the loss a patch discriminator of two layers.
+against=(--adversarial 0.5 --disc-channels 8 --disc-layers 2 --beta1 0.5 --beta2 0.9)
+
+@test "discriminator: it learns to tell, and training stays what it was" {
+	ok "${recon[@]}" "${against[@]}" --adversarial-start 10 -o "$out/run" --steps 60 --lr 3e-3 --checkpoint-every 0 --holdout 5
+	[ "$(grep -c '"disc_loss"' "$out/run/metrics.jsonl")" = 51 ] # 50 steps and the evaluation
+	# the hinge loss begins at 1, and falls while the frames made are easy to tell
+	grep '"event":"step"' "$out/run/metrics.jsonl" | sed -nE 's/.*"disc_loss":([-0-9.e]+).*/\1/p' > told
+	awk '{ sum[NR > 40] += $1; n[NR > 40]++; if ($1 < least || NR == 1) least = $1; if (NR == 1) first = $1 }
+		END { print first, least, sum[0] / n[0], sum[1] / n[1]; exit !(first > 0.95 && first < 1.05 && least < 0.9) }' told
+	# and the frames go on to become better
+	local from to
+	from=$(first "$out/run" l1) to=$(last "$out/run" l1)
+	echo "l1: $from, $to"
+	awk -v a="$from" -v b="$to" 'BEGIN { exit !(b < 0.7 * a) }'
+	awk -v w="$(last "$out/run" gen_weight)" 'BEGIN { exit !(w > 0 && w <= 5e3) }'
+}
+
+@test "discriminator: two ranks judge what one judges, in any number of passes" {
+	local key
+	ok "${recon[@]}" "${against[@]}" "${seen[@]}" -o "$out/one" --steps 4
+	ok mpirun -n 2 --oversubscribe "${recon[@]}" "${against[@]}" "${seen[@]}" -o "$out/two" --steps 4 --frames-per-pass 1
+	for key in loss disc_loss gen_loss logits_real logits_made gen_weight l1; do
+		echo "$key: $(last "$out/one" $key) $(last "$out/two" $key)"
+		awk -v a="$(last "$out/one" $key)" -v b="$(last "$out/two" $key)" 'BEGIN {
+			d = a > b ? a - b : b - a; m = a > 0 ? a : -a
+			exit !(m > 0 && d < 1e-3 * m + 1e-6) }'
+	done
+}
+
+@test "discriminator: resumed it is as if never stopped; no part of the model" {
+	ok "${recon[@]}" "${against[@]}" --adversarial-start 1 -o "$out/all" --steps 4
+	code 75 "${recon[@]}" "${against[@]}" --adversarial-start 1 -o "$out/half" --steps 4 --stop-after 2
+	ok "${recon[@]}" "${against[@]}" --adversarial-start 1 -o "$out/half" --steps 4
+	same "$out/all/step_00000004/part_00000.h5" "$out/half/step_00000004/part_00000.h5"
+	ok lwm-inspect --tensors "$out/all/step_00000004"
+	has 'discriminator.conv3.weight'
+	ok lwm-merge-ckpt -q "$out/all" -o "$out/model" --verify
+	ok lwm-inspect --tensors "$out/model"
+	has 'decoder.conv_out.weight'
+	lacks 'discriminator'
+	code 78 "${recon[@]}" -o "$out/half" --steps 4
+	err_has 'adversarial 0.0, was 0.5'
+	# from and to stages that have none
+	ok "${recon[@]}" "${against[@]}" --probe-frames 0 -o "$out/next" --steps 1 --start-from model:"$out/model"
+	ok "${recon[@]}" --probe-frames 0 -o "$out/last" --steps 1 --start-from checkpoint:"$out/all"
+	# what it has learned goes on where the next stage has one of the same shape, and is in the way of none of another
+	ok "${recon[@]}" "${against[@]}" --probe-frames 0 -o "$out/same" --steps 1 --start-from checkpoint:"$out/all"
+	awk -v a="$(last "$out/same" disc_loss)" -v b="$(last "$out/next" disc_loss)" 'BEGIN { exit !(a != b) }'
+	code 78 "${recon[@]}" "${against[@]}" --disc-channels 4 --probe-frames 0 -o "$out/other" --steps 1 --start-from checkpoint:"$out/all"
+	err_has 'discriminator.conv0.weight'
+}
+
+@test "discriminator: what cannot be one is refused" {
+	code 78 "${recon[@]}" --adversarial 1 --disc-layers 4 -o "$out/no" --check-options
+	err_has 'frames of 16 x 16 have no patch for a discriminator of 4 layers (--disc-layers)'
+	code 78 "${recon[@]}" --adversarial 1 --disc-layers 2 --disc-channels 6 -o "$out/no" --check-options
+	err_has 'a multiple of 4'
+	code 64 "${recon[@]}" --adversarial -1 -o "$out/no" --check-options
 }
