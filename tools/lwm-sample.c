@@ -14,6 +14,7 @@
 #include "common/base/stop.h"
 #include "common/cli/opt.h"
 #include "common/data/chatframe.h"
+#include "common/eval/dialogue.h"
 #include "common/eval/drawn.h"
 #include "common/eval/reward.h"
 #include "common/eval/world_batch.h"
@@ -189,26 +190,34 @@ static int print_json(const struct answer *a, int64_t sample, const char *prompt
 	return rc;
 }
 
-/* Feeds the prompt and writes one answer. kept (may be NULL): ids that a next turn has to feed first. */
+/* What stands behind the last token of an answer. */
+static int end_answer(struct answer *a, int64_t sample, const char *said, struct lwm_err *e)
+{
+	LWM_TRY(lwm_str_ok(&a->text, e));
+	if (a->s->common->json)
+		return print_json(a, sample, said, e);
+	return putchar('\n') < 0 ? lwm_fail(e, LWM_EIO, "cannot write to standard output") : 0;
+}
+
+static void forget_answer(struct answer *a)
+{
+	lwm_str_release(&a->text);
+	lwm_ids_release(&a->ids);
+}
+
+/* Feeds the prompt and writes one answer. */
 static int write_answer(const struct session *s, struct lwm_cache *c, const struct lwm_ids *prompt, const char *said,
-			int64_t sample, struct lwm_ids *kept, struct lwm_err *e)
+			int64_t sample, struct lwm_err *e)
 {
 	struct lwm_text_run how = { o.text, (uint64_t)sample, o.max_tokens, lwm_tokenizer_eos(s->on.tok) };
 	struct answer a = { .s = s, .trim = o.mode != MODE_TEXT };
-	int rc = 0;
+	int rc = lwm_prefill(s->on.g, c, prompt->v, prompt->n, e);
 
-	LWM_GO(lwm_prefill(s->on.g, c, prompt->v, prompt->n, e));
-	LWM_GO(lwm_compose_text(s->on.g, c, &how, hear_token, &a, NULL, e));
-	LWM_GO(lwm_str_ok(&a.text, e));
-	if (s->common->json)
-		LWM_GO(print_json(&a, sample, said, e));
-	else
-		putchar('\n');
-	if (kept && a.ids.n) // everything but the last token was fed while it was made
-		LWM_GO(lwm_ids_add(kept, &a.ids.v[a.ids.n - 1], lwm_cache_room(c) > 0, e));
-out:
-	lwm_str_release(&a.text);
-	lwm_ids_release(&a.ids);
+	if (rc == 0)
+		rc = lwm_compose_text(s->on.g, c, &how, hear_token, &a, NULL, e);
+	if (rc == 0)
+		rc = end_answer(&a, sample, said, e);
+	forget_answer(&a);
 	return rc;
 }
 
@@ -231,7 +240,7 @@ static int write_answers(const struct session *s, const struct lwm_ids *prompt, 
 			rest.v += prompt->n - 1;
 			rest.n = 1;
 		}
-		LWM_GO(write_answer(s, c, &rest, said, i, NULL, e));
+		LWM_GO(write_answer(s, c, &rest, said, i, e));
 	}
 out:
 	lwm_cache_free(c);
@@ -257,35 +266,24 @@ static int run_text(const struct session *s, const char *prompt, struct lwm_err 
 /* Each line is a turn; the context keeps the turns before. */
 static int run_turns(const struct session *s, struct lwm_err *e)
 {
-	struct lwm_ids ids = { 0 }, kept = { 0 };
-	struct lwm_cache *c = NULL;
+	struct lwm_generate w = { s->on.g, s->on.tok, o.text, o.max_tokens };
+	struct lwm_dialogue *d;
 	char *line = NULL;
 	size_t cap = 0;
-	ssize_t n;
-	int rc = 0;
+	int rc = lwm_dialogue_new(&d, &w, s->on.context, o.raw, e);
 
-	LWM_GO(lwm_engine_new_cache(&c, s->on.g, s->on.context, e));
-	LWM_GO(add_id(&ids, lwm_tokenizer_bos(s->on.tok), e));
-	for (int64_t turn = 0; (n = getline(&line, &cap, stdin)) > 0; turn++) {
+	for (int64_t turn = 0; rc == 0 && getline(&line, &cap, stdin) > 0; turn++) {
+		struct answer a = { .s = s, .trim = true };
+
 		line[strcspn(line, "\r\n")] = 0;
-		if (turn)
-			LWM_GO(add_id(&ids, lwm_tokenizer_eos(s->on.tok), e));
-		LWM_GO(add_framed(s, &ids, turn ? LWM_CHAT_USER : SYSTEM LWM_CHAT_USER, line, LWM_CHAT_ASSISTANT, e));
-		lwm_lm_warn_length(&s->on.m, lwm_cache_length(c) + ids.n, "--context");
-		if (ids.n >= lwm_cache_room(c))
-			LWM_GO(lwm_fail(e, LWM_ECONFIG, "the conversation fills the context of %" PRId64 " tokens",
-					s->on.context));
-		rc = write_answer(s, c, &ids, line, turn, &kept, e);
-		lwm_ids_release(&ids);
-		ids = kept;
-		memset(&kept, 0, sizeof kept);
-		if (rc < 0)
-			goto out;
+		rc = lwm_dialogue_ask(d, line, (uint64_t)turn, hear_token, &a, NULL, e);
+		lwm_lm_warn_length(&s->on.m, lwm_dialogue_length(d), "--context");
+		if (rc == 0)
+			rc = end_answer(&a, turn, line, e);
+		forget_answer(&a);
 	}
-out:
 	free(line);
-	lwm_ids_release(&ids);
-	lwm_cache_free(c);
+	lwm_dialogue_free(d);
 	return rc;
 }
 

@@ -1,7 +1,7 @@
 /* lwm-synth - writes the made-up world of common/synth to disk.
  *
- * Books, clips and images fill a folder, whose record synth.json is written last and says what is in it; chats, needles and
- * symbols are one file of lines. Both are complete or not there. */
+ * Books, clips and images fill a folder, whose record synth.json is written last and says what is in it; chats, dialogues, needles
+ * and symbols are one file of lines. Both are complete or not there. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +19,8 @@
 #include "common/synth/synth.h"
 #include "common/text/tokenizer.h"
 
-enum kind { BOOKS, CHATS, NEEDLES, CLIPS, IMAGES, DRIVES, SYMBOLS };
-static const char *const kinds[] = { "books", "chats", "needles", "clips", "images", "drives", "symbols", NULL };
+enum kind { BOOKS, CHATS, DIALOGUES, NEEDLES, CLIPS, IMAGES, DRIVES, SYMBOLS };
+static const char *const kinds[] = { "books", "chats", "dialogues", "needles", "clips", "images", "drives", "symbols", NULL };
 static const char *const answers[] = { "numbers", "sentences", NULL }, *const stores[] = { "video", "png", NULL };
 
 static struct {
@@ -55,13 +55,14 @@ static const struct lwm_opt opts[] = {
 static const struct lwm_tool tool = {
 	.name = "lwm-synth",
 	.summary = "a small made-up world: books, chats, moving shapes, drives, needle documents",
-	.operands = "books|chats|needles|clips|images|drives|symbols",
+	.operands = "books|chats|dialogues|needles|clips|images|drives|symbols",
 	.min_operands = 1,
 	.max_operands = 1,
 	.opts = opts,
 	.details =
 		"books    DIR/book-NNNNN.txt and DIR/questions.jsonl about the facts in them\n"
 		"chats    FILE.jsonl with prompt and answer\n"
+		"dialogues FILE.jsonl with messages: two turns, the second about what the first one told\n"
 		"needles  FILE.jsonl with prompt and answer, in the words of the needle evaluation\n"
 		"clips    DIR/clip-NNNNN.mp4; beside each .txt (caption) and .json (all strings)\n"
 		"images   DIR/image-NNNNN.png, likewise\n"
@@ -281,6 +282,8 @@ static int write_lines(const struct lwm_common *c, struct lwm_outfile *o, struct
 		lwm_str_reset(&out);
 		if (a.kind == CHATS)
 			lwm_synth_write_chat((uint64_t)c->seed, a.first + i, &out);
+		else if (a.kind == DIALOGUES)
+			lwm_synth_write_dialogue((uint64_t)c->seed, a.first + i, &out);
 		else
 			lwm_str_printf(&out, "%s\n", symbols[i]);
 		rc = lwm_str_ok(&out, e);
@@ -307,7 +310,7 @@ static int make_items(const struct lwm_args *args, struct lwm_err *e)
 	while (kinds[a.kind] && strcmp(kinds[a.kind], args->operand[0]))
 		a.kind++;
 	if (!kinds[a.kind])
-		return lwm_fail(e, LWM_EUSAGE, "'%s' is none of books, chats, needles, clips, images, drives, symbols",
+		return lwm_fail(e, LWM_EUSAGE, "'%s' is none of books, chats, dialogues, needles, clips, images, drives, symbols",
 				args->operand[0]);
 	if (a.fps == 0)
 		a.fps = a.kind == DRIVES ? 2 : 4;

@@ -1,5 +1,5 @@
-/* Sentences of eight forms with words drawn from short lists; books and chats are made of them. The words are part of what a seed
- * gives: a changed list changes every data set made with it. */
+/* Sentences of eight forms with words drawn from short lists; books, chats and dialogues are made of them. The words are part of
+ * what a seed gives: a changed list changes every data set made with it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "common/data/needle.h"
 #include "common/synth/synth.h"
 
-enum { KIND_BOOK = 1, KIND_CHAT = 2, MAX_FACTS = 64 };
+enum { KIND_BOOK = 1, KIND_CHAT = 2, KIND_DIALOGUE = 5, MAX_FACTS = 64 };
 
 static const char *const names[] = { "Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ida", "Jack",
 				     "Kate", "Leo", "Mary", "Noah", "Olga", "Paul" };
@@ -163,4 +163,76 @@ void lwm_synth_write_chat(uint64_t seed, int64_t i, struct lwm_str *line)
 	line->failed = line->failed || q.failed || a.failed;
 	lwm_str_release(&q);
 	lwm_str_release(&a);
+}
+
+/* Two different ones of a list. */
+static void pick_two(struct lwm_rng *r, const char *const *list, size_t n, const char *two[2])
+{
+	int64_t i = lwm_rng_below(r, (int64_t)n), k = lwm_rng_below(r, (int64_t)n - 1);
+	two[0] = list[i];
+	two[1] = list[k + (k >= i)];
+}
+
+#define PICK_TWO(r, list, two) pick_two(r, list, sizeof(list) / sizeof *(list), two)
+
+/* Two people of whom a turn tells, and what it tells: who has which thing, who is where, who did what to a thing. */
+struct tale {
+	const char *name[2], *thing[2], *colour[2], *place[2];
+};
+
+/* Question and answer of a turn about person i; the first tells the tale. */
+static void write_turn(const struct tale *t, int kind, int i, bool first, struct lwm_str *q, struct lwm_str *a)
+{
+	const char *n = t->name[i], *thing = t->thing[i], *c = t->colour[i], *p = t->place[i];
+	switch (kind) {
+	case 0:
+		if (first)
+			lwm_str_printf(q, "%s has a %s %s and %s has a %s %s. What has %s?", t->name[0], t->colour[0], t->thing[0],
+				       t->name[1], t->colour[1], t->thing[1], n);
+		else
+			lwm_str_printf(q, "And %s?", n);
+		lwm_str_printf(a, "%s has a %s %s.", n, c, thing);
+		break;
+	case 1:
+		if (first)
+			lwm_str_printf(q, "%s went to the %s and %s went to the %s. Where is %s?", t->name[0], t->place[0],
+				       t->name[1], t->place[1], n);
+		else
+			lwm_str_printf(q, "And %s?", n);
+		lwm_str_printf(a, "%s is at the %s.", n, p);
+		break;
+	default:
+		if (first)
+			lwm_str_printf(q, "%s lost the %s and %s lost the %s. Who lost the %s?", t->name[0], t->thing[0],
+				       t->name[1], t->thing[1], thing);
+		else
+			lwm_str_printf(q, "And the %s?", thing);
+		lwm_str_printf(a, "%s lost it.", n);
+		break;
+	}
+}
+
+void lwm_synth_write_dialogue(uint64_t seed, int64_t i, struct lwm_str *line)
+{
+	struct lwm_rng r = lwm_rng_at(seed, LWM_RNG_SYNTH, KIND_DIALOGUE, (uint64_t)i);
+	struct tale t;
+	PICK_TWO(&r, names, t.name);
+	PICK_TWO(&r, things, t.thing);
+	PICK_TWO(&r, colours, t.colour);
+	PICK_TWO(&r, places, t.place);
+	int kind = (int)lwm_rng_below(&r, 3), who = (int)lwm_rng_below(&r, 2);
+	lwm_str_puts(line, "{\"messages\": [");
+	for (int k = 0; k < 2; k++) {
+		struct lwm_str q = { 0 }, a = { 0 };
+		write_turn(&t, kind, k ? !who : who, k == 0, &q, &a);
+		lwm_str_puts(line, k ? ", {\"role\": \"user\", \"content\": " : "{\"role\": \"user\", \"content\": ");
+		lwm_str_json(line, lwm_str_get(&q), q.len);
+		lwm_str_puts(line, "}, {\"role\": \"assistant\", \"content\": ");
+		lwm_str_json(line, lwm_str_get(&a), a.len);
+		lwm_str_puts(line, "}");
+		line->failed = line->failed || q.failed || a.failed;
+		lwm_str_release(&q);
+		lwm_str_release(&a);
+	}
+	lwm_str_puts(line, "]}\n");
 }

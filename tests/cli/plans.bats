@@ -36,6 +36,9 @@ plans() {
 		66 lwm-eval-actions -m run --train nowhere clips
 		66 lwm-eval-actions -m run --train clips nowhere
 		65 lwm-eval-actions -m run --train clips clips
+		66 lwm-eval-chat -m nowhere words.txt
+		66 lwm-eval-chat -m run --tokenizer bytes nowhere
+		0 lwm-eval-chat -m run --tokenizer bytes -o made words.txt
 		66 lwm-qa-gen -m nowhere -d made docs.h5
 		66 lwm-qa-gen -m run --tokenizer nowhere -d made docs.h5
 		66 lwm-qa-gen -m run --tokenizer bytes -d made nowhere

@@ -168,4 +168,26 @@ static inline double worst(const float *a, const float *b, int64_t n)
 			fail_msg("%s is %g, expected below %g", #x, x_, (double)(limit)); \
 	} while (0)
 
+/* Weights of a model that says one piece and then </s>, whatever it is asked: no attention, no MLP, one-hot embeddings, so dim is
+ * at least vocab_text. free() them. */
+static inline float *parrot_new(const struct lwm_llama_cfg *c, int64_t piece, int64_t eos)
+{
+	struct lwm_tensors p;
+	float *w, *embed, *head;
+
+	assert_int_equal(lwm_llama_tensors(&p, c, NULL), 0);
+	w = calloc((size_t)p.total, sizeof *w);
+	embed = w + lwm_tensors_find(&p, "model.embed_tokens.weight")->offset;
+	head = w + lwm_tensors_find(&p, "lm_head.weight")->offset;
+	for (int64_t i = 0; i < p.n; i++)
+		for (int64_t k = 0; p.list[i].ndim == 1 && k < p.list[i].count; k++)
+			w[p.list[i].offset + k] = 1;
+	for (int64_t i = 0; i < c->vocab_text; i++) {
+		embed[i * c->dim + i] = 1;
+		head[(i == piece ? eos : piece) * c->dim + i] = 1;
+	}
+	lwm_tensors_release(&p);
+	return w;
+}
+
 #endif

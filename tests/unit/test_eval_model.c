@@ -417,25 +417,6 @@ static void test_pairs_add_up(void **state)
 	}
 }
 
-/* A model that says one piece and then </s>, whatever it is asked: no attention, no MLP, one-hot embeddings. */
-static float *parrot(const struct lwm_llama_cfg *c, int64_t piece, int64_t eos)
-{
-	struct lwm_tensors p;
-	OK(lwm_llama_tensors(&p, c, err));
-	float *w = calloc((size_t)p.total, sizeof *w);
-	float *embed = w + lwm_tensors_find(&p, "model.embed_tokens.weight")->offset;
-	float *head = w + lwm_tensors_find(&p, "lm_head.weight")->offset;
-	for (int64_t i = 0; i < p.n; i++)
-		for (int64_t k = 0; p.list[i].ndim == 1 && k < p.list[i].count; k++)
-			w[p.list[i].offset + k] = 1;
-	for (int64_t i = 0; i < c->vocab_text; i++) {
-		embed[i * c->dim + i] = 1;
-		head[(i == piece ? eos : piece) * c->dim + i] = 1;
-	}
-	lwm_tensors_release(&p);
-	return w;
-}
-
 /* The text of tokens [a, b) of document i. */
 static void doc_text(struct lwm_docs *d, int64_t i, int64_t a, int64_t b, struct lwm_tokenizer *tok, struct lwm_str *s)
 {
@@ -493,7 +474,7 @@ static void test_pairs_written(void **state)
 	c.vision_rows = c.vision_codes = 0;
 	c.dim = 512;
 	assert_true(c.dim >= c.vocab_text);
-	float *weight = parrot(&c, piece, lwm_tokenizer_eos(tok));
+	float *weight = parrot_new(&c, piece, lwm_tokenizer_eos(tok));
 	OK(lwm_engine_new(&g, dev, &c, weight, 64, 1, err));
 
 	struct lwm_docs_meta m = { .vocab_text = c.vocab_text, .tokenizer = "", .tool = "test", .config = "", .policy = "bos,eos" };

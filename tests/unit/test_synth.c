@@ -139,6 +139,61 @@ static void test_books(void **state)
 	lwm_str_release(&unused);
 }
 
+/* Two turns: what the second one asks is told in the first, of someone or something else than its question was about. */
+static void test_dialogues(void **state)
+{
+	(void)state;
+	struct lwm_str line = { 0 }, again = { 0 };
+	int seen[3] = { 0 };
+	for (int64_t i = 0; i < 300; i++) {
+		char name[2][16], colour[2][16], thing[2][16], want[2][128];
+		lwm_str_reset(&line);
+		lwm_str_reset(&again);
+		lwm_synth_write_dialogue(9, i, &line);
+		lwm_synth_write_dialogue(9, i, &again);
+		assert_string_equal(line.s, again.s);
+		json_t *o = json_loads(line.s, 0, NULL), *m = json_object_get(o, "messages");
+		const char *said[4];
+		assert_int_equal(json_array_size(m), 4);
+		for (size_t k = 0; k < 4; k++) {
+			json_t *turn = json_array_get(m, k);
+			assert_string_equal(json_string_value(json_object_get(turn, "role")), k % 2 ? "assistant" : "user");
+			said[k] = json_string_value(json_object_get(turn, "content"));
+		}
+		if (sscanf(said[0], "%15s has a %15s %15s and %15s has a %15s %15[a-z].", name[0], colour[0], thing[0], name[1],
+			   colour[1], thing[1]) == 6) {
+			seen[0]++;
+			for (int k = 0; k < 2; k++)
+				snprintf(want[k], sizeof want[k], "%s has a %s %s.", name[k], colour[k], thing[k]);
+			assert_memory_equal(said[2], "And ", 4);
+		} else if (sscanf(said[0], "%15s went to the %15s and %15s went to the %15[a-z].", name[0], thing[0], name[1],
+				  thing[1]) == 4) {
+			seen[1]++;
+			for (int k = 0; k < 2; k++)
+				snprintf(want[k], sizeof want[k], "%s is at the %s.", name[k], thing[k]);
+		} else {
+			assert_int_equal(sscanf(said[0], "%15s lost the %15s and %15s lost the %15[a-z].", name[0], thing[0], name[1],
+						thing[1]), 4);
+			seen[2]++;
+			for (int k = 0; k < 2; k++)
+				snprintf(want[k], sizeof want[k], "%s lost it.", name[k]);
+		}
+		assert_true(strcmp(name[0], name[1]) && strcmp(thing[0], thing[1]));
+		int first = !strcmp(said[1], want[1]); /* about whom the first question is */
+		assert_string_equal(said[1], want[first]);
+		assert_string_equal(said[3], want[!first]);
+		const char *asked = strstr(said[0], ". ") + 2, *about = strstr(said[3], " lost it.") ? thing[first] : name[first];
+		assert_non_null(strstr(asked, about));
+		about = strstr(said[3], " lost it.") ? thing[!first] : name[!first];
+		assert_non_null(strstr(said[2], about));
+		json_decref(o);
+	}
+	for (int k = 0; k < 3; k++)
+		assert_true(seen[k] > 60);
+	lwm_str_release(&line);
+	lwm_str_release(&again);
+}
+
 /* The shape has its colour, lies inside the frame, and moves the way its caption says. */
 static void test_clips(void **state)
 {
@@ -291,7 +346,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_needle_strings), cmocka_unit_test(test_draws),
-		cmocka_unit_test(test_needle_documents), cmocka_unit_test(test_books), cmocka_unit_test(test_clips),
+		cmocka_unit_test(test_needle_documents), cmocka_unit_test(test_books), cmocka_unit_test(test_dialogues),
+		cmocka_unit_test(test_clips),
 		cmocka_unit_test(test_drives), cmocka_unit_test(test_drive_record),
 	};
 	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);

@@ -29,11 +29,17 @@
  * language, <image> and <video> where there is no clip for them, USER: and ASSISTANT:. A record with one in any of its texts is
  * refused ("special token"), or with cfg.escape a space is put into it, "< s>", "USER :", so that it no longer is one.
  *
+ * Who asks a model instead of training it takes the turns as texts:
+ *
+ *	lwm_chat_read(&t, record, e)                         questions, the answers that are known, the system prompt
+ *	lwm_chat_release(&t)
+ *
  * Pure but for cfg.codes; any thread.
  */
 #ifndef LWM_DATA_INGEST_CHAT_H
 #define LWM_DATA_INGEST_CHAT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -62,5 +68,18 @@ struct lwm_chat_cfg {
 	int (*codes)(void *user, const char *name, struct lwm_ids *out, struct lwm_err *e);
 	void *user;
 };
+
+struct lwm_chat_turn {
+	char *question, *answer; /* answer NULL: not known */
+};
+struct lwm_chat_turns {
+	char *system; /* NULL: the record says none */
+	struct lwm_chat_turn *turn;
+	int64_t n;
+};
+/* A record of any layout, and a last question without an answer counts; or a list of texts, which are questions. -LWM_EDATA: what
+ * makes a record no document, and one that names clips; *out is empty then. */
+int lwm_chat_read(struct lwm_chat_turns *out, const json_t *record, struct lwm_err *e);
+void lwm_chat_release(struct lwm_chat_turns *t);
 
 #endif

@@ -26,6 +26,7 @@ struct lwm_turns {
 	enum lwm_chat_layout layout;         /* never auto */
 	const char *system;                  /* the record's own; NULL: none */
 	size_t nsystem;
+	size_t count;                        /* of the list */
 	size_t first, last;                  /* the turns that count: first is a question, last an answer */
 	const char *fault;                   /* after a failure: the reason in two words */
 };

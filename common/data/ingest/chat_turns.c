@@ -108,13 +108,13 @@ static void find_system(struct lwm_turns *t)
 }
 
 /* Which turns count: from the first question to the last answer, in turn. */
-static int find_ends(struct lwm_turns *t, size_t count, struct lwm_err *e)
+static int find_ends(struct lwm_turns *t, struct lwm_err *e)
 {
 	struct lwm_turn turn;
 	bool any = false;
 	enum lwm_turn_role want = LWM_TURN_USER;
 	t->fault = "bad turns";
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < t->count; i++) {
 		LWM_TRY(lwm_turns_get(t, i, &turn, e));
 		if (turn.role == LWM_TURN_SYSTEM && i == 0) {
 			t->system = turn.text;
@@ -154,7 +154,7 @@ int lwm_turns_read(struct lwm_turns *t, enum lwm_chat_layout layout, const json_
 {
 	*t = (struct lwm_turns){ .record = record, .layout = layout == LWM_CHAT_AUTO ? layout_of(record) : layout };
 	const struct layout *l = &layouts[t->layout];
-	size_t count = 2;
+	t->count = 2;
 	if (t->layout == LWM_CHAT_AUTO)
 		return set_fault(t, "missing key",
 				 lwm_fail(e, LWM_EDATA, "no turns: none of the keys conversations, messages, data, and q with a"));
@@ -164,7 +164,7 @@ int lwm_turns_read(struct lwm_turns *t, enum lwm_chat_layout layout, const json_
 			return set_fault(t, "missing key", lwm_fail(e, LWM_EDATA, "no field '%s'", l->turns));
 		if (!json_is_array(t->list))
 			return set_fault(t, "wrong type", lwm_fail(e, LWM_EDATA, "field '%s' is not a list of turns", l->turns));
-		count = json_array_size(t->list);
+		t->count = json_array_size(t->list);
 	}
 	t->clips = l->clips ? json_object_get(record, l->clips) : NULL;
 	if (json_is_null(t->clips))
@@ -174,5 +174,5 @@ int lwm_turns_read(struct lwm_turns *t, enum lwm_chat_layout layout, const json_
 			return set_fault(t, "wrong type",
 					 lwm_fail(e, LWM_EDATA, "field '%s' is neither a name nor a list of names", l->clips));
 	find_system(t);
-	return find_ends(t, count, e);
+	return find_ends(t, e);
 }
