@@ -24,8 +24,8 @@ void lwm_synth_write_book(uint64_t seed, int64_t i, int64_t sentences, int64_t f
 			  struct lwm_str *questions);
 /* One line {"prompt", "answer"}: the prompt ends in "ASSISTANT:". */
 void lwm_synth_write_chat(uint64_t seed, int64_t i, struct lwm_str *line);
-/* One line {"messages": [...]}, two questions with their answers. What the second one asks ("And Ben?") is said in the first turn
- * alone, and differs from its answer. */
+/* One line {"messages": [...]}, two questions with their answers. The first turn tells who came where with what; the second asks for
+ * another part of that ("And what colour was it?"), and says nothing of it itself. */
 void lwm_synth_write_dialogue(uint64_t seed, int64_t i, struct lwm_str *line);
 
 /* ---- needles ---- */

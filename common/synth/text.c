@@ -165,66 +165,60 @@ void lwm_synth_write_chat(uint64_t seed, int64_t i, struct lwm_str *line)
 	lwm_str_release(&a);
 }
 
-/* Two different ones of a list. */
-static void pick_two(struct lwm_rng *r, const char *const *list, size_t n, const char *two[2])
-{
-	int64_t i = lwm_rng_below(r, (int64_t)n), k = lwm_rng_below(r, (int64_t)n - 1);
-	two[0] = list[i];
-	two[1] = list[k + (k >= i)];
-}
-
-#define PICK_TWO(r, list, two) pick_two(r, list, sizeof(list) / sizeof *(list), two)
-
-/* Two people of whom a turn tells, and what it tells: who has which thing, who is where, who did what to a thing. */
+/* What the first turn tells, and what can be asked about it: then with names, afterwards without, so that only the first turn
+ * says what is meant. */
 struct tale {
-	const char *name[2], *thing[2], *colour[2], *place[2];
+	const char *name, *place, *colour, *thing;
 };
 
-/* Question and answer of a turn about person i; the first tells the tale. */
-static void write_turn(const struct tale *t, int kind, int i, bool first, struct lwm_str *q, struct lwm_str *a)
+enum { ASKS = 4 }; /* where, what, of which colour, who */
+
+static void ask_tale(const struct tale *t, int what, struct lwm_str *q, struct lwm_str *a)
 {
-	const char *n = t->name[i], *thing = t->thing[i], *c = t->colour[i], *p = t->place[i];
-	switch (kind) {
+	switch (what) {
 	case 0:
-		if (first)
-			lwm_str_printf(q, "%s has a %s %s and %s has a %s %s. What has %s?", t->name[0], t->colour[0], t->thing[0],
-				       t->name[1], t->colour[1], t->thing[1], n);
-		else
-			lwm_str_printf(q, "And %s?", n);
-		lwm_str_printf(a, "%s has a %s %s.", n, c, thing);
+		lwm_str_printf(q, "Where is %s?", t->name);
+		lwm_str_printf(a, "%s is at the %s.", t->name, t->place);
 		break;
 	case 1:
-		if (first)
-			lwm_str_printf(q, "%s went to the %s and %s went to the %s. Where is %s?", t->name[0], t->place[0],
-				       t->name[1], t->place[1], n);
-		else
-			lwm_str_printf(q, "And %s?", n);
-		lwm_str_printf(a, "%s is at the %s.", n, p);
+		lwm_str_printf(q, "What has %s?", t->name);
+		lwm_str_printf(a, "%s has a %s.", t->name, t->thing);
+		break;
+	case 2:
+		lwm_str_printf(q, "What colour is the %s?", t->thing);
+		lwm_str_printf(a, "The %s is %s.", t->thing, t->colour);
 		break;
 	default:
-		if (first)
-			lwm_str_printf(q, "%s lost the %s and %s lost the %s. Who lost the %s?", t->name[0], t->thing[0],
-				       t->name[1], t->thing[1], thing);
-		else
-			lwm_str_printf(q, "And the %s?", thing);
-		lwm_str_printf(a, "%s lost it.", n);
+		lwm_str_printf(q, "Who has the %s?", t->thing);
+		lwm_str_printf(a, "%s has the %s.", t->name, t->thing);
 		break;
 	}
+}
+
+static void ask_again(const struct tale *t, int what, struct lwm_str *q, struct lwm_str *a)
+{
+	static const char *const question[ASKS] = { "And where was that?", "And what was there?", "And what colour was it?",
+						    "And who was that?" };
+	static const char *const before[ASKS] = { "At the", "There was a", "It was", "It was" };
+	const char *const part[ASKS] = { t->place, t->thing, t->colour, t->name };
+	lwm_str_puts(q, question[what]);
+	lwm_str_printf(a, "%s %s.", before[what], part[what]);
 }
 
 void lwm_synth_write_dialogue(uint64_t seed, int64_t i, struct lwm_str *line)
 {
 	struct lwm_rng r = lwm_rng_at(seed, LWM_RNG_SYNTH, KIND_DIALOGUE, (uint64_t)i);
-	struct tale t;
-	PICK_TWO(&r, names, t.name);
-	PICK_TWO(&r, things, t.thing);
-	PICK_TWO(&r, colours, t.colour);
-	PICK_TWO(&r, places, t.place);
-	int kind = (int)lwm_rng_below(&r, 3), who = (int)lwm_rng_below(&r, 2);
+	struct tale t = { .name = PICK(&r, names) };
+	t.place = PICK(&r, places);
+	t.colour = PICK(&r, colours);
+	t.thing = PICK(&r, things);
+	int first = (int)lwm_rng_below(&r, ASKS), second = (first + 1 + (int)lwm_rng_below(&r, ASKS - 1)) % ASKS;
 	lwm_str_puts(line, "{\"messages\": [");
 	for (int k = 0; k < 2; k++) {
 		struct lwm_str q = { 0 }, a = { 0 };
-		write_turn(&t, kind, k ? !who : who, k == 0, &q, &a);
+		if (k == 0)
+			lwm_str_printf(&q, "%s came to the %s with a %s %s. ", t.name, t.place, t.colour, t.thing);
+		(k ? ask_again : ask_tale)(&t, k ? second : first, &q, &a);
 		lwm_str_puts(line, k ? ", {\"role\": \"user\", \"content\": " : "{\"role\": \"user\", \"content\": ");
 		lwm_str_json(line, lwm_str_get(&q), q.len);
 		lwm_str_puts(line, "}, {\"role\": \"assistant\", \"content\": ");
