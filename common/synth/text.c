@@ -7,7 +7,7 @@
 #include "common/data/needle.h"
 #include "common/synth/synth.h"
 
-enum { KIND_BOOK = 1, KIND_CHAT = 2, KIND_DIALOGUE = 5, MAX_FACTS = 64 };
+enum { KIND_BOOK = 1, KIND_CHAT = 2, KIND_DIALOGUE = 6, MAX_FACTS = 64 };
 
 static const char *const names[] = { "Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ida", "Jack",
 				     "Kate", "Leo", "Mary", "Noah", "Olga", "Paul" };
