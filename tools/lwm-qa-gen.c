@@ -25,10 +25,10 @@ enum {
 
 static struct {
 	const char *model, *tokenizer, *device, *out_dir;
-	int64_t chunk, target, min_pairs, answer, prefill, task, tasks, top_k;
+	int64_t chunk, target, min_pairs, answer, prefill, batch, task, tasks, top_k;
 	double temperature, top_p;
 	bool older_ok;
-} o = { .device = "auto", .chunk = 1000, .target = 32768, .min_pairs = 1, .answer = 128, .prefill = 2048, .tasks = 1,
+} o = { .device = "auto", .chunk = 1000, .target = 32768, .min_pairs = 1, .answer = 128, .prefill = 2048, .batch = 8, .tasks = 1,
 	.temperature = 0.7, .top_p = 1 };
 
 static const struct lwm_opt opts[] = {
@@ -47,6 +47,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_DOUBLE(0, "temperature", &o.temperature, 0, 100, "X", "0: always the likeliest token", 0),
 	LWM_OPT_INT(0, "top-k", &o.top_k, 0, 1 << 24, "N", "draw from the N likeliest; 0: all", 0),
 	LWM_OPT_DOUBLE(0, "top-p", &o.top_p, 0.01, 1, "X", "draw from the likeliest that make up X", 0),
+	LWM_OPT_INT(0, "batch", &o.batch, 1, 4096, "N", "chunks that are asked about side by side; --plan says what memory that takes", 0),
 	LWM_OPT_PREFILL(&o.prefill),
 	LWM_OPT_END,
 };
@@ -60,7 +61,9 @@ static const struct lwm_tool tool = {
 	.opts = opts,
 	.stops = true,
 	.details = "Inputs are document shards of lwm-tokenize. Loss stands on answers only. An output that is complete is left alone, one\n"
-		   "that was stopped (75) resumes behind its finished documents: a failed or stopped array task is simply run again.",
+		   "that was stopped (75) resumes behind its finished documents: a failed or stopped array task is simply run again.\n"
+		   "On the CPU --batch changes the speed and not a token; on a GPU, where sums are rounded otherwise, it may choose\n"
+		   "between two tokens that are as likely as each other.",
 	.examples = "  lwm-qa-gen -m runs/short-model -d qa/ books.docs.h5\n"
 		    "  lwm-qa-gen -m model -d qa/ --task $SLURM_ARRAY_TASK_ID --tasks 100 shards/",
 };
@@ -72,17 +75,21 @@ struct writer {
 	struct lwm_engine *gen;
 };
 
-/* Is the longest prompt, a chunk in the words that ask about it, with its answer more than the model was made for? */
-static int warn_length(const struct writer *w, struct lwm_err *e)
+static struct lwm_qa way_to_ask(const struct lwm_args *a, struct lwm_engine *g, struct lwm_tokenizer *tok)
 {
-	struct lwm_ids words = { 0 };
-	int rc = lwm_tokenizer_encode(w->tok, lwm_qa_prompt_head(), strlen(lwm_qa_prompt_head()), &words, e);
-	if (rc == 0)
-		rc = lwm_tokenizer_encode(w->tok, lwm_qa_prompt_tail(), strlen(lwm_qa_prompt_tail()), &words, e);
-	if (rc == 0)
-		lwm_lm_warn_length(&w->model, 1 + words.n + o.chunk + o.answer, "--chunk-tokens and --answer-tokens");
-	lwm_ids_release(&words);
-	return rc;
+	return (struct lwm_qa){ .writer = { .g = g, .tok = tok, .most = o.answer,
+					    .sampler = { o.temperature, o.top_k, o.top_p, (uint64_t)a->common.seed } },
+				.chunk_tokens = o.chunk, .target_tokens = o.target, .min_pairs = o.min_pairs, .batch = o.batch };
+}
+
+/* Is the longest prompt, a chunk in the words that ask about it, with its answer more than the model was made for? */
+static int warn_length(const struct writer *w, const struct lwm_args *a, struct lwm_err *e)
+{
+	struct lwm_qa q = way_to_ask(a, NULL, w->tok);
+	int64_t longest;
+	LWM_TRY(lwm_qa_longest(&q, &longest, e));
+	lwm_lm_warn_length(&w->model, longest + o.answer, "--chunk-tokens and --answer-tokens");
+	return 0;
 }
 
 static int writer_open(struct writer *w, const struct lwm_args *a, struct lwm_err *e)
@@ -90,8 +97,8 @@ static int writer_open(struct writer *w, const struct lwm_args *a, struct lwm_er
 	memset(w, 0, sizeof *w);
 	LWM_TRY(lwm_device_open(&w->dev, o.device, a->common.threads, e));
 	LWM_TRY(lwm_lm_open_with_tokenizer(&w->model, &w->tok, o.model, o.older_ok, o.tokenizer, w->dev, e));
-	LWM_TRY(warn_length(w, e));
-	return lwm_engine_new(&w->gen, w->dev, &w->model.cfg, w->model.weights, o.prefill, 1, e);
+	LWM_TRY(warn_length(w, a, e));
+	return lwm_engine_new(&w->gen, w->dev, &w->model.cfg, w->model.weights, o.prefill, o.batch, e);
 }
 
 static void writer_close(struct writer *w)
@@ -190,19 +197,33 @@ static void add_counts(struct lwm_qa_stats *x, const int64_t v[LWM_UNIT_STATS])
 	x->tokens_out += v[7];
 }
 
-/* Document i of the input is a unit of the output: taken from an earlier run, or written now. */
-static int one_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct lwm_docs_writer *out, struct lwm_qa_stats *st,
-			struct lwm_err *e)
+/* Document i of the input is a unit of the output: taken from an earlier run, or written now, asked about with those after it. */
+struct asked {
+	struct lwm_qa_said *said;
+	int64_t end; /* the documents before it were asked about */
+};
+
+static int one_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct asked *x, struct lwm_docs_writer *out,
+			struct lwm_qa_stats *st, struct lwm_err *e)
 {
 	struct lwm_qa_stats mine = { 0 };
-	int64_t v[LWM_UNIT_STATS];
+	int64_t v[LWM_UNIT_STATS], n;
 	char key[64];
 	snprintf(key, sizeof key, "%.32s %" PRId64, lwm_docs_manifest(d)->hash, i);
 	int rc = lwm_docs_take(out, key, v, e);
 	LWM_TRY(rc);
 	if (rc == 0) {
+		double start = lwm_now();
+		if (i >= x->end) {
+			lwm_qa_said_free(x->said);
+			x->said = NULL;
+			LWM_TRY(lwm_qa_group(q, d, i, &n, e));
+			LWM_TRY(lwm_qa_ask(&x->said, q, d, i, n, e));
+			x->end = i + n;
+			lwm_stop_cost(lwm_now() - start, 0);
+		}
 		lwm_docs_unit_begin(out);
-		LWM_TRY(lwm_qa_make_documents(q, d, i, out, &mine, e));
+		LWM_TRY(lwm_qa_put_documents(q, x->said, d, i, out, &mine, e));
 		to_counts(&mine, v);
 		LWM_TRY(lwm_docs_unit_end(out, key, v, e));
 	}
@@ -210,31 +231,37 @@ static int one_document(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, s
 	return 0;
 }
 
-static int fill_shard(struct lwm_docs *d, struct lwm_docs_writer *out, struct writer *w, const struct lwm_args *a,
-		      struct lwm_qa_stats *st, struct lwm_err *e)
+static int all_documents(const struct lwm_qa *q, struct lwm_docs *d, struct asked *x, struct lwm_docs_writer *out,
+			 struct lwm_qa_stats *st, struct lwm_err *e)
 {
-	struct lwm_qa q = { .writer = { .g = w->gen, .tok = w->tok, .most = o.answer,
-					.sampler = { o.temperature, o.top_k, o.top_p, (uint64_t)a->common.seed } },
-			    .chunk_tokens = o.chunk, .target_tokens = o.target, .min_pairs = o.min_pairs };
 	struct lwm_progress p;
 	double saved = lwm_now();
-	if (strcmp(lwm_docs_get_meta(d)->tokenizer, lwm_tokenizer_hash(w->tok)->hex))
-		return lwm_fail(e, LWM_ECONFIG, "made with another tokenizer than the model's");
 	lwm_progress_begin(&p, "document", "documents", lwm_docs_count(d));
 	for (int64_t i = 0; i < lwm_docs_count(d); i++) {
-		double start = lwm_now();
-		if (lwm_stop_wanted() >= LWM_STOP_END)
+		if (i >= x->end && lwm_stop_wanted() >= LWM_STOP_END) /* what was asked is written, too */
 			return lwm_fail(e, LWM_ESAVED, "stopped (%s) after %" PRId64 " of %" PRId64 " documents, which are kept: run me again",
 					lwm_stop_reason(), i, lwm_docs_count(d));
-		LWM_TRY(one_document(&q, d, i, out, st, e));
+		LWM_TRY(one_document(q, d, i, x, out, st, e));
 		lwm_progress_at(&p, i + 1);
-		lwm_stop_cost(lwm_now() - start, 0);
 		if (lwm_now() - saved > SAVE_SECONDS) {
 			LWM_TRY(lwm_docs_save(out, e));
 			saved = lwm_now();
 		}
 	}
 	lwm_progress_end(&p);
+	return 0;
+}
+
+static int fill_shard(struct lwm_docs *d, struct lwm_docs_writer *out, struct writer *w, const struct lwm_args *a,
+		      struct lwm_qa_stats *st, struct lwm_err *e)
+{
+	struct lwm_qa q = way_to_ask(a, w->gen, w->tok);
+	struct asked x = { 0 };
+	if (strcmp(lwm_docs_get_meta(d)->tokenizer, lwm_tokenizer_hash(w->tok)->hex))
+		return lwm_fail(e, LWM_ECONFIG, "made with another tokenizer than the model's");
+	int rc = all_documents(&q, d, &x, out, st, e);
+	lwm_qa_said_free(x.said);
+	LWM_TRY(rc);
 	LWM_TRY(lwm_docs_reject(out, "too few pairs", st->docs_short, e));
 	return st->docs_out ? 0 : lwm_fail(e, LWM_EDATA, "the model wrote no usable pair in %" PRId64 " chunks", st->chunks);
 }
@@ -322,17 +349,41 @@ static int check_options(struct lwm_err *e)
 	return 0;
 }
 
+/* What the run takes on a device that computes in this type: weights, caches of the batch, work of the largest step. */
+static void print_memory(const struct lwm_llama_cfg *c, int64_t longest, int dtype, const char *where)
+{
+	int64_t size = (int64_t)lk_dtype_size(dtype), v = c->vocab_text > c->vision_rows ? c->vocab_text : c->vision_rows;
+	struct lwm_llama_run run = { .tokens = o.prefill > o.batch ? o.prefill : o.batch, .loss_bytes = o.batch * v * 4 };
+	double gib = 1.0 / (1 << 30), weights = gib * (double)(size * lwm_llama_count(c));
+	double caches = gib * (double)o.batch * (double)lwm_cache_bytes(c, longest + o.answer, dtype);
+	double work = gib * (double)lwm_llama_memory(c, &run, dtype, 1, 1).total;
+	printf("memory %s: %.3g GiB: weights %.3g, caches of %" PRId64 " prompts with their answers %.3g, work %.3g\n", where,
+	       weights + caches + work, weights, o.batch, caches, work);
+}
+
 static int print_plan(const struct lwm_paths *in, const struct lwm_args *a, struct lwm_err *e)
 {
-	LWM_TRY(lwm_lm_check_files(o.model, o.older_ok, o.tokenizer, e));
-	for (int64_t i = 0; i < in->n; i++) {
+	struct lwm_tokenizer *tok;
+	struct lwm_lm m;
+	int64_t longest;
+	LWM_TRY(lwm_lm_look(&m, &tok, o.model, o.older_ok, o.tokenizer, e));
+	struct lwm_qa q = way_to_ask(a, NULL, tok);
+	int rc = lwm_qa_longest(&q, &longest, e);
+	for (int64_t i = 0; rc == 0 && i < in->n; i++) {
 		char *path = output_name(in->v[i]);
 		if (!path)
-			return lwm_fail_memory(e, NULL);
-		printf("%s %s -> %s\n", !a->common.force && lwm_path_exists(path) ? "there already:" : "to make:", in->v[i], path);
+			rc = lwm_fail_memory(e, NULL);
+		else
+			printf("%s %s -> %s\n", !a->common.force && lwm_path_exists(path) ? "there already:" : "to make:", in->v[i], path);
 		free(path);
 	}
-	return 0;
+	if (rc == 0 && in->n && strncmp(o.device, "cuda", 4))
+		print_memory(&m.cfg, longest, LK_F32, "on a CPU");
+	if (rc == 0 && in->n && (!strncmp(o.device, "cuda", 4) || !strcmp(o.device, "auto")))
+		print_memory(&m.cfg, longest, LK_BF16, "on a GPU");
+	lwm_tokenizer_free(tok);
+	lwm_lm_close(&m);
+	return rc;
 }
 
 static int generate_pairs(const struct lwm_args *a, struct lwm_err *e)

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/base/hash.h"
+#include "common/eval/qa_int.h"
 
 const char *lwm_qa_prompt_head(void)
 {
@@ -118,44 +118,15 @@ static int finish_document(const struct lwm_qa *q, struct build *b, const char *
 	return rc < 0 ? rc : lwm_ids_add(&b->text, &bos, 1, e);
 }
 
-/* Asks the model about a chunk; *question is NULL when it said anything else than a pair. */
-static int ask_model(const struct lwm_qa *q, const int32_t *chunk, int64_t n, uint64_t sample, char **question, char **answer,
-		     struct lwm_qa_stats *st, struct lwm_err *e)
-{
-	struct lwm_tokenizer *t = q->writer.tok;
-	struct lwm_ids prompt = { 0 }, said = { 0 };
-	struct lwm_str text = { 0 };
-	int32_t bos = lwm_tokenizer_bos(t);
-	bool finished = false;
-	int rc;
-	*question = *answer = NULL;
-	LWM_GO(lwm_ids_add(&prompt, &bos, 1, e));
-	LWM_GO(lwm_tokenizer_encode(t, lwm_qa_prompt_head(), strlen(lwm_qa_prompt_head()), &prompt, e));
-	LWM_GO(lwm_ids_add(&prompt, chunk, n, e));
-	LWM_GO(add_text(t, &prompt, lwm_qa_prompt_tail(), "", e));
-	LWM_GO(lwm_generate_text(&q->writer, prompt.v, prompt.n, sample, &said, &finished, e));
-	lwm_tokenizer_decode(t, said.v, said.n, &text);
-	LWM_GO(lwm_str_ok(&text, e));
-	if (!finished)
-		st->unfinished++;
-	else if (lwm_qa_parse(lwm_str_get(&text), question, answer))
-		st->pairs++;
-	else
-		st->unparsed++;
-out:
-	lwm_ids_release(&prompt);
-	lwm_ids_release(&said);
-	lwm_str_release(&text);
-	return rc;
-}
-
-static int add_chunk(const struct lwm_qa *q, struct build *b, const int32_t *chunk, int64_t n, uint64_t sample,
+static int add_chunk(const struct lwm_qa *q, struct build *b, const int32_t *chunk, int64_t n, const struct lwm_qa_answer *said,
 		     const char *source, struct lwm_docs_writer *out, struct lwm_qa_stats *st, struct lwm_err *e)
 {
-	char *question, *answer;
+	const char *question = said->question, *answer = said->answer;
 	struct build before = *b;
 	st->chunks++;
-	LWM_TRY(ask_model(q, chunk, n, sample, &question, &answer, st, e));
+	st->unfinished += !said->finished;
+	st->unparsed += said->finished && !question;
+	st->pairs += question != NULL;
 	int rc = question ? add_pair(q, b, question, answer, e) : 0;
 	if (rc == 0 && b->text.n + n + b->chat.n > q->target_tokens && before.text.n > 1) {
 		/* one chunk too many: what was there before is finished, this one begins the next document */
@@ -168,40 +139,44 @@ static int add_chunk(const struct lwm_qa *q, struct build *b, const int32_t *chu
 	}
 	if (rc == 0)
 		rc = lwm_ids_add(&b->text, chunk, n, e);
-	free(question);
-	free(answer);
+	return rc;
+}
+
+int lwm_qa_put_documents(const struct lwm_qa *q, const struct lwm_qa_said *said, struct lwm_docs *d, int64_t i,
+			 struct lwm_docs_writer *out, struct lwm_qa_stats *st, struct lwm_err *e)
+{
+	struct lwm_doc doc;
+	struct build b = { .made = 0 };
+	struct lwm_ids chunk = { 0 };
+	char source[1024];
+	int rc = lwm_docs_get(d, i, &doc, e);
+	if (rc < 0)
+		goto out;
+	snprintf(b.id, sizeof b.id, "%s", doc.id);
+	snprintf(source, sizeof source, "%s", doc.source);
+	st->docs_in++;
+	LWM_GO(finish_document(q, &b, source, out, st, e));
+	for (int64_t k = 0; k * q->chunk_tokens < doc.n; k++) {
+		chunk.n = 0;
+		LWM_GO(lwm_qa_chunk(q, d, i, k, &chunk, e));
+		if (chunk.n)
+			LWM_GO(add_chunk(q, &b, chunk.v, chunk.n, lwm_qa_said_about(said, i, k), source, out, st, e));
+	}
+	LWM_GO(finish_document(q, &b, source, out, st, e));
+out:
+	lwm_ids_release(&b.text);
+	lwm_ids_release(&b.chat);
+	lwm_ids_release(&chunk);
+	free(b.run);
 	return rc;
 }
 
 int lwm_qa_make_documents(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct lwm_docs_writer *out,
 			  struct lwm_qa_stats *st, struct lwm_err *e)
 {
-	struct lwm_doc doc;
-	struct build b = { .made = 0 };
-	int32_t *chunk = malloc((size_t)q->chunk_tokens * sizeof *chunk);
-	char source[1024];
-	int rc = chunk ? lwm_docs_get(d, i, &doc, e) : lwm_fail_memory(e, NULL);
-	if (rc < 0)
-		goto out;
-	snprintf(b.id, sizeof b.id, "%s", doc.id);
-	snprintf(source, sizeof source, "%s", doc.source);
-	uint64_t key = lwm_hash64(b.id, strlen(b.id), 0);
-	st->docs_in++;
-	LWM_GO(finish_document(q, &b, source, out, st, e));
-	for (int64_t at = 0, k = 0; at < doc.n; at += q->chunk_tokens, k++) {
-		int64_t n = doc.n - at < q->chunk_tokens ? doc.n - at : q->chunk_tokens, keep = 0;
-		LWM_GO(lwm_docs_read(d, i, at, at + n, chunk, e));
-		for (int64_t j = 0; j < n; j++) /* marks of the source document have no place inside */
-			if (chunk[j] != lwm_tokenizer_bos(q->writer.tok) && chunk[j] != lwm_tokenizer_eos(q->writer.tok))
-				chunk[keep++] = chunk[j];
-		if (keep)
-			LWM_GO(add_chunk(q, &b, chunk, keep, key + (uint64_t)k, source, out, st, e));
-	}
-	LWM_GO(finish_document(q, &b, source, out, st, e));
-out:
-	lwm_ids_release(&b.text);
-	lwm_ids_release(&b.chat);
-	free(b.run);
-	free(chunk);
+	struct lwm_qa_said *said;
+	LWM_TRY(lwm_qa_ask(&said, q, d, i, 1, e));
+	int rc = lwm_qa_put_documents(q, said, d, i, out, st, e);
+	lwm_qa_said_free(said);
 	return rc;
 }

@@ -20,6 +20,7 @@ struct lwm_qa {
 	int64_t chunk_tokens;  /* that a pair is written about; 1000 */
 	int64_t target_tokens; /* length of a finished document at most; a single chunk with its pair may be longer */
 	int64_t min_pairs;     /* documents with fewer pairs are left out */
+	int64_t batch;         /* chunks that are asked about side by side, 0 = 1; the writer's engine has so many streams */
 };
 struct lwm_qa_stats { /* added to */
 	int64_t docs_in, chunks;
@@ -34,7 +35,20 @@ const char *lwm_qa_prompt_tail(void); /* " Write a question about this text and 
 /* "Question: Q Answer: A" -> malloc'ed parts without blanks at their ends; false when it is not of that form or a part is empty. */
 bool lwm_qa_parse(const char *text, char **question, char **answer);
 
-/* Document i of d -> zero or more documents in out. Draws depend on (seed, source id, chunk) alone. */
+/* What a model said about the chunks of some documents. */
+struct lwm_qa_said;
+/* Tokens of the longest prompt: a chunk in the words around it. */
+int lwm_qa_longest(const struct lwm_qa *q, int64_t *tokens, struct lwm_err *e);
+/* Asks about all chunks of documents [first, first + n) of d, q->batch of them at a time, whatever document they are of. Draws
+ * depend on (seed, source id, chunk) alone, so the answers are the same in any company (generate.h). */
+int lwm_qa_ask(struct lwm_qa_said **out, const struct lwm_qa *q, struct lwm_docs *d, int64_t first, int64_t n, struct lwm_err *e);
+void lwm_qa_said_free(struct lwm_qa_said *s); /* NULL is fine */
+/* How many documents from `first` on, at least one and not beyond the end, have chunks enough to keep a batch full. */
+int lwm_qa_group(const struct lwm_qa *q, struct lwm_docs *d, int64_t first, int64_t *n, struct lwm_err *e);
+/* Document i of d, one of those asked about, -> zero or more documents in out. */
+int lwm_qa_put_documents(const struct lwm_qa *q, const struct lwm_qa_said *said, struct lwm_docs *d, int64_t i,
+			 struct lwm_docs_writer *out, struct lwm_qa_stats *stats, struct lwm_err *e);
+/* Asked and put: document i alone. */
 int lwm_qa_make_documents(const struct lwm_qa *q, struct lwm_docs *d, int64_t i, struct lwm_docs_writer *out,
 			  struct lwm_qa_stats *stats, struct lwm_err *e);
 

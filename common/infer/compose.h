@@ -31,6 +31,10 @@ struct lwm_draw {
 int lwm_engine_draw(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, double *logprob,
 		    struct lwm_err *e);
 
+/* One id for each of the streams of the last step, d[i] for stream i (guide is not looked at, limit is that of d[0], and the rules
+ * are those of d[0]'s sampler). Local engines only. Errors as lwm_engine_draw. */
+int lwm_engine_draw_each(struct lwm_engine *g, enum lwm_modality head, const struct lwm_draw *d, int64_t *id, struct lwm_err *e);
+
 struct lwm_text_run {
 	struct lwm_sampler sampler;
 	uint64_t sample;    /* which of several answers */

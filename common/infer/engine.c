@@ -85,6 +85,11 @@ const struct lwm_llama_cfg *lwm_engine_config(const struct lwm_engine *g)
 	return &g->kv->cfg;
 }
 
+int64_t lwm_engine_alike(const struct lwm_engine *g, int64_t streams)
+{
+	return lk_dev_is_host(g->dev) && streams > LWM_STREAMS_ALIKE ? LWM_STREAMS_ALIKE : streams;
+}
+
 /* ---- caches ---- */
 
 int lwm_engine_set_cache(struct lwm_engine *g, enum lwm_cache_kind kind, struct lwm_err *e)

@@ -22,6 +22,10 @@
 
 struct lwm_engine;
 
+/* On the CPU a step of at most so many streams gives each of them the bits that it has alone: no product of so few rows adds up in
+ * another order (kernels/cpu/matmul.c). Elsewhere, and of more streams, sums are rounded otherwise. */
+enum { LWM_STREAMS_ALIKE = 16 };
+
 /* dev and the weights (flat, in the device's dtype, in the order of lwm_llama_tensors) are borrowed. max_chunk: most tokens of one
  * pass through the model while a prompt is fed. max_streams: most streams of a step. */
 int lwm_engine_new(struct lwm_engine **out, struct lk_dev *dev, const struct lwm_llama_cfg *cfg,
@@ -34,6 +38,8 @@ int lwm_engine_new_shared(struct lwm_engine **out, struct lk_dev *dev, const str
 			  struct lwm_err *e);
 void lwm_engine_free(struct lwm_engine *g); /* NULL is fine; free its caches first */
 const struct lwm_llama_cfg *lwm_engine_config(const struct lwm_engine *g);
+/* Streams of a step, of so many that are wanted, for which the promise of LWM_STREAMS_ALIKE holds; all of them on other devices. */
+int64_t lwm_engine_alike(const struct lwm_engine *g, int64_t streams);
 
 /* How caches made from now on keep keys and values. -LWM_ECONFIG: fp32 on a device that computes in bf16. */
 int lwm_engine_set_cache(struct lwm_engine *g, enum lwm_cache_kind kind, struct lwm_err *e);

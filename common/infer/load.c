@@ -133,18 +133,31 @@ int lwm_lm_open_with_tokenizer(struct lwm_lm *m, struct lwm_tokenizer **tok, con
 	return rc;
 }
 
-int lwm_lm_check_files(const char *dir, bool older_ok, const char *spec, struct lwm_err *e)
+int lwm_lm_look(struct lwm_lm *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok, const char *spec, struct lwm_err *e)
 {
-	struct lwm_lm m = { .step = -1 };
-	struct lwm_tokenizer *tok = NULL;
 	struct lwm_source s;
 	const json_t *config;
-	int rc = open_source(&m, &s, &config, dir, older_ok, LWM_CKPT_QUICK, e);
 
-	if (rc == 0)
-		rc = open_tokenizer(&m, &tok, spec, e);
+	*m = (struct lwm_lm){ .step = -1 };
+	*tok = NULL;
+	int rc = open_source(m, &s, &config, dir, older_ok, LWM_CKPT_QUICK, e);
+	rc = rc < 0 ? rc : open_tokenizer(m, tok, spec, e);
+	lwm_source_close(&s);
+	if (rc < 0) {
+		lwm_tokenizer_free(*tok);
+		*tok = NULL;
+		lwm_lm_close(m);
+	}
+	return rc;
+}
+
+int lwm_lm_check_files(const char *dir, bool older_ok, const char *spec, struct lwm_err *e)
+{
+	struct lwm_lm m;
+	struct lwm_tokenizer *tok;
+
+	LWM_TRY(lwm_lm_look(&m, &tok, dir, older_ok, spec, e));
 	lwm_tokenizer_free(tok);
 	lwm_lm_close(&m);
-	lwm_source_close(&s);
-	return rc;
+	return 0;
 }

@@ -43,6 +43,8 @@ void lwm_lm_warn_length(const struct lwm_lm *m, int64_t tokens, const char *what
  * model was not trained with, or of another number of pieces, is -LWM_ECONFIG. On failure nothing is left to free. */
 int lwm_lm_open_with_tokenizer(struct lwm_lm *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok,
 			       const char *spec, struct lk_dev *dev, struct lwm_err *e);
+/* For plans: all but the weights, m->weights stays NULL. lwm_tokenizer_free and lwm_lm_close them; on failure nothing is left. */
+int lwm_lm_look(struct lwm_lm *m, struct lwm_tokenizer **tok, const char *dir, bool older_ok, const char *spec, struct lwm_err *e);
 /* For plans: would lwm_lm_open_with_tokenizer take this model and tokenizer? Weights are not looked at. */
 int lwm_lm_check_files(const char *dir, bool older_ok, const char *spec, struct lwm_err *e);
 

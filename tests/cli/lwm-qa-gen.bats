@@ -43,6 +43,31 @@ count() { sed -nE 's/.*"'"$1"'":([0-9]+).*/\1/p' <<<"$output"; }
 	same first out/long.qa.h5
 }
 
+@test "a batch changes no byte, hot or cold; more streams than a step takes, and stopped with another one" {
+	local how
+	for how in '' '--temperature 1'; do
+		# shellcheck disable=SC2086
+		ok lwm-qa-gen "${good[@]}" $how --batch 1 "$docs"
+		mv out one
+		for n in 3 40; do
+			# shellcheck disable=SC2086
+			ok lwm-qa-gen "${good[@]}" $how --batch $n "$docs"
+			same one/long.qa.h5 out/long.qa.h5
+			rm -r out
+		done
+		mv one "whole$how"
+	done
+	run ! cmp -s whole/long.qa.h5 "whole--temperature 1/long.qa.h5"
+	# many short documents are asked about together
+	lwm-tokenize -q -t bytes --split-lines 1 -o short.docs.h5 "$BATS_FILE_TMPDIR/words.txt"
+	ok lwm-qa-gen "${good[@]}" --batch 1 short.docs.h5
+	mv out one
+	code 75 env --block-signal=USR1 bash -c 'kill -USR1 $$; exec lwm-qa-gen "$@"' held "${good[@]}" --batch 16 short.docs.h5
+	err_has 'after 0 of 120 documents'
+	ok lwm-qa-gen "${good[@]}" --batch 16 short.docs.h5
+	same one/short.qa.h5 out/short.qa.h5
+}
+
 @test "a model that writes no pair is 65 with the counts, and leaves no output" {
 	code 65 lwm-qa-gen "${gen[@]}" "$docs"
 	err_has 'no usable pair in'
@@ -99,7 +124,12 @@ count() { sed -nE 's/.*"'"$1"'":([0-9]+).*/\1/p' <<<"$output"; }
 
 @test "a plan, tasks, help" {
 	ok lwm-qa-gen "${gen[@]}" --plan "$docs"
-	[[ $output == "to make: $docs -> out/long.qa.h5" ]]
+	[ "${lines[0]}" = "to make: $docs -> out/long.qa.h5" ]
+	[[ ${lines[1]} == 'memory on a CPU: '*'caches of 8 prompts with their answers '* ]]
+	[[ ${lines[2]} == 'memory on a GPU: '* ]]
+	ok lwm-qa-gen "${gen[@]}" --plan --device cpu --batch 3 "$docs"
+	[ "${#lines[@]}" = 2 ]
+	has 'caches of 3 prompts'
 	ok lwm-qa-gen "${gen[@]}" --plan --task 1 --tasks 2 "$docs"
 	[ -z "$output" ]
 	[ ! -e out ]
