@@ -45,8 +45,8 @@ struct lwm_dialogue_turn {
 /* One answer; what it points to lives until it returns. */
 typedef int lwm_dialogue_fn(void *arg, const struct lwm_dialogue_turn *t, struct lwm_err *e);
 /* Holds every dialogue of a file: .json, a list of records, or lines of them, packed too. A record is what lwm_chat_read takes.
- * Each question follows what the model itself answered before it. *scores is added to. -LWM_EDATA names file and record: not of that
- * form, or more than LWM_DIALOGUE_TURNS questions. */
+ * Each question follows what the model itself answered before it. *scores is added to. -LWM_EDATA names file and record: not of
+ * that form, or more than LWM_DIALOGUE_TURNS questions. */
 int lwm_dialogue_hold(struct lwm_dialogue *d, const char *path, lwm_dialogue_fn *fn, void *arg,
 		      struct lwm_dialogue_scores *scores, struct lwm_err *e);
 /* A turn as lines of text: as it would stand on paper, what was expected beside a wrong answer; or as a JSON object. */

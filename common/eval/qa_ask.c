@@ -18,6 +18,42 @@ struct lwm_qa_said {
 	int64_t chunks, prompts;
 };
 
+const char *lwm_qa_prompt_head(void)
+{
+	return "You are a helpful assistant. USER: ";
+}
+
+const char *lwm_qa_prompt_tail(void)
+{
+	return " Write a question about this text and answer it. ASSISTANT:";
+}
+
+/* Copy without blanks at the ends; NULL when nothing is left. */
+static char *copy_trimmed(const char *s, size_t n)
+{
+	while (n && (*s == ' ' || *s == '\n'))
+		s++, n--;
+	while (n && (s[n - 1] == ' ' || s[n - 1] == '\n'))
+		n--;
+	return n ? strndup(s, n) : NULL;
+}
+
+bool lwm_qa_parse(const char *text, char **question, char **answer)
+{
+	const char *q = strstr(text, "Question:"), *a = q ? strstr(q, "Answer:") : NULL;
+	*question = *answer = NULL;
+	if (!a)
+		return false;
+	*question = copy_trimmed(q + 9, (size_t)(a - q - 9));
+	*answer = copy_trimmed(a + 7, strlen(a + 7));
+	if (*question && *answer)
+		return true;
+	free(*question);
+	free(*answer);
+	*question = *answer = NULL;
+	return false;
+}
+
 static int64_t chunks_of(const struct lwm_qa *q, int64_t tokens)
 {
 	return (tokens + q->chunk_tokens - 1) / q->chunk_tokens;

@@ -208,10 +208,8 @@ static void ask_again(const struct tale *t, int what, struct lwm_str *q, struct 
 void lwm_synth_write_dialogue(uint64_t seed, int64_t i, struct lwm_str *line)
 {
 	struct lwm_rng r = lwm_rng_at(seed, LWM_RNG_SYNTH, KIND_DIALOGUE, (uint64_t)i);
-	struct tale t = { .name = PICK(&r, names) };
-	t.place = PICK(&r, places);
-	t.colour = PICK(&r, colours);
-	t.thing = PICK(&r, things);
+	const char *name = PICK(&r, names), *place = PICK(&r, places), *colour = PICK(&r, colours), *thing = PICK(&r, things);
+	const struct tale t = { name, place, colour, thing };
 	int first = (int)lwm_rng_below(&r, ASKS), second = (first + 1 + (int)lwm_rng_below(&r, ASKS - 1)) % ASKS;
 	lwm_str_puts(line, "{\"messages\": [");
 	for (int k = 0; k < 2; k++) {

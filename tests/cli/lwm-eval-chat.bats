@@ -4,7 +4,7 @@ load ../lib
 setup_file() {
 	export SCRATCH=$BATS_FILE_TMPDIR
 	cd "$SCRATCH"
-	for k in {1..40}; do
+	for _ in {1..40}; do
 		printf '{"data": ["%s", "%s", "and?", "%s%s"]}\n' a x a x b y b y c z c z
 	done >said.jsonl
 	lwm-tokenize -q -t bytes -f '<|chat|>' -o said.docs.h5 said.jsonl
