@@ -523,19 +523,21 @@ int lwm_contrast_step(struct lwm_contrast *m, int64_t pairs, lwm_view_fn *fill, 
 		      struct lwm_contrast_stats *stats, struct lwm_err *e)
 {
 	int64_t views = 2 * pairs, step = views_at_once(&m->run);
-	bool whole = step >= views, open = false;
+	bool whole = step >= views, open = false, grads = w->grads;
 	struct pass p = { .fill = fill, .ctx = ctx, .w = w };
 
 	m->rc = 0;
 	memset(&m->err, 0, sizeof m->err);
 	begin_step(m, pairs);
+	w->grads = grads && whole;
 	for (p.first = 0; p.first < views; p.first += step) {
 		p.n = views - p.first < step ? views - p.first : step;
 		open = pass_forward(m, &p);
 		if (open && !whole)
 			pass_end(m);
 	}
-	find_loss(m, w->grads, stats);
+	w->grads = grads;
+	find_loss(m, grads, stats);
 	for (p.first = 0; p.first < views && (w->grads || whole); p.first += step) {
 		p.n = views - p.first < step ? views - p.first : step;
 		w->more = p.first + p.n < views;

@@ -99,6 +99,7 @@ static void shift_to(struct shifted *s, struct lwm_supply *w)
 
 	s->base = *w;
 	s->base.ops = &ops;
+	s->base.table = NULL; /* places in it are others: all gradients of the decoder are formed */
 	s->to = w;
 }
 

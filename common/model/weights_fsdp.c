@@ -52,10 +52,10 @@ struct lwm_fsdp {
 
 /* ---- sizes ---- */
 
-/* Of a table without heads the first group is used with the last: embeddings are the head too. */
+/* Of embeddings without heads the first group is used with the last: they are the head too. */
 static bool is_tied(const struct lwm_tensors *t)
 {
-	return !lwm_tensors_have(t, LWM_ROLE_HEAD);
+	return lwm_tensors_have(t, LWM_ROLE_EMBED) && !lwm_tensors_have(t, LWM_ROLE_HEAD);
 }
 
 /* One in use and those gathered ahead. Of gradients one that is added to, one that is scattered. */

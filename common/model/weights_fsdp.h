@@ -36,7 +36,8 @@ struct lwm_fsdp_how {
 
 struct lwm_fsdp;
 /* Local. Bytes of device memory that lwm_fsdp_new allocates: slots of weights; slots of gradients and what arrives of them, or all
- * gradients. t: the table of the flat vector; a table without heads uses its first group with its last. */
+ * gradients. t: the table of the flat vector; of one that has embeddings and no heads the first
+ * group is used with the last. */
 int64_t lwm_fsdp_bytes(const struct lwm_tensors *t, const struct lwm_cut *cut, int dtype, const struct lwm_fsdp_how *how);
 /* Local. Those of them that are slots of weights; the rest is of gradients. */
 int64_t lwm_fsdp_gathered(const struct lwm_tensors *t, const struct lwm_cut *cut, int dtype, const struct lwm_fsdp_how *how);

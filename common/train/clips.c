@@ -163,6 +163,14 @@ void lwm_clips_deal(const struct lwm_clips *c, const struct lwm_objective *o, in
 	*end = want * (r + 1) / ranks;
 }
 
+int64_t lwm_clips_passes(const struct lwm_clips *c, const struct lwm_objective *o, int64_t most)
+{
+	int64_t have = lwm_clips_to_judge(c), want = o->stage->eval_rows < have ? o->stage->eval_rows : have;
+	int64_t ranks = lwm_mesh_ranks(o->mesh, LWM_DATA), n = (want + ranks - 1) / ranks;
+
+	return (n + most - 1) / most;
+}
+
 const uint8_t *lwm_clips_held(const struct lwm_clips *c, int64_t i)
 {
 	return c->cache.frames + c->first[(c->held ? c->n : 0) + i] * c->cache.one;

@@ -47,6 +47,9 @@ const uint8_t *lwm_clips_held(const struct lwm_clips *c, int64_t i);
 int64_t lwm_clips_to_judge(const struct lwm_clips *c);
 /* --eval-rows of them, or as many as there are, dealt out to the data ranks in stretches: this rank's are [*first, *end). */
 void lwm_clips_deal(const struct lwm_clips *c, const struct lwm_objective *o, int64_t *first, int64_t *end);
+/* Passes of at most `most` clips that such an evaluation takes of the rank that has most clips: ranks that share weights go through
+ * as many, those without a clip left with any. */
+int64_t lwm_clips_passes(const struct lwm_clips *c, const struct lwm_objective *o, int64_t most);
 void lwm_clips_release(struct lwm_clips *c);
 /* The model's configuration for checkpoints and model folders: the trunk's, the objective's name, and the grid. */
 int lwm_clips_config(json_t **out, const char *objective, const struct lwm_llama_cfg *c, const struct lwm_stage *s,

@@ -7,6 +7,7 @@
 #include "common/model/contrast.h"
 #include "common/train/clips.h"
 #include "common/train/next_token_int.h"
+#include "common/train/supply.h"
 
 /* Places in the sums. */
 enum { S_PAIRS, S_LOSS, S_HITS, S_OTHERS };
@@ -95,8 +96,9 @@ static int size_plan(struct pairing *p, const struct lwm_contrast_run *run, int 
 
 	LWM_TRY(lwm_clips_bytes(&p->clips, &p->base, &cache, e));
 	p->base.own_bytes = lwm_contrast_own(p->base.dev, &p->cfg, run, ranks);
-	/* the same space serves the gradient's sums, which a plan counts */
-	int64_t work = lwm_comm_work(ranks, run->pairs * ranks * p->cfg.out), weights = lwm_comm_work(ranks, p->base.tensors.total);
+	/* the same space serves the sums of whole gradients, which a plan counts */
+	int64_t work = lwm_comm_work(ranks, run->pairs * ranks * p->cfg.out);
+	int64_t weights = lwm_stage_shards(&p->base) ? 0 : lwm_comm_work(ranks, p->base.tensors.total);
 	p->base.exchange_bytes = work > weights ? work - weights : 0;
 	p->base.array_bytes = cache + lwm_contrast_arrays(&p->cfg, run) + p->clips.grid.frames * p->clips.grid.side *
 			      p->clips.grid.side * 3 + p->base.exchange_bytes;
@@ -240,6 +242,7 @@ const struct lwm_objective_type lwm_objective_contrastive = {
 	.kind = "trunk",
 	.unit = "clip",
 	.holds_out = true,
+	.by_group = true,
 	.settings = settings,
 	.settings_size = sizeof(struct contrastive),
 	.size = sizeof(struct pairing),

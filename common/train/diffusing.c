@@ -213,17 +213,22 @@ static void take_clip(struct denoising *p, int64_t i, int64_t step, int64_t clip
 static int run_clips(struct denoising *p, struct lwm_supply *w, int64_t step, int64_t first, int64_t n, bool held,
 		     double sums[LWM_SUMS], struct lwm_err *e)
 {
-	int64_t most = run_of(&p->base).clips;
+	int64_t most = run_of(&p->base).clips, passes = 0;
 
-	for (int64_t at = 0; at < n; at += most) {
-		struct lwm_denoise_batch b = { .clips = n - at < most ? n - at : most, .noisy = p->noisy, .target = p->target,
-					       .sigma = p->sigma, .clean = p->clean };
+	if (held && w->shared)
+		passes = lwm_clips_passes(&p->clips, &p->base, most);
+	for (int64_t at = 0; at < n || at < passes * most; at += most) {
+		bool any = at < n;
+		struct lwm_denoise_batch b = { .clips = !any ? 1 : n - at < most ? n - at : most,
+					       .noisy = p->noisy, .target = p->target,        .sigma = p->sigma, .clean = p->clean };
 		struct lwm_denoise_stats st = { .compare = held };
 
 		for (int64_t i = 0; i < b.clips; i++)
-			take_clip(p, i, step, first + at + i, held);
+			take_clip(p, i, step, any ? first + at + i : 0, held);
 		w->more = at + b.clips < n;
 		LWM_TRY(lwm_denoise_step(p->net, &b, w, &st, e));
+		if (!any)
+			continue;
 		sums[S_CLIPS] += st.clips;
 		sums[S_PLAIN] += st.parts.plain;
 		sums[S_DYNAMICS] += st.parts.dynamics;
@@ -289,6 +294,7 @@ const struct lwm_objective_type lwm_objective_diffusion = {
 	.kind = "trunk",
 	.unit = "clip",
 	.holds_out = true,
+	.by_group = true,
 	.settings = settings,
 	.settings_size = sizeof(struct diffusing),
 	.size = sizeof(struct denoising),

@@ -225,19 +225,22 @@ static int roll_forward(struct forecaster *p, struct lwm_supply *w, int64_t clip
 static int eval_objective(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
 	struct forecaster *p = self(o);
-	int64_t first, end, most = run_of(o).clips, floats = p->cfg.times * time_floats(p);
+	int64_t first, end, last, most = run_of(o).clips, floats = p->cfg.times * time_floats(p);
 
 	lwm_clips_deal(&p->clips, o, &first, &end);
-	for (int64_t at = first; at < end; at += most) {
-		int64_t clips = end - at < most ? end - at : most;
+	last = first + (w->shared ? lwm_clips_passes(&p->clips, o, most) * most : 0);
+	for (int64_t at = first; at < end || at < last; at += most) {
+		bool any = at < end;
+		int64_t clips = !any ? 1 : end - at < most ? end - at : most;
 		struct lwm_forecast_stats st = { 0 };
 
 		for (int64_t i = 0; i < clips; i++)
-			lwm_patches(&p->clips.grid, lwm_clips_held(&p->clips, at + i), p->patches + i * floats);
+			lwm_patches(&p->clips.grid, lwm_clips_held(&p->clips, any ? at + i : 0), p->patches + i * floats);
 		LWM_TRY(run_pass(p, w, clips, false, &st, e));
-		add_stats(sums, &st, clips);
+		if (any)
+			add_stats(sums, &st, clips);
 		LWM_TRY(roll_forward(p, w, clips, e));
-		for (int64_t i = 0; i < clips; i++)
+		for (int64_t i = 0; any && i < clips; i++)
 			judge_clip(p, i, at + i, sums);
 	}
 	return 0;
@@ -298,6 +301,7 @@ const struct lwm_objective_type lwm_objective_next_frame = {
 	.kind = "trunk",
 	.unit = "clip",
 	.holds_out = true,
+	.by_group = true,
 	.settings = settings,
 	.settings_size = sizeof(struct forecasting),
 	.size = sizeof(struct forecaster),

@@ -146,7 +146,8 @@ struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const stru
 	for (int64_t g = 0; c->shards > 1 && g < c->n; g++) {
 		int64_t gathers = count_gathers(c, g, how.ahead, m);
 
-		if (g == 0 && c->n > how.ahead + 2 && !lwm_tensors_have(&o->local, LWM_ROLE_HEAD))
+		if (g == 0 && c->n > how.ahead + 2 && lwm_tensors_have(&o->local, LWM_ROLE_EMBED) &&
+		    !lwm_tensors_have(&o->local, LWM_ROLE_HEAD))
 			gathers += m; /* the embedding, once more at the end of each forward */
 
 		bool wanted = lwm_tensors_want(&o->local, c->group[g].offset, c->group[g].count);

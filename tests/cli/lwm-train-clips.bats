@@ -108,8 +108,7 @@ atleast() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || a < b) print a " is 
 		err_has '--batch-clips 32'
 		code 78 "${check[@]}" --sum-order canonical
 		err_has 'cannot sum by rows'
-		code 78 "${check[@]}" --shard-weights true
-		err_has 'takes its weights whole'
+		ok "${check[@]}" --plan-ranks 2 --mesh-dim 1,2,1,1 --shard-weights true
 		code 78 "${check[@]/#32/30}"
 		err_has '--patch-size 8'
 		code 78 "${check[@]}" --clip-frames 3

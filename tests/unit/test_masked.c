@@ -23,6 +23,8 @@ struct outcome {
 	float *grad, predicted[HIDDEN * INPUT];
 };
 
+static const struct lwm_tensors *told; /* what trains; NULL: all does */
+
 static struct outcome step(const char *name, const struct lwm_masked_cfg *c, struct lwm_masked_run run, const float *patches,
 			   const float *targets, const float *w, int64_t total, bool grads)
 {
@@ -33,6 +35,7 @@ static struct outcome step(const char *name, const struct lwm_masked_cfg *c, str
 	struct lwm_masked *m;
 	struct lwm_err e = { 0 };
 
+	lw.base.table = told;
 	run.clips = CLIPS + 1;
 	run.how.train = true;
 	b.predicted = y.predicted;
@@ -134,6 +137,42 @@ static void what_is_looked_at(void **state)
 	lwm_tensors_release(&t);
 }
 
+/* A trunk that is frozen has no gradient; the decoder behind it has all of its own. */
+static void a_frozen_trunk(void **state)
+{
+	struct lwm_masked_cfg c = model();
+	float patches[FLOATS], targets[FLOATS], *w;
+	struct outcome y[2];
+	struct lwm_tensors t;
+	int64_t frozen = 0;
+
+	(void)state;
+	assert_int_equal(lwm_masked_tensors(&t, &c, NULL), 0);
+	w = weights_by_name(&t);
+	numbers("", "patches", FLOATS, patches);
+	numbers("", "targets", FLOATS, targets);
+	for (int k = 0; k < 2; k++) {
+		for (int64_t i = 0; k && i < t.n; i++)
+			t.list[i].trainable = t.list[i].group > c.trunk.layers;
+		told = k ? &t : NULL;
+		y[k] = step("cpu", &c, (struct lwm_masked_run){ 0 }, patches, targets, w, t.total, true);
+	}
+	told = NULL;
+	for (int64_t i = 0; i < t.n; i++) {
+		const struct lwm_tensor *q = &t.list[i];
+
+		for (int64_t k = q->offset; k < q->offset + q->count; k++)
+			if (q->trainable ? y[1].grad[k] != y[0].grad[k] : q->ndim > 1 && y[1].grad[k] != 0)
+				fail_msg("%s: %.9g, of a trunk that trains %.9g", q->name, (double)y[1].grad[k], (double)y[0].grad[k]);
+		frozen += !q->trainable && q->ndim > 1;
+	}
+	assert_true(frozen > 3);
+	for (int k = 0; k < 2; k++)
+		free(y[k].grad);
+	lwm_tensors_release(&t);
+	free(w);
+}
+
 static void what_is_refused(void **state)
 {
 	struct lwm_masked_cfg c = model();
@@ -154,7 +193,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(as_a_second_program), cmocka_unit_test(gradients_are_slopes), cmocka_unit_test(what_is_looked_at),
-		cmocka_unit_test(what_is_refused),
+		cmocka_unit_test(what_is_refused), cmocka_unit_test(a_frozen_trunk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
