@@ -220,7 +220,7 @@ static int run_clips(struct denoising *p, struct lwm_supply *w, int64_t step, in
 	for (int64_t at = 0; at < n || at < passes * most; at += most) {
 		bool any = at < n;
 		struct lwm_denoise_batch b = { .clips = !any ? 1 : n - at < most ? n - at : most,
-					       .noisy = p->noisy, .target = p->target,        .sigma = p->sigma, .clean = p->clean };
+					       .noisy = p->noisy, .target = p->target, .sigma = p->sigma, .clean = p->clean };
 		struct lwm_denoise_stats st = { .compare = held };
 
 		for (int64_t i = 0; i < b.clips; i++)

@@ -204,7 +204,7 @@ static int run_clips(struct hiding *p, struct lwm_supply *w, int64_t step, int64
 	for (int64_t at = 0; at < n || at < passes * most; at += most) {
 		bool any = at < n;
 		struct lwm_masked_batch b = { .clips = !any ? 1 : n - at < most ? n - at : most,
-					       .patches = p->patches, .targets = p->targets,       .visible = p->visible };
+					       .patches = p->patches, .targets = p->targets, .visible = p->visible };
 		struct lwm_masked_stats st = { 0 };
 
 		for (int64_t i = 0; i < b.clips; i++)
