@@ -2,10 +2,12 @@
  *
  * A sample is a folder of frames, cropped and resized, and a .json beside it with the action, written last: a clip that has its
  * .json is done. A broken sample is named and counted, and makes nothing. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/hash.h"
 #include "common/base/json.h"
@@ -125,6 +127,7 @@ static int write_frame(struct job *j, const char *from, const char *to, struct l
 static int write_frames(struct job *j, const struct lwm_anno *s, const char *folder, struct lwm_err *e)
 {
 	int rc = lwm_mkdirs(folder, e);
+	lwm_outfile_batch_begin();
 	for (int64_t i = 0; i < s->frames.n && rc == 0; i++) {
 		char name[32];
 		snprintf(name, sizeof name, "%05" PRId64 ".png", i);
@@ -133,7 +136,8 @@ static int write_frames(struct job *j, const struct lwm_anno *s, const char *fol
 		free(from);
 		free(to);
 	}
-	return rc;
+	int end = lwm_outfile_batch_end(folder, rc < 0 ? NULL : e); /* of a failure the first is told */
+	return rc < 0 ? rc : end;
 }
 
 static int write_action(const struct lwm_anno *s, const char *file, int64_t number, const char *path, struct lwm_err *e)
@@ -153,6 +157,14 @@ static int write_action(const struct lwm_anno *s, const char *file, int64_t numb
 	return rc;
 }
 
+/* What an interrupted run left of a clip, or another one made that is replaced; first what says that it is done. */
+static int clear_clip(const char *folder, const char *beside, struct lwm_err *e)
+{
+	if (unlink(beside) < 0 && errno != ENOENT)
+		return lwm_fail_errno(e, LWM_EIO, errno, "%s: cannot be removed", beside);
+	return lwm_remove_tree(folder, e);
+}
+
 /* DIR/FILE-NNNNNN, from the second copy on with -K behind it. */
 static int write_copy(struct job *j, const struct lwm_anno *s, const char *file, int64_t number, int64_t copy, bool force,
 		      struct lwm_err *e)
@@ -165,6 +177,8 @@ static int write_copy(struct job *j, const struct lwm_anno *s, const char *file,
 	lwm_str_printf(&beside, "%s.json", lwm_str_get(&stem));
 	int rc = lwm_str_ok(&stem, e) < 0 ? -LWM_EMEMORY : lwm_str_ok(&beside, e);
 	bool done = rc == 0 && !force && lwm_path_exists(lwm_str_get(&beside));
+	if (rc == 0 && !done)
+		rc = clear_clip(lwm_str_get(&stem), lwm_str_get(&beside), e);
 	if (rc == 0 && !done)
 		rc = write_frames(j, s, lwm_str_get(&stem), e);
 	if (rc == 0 && !done)

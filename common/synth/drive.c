@@ -93,10 +93,9 @@ int lwm_synth_drive_action(const struct lwm_synth_drive *d, int64_t t, struct lw
 
 /* ---- pictures ---- */
 
-/* What is seen at a point; x to the right, y down, in parts of the frame. */
-static const uint8_t *colour_at(const struct lwm_synth_drive *d, int t, double x, double y)
+/* What is seen at a point, x to the right, y down, in parts of the frame, while the car goes to a side (turn). */
+static const uint8_t *colour_at(const struct lwm_synth_drive *d, int t, int turn, double x, double y)
 {
-	int turn = t > 0 ? d->side[t] - d->side[t - 1] : 0;
 	double dx = x - (0.5 + SIDE * d->side[t]), dy = y - CAR_Y, c = cos(SLANT * turn), s = sin(SLANT * turn);
 	double across = c * dx + s * dy, along = -s * dx + c * dy;
 	if (fabs(across) <= CAR_WIDE && fabs(along) <= CAR_LONG)
@@ -114,13 +113,15 @@ static const uint8_t *colour_at(const struct lwm_synth_drive *d, int t, double x
 
 void lwm_synth_render_drive(const struct lwm_synth_drive *d, int64_t t, int size, uint8_t *rgb)
 {
+	LWM_BUG_ON(t < 0 || t > LWM_SYNTH_DRIVE_MOST);
+	int turn = t ? d->side[t] - d->side[t - 1] : 0;
 	for (int y = 0; y < size; y++)
 		for (int x = 0; x < size; x++) {
 			int sum[3] = { 0 };
 			for (int k = 0; k < SAMPLES * SAMPLES; k++) {
 				double px = (x + (k % SAMPLES + 0.5) / SAMPLES) / size;
 				double py = (y + (k / SAMPLES + 0.5) / SAMPLES) / size;
-				const uint8_t *c = colour_at(d, (int)t, px, py);
+				const uint8_t *c = colour_at(d, (int)t, turn, px, py);
 				for (int ch = 0; ch < 3; ch++)
 					sum[ch] += c[ch];
 			}

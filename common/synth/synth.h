@@ -88,7 +88,7 @@ struct lwm_synth_drive {
 	int32_t way[LWM_SYNTH_DRIVE_MOST + 8];    /* driven so far, likewise in quarters: 2.5 m */
 };
 struct lwm_synth_drive lwm_synth_draw_drive(uint64_t seed, int64_t i);
-/* Frame t: size x size pixels of 3 bytes, rows from the top. */
+/* Frame t, 0..LWM_SYNTH_DRIVE_MOST: size x size pixels of 3 bytes, rows from the top. */
 void lwm_synth_render_drive(const struct lwm_synth_drive *d, int64_t t, int size, uint8_t *rgb);
 /* What leads to frame t: cmd, traj, speed and steer of the next two seconds, and goal where that is in the picture. -1: t is not in
  * 1..LWM_SYNTH_DRIVE_MOST. */

@@ -61,6 +61,12 @@ prepare() {
 	lwm-train-stage -q "${small[@]}" --data rows.rows.h5 --tokenizer bytes --steps 2 -o ck
 	lwm-merge-ckpt -q ck -o model --verify
 	lwm-synth clips -n 6 --size 16 --frames 3 -o clips -q
+	lwm-synth images -n 3 --size 64 -o images -q
+	for i in 0 1; do
+		printf '%s{"frames": ["images/image-0000%d.png", "images/image-00002.png"], "traj": [0, 0, 0, 4, 0, 8, 0, 12, 0, 16], "speed": [],\n' "$([ $i = 0 ] && echo '[' || echo ,)" $i
+		printf '"angle": [], "cmd": 2, "goal": [800, 450], "z": 1}\n'
+	done >samples.json
+	echo ']' >>samples.json
 	lwm-train-stage "${recon[@]}" --steps 2 -o vq
 	lwm-vqgan-encode -q -m vq -t bytes --device cpu -o codes.h5 clips
 	lwm-tokenize -q -t bytes --split-lines 60 -o long.docs.h5 words.txt
@@ -89,12 +95,13 @@ recon=(-q --objective reconstruction --model tiny --hidden 4 --groups 2 --channe
 
 # ---- the cases: a command that writes below o/ ----
 
-cases=(tokenize tokenizer-train pack encode decode train waits ranks recon merge needle qa synth report run)
+cases=(tokenize tokenizer-train pack annos encode decode train waits ranks recon merge needle qa synth report run)
 command_of() {
 	case $1 in
 	tokenize) cmd=(lwm-tokenize -q -t bytes -d o in) ;;
 	tokenizer-train) cmd=(lwm-tokenizer-train -q --vocab 320 -o o/tok.model words.txt) ;;
 	pack) cmd=(lwm-pack -q -n 64 --rows-per-shard 100 -o o docs.docs.h5) ;;
+	annos) cmd=(lwm-annos -q --frames 2 --width 64 --height 64 -d o/a samples.json) ;;
 	encode) cmd=(lwm-vqgan-encode -q -m vq -t bytes --device cpu -f '[vision],caption' -o o/c.h5 clips) ;;
 	decode) cmd=(lwm-vqgan-decode -q -m vq --device cpu codes.h5 --doc 0 -o o/clip.mp4) ;;
 	train) cmd=(lwm-train-stage -q "${small[@]}" --data rows.rows.h5 --tokenizer bytes --steps 8 --checkpoint-every 2 --keep 2 -o o/t) ;;
