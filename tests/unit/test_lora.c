@@ -291,6 +291,90 @@ static void updates_are_those_of_pytorch(void **state)
 		}
 }
 
+/* ---- a matrix of several blocks ---- */
+
+enum { TALL = 700, BROAD = 512 }; /* more than 2^18 elements */
+
+static float tall_at(int64_t i)
+{
+	return i < TALL * BROAD ? 0.001f * (float)(i % 997) : 0.1f * (float)((i * 7) % 13) - 0.6f;
+}
+
+static int check_tall(struct lwm_weights *w, const struct lwm_tensors *t, struct lwm_err *e)
+{
+	int64_t from, n, at;
+	const float *y = w->compute;
+	if (!lwm_cut_own(&w->cut, &t->list[0], &from, &n, &at))
+		return 0;
+	for (int64_t k = 0; k < n; k++) {
+		int64_t i = (from + k) / BROAD, j = (from + k) % BROAD;
+		double want = (double)tall_at(from + k);
+		for (int64_t r = 0; r < R; r++)
+			want += scale * (double)tall_at(t->list[2].offset + i * R + r) *
+				(double)tall_at(t->list[1].offset + r * BROAD + j);
+		double got = (double)y[lwm_cut_place(&w->cut, at + k)];
+		if (!(fabs(got - want) <= 1e-5))
+			return lwm_fail(e, LWM_ENO, "row %d, column %d: %.9g, by hand %.9g", (int)i, (int)j, got, want);
+	}
+	return 0;
+}
+
+static int sum_tall(struct lwm_comm *c, void *arg, struct lwm_err *e)
+{
+	static const struct lwm_tensor matrix = { .name = "w", .ndim = 2, .shape = { TALL, BROAD }, .role = LWM_ROLE_MATRIX,
+						  .trainable = true };
+	const struct lwm_adapters how = { .targets = "w", .rank = R };
+	int ranks = lwm_comm_size(c);
+	struct lwm_tensors t = { .align = 0 };
+	struct lwm_weights w = { .dev = NULL };
+	struct lwm_lora l = { .w = NULL };
+	struct lwm_cut cut = { .n = 0 };
+	struct lwm_devcomm *dc = NULL;
+	struct lk_dev *dev = NULL;
+	float *host = NULL;
+	int64_t from, n, at;
+	int rc;
+	(void)arg;
+	LWM_GO(lwm_agree(c, lwm_device_open(&dev, "cpu", 1, e), e));
+	LWM_GO(lwm_devcomm_new(&dc, dev, c, e));
+	LWM_GO(lwm_agree(c, lwm_tensors_add(&t, &matrix, e), e));
+	LWM_GO(lwm_agree(c, lwm_adapters_add(&t, &how, e), e));
+	LWM_GO(lwm_agree(c, lwm_cut_new(&cut, &t, 1, ranks, e), e));
+	cut = lwm_cut_of(&cut, lwm_comm_rank(c));
+	LWM_GO(lwm_agree(c, lwm_weights_new(&w, dev, LK_F32, &cut, dc, c, false, e), e));
+	LWM_GO(lwm_agree(c, lwm_weights_part_master(&w, e), e));
+	struct lwm_lora_how by = { .scale = scale, .ranks = ranks > 1 ? dc : NULL };
+	LWM_GO(lwm_agree(c, lwm_lora_new(&l, &w, &t, &by, e), e));
+	w.lora = &l;
+	host = calloc((size_t)cut.count, sizeof *host);
+	LWM_GO(lwm_agree(c, host ? 0 : lwm_fail_memory(e, NULL), e));
+	for (int64_t i = 0; i < t.n; i++)
+		for (int64_t k = lwm_cut_own(&cut, &t.list[i], &from, &n, &at) ? 0 : n; k < n; k++)
+			host[at + k] = tall_at(from + k);
+	LWM_GO(lwm_agree(c, lwm_weights_put(&w, LWM_STATE_WEIGHTS, host, e), e));
+	LWM_GO(lwm_weights_gather(&w, e));
+	rc = lwm_agree(c, check_tall(&w, &t, e), e);
+out:
+	free(host);
+	lwm_lora_release(&l);
+	lwm_weights_release(&w);
+	lwm_cut_release(&cut);
+	lwm_tensors_release(&t);
+	lwm_devcomm_free(dc);
+	lk_dev_close(dev);
+	return rc;
+}
+
+static void large_matrices_are_summed_in_blocks(void **state)
+{
+	(void)state;
+	for (int ranks = 1; ranks <= 3; ranks++) {
+		struct lwm_err e = { 0 };
+		if (lwm_comm_threads(ranks, sum_tall, NULL, &e) < 0)
+			fail_msg("%d ranks: %s", ranks, e.msg);
+	}
+}
+
 /* ---- stages ---- */
 
 enum { STEPS = 8 };
@@ -459,6 +543,7 @@ int main(void)
 	const struct CMUnitTest tests[] = { cmocka_unit_test(adapters_are_beside_their_matrices),
 					    cmocka_unit_test(what_cannot_have_them_is_named),
 					    cmocka_unit_test(updates_are_those_of_pytorch),
+					    cmocka_unit_test(large_matrices_are_summed_in_blocks),
 					    cmocka_unit_test(adapters_alone_train_on_any_mesh),
 					    cmocka_unit_test(canonical_sums_are_the_same_on_any_mesh) };
 	return cmocka_run_group_tests(tests, set_up, folder_gone);
