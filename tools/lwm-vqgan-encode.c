@@ -78,7 +78,8 @@ static const struct lwm_tool tool = {
 		"(short side, bicubic), cropped around the centre and encoded. 'vision' in --fields\n"
 		"stands for the codes of the clip; other names for text that lies beside clip.mp4:\n"
 		"'caption' is clip.txt; the keys of the object in clip.json are taken by name, and\n"
-		"<|chat|> is that object read as turns: several questions about one clip.\n"
+		"<|chat|> is that object read as turns: several questions about one clip. <|world|>\n"
+		"is a drive: each frame behind the action that leads to it, of its 'actions'.\n"
 		"\n"
 		"Clips in = documents out + rejected; damaged clips are rejected, and the reasons are\n"
 		"counted in the manifest. A shard that is complete and was made from the same inputs\n"
@@ -87,7 +88,8 @@ static const struct lwm_tool tool = {
 	.examples = "lwm-vqgan-encode -m vqgan -t tokenizer.model --fps 4 -f '[vision],caption' \\\n"
 		    "    -f '[caption],vision' clips/ -o clips.docs.h5\n"
 		    "lwm-vqgan-encode -m vqgan -t tokenizer.model --sample-frames 8 -d shards/ --task 3 --tasks 100 "
-		    "@videos.txt\n",
+		    "@videos.txt\n"
+		    "lwm-vqgan-encode -m vqgan -t tokenizer.model -f '<|world|>' drives/ -o drives.docs.h5\n",
 };
 
 enum { SAVE_SECONDS = 600 /* between two times that finished clips are put aside */ };
