@@ -25,8 +25,8 @@ double lwm_reward_variance(const struct lwm_reward *r);
 double lwm_reward_value(const struct lwm_reward *r); /* exp(-variance) */
 void lwm_reward_release(struct lwm_reward *r);
 
-/* Draws clips first .. first + samples - 1 (2 or more) that go on from a file, and adds them up in *r, which is made here and released
- * by the caller, after a failure too. Local. Errors: those of lwm_world_draw. */
+/* Draws clips first .. first + samples - 1 (2 or more) that go on from a file, and adds them up in *r, which is made here and
+ * released by the caller, after a failure too. Local. Errors: those of lwm_world_draw. */
 int lwm_world_rate(const struct lwm_world *w, const char *path, uint64_t first, int64_t samples, struct lwm_reward *r,
 		   struct lwm_err *e);
 

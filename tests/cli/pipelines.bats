@@ -24,6 +24,20 @@ load ../lib
 	gone "$BATS_TEST_TMPDIR/out"
 }
 
+@test "drive.yaml runs from end to end, and says what it misses when next to nothing is learned" {
+	export OMP_NUM_THREADS=1
+	code 1 lwm-run -q "$ROOT/pipelines/drive.yaml" --set out="$BATS_TEST_TMPDIR/run" --set drives=24 --set trials=3 \
+		--set stages.vqgan.args.steps=3 --set stages.vqgan.args.eval-rows=3 --set stages.world.args.steps=3 \
+		--set stages.world.args.eval-rows=1
+	err_has 'report: 2 of 3 checks missed'
+	cd "$BATS_TEST_TMPDIR/run"
+	grep -q '"trials":3,"obeyed":3,' look/judge.json
+	grep -q '"turn":"left","trials":3,' look/obeyed.json
+	grep -q '"steps": 72' look/named-right.json # 24 clips that the head learnt from
+	[ "$(find drawn -name '*.mp4' | wc -l)" = 6 ]
+	grep -q 'data:image/png' report.html
+}
+
 @test "text.yaml has the published numbers" {
 	cd "$ROOT"
 	row() { # STAGE SEQ THETA STEPS WARMUP MESH MIN MAX FROM
