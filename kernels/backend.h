@@ -33,6 +33,7 @@ struct lk_backend {
 /* The backends of this program. */
 lk_open_fn lk_ref_open; /* ref/ref.c */
 lk_open_fn lk_cpu_open; /* cpu/cpu.c */
+lk_open_fn lk_half_open; /* cpu/half.c */
 
 /* library.c: the function `name` of a library as *fn (fn_bytes: ISO C has no cast from object to function pointer). 0, or LK_EUNSUP
  * with a sentence about the backend `kind`. The library stays loaded. */

@@ -9,6 +9,7 @@
 static const struct lk_backend backends[] = {
 	{ .kind = "ref", .open = lk_ref_open },
 	{ .kind = "cpu", .open = lk_cpu_open },
+	{ .kind = "cpu-fp16", .open = lk_half_open },
 	{ .kind = "cuda", .library = { "liblwm_cuda.so", "LWM_CUDA_LIB", "lk_cuda_open", "lk_cuda_count" } },
 };
 enum { BACKENDS = sizeof backends / sizeof *backends };

@@ -30,10 +30,16 @@ enum { LK_DENSE = 1 }; /* flag of lk_check_view: rows must follow each other wit
 enum { LK_ANY = 0 };   /* as ndim: 1 to 4 */
 enum { LK_FLOATS = 1u << LK_F32 | 1u << LK_BF16 };
 
-/* What float views may be: fp32 on host devices; also bf16 where the device computes in it. */
+/* What float views may be: fp32 on host devices; also bf16 or fp16 where the device computes in it. */
 static inline unsigned lk_act(const struct lk_dev *dev)
 {
-	return dev->dtype == LK_BF16 ? LK_FLOATS : 1u << LK_F32;
+	return 1u << LK_F32 | 1u << dev->dtype;
+}
+
+/* Of element-wise ops: every type of float that the device knows. */
+static inline unsigned lk_floats(const struct lk_dev *dev)
+{
+	return LK_FLOATS | lk_act(dev);
 }
 
 int lk_complain(const struct lk_check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

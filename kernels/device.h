@@ -28,7 +28,7 @@ enum lk_status {
 	LK_EUNSUP = -3, /* this device, or this build, does not do that */
 	LK_EDEVICE = -4 /* no usable device, or it failed */
 };
-enum lk_dtype { LK_F32, LK_BF16, LK_I32, LK_U8, LK_I8, LK_DTYPE_COUNT };
+enum lk_dtype { LK_F32, LK_BF16, LK_I32, LK_U8, LK_I8, LK_F16, LK_DTYPE_COUNT };
 
 struct lk_dev;   /* a place to compute and one in-order queue */
 struct lk_event; /* a point in a queue */
@@ -47,7 +47,7 @@ struct lk_view {
 
 static inline size_t lk_dtype_size(int dtype)
 {
-	return dtype == LK_BF16 ? 2 : dtype == LK_U8 || dtype == LK_I8 ? 1 : 4;
+	return dtype == LK_BF16 || dtype == LK_F16 ? 2 : dtype == LK_U8 || dtype == LK_I8 ? 1 : 4;
 }
 
 /* Dense views of 4, 3, 2 and 1 dimensions. */
@@ -77,8 +77,8 @@ static inline struct lk_view lk_view1(void *data, int dtype, int64_t a)
 
 /* ---- devices ---- */
 
-/* spec: "ref", "cpu", "cuda" (the first GPU) or "cuda:N". threads: CPU threads to use, 0 = all the process may use; ignored by
- * ref and cuda. On failure *out is NULL and why (n bytes) holds one sentence: LK_EUNSUP no such backend in this build or
+/* spec: "ref", "cpu", "cpu-fp16", "cuda" (the first GPU) or "cuda:N". threads: CPU threads to use, 0 = all the process may use; ignored
+ * by ref and cuda. On failure *out is NULL and why (n bytes) holds one sentence: LK_EUNSUP no such backend in this build or
  * its library cannot be loaded, LK_EDEVICE no usable device, LK_EINVAL, LK_ENOMEM. */
 int lk_dev_open(struct lk_dev **out, const char *spec, int threads, char *why, size_t n);
 /* A second queue at the same place, for copies and ring traffic. It has scratch of its own; memory of one may be used on
@@ -90,7 +90,7 @@ int lk_dev_count(const char *kind, char *why, size_t n);
 
 int lk_dev_dtype(const struct lk_dev *dev);           /* dtype of activations and compute weights */
 int lk_dev_threads(const struct lk_dev *dev);         /* CPU threads that it computes with */
-int lk_dev_is_host(const struct lk_dev *dev);         /* 1: device memory is host memory (ref, cpu) */
+int lk_dev_is_host(const struct lk_dev *dev);         /* 1: device memory is host memory (ref, cpu, cpu-fp16) */
 const char *lk_dev_name(const struct lk_dev *dev);    /* "cpu (avx512, OpenBLAS SkylakeX, 2 threads)" */
 const char *lk_dev_error(const struct lk_dev *dev);   /* the sentence of the last failure, "" if none */
 const char *lk_dev_warning(const struct lk_dev *dev); /* e.g. the BLAS runs with the wrong core type; "" if none */

@@ -90,8 +90,8 @@ static int check_pair(struct lk_dev *dev, const char *op, const struct lk_view *
 {
 	struct lk_check k = { dev, op, 0 };
 
-	lk_check_view(&k, "y", y, LK_ANY, LK_FLOATS, LK_DENSE);
-	lk_check_view(&k, "x", x, LK_ANY, LK_FLOATS, LK_DENSE);
+	lk_check_view(&k, "y", y, LK_ANY, lk_floats(dev), LK_DENSE);
+	lk_check_view(&k, "x", x, LK_ANY, lk_floats(dev), LK_DENSE);
 	LK_WANT(&k, lk_count(y) == lk_count(x), "y has %" PRId64 " elements, x %" PRId64, lk_count(y), lk_count(x));
 	if (!k.rc && (y->data != x->data || y->dtype != x->dtype))
 		lk_check_apart(&k, "y", y, "x", x);
@@ -120,7 +120,7 @@ int lk_scale(struct lk_dev *dev, const struct lk_view *y, float a)
 {
 	struct lk_check k = { dev, "scale", 0 };
 
-	lk_check_view(&k, "y", y, LK_ANY, LK_FLOATS, LK_DENSE);
+	lk_check_view(&k, "y", y, LK_ANY, lk_floats(dev), LK_DENSE);
 	if (k.rc || !lk_count(y))
 		return k.rc;
 	return LK_CALL(dev, dense, scale, dev, y, a);

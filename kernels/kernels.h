@@ -19,7 +19,8 @@
  *     dereference device memory: they upload and download.
  *  4. Pointers named host_* are host memory; every other pointer in a call is memory of that device.
  *  5. No op allocates on its hot path after the first call of that shape; scratch belongs to the device.
- *  6. Activations and weights are of lk_dev_dtype(dev): LK_F32 on ref and cpu, LK_BF16 on cuda. Sums are fp32 or better.
+ *  6. Activations and weights are of lk_dev_dtype(dev): LK_F32 on ref and cpu, LK_F16 on cpu-fp16, LK_BF16 on cuda. Sums are
+ *     fp32 or better.
  *     Gradients of weights, optimizer state, norms' rstd, log-sum-exp, attention partials, dq, dk, dv are LK_F32.
  *  7. Same inputs, same device, same build: same bits; on cpu for any number of threads.
  *  8. Backward ops ADD into gradients of weights. Whether they add into gradients of activations stands at each op.

@@ -13,6 +13,8 @@ struct lk_dense_hot {
 	void (*scale)(float *y, float a, int64_t n);
 	void (*to_bf16)(uint16_t *y, const float *x, int64_t n);
 	void (*from_bf16)(float *y, const uint16_t *x, int64_t n);
+	void (*to_f16)(uint16_t *y, const float *x, int64_t n);
+	void (*from_f16)(float *y, const uint16_t *x, int64_t n);
 	double (*sumsq)(const float *x, int64_t n); /* n <= LK_SUM_CHUNK */
 	void (*adamw)(float *p, float *m, float *v, const float *g, int64_t n, const struct lk_adamw_cfg *cfg);
 

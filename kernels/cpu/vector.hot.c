@@ -1,4 +1,7 @@
 /* vector.hot.c - element-wise loops over long stretches; simple enough for the compiler to vectorise. */
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
 #include <math.h>
 
 #include "kernels/cpu/dense_int.h"
@@ -25,6 +28,31 @@ static void from_bf16(float *restrict y, const uint16_t *restrict x, int64_t n)
 {
 	for (int64_t i = 0; i < n; i++)
 		y[i] = lk_bf16_get(x[i]);
+}
+
+/* By the instructions for it where there are any: the bits are those of number.h, but for what a NaN carries. */
+static void to_f16(uint16_t *restrict y, const float *restrict x, int64_t n)
+{
+	int64_t i = 0;
+
+#ifdef __F16C__
+	for (; i + 8 <= n; i += 8)
+		_mm_storeu_si128((__m128i *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+	for (; i < n; i++)
+		y[i] = lk_f16_put(x[i]);
+}
+
+static void from_f16(float *restrict y, const uint16_t *restrict x, int64_t n)
+{
+	int64_t i = 0;
+
+#ifdef __F16C__
+	for (; i + 8 <= n; i += 8)
+		_mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
+#endif
+	for (; i < n; i++)
+		y[i] = lk_f16_get(x[i]);
 }
 
 /* 16 running sums, so that the order does not depend on the instruction set and the additions do not wait. */
@@ -66,6 +94,8 @@ void LK_ISA_NAME(lk_vector_hot)(struct lk_dense_hot *h)
 	h->scale = scale;
 	h->to_bf16 = to_bf16;
 	h->from_bf16 = from_bf16;
+	h->to_f16 = to_f16;
+	h->from_f16 = from_f16;
 	h->sumsq = sumsq;
 	h->adamw = adamw;
 }

@@ -120,7 +120,7 @@ int ops_compare(struct ops_run *ref, struct ops_run *got, const struct ops_case 
 	}
 	for (int i = 0; i < ref->nt; i++) {
 		struct ops_tensor *a = &ref->t[i], *b = &got->t[i];
-		double tol = got->bf16 || b->v.dtype == LK_BF16 ? c->tol16 : c->tol32;
+		double tol = got->bf16 || b->v.dtype != LK_F32 ? c->tol16 : c->tol32;
 		int bad;
 
 		if (a->role == OPS_VALUE) {
@@ -132,7 +132,7 @@ int ops_compare(struct ops_run *ref, struct ops_run *got, const struct ops_case 
 			return 1;
 		if (a->role != OPS_OUTPUT)
 			continue;
-		if (a->v.dtype != LK_F32 && a->v.dtype != LK_BF16)
+		if (a->v.dtype != LK_F32 && a->v.dtype != LK_BF16 && a->v.dtype != LK_F16)
 			bad = compare_exact(a, b, why, n);
 		else
 			bad = compare_floats(a, b, tol, worst, why, n);

@@ -17,6 +17,8 @@ static inline char *ops_host(const struct ops_tensor *t)
 /* ---- tensors.c ---- */
 float ops_bf16_get(uint16_t b);
 uint16_t ops_bf16_put(float f);
+double ops_f16_get(uint16_t b); /* IEEE 754 binary16 */
+uint16_t ops_f16_put(double x);
 int64_t ops_offset(const struct lk_view *v, int64_t i); /* of the i-th element, in elements */
 int64_t ops_count(const struct lk_view *v);
 double ops_element(const void *data, int dtype, int64_t off);

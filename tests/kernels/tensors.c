@@ -67,6 +67,33 @@ uint16_t ops_bf16_put(float f)
 	return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 
+/* ---- fp16, by its definition ---- */
+
+double ops_f16_get(uint16_t b)
+{
+	int exponent = b >> 10 & 31, fraction = b & 1023;
+	double size = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+
+	if (exponent == 31)
+		size = fraction ? NAN : INFINITY;
+	return b & 0x8000 ? -size : size;
+}
+
+uint16_t ops_f16_put(double x)
+{
+	uint16_t sign = signbit(x) ? 0x8000 : 0;
+	int e;
+
+	if (isnan(x))
+		return sign | 0x7e00;
+	if (fabs(x) >= 65520)
+		return sign | 0x7c00;
+	frexp(x, &e); /* x below 2^e */
+	e = x == 0 || e < -13 ? -13 : e;
+	double ulps = nearbyint(ldexp(fabs(x), 11 - e)); /* ties to even; 2^11 of them are the next power of two */
+	return (uint16_t)(sign + (e + 13) * 1024 + (int)ulps);
+}
+
 /* ---- making ---- */
 
 static void trouble(struct ops_run *r, const char *what)
@@ -116,6 +143,7 @@ double ops_element(const void *data, int dtype, int64_t off)
 {
 	switch (dtype) {
 	case LK_BF16: return ops_bf16_get(((const uint16_t *)data)[off]);
+	case LK_F16: return ops_f16_get(((const uint16_t *)data)[off]);
 	case LK_I32: return ((const int32_t *)data)[off];
 	case LK_U8: return ((const uint8_t *)data)[off];
 	case LK_I8: return ((const int8_t *)data)[off];
@@ -127,6 +155,7 @@ static void set_element(void *data, int dtype, int64_t off, double x)
 {
 	switch (dtype) {
 	case LK_BF16: ((uint16_t *)data)[off] = ops_bf16_put((float)x); break;
+	case LK_F16: ((uint16_t *)data)[off] = ops_f16_put(x); break;
 	case LK_I32: ((int32_t *)data)[off] = (int32_t)x; break;
 	case LK_U8: ((uint8_t *)data)[off] = (uint8_t)x; break;
 	case LK_I8: ((int8_t *)data)[off] = (int8_t)x; break;
@@ -241,7 +270,7 @@ struct lk_view ops_given_f32(struct ops_run *r, int dtype, const float *x, int n
 	return upload(r, t);
 }
 
-/* 0xFF bytes are a NaN as fp32 and as bf16; integers get 0xA5. */
+/* 0xFF bytes are a NaN as fp32, bf16 and fp16; integers get 0xA5. */
 struct lk_view ops_out(struct ops_run *r, const char *name, int dtype, int ndim, ...)
 {
 	struct lk_view v;
@@ -250,7 +279,7 @@ struct lk_view ops_out(struct ops_run *r, const char *name, int dtype, int ndim,
 	va_start(ap, ndim);
 	v = shape(r, dtype, ndim, ap);
 	va_end(ap);
-	return upload(r, add(r, name, OPS_OUTPUT, v, v.dtype == LK_F32 || v.dtype == LK_BF16 ? 0xFF : 0xA5));
+	return upload(r, add(r, name, OPS_OUTPUT, v, v.dtype == LK_F32 || v.dtype == LK_BF16 || v.dtype == LK_F16 ? 0xFF : 0xA5));
 }
 
 struct lk_view ops_inout(struct ops_run *r, const char *name, int dtype, int ndim, ...)
