@@ -51,23 +51,53 @@ static int settle_spec(const char *spec, char *out, size_t size, struct lwm_err 
 	return 0;
 }
 
-int lwm_device_open(struct lk_dev **out, const char *spec, int64_t threads, struct lwm_err *e)
-{
-	char why[256] = "", settled[32];
-	int rc;
+const char *const lwm_dtype_names[] = { "auto", "fp32", "bf16", "fp16", NULL };
 
-	*out = NULL;
-	if (!strcmp(spec, "auto") || !strcmp(spec, "cuda"))
-		LWM_TRY(settle_spec(spec, settled, sizeof settled, e));
-	else
-		snprintf(settled, sizeof settled, "%s", spec);
-	rc = lk_dev_open(out, settled, (int)threads, why, sizeof why);
+static int open_settled(struct lk_dev **out, const char *spec, const char *settled, int64_t threads, struct lwm_err *e)
+{
+	char why[256] = "";
+	int rc = lk_dev_open(out, settled, (int)threads, why, sizeof why);
 	if (rc)
 		return lwm_fail(e, rc == LK_ENOMEM ? LWM_EMEMORY : LWM_EUNAVAIL, "--device %s: %s", spec, why);
 	if (*lk_dev_warning(*out))
 		lwm_log(LWM_WARN, "%s", lk_dev_warning(*out));
 	lwm_log(LWM_INFO, "device: %s", lk_dev_name(*out));
 	return 0;
+}
+
+/* The CPU is a device for fp32 and one for fp16; every other device has one type of number. */
+static int check_dtype(const struct lk_dev *dev, enum lwm_dtype dtype, struct lwm_err *e)
+{
+	static const int wanted[] = { [LWM_DTYPE_FP32] = LK_F32, [LWM_DTYPE_BF16] = LK_BF16, [LWM_DTYPE_FP16] = LK_F16 };
+	int have = lk_dev_dtype(dev);
+	if (dtype == LWM_DTYPE_AUTO || have == wanted[dtype])
+		return 0;
+	return lwm_fail(e, LWM_ECONFIG, "--dtype %s: the device %s computes in %s (fp32 and fp16: --device cpu; bf16: --device cuda)",
+			lwm_dtype_names[dtype], lk_dev_name(dev), have == LK_F32 ? "fp32" : have == LK_BF16 ? "bf16" : "fp16");
+}
+
+int lwm_device_open_as(struct lk_dev **out, const char *spec, enum lwm_dtype dtype, int64_t threads, struct lwm_err *e)
+{
+	char settled[32];
+	*out = NULL;
+	if (!strcmp(spec, "auto") || !strcmp(spec, "cuda"))
+		LWM_TRY(settle_spec(spec, settled, sizeof settled, e));
+	else
+		snprintf(settled, sizeof settled, "%s", spec);
+	if (dtype == LWM_DTYPE_FP16 && !strcmp(settled, "cpu"))
+		snprintf(settled, sizeof settled, "cpu-fp16");
+	LWM_TRY(open_settled(out, spec, settled, threads, e));
+	int rc = check_dtype(*out, dtype, e);
+	if (rc < 0) {
+		lk_dev_close(*out);
+		*out = NULL;
+	}
+	return rc;
+}
+
+int lwm_device_open(struct lk_dev **out, const char *spec, int64_t threads, struct lwm_err *e)
+{
+	return lwm_device_open_as(out, spec, LWM_DTYPE_AUTO, threads, e);
 }
 
 int lwm_dev_check(struct lk_dev *dev, int status, struct lwm_err *e)

@@ -13,6 +13,12 @@
  * this CPU). threads 0: all the process may use. -LWM_EUNAVAIL with the reason. */
 int lwm_device_open(struct lk_dev **out, const char *spec, int64_t threads, struct lwm_err *e);
 
+/* Of weights and activations in the device's memory. auto: the device's own, fp32 on CPUs and bf16 on GPUs. */
+enum lwm_dtype { LWM_DTYPE_AUTO, LWM_DTYPE_FP32, LWM_DTYPE_BF16, LWM_DTYPE_FP16 };
+extern const char *const lwm_dtype_names[]; /* auto fp32 bf16 fp16, for option tables */
+/* The same of a device that computes in that. -LWM_ECONFIG: it does not; with auto never. */
+int lwm_device_open_as(struct lk_dev **out, const char *spec, enum lwm_dtype dtype, int64_t threads, struct lwm_err *e);
+
 /* One rank, one GPU: which of the `gpus` that this process sees is its own, by its number among the processes of its node, as
  * mpirun, srun and others tell it (OMPI_COMM_WORLD_LOCAL_RANK, MPI_LOCALRANKID, PMI_LOCAL_RANK, MV2_COMM_WORLD_LOCAL_RANK,
  * PALS_LOCAL_RANKID, SLURM_LOCALID). Where the scheduler lets each process see GPUs of its own (CUDA_VISIBLE_DEVICES names one,

@@ -84,6 +84,7 @@ static int add_step(struct lwm_run_series *s, const json_t *o, struct lwm_err *e
 	s->total += s->seconds[s->n];
 	LWM_TRY(add_losses(s, json_object_get(o, "loss_of"), e));
 	s->skipped += json_is_true(json_object_get(o, "skipped"));
+	s->overflows += json_is_true(json_object_get(o, "overflow"));
 	s->n++;
 	return 0;
 }

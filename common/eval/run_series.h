@@ -24,6 +24,7 @@ struct lwm_run_series {
 	double last;     /* when the last line was written, seconds since 1970; 0 unknown */
 	int64_t ended;   /* step of the last line, when that is an end; else -1 */
 	int64_t skipped; /* steps of which a guard refused the update */
+	int64_t overflows; /* steps whose gradients were too large for fp16 */
 	int64_t bad;     /* lines that are no JSON (lenient) */
 };
 /* What follows the last newline is not read: somebody may be writing it. lenient: a line that cannot be read is counted and passed

@@ -126,6 +126,8 @@ static void show_steps(const struct lwm_run_status *st, struct lwm_str *out)
 			       lwm_age_text((all - step) * s->total / (double)s->n, left, sizeof left));
 	if (s->skipped)
 		lwm_str_printf(out, ", %" PRId64 " skipped by the guards", s->skipped);
+	if (s->overflows)
+		lwm_str_printf(out, ", %" PRId64 " without an update for gradients too large for fp16", s->overflows);
 	end_line(out);
 }
 
@@ -381,7 +383,8 @@ void lwm_run_status_json(const struct lwm_run_status *st, struct lwm_str *out)
 	else
 		lwm_str_puts(out, ",\"code\":null");
 	put_text(out, "reason", a && a->ended ? reason_of(a) : NULL);
-	lwm_str_printf(out, ",\"step\":%.0f,\"steps\":%" PRId64 ",\"skipped\":%" PRId64, last_step(st), all_steps(st), s->skipped);
+	lwm_str_printf(out, ",\"step\":%.0f,\"steps\":%" PRId64 ",\"skipped\":%" PRId64 ",\"overflows\":%" PRId64, last_step(st), all_steps(st),
+		       s->skipped, s->overflows);
 	put_number(out, "loss", s->n ? s->loss[s->n - 1] : NAN);
 	put_text(out, "unit", s->unit);
 	put_number(out, "rate", st->rate > 0 ? st->rate : NAN);

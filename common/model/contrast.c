@@ -51,6 +51,7 @@ struct lwm_contrast {
 	int64_t n, all;                 /* pairs of a step: of this rank, of all ranks */
 	int ranks, rank;
 	int dtype;
+	float loss_scale;               /* of the gradients of a step */
 	char *block;
 	float *vectors, *nll;           /* host: of a pass; of the pairs, with hits */
 	int32_t *seg, *pos, *target;
@@ -448,8 +449,8 @@ static void search_side(struct lwm_contrast *m, int q, bool grads, struct lwm_co
 	}
 	if (!grads)
 		return;
-	K(m, lk_matmul(m->dev, &da, &s, &all, LK_ACC, scale));
-	K(m, lk_matmul(m->dev, &dall, &s, &a, LK_TA, scale));
+	K(m, lk_matmul(m->dev, &da, &s, &all, LK_ACC, scale * m->loss_scale));
+	K(m, lk_matmul(m->dev, &dall, &s, &a, LK_TA, scale * m->loss_scale));
 	scatter_side(m, &db);
 }
 
@@ -528,6 +529,7 @@ int lwm_contrast_step(struct lwm_contrast *m, int64_t pairs, lwm_view_fn *fill, 
 
 	m->rc = 0;
 	memset(&m->err, 0, sizeof m->err);
+	m->loss_scale = lwm_supply_scale(w);
 	begin_step(m, pairs);
 	w->grads = grads && whole;
 	for (p.first = 0; p.first < views; p.first += step) {

@@ -299,7 +299,7 @@ static int predict(struct lwm_denoise *m, const struct lwm_denoise_batch *b, str
 		   int failed, struct lwm_err *e)
 {
 	int64_t n = b->clips * lwm_denoise_tokens(&m->c), p = lwm_denoise_numbers(&m->c), d = m->c.trunk.dim;
-	struct lwm_pixels_step s = { .h = lwm_trunk_hidden(m->trunk), .idx = m->idx, .n = n };
+	struct lwm_pixels_step s = { .h = lwm_trunk_hidden(m->trunk), .idx = m->idx, .n = n, .scale = w->scale };
 	struct lwm_supplied at = { NULL, NULL };
 	int rc = lwm_supply_acquire(w, &m->group, w->grads ? LWM_WEIGHTS | LWM_GRADS : LWM_WEIGHTS, &at, failed, e);
 

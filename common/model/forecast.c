@@ -204,7 +204,8 @@ static int predict(struct lwm_forecast *m, const struct lwm_forecast_batch *b, s
 		   struct lwm_forecast_stats *stats, int failed, struct lwm_err *e)
 {
 	int64_t n = rows_of(&m->c, b->clips), p = m->c.trunk.input_dim, d = m->c.trunk.dim;
-	struct lwm_pixels_step s = { .h = lwm_trunk_hidden(m->trunk), .idx = m->idx, .n = n, .target = m->change };
+	struct lwm_pixels_step s = { .h = lwm_trunk_hidden(m->trunk), .idx = m->idx, .n = n, .target = m->change,
+				     .scale = w->scale };
 	struct lwm_supplied at = { NULL, NULL };
 	int rc = lwm_supply_acquire(w, &m->group, w->grads ? LWM_WEIGHTS | LWM_GRADS : LWM_WEIGHTS, &at, failed, e);
 

@@ -40,6 +40,7 @@ static int upload_rows(struct lwm_llama *m, int64_t n, struct lwm_err *e)
 	return lwm_dev_check(m->dev, lk_upload(m->dev, lwm_buf(m, LWM_BUF_WEIGHT, 0), m->host_f, bytes), e);
 }
 
+/* Weights of the gradient are those of the loss times its scale, which statistics do not have. */
 int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct lwm_err *e)
 {
 	int32_t *idx = m->host_i, *target = m->host_i + m->run.tokens;
@@ -58,7 +59,7 @@ int lwm_loss_rows(struct lwm_llama *m, const struct lwm_llama_batch *b, struct l
 				continue;
 			idx[n] = (int32_t)i;
 			target[n] = b->targets[i] - (v == LWM_VISION ? (int32_t)m->cfg.vocab_text : 0);
-			weight[n++] = b->weights[i];
+			weight[n++] = b->weights[i] * lwm_supply_scale(m->w);
 		}
 		m->counted[v] = n - before;
 	}

@@ -170,7 +170,7 @@ static int64_t count_loss_rows(const struct step_size *s)
 
 bool lwm_llama_is_lean(const struct lwm_llama_run *r, int dtype)
 {
-	return r->train && (r->head_groups > 1 || (r->keep_bf16 && dtype != LK_BF16));
+	return r->train && (r->head_groups > 1 || (r->keep_bf16 && lk_dtype_size(dtype) > 2));
 }
 
 void lwm_plan_bufs(struct lwm_buf_plan *p, const struct lwm_llama_cfg *c, const struct lwm_llama_cut *cut,

@@ -411,7 +411,8 @@ static void predict(struct lwm_masked *m, const struct lwm_masked_batch *b, stru
 {
 	int64_t n = b->clips * (m->c.tokens - m->c.kept), p = m->c.trunk.input_dim, d = m->c.decoder.dim;
 	struct lwm_supplied at = { NULL, NULL };
-	struct lwm_pixels_step s = { .h = lwm_trunk_hidden(m->decoder), .idx = m->idx, .n = n, .target = m->target };
+	struct lwm_pixels_step s = { .h = lwm_trunk_hidden(m->decoder), .idx = m->idx, .n = n, .target = m->target,
+				     .scale = w->scale };
 	struct lwm_err e = { 0 };
 
 	m->rc = lwm_supply_acquire(w, &m->pixel_group, w->grads ? LWM_WEIGHTS | LWM_GRADS : LWM_WEIGHTS, &at, m->rc, &m->err);

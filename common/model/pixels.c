@@ -85,6 +85,8 @@ static int pixels_backward(struct lwm_pixels *p, const struct lwm_pixels_step *s
 	struct lk_view dy = r->y, drx = lk_view2(p->block + r->at[B_DRX], p->dtype, s->n, p->dim), g = s->g, dh = s->dh;
 	size_t bytes = (size_t)(dh.n[0] * dh.n[1]) * lk_dtype_size(p->dtype);
 
+	if (s->scale > 0 && s->scale != 1)
+		LWM_TRY(lwm_dev_check(p->dev, lk_scale(p->dev, &r->y, s->scale), e));
 	if (p->dtype != LK_F32) {
 		dy = lk_view2(p->block + r->at[B_DY], p->dtype, s->n, p->numbers);
 		LWM_TRY(lwm_dev_check(p->dev, lk_cast(p->dev, &dy, &r->y), e));

@@ -36,6 +36,7 @@ struct lwm_pixels_step {
 	const float *target; /* (n,P) */
 	struct lk_view w;    /* (P,D) */
 	struct lk_view g;    /* its gradient, fp32, added to; data NULL: none is wanted */
+	float scale;         /* gradients are of this times the loss; 0: 1 */
 	struct lk_view dh;   /* (T,D): overwritten with the gradient of h; not looked at without g */
 };
 /* loss (n), host: of each row. what: NULL or (n,P), host: what was predicted. */

@@ -55,12 +55,18 @@ struct lwm_supply_ops {
 struct lwm_supply {
 	const struct lwm_supply_ops *ops;
 	bool grads;  /* gradients are wanted */
+	float scale; /* of the loss times this (optim/scale.h): an objective that says `scales` forms them so; 0: 1 */
 	bool more;   /* another step follows, whose gradients are added to those of this one: microbatches */
 	bool shared; /* other ranks take part: they go through as many steps */
 	/* Of the flat vector, borrowed: gradients of what neither trains in it nor has adapters need not be formed. NULL: all are
 	 * wanted. */
 	const struct lwm_tensors *table;
 };
+
+static inline float lwm_supply_scale(const struct lwm_supply *w)
+{
+	return w->scale > 0 ? w->scale : 1;
+}
 
 static inline int lwm_supply_acquire(struct lwm_supply *w, const struct lwm_group *g, unsigned what, struct lwm_supplied *at,
 				     int failed, struct lwm_err *e)

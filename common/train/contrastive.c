@@ -246,6 +246,7 @@ const struct lwm_objective_type lwm_objective_contrastive = {
 	.settings = settings,
 	.settings_size = sizeof(struct contrastive),
 	.size = sizeof(struct pairing),
+	.scales = true,
 	.check = check_settings,
 	.open = open_objective,
 	.attach = attach_weights,

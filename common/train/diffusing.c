@@ -298,6 +298,7 @@ const struct lwm_objective_type lwm_objective_diffusion = {
 	.settings = settings,
 	.settings_size = sizeof(struct diffusing),
 	.size = sizeof(struct denoising),
+	.scales = true,
 	.check = check_settings,
 	.open = open_objective,
 	.attach = attach_weights,

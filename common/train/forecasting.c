@@ -305,6 +305,7 @@ const struct lwm_objective_type lwm_objective_next_frame = {
 	.settings = settings,
 	.settings_size = sizeof(struct forecasting),
 	.size = sizeof(struct forecaster),
+	.scales = true,
 	.check = check_settings,
 	.open = open_objective,
 	.attach = attach_weights,

@@ -40,6 +40,7 @@ struct run {
 	struct lwm_stage_supply w;
 	struct lwm_replicas replicas;
 	struct lwm_train_state st;
+	struct lwm_scaling scaling;
 	struct lwm_metrics *metrics;    /* rank 0 */
 	struct lwm_lock *lock;          /* of the output folder; rank 0 */
 	struct lwm_ckpt_keeper *keeper; /* rank 0 */
@@ -117,7 +118,7 @@ static int open_run(struct run *r, struct lwm_err *e)
 {
 	char params[32], mem[32], act[32], grid[LWM_MESH_TEXT];
 	int64_t free_bytes;
-	LWM_TRY(lwm_agree(r->world, lwm_device_open(&r->dev, r->s->device, r->s->threads, e), e));
+	LWM_TRY(lwm_agree(r->world, lwm_device_open_as(&r->dev, r->s->device, (enum lwm_dtype)r->s->dtype, r->s->threads, e), e));
 	LWM_TRY(lwm_agree(r->world, lwm_mesh_new(&r->mesh, r->s->mesh_dim, r->world, e), e));
 	LWM_TRY(lwm_mesh_attach(&r->mesh, r->dev, e));
 	LWM_TRY(lwm_agree(r->world, lwm_objective_open(&r->o, lwm_objectives[r->s->objective], r->s, &r->mesh, r->dev, e), e));
@@ -174,6 +175,9 @@ static int load_state(struct run *r, struct lwm_err *e)
 	if (lwm_comm_rank(r->world) == 0)
 		rc = lwm_ckpt_keeper_new(&r->keeper, r->s->out, r->s->keep, r->s->keep_every, e);
 	LWM_GO(lwm_agree(r->world, rc, e));
+	LWM_GO(lwm_stage_scaling(r->s, &r->scaling, e)); /* the same on every rank */
+	if (lk_dev_dtype(r->dev) == LK_F16)
+		r->st.scaling = lwm_scale_begin(&r->scaling);
 	LWM_GO(lwm_stage_resume(r->o, &r->w.w, &r->st, r->keeper, &found, e));
 	if (!found.dir[0])
 		LWM_GO(lwm_stage_start(r->o, &r->w.w, e));
@@ -200,15 +204,15 @@ static bool is_due(int64_t every, int64_t step)
 static int update_weights(struct run *r, double lr, double scale, struct lwm_err *e)
 {
 	const struct lwm_tensors *t = &r->o->local;
-	int64_t n = r->st.step - r->st.guard.skipped + 1; /* updates, with this one */
-	LWM_TRY(lwm_weights_update(&r->w.w, t, &r->s->adamw, r->st.step, lr, scale, e));
+	int64_t tried = r->st.step - r->st.scaling.overflows, n = tried - r->st.guard.skipped + 1; /* updates, with this one */
+	LWM_TRY(lwm_weights_update(&r->w.w, t, &r->s->adamw, tried, lr, scale, e));
 	return r->w.w.average ? lwm_weights_average(&r->w.w, t, lwm_average_decay(r->s->ema, n), e) : 0;
 }
 
 static int train_step(struct run *r, struct lwm_err *e)
 {
 	double sums[LWM_SUMS] = { 0 }, gnorm, t0 = lwm_now(), scale;
-	double lr = lwm_schedule_rate(&r->s->schedule, r->s->steps, r->st.step);
+	double lr = lwm_schedule_rate(&r->s->schedule, r->s->steps, r->st.step), loss_scale = lwm_scale_now(&r->st.scaling);
 	struct lwm_str json = { 0 };
 	bool looks = is_due(r->s->check_replicas, r->st.step + 1);
 	lwm_watchdog_pet("step");
@@ -217,24 +221,29 @@ static int train_step(struct run *r, struct lwm_err *e)
 		rc = lwm_supply_begin(&r->w, e);
 	if (looks || r->w.supply->shared)
 		rc = lwm_agree(r->world, rc, e); /* the others would wait for its weights, or gradients */
+	r->w.supply->scale = (float)loss_scale;
 	if (rc == 0)
 		rc = r->o->type->step(r->o, r->st.step, r->w.supply, sums, e);
 	LWM_TRY(lwm_agree(r->world, rc, e));
 	LWM_TRY(lwm_comm_sum_f64(r->world, sums, LWM_SUMS, e));
 	double norm = r->o->type->norm(sums);
-	scale = norm > 0 ? 1 / norm : 0;
+	scale = norm > 0 ? 1 / norm / loss_scale : 0;
 	LWM_TRY(lwm_weights_reduce(&r->w.w, &r->o->local, scale, &gnorm, e));
 	if (looks) /* after the update they are the same again, whatever they were */
 		LWM_TRY(lwm_replicas_check(&r->replicas, r->st.step + 1, e));
 	r->loss = r->o->type->render(r->o, sums, false, &json);
 	rc = lwm_str_ok(&json, e);
-	bool bad = lwm_guards_refuse(&r->s->guards, &r->st.guard, r->loss, gnorm);
-	if (rc == 0 && !bad) {
+	bool over = lwm_scale_overflowed(&r->scaling, &r->st.scaling, r->loss, gnorm);
+	bool bad = !over && lwm_guards_refuse(&r->s->guards, &r->st.guard, r->loss, gnorm);
+	if (rc == 0 && !bad && !over) {
 		rc = update_weights(r, lr, scale * lwm_guards_clip(&r->s->guards, gnorm), e);
-		lwm_guards_note(&r->st.guard, r->st.step, gnorm);
+		lwm_guards_note(&r->st.guard, r->st.step - r->st.scaling.overflows, gnorm);
+		lwm_scale_note(&r->scaling, &r->st.scaling);
 	}
 	if (rc < 0)
 		e->who = LWM_ERR_ALONE; /* the others continue to gather */
+	if (rc == 0 && over)
+		lwm_scale_back_off(&r->scaling, &r->st.scaling, r->st.step);
 	if (rc == 0 && bad)
 		rc = lwm_guards_skip(&r->st.guard, r->st.step, r->loss, gnorm, e); /* the same on every rank */
 	if (rc == 0)
@@ -246,7 +255,9 @@ static int train_step(struct run *r, struct lwm_err *e)
 	snprintf(r->st.more, sizeof r->st.more, "%s", lwm_str_get(&json));
 	r->step_seconds = lwm_now() - t0;
 	lwm_history_reached(&r->words, r->st.step);
-	struct lwm_step_figures f = { gnorm, lr, r->step_seconds, r->o->type->flops ? r->o->type->flops(r->o, sums) : 0, bad };
+	struct lwm_step_figures f = { .grad_norm = gnorm, .lr = lr, .seconds = r->step_seconds,
+				      .flops = r->o->type->flops ? r->o->type->flops(r->o, sums) : 0, .skipped = bad,
+				      .overflow = over, .loss_scale = r->st.scaling.scale > 0 ? loss_scale : 0 };
 	if (rc == 0 && r->metrics)
 		rc = lwm_metrics_step(r->metrics, &r->st, &f, e);
 	lwm_str_release(&json);

@@ -273,6 +273,7 @@ const struct lwm_objective_type lwm_objective_masked = {
 	.settings = settings,
 	.settings_size = sizeof(struct masking),
 	.size = sizeof(struct hiding),
+	.scales = true,
 	.check = check_settings,
 	.open = open_objective,
 	.attach = attach_weights,

@@ -128,6 +128,8 @@ static void add_points(struct lwm_metrics *m, const struct lwm_train_state *st, 
 	lwm_events_scalar(m->events, now, st->step, "train/grad_norm", f->grad_norm);
 	lwm_events_scalar(m->events, now, st->step, "train/lr", f->lr);
 	lwm_events_scalar(m->events, now, st->step, tag, rate);
+	if (f->loss_scale > 0)
+		lwm_events_scalar(m->events, now, st->step, "train/loss_scale", f->loss_scale);
 	lwm_events_more(m->events, now, st->step, "train/", st->more);
 }
 
@@ -220,7 +222,9 @@ int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_train_state *st, co
 	lwm_str_printf(&line, ",\"lr\":%.9g,\"seconds\":%.6g,\"seen\":%.17g", f->lr, f->seconds, st->units);
 	if (f->flops > 0)
 		lwm_str_printf(&line, ",\"flops\":%.15g", f->flops);
-	lwm_str_printf(&line, "%s%s", f->skipped ? ",\"skipped\":true" : "", st->more);
+	if (f->loss_scale > 0)
+		lwm_str_printf(&line, ",\"loss_scale\":%.17g", f->loss_scale);
+	lwm_str_printf(&line, "%s%s%s", f->skipped ? ",\"skipped\":true" : "", f->overflow ? ",\"overflow\":true" : "", st->more);
 	for (int i = 0; i < 2; i++) {
 		spent[i]->seconds += f->seconds;
 		spent[i]->flops += f->flops;
@@ -299,6 +303,8 @@ int lwm_metrics_done(struct lwm_metrics *m, const struct lwm_train_state *st, do
 	LWM_TRY(lwm_jsonl_close(file, e));
 	lwm_str_printf(&sum, "{\"step\":%" PRId64 ",\"seen\":%.17g,\"unit\":\"%s\",\"skipped\":%" PRId64 ",\"parameters\":%" PRId64, st->step,
 		       st->units, m->o->type->unit, st->guard.skipped, m->o->tensors.params);
+	if (st->scaling.scale > 0)
+		lwm_str_printf(&sum, ",\"overflows\":%" PRId64 ",\"loss_scale\":%.17g", st->scaling.overflows, st->scaling.scale);
 	put_number(&sum, "loss", st->loss);
 	lwm_str_puts(&sum, st->more);
 	if (m->evaluated) {

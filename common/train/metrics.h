@@ -36,7 +36,9 @@ int lwm_metrics_open(struct lwm_metrics **out, const struct lwm_stage *s, const 
 struct lwm_step_figures {
 	double grad_norm, lr, seconds;
 	double flops; /* model FLOPs over all ranks; 0: not known */
+	double loss_scale; /* that gradients had; 0: none, they are not fp16 */
 	bool skipped; /* by a guard: no update was made */
+	bool overflow; /* no update was made either, for gradients were too large for fp16 */
 };
 /* Loss and what belongs to it are those of st. */
 int lwm_metrics_step(struct lwm_metrics *m, const struct lwm_train_state *st, const struct lwm_step_figures *f, struct lwm_err *e);

@@ -337,6 +337,7 @@ const struct lwm_objective_type lwm_objective_next_token = {
 	.size = sizeof(struct lwm_nt),
 	.by_group = true,
 	.by_row = true,
+	.scales = true,
 	.check = check_settings,
 	.open = open_objective,
 	.attach = lwm_nt_attach,

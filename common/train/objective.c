@@ -16,6 +16,10 @@ int lwm_objective_open(struct lwm_objective **out, const struct lwm_objective_ty
 		free(o);
 		return lwm_fail(e, LWM_ECONFIG, "--sum-order canonical is for CPUs, not for %s", lk_dev_name(dev));
 	}
+	if (lk_dev_dtype(dev) == LK_F16 && !type->scales) {
+		free(o);
+		return lwm_fail(e, LWM_ECONFIG, "%s computes in fp16, for which this objective cannot scale its loss", lk_dev_name(dev));
+	}
 	*o = (struct lwm_objective){ .type = type, .stage = s, .mesh = m, .dev = dev };
 	int rc = type->open(o, e);
 	if (rc == 0)

@@ -57,6 +57,8 @@ struct lwm_objective_type {
 	/* Can sum microbatch after microbatch in the order of the step's rows (stage->sum_order): they are dealt to the data ranks
 	 * in turn, their gradients go through w one by one; sums are formed likewise and returned by the first data rank alone. */
 	bool by_row;
+	/* Forms gradients of the loss times w->scale (weights.h): without that it is not trained in fp16. */
+	bool scales;
 	/* Weights are in place: makes what depends on them. COLLECTIVE over the ranks that share them. w: device, o->dtype;
 	 * borrowed, the same in each call. */
 	int (*attach)(struct lwm_objective *o, struct lwm_supply *w, struct lwm_err *e);

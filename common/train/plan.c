@@ -81,7 +81,7 @@ int lwm_stage_plan(const struct lwm_stage *given, int ranks, bool json, struct l
 	if (refused == 0)
 		refused = lwm_mesh_parse(s.mesh_dim, ranks, p.mesh.dim, &why);
 	if (refused == 0 || s.suggest)
-		LWM_GO(lwm_device_open(&dev, s.device, s.threads, e));
+		LWM_GO(lwm_device_open_as(&dev, s.device, (enum lwm_dtype)s.dtype, s.threads, e));
 	if (refused == 0)
 		refused = lwm_objective_open(&o, lwm_objectives[s.objective], &s, &p.mesh, dev, &why);
 	if (refused == 0) {
@@ -101,7 +101,7 @@ out:
 int lwm_stage_calibrate(struct lwm_stage *s, struct lwm_comm *world, struct lwm_err *e)
 {
 	struct lk_dev *dev = NULL;
-	int rc = lwm_agree(world, lwm_device_open(&dev, s->device, s->threads, e), e);
+	int rc = lwm_agree(world, lwm_device_open_as(&dev, s->device, (enum lwm_dtype)s->dtype, s->threads, e), e);
 
 	if (rc == 0)
 		rc = lwm_rates_measure(&s->rates, dev, world, e);

@@ -83,6 +83,20 @@ static int read_group(const struct lwm_objective *o, struct lwm_weights *w, stru
 	return rc;
 }
 
+/* A run in fp16 goes on with the scale it had; one that was begun in another type has none, and begins with the first. */
+static int read_scaling(const json_t *j, struct lwm_scale_state *st, const char *dir, struct lwm_err *e)
+{
+	const json_t *s = json_object_get(j, "loss_scale");
+	const char *scale = json_string_value(json_object_get(s, "scale_hex"));
+	if (!s || st->scale <= 0)
+		return 0;
+	st->scale = scale ? strtod(scale, NULL) : 0;
+	if (!(st->scale > 0 && isfinite(st->scale)))
+		return lwm_fail(e, LWM_EDATA, "%s: its record holds no scale of the loss", dir);
+	LWM_TRY(lwm_json_int(s, "good", &st->good, dir, e));
+	return lwm_json_int(s, "overflows", &st->overflows, dir, e);
+}
+
 /* Records of older versions have neither: then the summary of a run that ended right after its last save lacks them. */
 static int read_last(const json_t *j, struct lwm_train_state *st)
 {
@@ -106,6 +120,7 @@ static int read_state(const json_t *j, struct lwm_train_state *st, const char *d
 		return lwm_fail(e, LWM_EDATA, "%s: more than 64 recent gradient norms", dir);
 	for (int64_t i = 0; i < st->guard.nrecent; i++)
 		st->guard.recent[i] = json_number_value(json_array_get(recent, (size_t)i));
+	LWM_TRY(read_scaling(j, &st->scaling, dir, e));
 	return read_last(j, st);
 }
 
@@ -185,7 +200,7 @@ int lwm_stage_resume(const struct lwm_objective *o, struct lwm_weights *w, struc
 {
 	struct lwm_ckpt *c;
 	int rc;
-	memset(st, 0, sizeof *st);
+	*st = (struct lwm_train_state){ .scaling = st->scaling };
 	memset(found, 0, sizeof *found);
 	LWM_TRY(find_newest(w->ranks, o->stage, &c, e));
 	if (!c)

@@ -13,6 +13,7 @@
 
 #include "common/io/ckpt.h"
 #include "common/optim/guards.h"
+#include "common/optim/scale.h"
 #include "common/optim/weights.h"
 #include "common/train/objective.h"
 
@@ -21,6 +22,7 @@ struct lwm_train_state {
 	int64_t step;         /* steps done, with those that were skipped */
 	double units;         /* tokens or frames trained on */
 	struct lwm_guard_state guard;
+	struct lwm_scale_state scaling; /* zero where the device does not compute in fp16 */
 	double loss;          /* of the last step: for the summary of a run that was stopped right after it */
 	char more[2048];      /* what else the objective reported of it: ,"key":value... */
 };
@@ -45,7 +47,8 @@ struct lwm_resumed {
 	char dir[4096];    /* the checkpoint; "": there was nothing to resume from */
 	json_t *settings;  /* as the checkpoint recorded them; the caller's to decref */
 };
-/* COLLECTIVE. Resumes from the newest whole checkpoint in stage->out. Damaged ones are reported on the log and passed over; when
+/* COLLECTIVE. Of *st the scaling is that of a run that begins; all else is overwritten. Resumes from the newest whole checkpoint in
+ * stage->out. Damaged ones are reported on the log and passed over; when
  * none of them is whole it is -LWM_EDATA, unless stage->start_over. A model that differs is -LWM_ECONFIG naming both values. */
 int lwm_stage_resume(const struct lwm_objective *o, struct lwm_weights *w, struct lwm_train_state *st,
 		     struct lwm_ckpt_keeper *keeper, struct lwm_resumed *found, struct lwm_err *e);

@@ -307,16 +307,26 @@ double lwm_saver_seconds(const struct lwm_saver *v)
 static json_t *state_json(const struct lwm_train_state *st, const struct lwm_stage *s)
 {
 	json_t *recent = json_array();
-	char loss[40];
+	char loss[40], scale[40];
 	for (int64_t i = 0; i < st->guard.nrecent; i++)
 		if (json_array_append_new(recent, json_real(st->guard.recent[i]))) {
 			json_decref(recent);
 			return NULL;
 		}
 	snprintf(loss, sizeof loss, "%a", st->loss);
-	return json_pack("{s:I s:I s:f s:I s:o s:I s:{s:s s:s}}", "step", (json_int_t)st->step, "skipped",
-			 (json_int_t)st->guard.skipped, "units", st->units, "seed", (json_int_t)s->seed, "recent", recent,
-			 "skips_in_row", (json_int_t)st->guard.skips_in_row, "last", "loss_hex", loss, "more", st->more);
+	snprintf(scale, sizeof scale, "%a", st->scaling.scale);
+	json_t *j = json_pack("{s:I s:I s:f s:I s:o s:I s:{s:s s:s}}", "step", (json_int_t)st->step, "skipped",
+			      (json_int_t)st->guard.skipped, "units", st->units, "seed", (json_int_t)s->seed, "recent", recent,
+			      "skips_in_row", (json_int_t)st->guard.skips_in_row, "last", "loss_hex", loss, "more", st->more);
+	if (!j || st->scaling.scale <= 0)
+		return j;
+	json_t *scaling = json_pack("{s:s s:I s:I}", "scale_hex", scale, "good", (json_int_t)st->scaling.good, "overflows",
+				    (json_int_t)st->scaling.overflows);
+	if (!scaling || json_object_set_new(j, "loss_scale", scaling)) {
+		json_decref(j);
+		return NULL;
+	}
+	return j;
 }
 
 static json_t *config_json(const struct lwm_objective *o, struct lwm_err *e)

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/num.h"
+#include "common/comm/device.h"
 #include "common/comm/mesh.h"
 #include "common/media/frames.h"
 #include "common/train/objective.h"
@@ -25,6 +27,9 @@ static const struct lwm_setting common_settings[] = {
 	SET(objective, LWM_FIXED, 0, LWM_OPT_CHOICE(0, "objective", NULL, lwm_objective_names, "what is trained", 0)),
 	SET(seed, LWM_FIXED | LWM_CLI, 0, LWM_OPT_INT(0, "seed", NULL, 0, 9e15, "N", "seed of all random choices", 0)),
 	TEXT(device, LWM_FREE, "auto", LWM_OPT_STR(0, "device", NULL, "DEV", "auto, cpu, ref, cuda, cuda:N", 0)),
+	SET(dtype, LWM_FIXED, LWM_DTYPE_AUTO,
+	    LWM_OPT_CHOICE(0, "dtype", NULL, lwm_dtype_names,
+			   "of weights and activations: the device's own, fp32 on CPUs, bf16 on GPUs; fp16: on CPUs, with --loss-scale", 0)),
 	TEXT(start_from, LWM_FIXED, "random",
 	     LWM_OPT_STR(0, "start-from", NULL, "FROM",
 			 "random, checkpoint:DIR, model:DIR, ema:DIR (an average); text-...: vision parts fresh, trunk-...: all but the layers", 0)),
@@ -78,6 +83,14 @@ static const struct lwm_setting common_settings[] = {
 	SET(guards.clip, LWM_FIXED, 1, LWM_OPT_DOUBLE(0, "clip", NULL, 0, 1e9, "X", "largest gradient norm; 0: no clipping", 0)),
 	SET(guards.spike_factor, LWM_FIXED, 0,
 	    LWM_OPT_DOUBLE(0, "spike-factor", NULL, 0, 1e9, "X", "skip updates whose gradient norm exceeds X medians; 0: never", 0)),
+	TEXT(loss_scale, LWM_FIXED, "auto",
+	     LWM_OPT_STR(0, "loss-scale", NULL, "auto|N", "fp16: gradients are of the loss times N; auto: as large as they allow", 0)),
+	SET(scaling.first, LWM_FIXED, 65536,
+	    LWM_OPT_DOUBLE(0, "loss-scale-first", NULL, 0, 1e13, "N", "auto begins with this power of two", 0)),
+	SET(scaling.interval, LWM_FIXED, 2000,
+	    LWM_OPT_INT(0, "loss-scale-interval", NULL, 1, 1 << 30, "N", "and doubles after N updates in a row", 0)),
+	SET(scaling.backoff, LWM_FIXED, 0.5,
+	    LWM_OPT_DOUBLE(0, "loss-scale-backoff", NULL, 0, 1, "X", "times X after gradients that were too large, in place of an update", 0)),
 	LWM_SECTION("Adapting"),
 	TEXT(train_only, LWM_FIXED, NULL,
 	     LWM_OPT_STR(0, "train-only", NULL, "LIST",
@@ -222,6 +235,31 @@ static int check_order(const struct lwm_stage *s, const struct lwm_mesh *m, stru
 	return 0;
 }
 
+int lwm_stage_scaling(const struct lwm_stage *s, struct lwm_scaling *out, struct lwm_err *e)
+{
+	*out = s->scaling;
+	out->fixed = 0;
+	if (strcmp(s->loss_scale, "auto"))
+		LWM_TRY(lwm_parse_double(s->loss_scale, 0, 1e13, &out->fixed, "--loss-scale (auto or a number)", e));
+	if (strcmp(s->loss_scale, "auto") && out->fixed == 0)
+		return lwm_fail(e, LWM_EUSAGE, "--loss-scale 0: nothing would be left of the loss");
+	return lwm_scale_check(out, e);
+}
+
+/* What fp16 cannot do, or does not without. */
+static int check_dtype(const struct lwm_stage *s, const struct lwm_objective_type *type, struct lwm_err *e)
+{
+	struct lwm_scaling ignored;
+	LWM_TRY(lwm_stage_scaling(s, &ignored, e));
+	if (s->dtype != LWM_DTYPE_FP16)
+		return strcmp(s->loss_scale, "auto") ? lwm_fail(e, LWM_ECONFIG, "--loss-scale is for --dtype fp16") : 0;
+	if (!type->scales)
+		return lwm_fail(e, LWM_ECONFIG, "--dtype fp16: this objective cannot scale its loss, without which small gradients are lost");
+	if (s->plan_gib)
+		return lwm_fail(e, LWM_ECONFIG, "--dtype fp16 is for CPUs, not for a GPU (--plan-memory)");
+	return 0;
+}
+
 int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 {
 	const struct lwm_objective_type *type = lwm_objectives[s->objective];
@@ -242,6 +280,7 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 	if (s->shard_weights == LWM_SHARD_TRUE && !type->by_group)
 		return lwm_fail(e, LWM_ECONFIG, "--shard-weights true: this objective takes its weights whole");
 	LWM_TRY(check_order(s, &m, e));
+	LWM_TRY(check_dtype(s, type, e));
 	LWM_TRY(type->check(s, &m, e));
 	return lwm_start_parse(&from, s->start_from, e);
 }

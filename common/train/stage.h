@@ -33,6 +33,7 @@
 #include "common/base/str.h"
 #include "common/comm/comm.h"
 #include "common/optim/guards.h"
+#include "common/optim/scale.h"
 #include "common/optim/schedule.h"
 #include "common/optim/weights.h"
 #include "common/tensor/adapter.h"
@@ -68,6 +69,7 @@ struct lwm_stage {
 	const char *out;        /* folder of everything above */
 	int objective;          /* index into lwm_objectives */
 	const char *device;     /* auto, cpu, ref, cuda, cuda:N */
+	int dtype;              /* enum lwm_dtype (comm/device.h), of weights and activations */
 	const char *start_from; /* first weights: random, checkpoint:DIR, ema:DIR, model:DIR; text-...: vision ones start fresh */
 	bool older_ok;          /* start_from checkpoint:ROOT may take an older one than the newest, when that is damaged */
 	const char *tokenizer;  /* file, recorded for the merged model; NULL: none */
@@ -81,6 +83,8 @@ struct lwm_stage {
 	struct lwm_schedule schedule;
 	struct lwm_adamw adamw;
 	struct lwm_guards guards;
+	const char *loss_scale;     /* where they are fp16: "auto" or a number, which scaling.fixed is made from (lwm_stage_scaling) */
+	struct lwm_scaling scaling;
 
 	const char *train_only, *freeze, *lr_factors; /* lists of patterns of names (choose.h); NULL: all train, at the same rate */
 	const char *lora;                             /* matrices that get adapters (adapter.h); NULL: none */
@@ -132,6 +136,9 @@ static inline struct lwm_adapters lwm_stage_adapters(const struct lwm_stage *s) 
 {
 	return (struct lwm_adapters){ s->lora, s->lora_rank, s->lora_alpha };
 }
+
+/* How the loss is scaled where the device computes in fp16. Pure. -LWM_EUSAGE, -LWM_ECONFIG: the settings cannot be. */
+int lwm_stage_scaling(const struct lwm_stage *s, struct lwm_scaling *out, struct lwm_err *e);
 
 /* Local. Can these settings work on `ranks` ranks at all? The one judge for a run, a plan and a check; looks at no file.
  * -LWM_EUSAGE or -LWM_ECONFIG. */

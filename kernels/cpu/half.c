@@ -1,7 +1,7 @@
 /* half.c - the device cpu-fp16: numbers lie in memory as fp16, arithmetic is that of the cpu device in fp32.
  *
- * A call brings what it reads of fp16 into fp32, lets the cpu device compute, and rounds what was written: to nearest, ties to even,
- * beyond 65504 to infinity, below 2^-24 to 0. So a sum is rounded once, where it is stored, as by hardware that sums fp16 in
+ * A call brings what it reads of fp16 into fp32, lets the cpu device compute, and rounds what was written: to nearest, ties to
+ * even, beyond 65504 to infinity, below 2^-24 to 0. So a sum is rounded once, where it is stored, as by hardware that sums fp16 in
  * fp32. Memory of tensors is half; a call takes scratch of 4 bytes for each number of its fp16 arguments. It has the ops of a
  * transformer: no convolutions, no generation. */
 #include <stdio.h>

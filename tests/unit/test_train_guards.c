@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/base/log.h"
+#include "common/comm/device.h"
 #include "common/train/objective.h"
 #include "tests/unit/train_folder.h"
 #include "tests/unit/train_probe.h"
@@ -207,6 +208,75 @@ static void test_not_finite(void **state)
 			lwm_stage_release(&s);
 			bad_numbers++;
 		}
+	}
+}
+
+/* ---- gradients too large for fp16 ---- */
+
+/* The scale of each step that was made, and '!' where it was too large: "8 8! 4". */
+static void scales(const char *out, char *text, size_t size)
+{
+	json_t *list = probe_events(out, "step");
+	size_t n = 0;
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *o = json_array_get(list, i);
+		n += (size_t)snprintf(text + n, size - n, "%s%g%s", i ? " " : "", json_number_value(json_object_get(o, "loss_scale")),
+				      json_is_true(json_object_get(o, "overflow")) ? "!" : "");
+		assert_true(n < size);
+	}
+	json_decref(list);
+}
+
+/* What one rank finds too large is left out by all, halves the scale, and is none of the guards' business; a loss that is not
+ * finite is. */
+static void test_overflow_of_one_rank(void **state)
+{
+	static const struct {
+		const char *mesh;
+		int ranks, rank;
+	} m[] = { { "1,1,1,1", 1, 0 }, { "2,1,1,1", 2, 1 }, { "1,2,1,1", 2, 0 }, { "1,1,1,2", 2, 1 }, { "1,1,2,1", 2, 1 } };
+	struct lwm_err e = { 0 };
+	(void)state;
+	for (size_t k = 0; k < sizeof m / sizeof *m; k++) {
+		struct lwm_stage s;
+		struct probe a, b;
+		char out[256], name[32], seen[LONGEST];
+		snprintf(name, sizeof name, "half%zu", k);
+		stage(&s, name, out, sizeof out);
+		s.dtype = LWM_DTYPE_FP16;
+		s.mesh_dim = m[k].mesh;
+		s.steps = 9;
+		s.scaling.first = 1024;
+		s.scaling.interval = 3;
+		s.scaling.backoff = 0.25;
+		script.rank = m[k].rank;
+		script.at[1] = k % 2 ? INF_GRADIENT : NAN_GRADIENT;
+		script.at[5] = NAN_LOSS;
+		must(run(&s, m[k].ranks, &e), &e);
+		scales(out, seen, sizeof seen);
+		assert_string_equal(seen, "1024 1024! 256 256 256 512 512 512 512");
+		decisions(out, seen, sizeof seen);
+		assert_string_equal(seen, ".....s...");
+		must(probe_step(&a, out, 1, &e), &e);
+		must(probe_step(&b, out, 2, &e), &e);
+		for (int g = 0; g < LWM_CKPT_TRAINED; g++)
+			assert_memory_equal(a.v[g], b.v[g], (size_t)a.n * sizeof **a.v);
+		assert_int_equal(json_integer_value(json_object_get(b.state, "skipped")), 0);
+		json_t *scale = json_object_get(b.state, "loss_scale");
+		assert_int_equal(json_integer_value(json_object_get(scale, "overflows")), 1);
+		assert_true(strtod(json_string_value(json_object_get(scale, "scale_hex")), NULL) == 256);
+		probe_free(&a);
+		must(probe_step(&a, out, 3, &e), &e); /* and then it moves */
+		assert_true(memcmp(a.v[0], b.v[0], (size_t)a.n * sizeof **a.v) != 0);
+		probe_free(&a);
+		probe_free(&b);
+		must(probe_step(&b, out, 9, &e), &e);
+		scale = json_object_get(b.state, "loss_scale");
+		assert_int_equal(json_integer_value(json_object_get(scale, "good")), 0);
+		assert_true(strtod(json_string_value(json_object_get(scale, "scale_hex")), NULL) == 1024);
+		probe_free(&b);
+		lwm_stage_release(&s);
+		bad_numbers++;
 	}
 }
 
@@ -460,6 +530,7 @@ static void test_row_of_skips_survives_a_stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_not_finite),
+					    cmocka_unit_test(test_overflow_of_one_rank),
 					    cmocka_unit_test(test_ten_in_a_row),
 					    cmocka_unit_test(test_one_in_fifty),
 					    cmocka_unit_test(test_average_goes_by_updates),
