@@ -156,7 +156,7 @@ static void bad_case(struct plan *p, struct lk_dev *dev, const char *family, con
 /* Of a device without images and generation: nothing is said of the cases that it has no ops for. */
 static int offered(const struct lk_dev *dev, const char *family)
 {
-	return lk_dev_dtype(dev) != LK_F16 || (strcmp(family, "image") != 0 && strcmp(family, "gen") != 0);
+	return lk_dev_dtype(dev) != LK_F16 || (strcmp(family, "image") != 0 && strcmp(family, "feature") != 0 && strcmp(family, "gen") != 0);
 }
 
 static int wanted(const struct plan *p, const struct ops_case *c, const char *family, int number)
