@@ -123,6 +123,13 @@ static void test_system_prompts(void **state)
 		  "^S. USER: q ASSISTANT:(a$)USER: r ASSISTANT:(b$)");
 	expect("{\"messages\": [{\"role\": \"system\", \"content\": \"S.\"}, {\"role\": \"user\", \"content\": \"q\"},"
 	       "{\"role\": \"assistant\", \"content\": \"a\"}]}", "^S. USER: q ASSISTANT:(a$)");
+	/* a blank one is none, wherever it stands; the same one twice is one */
+	expect_as(&other, "<|chat|>", "{\"system\": \" \", \"system_prompt\": \"\", \"data\": [\"q\", \"a\"]}",
+		  "^Be brief. USER: q ASSISTANT:(a$)");
+	expect_as(&other, "<|chat|>", "{\"system\": null, \"messages\": [{\"role\": \"system\", \"content\": \"\\n\"}, {\"role\": \"user\","
+		  "\"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}", "^Be brief. USER: q ASSISTANT:(a$)");
+	expect("{\"system\": \" S.\", \"messages\": [{\"role\": \"system\", \"content\": \"S.\"}, {\"role\": \"user\", \"content\": \"q\"},"
+	       "{\"role\": \"assistant\", \"content\": \"a\"}]}", "^S. USER: q ASSISTANT:(a$)");
 	expect_as(&other, "[document],<|chat|>", "{\"document\": \"D\", \"data\": [\"q\", \"a\"]}",
 		  "^DBe brief. USER: q ASSISTANT:(a$)");
 	expect_as(&other, "[<|chat|>]", qa, "^Be brief. USER: q ASSISTANT:a($)");
@@ -155,6 +162,58 @@ static void test_clip_layouts(void **state)
 	/* without an image it is text */
 	expect("{\"image\": null, \"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": \"a\"}]}",
 	       HEAD "q ASSISTANT:(a$)");
+}
+
+/* Ten images in one turn, characters of several bytes around them, and words that only a place between them keeps apart. */
+static void test_many_images(void **state)
+{
+	(void)state;
+	struct lwm_str want = { 0 };
+	lwm_str_puts(&want, HEAD "\xe4\xb8\xad </ s> \xf0\x9f\x98\x80\n");
+	for (int i = 0; i < 10; i++)
+		lwm_str_printf(&want, "<vision>{%d}{1}{8192}{2}{3}{8193}</vision>", i);
+	lwm_str_puts(&want, " ASSISTANT:(a$)");
+	expect(LLAVA("[\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\", \"i\", \"j\"]",
+		     "\\u4e2d<image> </<image>s><image><image><image><image><image><image><image>\\ud83d\\ude00<image>", ), want.s);
+	lwm_str_release(&want);
+}
+
+static void test_read_turns(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *json, *want; /* NULL: refused */
+	} t[] = {
+		{ "{\"data\": [\"q\", \" a \", \"r\"]}", "(-) q=a r=-" },
+		{ "{\"messages\": [{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"assistant\", \"content\": \"hi\"},"
+		  "{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}", "(S) q=a" },
+		{ "[\"q\", \" r\"]", "(-) q=- r=-" },
+		{ "[]", NULL },
+		{ "[\"q\", \"\"]", NULL },
+		{ "[\"<s>\"]", NULL },
+		{ "{\"system\": \"</s>\", \"data\": [\"q\", \"a\"]}", NULL },
+		{ "{\"data\": [\"q\", \"<vision>\"]}", NULL },
+		{ "{\"data\": [\"q\\u0000\", \"a\"]}", NULL },
+		{ LLAVA("\"b.jpg\"", "<image>", ), NULL },
+	};
+	for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+		struct lwm_chat_turns c;
+		struct lwm_str s = { 0 };
+		json_t *o = json_loads(t[i].json, JSON_ALLOW_NUL, NULL);
+		lwm_err_clear(&err);
+		int rc = lwm_chat_read(&c, o, &err);
+		if (rc == 0) {
+			lwm_str_printf(&s, "(%s)", c.system ? c.system : "-");
+			for (int64_t k = 0; k < c.n; k++)
+				lwm_str_printf(&s, " %s=%s", c.turn[k].question, c.turn[k].answer ? c.turn[k].answer : "-");
+			assert_string_equal(s.s, t[i].want ? t[i].want : "refused");
+		} else if (rc != -LWM_EDATA || t[i].want || c.n) {
+			fail_msg("%s: %d %s", t[i].json, rc, err.msg);
+		}
+		lwm_chat_release(&c);
+		lwm_str_release(&s);
+		json_decref(o);
+	}
 }
 
 static void test_own_codes(void **state)
@@ -223,6 +282,12 @@ static void test_refused(void **state)
 	       "{\"from\": \"gpt\", \"value\": \"b\"}]}", "bad turns", "turn 3 is not a question");
 	refuse("{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"},"
 	       "{\"role\": \"system\", \"content\": \"s\"}]}", "bad turns", "turn 3");
+	refuse("{\"system\": 5, \"data\": [\"q\", \"a\"]}", "wrong type", "field 'system' is not a text");
+	refuse("{\"system\": \"S\", \"system_prompt\": \"T\", \"data\": [\"q\", \"a\"]}", "bad turns", "two system prompts");
+	refuse("{\"system\": \"S\", \"messages\": [{\"role\": \"system\", \"content\": \"T\"}, {\"role\": \"user\", \"content\": \"q\"},"
+	       "{\"role\": \"assistant\", \"content\": \"a\"}]}", "bad turns", "two system prompts");
+	refuse("{\"messages\": [{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"system\", \"content\": \"T\"},"
+	       "{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}", "bad turns", "turn 2 is not a question");
 	refuse(LLAVA("\"b.jpg\"", "q", ), "bad turns", "1 clips, and places for 0");
 	refuse(LLAVA("\"b.jpg\"", "<image><image>", ), "bad turns", "more places than clips");
 	refuse(LLAVA("[\"b.jpg\", 3]", "<image>", ), "wrong type", "image");
@@ -291,7 +356,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_text_layouts), cmocka_unit_test(test_system_prompts), cmocka_unit_test(test_clip_layouts),
 		cmocka_unit_test(test_own_codes),    cmocka_unit_test(test_special_words),  cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_shelf),
+		cmocka_unit_test(test_shelf),        cmocka_unit_test(test_many_images),    cmocka_unit_test(test_read_turns),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

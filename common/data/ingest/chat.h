@@ -20,10 +20,10 @@
  * so every answer has loss, and several questions about one image or clip share its codes. A question with a clip is followed by a
  * newline and the clip, <vision> codes </vision>, wherever its place stood among the words; a clip in an answer stands where its
  * place is and has loss. The system prompt is the record's own (a first turn of "system", or the key "system" or "system_prompt"), else
- * cfg.system. White space around a turn is no part of it.
+ * cfg.system; a blank one is none. White space around a turn is no part of it.
  *
  * Left out: answers before the first question, and a last question without an answer. Refused, as "bad turns": no answer at all, two
- * turns of one side in a row, roles that are neither side, empty turns, places that are not as many as clips.
+ * turns of one side in a row, roles that are neither side, empty turns, places that are not as many as clips, two system prompts.
  *
  * Words that mean something to the model must not come from a text: <s>, </s>, <unk>, <vision>, </vision>, the marks of the field
  * language, <image> and <video> where there is no clip for them, USER: and ASSISTANT:. A record with one in any of its texts is

@@ -95,16 +95,32 @@ int lwm_turns_get(const struct lwm_turns *t, size_t i, struct lwm_turn *out, str
 	return 0;
 }
 
-static void find_system(struct lwm_turns *t)
+/* One of the record's own system prompts; a blank one is none. */
+static int take_system(struct lwm_turns *t, const char *text, size_t n, struct lwm_err *e)
+{
+	text = lwm_turns_text_trim(text, &n);
+	if (!n)
+		return 0;
+	if (t->system && (t->nsystem != n || memcmp(t->system, text, n)))
+		return lwm_fail(e, LWM_EDATA, "it has two system prompts");
+	t->system = text;
+	t->nsystem = n;
+	return 0;
+}
+
+static int find_system(struct lwm_turns *t, struct lwm_err *e)
 {
 	static const char *const keys[] = { "system", "system_prompt" };
-	for (int i = 0; i < 2 && !t->system; i++) {
+	for (int i = 0; i < 2; i++) {
 		const json_t *v = json_object_get(t->record, keys[i]);
-		if (json_is_string(v) && json_string_length(v)) {
-			t->nsystem = json_string_length(v);
-			t->system = lwm_turns_text_trim(json_string_value(v), &t->nsystem);
-		}
+		if (!v || json_is_null(v))
+			continue;
+		if (!json_is_string(v))
+			return set_fault(t, "wrong type", lwm_fail(e, LWM_EDATA, "field '%s' is not a text", keys[i]));
+		if (take_system(t, json_string_value(v), json_string_length(v), e) < 0)
+			return set_fault(t, "bad turns", -LWM_EDATA);
 	}
+	return 0;
 }
 
 /* Which turns count: from the first question to the last answer, in turn. */
@@ -117,8 +133,7 @@ static int find_ends(struct lwm_turns *t, struct lwm_err *e)
 	for (size_t i = 0; i < t->count; i++) {
 		LWM_TRY(lwm_turns_get(t, i, &turn, e));
 		if (turn.role == LWM_TURN_SYSTEM && i == 0) {
-			t->system = turn.text;
-			t->nsystem = turn.n;
+			LWM_TRY(take_system(t, turn.text, turn.n, e));
 			continue;
 		}
 		if (!any && turn.role == LWM_TURN_ASSISTANT && want == LWM_TURN_USER)
@@ -173,6 +188,6 @@ int lwm_turns_read(struct lwm_turns *t, enum lwm_chat_layout layout, const json_
 		if (!lwm_turns_clip(t, i))
 			return set_fault(t, "wrong type",
 					 lwm_fail(e, LWM_EDATA, "field '%s' is neither a name nor a list of names", l->clips));
-	find_system(t);
+	LWM_TRY(find_system(t, e));
 	return find_ends(t, e);
 }
