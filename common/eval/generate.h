@@ -32,8 +32,9 @@ struct lwm_prompts {
 };
 /* Local, with an engine of lwm_engine_new. Up to `streams` prompts (what the engine was made for) are answered side by side: each
  * is prefilled by itself, then one step of the model makes a token for all of them. Their lengths differ, and where one ends the
- * next begins. On the CPU every answer is to the token that of lwm_generate_text, whatever streams is: a step takes LWM_STREAMS_ALIKE of
- * them at most. On other devices sums are rounded otherwise, and where two tokens are as likely as each other either may come. */
+ * next begins. On the CPU every answer is to the token that of lwm_generate_text, whatever streams is: a step takes
+ * LWM_STREAMS_ALIKE of them at most. On other devices sums are rounded otherwise, and where two tokens are as likely as each other
+ * either may come. */
 int lwm_generate_texts(const struct lwm_generate *w, const struct lwm_prompts *p, int64_t streams, struct lwm_err *e);
 
 #endif
