@@ -54,10 +54,10 @@ compare() {
 		--probe-frames 16
 	compare vqgan-judged 1 --objective reconstruction --model tiny --data clips --batch-frames 12 --frames-per-pass 4 --resolution 64 \
 		--eval-rows 4 --probe-frames 0 --adversarial 1 --disc-channels 128
-	compare contrastive 1 --objective contrastive --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 128 --holdout 24
-	compare contrastive-parts 1 --objective contrastive --data clips --dim 384 --ffn 1024 --layers 4 --heads 6 --batch-clips 128 \
+	compare contrastive 1 --objective contrastive --data clips --clip-frames 2 --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 128 --holdout 24
+	compare contrastive-parts 1 --objective contrastive --data clips --clip-frames 2 --dim 384 --ffn 1024 --layers 4 --heads 6 --batch-clips 128 \
 		--holdout 24 --clips-per-pass 16
-	compare masked 1 --objective masked --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 128 --holdout 24 \
+	compare masked 1 --objective masked --data clips --clip-frames 2 --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 128 --holdout 24 \
 		--patch-size 8
 	compare next-frame 1 --objective next-frame --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 16 --holdout 24 \
 		--patch-size 8 --clip-frames 16 --patch-frames 1
@@ -92,6 +92,6 @@ compare() {
 	tokens tp2 2 2048 8192 --micro-rows 4 --mesh-dim 1,1,2,1 --dim 192 --ffn 512 --layers 6 --heads 6
 	compare vqgan-dp2 2 --mesh-dim 2,1,1,1 --objective reconstruction --model tiny --data clips --batch-frames 24 --resolution 64 \
 		--probe-frames 16
-	compare contrastive-dp2 2 --mesh-dim 2,1,1,1 --objective contrastive --data clips --dim 384 --ffn 1024 --layers 4 --heads 6 \
+	compare contrastive-dp2 2 --mesh-dim 2,1,1,1 --objective contrastive --data clips --clip-frames 2 --dim 384 --ffn 1024 --layers 4 --heads 6 \
 		--batch-clips 128 --holdout 24
 }
