@@ -126,6 +126,66 @@ static void test_a_context_ends(void **state)
 	lwm_engine_free(w.g);
 }
 
+/* ---- many prompts side by side ---- */
+
+enum { PROMPTS = 21 };
+struct asked {
+	struct lwm_ids said[PROMPTS];
+	bool finished[PROMPTS], heard[PROMPTS];
+};
+
+static int give_prompt(void *user, int64_t i, struct lwm_ids *ids, uint64_t *sample, struct lwm_err *e)
+{
+	(void)user;
+	*sample = 1000 + (uint64_t)i * 7;
+	for (int32_t k = 0; k < 1 + i * 5 % 37; k++) { /* of ragged lengths, in chunks of 16 */
+		int32_t id = k ? 3 + (int32_t)((k * 31 + i * 17) % 250) : BOS;
+		LWM_TRY(lwm_ids_add(ids, &id, 1, e));
+	}
+	return 0;
+}
+
+static int take_answer(void *user, int64_t i, const struct lwm_ids *said, bool finished, struct lwm_err *e)
+{
+	struct asked *x = user;
+	assert_false(x->heard[i]);
+	x->heard[i] = true;
+	x->finished[i] = finished;
+	return lwm_ids_add(&x->said[i], said->v, said->n, e);
+}
+
+/* Every answer is the one that its prompt gets alone, however many streams there are, and in whatever places of a batch they go. */
+static void test_side_by_side(void **state)
+{
+	(void)state;
+	static const int64_t streams[] = { 1, 2, 5, 16, 19, 40 };
+	int ended = 0;
+	for (size_t k = 0; k < sizeof streams / sizeof *streams; k++) {
+		struct lwm_generate w = { .tok = tok, .sampler = { 8, 0, 1, 5 }, .most = MOST };
+		struct asked x = { 0 };
+		struct lwm_prompts p = { give_prompt, take_answer, &x, PROMPTS, 37 };
+		OK(lwm_engine_new(&w.g, dev, &cfg, weights, 16, streams[k], err));
+		OK(lwm_generate_texts(&w, &p, streams[k], err));
+		for (int64_t i = 0; i < PROMPTS; i++) {
+			struct lwm_ids ids = { 0 }, want = { 0 };
+			uint64_t sample;
+			bool finished;
+			OK(give_prompt(NULL, i, &ids, &sample, err));
+			OK(lwm_generate_text(&w, ids.v, ids.n, sample, &want, &finished, err));
+			assert_true(x.heard[i]);
+			assert_int_equal(x.said[i].n, want.n);
+			assert_true(!want.n || !memcmp(x.said[i].v, want.v, (size_t)want.n * sizeof *want.v));
+			assert_int_equal(x.finished[i], finished);
+			ended += finished;
+			lwm_ids_release(&ids);
+			lwm_ids_release(&want);
+			lwm_ids_release(&x.said[i]);
+		}
+		lwm_engine_free(w.g);
+	}
+	assert_true(ended > 5);
+}
+
 /* ---- files ---- */
 
 struct seen {
@@ -252,7 +312,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_turns_are_one_context), cmocka_unit_test(test_a_context_ends), cmocka_unit_test(test_files),
-		cmocka_unit_test(test_bad_files), cmocka_unit_test(test_texts),
+		cmocka_unit_test(test_bad_files), cmocka_unit_test(test_texts), cmocka_unit_test(test_side_by_side),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
