@@ -1,4 +1,4 @@
-/* lwm-denoise - draws clips with a denoiser that --objective diffusion trained: from noise, or going on from given frames. */
+/* lwm-denoise - draws clips with a denoiser that lwm-train-stage trained: from noise, or going on from given frames. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>

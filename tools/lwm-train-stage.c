@@ -23,18 +23,16 @@ static const struct lwm_tool tool = {
 	.stops = true,
 	.check = check,
 	.details = "--data PATH=SHARE mixes sources: PATH=84 beside PATH=16; PATH=0:90,1000:50 is a share that changes over the steps,\n"
-		   "in proportion between two of them; PATH=84*0.5 makes labels of a source weigh half. The plan and each step's line say\n"
-		   "which share every source has, and the rows it got; a resumed run must have the same shares.\n"
+		   "in proportion between two of them; PATH=84*0.5 makes labels of a source weigh half. A resumed run must have the same.\n"
 		   "\n"
 		   "Started under mpirun or srun its ranks share the work as --mesh-dim says; with --device cuda or auto each takes the\n"
 		   "GPU of its number on the node. SIGUSR1, SIGTERM and the time limit end it after a clean save with exit code 75: run\n"
 		   "it again. A file STOP in the output folder ends it with 0, for good. A second run in the same folder is refused (73).\n"
 		   "\n"
-		   "--loss-weighting: the loss of an example (a segment of a row) is the mean over its labels, that of a step the mean over\n"
-		   "its examples (per_example); or the mean over all labels (per_token); or, as in the released code, the mean over rows,\n"
-		   "those without a label among them (published). With --text-weight T --vision-weight V, or as published, the loss of an\n"
-		   "example or row is T times the mean over its text labels plus V times that over its vision labels; with per_token a\n"
-		   "label weighs T or V. Rows of one example each, per_example and 0.5 each is the published loss too.\n",
+		   "--loss-weighting: the mean over the examples of a step (segments of rows) of the mean over their labels (per_example);\n"
+		   "over all labels (per_token); or, as released, over rows, those without a label among them (published). With\n"
+		   "--text-weight T --vision-weight V the loss of an example, or row, is T times the mean over its text labels plus V times\n"
+		   "that over its vision labels; with per_token a label weighs T or V.\n",
 	.examples = "  lwm-train-stage -o runs/32k --model nano --data rows/32k --seq-length 32K --theta 1e6\n"
 		    "  mpirun -n 4 lwm-train-stage --config stage.yaml -o runs/1m --mesh-dim 1,1,1,-1",
 };

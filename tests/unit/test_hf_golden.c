@@ -91,7 +91,7 @@ static void check_gradients(const char *dir, struct lk_dev *dev, const struct lw
 		target[i] = i + 1 < N ? g->ids[i + 1] : -1;
 		weight[i] = i + 1 < N ? 1.0f / (N - 1) : 0;
 	}
-	struct lwm_llama_batch b = { N, g->ids, target, weight, seg, pos, NULL, NULL };
+	struct lwm_llama_batch b = { .n = N, .tokens = g->ids, .targets = target, .weights = weight, .seg = seg, .pos = pos };
 	struct lwm_flat_weights w = lwm_flat_weights_of(m->weights, LK_F32, grad);
 	must(lwm_llama_new(&net, dev, &m->cfg, &how, &e), &e);
 	must(lwm_llama_step(net, &b, &w.base, &st, &e), &e);

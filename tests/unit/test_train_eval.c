@@ -79,7 +79,8 @@ struct sums {
 
 static void add_row(struct sums *to, struct lwm_llama *m, const float *w, const struct lwm_batch *b)
 {
-	struct lwm_llama_batch in = { FX_SEQ, b->tokens, b->targets, b->weights, b->segments, b->positions, NULL, NULL };
+	struct lwm_llama_batch in = { .n = FX_SEQ, .tokens = b->tokens, .targets = b->targets, .weights = b->weights,
+				      .seg = b->segments, .pos = b->positions };
 	struct lwm_flat_weights lw = lwm_flat_weights_of(w, LK_F32, NULL);
 	struct lwm_llama_stats st;
 	struct lwm_err e = { 0 };

@@ -156,7 +156,8 @@ static void hand_batch(struct lwm_llama *m, const struct lwm_batch *b, const str
 	struct lwm_err e = { 0 };
 	struct lwm_llama_stats st;
 	h->norm += label(b, x, target, weight);
-	struct lwm_llama_batch in = { LOCAL, b->tokens, target, weight, b->segments, b->positions, NULL, NULL };
+	struct lwm_llama_batch in = { .n = LOCAL, .tokens = b->tokens, .targets = target, .weights = weight, .seg = b->segments,
+				      .pos = b->positions };
 	struct lwm_flat_weights lw = lwm_flat_weights_of(w, LK_F32, h->grad);
 	must(lwm_llama_step(m, &in, &lw.base, &st, &e), &e);
 	h->loss += st.loss[LWM_TEXT] + st.loss[LWM_VISION];

@@ -108,7 +108,8 @@ static int32_t *make_batch(struct lwm_llama_batch *batch, int64_t n, int64_t voc
 	}
 	for (int64_t i = 0; i < n; i++)
 		ids[n + i] = ids[(i + 1) % n];
-	*batch = (struct lwm_llama_batch){ n, ids, ids + n, (float *)(ids + 4 * n), ids + 2 * n, ids + 3 * n, NULL, NULL };
+	*batch = (struct lwm_llama_batch){ .n = n, .tokens = ids, .targets = ids + n, .weights = (float *)(ids + 4 * n),
+					   .seg = ids + 2 * n, .pos = ids + 3 * n };
 	return ids;
 }
 
