@@ -5,7 +5,7 @@
  *
  * The filter is sinc(x) sinc(x / 3) on -3..3, stretched by the factor where a frame becomes smaller, weights of each pixel summing
  * to 1; first along rows, then along columns, each with weights of 22 bits behind the point and a result of 8 bits, rounded and
- * held to 0..255 (Resample.c of Pillow). common/media/frames.h resizes bicubically, as the released LWM code does.
+ * held to 0..255 (as Pillow computes it). common/media/frames.h resizes bicubically, as the released LWM code does.
  *
  * Pure functions, no FFmpeg. Local calls.
  */

@@ -83,7 +83,9 @@ static void run(struct job *j, struct lk_dev *dev, bool recompute, double peak)
 	struct lwm_llama_run how = { .tokens = n, .train = true, .recompute = recompute };
 	int32_t *ids = malloc((size_t)n * 4 * sizeof *ids);
 	float *weight = malloc((size_t)n * sizeof *weight);
-	struct lwm_llama_batch b = { .n = n, .tokens = ids, .targets = ids + n, .weights = weight, .seg = ids + 2 * n, .pos = ids + 3 * n };
+	struct lwm_llama_batch b = {
+		.n = n, .tokens = ids, .targets = ids + n, .weights = weight, .seg = ids + 2 * n, .pos = ids + 3 * n,
+	};
 	struct lwm_flat_weights w = lwm_flat_weights_of(j->w, lk_dev_dtype(dev), j->g);
 	struct lk_adamw_cfg opt = { 1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1, 0.05 };
 	double best = 1e30, update = 0, flop, loss = 0;
