@@ -167,6 +167,13 @@ atleast() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || a < b) print a " is 
 	ok text -o fresh
 	[ "$(losses text)" != "$(losses fresh)" ]
 	ok text -o planned --start-from trunk-model:model --plan
+	# from layers that learned in any other way, too
+	local way
+	for way in masked next-frame diffusion; do
+		ok lwm-train-stage -q "${moving[@]}" --objective "$way" -o "by_$way" --steps 2
+		ok text -o "from_$way" --start-from "trunk-checkpoint:by_$way"
+		[ "$(losses "from_$way")" != "$(losses fresh)" ]
+	done
 	# and back: clips from what was learned on text
 	ok contrast -o again --steps 1 --start-from trunk-checkpoint:text
 	ok contrast -o new --steps 1
