@@ -121,21 +121,42 @@ void lwm_patches_join(const struct lwm_patch_grid *g, const float *patches, uint
 	}
 }
 
+/* Of one colour of a patch: its mean, and what it is divided by. */
+static double measure_colour(const float *p, int64_t pixels, double *by)
+{
+	double mean = 0, square = 0;
+
+	for (int64_t k = 0; k < pixels; k++)
+		mean += (double)p[3 * k] / (double)pixels;
+	for (int64_t k = 0; k < pixels; k++)
+		square += ((double)p[3 * k] - mean) * ((double)p[3 * k] - mean);
+	*by = sqrt(square / (double)(pixels > 1 ? pixels - 1 : 1)) + 1e-6;
+	return mean;
+}
+
 void lwm_patches_normalise(const struct lwm_patch_grid *g, float *patches)
 {
 	int64_t pixels = lwm_patch_numbers(g) / 3, all = lwm_patch_tokens(g) * 3;
 
 	for (int64_t i = 0; i < all; i++) {
 		float *p = patches + i / 3 * pixels * 3 + i % 3;
-		double mean = 0, square = 0, by;
+		double by, mean = measure_colour(p, pixels, &by);
 
 		for (int64_t k = 0; k < pixels; k++)
-			mean += (double)p[3 * k] / (double)pixels;
-		for (int64_t k = 0; k < pixels; k++)
-			square += ((double)p[3 * k] - mean) * ((double)p[3 * k] - mean);
-		by = sqrt(square / (double)(pixels > 1 ? pixels - 1 : 1)) + 1e-6;
-		for (int64_t k = 0; k < pixels; k++)
 			p[3 * k] = (float)(((double)p[3 * k] - mean) / by);
+	}
+}
+
+void lwm_patches_restore(const struct lwm_patch_grid *g, const float *as, float *patches)
+{
+	int64_t pixels = lwm_patch_numbers(g) / 3, all = lwm_patch_tokens(g) * 3;
+
+	for (int64_t i = 0; i < all; i++) {
+		int64_t at = i / 3 * pixels * 3 + i % 3;
+		double by, mean = measure_colour(as + at, pixels, &by);
+
+		for (int64_t k = 0; k < pixels; k++)
+			patches[at + 3 * k] = (float)((double)patches[at + 3 * k] * by + mean);
 	}
 }
 

@@ -41,6 +41,8 @@ void lwm_patches_join(const struct lwm_patch_grid *g, const float *patches, uint
 /* Patches (tokens, numbers) in place: of each patch and colour mean 0 and deviation 1, (x - mean) / (deviation + 1e-6), that
  * with n - 1 (Tong et al. 2022). Patches of one pixel become 0. */
 void lwm_patches_normalise(const struct lwm_patch_grid *g, float *patches);
+/* Back: patches (tokens, numbers) in place, from mean 0 and deviation 1 to those that each patch and colour of `as` has. */
+void lwm_patches_restore(const struct lwm_patch_grid *g, const float *as, float *patches);
 /* Tube mask: `kept` of the places of a frame, drawn by (seed, step, sample), are seen in all frames of the clip. out: their tokens,
  * ascending, frames / patch_frames * kept of them. kept: 1 to (side / patch)^2. */
 void lwm_patches_tube(const struct lwm_patch_grid *g, int64_t kept, uint64_t seed, uint64_t step, uint64_t sample, int32_t *out);

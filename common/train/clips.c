@@ -171,6 +171,13 @@ int64_t lwm_clips_passes(const struct lwm_clips *c, const struct lwm_objective *
 	return (n + most - 1) / most;
 }
 
+int64_t lwm_clips_to_show(const struct lwm_clips *c, const struct lwm_objective *o)
+{
+	int64_t have = lwm_clips_to_judge(c);
+
+	return o->stage->samples < have ? o->stage->samples : have;
+}
+
 const uint8_t *lwm_clips_held(const struct lwm_clips *c, int64_t i)
 {
 	return c->cache.frames + c->first[(c->held ? c->n : 0) + i] * c->cache.one;

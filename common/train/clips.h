@@ -50,6 +50,8 @@ void lwm_clips_deal(const struct lwm_clips *c, const struct lwm_objective *o, in
 /* Passes of at most `most` clips that such an evaluation takes of the rank that has most clips: ranks that share weights go through
  * as many, those without a clip left with any. */
 int64_t lwm_clips_passes(const struct lwm_clips *c, const struct lwm_objective *o, int64_t most);
+/* Clips that a sample shows (--samples): the first ones of those, on every rank the same. */
+int64_t lwm_clips_to_show(const struct lwm_clips *c, const struct lwm_objective *o);
 void lwm_clips_release(struct lwm_clips *c);
 /* The model's configuration for checkpoints and model folders: the trunk's, the objective's name, and the grid. */
 int lwm_clips_config(json_t **out, const char *objective, const struct lwm_llama_cfg *c, const struct lwm_stage *s,

@@ -246,6 +246,48 @@ static int eval_objective(struct lwm_objective *o, struct lwm_supply *w, double 
 	return 0;
 }
 
+/* Clips one below the other, each in two rows: what came, and what is given with what was rolled forward from it. */
+static int show_clips(struct forecaster *p, struct lwm_supply *w, uint8_t *sheet, int64_t n, struct lwm_err *e)
+{
+	int64_t most = run_of(&p->base).clips, floats = p->cfg.times * time_floats(p);
+	int64_t clip = p->clips.grid.frames * p->clips.cache.one;
+
+	for (int64_t at = 0; at < n; at += most) {
+		int64_t clips = n - at < most ? n - at : most;
+
+		for (int64_t i = 0; i < clips; i++) {
+			const uint8_t *truth = lwm_clips_held(&p->clips, at + i);
+
+			memcpy(sheet + 2 * (at + i) * clip, truth, (size_t)clip);
+			lwm_patches(&p->clips.grid, truth, p->patches + i * floats);
+		}
+		LWM_TRY(roll_forward(p, w, clips, e));
+		for (int64_t i = 0; i < clips; i++)
+			lwm_patches_join(&p->clips.grid, p->patches + i * floats, sheet + (2 * (at + i) + 1) * clip);
+	}
+	return 0;
+}
+
+static int sample_objective(struct lwm_objective *o, int64_t step, struct lwm_supply *w, struct lwm_samples *made,
+			    struct lwm_err *e)
+{
+	struct forecaster *p = self(o);
+	const struct lwm_patch_grid *g = &p->clips.grid;
+	int64_t n = lwm_clips_to_show(&p->clips, o);
+	uint8_t *sheet = malloc((size_t)(2 * n * g->frames * p->clips.cache.one));
+	int rc = lwm_supply_agree(w, sheet ? 0 : lwm_fail_memory(e, "samples"), e);
+
+	(void)step;
+	if (rc == 0)
+		rc = show_clips(p, w, sheet, n, e);
+	if (rc == 0)
+		rc = lwm_samples_sheet(made, sheet, 2 * n, g->frames, g->side, g->side, e);
+	lwm_str_printf(&made->what, "%s clips: as they are; below, %" PRId64 " frames that are given, then what is made of them",
+		       p->clips.held ? "held-out" : "training", known_times(o->stage, &p->cfg) * g->patch_frames);
+	free(sheet);
+	return rc;
+}
+
 static double norm_of(const double sums[LWM_SUMS])
 {
 	return sums[S_PATCHES];
@@ -311,6 +353,7 @@ const struct lwm_objective_type lwm_objective_next_frame = {
 	.attach = attach_weights,
 	.step = step_objective,
 	.eval = eval_objective,
+	.sample = sample_objective,
 	.norm = norm_of,
 	.render = render,
 	.flops = flops_of,

@@ -24,6 +24,7 @@
 #include "common/train/metrics.h"
 #include "common/train/peak.h"
 #include "common/train/replicas.h"
+#include "common/train/samples.h"
 #include "common/train/save.h"
 #include "common/train/saver.h"
 #include "common/train/settings_record.h"
@@ -280,6 +281,33 @@ static int evaluate_held_out(struct run *r, struct lwm_err *e)
 	return lwm_agree(r->world, rc, e);
 }
 
+/* A file that cannot be had is not the end of the run, as a save is not: only the last one must be. */
+static int show_samples(struct run *r, bool last, struct lwm_err *e)
+{
+	struct lwm_samples made = { 0 };
+	struct lwm_err mine = { 0 };
+	char name[LWM_SAMPLES_NAME];
+	bool written = false;
+	lwm_watchdog_pet("samples");
+	int rc = r->o->type->sample(r->o, r->st.step, r->w.supply, &made, &mine);
+	if (rc == 0 && r->metrics) {
+		rc = lwm_samples_write(r->s, r->st.step, &made, name, &mine);
+		written = rc == 0;
+	}
+	rc = lwm_agree(r->world, rc, &mine);
+	if (rc < 0 && !last && rc != -LWM_ERANK && mine.who != LWM_ERR_ALONE) {
+		if (lwm_comm_rank(r->world) == 0)
+			lwm_log(LWM_WARN, "no samples of step %" PRId64 ", training goes on: %s", r->st.step, mine.msg);
+		rc = 0;
+	}
+	if (rc < 0)
+		*e = mine;
+	else if (written)
+		rc = lwm_metrics_sampled(r->metrics, r->st.step, name, &made.what, e);
+	lwm_samples_release(&made);
+	return lwm_agree(r->world, rc, e);
+}
+
 static void begin_save(struct run *r, bool behind)
 {
 	r->save_began = lwm_now();
@@ -433,12 +461,14 @@ static int train_steps(struct run *r, bool *done, struct lwm_err *e)
 		LWM_TRY(train_step(r, e));
 		if (is_due(r->s->eval_every, r->st.step) && r->s->eval_rows && r->st.step < r->s->steps)
 			LWM_TRY(evaluate_held_out(r, e));
+		if (lwm_samples_due(r->s, r->st.step))
+			LWM_TRY(show_samples(r, false, e));
 	}
 	*done = true;
 	return 0;
 }
 
-/* A run that was killed between its last save and its summary has trained nothing now, and evaluates all the same. */
+/* A run that was killed between its last save and its summary has trained nothing now, and evaluates and shows all the same. */
 static int finish_run(struct run *r, struct lwm_err *e)
 {
 	bool evaluates = r->o->type->holds_out || r->s->eval_data.n;
@@ -449,6 +479,8 @@ static int finish_run(struct run *r, struct lwm_err *e)
 	if (evaluates && r->s->eval_rows && fresh)
 		LWM_TRY(evaluate_held_out(r, e));
 	LWM_TRY(save_checkpoint(r, true, e));
+	if (r->s->sample_every && fresh)
+		LWM_TRY(show_samples(r, true, e));
 	int64_t rss = (int64_t)lwm_peak_rss();
 	LWM_TRY(lwm_comm_max_i64(r->world, &rss, 1, e));
 	int rc = r->metrics ? lwm_metrics_done(r->metrics, &r->st, lwm_now() - r->began, (double)rss, e) : 0;

@@ -235,6 +235,74 @@ static int eval_objective(struct lwm_objective *o, struct lwm_supply *w, double 
 	return run_clips(self(o), w, EVAL_STEP, first, end - first, true, sums, e);
 }
 
+/* Clip i of the pass in three rows of the sheet: as it is, without what is hidden, with what is predicted there. */
+static void show_clip(struct hiding *p, int64_t i, const float *predicted, uint8_t *sheet)
+{
+	const struct lwm_patch_grid *g = &p->clips.grid;
+	int64_t numbers = p->cfg.trunk.input_dim, clip = g->frames * p->clips.cache.one, seen = 0;
+	const int32_t *visible = p->visible + i * p->cfg.kept;
+	float *x = p->patches + i * p->cfg.tokens * numbers, *y = p->targets + i * p->cfg.tokens * numbers;
+
+	lwm_patches_join(g, x, sheet);
+	memset(y, 0, (size_t)(p->cfg.tokens * numbers) * sizeof *y);
+	for (int64_t k = 0; k < p->cfg.kept; k++)
+		memcpy(y + visible[k] * numbers, x + visible[k] * numbers, (size_t)numbers * sizeof *y);
+	lwm_patches_join(g, y, sheet + clip);
+	for (int64_t t = 0; t < p->cfg.tokens; t++)
+		if (seen < p->cfg.kept && visible[seen] == t)
+			seen++;
+		else
+			memcpy(y + t * numbers, predicted + (t - seen) * numbers, (size_t)numbers * sizeof *y);
+	if (p->set->targets != PLAIN)
+		lwm_patches_restore(g, x, y);
+	for (int64_t k = 0; k < p->cfg.kept; k++)
+		memcpy(y + visible[k] * numbers, x + visible[k] * numbers, (size_t)numbers * sizeof *y);
+	lwm_patches_join(g, y, sheet + 2 * clip);
+}
+
+/* The first n held-out clips; predicted: room for those of a pass. */
+static int show_clips(struct hiding *p, struct lwm_supply *w, float *predicted, uint8_t *sheet, int64_t n, struct lwm_err *e)
+{
+	int64_t most = run_of(&p->base).clips, hidden = (p->cfg.tokens - p->cfg.kept) * p->cfg.trunk.input_dim;
+	int64_t clip = p->clips.grid.frames * p->clips.cache.one;
+
+	for (int64_t at = 0; at < n; at += most) {
+		struct lwm_masked_batch b = { .clips = n - at < most ? n - at : most, .patches = p->patches, .targets = p->targets,
+					      .visible = p->visible, .predicted = predicted };
+		struct lwm_masked_stats st = { 0 };
+
+		for (int64_t i = 0; i < b.clips; i++)
+			take_clip(p, i, EVAL_STEP, at + i, true);
+		LWM_TRY(lwm_masked_step(p->net, &b, w, &st, e));
+		for (int64_t i = 0; i < b.clips; i++)
+			show_clip(p, i, predicted + i * hidden, sheet + 3 * (at + i) * clip);
+	}
+	return 0;
+}
+
+static int sample_objective(struct lwm_objective *o, int64_t step, struct lwm_supply *w, struct lwm_samples *made,
+			    struct lwm_err *e)
+{
+	struct hiding *p = self(o);
+	const struct lwm_patch_grid *g = &p->clips.grid;
+	int64_t n = lwm_clips_to_show(&p->clips, o), hidden = (p->cfg.tokens - p->cfg.kept) * p->cfg.trunk.input_dim;
+	uint8_t *sheet = malloc((size_t)(3 * n * g->frames * p->clips.cache.one));
+	float *predicted = malloc((size_t)(run_of(o).clips * hidden) * sizeof *predicted);
+	int rc = lwm_supply_agree(w, sheet && predicted ? 0 : lwm_fail_memory(e, "samples"), e);
+
+	(void)step; /* the same places are hidden every time */
+	if (rc == 0)
+		rc = show_clips(p, w, predicted, sheet, n, e);
+	if (rc == 0)
+		rc = lwm_samples_sheet(made, sheet, 3 * n, g->frames, g->side, g->side, e);
+	lwm_str_printf(&made->what, "%s clips: as they are; what is seen of them; what the model makes of the rest%s",
+		       p->clips.held ? "held-out" : "training",
+		       p->set->targets == NORMALISED ? ", with the mean and deviation that each patch really has" : "");
+	free(sheet);
+	free(predicted);
+	return rc;
+}
+
 static double norm_of(const double sums[LWM_SUMS])
 {
 	return sums[S_PATCHES];
@@ -279,6 +347,7 @@ const struct lwm_objective_type lwm_objective_masked = {
 	.attach = attach_weights,
 	.step = step_objective,
 	.eval = eval_objective,
+	.sample = sample_objective,
 	.norm = norm_of,
 	.render = render,
 	.flops = flops_of,

@@ -50,9 +50,15 @@ static void note_before(struct lwm_history_before *b, const char *line, size_t n
 	b->lost_seconds += seconds ? strtod(seconds + 10, NULL) : 0;
 }
 
-/* Keeps the lines up to the step that is resumed from; a run that begins anew begins a new file. The last evaluation of a run that
- * was killed before its summary is made again, so its line goes, too. *before: what the lines said, those that go among them. */
-static int cut_after(const char *path, int64_t step, bool evaluates_again, struct lwm_history_before *before, struct lwm_err *e)
+static bool is_of_end(const char *line, size_t n)
+{
+	return memmem(line, n, "\"event\":\"eval\"", 14) || memmem(line, n, "\"event\":\"sample\"", 16);
+}
+
+/* Keeps the lines up to the step that is resumed from; a run that begins anew begins a new file. The last evaluation and samples of
+ * a run that was killed before its summary are made again, so their lines go, too. *before: what the lines said, those that go
+ * among them. */
+static int cut_after(const char *path, int64_t step, bool ends_again, struct lwm_history_before *before, struct lwm_err *e)
 {
 	char *text = NULL, *p, *end, *cut = NULL;
 	size_t n;
@@ -65,7 +71,7 @@ static int cut_after(const char *path, int64_t step, bool evaluates_again, struc
 	for (p = text; (end = memchr(p, '\n', n - (size_t)(p - text))); p = end + 1) {
 		const char *at = memmem(p, (size_t)(end - p), "\"step\":", 7);
 		int64_t of = at ? strtoll(at + 7, NULL, 10) : 0;
-		if (!cut && (of > step || (of == step && evaluates_again && memmem(p, (size_t)(end - p), "\"event\":\"eval\"", 14))))
+		if (!cut && (of > step || (of == step && ends_again && is_of_end(p, (size_t)(end - p)))))
 			cut = p;
 		note_before(before, p, (size_t)(end - p), cut);
 	}
@@ -254,6 +260,15 @@ int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_train_state *st, do
 		lwm_events_scalar(m->events, lwm_history_now(), st->step, "eval/loss", loss);
 		lwm_events_more(m->events, lwm_history_now(), st->step, "eval/", lwm_str_get(more));
 	}
+	return end_line(m, &line, e);
+}
+
+int lwm_metrics_sampled(struct lwm_metrics *m, int64_t step, const char *file, const struct lwm_str *what, struct lwm_err *e)
+{
+	struct lwm_str line = { 0 };
+	lwm_str_printf(&line, "{\"event\":\"sample\",\"step\":%" PRId64 ",\"file\":\"%s\",\"what\":", step, file);
+	lwm_str_json(&line, lwm_str_get(what), what->len);
+	lwm_log(LWM_INFO, "step %" PRId64 " %s", step, file);
 	return end_line(m, &line, e);
 }
 

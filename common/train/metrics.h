@@ -1,20 +1,21 @@
 /* metrics.h - what a stage reports while it runs: metrics.jsonl, a line on stderr, summary.json at the end. Rank 0 only; all local.
  *
  *	lwm_metrics_open(&m, s, o, step, ...)     step: of the checkpoint that the run resumes from, or 0
- *	lwm_metrics_step, _eval, _saved, _peak    as these happen
+ *	lwm_metrics_step, _eval, _sampled, _saved, _peak    as these happen
  *	lwm_metrics_sync(m)                       before a checkpoint of these steps is written
  *	lwm_metrics_done(m, ...)                  the last line, and summary.json
  *	lwm_metrics_ended(m, ...)                 however it ended
  *	lwm_metrics_close(m)
  *
  * Lines: {"event":"step","step":120,"loss":2.41,"loss_hex":"0x1.34...p+1","grad_norm":...,"lr":...,"seconds":...,"seen":...,...}
- *        {"event":"start"|"peak"|"eval"|"save"|"end", ...}
+ *        {"event":"start"|"peak"|"eval"|"sample"|"save"|"end", ...}
  * loss_hex and grad_norm_hex are the exact values: two runs are the same when these are. "seen" counts the objective's units since
  * step 0. "flops" of a step: model FLOPs over all ranks, counted from the rows it was trained on (lwm_llama_work_flops); absent
  * where the objective does not count them. "peak_tflops": what all ranks together can do at most; "peak_source": "given"
  * (--peak-tflops) or "measured" (peak.h). "mfu" of the end: FLOPs over seconds of the steps of this run and that peak, where there
  * is one. "seconds" of a save: from its begin until it was committed, "blocking" those of them that training waited; where it is
- * written behind the computation the line follows those of later steps. "peak_rss" of the end: bytes, of the rank that had most in
+ * written behind the computation the line follows those of later steps. "file" of a sample: below the folder of the stage; "what":
+ * what is to be seen there. "peak_rss" of the end: bytes, of the rank that had most in
  * memory. Each line ends in the "time" it was written, seconds since 1970. summary.json holds nothing measured: the same run leaves
  * the same bytes.
  *
@@ -50,6 +51,8 @@ int lwm_metrics_peak(struct lwm_metrics *m, int64_t step, double rate, const cha
 /* more: ,"key":value... of the objective. */
 int lwm_metrics_eval(struct lwm_metrics *m, const struct lwm_train_state *st, double loss, const struct lwm_str *more,
 		     struct lwm_err *e);
+/* file, what: of samples.h. */
+int lwm_metrics_sampled(struct lwm_metrics *m, int64_t step, const char *file, const struct lwm_str *what, struct lwm_err *e);
 /* seconds: from its begin until it was committed; blocking: those of them that training waited. */
 int lwm_metrics_saved(struct lwm_metrics *m, int64_t step, double seconds, double blocking, struct lwm_err *e);
 /* Brings the lines written so far to the disk, before the checkpoint of their steps is committed; any thread. A failure is

@@ -19,6 +19,7 @@
 #include "common/comm/mesh.h"
 #include "common/model/weights.h"
 #include "common/tensor/tensor.h"
+#include "common/train/samples.h"
 #include "common/train/settings.h"
 #include "common/train/stage.h"
 #include "kernels/kernels.h"
@@ -67,6 +68,10 @@ struct lwm_objective_type {
 	int (*step)(struct lwm_objective *o, int64_t step, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e);
 	/* The held-out loss, this rank's part. COLLECTIVE as step is. Called where there are held-out data. */
 	int (*eval)(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e);
+	/* What the model makes of stage->samples examples, of those held out where there are any, after `step` updates. The same on
+	 * every rank; changes nothing that training looks at. COLLECTIVE as step is. NULL: it has nothing to show. */
+	int (*sample)(struct lwm_objective *o, int64_t step, struct lwm_supply *w, struct lwm_samples *made,
+		      struct lwm_err *e);
 	/* Summed over ranks: divisor of loss and gradient. */
 	double (*norm)(const double sums[LWM_SUMS]);
 	/* Appends ,"key":value... to a JSON object; returns the loss. eval: of an evaluation. */

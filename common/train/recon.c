@@ -391,3 +391,22 @@ int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, int64_t at_once, str
 	}
 	return 0;
 }
+
+int lwm_recon_show(struct lwm_recon *r, int64_t step, int64_t n, int64_t at_once, uint8_t *rgb, struct lwm_err *e)
+{
+	int64_t base = r->cache.held ? r->cache.n : 0, all = r->cache.held ? r->cache.held : r->cache.n;
+	float *z = malloc((size_t)(at_once * r->codes * r->c.model.embed_dim) * sizeof *z);
+	int rc = z ? lwm_vqgan_refresh(r->net, e) : lwm_fail_memory(e, "latents");
+
+	for (int64_t i = 0; rc == 0 && i < n; i += at_once) {
+		int64_t k = n - i < at_once ? n - i : at_once;
+		for (int64_t j = 0; j < k; j++)
+			cut_middle(r, rgb + (i + j) * r->one, base + (i + j) * all / n);
+		rc = lwm_vqgan_latents(r->net, rgb + i * r->one, k, r->c.height, r->c.width, NULL, z, e);
+		if (rc == 0)
+			rc = lwm_vqgan_decode_latents(r->net, z, step > r->c.quantize_from, k, r->c.height, r->c.width,
+						      rgb + (n + i) * r->one, e);
+	}
+	free(z);
+	return rc;
+}

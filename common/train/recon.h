@@ -77,5 +77,8 @@ int lwm_recon_step(struct lwm_recon *r, int64_t step, int rank, int ranks, float
 /* Over at most max_frames held-out frames (training frames when nothing is held out), spread evenly; at_once of them, at most the
  * batch, go through the net at a time, so that they need no more memory than a rank's share of a step. */
 int lwm_recon_eval(struct lwm_recon *r, int64_t max_frames, int64_t at_once, struct lwm_recon_stats *stats, struct lwm_err *e);
+/* n of these frames, and what the net makes of them in this step: rgb (2, n, height, width, 3), width and height of cfg. n: at most
+ * as many as there are; the rest as above. */
+int lwm_recon_show(struct lwm_recon *r, int64_t step, int64_t n, int64_t at_once, uint8_t *rgb, struct lwm_err *e);
 
 #endif

@@ -279,13 +279,18 @@ static int recon_step(struct lwm_objective *o, int64_t step, struct lwm_supply *
 	return 0;
 }
 
-/* Every rank sees the same held-out frames, so only one counts. */
+static int64_t smaller_of(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* A rank's frames of a step. */
 static int64_t share_of(const struct recon *r)
 {
 	return r->set->batch_frames / lwm_mesh_ranks(r->base.mesh, LWM_DATA);
 }
 
+/* Every rank sees the same held-out frames, so only one counts. */
 static int recon_eval(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e)
 {
 	struct lwm_recon_stats st = { 0 };
@@ -295,6 +300,27 @@ static int recon_eval(struct lwm_objective *o, struct lwm_supply *w, double sums
 	LWM_TRY(lwm_recon_eval(recon_of(o)->net, o->stage->eval_rows, share_of(recon_of(o)), &st, e));
 	add_stats(sums, &st);
 	return 0;
+}
+
+/* Every rank has all weights, and shows by itself. */
+static int recon_sample(struct lwm_objective *o, int64_t step, struct lwm_supply *w, struct lwm_samples *made, struct lwm_err *e)
+{
+	struct recon *r = recon_of(o);
+	const struct lwm_recon_cfg *c = &r->cfg;
+	bool held = lwm_recon_frames(r->net, true) > 0;
+	int64_t n = smaller_of(o->stage->samples, lwm_recon_frames(r->net, held));
+	uint8_t *sheet = malloc((size_t)(2 * n * c->width * c->height * 3));
+	int rc = sheet ? 0 : lwm_fail_memory(e, "samples");
+
+	(void)w; /* the net has them from attach */
+	if (rc == 0)
+		rc = lwm_recon_show(r->net, step, n, share_of(r), sheet, e);
+	if (rc == 0)
+		rc = lwm_samples_sheet(made, sheet, 2, n, c->width, c->height, e);
+	lwm_str_printf(&made->what, "%s frames: as they are; below, what %s", held ? "held-out" : "training",
+		       step > c->quantize_from ? "their codes give back" : "their latents give back, as there are no codes yet");
+	free(sheet);
+	return rc;
 }
 
 /* lwm_recon_step already divides by the batch. */
@@ -352,11 +378,6 @@ static int find_media(struct recon *r, const struct lwm_paths *from, struct lwm_
 	for (int64_t i = 0; i < from->n; i++)
 		LWM_TRY(lwm_objective_absent(&r->base, lwm_paths_expand(out, from->v[i], lwm_media_suffixes, e), e));
 	return 0;
-}
-
-static int64_t smaller_of(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
 }
 
 /* The largest pass is one of training, of as many held-out frames, or of the probe. */
@@ -464,6 +485,7 @@ const struct lwm_objective_type lwm_objective_reconstruction = {
 	.attach = recon_attach,
 	.step = recon_step,
 	.eval = recon_eval,
+	.sample = recon_sample,
 	.norm = recon_norm,
 	.render = recon_render,
 	.close = close_objective,

@@ -9,6 +9,7 @@
 #include "common/comm/mesh.h"
 #include "common/media/frames.h"
 #include "common/train/objective.h"
+#include "common/train/samples.h"
 #include "common/train/settings_record.h"
 #include "common/train/start.h"
 
@@ -171,6 +172,10 @@ static const struct lwm_setting common_settings[] = {
 	SET(eval_rows, LWM_FREE, 64,
 	    LWM_OPT_INT(0, "eval-rows", NULL, 0, 1 << 30, "N",
 			"held-out rows (or frames) an evaluation takes, each once; all when there are fewer", 0)),
+	SET(sample_every, LWM_FREE, 0,
+	    LWM_OPT_INT(0, "sample-every", NULL, 0, 1 << 30, "N",
+			"steps between files that show what the model makes, OUTPUT/samples; one more after the last step; 0: none", 0)),
+	SET(samples, LWM_FREE, 4, LWM_OPT_INT(0, "samples", NULL, 1, 64, "N", "examples in each of them", 0)),
 	SET(allow_change, LWM_UNRECORDED, 0,
 	    LWM_OPT_LIST(0, "allow-change", NULL, "NAME", "a resumed run may have another value of this option (data: other rows)", 0)),
 	SET(start_over, LWM_UNRECORDED, 0,
@@ -271,6 +276,7 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
 	if (!type->holds_out && s->eval_every && !s->eval_data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--eval-every needs --eval-data");
+	LWM_TRY(lwm_samples_check(s, e));
 	LWM_TRY(lwm_schedule_check(&s->schedule, e));
 	LWM_TRY(lwm_choose_check(&choice, e));
 	LWM_TRY(lwm_adapters_check(&adapters, e));

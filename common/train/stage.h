@@ -11,6 +11,7 @@
  * A stage trains until `steps` and leaves in `out`:
  *	step_NNNNNNNN/   checkpoints (common/io/ckpt.h), the newest verified one is the truth
  *	metrics.jsonl    one object a step and one an event, exact values
+ *	samples/         what the model makes, every sample_every steps and after the last one (samples.h)
  *	summary.json     written last, when all steps are done
  *	STOP             made by a user: the stage saves and ends with 0, and does nothing while the file is there
  *	damaged/         checkpoints that were finished once and are not whole any more
@@ -101,6 +102,7 @@ struct lwm_stage {
 	int64_t checkpoint_every, keep, keep_every; /* steps; newest checkpoints that stay; every so many steps for good */
 	int save_behind;        /* enum lwm_behind_when; of checkpoints before the last one */
 	int64_t log_every, eval_every, eval_rows;   /* steps; steps; held-out rows or frames of an evaluation */
+	int64_t sample_every, samples; /* steps between files of samples (samples.h), 0: none; how many examples each shows */
 	int64_t stop_after;     /* steps of this run, then it saves and stops; 0: never */
 	double grace;           /* seconds before Slurm's limit at which it stops */
 	int64_t check_replicas; /* steps between comparisons of what several ranks hold (replicas.h); 0: never */

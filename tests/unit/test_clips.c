@@ -124,16 +124,21 @@ static void colours_of_views(void **state)
 	assert_true(grey > 20 && grey < 62);
 }
 
-/* Mean 0 and deviation 1 of each colour of each patch; plain ones 0. */
+/* Mean 0 and deviation 1 of each colour of each patch; plain ones 0. And back. */
 static void normalised_patches(void **state)
 {
 	struct lwm_patch_grid g = { .frames = 2, .side = 4, .patch_frames = 2, .patch = 2 };
-	float x[4][8][3];
+	float x[4][8][3], was[4][8][3], back[4][8][3];
 
 	(void)state;
 	for (int i = 0; i < 4 * 8 * 3; i++)
 		(&x[0][0][0])[i] = i / 24 == 1 ? 0.5f : (float)(i * i % 17) / 17 - 0.3f;
+	memcpy(was, x, sizeof x);
 	lwm_patches_normalise(&g, &x[0][0][0]);
+	memcpy(back, x, sizeof x);
+	lwm_patches_restore(&g, &was[0][0][0], &back[0][0][0]);
+	for (int i = 0; i < 4 * 8 * 3; i++)
+		assert_true(fabs((double)((&back[0][0][0])[i] - (&was[0][0][0])[i])) < 1e-5);
 	for (int t = 0; t < 4; t++)
 		for (int c = 0; c < 3; c++) {
 			double mean = 0, square = 0;
