@@ -55,7 +55,7 @@ static const struct lwm_tool tool = {
 	.max_operands = -1,
 	.opts = opts,
 	.details = "PATH is a document or row shard (.h5), a checkpoint (step_...), a model folder, a\n"
-		   ".safetensors file, or a folder of these, which is searched.\n"
+		   "file of weights (.safetensors, .bin), or a folder of these, which is searched.\n"
 		   "\n"
 		   "--check ends with 0 when all is intact, 65 when something is damaged or unfinished,\n"
 		   "66 when it does not exist, 1 when it carries no hashes to compare with (models made by\n"

@@ -1,4 +1,5 @@
-/* model.h - models as folders that other programs open: config.json, *.safetensors (and their index), the tokenizer beside them.
+/* model.h - models as folders that other programs open: config.json, *.safetensors (and their index), the tokenizer beside them;
+ * and folders whose weights torch.save wrote (pytorch_model.bin), which are read.
  *
  *	reading           lwm_model_open(&m, dir, e)
  *	                  lwm_model_config, lwm_model_tokenizer ...                 what model it is
@@ -58,7 +59,7 @@ const struct lwm_model_kind *lwm_model_kind_named(const char *name);
 
 struct lwm_model;
 
-/* dir, or a single file of weights (.safetensors) with config.json beside it. */
+/* dir, or a single file of weights (.safetensors, .bin) with config.json beside it. */
 int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e);
 void lwm_model_close(struct lwm_model *m);
 bool lwm_model_lies_in(const char *dir); /* is this folder a model? Looks at names alone */

@@ -4,9 +4,11 @@
 #include "common/base/path.h"
 #include "common/io/model_int.h"
 
-/* The first one is written, and what is of no format that is known is opened as it, to say what is missing. */
+/* In the order in which a folder that has several is read. The first one is written, and what is of no format that is known is
+ * opened as it, to say what is missing. */
 static const struct lwm_model_format *const formats[] = {
 	&lwm_model_safetensors,
+	&lwm_model_torch,
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
@@ -17,7 +19,7 @@ bool lwm_model_is_file(const struct lwm_model_format *f, const char *path)
 
 const struct lwm_model_format *lwm_model_format_of(const char *path)
 {
-	for (int i = FORMATS - 1; i > 0; i--)
+	for (int i = 0; i < FORMATS; i++)
 		if (lwm_model_is_file(formats[i], path) || formats[i]->lies_in(path))
 			return formats[i];
 	return formats[0];

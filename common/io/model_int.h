@@ -74,7 +74,28 @@ struct lwm_model_format {
 	int (*commit)(void *file, struct lwm_hash *identity, struct lwm_err *e);
 	void (*discard)(void *file); /* NULL is fine */
 };
-extern const struct lwm_model_format lwm_model_safetensors;
+extern const struct lwm_model_format lwm_model_safetensors, lwm_model_torch;
+
+/* A kind of file that weights lie in: one, or several and an index beside them (NAME.index.json). A format of such files has the
+ * functions below; open and lies_in it gives its constant. */
+struct lwm_weight_file {
+	const char *suffix;
+	const char *names[3]; /* what the one file is called, NULL-terminated: the first that is there */
+	int (*open)(void **out, const char *path, struct lwm_err *e);
+	void (*close)(void *file);
+	int64_t (*count)(const void *file);
+	const struct lwm_st_tensor *(*tensor)(const void *file, int64_t i); /* borrowed until close */
+	int (*read)(void *file, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e);
+	int (*check)(void *file, struct lwm_err *e);      /* -LWM_ENO: it carries no sums */
+	struct lwm_hash (*identity)(const void *file);    /* as a manifest has it; NULL: none names such a file */
+};
+int lwm_folder_open(void **out, const struct lwm_weight_file *kind, const struct lwm_model_place *from, struct lwm_err *e);
+void lwm_folder_close(void *weights);
+int64_t lwm_folder_count(const void *weights);
+const struct lwm_st_tensor *lwm_folder_tensor(const void *weights, int64_t i);
+int lwm_folder_read(void *weights, int64_t i, int64_t offset, int64_t n, float *out, struct lwm_err *e);
+int lwm_folder_check(void *weights, struct lwm_err *e);
+bool lwm_folder_lies_in(const char *dir, const struct lwm_weight_file *kind);
 
 const struct lwm_model_format *lwm_model_format_of(const char *path); /* never NULL */
 /* NULL as name: the usual one. NULL: none of that name can be written. */

@@ -137,6 +137,25 @@ like_golden() { # GOLDEN
 	done
 }
 
+@test "weights that torch.save wrote, in one file or several, give what the same in safetensors gives" {
+	local pair want
+	for pair in zip=tied-v5 older=grouped-v5 parts=mistral-v5 wrapped=grouped-v4; do
+		ok lwm-inspect -q --device cpu --logits "$ROOT/tests/golden/hf-1/${pair#*=}" 7,8,9
+		want=$output
+		ok lwm-inspect -q --device cpu --logits "$ROOT/tests/golden/torch-1/${pair%=*}" 7,8,9
+		[ "$output" = "$want" ]
+	done
+	ok lwm-inspect "$ROOT/tests/golden/torch-1/zip/pytorch_model.bin"
+	has 17056
+	cp -r "$ROOT/tests/golden/torch-1/zip" cut
+	truncate -s -3 cut/pytorch_model.bin
+	code 65 lwm-inspect --device cpu --logits cut 7
+	err_has 'cut short?'
+	# a folder with both is read as other programs read it
+	cp "$ROOT/tests/golden/hf-1/tied-v5/model.safetensors" cut
+	ok lwm-inspect -q --device cpu --logits cut 7
+}
+
 @test "the same tokens from a file, from standard input, from a document; the largest only; as JSON" {
 	local model=$ROOT/tests/golden/hf-1/llama-v5
 	ok lwm-inspect -q --device cpu --logits "$model" 7,8,9
