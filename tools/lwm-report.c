@@ -17,6 +17,7 @@ static const struct lwm_opt opts[] = {
 	LWM_OPT_LIST(0, "check", &r.checks, "SPEC", "'NAME: FILE#key.key >= X' or '<= X * FILE#key'", 0),
 	LWM_OPT_LIST(0, "stage", &r.stages, "NAME=DIR", "output folder of lwm-train-stage", 0),
 	LWM_OPT_LIST(0, "picture", &r.pictures, "CAPTION=FILE", ".png, .jpg, .svg, or the frames of an .mp4", 0),
+	LWM_OPT_LIST(0, "strip", &r.strips, "SPEC", "'CAPTION: LABEL=FILE; LABEL=FILE': clips one below the other, .mp4", 0),
 	LWM_OPT_MAX_PIXELS(&r.max_pixels),
 	LWM_OPT_LIST(0, "text", &r.texts, "CAPTION=FILE", "shown as it is", 0),
 	LWM_OPT_STR(0, "timing", &r.timing, "FILE", "timing.jsonl of lwm-run", 0),
@@ -43,13 +44,27 @@ static void print_list(const char *what, const struct lwm_paths *p)
 	}
 }
 
-static int print_plan(void)
+static int print_strips(struct lwm_err *e)
+{
+	for (int64_t i = 0; i < r.strips.n; i++) {
+		struct lwm_strip s;
+		LWM_TRY(lwm_strip_read(&s, r.strips.v[i], e));
+		for (int64_t k = 0; k < s.n; k++)
+			printf("%-8s %s: %s=%s%s\n", "strip", s.caption, s.row[k].label, s.row[k].path,
+			       lwm_path_exists(s.row[k].path) ? "" : " (missing)");
+		lwm_strip_release(&s);
+	}
+	return 0;
+}
+
+static int print_plan(struct lwm_err *e)
 {
 	printf("page     %s\n", output);
 	for (int64_t i = 0; i < r.checks.n; i++)
 		printf("check    %s\n", r.checks.v[i]);
 	print_list("stage", &r.stages);
 	print_list("picture", &r.pictures);
+	LWM_TRY(print_strips(e));
 	print_list("text", &r.texts);
 	if (r.timing)
 		printf("timing   %s%s\n", r.timing, lwm_path_exists(r.timing) ? "" : " (missing)");
@@ -61,7 +76,7 @@ static int make_report(const struct lwm_args *a, struct lwm_err *e)
 	struct lwm_str page = { 0 }, failures = { 0 };
 	int64_t failed;
 	if (a->common.plan)
-		return print_plan();
+		return print_plan(e);
 	int rc = lwm_run_report_make(&r, &page, &failures, &failed, e);
 	if (rc == 0) /* a report is made anew each time */
 		rc = lwm_write_file(output, page.s, page.len, true, e);

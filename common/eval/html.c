@@ -100,15 +100,27 @@ static void add_base64(struct lwm_str *b, const unsigned char *p, size_t n)
 	}
 }
 
-static void add_figure(struct lwm_str *b, const char *type, const void *data, size_t n, const char *caption)
+static void add_image(struct lwm_str *b, const char *type, const void *data, size_t n, const char *alt)
 {
-	lwm_str_printf(b, "<figure><img%s alt=\"", strcmp(type, "image/png") ? "" : " class=\"px\"");
-	lwm_html_add_text(b, caption);
+	lwm_str_printf(b, "<img%s alt=\"", strcmp(type, "image/png") ? "" : " class=\"px\"");
+	lwm_html_add_text(b, alt);
 	lwm_str_printf(b, "\" src=\"data:%s;base64,", type);
 	add_base64(b, data, n);
-	lwm_str_puts(b, "\"><figcaption>");
+	lwm_str_puts(b, "\">");
+}
+
+static void end_figure(struct lwm_str *b, const char *caption)
+{
+	lwm_str_puts(b, "<figcaption>");
 	lwm_html_add_text(b, caption);
 	lwm_str_puts(b, "</figcaption></figure>\n");
+}
+
+static void add_figure(struct lwm_str *b, const char *type, const void *data, size_t n, const char *caption)
+{
+	lwm_str_puts(b, "<figure>");
+	add_image(b, type, data, n, caption);
+	end_figure(b, caption);
 }
 
 void lwm_html_add_svg(struct lwm_str *b, const char *svg, size_t n, const char *caption)
@@ -119,6 +131,26 @@ void lwm_html_add_svg(struct lwm_str *b, const char *svg, size_t n, const char *
 void lwm_html_add_png(struct lwm_str *b, const void *png, size_t n, const char *caption)
 {
 	add_figure(b, "image/png", png, n, caption);
+}
+
+void lwm_html_begin_rows(struct lwm_str *b)
+{
+	lwm_str_puts(b, "<figure><table>\n");
+}
+
+void lwm_html_add_png_row(struct lwm_str *b, const void *png, size_t n, const char *label)
+{
+	lwm_str_puts(b, "<tr><td>");
+	lwm_html_add_text(b, label);
+	lwm_str_puts(b, "</td><td>");
+	add_image(b, "image/png", png, n, label);
+	lwm_str_puts(b, "</td></tr>\n");
+}
+
+void lwm_html_end_rows(struct lwm_str *b, const char *caption)
+{
+	lwm_str_puts(b, "</table>");
+	end_figure(b, caption);
 }
 
 /* ---- pictures from outside ---- */

@@ -23,6 +23,10 @@ void lwm_html_add_paragraph(struct lwm_str *b, const char *text);
 /* Pictures of our own making. */
 void lwm_html_add_svg(struct lwm_str *b, const char *svg, size_t n, const char *caption);
 void lwm_html_add_png(struct lwm_str *b, const void *png, size_t n, const char *caption);
+/* The same of several, one below the other, each with a label before it: begin, a row for each, end. */
+void lwm_html_begin_rows(struct lwm_str *b);
+void lwm_html_add_png_row(struct lwm_str *b, const void *png, size_t n, const char *label);
+void lwm_html_end_rows(struct lwm_str *b, const char *caption);
 /* A file from outside: .png, .jpg, .jpeg or .svg; -LWM_EDATA when its first bytes are of something else, -LWM_EUSAGE for another
  * suffix. */
 int lwm_html_add_picture(struct lwm_str *b, const char *path, const char *data, size_t n, const char *caption, struct lwm_err *e);

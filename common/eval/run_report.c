@@ -181,13 +181,12 @@ static int add_timing(struct lwm_str *b, const char *path, struct lwm_err *e)
 	return rc;
 }
 
-/* A clip as a strip of its first frames. */
-static int add_strip(struct lwm_str *b, const char *path, const char *caption, int64_t max_pixels, struct lwm_err *e)
+/* The first frames of a clip side by side, as a picture. */
+static int encode_clip(struct lwm_str *png, const char *path, int64_t max_pixels, struct lwm_err *e)
 {
 	struct lwm_frames_opts opts = { .max_frames = STRIP, .max_pixels = max_pixels };
 	struct lwm_frames_info info;
 	struct lwm_sheet sheet = { 0 };
-	struct lwm_str png = { 0 };
 	uint8_t *rgb = NULL;
 	int64_t n = 0;
 	int rc = lwm_frames_read(path, &opts, MAX_PICTURE, &rgb, &n, &info, e);
@@ -196,10 +195,7 @@ static int add_strip(struct lwm_str *b, const char *path, const char *caption, i
 	for (int64_t i = 0; rc == 0 && i < n; i++)
 		lwm_sheet_put(&sheet, (int)i, 0, rgb + i * info.width * info.height * 3, ZOOM);
 	if (rc == 0)
-		rc = lwm_png_encode(&png, sheet.rgb, sheet.width, sheet.height, e);
-	if (rc == 0)
-		lwm_html_add_png(b, png.s, png.len, caption);
-	lwm_str_release(&png);
+		rc = lwm_png_encode(png, sheet.rgb, sheet.width, sheet.height, e);
 	lwm_sheet_release(&sheet);
 	free(rgb);
 	return rc;
@@ -208,6 +204,85 @@ static int add_strip(struct lwm_str *b, const char *path, const char *caption, i
 static bool is_clip(const char *path)
 {
 	return lwm_path_has_suffix(path, ".mp4") || lwm_path_has_suffix(path, ".mkv");
+}
+
+static int add_clip(struct lwm_str *b, const char *path, const char *caption, int64_t max_pixels, struct lwm_err *e)
+{
+	struct lwm_str png = { 0 };
+	int rc = encode_clip(&png, path, max_pixels, e);
+	if (rc == 0)
+		lwm_html_add_png(b, png.s, png.len, caption);
+	lwm_str_release(&png);
+	return rc;
+}
+
+/* LABEL=FILE; what follows "; " is the next one's. */
+static int split_rows(struct lwm_strip *s, char *text, struct lwm_err *e)
+{
+	while (text) {
+		char *next = strstr(text, "; "), *eq;
+		if (next)
+			*next = 0;
+		eq = strchr(text, '=');
+		if (!eq)
+			return lwm_fail(e, LWM_EUSAGE, "'%s': expected LABEL=FILE", text);
+		*eq = 0;
+		if (!is_clip(eq + 1))
+			return lwm_fail(e, LWM_EUSAGE, "%s: rows of a strip are clips, .mp4 or .mkv", eq + 1);
+		if (s->n == (int64_t)(sizeof s->row / sizeof *s->row))
+			return lwm_fail(e, LWM_EUSAGE, "a strip has at most %" PRId64 " rows", s->n);
+		s->row[s->n].label = text;
+		s->row[s->n++].path = eq + 1;
+		text = next ? next + 2 : NULL;
+	}
+	return 0;
+}
+
+int lwm_strip_read(struct lwm_strip *s, const char *spec, struct lwm_err *e)
+{
+	char *colon = NULL;
+	int rc = 0;
+	*s = (struct lwm_strip){ .text = strdup(spec) };
+	if (!s->text)
+		return lwm_fail_memory(e, NULL);
+	for (char *p = s->text; (p = strstr(p, ": ")); p++)
+		colon = p;
+	if (!colon)
+		rc = lwm_fail(e, LWM_EUSAGE, "expected 'CAPTION: LABEL=FILE; LABEL=FILE'");
+	if (rc == 0) {
+		*colon = 0;
+		s->caption = s->text;
+		rc = split_rows(s, colon + 2, e);
+	}
+	if (rc < 0) {
+		lwm_context(e, "--strip '%s'", spec);
+		lwm_strip_release(s);
+	}
+	return rc;
+}
+
+void lwm_strip_release(struct lwm_strip *s)
+{
+	free(s->text);
+	*s = (struct lwm_strip){ 0 };
+}
+
+static int add_strip(struct lwm_str *b, const char *spec, int64_t max_pixels, struct lwm_err *e)
+{
+	struct lwm_strip s;
+	int rc = 0;
+	LWM_TRY(lwm_strip_read(&s, spec, e));
+	lwm_html_begin_rows(b);
+	for (int64_t i = 0; rc == 0 && i < s.n; i++) {
+		struct lwm_str png = { 0 };
+		rc = encode_clip(&png, s.row[i].path, max_pixels, e);
+		if (rc == 0)
+			lwm_html_add_png_row(b, png.s, png.len, s.row[i].label);
+		lwm_str_release(&png);
+	}
+	lwm_html_end_rows(b, s.caption);
+	lwm_strip_release(&s);
+	return rc;
 }
 
 static int add_still(struct lwm_str *b, const char *path, const char *caption, struct lwm_err *e)
@@ -225,7 +300,7 @@ static int add_picture(struct lwm_str *b, const char *spec, int64_t max_pixels, 
 	char *caption;
 	const char *path;
 	LWM_TRY(split_spec(spec, &caption, &path, e));
-	int rc = is_clip(path) ? add_strip(b, path, caption, max_pixels, e) : add_still(b, path, caption, e);
+	int rc = is_clip(path) ? add_clip(b, path, caption, max_pixels, e) : add_still(b, path, caption, e);
 	free(caption);
 	return rc;
 }
@@ -257,10 +332,12 @@ int lwm_run_report_make(const struct lwm_run_report *r, struct lwm_str *out, str
 		LWM_TRY(add_checks(out, &r->checks, failures, failed, e));
 	if (r->stages.n)
 		LWM_TRY(add_stages(out, &r->stages, e));
-	if (r->pictures.n)
+	if (r->pictures.n || r->strips.n)
 		lwm_html_add_heading(out, 2, "Pictures");
 	for (int64_t i = 0; i < r->pictures.n; i++)
 		LWM_TRY(add_picture(out, r->pictures.v[i], r->max_pixels, e));
+	for (int64_t i = 0; i < r->strips.n; i++)
+		LWM_TRY(add_strip(out, r->strips.v[i], r->max_pixels, e));
 	if (r->texts.n)
 		lwm_html_add_heading(out, 2, "Samples");
 	for (int64_t i = 0; i < r->texts.n; i++)

@@ -52,6 +52,33 @@ teardown() {
 	gone other.html
 }
 
+@test "a strip has a row for each clip, with its label and its frames" {
+	lwm-synth -q drives -n 2 --frames 3 --size 16 -o drives
+	ok lwm-report -o r.html --strip 'Drawn: one <b> road: left=drives/drive-00000.mp4; right & on=drives/drive-00001.mp4' --strip 'other: a=drives/drive-00000.mp4'
+	tr '\n' ' ' <r.html | grep -q '<h2>Pictures</h2> <figure><table> <tr><td>left</td><td><img .*<tr><td>right &amp; on</td><td><img .*</table><figcaption>Drawn: one &lt;b&gt; road</figcaption></figure> <figure><table> <tr><td>a</td>.*<figcaption>other</figcaption>'
+	# three frames of 16 pixels, each three times as wide, with two pixels around them; and of other clips other pictures
+	sed -nE 's|.*src="data:image/png;base64,([^"]*)".*|\1|p' r.html >pictures
+	[ "$(wc -l <pictures)" = 3 ]
+	[ "$(sed -n 1p pictures | base64 -d | head -c 24 | tail -c 8 | od -An -tu1 | tr -s ' ')" = ' 0 0 0 152 0 0 0 52' ]
+	[ "$(sed -n 1p pictures)" != "$(sed -n 2p pictures)" ]
+	[ "$(sed -n 1p pictures)" = "$(sed -n 3p pictures)" ]
+	ok lwm-report -o plan.html --plan --strip 'c: left=drives/drive-00000.mp4; right=absent.mp4'
+	has 'strip    c: left=drives/drive-00000.mp4'
+	has 'strip    c: right=absent.mp4 (missing)'
+	lacks 'drive-00000.mp4 (missing)'
+	code 66 lwm-report -o plan.html --strip 'c: left=drives/drive-00000.mp4; right=absent.mp4'
+	err_has absent.mp4
+	code 64 lwm-report -o plan.html --strip 'left=drives/drive-00000.mp4'
+	err_has "expected 'CAPTION: LABEL=FILE"
+	code 64 lwm-report -o plan.html --plan --strip 'c: left=drives/drive-00000.mp4; right'
+	err_has "'right': expected LABEL=FILE"
+	code 64 lwm-report -o plan.html --strip 'c: left=p.svg'
+	err_has 'p.svg: rows of a strip are clips'
+	code 64 lwm-report -o plan.html --strip "c: $(printf 'a=a.mp4; %.0s' 1 2 3 4 5 6 7 8)b=b.mp4"
+	err_has 'at most 8 rows'
+	gone plan.html
+}
+
 @test "a check that does not hold is 1, named, with the page there" {
 	code 1 lwm-report -o r.html --check 'PSNR: s.json#eval.psnr >= 26' --check 'fine: s.json#eval.psnr >= 1'
 	has 'PSNR: 25.5, wanted >= 26'

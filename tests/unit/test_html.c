@@ -108,6 +108,9 @@ static int64_t page_of(const char *text, size_t n)
 	lwm_html_add_paragraph(&b, z);
 	lwm_html_add_svg(&b, text, n, z);
 	lwm_html_add_png(&b, text, n, z);
+	lwm_html_begin_rows(&b);
+	lwm_html_add_png_row(&b, text, n, z);
+	lwm_html_end_rows(&b, z);
 	lwm_str_puts(&b, "<pre>");
 	lwm_html_add_bytes(&b, text, n);
 	lwm_str_puts(&b, "</pre>\n");
