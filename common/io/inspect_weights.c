@@ -165,10 +165,15 @@ static int check_model(const char *path, struct lwm_err *e)
 	return rc;
 }
 
+static bool named_model(const char *path)
+{
+	return lwm_model_is_weights(path) || lwm_model_lies_in(path);
+}
+
 const struct lwm_thing_ops lwm_thing_model = {
 	.name = "model",
 	.is_folder = lwm_model_lies_in,
-	.is_named = lwm_model_is_weights, /* but what is a thing by itself: inspect.c's order */
+	.is_named = named_model, /* but what is a thing by itself: inspect.c's order */
 	.describe = describe_model,
 	.check = check_model,
 };

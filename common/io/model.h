@@ -59,10 +59,11 @@ const struct lwm_model_kind *lwm_model_kind_named(const char *name);
 
 struct lwm_model;
 
-/* dir, or a single file of weights (.safetensors, .bin) with config.json beside it. */
+/* dir, or a single file of weights (.safetensors, .bin) with config.json beside it, or the pickle of LWM's frame tokenizer. */
 int lwm_model_open(struct lwm_model **out, const char *dir, struct lwm_err *e);
 void lwm_model_close(struct lwm_model *m);
-bool lwm_model_lies_in(const char *dir); /* is this folder a model? Looks at names alone */
+/* Is this folder a model, or this file the one that a model is? Looks at names, and into a file that has none. */
+bool lwm_model_lies_in(const char *path);
 const json_t *lwm_model_config(const struct lwm_model *m); /* borrowed */
 const struct lwm_model_kind *lwm_model_get_kind(const struct lwm_model *m);
 /* What lwm_tokenizer_open takes: the folder's tokenizer.model, or the folder when it has a tokenizer.txt; NULL:

@@ -9,12 +9,13 @@
 static const struct lwm_model_format *const formats[] = {
 	&lwm_model_safetensors,
 	&lwm_model_torch,
+	&lwm_model_vqpickle,
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 bool lwm_model_is_file(const struct lwm_model_format *f, const char *path)
 {
-	return f->suffix && lwm_path_has_suffix(path, f->suffix);
+	return f->is_file ? f->is_file(path) : f->suffix && lwm_path_has_suffix(path, f->suffix);
 }
 
 const struct lwm_model_format *lwm_model_format_of(const char *path)
@@ -37,7 +38,7 @@ const struct lwm_model_format *lwm_model_format_to_write(const char *name, struc
 bool lwm_model_is_weights(const char *name)
 {
 	for (int i = 0; i < FORMATS; i++)
-		if (lwm_model_is_file(formats[i], name))
+		if (formats[i]->suffix && lwm_path_has_suffix(name, formats[i]->suffix))
 			return true;
 	return false;
 }
@@ -45,7 +46,7 @@ bool lwm_model_is_weights(const char *name)
 bool lwm_model_lies_in(const char *dir)
 {
 	for (int i = 0; i < FORMATS; i++)
-		if (formats[i]->lies_in(dir))
+		if (formats[i]->lies_in(dir) || (formats[i]->is_file && formats[i]->is_file(dir)))
 			return true;
 	return false;
 }

@@ -53,6 +53,7 @@ struct lwm_model_place {
 struct lwm_model_format {
 	const char *name;
 	const char *suffix;               /* of files: one with config.json beside it is a model; NULL: folders only */
+	bool (*is_file)(const char *path); /* is it a file of this format? Looks into it; NULL: by its suffix */
 	bool (*lies_in)(const char *dir); /* is dir a model of this format? Looks at names alone */
 	bool as_in_memory;                /* rows of q and k and the axes of convolutions lie as they do in memory (see below) */
 	/* The model's configuration, the caller's. NULL: it is config.json of the folder. */
@@ -74,7 +75,7 @@ struct lwm_model_format {
 	int (*commit)(void *file, struct lwm_hash *identity, struct lwm_err *e);
 	void (*discard)(void *file); /* NULL is fine */
 };
-extern const struct lwm_model_format lwm_model_safetensors, lwm_model_torch;
+extern const struct lwm_model_format lwm_model_safetensors, lwm_model_torch, lwm_model_vqpickle;
 
 /* A kind of file that weights lie in: one, or several and an index beside them (NAME.index.json). A format of such files has the
  * functions below; open and lies_in it gives its constant. */
@@ -100,8 +101,8 @@ bool lwm_folder_lies_in(const char *dir, const struct lwm_weight_file *kind);
 const struct lwm_model_format *lwm_model_format_of(const char *path); /* never NULL */
 /* NULL as name: the usual one. NULL: none of that name can be written. */
 const struct lwm_model_format *lwm_model_format_to_write(const char *name, struct lwm_err *e);
-bool lwm_model_is_file(const struct lwm_model_format *f, const char *path); /* by its name: no look at the disk */
-bool lwm_model_is_weights(const char *name);                               /* the same for any format */
+bool lwm_model_is_file(const struct lwm_model_format *f, const char *path);
+bool lwm_model_is_weights(const char *name); /* of any format, by its name: no look at the disk */
 
 /* ---- kinds of models (model_kinds.c) ---- */
 

@@ -6,11 +6,15 @@
 
 #include "common/base/arena.h"
 #include "common/io/pickle.h"
+#include "common/io/pio.h"
 
 enum {
 	NODES_MOST = 1 << 20,
 	MEMO_MOST = 1 << 22,
 	PROTOCOL_MOST = 5,
+	WINDOW = 1 << 17, /* of a file, in memory */
+	HELD = 1 << 16,   /* longer strings of bytes in a file are not */
+	LINE = 1 << 12,
 };
 
 struct lwm_pickle {
@@ -25,19 +29,21 @@ struct stack { /* of borrowed nodes */
 
 struct machine {
 	struct lwm_pickle *out;
-	const uint8_t *p;
-	size_t n, at, op; /* op: where the opcode stands that is worked on */
+	const uint8_t *p;        /* all of it; of a file the bytes [first, first + held) of it */
+	int64_t first, held;
+	int64_t at, end, op;     /* op: where the opcode stands that is worked on */
+	int fd;                  /* -1: in memory */
+	uint8_t *window;
 	struct stack stack, memo;
 	int64_t *mark, marks, marks_cap; /* heights of the stack */
 	int64_t nodes;
-	bool cut;
 	const char *where;
 	struct lwm_err *e;
 };
 
 static int fault(struct machine *m, const char *what)
 {
-	return lwm_fail(m->e, LWM_EDATA, "%s: at byte %zu of its pickle: %s", m->where, m->op, what);
+	return lwm_fail(m->e, LWM_EDATA, "%s: at byte %" PRId64 " of its pickle: %s", m->where, m->op, what);
 }
 
 static int no_memory(struct machine *m)
@@ -47,14 +53,45 @@ static int no_memory(struct machine *m)
 
 /* ---- bytes ---- */
 
-static int take(struct machine *m, uint64_t n, const uint8_t **out)
+/* The next n bytes, at most a window of them, which stay where they are; of a file until the next call. */
+static int peek(struct machine *m, int64_t n, const uint8_t **out, int64_t *have)
 {
-	if (n > m->n - m->at) {
-		m->cut = true;
-		return fault(m, "it ends in the middle");
+	int64_t rest = m->end - m->at;
+	*have = rest < n ? rest : n;
+	if (m->fd >= 0 && m->at + *have > m->first + m->held) {
+		m->held = 0;
+		int64_t more = rest < WINDOW ? rest : WINDOW;
+		LWM_TRY(lwm_pread_all(m->fd, m->window, more, m->at, m->where, m->e));
+		m->first = m->at;
+		m->held = more;
 	}
-	*out = m->p + m->at;
-	m->at += (size_t)n;
+	*out = m->p + (m->at - m->first);
+	return 0;
+}
+
+static int take(struct machine *m, int64_t n, const uint8_t **out)
+{
+	int64_t have = 0;
+	LWM_TRY(peek(m, n, out, &have));
+	if (have < n)
+		return fault(m, "it ends in the middle");
+	m->at += n;
+	return 0;
+}
+
+/* The same for what a node will point to. */
+static int take_kept(struct machine *m, int64_t n, const char **out)
+{
+	const uint8_t *p = NULL;
+	LWM_TRY(take(m, n, &p));
+	*out = (const char *)p;
+	if (m->fd < 0)
+		return 0;
+	char *copy = lwm_arena_alloc(&m->out->arena, (size_t)n + 1);
+	if (!copy)
+		return no_memory(m);
+	memcpy(copy, p, (size_t)n);
+	*out = copy;
 	return 0;
 }
 
@@ -62,7 +99,7 @@ static int take(struct machine *m, uint64_t n, const uint8_t **out)
 static int number(struct machine *m, int bytes, uint64_t *out)
 {
 	const uint8_t *p = NULL;
-	LWM_TRY(take(m, (uint64_t)bytes, &p));
+	LWM_TRY(take(m, bytes, &p));
 	*out = 0;
 	for (int i = bytes; i-- > 0;)
 		*out = *out << 8 | p[i];
@@ -72,14 +109,15 @@ static int number(struct machine *m, int bytes, uint64_t *out)
 /* To the end of the line, which is left out. */
 static int line(struct machine *m, const char **s, int64_t *len)
 {
-	const uint8_t *from = m->p + m->at, *end = memchr(from, '\n', m->n - m->at);
-	if (!end) {
-		m->cut = true;
+	const uint8_t *from = NULL, *end;
+	int64_t have = 0;
+	LWM_TRY(peek(m, LINE, &from, &have));
+	end = memchr(from, '\n', (size_t)have);
+	if (!end)
 		return fault(m, "it ends in the middle of a line");
-	}
-	*s = (const char *)from;
 	*len = end - from;
-	m->at += (size_t)*len + 1;
+	LWM_TRY(take_kept(m, *len, s));
+	m->at++;
 	return 0;
 }
 
@@ -216,13 +254,22 @@ static int push_int(struct machine *m, enum lwm_pk_kind kind, int64_t v)
 static int push_bytes(struct machine *m, enum lwm_pk_kind kind, int bytes)
 {
 	uint64_t n = 0;
-	const uint8_t *s = NULL;
+	const char *s = NULL;
 	LWM_TRY(number(m, bytes, &n));
-	LWM_TRY(take(m, n, &s));
+	if (n > (uint64_t)(m->end - m->at))
+		return fault(m, "it ends in the middle");
+	int64_t at = m->at;
+	if (m->fd < 0 || n <= HELD)
+		LWM_TRY(take_kept(m, (int64_t)n, &s));
+	else
+		m->at += (int64_t)n;
+	if (!s && kind != LWM_PK_BYTES)
+		return fault(m, "a text longer than names and words are");
 	struct lwm_pk *p = node(m, kind);
 	if (p) {
-		p->s = (const char *)s;
+		p->s = s;
 		p->len = (int64_t)n;
+		p->at = at;
 	}
 	return push(m, p);
 }
@@ -473,7 +520,7 @@ static int run(struct machine *m)
 		if (rc == 1)
 			rc = object_op(m, *op);
 		if (rc == 1)
-			return lwm_fail(m->e, LWM_EDATA, "%s: at byte %zu of its pickle: 0x%02x is no opcode that weights are written with",
+			return lwm_fail(m->e, LWM_EDATA, "%s: at byte %" PRId64 " of its pickle: 0x%02x is no opcode that weights are written with",
 					m->where, m->op, *op);
 		if (rc < 0)
 			return rc;
@@ -484,27 +531,43 @@ static int run(struct machine *m)
 	return 0;
 }
 
-int lwm_pickle_read(struct lwm_pickle **out, const void *bytes, size_t n, size_t *used, bool *cut, const char *where,
-		    struct lwm_err *e)
+static int start(struct machine *m, struct lwm_pickle **out)
+{
+	*out = NULL;
+	m->out = calloc(1, sizeof *m->out);
+	if (!m->out)
+		return no_memory(m);
+	int rc = run(m);
+	free(m->stack.v);
+	free(m->memo.v);
+	free(m->mark);
+	if (rc < 0)
+		lwm_pickle_free(m->out);
+	else
+		*out = m->out;
+	return rc;
+}
+
+int lwm_pickle_read(struct lwm_pickle **out, const void *bytes, size_t n, const char *where, struct lwm_err *e)
 {
 	struct lwm_err own = { 0 };
-	struct machine m = { .p = bytes, .n = n, .where = where, .e = e ? e : &own };
+	struct machine m = { .p = bytes, .end = (int64_t)n, .fd = -1, .where = where, .e = e ? e : &own };
+	return start(&m, out);
+}
+
+int lwm_pickle_read_file(struct lwm_pickle **out, int fd, int64_t from, int64_t end, int64_t *used, const char *where,
+			 struct lwm_err *e)
+{
+	struct lwm_err own = { 0 };
+	struct machine m = { .at = from, .end = end, .fd = fd, .where = where, .e = e ? e : &own };
 	*out = NULL;
-	m.out = calloc(1, sizeof *m.out);
-	if (!m.out)
+	m.p = m.window = malloc(WINDOW);
+	if (!m.window)
 		return no_memory(&m);
-	int rc = run(&m);
-	free(m.stack.v);
-	free(m.memo.v);
-	free(m.mark);
+	int rc = start(&m, out);
+	free(m.window);
 	if (used)
-		*used = m.at;
-	if (cut)
-		*cut = m.cut;
-	if (rc < 0)
-		lwm_pickle_free(m.out);
-	else
-		*out = m.out;
+		*used = m.at - from;
 	return rc;
 }
 

@@ -1,6 +1,7 @@
 /* pickle.h - inside common/io: what a Python pickle says, as a tree of inert nodes.
  *
- *	lwm_pickle_read(&p, bytes, n, &used, &cut, where, e)
+ *	lwm_pickle_read(&p, bytes, n, where, e)                what lies in memory
+ *	lwm_pickle_read_file(&p, fd, from, end, &used, where, e)   what lies in a file, but for the long strings of bytes in it
  *	lwm_pk_get(lwm_pickle_root(p), "state_dict") ...
  *	lwm_pickle_free(p)
  *
@@ -41,8 +42,9 @@ struct lwm_pk {
 	enum lwm_pk_kind kind;
 	int64_t i;
 	double f;
-	const char *s, *name; /* borrowed from the bytes that were read; not 0-terminated */
+	const char *s, *name; /* not 0-terminated; NULL: too long to be held, it lies at `at` */
 	int64_t len, name_len;
+	int64_t at;           /* of s: from the first byte, or in the file */
 	const struct lwm_pk *of, *args;
 	const struct lwm_pk **v;
 	int64_t n, cap;
@@ -50,10 +52,12 @@ struct lwm_pk {
 };
 
 struct lwm_pickle;
-/* bytes outlive what is read. used: bytes of the pickle, others may follow it; cut: it goes on behind the last byte (both may be
- * NULL). where begins sentences. -LWM_EDATA, -LWM_EMEMORY. */
-int lwm_pickle_read(struct lwm_pickle **out, const void *bytes, size_t n, size_t *used, bool *cut, const char *where,
-		    struct lwm_err *e);
+/* bytes outlive what is read. where begins sentences. -LWM_EDATA, -LWM_EMEMORY. */
+int lwm_pickle_read(struct lwm_pickle **out, const void *bytes, size_t n, const char *where, struct lwm_err *e);
+/* The bytes [from, end) of a file. used: bytes of the pickle, others may follow it (may be NULL). What is longer than 64 KiB,
+ * as numbers in it are, is not read: its place is known. */
+int lwm_pickle_read_file(struct lwm_pickle **out, int fd, int64_t from, int64_t end, int64_t *used, const char *where,
+			 struct lwm_err *e);
 const struct lwm_pk *lwm_pickle_root(const struct lwm_pickle *p); /* borrowed */
 void lwm_pickle_free(struct lwm_pickle *p); /* NULL is fine */
 

@@ -13,7 +13,7 @@
 #include "common/io/st_int.h"
 #include "common/io/torch_int.h"
 
-enum { PIECE = 1 << 18, FIRST = 1 << 20 /* bytes of the older form that are looked at first */ };
+enum { PIECE = 1 << 18 };
 #define OBJECT_MOST (1LL << 30) /* bytes of an object without its numbers */
 
 void lwm_torch_close(struct lwm_torch *t)
@@ -91,7 +91,7 @@ static int open_archive(struct lwm_torch *t, struct lwm_err *e)
 		return lwm_fail(e, LWM_EDATA, "%s: an archive (ZIP), but not of torch.save: it has no data.pkl", t->path);
 	LWM_TRY(check_order(t, e));
 	LWM_GO(read_entry(t, x, &text, e));
-	LWM_GO(lwm_pickle_read(&p, text, (size_t)x->bytes, NULL, NULL, t->path, e));
+	LWM_GO(lwm_pickle_read(&p, text, (size_t)x->bytes, t->path, e));
 	LWM_GO(lwm_torch_find(t, lwm_pickle_root(p), e));
 	for (int64_t i = 0; i < t->n; i++)
 		LWM_GO(place_in_archive(t, &t->entry[i], e));
@@ -180,49 +180,24 @@ static int place_keys(struct lwm_torch *t, const struct lwm_pk *keys, int64_t at
 	return rc;
 }
 
-/* Of n bytes that the file begins with. *cut: it takes more of them. */
-static int read_parts(struct lwm_torch *t, const char *text, size_t n, bool *cut, struct lwm_err *e)
+static int open_older(struct lwm_torch *t, struct lwm_err *e)
 {
 	struct lwm_pickle *p = NULL;
-	size_t at = 0;
+	int64_t at = 0, used = 0;
 	int rc = 0;
-	for (int part = 0; part < PARTS && rc == 0; part++) {
-		size_t used = 0;
+	for (int part = 0; part < PARTS && rc == 0; part++, at += used) {
 		lwm_pickle_free(p);
-		rc = lwm_pickle_read(&p, text + at, n - at, &used, cut, t->path, e);
-		at += used;
+		rc = lwm_pickle_read_file(&p, t->fd, at, t->bytes, &used, t->path, e);
 		if (rc == 0)
 			rc = check_head(t, part, lwm_pickle_root(p), e);
 		if (rc == 0 && part == OBJECT)
 			rc = lwm_torch_find(t, lwm_pickle_root(p), e);
 		if (rc == 0 && part == KEYS)
 			rc = lwm_pickle_root(p)->kind == LWM_PK_LIST
-				     ? place_keys(t, lwm_pickle_root(p), (int64_t)at, e)
+				     ? place_keys(t, lwm_pickle_root(p), at + used, e)
 				     : lwm_fail(e, LWM_EDATA, "%s: has no list of what it stores", t->path);
 	}
 	lwm_pickle_free(p);
-	return rc;
-}
-
-static int open_older(struct lwm_torch *t, struct lwm_err *e)
-{
-	bool cut = true;
-	int rc = 0;
-	for (int64_t n = FIRST; cut; n *= 2) {
-		n = n < t->bytes ? n : t->bytes;
-		char *text = malloc((size_t)n + 1);
-		struct lwm_err why = { 0 };
-		if (!text)
-			return lwm_fail_memory(e, t->path);
-		cut = false;
-		t->n = 0;
-		rc = lwm_pread_all(t->fd, text, n, 0, t->path, &why);
-		if (rc == 0)
-			rc = read_parts(t, text, (size_t)n, &cut, &why);
-		free(text);
-		if (!cut || n == t->bytes || n >= OBJECT_MOST)
-			return rc < 0 ? lwm_fail(e, -rc, "%s", why.msg) : 0;
-	}
 	return rc;
 }
 

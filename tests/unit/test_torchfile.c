@@ -205,7 +205,7 @@ static void older_files_that_lie(void **state)
 static int parse(const char *text, size_t n, struct lwm_pickle **out, struct lwm_err *e)
 {
 	memset(e, 0, sizeof *e);
-	return lwm_pickle_read(out, text, n, NULL, NULL, "pickle", e);
+	return lwm_pickle_read(out, text, n, "pickle", e);
 }
 
 static void nothing_is_executed(void **state)
