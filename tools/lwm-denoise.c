@@ -96,7 +96,7 @@ static int check_frames(const struct job *j, struct lwm_err *e)
 
 static int read_clip(struct job *j, const char *path, struct lwm_err *e)
 {
-	struct lwm_frames_opts o = { .fps = a.clip_fps, .width = (int)j->d.made.side, .height = (int)j->d.made.side,
+	struct lwm_frames_opts o = { .fps = a.clip_fps, .width = (int)j->d.made.space.side, .height = (int)j->d.made.space.side,
 				     .max_frames = j->times, .max_pixels = a.max_pixels };
 
 	LWM_TRY(lwm_frames_read(path, &o, 8LL << 30, &j->truth, &j->have, NULL, e));
@@ -110,7 +110,7 @@ static int allocate(struct job *j, struct lwm_err *e)
 	const struct lwm_latent_shape *s = &j->d.made.net.shape;
 	size_t time = (size_t)(s->rows * s->columns * s->channels) * sizeof(float);
 
-	j->one = j->d.made.side * j->d.made.side * 3;
+	j->one = j->d.made.space.side * j->d.made.space.side * 3;
 	j->rgb = malloc((size_t)(j->times * j->one));
 	j->z = malloc((size_t)j->times * time);
 	j->known = malloc((size_t)(j->given + 1) * time);
@@ -148,7 +148,7 @@ static int write_sheet(const struct job *j, bool force, struct lwm_err *e)
 {
 	int64_t columns = j->times < a.columns ? j->times : a.columns, rows = (j->times + columns - 1) / columns;
 	int64_t per = j->truth ? 2 : 1;
-	int side = (int)(j->d.made.side * a.zoom);
+	int side = (int)(j->d.made.space.side * a.zoom);
 	struct lwm_sheet s;
 	int rc;
 
@@ -167,7 +167,7 @@ static int write_sheet(const struct job *j, bool force, struct lwm_err *e)
 
 static int write_clip(const struct job *j, bool force, struct lwm_err *e)
 {
-	int side = (int)(j->d.made.side * a.zoom);
+	int side = (int)(j->d.made.space.side * a.zoom);
 	struct lwm_video *v;
 	struct lwm_sheet s;
 	int rc;

@@ -20,9 +20,9 @@ static int open_source(struct lwm_source *s, struct lwm_denoiser *made, const ch
 
 static int fits_vqgan(const struct lwm_denoiser *made, const char *model, const char *vqgan, struct lwm_err *e)
 {
-	if (made->vqgan[0] && !vqgan)
-		return lwm_fail(e, LWM_EUSAGE, "%s: draws latents of a VQGAN (of hash %s), which --vqgan has to name", model, made->vqgan);
-	if (!made->vqgan[0] && vqgan)
+	if (made->space.vqgan[0] && !vqgan)
+		return lwm_fail(e, LWM_EUSAGE, "%s: draws latents of a VQGAN (of hash %s), which --vqgan has to name", model, made->space.vqgan);
+	if (!made->space.vqgan[0] && vqgan)
 		return lwm_fail(e, LWM_ECONFIG, "%s: draws pixels, there is nothing for %s to decode", model, vqgan);
 	return 0;
 }
@@ -51,9 +51,9 @@ static int load_vqgan(struct lwm_drawer *d, const char *model, const char *vqgan
 
 	LWM_TRY(lwm_vq_open(&d->vq, vqgan, older_ok, FRAMES, d->dev, e));
 	LWM_TRY(lwm_vqgan_hash(d->dev, &d->vq.cfg, &d->vq.weights.base, hash, e));
-	if (strcmp(hash, d->made.vqgan))
-		return lwm_fail(e, LWM_ECONFIG, "%s: draws latents of the VQGAN of hash %s, %s is that of %s", model, d->made.vqgan, vqgan, hash);
-	if (d->vq.cfg.embed_dim != d->made.net.shape.channels || lwm_vqgan_factor(&d->vq.cfg) != d->made.factor)
+	if (strcmp(hash, d->made.space.vqgan))
+		return lwm_fail(e, LWM_ECONFIG, "%s: draws latents of the VQGAN of hash %s, %s is that of %s", model, d->made.space.vqgan, vqgan, hash);
+	if (d->vq.cfg.embed_dim != d->made.space.channels || lwm_vqgan_factor(&d->vq.cfg) != d->made.space.factor)
 		return lwm_fail(e, LWM_EDATA, "%s: its latents are not of the size that those of %s have", model, vqgan);
 	return 0;
 }
@@ -86,7 +86,7 @@ void lwm_drawer_close(struct lwm_drawer *d)
 
 int lwm_drawer_check_files(const char *model, const char *vqgan, bool older_ok, struct lwm_err *e)
 {
-	struct lwm_denoiser made = { .side = 0 };
+	struct lwm_denoiser made = { .clean = 0 };
 	struct lwm_source s;
 	int rc = open_source(&s, &made, model, older_ok, LWM_CKPT_QUICK, e);
 
@@ -103,10 +103,10 @@ int lwm_drawer_encode(struct lwm_drawer *d, const uint8_t *rgb, int64_t n, float
 	int64_t places = n * s->rows * s->columns;
 
 	if (d->vq.net)
-		LWM_TRY(lwm_vqgan_latents(d->vq.net, rgb, n, d->made.side, d->made.side, NULL, z, e));
+		LWM_TRY(lwm_vqgan_latents(d->vq.net, rgb, n, d->made.space.side, d->made.space.side, NULL, z, e));
 	for (int64_t i = 0; i < places * s->channels && !d->vq.net; i++)
 		z[i] = (float)rgb[i] / 127.5f - 1;
-	lwm_denoiser_scale(&d->made, z, places);
+	lwm_latent_scale(&d->made.space, z, places);
 	return 0;
 }
 
@@ -115,9 +115,9 @@ int lwm_drawer_decode(struct lwm_drawer *d, float *z, int64_t n, bool snap, uint
 	const struct lwm_latent_shape *s = &d->made.net.shape;
 	int64_t places = n * s->rows * s->columns;
 
-	lwm_denoiser_unscale(&d->made, z, places);
+	lwm_latent_unscale(&d->made.space, z, places);
 	if (d->vq.net)
-		return lwm_vqgan_decode_latents(d->vq.net, z, snap, n, d->made.side, d->made.side, rgb, e);
+		return lwm_vqgan_decode_latents(d->vq.net, z, snap, n, d->made.space.side, d->made.space.side, rgb, e);
 	for (int64_t i = 0; i < places * s->channels; i++)
 		rgb[i] = (uint8_t)fmin(fmax(floor(((double)z[i] + 1) * 127.5 + 0.5), 0), 255);
 	return 0;

@@ -6,6 +6,10 @@
  *
  *	y(t + 1, s) = x(t, s) + W h(t, s),   loss = sum over t, s of the mean over its numbers of (y - x)(t + 1, s)^2
  *
+ * The numbers of a patch are pixels (Mathieu et al. 2016, Srivastava et al. 2015: the squared error of the frame that follows), or
+ * latents of a frozen autoencoder, brought to mean 0 and deviation 1 by channel: then this is a world model that predicts the next
+ * latent from those before (Ha and Schmidhuber 2018, with a mean in place of their mixture), and a decoder makes pixels of it.
+ *
  *	lwm_forecast_new(&m, dev, &cfg, &run, e)
  *	lwm_forecast_step(m, &b, w, &stats, e)
  *	lwm_forecast_free(m)

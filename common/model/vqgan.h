@@ -62,8 +62,12 @@ int lwm_vqgan_decode_latents(struct lwm_vqgan *m, const float *z, bool snap, int
 			     struct lwm_err *e);
 /* Device bytes that one pass of n frames needs (activations alone); training: forward and backward. */
 int64_t lwm_vqgan_memory(const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training);
+/* Of those, without training, what a pass writes to that encodes alone: what it takes of a host's memory. */
+int64_t lwm_vqgan_encode_fills(const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width);
 /* Bytes that dev takes for itself in such passes: packed weights of the convolutions, scratch. 0: it does not say. */
 int64_t lwm_vqgan_own(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training);
+/* The same of one that encodes alone: what goes when it is freed (kept), what the device keeps (scratch). */
+struct lk_own lwm_vqgan_encode_own(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width);
 
 /* ---- training ----
  * loss = l1 mean|x-t| + l2 mean(x-t)^2 + perceptual LPIPS(x, t) + codebook mean(e - sg[z])^2 + commit mean(z - sg[e])^2, x before

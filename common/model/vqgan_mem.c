@@ -21,11 +21,11 @@ static struct lk_view carve4(struct carver *c, int act, int64_t n, int64_t h, in
 	return lk_view4(carve_bytes(c, n * h * w * ch * (int64_t)lk_dtype_size(act)), act, n, h, w, ch);
 }
 
-/* Elements of the largest input or output of nodes [first, last) at n frames. */
-static int64_t largest_activation(const struct lwm_vq_layout *l, int64_t n, int64_t h, int64_t w)
+/* Elements of the largest input or output of the first nodes at n frames. */
+static int64_t largest_activation(const struct lwm_vq_layout *l, int64_t nodes, int64_t n, int64_t h, int64_t w)
 {
 	int64_t most = n * h * w * 3;
-	for (int64_t i = 0; i < l->n; i++) {
+	for (int64_t i = 0; i < nodes; i++) {
 		const struct lwm_vq_node *nd = &l->node[i];
 		int64_t in = n * h * w * nd->cin;
 		h = lwm_vq_resized(nd, h);
@@ -78,7 +78,7 @@ void lwm_vq_carve(struct lwm_vq_mem *m, const struct lwm_vq_layout *l, char *bas
 {
 	struct carver c = { base, 0 };
 	int64_t elem = (int64_t)lk_dtype_size(m->act), f = lwm_vqgan_factor(&l->cfg);
-	int64_t pixels = m->n * m->height * m->width * 3, most = largest_activation(l, m->n, m->height, m->width);
+	int64_t pixels = m->n * m->height * m->width * 3, most = largest_activation(l, l->n, m->n, m->height, m->width);
 	m->codes = m->n * (m->height / f) * (m->width / f);
 	int64_t latent = m->codes * l->cfg.embed_dim;
 	for (int i = 0; i < 4; i++)
@@ -108,6 +108,18 @@ int64_t lwm_vqgan_memory(const struct lwm_vqgan_cfg *c, int64_t n, int64_t heigh
 	lwm_vq_carve(&m, &l, NULL);
 	lwm_vq_layout_release(&l);
 	return m.bytes;
+}
+
+int64_t lwm_vqgan_encode_fills(const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width)
+{
+	int64_t all = lwm_vqgan_memory(c, n, height, width, false);
+	struct lwm_vq_layout l;
+	if (all < 0 || lwm_vq_layout_init(&l, c, NULL) < 0)
+		return -1;
+	all -= 4 * (int64_t)sizeof(float) *
+	       (largest_activation(&l, l.n, n, height, width) - largest_activation(&l, l.encoder, n, height, width));
+	lwm_vq_layout_release(&l);
+	return all;
 }
 
 struct lk_conv_geom lwm_vq_geom(const struct lwm_vq_node *nd, int i)
@@ -141,19 +153,35 @@ static int own_of(struct lk_dev *dev, const struct lwm_vq_layout *l, int64_t i, 
 	return 0;
 }
 
-int64_t lwm_vqgan_own(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training)
+/* Of all nodes, scratch of all or of those of the encoder alone. */
+static struct lk_own own_of_nodes(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width,
+				  bool training, bool all)
 {
 	int64_t size[3] = { n, height, width };
 	struct lk_own sum = { 0, 0 };
 	struct lwm_vq_layout l;
 	int rc = 0;
 	if (lwm_vq_layout_init(&l, c, NULL) < 0)
-		return 0;
+		return sum;
 	for (int64_t i = 0; !rc && i < l.n; i++) {
+		int64_t before = sum.scratch;
 		rc = own_of(dev, &l, i, size, training, &sum);
+		if (!all && i >= l.encoder)
+			sum.scratch = before;
 		size[1] = lwm_vq_resized(&l.node[i], size[1]);
 		size[2] = lwm_vq_resized(&l.node[i], size[2]);
 	}
 	lwm_vq_layout_release(&l);
-	return rc ? 0 : sum.kept + sum.scratch;
+	return rc ? (struct lk_own){ 0, 0 } : sum;
+}
+
+int64_t lwm_vqgan_own(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width, bool training)
+{
+	struct lk_own own = own_of_nodes(dev, c, n, height, width, training, true);
+	return own.kept + own.scratch;
+}
+
+struct lk_own lwm_vqgan_encode_own(struct lk_dev *dev, const struct lwm_vqgan_cfg *c, int64_t n, int64_t height, int64_t width)
+{
+	return own_of_nodes(dev, c, n, height, width, false, false);
 }

@@ -80,6 +80,8 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	LWM_TRY(lwm_clips_check(s, m, e));
 	if (s->frames.batch < 2)
 		return lwm_fail(e, LWM_ECONFIG, "--batch-clips %" PRId64 ": a clip has nothing to be told from", s->frames.batch);
+	if (s->frames.vqgan)
+		return lwm_fail(e, LWM_ECONFIG, "--vqgan %s: views are of pixels, this objective has no latents and no codes", s->frames.vqgan);
 	LWM_TRY(shape_of(&c, s, e));
 	how.tokens = c.tokens;
 	return lwm_llama_check_run(&c.trunk, &how, 1, e);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/num.h"
+#include "common/model/denoiser.h"
 #include "common/train/latents.h"
 #include "common/train/next_token_int.h"
 
@@ -14,7 +15,6 @@
 enum { S_CLIPS, S_PLAIN, S_DYNAMICS, S_STRUCTURE, S_NOTHING };
 
 struct diffusing { /* settings */
-	const char *vqgan; /* folder; NULL: pixels */
 	double mean, deviation, offset; /* of the noise */
 	const char *odds;               /* of 0, 1, 2 ... clean first frames */
 	double structure;               /* of the loss */
@@ -25,8 +25,6 @@ struct diffusing { /* settings */
 
 static const struct lwm_setting settings[] = {
 	LWM_SECTION("Diffusion"),
-	LWM_SETTING_TEXT(struct diffusing, vqgan, LWM_MODEL, NULL,
-			 LWM_OPT_STR(0, "vqgan", NULL, "DIR", "whose latents are denoised: model folder or checkpoint; else pixels are", 0)),
 	SET(mean, LWM_FIXED, 1.0, LWM_OPT_DOUBLE(0, "sigma-mean", NULL, -20, 20, "X", "of ln sigma of the noise, one for each clip", 0)),
 	SET(deviation, LWM_FIXED, 1.6, LWM_OPT_DOUBLE(0, "sigma-deviation", NULL, 0, 10, "X", "of ln sigma, which is normal", 0)),
 	SET(offset, LWM_FIXED, 0.02,
@@ -43,7 +41,6 @@ enum { EVAL_STEP = INT32_MAX };
 
 struct denoising {
 	struct lwm_objective base;
-	const struct diffusing *set;
 	struct lwm_noise noise;
 	struct lwm_clips clips;
 	struct lwm_latents latents;
@@ -89,9 +86,12 @@ static int noise_of(struct lwm_noise *n, const struct lwm_stage *s, struct lwm_e
 	return 0;
 }
 
-/* d->net.shape and patch are known. */
-static int shape_net(struct lwm_denoise_cfg *c, const struct lwm_stage *s, struct lwm_err *e)
+static int shape_net(struct lwm_denoise_cfg *c, const struct lwm_latent_space *l, const struct lwm_stage *s, struct lwm_err *e)
 {
+	int64_t wide = l->side / l->factor;
+
+	c->patch = s->frames.patch / l->factor;
+	c->shape = (struct lwm_latent_shape){ .times = s->frames.clip, .rows = wide, .columns = wide, .channels = l->channels };
 	LWM_TRY(lwm_clips_trunk(&c->trunk, s, e));
 	c->trunk.input_dim = lwm_denoise_input_dim(c);
 	c->trunk.max_seq = lwm_denoise_tokens(c);
@@ -131,23 +131,23 @@ static double flops_of(const struct lwm_objective *o, const double sums[LWM_SUMS
 static int size_plan(struct denoising *p, const struct lwm_denoise_run *r, struct lwm_err *e)
 {
 	const struct lwm_latent_shape *s = &p->made.net.shape;
-	int64_t cache, frame = p->made.side * p->made.side * 3, latents = lwm_latent_count(s) / s->times * 4;
+	int64_t cache;
 
 	LWM_TRY(lwm_clips_bytes(&p->clips, &p->base, &cache, e));
 	p->base.own_bytes = lwm_denoise_own(p->base.dev, &p->made.net, r);
-	p->base.array_bytes = cache + cache / frame * latents + lwm_denoise_arrays(&p->made.net, r) +
-			      r->clips * (lwm_latent_count(s) * 8 + 16);
+	p->base.array_bytes = cache + lwm_denoise_arrays(&p->made.net, r) + r->clips * (lwm_latent_count(s) * 8 + 16);
+	lwm_latents_plan(&p->latents, &p->made.space, &p->base, cache, false);
 	return 0;
 }
 
 /* What latents are is part of the model's configuration, which is compared before weights are there: so they are made first. */
 static int load_clips(struct denoising *p, struct lwm_err *e)
 {
-	LWM_TRY(lwm_denoiser_reserve(&p->made, e));
+	LWM_TRY(lwm_latent_space_reserve(&p->made.space, e));
 	if (p->base.stage->planning)
 		return 0;
 	LWM_TRY(lwm_clips_load(&p->clips, &p->base, e));
-	return lwm_latents_load(&p->latents, &p->made, &p->clips, &p->base, p->set->vqgan, e);
+	return lwm_latents_load(&p->latents, &p->made.space, &p->clips, &p->base, false, e);
 }
 
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)
@@ -157,13 +157,12 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	struct lwm_denoise_cfg *net = &p->made.net;
 	struct lwm_denoise_run run = run_of(o);
 
-	p->set = lwm_settings_of(s, settings);
 	o->dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(o->dev);
 	LWM_TRY(noise_of(&p->noise, s, e));
 	p->made.clean = p->noise.kinds - 1;
 	LWM_TRY(lwm_clips_find(&p->clips, o, e));
-	LWM_TRY(lwm_latents_find(&p->made, o, p->set->vqgan, e));
-	LWM_TRY(shape_net(net, s, e));
+	LWM_TRY(lwm_latents_find(&p->latents, &p->made.space, o, e));
+	LWM_TRY(shape_net(net, &p->made.space, s, e));
 	LWM_TRY(lwm_nt_match_source(o, lwm_next_token_of(s), &net->trunk, e));
 	LWM_TRY(lwm_denoise_tensors(&o->tensors, net, e));
 	LWM_TRY(lwm_clips_config(&o->config, "diffusion", &net->trunk, s, e));

@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/infer/load.h"
 #include "common/io/source.h"
 
-enum { AT_ONCE = 16 /* frames through the VQGAN */ };
+/* Frames through the VQGAN: of one that makes room before training begins; of one that is there all the time. */
+enum { AT_ONCE = 16, AT_ONCE_KEPT = 4 };
 
 static int read_shape(struct lwm_vqgan_cfg *c, const char *dir, bool older_ok, struct lwm_err *e)
 {
@@ -24,37 +24,78 @@ static int read_shape(struct lwm_vqgan_cfg *c, const char *dir, bool older_ok, s
 	return rc;
 }
 
-int lwm_latents_find(struct lwm_denoiser *d, struct lwm_objective *o, const char *vqgan, struct lwm_err *e)
+int lwm_latents_find(struct lwm_latents *l, struct lwm_latent_space *s, struct lwm_objective *o, struct lwm_err *e)
 {
 	const struct lwm_stage_frames *f = &o->stage->frames;
-	struct lwm_vqgan_cfg c = { .levels = 1, .embed_dim = 3 };
 
-	if (vqgan)
-		LWM_TRY(lwm_objective_absent(o, read_shape(&c, vqgan, o->stage->older_ok, e), e));
-	d->side = f->size;
-	d->factor = lwm_vqgan_factor(&c);
-	if (f->patch % d->factor)
+	l->vqgan = f->vqgan;
+	if (l->vqgan)
+		LWM_TRY(lwm_objective_absent(o, read_shape(&l->cfg, l->vqgan, o->stage->older_ok, e), e));
+	s->side = f->size;
+	s->factor = l->cfg.levels ? lwm_vqgan_factor(&l->cfg) : 1;
+	s->channels = l->cfg.levels ? l->cfg.embed_dim : 3;
+	if (f->patch % s->factor)
 		return lwm_fail(e, LWM_ECONFIG, "--patch-size %" PRId64 ": a latent of %s is %" PRId64 " pixels wide, a patch has to be a multiple "
-				"of that", f->patch, vqgan, d->factor);
-	d->net.patch = f->patch / d->factor;
-	d->net.shape = (struct lwm_latent_shape){ .times = f->clip, .rows = f->size / d->factor, .columns = f->size / d->factor,
-						  .channels = c.embed_dim };
+				"of that", f->patch, l->vqgan, s->factor);
+	l->time = lwm_latent_numbers(s);
 	return 0;
 }
 
-static int encode_frames(struct lwm_latents *l, struct lwm_denoiser *d, const struct lwm_clips *c, const struct lwm_objective *o,
-			 const char *vqgan, struct lwm_err *e)
+/* ---- planning ---- */
+
+/* On the device: its weights, and a codebook in the device's type where that is another one. */
+static int64_t weight_bytes(const struct lwm_vqgan_cfg *c, const struct lwm_objective *o)
+{
+	struct lwm_tensors t;
+	int64_t weights;
+
+	if (lwm_vqgan_tensors(&t, c, NULL) < 0)
+		return 0;
+	weights = t.total * 4;
+	lwm_tensors_release(&t);
+	if (o->dtype != LK_F32)
+		weights += (int64_t)c->num_embeddings * c->embed_dim * (int64_t)lk_dtype_size(o->dtype);
+	return weights;
+}
+
+void lwm_latents_plan(const struct lwm_latents *l, const struct lwm_latent_space *s, struct lwm_objective *o, int64_t cache,
+		      bool keep)
+{
+	int64_t latents = cache / (s->side * s->side * 3) * l->time * 4;
+
+	o->array_bytes += latents;
+	if (!l->cfg.levels)
+		return;
+	if (keep) {
+		o->memory_bytes += weight_bytes(&l->cfg, o) + lwm_vqgan_memory(&l->cfg, AT_ONCE_KEPT, s->side, s->side, false);
+		o->own_bytes += lwm_vqgan_own(o->dev, &l->cfg, AT_ONCE_KEPT, s->side, s->side, false);
+	} else {
+		struct lk_own own = lwm_vqgan_encode_own(o->dev, &l->cfg, AT_ONCE, s->side, s->side);
+
+		o->loading_bytes = weight_bytes(&l->cfg, o) +
+				   (lk_dev_is_host(o->dev) && !o->stage->plan_gib
+					    ? lwm_vqgan_encode_fills(&l->cfg, AT_ONCE, s->side, s->side)
+					    : lwm_vqgan_memory(&l->cfg, AT_ONCE, s->side, s->side, false));
+		o->loading_own = own.kept + own.scratch;
+		o->loading_arrays = cache + latents;
+		o->own_bytes = own.scratch > o->own_bytes ? own.scratch : o->own_bytes;
+	}
+}
+
+/* ---- life ---- */
+
+static int encode_frames(struct lwm_latents *l, struct lwm_latent_space *s, const struct lwm_clips *c,
+			 const struct lwm_objective *o, bool keep, struct lwm_err *e)
 {
 	int64_t frames = c->cache.n + c->cache.held;
-	struct lwm_vq vq;
-	int rc;
+	struct lwm_vq *vq = &l->vq;
 
-	LWM_TRY(lwm_vq_open(&vq, vqgan, o->stage->older_ok, AT_ONCE, o->dev, e));
-	rc = lwm_vqgan_hash(o->dev, &vq.cfg, &vq.weights.base, d->vqgan, e);
-	if (rc == 0)
-		rc = lwm_vqgan_latents(vq.net, c->cache.frames, frames, d->side, d->side, NULL, l->z, e);
-	lwm_vq_close(&vq);
-	return rc;
+	LWM_TRY(lwm_vq_open(vq, l->vqgan, o->stage->older_ok, keep ? AT_ONCE_KEPT : AT_ONCE, o->dev, e));
+	LWM_TRY(lwm_vqgan_hash(o->dev, &vq->cfg, &vq->weights.base, s->vqgan, e));
+	LWM_TRY(lwm_vqgan_latents(vq->net, c->cache.frames, frames, s->side, s->side, NULL, l->z, e));
+	if (!keep)
+		lwm_vq_close(vq);
+	return 0;
 }
 
 static double two_digits(double x)
@@ -66,9 +107,9 @@ static double two_digits(double x)
 }
 
 /* A channel that is the same everywhere keeps deviation 1. */
-static void measure(struct lwm_denoiser *d, const float *z, int64_t n)
+static void measure(struct lwm_latent_space *s, const float *z, int64_t n)
 {
-	int64_t c = d->net.shape.channels;
+	int64_t c = s->channels;
 
 	for (int64_t k = 0; k < c; k++) {
 		double sum = 0, square = 0;
@@ -77,27 +118,25 @@ static void measure(struct lwm_denoiser *d, const float *z, int64_t n)
 			sum += (double)z[i * c + k] / (double)n;
 		for (int64_t i = 0; i < n; i++)
 			square += ((double)z[i * c + k] - sum) * ((double)z[i * c + k] - sum) / (double)n;
-		d->deviation[k] = square > 1e-12 ? two_digits(sqrt(square)) : 1;
-		d->mean[k] = floor(sum / d->deviation[k] * 8 + 0.5) / 8 * d->deviation[k];
+		s->deviation[k] = square > 1e-12 ? two_digits(sqrt(square)) : 1;
+		s->mean[k] = floor(sum / s->deviation[k] * 8 + 0.5) / 8 * s->deviation[k];
 	}
 }
 
-int lwm_latents_load(struct lwm_latents *l, struct lwm_denoiser *d, const struct lwm_clips *c, const struct lwm_objective *o,
-		     const char *vqgan, struct lwm_err *e)
+int lwm_latents_load(struct lwm_latents *l, struct lwm_latent_space *s, const struct lwm_clips *c, const struct lwm_objective *o,
+		     bool keep, struct lwm_err *e)
 {
-	const struct lwm_latent_shape *s = &d->net.shape;
-	int64_t frames = c->cache.n + c->cache.held, places = s->rows * s->columns;
+	int64_t frames = c->cache.n + c->cache.held, places = lwm_latent_places(s);
 
-	l->time = places * s->channels;
 	l->z = malloc((size_t)(frames * l->time) * sizeof *l->z);
 	if (!l->z)
 		return lwm_fail_memory(e, "the latents of all frames");
-	if (vqgan)
-		LWM_TRY(encode_frames(l, d, c, o, vqgan, e));
-	for (int64_t i = 0; i < frames * l->time && !vqgan; i++)
+	if (l->vqgan)
+		LWM_TRY(encode_frames(l, s, c, o, keep, e));
+	for (int64_t i = 0; i < frames * l->time && !l->vqgan; i++)
 		l->z[i] = (float)c->cache.frames[i] / 127.5f - 1;
-	measure(d, l->z, c->cache.n * places);
-	lwm_denoiser_scale(d, l->z, frames * places);
+	measure(s, l->z, c->cache.n * places);
+	lwm_latent_scale(s, l->z, frames * places);
 	return 0;
 }
 
@@ -106,8 +145,50 @@ const float *lwm_latents_of(const struct lwm_latents *l, const struct lwm_clips 
 	return l->z + (frames - c->cache.frames) / c->cache.one * l->time;
 }
 
+int lwm_latents_decode(struct lwm_latents *l, const struct lwm_latent_space *s, float *z, int64_t n, bool snap, uint8_t *rgb,
+		       struct lwm_err *e)
+{
+	LWM_BUG_ON(!l->vq.net);
+	lwm_latent_unscale(s, z, n * lwm_latent_places(s));
+	return lwm_vqgan_decode_latents(l->vq.net, z, snap, n, s->side, s->side, rgb, e);
+}
+
 void lwm_latents_release(struct lwm_latents *l)
 {
+	lwm_vq_close(&l->vq);
 	free(l->z);
 	l->z = NULL;
+}
+
+/* ---- patches ---- */
+
+int64_t lwm_latent_patch_numbers(const struct lwm_latent_space *s, const struct lwm_patch_grid *g)
+{
+	return g->patch_frames * (g->patch / s->factor) * (g->patch / s->factor) * s->channels;
+}
+
+/* Where line `line` (frame and row, one after the other) of the patch of a token begins in the clip. */
+static int64_t line_at(const struct lwm_latent_space *s, const struct lwm_patch_grid *g, int64_t token, int64_t line)
+{
+	int64_t wide = s->side / s->factor, patch = g->patch / s->factor, across = wide / patch;
+	int64_t time = token / (across * across) * g->patch_frames + line / patch;
+	int64_t row = token / across % across * patch + line % patch;
+
+	return ((time * wide + row) * wide + token % across * patch) * s->channels;
+}
+
+void lwm_latent_patches(const struct lwm_latent_space *s, const struct lwm_patch_grid *g, const float *z, float *patches)
+{
+	int64_t wide = g->patch / s->factor * s->channels, lines = lwm_latent_patch_numbers(s, g) / wide;
+
+	for (int64_t i = 0; i < lwm_patch_tokens(g) * lines; i++)
+		memcpy(patches + i * wide, z + line_at(s, g, i / lines, i % lines), (size_t)wide * sizeof *z);
+}
+
+void lwm_latent_patches_join(const struct lwm_latent_space *s, const struct lwm_patch_grid *g, const float *patches, float *z)
+{
+	int64_t wide = g->patch / s->factor * s->channels, lines = lwm_latent_patch_numbers(s, g) / wide;
+
+	for (int64_t i = 0; i < lwm_patch_tokens(g) * lines; i++)
+		memcpy(z + line_at(s, g, i / lines, i % lines), patches + i * wide, (size_t)wide * sizeof *z);
 }

@@ -113,6 +113,9 @@ struct lwm_objective {
 	int64_t exchange_bytes;  /* planning, of array_bytes: work space of ranks that share the model */
 	/* planning: what the device takes for itself in a step, 0: it does not say; host arrays (batches on their way, frames) */
 	int64_t own_bytes, array_bytes;
+	/* planning: what lies on the device before there are weights, and not any more when they come; what it takes for itself
+	 * meanwhile; host arrays at that time, which array_bytes has too */
+	int64_t loading_bytes, loading_own, loading_arrays;
 	int64_t host_bytes;      /* of them, in pinned host memory beside the device; 0: none */
 	/* planning: the longest row of one rank, with all on the device, and with activations in host memory; 0: not known */
 	int64_t longest, longest_offload, longest_host_bytes;

@@ -19,7 +19,8 @@
 	kind(BATCHES, "batches")                                                                \
 	kind(EXCHANGE, "exchange")       /* work space of communicators, on GPUs NCCL's */      \
 	kind(COPY, "copy")               /* that checkpoints are written from; of a GPU, see copy_host */ \
-	kind(PROGRAM, "program")         /* libraries, open files; on GPUs what a process takes at once */
+	kind(PROGRAM, "program")         /* libraries, open files; on GPUs what a process takes at once */ \
+	kind(LOADING, "loading")         /* before there are weights, what goes beyond all of the above */
 #define LWM_PLAN_KIND(constant, name) LWM_PLAN_##constant,
 enum lwm_plan_kind { LWM_PLAN_KINDS(LWM_PLAN_KIND) LWM_PLAN_ALL };
 extern const char *const lwm_plan_kinds[LWM_PLAN_ALL];

@@ -37,7 +37,7 @@ static void size_rank(struct lwm_plan *p, const struct lwm_objective *o, const s
 {
 	struct lwm_stage_room room = lwm_stage_room_of(o, cut);
 	bool here = !o->stage->plan_gib, host = lk_dev_is_host(o->dev) && here;
-	int64_t *b = p->bytes;
+	int64_t *b = p->bytes, first;
 
 	b[LWM_PLAN_WEIGHTS] = room.own;
 	b[LWM_PLAN_GATHERED] = room.gathered;
@@ -61,8 +61,12 @@ static void size_rank(struct lwm_plan *p, const struct lwm_objective *o, const s
 		b[LWM_PLAN_PROGRAM] = here ? 0 : CONTEXT; /* of one that is here its driver tells what is left */
 	}
 	p->per_rank = 0;
-	for (int i = 0; i < LWM_PLAN_ALL; i++)
+	for (int i = 0; i < LWM_PLAN_LOADING; i++)
 		p->per_rank += b[i];
+	first = here ? lk_mem_own(o->dev, o->loading_bytes) : o->loading_bytes;
+	first += (host ? o->loading_own + o->loading_arrays : 0) + b[LWM_PLAN_PROGRAM];
+	b[LWM_PLAN_LOADING] = o->loading_bytes && first > p->per_rank ? first - p->per_rank : 0;
+	p->per_rank += b[LWM_PLAN_LOADING];
 }
 
 bool lwm_plan_is_safe(const struct lwm_plan *p)

@@ -62,6 +62,7 @@ struct lwm_stage_frames {
 	int64_t size, clip;            /* frames of size x size pixels; frames of a clip */
 	int64_t patch, patch_frames;   /* a patch: so many frames of patch x patch pixels */
 	int64_t batch, at_once;        /* clips in a step, all ranks together; through the trunk at once on a rank, 0: all */
+	const char *vqgan;             /* folder of the one whose latents or codes of frames are trained on; NULL: pixels */
 };
 
 struct lwm_stage {

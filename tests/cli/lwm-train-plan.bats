@@ -7,6 +7,10 @@ setup_file() {
 	lwm-tokenize -q -t bytes --split-lines 20 -o docs.h5 words.txt
 	for n in 64 256 1024 4096; do lwm-pack -q -n $n -o rows$n.h5 docs.h5; done
 	lwm-synth clips -q -n 24 --size 64 --frames 16 -o clips
+	for n in 32 96; do
+		lwm-train-stage -q --device cpu --threads 2 --objective reconstruction --model tiny --hidden $n --codes 512 --data clips --batch-frames 2 \
+			--resolution 64 --probe-frames 0 --eval-rows 1 --steps 1 -o vqgan$n
+	done
 }
 
 peak_of() { sed -nE 's/.*"event":"end".*"peak_rss":([0-9]+).*/\1/p' "$1/metrics.jsonl"; }
@@ -63,6 +67,10 @@ compare() {
 		--patch-size 8 --clip-frames 16 --patch-frames 1
 	compare diffusion 1 --objective diffusion --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 6 --holdout 24 \
 		--patch-size 8 --clip-frames 16 --patch-frames 1
+	compare next-frame-latents 1 --objective next-frame --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 4 --holdout 24 \
+		--patch-size 8 --clip-frames 8 --patch-frames 1 --eval-rows 4 --vqgan vqgan32
+	compare diffusion-loading 1 --objective diffusion --data clips/clip-00000.mp4 --data clips/clip-00001.mp4 --dim 64 --ffn 128 --layers 2 --heads 2 --batch-clips 1 --holdout 0 \
+		--patch-size 8 --clip-frames 16 --patch-frames 1 --vqgan vqgan96
 }
 
 @test "and so is that of several ranks" {

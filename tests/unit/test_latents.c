@@ -1,0 +1,88 @@
+/* test_latents.c - clips as latents: which numbers a patch of them has, and how they are scaled. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/train/latents.h"
+
+enum { SIDE = 12, FRAMES = 4, PIXELS = FRAMES * SIDE * SIDE * 3 };
+
+/* Of latents that are the pixels the patches are those of frames. */
+static void patches_of_pixels(void **state)
+{
+	static const int patch[] = { 3, 6, 12 };
+	struct lwm_latent_space s = { .side = SIDE, .factor = 1, .channels = 3 };
+	float z[PIXELS], want[PIXELS], have[PIXELS];
+	uint8_t frames[PIXELS];
+
+	(void)state;
+	for (int i = 0; i < PIXELS; i++) {
+		frames[i] = (uint8_t)(i * 37 + i / 256);
+		z[i] = (float)frames[i] / 127.5f - 1;
+	}
+	for (int k = 0; k < 6; k++) {
+		struct lwm_patch_grid g = { .frames = FRAMES, .side = SIDE, .patch_frames = 1 + k / 3, .patch = patch[k % 3] };
+
+		assert_int_equal(lwm_latent_patch_numbers(&s, &g), lwm_patch_numbers(&g));
+		lwm_patches(&g, frames, want);
+		lwm_latent_patches(&s, &g, z, have);
+		assert_memory_equal(have, want, sizeof want);
+		memset(want, 0, sizeof want);
+		lwm_latent_patches_join(&s, &g, have, want);
+		assert_memory_equal(want, z, sizeof z);
+	}
+}
+
+/* A latent of 2 x 2 pixels and 5 channels: (frame, row, column, channel) of a clip is where its own numbers say. */
+static void patches_of_latents(void **state)
+{
+	enum { WIDE = SIDE / 2, CHANNELS = 5, NUMBERS = FRAMES * WIDE * WIDE * CHANNELS };
+	struct lwm_latent_space s = { .side = SIDE, .factor = 2, .channels = CHANNELS };
+	struct lwm_patch_grid g = { .frames = FRAMES, .side = SIDE, .patch_frames = 2, .patch = 4 };
+	float z[NUMBERS], p[NUMBERS], back[NUMBERS];
+
+	(void)state;
+	for (int i = 0; i < NUMBERS; i++)
+		z[i] = (float)i;
+	assert_int_equal(lwm_latent_places(&s), WIDE * WIDE);
+	assert_int_equal(lwm_latent_numbers(&s), WIDE * WIDE * CHANNELS);
+	assert_int_equal(lwm_latent_patch_numbers(&s, &g), 2 * 2 * 2 * CHANNELS);
+	lwm_latent_patches(&s, &g, z, p);
+	for (int t = 0; t < FRAMES; t++)
+		for (int y = 0; y < WIDE; y++)
+			for (int x = 0; x < WIDE; x++)
+				for (int c = 0; c < CHANNELS; c++) {
+					int token = t / 2 * 9 + y / 2 * 3 + x / 2, place = (t % 2 * 2 + y % 2) * 2 + x % 2;
+					float want = z[((t * WIDE + y) * WIDE + x) * CHANNELS + c];
+
+					assert_true(p[(token * 8 + place) * CHANNELS + c] == want);
+				}
+	lwm_latent_patches_join(&s, &g, p, back);
+	assert_memory_equal(back, z, sizeof z);
+}
+
+static void scaled_and_back(void **state)
+{
+	double mean[] = { 0.5, -2 }, deviation[] = { 2, 0.25 };
+	struct lwm_latent_space s = { .side = 2, .factor = 1, .channels = 2, .mean = mean, .deviation = deviation };
+	float z[] = { 0.5f, -2, 4.5f, -1 };
+
+	(void)state;
+	lwm_latent_scale(&s, z, 2);
+	assert_true(z[0] == 0 && z[1] == 0 && z[2] == 2 && z[3] == 4);
+	lwm_latent_unscale(&s, z, 2);
+	assert_true(z[0] == 0.5f && z[1] == -2 && z[2] == 4.5f && z[3] == -1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(patches_of_pixels), cmocka_unit_test(patches_of_latents), cmocka_unit_test(scaled_and_back),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
