@@ -1,5 +1,5 @@
 /* model.h - models as folders that other programs open: config.json, *.safetensors (and their index), the tokenizer beside them;
- * and folders whose weights torch.save wrote (pytorch_model.bin), which are read.
+ * and, to be read, those of torch.save (pytorch_model.bin) and of LWM for JAX (README.md).
  *
  *	reading           lwm_model_open(&m, dir, e)
  *	                  lwm_model_config, lwm_model_tokenizer ...                 what model it is

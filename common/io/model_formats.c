@@ -10,6 +10,7 @@ static const struct lwm_model_format *const formats[] = {
 	&lwm_model_safetensors,
 	&lwm_model_torch,
 	&lwm_model_vqpickle,
+	&lwm_model_stream,
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 

@@ -75,7 +75,7 @@ struct lwm_model_format {
 	int (*commit)(void *file, struct lwm_hash *identity, struct lwm_err *e);
 	void (*discard)(void *file); /* NULL is fine */
 };
-extern const struct lwm_model_format lwm_model_safetensors, lwm_model_torch, lwm_model_vqpickle;
+extern const struct lwm_model_format lwm_model_safetensors, lwm_model_torch, lwm_model_vqpickle, lwm_model_stream;
 
 /* A kind of file that weights lie in: one, or several and an index beside them (NAME.index.json). A format of such files has the
  * functions below; open and lies_in it gives its constant. */
