@@ -7,7 +7,7 @@
 
 #include "common/base/outfile.h"
 #include "common/media/picture.h"
-#include "common/train/objective.h"
+#include "common/base/path.h"
 
 enum { SMALL = 64 /* pixels of a side: pictures become at least so wide, by whole multiples */, GAP = 2 };
 
@@ -15,14 +15,6 @@ void lwm_samples_release(struct lwm_samples *m)
 {
 	lwm_str_release(&m->bytes);
 	lwm_str_release(&m->what);
-}
-
-int lwm_samples_check(const struct lwm_stage *s, struct lwm_err *e)
-{
-	if (!s->sample_every || lwm_objectives[s->objective]->sample)
-		return 0;
-	return lwm_fail(e, LWM_ECONFIG, "--sample-every: the objective %s has nothing that could be shown",
-			lwm_objective_names[s->objective]);
 }
 
 bool lwm_samples_due(const struct lwm_stage *s, int64_t step)

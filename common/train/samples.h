@@ -1,7 +1,6 @@
 /* samples.h - what a model makes while it is trained, as files to be looked at: OUT/samples/step-NNNNNNNN.png, .txt
  * (--sample-every).
  *
- *	lwm_samples_check(s, e)                        can this objective show anything?
  *	o->type->sample(o, step, weights, &made, e)    the file's bytes, and what is to be seen in it
  *	lwm_samples_write(s, step, &made, name, e)     one rank
  *	lwm_samples_release(&made)
@@ -25,8 +24,6 @@ void lwm_samples_release(struct lwm_samples *m);
 
 enum { LWM_SAMPLES_NAME = 64 };
 
-/* -LWM_ECONFIG: samples are wanted, and the objective has none. */
-int lwm_samples_check(const struct lwm_stage *s, struct lwm_err *e);
 /* Made after the update of this step, if it is not the last one, after which there are samples anyway. Pure. */
 bool lwm_samples_due(const struct lwm_stage *s, int64_t step);
 /* A sheet of pictures, each of width x height pixels of 3 bytes: rgb (rows, columns, height, width, 3). Small ones are enlarged. */

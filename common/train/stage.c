@@ -279,7 +279,9 @@ int lwm_stage_check(const struct lwm_stage *s, int ranks, struct lwm_err *e)
 		return lwm_fail(e, LWM_EUSAGE, "--data is missing: row shards (or media for reconstruction)");
 	if (!type->holds_out && s->eval_every && !s->eval_data.n)
 		return lwm_fail(e, LWM_EUSAGE, "--eval-every needs --eval-data");
-	LWM_TRY(lwm_samples_check(s, e));
+	if (s->sample_every && !type->sample)
+		return lwm_fail(e, LWM_ECONFIG, "--sample-every: the objective %s has nothing that could be shown",
+				lwm_objective_names[s->objective]);
 	LWM_TRY(lwm_schedule_check(&s->schedule, e));
 	LWM_TRY(lwm_choose_check(&choice, e));
 	LWM_TRY(lwm_adapters_check(&adapters, e));

@@ -41,8 +41,8 @@ static void check_values(struct lwm_model *m)
 		struct lwm_tensor t = { .name = name, .ndim = 0 };
 		int64_t count = 1;
 		for (char *d; (d = strsep(&line, " "));) {
-			t.shape[t.ndim++] = atoi(d);
-			count *= atoi(d);
+			t.shape[t.ndim] = strtol(d, NULL, 10);
+			count *= t.shape[t.ndim++];
 		}
 		float *v = malloc((size_t)count * sizeof *v);
 		assert_non_null(v);
@@ -112,15 +112,15 @@ static void long_strings(void **state)
 {
 	(void)state;
 	enum { LONG = 100000 };
+	static const char ahead[] = "ahead\x80\x04(B\xa0\x86\x01"; /* of 100000 bytes, and the 0 at its end */
 	char *s = malloc(LONG + 64);
 	struct lwm_pickle *p;
 	struct lwm_err e = { 0 };
 	int64_t used;
 	size_t n = 0;
 	assert_non_null(s);
-	n += (size_t)sprintf(s, "ahead\x80\x04(B");
-	memcpy(s + n, "\xa0\x86\x01", 4); /* 100000 */
-	n += 4;
+	memcpy(s, ahead, sizeof ahead);
+	n += sizeof ahead;
 	memset(s + n, 'x', LONG);
 	n += LONG;
 	memcpy(s + n, "C\3abcX\2\0\0\0hit.behind", 20);
