@@ -76,6 +76,12 @@ count() { sed -nE 's/.*"'"$1"'":([0-9]+).*/\1/p' <<<"$output"; }
 	[ -z "$output" ]
 }
 
+@test "what breaks off is no answer, however much like a pair it looks" {
+	code 65 lwm-qa-gen "${good[@]}" --answer-tokens 23 "$docs" # all but the full stop of ' Question: Q? Answer: A.'
+	err_has 'no usable pair in'
+	gone out/long.qa.h5
+}
+
 @test "an output that is complete is left alone, a damaged one is made again, another one stays" {
 	mkdir out
 	echo kept >out/long.qa.h5
