@@ -134,6 +134,12 @@ world() {
 	v=$(sed 's/.*"variance"://; s/}//' <<<"$output")
 	r=$(sed 's/.*"reward":\([^,]*\),.*/\1/' <<<"$output")
 	awk -v v="$v" -v r="$r" 'BEGIN { exit !(v > 0 && (r - exp(-v)) ^ 2 < 1e-10) }'
+	# of two drawings of two frames each: the squares of half their differences, seen in the strips, in which all else is the same
+	ok world -i "$clips/clip-00000.mp4" -a left --frames 3 --overlap 1 --samples 2 --temperature-video 3 --reward
+	v=$(sed 's/.*"variance"://; s/}//' <<<"$output")
+	ok world -i "$clips/clip-00000.mp4" -a left --frames 3 --overlap 1 --samples 2 --temperature-video 3 -o two.ppm
+	paste <(od -An -v -tu1 -w1 two-0.ppm) <(od -An -v -tu1 -w1 two-1.ppm) | awk -v v="$v" '{ s += ($1 - $2) ^ 2 }
+		END { w = s / 2 / 127.5 ^ 2 / (2 * 32 * 32 * 3); print v, w; exit !(w > 0 && (v / w - 1) ^ 2 < 1e-10) }'
 	code 64 world -i "$clips/clip-00000.mp4" -a left --reward
 	err_has 'two --samples or more'
 	code 64 world -i "$clips/clip-00000.mp4" -a left --samples 2 --reward -o a.mp4
