@@ -29,10 +29,9 @@ static const struct lwm_tool tool = {
 		   "GPU of its number on the node. SIGUSR1, SIGTERM and the time limit end it after a clean save with exit code 75: run\n"
 		   "it again. A file STOP in the output folder ends it with 0, for good. A second run in the same folder is refused (73).\n"
 		   "\n"
-		   "--loss-weighting: the mean over the examples of a step (segments of rows) of the mean over their labels (per_example);\n"
-		   "over all labels (per_token); or, as released, over rows, those without a label among them (published). With\n"
-		   "--text-weight T --vision-weight V the loss of an example, or row, is T times the mean over its text labels plus V times\n"
-		   "that over its vision labels; with per_token a label weighs T or V.\n",
+		   "--loss-weighting: mean over examples (segments of rows) of the mean over their labels (per_example); over all labels\n"
+		   "(per_token); over rows, those without labels too, as released (published). With --text-weight T --vision-weight V each\n"
+		   "costs T times the mean over its text labels plus V times that over its vision labels; per_token: a label weighs T or V.\n",
 	.examples = "  lwm-train-stage -o runs/32k --model nano --data rows/32k --seq-length 32K --theta 1e6\n"
 		    "  mpirun -n 4 lwm-train-stage --config stage.yaml -o runs/1m --mesh-dim 1,1,1,-1",
 };

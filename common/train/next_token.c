@@ -61,6 +61,12 @@ static const struct lwm_setting settings[] = {
 	SET(mlp_chunk, LWM_ROUNDED, 0,
 	    LWM_OPT_INT(0, "scan-mlp-chunk-size", NULL, 0, 1 << 24, "N", "tokens of the MLP at a time; 0: 4096", 0)),
 	SET(loss_mib, LWM_ROUNDED, 0, LWM_OPT_INT(0, "loss-mib", NULL, 0, 1 << 20, "N", "most MiB of logits at a time; 0: 128", 0)),
+	LWM_SECTION("Checkpoints and records"),
+	SET(sample_given, LWM_FREE, 32,
+	    LWM_OPT_INT(0, "sample-given", NULL, 1, 1 << 20, "N", "tokens of a document that a sample begins with, half of it at most", 0)),
+	SET(sample_tokens, LWM_FREE, 64, LWM_OPT_INT(0, "sample-tokens", NULL, 1, 1 << 20, "N", "that the model adds, at most", 0)),
+	SET(sample_temperature, LWM_FREE, 0,
+	    LWM_OPT_DOUBLE(0, "sample-temperature", NULL, 0, 100, "X", "they are drawn; 0: the likeliest one each time", 0)),
 	LWM_SETTINGS_END
 };
 
@@ -242,8 +248,32 @@ static int open_eval(struct lwm_nt *t, struct lwm_err *e)
 	if (!s->eval_data.n || !s->eval_rows)
 		return 0;
 	how.once = s->eval_rows;
-	LWM_TRY(open_loader(t, &s->eval_data, how, &t->eval, e));
-	return s->planning ? 0 : count_targets(t, e);
+	return open_loader(t, &s->eval_data, how, &t->eval, e);
+}
+
+/* The rows that samples begin with, the same on all ranks. */
+static int open_shown(struct lwm_nt *t, struct lwm_loader **out, struct lwm_err *e)
+{
+	const struct lwm_stage *s = t->base.stage;
+	struct lwm_loader_cfg how = { .ranks = 1, .micro_rows = 1, .comm = t->base.mesh->world };
+	*out = NULL;
+	if (!s->sample_every || s->planning)
+		return 0;
+	how.once = t->eval ? s->samples : 0;
+	how.rows_per_step = s->samples;
+	return open_loader(t, t->eval ? &s->eval_data : &s->data, how, out, e);
+}
+
+/* All that ranks open together first. */
+static int open_held_out(struct lwm_nt *t, struct lwm_err *e)
+{
+	struct lwm_loader *shown = NULL;
+	LWM_TRY(open_eval(t, e));
+	int rc = open_shown(t, &shown, e);
+	if (rc == 0 && shown)
+		rc = lwm_nt_take_shown(t, shown, e);
+	lwm_loader_close(shown);
+	return rc == 0 && t->eval && !t->base.stage->planning ? count_targets(t, e) : rc;
 }
 
 /* ---- life ---- */
@@ -265,6 +295,9 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	if (cut.local % m->dim[LWM_TP])
 		return lwm_fail(e, LWM_ECONFIG, "%" PRId64 " tokens of a sequence rank cannot be divided over %d tensor-parallel "
 				"ranks", cut.local, m->dim[LWM_TP]);
+	if (s->sample_every && m->dim[LWM_SP] > 1)
+		return lwm_fail(e, LWM_ECONFIG, "--sample-every: with sp > 1 (mesh_dim '%s') no rank has a whole text to go on from; dp, "
+				"fsdp and tp may be any", s->mesh_dim);
 	LWM_TRY(check_sources(&s->data, false, e));
 	return s->eval_rows ? check_sources(&s->eval_data, true, e) : 0;
 }
@@ -293,6 +326,7 @@ static void close_objective(struct lwm_objective *o)
 	lwm_llama_free(t->net);
 	lwm_loader_close(t->train);
 	lwm_loader_close(t->eval);
+	lwm_nt_release_shown(t);
 	lwm_ring_deal_release(&t->deal);
 	free(t->tok);
 	free(t->target);
@@ -317,7 +351,7 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	LWM_TRY(cut_step(&t->cut, s, o->mesh, e));
 	LWM_TRY(keep_sources(t, e));
 	LWM_TRY(open_data(t, e));
-	LWM_TRY(lwm_objective_absent(o, open_eval(t, e), e));
+	LWM_TRY(lwm_objective_absent(o, open_held_out(t, e), e));
 	LWM_TRY(lwm_objective_absent(o, check_tokenizer(t, e), e));
 	LWM_TRY(lwm_nt_configure(t, e));
 	o->passes = t->cut.rows_step / lwm_mesh_ranks(o->mesh, LWM_DATA) / t->cut.micro_rows;
@@ -343,6 +377,7 @@ const struct lwm_objective_type lwm_objective_next_token = {
 	.attach = lwm_nt_attach,
 	.step = lwm_nt_step,
 	.eval = lwm_nt_eval,
+	.sample = lwm_nt_sample,
 	.norm = lwm_nt_norm,
 	.render = lwm_nt_render,
 	.flops = lwm_nt_flops,

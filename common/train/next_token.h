@@ -31,6 +31,10 @@ struct lwm_next_token {
 	int64_t head_groups; /* attention of so many groups of heads, one after the other */
 	int64_t mlp_chunk;  /* tokens of the MLP at a time; 0: 4096 */
 	int64_t loss_mib;   /* most MiB of logits at a time; 0: 128 */
+
+	/* samples: tokens that are given of a document, that follow; 0: always the likeliest one */
+	int64_t sample_given, sample_tokens;
+	double sample_temperature;
 };
 
 extern const struct lwm_objective_type lwm_objective_next_token;

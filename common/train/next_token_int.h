@@ -1,12 +1,14 @@
 /* next_token_int.h - the objective next-token inside: next_token.c (settings, data, life) calls next_token_model.c (model, memory),
  * next_token_step.c (steps) and next_token_plan.c (what a step costs), which next_token_model.c calls too, and which calls
- * next_token_step.c; both of these and next_token.c call next_token_sources.c (what is said of sources). */
+ * next_token_step.c; both of these and next_token.c call next_token_sources.c (what is said of sources). next_token.c calls
+ * next_token_sample.c (what the model writes while it is trained), too. */
 #ifndef LWM_TRAIN_NEXT_TOKEN_INT_H
 #define LWM_TRAIN_NEXT_TOKEN_INT_H
 
 #include "common/comm/ring_deal.h"
 #include "common/data/loader/loader.h"
 #include "common/model/llama.h"
+#include "common/text/tokenizer.h"
 #include "common/train/next_token.h"
 #include "common/train/objective.h"
 #include "common/train/sources.h"
@@ -39,6 +41,9 @@ struct lwm_nt {
 	struct lwm_loader_source *eval_sources; /* of the held-out rows */
 	int64_t neval_sources;
 	int64_t *source_rows, at_step;     /* [nsources] rows of each in the step made last */
+	struct lwm_ids *shown;   /* [nshown] documents that samples begin with */
+	int64_t nshown;
+	struct lwm_tokenizer *speaker; /* what samples are written with; NULL: as ids */
 	double unigram[LWM_MODALITIES]; /* entropy of the held-out targets, nats: what a model that knows only how often each
 					 * token comes would reach; 0 unknown */
 };
@@ -84,6 +89,14 @@ double lwm_nt_flops(const struct lwm_objective *o, const double sums[LWM_SUMS]);
 void lwm_nt_take_all(struct lwm_nt *t, const struct lwm_batch *b);
 /* Of a step whose rows are one document each, with all targets in the larger table. */
 double lwm_nt_most_flops(const struct lwm_nt *t);
+
+/* ---- next_token_sample.c ---- */
+
+/* Local. Keeps a document of each of the loader's rows, and opens the tokenizer they can be read with. */
+int lwm_nt_take_shown(struct lwm_nt *t, struct lwm_loader *rows, struct lwm_err *e);
+void lwm_nt_release_shown(struct lwm_nt *t);
+/* Of struct lwm_objective_type. COLLECTIVE over the mesh's world. */
+int lwm_nt_sample(struct lwm_objective *o, int64_t step, struct lwm_supply *w, struct lwm_samples *made, struct lwm_err *e);
 
 /* ---- next_token_sources.c ---- */
 

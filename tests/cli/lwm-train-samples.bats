@@ -50,6 +50,11 @@ named() { sed -nE 's/.*"event":"sample",.*"file":"([^"]*)".*/\1/p' "$1/metrics.j
 	[ "$(named last)" = "$(named whole)" ]
 	diff -r whole/samples last/samples
 	same whole/summary.json last/summary.json
+	# killed before its summary, and without an evaluation: one line for each file all the same
+	ok "${clips[@]}" -o ended --eval-rows 0
+	rm ended/summary.json
+	ok "${clips[@]}" -o ended --eval-rows 0
+	[ "$(named ended)" = "$(named whole)" ]
 }
 
 @test "killed at any moment and run again: the same files" {
@@ -63,5 +68,41 @@ named() { sed -nE 's/.*"event":"sample",.*"file":"([^"]*)".*/\1/p' "$1/metrics.j
 		ok "${clips[@]}" -o killed --checkpoint-every 2
 		diff -r whole/samples killed/samples
 		[ "$(named killed)" = "$(named whole)" ]
+	done
+}
+
+@test "texts go on as the finished model would, and are those of the held-out rows" {
+	words 300 >words.txt
+	words 400 | tail -n 40 >held.txt
+	lwm-tokenize -q -t bytes --split-lines 3 -o docs.h5 words.txt
+	lwm-tokenize -q -t bytes --split-lines 3 -o hdocs.h5 held.txt
+	lwm-pack -q -n 64 -o rows.h5 docs.h5
+	lwm-pack -q -n 64 -o held.h5 hdocs.h5
+	local text=(lwm-train-stage -q --threads 1 --device cpu --dim 64 --ffn 128 --layers 2 --heads 4 --data rows.h5 --eval-data held.h5
+		--seq-length 64 --tokens-per-batch 512 --lr 4e-3 --steps 60 --sample-every 40 --sample-tokens 20 --samples 3)
+	local how k compared=
+	ok "${text[@]}" -o out
+	[ "$(named out)" = $'samples/step-00000040.txt\nsamples/step-00000060.txt' ]
+	[ "$(head -n 1 out/samples/step-00000060.txt)" = 'step 60, held-out documents, the likeliest token each time' ]
+	# what another program, with caches, makes of the same weights
+	part() { awk -v k="$1" -v n="$2" '/^==== / { at++; line = 0; next } at == k && /^----/ { line++; next } at == k && line == n' "$3"; }
+	for k in 1 2 3; do
+		part "$k" 0 out/samples/step-00000060.txt >given
+		grep -q "^Line" given || continue # the document begins there
+		lwm-sample -q -m out --tokenizer bytes --device cpu --threads 1 --prompt "$(cat given)" --temperature 0 --max-tokens 20 >made
+		part "$k" 1 out/samples/step-00000060.txt >shown
+		diff <(tr -d '\n' <made) <(tr -d '\n' <shown)
+		compared=$k
+		grep -qF "$(cut -d: -f 1 given | head -n 1):" held.txt
+	done
+	[ -n "$compared" ]
+	# less memory, another pass: the same text
+	ok "${text[@]}" -o lean --head-groups 2 --micro-rows 1
+	diff out/samples lean/samples
+	ok "${text[@]}" -o drawn --sample-temperature 1
+	! cmp -s out/samples/step-00000060.txt drawn/samples/step-00000060.txt
+	for how in --plan --check-options; do
+		code 78 "${text[@]}" -o no --data nowhere --mesh-dim 1,1,1,2 --plan-ranks 2 "$how"
+		err_has "--sample-every: with sp > 1 (mesh_dim '1,1,1,2')"
 	done
 }
