@@ -13,6 +13,7 @@
 #include "common/base/show.h"
 #include "common/eval/html.h"
 #include "common/eval/plot.h"
+#include "common/eval/run_samples.h"
 #include "common/eval/run_series.h"
 #include "common/media/frames.h"
 #include "common/media/picture.h"
@@ -34,14 +35,14 @@ static int split_spec(const char *spec, char **name, const char **path, struct l
 
 struct series {
 	char *name;
+	const char *dir;
 	struct lwm_run_series of;
 };
 
 static int read_series(struct series *s, const char *spec, struct lwm_err *e)
 {
-	const char *dir;
-	LWM_TRY(split_spec(spec, &s->name, &dir, e));
-	return lwm_run_series_read(&s->of, dir, false, e);
+	LWM_TRY(split_spec(spec, &s->name, &s->dir, e));
+	return lwm_run_series_read(&s->of, s->dir, false, e);
 }
 
 static void stage_table(struct lwm_str *b, const struct series *s, int64_t n)
@@ -107,6 +108,18 @@ static int draw_sources(struct lwm_str *b, const struct series *s, struct lwm_er
 	return rc;
 }
 
+static int add_samples(struct lwm_str *b, const struct series *s, int64_t n, struct lwm_err *e)
+{
+	int64_t files = 0;
+	for (int64_t i = 0; i < n; i++)
+		files += s[i].of.nsamples;
+	if (files)
+		lwm_html_add_heading(b, 2, "While it was trained");
+	for (int64_t i = 0; i < n; i++)
+		LWM_TRY(lwm_run_samples_add(b, s[i].name, s[i].dir, &s[i].of, e));
+	return 0;
+}
+
 static int add_stages(struct lwm_str *b, const struct lwm_paths *p, struct lwm_err *e)
 {
 	struct series *s = calloc((size_t)p->n, sizeof *s);
@@ -120,6 +133,8 @@ static int add_stages(struct lwm_str *b, const struct lwm_paths *p, struct lwm_e
 			rc = draw_sources(b, &s[i], e);
 		stage_table(b, s, p->n);
 	}
+	if (rc == 0)
+		rc = add_samples(b, s, p->n, e);
 	for (int64_t i = 0; s && i < p->n; i++) {
 		free(s[i].name);
 		lwm_run_series_release(&s[i].of);

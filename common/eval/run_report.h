@@ -11,7 +11,7 @@
 struct lwm_run_report {
 	const char *title;
 	const char *timing;         /* timing.jsonl of lwm-run, may be NULL */
-	struct lwm_paths stages;    /* "NAME=DIR": folders of lwm-train-stage, whose metrics.jsonl gives curve and table */
+	struct lwm_paths stages;    /* "NAME=DIR": folders of lwm-train-stage, whose metrics.jsonl gives curve, table and samples */
 	struct lwm_paths checks;    /* see lwm_check_read */
 	struct lwm_paths pictures;  /* "CAPTION=FILE" .png, .jpg, .svg; .mp4 or .mkv: its first frames side by side */
 	struct lwm_paths strips;    /* see lwm_strip_read: clips one below the other */

@@ -89,6 +89,28 @@ static int add_step(struct lwm_run_series *s, const json_t *o, struct lwm_err *e
 	return 0;
 }
 
+/* A line without a name is none. */
+static int add_sample(struct lwm_run_series *s, const json_t *o, struct lwm_err *e)
+{
+	const char *file = json_string_value(json_object_get(o, "file")), *what = json_string_value(json_object_get(o, "what"));
+	struct lwm_run_sample new = { .step = number_of(o, "step") }, *more;
+	if (!file)
+		return 0;
+	if (s->nsamples && s->sample[s->nsamples - 1].step == new.step) {
+		s->nsamples--;
+		free(s->sample[s->nsamples].file);
+		free(s->sample[s->nsamples].what);
+	}
+	more = realloc(s->sample, (size_t)(s->nsamples + 1) * sizeof *more);
+	if (!more)
+		return lwm_fail_memory(e, NULL);
+	s->sample = more;
+	new.file = strdup(file);
+	new.what = strdup(what ? what : "");
+	s->sample[s->nsamples++] = new; /* what it has is released with the others */
+	return new.file && new.what ? 0 : lwm_fail_memory(e, NULL);
+}
+
 static int take_line(struct lwm_run_series *s, const json_t *o, struct lwm_err *e)
 {
 	const char *event = json_string_value(json_object_get(o, "event")), *unit = json_string_value(json_object_get(o, "unit"));
@@ -102,6 +124,8 @@ static int take_line(struct lwm_run_series *s, const json_t *o, struct lwm_err *
 	if (time > s->last && time < 1e15)
 		s->last = time;
 	s->ended = event && !strcmp(event, "end") ? (int64_t)fmin(fmax(number_of(o, "step"), 0), 9e15) : -1;
+	if (event && !strcmp(event, "sample"))
+		return add_sample(s, o, e);
 	return event && !strcmp(event, "step") ? add_step(s, o, e) : 0;
 }
 
@@ -143,5 +167,10 @@ void lwm_run_series_release(struct lwm_run_series *s)
 		free(s->source[i].loss);
 	}
 	free(s->source);
+	for (int64_t i = 0; i < s->nsamples; i++) {
+		free(s->sample[i].file);
+		free(s->sample[i].what);
+	}
+	free(s->sample);
 	memset(s, 0, sizeof *s);
 }

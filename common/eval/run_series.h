@@ -12,11 +12,18 @@ struct lwm_run_source {
 	char *name;
 	double *loss; /* [cap] of each step; NaN where it had none */
 };
+/* A file that shows what the model made. */
+struct lwm_run_sample {
+	double step;
+	char *file, *what; /* below the stage's folder, as the line says: of unknown origin; what is to be seen */
+};
 struct lwm_run_series {
 	double *step, *loss, *seconds, *seen, *flops; /* of each step: loss NaN and flops 0 where there is none */
 	int64_t n, cap;
 	struct lwm_run_source *source; /* those that some step's "loss_of" names, in that order */
 	int64_t nsources;
+	struct lwm_run_sample *sample; /* of each step that has one the last that was said, in that order */
+	int64_t nsamples;
 	char unit[16];   /* "tok"; "" unknown */
 	double total;    /* seconds of all steps */
 	int64_t steps;   /* that the run is to make, as it said when it began; 0 unknown */

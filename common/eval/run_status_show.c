@@ -193,6 +193,17 @@ static void show_checkpoint(const struct lwm_run_status *st, struct lwm_str *out
 	}
 }
 
+static void show_samples(const struct lwm_run_status *st, struct lwm_str *out)
+{
+	const struct lwm_run_series *s = &st->series;
+	if (!s->nsamples)
+		return;
+	begin_line(out, "samples");
+	lwm_str_printf(out, "%" PRId64 ", the last of step %.0f: ", s->nsamples, s->sample[s->nsamples - 1].step);
+	lwm_show_add(out, s->sample[s->nsamples - 1].file);
+	end_line(out);
+}
+
 static const char *reason_of(const struct lwm_run_attempt *a)
 {
 	if (!a->ended)
@@ -259,6 +270,7 @@ void lwm_run_status_show(const struct lwm_run_status *st, struct lwm_str *out)
 	show_loss(st, out);
 	show_rate(st, out);
 	show_checkpoint(st, out);
+	show_samples(st, out);
 	show_restarts(st, out);
 	show_ledger(st, out);
 	show_hosts(st, out);
@@ -390,6 +402,7 @@ void lwm_run_status_json(const struct lwm_run_status *st, struct lwm_str *out)
 	put_number(out, "rate", st->rate > 0 ? st->rate : NAN);
 	put_number(out, "mfu", st->mfu > 0 ? st->mfu : NAN);
 	put_checkpoint(out, st);
+	put_text(out, "sample", s->nsamples ? s->sample[s->nsamples - 1].file : NULL);
 	put_restarts(out, &st->history);
 	put_ledger(out, &st->ledger);
 	lwm_str_printf(out, ",\"suspicious_hosts\":%s,\"bad_lines\":%" PRId64, hosts ? hosts : "[]", s->bad + st->history.bad);

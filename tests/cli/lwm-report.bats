@@ -79,6 +79,54 @@ teardown() {
 	gone plan.html
 }
 
+@test "samples of a stage: the first, the middle and the last, texts escaped, pictures in the page, nothing from elsewhere" {
+	mkdir stage/samples
+	lwm-synth images -q -n 1 --size 16 -o made
+	cp made/*.png stage/samples/step-00000005.png
+	printf 'given <b>\0 &\xff' >stage/samples/step-00000001.txt
+	local i other
+	for i in 1 2 3 4; do
+		[ "$i" = 1 ] || echo "text of step $i" >"stage/samples/step-0000000$i.txt"
+		echo '{"event":"sample","step":'"$i"',"file":"samples/step-0000000'"$i"'.txt","what":"<i>texts","time":1}'
+	done >>stage/metrics.jsonl
+	echo '{"event":"sample","step":5,"file":"samples/step-00000005.png","what":"frames","time":1}' >>stage/metrics.jsonl
+	ok lwm-report -o r.html --stage '<u>=stage'
+	[ "$(grep -c '<pre>' r.html)" = 2 ]
+	grep -qF '<p>&lt;u&gt;, step 1: &lt;i&gt;texts</p>' r.html
+	grep -qF '<pre>given &lt;b&gt;␀ &amp;�</pre>' r.html
+	grep -qF 'text of step 3' r.html
+	[ -z "$(grep -oE 'text of step (2|4)' r.html)" ]
+	sed -nE 's|.*, step 5: frames" src="data:image/png;base64,([^"]*)".*|\1|p' r.html | base64 -d >seen.png
+	same seen.png made/*.png
+	[ -z "$(grep -oiE '<(u|i|b)>' r.html)" ]
+	# what was removed is said
+	rm stage/samples/step-00000003.txt
+	ok lwm-report -o r.html --stage s=stage
+	grep -qF 's, step 3: &lt;i&gt;texts (the file is missing)' r.html
+	# a long one is cut
+	head -c 70000 /dev/zero | tr '\0' x >stage/samples/step-00000003.txt
+	ok lwm-report -o r.html --stage s=stage
+	[ "$(sed -n 's/^<pre>\(xx*\)$/\1/p' r.html | tr -d '\n' | wc -c)" = 65536 ]
+	ok lwm-status stage
+	has 'samples   5, the last of step 5: samples/step-00000005.png'
+	ok lwm-status --json stage
+	has '"sample":"samples/step-00000005.png"'
+	# a name in the records does not bring other files into the page
+	cp stage/metrics.jsonl before
+	echo secret >stage/secret.txt
+	for other in samples/../secret.txt secret.txt /etc/passwd samples/; do
+		cp before stage/metrics.jsonl
+		echo '{"event":"sample","step":6,"file":"'"$other"'","what":"x","time":1}' >>stage/metrics.jsonl
+		code 65 lwm-report -o other.html --stage s=stage
+		err_has "stage/metrics.jsonl: '$other' is no .png or .txt in samples/"
+	done
+	cp before stage/metrics.jsonl
+	cp stage/samples/step-00000001.txt stage/samples/step-00000005.png
+	code 65 lwm-report -o other.html --stage s=stage
+	err_has 'is not what its suffix says'
+	gone other.html
+}
+
 @test "a check that does not hold is 1, named, with the page there" {
 	code 1 lwm-report -o r.html --check 'PSNR: s.json#eval.psnr >= 26' --check 'fine: s.json#eval.psnr >= 1'
 	has 'PSNR: 25.5, wanted >= 26'
