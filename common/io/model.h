@@ -73,6 +73,8 @@ const char *lwm_model_tokenizer(const struct lwm_model *m);
 const char *lwm_model_tokenizer_hash(const struct lwm_model *m);
 const char *lwm_model_manifest(const struct lwm_model *m); /* its path, NULL when the folder has none. Borrowed. */
 int64_t lwm_model_count(const struct lwm_model *m); /* tensors */
+/* What all of its tensors lie there as; LWM_ST_OTHER: several types. */
+enum lwm_st_dtype lwm_model_dtype(const struct lwm_model *m);
 /* Name and shape in memory layout. */
 const struct lwm_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i);
 int64_t lwm_model_find(const struct lwm_model *m, const char *name); /* -1: none of that name */

@@ -201,6 +201,18 @@ int64_t lwm_model_count(const struct lwm_model *m)
 	return m->tensors.n;
 }
 
+enum lwm_st_dtype lwm_model_dtype(const struct lwm_model *m)
+{
+	enum lwm_st_dtype t = LWM_ST_OTHER;
+	for (int64_t i = 0; i < m->tensors.n; i++) {
+		enum lwm_st_dtype have = m->format->tensor(m->weights, m->entry[i].index)->dtype;
+		if (i && have != t)
+			return LWM_ST_OTHER;
+		t = have;
+	}
+	return t;
+}
+
 const struct lwm_tensor *lwm_model_tensor(const struct lwm_model *m, int64_t i)
 {
 	return &m->tensors.list[i];
