@@ -1,7 +1,7 @@
-/* Language models as LWM releases them for JAX: a stream of MessagePack records, each an array of flax by its path, or all of them in
- * one tree (`params::`, `trainstate_params::`, `flax_params::` of LWM). Layers lie one behind the other in one array each, matrices
- * (in, out); here they are tensors of their own, (out, in). Optimizer state in the stream is passed over. Such a file says nothing of
- * heads and angles: config.json lies beside it. Read, never written.
+/* Language models as LWM releases them for JAX: a stream of MessagePack records, each an array of flax by its path, or all of
+ * them in one tree (`params::`, `trainstate_params::`, `flax_params::` of LWM). Layers lie one behind the other in one array each,
+ * matrices (in, out); here they are tensors of their own, (out, in). Optimizer state in the stream is passed over. Such a file says
+ * nothing of heads and angles: config.json lies beside it. Read, never written.
  *
  * Stream: StreamingCheckpointer of LWM; arrays: flax.serialization (ext 1: shape, dtype, bytes; larger ones in chunks); bytes:
  * the MessagePack specification. */

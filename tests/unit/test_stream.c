@@ -1,4 +1,4 @@
-/* Models as LWM's checkpointer leaves them (tests/golden/flax-1/make.py) against the same weights in safetensors; streams that lie. */
+/* Models as LWM's checkpointer leaves them (tests/golden/flax-1/make.py) against the same in safetensors; streams that lie. */
 #include "tests/unit/model_same.h"
 
 static void models_are_those_of_safetensors(void **state)
