@@ -2,12 +2,14 @@
  * it is trained with, as Vista has it). Latents are those of a VQGAN in a folder, which is not trained, or the pixels themselves.
  * Every rank takes its share of a step's clips; their noise is a function of the step and the place in its batch. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/num.h"
 #include "common/model/denoiser.h"
+#include "common/model/euler.h"
 #include "common/train/latents.h"
 #include "common/train/next_token_int.h"
 
@@ -19,6 +21,7 @@ struct diffusing { /* settings */
 	const char *odds;               /* of 0, 1, 2 ... clean first frames */
 	double structure;               /* of the loss */
 	bool no_dynamics;
+	int64_t sample_steps;           /* of a clip that is drawn to be shown */
 };
 
 #define SET(field, rule, preset, ...) LWM_SETTING(struct diffusing, field, rule, preset, __VA_ARGS__)
@@ -33,6 +36,7 @@ static const struct lwm_setting settings[] = {
 			 LWM_OPT_STR(0, "clean-odds", NULL, "LIST", "that the first 0, 1, 2 ... frames of a clip are given without noise", 0)),
 	SET(structure, LWM_FIXED, 0.1, LWM_OPT_DOUBLE(0, "structure-weight", NULL, 0, 1e6, "X", "of the loss of high frequencies", 0)),
 	SET(no_dynamics, LWM_FIXED, 0, LWM_OPT_FLAG(0, "no-dynamics", NULL, "errors of motion weigh no more than others")),
+	SET(sample_steps, LWM_FREE, 20, LWM_OPT_INT(0, "sample-steps", NULL, 1, 1 << 20, "N", "in which the clips of samples are drawn", 0)),
 	LWM_SETTINGS_END
 };
 
@@ -136,7 +140,7 @@ static int size_plan(struct denoising *p, const struct lwm_denoise_run *r, struc
 	LWM_TRY(lwm_clips_bytes(&p->clips, &p->base, &cache, e));
 	p->base.own_bytes = lwm_denoise_own(p->base.dev, &p->made.net, r);
 	p->base.array_bytes = cache + lwm_denoise_arrays(&p->made.net, r) + r->clips * (lwm_latent_count(s) * 8 + 16);
-	lwm_latents_plan(&p->latents, &p->made.space, &p->base, cache, false);
+	lwm_latents_plan(&p->latents, &p->made.space, &p->base, cache, p->base.stage->sample_every > 0);
 	return 0;
 }
 
@@ -147,7 +151,7 @@ static int load_clips(struct denoising *p, struct lwm_err *e)
 	if (p->base.stage->planning)
 		return 0;
 	LWM_TRY(lwm_clips_load(&p->clips, &p->base, e));
-	return lwm_latents_load(&p->latents, &p->made.space, &p->clips, &p->base, false, e);
+	return lwm_latents_load(&p->latents, &p->made.space, &p->clips, &p->base, p->base.stage->sample_every > 0, e);
 }
 
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)
@@ -252,6 +256,64 @@ static int eval_objective(struct lwm_objective *o, struct lwm_supply *w, double 
 	return run_clips(self(o), w, EVAL_STEP, first, end - first, true, sums, e);
 }
 
+struct drawing {
+	struct denoising *p;
+	struct lwm_supply *w;
+};
+
+static int denoise_clip(void *ctx, const float *x, double sigma, int64_t clean, float *denoised, struct lwm_err *e)
+{
+	struct drawing *d = ctx;
+	struct lwm_denoise_batch b = { .clips = 1, .noisy = x, .sigma = &sigma, .clean = &clean, .denoised = denoised };
+
+	return lwm_denoise_apply(d->p->net, &b, d->w, e);
+}
+
+/* Clips one below the other, each in two rows: what came, and what is drawn after the first frames. Clip i begins with the same
+ * noise every time. */
+static int show_clips(struct denoising *p, struct lwm_supply *w, uint8_t *sheet, int64_t n, struct lwm_err *e)
+{
+	const struct diffusing *set = lwm_settings_of(p->base.stage, settings);
+	const struct lwm_latent_shape *s = &p->made.net.shape;
+	struct lwm_rollout how = { .steps = set->sample_steps, .sigma_max = 700, .sigma_min = 0.002, .rho = 7, .guide = 1,
+				   .rounds = 1 };
+	struct drawing d = { p, w };
+	int64_t clip = s->times * p->clips.cache.one;
+
+	for (int64_t i = 0; i < n; i++) {
+		const uint8_t *truth = lwm_clips_held(&p->clips, i);
+		float *z = p->noisy;
+
+		memcpy(sheet + 2 * i * clip, truth, (size_t)clip);
+		LWM_TRY(lwm_rollout_draw(&how, s, denoise_clip, &d, (uint64_t)p->base.stage->seed, (uint64_t)i,
+					 lwm_latents_of(&p->latents, &p->clips, truth), p->made.clean, z, e));
+		for (int64_t k = 0; k < lwm_latent_count(s); k++)
+			if (!isfinite(z[k]))
+				return lwm_fail(e, LWM_ENUMERIC, "number %" PRId64 " of a clip that was drawn is not finite", k);
+		LWM_TRY(lwm_latents_decode(&p->latents, &p->made.space, z, s->times, false, sheet + (2 * i + 1) * clip, e));
+	}
+	return 0;
+}
+
+static int sample_objective(struct lwm_objective *o, int64_t step, struct lwm_supply *w, struct lwm_samples *made,
+			    struct lwm_err *e)
+{
+	struct denoising *p = self(o);
+	int64_t n = lwm_clips_to_show(&p->clips, o), side = p->clips.grid.side;
+	uint8_t *sheet = malloc((size_t)(2 * n * p->clips.grid.frames * p->clips.cache.one));
+	int rc = lwm_supply_agree(w, sheet ? 0 : lwm_fail_memory(e, "samples"), e);
+
+	(void)step;
+	if (rc == 0)
+		rc = show_clips(p, w, sheet, n, e);
+	if (rc == 0)
+		rc = lwm_samples_sheet(made, sheet, 2 * n, p->clips.grid.frames, side, side, e);
+	lwm_str_printf(&made->what, "%s clips: as they are; below, %" PRId64 " frames that are given, then what is drawn after them",
+		       p->clips.held ? "held-out" : "training", p->made.clean);
+	free(sheet);
+	return rc;
+}
+
 static double norm_of(const double sums[LWM_SUMS])
 {
 	return sums[S_CLIPS];
@@ -303,6 +365,7 @@ const struct lwm_objective_type lwm_objective_diffusion = {
 	.attach = attach_weights,
 	.step = step_objective,
 	.eval = eval_objective,
+	.sample = sample_objective,
 	.norm = norm_of,
 	.render = render,
 	.flops = flops_of,

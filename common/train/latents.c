@@ -148,8 +148,12 @@ const float *lwm_latents_of(const struct lwm_latents *l, const struct lwm_clips 
 int lwm_latents_decode(struct lwm_latents *l, const struct lwm_latent_space *s, float *z, int64_t n, bool snap, uint8_t *rgb,
 		       struct lwm_err *e)
 {
-	LWM_BUG_ON(!l->vq.net);
+	LWM_BUG_ON(l->vqgan && !l->vq.net);
 	lwm_latent_unscale(s, z, n * lwm_latent_places(s));
+	for (int64_t i = 0; i < n * l->time && !l->vqgan; i++)
+		rgb[i] = (uint8_t)fmin(fmax(floor(((double)z[i] + 1) * 127.5 + 0.5), 0), 255);
+	if (!l->vqgan)
+		return 0;
 	return lwm_vqgan_decode_latents(l->vq.net, z, snap, n, s->side, s->side, rgb, e);
 }
 

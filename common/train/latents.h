@@ -33,11 +33,12 @@ int lwm_latents_find(struct lwm_latents *l, struct lwm_latent_space *s, struct l
 void lwm_latents_plan(const struct lwm_latents *l, const struct lwm_latent_space *s, struct lwm_objective *o, int64_t cache,
 		      bool keep);
 /* Clips are loaded, s has room for mean and deviation. The VQGAN is on the device while frames become latents, and later only to
- * keep, which lwm_latents_decode needs of one. */
+ * keep, without which lwm_latents_decode has none. */
 int lwm_latents_load(struct lwm_latents *l, struct lwm_latent_space *s, const struct lwm_clips *c, const struct lwm_objective *o,
 		     bool keep, struct lwm_err *e);
 const float *lwm_latents_of(const struct lwm_latents *l, const struct lwm_clips *c, const uint8_t *frames);
-/* n frames to rgb (n, side, side, 3). z is changed: to the scale of the VQGAN. snap: as in lwm_vqgan_decode_latents. */
+/* n frames to rgb (n, side, side, 3). z is changed: to the scale of the VQGAN. snap: as in lwm_vqgan_decode_latents. Pixels are
+ * rounded and cut. */
 int lwm_latents_decode(struct lwm_latents *l, const struct lwm_latent_space *s, float *z, int64_t n, bool snap, uint8_t *rgb,
 		       struct lwm_err *e);
 void lwm_latents_release(struct lwm_latents *l);

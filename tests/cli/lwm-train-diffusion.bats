@@ -183,3 +183,25 @@ below() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || b == "" || a >= b) pri
 	has 'out.png'
 	gone out.png
 }
+
+@test "samples are the clips that lwm-denoise draws, of pixels and of latents" {
+	local space how=(--steps 20 --sample-every 10 --samples 2 --sample-steps 6 --clean-odds 1,2,2)
+	for space in '' "--vqgan $vqgan"; do
+		rm -rf out drawn.png
+		# shellcheck disable=SC2086
+		ok diffuse -o out "${how[@]}" --samples 1 $space
+		[ "$(ls out/samples)" = $'step-00000010.png\nstep-00000020.png' ]
+		# shellcheck disable=SC2086
+		ok lwm-denoise -q -m out "$BATS_FILE_TMPDIR/moved/clip-05000.mp4" --given 2 --steps 6 --zoom 4 -o drawn.png --threads 1 \
+			--device cpu $space
+		same drawn.png out/samples/step-00000020.png
+		! cmp -s drawn.png out/samples/step-00000010.png
+	done
+	# a stage with samples keeps the VQGAN on the device, and says so before
+	plan() { lwm-train-stage --plan --json --threads 1 "${small[@]}" -o planned --vqgan "$vqgan" "$@"; }
+	ok plan
+	local without
+	without=$(jq .bytes_per_rank <<<"$output")
+	ok plan --sample-every 10
+	[ "$(jq .bytes_per_rank <<<"$output")" -gt "$without" ]
+}

@@ -78,7 +78,7 @@ static void *value_of(const struct lwm_stage *s, const char *option)
 	return all[i].value;
 }
 
-static const char *const objectives[] = { "next-frame", "masked", "reconstruction", "next-token" };
+static const char *const objectives[] = { "next-frame", "masked", "reconstruction", "diffusion", "next-token" };
 enum { OBJECTIVES = sizeof objectives / sizeof *objectives };
 
 static void stage_of(struct lwm_stage *s, const char *objective, char out[160], const char *name)
@@ -104,6 +104,8 @@ static void stage_of(struct lwm_stage *s, const char *objective, char out[160], 
 	s->samples = HELD;
 	lwm_next_token_of(s)->init_std = 0.1;
 	*(int *)value_of(s, "mask-targets") = 1; /* plain */
+	*(const char **)value_of(s, "clean-odds") = "1,2";
+	*(int64_t *)value_of(s, "sample-steps") = 3;
 	if (!strcmp(objective, "reconstruction")) {
 		s->model = "tiny";
 		*(int64_t *)value_of(s, "resolution") = PIXELS;
