@@ -24,14 +24,13 @@ static const struct lwm_tool tool = {
 	.check = check,
 	.details = "--data PATH=SHARE mixes sources: PATH=84 beside PATH=16; PATH=0:90,1000:50 is a share that changes over the steps,\n"
 		   "in proportion between two of them; PATH=84*0.5 makes labels of a source weigh half. A resumed run must have the same.\n"
+		   "--loss-weighting: mean over examples (segments of rows) of the mean over their labels (per_example); over all labels\n"
+		   "(per_token); over rows, those without labels too, as released (published). With --text-weight T --vision-weight V each\n"
+		   "costs T times the mean over its text labels plus V times that over its vision labels; per_token: a label weighs T or V.\n"
 		   "\n"
 		   "Started under mpirun or srun its ranks share the work as --mesh-dim says; with --device cuda or auto each takes the\n"
 		   "GPU of its number on the node. SIGUSR1, SIGTERM and the time limit end it after a clean save with exit code 75: run\n"
-		   "it again. A file STOP in the output folder ends it with 0, for good. A second run in the same folder is refused (73).\n"
-		   "\n"
-		   "--loss-weighting: mean over examples (segments of rows) of the mean over their labels (per_example); over all labels\n"
-		   "(per_token); over rows, those without labels too, as released (published). With --text-weight T --vision-weight V each\n"
-		   "costs T times the mean over its text labels plus V times that over its vision labels; per_token: a label weighs T or V.\n",
+		   "it again. A file STOP in the output folder ends it with 0, for good. A second run in the same folder is refused (73).\n",
 	.examples = "  lwm-train-stage -o runs/32k --model nano --data rows/32k --seq-length 32K --theta 1e6\n"
 		    "  mpirun -n 4 lwm-train-stage --config stage.yaml -o runs/1m --mesh-dim 1,1,1,-1",
 };

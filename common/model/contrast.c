@@ -1,70 +1,12 @@
-/* contrast.c - the passes of contrast.h: trunk, mean, projection head, the loss between ranks, and back.
- *
- * z is kept as p * sqrt(out) / |p|, which is an RMS norm of p, so that the norm's kernels serve; products of two of them are
- * multiplied by 1 / (out t). */
-#include "common/model/contrast.h"
+/* contrast.c - the passes of contrast.h: trunk, mean, projection head, and back. */
+#include "common/model/contrast_int.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/num.h"
-#include "common/comm/device.h"
-
-/* V views of a pass, T tokens, D dim, F hidden, E out; n pairs of this rank, N of all. */
-enum buf {
-	B_MEAN,   /* (1,T) of 1 / T */
-	B_MEAN32, /* the same in fp32 */
-	B_ONE,    /* (E) fp32 ones, and as many zeros for their gradient, which nobody wants */
-	B_POOL,   /* (V,D) means, then their gradient */
-	B_GU,     /* (V,2F) */
-	B_H,      /* (V,F) */
-	B_DH,     /* (V,F) */
-	B_P,      /* (V,E) fp32 */
-	B_DP,     /* (V,E) fp32 */
-	B_DP_CAST, /* the same in the device's dtype */
-	B_RSTD,   /* (V) */
-	B_DPOOL,  /* (V,D) */
-	B_Z,      /* (2n,E) fp32 */
-	B_DZ,     /* (2n,E) fp32 */
-	B_ALL,    /* (N,E) fp32: the other side's */
-	B_DALL,   /* (N,E) fp32: this rank's part of its gradient */
-	B_MINE,   /* (n,E) fp32: the sum of those, of own rows */
-	B_S,      /* (n,N) fp32 */
-	B_TARGET, /* (n) int32 */
-	B_WEIGHT, /* (n) fp32 */
-	B_NLL,    /* (n) fp32, and (n) hits */
-	BUFS
-};
-struct layout {
-	int64_t at[BUFS], total;
-};
-
-struct lwm_contrast {
-	struct lk_dev *dev;
-	struct lwm_contrast_cfg c;
-	struct lwm_contrast_run run;
-	struct lwm_llama *trunk;
-	struct layout lay;
-	struct lwm_group last;          /* the last norm and the head */
-	int64_t gate_up, down;          /* in it */
-	int64_t n, all;                 /* pairs of a step: of this rank, of all ranks */
-	int ranks, rank;
-	int dtype;
-	float loss_scale;               /* of the gradients of a step */
-	char *block;
-	float *vectors, *nll;           /* host: of a pass; of the pairs, with hits */
-	int32_t *seg, *pos, *target;
-	int rc;                         /* first failure of a step */
-	struct lwm_err err;
-};
-
-/* Calls a kernel unless something failed before. */
-#define K(m, call)                                                                  \
-	do {                                                                        \
-		if (!(m)->rc)                                                       \
-			(m)->rc = lwm_dev_check((m)->dev, (call), &(m)->err);       \
-	} while (0)
 
 /* ---- sizes ---- */
 
@@ -80,7 +22,33 @@ int lwm_contrast_check(const struct lwm_contrast_cfg *c, struct lwm_err *e)
 				c->out, limit);
 	if (!(c->temperature > 0))
 		return lwm_fail(e, LWM_ECONFIG, "contrast: a temperature of %g is not positive", c->temperature);
+	if (c->queue < 0 || c->queue > limit || (c->queue && !c->momentum))
+		return lwm_fail(e, LWM_ECONFIG, "contrast: a queue of %" PRId64 " keys%s", c->queue,
+				c->momentum ? "" : " without a momentum encoder, which makes them");
 	return 0;
+}
+
+/* Copies of all that there is so far, and the queue. */
+static int add_momentum(struct lwm_tensors *t, const struct lwm_contrast_cfg *c, struct lwm_err *e)
+{
+	int64_t n = t->n, groups = c->trunk.layers + 2;
+	struct lwm_tensor queue = { .name = "momentum.queue", .ndim = 2, .shape = { c->queue, c->out }, .role = LWM_ROLE_MATRIX,
+				    .modality = LWM_MODALITIES, .split = LWM_SPLIT_NONE, .init = LWM_INIT_ROWS, .value = 1,
+				    .group = (int)(2 * groups), .written = true };
+	char name[256];
+
+	for (int64_t i = 0; i < n; i++) {
+		struct lwm_tensor copy = t->list[i];
+
+		if (snprintf(name, sizeof name, "momentum.%s", copy.name) >= (int)sizeof name)
+			return lwm_fail(e, LWM_EINTERNAL, "contrast: '%s' is too long a name", copy.name);
+		copy.name = name;
+		copy.follows = i + 1;
+		copy.group += (int)groups;
+		copy.trainable = copy.decays = false;
+		LWM_TRY(lwm_tensors_add(t, &copy, e));
+	}
+	return c->queue ? lwm_tensors_add(t, &queue, e) : 0;
 }
 
 int lwm_contrast_tensors(struct lwm_tensors *t, const struct lwm_contrast_cfg *c, struct lwm_err *e)
@@ -100,21 +68,26 @@ int lwm_contrast_tensors(struct lwm_tensors *t, const struct lwm_contrast_cfg *c
 				     .shape = { head[i].rows, head[i].cols }, .role = LWM_ROLE_MATRIX, .modality = LWM_MODALITIES,
 				     .trainable = true, .decays = true, .split = LWM_SPLIT_NONE, .init = LWM_INIT_NORMAL,
 				     .value = c->trunk.init_std, .group = (int)c->trunk.layers + 1 }, e);
+	if (rc == 0 && c->momentum)
+		rc = add_momentum(t, c, e);
 	if (rc < 0)
 		lwm_tensors_release(t);
 	return rc;
 }
 
-static int64_t views_at_once(const struct lwm_contrast_run *r)
+/* Queries and keys do not go through the trunk together: their weights are others. */
+static int64_t views_at_once(const struct lwm_contrast_cfg *c, const struct lwm_contrast_run *r)
 {
-	return r->at_once > 0 && r->at_once < 2 * r->pairs ? r->at_once : 2 * r->pairs;
+	int64_t most = c->momentum ? r->pairs : 2 * r->pairs;
+
+	return r->at_once > 0 && r->at_once < most ? r->at_once : most;
 }
 
 static struct lwm_llama_run trunk_run(const struct lwm_contrast_cfg *c, const struct lwm_contrast_run *r)
 {
 	struct lwm_llama_run y = r->how;
 
-	y.tokens = views_at_once(r) * c->tokens;
+	y.tokens = views_at_once(c, r) * c->tokens;
 	y.no_causal = true;
 	y.ring = y.tp = NULL;
 	y.attention = NULL;
@@ -123,16 +96,17 @@ static struct lwm_llama_run trunk_run(const struct lwm_contrast_cfg *c, const st
 
 static struct layout lay_out(const struct lwm_contrast_cfg *c, const struct lwm_contrast_run *r, int dtype, int ranks)
 {
-	int64_t v = views_at_once(r), n = r->pairs, all = n * ranks, a = (int64_t)lk_dtype_size(dtype), d = c->trunk.dim;
-	int64_t back = r->how.train;
+	int64_t v = views_at_once(c, r), n = r->pairs, all = n * ranks, a = (int64_t)lk_dtype_size(dtype), d = c->trunk.dim;
+	int64_t back = r->how.train, both = c->momentum ? 0 : back; /* gradients of both sides */
 	const int64_t bytes[BUFS] = {
 		[B_MEAN] = a == 4 ? 0 : c->tokens * a, [B_MEAN32] = c->tokens * 4, [B_ONE] = c->out * 8, [B_POOL] = v * d * a,
 		[B_GU] = v * 2 * c->hidden * a, [B_H] = v * c->hidden * a, [B_DH] = back * v * c->hidden * a,
 		[B_P] = v * c->out * 4, [B_DP] = back * v * c->out * 4,
 		[B_DP_CAST] = a == 4 ? 0 : back * v * c->out * a, [B_RSTD] = v * 4,
-		[B_DPOOL] = back * v * d * a, [B_Z] = 2 * n * c->out * 4, [B_DZ] = back * 2 * n * c->out * 4,
-		[B_ALL] = all * c->out * 4, [B_DALL] = back * all * c->out * 4, [B_MINE] = back * n * c->out * 4,
-		[B_S] = n * all * 4, [B_TARGET] = n * 4, [B_WEIGHT] = n * 4, [B_NLL] = n * 8,
+		[B_DPOOL] = back * v * d * a, [B_Z] = 2 * n * c->out * 4, [B_DZ] = (back + both) * n * c->out * 4,
+		[B_ALL] = all * c->out * 4, [B_DALL] = both * all * c->out * 4, [B_MINE] = both * n * c->out * 4,
+		[B_S] = n * (c->queue ? c->queue + 1 : all) * 4, [B_QUEUE] = a == 4 ? 0 : c->queue * c->out * 4,
+		[B_TARGET] = n * 4, [B_WEIGHT] = n * 4, [B_NLL] = n * 8,
 	};
 	struct layout y = { .total = 0 };
 
@@ -167,7 +141,7 @@ int64_t lwm_contrast_arrays(const struct lwm_contrast_cfg *c, const struct lwm_c
 int64_t lwm_contrast_own(struct lk_dev *dev, const struct lwm_contrast_cfg *c, const struct lwm_contrast_run *r, int ranks)
 {
 	struct lwm_llama_run how = trunk_run(c, r);
-	int64_t most = lwm_llama_own(dev, &c->trunk, &how, 1), all = r->pairs * ranks;
+	int64_t most = lwm_llama_own(dev, &c->trunk, &how, 1), all = c->queue ? c->queue : r->pairs * ranks;
 	struct lk_own own;
 
 	if (lk_matmul_own(dev, r->pairs, all, c->out, &own) == 0 && own.scratch > most)
@@ -177,24 +151,18 @@ int64_t lwm_contrast_own(struct lk_dev *dev, const struct lwm_contrast_cfg *c, c
 
 double lwm_contrast_flops(const struct lwm_contrast_cfg *c, double pairs)
 {
-	double t = (double)c->tokens, views = 2 * pairs, f = (double)c->hidden, d = (double)c->trunk.dim, out = (double)c->out;
+	double t = (double)c->tokens, views = c->momentum ? pairs : 2 * pairs, keys = 2 * pairs - views;
+	double f = (double)c->hidden, d = (double)c->trunk.dim, out = (double)c->out;
+	double inputs = 2 * (double)c->trunk.input_dim * d * t, head = 2 * (2 * f * d + f * out);
+	double compared = c->queue ? (double)c->queue + 1 : pairs; /* by each view, of the other side */
 	struct lwm_llama_work w = { .tokens = views * t, .pairs = views * t * t };
+	struct lwm_llama_work of_keys = { .tokens = keys * t, .pairs = keys * t * t };
 
-	return lwm_llama_work_flops(&c->trunk, &w) + 4 * (double)c->trunk.input_dim * d * views * t +
-	       6 * (2 * f * d + f * out) * views + 12 * pairs * pairs * out;
+	return lwm_llama_work_flops(&c->trunk, &w) + lwm_llama_work_flops(&c->trunk, &of_keys) / 3 + inputs * (2 * views + keys) +
+	       head * (3 * views + keys) + (c->momentum ? 4 : 6) * views * compared * out;
 }
 
 /* ---- life ---- */
-
-static struct lk_view rows_of(const struct lwm_contrast *m, enum buf b, int dtype, int64_t row, int64_t rows, int64_t cols)
-{
-	return lk_view2(m->block + m->lay.at[b] + row * cols * (int64_t)lk_dtype_size(dtype), dtype, rows, cols);
-}
-
-static struct lk_view floats_of(const struct lwm_contrast *m, enum buf b, int64_t row, int64_t rows, int64_t cols)
-{
-	return rows_of(m, b, LK_F32, row, rows, cols);
-}
 
 /* What no step changes. */
 static void fill_constants(struct lwm_contrast *m)
@@ -208,7 +176,7 @@ static void fill_constants(struct lwm_contrast *m)
 		K(m, lk_cast(m->dev, &mean, &mean32));
 	K(m, lk_fill(m->dev, one, m->c.out, 1.0f));
 	K(m, lk_fill(m->dev, one + m->c.out, m->c.out, 0.0f));
-	K(m, lk_fill(m->dev, (float *)(m->block + m->lay.at[B_WEIGHT]), n, 0.5f));
+	K(m, lk_fill(m->dev, (float *)(m->block + m->lay.at[B_WEIGHT]), n, m->c.momentum ? 1.0f : 0.5f));
 }
 
 static int allocate_memory(struct lwm_contrast *m, const struct lwm_llama_run *how, struct lwm_err *e)
@@ -240,6 +208,9 @@ static int find_head(struct lwm_contrast *m, struct lwm_err *e)
 	m->last = lwm_tensors_group(&t, m->c.trunk.layers + 1);
 	m->gate_up = lwm_tensors_find(&t, "contrast.gate_proj.weight")->offset - m->last.offset;
 	m->down = lwm_tensors_find(&t, "contrast.down_proj.weight")->offset - m->last.offset;
+	m->keys.index = m->last.index + 1;
+	m->keys.offset = lwm_tensors_group(&t, m->keys.index).offset;
+	m->queue = lwm_tensors_group(&t, 2 * m->keys.index);
 	lwm_tensors_release(&t);
 	return 0;
 }
@@ -388,81 +359,6 @@ static void head_backward(struct lwm_contrast *m, struct lwm_supply *w, int64_t 
 	lwm_supply_release(w, &m->last);
 }
 
-/* ---- the loss ---- */
-
-/* An exchange takes place whatever this rank's state is, unless another one is gone. */
-static bool can_exchange(const struct lwm_contrast *m)
-{
-	return m->run.ranks && m->rc != -LWM_ERANK;
-}
-
-static void keep_failure(struct lwm_contrast *m, int rc, const struct lwm_err *e)
-{
-	if (!rc || (m->rc && rc != -LWM_ERANK))
-		return;
-	m->rc = rc;
-	m->err = *e;
-}
-
-/* Rows of one side, of all ranks, into B_ALL. */
-static void gather_side(struct lwm_contrast *m, const struct lk_view *own)
-{
-	size_t bytes = (size_t)(m->n * m->c.out) * sizeof(float);
-	void *all = m->block + m->lay.at[B_ALL];
-	struct lwm_err e = { 0 };
-
-	if (can_exchange(m))
-		keep_failure(m, lwm_devcomm_allgather(m->run.ranks, own->data, bytes, all, &e), &e);
-	else if (!m->run.ranks)
-		K(m, lk_copy(m->dev, all, own->data, bytes));
-}
-
-/* dk += what all ranks found of the gradient of these rows. */
-static void scatter_side(struct lwm_contrast *m, const struct lk_view *dk)
-{
-	struct lk_view part = floats_of(m, B_DALL, 0, m->all, m->c.out), mine = floats_of(m, B_MINE, 0, m->n, m->c.out);
-	struct lwm_err e = { 0 };
-
-	if (can_exchange(m))
-		keep_failure(m, lwm_devcomm_reduce_scatter_f32(m->run.ranks, part.data, mine.data, m->all * m->c.out, &e), &e);
-	K(m, lk_axpy(m->dev, dk, 1.0f, m->run.ranks ? &mine : &part));
-}
-
-/* Each row of side `q` looks for its pair among all rows of the other side. */
-static void search_side(struct lwm_contrast *m, int q, bool grads, struct lwm_contrast_stats *stats)
-{
-	int64_t n = m->n, e = m->c.out;
-	struct lk_view a = floats_of(m, B_Z, q * n, n, e), b = floats_of(m, B_Z, (1 - q) * n, n, e);
-	struct lk_view all = floats_of(m, B_ALL, 0, m->all, e);
-	struct lk_view da = floats_of(m, B_DZ, q * n, n, e), db = floats_of(m, B_DZ, (1 - q) * n, n, e);
-	struct lk_view dall = floats_of(m, B_DALL, 0, m->all, e), s = floats_of(m, B_S, 0, n, m->all);
-	float *nll = (float *)(m->block + m->lay.at[B_NLL]), scale = (float)(1 / (m->c.temperature * (double)e));
-
-	gather_side(m, &b);
-	K(m, lk_matmul(m->dev, &s, &a, &all, LK_TB, scale));
-	K(m, lk_xent(m->dev, &s, (int32_t *)(m->block + m->lay.at[B_TARGET]), (float *)(m->block + m->lay.at[B_WEIGHT]), nll,
-		     nll + n, grads));
-	K(m, lk_download(m->dev, m->nll, nll, (size_t)(2 * n) * sizeof *nll));
-	for (int64_t i = 0; i < n && !m->rc; i++) {
-		stats->loss += (double)m->nll[i] / 2;
-		stats->hits += (double)m->nll[n + i] / 2;
-	}
-	if (!grads)
-		return;
-	K(m, lk_matmul(m->dev, &da, &s, &all, LK_ACC, scale * m->loss_scale));
-	K(m, lk_matmul(m->dev, &dall, &s, &a, LK_TA, scale * m->loss_scale));
-	scatter_side(m, &db);
-}
-
-static void find_loss(struct lwm_contrast *m, bool grads, struct lwm_contrast_stats *stats)
-{
-	if (grads)
-		K(m, lk_zero(m->dev, m->block + m->lay.at[B_DZ], (size_t)(2 * m->n * m->c.out) * sizeof(float)));
-	search_side(m, 0, grads, stats);
-	search_side(m, 1, grads, stats);
-	stats->pairs += m->rc ? 0 : (double)m->n;
-}
-
 /* ---- a step ---- */
 
 struct pass {
@@ -509,21 +405,34 @@ static void pass_backward(struct lwm_contrast *m, struct pass *p)
 	lwm_trunk_backward(m->trunk);
 }
 
-/* Which row of all each of the own looks for. */
+/* Which row of all each of the own looks for; with a queue the one behind it. */
 static void begin_step(struct lwm_contrast *m, int64_t pairs)
 {
 	LWM_BUG_ON(pairs < 1 || pairs > m->run.pairs);
 	m->n = pairs;
 	m->all = pairs * m->ranks;
 	for (int64_t i = 0; i < pairs; i++)
-		m->target[i] = (int32_t)(m->rank * pairs + i);
+		m->target[i] = (int32_t)(m->c.queue ? m->c.queue : m->rank * pairs + i);
 	K(m, lk_upload(m->dev, m->block + m->lay.at[B_TARGET], m->target, (size_t)pairs * sizeof *m->target));
+}
+
+/* Second views by the copy, before anything of the first ones is kept for a backward. */
+static void make_keys(struct lwm_contrast *m, struct pass p, int64_t pairs, int64_t step)
+{
+	lwm_shifted_weights_to(&m->keys, p.w);
+	m->keys.base.grads = false;
+	p.w = &m->keys.base;
+	for (p.first = pairs; p.first < 2 * pairs; p.first += step) {
+		p.n = 2 * pairs - p.first < step ? 2 * pairs - p.first : step;
+		if (pass_forward(m, &p))
+			pass_end(m);
+	}
 }
 
 int lwm_contrast_step(struct lwm_contrast *m, int64_t pairs, lwm_view_fn *fill, void *ctx, struct lwm_supply *w,
 		      struct lwm_contrast_stats *stats, struct lwm_err *e)
 {
-	int64_t views = 2 * pairs, step = views_at_once(&m->run);
+	int64_t views = m->c.momentum ? pairs : 2 * pairs, step = views_at_once(&m->c, &m->run);
 	bool whole = step >= views, open = false, grads = w->grads;
 	struct pass p = { .fill = fill, .ctx = ctx, .w = w };
 
@@ -531,6 +440,8 @@ int lwm_contrast_step(struct lwm_contrast *m, int64_t pairs, lwm_view_fn *fill, 
 	memset(&m->err, 0, sizeof m->err);
 	m->loss_scale = lwm_supply_scale(w);
 	begin_step(m, pairs);
+	if (m->c.momentum)
+		make_keys(m, p, pairs, step);
 	w->grads = grads && whole;
 	for (p.first = 0; p.first < views; p.first += step) {
 		p.n = views - p.first < step ? views - p.first : step;
@@ -539,7 +450,7 @@ int lwm_contrast_step(struct lwm_contrast *m, int64_t pairs, lwm_view_fn *fill, 
 			pass_end(m);
 	}
 	w->grads = grads;
-	find_loss(m, grads, stats);
+	lwm_contrast_loss(m, w, grads, stats);
 	for (p.first = 0; p.first < views && (w->grads || whole); p.first += step) {
 		p.n = views - p.first < step ? views - p.first : step;
 		w->more = p.first + p.n < views;

@@ -24,20 +24,13 @@ struct layout {
 	int64_t at[BUFS + 1];
 };
 
-/* The decoder's weights among all: its groups are counted from 0, as a model's are, and lie behind the trunk's. */
-struct shifted {
-	struct lwm_supply base;
-	struct lwm_supply *to;
-	int64_t index, offset;
-};
-
 struct lwm_masked {
 	struct lk_dev *dev;
 	struct lwm_masked_cfg c;
 	struct lwm_masked_run run;
 	struct lwm_llama *trunk, *decoder;
 	struct lwm_pixels pixels;
-	struct shifted behind;
+	struct lwm_shifted_weights behind; /* the decoder's: its groups lie behind the trunk's */
 	struct lwm_group token_group, pixel_group;
 	int64_t token, weight; /* places in them */
 	struct layout lay;
@@ -55,53 +48,6 @@ struct lwm_masked {
 		if (!(m)->rc)                                                       \
 			(m)->rc = lwm_dev_check((m)->dev, (call), &(m)->err);       \
 	} while (0)
-
-/* ---- weights ---- */
-
-static struct lwm_group shift_group(const struct shifted *s, const struct lwm_group *g)
-{
-	return (struct lwm_group){ g->index + s->index, g->offset + s->offset, g->count };
-}
-
-static int shifted_acquire(struct lwm_supply *w, const struct lwm_group *g, unsigned what, struct lwm_supplied *at, int failed,
-			   struct lwm_err *e)
-{
-	struct shifted *s = (struct shifted *)w;
-	struct lwm_group to = shift_group(s, g);
-
-	return lwm_supply_acquire(s->to, &to, what, at, failed, e);
-}
-
-static void shifted_release(struct lwm_supply *w, const struct lwm_group *g)
-{
-	struct shifted *s = (struct shifted *)w;
-	struct lwm_group to = shift_group(s, g);
-
-	lwm_supply_release(s->to, &to);
-}
-
-static int shifted_ready(struct lwm_supply *w, const struct lwm_group *g, int failed, struct lwm_err *e)
-{
-	struct shifted *s = (struct shifted *)w;
-	struct lwm_group to = shift_group(s, g);
-
-	return lwm_supply_grad_ready(s->to, &to, failed, e);
-}
-
-static int shifted_agree(struct lwm_supply *w, int rc, struct lwm_err *e)
-{
-	return lwm_supply_agree(((struct shifted *)w)->to, rc, e);
-}
-
-static void shift_to(struct shifted *s, struct lwm_supply *w)
-{
-	static const struct lwm_supply_ops ops = { shifted_acquire, shifted_release, shifted_ready, shifted_agree };
-
-	s->base = *w;
-	s->base.ops = &ops;
-	s->base.table = NULL; /* places in it are others: all gradients of the decoder are formed */
-	s->to = w;
-}
 
 /* ---- sizes ---- */
 
@@ -443,7 +389,7 @@ static void decode(struct lwm_masked *m, const struct lwm_masked_batch *b, struc
 	struct lwm_trunk_batch d = pass_of(m, b->clips, m->c.tokens, NULL);
 	struct lwm_err e = { 0 };
 
-	shift_to(&m->behind, w);
+	lwm_shifted_weights_to(&m->behind, w);
 	d.on_device = m->block + m->lay.at[B_IN];
 	d.gradient = w->grads ? m->block + m->lay.at[B_DIN] : NULL;
 	keep_failure(m, lwm_trunk_begin(m->decoder, &d, &m->behind.base, &e), &e);

@@ -19,6 +19,7 @@
  * ranks hold (lwm_part_copies) once.
  *
  * Bodies: lwm_flat_weights (below): everything lies on every rank in one flat vector, and all of this costs nothing.
+ * lwm_shifted_weights (below): those of a second model, among all.
  * lwm_fsdp (weights_fsdp.h): weights that are cut over ranks gather a group in acquire and scatter its gradient in grad_ready.
  */
 #ifndef LWM_MODEL_WEIGHTS_H
@@ -85,6 +86,18 @@ static inline int lwm_supply_agree(struct lwm_supply *w, int rc, struct lwm_err 
 {
 	return w->ops->agree ? w->ops->agree(w, rc, e) : rc;
 }
+
+/* ---- a model whose weights lie behind those of another one ---- */
+
+/* Counts its groups from 0, as every model does: they are groups `index` and on of `to`, elements `offset` and on. */
+struct lwm_shifted_weights {
+	struct lwm_supply base;
+	struct lwm_supply *to; /* borrowed */
+	int64_t index, offset;
+};
+/* index and offset are set. What is wanted of `to` is wanted of it; to be called again when that changes. Nothing to free.
+ * Local. */
+void lwm_shifted_weights_to(struct lwm_shifted_weights *s, struct lwm_supply *to);
 
 /* ---- all weights in one flat vector, on every rank ---- */
 

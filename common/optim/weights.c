@@ -185,7 +185,7 @@ static int gather_stretches(struct lwm_weights *w, bool all, struct lwm_err *e)
 		struct lwm_cut_stretch s = lwm_cut_stretch(&w->cut, i);
 		char *at = (char *)w->compute + (size_t)s.at * size;
 		size_t bytes = (size_t)s.slice * size;
-		if (all || s.moves)
+		if (all || s.moves || s.follows)
 			LWM_TRY(lwm_devcomm_allgather(w->replicas, at + (size_t)w->cut.replica * bytes, bytes, at, e));
 	}
 	return lwm_devcomm_settle(w->replicas, e);
@@ -352,6 +352,45 @@ int lwm_weights_average(struct lwm_weights *w, const struct lwm_tensors *t, doub
 		int64_t to = lwm_cut_trained(&w->cut, &t->list[i], at, n, &next);
 		LWM_TRY(average_stretch(w, w->average + to, at, n, (float)(1 - decay), e));
 	}
+	return 0;
+}
+
+/* ---- copies that follow ---- */
+
+/* n own elements of one tensor, from element `at` of the state on: between master and compute weights, where these are apart. */
+static int cast_piece(struct lwm_weights *w, int64_t at, int64_t n, bool back, struct lwm_err *e)
+{
+	if (w->dtype == LK_F32 && !w->parted)
+		return 0;
+	char *p = (char *)w->compute + (size_t)lwm_cut_place(&w->cut, at) * lk_dtype_size(w->dtype);
+	struct lk_view c = lk_view1(p, w->dtype, n), m = lk_view1(w->master + at, LK_F32, n);
+	return lwm_dev_check(w->dev, back ? lk_cast(w->dev, &m, &c) : lk_cast(w->dev, &c, &m), e);
+}
+
+int lwm_weights_follow(struct lwm_weights *w, const struct lwm_tensors *t, double momentum, struct lwm_err *e)
+{
+	for (int64_t i = 0; i < t->n; i++) {
+		const struct lwm_tensor *q = &t->list[i], *of = &t->list[q->follows ? q->follows - 1 : i];
+		int64_t from, n, at, first, many, source;
+		if (!q->follows || !lwm_cut_own(&w->cut, q, &from, &n, &at))
+			continue;
+		LWM_BUG_ON(!lwm_cut_own(&w->cut, of, &first, &many, &source) || many != n ||
+			   first - of->offset != from - q->offset);
+		if (momentum > 0)
+			LWM_TRY(average_stretch(w, masters(w, at), source, n, (float)(1 - momentum), e));
+		else
+			LWM_TRY(lwm_dev_check(w->dev, lk_copy(w->dev, masters(w, at), masters(w, source), (size_t)n * 4), e));
+		LWM_TRY(cast_piece(w, at, n, false, e));
+	}
+	return 0;
+}
+
+int lwm_weights_adopt(struct lwm_weights *w, const struct lwm_tensors *t, struct lwm_err *e)
+{
+	int64_t from, n, at;
+	for (int64_t i = 0; i < t->n; i++)
+		if (t->list[i].written && lwm_cut_own(&w->cut, &t->list[i], &from, &n, &at))
+			LWM_TRY(cast_piece(w, at, n, true, e));
 	return 0;
 }
 

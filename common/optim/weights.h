@@ -93,6 +93,12 @@ struct lwm_adamw { /* Loshchilov & Hutter 2019 */
 int lwm_weights_update(struct lwm_weights *w, const struct lwm_tensors *t, const struct lwm_adamw *how, int64_t n, double lr,
 		       double scale, struct lwm_err *e);
 
+/* What follows (tensor.h), after an update: copy = momentum copy + (1 - momentum) weights, in fp32, and the same as compute
+ * weights. Momentum 0: they become equal, to the bit. Both local, on the own piece; the summed gradient is overwritten. */
+int lwm_weights_follow(struct lwm_weights *w, const struct lwm_tensors *t, double momentum, struct lwm_err *e);
+/* Local. Of what an objective has written among compute weights (tensor.h, `written`) the own master weights are the same again. */
+int lwm_weights_adopt(struct lwm_weights *w, const struct lwm_tensors *t, struct lwm_err *e);
+
 /* The average of the weights over updates. Both local, on the own piece, of what trains. Begins as a copy of the weights. */
 int lwm_weights_begin_average(struct lwm_weights *w, const struct lwm_tensors *t, struct lwm_err *e);
 /* average += (1 - decay) (weights - average), after an update; the summed gradient is overwritten. */

@@ -52,10 +52,16 @@ static void size_trained(struct lwm_cut *c, const struct lwm_tensors *t)
 
 /* ---- stretches ---- */
 
-/* What stays as it is, what has adapters, what trains. */
+/* What stays as it is, what has adapters, what trains; and as many kinds of what follows these. */
+enum { STAYS, ADAPTED, TRAINS, FOLLOWS };
+
 static int kind_of(const struct lwm_tensors *t, int64_t i)
 {
-	return t->list[i].trainable ? 2 : t->list[i].adapted;
+	const struct lwm_tensor *q = &t->list[i];
+
+	if (q->follows)
+		return FOLLOWS + kind_of(t, q->follows - 1);
+	return q->trainable ? TRAINS : q->adapted ? ADAPTED : STAYS;
 }
 
 /* The part of tensor i that shard s has, as elements of the local vector. */
@@ -82,7 +88,8 @@ static int64_t list_stretches(const struct lwm_cut *c, const struct lwm_tensors 
 		if (!part_of(c, &t->list[i], shard, &at, &count))
 			continue;
 		if (kind != last)
-			list[n++] = (struct lwm_cut_stretch){ .at = at, .moves = kind > 0 };
+			list[n++] = (struct lwm_cut_stretch){ .at = at, .moves = kind > STAYS && kind < FOLLOWS,
+							      .follows = kind > FOLLOWS };
 		list[n - 1].count = at + count - list[n - 1].at;
 		last = kind;
 	}
@@ -156,6 +163,15 @@ int64_t lwm_cut_moving(const struct lwm_cut *c)
 
 	for (int64_t i = 0, n = lwm_cut_stretches(c); i < n; i++)
 		sum += lwm_cut_stretch(c, i).moves ? lwm_cut_stretch(c, i).slice : 0;
+	return sum;
+}
+
+int64_t lwm_cut_following(const struct lwm_cut *c)
+{
+	int64_t sum = 0;
+
+	for (int64_t i = 0, n = lwm_cut_stretches(c); i < n; i++)
+		sum += lwm_cut_stretch(c, i).follows ? lwm_cut_stretch(c, i).slice : 0;
 	return sum;
 }
 

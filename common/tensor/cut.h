@@ -31,6 +31,8 @@
  *	local    | embed | layer 0: q k v o | gate up down norm | layer 1: ...
  *	state    r of R: the r-th of R equal slices of each stretch, end to end
  *
+ * What follows (tensor.h) is cut as what it follows is, stretch for stretch: the replica that owns a piece owns the copy of it too.
+ *
  * A stretch is exchanged as R slices of a multiple of 16 elements, which may go beyond its end, into the next ones: what lies there
  * is theirs. Weights are gathered from the last stretch to the first, so that what is brought of others is the same everywhere.
  *
@@ -51,6 +53,7 @@ struct lwm_cut_stretch {
 	int64_t slice;      /* of each replica: replicas * slice >= count, and lies in the local vector */
 	int64_t state;      /* of this slice in the state */
 	bool moves;         /* gradients are summed, and weights change: it trains, or has adapters */
+	bool follows;       /* weights change alone: what they follow moves */
 };
 struct lwm_cut {
 	int shards, replicas;
@@ -87,8 +90,9 @@ struct lwm_cut_stretch lwm_cut_stretch(const struct lwm_cut *c, int64_t i);
 int64_t lwm_cut_owned(const struct lwm_cut *c, const struct lwm_cut_stretch *s);
 /* The element of the local vector that is element `at` of the state. */
 int64_t lwm_cut_place(const struct lwm_cut *c, int64_t at);
-/* Elements of all own slices that move; of the longest stretch, replicas * slice. */
+/* Elements of all own slices that move, of all that follow; of the longest stretch, replicas * slice. */
 int64_t lwm_cut_moving(const struct lwm_cut *c);
+int64_t lwm_cut_following(const struct lwm_cut *c);
 int64_t lwm_cut_longest(const struct lwm_cut *c);
 /* Where among the moments the n own elements lie of tensor t, which are those of the state from `at` on; -1: t is frozen. Tensors
  * are asked for in the order of the table, of which the rank owns something; *next: 0 before the first, kept between them. */

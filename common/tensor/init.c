@@ -1,7 +1,8 @@
 /* init.c - initial values, each a function of (seed, tensor name, element).
  *
  * Normal values are drawn in blocks of 64, each with a generator of its own, so that a piece costs no more than itself. Uniform
- * ones come from one generator for the whole tensor: a piece of those draws what comes before it and throws it away.
+ * ones come from one generator for the whole tensor: a piece of those draws what comes before it and throws it away. Rows of a
+ * given length have a generator each.
  */
 #include <math.h>
 #include <string.h>
@@ -50,6 +51,30 @@ static void draw_uniform(const struct lwm_tensor *q, uint64_t seed, uint64_t ten
 	}
 }
 
+/* A row of normal numbers has no preferred direction. Twice through its generator: first for the length that it has. */
+static void draw_rows(const struct lwm_tensor *q, uint64_t seed, uint64_t tensor, int64_t from, int64_t to, float *out)
+{
+	int64_t width = q->shape[q->ndim - 1];
+
+#pragma omp parallel for schedule(static) if (to - from > 1 << 16)
+	for (int64_t row = from / width; row < (to + width - 1) / width; row++) {
+		struct lwm_rng first = lwm_rng_at(seed, LWM_RNG_INIT, tensor, (uint64_t)row), r = first;
+		double sum = 0;
+
+		for (int64_t i = 0; i < width; i++) {
+			double x = lwm_rng_normal(&first);
+
+			sum += x * x;
+		}
+		for (int64_t i = row * width; i < (row + 1) * width; i++) {
+			double x = lwm_rng_normal(&r);
+
+			if (i >= from && i < to)
+				out[i - from] = (float)(q->value * x / sqrt(sum));
+		}
+	}
+}
+
 /* Elements [from, to) of one tensor. */
 static void init_tensor(const struct lwm_tensor *q, uint64_t seed, int64_t from, int64_t to, float *out)
 {
@@ -57,6 +82,8 @@ static void init_tensor(const struct lwm_tensor *q, uint64_t seed, int64_t from,
 
 	if (q->init == LWM_INIT_NORMAL)
 		draw_normal(q, seed, tensor, from, to, out);
+	else if (q->init == LWM_INIT_ROWS)
+		draw_rows(q, seed, tensor, from, to, out);
 	else if (q->init != LWM_INIT_CONST)
 		draw_uniform(q, seed, tensor, from, to, out);
 	else

@@ -129,5 +129,5 @@ struct lwm_group lwm_tensors_group(const struct lwm_tensors *p, int64_t index)
 
 bool lwm_tensor_is_beside(const char *name)
 {
-	return !strncmp(name, "discriminator.", 14);
+	return !strncmp(name, "discriminator.", 14) || !strncmp(name, "momentum.", 9);
 }

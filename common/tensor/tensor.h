@@ -44,7 +44,8 @@ enum lwm_init {
 	LWM_INIT_CONST,  /* value */
 	LWM_INIT_NORMAL, /* normal with standard deviation `value` */
 	LWM_INIT_FAN_IN, /* value * sqrt(3 / fan in) * u: variance value^2 / fan in; fan in is all but the last dimension */
-	LWM_INIT_INVERSE /* u / value */
+	LWM_INIT_INVERSE, /* u / value */
+	LWM_INIT_ROWS /* rows, along the last dimension, of length `value` in random directions */
 };
 
 struct lwm_tensor {
@@ -65,6 +66,11 @@ struct lwm_tensor {
 	int group;      /* tensors of one group are neighbours and are fetched together; ascending */
 	int64_t adapts; /* an adapter of the matrix before this number in the table (adapter.h); 0: an ordinary tensor */
 	bool adapted;   /* a matrix that has adapters, whose gradients are made of its own */
+	/* A copy, of the same shape, of the tensor before this number in the table, which it follows slowly (optim/weights.h); 0:
+	 * an ordinary tensor. It does not train. All that follow are neighbours, in the order of those that they follow, which are
+	 * neighbours too. */
+	int64_t follows;
+	bool written;   /* its objective writes it, alike on all ranks, which have it whole; it does not train */
 };
 
 /* Tensors that are fetched together: their stretch of the flat vector. */
@@ -93,8 +99,8 @@ bool lwm_tensors_have(const struct lwm_tensors *p, enum lwm_role role);
 struct lwm_group lwm_tensors_group(const struct lwm_tensors *p, int64_t index);
 /* Is the gradient of any of the flat elements [first, first + n) wanted? It is of what trains or is adapted. p NULL: yes. */
 bool lwm_tensors_want(const struct lwm_tensors *p, int64_t first, int64_t n);
-/* Is that the name of a tensor that helps in training and is no part of the model, of a discriminator? Checkpoints hold it, models
- * do not, and a stage may start from weights without it. Pure. */
+/* Is that the name of a tensor that helps in training and is no part of the model: of a discriminator, of a momentum encoder or its
+ * queue? Checkpoints hold it, models do not, and a stage may start from weights without it. Pure. */
 bool lwm_tensor_is_beside(const char *name);
 /* The tensor that holds flat element i; NULL: none does, it is in a gap or outside. */
 const struct lwm_tensor *lwm_tensors_at(const struct lwm_tensors *p, int64_t i);

@@ -1,5 +1,6 @@
 /* The objective contrastive: two views of each clip are to be found again among those of all others (common/model/contrast.h says
- * the loss, media/augment.h what a view is). Every rank takes its share of a step's clips; negatives are those of all ranks. */
+ * the loss, media/augment.h what a view is). Every rank takes its share of a step's clips; negatives are those of all ranks, or of
+ * a queue of earlier keys. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@ enum { S_PAIRS, S_LOSS, S_HITS, S_OTHERS };
 
 struct contrastive { /* settings */
 	double temperature;
+	double momentum;                   /* of the encoder of keys; 0: there is none */
+	int64_t queue;                     /* keys; 0: those of the step */
 	int64_t hidden, out;               /* of the projection head; hidden 0: the model's width */
 	double min_area, flip, jitter, grey; /* of a view */
 };
@@ -23,6 +26,13 @@ struct contrastive { /* settings */
 static const struct lwm_setting settings[] = {
 	LWM_SECTION("Contrastive"),
 	SET(temperature, LWM_FIXED, 0.07, LWM_OPT_DOUBLE(0, "temperature", NULL, 1e-4, 100, "X", "of InfoNCE", 0)),
+	SET(momentum, LWM_FIXED, 0,
+	    LWM_OPT_DOUBLE(0, "momentum", NULL, 0, 0.9999999, "X",
+			   "keys come from a copy of the weights, which moves by 1 - X of the way to them at each update (MoCo); "
+			   "published 0.999; 0: no copy", 0)),
+	SET(queue, LWM_FIXED, 0,
+	    LWM_OPT_INT(0, "queue", NULL, 0, 1 << 24, "N",
+			"negatives are that many earlier keys, a multiple of --batch-clips; published 65536; 0: keys of the step", 0)),
 	SET(hidden, LWM_MODEL, 0,
 	    LWM_OPT_INT(0, "head-hidden", NULL, 0, 1 << 20, "N", "width of the projection head; 0: the model's", 0)),
 	SET(out, LWM_MODEL, 128, LWM_OPT_INT(0, "head-out", NULL, 2, 1 << 20, "N", "numbers that views are compared by", 0)),
@@ -61,27 +71,51 @@ static int shape_of(struct lwm_contrast_cfg *c, const struct lwm_stage *s, struc
 	c->hidden = set->hidden ? set->hidden : c->trunk.dim;
 	c->out = set->out;
 	c->temperature = set->temperature;
+	c->momentum = set->momentum > 0;
+	c->queue = set->queue;
 	return lwm_contrast_check(c, e);
 }
 
 static struct lwm_contrast_run run_of(const struct lwm_objective *o)
 {
 	const struct lwm_stage *s = o->stage;
+	const struct contrastive *set = lwm_settings_of(s, settings);
+	int64_t views = set->momentum > 0 ? 1 : 2; /* of a clip, at once */
 
-	return (struct lwm_contrast_run){ .how = lwm_clips_run(s), .pairs = lwm_clips_share(o), .at_once = 2 * s->frames.at_once,
-					  .ranks = o->mesh->dev[LWM_GRAD] };
+	return (struct lwm_contrast_run){ .how = lwm_clips_run(s), .pairs = lwm_clips_share(o),
+					  .at_once = views * s->frames.at_once, .ranks = o->mesh->dev[LWM_GRAD] };
+}
+
+static int check_momentum(const struct lwm_stage *s, struct lwm_err *e)
+{
+	const struct contrastive *set = lwm_settings_of(s, settings);
+
+	if (set->queue && !(set->momentum > 0))
+		return lwm_fail(e, LWM_ECONFIG, "--queue %" PRId64 ": its keys are of a momentum encoder, and --momentum is 0", set->queue);
+	if (set->queue % s->frames.batch)
+		return lwm_fail(e, LWM_ECONFIG, "--queue %" PRId64 " is not a multiple of --batch-clips %" PRId64, set->queue,
+				s->frames.batch);
+	if (set->momentum > 0 && s->shard_weights == LWM_SHARD_TRUE)
+		return lwm_fail(e, LWM_ECONFIG, "--momentum %g: its copy of the weights is whole on every rank, not with --shard-weights true",
+				set->momentum);
+	if (set->momentum > 0 && s->lora && *s->lora)
+		return lwm_fail(e, LWM_ECONFIG, "--momentum %g: its copy of the weights follows what trains, not adapters (--lora)",
+				set->momentum);
+	return 0;
 }
 
 static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
 {
+	const struct contrastive *set = lwm_settings_of(s, settings);
 	struct lwm_contrast_cfg c;
 	struct lwm_llama_run how = lwm_clips_run(s);
 
 	LWM_TRY(lwm_clips_check(s, m, e));
-	if (s->frames.batch < 2)
+	if (s->frames.batch < 2 && !set->queue)
 		return lwm_fail(e, LWM_ECONFIG, "--batch-clips %" PRId64 ": a clip has nothing to be told from", s->frames.batch);
 	if (s->frames.vqgan)
 		return lwm_fail(e, LWM_ECONFIG, "--vqgan %s: views are of pixels, this objective has no latents and no codes", s->frames.vqgan);
+	LWM_TRY(check_momentum(s, e));
 	LWM_TRY(shape_of(&c, s, e));
 	how.tokens = c.tokens;
 	return lwm_llama_check_run(&c.trunk, &how, 1, e);
@@ -99,7 +133,7 @@ static int size_plan(struct pairing *p, const struct lwm_contrast_run *run, int 
 	LWM_TRY(lwm_clips_bytes(&p->clips, &p->base, &cache, e));
 	p->base.own_bytes = lwm_contrast_own(p->base.dev, &p->cfg, run, ranks);
 	/* the same space serves the sums of whole gradients, which a plan counts */
-	int64_t work = lwm_comm_work(ranks, run->pairs * ranks * p->cfg.out);
+	int64_t work = p->cfg.momentum ? 0 : lwm_comm_work(ranks, run->pairs * ranks * p->cfg.out);
 	int64_t weights = lwm_stage_shards(&p->base) ? 0 : lwm_comm_work(ranks, p->base.tensors.total);
 	p->base.exchange_bytes = work > weights ? work - weights : 0;
 	p->base.array_bytes = cache + lwm_contrast_arrays(&p->cfg, run) + p->clips.grid.frames * p->clips.grid.side *
@@ -113,12 +147,15 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	const struct lwm_stage *s = o->stage;
 	struct lwm_contrast_run run = run_of(o);
 	int ranks = lwm_mesh_ranks(o->mesh, LWM_DATA);
-	int64_t views = 2 * run.pairs;
+	int64_t views;
 
 	p->set = lwm_settings_of(s, settings);
 	o->dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(o->dev);
+	o->momentum = p->set->momentum;
+	o->whole = o->momentum > 0;
 	LWM_TRY(lwm_clips_find(&p->clips, o, e));
 	LWM_TRY(shape_of(&p->cfg, s, e));
+	views = p->cfg.momentum ? run.pairs : 2 * run.pairs;
 	LWM_TRY(lwm_nt_match_source(o, lwm_next_token_of(s), &p->cfg.trunk, e));
 	LWM_TRY(lwm_contrast_tensors(&o->tensors, &p->cfg, e));
 	LWM_TRY(lwm_clips_config(&o->config, "contrastive", &p->cfg.trunk, s, e));
@@ -138,8 +175,8 @@ static int attach_weights(struct lwm_objective *o, struct lwm_supply *w, struct 
 
 	(void)w; /* each step is given them */
 	LWM_TRY(lwm_clips_load(&p->clips, o, e));
-	int ranks = lwm_mesh_ranks(o->mesh, LWM_DATA);
-	if (lwm_clips_to_judge(&p->clips) < (ranks > 2 ? ranks : 2))
+	int ranks = lwm_mesh_ranks(o->mesh, LWM_DATA), least = p->cfg.queue ? 1 : 2;
+	if (lwm_clips_to_judge(&p->clips) < (ranks > least ? ranks : least))
 		return lwm_fail(e, LWM_ECONFIG, "clips held out: %" PRId64 ", but two are needed to be told apart, and one for each of %d "
 				"ranks; with --holdout 0 training clips are taken", lwm_clips_to_judge(&p->clips), ranks);
 	p->view = malloc((size_t)(p->clips.grid.frames * p->clips.cache.one));
@@ -186,7 +223,7 @@ static int one_batch(struct pairing *p, struct views *v, struct lwm_supply *w, d
 	sums[S_PAIRS] += st.pairs;
 	sums[S_LOSS] += st.loss;
 	sums[S_HITS] += st.hits;
-	sums[S_OTHERS] += st.pairs * (double)(v->pairs * lwm_mesh_ranks(p->base.mesh, LWM_DATA) - 1);
+	sums[S_OTHERS] += st.pairs * (double)(p->cfg.queue ? p->cfg.queue : v->pairs * lwm_mesh_ranks(p->base.mesh, LWM_DATA) - 1);
 	return 0;
 }
 
@@ -196,6 +233,11 @@ static int step_objective(struct lwm_objective *o, int64_t step, struct lwm_supp
 	struct views v = { .p = self(o), .step = step, .first = lwm_mesh_rank(o->mesh, LWM_DATA) * n, .pairs = n };
 
 	return one_batch(self(o), &v, w, sums, e);
+}
+
+static int enqueue(struct lwm_objective *o, int64_t n, struct lwm_supply *w, struct lwm_err *e)
+{
+	return lwm_contrast_enqueue(self(o)->net, n, w, e);
 }
 
 /* As many clips at a time as a step has, or all; --eval-rows of them, at least one batch. */
@@ -253,6 +295,7 @@ const struct lwm_objective_type lwm_objective_contrastive = {
 	.open = open_objective,
 	.attach = attach_weights,
 	.step = step_objective,
+	.updated = enqueue,
 	.eval = eval_objective,
 	.norm = norm_of,
 	.render = render,

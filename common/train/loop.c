@@ -207,7 +207,14 @@ static int update_weights(struct run *r, double lr, double scale, struct lwm_err
 	const struct lwm_tensors *t = &r->o->local;
 	int64_t tried = r->st.step - r->st.scaling.overflows, n = tried - r->st.guard.skipped + 1; /* updates, with this one */
 	LWM_TRY(lwm_weights_update(&r->w.w, t, &r->s->adamw, tried, lr, scale, e));
-	return r->w.w.average ? lwm_weights_average(&r->w.w, t, lwm_average_decay(r->s->ema, n), e) : 0;
+	if (r->w.w.average)
+		LWM_TRY(lwm_weights_average(&r->w.w, t, lwm_average_decay(r->s->ema, n), e));
+	if (r->o->momentum > 0)
+		LWM_TRY(lwm_weights_follow(&r->w.w, t, r->o->momentum, e));
+	if (!r->o->type->updated)
+		return 0;
+	LWM_TRY(r->o->type->updated(r->o, n - 1, r->w.supply, e));
+	return lwm_weights_adopt(&r->w.w, t, e);
 }
 
 static int train_step(struct run *r, struct lwm_err *e)

@@ -66,6 +66,9 @@ struct lwm_objective_type {
 	/* Gradient of the step's loss times the norm, added to that of w (device fp32); this rank's part. COLLECTIVE over sp and
 	 * over the ranks that share w: they go through its groups equally often. */
 	int (*step)(struct lwm_objective *o, int64_t step, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e);
+	/* After update n (from 0; steps that are skipped make none): writes what the objective keeps among its weights by itself
+	 * (tensor.h, `written`), of what its last step found; the same on all ranks. Local. NULL: nothing. */
+	int (*updated)(struct lwm_objective *o, int64_t n, struct lwm_supply *w, struct lwm_err *e);
 	/* The held-out loss, this rank's part. COLLECTIVE as step is. Called where there are held-out data. */
 	int (*eval)(struct lwm_objective *o, struct lwm_supply *w, double sums[LWM_SUMS], struct lwm_err *e);
 	/* What the model makes of stage->samples examples, of those held out where there are any, after `step` updates. The same on
@@ -100,6 +103,8 @@ struct lwm_objective {
 	int dtype;             /* of the compute weights */
 	struct lwm_tensors tensors; /* of the weights, whole */
 	struct lwm_tensors local;   /* what each tensor-parallel rank has of them (range.h): its flat vector is local.total long */
+	double momentum;       /* of tensors that follow others (tensor.h), after each update; 0: there are none */
+	bool whole;            /* with these settings it takes its weights whole, though type->by_group */
 	json_t *config;        /* what config.json of the merged model holds */
 	const char *tokenizer_hash; /* of the one that the data were made with; "": none */
 	char data[33];         /* hash of the training data's content, known at the latest after attach; "" unknown */

@@ -260,6 +260,8 @@ int lwm_stage_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_e
 		rc = lwm_start_read(w->ranks, &from, o->stage->older_ok, o->tokenizer_hash, &mine, host, e);
 	if (rc == 0)
 		rc = lwm_weights_put(w, LWM_STATE_WEIGHTS, host, e);
+	if (rc == 0 && o->momentum > 0)
+		rc = lwm_weights_follow(w, &o->local, 0, e);
 	if (rc == 0 && w->average)
 		rc = lwm_weights_begin_average(w, &o->local, e);
 	free(own);

@@ -55,7 +55,8 @@ int lwm_stage_resume(const struct lwm_objective *o, struct lwm_weights *w, struc
 /* Local, rank 0, once nothing refuses the run: damaged checkpoints newer than `step` are moved to OUT/damaged; with
  * stage->start_over and nothing to resume from, metrics.jsonl too. */
 int lwm_stage_settle(const struct lwm_stage *s, const struct lwm_resumed *found, int64_t step, struct lwm_err *e);
-/* COLLECTIVE. First weights: those of stage->start_from; what it lacks and may lack (start.h) is drawn (tensor/init.c). */
+/* COLLECTIVE. First weights: those of stage->start_from; what it lacks and may lack (start.h) is drawn (tensor/init.c); what
+ * follows others (tensor.h) is equal to them. */
 int lwm_stage_start(struct lwm_objective *o, struct lwm_weights *w, struct lwm_err *e);
 
 #endif

@@ -127,6 +127,8 @@ int lwm_start_read(struct lwm_comm *comm, const struct lwm_start *from, bool old
 		struct sought q = { &s, x, x->adapts || lwm_tensor_is_beside(x->name) ||
 					   (from->may_lack_vision && x->modality == LWM_VISION) };
 		int runs = lwm_own_runs(own, i, run, &at);
+		if (x->follows || x->written) /* begins anew: equal to what it follows, or as drawn */
+			continue;
 		if (!is_wanted(&s, from, &t->list[i])) {
 			if (lwm_start_in_trunk(t->list[i].name) && lwm_comm_rank(comm) == 0)
 				lwm_log(LWM_INFO, "%s has no %s of this shape: it is drawn", s.dir, t->list[i].name);

@@ -9,7 +9,7 @@ bool lwm_stage_shards(const struct lwm_objective *o)
 	const struct lwm_stage *s = o->stage;
 	bool host = lk_dev_is_host(o->dev) && !s->plan_gib;
 
-	if (!o->type->by_group || lwm_mesh_ranks(o->mesh, LWM_SHARD) == 1 || s->shard_weights == LWM_SHARD_FALSE)
+	if (!o->type->by_group || o->whole || lwm_mesh_ranks(o->mesh, LWM_SHARD) == 1 || s->shard_weights == LWM_SHARD_FALSE)
 		return false;
 	return s->shard_weights == LWM_SHARD_TRUE || o->mesh->dim[LWM_FSDP] > 1 || !host;
 }
@@ -69,6 +69,8 @@ struct lwm_stage_room lwm_stage_room_of(const struct lwm_objective *o, const str
 		y.own += dev ? lk_mem_own(dev, c->count * 4) : c->count * 4;
 	y.weights = y.own + y.gathered + y.gradients + y.moments + y.average;
 	y.copy = s->save_behind != LWM_BEHIND_FALSE && before_last ? lwm_saver_copy_bytes(c, s->ema > 0) : 0;
+	if (!y.copy && c->spread && o->dtype == LK_F32 && !adapts(o)) /* masters lie apart: a save brings them together */
+		y.work += c->count * 4;
 	return y;
 }
 
@@ -119,20 +121,24 @@ static double adapter_bytes(const struct lwm_objective *o, const struct lwm_cut 
 	return y + sum_bytes(n, k);
 }
 
-/* Elements that a rank owns and that move, and in how many stretches they are exchanged: means over the shards. */
-static double mean_moving(const struct lwm_cut *c, double *stretches)
+/* Of a rank, means over the shards: elements that it owns and that move, those that follow, and exchanges of both. */
+struct moving {
+	double moves, follows, calls;
+};
+
+static struct moving mean_moving(const struct lwm_cut *c)
 {
-	double sum = 0, calls = 0;
+	struct moving y = { 0 };
 
 	for (int r = 0; r < c->shards; r++) {
 		struct lwm_cut own = lwm_cut_of(c, r);
 
-		sum += (double)lwm_cut_moving(&own);
+		y.moves += (double)lwm_cut_moving(&own);
+		y.follows += (double)lwm_cut_following(&own);
 		for (int64_t i = 0, n = lwm_cut_stretches(&own); i < n; i++)
-			calls += lwm_cut_stretch(&own, i).moves;
+			y.calls += 2 * lwm_cut_stretch(&own, i).moves + lwm_cut_stretch(&own, i).follows;
 	}
-	*stretches = calls / c->shards;
-	return sum / c->shards;
+	return (struct moving){ y.moves / c->shards, y.follows / c->shards, y.calls / c->shards };
 }
 
 struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const struct lwm_cut *c)
@@ -141,7 +147,7 @@ struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const stru
 	double a = (double)lk_dtype_size(o->dtype), all = 0;
 	struct lwm_stage_sends y = { 0 };
 	int64_t m = o->passes, scatters = how.chain ? 0 : how.whole ? 1 : m;
-	double stretches, moving = mean_moving(c, &stretches);
+	struct moving moving = mean_moving(c);
 
 	for (int64_t g = 0; c->shards > 1 && g < c->n; g++) {
 		int64_t gathers = count_gathers(c, g, how.ahead, m);
@@ -156,8 +162,8 @@ struct lwm_stage_sends lwm_stage_sends(const struct lwm_objective *o, const stru
 		y.shard_calls += (double)(gathers + (wanted ? how.chain ? m : scatters : 0));
 	}
 	y.shards = (c->shards - 1) * all;
-	y.replicas = (c->replicas - 1) * ((how.chain && c->shards == 1 ? 0 : 4) + a) * moving;
-	y.replica_calls = c->replicas > 1 ? 2 * stretches : 0;
+	y.replicas = (c->replicas - 1) * (((how.chain && c->shards == 1 ? 0 : 4) + a) * moving.moves + a * moving.follows);
+	y.replica_calls = c->replicas > 1 ? moving.calls : 0;
 	if (adapts(o)) {
 		int64_t tp = o->mesh->dim[LWM_TP], shared = lwm_lora_shared(&o->local, (int)tp);
 		double calls;

@@ -26,7 +26,7 @@ int lwm_stage_cut(struct lwm_cut *cut, const struct lwm_objective *o, int rank, 
 struct lwm_stage_room {  /* bytes of one rank */
 	int64_t weights; /* and gradients and optimizer state, own and gathered: the sum of the next five */
 	int64_t own, gathered, gradients, moments, average; /* own: weights, those in fp32 beside them too, work of adapters */
-	int64_t work;    /* host memory of exchanges, where the device's memory is the host's */
+	int64_t work;    /* host memory of exchanges and of saves that nothing is behind, where the device's memory is the host's */
 	int64_t copy;    /* host memory that checkpoints are written from behind the computation; 0: the settings want none */
 };
 /* Local, pure. o: its table, dtype, mesh and passes are known. */

@@ -47,6 +47,24 @@ atleast() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || a < b) print a " is 
 	[[ $(cat out/summary.json) == '{"step":140,"seen":8960,"unit":"clip",'*'}' ]]
 }
 
+@test "with a momentum encoder and a queue it learns the same; models are made without them" {
+	ok contrast -o out --steps 140 --momentum 0.9 --queue 256
+	echo "loss $(last eval loss out); found $(last eval found out)"
+	[ "$(last eval negatives out)" = 256 ]
+	atleast 4 "$(last eval loss out)" # ln 257 is 5.55
+	atleast "$(last eval found out)" 0.4
+	ok lwm-merge-ckpt -q --dtype fp32 --verify -o model out
+	grep -q contrast.down_proj.weight model/model.safetensors
+	! grep -q momentum model/model.safetensors
+	ok mask -o masked --steps 1 --start-from trunk-checkpoint:out
+	ok contrast -o plain --steps 1 --start-from checkpoint:out
+	ok contrast -o again --steps 1 --momentum 0.9 --start-from checkpoint:out
+	code 78 contrast -o out --steps 150 --momentum 0.99 --queue 256
+	err_has momentum
+	code 78 contrast -o out --steps 150
+	err_has momentum
+}
+
 @test "masked learns to fill in what is hidden of clips that it has never seen" {
 	ok mask -o out --steps 1 --mask-targets plain
 	local before after
@@ -121,6 +139,16 @@ atleast() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || a < b) print a " is 
 	done
 	code 78 lwm-train-stage -q -o out "${still[@]}" --objective contrastive --batch-clips 1 --check-options
 	err_has 'nothing to be told from'
+	code 78 contrast -o out --check-options --queue 64
+	err_has '--momentum is 0'
+	code 78 contrast -o out --check-options --momentum 0.9 --queue 96
+	err_has '--queue 96 is not a multiple of --batch-clips 64'
+	code 78 contrast -o out --check-options --momentum 0.9 --plan-ranks 2 --mesh-dim 1,2,1,1 --shard-weights true
+	err_has '--momentum 0.9: its copy of the weights is whole'
+	ok contrast -o out --check-options --momentum 0.9 --plan-ranks 2 --mesh-dim 1,2,1,1
+	code 78 contrast -o out --check-options --momentum 0.9 --lora '*q_proj*'
+	err_has 'not adapters (--lora)'
+	code 64 contrast -o out --momentum 1
 	code 64 contrast -o out --temperature 0
 	code 64 mask -o out --mask-ratio 1
 	code 78 lwm-train-stage -q -o out "${small[@]}" --data x --objective masked --frame-size 32 --patch-size 32 --check-options

@@ -61,6 +61,8 @@ compare() {
 	compare contrastive 1 --objective contrastive --data clips --clip-frames 2 --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 128 --holdout 24
 	compare contrastive-parts 1 --objective contrastive --data clips --clip-frames 2 --dim 384 --ffn 1024 --layers 4 --heads 6 --batch-clips 128 \
 		--holdout 24 --clips-per-pass 16
+	compare contrastive-queue 1 --objective contrastive --data clips --clip-frames 2 --dim 384 --ffn 1024 --layers 4 --heads 6 --batch-clips 128 \
+		--holdout 24 --momentum 0.999 --queue 65536
 	compare masked 1 --objective masked --data clips --clip-frames 2 --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 128 --holdout 24 \
 		--patch-size 8
 	compare next-frame 1 --objective next-frame --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 16 --holdout 24 \
@@ -102,4 +104,6 @@ compare() {
 		--probe-frames 16
 	compare contrastive-dp2 2 --mesh-dim 2,1,1,1 --objective contrastive --data clips --clip-frames 2 --dim 384 --ffn 1024 --layers 4 --heads 6 \
 		--batch-clips 128 --holdout 24
+	compare contrastive-queue-dp2 2 --mesh-dim 2,1,1,1 --objective contrastive --data clips --clip-frames 2 --dim 384 --ffn 1024 --layers 4 \
+		--heads 6 --batch-clips 128 --holdout 24 --momentum 0.999 --queue 4096
 }

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "common/base/log.h"
+#include "common/comm/device.h"
 #include "common/media/augment.h"
 #include "common/media/picture.h"
 #include "common/train/clips.h"
@@ -264,7 +265,7 @@ static int find_objective(const char *name)
 	return i;
 }
 
-static void set_text(struct lwm_stage *s, const char *option, const char *text)
+static void *value_of(struct lwm_stage *s, const char *option)
 {
 	struct lwm_setting_at all[LWM_SETTINGS_MAX];
 	int n = lwm_settings_list(s, all), i = 0;
@@ -272,8 +273,28 @@ static void set_text(struct lwm_stage *s, const char *option, const char *text)
 	while (i < n && (!all[i].set->opt.name || strcmp(all[i].set->opt.name, option)))
 		i++;
 	assert_true(i < n);
-	*(const char **)all[i].value = text;
+	return all[i].value;
 }
+
+static void set_text(struct lwm_stage *s, const char *option, const char *text)
+{
+	*(const char **)value_of(s, option) = text;
+}
+
+static void set_double(struct lwm_stage *s, const char *option, double value)
+{
+	*(double *)value_of(s, option) = value;
+}
+
+static void set_int(struct lwm_stage *s, const char *option, int64_t value)
+{
+	*(int64_t *)value_of(s, option) = value;
+}
+
+/* The objective contrastive whose keys are of a copy of the weights, with a queue of two steps. */
+static const char with_queue[] = "contrastive with a queue";
+enum { QUEUE = 2 * BATCH };
+#define MOMENTUM 0.9
 
 /* out: a folder of root. */
 static void stage_of(struct lwm_stage *s, const char *objective, char out[160], const char *name)
@@ -282,6 +303,11 @@ static void stage_of(struct lwm_stage *s, const char *objective, char out[160], 
 
 	snprintf(out, 160, "%s/%s", root, name);
 	must(fx_stage(s, media, out, &e), &e);
+	if (!strcmp(objective, with_queue)) {
+		objective = "contrastive";
+		set_double(s, "momentum", MOMENTUM);
+		set_int(s, "queue", QUEUE);
+	}
 	s->objective = find_objective(objective);
 	s->frames.size = PIXELS;
 	s->frames.patch = 8;
@@ -308,7 +334,7 @@ static void losses_of(const char *out, double loss[STEPS])
 	assert_int_equal(fx_losses(out, loss, STEPS), STEPS);
 }
 
-static const char *const objectives[] = { "contrastive", "masked", "next-frame", "diffusion" };
+static const char *const objectives[] = { "contrastive", "masked", "next-frame", "diffusion", with_queue };
 enum { OBJECTIVES = sizeof objectives / sizeof *objectives };
 
 /* Of the one evaluation of a run. */
@@ -351,7 +377,7 @@ static void any_number_of_ranks(void **state)
 			stage_of(&s, objectives[k], out, name);
 			s.mesh_dim = t[i].mesh;
 			s.frames.at_once = t[i].at_once;
-			s.shard_weights = t[i].shards;
+			s.shard_weights = objectives[k] == with_queue ? LWM_SHARD_AUTO : t[i].shards;
 			s.eval_rows = 3;
 			train(&s, t[i].ranks, 0);
 			losses_of(out, many);
@@ -435,7 +461,7 @@ static void what_is_judged(void **state)
 			json_decref(steps);
 		}
 		assert_true(loss[0] != loss[1]);
-		assert_true(k > 0 || found < 0.99);
+		assert_true((k > 0 && objectives[k] != with_queue) || found < 0.99);
 	}
 }
 
@@ -468,7 +494,7 @@ static void which_clips(void **state)
 	assert_true(lwm_clips_to_judge(&c) == 4 && lwm_clips_held(&c, 2) == frames + 3 * 17);
 }
 
-/* ---- one trunk ---- */
+/* ---- checkpoints ---- */
 
 static const float *tensor_of(const struct probe *p, struct lwm_ckpt *c, const char *name, int64_t *n)
 {
@@ -491,6 +517,161 @@ static struct lwm_ckpt *ckpt_of(const char *out, int64_t step)
 	free(dir);
 	return c;
 }
+
+/* Of each tensor that has one, the copy after another step, of the copy before (NULL: it is the same). */
+static void check_copy(const struct probe *now, const struct probe *before, struct lwm_ckpt *c)
+{
+	int copies = 0;
+
+	for (int64_t i = 0; i < lwm_ckpt_count(c); i++) {
+		char name[256];
+		int64_t n, same;
+
+		snprintf(name, sizeof name, "momentum.%s", lwm_ckpt_tensor(c, i)->name);
+		if (lwm_ckpt_find(c, name) < 0)
+			continue;
+		const float *of = tensor_of(now, c, lwm_ckpt_tensor(c, i)->name, &n), *copy = tensor_of(now, c, name, &same);
+		const float *was = before ? tensor_of(before, c, name, &same) : of;
+		assert_int_equal(n, same);
+		for (int64_t k = 0; k < n; k++) {
+			double want = MOMENTUM * (double)was[k] + (1 - MOMENTUM) * (double)of[k];
+
+			if (before ? fabs((double)copy[k] - want) > 1e-6 * (1 + fabs(want)) : copy[k] != of[k])
+				fail_msg("%s [%d] is %.9g, expected %.9g", name, (int)k, (double)copy[k], want);
+		}
+		assert_true(!before || memcmp(was, copy, (size_t)n * sizeof *was)); /* it moves */
+		copies++;
+	}
+	assert_int_equal(copies, 2 * 9 + 2 + 3);
+}
+
+/* Rows of the queue that the step to `now` has changed by more than the rounding of fp16, as bits; all are of length 1. */
+static unsigned changed_rows(const struct probe *now, const struct probe *before, struct lwm_ckpt *c)
+{
+	int64_t n;
+	const float *a = tensor_of(now, c, "momentum.queue", &n), *b = tensor_of(before, c, "momentum.queue", &n);
+	unsigned bits = 0;
+
+	for (int64_t row = 0, width = n / QUEUE; row < QUEUE; row++) {
+		double sum = 0, change = 0;
+
+		for (int64_t i = row * width; i < (row + 1) * width; i++) {
+			sum += (double)a[i] * (double)a[i];
+			change = fmax(change, fabs((double)(a[i] - b[i])));
+		}
+		assert_true(fabs(sum - 1) < 2e-3); /* in fp16 */
+		if (change > 1e-3)
+			bits |= 1u << row;
+	}
+	return bits;
+}
+
+/* Each update moves the copy, and brings a step's keys where the oldest ones are, on two ranks that share the state. What is
+ * frozen is equal to its copy. Stages that start from such a checkpoint, with the same queue or another one or none, begin anew. */
+static void a_copy_and_its_queue(void **state)
+{
+	char out[160], next[160], from[200];
+	struct lwm_err e = { 0 };
+	struct probe p[3], q;
+	struct lwm_stage s;
+
+	(void)state;
+	stage_of(&s, with_queue, out, "queue");
+	s.mesh_dim = "2,1,1,1";
+	s.checkpoint_every = 1;
+	s.steps = s.keep = 4;
+	train(&s, 2, 0);
+	lwm_stage_release(&s);
+	must(probe_step(&p[0], out, 1, &e), &e);
+	for (int step = 2; step <= 4; step++) {
+		struct probe *now = &p[(step - 1) % 2], *before = &p[step % 2];
+		struct lwm_ckpt *c = ckpt_of(out, step);
+
+		must(probe_step(now, out, step, &e), &e);
+		check_copy(now, before, c);
+		assert_int_equal(changed_rows(now, before, c), step % 2 ? 0x00ff : 0xff00);
+		lwm_ckpt_close(c);
+		probe_free(before);
+	}
+	snprintf(from, sizeof from, "checkpoint:%s", out);
+	for (int64_t queue = 0; queue <= 2 * QUEUE; queue += QUEUE) {
+		stage_of(&s, with_queue, next, "begun");
+		set_int(&s, "queue", queue);
+		s.start_from = from;
+		s.schedule.lr = 0;
+		s.steps = 1;
+		train(&s, 1, 0);
+		lwm_stage_release(&s);
+		struct lwm_ckpt *c = ckpt_of(next, 1);
+		must(probe_step(&q, next, 1, &e), &e);
+		check_copy(&q, NULL, c);
+		assert_int_equal(lwm_ckpt_find(c, "momentum.queue") >= 0, queue > 0);
+		if (queue == QUEUE) /* it is drawn anew, not taken over */
+			assert_int_equal(changed_rows(&q, &p[1], c), 0xffff);
+		lwm_ckpt_close(c);
+		probe_free(&q);
+		must(lwm_remove_tree(next, &e), &e);
+	}
+	probe_free(&p[1]);
+}
+
+/* With a scale of the loss that is too much at first: masters are apart from compute weights. */
+static void stage_in_fp16(struct lwm_stage *s, char out[160], const char *name)
+{
+	stage_of(s, with_queue, out, name);
+	s->checkpoint_every = 1;
+	s->steps = s->keep = STEPS;
+	s->dtype = LWM_DTYPE_FP16;
+	s->scaling.first = 0x1p40;
+	s->scaling.backoff = 0x1p-12;
+}
+
+/* A step that makes no update moves neither the copy nor the queue. In fp16. */
+static void no_update_no_keys(void **state)
+{
+	char out[160], parts[160];
+	struct lwm_err e = { 0 };
+	struct lwm_hash ha, hb;
+	struct probe a, b;
+	struct lwm_stage s;
+
+	(void)state;
+	stage_in_fp16(&s, out, "skipped");
+	train(&s, 1, 0);
+	lwm_stage_release(&s);
+	json_t *steps = probe_events(out, "step");
+	int skipped = 0, made = 0;
+	for (int i = 0; i < STEPS; i++) {
+		bool skip = json_is_true(json_object_get(json_array_get(steps, (size_t)i), "overflow"));
+
+		if (i > 0) {
+			struct lwm_ckpt *c = ckpt_of(out, i + 1);
+
+			must(probe_step(&a, out, i, &e), &e);
+			must(probe_step(&b, out, i + 1, &e), &e);
+			assert_int_equal(changed_rows(&b, &a, c), skip ? 0 : made % 2 ? 0xff00 : 0x00ff);
+			assert_int_equal(!memcmp(a.v[0], b.v[0], (size_t)a.n * sizeof *a.v[0]), skip);
+			probe_free(&a);
+			probe_free(&b);
+			lwm_ckpt_close(c);
+		}
+		skipped += skip;
+		made += !skip;
+	}
+	json_decref(steps);
+	assert_true(skipped > 0 && made > 2);
+	for (int stop = 4; stop >= 0; stop -= 4) { /* and after two updates it goes on from what was saved */
+		stage_in_fp16(&s, parts, "skipped-parts");
+		s.stop_after = stop;
+		train(&s, 1, stop ? -LWM_ESAVED : 0);
+		lwm_stage_release(&s);
+	}
+	must(fx_state(out, &ha, &e), &e);
+	must(fx_state(parts, &hb, &e), &e);
+	assert_string_equal(ha.hex, hb.hex);
+}
+
+/* ---- one trunk ---- */
 
 /* A language model that begins with what was learned on clips: all layers and the last norm are those, nothing else is. */
 static void a_language_model_from_clips(void **state)
@@ -567,6 +748,7 @@ int main(void)
 		cmocka_unit_test(patches_and_back), cmocka_unit_test(similar_frames),
 		cmocka_unit_test(which_clips), cmocka_unit_test(any_number_of_ranks), cmocka_unit_test(resumed),
 		cmocka_unit_test(what_is_judged),
+		cmocka_unit_test(a_copy_and_its_queue), cmocka_unit_test(no_update_no_keys),
 		cmocka_unit_test(a_language_model_from_clips),
 	};
 

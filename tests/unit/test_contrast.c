@@ -1,5 +1,5 @@
 /* test_contrast.c - two views told from all others: against a second program, against finite differences, on several ranks, in
- * parts; a trunk's masks and positions; memory. */
+ * parts; the same of queries and keys of a copy, with and without a queue; a trunk's masks and positions. */
 #include "common/model/contrast.h"
 #include "tests/unit/trunk_fixture.h"
 
@@ -19,6 +19,7 @@ struct views {
 	const float *all;    /* (2, pairs of all ranks, TOKENS, INPUT) */
 	int64_t first, n, of; /* this rank's pairs among those */
 	int rc;
+	int64_t update;       /* of that number: keys go into the queue of the weights; -1: they do not */
 };
 
 static int fill(void *ctx, int64_t first, int64_t n, float *out, struct lwm_err *e)
@@ -50,6 +51,8 @@ static int step(struct lk_dev *dev, const struct lwm_contrast_cfg *c, struct lwm
 	int rc = lwm_contrast_step(m, v->n, fill, v, &lw.base, &out->st, e);
 	if (rc == 0)
 		rc = lwm_contrast_embeddings(m, out->z, e);
+	if (rc == 0 && v->update >= 0)
+		rc = lwm_contrast_enqueue(m, v->update, &lw.base, e);
 	lwm_contrast_free(m);
 	return rc;
 }
@@ -57,7 +60,7 @@ static int step(struct lk_dev *dev, const struct lwm_contrast_cfg *c, struct lwm
 static struct outcome alone(const char *name, const struct lwm_contrast_cfg *c, struct lwm_contrast_run run, const float *views,
 			    const float *w, int64_t total, bool grads)
 {
-	struct views v = { views, 0, run.pairs, run.pairs, 0 };
+	struct views v = { views, 0, run.pairs, run.pairs, 0, -1 };
 	struct lk_dev *dev = device(name, 1);
 	struct lwm_err e = { 0 };
 	struct outcome out;
@@ -94,6 +97,84 @@ static void as_a_second_program(void **state)
 	}
 	free(w);
 	lwm_tensors_release(&t);
+}
+
+/* ---- queries, and keys of a copy ---- */
+
+enum { QUEUE = 6 };
+
+static struct lwm_contrast_cfg with_momentum(int64_t queue)
+{
+	struct lwm_contrast_cfg c = model();
+
+	c.momentum = true;
+	c.queue = queue;
+	return c;
+}
+
+/* Rows of the queue have length 1. */
+static void normalise_queue(const struct lwm_tensors *t, float *w)
+{
+	const struct lwm_tensor *q = lwm_tensors_find(t, "momentum.queue");
+
+	for (int64_t row = 0; q && row < q->shape[0]; row++) {
+		float *v = w + q->offset + row * OUT;
+		double sum = 0;
+
+		for (int i = 0; i < OUT; i++)
+			sum += (double)v[i] * (double)v[i];
+		for (int i = 0; i < OUT; i++)
+			v[i] = (float)((double)v[i] / sqrt(sum));
+	}
+}
+
+static void keys_as_a_second_program(void **state)
+{
+	float views[2 * PAIRS * TOKENS * INPUT];
+	int64_t half = PAIRS * TOKENS * INPUT;
+
+	(void)state;
+	numbers("", "views", 2 * half, views);
+	for (int64_t i = 0; i < half; i++)
+		views[half + i] = views[i] + (views[half + i] + 0.75f * views[i]) / 4;
+	for (int queue = QUEUE; queue >= 0; queue -= QUEUE) {
+		struct lwm_contrast_cfg c = with_momentum(queue);
+		double loss = momentum_loss[queue ? 0 : 2];
+		struct lwm_tensors t;
+		float *w;
+
+		assert_int_equal(lwm_contrast_tensors(&t, &c, NULL), 0);
+		assert_int_equal(t.n, 2 * 23 + (queue > 0));
+		w = weights_by_name(&t);
+		normalise_queue(&t, w);
+		for (int64_t i = 0; i < t.n; i++) {
+			const struct lwm_tensor *q = &t.list[i];
+			float *v = w + q->offset;
+
+			assert_int_equal(q->follows > 0 || q->written, !q->trainable);
+			if (!q->follows)
+				continue;
+			assert_string_equal(q->name + strlen("momentum."), t.list[q->follows - 1].name);
+			numbers("", q->name, q->count, v);
+			for (int64_t k = 0; k < q->count; k++)
+				v[k] = w[t.list[q->follows - 1].offset + k] + v[k] / 4;
+		}
+		for (int k = 0; k < 2; k++) {
+			struct lwm_contrast_run run = { .pairs = PAIRS, .how.recompute = k };
+			struct outcome y = alone(devices[k], &c, run, views, w, t.total, true);
+
+			assert_below(fabs(y.st.loss - loss), 2e-5 * loss);
+			assert_true(y.st.pairs == PAIRS && (!queue || y.st.hits == momentum_loss[1]));
+			for (int i = 0; i < 2 * PAIRS * OUT; i++)
+				assert_below(fabs((double)y.z[i] / sqrt(OUT) - momentum_z[i]), 1e-5);
+			if (queue)
+				check_slopes(devices[k], &t, y.grad, momentum_slope,
+					     sizeof momentum_slope / sizeof *momentum_slope);
+			free(y.grad);
+		}
+		free(w);
+		lwm_tensors_release(&t);
+	}
 }
 
 static float *random_views(int64_t pairs)
@@ -142,6 +223,67 @@ static void gradients_are_slopes(void **state)
 	lwm_tensors_release(&t);
 }
 
+/* Of queries: keys are constants. */
+static void gradients_of_queries(void **state)
+{
+	(void)state;
+	for (int queue = 0; queue <= 8; queue += 8) {
+		struct slopes x = { .c = with_momentum(queue), .run.pairs = 4 };
+		float *views = random_views(4), *w;
+		struct lwm_tensors t;
+		struct outcome y;
+
+		x.c.temperature = 0.5;
+		assert_int_equal(lwm_contrast_tensors(&t, &x.c, NULL), 0);
+		w = random_weights(&t);
+		x.views = views;
+		x.total = t.total;
+		y = alone("ref", &x.c, x.run, views, w, t.total, true);
+		check_differences(&t, w, y.grad, loss_at, &x);
+		free(y.grad);
+		free(views);
+		free(w);
+		lwm_tensors_release(&t);
+	}
+}
+
+/* Four updates of a queue of three batches: the oldest keys are replaced, the fourth batch stands where the first one did. */
+static void oldest_keys_go(void **state)
+{
+	enum { BATCH = 2, BATCHES = 3 };
+	struct lwm_contrast_cfg c = with_momentum(BATCH * BATCHES);
+	struct lwm_contrast_run run = { .pairs = BATCH };
+	struct lk_dev *dev = device("cpu", 1);
+	const struct lwm_tensor *q;
+	struct lwm_tensors t;
+	float *views = random_views(4 * BATCH), *w, *first;
+	int64_t one = 2 * BATCH * TOKENS * INPUT;
+
+	(void)state;
+	assert_int_equal(lwm_contrast_tensors(&t, &c, NULL), 0);
+	w = random_weights(&t);
+	q = lwm_tensors_find(&t, "momentum.queue");
+	first = malloc((size_t)q->count * sizeof *first);
+	memcpy(first, w + q->offset, (size_t)q->count * sizeof *first);
+	for (int n = 0; n < 4; n++) {
+		struct views v = { views + n * one, 0, BATCH, BATCH, 0, n };
+		struct outcome y = { .grad = NULL };
+		struct lwm_err e = { 0 };
+
+		if (step(dev, &c, run, &v, w, t.total, true, &y, &e))
+			fail_msg("%s", e.msg);
+		for (int i = 0; i < BATCH * OUT; i++)
+			first[n % BATCHES * BATCH * OUT + i] = y.z[BATCH * OUT + i] / (float)sqrt(OUT);
+		assert_below(worst(w + q->offset, first, q->count), 1e-6);
+		free(y.grad);
+	}
+	lk_dev_close(dev);
+	free(first);
+	free(views);
+	free(w);
+	lwm_tensors_release(&t);
+}
+
 /* ---- parts, ranks ---- */
 
 static void same(const struct outcome *a, const struct outcome *b, int64_t total)
@@ -155,13 +297,12 @@ static void same(const struct outcome *a, const struct outcome *b, int64_t total
 static void in_parts(void **state)
 {
 	static const int64_t at_once[] = { 1, 3, 4, 7 };
-	struct lwm_contrast_cfg c = model();
+	const struct lwm_contrast_cfg *of = *state, c = of ? *of : model();
 	struct lwm_contrast_run run = { .pairs = 4 };
 	float *views = random_views(4), *w;
 	struct lwm_tensors t;
 	struct outcome all;
 
-	(void)state;
 	assert_int_equal(lwm_contrast_tensors(&t, &c, NULL), 0);
 	w = random_weights(&t);
 	all = alone("cpu", &c, run, views, w, t.total, true);
@@ -185,11 +326,30 @@ enum { ALL_PAIRS = 8 };
 struct world {
 	struct lwm_contrast_cfg c;
 	const float *views, *w;
+	const struct lwm_tensors *t;
 	int64_t total, at_once;
 	int bad; /* rank that cannot make its views */
 	struct outcome sum;
 	int rc[4];
+	float queue[4][2 * ALL_PAIRS * OUT]; /* of each rank, after the step; with a queue of twice the pairs */
 };
+
+/* Weights of a rank alone: what is enqueued it writes into them. */
+static float *own_weights(const struct world *x)
+{
+	float *w = malloc((size_t)x->total * sizeof *w);
+
+	memcpy(w, x->w, (size_t)x->total * sizeof *w);
+	return w;
+}
+
+static void keep_queue(struct world *x, int r, const float *w)
+{
+	const struct lwm_tensor *q = lwm_tensors_find(x->t, "momentum.queue");
+
+	if (q)
+		memcpy(x->queue[r], w + q->offset, sizeof x->queue[r]);
+}
 
 static int rank_step(struct lwm_comm *comm, void *arg, struct lwm_err *e)
 {
@@ -197,12 +357,15 @@ static int rank_step(struct lwm_comm *comm, void *arg, struct lwm_err *e)
 	int r = lwm_comm_rank(comm), n = lwm_comm_size(comm);
 	struct lk_dev *dev = device("cpu", 1);
 	struct lwm_contrast_run run = { .pairs = ALL_PAIRS / n, .at_once = x->at_once };
-	struct views v = { x->views, r * (ALL_PAIRS / n), ALL_PAIRS / n, ALL_PAIRS, r == x->bad ? LWM_EDATA : 0 };
+	struct views v = { x->views, r * (ALL_PAIRS / n), ALL_PAIRS / n, ALL_PAIRS, r == x->bad ? LWM_EDATA : 0,
+			   x->c.queue ? 1 : -1 };
 	struct outcome y = { .grad = NULL };
+	float *w = own_weights(x);
 	double sums[3];
 
 	assert_int_equal(lwm_devcomm_new(&run.ranks, dev, comm, e), 0);
-	x->rc[r] = step(dev, &x->c, run, &v, x->w, x->total, true, &y, e);
+	x->rc[r] = step(dev, &x->c, run, &v, w, x->total, true, &y, e);
+	keep_queue(x, r, w);
 	sums[0] = y.st.loss;
 	sums[1] = y.st.hits;
 	sums[2] = y.st.pairs;
@@ -214,6 +377,7 @@ static int rank_step(struct lwm_comm *comm, void *arg, struct lwm_err *e)
 	} else {
 		free(y.grad);
 	}
+	free(w);
 	lwm_devcomm_free(run.ranks);
 	lk_dev_close(dev);
 	return 0;
@@ -221,13 +385,13 @@ static int rank_step(struct lwm_comm *comm, void *arg, struct lwm_err *e)
 
 static void on_several_ranks(void **state)
 {
-	struct world x = { .c = model(), .bad = -1 };
+	static struct world x;
 	struct lwm_err e = { 0 };
 	struct lwm_tensors t;
 	struct outcome one;
-	float *views = random_views(ALL_PAIRS), *w;
+	float *views = random_views(ALL_PAIRS), *w, alone_queue[2 * ALL_PAIRS * OUT];
 
-	(void)state;
+	x = (struct world){ .c = *state ? *(struct lwm_contrast_cfg *)*state : model(), .bad = -1, .t = &t };
 	assert_int_equal(lwm_contrast_tensors(&t, &x.c, NULL), 0);
 	w = random_weights(&t);
 	x.views = views;
@@ -239,6 +403,16 @@ static void on_several_ranks(void **state)
 			assert_int_equal(lwm_comm_threads(n, rank_step, &x, &e), 0);
 			same(&x.sum, &one, t.total);
 			free(x.sum.grad);
+			if (!x.c.queue)
+				continue;
+			/* all ranks have the same queue; on any number of them it is that of one, and has the new keys */
+			for (int r = 1; r < n; r++)
+				assert_memory_equal(x.queue[r], x.queue[0], sizeof x.queue[0]);
+			if (n == 1 && !x.at_once)
+				memcpy(alone_queue, x.queue[0], sizeof alone_queue);
+			assert_below(worst(x.queue[0], alone_queue, 2 * ALL_PAIRS * OUT), 1e-5);
+			for (int i = ALL_PAIRS * OUT; i < 2 * ALL_PAIRS * OUT; i++)
+				assert_below(fabs((double)(x.queue[0][i] - one.z[i] / (float)sqrt(OUT))), 1e-6);
 		}
 	free(one.grad);
 	free(views);
@@ -249,12 +423,12 @@ static void on_several_ranks(void **state)
 /* One rank has no views: nobody is left waiting, and it alone says so. */
 static void a_rank_that_fails(void **state)
 {
-	struct world x = { .c = model(), .bad = 1 };
+	static struct world x;
 	struct lwm_err e = { 0 };
 	struct lwm_tensors t;
 	float *views = random_views(ALL_PAIRS), *w;
 
-	(void)state;
+	x = (struct world){ .c = *state ? *(struct lwm_contrast_cfg *)*state : model(), .bad = 1, .t = &t };
 	assert_int_equal(lwm_contrast_tensors(&t, &x.c, NULL), 0);
 	w = random_weights(&t);
 	x.views = views;
@@ -353,6 +527,9 @@ static void what_is_refused(void **state)
 	c = model();
 	c.out = 1;
 	assert_int_equal(lwm_contrast_check(&c, &e), -LWM_ECONFIG);
+	c = model();
+	c.queue = 4; /* of whose keys? */
+	assert_int_equal(lwm_contrast_check(&c, &e), -LWM_ECONFIG);
 	assert_int_equal(lwm_llama_check_tp(&t, 1, &e), 0);
 	assert_int_equal(lwm_llama_check_tp(&t, 2, &e), -LWM_ECONFIG);
 	t.vocab_text = 3;
@@ -364,10 +541,16 @@ static void what_is_refused(void **state)
 
 int main(void)
 {
+	struct lwm_contrast_cfg keys = with_momentum(0), queue = with_momentum(2 * ALL_PAIRS);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(as_a_second_program), cmocka_unit_test(gradients_are_slopes), cmocka_unit_test(in_parts),
-		cmocka_unit_test(on_several_ranks), cmocka_unit_test(a_rank_that_fails), cmocka_unit_test(who_sees_whom),
-		cmocka_unit_test(what_rotates), cmocka_unit_test(what_is_refused),
+		cmocka_unit_test(on_several_ranks), cmocka_unit_test(a_rank_that_fails),
+		cmocka_unit_test(keys_as_a_second_program), cmocka_unit_test(gradients_of_queries),
+		cmocka_unit_test(oldest_keys_go),
+		cmocka_unit_test_prestate(in_parts, &keys), cmocka_unit_test_prestate(in_parts, &queue),
+		cmocka_unit_test_prestate(on_several_ranks, &keys), cmocka_unit_test_prestate(on_several_ranks, &queue),
+		cmocka_unit_test_prestate(a_rank_that_fails, &queue),
+		cmocka_unit_test(who_sees_whom), cmocka_unit_test(what_rotates), cmocka_unit_test(what_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -204,6 +204,39 @@ static void a_piece_starts_as_in_the_whole(void **state)
 	lwm_tensors_release(&p);
 }
 
+/* Rows of a given length in any direction: of each number the mean is 0. A piece is the same piece of the whole. */
+static void rows_of_one_length(void **state)
+{
+	enum { ROWS = 400, WIDTH = 7 };
+	struct lwm_tensors p = { .align = 4 };
+	struct lwm_tensor t = { .name = "rows", .ndim = 2, .shape = { ROWS, WIDTH }, .init = LWM_INIT_ROWS, .value = 3 };
+	float v[ROWS * WIDTH], some[ROWS * WIDTH];
+	double mean[WIDTH] = { 0 };
+
+	(void)state;
+	assert_int_equal(lwm_tensors_add(&p, &t, NULL), 0);
+	lwm_tensors_init(&p, 2, 0, ROWS * WIDTH, v);
+	for (int64_t at = 0, n = 1; at < ROWS * WIDTH; at += n, n = n * 5 % 97 + 1) {
+		n = n < ROWS * WIDTH - at ? n : ROWS * WIDTH - at;
+		lwm_tensors_init(&p, 2, at, n, some + at);
+	}
+	assert_memory_equal(v, some, sizeof v);
+	for (int row = 0; row < ROWS; row++) {
+		double sum = 0;
+
+		for (int i = 0; i < WIDTH; i++) {
+			double x = (double)v[row * WIDTH + i];
+
+			sum += x * x;
+			mean[i] += x / ROWS;
+		}
+		assert_true(sum > 9 - 1e-5 && sum < 9 + 1e-5);
+	}
+	for (int i = 0; i < WIDTH; i++) /* of deviation 3 / sqrt(7 ROWS) */
+		assert_true(mean[i] > -0.23 && mean[i] < 0.23);
+	lwm_tensors_release(&p);
+}
+
 /* ---- ranges: against an owner that is worked out for each element on its own ---- */
 
 /* Of element i of t: the first rank of n that tensor parallelism gives it to (-1: all of them), and its place there. */
@@ -460,7 +493,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(language_models_lie_as_they_did), cmocka_unit_test(frame_tokenizers_lie_as_they_did),
 		cmocka_unit_test(some_lines),                      cmocka_unit_test(gaps_belong_to_nobody),
-		cmocka_unit_test(a_piece_starts_as_in_the_whole),  cmocka_unit_test(parts_of_tensors),
+		cmocka_unit_test(a_piece_starts_as_in_the_whole), cmocka_unit_test(rows_of_one_length),
+		cmocka_unit_test(parts_of_tensors),
 		cmocka_unit_test(a_mesh_holds_everything),         cmocka_unit_test(overlaps),
 		cmocka_unit_test(what_trains_is_shared_by_replicas),
 	};

@@ -4,8 +4,8 @@
     python3 -m venv v && v/bin/pip install jax==0.10.2
     cd tests/golden/trunk-1 && v/bin/python make.py
 
-Written from the formulas (Touvron et al. 2023; Su et al. 2021, rotary pairs 2i, 2i+1; van den Oord et al. 2018; Chen et al. 2020),
-not from the C code. Weights, directions and inputs come from a counter that both sides can run.
+Written from the formulas (Touvron et al. 2023; Su et al. 2021, rotary pairs 2i, 2i+1; van den Oord et al. 2018; Chen et al. 2020;
+He et al. 2020), not from the C code. Weights, directions and inputs come from a counter that both sides can run.
 """
 import jax
 import jax.numpy as jnp
@@ -98,9 +98,16 @@ def write_slopes(f, name, grads):
     f.write("};\n")
 
 
-# ---- contrastive: 3 pairs of views of 5 vectors ----
+# ---- contrastive: 3 pairs of views of 5 vectors; a queue of 6 keys ----
 
-PAIRS, TOKENS, HIDDEN, OUT, TEMPERATURE = 3, 5, 14, 6, 0.07
+PAIRS, TOKENS, HIDDEN, OUT, TEMPERATURE, QUEUE = 3, 5, 14, 6, 0.07, 6
+
+
+def contrast_shapes():
+    shapes = trunk_shapes()
+    shapes.update({"contrast.gate_proj.weight": (HIDDEN, DIM), "contrast.up_proj.weight": (HIDDEN, DIM),
+                   "contrast.down_proj.weight": (OUT, HIDDEN)})
+    return shapes
 
 
 def contrast_z(w, views):
@@ -119,18 +126,38 @@ def contrast_loss(w, views):
     return (there + back) / 2, (s, z)
 
 
+def momentum_loss(w, copy, views, queue):
+    """Algorithm 1 of He et al. 2020, q and k of length 1; then without a queue, where keys of the others are negatives."""
+    q, k = contrast_z(w, views[:PAIRS]), contrast_z(copy, views[PAIRS:])
+    logits = jnp.concatenate([(q * k).sum(1, keepdims=True), q @ queue.T], 1) / TEMPERATURE
+    loss = -jax.nn.log_softmax(logits, 1)[:, 0].sum()
+    batch = -jnp.diag(jax.nn.log_softmax(q @ k.T / TEMPERATURE, 1)).sum()
+    return loss, (logits, jnp.concatenate([q, k]), batch)
+
+
+def momentum(views):
+    w = first_weights(contrast_shapes())
+    copy = {n: v + numbers("momentum." + n, v.shape) / 4 for n, v in w.items()}
+    queue = numbers("momentum.queue", (QUEUE, OUT))
+    queue /= np.linalg.norm(queue, axis=1, keepdims=True)
+    (loss, (s, z, batch)), grads = jax.value_and_grad(momentum_loss, has_aux=True)(w, copy, views, queue)
+    return ([loss, batch], (s, z)), grads
+
+
 def contrastive():
-    shapes = trunk_shapes()
-    shapes.update({"contrast.gate_proj.weight": (HIDDEN, DIM), "contrast.up_proj.weight": (HIDDEN, DIM),
-                   "contrast.down_proj.weight": (OUT, HIDDEN)})
+    shapes = contrast_shapes()
     views = numbers("views", (2 * PAIRS, TOKENS, INPUT))
     views[PAIRS:] += views[:PAIRS] * 0.75  # so that some find each other
     (loss, (s, z)), grads = jax.value_and_grad(contrast_loss, has_aux=True)(first_weights(shapes), views)
     hits = sum(int(s[i].argmax() == i) + int(s[:, i].argmax() == i) for i in range(PAIRS)) / 2
+    (mloss, (ms, mz)), mgrads = momentum(np.concatenate([views[:PAIRS], views[:PAIRS] + views[PAIRS:] / 4]))
     with open("contrast.inc", "w") as f:
         write(f, "golden_loss", [loss, hits])
         write(f, "golden_z", np.array(z).ravel())
         write_slopes(f, "golden_slope", grads)
+        write(f, "momentum_loss", [mloss[0], int((ms.argmax(1) == 0).sum()), mloss[1]])
+        write(f, "momentum_z", np.array(mz).ravel())
+        write_slopes(f, "momentum_slope", mgrads)
 
 
 # ---- masked: 2 clips of 6 patches, of which 2 are seen; a decoder of one layer ----
