@@ -174,7 +174,8 @@ static int need(struct machine *m, int64_t n)
 
 static struct lwm_pk *pop(struct machine *m)
 {
-	return m->stack.v[--m->stack.n];
+	m->stack.n--;
+	return m->stack.v[m->stack.n];
 }
 
 static int set_mark(struct machine *m)
@@ -196,7 +197,8 @@ static int to_mark(struct machine *m, struct lwm_pk ***v, int64_t *n)
 {
 	if (!m->marks)
 		return fault(m, "there is no mark");
-	int64_t from = m->mark[--m->marks];
+	m->marks--;
+	int64_t from = m->mark[m->marks];
 	*n = m->stack.n - from;
 	*v = m->stack.v + from;
 	m->stack.n = from;
