@@ -8,6 +8,7 @@
 
 #include "common/base/num.h"
 #include "common/comm/device.h"
+#include "common/model/codes.h"
 #include "common/model/pixels.h"
 
 /* C clips of N tokens, K of them seen, M hidden; D dim. */
@@ -29,16 +30,18 @@ struct lwm_masked {
 	struct lwm_masked_cfg c;
 	struct lwm_masked_run run;
 	struct lwm_llama *trunk, *decoder;
-	struct lwm_pixels pixels;
+	struct lwm_pixels pixels; /* or */
+	struct lwm_codes codes;
 	struct lwm_shifted_weights behind; /* the decoder's: its groups lie behind the trunk's */
-	struct lwm_group token_group, pixel_group;
+	struct lwm_group token_group, head_group;
 	int64_t token, weight; /* places in them */
 	struct layout lay;
 	int dtype;
 	char *block;
 	float *vectors, *target;              /* host: (CK,P), (CM,P) */
+	int32_t *code;                        /* (CM, codes of a patch) */
 	int32_t *seg, *pos, *pick, *seen, *hidden, *idx; /* host: (CN) each; idx the hidden places one after the other */
-	double *loss;                         /* (CM) */
+	double *loss, *hits;                  /* (CM) each */
 	int rc;
 	struct lwm_err err;
 };
@@ -61,6 +64,8 @@ int lwm_masked_check(const struct lwm_masked_cfg *c, struct lwm_err *e)
 	if (c->kept < 1 || c->kept >= c->tokens)
 		return lwm_fail(e, LWM_ECONFIG, "masked: %" PRId64 " of %" PRId64 " patches of a clip are seen: some, and not all, must be",
 				c->kept, c->tokens);
+	if (c->codes < 0 || (c->codes > 0) != (c->each > 0))
+		return lwm_fail(e, LWM_ECONFIG, "masked: %" PRId64 " codes of %" PRId64 " in a patch", c->each, c->codes);
 	return 0;
 }
 
@@ -93,6 +98,17 @@ static int add_decoder(struct lwm_tensors *t, const struct lwm_masked_cfg *c, st
 	return rc;
 }
 
+static const char *head_name(const struct lwm_masked_cfg *c)
+{
+	return c->codes ? "masked.codes.weight" : "masked.pixels.weight";
+}
+
+/* Of the head. */
+static int64_t outputs_of(const struct lwm_masked_cfg *c)
+{
+	return c->codes ? c->codes * c->each : c->trunk.input_dim;
+}
+
 int lwm_masked_tensors(struct lwm_tensors *t, const struct lwm_masked_cfg *c, struct lwm_err *e)
 {
 	int64_t last = c->trunk.layers + 1;
@@ -104,7 +120,7 @@ int lwm_masked_tensors(struct lwm_tensors *t, const struct lwm_masked_cfg *c, st
 	if (rc == 0)
 		rc = add_decoder(t, c, e);
 	if (rc == 0)
-		rc = add_matrix(t, "masked.pixels.weight", c->trunk.input_dim, c->decoder.dim, last + c->decoder.layers + 2,
+		rc = add_matrix(t, head_name(c), outputs_of(c), c->decoder.dim, last + c->decoder.layers + 2,
 				c->decoder.init_std, e);
 	if (rc < 0)
 		lwm_tensors_release(t);
@@ -141,13 +157,36 @@ static int64_t hidden_rows(const struct lwm_masked_cfg *c, const struct lwm_mask
 	return r->clips * (c->tokens - c->kept);
 }
 
+static struct lwm_codes_size codes_of(const struct lwm_masked_cfg *c, const struct lwm_masked_run *r)
+{
+	return (struct lwm_codes_size){ .rows = hidden_rows(c, r), .dim = c->decoder.dim, .codes = c->codes, .each = c->each,
+					.bytes = r->logits, .train = r->how.train };
+}
+
+static int64_t head_bytes(const struct lwm_masked_cfg *c, const struct lwm_masked_run *r, int dtype)
+{
+	struct lwm_codes_size s = codes_of(c, r);
+
+	return c->codes ? lwm_codes_bytes(&s, dtype)
+			: lwm_pixels_bytes(hidden_rows(c, r), c->decoder.dim, c->trunk.input_dim, dtype, r->how.train);
+}
+
+/* On the host, with its targets. */
+static int64_t head_arrays(const struct lwm_masked_cfg *c, const struct lwm_masked_run *r)
+{
+	int64_t n = hidden_rows(c, r);
+	struct lwm_codes_size s = codes_of(c, r);
+
+	return c->codes ? lwm_codes_arrays(&s) + n * c->each * 4
+			: lwm_pixels_arrays(n, c->trunk.input_dim) + n * c->trunk.input_dim * 4;
+}
+
 int64_t lwm_masked_memory(const struct lwm_masked_cfg *c, const struct lwm_masked_run *r, int dtype)
 {
 	struct lwm_llama_run a = run_of(r, c->kept, false), b = run_of(r, c->tokens, true);
 
 	return lwm_llama_memory(&c->trunk, &a, dtype, 1, 1).total + lwm_llama_memory(&c->decoder, &b, dtype, 1, 1).total +
-	       lay_out(c, r, dtype).at[BUFS] +
-	       lwm_pixels_bytes(hidden_rows(c, r), c->decoder.dim, c->trunk.input_dim, dtype, r->how.train);
+	       lay_out(c, r, dtype).at[BUFS] + head_bytes(c, r, dtype);
 }
 
 int64_t lwm_masked_host(const struct lwm_masked_cfg *c, const struct lwm_masked_run *r, int dtype)
@@ -161,8 +200,8 @@ int64_t lwm_masked_arrays(const struct lwm_masked_cfg *c, const struct lwm_maske
 {
 	struct lwm_llama_run a = run_of(r, c->kept, false), b = run_of(r, c->tokens, true);
 
-	return lwm_llama_arrays(&a, 1) + lwm_llama_arrays(&b, 1) + r->clips * c->tokens * (4 * c->trunk.input_dim + 6 * 4) +
-	       hidden_rows(c, r) * 8 + lwm_pixels_arrays(hidden_rows(c, r), c->trunk.input_dim);
+	return lwm_llama_arrays(&a, 1) + lwm_llama_arrays(&b, 1) + hidden_rows(c, r) * 16 + head_arrays(c, r) +
+	       r->clips * (c->kept * 4 * c->trunk.input_dim + c->tokens * 6 * 4);
 }
 
 int64_t lwm_masked_own(struct lk_dev *dev, const struct lwm_masked_cfg *c, const struct lwm_masked_run *r)
@@ -181,7 +220,7 @@ double lwm_masked_flops(const struct lwm_masked_cfg *c, double clips)
 	struct lwm_llama_work b = { .tokens = clips * n, .pairs = clips * n * n };
 
 	return lwm_llama_work_flops(&c->trunk, &a) + lwm_llama_work_flops(&c->decoder, &b) +
-	       clips * (4 * p * d * k + 6 * d * dd * n + 6 * dd * p * (n - k));
+	       clips * (4 * p * d * k + 6 * d * dd * n + 6 * dd * (double)outputs_of(c) * (n - k));
 }
 
 /* ---- life ---- */
@@ -193,9 +232,9 @@ static int find_weights(struct lwm_masked *m, struct lwm_err *e)
 
 	LWM_TRY(lwm_masked_tensors(&t, &m->c, e));
 	m->token_group = lwm_tensors_group(&t, last);
-	m->pixel_group = lwm_tensors_group(&t, last + m->c.decoder.layers + 2);
+	m->head_group = lwm_tensors_group(&t, last + m->c.decoder.layers + 2);
 	m->token = lwm_tensors_find(&t, "masked.token")->offset - m->token_group.offset;
-	m->weight = lwm_tensors_find(&t, "masked.pixels.weight")->offset - m->pixel_group.offset;
+	m->weight = lwm_tensors_find(&t, head_name(&m->c))->offset - m->head_group.offset;
 	m->behind.index = last + 1;
 	m->behind.offset = lwm_tensors_group(&t, last + 1).offset;
 	lwm_tensors_release(&t);
@@ -207,13 +246,16 @@ static int allocate_memory(struct lwm_masked *m, struct lwm_err *e)
 	size_t n = (size_t)(m->run.clips * m->c.tokens), p = (size_t)m->c.trunk.input_dim;
 	size_t k = (size_t)(m->run.clips * m->c.kept), hidden = n - k;
 	struct lwm_llama_run a = run_of(&m->run, m->c.kept, false), b = run_of(&m->run, m->c.tokens, true);
+	struct lwm_codes_size size = codes_of(&m->c, &m->run);
 	void *block;
 
 	m->vectors = malloc(k * p * sizeof *m->vectors);
-	m->target = malloc(hidden * p * sizeof *m->target);
+	m->target = malloc(m->c.codes ? 1 : hidden * p * sizeof *m->target);
+	m->code = malloc(m->c.codes ? hidden * (size_t)m->c.each * sizeof *m->code : 1);
 	m->loss = malloc(hidden * sizeof *m->loss);
+	m->hits = malloc(hidden * sizeof *m->hits);
 	m->seg = malloc(n * 6 * sizeof *m->seg);
-	if (!m->vectors || !m->target || !m->loss || !m->seg)
+	if (!m->vectors || !m->target || !m->code || !m->loss || !m->hits || !m->seg)
 		return lwm_fail(e, LWM_EMEMORY, "no memory for %zu patches", n);
 	m->pos = m->seg + n;
 	m->pick = m->pos + n;
@@ -222,7 +264,10 @@ static int allocate_memory(struct lwm_masked *m, struct lwm_err *e)
 	m->idx = m->hidden + n;
 	LWM_TRY(lwm_dev_check(m->dev, lk_mem_alloc(m->dev, (size_t)m->lay.at[BUFS], &block), e));
 	m->block = block;
-	LWM_TRY(lwm_pixels_init(&m->pixels, m->dev, (int64_t)hidden, m->c.decoder.dim, (int64_t)p, m->run.how.train, e));
+	if (m->c.codes)
+		LWM_TRY(lwm_codes_init(&m->codes, m->dev, &size, e));
+	else
+		LWM_TRY(lwm_pixels_init(&m->pixels, m->dev, (int64_t)hidden, m->c.decoder.dim, (int64_t)p, m->run.how.train, e));
 	LWM_TRY(lwm_llama_new(&m->trunk, m->dev, &m->c.trunk, &a, e));
 	return lwm_llama_new(&m->decoder, m->dev, &m->c.decoder, &b, e);
 }
@@ -261,10 +306,13 @@ void lwm_masked_free(struct lwm_masked *m)
 	lwm_llama_free(m->trunk);
 	lwm_llama_free(m->decoder);
 	lwm_pixels_release(&m->pixels);
+	lwm_codes_release(&m->codes);
 	lk_mem_free(m->dev, m->block);
 	free(m->vectors);
 	free(m->target);
+	free(m->code);
 	free(m->loss);
+	free(m->hits);
 	free(m->seg);
 	free(m);
 }
@@ -284,6 +332,17 @@ static void keep_failure(struct lwm_masked *m, int rc, const struct lwm_err *e)
 		return;
 	m->rc = rc;
 	m->err = *e;
+}
+
+/* Of hidden place number `row`. */
+static void take_target(struct lwm_masked *m, const struct lwm_masked_batch *b, int64_t row, int64_t place)
+{
+	size_t p = (size_t)m->c.trunk.input_dim, each = (size_t)m->c.each;
+
+	if (m->c.codes)
+		memcpy(m->code + (size_t)row * each, b->codes + (size_t)place * each, each * sizeof *m->code);
+	else
+		memcpy(m->target + (size_t)row * p, b->targets + (size_t)place * p, p * sizeof *m->target);
 }
 
 /* Which place is seen, and by that everything on the host. */
@@ -306,7 +365,7 @@ static int sort_places(struct lwm_masked *m, const struct lwm_masked_batch *b, s
 				m->seen[row++] = (int32_t)place;
 				next++;
 			} else if (none < b->clips * (n - k)) {
-				memcpy(m->target + none * p, b->targets + place * p, (size_t)p * sizeof *m->target);
+				take_target(m, b, none, place);
 				m->idx[none++] = (int32_t)place;
 			}
 		}
@@ -353,24 +412,37 @@ static void part_places(struct lwm_masked *m, struct lwm_supply *w, int64_t clip
 	K(m, lk_gather_rows(m->dev, &dh, &din, (int32_t *)(m->block + m->lay.at[B_SEEN])));
 }
 
+/* Loss and hits of the hidden places. */
+static int apply_head(struct lwm_masked *m, const struct lwm_pixels_step *s, const struct lwm_masked_batch *b, struct lwm_err *e)
+{
+	struct lwm_codes_step c = { .h = s->h, .idx = s->idx, .n = s->n, .target = m->code, .w = s->w, .g = s->g, .scale = s->scale,
+				    .dh = s->dh };
+
+	memset(m->hits, 0, (size_t)s->n * sizeof *m->hits);
+	return m->c.codes ? lwm_codes_loss(&m->codes, &c, m->loss, m->hits, e)
+			  : lwm_pixels_loss(&m->pixels, s, m->loss, b->predicted, e);
+}
+
 static void predict(struct lwm_masked *m, const struct lwm_masked_batch *b, struct lwm_supply *w, struct lwm_masked_stats *stats)
 {
-	int64_t n = b->clips * (m->c.tokens - m->c.kept), p = m->c.trunk.input_dim, d = m->c.decoder.dim;
+	int64_t n = b->clips * (m->c.tokens - m->c.kept), p = outputs_of(&m->c), d = m->c.decoder.dim;
 	struct lwm_supplied at = { NULL, NULL };
 	struct lwm_pixels_step s = { .h = lwm_trunk_hidden(m->decoder), .idx = m->idx, .n = n, .target = m->target,
 				     .scale = w->scale };
 	struct lwm_err e = { 0 };
 
-	m->rc = lwm_supply_acquire(w, &m->pixel_group, w->grads ? LWM_WEIGHTS | LWM_GRADS : LWM_WEIGHTS, &at, m->rc, &m->err);
+	m->rc = lwm_supply_acquire(w, &m->head_group, w->grads ? LWM_WEIGHTS | LWM_GRADS : LWM_WEIGHTS, &at, m->rc, &m->err);
 	s.w = lk_view2(at.w ? (char *)(uintptr_t)at.w + m->weight * (int64_t)lk_dtype_size(m->dtype) : NULL, m->dtype, p, d);
 	s.g = lk_view2(at.g ? at.g + m->weight : NULL, LK_F32, p, d);
 	if (w->grads)
 		s.dh = lwm_trunk_hidden_grad(m->decoder);
 	if (!m->rc)
-		keep_failure(m, lwm_pixels_loss(&m->pixels, &s, m->loss, b->predicted, &e), &e);
-	lwm_supply_release(w, &m->pixel_group);
-	for (int64_t i = 0; i < n && !m->rc; i++)
+		keep_failure(m, apply_head(m, &s, b, &e), &e);
+	lwm_supply_release(w, &m->head_group);
+	for (int64_t i = 0; i < n && !m->rc; i++) {
 		stats->loss += m->loss[i];
+		stats->hits += m->hits[i];
+	}
 	stats->patches += m->rc ? 0 : (double)n;
 }
 

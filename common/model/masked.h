@@ -8,6 +8,12 @@
  *
  *	loss = sum over hidden patches of the mean over its numbers of (predicted - target)^2
  *
+ * Or the targets are the codes of a frozen tokenizer that lie in a patch, one softmax over the codebook for each (codes.h): masked
+ * image modelling of BEiT (Bao et al. 2022, section 2.3, equation 2), on clips as MAGVIT has it (Yu et al. 2023), but that there
+ * codes go in, too, and here pixels, of seen patches alone.
+ *
+ *	loss = sum over hidden patches of the mean over its codes c of -ln p(c | what is seen)
+ *
  *	lwm_masked_new(&m, dev, &cfg, &run, e)
  *	lwm_masked_step(m, &b, w, &stats, e)
  *	lwm_masked_free(m)
@@ -20,15 +26,18 @@
 struct lwm_masked_cfg {
 	struct lwm_llama_cfg trunk, decoder; /* decoder.input_dim is trunk.dim */
 	int64_t tokens, kept;                /* of a clip; of them seen, 1 to tokens - 1 */
+	int64_t codes, each;                 /* size of the codebook, and codes of a patch; 0: targets are numbers */
 };
 struct lwm_masked_run {
 	struct lwm_llama_run how; /* of both; of it tokens, no_causal, device_vectors, ring and tp are set here */
 	int64_t clips;            /* most clips at a time */
+	int64_t logits;           /* of codes: bytes of them at a time */
 };
 
 int lwm_masked_check(const struct lwm_masked_cfg *c, struct lwm_err *e); /* -LWM_ECONFIG */
 /* The trunk's table, with masked.token (1, dim) in the group of its norm; then the decoder's groups, decoder. where a model has
- * model., the last one with masked.pixels.weight (numbers of a patch, decoder's dim). */
+ * model., the last one with masked.pixels.weight (numbers of a patch, decoder's dim), or masked.codes.weight (each * codes,
+ * decoder's dim). */
 int lwm_masked_tensors(struct lwm_tensors *t, const struct lwm_masked_cfg *c, struct lwm_err *e);
 /* Pure: device memory that lwm_masked_new takes; beside it pinned host memory, of run.how.offload; host arrays. FLOPs of training
  * on so many clips. */
@@ -48,12 +57,14 @@ void lwm_masked_free(struct lwm_masked *m); /* NULL is fine */
 struct lwm_masked_batch { /* host, borrowed for the call */
 	int64_t clips;          /* 1 to run.clips */
 	const float *patches;   /* (clips, tokens, trunk.input_dim) */
-	const float *targets;   /* the same shape */
+	const float *targets;   /* the same shape; of codes NULL, and then */
+	const int32_t *codes;   /* (clips, tokens, each), in [0, cfg.codes) */
 	const int32_t *visible; /* (clips, kept): places that are seen, ascending */
-	float *predicted;       /* NULL, or (clips, tokens - kept, input_dim): of the hidden ones, in order */
+	float *predicted;       /* NULL, or (clips, tokens - kept, input_dim): of the hidden ones, in order; of codes NULL */
 };
 struct lwm_masked_stats { /* local sums, added to */
 	double patches, loss; /* hidden patches; the sum of the formula */
+	double hits;          /* of codes: of each hidden patch the part whose most likely code is the true one */
 };
 /* With w->grads the gradient of that sum is added. COLLECTIVE over those that share w. */
 int lwm_masked_step(struct lwm_masked *m, const struct lwm_masked_batch *b, struct lwm_supply *w, struct lwm_masked_stats *stats,

@@ -132,6 +132,12 @@ static double flops_of(const struct lwm_objective *o, const double sums[LWM_SUMS
 	return lwm_denoise_flops(&((const struct denoising *)o)->made.net, sums[S_CLIPS]);
 }
 
+/* Clips that are shown are decoded. */
+static enum lwm_latents_use use_of(const struct denoising *p)
+{
+	return p->base.stage->sample_every ? LWM_LATENTS_AND_BACK : LWM_LATENTS;
+}
+
 static int size_plan(struct denoising *p, const struct lwm_denoise_run *r, struct lwm_err *e)
 {
 	const struct lwm_latent_shape *s = &p->made.net.shape;
@@ -140,7 +146,7 @@ static int size_plan(struct denoising *p, const struct lwm_denoise_run *r, struc
 	LWM_TRY(lwm_clips_bytes(&p->clips, &p->base, &cache, e));
 	p->base.own_bytes = lwm_denoise_own(p->base.dev, &p->made.net, r);
 	p->base.array_bytes = cache + lwm_denoise_arrays(&p->made.net, r) + r->clips * (lwm_latent_count(s) * 8 + 16);
-	lwm_latents_plan(&p->latents, &p->made.space, &p->base, cache, p->base.stage->sample_every > 0);
+	lwm_latents_plan(&p->latents, &p->made.space, &p->base, cache, use_of(p));
 	return 0;
 }
 
@@ -151,7 +157,7 @@ static int load_clips(struct denoising *p, struct lwm_err *e)
 	if (p->base.stage->planning)
 		return 0;
 	LWM_TRY(lwm_clips_load(&p->clips, &p->base, e));
-	return lwm_latents_load(&p->latents, &p->made.space, &p->clips, &p->base, p->base.stage->sample_every > 0, e);
+	return lwm_latents_load(&p->latents, &p->made.space, &p->clips, &p->base, use_of(p), e);
 }
 
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)

@@ -124,7 +124,7 @@ static int size_plan(struct forecaster *p, const struct lwm_forecast_run *r, str
 	p->base.array_bytes = cache + lwm_forecast_arrays(&p->cfg, r) + r->clips * (2 * p->cfg.times - 1) * time_floats(p) * 4 +
 			      p->clips.grid.frames * side * side * 3;
 	if (in_latents(p)) {
-		lwm_latents_plan(&p->latents, &p->space, &p->base, cache, true);
+		lwm_latents_plan(&p->latents, &p->space, &p->base, cache, LWM_LATENTS_AND_BACK);
 		p->base.array_bytes += p->clips.grid.frames * (p->latents.time * 4 + side * side * 3);
 	}
 	return 0;
@@ -145,7 +145,7 @@ static int load_clips(struct forecaster *p, struct lwm_err *e)
 	if (!in_latents(p))
 		return 0;
 	if (!p->base.stage->planning)
-		LWM_TRY(lwm_latents_load(&p->latents, &p->space, &p->clips, &p->base, true, e));
+		LWM_TRY(lwm_latents_load(&p->latents, &p->space, &p->clips, &p->base, LWM_LATENTS_AND_BACK, e));
 	return lwm_latent_space_to_json(&p->space, p->base.config, e);
 }
 

@@ -59,14 +59,14 @@ static int64_t weight_bytes(const struct lwm_vqgan_cfg *c, const struct lwm_obje
 }
 
 void lwm_latents_plan(const struct lwm_latents *l, const struct lwm_latent_space *s, struct lwm_objective *o, int64_t cache,
-		      bool keep)
+		      enum lwm_latents_use use)
 {
-	int64_t latents = cache / (s->side * s->side * 3) * l->time * 4;
+	int64_t one = use == LWM_LATENT_CODES ? lwm_latent_places(s) : l->time, latents = cache / (s->side * s->side * 3) * one * 4;
 
 	o->array_bytes += latents;
 	if (!l->cfg.levels)
 		return;
-	if (keep) {
+	if (use == LWM_LATENTS_AND_BACK) {
 		o->memory_bytes += weight_bytes(&l->cfg, o) + lwm_vqgan_memory(&l->cfg, AT_ONCE_KEPT, s->side, s->side, false);
 		o->own_bytes += lwm_vqgan_own(o->dev, &l->cfg, AT_ONCE_KEPT, s->side, s->side, false);
 	} else {
@@ -85,14 +85,18 @@ void lwm_latents_plan(const struct lwm_latents *l, const struct lwm_latent_space
 /* ---- life ---- */
 
 static int encode_frames(struct lwm_latents *l, struct lwm_latent_space *s, const struct lwm_clips *c,
-			 const struct lwm_objective *o, bool keep, struct lwm_err *e)
+			 const struct lwm_objective *o, enum lwm_latents_use use, struct lwm_err *e)
 {
-	int64_t frames = c->cache.n + c->cache.held;
+	int64_t frames = c->cache.n + c->cache.held, side = s->side;
+	bool keep = use == LWM_LATENTS_AND_BACK;
 	struct lwm_vq *vq = &l->vq;
 
 	LWM_TRY(lwm_vq_open(vq, l->vqgan, o->stage->older_ok, keep ? AT_ONCE_KEPT : AT_ONCE, o->dev, e));
 	LWM_TRY(lwm_vqgan_hash(o->dev, &vq->cfg, &vq->weights.base, s->vqgan, e));
-	LWM_TRY(lwm_vqgan_latents(vq->net, c->cache.frames, frames, s->side, s->side, NULL, l->z, e));
+	if (use == LWM_LATENT_CODES)
+		LWM_TRY(lwm_vqgan_encode(vq->net, c->cache.frames, frames, side, side, l->codes, e));
+	else
+		LWM_TRY(lwm_vqgan_latents(vq->net, c->cache.frames, frames, side, side, NULL, l->z, e));
 	if (!keep)
 		lwm_vq_close(vq);
 	return 0;
@@ -124,15 +128,19 @@ static void measure(struct lwm_latent_space *s, const float *z, int64_t n)
 }
 
 int lwm_latents_load(struct lwm_latents *l, struct lwm_latent_space *s, const struct lwm_clips *c, const struct lwm_objective *o,
-		     bool keep, struct lwm_err *e)
+		     enum lwm_latents_use use, struct lwm_err *e)
 {
 	int64_t frames = c->cache.n + c->cache.held, places = lwm_latent_places(s);
 
+	if (use == LWM_LATENT_CODES) {
+		l->codes = malloc((size_t)(frames * places) * sizeof *l->codes);
+		return l->codes ? encode_frames(l, s, c, o, use, e) : lwm_fail_memory(e, "the codes of all frames");
+	}
 	l->z = malloc((size_t)(frames * l->time) * sizeof *l->z);
 	if (!l->z)
 		return lwm_fail_memory(e, "the latents of all frames");
 	if (l->vqgan)
-		LWM_TRY(encode_frames(l, s, c, o, keep, e));
+		LWM_TRY(encode_frames(l, s, c, o, use, e));
 	for (int64_t i = 0; i < frames * l->time && !l->vqgan; i++)
 		l->z[i] = (float)c->cache.frames[i] / 127.5f - 1;
 	measure(s, l->z, c->cache.n * places);
@@ -143,6 +151,11 @@ int lwm_latents_load(struct lwm_latents *l, struct lwm_latent_space *s, const st
 const float *lwm_latents_of(const struct lwm_latents *l, const struct lwm_clips *c, const uint8_t *frames)
 {
 	return l->z + (frames - c->cache.frames) / c->cache.one * l->time;
+}
+
+const int32_t *lwm_latent_codes_of(const struct lwm_latents *l, const struct lwm_clips *c, const uint8_t *frames)
+{
+	return l->codes + (frames - c->cache.frames) / c->cache.one * (l->time / l->cfg.embed_dim);
 }
 
 int lwm_latents_decode(struct lwm_latents *l, const struct lwm_latent_space *s, float *z, int64_t n, bool snap, uint8_t *rgb,
@@ -161,38 +174,53 @@ void lwm_latents_release(struct lwm_latents *l)
 {
 	lwm_vq_close(&l->vq);
 	free(l->z);
+	free(l->codes);
 	l->z = NULL;
+	l->codes = NULL;
 }
 
 /* ---- patches ---- */
 
-int64_t lwm_latent_patch_numbers(const struct lwm_latent_space *s, const struct lwm_patch_grid *g)
+int64_t lwm_code_patch_numbers(const struct lwm_latent_space *s, const struct lwm_patch_grid *g)
 {
-	return g->patch_frames * (g->patch / s->factor) * (g->patch / s->factor) * s->channels;
+	return g->patch_frames * (g->patch / s->factor) * (g->patch / s->factor);
 }
 
-/* Where line `line` (frame and row, one after the other) of the patch of a token begins in the clip. */
+int64_t lwm_latent_patch_numbers(const struct lwm_latent_space *s, const struct lwm_patch_grid *g)
+{
+	return lwm_code_patch_numbers(s, g) * s->channels;
+}
+
+/* Which latent of its clip line `line` (frame and row, one after the other) of the patch of a token begins with. */
 static int64_t line_at(const struct lwm_latent_space *s, const struct lwm_patch_grid *g, int64_t token, int64_t line)
 {
 	int64_t wide = s->side / s->factor, patch = g->patch / s->factor, across = wide / patch;
 	int64_t time = token / (across * across) * g->patch_frames + line / patch;
 	int64_t row = token / across % across * patch + line % patch;
 
-	return ((time * wide + row) * wide + token % across * patch) * s->channels;
+	return (time * wide + row) * wide + token % across * patch;
 }
 
 void lwm_latent_patches(const struct lwm_latent_space *s, const struct lwm_patch_grid *g, const float *z, float *patches)
 {
-	int64_t wide = g->patch / s->factor * s->channels, lines = lwm_latent_patch_numbers(s, g) / wide;
+	int64_t c = s->channels, wide = g->patch / s->factor, lines = lwm_code_patch_numbers(s, g) / wide;
 
 	for (int64_t i = 0; i < lwm_patch_tokens(g) * lines; i++)
-		memcpy(patches + i * wide, z + line_at(s, g, i / lines, i % lines), (size_t)wide * sizeof *z);
+		memcpy(patches + i * wide * c, z + line_at(s, g, i / lines, i % lines) * c, (size_t)(wide * c) * sizeof *z);
 }
 
 void lwm_latent_patches_join(const struct lwm_latent_space *s, const struct lwm_patch_grid *g, const float *patches, float *z)
 {
-	int64_t wide = g->patch / s->factor * s->channels, lines = lwm_latent_patch_numbers(s, g) / wide;
+	int64_t c = s->channels, wide = g->patch / s->factor, lines = lwm_code_patch_numbers(s, g) / wide;
 
 	for (int64_t i = 0; i < lwm_patch_tokens(g) * lines; i++)
-		memcpy(z + line_at(s, g, i / lines, i % lines), patches + i * wide, (size_t)wide * sizeof *z);
+		memcpy(z + line_at(s, g, i / lines, i % lines) * c, patches + i * wide * c, (size_t)(wide * c) * sizeof *z);
+}
+
+void lwm_code_patches(const struct lwm_latent_space *s, const struct lwm_patch_grid *g, const int32_t *codes, int32_t *patches)
+{
+	int64_t wide = g->patch / s->factor, lines = lwm_code_patch_numbers(s, g) / wide;
+
+	for (int64_t i = 0; i < lwm_patch_tokens(g) * lines; i++)
+		memcpy(patches + i * wide, codes + line_at(s, g, i / lines, i % lines), (size_t)wide * sizeof *codes);
 }

@@ -1,5 +1,6 @@
 /* The objective masked: most patches of a clip are hidden, and predicted from those that are seen (common/model/masked.h says the
- * model and the loss, media/augment.h the mask and the targets). Every rank takes its share of a step's clips. */
+ * model and the loss, media/augment.h the mask and the targets), as pixels or as the codes of a VQGAN that is not trained
+ * (latents.h). Every rank takes its share of a step's clips. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -7,15 +8,15 @@
 
 #include "common/model/masked.h"
 #include "common/model/vqgan.h"
-#include "common/train/clips.h"
+#include "common/train/latents.h"
 #include "common/train/next_token_int.h"
 
 /* Places in the sums. */
-enum { S_PATCHES, S_LOSS, S_CLIPS };
+enum { S_PATCHES, S_LOSS, S_CLIPS, S_HITS, S_UNIGRAM };
 
 /* What is predicted. */
-enum targets { NORMALISED, PLAIN };
-static const char *const target_names[] = { "normalised", "plain", NULL };
+enum targets { NORMALISED, PLAIN, CODES };
+static const char *const target_names[] = { "normalised", "plain", "codes", NULL };
 
 struct masking { /* settings */
 	double ratio;                        /* of the places of a frame that are hidden */
@@ -30,7 +31,7 @@ static const struct lwm_setting settings[] = {
 	LWM_SECTION("Masked"),
 	SET(ratio, LWM_FIXED, 0.75, LWM_OPT_DOUBLE(0, "mask-ratio", NULL, 0.01, 0.99, "X", "of the places that are hidden", 0)),
 	SET(targets, LWM_FIXED, NORMALISED,
-	    LWM_OPT_CHOICE(0, "mask-targets", NULL, target_names, "pixels of a patch with mean 0 and deviation 1, or as they are", 0)),
+	    LWM_OPT_CHOICE(0, "mask-targets", NULL, target_names, "pixels of a patch with mean 0 and deviation 1, or as they are; codes of the --vqgan", 0)),
 	SET(layers, LWM_MODEL, 2, LWM_OPT_INT(0, "decoder-layers", NULL, 1, 1024, "N", "of the decoder", 0)),
 	SET(dim, LWM_MODEL, 0, LWM_OPT_INT(0, "decoder-dim", NULL, 0, 1 << 20, "N", "its width; 0: half of the model's", 0)),
 	SET(ffn, LWM_MODEL, 0, LWM_OPT_INT(0, "decoder-ffn", NULL, 0, 1 << 22, "N", "its MLP width; 0: in the model's proportion", 0)),
@@ -48,8 +49,11 @@ struct hiding {
 	struct lwm_masked_cfg cfg;
 	struct lwm_masked *net;
 	int64_t kept;               /* places of a frame that are seen */
+	struct lwm_latents latents; /* of codes, as are the next two */
+	struct lwm_latent_space space;
+	double *unigram;            /* (codes): -ln of how often the clips that are trained on have it */
 	float *patches, *targets;   /* of a pass */
-	int32_t *visible;
+	int32_t *visible, *codes;
 };
 
 static struct hiding *self(struct lwm_objective *o)
@@ -82,6 +86,7 @@ static int shape_of(struct lwm_masked_cfg *c, const struct lwm_stage *s, struct 
 	if (places_of(&g) < 2)
 		return lwm_fail(e, LWM_ECONFIG, "--frame-size %" PRId64 " of --patch-size %" PRId64 ": one patch a frame cannot be hidden and "
 				"seen", g.side, g.patch);
+	c->codes = c->each = 0; /* known with the VQGAN */
 	c->decoder = c->trunk;
 	c->decoder.input_dim = c->trunk.dim;
 	c->decoder.layers = set->layers;
@@ -97,11 +102,35 @@ static int shape_of(struct lwm_masked_cfg *c, const struct lwm_stage *s, struct 
 	return 0;
 }
 
+static bool of_codes(const struct lwm_stage *s)
+{
+	const struct masking *set = lwm_settings_of(s, settings);
+
+	return set->targets == CODES;
+}
+
+enum { LOGITS = 128 /* MiB at a time, as of a language model */ };
+
 static struct lwm_masked_run run_of(const struct lwm_objective *o)
 {
+	int64_t mib = lwm_next_token_of(o->stage)->loss_mib;
 	int64_t share = lwm_clips_share(o), at_once = o->stage->frames.at_once;
 
-	return (struct lwm_masked_run){ .how = lwm_clips_run(o->stage), .clips = at_once > 0 && at_once < share ? at_once : share };
+	return (struct lwm_masked_run){ .how = lwm_clips_run(o->stage), .clips = at_once > 0 && at_once < share ? at_once : share,
+					.logits = (mib ? mib : LOGITS) << 20 };
+}
+
+static int check_targets(const struct lwm_stage *s, struct lwm_err *e)
+{
+	const char *vqgan = s->frames.vqgan;
+
+	if (of_codes(s) && !vqgan)
+		return lwm_fail(e, LWM_EUSAGE, "--mask-targets codes: --vqgan has to say whose");
+	if (!of_codes(s) && vqgan)
+		return lwm_fail(e, LWM_ECONFIG, "--vqgan %s: targets are pixels (say --mask-targets codes)", vqgan);
+	if (of_codes(s) && s->sample_every)
+		return lwm_fail(e, LWM_ECONFIG, "--sample-every: of --mask-targets codes nothing is shown, they are no pixels");
+	return 0;
 }
 
 static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, struct lwm_err *e)
@@ -110,6 +139,7 @@ static int check_settings(const struct lwm_stage *s, const struct lwm_mesh *m, s
 	struct lwm_masked_cfg c;
 
 	LWM_TRY(lwm_clips_check(s, m, e));
+	LWM_TRY(check_targets(s, e));
 	LWM_TRY(shape_of(&c, s, e));
 	how.tokens = c.tokens;
 	LWM_TRY(lwm_llama_check_run(&c.trunk, &how, 1, e));
@@ -133,8 +163,53 @@ static int size_plan(struct hiding *p, const struct lwm_masked_run *r, struct lw
 
 	LWM_TRY(lwm_clips_bytes(&p->clips, &p->base, &cache, e));
 	p->base.own_bytes = lwm_masked_own(p->base.dev, &p->cfg, r);
-	p->base.array_bytes = cache + lwm_masked_arrays(&p->cfg, r) + pass_floats(p, r) * 8 + r->clips * p->cfg.kept * 4;
+	p->base.array_bytes = cache + lwm_masked_arrays(&p->cfg, r) + pass_floats(p, r) * (p->cfg.codes ? 4 : 8) +
+			      r->clips * (p->cfg.kept + p->cfg.tokens * p->cfg.each) * 4 + p->cfg.codes * 8;
+	if (p->cfg.codes)
+		lwm_latents_plan(&p->latents, &p->space, &p->base, cache, LWM_LATENT_CODES);
 	return 0;
+}
+
+static int find_codes(struct hiding *p, struct lwm_err *e)
+{
+	LWM_TRY(lwm_latents_find(&p->latents, &p->space, &p->base, e));
+	p->cfg.codes = p->latents.cfg.levels ? p->latents.cfg.num_embeddings : 1;
+	p->cfg.each = lwm_code_patch_numbers(&p->space, &p->clips.grid);
+	return 0;
+}
+
+/* As if each had been seen once more than it was. */
+static int count_codes(struct hiding *p, struct lwm_err *e)
+{
+	int64_t n = p->clips.cache.n * lwm_latent_places(&p->space), k = p->cfg.codes;
+
+	p->unigram = calloc((size_t)k, sizeof *p->unigram);
+	if (!p->unigram)
+		return lwm_fail_memory(e, "how often codes are");
+	for (int64_t i = 0; i < n; i++)
+		p->unigram[p->latents.codes[i]]++;
+	for (int64_t i = 0; i < k; i++)
+		p->unigram[i] = -log((p->unigram[i] + 1) / (double)(n + k));
+	return 0;
+}
+
+/* Whose codes they are is part of the model's configuration, which is compared before weights are there: so they are made first. */
+static int load_clips(struct hiding *p, struct lwm_err *e)
+{
+	json_t *o;
+
+	if (!p->base.stage->planning) {
+		LWM_TRY(lwm_clips_load(&p->clips, &p->base, e));
+		if (p->cfg.codes) {
+			LWM_TRY(lwm_latents_load(&p->latents, &p->space, &p->clips, &p->base, LWM_LATENT_CODES, e));
+			LWM_TRY(count_codes(p, e));
+		}
+	}
+	if (!p->cfg.codes)
+		return 0;
+	o = json_pack("{s:s s:I s:I}", "vqgan", p->space.vqgan, "factor", (json_int_t)p->space.factor, "codes",
+		      (json_int_t)p->cfg.codes);
+	return json_object_set_new(p->base.config, "lwm_codes", o) ? lwm_fail_memory(e, "a model configuration") : 0;
 }
 
 static int open_objective(struct lwm_objective *o, struct lwm_err *e)
@@ -147,10 +222,13 @@ static int open_objective(struct lwm_objective *o, struct lwm_err *e)
 	o->dtype = s->planning && s->plan_gib ? LK_BF16 : lk_dev_dtype(o->dev);
 	LWM_TRY(lwm_clips_find(&p->clips, o, e));
 	LWM_TRY(shape_of(&p->cfg, s, e));
+	if (of_codes(s))
+		LWM_TRY(find_codes(p, e));
 	LWM_TRY(lwm_nt_match_source(o, lwm_next_token_of(s), &p->cfg.trunk, e));
 	p->kept = kept_of(s);
 	LWM_TRY(lwm_masked_tensors(&o->tensors, &p->cfg, e));
 	LWM_TRY(lwm_clips_config(&o->config, "masked", &p->cfg.trunk, s, e));
+	LWM_TRY(load_clips(p, e));
 	o->tokenizer_hash = "";
 	o->units_per_step = s->frames.batch;
 	o->passes = (lwm_clips_share(o) + run.clips - 1) / run.clips;
@@ -167,11 +245,11 @@ static int attach_weights(struct lwm_objective *o, struct lwm_supply *w, struct 
 	size_t floats = (size_t)pass_floats(p, &run);
 
 	(void)w; /* each step is given them */
-	LWM_TRY(lwm_clips_load(&p->clips, o, e));
 	p->patches = malloc(floats * sizeof *p->patches);
-	p->targets = malloc(floats * sizeof *p->targets);
+	p->targets = malloc(p->cfg.codes ? 1 : floats * sizeof *p->targets);
+	p->codes = malloc((size_t)(run.clips * p->cfg.tokens * p->cfg.each) * sizeof *p->codes + 1);
 	p->visible = malloc((size_t)(run.clips * p->cfg.kept) * sizeof *p->visible);
-	if (!p->patches || !p->targets || !p->visible)
+	if (!p->patches || !p->targets || !p->codes || !p->visible)
 		return lwm_fail_memory(e, "the patches of a pass");
 	return lwm_masked_new(&p->net, o->dev, &p->cfg, &run, e);
 }
@@ -184,13 +262,39 @@ static void take_clip(struct hiding *p, int64_t i, int64_t step, int64_t clip, b
 	const struct lwm_stage *s = p->base.stage;
 	const uint8_t *frames = held ? lwm_clips_held(&p->clips, clip) : lwm_clips_at(&p->clips, s, step, clip);
 	int64_t floats = p->cfg.tokens * p->cfg.trunk.input_dim;
-	float *x = p->patches + i * floats, *y = p->targets + i * floats;
+	float *x = p->patches + i * floats, *y = p->cfg.codes ? NULL : p->targets + i * floats;
 
 	lwm_patches(&p->clips.grid, frames, x);
-	memcpy(y, x, (size_t)floats * sizeof *y);
+	if (p->cfg.codes)
+		lwm_code_patches(&p->space, &p->clips.grid, lwm_latent_codes_of(&p->latents, &p->clips, frames),
+				 p->codes + i * p->cfg.tokens * p->cfg.each);
+	else
+		memcpy(y, x, (size_t)floats * sizeof *y);
 	if (p->set->targets == NORMALISED)
 		lwm_patches_normalise(&p->clips.grid, y);
 	lwm_patches_tube(&p->clips.grid, p->kept, (uint64_t)s->seed, (uint64_t)step, (uint64_t)clip, p->visible + i * p->cfg.kept);
+}
+
+/* What hidden patches of the first clips of the pass cost where each code is as likely as it is often. */
+static double unigram_of(const struct hiding *p, int64_t clips)
+{
+	int64_t tokens = p->cfg.tokens, each = p->cfg.each;
+	double sum = 0;
+
+	for (int64_t i = 0; i < clips; i++) {
+		const int32_t *visible = p->visible + i * p->cfg.kept;
+		int64_t seen = 0;
+
+		for (int64_t t = 0; t < tokens; t++) {
+			if (seen < p->cfg.kept && visible[seen] == t) {
+				seen++;
+				continue;
+			}
+			for (int64_t k = 0; k < each; k++)
+				sum += p->unigram[p->codes[(i * tokens + t) * each + k]] / (double)each;
+		}
+	}
+	return sum;
 }
 
 /* Clips [first, first + n) of a step, or of those held out. */
@@ -204,7 +308,8 @@ static int run_clips(struct hiding *p, struct lwm_supply *w, int64_t step, int64
 	for (int64_t at = 0; at < n || at < passes * most; at += most) {
 		bool any = at < n;
 		struct lwm_masked_batch b = { .clips = !any ? 1 : n - at < most ? n - at : most,
-					       .patches = p->patches, .targets = p->targets, .visible = p->visible };
+					       .patches = p->patches, .targets = p->targets, .codes = p->codes,
+					       .visible = p->visible };
 		struct lwm_masked_stats st = { 0 };
 
 		for (int64_t i = 0; i < b.clips; i++)
@@ -216,6 +321,8 @@ static int run_clips(struct hiding *p, struct lwm_supply *w, int64_t step, int64
 		sums[S_PATCHES] += st.patches;
 		sums[S_LOSS] += st.loss;
 		sums[S_CLIPS] += (double)b.clips;
+		sums[S_HITS] += st.hits;
+		sums[S_UNIGRAM] += held && p->cfg.codes ? unigram_of(p, b.clips) : 0;
 	}
 	return 0;
 }
@@ -308,14 +415,24 @@ static double norm_of(const double sums[LWM_SUMS])
 	return sums[S_PATCHES];
 }
 
+static void put(struct lwm_str *json, const char *key, double v)
+{
+	lwm_str_printf(json, ",\"%s\":", key);
+	lwm_str_number(json, v, 6);
+}
+
 static double render(struct lwm_objective *o, const double sums[LWM_SUMS], bool eval, struct lwm_str *json)
 {
 	double n = sums[S_PATCHES] > 0 ? sums[S_PATCHES] : 1, loss = sums[S_LOSS] / n;
 
 	lwm_str_printf(json, ",\"clips\":%.0f,\"hidden\":%.0f", sums[S_CLIPS], sums[S_PATCHES]);
-	if (self(o)->set->targets == PLAIN) { /* pixels go from -1 to 1 */
-		lwm_str_puts(json, ",\"psnr\":");
-		lwm_str_number(json, lwm_psnr(loss), 6);
+	if (self(o)->set->targets == PLAIN) /* pixels go from -1 to 1 */
+		put(json, "psnr", lwm_psnr(loss));
+	if (self(o)->cfg.codes) {
+		put(json, "accuracy", sums[S_HITS] / n);
+		put(json, "perplexity", exp(loss));
+		if (eval)
+			put(json, "unigram", sums[S_UNIGRAM] / n);
 	}
 	if (eval)
 		lwm_str_printf(json, ",\"held_out\":%s", self(o)->clips.held ? "true" : "false");
@@ -327,7 +444,10 @@ static void close_objective(struct lwm_objective *o)
 	struct hiding *p = self(o);
 
 	lwm_masked_free(p->net);
+	lwm_latents_release(&p->latents);
 	lwm_clips_release(&p->clips);
+	free(p->unigram);
+	free(p->codes);
 	free(p->patches);
 	free(p->targets);
 	free(p->visible);

@@ -71,6 +71,8 @@ compare() {
 		--patch-size 8 --clip-frames 16 --patch-frames 1
 	compare next-frame-latents 1 --objective next-frame --data clips --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 4 --holdout 24 \
 		--patch-size 8 --clip-frames 8 --patch-frames 1 --eval-rows 4 --vqgan vqgan32
+	compare masked-codes 1 --objective masked --data clips --clip-frames 2 --dim 192 --ffn 512 --layers 6 --heads 3 --batch-clips 128 --holdout 24 \
+		--patch-size 8 --mask-targets codes --vqgan vqgan32 --loss-mib 16
 	compare diffusion-loading 1 --objective diffusion --data clips/clip-00000.mp4 --data clips/clip-00001.mp4 --dim 64 --ffn 128 --layers 2 --heads 2 --batch-clips 1 --holdout 0 \
 		--patch-size 8 --clip-frames 16 --patch-frames 1 --vqgan vqgan96
 }

@@ -65,6 +65,27 @@ static void patches_of_latents(void **state)
 	assert_memory_equal(back, z, sizeof z);
 }
 
+/* A code is where a latent of one channel is. */
+static void patches_of_codes(void **state)
+{
+	enum { WIDE = SIDE / 2, NUMBERS = FRAMES * WIDE * WIDE };
+	struct lwm_latent_space s = { .side = SIDE, .factor = 2, .channels = 1 };
+	struct lwm_patch_grid g = { .frames = FRAMES, .side = SIDE, .patch_frames = 2, .patch = 4 };
+	int32_t codes[NUMBERS], p[NUMBERS];
+	float z[NUMBERS], q[NUMBERS];
+
+	(void)state;
+	for (int i = 0; i < NUMBERS; i++) {
+		codes[i] = 3 * i;
+		z[i] = (float)codes[i];
+	}
+	assert_int_equal(lwm_code_patch_numbers(&s, &g), 8);
+	lwm_code_patches(&s, &g, codes, p);
+	lwm_latent_patches(&s, &g, z, q);
+	for (int i = 0; i < NUMBERS; i++)
+		assert_true(p[i] == (int32_t)q[i]);
+}
+
 static void scaled_and_back(void **state)
 {
 	double mean[] = { 0.5, -2 }, deviation[] = { 2, 0.25 };
@@ -81,7 +102,8 @@ static void scaled_and_back(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(patches_of_pixels), cmocka_unit_test(patches_of_latents), cmocka_unit_test(scaled_and_back),
+		cmocka_unit_test(patches_of_pixels), cmocka_unit_test(patches_of_latents), cmocka_unit_test(patches_of_codes),
+		cmocka_unit_test(scaled_and_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

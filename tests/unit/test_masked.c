@@ -1,10 +1,11 @@
-/* test_masked.c - hidden patches predicted from those that are seen: against a second program, against finite differences; what is
- * hidden is not looked at; memory. */
+/* test_masked.c - hidden patches, or their codes, predicted from those that are seen: against a second program, against finite
+ * differences; what is hidden is not looked at; memory. */
 #include "common/model/masked.h"
 #include "tests/unit/trunk_fixture.h"
 
 enum { TOKENS = 6, KEPT = 2, CLIPS = 2, FLOATS = CLIPS * TOKENS * INPUT, HIDDEN = CLIPS * (TOKENS - KEPT) };
 #include "tests/golden/trunk-1/masked.inc"
+#include "tests/golden/trunk-1/masked_codes.inc"
 
 static const int32_t seen[CLIPS * KEPT] = { 0, 4, 2, 3 };
 static const char *const devices[] = { "ref", "cpu" };
@@ -173,6 +174,144 @@ static void a_frozen_trunk(void **state)
 	free(w);
 }
 
+/* ---- codes ---- */
+
+enum { CODES = 5, EACH = 3 };
+
+static struct lwm_masked_cfg code_model(void)
+{
+	struct lwm_masked_cfg c = model();
+
+	c.codes = CODES;
+	c.each = EACH;
+	return c;
+}
+
+static void some_codes(const char *name, int32_t codes[CLIPS * TOKENS * EACH])
+{
+	float x[CLIPS * TOKENS * EACH];
+
+	numbers("", name, CLIPS * TOKENS * EACH, x);
+	for (int i = 0; i < CLIPS * TOKENS * EACH; i++)
+		codes[i] = (int32_t)((x[i] + 0.5f) * CODES);
+}
+
+/* bytes: of logits at a time. */
+static struct outcome code_step(const char *name, int64_t bytes, const float *patches, const int32_t *codes, const float *w,
+				int64_t total, bool grads)
+{
+	struct lwm_masked_run run = { .clips = CLIPS + 1, .logits = bytes, .how.train = true };
+	struct lk_dev *dev = device(name, 1);
+	struct lwm_masked_batch b = { .clips = CLIPS, .patches = patches, .codes = codes, .visible = seen };
+	struct outcome y = { .grad = grads ? calloc((size_t)total, sizeof(float)) : NULL };
+	struct lwm_flat_weights lw = lwm_flat_weights_of(w, LK_F32, y.grad);
+	struct lwm_masked_cfg c = code_model();
+	struct lwm_masked *m;
+	struct lwm_err e = { 0 };
+
+	if (lwm_masked_new(&m, dev, &c, &run, &e) || lwm_masked_step(m, &b, &lw.base, &y.st, &e))
+		fail_msg("%s", e.msg);
+	lwm_masked_free(m);
+	lk_dev_close(dev);
+	return y;
+}
+
+/* In one piece and in several: rows of 60 bytes of logits, 8 of them. */
+static void codes_as_a_second_program(void **state)
+{
+	static const int64_t bytes[] = { 1 << 20, 3 * EACH * CODES * 4, 1 };
+	struct lwm_masked_cfg c = code_model();
+	int32_t codes[CLIPS * TOKENS * EACH];
+	float patches[FLOATS], *w;
+	struct lwm_tensors t;
+
+	(void)state;
+	assert_int_equal(lwm_masked_tensors(&t, &c, NULL), 0);
+	assert_non_null(lwm_tensors_find(&t, "masked.codes.weight"));
+	assert_null(lwm_tensors_find(&t, "masked.pixels.weight"));
+	w = weights_by_name(&t);
+	numbers("", "patches", FLOATS, patches);
+	some_codes("codes", codes);
+	for (int k = 0; k < 6; k++) {
+		struct outcome y = code_step(devices[k % 2], bytes[k / 2], patches, codes, w, t.total, true);
+
+		assert_true(y.st.patches == HIDDEN);
+		assert_below(fabs(y.st.loss - codes_loss[0]), 2e-5 * codes_loss[0]);
+		assert_below(fabs(y.st.hits - codes_loss[1]), 1e-6);
+		check_slopes(devices[k % 2], &t, y.grad, codes_slope, sizeof codes_slope / sizeof *codes_slope);
+		free(y.grad);
+	}
+	free(w);
+	lwm_tensors_release(&t);
+}
+
+struct code_slopes {
+	float patches[FLOATS];
+	int32_t codes[CLIPS * TOKENS * EACH];
+	int64_t total;
+};
+
+static double code_loss_at(void *ctx, const float *w)
+{
+	const struct code_slopes *x = ctx;
+
+	return code_step("ref", 1 << 20, x->patches, x->codes, w, x->total, false).st.loss;
+}
+
+static void code_gradients_are_slopes(void **state)
+{
+	struct lwm_masked_cfg c = code_model();
+	struct code_slopes x;
+	struct lwm_tensors t;
+	struct outcome y;
+	float *w;
+
+	(void)state;
+	assert_int_equal(lwm_masked_tensors(&t, &c, NULL), 0);
+	w = random_weights(&t);
+	x.total = t.total;
+	numbers("", "some patches", FLOATS, x.patches);
+	some_codes("some codes", x.codes);
+	y = code_step("ref", 3 * EACH * CODES * 4, x.patches, x.codes, w, t.total, true);
+	check_differences(&t, w, y.grad, code_loss_at, &x);
+	free(y.grad);
+	free(w);
+	lwm_tensors_release(&t);
+}
+
+/* Codes of seen places have no loss. Logits that are all alike cost ln K; memory is of a piece, not of all rows. */
+static void what_codes_count(void **state)
+{
+	struct lwm_masked_cfg c = code_model();
+	struct lwm_masked_run small = { .clips = 64, .logits = 1 << 12, .how.train = true }, large = small;
+	int32_t codes[CLIPS * TOKENS * EACH];
+	float patches[FLOATS], *w;
+	struct lwm_tensors t;
+	double was;
+
+	(void)state;
+	assert_int_equal(lwm_masked_tensors(&t, &c, NULL), 0);
+	w = random_weights(&t);
+	numbers("", "patches", FLOATS, patches);
+	some_codes("codes", codes);
+	was = code_step("cpu", 1 << 20, patches, codes, w, t.total, false).st.loss;
+	for (int i = 0; i < CLIPS * TOKENS; i++) {
+		int clip = i / TOKENS, is = codes[i * EACH + 1];
+		bool is_seen = i % TOKENS == seen[clip * KEPT] || i % TOKENS == seen[clip * KEPT + 1];
+
+		codes[i * EACH + 1] = (is + 1) % CODES;
+		assert_true((code_step("cpu", 1 << 20, patches, codes, w, t.total, false).st.loss != was) == !is_seen);
+		codes[i * EACH + 1] = is;
+	}
+	memset(w + lwm_tensors_find(&t, "masked.codes.weight")->offset, 0, EACH * CODES * 16 * sizeof *w);
+	assert_below(fabs(code_step("cpu", 64, patches, codes, w, t.total, false).st.loss - HIDDEN * log(CODES)), 1e-5);
+	large.logits = 1 << 20;
+	assert_true(lwm_masked_memory(&c, &large, LK_F32) - lwm_masked_memory(&c, &small, LK_F32) >
+		    64 * (TOKENS - KEPT) * EACH * CODES * 4 - (1 << 12));
+	free(w);
+	lwm_tensors_release(&t);
+}
+
 static void what_is_refused(void **state)
 {
 	struct lwm_masked_cfg c = model();
@@ -187,6 +326,10 @@ static void what_is_refused(void **state)
 	c = model();
 	c.decoder.input_dim = INPUT;
 	assert_int_equal(lwm_masked_check(&c, &e), -LWM_ECONFIG);
+	c = code_model();
+	assert_int_equal(lwm_masked_check(&c, &e), 0);
+	c.each = 0;
+	assert_int_equal(lwm_masked_check(&c, &e), -LWM_ECONFIG);
 }
 
 int main(void)
@@ -194,6 +337,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(as_a_second_program), cmocka_unit_test(gradients_are_slopes), cmocka_unit_test(what_is_looked_at),
 		cmocka_unit_test(what_is_refused), cmocka_unit_test(a_frozen_trunk),
+		cmocka_unit_test(codes_as_a_second_program), cmocka_unit_test(code_gradients_are_slopes),
+		cmocka_unit_test(what_codes_count),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -193,6 +193,38 @@ def masked():
         write_slopes(f, "golden_slope", grads)
 
 
+# ---- masked, of codes: the same clips, 3 codes of 5 in a patch ----
+
+CODES, EACH = 5, 3
+
+
+def codes_loss(w, patches, codes):
+    loss, hits, every = 0, [], np.ones((6, 6), bool)
+    for x, y, seen in zip(patches, codes, SEEN):
+        h = trunk(w, x[np.array(seen)], np.array(seen), every[:2, :2])
+        inputs = [h[seen.index(i)] if i in seen else w["masked.token"][0] for i in range(6)]
+        d = trunk(w, jnp.stack(inputs), np.arange(6), every, "decoder", 1)
+        for i in range(6):
+            if i not in seen:
+                z = (w["masked.codes.weight"] @ d[i]).reshape(EACH, CODES)
+                loss -= jnp.mean(jax.nn.log_softmax(z, 1)[np.arange(EACH), y[i]])
+                hits.append(jnp.mean(z.argmax(1) == y[i]))
+    return loss, jnp.stack(hits).sum()
+
+
+def masked_codes():
+    shapes = trunk_shapes()
+    shapes["masked.token"] = (1, DIM)
+    shapes.update(trunk_shapes("decoder", 1, DIM))
+    shapes["masked.codes.weight"] = (EACH * CODES, DIM)
+    patches = numbers("patches", (2, 6, INPUT))
+    codes = ((numbers("codes", (2, 6, EACH)) + 0.5) * CODES).astype(int)
+    (loss, hits), grads = jax.value_and_grad(codes_loss, has_aux=True)(first_weights(shapes), patches, codes)
+    with open("masked_codes.inc", "w") as f:
+        write(f, "codes_loss", [loss, hits])
+        write_slopes(f, "codes_slope", grads)
+
+
 # ---- next frame: 2 clips of 3 times of 2 patches ----
 
 
@@ -223,4 +255,5 @@ def forecast():
 if __name__ == "__main__":
     contrastive()
     masked()
+    masked_codes()
     forecast()
