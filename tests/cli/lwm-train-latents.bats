@@ -164,3 +164,10 @@ below() { awk -v a="$1" -v b="$2" -v f="${3:-1}" 'BEGIN { if (a == "" || b == ""
 	ok mask -o out --plan --vqgan "$codes"
 	has 'activations'
 }
+
+@test "pipelines/latents.yaml, a VQGAN and layers learned on its codes and latents" {
+	lwm-synth clips -q -n 24 --size 16 --frames 4 -o videos
+	local o set=(--set videos=videos --set out=run --set frame_size=16 --set batch=8 --set fps=0 --set steps=2 --set vqgan_steps=2)
+	ok lwm-run -q "$ROOT/pipelines/latents.yaml" "${set[@]}"
+	for o in vqgan masked next_frame; do [ -e run/train/$o/summary.json ]; done
+}
