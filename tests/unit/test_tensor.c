@@ -458,8 +458,10 @@ static void what_trains_is_shared_by_replicas(void **state)
 				for (int64_t k = 0; k < p.total; k++)
 					assert_int_equal(held[k], 1);
 				assert_int_equal(cut.trained, cut.packed ? (most + 15) / 16 * 16 : cut.count);
-				if (i == 0 && shards == 1 && ranks == 2) /* slices that need no rounding: nobody has more */
+				if (i == 0 && shards == 1 && ranks == 2) { /* slices that need no rounding: nobody has more */
 					assert_int_equal(cut.trained, all / ranks);
+					assert_int_equal(lwm_cut_moving(&cut), all / ranks);
+				}
 				free(held);
 				lwm_cut_release(&cut);
 				lwm_tensors_release(&p);
