@@ -55,7 +55,7 @@ atleast() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || a < b) print a " is 
 	atleast "$(last eval found out)" 0.4
 	ok lwm-merge-ckpt -q --dtype fp32 --verify -o model out
 	grep -q contrast.down_proj.weight model/model.safetensors
-	! grep -q momentum model/model.safetensors
+	! grep -q momentum model/model.safetensors || return 1
 	ok mask -o masked --steps 1 --start-from trunk-checkpoint:out
 	ok contrast -o plain --steps 1 --start-from checkpoint:out
 	ok contrast -o again --steps 1 --momentum 0.9 --start-from checkpoint:out

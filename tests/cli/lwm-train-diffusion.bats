@@ -185,7 +185,7 @@ below() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || b == "" || a >= b) pri
 }
 
 @test "samples are the clips that lwm-denoise draws, of pixels and of latents" {
-	local space how=(--steps 20 --sample-every 10 --samples 2 --sample-steps 6 --clean-odds 1,2,2)
+	local space how=(--steps 20 --sample-every 10 --samples 2 --sample-steps 6 --clean-odds "1,2,2")
 	for space in '' "--vqgan $vqgan"; do
 		rm -rf out drawn.png
 		# shellcheck disable=SC2086

@@ -100,7 +100,7 @@ named() { sed -nE 's/.*"event":"sample",.*"file":"([^"]*)".*/\1/p' "$1/metrics.j
 	ok "${text[@]}" -o lean --head-groups 2 --micro-rows 1
 	diff out/samples lean/samples
 	ok "${text[@]}" -o drawn --sample-temperature 1
-	! cmp -s out/samples/step-00000060.txt drawn/samples/step-00000060.txt
+	! cmp -s out/samples/step-00000060.txt drawn/samples/step-00000060.txt || return 1
 	for how in --plan --check-options; do
 		code 78 "${text[@]}" -o no --data nowhere --mesh-dim 1,1,1,2 --plan-ranks 2 "$how"
 		err_has "--sample-every: with sp > 1 (mesh_dim '1,1,1,2')"
