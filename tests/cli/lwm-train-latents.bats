@@ -120,6 +120,7 @@ below() { awk -v a="$1" -v b="$2" -v f="${3:-1}" 'BEGIN { if (a == "" || b == ""
 	below "$(last eval unigram learnt)" "$ln"
 	below "$(last eval loss learnt)" "$(last eval unigram learnt)" 0.85
 	below 0.1 "$(last eval accuracy learnt)"
+	below "$(last eval accuracy learnt)" 0.9
 	awk -v l="$(last eval loss learnt)" -v p="$(last eval perplexity learnt)" 'BEGIN { exit !((exp(l) / p - 1) ^ 2 < 1e-8) }'
 	ok lwm-merge-ckpt -q --dtype fp32 --verify -o model learnt
 	grep -qE '"vqgan": "[0-9a-f]{32}"' model/config.json
