@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -99,11 +100,51 @@ static void scaled_and_back(void **state)
 	assert_true(z[0] == 0.5f && z[1] == -2 && z[2] == 4.5f && z[3] == -1);
 }
 
+/* What the VQGAN gives as latents, scaled, is decoded as the VQGAN decodes what it gave: to a rounding. */
+static void decoded_as_the_vqgan_does(void **state)
+{
+	enum { N = 2, WIDE = 8, BYTES = N * WIDE * WIDE * 3, LATENTS = N * 4 * 4 * 5 };
+	const struct lwm_vqgan_cfg c = { .resolution = WIDE, .hidden = 4, .levels = 2, .mult = { 1, 2 }, .res_blocks = 1,
+					 .z_channels = 6, .embed_dim = 5, .num_embeddings = 12, .groups = 2 };
+	double mean[] = { 0.3, -1, 2, 0, 5 }, deviation[] = { 0.01, 7, 0.5, 3, 0.1 };
+	struct lwm_latent_space s = { .side = WIDE, .factor = 2, .channels = 5, .mean = mean, .deviation = deviation };
+	struct lwm_latents l = { .vqgan = "it", .cfg = c };
+	uint8_t rgb[BYTES], want[BYTES], have[BYTES];
+	struct lwm_tensors t;
+	struct lwm_err e = { 0 };
+	float z[LATENTS];
+	char why[256];
+	void *mem;
+
+	(void)state;
+	for (int i = 0; i < BYTES; i++)
+		rgb[i] = (uint8_t)(i * 53 + i / 7);
+	assert_int_equal(lk_dev_open(&l.vq.dev, "cpu", 1, why, sizeof why), 0);
+	assert_int_equal(lwm_vqgan_tensors(&t, &c, &e), 0);
+	assert_int_equal(lk_mem_alloc(l.vq.dev, (size_t)t.total * 4, &mem), 0);
+	l.vq.flat = mem;
+	lwm_tensors_init(&t, 5, 0, t.total, l.vq.flat); /* the device's memory is the host's */
+	l.vq.weights = lwm_flat_weights_of(l.vq.flat, LK_F32, NULL);
+	assert_int_equal(lwm_vqgan_new(&l.vq.net, l.vq.dev, &c, &l.vq.weights.base, 1, &e), 0);
+	for (int snap = 0; snap < 2; snap++) {
+		assert_int_equal(lwm_vqgan_latents(l.vq.net, rgb, N, WIDE, WIDE, NULL, z, &e), 0);
+		assert_int_equal(lwm_vqgan_decode_latents(l.vq.net, z, snap, N, WIDE, WIDE, want, &e), 0);
+		lwm_latent_scale(&s, z, N * lwm_latent_places(&s));
+		assert_int_equal(lwm_latents_decode(&l, &s, z, N, snap, have, &e), 0);
+		for (int i = 0; i < BYTES; i++)
+			assert_true(abs(want[i] - have[i]) <= 1);
+	}
+	lwm_tensors_release(&t);
+	mem = l.vq.dev;
+	lwm_latents_release(&l);
+	lk_dev_close(mem);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(patches_of_pixels), cmocka_unit_test(patches_of_latents), cmocka_unit_test(patches_of_codes),
-		cmocka_unit_test(scaled_and_back),
+		cmocka_unit_test(scaled_and_back), cmocka_unit_test(decoded_as_the_vqgan_does),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
