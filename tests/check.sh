@@ -212,6 +212,9 @@ sizes() {
 		awk -v f="$f" '/^[a-zA-Z].*\(.*[^;]$/ { name = $0; from = NR } /^\{/ { from = NR } /^}/ {
 			if (from && NR - from > 102) print f ":" from ": a function of " NR - from - 1 " lines"; from = 0 }' "$f"
 	done
+	for f in $(files '*'); do # what a build or a download left behind
+		[ "$(stat -c %s "$f")" -le 262144 ] || echo "$f: $(stat -c %s "$f") bytes, which no source has"
+	done
 }
 
 scripts() {
