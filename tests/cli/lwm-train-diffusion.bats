@@ -135,6 +135,9 @@ below() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || b == "" || a >= b) pri
 		print better " of " n ", " is / n " dB, had they stood still " was / n; exit !(n == 7 && better >= 6 && is > was + 0.5 * n) }' psnr
 }
 
+# given SHEET WIDTH: bytes of the first two frames of the last row of a sheet of frames of 16 pixels, with gaps of 2
+given() { tail -c $((20 * 3 * $2)) "$1" | od -An -v -tu1 -w$((3 * $2)) | cut -c1-$((36 * 3 * 4)); }
+
 @test "lwm-denoise draws with it: pixels, latents, rounds; the same noise draws the same" {
 	ok diffuse -o pixels --steps 2
 	ok diffuse -o latents --steps 2 --vqgan "$vqgan"
@@ -156,6 +159,14 @@ below() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "" || b == "" || a >= b) pri
 	ok "${d[@]}" -q -m latents --vqgan "$vqgan" "$clip" -o guided.png --guide 2 --json
 	has '"passes":8'
 	ok "${d[@]}" -q -m latents --vqgan "$vqgan" "$clip" -o snapped.png --snap
+	# what is given comes back as the VQGAN's codes have it: scaled for the denoiser, and back
+	lwm-synth clips -q -n 1 --first 7 --size 16 --frames 2 -o two
+	ok "${d[@]}" -q -m latents --vqgan "$vqgan" two/clip-00007.mp4 --given 2 --snap -o drawn.ppm
+	ok lwm-vqgan-encode -q --device cpu -t bytes -m "$vqgan" -o two.docs.h5 two
+	ok lwm-vqgan-decode -q --device cpu -m "$vqgan" -o codes.ppm two.docs.h5
+	given drawn.ppm 74 >given # four frames
+	[ "$(sort -u given | wc -l)" -gt 5 ]
+	cmp given <(given codes.ppm 38)
 	code 73 "${d[@]}" -q -m pixels "$clip" -o one.png
 }
 
