@@ -101,6 +101,9 @@ named() { sed -nE 's/.*"event":"sample",.*"file":"([^"]*)".*/\1/p' "$1/metrics.j
 	diff out/samples lean/samples
 	ok "${text[@]}" -o drawn --sample-temperature 1
 	! cmp -s out/samples/step-00000060.txt drawn/samples/step-00000060.txt || return 1
+	# what is drawn is of the step, too: weights that stay as they are draw something else
+	ok "${text[@]}" -o still --sample-temperature 1 --lr 1e-30 --min-lr 1e-30
+	! cmp -s <(tail -n +2 still/samples/step-00000040.txt) <(tail -n +2 still/samples/step-00000060.txt) || return 1
 	for how in --plan --check-options; do
 		code 78 "${text[@]}" -o no --data nowhere --mesh-dim 1,1,1,2 --plan-ranks 2 "$how"
 		err_has "--sample-every: with sp > 1 (mesh_dim '1,1,1,2')"
